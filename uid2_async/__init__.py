@@ -1,0 +1,88 @@
+"""Async Python library for UID2 and EUID.
+
+The public names are loaded on first use (PEP 562), so that ``uid2_async.protocol`` and
+the command line do not pay for aiohttp.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from uid2_async._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from uid2_async import errors as errors
+    from uid2_async.client import UID2Client as UID2Client
+    from uid2_async.errors import UID2Error as UID2Error
+    from uid2_async.hooks import Hook as Hook
+    from uid2_async.models import (
+        Bucket as Bucket,
+        Email as Email,
+        EmailHash as EmailHash,
+        Identity as Identity,
+        IdentityMap as IdentityMap,
+        IdentityScope as IdentityScope,
+        IdentityTokens as IdentityTokens,
+        InsufficientConsent as InsufficientConsent,
+        MappedUID as MappedUID,
+        OptedOut as OptedOut,
+        OptOutStatus as OptOutStatus,
+        Phone as Phone,
+        PhoneHash as PhoneHash,
+        Unmapped as Unmapped,
+        UnmappedReason as UnmappedReason,
+    )
+    from uid2_async.protocol.envelope import (
+        AesGcmEnvelope as AesGcmEnvelope,
+        Envelope as Envelope,
+    )
+    from uid2_async.protocol.keyring import KeyRing as KeyRing
+    from uid2_async.retry import RetryBudget as RetryBudget, RetryPolicy as RetryPolicy
+    from uid2_async.transport import SessionPool as SessionPool, Transport as Transport
+
+_HOMES = {
+    "AesGcmEnvelope": "protocol.envelope",
+    "Bucket": "models",
+    "Email": "models",
+    "EmailHash": "models",
+    "Envelope": "protocol.envelope",
+    "Hook": "hooks",
+    "Identity": "models",
+    "IdentityMap": "models",
+    "IdentityScope": "models",
+    "IdentityTokens": "models",
+    "InsufficientConsent": "models",
+    "KeyRing": "protocol.keyring",
+    "MappedUID": "models",
+    "OptOutStatus": "models",
+    "OptedOut": "models",
+    "Phone": "models",
+    "PhoneHash": "models",
+    "RetryBudget": "retry",
+    "RetryPolicy": "retry",
+    "SessionPool": "transport",
+    "Transport": "transport",
+    "UID2Client": "client",
+    "UID2Error": "errors",
+    "Unmapped": "models",
+    "UnmappedReason": "models",
+}
+
+__all__ = sorted([*_HOMES, "errors"])  # noqa: PLE0605 - a list, and it cannot go stale
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public *name* from its module and keep it."""
+    if name == "errors":
+        return importlib.import_module("uid2_async.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return [*__all__, "__version__"]

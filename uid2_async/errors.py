@@ -1,0 +1,311 @@
+"""The error tree of uid2_async, split by who must act.
+
+Every error pickles, and none carries DII, a token, a UID, a key or a secret: what an
+error holds may reach a log. Built-in ``TimeoutError`` and ``ConnectionError`` are no
+bases here, so that ``except TimeoutError`` catches only the caller's own time-out.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = [
+    "AuthError",
+    "BadRequestError",
+    "CallTimeoutError",
+    "CertificateError",
+    "ClientForkError",
+    "ClientLoopError",
+    "ClockSkewError",
+    "ConfigError",
+    "ConnectError",
+    "EnvelopeError",
+    "ExpiredTokenError",
+    "InputError",
+    "InvalidTokenError",
+    "KeysUnavailableError",
+    "OperatorError",
+    "PayloadTooLargeError",
+    "ProtocolError",
+    "RateLimitError",
+    "ServerError",
+    "TokenError",
+    "TokenFailure",
+    "TransportError",
+    "UID2Error",
+    "UnexpectedStatusError",
+]
+
+
+class UID2Error(Exception):
+    """The root of all errors that this library raises.
+
+    Attributes:
+        message: What happened, without any personal data or secret.
+        hint: What to do about it, in one sentence.
+        retryable: Whether the same call may succeed when sent again; the retry policy
+            decides it (:func:`uid2_async.retry.classify`).
+        endpoint: The path of the call that failed, such as ``/v2/token/generate``, or
+            None outside of a call.
+        trace_id: The ``UID-Trace-Id`` that the last attempt carried, for the operator's
+            support team, or None where nothing was sent.
+        attempts: How many attempts the call made before it gave up; 0 where nothing was
+            sent.
+    """
+
+    default_hint = "See the documentation of the call that raised this."
+
+    def __init__(self, message: str = "", *, hint: str | None = None) -> None:
+        """Keep *message*, and *hint* where it says more than the class's own."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.default_hint
+        self.retryable = False
+        self.endpoint: str | None = None
+        self.trace_id: str | None = None
+        self.attempts = 0
+
+    def __str__(self) -> str:
+        """Say what happened, what to do, and which call it was."""
+        text = f"{self.message} Hint: {self.hint}"
+        context = self._context()
+        return f"{text} [{', '.join(context)}]" if context else text
+
+    def _context(self) -> list[str]:
+        """List what identifies the call."""
+        context = []
+        if self.endpoint is not None:
+            context.append(f"POST {self.endpoint}")
+        if self.attempts:
+            context.append(f"attempts {self.attempts}")
+        if self.trace_id is not None:
+            context.append(f"trace id {self.trace_id}")
+        return context
+
+
+class InputError(UID2Error, ValueError):
+    """A value that the caller passed is wrong; raised before anything is sent.
+
+    The message names the kind of the value and its place, never the value.
+    """
+
+    default_hint = "Correct the value that the message names and call again."
+
+
+class ConfigError(UID2Error, ValueError):
+    """A setting is wrong: base URL, API key, client secret or an option."""
+
+    default_hint = "Correct the setting that the message names."
+
+
+class TransportError(UID2Error):
+    """No usable HTTP answer came back."""
+
+    default_hint = "Check the network between this machine and the operator."
+
+
+class ConnectError(TransportError):
+    """The operator could not be reached: refused, unresolvable, reset or cut off."""
+
+    default_hint = "Check the base URL, DNS, the firewall and any proxy."
+
+
+class CertificateError(TransportError):
+    """The operator's certificate was not accepted; never retried."""
+
+    default_hint = (
+        "Check the host name, this machine's clock and its CA bundle; pass ssl= to "
+        "SessionPool for a private CA."
+    )
+
+
+class CallTimeoutError(TransportError):
+    """The call did not finish within its own time-out, in seconds."""
+
+    default_hint = "Raise timeout=, or check the operator's latency."
+
+
+class OperatorError(UID2Error):
+    """The operator answered, and the answer is no (docs/protocol.md 1.7).
+
+    Attributes:
+        status: The HTTP status code.
+        code: The operator's status word, such as ``client_error``, or None.
+        retry_after: How many seconds the operator asked to wait, or None.
+    """
+
+    default_hint = "Read the operator's message; the request should be changed."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        hint: str | None = None,
+        status: int = 0,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Keep what the operator said."""
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+
+    def _context(self) -> list[str]:
+        """Add the operator's own words."""
+        context = super()._context()
+        if self.status:
+            context.append(f"HTTP {self.status}")
+        if self.code is not None:
+            context.append(f"status {self.code}")
+        if self.retry_after is not None:
+            context.append(f"retry after {self.retry_after:g} s")
+        return context
+
+
+class BadRequestError(OperatorError):
+    """The operator could not accept the request (HTTP 400)."""
+
+
+class AuthError(OperatorError):
+    """The API key was not accepted, or the client secret does not belong to it."""
+
+    default_hint = (
+        "Check that the API key is enabled, belongs to this environment and has the "
+        "role that the endpoint needs."
+    )
+
+
+class InvalidTokenError(OperatorError):
+    """The operator does not recognize the token (HTTP 400)."""
+
+    default_hint = "Generate a new token; this one cannot be used any more."
+
+
+class ExpiredTokenError(OperatorError):
+    """The refresh token has expired (HTTP 400)."""
+
+    default_hint = "Generate a new token; the refresh token is too old."
+
+
+class ClockSkewError(OperatorError):
+    """The operator refused the time in the envelope (docs/protocol.md 1.4)."""
+
+    default_hint = "Set this machine's clock (NTP); it is off by a minute or more."
+
+
+class RateLimitError(OperatorError):
+    """The operator asks to slow down (HTTP 429)."""
+
+    default_hint = "Send fewer requests at once, or wait for retry_after seconds."
+
+
+class ServerError(OperatorError):
+    """The operator or its edge failed (HTTP 5xx)."""
+
+    default_hint = "Try again later; if it stays, give the trace id to support."
+
+
+class PayloadTooLargeError(OperatorError):
+    """The request body is over the operator's limit of 1 MiB (HTTP 413)."""
+
+    default_hint = "Send fewer items in one call."
+
+
+class UnexpectedStatusError(OperatorError):
+    """An HTTP status that no operator sends here: a redirect, 404, 405 and the like."""
+
+    default_hint = "Check the base URL: this does not look like an operator."
+
+
+class EnvelopeError(UID2Error):
+    """The reply could not be opened: forged, cut, foreign or sealed with another key.
+
+    One message for every cause, so that nothing can be learnt from the difference.
+    """
+
+    default_hint = (
+        "Check that the client secret belongs to the API key, and that no proxy or "
+        "portal answers in the operator's place."
+    )
+
+    def __init__(
+        self,
+        message: str = "The operator's reply could not be opened.",
+        *,
+        hint: str | None = None,
+    ) -> None:
+        """Keep the one message."""
+        super().__init__(message, hint=hint)
+
+
+class ProtocolError(UID2Error):
+    """The reply is not of the documented shape.
+
+    Attributes:
+        path: Where, such as ``body.email_hash[3].u``; empty for the reply as a whole.
+    """
+
+    default_hint = "Update uid2_async; if it stays, report the path and the trace id."
+
+    def __init__(
+        self, message: str = "", *, hint: str | None = None, path: str = ""
+    ) -> None:
+        """Keep the place of the deviation, never its value."""
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
+class KeysUnavailableError(UID2Error):
+    """No key ring has been loaded yet, or all of its keys have expired."""
+
+    default_hint = "Fetch the keys again and check that the key has access to them."
+
+
+class TokenFailure(StrEnum):
+    """Why a token could not be decrypted or encrypted (docs/protocol.md 6.6)."""
+
+    INVALID_PAYLOAD = "invalid payload"
+    VERSION_NOT_SUPPORTED = "token version not supported"
+    INVALID_IDENTITY_SCOPE = "invalid identity scope"
+    NOT_AUTHORIZED_FOR_MASTER_KEY = "not authorized for master key"
+    NOT_AUTHORIZED_FOR_KEY = "not authorized for key"
+    EXPIRED_TOKEN = "token expired"  # noqa: S105 - a status text, no secret
+    DOMAIN_OR_APP_NAME_CHECK_FAILED = "domain or app name check failed"
+    INVALID_TOKEN_LIFETIME = "invalid token lifetime"  # noqa: S105 - as above
+
+
+class TokenError(UID2Error):
+    """A token could not be decrypted or made locally.
+
+    Attributes:
+        reason: The cause, one of :class:`TokenFailure`.
+    """
+
+    default_hint = "See the reason; an expired or foreign token is to be dropped."
+
+    def __init__(
+        self,
+        reason: TokenFailure = TokenFailure.INVALID_PAYLOAD,
+        *,
+        hint: str | None = None,
+    ) -> None:
+        """Keep the cause; the message is its text."""
+        super().__init__(f"The token was refused: {reason}.", hint=hint)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the reason, since the message is made from it."""
+        return (type(self), (self.reason,), self.__dict__)
+
+
+class ClientLoopError(UID2Error):
+    """The client is used in another event loop than the one that it runs in."""
+
+    default_hint = "Make one client in each event loop."
+
+
+class ClientForkError(UID2Error):
+    """The client was made before this process was forked."""
+
+    default_hint = "Make the client in the worker, after the fork."

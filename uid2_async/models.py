@@ -1,0 +1,471 @@
+"""Frozen values: identities in, results out.
+
+Instants are aware UTC datetimes. No repr shows DII, a token, a UID or a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeAlias
+
+import attrs
+import msgspec
+
+from uid2_async.errors import InputError
+
+__all__ = [
+    "Bucket",
+    "Email",
+    "EmailHash",
+    "Identity",
+    "IdentityMap",
+    "IdentityScope",
+    "IdentityTokens",
+    "IdentityType",
+    "InsufficientConsent",
+    "MapRow",
+    "MappedUID",
+    "OptOutStatus",
+    "OptedOut",
+    "Phone",
+    "PhoneHash",
+    "Unmapped",
+    "UnmappedReason",
+    "as_identity",
+    "datetime_from_ms",
+    "ms_from_datetime",
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+def datetime_from_ms(ms: int) -> datetime:
+    """Turn *ms* since the Unix epoch into an aware UTC datetime.
+
+    Raises:
+        OverflowError: If the instant is outside of the years 1 to 9999.
+    """
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+def ms_from_datetime(instant: datetime) -> int:
+    """Turn an aware *instant* into whole ms since the Unix epoch, rounded down.
+
+    Raises:
+        InputError: If *instant* is naive: it could mean any zone.
+    """
+    if instant.tzinfo is None:
+        raise InputError(
+            "A datetime without a time zone was given.",
+            hint="Pass an aware datetime, such as datetime.now(UTC).",
+        )
+    return (instant - _EPOCH) // _MS
+
+
+class IdentityScope(StrEnum):
+    """The two systems that speak this protocol."""
+
+    UID2 = "UID2"
+    EUID = "EUID"
+
+    @property
+    def bit(self) -> int:
+        """The scope as it stands in tokens and raw UIDs: 0 or 1."""
+        return 0 if self is IdentityScope.UID2 else 1
+
+
+class IdentityType(StrEnum):
+    """What an identity is made from."""
+
+    EMAIL = "email"
+    PHONE = "phone"
+
+    @property
+    def bit(self) -> int:
+        """The type as it stands in tokens and raw UIDs: 0 or 1."""
+        return 0 if self is IdentityType.EMAIL else 1
+
+
+@attrs.frozen(repr=False)
+class _Identity:
+    """One value of directly identifying information (DII); repr hides it."""
+
+    value: str
+
+    kind: ClassVar[str]
+    identity_type: ClassVar[IdentityType]
+    hashed: ClassVar[bool] = False
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what is no string, without showing it."""
+        if not isinstance(self.value, str):
+            raise InputError(
+                f"{type(self).__name__} takes a str, not {type(self.value).__name__}."
+            )
+
+    def __repr__(self) -> str:
+        """Show the kind alone."""
+        return f"{type(self).__name__}(***)"
+
+
+class Email(_Identity):
+    """An e-mail address, in any spelling that the operator normalizes.
+
+    Attributes:
+        value: The address as given (docs/protocol.md 3.1).
+        kind: The key under which it is sent.
+    """
+
+    __slots__ = ()
+
+    kind = "email"
+    identity_type = IdentityType.EMAIL
+
+
+class Phone(_Identity):
+    """A phone number in E.164 form: ``+`` and 10 to 15 digits (docs/protocol.md 3.2).
+
+    Attributes:
+        value: The number as given.
+        kind: The key under which it is sent.
+    """
+
+    __slots__ = ()
+
+    kind = "phone"
+    identity_type = IdentityType.PHONE
+
+
+class EmailHash(_Identity):
+    """The SHA-256 of a normalized e-mail address, base64 or hex (docs/protocol.md 3.3).
+
+    Attributes:
+        value: The hash as given.
+        kind: The key under which it is sent.
+    """
+
+    __slots__ = ()
+
+    kind = "email_hash"
+    identity_type = IdentityType.EMAIL
+    hashed = True
+
+
+class PhoneHash(_Identity):
+    """The SHA-256 of a normalized phone number, base64 or hex (docs/protocol.md 3.3).
+
+    Attributes:
+        value: The hash as given.
+        kind: The key under which it is sent.
+    """
+
+    __slots__ = ()
+
+    kind = "phone_hash"
+    identity_type = IdentityType.PHONE
+    hashed = True
+
+
+Identity: TypeAlias = Email | Phone | EmailHash | PhoneHash
+
+
+def as_identity(value: Identity | str) -> Identity:
+    """Take an identity as it is; a str is a phone if it starts with ``+``, else e-mail.
+
+    Raises:
+        InputError: If *value* is neither an identity nor a str.
+    """
+    if isinstance(value, str):
+        return Phone(value) if value.startswith("+") else Email(value)
+    if isinstance(value, Email | Phone | EmailHash | PhoneHash):
+        return value
+    raise InputError(
+        f"An identity is a str, Email, Phone, EmailHash or PhoneHash, "
+        f"not {type(value).__name__}."
+    )
+
+
+_TOKEN_TEXTS = ("advertising_token", "refresh_token", "refresh_response_key")
+_TOKEN_TIMES = ("identity_expires", "refresh_expires", "refresh_from")
+
+
+def _no_extra() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+@attrs.frozen(kw_only=True)
+class IdentityTokens:
+    """What token/generate and token/refresh answer (docs/protocol.md 2.1).
+
+    Attributes:
+        advertising_token: What goes into the bid stream.
+        refresh_token: What token/refresh takes; 388 characters from current operators.
+        refresh_response_key: Base64 of the key that opens the next refresh reply; None
+            from operators without encryption.
+        identity_expires: When the advertising token ends.
+        refresh_from: When it should be refreshed.
+        refresh_expires: When the refresh token ends.
+        extra: Further keys of the JSON that they were read from, kept as they are.
+    """
+
+    advertising_token: str = attrs.field(repr=False)
+    refresh_token: str = attrs.field(repr=False)
+    refresh_response_key: str | None = attrs.field(repr=False)
+    identity_expires: datetime
+    refresh_from: datetime
+    refresh_expires: datetime
+    extra: Mapping[str, Any] = attrs.field(factory=_no_extra, repr=False, hash=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> IdentityTokens:
+        """Read the JSON object that :meth:`to_json` writes and every UID2 SDK stores.
+
+        Args:
+            text: A JSON object with times in ms; keys that are not known are kept.
+
+        Raises:
+            InputError: If it is no JSON object, or a field is missing or of the wrong
+                type; the message names the field, never its value.
+        """
+        fields = _read_object(text)
+        texts = {name: _take(fields, name, str) for name in _TOKEN_TEXTS[:2]}
+        key = fields.pop("refresh_response_key", None)
+        if not isinstance(key, str | None):
+            raise InputError("Identity tokens: refresh_response_key is not a string.")
+        times = {name: _take_time(fields, name) for name in _TOKEN_TIMES}
+        return cls(
+            **texts,
+            **times,
+            refresh_response_key=key,
+            extra=MappingProxyType(fields),
+        )
+
+    def to_json(self) -> str:
+        """Write a JSON object with times in ms, in the order of the operator's reply.
+
+        It holds tokens: keep it where only the user's own session can read it.
+        """
+        fields: dict[str, object] = {
+            "advertising_token": self.advertising_token,
+            "refresh_token": self.refresh_token,
+            "identity_expires": ms_from_datetime(self.identity_expires),
+            "refresh_expires": ms_from_datetime(self.refresh_expires),
+            "refresh_from": ms_from_datetime(self.refresh_from),
+        }
+        if self.refresh_response_key is not None:
+            fields["refresh_response_key"] = self.refresh_response_key
+        return msgspec.json.encode(fields | dict(self.extra)).decode()
+
+
+def _read_object(text: str | bytes) -> dict[str, Any]:
+    """Decode a JSON object without keeping the text in an error."""
+    try:
+        fields = msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        fields = None
+    if fields is None:
+        raise InputError(
+            "Identity tokens are not a JSON object.",
+            hint="Pass the JSON that IdentityTokens.to_json() wrote.",
+        )
+    return fields
+
+
+def _take(fields: dict[str, Any], name: str, kind: type) -> Any:
+    """Take the field *name* out of *fields*, which must be of *kind* exactly."""
+    value = fields.pop(name, None)
+    if type(value) is not kind:
+        what = "missing" if value is None else f"no {kind.__name__}"
+        raise InputError(f"Identity tokens: {name} is {what}.")
+    return value
+
+
+def _take_time(fields: dict[str, Any], name: str) -> datetime:
+    """Take an instant in ms out of *fields*."""
+    try:
+        return datetime_from_ms(_take(fields, name, int))
+    except OverflowError:
+        pass
+    raise InputError(f"Identity tokens: {name} is no instant in ms.")
+
+
+@attrs.frozen
+class OptedOut:
+    """The person has opted out: use no identity for them, and do not ask again."""
+
+
+@attrs.frozen
+class InsufficientConsent:
+    """The consent string does not allow an EUID (docs/protocol.md 2.1)."""
+
+
+class UnmappedReason(StrEnum):
+    """Why an identity has no raw UID."""
+
+    OPTED_OUT = "optout"
+    INVALID_IDENTIFIER = "invalid identifier"
+    UNKNOWN = "unknown"
+
+
+@attrs.frozen(kw_only=True)
+class MappedUID:
+    """The raw UID of an identity.
+
+    Attributes:
+        raw_uid: 44 characters of base64, opaque and case-sensitive.
+        previous_raw_uid: The raw UID before the last rotation, for 90 days after it.
+        refresh_from: Until when *raw_uid* cannot change; None from the v2 endpoint.
+        bucket_id: The salt bucket, from the v2 endpoint only.
+    """
+
+    raw_uid: str = attrs.field(repr=False)
+    previous_raw_uid: str | None = attrs.field(default=None, repr=False)
+    refresh_from: datetime | None = None
+    bucket_id: str | None = None
+
+
+@attrs.frozen
+class Unmapped:
+    """An identity without raw UID.
+
+    Attributes:
+        reason: Why.
+        detail: The operator's own word where *reason* is UNKNOWN.
+    """
+
+    reason: UnmappedReason
+    detail: str | None = None
+
+
+class MapRow(msgspec.Struct, frozen=True, gc=False):
+    """One row of a map reply as it lies on the wire (docs/protocol.md 2.5 and 2.6).
+
+    A struct and not a :class:`MappedUID`, because it is decoded 5,000 times a reply.
+
+    Attributes:
+        u: The raw UID, or None.
+        p: The previous raw UID, or None.
+        r: When to ask again, in seconds since the Unix epoch.
+        e: Why there is no raw UID.
+        bucket_id: The salt bucket, from the v2 endpoint only.
+    """
+
+    u: str | None = None
+    p: str | None = None
+    r: int | None = None
+    e: str | None = None
+    bucket_id: str | None = None
+
+    def __repr__(self) -> str:
+        """Show whether it is mapped, never the raw UID."""
+        return f"MapRow(mapped={self.u is not None})"
+
+    def result(self) -> MappedUID | Unmapped:
+        """Turn the row into its public form."""
+        if self.u is not None:
+            due = None if self.r is None else datetime_from_ms(self.r * 1000)
+            return MappedUID(
+                raw_uid=self.u,
+                previous_raw_uid=self.p,
+                refresh_from=due,
+                bucket_id=self.bucket_id,
+            )
+        try:
+            return Unmapped(UnmappedReason(self.e or ""))
+        except ValueError:
+            return Unmapped(UnmappedReason.UNKNOWN, self.e)
+
+
+class IdentityMap:
+    """What a map call answered, aligned with what was asked.
+
+    Attributes:
+        identities: What the caller gave, in order, duplicates included.
+    """
+
+    __slots__ = ("__dict__", "_wire", "identities")
+
+    def __init__(
+        self, identities: Sequence[Identity | str], wire: Sequence[MapRow]
+    ) -> None:
+        """Pair *identities* with the rows of the reply, one for each."""
+        self.identities = identities
+        self._wire = wire
+
+    @cached_property
+    def rows(self) -> tuple[MappedUID | Unmapped, ...]:
+        """One result for each identity, in the order of the input."""
+        return tuple([row.result() for row in self._wire])
+
+    @property
+    def wire_rows(self) -> Sequence[MapRow]:
+        """The same as *rows*, as decoded: what bulk work reads, at a fraction."""
+        return self._wire
+
+    @cached_property
+    def _index(self) -> dict[Identity, int]:
+        """Where each identity stands."""
+        return {as_identity(one): at for at, one in enumerate(self.identities)}
+
+    def __getitem__(self, identity: Identity | str) -> MappedUID | Unmapped:
+        """Look up the result of *identity* by what the caller gave.
+
+        Raises:
+            KeyError: If it was not asked for; the error does not show it.
+        """
+        at = self._index.get(as_identity(identity))
+        if at is None:
+            raise KeyError("This identity was not in the call.")
+        return self.rows[at]
+
+    def __contains__(self, identity: object) -> bool:
+        """Tell whether *identity* was asked for."""
+        if not isinstance(identity, str | _Identity):
+            return False
+        return as_identity(identity) in self._index  # type: ignore[arg-type] # _Identity is private: its subclasses are the union
+
+    def __len__(self) -> int:
+        """Count the rows, duplicates included."""
+        return len(self._wire)
+
+    def __iter__(self) -> Iterator[tuple[Identity | str, MappedUID | Unmapped]]:
+        """Go through pairs of what was given and its result."""
+        return iter(zip(self.identities, self.rows, strict=True))
+
+    def __repr__(self) -> str:
+        """Show counts alone."""
+        mapped = sum(row.u is not None for row in self._wire)
+        return f"<IdentityMap rows={len(self)} mapped={mapped}>"
+
+
+@attrs.frozen
+class Bucket:
+    """A salt bucket and when it last rotated (docs/protocol.md 2.4)."""
+
+    bucket_id: str
+    last_updated: datetime
+
+
+@attrs.frozen
+class OptOutStatus:
+    """Which of the raw UIDs of one optout/status call are opted out.
+
+    The operator does not find v4 raw UIDs of its environments *integ* and *prod* here
+    (docs/protocol.md 2.7): mapping the identity again does.
+
+    Attributes:
+        opted_out: The raw UIDs that are opted out, and since when (whole seconds).
+    """
+
+    opted_out: Mapping[str, datetime] = attrs.field(
+        repr=len, converter=MappingProxyType
+    )
+
+    def __contains__(self, raw_uid: object) -> bool:
+        """Tell whether *raw_uid* is known to be opted out."""
+        return raw_uid in self.opted_out

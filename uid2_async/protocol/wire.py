@@ -1,0 +1,49 @@
+"""JSON on the wire, by msgspec, with errors that show a place and never a value."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from uid2_async.errors import ProtocolError
+
+T = TypeVar("T")
+
+# msgspec ends its messages with the place: "... - at `$.body.email_hash[3].u`". The
+# rest can hold the rejected value (enums) and is thrown away.
+_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(value: object) -> bytes:
+    """Write *value* as compact UTF-8 JSON."""
+    return _encoder.encode(value)
+
+
+def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """Make a reader of *kind*, to be kept: making one costs more than a small reply."""
+    return msgspec.json.Decoder(kind)
+
+
+def decode(data: bytes, by: msgspec.json.Decoder[T]) -> T:
+    """Read JSON *data* with the reader *by*.
+
+    Raises:
+        ProtocolError: If it is no JSON or not of the shape; names the path alone. It is
+            raised outside of the handler, so that no foreign error that may hold the
+            reply stays reachable from it.
+    """
+    path = ""
+    message = "The reply is not JSON."
+    try:
+        return by.decode(data)
+    except msgspec.ValidationError as error:
+        found = _PATH.search(str(error))
+        path = found["path"] if found else ""
+        message = f"The reply is not of the documented shape at {path or 'the top'}."
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    raise ProtocolError(message, path=path)
