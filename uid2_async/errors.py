@@ -105,9 +105,25 @@ class TransportError(UID2Error):
 
 
 class ConnectError(TransportError):
-    """The operator could not be reached: refused, unresolvable, reset or cut off."""
+    """The operator could not be reached: refused, unresolvable, or it hung up.
+
+    Attributes:
+        disconnected: True where a connection that stood was lost before the reply; a
+            kept one may have been closed by the operator in the meantime.
+    """
 
     default_hint = "Check the base URL, DNS, the firewall and any proxy."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        hint: str | None = None,
+        disconnected: bool = False,
+    ) -> None:
+        """Keep what happened and when."""
+        super().__init__(message, hint=hint)
+        self.disconnected = disconnected
 
 
 class CertificateError(TransportError):
@@ -222,6 +238,10 @@ class EnvelopeError(UID2Error):
     """The reply could not be opened: forged, cut, foreign or sealed with another key.
 
     One message for every cause, so that nothing can be learnt from the difference.
+
+    Attributes:
+        foreign_nonce: True where the reply was sealed with the right key but answers
+            another request: a replay or a mix-up, and never to be retried.
     """
 
     default_hint = (
@@ -237,6 +257,7 @@ class EnvelopeError(UID2Error):
     ) -> None:
         """Keep the one message."""
         super().__init__(message, hint=hint)
+        self.foreign_nonce = False
 
 
 class ProtocolError(UID2Error):
@@ -244,16 +265,23 @@ class ProtocolError(UID2Error):
 
     Attributes:
         path: Where, such as ``body.email_hash[3].u``; empty for the reply as a whole.
+        unparseable_http: True where not even HTTP could be read.
     """
 
     default_hint = "Update uid2_async; if it stays, report the path and the trace id."
 
     def __init__(
-        self, message: str = "", *, hint: str | None = None, path: str = ""
+        self,
+        message: str = "",
+        *,
+        hint: str | None = None,
+        path: str = "",
+        unparseable_http: bool = False,
     ) -> None:
         """Keep the place of the deviation, never its value."""
         super().__init__(message, hint=hint)
         self.path = path
+        self.unparseable_http = unparseable_http
 
 
 class KeysUnavailableError(UID2Error):

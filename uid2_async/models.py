@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import attrs
 import msgspec
@@ -42,6 +42,7 @@ __all__ = [
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
+_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that datetime holds
 
 
 def datetime_from_ms(ms: int) -> datetime:
@@ -190,10 +191,6 @@ def as_identity(value: Identity | str) -> Identity:
     )
 
 
-_TOKEN_TEXTS = ("advertising_token", "refresh_token", "refresh_response_key")
-_TOKEN_TIMES = ("identity_expires", "refresh_expires", "refresh_from")
-
-
 def _no_extra() -> Mapping[str, Any]:
     return MappingProxyType({})
 
@@ -233,15 +230,16 @@ class IdentityTokens:
                 type; the message names the field, never its value.
         """
         fields = _read_object(text)
-        texts = {name: _take(fields, name, str) for name in _TOKEN_TEXTS[:2]}
         key = fields.pop("refresh_response_key", None)
         if not isinstance(key, str | None):
-            raise InputError("Identity tokens: refresh_response_key is not a string.")
-        times = {name: _take_time(fields, name) for name in _TOKEN_TIMES}
+            raise InputError("Identity tokens: refresh_response_key is no str.")
         return cls(
-            **texts,
-            **times,
+            advertising_token=_take(fields, "advertising_token", str),
+            refresh_token=_take(fields, "refresh_token", str),
             refresh_response_key=key,
+            identity_expires=_take_time(fields, "identity_expires"),
+            refresh_from=_take_time(fields, "refresh_from"),
+            refresh_expires=_take_time(fields, "refresh_expires"),
             extra=MappingProxyType(fields),
         )
 
@@ -351,23 +349,28 @@ class MapRow(msgspec.Struct, frozen=True, gc=False):
         u: The raw UID, or None.
         p: The previous raw UID, or None.
         r: When to ask again, in seconds since the Unix epoch.
-        e: Why there is no raw UID.
+        e: Why there is no raw UID; where it is set, *u* does not count.
         bucket_id: The salt bucket, from the v2 endpoint only.
     """
 
     u: str | None = None
     p: str | None = None
-    r: int | None = None
+    r: Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)] | None = None
     e: str | None = None
     bucket_id: str | None = None
 
     def __repr__(self) -> str:
         """Show whether it is mapped, never the raw UID."""
-        return f"MapRow(mapped={self.u is not None})"
+        return f"MapRow(mapped={self.mapped})"
+
+    @property
+    def mapped(self) -> bool:
+        """Whether there is a raw UID to use."""
+        return self.u is not None and self.e is None
 
     def result(self) -> MappedUID | Unmapped:
         """Turn the row into its public form."""
-        if self.u is not None:
+        if self.u is not None and self.e is None:
             due = None if self.r is None else datetime_from_ms(self.r * 1000)
             return MappedUID(
                 raw_uid=self.u,
@@ -439,7 +442,7 @@ class IdentityMap:
 
     def __repr__(self) -> str:
         """Show counts alone."""
-        mapped = sum(row.u is not None for row in self._wire)
+        mapped = sum(row.mapped for row in self._wire)
         return f"<IdentityMap rows={len(self)} mapped={mapped}>"
 
 
@@ -462,9 +465,7 @@ class OptOutStatus:
         opted_out: The raw UIDs that are opted out, and since when (whole seconds).
     """
 
-    opted_out: Mapping[str, datetime] = attrs.field(
-        repr=len, converter=MappingProxyType
-    )
+    opted_out: Mapping[str, datetime] = attrs.field(repr=False)
 
     def __contains__(self, raw_uid: object) -> bool:
         """Tell whether *raw_uid* is known to be opted out."""

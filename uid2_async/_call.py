@@ -1,0 +1,327 @@
+"""The pipeline: slot, seal, send, open, parse, with the retry around all of it.
+
+Sealing happens in each attempt and after every wait, so that each envelope has a fresh
+time, nonce and IV and never ages in a queue (docs/protocol.md 1.4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from typing import Final, Generic, TypeVar
+
+import attrs
+
+from uid2_async._version import __version__
+from uid2_async.errors import CallTimeoutError, EnvelopeError, OperatorError, UID2Error
+from uid2_async.hooks import (
+    AttemptFailed,
+    CallFinished,
+    CallStarted,
+    Event,
+    Hook,
+    RetryScheduled,
+)
+from uid2_async.models import ms_from_datetime
+from uid2_async.protocol import base64
+from uid2_async.protocol.envelope import IV_BYTES, NONCE_BYTES, Envelope
+from uid2_async.protocol.reply import error_from_reply
+from uid2_async.retry import RetryPolicy
+from uid2_async.transport import Reply, Request, Transport
+
+__all__ = ["Call", "Credentials", "Pipeline", "Slots"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("uid2_async")
+
+CLIENT_VERSION: Final = f"uid2-async-{__version__}"
+
+_ATTEMPT_SECONDS: Final = 15.0
+# How far the operator's clock in a reply may be from ours: a bound on replays beyond
+# the nonce. Requests are refused from two minutes on.
+_PLAUSIBLE_MS: Final = 10 * 60 * 1000
+_OK: Final = 200
+_TEXT: Final = "text/plain"
+_BINARY: Final = "application/octet-stream"
+
+
+@attrs.frozen(kw_only=True)
+class Credentials:
+    """An API key and its client secret.
+
+    Attributes:
+        api_key: Sent with each request.
+        secret: 32 bytes, never sent.
+    """
+
+    api_key: str = attrs.field(repr=False)
+    secret: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Call(Generic[T]):
+    """What to ask, and how to read the answer.
+
+    Attributes:
+        path: The endpoint.
+        payload: The request's JSON, or the bare refresh token.
+        parse: Reads the opened reply.
+        binary: Whether raw bytes go both ways instead of base64 text.
+        bare: Whether the payload is sent as it is (token/refresh).
+        reply_key: What opens the reply where it is not the client secret; empty where
+            the reply comes in the clear.
+        max_reply_bytes: How large the reply may be.
+    """
+
+    path: str
+    payload: bytes = attrs.field(repr=False)
+    parse: Callable[[bytes], T] = attrs.field(repr=False)
+    binary: bool = False
+    bare: bool = False
+    reply_key: bytes | None = attrs.field(default=None, repr=False)
+    max_reply_bytes: int = 1024 * 1024
+
+
+class Pipeline:
+    """Carries calls through envelope, transport and retry policy."""
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        envelope: Envelope,
+        credentials: Credentials,
+        clock: Callable[[], datetime],
+        slots: Slots,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """Keep the seams; *clock* gives aware datetimes."""
+        self._transport = transport
+        self._envelope = envelope
+        self._credentials = credentials
+        self._clock = clock
+        self._slots = slots
+        self._random_bytes = random_bytes
+
+    async def run(
+        self,
+        call: Call[T],
+        *,
+        retry: RetryPolicy,
+        timeout: float,
+        hooks: Iterable[Hook] = (),
+    ) -> T:
+        """Make *call*, with retries, within *timeout* seconds.
+
+        Raises:
+            UID2Error: What the last attempt met, with endpoint, trace id and attempts.
+        """
+        loop = asyncio.get_running_loop()
+        run = _CallRun(self, call, hooks=hooks, deadline=loop.time() + timeout)
+        run.emit(CallStarted(endpoint=call.path))
+        started = loop.time()
+        error_type: str | None = None
+        try:
+            return await retry.run(
+                run.attempt,
+                deadline=run.deadline,
+                now=loop.time,
+                on_retry=run.retry_scheduled,
+            )
+        except BaseException as error:
+            error_type = type(error).__name__
+            if isinstance(error, UID2Error):
+                run.gave_up(error)
+            raise
+        finally:
+            run.emit(
+                CallFinished(
+                    endpoint=call.path,
+                    attempts=run.attempts,
+                    trace_id=run.trace_id,
+                    elapsed=loop.time() - started,
+                    error_type=error_type,
+                )
+            )
+
+    async def exchange(
+        self, call: Call[T], *, trace_id: str, deadline: float, fresh: bool
+    ) -> T:
+        """Make one attempt: everything that is done anew each time."""
+        loop = asyncio.get_running_loop()
+        async with self._slots.take(deadline):
+            now_ms = self._now_ms()
+            nonce = None if call.bare else self._random_bytes(NONCE_BYTES)
+            request = Request(
+                path=call.path,
+                headers=self._headers(call, trace_id),
+                body=self._seal(call, now_ms, nonce),
+                timeout=min(_ATTEMPT_SECONDS, max(0.0, deadline - loop.time())),
+                max_reply_bytes=call.max_reply_bytes,
+                fresh_connection=fresh,
+            )
+            reply = await self._transport.send(request)
+        if reply.status != _OK:
+            raise error_from_reply(
+                reply.status, reply.headers, reply.body, now_ms=self._now_ms()
+            )
+        return call.parse(self._open(call, reply, nonce, now_ms))
+
+    def _now_ms(self) -> int:
+        return ms_from_datetime(self._clock())
+
+    def _headers(self, call: Call[T], trace_id: str) -> dict[str, str]:
+        """Make the headers of one attempt."""
+        return {
+            "Accept-Encoding": "identity",
+            "Authorization": f"Bearer {self._credentials.api_key}",
+            "Content-Type": _BINARY if call.binary else _TEXT,
+            "UID-Trace-Id": trace_id,
+            "User-Agent": CLIENT_VERSION,
+            "X-UID2-Client-Version": CLIENT_VERSION,
+        }
+
+    def _seal(self, call: Call[T], now_ms: int, nonce: bytes | None) -> bytes:
+        """Seal the payload, unless the endpoint takes it bare."""
+        if nonce is None:
+            return call.payload
+        sealed = self._envelope.seal(
+            call.payload,
+            key=self._credentials.secret,
+            now_ms=now_ms,
+            nonce=nonce,
+            iv=self._random_bytes(IV_BYTES),
+        )
+        return sealed if call.binary else base64.encode(sealed)
+
+    def _open(
+        self, call: Call[T], reply: Reply, nonce: bytes | None, now_ms: int
+    ) -> bytes:
+        """Open a reply; one in the clear is taken only where none other is due."""
+        if call.reply_key == b"":
+            return reply.body
+        key = self._credentials.secret if call.reply_key is None else call.reply_key
+        body = reply.body if call.binary else base64.decode(reply.body)
+        if body is None:
+            raise EnvelopeError
+        opened = self._envelope.open(body, key=key, nonce=nonce)
+        server_ms = opened.server_ms
+        if server_ms is not None and abs(server_ms - now_ms) > _PLAUSIBLE_MS:
+            raise EnvelopeError
+        return opened.payload
+
+
+class _CallRun(Generic[T]):
+    """One call's attempts, as retries and hooks see them."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        call: Call[T],
+        *,
+        hooks: Iterable[Hook],
+        deadline: float,
+    ) -> None:
+        self._pipeline = pipeline
+        self._call = call
+        self._hooks = tuple(hooks)
+        self.deadline = deadline
+        self.attempts = 0
+        self.trace_id: str | None = None
+
+    async def attempt(self, fresh: bool) -> T:
+        """Make one attempt under a trace id of its own."""
+        self.attempts += 1
+        self.trace_id = trace_id = str(uuid.uuid4())
+        now = asyncio.get_running_loop().time
+        started = now()
+        try:
+            return await self._pipeline.exchange(
+                self._call, trace_id=trace_id, deadline=self.deadline, fresh=fresh
+            )
+        except UID2Error as error:
+            error.endpoint = self._call.path
+            error.trace_id = trace_id
+            error.attempts = self.attempts
+            self.emit(
+                AttemptFailed(
+                    endpoint=self._call.path,
+                    attempt=self.attempts,
+                    trace_id=trace_id,
+                    error_type=type(error).__name__,
+                    status=error.status if isinstance(error, OperatorError) else None,
+                    elapsed=now() - started,
+                )
+            )
+            raise
+
+    def retry_scheduled(self, attempt: int, delay: float) -> None:
+        """Tell hooks and log that another attempt follows."""
+        logger.info("%s: attempt %d follows in %.3f s", self._call.path, attempt, delay)
+        self.emit(
+            RetryScheduled(endpoint=self._call.path, attempt=attempt, delay=delay)
+        )
+
+    def gave_up(self, error: UID2Error) -> None:
+        """Log once that the call failed; the class alone, whatever the text says."""
+        logger.warning(
+            "%s failed with %s after %d attempt(s), trace id %s",
+            self._call.path,
+            type(error).__name__,
+            self.attempts,
+            self.trace_id,
+        )
+
+    def emit(self, event: Event) -> None:
+        """Hand *event* to every hook; a hook that fails cannot fail the call."""
+        for hook in self._hooks:
+            try:
+                hook(event)
+            except Exception as error:  # noqa: BLE001 - whatever a foreign hook raises
+                logger.warning("A hook failed with %s", type(error).__name__)
+
+
+class Slots:
+    """At most so many attempts at once, so that no envelope ages in a queue.
+
+    Bound to the event loop that runs: a client may outlive its loop.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Allow *size* attempts at once."""
+        self._size = size
+        self._semaphore = asyncio.Semaphore(size)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @asynccontextmanager
+    async def take(self, deadline: float) -> AsyncIterator[None]:
+        """Hold a slot for the length of the block; wait for it until *deadline*.
+
+        Raises:
+            CallTimeoutError: If none became free by *deadline*, in the loop's seconds.
+        """
+        semaphore = self._semaphore_here()
+        taken = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                taken = await semaphore.acquire()
+        if not taken:
+            raise CallTimeoutError("No connection became free in time.")
+        try:
+            yield
+        finally:
+            semaphore.release()
+
+    def _semaphore_here(self) -> asyncio.Semaphore:
+        """Give the semaphore of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            self._semaphore = asyncio.Semaphore(self._size)
+        return self._semaphore

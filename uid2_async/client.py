@@ -1,0 +1,544 @@
+"""UID2Client: every endpoint of the operator as a coroutine."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack
+
+from uid2_async._call import Call, Credentials, Pipeline, Slots
+from uid2_async.environment import read_settings
+from uid2_async.errors import ConfigError, InputError
+from uid2_async.hooks import Hook
+from uid2_async.models import (
+    Bucket,
+    Identity,
+    IdentityMap,
+    IdentityScope,
+    IdentityTokens,
+    InsufficientConsent,
+    OptedOut,
+    OptOutStatus,
+    as_identity,
+)
+from uid2_async.protocol import base64, buckets, identity, optout, tokens
+from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
+from uid2_async.protocol.keyring import KeyRing
+from uid2_async.protocol.keys import BIDSTREAM_PATH, SHARING_PATH
+from uid2_async.regions import check_api_key
+from uid2_async.retry import RetryPolicy
+from uid2_async.transport import SessionPool, Transport
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["UID2Client"]
+
+T = TypeVar("T")
+
+_MAP_BYTES: Final = 8 * 1024 * 1024
+_KEYS_BYTES: Final = 64 * 1024 * 1024
+_BUCKETS_BYTES: Final = 128 * 1024 * 1024
+_DEFAULT_SLOTS: Final = 100
+
+
+class _Options(TypedDict, total=False):
+    """What :meth:`UID2Client.with_options` can change."""
+
+    retry: RetryPolicy
+    hooks: Iterable[Hook]
+    timeout: float
+    max_batch_size: int
+    send_raw: bool
+
+
+class UID2Client:
+    """A client of a UID2 or EUID operator.
+
+    It holds connections and no other state: share one for all calls of an event loop.
+    All calls are safe to repeat, and failed ones are, as the retry policy says. Every
+    method raises a :class:`~uid2_async.errors.UID2Error` where there is no answer;
+    an opt-out is an answer.
+
+    Example:
+        >>> async with UID2Client.from_env() as client:
+        ...     tokens = await client.generate_token("user@example.com")
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword options, each of its own meaning
+        self,
+        base_url: str | Sequence[str],
+        *,
+        api_key: str,
+        client_secret: str,
+        scope: IdentityScope = IdentityScope.UID2,
+        session: aiohttp.ClientSession | None = None,
+        transport: Transport | None = None,
+        envelope: Envelope | None = None,
+        retry: RetryPolicy | None = None,
+        hooks: Iterable[Hook] = (),
+        timeout: float = 30.0,
+        max_batch_size: int = 5_000,
+        send_raw: bool = False,
+        allow_http: bool = False,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        """Check the settings; nothing is opened or sent yet.
+
+        Args:
+            base_url: The operator's URL, with or without https://, or several regional
+                ones in order of preference.
+            api_key: The API key.
+            client_secret: The secret that belongs to it, base64 of 32 bytes.
+            scope: Which system the operator serves.
+            session: An aiohttp session to use as it is and to leave open.
+            transport: What carries the requests instead of a SessionPool; *base_url*
+                then serves for checks alone.
+            envelope: The crypto around each call.
+            retry: What is retried and how often; a policy that is given to several
+                clients shares its budget among them.
+            hooks: Called with each event of each call.
+            timeout: How long a call may take with all its retries, in seconds.
+            max_batch_size: How many items one call may carry.
+            send_raw: Whether e-mails and phones are sent as they are, not as hashes.
+            allow_http: Whether plain http is allowed beyond loopback hosts.
+            clock: Gives the time as an aware datetime; the system's by default.
+
+        Raises:
+            ConfigError: If a setting is wrong or contradicts another one.
+            TypeError: If both *session* and *transport* are given.
+        """
+        if session is not None and transport is not None:
+            raise TypeError("Give session or transport, not both.")
+        pool = SessionPool(base_url, session=session, allow_http=allow_http)
+        check_api_key(api_key, scope, pool.base_urls)
+        self.scope = scope
+        self.base_urls = pool.base_urls
+        self._transport: Transport = transport or pool
+        self._owns_transport = transport is None
+        self._pipeline = Pipeline(
+            transport=self._transport,
+            envelope=envelope or AesGcmEnvelope(),
+            credentials=Credentials(api_key=api_key, secret=_secret(client_secret)),
+            clock=clock or _utc_now,
+            slots=Slots(getattr(self._transport, "max_connections", _DEFAULT_SLOTS)),
+        )
+        self._set_options(
+            retry=retry or RetryPolicy(),
+            hooks=hooks,
+            timeout=timeout,
+            max_batch_size=max_batch_size,
+            send_raw=send_raw,
+        )
+
+    def _set_options(self, **options: Unpack[_Options]) -> None:
+        """Take over the options that :meth:`with_options` can change."""
+        if "retry" in options:
+            self._retry = options["retry"]
+        if "hooks" in options:
+            self._hooks = tuple(options["hooks"])
+        if "timeout" in options:
+            self._timeout = _positive(options["timeout"], "timeout")
+        if "max_batch_size" in options:
+            _positive(options["max_batch_size"], "max_batch_size")
+            self.max_batch_size = options["max_batch_size"]
+        if "send_raw" in options:
+            self._send_raw = options["send_raw"]
+
+    @classmethod
+    def from_env(
+        cls,
+        scope: IdentityScope = IdentityScope.UID2,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **options: Unpack[_Options],
+    ) -> Self:
+        """Make a client from environment variables.
+
+        Args:
+            scope: Which system; its variables start with ``UID2_`` or ``EUID_``. See
+                :func:`uid2_async.environment.read_settings` for their names.
+            environ: The variables; the process's own by default.
+            options: As for :meth:`with_options`.
+
+        Raises:
+            ConfigError: If a variable is missing or wrong; it is named.
+        """
+        settings = read_settings(scope, os.environ if environ is None else environ)
+        client = cls(
+            settings.base_url,
+            api_key=settings.api_key,
+            client_secret=settings.client_secret,
+            scope=scope,
+            allow_http=settings.allow_http,
+        )
+        client._set_options(**options)
+        return client
+
+    def with_options(self, **options: Unpack[_Options]) -> UID2Client:
+        """Make a client with other options that shares this one's connections.
+
+        Args:
+            options: Any of retry, hooks, timeout, max_batch_size and send_raw.
+
+        Returns:
+            A client whose ``aclose`` leaves the connections open.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._owns_transport = False
+        other._set_options(**options)
+        return other
+
+    async def __aenter__(self) -> Self:
+        """Enter; nothing is opened before the first call."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close what this client opened."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections that this client opened; safe to call twice."""
+        if self._owns_transport:
+            await self._transport.aclose()
+
+    def __repr__(self) -> str:
+        """Show scope and base URLs."""
+        return f"<UID2Client {self.scope} {', '.join(self.base_urls)}>"
+
+    async def _run(self, call: Call[T], timeout: float | None) -> T:
+        """Make *call* with this client's options."""
+        return await self._pipeline.run(
+            call,
+            retry=self._retry,
+            timeout=self._timeout if timeout is None else _positive(timeout, "timeout"),
+            hooks=self._hooks,
+        )
+
+    async def generate_token(
+        self,
+        identity: Identity | str,
+        *,
+        tcf_consent_string: str | None = None,
+        timeout: float | None = None,
+    ) -> IdentityTokens | OptedOut | InsufficientConsent:
+        """Generate identity tokens for one person (docs/protocol.md 2.1).
+
+        Args:
+            identity: An e-mail, a phone or a hash of one.
+            tcf_consent_string: The TCF v2 consent string, which EUID operators judge.
+            timeout: Instead of the client's, in seconds.
+
+        Returns:
+            The tokens; or OptedOut: do not ask again for this person.
+
+        Raises:
+            InputError: If *identity* is invalid; nothing is sent.
+        """
+        payload = tokens.build_generate_request(
+            as_identity(identity),
+            tcf_consent_string=tcf_consent_string,
+            send_raw=self._send_raw,
+        )
+        call = Call(
+            path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
+        )
+        return await self._run(call, timeout)
+
+    async def refresh_token(
+        self, identity_tokens: IdentityTokens, *, timeout: float | None = None
+    ) -> IdentityTokens | OptedOut:
+        """Refresh identity tokens (docs/protocol.md 2.2); the API key plays no part.
+
+        The old tokens stay valid until they expire, so a lost reply loses nothing.
+
+        Args:
+            identity_tokens: What generate or the last refresh returned.
+            timeout: Instead of the client's, in seconds.
+
+        Returns:
+            New tokens with a new refresh_response_key; or OptedOut.
+
+        Raises:
+            InputError: If the reply could not be opened with what the tokens hold.
+            ExpiredTokenError: If the refresh token is too old: generate anew.
+            InvalidTokenError: If the operator does not know it, or, to a caller without
+                a valid API key, if it is too old.
+        """
+        call = Call(
+            path=tokens.REFRESH_PATH,
+            payload=_refresh_body(identity_tokens),
+            parse=tokens.parse_refresh_reply,
+            bare=True,
+            reply_key=_refresh_reply_key(identity_tokens),
+        )
+        return await self._run(call, timeout)
+
+    async def validate_token(
+        self,
+        identity: Identity | str,
+        advertising_token: str,
+        *,
+        timeout: float | None = None,
+    ) -> bool:
+        """Ask whether an advertising token is this identity's (docs/protocol.md 2.3).
+
+        Only tokens of the API key's own site can be asked about, and only where that
+        site has a keyset of its own.
+
+        Args:
+            identity: An e-mail, a phone or a hash of one.
+            advertising_token: The token, expired or not.
+            timeout: Instead of the client's, in seconds.
+
+        Raises:
+            BadRequestError: If the token is unreadable or another site's.
+        """
+        payload = tokens.build_validate_request(
+            as_identity(identity), advertising_token, send_raw=self._send_raw
+        )
+        call = Call(
+            path=tokens.VALIDATE_PATH,
+            payload=payload,
+            parse=tokens.parse_validate_reply,
+        )
+        return await self._run(call, timeout)
+
+    async def map_identities(
+        self, identities: Iterable[Identity | str], *, timeout: float | None = None
+    ) -> IdentityMap:
+        """Map identities to raw UIDs in one request (docs/protocol.md 2.6).
+
+        Invalid ones are not sent: they come back as Unmapped(INVALID_IDENTIFIER), and
+        the others are mapped all the same.
+
+        Args:
+            identities: At most *max_batch_size* of any mix of kinds.
+            timeout: Instead of the client's, in seconds.
+
+        Returns:
+            One row for each identity, in the order of the input.
+
+        Raises:
+            InputError: If there are too many, or one is neither identity nor str.
+        """
+        query = identity.prepare_map(
+            self._batch(identities, "identities"), send_raw=self._send_raw
+        )
+        if not query.values:
+            return identity.align_map(query, {})
+        call = Call(
+            path=identity.MAP_V3_PATH,
+            payload=identity.build_map_v3_request(query),
+            parse=lambda payload: identity.parse_map_v3_reply(payload, query),
+            binary=True,
+            max_reply_bytes=_MAP_BYTES,
+        )
+        return await self._run(call, timeout)
+
+    async def map_identities_v2(
+        self,
+        identities: Iterable[Identity | str],
+        *,
+        link_id: str | None = None,
+        timeout: float | None = None,
+    ) -> IdentityMap:
+        """Map identities with the old endpoint, which tells buckets (protocol.md 2.5).
+
+        The endpoint takes one kind at a time: one request is sent for each kind.
+
+        .. deprecated:: 0.1.0
+           The public service announced its end for 30 September 2026; private operators
+           still answer. Use :meth:`map_identities`.
+
+        Args:
+            identities: At most *max_batch_size* of any mix of kinds.
+            link_id: The service link, for API keys of a service.
+            timeout: Instead of the client's, in seconds, for each request.
+
+        Returns:
+            One row for each identity, with its bucket_id.
+
+        Raises:
+            InputError: If there are too many, or one is neither identity nor str.
+        """
+        _deprecated("map_identities_v2 uses an endpoint past its announced end.")
+        query = identity.prepare_map(
+            self._batch(identities, "identities"), send_raw=self._send_raw
+        )
+        rows = {}
+        for key, values in query.values.items():
+            call = Call(
+                path=identity.MAP_V2_PATH,
+                payload=identity.build_map_v2_request(key, values, link_id=link_id),
+                parse=lambda payload, sent=values: identity.parse_map_v2_reply(  # type: ignore[misc] # mypy cannot infer lambda defaults
+                    payload, sent
+                ),
+                max_reply_bytes=_MAP_BYTES,
+            )
+            rows[key] = await self._run(call, timeout)
+        return identity.align_map(query, rows)
+
+    async def identity_buckets(
+        self, since: datetime, *, timeout: float | None = None
+    ) -> list[Bucket]:
+        """List the salt buckets that rotated at *since* or later (protocol.md 2.4).
+
+        .. deprecated:: 0.1.0
+           The public service announced its end for 30 September 2026; private operators
+           still answer. Use refresh_from of :meth:`map_identities`.
+
+        Args:
+            since: An aware datetime.
+            timeout: Instead of the client's, in seconds.
+
+        Returns:
+            Up to 1,048,576 buckets.
+
+        Raises:
+            InputError: If *since* is naive.
+        """
+        _deprecated("identity_buckets uses an endpoint past its announced end.")
+        call = Call(
+            path=buckets.BUCKETS_PATH,
+            payload=buckets.build_buckets_request(since),
+            parse=buckets.parse_buckets_reply,
+            max_reply_bytes=_BUCKETS_BYTES,
+        )
+        return await self._run(call, timeout)
+
+    async def opt_out_status(
+        self, raw_uids: Iterable[str], *, timeout: float | None = None
+    ) -> OptOutStatus:
+        """Ask which raw UIDs are opted out (docs/protocol.md 2.7).
+
+        v4 raw UIDs of the integration and production environments are never found
+        there; :meth:`map_identities` answers for every identity.
+
+        Args:
+            raw_uids: At most *max_batch_size*.
+            timeout: Instead of the client's, in seconds.
+
+        Raises:
+            InputError: If there are too many.
+        """
+        batch = self._batch(raw_uids, "raw_uids")
+        if not batch:
+            return OptOutStatus({})
+        call = Call(
+            path=optout.STATUS_PATH,
+            payload=optout.build_status_request(batch),
+            parse=optout.parse_status_reply,
+        )
+        return await self._run(call, timeout)
+
+    async def fetch_sharing_keys(self, *, timeout: float | None = None) -> KeyRing:
+        """Fetch the keys to decrypt and encrypt with (docs/protocol.md 6.1)."""
+        return await self._fetch_keys(SHARING_PATH, timeout)
+
+    async def fetch_bidstream_keys(self, *, timeout: float | None = None) -> KeyRing:
+        """Fetch the keys to decrypt bid stream tokens with (docs/protocol.md 6.2)."""
+        return await self._fetch_keys(BIDSTREAM_PATH, timeout)
+
+    async def _fetch_keys(self, path: str, timeout: float | None) -> KeyRing:
+        """Fetch a key ring; the request's payload is empty."""
+        call = Call(
+            path=path,
+            payload=b"",
+            parse=KeyRing.from_json,
+            max_reply_bytes=_KEYS_BYTES,
+        )
+        return await self._run(call, timeout)
+
+    async def log_out(
+        self, identity: Identity | str, *, timeout: float | None = None
+    ) -> None:
+        """Opt a person out, with an API key of role OPTOUT (docs/protocol.md 2.9).
+
+        Args:
+            identity: An e-mail, a phone or a hash of one.
+            timeout: Instead of the client's, in seconds.
+
+        Raises:
+            InputError: If *identity* is invalid; nothing is sent.
+        """
+        call = Call(
+            path=tokens.LOGOUT_PATH,
+            payload=tokens.build_logout_request(
+                as_identity(identity), send_raw=self._send_raw
+            ),
+            parse=tokens.parse_logout_reply,
+        )
+        await self._run(call, timeout)
+
+    def _batch(self, items: Iterable[T], name: str) -> list[T]:
+        """Take the items of one call, refusing too many before anything is sent."""
+        if isinstance(items, str):
+            raise InputError(f"{name} is a str; pass a list of them.")
+        batch = list(items)
+        if len(batch) > self.max_batch_size:
+            raise InputError(
+                f"{name} has {len(batch)} items, more than {self.max_batch_size}.",
+                hint="Split it into several calls.",
+            )
+        return batch
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _secret(text: str) -> bytes:
+    """Decode a client secret, which is never shown."""
+    secret = base64.decode(text)
+    if secret is None or len(secret) != KEY_BYTES:
+        raise ConfigError(
+            "The client secret is not base64 of 32 bytes.",
+            hint="Check for missing characters, quotes or a line end.",
+        )
+    return secret
+
+
+def _positive(value: float, name: str) -> float:
+    """Refuse an option that is not above zero."""
+    if not value > 0:
+        raise ConfigError(f"{name} must be above zero.")
+    return value
+
+
+def _deprecated(message: str) -> None:
+    """Warn the caller of the client's method."""
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+
+
+def _refresh_body(identity_tokens: IdentityTokens) -> bytes:
+    """Take the refresh token as the request's body."""
+    try:
+        body = identity_tokens.refresh_token.encode("ascii")
+    except UnicodeEncodeError:
+        body = b""
+    if not body or any(char <= ord(" ") for char in body):
+        raise InputError("The refresh token is empty or holds foreign characters.")
+    return body
+
+
+def _refresh_reply_key(identity_tokens: IdentityTokens) -> bytes:
+    """Take the key that opens the refresh reply; empty where it comes in the clear."""
+    if len(identity_tokens.refresh_token) != tokens.SEALED_REFRESH_CHARS:
+        return b""
+    key = base64.decode(identity_tokens.refresh_response_key or "")
+    if key is None or len(key) != KEY_BYTES:
+        raise InputError(
+            "The refresh_response_key is missing or not base64 of 32 bytes.",
+            hint="Store it with the refresh token: it changes with every refresh.",
+        )
+    return key

@@ -1,0 +1,123 @@
+"""Settings from environment variables, with the names that UID2 users already have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from uid2_async.errors import ConfigError
+from uid2_async.models import IdentityScope
+
+__all__ = ["Settings", "read_settings"]
+
+_BASE_URLS: Final = {
+    IdentityScope.UID2: {
+        "integ": "https://operator-integ.uidapi.com",
+        "prod": "https://prod.uidapi.com",
+        "global": "https://global.prod.uidapi.com",
+        "usw": "https://usw.prod.uidapi.com",
+        "au": "https://au.prod.uidapi.com",
+        "jp": "https://jp.prod.uidapi.com",
+        "sg": "https://sg.prod.uidapi.com",
+    },
+    IdentityScope.EUID: {
+        "integ": "https://integ.euid.eu",
+        "prod": "https://prod.euid.eu",
+    },
+}
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"", "0", "false", "no", "off"})
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What a client needs to reach an operator.
+
+    Attributes:
+        base_url: One base URL.
+        api_key: The API key.
+        client_secret: Its client secret, base64.
+        scope: Which system.
+        allow_http: Whether plain http is allowed beyond loopback hosts.
+    """
+
+    base_url: str
+    api_key: str = attrs.field(repr=False)
+    client_secret: str = attrs.field(repr=False)
+    scope: IdentityScope
+    allow_http: bool
+
+
+def read_settings(scope: IdentityScope, environ: Mapping[str, str]) -> Settings:
+    """Read the settings of *scope* from *environ*.
+
+    For UID2: ``UID2_BASE_URL`` or ``UID2_ENV`` (prod, integ, global, usw, au, jp, sg),
+    ``UID2_API_KEY``, ``UID2_SECRET_KEY`` (or ``UID2_CLIENT_SECRET``), and
+    ``UID2_ALLOW_HTTP``. For EUID the same with ``EUID_``. Each may end in ``_FILE`` and
+    name a file that holds the value, as container secrets do.
+
+    Raises:
+        ConfigError: If one is missing, or a file cannot be read; names the variable.
+    """
+    return Settings(
+        base_url=_base_url(scope, environ),
+        api_key=_require(environ, f"{scope}_API_KEY"),
+        client_secret=_require(
+            environ, f"{scope}_SECRET_KEY", f"{scope}_CLIENT_SECRET"
+        ),
+        scope=scope,
+        allow_http=_flag(environ, f"{scope}_ALLOW_HTTP"),
+    )
+
+
+def _base_url(scope: IdentityScope, environ: Mapping[str, str]) -> str:
+    """Take the base URL itself, or the one that ``*_ENV`` stands for."""
+    base_url = _look_up(environ, f"{scope}_BASE_URL")
+    if base_url:
+        return base_url
+    name = _look_up(environ, f"{scope}_ENV")
+    if not name:
+        raise ConfigError(
+            f"Neither {scope}_BASE_URL nor {scope}_ENV is set.",
+            hint=f"Set {scope}_ENV=integ or prod, or the operator's base URL.",
+        )
+    known = _BASE_URLS[scope]
+    if name not in known:
+        raise ConfigError(f"{scope}_ENV must be one of {', '.join(known)}.")
+    return known[name]
+
+
+def _require(environ: Mapping[str, str], *names: str) -> str:
+    """Take the first of *names* that is set."""
+    for name in names:
+        value = _look_up(environ, name)
+        if value:
+            return value
+    raise ConfigError(
+        f"{names[0]} is not set.", hint=f"Set {names[0]} or {names[0]}_FILE."
+    )
+
+
+def _look_up(environ: Mapping[str, str], name: str) -> str | None:
+    """Take *name*, or what the file that ``name_FILE`` names holds."""
+    if name in environ:
+        return environ[name]
+    path = environ.get(f"{name}_FILE")
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        pass
+    raise ConfigError(f"The file that {name}_FILE names cannot be read.")
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    """Read a switch."""
+    value = (_look_up(environ, name) or "").lower()
+    if value not in _TRUE | _FALSE:
+        raise ConfigError(f"{name} must be 1 or 0.")
+    return value in _TRUE

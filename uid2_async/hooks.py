@@ -1,0 +1,96 @@
+"""What a client tells its observers: frozen events with an allow-list of attributes.
+
+No event carries DII, a token, a UID, a key, a body or a header.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+import attrs
+
+__all__ = [
+    "AttemptFailed",
+    "CallFinished",
+    "CallStarted",
+    "Event",
+    "Hook",
+    "RetryScheduled",
+]
+
+
+@attrs.frozen(kw_only=True)
+class CallStarted:
+    """A call begins.
+
+    Attributes:
+        endpoint: Its path, such as ``/v2/token/generate``.
+    """
+
+    endpoint: str
+
+
+@attrs.frozen(kw_only=True)
+class AttemptFailed:
+    """One attempt of a call failed; another may follow.
+
+    Attributes:
+        endpoint: The call's path.
+        attempt: Which attempt, from 1.
+        trace_id: The ``UID-Trace-Id`` that it carried.
+        error_type: The name of the error's class.
+        status: The HTTP status, or None where there was no answer.
+        elapsed: How long the attempt took, in seconds.
+    """
+
+    endpoint: str
+    attempt: int
+    trace_id: str
+    error_type: str
+    status: int | None
+    elapsed: float
+
+
+@attrs.frozen(kw_only=True)
+class RetryScheduled:
+    """Another attempt will be made.
+
+    Attributes:
+        endpoint: The call's path.
+        attempt: The attempt that is to come, from 2.
+        delay: After how many seconds.
+    """
+
+    endpoint: str
+    attempt: int
+    delay: float
+
+
+@attrs.frozen(kw_only=True)
+class CallFinished:
+    """A call ends, by success, error or cancellation.
+
+    Attributes:
+        endpoint: The call's path.
+        attempts: How many attempts were made.
+        trace_id: The ``UID-Trace-Id`` of the last one, None where none was made.
+        elapsed: How long the call took, in seconds.
+        error_type: The name of the error's class; None for success.
+    """
+
+    endpoint: str
+    attempts: int
+    trace_id: str | None
+    elapsed: float
+    error_type: str | None
+
+
+Event: TypeAlias = CallStarted | AttemptFailed | RetryScheduled | CallFinished
+
+
+class Hook(Protocol):
+    """Something to be called with each event, in the event loop: it must be quick."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Take notice of *event*; what it raises is logged and goes no further."""
+        ...

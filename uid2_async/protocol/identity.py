@@ -1,0 +1,317 @@
+"""identity/map v3 and v2, both halves (docs/protocol.md 2.5 and 2.6).
+
+A prepared query remembers how its reply is put back into the order of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from uid2_async.errors import ProtocolError
+from uid2_async.models import (
+    Identity,
+    IdentityMap,
+    MapRow,
+    UnmappedReason,
+    as_identity,
+)
+from uid2_async.protocol import base64, wire
+from uid2_async.protocol.identity_input import missing_message
+from uid2_async.protocol.java_json import as_java_string, literal_text
+from uid2_async.protocol.normalize import KINDS, identity_bytes
+from uid2_async.protocol.refusal import RefusedError, client_error, unknown_error
+from uid2_async.protocol.reply import expect_success
+
+MAP_V3_PATH: Final = "/v3/identity/map"
+MAP_V2_PATH: Final = "/v2/identity/map"
+
+_INVALID: Final = MapRow(e=UnmappedReason.INVALID_IDENTIFIER.value)
+
+
+class _MapV3Body(msgspec.Struct):
+    email: list[MapRow] = []
+    email_hash: list[MapRow] = []
+    phone: list[MapRow] = []
+    phone_hash: list[MapRow] = []
+
+
+class _MapV3Reply(msgspec.Struct):
+    status: str
+    body: _MapV3Body | None = None
+
+
+class _MappedV2(msgspec.Struct):
+    identifier: str
+    advertising_id: str
+    bucket_id: str | None = None
+
+
+class _UnmappedV2(msgspec.Struct):
+    identifier: str
+    reason: str
+
+
+class _MapV2Body(msgspec.Struct):
+    mapped: list[_MappedV2] = []
+    unmapped: list[_UnmappedV2] = []
+
+
+class _MapV2Reply(msgspec.Struct):
+    status: str
+    body: _MapV2Body | None = None
+
+
+_map_v3_reply = wire.decoder(_MapV3Reply)
+_map_v2_reply = wire.decoder(_MapV2Reply)
+
+
+@attrs.frozen(kw_only=True)
+class MapQuery:
+    """The identities of one call, ready to be sent.
+
+    Attributes:
+        identities: What the caller gave.
+        order: For each of them the key under which it is sent, None where it is
+            invalid and stays here.
+        values: What is sent, by key.
+    """
+
+    identities: Sequence[Identity | str] = attrs.field(repr=False)
+    order: Sequence[str | None] = attrs.field(repr=False)
+    values: Mapping[str, list[str]] = attrs.field(repr=False)
+
+
+def prepare_map(
+    identities: Sequence[Identity | str], *, send_raw: bool = False
+) -> MapQuery:
+    """Normalize and hash *identities*; invalid ones are kept back.
+
+    Raises:
+        InputError: If an element is neither an identity nor a str.
+    """
+    order: list[str | None] = []
+    values: dict[str, list[str]] = {}
+    for one in identities:
+        key, value = _sendable(as_identity(one), send_raw=send_raw)
+        order.append(key)
+        if key is not None:
+            values.setdefault(key, []).append(value)
+    return MapQuery(identities=identities, order=order, values=values)
+
+
+def _sendable(identity: Identity, *, send_raw: bool) -> tuple[str | None, str]:
+    """Say under which key and as what *identity* is sent; the key None if invalid."""
+    data = identity_bytes(identity.kind, identity.value)
+    if data is None:
+        return None, ""
+    # What JSON cannot carry (a lone surrogate) is hashed in any case.
+    if send_raw and not identity.hashed and identity.value.isprintable():
+        return identity.kind, identity.value
+    return f"{identity.identity_type}_hash", base64.encode_text(data)
+
+
+def align_map(query: MapQuery, rows: Mapping[str, Sequence[MapRow]]) -> IdentityMap:
+    """Put *rows*, by key and as many as were sent, into the order of *query*."""
+    each = {key: iter(found) for key, found in rows.items()}
+    wire_rows = [_INVALID if key is None else next(each[key]) for key in query.order]
+    return IdentityMap(query.identities, wire_rows)
+
+
+# --- v3, the client's half ------------------------------------------------------------
+
+
+def build_map_v3_request(query: MapQuery) -> bytes:
+    """Build the JSON of a v3 map; no key beyond the four is allowed there."""
+    return wire.encode(query.values)
+
+
+def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
+    """Read the opened reply to a v3 map and align it with *query*.
+
+    Raises:
+        ProtocolError: If a list is not as long as what was sent, or the reply is not of
+            the documented shape: rows are never guessed.
+    """
+    reply = wire.decode(payload, _map_v3_reply)
+    expect_success(reply.status, reply.body)
+    rows = {}
+    for key, sent in query.values.items():
+        found: list[MapRow] = getattr(reply.body, key)
+        if len(found) != len(sent):
+            raise ProtocolError(
+                f"The reply has {len(found)} rows where {len(sent)} were sent.",
+                path=f"body.{key}",
+            )
+        rows[key] = found
+    return align_map(query, rows)
+
+
+# --- v3, the operator's half ----------------------------------------------------------
+
+
+class MappedRow(msgspec.Struct, frozen=True, gc=False):
+    """A mapped row of a v3 reply: all three keys are always there."""
+
+    u: str
+    p: str | None
+    r: int
+
+
+class UnmappedRow(msgspec.Struct, frozen=True, gc=False):
+    """An unmapped row of a v3 reply."""
+
+    e: str
+
+
+def parse_map_v3_request(payload: Mapping[str, Any] | None) -> dict[str, list[str]]:
+    """Read a v3 map as the operator does: a strict schema with lenient elements.
+
+    Returns:
+        The values by key; a key may be missing.
+
+    Raises:
+        RefusedError: If there is no key, an unknown one, or a value that is no list of
+            scalars.
+    """
+    if not payload:
+        kinds = "email, email_hash, phone, phone_hash"
+        raise client_error(
+            f"Required Parameter Missing: one or more of [{kinds}] must be specified"
+        )
+    values = {}
+    for key, items in payload.items():
+        if key not in KINDS or not isinstance(items, list | None):
+            raise client_error("Incorrect request format")
+        texts = [literal_text(item) for item in items or ()]
+        if None in texts:
+            raise client_error("Incorrect request format")
+        values[key] = [text for text in texts if text is not None]
+    return values
+
+
+def build_map_v3_reply(rows: Mapping[str, Sequence[MappedRow | UnmappedRow]]) -> bytes:
+    """Build the reply to a v3 map; all four keys are always there."""
+    body = {key: rows.get(key, ()) for key in KINDS}
+    return wire.encode({"body": body, "status": "success"})
+
+
+# --- v2, the client's half ------------------------------------------------------------
+
+
+def build_map_v2_request(
+    key: str, values: Sequence[str], *, link_id: str | None = None
+) -> bytes:
+    """Build the JSON of a v2 map, which takes one kind of identity at a time.
+
+    Args:
+        key: The kind, one of the four.
+        values: What is sent.
+        link_id: The service link, for API keys of a service.
+    """
+    fields: dict[str, object] = {key: values}
+    if link_id is not None:
+        fields["link_id"] = link_id
+    return wire.encode(fields)
+
+
+def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
+    """Read the opened reply to a v2 map, one row for each of *values*.
+
+    Raises:
+        ProtocolError: If one of *values* has no answer.
+    """
+    reply = wire.decode(payload, _map_v2_reply)
+    expect_success(reply.status, reply.body)
+    rows = {}
+    body = reply.body or _MapV2Body()
+    for one in body.mapped:
+        rows[one.identifier] = MapRow(u=one.advertising_id, bucket_id=one.bucket_id)
+    for other in body.unmapped:
+        rows[other.identifier] = MapRow(e=other.reason)
+    found = [rows.get(value) for value in values]
+    if None in found:
+        raise ProtocolError("The reply lacks an identity that was sent.", path="body")
+    return [row for row in found if row is not None]
+
+
+# --- v2, the operator's half ----------------------------------------------------------
+
+
+class MappedV2(msgspec.Struct, frozen=True, gc=False):
+    """A mapped identity of a v2 reply."""
+
+    identifier: str | None
+    advertising_id: str
+    bucket_id: str
+
+
+class UnmappedV2(msgspec.Struct, frozen=True, gc=False):
+    """An unmapped identity of a v2 reply."""
+
+    identifier: str | None
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class MapV2Request:
+    """A v2 map as the operator reads it.
+
+    Attributes:
+        kind: The kind of the values; meaningless where there are none.
+        values: What is to be mapped; None only among phones.
+        has_link: Whether the key link_id is there, even with null.
+        link_id: Its value as text.
+    """
+
+    kind: str
+    values: list[str | None] = attrs.field(repr=False)
+    has_link: bool
+    link_id: str | None
+
+
+def parse_map_v2_request(
+    payload: Mapping[str, Any] | None, *, phones: bool
+) -> MapV2Request:
+    """Read a v2 map as the operator does.
+
+    Raises:
+        RefusedError: For the wrong shape; for a null element, which costs the batch.
+    """
+    if payload is None:
+        raise _unknown_v2()
+    kinds = KINDS if phones else KINDS[:2]
+    lists = {key: payload[key] for key in kinds if payload.get(key) is not None}
+    for key, items in lists.items():
+        if not isinstance(items, list):
+            raise client_error(f"{key} must be an array")
+    filled = [key for key, items in lists.items() if items]
+    if not lists or len(filled) > 1:
+        raise client_error(missing_message(phones=phones))
+    kind = filled[0] if filled else KINDS[0]
+    values = [as_java_string(item) for item in lists.get(kind, ())]
+    if None in values and kind != "phone":
+        raise _unknown_v2()
+    return MapV2Request(
+        kind=kind,
+        values=values,
+        has_link="link_id" in payload,
+        link_id=as_java_string(payload.get("link_id")),
+    )
+
+
+def _unknown_v2() -> RefusedError:
+    return unknown_error("Unknown error while mapping identity v2")
+
+
+def build_map_v2_reply(
+    mapped: Sequence[MappedV2], unmapped: Sequence[UnmappedV2]
+) -> bytes:
+    """Build the reply to a v2 map; *unmapped* is left out where it is empty."""
+    body: dict[str, object] = {"mapped": mapped}
+    if unmapped:
+        body["unmapped"] = unmapped
+    return wire.encode({"body": body, "status": "success"})

@@ -1,0 +1,288 @@
+"""JSON as the real operator reads it: Vert.x on Jackson (docs/protocol.md 1.3).
+
+The standard library's scanner does the reading, made as strict as Jackson where it is
+more lenient (``NaN``, endless numbers and names, nesting without end), and as lenient
+where it is stricter (comments). Numbers that Java reads as ``Double`` come back as
+:class:`JavaDouble`, since a value of the wrong type is not refused: it is turned into
+Java's ``toString()`` and then judged as a string.
+
+On Python 3.11 the scanner shares the interpreter's recursion limit: some 900 levels of
+nesting are then refused already, where Jackson refuses the 1,001st.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Self
+
+__all__ = [
+    "JavaDouble",
+    "JavaJsonError",
+    "as_java_string",
+    "decode_utf8",
+    "literal_text",
+    "parse",
+    "parse_object",
+    "parse_raw",
+]
+
+# Jackson's StreamReadConstraints, as they come.
+_MAX_DEPTH = 1_000
+_MAX_NUMBER_DIGITS = 1_000
+_MAX_NAME_UNITS = 50_000
+
+# Java's decoder makes one replacement character of a surrogate, even of a cut one, where
+# Python's makes one for each byte.
+_ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]?")
+_REPLACEMENT = "\ufffd".encode()
+
+# Strings come first, so that nothing inside of one is taken for anything else. Jackson
+# takes no control characters in comments either.
+_LEXEME = re.compile(
+    r"""
+    (?P<string>  "[^"\\]*+(?:\\.[^"\\]*+)*+" )
+  | (?P<comment> /\*[\t\n\r\x20-\U0010ffff]*?\*/ | //[\t\x20-\U0010ffff]* )
+  | (?P<open>    [\[{] )
+  | (?P<close>   [\]}] )
+  | (?P<stray>   " )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+class JavaJsonError(ValueError):
+    """The operator would not read this as JSON; the error shows nothing of it."""
+
+
+class JavaDouble(float):
+    """A JSON number with a fraction or an exponent: a ``Double`` in Java.
+
+    Attributes:
+        text: How it is written in the JSON, such as ``1.50``.
+    """
+
+    __slots__ = ("text",)
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Read the JSON number *text*; one out of range is infinite, as in Java."""
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+
+def decode_utf8(data: bytes) -> str:
+    """Decode *data* as Java's ``new String(data, UTF_8)`` does; this never fails."""
+    return _ENCODED_SURROGATE.sub(_REPLACEMENT, data).decode("utf-8", "replace")
+
+
+def parse(data: bytes | str) -> object:
+    """Read the payload of a request, bytes as UTF-8 with replacement characters.
+
+    Returns:
+        None, bool, int, :class:`JavaDouble`, str, list or dict. Of equal keys the last
+        wins; lone surrogates stay as they are.
+
+    Raises:
+        JavaJsonError: If Jackson would refuse it.
+    """
+    text = data if isinstance(data, str) else decode_utf8(data)
+    try:
+        return _DECODER.decode(_without_comments(text))
+    except (ValueError, RecursionError):
+        pass
+    # Outside of the handler: the scanner's own error holds the whole text.
+    raise JavaJsonError("This is no JSON that the operator reads.")
+
+
+def parse_raw(data: bytes) -> object:
+    """Read bytes as Jackson itself does, without a text in between.
+
+    So it is with the body and the inner payload of client-generate (docs/protocol.md
+    2.10): wrong UTF-8 is an error; a byte order mark, UTF-16 and UTF-32 are understood.
+
+    Returns:
+        As :func:`parse`.
+
+    Raises:
+        JavaJsonError: If Jackson would refuse it.
+    """
+    try:
+        text = data.decode(json.detect_encoding(data))
+    except UnicodeDecodeError:
+        text = ""
+    return parse(text)
+
+
+def parse_object(data: bytes | str) -> dict[str, object] | None:
+    """Read the payload of a request, or return None where it is no JSON object."""
+    try:
+        value = parse(data)
+    except JavaJsonError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def literal_text(value: object) -> str | None:
+    """Return the text of a scalar as v3/identity/map takes it (docs/protocol.md 2.6).
+
+    A number keeps the text that it has in the JSON. None stands for what that endpoint
+    refuses in a list of identities: null, a list or an object.
+    """
+    if isinstance(value, JavaDouble):
+        return value.text
+    if value is None or isinstance(value, list | dict):
+        return None
+    return as_java_string(value)
+
+
+def as_java_string(value: object) -> str | None:
+    """Turn what :func:`parse` gave into Java's ``toString()`` (docs/protocol.md 1.3).
+
+    Returns:
+        Such as ``true``, ``1000.0``, ``[a, null]`` or ``{a=1}``; a str as it is, and
+        None for None, which counts as absent.
+    """
+    if value is None:
+        return None
+    pieces: list[str] = []
+    # Not recursive: the nesting may be deeper than the interpreter's stack.
+    ahead = [value]
+    while ahead:
+        item = ahead.pop()
+        if isinstance(item, list):
+            ahead.extend(reversed(list(_list_parts(item))))
+        elif isinstance(item, dict):
+            ahead.extend(reversed(list(_map_parts(item))))
+        else:
+            pieces.append(_scalar_string(item))
+    return "".join(pieces)
+
+
+def _list_parts(items: Iterable[object]) -> Iterator[object]:
+    """Take a list apart into its values and the text between them."""
+    yield "["
+    for at, item in enumerate(items):
+        if at:
+            yield ", "
+        yield item
+    yield "]"
+
+
+def _map_parts(items: dict[str, object]) -> Iterator[object]:
+    """Take an object apart into its values and the text between them."""
+    yield "{"
+    for at, (key, item) in enumerate(items.items()):
+        yield f", {key}=" if at else f"{key}="
+        yield item
+    yield "}"
+
+
+def _scalar_string(value: object) -> str:
+    """Print what is neither a list nor an object."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _double_string(value) if isinstance(value, float) else str(value)
+
+
+def _double_string(value: float) -> str:
+    """Print *value* as ``Double.toString`` does since Java 19: the shortest digits."""
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    if value == 0 or 1e-3 <= abs(value) < 1e7:  # noqa: PLR2004 - where Java changes over
+        return float.__repr__(value)
+    digits = f"{Decimal(float.__repr__(value)).normalize():E}"
+    if "." not in digits:
+        # Java prints two digits at least, and chooses the nearest of two: 4.9E-324.
+        digits = f"{float(value):.1E}"
+    mantissa, _, exponent = digits.partition("E")
+    return f"{mantissa}E{int(exponent)}"
+
+
+def _without_comments(text: str) -> str:
+    """Replace the comments in *text* by spaces, and check how deep it is nested.
+
+    Raises:
+        JavaJsonError: If it is nested too deep, a string has no end, or a comment
+            follows a number outside of any list or object, where Jackson wants space.
+    """
+    brackets = text.count("[") + text.count("{")
+    if brackets <= _MAX_DEPTH and "/*" not in text and "//" not in text:
+        return text
+    pieces = []
+    done = depth = 0
+    for found in _LEXEME.finditer(text):
+        kind = found.lastgroup
+        depth += (kind == "open") - (kind == "close")
+        if depth > _MAX_DEPTH or kind == "stray":
+            raise JavaJsonError
+        if kind == "comment":
+            pieces.append(text[done : found.start()])
+            done = found.end()
+            if depth == 0 and pieces[-1][-1:].isdigit():
+                raise JavaJsonError
+    pieces.append(text[done:])
+    return " ".join(pieces)
+
+
+def _integer(text: str) -> int:
+    """Read a number without fraction and exponent: Integer, Long or BigInteger."""
+    _check_digits(text)
+    return int(text)
+
+
+def _double(text: str) -> JavaDouble:
+    """Read a number with a fraction or an exponent."""
+    _check_digits(text)
+    return JavaDouble(text)
+
+
+def _check_digits(text: str) -> None:
+    """Refuse a number with more digits, those of the exponent included, than Jackson.
+
+    Raises:
+        JavaJsonError: If it has.
+    """
+    # Signs, point and E make up five characters at most; most numbers are short.
+    if len(text) > _MAX_NUMBER_DIGITS and sum(map(str.isdigit, text)) > (
+        _MAX_NUMBER_DIGITS
+    ):
+        raise JavaJsonError
+
+
+def _constant(_name: str) -> object:
+    """Refuse NaN, Infinity and -Infinity.
+
+    Raises:
+        JavaJsonError: Always.
+    """
+    raise JavaJsonError
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make an object; of equal keys the last wins, at the place of the first.
+
+    Raises:
+        JavaJsonError: If a key is longer than Jackson takes, in UTF-16 code units.
+    """
+    for name, _ in pairs:
+        if len(name) * 2 > _MAX_NAME_UNITS:
+            units = len(name) + sum(char > "\uffff" for char in name)
+            if units > _MAX_NAME_UNITS:
+                raise JavaJsonError
+    return dict(pairs)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_int=_integer,
+    parse_float=_double,
+    parse_constant=_constant,
+)

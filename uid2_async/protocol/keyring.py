@@ -1,0 +1,238 @@
+"""The keys that an operator gave out: by id, by keyset and by time.
+
+The structs are the bodies of key/sharing, key/bidstream and key/latest as they lie on
+the wire, for both sides (docs/protocol.md 6.1 to 6.3).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+import attrs
+import msgspec
+from msgspec import Meta
+
+from uid2_async.models import IdentityScope
+from uid2_async.protocol import wire
+from uid2_async.protocol.key import Key, active_key, by_activation
+
+__all__ = ["Key", "KeyRing", "KeysBody", "KeysReply", "WireKey", "WireSite"]
+
+_DEFAULT_TOKEN_EXPIRY = 30 * 86_400
+_DEFAULT_CLOCK_SKEW = 1_800
+
+_Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
+_Seconds = Annotated[int, Meta(ge=0, lt=10**11)]
+_Digits = Annotated[str, Meta(pattern=r"^[0-9]{1,11}\Z")]
+_Secret = Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+
+class WireKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A key in a reply; times in seconds since the Unix epoch.
+
+    Attributes:
+        id: The number by which a token names it.
+        created: When it was made.
+        activates: From when on it seals.
+        expires: Until when it seals.
+        secret: 32 bytes, base64 on the wire.
+        keyset_id: In key/sharing alone, and only where the caller may seal with it.
+        site_id: In key/latest alone; -1 for master keys.
+    """
+
+    id: _Int32
+    created: int
+    activates: int
+    expires: int
+    secret: _Secret
+    keyset_id: int | None = None
+    site_id: int | None = None
+
+    def __repr__(self) -> str:
+        """Show the id alone."""
+        return f"WireKey(id={self.id})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show the id alone to rich too, which would print every field."""
+        return [("id", self.id)]
+
+    def to_key(self) -> Key:
+        """Turn it into a key that seals and opens."""
+        return Key(
+            id=self.id,
+            secret=self.secret,
+            created=self.created,
+            activates=self.activates,
+            expires=self.expires,
+            keyset_id=self.keyset_id,
+            site_id=self.site_id,
+        )
+
+
+class WireSite(msgspec.Struct, frozen=True):
+    """A site and the names under which its client-side tokens may appear.
+
+    Attributes:
+        id: The site.
+        domain_names: Domains, and app names where the operator provides them.
+    """
+
+    id: _Int32
+    domain_names: tuple[str, ...] = ()
+
+
+class KeysBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of key/sharing and of key/bidstream; what is None is left out.
+
+    Attributes:
+        caller_site_id: The site of the API key; sharing alone.
+        master_keyset_id: The keyset of the master keys; sharing alone.
+        default_keyset_id: The keyset that the caller seals with; sharing alone.
+        token_expiry_seconds: How long a sharing token holds, a string of digits on the
+            wire; sharing alone.
+        max_sharing_lifetime_seconds: The longest life of a token that is shared.
+        max_bidstream_lifetime_seconds: The longest life of a token in the bidstream.
+        identity_scope: UID2 or EUID.
+        allow_clock_skew_seconds: How far in the future a token may be made.
+        keys: The keys, by ascending id.
+        site_data: The names of sites, where the operator generates client-side.
+    """
+
+    caller_site_id: _Int32 | None = None
+    master_keyset_id: int | None = None
+    default_keyset_id: int | None = None
+    token_expiry_seconds: _Digits | _Seconds | None = None
+    max_sharing_lifetime_seconds: int | None = None
+    max_bidstream_lifetime_seconds: int | None = None
+    identity_scope: IdentityScope | None = None
+    allow_clock_skew_seconds: int | None = None
+    keys: tuple[WireKey, ...]
+    site_data: tuple[WireSite, ...] | None = None
+
+
+class KeysReply(msgspec.Struct, frozen=True):
+    """The opened reply of key/sharing and of key/bidstream.
+
+    Attributes:
+        body: The keys.
+        status: ``success``, the only one that these endpoints have.
+    """
+
+    body: KeysBody
+    status: Literal["success"] = "success"
+
+
+_reply = wire.decoder(KeysReply)
+
+
+def _by_id(keys: Iterable[Key]) -> dict[int, Key]:
+    """Index *keys*; of two with the same id the last one stays."""
+    return {key.id: key for key in keys}
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class KeyRing:
+    """The keys of one caller, as of one reply.
+
+    It is a value: a newer reply makes a new ring. It pickles, secrets included.
+
+    Attributes:
+        keys: The keys by their id.
+        identity_scope: UID2 or EUID.
+        caller_site_id: The site of the API key; None from key/bidstream.
+        master_keyset_id: The keyset of the master keys; None from key/bidstream.
+        default_keyset_id: The keyset that tokens are made with, or None.
+        token_expiry_seconds: How long a sharing token holds.
+        max_sharing_lifetime_seconds: The longest life of a shared token, or None.
+        max_bidstream_lifetime_seconds: The longest life in the bidstream, or None.
+        allow_clock_skew_seconds: How far in the future a token may be made.
+        site_data: The lower-case names of sites, by site id (docs/protocol.md 6.3).
+    """
+
+    keys: Mapping[int, Key]
+    identity_scope: IdentityScope = IdentityScope.UID2
+    caller_site_id: int | None = None
+    master_keyset_id: int | None = None
+    default_keyset_id: int | None = None
+    token_expiry_seconds: int = _DEFAULT_TOKEN_EXPIRY
+    max_sharing_lifetime_seconds: int | None = None
+    max_bidstream_lifetime_seconds: int | None = None
+    allow_clock_skew_seconds: int = _DEFAULT_CLOCK_SKEW
+    site_data: Mapping[int, frozenset[str]] = attrs.field(factory=dict)
+
+    _keysets: Mapping[int, tuple[Key, ...]] = attrs.field(init=False, eq=False)
+    _valid_until_ms: int = attrs.field(init=False, eq=False)
+
+    @_keysets.default
+    def _group(self) -> dict[int, tuple[Key, ...]]:
+        """Sort the keys of each keyset once; the operator's order is not promised."""
+        groups = defaultdict(list)
+        for key in self.keys.values():
+            if key.keyset_id is not None:
+                groups[key.keyset_id].append(key)
+        return {keyset: by_activation(keys) for keyset, keys in groups.items()}
+
+    @_valid_until_ms.default
+    def _last_expiry(self) -> int:
+        """Find until when any key holds; the epoch where there is none."""
+        return max((key.expires for key in self.keys.values()), default=0) * 1000
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read the opened reply of key/sharing or key/bidstream.
+
+        Raises:
+            ProtocolError: If it is not of the documented shape; names the path alone.
+        """
+        data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+        return cls.from_body(wire.decode(data, _reply).body)
+
+    @classmethod
+    def from_body(cls, body: KeysBody) -> Self:
+        """Take over the body of a reply; what it lacks gets the documented default."""
+        expiry = body.token_expiry_seconds
+        skew = body.allow_clock_skew_seconds
+        return cls(
+            keys=_by_id(key.to_key() for key in body.keys),
+            identity_scope=body.identity_scope or IdentityScope.UID2,
+            caller_site_id=body.caller_site_id,
+            master_keyset_id=body.master_keyset_id,
+            default_keyset_id=body.default_keyset_id,
+            token_expiry_seconds=_DEFAULT_TOKEN_EXPIRY
+            if expiry is None
+            else int(expiry),
+            max_sharing_lifetime_seconds=body.max_sharing_lifetime_seconds,
+            max_bidstream_lifetime_seconds=body.max_bidstream_lifetime_seconds,
+            allow_clock_skew_seconds=_DEFAULT_CLOCK_SKEW if skew is None else skew,
+            site_data={
+                site.id: frozenset(name.lower() for name in site.domain_names)
+                for site in body.site_data or ()
+            },
+        )
+
+    def key(self, key_id: int) -> Key | None:
+        """Find a key by the id that a token names, whether it still holds or not."""
+        return self.keys.get(key_id)
+
+    def active_key(self, keyset_id: int | None, now_ms: int) -> Key | None:
+        """Choose the key of a keyset that seals at *now_ms* (docs/protocol.md 6.4).
+
+        Args:
+            keyset_id: The keyset; None, which a ring may have for its own, finds none.
+            now_ms: The time in ms.
+        """
+        keys = () if keyset_id is None else self._keysets.get(keyset_id, ())
+        return active_key(keys, now_ms)
+
+    def has_valid_key(self, now_ms: int) -> bool:
+        """Tell whether any key expires after *now_ms*; else the ring is of no use."""
+        return now_ms < self._valid_until_ms
+
+    def __repr__(self) -> str:
+        """Show counts and numbers, never a secret."""
+        return (
+            f"<KeyRing {self.identity_scope} keys={len(self.keys)} "
+            f"caller_site_id={self.caller_site_id}>"
+        )

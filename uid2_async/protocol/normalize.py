@@ -1,0 +1,108 @@
+"""Normalization and hashing of DII exactly as the operator does it (protocol.md 3).
+
+Everything that names a person ends as *identity bytes*: the SHA-256 of the normalized
+value, or what a given hash decodes to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Final
+
+from uid2_async.models import Identity
+from uid2_async.protocol import base64
+
+__all__ = [
+    "KINDS",
+    "decode_hash",
+    "identity_bytes",
+    "identity_hash",
+    "normalize_email",
+    "normalize_phone",
+]
+
+KINDS: Final = ("email", "email_hash", "phone", "phone_hash")
+
+# The operator folds ASCII letters alone: "Ü" and the Kelvin sign stay as they are.
+_ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+_PHONE = re.compile(r"\+[0-9]{10,15}")
+_HEX = re.compile(r"[0-9a-fA-F]{64}")
+_BASE64_CHARS = 44
+
+
+def normalize_email(text: str) -> str | None:
+    """Normalize an e-mail address, or return None where the operator refuses it.
+
+    Every space of the local part goes, only trailing ones of the domain; for
+    ``gmail.com`` the dots and everything from the first ``+`` go too. There is no check
+    of the domain beyond its not being empty (docs/protocol.md 3.1).
+    """
+    text = text.lower() if text.isascii() else text.translate(_ASCII_LOWER)
+    local, _, domain = text.partition("@")
+    if "@" in domain:
+        return None
+    local = local.replace(" ", "")
+    domain = domain.rstrip(" ")
+    if domain == "gmail.com":
+        local = local.partition("+")[0].replace(".", "")
+    return f"{local}@{domain}" if local and domain else None
+
+
+def normalize_phone(text: str) -> str | None:
+    """Return *text* if it is ``+`` and 10 to 15 ASCII digits, else None.
+
+    The operator does not rewrite phone numbers (docs/protocol.md 3.2).
+    """
+    return text if _PHONE.fullmatch(text) else None
+
+
+def decode_hash(text: str) -> bytes | None:
+    """Decode a hash of 44 base64 or 64 hex characters, else return None.
+
+    The length of what base64 decodes to is not checked, so it may be 31 to 33 bytes
+    (docs/protocol.md 3.3).
+    """
+    if len(text) == _BASE64_CHARS:
+        return base64.decode(text)
+    return bytes.fromhex(text) if _HEX.fullmatch(text) else None
+
+
+def _hash_email(text: str) -> bytes | None:
+    normalized = normalize_email(text)
+    if normalized is None:
+        return None
+    # A lone surrogate becomes "?", as Java encodes it.
+    return sha256(normalized.encode("utf-8", "replace")).digest()
+
+
+def _hash_phone(text: str) -> bytes | None:
+    return sha256(text.encode("ascii")).digest() if _PHONE.fullmatch(text) else None
+
+
+_READERS: dict[str, Callable[[str], bytes | None]] = {
+    "email": _hash_email,
+    "phone": _hash_phone,
+    "email_hash": decode_hash,
+    "phone_hash": decode_hash,
+}
+
+
+def identity_bytes(kind: str, value: str) -> bytes | None:
+    """Turn a value of *kind* into its identity bytes, or None where it is invalid.
+
+    Args:
+        kind: One of :data:`KINDS`.
+        value: The DII or its hash.
+
+    Returns:
+        32 bytes; 31 or 33 for some odd hashes that the operator accepts.
+    """
+    return _READERS[kind](value)
+
+
+def identity_hash(identity: Identity) -> str | None:
+    """Hash *identity* into the canonical base64 that is sent, or None where invalid."""
+    data = _READERS[identity.kind](identity.value)
+    return None if data is None else base64.encode_text(data)

@@ -1,0 +1,201 @@
+"""From (HTTP status, headers, body) to a value or an error (docs/protocol.md 1.7, 1.9).
+
+Only a 200 is sealed. Every other body is unauthenticated: it is used for its status
+word and, on 400 and 401, for a message that is cut and escaped before it is shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from uid2_async.errors import (
+    AuthError,
+    BadRequestError,
+    ClockSkewError,
+    ExpiredTokenError,
+    InvalidTokenError,
+    OperatorError,
+    PayloadTooLargeError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    UID2Error,
+    UnexpectedStatusError,
+)
+
+__all__ = ["error_from_reply", "error_from_status_word", "parse_retry_after"]
+
+_MESSAGE_CHARS = 200
+_MESSAGE_BODY_BYTES = 64 * 1024
+_SECONDS = re.compile(r"[0-9]{1,6}", re.ASCII)
+
+_BAD_SECRET = "Invalid body: Check encryption key"  # noqa: S105 - the operator's words
+_BAD_TIME = "Invalid timestamp"
+
+_SECRET_HINT = "The client secret does not belong to this API key: check both."  # noqa: S105 - advice
+_LINK_HINT = "Check link_id: it must belong to this service and be enabled."
+_REFRESH_HINT = (
+    "The refresh token is invalid or has expired: generate a new token. (With a valid "
+    "API key the operator tells the two apart.)"
+)
+
+
+class _ErrorBody(msgspec.Struct):
+    """The JSON of a refusal; any part may be missing."""
+
+    status: str | None = None
+    message: str | None = None
+
+
+_error_body = msgspec.json.Decoder(_ErrorBody)
+
+
+def error_from_reply(
+    status: int, headers: Mapping[str, str], body: bytes, *, now_ms: int
+) -> UID2Error:
+    """Make the error that an HTTP *status* other than 200 stands for.
+
+    Args:
+        status: The HTTP status.
+        headers: The reply's headers by lower-case name.
+        body: The reply's body, which may be JSON, text, HTML or empty.
+        now_ms: The corrected clock, for a ``Retry-After`` that is a date.
+
+    Returns:
+        The error, not raised: the caller adds endpoint, trace id and attempts.
+    """
+    code, message = _read_error_body(body)
+    retry_after = parse_retry_after(
+        headers.get("retry-after"), date=headers.get("date"), now_ms=now_ms
+    )
+    error = _make_error(status, code, message)
+    if isinstance(error, OperatorError):
+        error.status = status
+        error.code = code
+        error.retry_after = retry_after
+    return error
+
+
+def _make_error(status: int, code: str | None, message: str | None) -> UID2Error:
+    """Choose the class by status, status word and message."""
+    said = f"The operator said: {message}" if message else f"HTTP {status}."
+    if status == 400:  # noqa: PLR2004 - an HTTP status reads best as its number
+        return _make_bad_request(code, message or "", said)
+    if status == 401:  # noqa: PLR2004 - as above
+        hint = _LINK_HINT if message == "Invalid link_id" else None
+        return AuthError(said, hint=hint)
+    if 200 <= status < 300:  # noqa: PLR2004 - as above
+        return ProtocolError(f"HTTP {status} where 200 was due.")
+    kind = _BY_STATUS.get(status, UnexpectedStatusError)
+    return kind(f"The operator answered HTTP {status}.")
+
+
+_BY_STATUS: dict[int, type[OperatorError]] = {
+    413: PayloadTooLargeError,
+    429: RateLimitError,
+    500: ServerError,
+    502: ServerError,
+    503: ServerError,
+    504: ServerError,
+}
+
+
+def _make_bad_request(code: str | None, message: str, said: str) -> OperatorError:
+    """Tell the kinds of 400 apart."""
+    if message.startswith(_BAD_SECRET):
+        return AuthError("The operator could not open the request.", hint=_SECRET_HINT)
+    if message.startswith(_BAD_TIME):
+        return ClockSkewError("The operator refused the time of the request.")
+    if code == "invalid_token":
+        return InvalidTokenError(said)
+    if code == "expired_token":
+        return ExpiredTokenError(said)
+    if code == "error":
+        # Only token/refresh answers this word, and only without a valid API key.
+        return InvalidTokenError(said, hint=_REFRESH_HINT)
+    return BadRequestError(said)
+
+
+def error_from_status_word(code: str) -> OperatorError:
+    """Make the error for a sealed 200 whose status word is not the success due."""
+    error = OperatorError("The operator answered 200 with an unexpected status word.")
+    error.status = 200
+    error.code = _printable(code)
+    return error
+
+
+def _read_error_body(body: bytes) -> tuple[str | None, str | None]:
+    """Take status word and message out of a JSON body; None where there is none."""
+    if not body.startswith(b"{") or len(body) > _MESSAGE_BODY_BYTES:
+        return None, None
+    try:
+        read = _error_body.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None, None
+    return _printable(read.status), _printable(read.message)
+
+
+def _printable(text: str | None) -> str | None:
+    """Cut foreign text and escape what could forge a log line."""
+    if text is None:
+        return None
+    shown = [c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MESSAGE_CHARS]]
+    return "".join(shown)
+
+
+def parse_retry_after(
+    text: str | None, *, date: str | None = None, now_ms: int
+) -> float | None:
+    """Read a ``Retry-After`` header as seconds from now, or None for no usable hint.
+
+    Plain ASCII digits, at most six, or an HTTP date ending in ``GMT``; everything else
+    (signs, decimals, exponents, ``nan``, lists) is no hint. A date counts from the same
+    reply's ``Date`` where there is one, so that a wrong local clock does not matter.
+
+    Args:
+        text: The header, or None.
+        date: The same reply's ``Date`` header, or None.
+        now_ms: The corrected clock, in ms since the Unix epoch.
+
+    Returns:
+        Seconds, never negative; None where there is no usable hint.
+    """
+    if text is None:
+        return None
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    until = _http_date(text)
+    if until is None:
+        return None
+    now = _http_date(date) if date is not None else None
+    return max(0.0, until - (now_ms / 1000 if now is None else now))
+
+
+def _http_date(text: str) -> float | None:
+    """Read an IMF date into seconds since the Unix epoch, or None."""
+    # Only a date hint pays for this import.
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - reason above
+
+    if not text.endswith(" GMT"):
+        return None
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def expect_success(status: str, body: Any) -> None:
+    """Raise unless the sealed *status* is ``success`` and there is a *body*.
+
+    Raises:
+        OperatorError: If the status word is another one.
+        ProtocolError: If there is no body.
+    """
+    if status != "success":
+        raise error_from_status_word(status)
+    if body is None:
+        raise ProtocolError("The reply has no body.", path="body")

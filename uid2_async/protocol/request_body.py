@@ -1,0 +1,138 @@
+"""The operator's reading of a request body: every check of docs/protocol.md 1.7."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from uid2_async.models import IdentityScope
+from uid2_async.protocol import base64, java_json
+from uid2_async.protocol.envelope import (
+    EnvelopeFault,
+    OpenedRequest,
+    RequestEnvelopeError,
+    is_timely,
+    open_request,
+)
+from uid2_async.protocol.refusal import RefusedError, client_error
+
+__all__ = ["RequestBody", "read_request_body"]
+
+_HOSTS: Final = {
+    IdentityScope.UID2: "https://unifiedid.com",
+    IdentityScope.EUID: "https://euid.eu",
+}
+_HINT: Final = (
+    " See {host}/docs/getting-started/gs-encryption-decryption for details on the "
+    "request envelope format."
+)
+_UNENCRYPTED: Final = (
+    "Invalid body: The request body is unencrypted JSON. It must be an encrypted "
+    "request envelope. See {host}/docs/getting-started/gs-encryption-decryption"
+    "#encryption-and-decryption-code-examples for encryption and decryption code "
+    "examples."
+)
+_MISSING: Final = "Invalid body: Body is missing."
+_NOT_BASE64: Final = "Invalid body: Body is not valid base64."
+_FAULTS: Final = {
+    EnvelopeFault.TOO_SHORT: "Invalid body: Body too short. Check encryption method.",
+    EnvelopeFault.VERSION: (
+        "Invalid body: Invalid request envelope format version: received {version}, "
+        "must be 1."
+    ),
+    EnvelopeFault.DECRYPT: "Invalid body: Check encryption key (ClientSecret).",
+}
+_TOO_OLD: Final = "Invalid timestamp: Request too old or client time drift."
+_BAD_JSON: Final = "Invalid payload in body: Data is not valid json string."
+
+
+@attrs.frozen(kw_only=True)
+class RequestBody:
+    """A request as the operator reads it.
+
+    Attributes:
+        nonce: 8 bytes to repeat in the reply.
+        payload: The JSON object, or None where the payload was empty.
+        raw: The JSON's bytes, for endpoints that read it in another way.
+        binary: Whether the reply is to be raw bytes.
+    """
+
+    nonce: bytes
+    payload: dict[str, Any] | None = attrs.field(repr=False)
+    raw: bytes = attrs.field(repr=False)
+    binary: bool
+
+
+def read_request_body(
+    body: bytes, *, binary: bool, key: bytes, now_ms: int, scope: IdentityScope
+) -> RequestBody:
+    """Open a request body, as binary or text, with every check in the real order.
+
+    A binary body that cannot be read is tried as base64; if it is base64, that result
+    counts, and the reply becomes text (docs/protocol.md 1.3).
+
+    Raises:
+        RefusedError: With the message of docs/protocol.md 1.7.
+    """
+    if not body:
+        raise client_error(_MISSING)
+    if not binary:
+        return _read_text(body, key, now_ms, scope)
+    try:
+        return _read(body, key, now_ms, scope, binary=True)
+    except RefusedError:
+        decoded = base64.decode(body)
+        if decoded is None:
+            raise
+    return _read(decoded, key, now_ms, scope, binary=False)
+
+
+def _read_text(
+    body: bytes, key: bytes, now_ms: int, scope: IdentityScope
+) -> RequestBody:
+    """Read a body of base64 text."""
+    decoded = base64.decode(body)
+    if decoded is None:
+        raise _refuse(body, _NOT_BASE64, scope)
+    return _read(decoded, key, now_ms, scope, binary=False)
+
+
+def _read(
+    data: bytes, key: bytes, now_ms: int, scope: IdentityScope, *, binary: bool
+) -> RequestBody:
+    """Read a raw envelope: framing, key, time, JSON, in this order."""
+    if not data:
+        raise client_error(_MISSING)
+    opened = _open(data, key, scope)
+    if not is_timely(opened.sent_ms, now_ms):
+        raise client_error(_TOO_OLD)
+    payload = None
+    if opened.payload:
+        payload = java_json.parse_object(opened.payload)
+        if payload is None:
+            raise client_error(_BAD_JSON)
+    return RequestBody(
+        nonce=opened.nonce, payload=payload, raw=opened.payload, binary=binary
+    )
+
+
+def _open(data: bytes, key: bytes, scope: IdentityScope) -> OpenedRequest:
+    """Open the envelope, or refuse it with the message of its fault."""
+    try:
+        return open_request(data, key)
+    except RequestEnvelopeError as error:
+        message = _FAULTS[error.fault].format(version=error.version)
+        if error.fault is EnvelopeFault.DECRYPT:
+            refusal = client_error(message + _HINT.format(host=_HOSTS[scope]))
+        else:
+            refusal = _refuse(data, message, scope)
+    raise refusal
+
+
+def _refuse(data: bytes, message: str, scope: IdentityScope) -> RefusedError:
+    """Refuse *data*, which is told apart when it is bare JSON."""
+    host = _HOSTS[scope]
+    if java_json.parse_object(data) is not None:
+        return client_error(_UNENCRYPTED.format(host=host))
+    return client_error(message + _HINT.format(host=host))

@@ -1,0 +1,333 @@
+"""What is retried, when, and how much of it; the only importer of tenacity.
+
+docs/protocol.md says that every call may be repeated safely, and that an envelope ages:
+so the retry goes around sealing, sending and opening as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random as _random
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Final, TypeVar
+
+import attrs
+from tenacity import AsyncRetrying, RetryCallState
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from uid2_async.errors import (
+    CallTimeoutError,
+    CertificateError,
+    ConnectError,
+    EnvelopeError,
+    OperatorError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+    UID2Error,
+    UnexpectedStatusError,
+)
+
+__all__ = ["Backoff", "Decision", "RetryBudget", "RetryPolicy", "classify"]
+
+T = TypeVar("T")
+
+MIN_ATTEMPT_SECONDS: Final = 0.5
+MAX_RETRY_AFTER_SECONDS: Final = 20.0
+
+
+class Backoff(Enum):
+    """How long to wait before another attempt."""
+
+    NONE = "at once"
+    TRANSIENT = "full jitter, short"
+    THROTTLING = "equal jitter, long"
+
+
+@attrs.frozen(kw_only=True)
+class Decision:
+    """What to do about a failed attempt.
+
+    Attributes:
+        retry: Whether the call may be sent again.
+        backoff: How long to wait before that.
+        once: Whether that may happen only once per call.
+        free: Whether the retry budget is left alone.
+        fresh_connection: Whether the next attempt must not reuse a connection.
+    """
+
+    retry: bool
+    backoff: Backoff = Backoff.TRANSIENT
+    once: bool = False
+    free: bool = False
+    fresh_connection: bool = False
+
+
+_NO: Final = Decision(retry=False)
+_TRANSIENT: Final = Decision(retry=True)
+_TRANSIENT_FRESH: Final = Decision(retry=True, fresh_connection=True)
+_THROTTLED: Final = Decision(retry=True, backoff=Backoff.THROTTLING)
+# A kept connection that the operator had closed: the request was never read. The first
+# goes out again at once; from the second on it is an ordinary transient failure.
+_STALE: Final = Decision(
+    retry=True, backoff=Backoff.NONE, once=True, free=True, fresh_connection=True
+)
+_ONCE: Final = Decision(retry=True, once=True, fresh_connection=True)
+
+_EDGE_STATUSES: Final = frozenset({408, 425})
+
+
+def classify(  # noqa: C901, PLR0911 - one table, to be read as a whole
+    error: UID2Error,
+) -> Decision:
+    """Decide about a failed attempt; the one table of what is retried.
+
+    Pure: the same error always gets the same answer, whatever went before.
+    """
+    match error:
+        case CertificateError():
+            return _NO
+        case ConnectError(disconnected=True):
+            return _STALE
+        case ConnectError() | CallTimeoutError():
+            return _TRANSIENT
+        case TransportError():
+            return _TRANSIENT_FRESH
+        case RateLimitError():
+            return _THROTTLED
+        case ServerError(status=503) if error.retry_after is not None:
+            return _THROTTLED
+        case ServerError():
+            return _TRANSIENT
+        case UnexpectedStatusError() if error.status in _EDGE_STATUSES:
+            return _TRANSIENT
+        case EnvelopeError(foreign_nonce=False):
+            return _ONCE
+        case ProtocolError(unparseable_http=True):
+            return _ONCE
+        case _:
+            return _NO
+
+
+class RetryBudget:
+    """How many retries the interactive calls of one client may spend together.
+
+    It bounds the load that retries add in an outage: each costs 14 tokens (5 where the
+    operator throttles), a call that succeeds at once gives 1 back, one that succeeds
+    after retries gives back what its last retry cost. Not thread-safe: one event loop.
+
+    Attributes:
+        capacity: The most that there can be.
+        level: What is left.
+    """
+
+    TRANSIENT_COST: Final = 14
+    THROTTLING_COST: Final = 5
+    SUCCESS_GAIN: Final = 1
+
+    def __init__(self, capacity: int = 500) -> None:
+        """Start full."""
+        self.capacity = capacity
+        self.level = capacity
+
+    def charge(self, decision: Decision) -> int | None:
+        """Pay for a retry; this changes the level.
+
+        Returns:
+            What was paid, or None where too little is left and the retry is off.
+        """
+        if decision.free:
+            return 0
+        throttled = decision.backoff is Backoff.THROTTLING
+        cost = self.THROTTLING_COST if throttled else self.TRANSIENT_COST
+        if cost > self.level:
+            return None
+        self.level -= cost
+        return cost
+
+    def succeeded(self, last_cost: int | None) -> None:
+        """Take notice of a success; *last_cost* is None where there was no retry."""
+        gain = self.SUCCESS_GAIN if last_cost is None else last_cost
+        self.level = min(self.capacity, self.level + gain)
+
+    def __repr__(self) -> str:
+        """Show level and capacity."""
+        return f"RetryBudget({self.level}/{self.capacity})"
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How often and after what time a failed attempt is repeated.
+
+    Attributes:
+        attempts: How many attempts a call may make, the first included.
+        stop: A tenacity stop object instead of *attempts*; the call's time-out holds
+            beside it.
+        wait: A tenacity wait object instead of the computed backoff; a usable
+            ``Retry-After`` is never undercut.
+        budget: Shared by all calls under this policy; None for no bound.
+        random: Gives floats in [0, 1).
+        sleep: Waits for some seconds.
+    """
+
+    attempts: int = 4
+    stop: stop_base | None = None
+    wait: wait_base | None = None
+    budget: RetryBudget | None = attrs.field(factory=RetryBudget)
+    random: Callable[[], float] = attrs.field(default=_random.random, repr=False)
+    sleep: Callable[[float], Awaitable[None]] = attrs.field(
+        default=asyncio.sleep, repr=False
+    )
+
+    @classmethod
+    def never(cls) -> RetryPolicy:
+        """Make one attempt and no more."""
+        return cls(attempts=1)
+
+    async def run(
+        self,
+        attempt: Callable[[bool], Awaitable[T]],
+        *,
+        deadline: float,
+        now: Callable[[], float],
+        on_retry: Callable[[int, float], None],
+    ) -> T:
+        """Make attempts until one succeeds or no further one is due.
+
+        Args:
+            attempt: Makes one attempt; takes whether it must use a fresh connection.
+            deadline: When the call must be over, by *now*'s clock, in seconds.
+            now: The event loop's clock.
+            on_retry: Told the number of the next attempt and the delay before it.
+
+        Returns:
+            What the attempt returned.
+
+        Raises:
+            UID2Error: The last attempt's own error.
+        """
+        run = _Run(self, deadline=deadline, now=now, on_retry=on_retry)
+        # One object for each call: sharing one mixes up the calls' states.
+        retrying = AsyncRetrying(
+            retry=run.is_retryable,
+            wait=run.delay,
+            stop=run.is_over,
+            before_sleep=run.before_sleep,
+            sleep=self.sleep,
+            reraise=True,
+        )
+
+        async def one() -> T:
+            return await attempt(run.decision.fresh_connection)
+
+        result: T = await retrying(one)
+        if self.budget is not None:
+            self.budget.succeeded(run.last_cost)
+        return result
+
+
+class _Run:
+    """The state of one call's retries, as tenacity's callbacks see it."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        *,
+        deadline: float,
+        now: Callable[[], float],
+        on_retry: Callable[[int, float], None],
+    ) -> None:
+        self._policy = policy
+        self._deadline = deadline
+        self._now = now
+        self._on_retry = on_retry
+        self._spent: set[Decision] = set()
+        self.decision = Decision(retry=True)
+        self.last_cost: int | None = None
+
+    def is_retryable(self, state: RetryCallState) -> bool:
+        """Decide by the table; note it on the error for whoever catches it."""
+        error = _error(state)
+        if error is None:
+            return False
+        decision = classify(error)
+        error.retryable = decision.retry
+        if decision.once and decision in self._spent:
+            # A second lost connection is no stale one any more; a second reply that
+            # cannot be opened is no accident.
+            decision = _TRANSIENT_FRESH if decision.free else _NO
+        self._spent.add(decision)
+        self.decision = decision
+        return decision.retry
+
+    def delay(self, state: RetryCallState) -> float:
+        """Compute the seconds to wait: never less than the operator asked for."""
+        computed = self._backoff(state)
+        hint = _retry_after(state)
+        if not hint:
+            return computed
+        jitter = self._policy.random() * (0.1 * hint + 0.1)
+        return max(hint, computed) + jitter
+
+    def _backoff(self, state: RetryCallState) -> float:
+        """Compute the seconds to wait without a hint."""
+        policy = self._policy
+        if self.decision.backoff is Backoff.NONE:
+            return 0.0
+        if policy.wait is not None:
+            return float(policy.wait(state))
+        # The exponent is capped before the power: 2**1000 does not fit a float.
+        doublings = min(state.attempt_number - 1, 16)
+        if self.decision.backoff is Backoff.THROTTLING:
+            return (0.5 + 0.5 * policy.random()) * min(20.0, 2.0**doublings)
+        return policy.random() * min(5.0, 0.2 * 2.0**doublings)
+
+    def is_over(self, state: RetryCallState) -> bool:
+        """Tell whether no further attempt is due; pays for it if one is."""
+        policy = self._policy
+        if policy.stop is not None:
+            if policy.stop(state):
+                return True
+        elif state.attempt_number >= policy.attempts:
+            return True
+        if (_retry_after(state) or 0.0) > MAX_RETRY_AFTER_SECONDS:
+            return True
+        if self._now() + state.upcoming_sleep + MIN_ATTEMPT_SECONDS > self._deadline:
+            return True
+        return not self._pay()
+
+    def _pay(self) -> bool:
+        """Charge the budget, last of all checks: it changes state."""
+        budget = self._policy.budget
+        if budget is None:
+            return True
+        cost = budget.charge(self.decision)
+        if cost is None:
+            return False
+        self.last_cost = cost
+        return True
+
+    def before_sleep(self, state: RetryCallState) -> None:
+        """Tell that another attempt will follow."""
+        self._on_retry(state.attempt_number + 1, state.upcoming_sleep)
+
+
+def _error(state: RetryCallState) -> UID2Error | None:
+    """Take our error out of a failed attempt; None for success and foreign ones.
+
+    Foreign exceptions, cancellation among them, are never retried.
+    """
+    outcome = state.outcome
+    if outcome is None or not outcome.failed:
+        return None
+    error = outcome.exception()
+    return error if isinstance(error, UID2Error) else None
+
+
+def _retry_after(state: RetryCallState) -> float | None:
+    """Read the seconds that the operator asked to wait."""
+    error = _error(state)
+    return error.retry_after if isinstance(error, OperatorError) else None

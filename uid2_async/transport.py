@@ -1,0 +1,334 @@
+"""The session pool: aiohttp sessions, explicit limits, regions with failover.
+
+The only module of the client that knows aiohttp. Foreign exceptions are mapped here and
+*detached*: ours is raised after the ``except`` block, since a foreign one keeps the
+request with its API key reachable through its frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl as _ssl
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final, Protocol
+
+import aiohttp
+import attrs
+
+from uid2_async.errors import (
+    CallTimeoutError,
+    CertificateError,
+    ClientForkError,
+    ClientLoopError,
+    ConfigError,
+    ConnectError,
+    ProtocolError,
+    TransportError,
+    UID2Error,
+)
+from uid2_async.regions import Regions, normalize_base_url, sends_clear
+
+__all__ = ["Reply", "Request", "SessionPool", "Transport"]
+
+_CONNECT_SECONDS: Final = 5.0
+_IDLE_READ_SECONDS: Final = 20.0
+# Shorter than the common 60 s of edges, so that few kept connections are stale.
+_KEEPALIVE_SECONDS: Final = 10.0
+_DNS_SECONDS: Final = 30
+_ERROR_REPLY_BYTES: Final = 64 * 1024
+_OK: Final = 200
+_FAILOVER_STATUSES: Final = frozenset({502, 503, 504})
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """One POST.
+
+    Attributes:
+        path: The path below the base URL, such as ``/v2/token/generate``.
+        headers: What to send, the API key among them.
+        body: The sealed envelope, or a refresh token.
+        timeout: How long this attempt may take, in seconds.
+        max_reply_bytes: How large a reply may be.
+        fresh_connection: Whether a kept connection must not be used.
+    """
+
+    path: str
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+    timeout: float
+    max_reply_bytes: int = 1024 * 1024
+    fresh_connection: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """What came back, of any HTTP status.
+
+    Attributes:
+        status: The HTTP status.
+        headers: By lower-case name.
+        body: As sent.
+    """
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+
+
+class Transport(Protocol):
+    """What carries requests to an operator; two methods, to be replaced at will."""
+
+    async def send(self, request: Request) -> Reply:
+        """Send *request* once, to one region, and return the reply of any status.
+
+        Raises:
+            TransportError: If there is no usable HTTP answer.
+            ProtocolError: If the answer is no HTTP, or larger than allowed.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Give up all connections; safe to call twice."""
+        ...
+
+
+class SessionPool:
+    """Sends over kept connections, to the first region that works.
+
+    The sessions are opened by the first call, in the event loop that runs then. A pool
+    whose loop has been closed opens new ones; used in another running loop or after a
+    fork it refuses, without touching the connections of the first.
+    """
+
+    def __init__(
+        self,
+        base_urls: str | Sequence[str],
+        *,
+        session: aiohttp.ClientSession | None = None,
+        max_connections: int = 100,
+        proxy: str | None = None,
+        ssl: _ssl.SSLContext | None = None,
+        cooldown: float = 30.0,
+        allow_http: bool = False,
+    ) -> None:
+        """Keep the settings; nothing is opened yet.
+
+        Args:
+            base_urls: One base URL, or several regional ones in order of preference.
+            session: A session to use as it is and to leave open.
+            max_connections: How many connections may be open at once.
+            proxy: The URL of an HTTP proxy; the environment's are never used.
+            ssl: A context for a private CA or client certificates; it must verify.
+            cooldown: How long a failed region is left alone, in seconds.
+            allow_http: Whether plain http is allowed beyond loopback hosts.
+
+        Raises:
+            ConfigError: If a base URL or an option is wrong.
+        """
+        urls = [base_urls] if isinstance(base_urls, str) else base_urls
+        normal = [normalize_base_url(url, allow_http=allow_http) for url in urls]
+        if any(map(sends_clear, normal)):
+            warnings.warn("The API key travels in clear over http.", stacklevel=2)
+        if max_connections < 1:
+            raise ConfigError("max_connections must be at least 1.")
+        if ssl is not None and ssl.verify_mode is not _ssl.CERT_REQUIRED:
+            raise ConfigError("The SSL context does not verify certificates.")
+        self.regions = Regions(normal, cooldown=cooldown)
+        self.max_connections = max_connections
+        self._given = session
+        self._proxy = proxy
+        self._ssl = ssl
+        self._kept: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._closed = False
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        """The base URLs, in order of preference."""
+        return self.regions.base_urls
+
+    async def send(self, request: Request) -> Reply:
+        """Send *request* once; see :class:`Transport`.
+
+        A region that cannot be reached, is too slow, or answers 502, 503 or 504 is left
+        alone for the cool-down; the next attempt goes to the next one.
+        """
+        session = await self._session(fresh=request.fresh_connection)
+        now = asyncio.get_running_loop().time
+        base_url = self.regions.choose(now())
+        try:
+            reply = await self._post(session, base_url, request)
+        except TransportError:
+            self.regions.failed(base_url, now())
+            raise
+        if reply.status in _FAILOVER_STATUSES:
+            self.regions.failed(base_url, now())
+        return reply
+
+    async def _post(
+        self, session: aiohttp.ClientSession, base_url: str, request: Request
+    ) -> Reply:
+        """Send to one region, with every foreign exception mapped and detached."""
+        try:
+            async with (
+                asyncio.timeout(request.timeout),
+                session.post(
+                    base_url + request.path,
+                    data=request.body,
+                    headers=request.headers,
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                ) as response,
+            ):
+                return await _read(response, request.max_reply_bytes)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            mapped = _map(error)
+        raise mapped
+
+    async def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
+        """Give the session for a request, opening it in the running loop."""
+        if self._closed:
+            raise ConnectError(
+                "The client is closed.", hint="Make a new one, or close it later."
+            )
+        if self._given is not None:
+            return self._given
+        await self._enter_loop()
+        if fresh:
+            if self._fresh is None:
+                self._fresh = self._open(force_close=True)
+            return self._fresh
+        if self._kept is None:
+            self._kept = self._open(force_close=False)
+        return self._kept
+
+    async def _enter_loop(self) -> None:
+        """Bind to the running loop, or refuse to be used from another one."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop and self._pid == os.getpid():
+            return
+        if self._loop is not None:
+            if self._pid != os.getpid():
+                raise ClientForkError("The client was made before this fork.")
+            if not self._loop.is_closed():
+                raise ClientLoopError("The client is used in a second event loop.")
+            await self._close_sessions()
+        self._loop = loop
+        self._pid = os.getpid()
+
+    def _open(self, *, force_close: bool) -> aiohttp.ClientSession:
+        """Open a session with every default set explicitly."""
+        if self._ssl is None:
+            self._ssl = _verifying_context()
+        connector = partial(
+            aiohttp.TCPConnector,
+            limit=self.max_connections,
+            ssl=self._ssl,
+            ttl_dns_cache=_DNS_SECONDS,
+        )
+        return aiohttp.ClientSession(
+            connector=connector(force_close=True)
+            if force_close
+            else connector(keepalive_timeout=_KEEPALIVE_SECONDS),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            raise_for_status=False,
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=_CONNECT_SECONDS, sock_read=_IDLE_READ_SECONDS
+            ),
+            trust_env=False,
+        )
+
+    async def aclose(self) -> None:
+        """Close the sessions that this pool opened; a given one is left open."""
+        self._closed = True
+        await self._close_sessions()
+
+    async def _close_sessions(self) -> None:
+        """Close what is open; sessions of a loop that is gone are only dropped."""
+        sessions = [self._kept, self._fresh]
+        self._kept = self._fresh = None
+        for session in sessions:
+            if session is not None:
+                await session.close()
+
+    def __repr__(self) -> str:
+        """Show the regions and whether it is open."""
+        state = "closed" if self._closed else "open" if self._kept else "idle"
+        return f"<SessionPool {', '.join(self.base_urls)} {state}>"
+
+
+def _verifying_context() -> _ssl.SSLContext:
+    """Make the TLS context: verified, 1.2 or newer, and never logging its keys."""
+    context = _ssl.create_default_context()
+    context.minimum_version = _ssl.TLSVersion.TLSv1_2
+    # The default context honours SSLKEYLOGFILE, which hands all traffic to a reader.
+    context.keylog_filename = None  # type: ignore[assignment] # typeshed lacks None
+    return context
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> Reply:
+    """Read a reply, counting while it streams.
+
+    Raises:
+        ProtocolError: If it is larger than allowed, or encoded though identity was
+            asked for.
+    """
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise ProtocolError(
+            "The reply has a content encoding, which was not asked for."
+        )
+    if response.status != _OK:
+        limit = _ERROR_REPLY_BYTES
+    chunks = []
+    size = response.content_length or 0
+    if size <= limit:
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > limit:
+                break
+            chunks.append(chunk)
+    if size > limit:
+        response.close()
+        raise ProtocolError(f"The reply is larger than {limit} bytes.")
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Reply(status=response.status, headers=headers, body=b"".join(chunks))
+
+
+def _map(  # noqa: PLR0911 - one table, to be read as a whole
+    error: Exception,
+) -> UID2Error:
+    """Turn a foreign exception into ours, by its class alone; never by its text."""
+    match error:
+        case (
+            aiohttp.ClientConnectorCertificateError()
+            | aiohttp.ServerFingerprintMismatch()
+        ):
+            return CertificateError("The operator's certificate was not accepted.")
+        case aiohttp.ConnectionTimeoutError():
+            return ConnectError("Connecting to the operator took too long.")
+        case TimeoutError():
+            return CallTimeoutError("The operator did not answer in time.")
+        case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
+            return ConnectError("The proxy did not open a connection.")
+        case aiohttp.ClientConnectorError():
+            return ConnectError("The operator could not be reached.")
+        case aiohttp.ServerDisconnectedError() | OSError():
+            return ConnectError(
+                "The operator closed the connection.", disconnected=True
+            )
+        case aiohttp.ClientPayloadError():
+            return TransportError("The reply was cut off.")
+        case aiohttp.ClientResponseError():
+            return ProtocolError("The reply is not HTTP.", unparseable_http=True)
+        case aiohttp.InvalidURL():
+            return ConfigError("The base URL is not a URL.")
+        case _:
+            return TransportError(f"Sending failed with {type(error).__name__}.")
