@@ -7,7 +7,7 @@ them all and does not change while an operator runs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from datetime import datetime
 from pathlib import Path
 
@@ -33,6 +33,17 @@ __all__ = [
     "Settings",
     "Site",
 ]
+
+
+def _count(values: Sized) -> str:
+    """Show how many there are, for a repr."""
+    return str(len(values))
+
+
+def _names(values: Mapping[str, object]) -> str:
+    """Show the names alone, for a repr."""
+    return ", ".join(values)
+
 
 MASTER_KEYSET = -1
 REFRESH_KEYSET = -2
@@ -189,7 +200,7 @@ class SaltSnapshot:
 
     effective: int
     expires: int
-    rows: Sequence[SaltRow] = attrs.field(repr=len)
+    rows: Sequence[SaltRow] = attrs.field(repr=_count)
 
 
 @attrs.frozen(kw_only=True)
@@ -206,7 +217,7 @@ class Salts:
     first_level: str = attrs.field(repr=False)
     id_prefix: str
     id_secret: str = attrs.field(repr=False)
-    snapshots: Sequence[SaltSnapshot] = attrs.field(repr=len)
+    snapshots: Sequence[SaltSnapshot] = attrs.field(repr=_count)
 
 
 @attrs.frozen(kw_only=True)
@@ -221,37 +232,28 @@ class RuntimeConfig:
     max_bidstream_lifetime_seconds: int | None = None
     identity_environment: str = "test"
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse what an operator would not start with.
-
-        Raises:
-            ConfigError: If the lifetimes contradict each other.
-        """
-        refresh_after = self.refresh_identity_token_after_seconds
-        identity = self.identity_token_expires_after_seconds
-        if (
-            not 0
-            < refresh_after
-            <= identity
-            <= self.refresh_token_expires_after_seconds
-        ):
-            raise ConfigError(
-                "Lifetimes must grow: refresh_identity_token_after_seconds, "
-                "identity_token_expires_after_seconds, "
-                "refresh_token_expires_after_seconds."
-            )
-
     @property
     def environment(self) -> Environment:
-        """The environment as it stands in v4 raw UIDs.
+        """The environment as it stands in v4 raw UIDs."""
+        return Environment[self.identity_environment.upper()]
 
-        Raises:
-            ConfigError: If it is none of test, integ and prod.
-        """
-        found = Environment.__members__.get(self.identity_environment.upper())
-        if found is None:
-            raise ConfigError("identity_environment is none of test, integ and prod.")
-        return found
+
+def _check_runtime(runtime: RuntimeConfig) -> None:
+    """Refuse lifetimes with which an operator would not start (docs/protocol.md 2.1).
+
+    Raises:
+        ConfigError: If they contradict each other, or the environment is none.
+    """
+    refresh_after = runtime.refresh_identity_token_after_seconds
+    identity = runtime.identity_token_expires_after_seconds
+    refresh = runtime.refresh_token_expires_after_seconds
+    if not 0 < refresh_after <= identity <= refresh:
+        raise ConfigError(
+            "Lifetimes must grow: refresh_identity_token_after_seconds, "
+            "identity_token_expires_after_seconds, refresh_token_expires_after_seconds."
+        )
+    if runtime.identity_environment.upper() not in Environment.__members__:
+        raise ConfigError("identity_environment is none of test, integ and prod.")
 
 
 @attrs.frozen(kw_only=True)
@@ -310,24 +312,24 @@ class OperatorData:
     scope: IdentityScope
     settings: Settings
     runtime: RuntimeConfig
-    clients: tuple[Client, ...] = attrs.field(repr=len)
-    sites: tuple[Site, ...] = attrs.field(repr=len)
-    keysets: tuple[Keyset, ...] = attrs.field(repr=len)
-    keys: tuple[Key, ...] = attrs.field(repr=len)
-    keypairs: tuple[ClientSideKeypair, ...] = attrs.field(default=(), repr=len)
-    service_links: tuple[ServiceLink, ...] = attrs.field(default=(), repr=len)
+    clients: tuple[Client, ...] = attrs.field(repr=_count)
+    sites: tuple[Site, ...] = attrs.field(repr=_count)
+    keysets: tuple[Keyset, ...] = attrs.field(repr=_count)
+    keys: tuple[Key, ...] = attrs.field(repr=_count)
+    keypairs: tuple[ClientSideKeypair, ...] = attrs.field(default=(), repr=_count)
+    service_links: tuple[ServiceLink, ...] = attrs.field(default=(), repr=_count)
     salts: Salts
-    opt_outs: tuple[OptOutRecord, ...] = attrs.field(default=(), repr=len)
-    credentials: Mapping[str, Credentials] = attrs.field(repr=list)
+    opt_outs: tuple[OptOutRecord, ...] = attrs.field(default=(), repr=_count)
+    credentials: Mapping[str, Credentials] = attrs.field(repr=_names)
 
     def __attrs_post_init__(self) -> None:
         """Refuse what an operator could not answer with.
 
         Raises:
-            ConfigError: If a site has two default keysets, there is no credential, or
-                a snapshot of the salts is missing or empty.
+            ConfigError: If lifetimes contradict each other, a site has two default
+                keysets, or there are no credentials or no salts.
         """
-        self.runtime.environment  # noqa: B018 - asked for its error
+        _check_runtime(self.runtime)
         defaults = (one.site_id for one in self.keysets if one.default and one.enabled)
         if any(count > 1 for count in Counter(defaults).values()):
             raise ConfigError("A site has more than one enabled default keyset.")

@@ -123,8 +123,6 @@ def _read_json(path: Path, kind: type[T]) -> T:
         return wire.decode(data, msgspec.json.Decoder(kind))
     except ProtocolError as error:
         place = error.path
-    except ConfigError as error:
-        raise _malformed(path, error.message) from None
     raise _malformed(path, f"at {place}" if place else "it is no JSON of its shape")
 
 
@@ -199,17 +197,19 @@ def _read_row(line: bytes) -> SaltRow | None:
         fields = line.decode().split(",")
         if len(fields) != _SALT_FIELDS:
             return None
-        return SaltRow(
+        row = SaltRow(
             id=int(fields[0]),
             last_updated=int(fields[1]),
             salt=fields[2] or None,
             refresh_from=int(fields[3]),
             previous_salt=fields[4] or None,
             key=_read_salt_key(*fields[5:8]),
-            previous_key=_read_salt_key(*fields[8:11]),
+            # A previous key counts only with its salt.
+            previous_key=_read_salt_key(*fields[8:11]) if fields[10] else None,
         )
     except ValueError:
         return None
+    return row if row.salt or row.key else None
 
 
 def _read_salt_key(key_id: str, key: str, salt: str) -> SaltKey | None:

@@ -44,9 +44,11 @@ class BucketIds:
     def __call__(self, number: int) -> str:
         """Return the bucket id of *number*, the first column of the salt file.
 
-        Args:
-            number: A non-negative integer.
+        The scheme has no id for a negative number: the prefix alone remains, as it does
+        in the Java library.
         """
+        if number < 0:
+            return self._prefix
         tables = self._tables
         small = number % 100
         lottery, alphabet = tables[small % len(tables)]

@@ -29,7 +29,7 @@ _PORTS = range(-1, 2**31)  # what Java lets pass; the port itself plays no part
 # At most one "@"; no brackets, so that an IPv6 address finds no match.
 _ORIGIN = re.compile(
     r"(?:https?|ftp|file)://(?:[^/?#@]*@)?(?P<host>[^/?#@:\[\]]*)"
-    r"(?::(?P<port>[+-]?[0-9]+)?)?(?:[/?#].*)?",
+    r"(?::(?P<port>[+-]?[0-9]{1,20})?)?(?:[/?#].*)?",
     re.ASCII | re.IGNORECASE | re.DOTALL,
 )
 _INNER = r"[a-z0-9_\u0080-\U0010ffff-]"

@@ -83,7 +83,7 @@ def read_consent(text: str) -> Consent | None:
 class _Bits:
     """Reads numbers of any width, bit by bit from the front."""
 
-    __slots__ = ("_data", "_end", "_value", "at")
+    __slots__ = ("_end", "_value", "at")
 
     def __init__(self, data: bytes) -> None:
         self._end = len(data) * 8

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from uid2_async.errors import ProtocolError
+from uid2_async.errors import InputError, ProtocolError
 from uid2_async.models import (
     Identity,
     IdentityMap,
@@ -19,10 +19,10 @@ from uid2_async.models import (
     UnmappedReason,
     as_identity,
 )
-from uid2_async.protocol import base64, wire
-from uid2_async.protocol.identity_input import missing_message
+from uid2_async.protocol import wire
+from uid2_async.protocol.identity_input import missing_message, sendable
 from uid2_async.protocol.java_json import as_java_string, literal_text
-from uid2_async.protocol.normalize import KINDS, identity_bytes
+from uid2_async.protocol.normalize import KINDS
 from uid2_async.protocol.refusal import RefusedError, client_error, unknown_error
 from uid2_async.protocol.reply import expect_success
 
@@ -91,27 +91,24 @@ def prepare_map(
     """Normalize and hash *identities*; invalid ones are kept back.
 
     Raises:
-        InputError: If an element is neither an identity nor a str.
+        InputError: If an element is neither an identity nor a str; names its place.
     """
     order: list[str | None] = []
     values: dict[str, list[str]] = {}
-    for one in identities:
-        key, value = _sendable(as_identity(one), send_raw=send_raw)
-        order.append(key)
-        if key is not None:
+    try:
+        for one in identities:
+            field = sendable(as_identity(one), send_raw=send_raw)
+            if field is None:
+                order.append(None)
+                continue
+            key, value = field
+            order.append(key)
             values.setdefault(key, []).append(value)
-    return MapQuery(identities=identities, order=order, values=values)
-
-
-def _sendable(identity: Identity, *, send_raw: bool) -> tuple[str | None, str]:
-    """Say under which key and as what *identity* is sent; the key None if invalid."""
-    data = identity_bytes(identity.kind, identity.value)
-    if data is None:
-        return None, ""
-    # What JSON cannot carry (a lone surrogate) is hashed in any case.
-    if send_raw and not identity.hashed and identity.value.isprintable():
-        return identity.kind, identity.value
-    return f"{identity.identity_type}_hash", base64.encode_text(data)
+    except InputError as error:
+        reason = error.message
+    else:
+        return MapQuery(identities=identities, order=order, values=values)
+    raise InputError(f"Item {len(order)}: {reason}")
 
 
 def align_map(query: MapQuery, rows: Mapping[str, Sequence[MapRow]]) -> IdentityMap:

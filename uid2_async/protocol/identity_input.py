@@ -24,38 +24,48 @@ __all__ = [
     "missing_message",
     "read_identity_input",
     "refuse_input",
+    "sendable",
     "write_identity_input",
 ]
 
 
-def write_identity_input(identity: Identity, *, send_raw: bool) -> dict[str, str]:
-    """Make the request field of *identity*.
+def sendable(identity: Identity, *, send_raw: bool) -> tuple[str, str] | None:
+    """Say under which key and as what *identity* is sent, or None where it is invalid.
 
-    Args:
-        identity: The identity; it must be valid.
-        send_raw: Whether an e-mail or phone is sent as it is and not as its hash.
-
-    Raises:
-        InputError: If the operator would call it invalid; names the kind alone.
+    A hash goes out in its canonical spelling; DII as its hash, unless *send_raw* says
+    otherwise and JSON can carry it (a lone surrogate can only be hashed).
     """
     data = identity_bytes(identity.kind, identity.value)
     if data is None:
-        raise InputError(
-            f"The {identity.kind} is not valid.",
-            hint="See docs/protocol.md 3 for what the operator accepts.",
-        )
-    if identity.hashed or not (send_raw and _is_utf8(identity.value)):
-        return {f"{identity.identity_type}_hash": base64.encode_text(data)}
-    return {identity.kind: identity.value}
+        return None
+    if send_raw and not identity.hashed and _is_utf8(identity.value):
+        return identity.kind, identity.value
+    return f"{identity.identity_type}_hash", base64.encode_text(data)
 
 
 def _is_utf8(text: str) -> bool:
-    """Tell whether *text* can be sent: a lone surrogate can only be hashed."""
+    """Tell whether *text* can be encoded."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
     return True
+
+
+def write_identity_input(identity: Identity, *, send_raw: bool) -> dict[str, str]:
+    """Make the request field of *identity*; see :func:`sendable`.
+
+    Raises:
+        InputError: If the operator would call it invalid; names the kind alone.
+    """
+    field = sendable(identity, send_raw=send_raw)
+    if field is None:
+        raise InputError(
+            f"The {identity.kind} is not valid.",
+            hint="See docs/protocol.md 3 for what the operator accepts.",
+        )
+    key, value = field
+    return {key: value}
 
 
 class InputFault(Enum):

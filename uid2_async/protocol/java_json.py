@@ -35,8 +35,8 @@ _MAX_DEPTH = 1_000
 _MAX_NUMBER_DIGITS = 1_000
 _MAX_NAME_UNITS = 50_000
 
-# Java's decoder makes one replacement character of a surrogate, even of a cut one, where
-# Python's makes one for each byte.
+# Java's decoder makes one replacement character of a surrogate, even of a cut one;
+# Python's makes one of each byte.
 _ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]?")
 _REPLACEMENT = "\ufffd".encode()
 
@@ -48,7 +48,7 @@ _LEXEME = re.compile(
   | (?P<comment> /\*[\t\n\r\x20-\U0010ffff]*?\*/ | //[\t\x20-\U0010ffff]* )
   | (?P<open>    [\[{] )
   | (?P<close>   [\]}] )
-  | (?P<stray>   " )
+  | (?P<stray>   ["/] )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -210,8 +210,9 @@ def _without_comments(text: str) -> str:
     """Replace the comments in *text* by spaces, and check how deep it is nested.
 
     Raises:
-        JavaJsonError: If it is nested too deep, a string has no end, or a comment
-            follows a number outside of any list or object, where Jackson wants space.
+        JavaJsonError: If it is nested too deep, a string or a comment has no end, or a
+            comment follows a number outside of any list or object, where Jackson wants
+            white space.
     """
     brackets = text.count("[") + text.count("{")
     if brackets <= _MAX_DEPTH and "/*" not in text and "//" not in text:

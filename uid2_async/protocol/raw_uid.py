@@ -22,18 +22,17 @@ from uid2_async.protocol import base64
 
 __all__ = [
     "RAW_UID_SIZES",
+    "TYPE_BYTES",
     "TYPE_MASK",
     "Environment",
     "RawUIDInfo",
     "bucket_index",
     "first_level_hash",
-    "identity_type_of",
     "inspect_raw_uid",
     "inspect_raw_uid_bytes",
     "raw_uid_v2",
     "raw_uid_v3",
     "raw_uid_v4",
-    "scope_of",
     "type_byte",
 ]
 
@@ -48,10 +47,6 @@ _V4_FLAG = 1 << 5
 _V4_SEALED = slice(16, 32)
 _V4_IV_SIZE = 12
 _CTR_START = bytes(4)
-
-# By their bits. Members are kept here because looking them up by value is slow.
-_SCOPES: Final = tuple(IdentityScope)
-_TYPES: Final[tuple[IdentityType | None, ...]] = (*IdentityType, None, None)
 
 
 class Environment(IntEnum):
@@ -86,14 +81,17 @@ def type_byte(scope: IdentityScope, identity_type: IdentityType) -> int:
     return scope.bit << 4 | identity_type.bit << 2
 
 
-def scope_of(byte: int) -> IdentityScope:
-    """Read the scope from a type byte."""
-    return _SCOPES[byte >> 4 & 1]
+def _read_type_byte(byte: int) -> tuple[IdentityScope, IdentityType | None]:
+    """Read the scope, and the identity type where the two bits name one."""
+    types = (*IdentityType, None, None)
+    return tuple(IdentityScope)[byte >> 4 & 1], types[byte >> 2 & 3]
 
 
-def identity_type_of(byte: int) -> IdentityType | None:
-    """Read the identity type from a type byte, or None where it names none."""
-    return _TYPES[byte >> 2 & 3]
+TYPE_BYTES: Final = tuple(_read_type_byte(byte) for byte in range(256))
+"""What each type byte says: the scope, and the identity type or None.
+
+A table, because it is read for each token.
+"""
 
 
 def first_level_hash(identity: bytes, first_level_salt: str) -> bytes:
@@ -171,10 +169,9 @@ def inspect_raw_uid_bytes(data: bytes) -> RawUIDInfo | None:
         return None
     if len(data) == RAW_UID_SIZES[0]:
         return RawUIDInfo(version=2)
-    identity_type = identity_type_of(data[0])
+    scope, identity_type = TYPE_BYTES[data[0]]
     if identity_type is None or data[0] & 0b11:
         return None
-    scope = scope_of(data[0])
     if data[0] & ~TYPE_MASK == 0:
         return RawUIDInfo(version=3, scope=scope, identity_type=identity_type)
     # The last byte is the XOR of all others, so that the XOR of all bytes is 0.

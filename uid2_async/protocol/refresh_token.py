@@ -19,9 +19,8 @@ from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.key import Key, KeyLookup
 from uid2_async.protocol.raw_uid import (
+    TYPE_BYTES,
     TYPE_MASK,
-    identity_type_of,
-    scope_of,
     type_byte,
 )
 
@@ -223,12 +222,12 @@ def _open_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
         raise RefreshTokenError(RefreshTokenFailure.UNDECRYPTABLE)
     fields = _unpack(_PAYLOAD, payload)
     sealed_kind: int = fields[11]
-    identity_type = identity_type_of(sealed_kind)
+    scope, identity_type = TYPE_BYTES[sealed_kind]
     if identity_type is None or (sealed_kind ^ kind) & TYPE_MASK:
         raise RefreshTokenError(RefreshTokenFailure.MISMATCH)
     return RefreshToken(
         version=_V3,
-        scope=scope_of(sealed_kind),
+        scope=scope,
         identity_type=identity_type,
         expires_ms=fields[0],
         created_ms=fields[1],

@@ -17,16 +17,20 @@ from uid2_async.protocol import base64, token_layout as layout
 from uid2_async.protocol.key import Key, KeyLookup
 from uid2_async.protocol.raw_uid import (
     RAW_UID_SIZES,
+    TYPE_BYTES,
     TYPE_MASK,
-    identity_type_of,
-    scope_of,
     type_byte,
 )
-from uid2_async.protocol.token_layout import AdvertisingToken, MasterPayload
+from uid2_async.protocol.token_layout import (
+    AdvertisingToken,
+    MasterPayload,
+    SitePayload,
+)
 
 __all__ = [
     "AdvertisingToken",
     "MasterPayload",
+    "SitePayload",
     "open_master",
     "open_site",
     "open_token",
@@ -53,7 +57,7 @@ def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
     if not isinstance(text, str) or len(text) < _HEADER_CHARS:
         return TokenFailure.INVALID_PAYLOAD
     version = _read_version(text[:_HEADER_CHARS])
-    if isinstance(version, TokenFailure):
+    if not isinstance(version, int):
         return version
     if version != layout.V4:
         data = base64.decode(text)
@@ -100,7 +104,7 @@ def open_master(
         return _open_master_v2(data, key_of)
     if data[1] not in layout.VERSIONS:
         return TokenFailure.VERSION_NOT_SUPPORTED
-    if scope is not None and scope_of(data[0]) is not scope:
+    if scope is not None and TYPE_BYTES[data[0]][0] is not scope:
         return TokenFailure.INVALID_IDENTITY_SCOPE
     return _open_master_v3(data, key_of)
 
@@ -111,22 +115,21 @@ def _open_master_v3(data: bytes, key_of: KeyLookup) -> MasterPayload | TokenFail
     key = key_of(key_id)
     if key is None:
         return TokenFailure.NOT_AUTHORIZED_FOR_MASTER_KEY
+    scope, identity_type = TYPE_BYTES[kind]
     payload = key.open_gcm(data, layout.HEADER.size)
-    if payload is None or len(payload) < layout.MASTER.size:
+    if identity_type is None or payload is None or len(payload) < layout.MASTER.size:
         return TokenFailure.INVALID_PAYLOAD
-    fields = layout.MASTER.unpack_from(payload)
+    expires_ms, created_ms, site_key_id = layout.MASTER.unpack_from(payload)
     return MasterPayload(
         version=layout.VERSIONS[version_byte],
         type_byte=kind,
+        scope=scope,
+        identity_type=identity_type,
         master_key_id=key_id,
-        expires_ms=fields[0],
-        created_ms=fields[1],
-        operator_site_id=fields[2],
-        operator_type=fields[3],
-        operator_version=fields[4],
-        operator_key_id=fields[5],
-        site_key_id=fields[6],
-        sealed_site=payload[layout.MASTER.size :],
+        site_key_id=site_key_id,
+        expires_ms=expires_ms,
+        created_ms=created_ms,
+        opened=payload,
     )
 
 
@@ -145,13 +148,11 @@ def _open_master_v2(data: bytes, key_of: KeyLookup) -> MasterPayload | TokenFail
         master_key_id=key_id,
         site_key_id=site_key_id,
         expires_ms=expires_ms,
-        sealed_site=payload[layout.MASTER_V2.size :],
+        opened=payload,
     )
 
 
-def open_site(
-    master: MasterPayload, key_of: KeyLookup
-) -> AdvertisingToken | TokenFailure:
+def open_site(master: MasterPayload, key_of: KeyLookup) -> SitePayload | TokenFailure:
     """Open the inner shell of a token.
 
     Args:
@@ -159,34 +160,22 @@ def open_site(
         key_of: Finds a key by its id.
 
     Returns:
-        The token, or INVALID_PAYLOAD or NOT_AUTHORIZED_FOR_KEY.
+        The payload, or INVALID_PAYLOAD or NOT_AUTHORIZED_FOR_KEY.
     """
     key = key_of(master.site_key_id)
     if key is None:
         return TokenFailure.NOT_AUTHORIZED_FOR_KEY
-    if master.version == layout.V2:
-        return _open_site_v2(master, key)
     kind = master.type_byte
-    identity_type = identity_type_of(kind)
-    payload = key.open_gcm(master.sealed_site)
-    if identity_type is None or payload is None:
+    if kind is None:
+        return _open_site_v2(master, key)
+    payload = key.open_gcm(master.opened, layout.MASTER.size)
+    if payload is None:
         return TokenFailure.INVALID_PAYLOAD
     raw_uid = payload[layout.SITE.size :]
     if not _belongs(raw_uid, kind):
         return TokenFailure.INVALID_PAYLOAD
     fields = layout.SITE.unpack_from(payload)
-    return AdvertisingToken(
-        version=master.version,
-        scope=scope_of(kind),
-        identity_type=identity_type,
-        master_key_id=master.master_key_id,
-        site_key_id=master.site_key_id,
-        expires_ms=master.expires_ms,
-        created_ms=master.created_ms,
-        operator_site_id=master.operator_site_id,
-        operator_type=master.operator_type,
-        operator_version=master.operator_version,
-        operator_key_id=master.operator_key_id,
+    return SitePayload(
         site_id=fields[0],
         publisher_id=fields[1],
         client_key_id=fields[2],
@@ -198,15 +187,15 @@ def open_site(
 
 
 def _belongs(raw_uid: bytes, kind: int) -> bool:
-    """Tell whether the type byte *kind* is that of *raw_uid*; 32 bytes have none."""
-    if len(raw_uid) not in RAW_UID_SIZES:
-        return False
-    return len(raw_uid) == RAW_UID_SIZES[0] or not (raw_uid[0] ^ kind) & TYPE_MASK
+    """Tell whether *raw_uid* is of the type byte *kind*; 32 bytes are of any."""
+    if len(raw_uid) == RAW_UID_SIZES[1]:
+        return not (raw_uid[0] ^ kind) & TYPE_MASK
+    return len(raw_uid) == RAW_UID_SIZES[0]
 
 
-def _open_site_v2(master: MasterPayload, key: Key) -> AdvertisingToken | TokenFailure:
+def _open_site_v2(master: MasterPayload, key: Key) -> SitePayload | TokenFailure:
     """Open the inner shell of a v2 token (docs/protocol.md 5.2)."""
-    payload = key.open_cbc(master.sealed_site)
+    payload = key.open_cbc(master.opened, layout.MASTER_V2.size)
     if payload is None or len(payload) < layout.SITE_V2.size:
         return TokenFailure.INVALID_PAYLOAD
     site_id, length = layout.SITE_V2.unpack_from(payload)
@@ -218,11 +207,7 @@ def _open_site_v2(master: MasterPayload, key: Key) -> AdvertisingToken | TokenFa
     if base64.decode(raw_uid) is None:
         return TokenFailure.INVALID_PAYLOAD
     privacy_bits, established_ms = layout.TAIL_V2.unpack_from(payload, tail)
-    return AdvertisingToken(
-        version=layout.V2,
-        master_key_id=master.master_key_id,
-        site_key_id=master.site_key_id,
-        expires_ms=master.expires_ms,
+    return SitePayload(
         site_id=site_id,
         privacy_bits=privacy_bits,
         established_ms=established_ms,
@@ -243,12 +228,43 @@ def open_token(
     Raises:
         TokenError: If it cannot be opened; the reason says which step failed.
     """
-    found = read_text(text, strict=strict)
-    master = found if isinstance(found, TokenFailure) else open_master(found, key_of)
-    token = master if isinstance(master, TokenFailure) else open_site(master, key_of)
-    if isinstance(token, TokenFailure):
-        raise TokenError(token)
-    return token
+    data = read_text(text, strict=strict)
+    if not isinstance(data, bytes):
+        raise TokenError(data)
+    master = open_master(data, key_of)
+    if not isinstance(master, MasterPayload):
+        raise TokenError(master)
+    site = open_site(master, key_of)
+    if not isinstance(site, SitePayload):
+        raise TokenError(site)
+    return _join(master, site)
+
+
+def _join(master: MasterPayload, site: SitePayload) -> AdvertisingToken:
+    """Put both shells into one value; v2 has no operator, and counts as a service."""
+    operator = (0, 1, 0, 0)
+    if master.version != layout.V2:
+        operator = layout.OPERATOR.unpack_from(master.opened, layout.OPERATOR_START)
+    return AdvertisingToken(
+        version=master.version,
+        scope=master.scope,
+        identity_type=master.identity_type,
+        master_key_id=master.master_key_id,
+        site_key_id=master.site_key_id,
+        expires_ms=master.expires_ms,
+        created_ms=master.created_ms,
+        operator_site_id=operator[0],
+        operator_type=operator[1],
+        operator_version=operator[2],
+        operator_key_id=operator[3],
+        site_id=site.site_id,
+        publisher_id=site.publisher_id,
+        client_key_id=site.client_key_id,
+        privacy_bits=site.privacy_bits,
+        established_ms=site.established_ms,
+        refreshed_ms=site.refreshed_ms,
+        raw_uid=site.raw_uid,
+    )
 
 
 def seal_token(
@@ -291,15 +307,18 @@ def _write_master(token: AdvertisingToken) -> bytes:
     """Write the master payload up to the site's blob (docs/protocol.md 5.3)."""
     if token.created_ms is None:
         raise InputError("A token of version 3 or 4 needs created_ms.")
-    return layout.MASTER.pack(
-        token.expires_ms,
-        token.created_ms,
+    payload = bytearray(
+        layout.MASTER.pack(token.expires_ms, token.created_ms, token.site_key_id)
+    )
+    layout.OPERATOR.pack_into(
+        payload,
+        layout.OPERATOR_START,
         token.operator_site_id,
         token.operator_type,
         token.operator_version,
         token.operator_key_id,
-        token.site_key_id,
     )
+    return bytes(payload)
 
 
 def _write_site(token: AdvertisingToken) -> tuple[int, bytes]:

@@ -17,6 +17,7 @@ __all__ = [
     "CLIENT_SIDE_GENERATED",
     "AdvertisingToken",
     "MasterPayload",
+    "SitePayload",
     "Veiled",
 ]
 
@@ -34,7 +35,9 @@ VERSION_BYTES = {version: byte for byte, version in VERSIONS.items()}
 TYPE_FILL = 0b11
 
 HEADER = Struct(">BBi")  # type byte, version, master key id
-MASTER = Struct(">qqiBiii")  # expires, created, operator's four, site key id
+MASTER = Struct(">qq13xi")  # expires, created, (operator), site key id
+OPERATOR = Struct(">iBii")  # site id, type, version, key id
+OPERATOR_START = 16
 SITE = Struct(">iqiiqq")  # site, publisher, client key, bits, established, refreshed
 
 HEADER_V2 = Struct(">Bi")  # version, master key id
@@ -42,7 +45,7 @@ MASTER_V2 = Struct(">qi")  # expires, site key id
 SITE_V2 = Struct(">ii")  # site id, length of the raw UID's text
 TAIL_V2 = Struct(">iq")  # privacy bits, established
 
-_VEILED = frozenset({"raw_uid", "sealed_site"})
+_VEILED = frozenset({"raw_uid", "opened"})
 
 
 class Veiled(msgspec.Struct, frozen=True):
@@ -64,33 +67,51 @@ class MasterPayload(Veiled, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         version: 2, 3 or 4.
-        type_byte: Byte 0 of v3 and v4, which no key protects; 0 for v2.
+        type_byte: Byte 0 of v3 and v4, which no key protects; None for v2.
+        scope: UID2 or EUID, by that byte; None for v2.
+        identity_type: What the raw UID was made from, by that byte; None for v2.
         master_key_id: The key that opened it.
         site_key_id: The key that opens the rest.
         expires_ms: Until when the token holds, in ms.
         created_ms: When it was made, in ms; None for v2.
-        operator_site_id: The operator's site.
-        operator_type: 1 is a service.
-        operator_version: The operator's version.
-        operator_key_id: The operator's key.
-        sealed_site: The site payload, still sealed.
+        opened: The payload as it was opened; it ends in the sealed site payload.
     """
 
     version: int
-    type_byte: int = 0
+    type_byte: int | None = None
+    scope: IdentityScope | None = None
+    identity_type: IdentityType | None = None
     master_key_id: int
     site_key_id: int
     expires_ms: int
     created_ms: int | None = None
-    operator_site_id: int = 0
-    operator_type: int = 1
-    operator_version: int = 0
-    operator_key_id: int = 0
-    sealed_site: bytes
+    opened: bytes
+
+
+class SitePayload(Veiled, frozen=True, kw_only=True, gc=False):
+    """What the second shell of a token holds.
+
+    Attributes:
+        site_id: The publisher's site, or the sharer's.
+        publisher_id: Not in use.
+        client_key_id: Not in use.
+        privacy_bits: int32, see docs/protocol.md 5.4.
+        established_ms: When the identity was first generated, in ms.
+        refreshed_ms: When it was last generated, in ms; None for v2.
+        raw_uid: The raw UID in base64; in v2 the very text that was embedded.
+    """
+
+    site_id: int
+    publisher_id: int = 0
+    client_key_id: int = 0
+    privacy_bits: int
+    established_ms: int
+    refreshed_ms: int | None = None
+    raw_uid: str
 
 
 class AdvertisingToken(Veiled, frozen=True, kw_only=True, gc=False):
-    """What an advertising token says; times in ms since the Unix epoch.
+    """What both shells of a token say, in one; times in ms since the Unix epoch.
 
     Attributes:
         version: 2, 3 or 4.

@@ -18,7 +18,7 @@ from uid2_async.errors import (
 from uid2_async.models import IdentityScope, IdentityType, datetime_from_ms
 from uid2_async.protocol import base64
 from uid2_async.protocol.keyring import KeyRing
-from uid2_async.protocol.raw_uid import RAW_UID_SIZES, identity_type_of, scope_of
+from uid2_async.protocol.raw_uid import RAW_UID_SIZES, TYPE_BYTES
 from uid2_async.protocol.token_codec import (
     open_master,
     open_site,
@@ -28,6 +28,8 @@ from uid2_async.protocol.token_codec import (
 from uid2_async.protocol.token_layout import (
     CLIENT_SIDE_GENERATED,
     AdvertisingToken,
+    MasterPayload,
+    SitePayload,
     Veiled,
 )
 
@@ -105,7 +107,7 @@ def decrypt(
     found = try_decrypt(
         text, ring, now_ms=now_ms, client=client, domain_or_app=domain_or_app
     )
-    if isinstance(found, TokenFailure):
+    if not isinstance(found, DecryptedToken):
         raise TokenError(found)
     return found
 
@@ -136,27 +138,28 @@ def try_decrypt(
     """
     _require_valid(ring, now_ms)
     data = read_text(text)
-    if isinstance(data, TokenFailure):
+    if not isinstance(data, bytes):
         return data
-    master = open_master(data, ring.key, scope=ring.identity_scope)
-    if isinstance(master, TokenFailure):
+    key_of = ring.keys.get
+    master = open_master(data, key_of, scope=ring.identity_scope)
+    if not isinstance(master, MasterPayload):
         return master
-    token = open_site(master, ring.key)
-    if isinstance(token, TokenFailure):
-        return token
-    failure = _judge(token, ring, now_ms, client, domain_or_app)
+    site = open_site(master, key_of)
+    if not isinstance(site, SitePayload):
+        return site
+    failure = _judge(master, site, ring, now_ms, client, domain_or_app)
     if failure is not None:
         return failure
     return DecryptedToken(
-        raw_uid=token.raw_uid,
-        site_id=token.site_id,
-        established_ms=token.established_ms,
-        created_ms=token.created_ms,
-        expires_ms=token.expires_ms,
-        identity_type=token.identity_type,
+        raw_uid=site.raw_uid,
+        site_id=site.site_id,
+        established_ms=site.established_ms,
+        created_ms=master.created_ms,
+        expires_ms=master.expires_ms,
+        identity_type=master.identity_type,
         scope=ring.identity_scope,
-        version=token.version,
-        client_side_generated=bool(token.privacy_bits & CLIENT_SIDE_GENERATED),
+        version=master.version,
+        client_side_generated=site.privacy_bits & CLIENT_SIDE_GENERATED != 0,
     )
 
 
@@ -167,35 +170,35 @@ def _require_valid(ring: KeyRing, now_ms: int) -> None:
 
 
 def _judge(
-    token: AdvertisingToken,
+    master: MasterPayload,
+    site: SitePayload,
     ring: KeyRing,
     now_ms: int,
     client: ClientType,
     domain_or_app: str | None,
 ) -> TokenFailure | None:
     """Find the first rule that an opened token breaks."""
+    expires_ms = master.expires_ms
     # v2 has no creation time: what is judged is how long it will hold from now on.
-    start = now_ms if token.created_ms is None else token.created_ms
+    start_ms = now_ms if master.created_ms is None else master.created_ms
+    if expires_ms < now_ms:
+        return TokenFailure.EXPIRED_TOKEN
     if not (
-        _FIRST_MS <= token.established_ms <= _LAST_MS
-        and _FIRST_MS <= start <= _LAST_MS
-        and _FIRST_MS <= token.expires_ms <= _LAST_MS
+        _FIRST_MS <= site.established_ms <= _LAST_MS
+        and _FIRST_MS <= start_ms <= _LAST_MS
+        and expires_ms <= _LAST_MS
     ):
         return TokenFailure.INVALID_PAYLOAD
-    if token.expires_ms < now_ms:
-        return TokenFailure.EXPIRED_TOKEN
     if client is ClientType.BIDSTREAM:
         longest = ring.max_bidstream_lifetime_seconds
-        if token.privacy_bits & CLIENT_SIDE_GENERATED and not _is_at_home(
-            token.site_id, ring, domain_or_app
-        ):
+        client_side = site.privacy_bits & CLIENT_SIDE_GENERATED
+        if client_side and not _is_at_home(site.site_id, ring, domain_or_app):
             return TokenFailure.DOMAIN_OR_APP_NAME_CHECK_FAILED
     else:
         longest = ring.max_sharing_lifetime_seconds
     # In whole seconds, rounded down.
-    if longest is not None and (token.expires_ms - start) // 1000 > longest:
-        return TokenFailure.INVALID_TOKEN_LIFETIME
-    if (start - now_ms) // 1000 > ring.allow_clock_skew_seconds:
+    too_long = longest is not None and (expires_ms - start_ms) // 1000 > longest
+    if too_long or (start_ms - now_ms) // 1000 > ring.allow_clock_skew_seconds:
         return TokenFailure.INVALID_TOKEN_LIFETIME
     return None
 
@@ -273,9 +276,9 @@ def _read_type(raw_uid: object, scope: IdentityScope) -> IdentityType:
         raise InputError("The raw UID is not 32 or 33 bytes in base64.")
     if len(data) == RAW_UID_SIZES[0]:
         return IdentityType.EMAIL
-    identity_type = identity_type_of(data[0])
+    own_scope, identity_type = TYPE_BYTES[data[0]]
     if identity_type is None:
         raise InputError("The raw UID is of an unknown identity type.")
-    if scope_of(data[0]) is not scope:
+    if own_scope is not scope:
         raise TokenError(TokenFailure.INVALID_IDENTITY_SCOPE)
     return identity_type

@@ -1,0 +1,182 @@
+"""What developers and CI run; ``nox -l`` lists it, the first lines say what for."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.error_on_missing_interpreters = True
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+SUPPORTED = ("3.11", "3.12", "3.13")
+
+
+def find_pythons() -> list[str]:
+    """List the supported Pythons that start, and put them on PATH.
+
+    A pyenv shim may stand for a version that is not switched on: then the version's own
+    folder is looked up. Where none of the supported ones is found, the Python that runs
+    nox serves, so that no session passes by running nothing.
+    """
+    found = [version for version in SUPPORTED if _put_on_path(version)]
+    if not found and sys.version_info >= (3, 11):
+        found = [sys.executable]
+    if not found:
+        raise SystemExit("No Python of 3.11, 3.12 or 3.13 starts on this machine.")
+    return found
+
+
+def _put_on_path(version: str) -> bool:
+    """Make ``python<version>`` startable by name, if it is anywhere."""
+    name = f"python{version}"
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates = [shutil.which(name)]
+    candidates += sorted(map(str, pyenv.glob(f"versions/{version}.*/bin/{name}")))
+    for candidate in candidates:
+        if candidate and _starts(candidate, version):
+            os.environ["PATH"] = f"{Path(candidate).parent}:{os.environ['PATH']}"
+            return True
+    return False
+
+
+def _starts(python: str, version: str) -> bool:
+    """Tell whether *python* runs and is of *version*."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        run = subprocess.run(
+            [python, "-c", code], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return False
+    return run.returncode == 0 and run.stdout.strip() == version
+
+
+PYTHONS = find_pythons()
+
+
+def group(name: str) -> list[str]:
+    """List the requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the main job: map a customer file against the embedded operator."""
+    session.install("-q", ".[cli]")
+    target = Path(session.create_tmp()) / "mapped.csv"
+    session.run(
+        *("uid2", "map", "examples/customers.csv", str(target)),
+        *("--sandbox", "--force"),
+        silent=False,
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and the direction of imports."""
+    session.install("-q", *group("lint"))
+    # import-linter reads the imports of what is installed.
+    session.install("-q", ".[cli]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types: mypy strict, and what pyright sees of the public names."""
+    session.install("-q", ".[cli]", *group("typing"))
+    session.run("mypy")
+    session.run("basedpyright")
+    session.run("basedpyright", "--verifytypes", "uid2_async", "--ignoreexternal")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests on every supported Python that starts here."""
+    session.install("-q", ".[cli]", *group("tests"))
+    session.run("pytest", "-q", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def tests_min(session: nox.Session) -> None:
+    """Run the tests with the lowest versions that pyproject.toml allows."""
+    project = PYPROJECT["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["cli"]
+    session.install("-q", *(re.sub(r">=", "==", one) for one in wanted))
+    session.install("-q", *group("tests"))
+    session.install("-q", "--no-deps", ".")
+    session.run("pytest", "-q", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure branch coverage: all of the protocol, nearly all of the rest."""
+    session.install("-q", "-e", ".[cli]", *group("coverage"), *group("differential"))
+    session.run("coverage", "erase")
+    session.run("pytest", "-q", "--cov", "--cov-report=", *session.posargs)
+    complete = "uid2_async/protocol/*,uid2_async/errors.py,uid2_async/retry.py"
+    session.run("coverage", "report", f"--include={complete}", "--fail-under=100")
+    session.run("coverage", "report", f"--omit={complete}", "--fail-under=95")
+
+
+@nox.session
+def differential(session: nox.Session) -> None:
+    """Hold the official SDK beside ours, and let it drive the embedded operator."""
+    session.install("-q", ".[cli]", *group("tests"), *group("differential"))
+    session.run("pytest", "-q", "-m", "differential", *session.posargs)
+
+
+@nox.session
+def live(session: nox.Session) -> None:
+    """Run a small suite against the operator that the environment names."""
+    session.install("-q", ".[cli]", *group("tests"))
+    session.run("pytest", "-q", "-rs", "-m", "live", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, as ratios between things that run in the same minute."""
+    session.install("-q", ".[cli]", *group("differential"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build, and use the wheel where nothing else is installed."""
+    session.install("-q", "build", "twine")
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "-o", str(dist), silent=True)
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+    wheel = next(dist.glob("*.whl"))
+    _check_contents(session, wheel)
+    with tempfile.TemporaryDirectory() as empty:
+        session.run("python", "-m", "venv", empty)
+        python = str(Path(empty) / "bin" / "python")
+        session.run(python, "-m", "pip", "install", "-q", str(wheel), external=True)
+        # Away from the checkout, whose folder would be imported instead.
+        session.chdir(empty)
+        code = "import uid2_async as u; [getattr(u, n) for n in u.__all__]; print(u)"
+        session.run(python, "-W", "error", "-c", code, external=True)
+
+
+def _check_contents(session: nox.Session, wheel: Path) -> None:
+    """Refuse a wheel without type marker, or with tests."""
+    names = zipfile.ZipFile(wheel).namelist()
+    if "uid2_async/py.typed" not in names:
+        session.error("py.typed is not in the wheel")
+    strangers = [n for n in names if not n.startswith(("uid2_async/", "uid2_async-"))]
+    if strangers:
+        session.error(f"the wheel holds {strangers}")

@@ -1,0 +1,220 @@
+"""identity/map v3 and v2, both halves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from uid2_async import Email, EmailHash, Unmapped, UnmappedReason
+from uid2_async.errors import InputError, OperatorError, ProtocolError
+from uid2_async.protocol import identity, java_json
+from uid2_async.protocol.refusal import RefusedError
+
+HASH = "tMmiiTI7IaAcPpQPFQ65uMVCWH8av9jw4cwf/F5HVRQ="
+UID = "A" * 44
+MIXED = ["user@example.com", "nobody", "+12345678901", EmailHash(HASH), Email("x@y.z")]
+
+
+def reply(**rows: list[Any]) -> bytes:
+    """Make a v3 reply."""
+    return json.dumps({"status": "success", "body": rows}).encode()
+
+
+def test_invalid_identities_stay_here() -> None:
+    """Only what the operator would accept is sent, hashed."""
+    query = identity.prepare_map(MIXED)
+
+    assert query.order == ["email_hash", None, "phone_hash", "email_hash", "email_hash"]
+    assert {key: len(values) for key, values in query.values.items()} == {
+        "email_hash": 3,
+        "phone_hash": 1,
+    }
+    assert query.values["email_hash"][0] == query.values["email_hash"][1] == HASH
+    assert HASH not in repr(query)
+
+
+def test_raw_dii_is_sent_on_request_alone() -> None:
+    """With send_raw the operator normalizes; hashes stay hashes."""
+    query = identity.prepare_map([*MIXED, "\ud83dx@y.z"], send_raw=True)
+
+    assert query.values["email"] == ["user@example.com", "x@y.z"]
+    assert query.values["phone"] == ["+12345678901"]
+    assert len(query.values["email_hash"]) == 2
+
+
+def test_a_wrong_element_is_named_by_its_place() -> None:
+    """None in a list of 5,000 can be found."""
+    with pytest.raises(InputError, match=r"Item 1: .* not NoneType"):
+        identity.prepare_map(["a@b.com", None])  # type: ignore[list-item] # under test
+
+
+def test_a_v3_reply_is_put_into_the_order_of_the_input() -> None:
+    """Each kind answers in its own list; the rows come back as asked."""
+    query = identity.prepare_map(MIXED)
+    body = {
+        "email_hash": [
+            {"u": UID, "p": None, "r": 1},
+            {"e": "optout"},
+            {"u": UID, "p": UID, "r": 2},
+        ],
+        "phone_hash": [{"e": "new reason"}],
+        "email": [],
+        "phone": [],
+    }
+
+    found = identity.parse_map_v3_reply(reply(**body), query)
+
+    assert [row.mapped for row in found.wire_rows] == [True, False, False, False, True]
+    assert found.rows[1] == Unmapped(UnmappedReason.INVALID_IDENTIFIER)
+    assert found.rows[2] == Unmapped(UnmappedReason.UNKNOWN, "new reason")
+    assert found.rows[3] == Unmapped(UnmappedReason.OPTED_OUT)
+    assert found.wire_rows[4].p == UID
+
+
+@pytest.mark.parametrize(
+    ("payload", "path"),
+    [
+        (reply(email_hash=[{"e": "optout"}] * 2), "body.email_hash"),
+        (reply(email_hash=[{"e": "optout"}] * 4), "body.email_hash"),
+        (reply(email=[{"e": "optout"}] * 3), "body.email_hash"),
+        (reply(email_hash=[{"u": UID, "r": "canary"}] * 3), "body.email_hash[0].r"),
+        (reply(email_hash=[{"u": UID, "r": -1}] * 3), "body.email_hash[0].r"),
+        (reply(email_hash=[{"u": UID, "r": 10**20}] * 3), "body.email_hash[0].r"),
+        (reply(email_hash=[{"u": 7}] * 3), "body.email_hash[0].u"),
+        (b'{"status":"success"}', "body"),
+    ],
+)
+def test_rows_are_never_guessed(payload: bytes, path: str) -> None:
+    """A reply of another length or shape is refused by its place."""
+    query = identity.prepare_map(["a@b.c", "b@b.c", "c@b.c"])
+
+    with pytest.raises(ProtocolError) as caught:
+        identity.parse_map_v3_reply(payload, query)
+
+    assert caught.value.path == path
+    assert "canary" not in str(caught.value)
+
+
+def test_a_v3_reply_of_another_status_is_an_error() -> None:
+    """A map has no other answer than success."""
+    query = identity.prepare_map(["a@b.c"])
+
+    with pytest.raises(OperatorError):
+        identity.parse_map_v3_reply(b'{"status":"optout"}', query)
+
+
+def test_a_v3_request_is_read_as_built() -> None:
+    """The operator sees what the client put in, and its reply has all four keys."""
+    query = identity.prepare_map(MIXED, send_raw=True)
+    built = identity.build_map_v3_request(query)
+
+    assert identity.parse_map_v3_request(json.loads(built)) == query.values
+    rows = {"email": [identity.MappedRow(u=UID, p=None, r=1)]}
+    assert json.loads(identity.build_map_v3_reply(rows)) == {
+        "status": "success",
+        "body": {
+            "email": [{"u": UID, "p": None, "r": 1}],
+            "email_hash": [],
+            "phone": [],
+            "phone_hash": [],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "Required Parameter Missing: one or more of"),
+        ('{"link_id":[]}', "Incorrect request format"),
+        ('{"Email":[]}', "Incorrect request format"),
+        ('{"email":"a@b.c"}', "Incorrect request format"),
+        ('{"email":[null]}', "Incorrect request format"),
+        ('{"email":[["a@b.c"]]}', "Incorrect request format"),
+        ('{"email":[{}]}', "Incorrect request format"),
+    ],
+)
+def test_the_v3_schema_is_strict(text: str, message: str) -> None:
+    """Unknown keys and elements that are no scalars cost the request."""
+    with pytest.raises(RefusedError, match=message):
+        identity.parse_map_v3_request(java_json.parse_object(text.encode()))
+
+
+def test_v3_elements_are_lenient() -> None:
+    """Numbers and booleans count as their text, null lists as empty ones."""
+    payload = java_json.parse_object(b'{"email":[1.50,true,"x"],"phone":null}')
+
+    assert identity.parse_map_v3_request(payload) == {
+        "email": ["1.50", "true", "x"],
+        "phone": [],
+    }
+    with pytest.raises(RefusedError):
+        identity.parse_map_v3_request(None)
+
+
+def test_a_v2_request_is_read_as_built() -> None:
+    """One kind at a time, with the service link where there is one."""
+    built = json.loads(identity.build_map_v2_request("email_hash", [HASH], link_id="l"))
+
+    read = identity.parse_map_v2_request(built, phones=True)
+
+    assert (read.kind, read.values, read.link_id) == ("email_hash", [HASH], "l")
+    assert read.has_link
+    plain = json.loads(identity.build_map_v2_request("phone", ["+1"]))
+    assert not identity.parse_map_v2_request(plain, phones=True).has_link
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "message"),
+    [
+        (None, 500, "Unknown error while mapping identity v2"),
+        ({}, 400, "Required Parameter Missing: exactly one of [email,"),
+        ({"email": None}, 400, "Required Parameter Missing: exactly one of [email,"),
+        ({"email": ["a"], "phone": ["b"]}, 400, "Required Parameter Missing: exactly"),
+        ({"email": "a@b.c", "phone": ["x"]}, 400, "email must be an array"),
+        ({"email": ["a", None]}, 500, "Unknown error while mapping identity v2"),
+    ],
+)
+def test_a_wrong_v2_request_is_refused(
+    payload: dict | None, status: int, message: str
+) -> None:
+    """Shape errors are 400, a null among e-mails costs the batch a 500."""
+    with pytest.raises(RefusedError) as caught:
+        identity.parse_map_v2_request(payload, phones=True)
+
+    assert caught.value.status == status
+    assert (caught.value.message or "").startswith(message)
+
+
+def test_v2_takes_empty_lists_and_null_phones() -> None:
+    """Empty lists map to nothing; a null among phones is one invalid row."""
+    empty = identity.parse_map_v2_request({"email": [], "phone": []}, phones=True)
+    phones = identity.parse_map_v2_request({"phone": [None, 7]}, phones=True)
+
+    assert empty.values == []
+    assert phones.values == [None, "7"]
+    with pytest.raises(RefusedError, match="email or email_hash"):
+        identity.parse_map_v2_request({"phone": ["x"]}, phones=False)
+
+
+def test_a_v2_reply_is_matched_by_identifier() -> None:
+    """Mapped and unmapped ones come in two lists; duplicates share an answer."""
+    mapped = [identity.MappedV2(identifier="a", advertising_id=UID, bucket_id="b")]
+    unmapped = [identity.UnmappedV2(identifier="c", reason="optout")]
+    payload = identity.build_map_v2_reply(mapped, unmapped)
+
+    rows = identity.parse_map_v2_reply(payload, ["a", "c", "a"])
+
+    assert [row.bucket_id for row in rows] == ["b", None, "b"]
+    assert rows[1].e == "optout"
+
+
+def test_a_v2_reply_without_unmapped_ones_lacks_the_list() -> None:
+    """The operator leaves an empty list out, and the client does not need it."""
+    payload = identity.build_map_v2_reply([], [])
+
+    assert json.loads(payload)["body"] == {"mapped": []}
+    assert identity.parse_map_v2_reply(payload, []) == []
+    with pytest.raises(ProtocolError):
+        identity.parse_map_v2_reply(payload, ["a"])

@@ -1,0 +1,130 @@
+"""One identity in a request, both halves."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from uid2_async import Email, EmailHash, Phone, PhoneHash
+from uid2_async.errors import InputError
+from uid2_async.models import IdentityType
+from uid2_async.protocol import base64
+from uid2_async.protocol.identity_input import (
+    IdentityInput,
+    InputFault,
+    read_identity_input,
+    refuse_input,
+    write_identity_input,
+)
+
+DATA = sha256(b"user@example.com").digest()
+HASH = base64.encode_text(DATA)
+PHONE_HASH = base64.encode_text(sha256(b"+12345678901").digest())
+
+
+@pytest.mark.parametrize(
+    ("identity", "hashed", "raw"),
+    [
+        (
+            Email("User@example.com"),
+            {"email_hash": HASH},
+            {"email": "User@example.com"},
+        ),
+        (Phone("+12345678901"), {"phone_hash": PHONE_HASH}, {"phone": "+12345678901"}),
+        (EmailHash(DATA.hex()), {"email_hash": HASH}, {"email_hash": HASH}),
+        (PhoneHash(HASH), {"phone_hash": HASH}, {"phone_hash": HASH}),
+    ],
+)
+def test_dii_is_hashed_unless_told_otherwise(
+    identity: Email, hashed: dict, raw: dict
+) -> None:
+    """A hash is sent in its canonical spelling, DII as it is only on request."""
+    assert write_identity_input(identity, send_raw=False) == hashed
+    assert write_identity_input(identity, send_raw=True) == raw
+
+
+def test_what_json_cannot_carry_is_hashed_in_any_case() -> None:
+    """A lone surrogate is hashed as the operator would hash it."""
+    sent = write_identity_input(Email("\ud83djane@example.com"), send_raw=True)
+
+    assert sent == {"email_hash": "h9zh4xIuHRvbm3qMgtByFnuJ/qVhl5iRl5cEHSTLJjg="}
+
+
+def test_an_invalid_identity_is_named_by_kind() -> None:
+    """The caller's value is not repeated."""
+    with pytest.raises(InputError, match="The email is not valid") as caught:
+        write_identity_input(Email("canary"), send_raw=False)
+
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (None, InputFault.MISSING),
+        ({}, InputFault.MISSING),
+        ({"email": None}, InputFault.MISSING),
+        ({"email": "a@b", "phone": ""}, InputFault.MISSING),
+        ({"email": ""}, InputFault.INVALID),
+        ({"email": ["user@example.com"]}, "[user@example.com]"),
+        ({"email": "user@example.com", "phone": None}, "user@example.com"),
+        ({"email_hash": DATA.hex().upper()}, "user@example.com"),
+        ({"email_hash": 7}, InputFault.INVALID),
+    ],
+)
+def test_exactly_one_key_counts(
+    payload: dict[str, Any] | None, expected: InputFault | str
+) -> None:
+    """Null is absent, empty is present, and other types are judged as text."""
+    found = read_identity_input(payload, phones=True)
+
+    if isinstance(expected, str):
+        data = sha256(expected.encode()).digest()
+        expected = IdentityInput(identity_type=IdentityType.EMAIL, data=data)  # type: ignore[assignment] # one name for both outcomes
+    assert found == expected
+
+
+def test_without_phone_support_phones_are_absent() -> None:
+    """An operator without phones sees none."""
+    payload = {"email": "user@example.com", "phone": "+12345678901"}
+
+    assert isinstance(read_identity_input(payload, phones=False), IdentityInput)
+    assert read_identity_input(payload, phones=True) is InputFault.MISSING
+
+
+def test_a_phone_is_read_as_phone() -> None:
+    """Both phone keys stand for the same type."""
+    one = read_identity_input({"phone": "+12345678901"}, phones=True)
+    other = read_identity_input({"phone_hash": PHONE_HASH}, phones=True)
+
+    assert one == other
+    assert isinstance(one, IdentityInput)
+    assert one.identity_type is IdentityType.PHONE
+
+
+@pytest.mark.parametrize(
+    ("fault", "phones", "message"),
+    [
+        (InputFault.MISSING, True, "[email, email_hash, phone, phone_hash]"),
+        (InputFault.MISSING, False, "email or email_hash"),
+        (InputFault.INVALID, True, "Invalid Identifier"),
+    ],
+)
+def test_the_refusal_is_the_operators(
+    fault: InputFault, phones: bool, message: str
+) -> None:
+    """Status, word and message are those of the reference."""
+    if fault is InputFault.MISSING:
+        message = (
+            f"Required Parameter Missing: exactly one of {message} must be specified"
+        )
+
+    refusal = refuse_input(fault, phones=phones)
+
+    assert (refusal.status, refusal.code, refusal.message) == (
+        400,
+        "client_error",
+        message,
+    )

@@ -1,0 +1,82 @@
+"""Settings from environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from uid2_async import IdentityScope
+from uid2_async.environment import read_settings
+from uid2_async.errors import ConfigError
+
+BASE = {"UID2_API_KEY": "canary-key", "UID2_SECRET_KEY": "canary-secret"}
+
+
+def test_all_variables_are_read() -> None:
+    """The names that other SDKs use work here too."""
+    settings = read_settings(
+        IdentityScope.UID2,
+        BASE | {"UID2_BASE_URL": "https://x", "UID2_ALLOW_HTTP": "1"},
+    )
+
+    assert settings.base_url == "https://x"
+    assert settings.api_key == "canary-key"
+    assert settings.client_secret == "canary-secret"
+    assert settings.allow_http
+    assert "canary" not in repr(settings)
+
+
+def test_the_environment_stands_for_its_url() -> None:
+    """UID2_ENV=integ needs no URL by heart; a URL beats it."""
+    environ = BASE | {"UID2_ENV": "integ"}
+
+    found = read_settings(IdentityScope.UID2, environ).base_url
+
+    assert found == "https://operator-integ.uidapi.com"
+    both = environ | {"UID2_BASE_URL": "https://mine"}
+    assert read_settings(IdentityScope.UID2, both).base_url == "https://mine"
+
+
+def test_euid_has_its_own_variables() -> None:
+    """The variables of one scope are not used for the other."""
+    environ = {"EUID_ENV": "prod", "EUID_API_KEY": "k", "EUID_CLIENT_SECRET": "s"}
+
+    settings = read_settings(IdentityScope.EUID, environ)
+
+    assert settings.base_url == "https://prod.euid.eu"
+    assert settings.client_secret == "s"
+    with pytest.raises(ConfigError, match="EUID_ENV"):
+        read_settings(IdentityScope.EUID, BASE)
+
+
+def test_a_value_may_lie_in_a_file(tmp_path: Path) -> None:
+    """Container secrets are files; the line end does not belong to them."""
+    secret = tmp_path / "secret"
+    secret.write_text("from file\n", encoding="utf-8")
+    environ = {
+        "UID2_ENV": "prod",
+        "UID2_API_KEY": "k",
+        "UID2_SECRET_KEY_FILE": str(secret),
+    }
+
+    assert read_settings(IdentityScope.UID2, environ).client_secret == "from file"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "Neither UID2_BASE_URL nor UID2_ENV is set"),
+        ({"UID2_ENV": "staging"}, "UID2_ENV must be one of integ, prod"),
+        ({"UID2_ENV": "prod", "UID2_API_KEY": ""}, "UID2_API_KEY is not set"),
+        ({"UID2_ENV": "prod", "UID2_SECRET_KEY": ""}, "UID2_SECRET_KEY is not set"),
+        ({"UID2_ENV": "prod", "UID2_ALLOW_HTTP": "maybe"}, "UID2_ALLOW_HTTP must be"),
+        ({"UID2_BASE_URL_FILE": "/nonexistent"}, "file that UID2_BASE_URL_FILE names"),
+    ],
+)
+def test_what_is_missing_is_named(change: dict[str, str], message: str) -> None:
+    """The message names the variable and shows no value."""
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_settings(IdentityScope.UID2, BASE | change)
+
+    assert "canary" not in str(caught.value)

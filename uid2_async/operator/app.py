@@ -1,0 +1,214 @@
+"""The operator as an aiohttp.web application (docs/protocol.md 1.6 and 1.9)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from email.utils import formatdate
+from typing import Final
+
+import attrs
+from aiohttp import HttpVersion11, hdrs, web
+
+from uid2_async.operator import dispatch, routes
+from uid2_async.operator.cors import cors_headers, preflight
+from uid2_async.operator.exchange import Reply, Request, too_long
+from uid2_async.operator.faults import Fault
+from uid2_async.operator.state import Call, OperatorState
+from uid2_async.operator.world import World
+
+__all__ = ["make_app"]
+
+_MAX_BODY: Final = 1_048_576
+_log = logging.getLogger("uid2_async")
+
+
+def make_app(world: World, state: OperatorState) -> web.Application:
+    """Make the application that answers from *world*.
+
+    Give its runner ``auto_decompress=False``: an operator takes bodies as they come.
+    """
+    handler = _Handler(world, state)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler.handle)
+    app.on_response_prepare.append(_strip)
+    return app
+
+
+async def _strip(_request: web.Request, response: web.StreamResponse) -> None:
+    """Take out the headers that aiohttp adds by itself."""
+    kept = response.get("kept", ())
+    for name in (hdrs.SERVER, hdrs.DATE, hdrs.CONTENT_TYPE):
+        if name not in kept:
+            response.headers.popall(name, None)
+
+
+class _Handler:
+    """Answers every request."""
+
+    def __init__(self, world: World, state: OperatorState) -> None:
+        self._world = world
+        self._state = state
+
+    async def handle(self, http: web.Request) -> web.StreamResponse:
+        """Answer one request, and note the call."""
+        path = routes.clean_path(http.rel_url.raw_path)
+        due = http.method == hdrs.METH_POST
+        fault = self._state.take_fault(path) if due else None
+        request = Request(method=http.method, path=path, headers=http.headers)
+        now_ms = self._state.now_ms()
+        if fault is not None:
+            now_ms += round(fault.clock_offset * 1000)
+        request, reply = await self._reply(http, request, now_ms, fault)
+        if fault is not None:
+            await asyncio.sleep(fault.delay)
+            if fault.date:
+                date = formatdate(now_ms / 1000, usegmt=True)
+                reply = _with_headers(reply, {"Date": date})
+        self._state.record(_call(request, reply, fault))
+        return await _respond(http, reply, fault)
+
+    async def _reply(
+        self, http: web.Request, request: Request, now_ms: int, fault: Fault | None
+    ) -> tuple[Request, Reply]:
+        """Read the body and answer, in the order of docs/protocol.md 1.6."""
+        if http.version >= HttpVersion11 and hdrs.HOST not in http.headers:
+            return request, Reply(status=400, body=b"Bad Request")
+        found = preflight(request.method, request.path, request.headers)
+        if found is not None:
+            return request, found
+        endpoint = routes.find(request.method, request.path, self._world.settings)
+        if isinstance(endpoint, Reply):
+            reply = endpoint
+        else:
+            body = await _read_body(http)
+            if body is not None:
+                request = attrs.evolve(request, body=body)
+            if fault is not None and fault.status is not None:
+                return request, _scripted(fault)
+            reply = (
+                too_long()
+                if body is None
+                else self._answer(endpoint, request, now_ms, fault)
+            )
+        cors = cors_headers(request.path, request.headers)
+        extra = fault.headers if fault is not None else {}
+        return request, _with_headers(reply, {**cors, **extra})
+
+    def _answer(
+        self,
+        endpoint: routes.Endpoint,
+        request: Request,
+        now_ms: int,
+        fault: Fault | None,
+    ) -> Reply:
+        """Answer, or fail as the real operator does on what it did not foresee."""
+        try:
+            return dispatch.answer(
+                self._world, endpoint, request, now_ms=now_ms, fault=fault
+            )
+        except ImportError as error:
+            # A missing extra: the message names it.
+            _log.error("The embedded operator cannot answer: %s", error)
+        except Exception as error:  # noqa: BLE001 - the real one answers 500 as well
+            # Neither message nor traceback: they could hold what was sent.
+            _log.error(
+                "The embedded operator failed on %s: %s",
+                request.path,
+                type(error).__name__,
+            )
+        return Reply(status=500, body=b"Internal Server Error")
+
+
+async def _read_body(http: web.Request) -> bytes | None:
+    """Read the body, or return None where it is over the limit."""
+    if (http.content_length or 0) > _MAX_BODY:
+        return None
+    pieces = []
+    size = 0
+    async for piece in http.content.iter_any():
+        size += len(piece)
+        if size > _MAX_BODY:
+            return None
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _scripted(fault: Fault) -> Reply:
+    """Answer as a fault says, like something in front of the operator."""
+    headers = dict(fault.headers)
+    if fault.retry_after is not None:
+        headers["Retry-After"] = str(fault.retry_after)
+    body = fault.body.encode() if isinstance(fault.body, str) else fault.body
+    return Reply(
+        status=fault.status or 0,
+        content_type=fault.content_type,
+        headers=headers,
+        body=body,
+    )
+
+
+def _with_headers(reply: Reply, headers: Mapping[str, str]) -> Reply:
+    """Add *headers* to *reply*."""
+    return attrs.evolve(reply, headers={**headers, **reply.headers})
+
+
+def _call(request: Request, reply: Reply, fault: Fault | None) -> Call:
+    """Note a call without what identifies a person or opens anything."""
+    headers = {
+        name.lower(): value
+        for name, value in request.headers.items()
+        if name.lower() != "authorization"
+    }
+    return Call(
+        method=request.method,
+        path=request.path,
+        status=0 if fault is not None and fault.drop else reply.status,
+        client=reply.client,
+        trace_id=headers.get("uid-trace-id"),
+        client_version=headers.get("x-uid2-client-version"),
+        binary=request.binary,
+        sealed=reply.sealed,
+        keys=reply.keys,
+        items=reply.items,
+        size=len(request.body),
+        headers=headers,
+        fault=fault,
+    )
+
+
+async def _respond(
+    http: web.Request, reply: Reply, fault: Fault | None
+) -> web.StreamResponse:
+    """Send *reply*, cut or not at all if the fault says so."""
+    if fault is not None and fault.drop:
+        _close(http)
+        return web.Response()
+    headers = dict(reply.headers)
+    if reply.content_type is not None:
+        headers[hdrs.CONTENT_TYPE] = reply.content_type
+    if fault is not None and fault.cut_after is not None:
+        return await _send_cut(http, reply, headers, fault.cut_after)
+    response = web.Response(status=reply.status, headers=headers, body=reply.body)
+    response["kept"] = frozenset(headers)
+    return response
+
+
+async def _send_cut(
+    http: web.Request, reply: Reply, headers: Mapping[str, str], size: int
+) -> web.StreamResponse:
+    """Promise the whole body, send *size* bytes of it and close the connection."""
+    response = web.StreamResponse(status=reply.status, headers=headers)
+    response["kept"] = frozenset(headers)
+    response.content_length = len(reply.body)
+    await response.prepare(http)
+    await response.write(reply.body[:size])
+    _close(http)
+    return response
+
+
+def _close(http: web.Request) -> None:
+    """Close the connection; what has been written still goes out."""
+    if http.transport is not None:
+        http.transport.close()

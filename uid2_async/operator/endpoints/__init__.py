@@ -1,0 +1,1 @@
+"""The endpoints: functions of the world and the request, without HTTP."""

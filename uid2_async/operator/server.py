@@ -1,0 +1,263 @@
+"""An operator for tests and experiments, in this process (docs/protocol.md 1 and 2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import datetime
+from ipaddress import ip_address
+from threading import Thread
+from typing import Self
+
+from aiohttp import web
+
+from uid2_async.errors import InputError
+from uid2_async.models import Identity, as_identity, datetime_from_ms
+from uid2_async.operator.app import make_app
+from uid2_async.operator.data import Credentials, OperatorData
+from uid2_async.operator.faults import Fault
+from uid2_async.operator.state import Call, OperatorState
+from uid2_async.operator.world import World
+from uid2_async.protocol.normalize import identity_bytes
+
+__all__ = ["LocalOperator"]
+
+_ROLES = frozenset({"GENERATOR", "ID_READER", "MAPPER", "OPTOUT", "SHARER"})
+# Long enough for an answer that is being written, not for a scripted delay.
+_GRACE_SECONDS = 0.05
+
+
+class LocalOperator:
+    """An operator that answers like the real one, on a port of this machine.
+
+    Use it as an async context manager, or with :meth:`in_thread` from synchronous code.
+    All of its methods may be called from any thread.
+
+    Example:
+        >>> async with LocalOperator() as operator:
+        ...     key = operator.credentials["publisher"].api_key
+    """
+
+    def __init__(
+        self,
+        data: OperatorData | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        """Prepare an operator; it listens once the block is entered.
+
+        Args:
+            data: What it is loaded with; the built-in world if None.
+            host: The address to listen at.
+            port: The port to listen at; 0 for a free one.
+            clock: Tells the time, with a time zone; the real time if None.
+
+        Raises:
+            ConfigError: If a private key or an opt-out record in *data* is malformed.
+        """
+        self._state = OperatorState(clock)
+        if data is None:
+            data = OperatorData.sample(base=datetime_from_ms(self._state.now_ms()))
+        self._data = data
+        self._world = World(data)
+        self._host = host
+        self._port = port
+        self._runner: web.AppRunner | None = None
+        self._url: str | None = None
+
+    # --- life -------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Start to listen.
+
+        Raises:
+            OSError: If the address is taken.
+        """
+        runner = web.AppRunner(
+            make_app(self._world, self._state),
+            access_log=None,
+            auto_decompress=False,
+            handle_signals=False,
+            shutdown_timeout=_GRACE_SECONDS,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._host, self._port).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        self._url = _url_of(self._host, runner.addresses[0][1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop to listen and close all connections."""
+        runner, self._runner, self._url = self._runner, None, None
+        if runner is not None:
+            await runner.cleanup()
+
+    @classmethod
+    @contextmanager
+    def in_thread(
+        cls,
+        data: OperatorData | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Callable[[], datetime] | None = None,
+    ) -> Iterator[Self]:
+        """Run an operator in a thread with an event loop of its own.
+
+        A synchronous context manager; arguments and errors are those of the class.
+        """
+        operator = cls(data, host=host, port=port, clock=clock)
+        started: Future[Callable[[], object]] = Future()
+        thread = Thread(
+            target=lambda: asyncio.run(operator._serve(started)),
+            name="uid2-operator",
+            daemon=True,
+        )
+        thread.start()
+        try:
+            stop = started.result()
+            try:
+                yield operator
+            finally:
+                stop()
+        finally:
+            thread.join()
+
+    async def _serve(self, started: Future[Callable[[], object]]) -> None:
+        """Run until the function that *started* is given is called."""
+        loop = asyncio.get_running_loop()
+        stopped = asyncio.Event()
+        try:
+            await self.__aenter__()
+        except BaseException as error:  # noqa: BLE001 - it is for the other thread
+            started.set_exception(error)
+            return
+        started.set_result(lambda: loop.call_soon_threadsafe(stopped.set))
+        try:
+            await stopped.wait()
+        finally:
+            await self.__aexit__()
+
+    def __repr__(self) -> str:
+        """Show where it listens."""
+        where = "stopped" if self._url is None else self._url
+        return f"<LocalOperator {self._data.scope} {where}>"
+
+    # --- what a client needs ----------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """The base URL, such as ``http://127.0.0.1:49152``.
+
+        Raises:
+            RuntimeError: If the operator does not listen.
+        """
+        if self._url is None:
+            raise RuntimeError("The operator does not listen: enter its block first.")
+        return self._url
+
+    @property
+    def data(self) -> OperatorData:
+        """What the operator was loaded with."""
+        return self._data
+
+    @property
+    def credentials(self) -> Mapping[str, Credentials]:
+        """API keys and secrets by role or name, such as ``publisher``."""
+        return self._data.credentials
+
+    @property
+    def api_key(self) -> str:
+        """The API key that can do most; in the built-in world, everything."""
+        return self._best.api_key
+
+    @property
+    def client_secret(self) -> str:
+        """The client secret of :attr:`api_key`."""
+        return self._best.client_secret
+
+    @property
+    def _best(self) -> Credentials:
+        return max(
+            self.credentials.values(), key=lambda one: len(_ROLES & {*one.roles})
+        )
+
+    # --- what a test needs ------------------------------------------------------------
+
+    def opt_out(self, identity: Identity | str) -> None:
+        """Opt *identity* out, as of now; test identities are not impressed.
+
+        Raises:
+            InputError: If *identity* is not valid.
+        """
+        one = as_identity(identity)
+        flh = self._first_level_hash(one)
+        now_ms = self._state.now_ms()
+        raw_uid = self._world.buckets.raw_uid(flh, one.identity_type, now_ms)
+        self._world.opt_outs.add(flh, raw_uid, now_ms // 1000)
+
+    def opt_in(self, identity: Identity | str) -> None:
+        """Undo an opt-out.
+
+        Raises:
+            InputError: If *identity* is not valid.
+        """
+        self._world.opt_outs.remove(self._first_level_hash(as_identity(identity)))
+
+    def _first_level_hash(self, identity: Identity) -> bytes:
+        """Hash an identity as the operator does."""
+        data = identity_bytes(identity.kind, identity.value)
+        if data is None:
+            raise InputError(f"The {identity.kind} is not valid.")
+        return self._world.buckets.first_level_hash(data)
+
+    def fail_next(
+        self, fault: Fault, times: int = 1, *, path: str | None = None
+    ) -> None:
+        """Make *fault* at the next POST requests; what was armed first comes first.
+
+        Args:
+            fault: What shall go wrong.
+            times: How often.
+            path: The one path that it concerns, such as ``/v3/identity/map``; None for
+                all.
+        """
+        self._state.arm(fault, times=times, path=path)
+
+    def advance(self, seconds: float) -> None:
+        """Set the operator's clock forward by *seconds*, for all that it does."""
+        self._state.advance(seconds)
+
+    @property
+    def now(self) -> datetime:
+        """The operator's clock."""
+        return datetime_from_ms(self._state.now_ms())
+
+    @property
+    def calls(self) -> list[Call]:
+        """The requests that were answered, oldest first; the last 10,000 are kept."""
+        return self._state.calls
+
+    def reset(self) -> None:
+        """Forget calls, faults, the clock's advance and opt-outs since the start."""
+        self._state.reset()
+        self._world.opt_outs.reset()
+
+
+def _url_of(host: str, port: int) -> str:
+    """Make the URL at which a client on this machine reaches *host*."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return f"http://{host}:{port}"
+    if address.version == 4:  # noqa: PLR2004 - the version of IP
+        return f"http://{'127.0.0.1' if address.is_unspecified else address}:{port}"
+    return f"http://[{'::1' if address.is_unspecified else address}]:{port}"

@@ -1,0 +1,121 @@
+"""What changes while an embedded operator runs: clock, faults and the log of calls."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from threading import Lock
+
+import attrs
+
+from uid2_async.models import ms_from_datetime
+from uid2_async.operator.faults import Fault
+
+__all__ = ["Call", "OperatorState"]
+
+# A long-running sandbox must not fill the memory with its log.
+_CALLS_KEPT = 10_000
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """A request that an embedded operator answered; it holds no DII, token or key.
+
+    Attributes:
+        method: The HTTP method.
+        path: The path, without double and trailing slashes.
+        status: The HTTP status of the answer; 0 where the connection was dropped.
+        client: The name of the API key, None for none or a wrong one.
+        trace_id: The ``UID-Trace-Id`` header, or None.
+        client_version: The ``X-UID2-Client-Version`` header, or None.
+        binary: Whether the reply was asked for as raw bytes.
+        sealed: Whether the reply was sealed.
+        keys: The keys of the request's JSON, such as ``("email_hash",)``.
+        items: How many identities or raw UIDs the request named.
+        size: The length of the request's body in bytes.
+        headers: The request's headers by lower-case name, without ``Authorization``.
+        fault: The fault that was made, or None.
+    """
+
+    method: str
+    path: str
+    status: int
+    client: str | None = None
+    trace_id: str | None = None
+    client_version: str | None = None
+    binary: bool = False
+    sealed: bool = False
+    keys: tuple[str, ...] = ()
+    items: int = 0
+    size: int = 0
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    fault: Fault | None = None
+
+
+@attrs.define
+class _Armed:
+    """A fault that waits for its calls."""
+
+    fault: Fault
+    times: int
+    path: str | None
+
+
+class OperatorState:
+    """The clock, the armed faults and the calls; safe to use from several threads."""
+
+    def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
+        """Start with *clock*, or the real time."""
+        self._clock = clock or _utc_now
+        self._lock = Lock()
+        self._offset_ms = 0
+        self._armed: list[_Armed] = []
+        self._calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
+
+    def now_ms(self) -> int:
+        """Read the operator's clock, in ms since the Unix epoch."""
+        return ms_from_datetime(self._clock()) + self._offset_ms
+
+    def advance(self, seconds: float) -> None:
+        """Set the clock forward by *seconds*, or back by a negative number."""
+        with self._lock:
+            self._offset_ms += round(seconds * 1000)
+
+    def arm(self, fault: Fault, *, times: int, path: str | None) -> None:
+        """Make *fault* at the next *times* calls, of *path* alone if it is given."""
+        with self._lock:
+            self._armed.append(_Armed(fault, times, path))
+
+    def take_fault(self, path: str) -> Fault | None:
+        """Take the fault that is due at a call of *path*; the oldest comes first."""
+        with self._lock:
+            for armed in self._armed:
+                if armed.path in {None, path}:
+                    armed.times -= 1
+                    if armed.times <= 0:
+                        self._armed.remove(armed)
+                    return armed.fault
+        return None
+
+    def record(self, call: Call) -> None:
+        """Add *call* to the log; the oldest of very many is dropped."""
+        with self._lock:
+            self._calls.append(call)
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls so far, oldest first."""
+        with self._lock:
+            return list(self._calls)
+
+    def reset(self) -> None:
+        """Forget calls and faults, and set the clock right again."""
+        with self._lock:
+            self._offset_ms = 0
+            self._armed.clear()
+            self._calls.clear()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,83 @@
+"""All that answers are made from, indexed; the endpoints are functions of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+from uid2_async.operator.api_keys import ApiKeys, ServiceLinks
+from uid2_async.operator.buckets import Buckets
+from uid2_async.operator.data import Client, ClientSideKeypair, OperatorData, Site
+from uid2_async.operator.keysets import Keysets
+from uid2_async.operator.optouts import OptOuts
+from uid2_async.protocol.client_side import load_server_private_key
+
+__all__ = ["Question", "World"]
+
+
+@attrs.frozen(kw_only=True)
+class Question:
+    """A request whose envelope has been opened.
+
+    Attributes:
+        client: Who asks.
+        payload: The JSON object, or None where it was empty.
+        now_ms: The operator's clock.
+    """
+
+    client: Client
+    payload: dict[str, Any] | None = attrs.field(repr=False)
+    now_ms: int
+
+
+class World:
+    """An operator's data, indexed, with its opt-out store.
+
+    Attributes:
+        scope: UID2 or EUID.
+        settings: The operator's settings.
+        runtime: Lifetimes.
+        api_keys: Who may call.
+        service_links: For whom services may map.
+        keysets: The keys of tokens.
+        buckets: The salts of raw UIDs.
+        opt_outs: Who has opted out; the only part that changes.
+        random: Makes so many random bytes.
+    """
+
+    def __init__(
+        self, data: OperatorData, *, random: Callable[[int], bytes] = os.urandom
+    ) -> None:
+        """Index *data*.
+
+        Raises:
+            ConfigError: If a private key or an opt-out record is malformed.
+        """
+        self.scope = data.scope
+        self.settings = data.settings
+        self.runtime = data.runtime
+        self.api_keys = ApiKeys(data.clients)
+        self.service_links = ServiceLinks(data)
+        self.keysets = Keysets(data)
+        self.buckets = Buckets(data)
+        self.opt_outs = OptOuts(data.opt_outs, self.buckets)
+        self.random = random
+        self._sites = {site.id: site for site in data.sites}
+        self._keypairs = {
+            pair.subscription_id: (pair, load_server_private_key(pair.private_key))
+            for pair in data.keypairs
+        }
+
+    def site(self, site_id: int) -> Site:
+        """Find a site; one that is not listed has no names."""
+        return self._sites.get(site_id) or Site(id=site_id)
+
+    def keypair(
+        self, subscription_id: str | None
+    ) -> tuple[ClientSideKeypair, EllipticCurvePrivateKey] | None:
+        """Find a subscription of client-side generation and its private key."""
+        return self._keypairs.get(subscription_id or "")
