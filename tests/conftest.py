@@ -2,13 +2,82 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import ssl
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from unittest.mock import Mock
 
+import aioresponses.core
 import pytest
+from aiohttp import ClientResponse
 
 HERE = Path(__file__).parent
+
+
+# aioresponses 0.7.9 does not know an argument that aiohttp 3.14 asks for.
+if "stream_writer" in signature(ClientResponse.__init__).parameters:
+    aioresponses.core.ClientResponse = partial(ClientResponse, stream_writer=Mock())
+
+
+class RawServer:
+    """A server that answers every request with the same raw bytes, and hangs up.
+
+    Attributes:
+        url: Where it listens.
+        requests: The heads of the requests that it read.
+    """
+
+    def __init__(
+        self,
+        answer: bytes,
+        *,
+        context: ssl.SSLContext | None = None,
+        keep: bool = False,
+    ) -> None:
+        """Prepare to send *answer*; with *keep* the connection stays open."""
+        self.answer = answer
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self._context = context
+        self._keep = keep
+
+    async def __aenter__(self) -> Self:
+        """Start on a free port."""
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", 0, ssl=self._context
+        )
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = f"http{'s' if self._context else ''}://127.0.0.1:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop."""
+        self._server.close()
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r")[0])
+                await reader.readexactly(length)
+                self.requests.append(head)
+                writer.write(self.answer)
+                await writer.drain()
+                if not self._keep:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +85,9 @@ def vectors() -> dict[str, Any]:
     """Give the fixed-input vectors of the pure functions."""
     text = (HERE / "vectors" / "protocol_vectors.json").read_text(encoding="utf-8")
     return json.loads(text)
+
+
+@pytest.fixture
+def raw_server() -> Callable[[bytes], AbstractAsyncContextManager[RawServer]]:
+    """Make a server that gives every request the same answer, and hangs up."""
+    return RawServer

@@ -13,7 +13,7 @@ import ssl as _ssl
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import aiohttp
 import attrs
@@ -244,6 +244,14 @@ class SessionPool:
             ),
             trust_env=False,
         )
+
+    async def __aenter__(self) -> Self:
+        """Enter; nothing is opened before the first request."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close what this pool opened."""
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the sessions that this pool opened; a given one is left open."""

@@ -36,9 +36,21 @@ def make_app(world: World, state: OperatorState) -> web.Application:
     return app
 
 
+class _Whole(web.Response):
+    """An answer that remembers which headers it was given."""
+
+    kept: frozenset[str] = frozenset()
+
+
+class _Cut(web.StreamResponse):
+    """An answer that ends too early."""
+
+    kept: frozenset[str] = frozenset()
+
+
 async def _strip(_request: web.Request, response: web.StreamResponse) -> None:
     """Take out the headers that aiohttp adds by itself."""
-    kept = response.get("kept", ())
+    kept = response.kept if isinstance(response, _Whole | _Cut) else frozenset()
     for name in (hdrs.SERVER, hdrs.DATE, hdrs.CONTENT_TYPE):
         if name not in kept:
             response.headers.popall(name, None)
@@ -190,8 +202,8 @@ async def _respond(
         headers[hdrs.CONTENT_TYPE] = reply.content_type
     if fault is not None and fault.cut_after is not None:
         return await _send_cut(http, reply, headers, fault.cut_after)
-    response = web.Response(status=reply.status, headers=headers, body=reply.body)
-    response["kept"] = frozenset(headers)
+    response = _Whole(status=reply.status, headers=headers, body=reply.body)
+    response.kept = frozenset(headers)
     return response
 
 
@@ -199,8 +211,8 @@ async def _send_cut(
     http: web.Request, reply: Reply, headers: Mapping[str, str], size: int
 ) -> web.StreamResponse:
     """Promise the whole body, send *size* bytes of it and close the connection."""
-    response = web.StreamResponse(status=reply.status, headers=headers)
-    response["kept"] = frozenset(headers)
+    response = _Cut(status=reply.status, headers=headers)
+    response.kept = frozenset(headers)
     response.content_length = len(reply.body)
     await response.prepare(http)
     await response.write(reply.body[:size])

@@ -29,7 +29,7 @@ from uid2_async.models import Identity
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.envelope import IV_BYTES, gcm_open, gcm_seal
 from uid2_async.protocol.identity_input import write_identity_input
-from uid2_async.protocol.java_json import JavaJsonError, as_java_string, parse
+from uid2_async.protocol.java_json import JavaJsonError, as_java_string, parse_raw
 from uid2_async.protocol.refusal import RefusedError, client_error, unknown_error
 
 CLIENT_GENERATE_PATH: Final = "/v2/token/client-generate"
@@ -183,7 +183,7 @@ def parse_client_generate_request(body: bytes) -> ClientGenerateRequest:
     if not body:
         raise client_error(missing)
     try:
-        fields = parse(body)
+        fields = parse_raw(body)
     except JavaJsonError:
         raise client_error("json payload is not valid") from None
     if fields is None:
@@ -223,7 +223,7 @@ def open_client_generate_request(
         raise client_error("bad iv")
     inner = _decrypt(base64.decode(payload), iv_bytes, request, cipher)
     try:
-        fields = parse(inner)
+        fields = parse_raw(inner)
     except JavaJsonError:
         fields = None
     if not isinstance(fields, dict):

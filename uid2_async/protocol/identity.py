@@ -164,8 +164,15 @@ class UnmappedRow(msgspec.Struct, frozen=True, gc=False):
     e: str
 
 
-def parse_map_v3_request(payload: Mapping[str, Any] | None) -> dict[str, list[str]]:
+def parse_map_v3_request(
+    payload: Mapping[str, Any] | None, *, phones: bool = True
+) -> dict[str, list[str]]:
     """Read a v3 map as the operator does: a strict schema with lenient elements.
+
+    Args:
+        payload: The request's JSON object, None where it was empty.
+        phones: Whether the operator supports phones; if not, its message leaves them
+            out, but it maps them all the same.
 
     Returns:
         The values by key; a key may be missing.
@@ -175,7 +182,7 @@ def parse_map_v3_request(payload: Mapping[str, Any] | None) -> dict[str, list[st
             scalars.
     """
     if not payload:
-        kinds = "email, email_hash, phone, phone_hash"
+        kinds = ", ".join(KINDS if phones else KINDS[:2])
         raise client_error(
             f"Required Parameter Missing: one or more of [{kinds}] must be specified"
         )
@@ -183,7 +190,10 @@ def parse_map_v3_request(payload: Mapping[str, Any] | None) -> dict[str, list[st
     for key, items in payload.items():
         if key not in KINDS or not isinstance(items, list | None):
             raise client_error("Incorrect request format")
-        texts = [literal_text(item) for item in items or ()]
+        texts = [
+            item if isinstance(item, str) else literal_text(item)
+            for item in items or ()
+        ]
         if None in texts:
             raise client_error("Incorrect request format")
         values[key] = [text for text in texts if text is not None]

@@ -119,7 +119,7 @@ def _open_master_v3(data: bytes, key_of: KeyLookup) -> MasterPayload | TokenFail
     payload = key.open_gcm(data, layout.HEADER.size)
     if identity_type is None or payload is None or len(payload) < layout.MASTER.size:
         return TokenFailure.INVALID_PAYLOAD
-    expires_ms, created_ms, site_key_id = layout.MASTER.unpack_from(payload)
+    expires_ms, created_ms, site_key_id = layout.MASTER_BRIEF.unpack_from(payload)
     return MasterPayload(
         version=layout.VERSIONS[version_byte],
         type_byte=kind,
@@ -241,10 +241,10 @@ def open_token(
 
 
 def _join(master: MasterPayload, site: SitePayload) -> AdvertisingToken:
-    """Put both shells into one value; v2 has no operator, and counts as a service."""
+    """Put both shells into one value; v2 tells no operator, and counts as a service."""
     operator = (0, 1, 0, 0)
     if master.version != layout.V2:
-        operator = layout.OPERATOR.unpack_from(master.opened, layout.OPERATOR_START)
+        operator = layout.MASTER.unpack_from(master.opened)[2:6]
     return AdvertisingToken(
         version=master.version,
         scope=master.scope,
@@ -307,18 +307,15 @@ def _write_master(token: AdvertisingToken) -> bytes:
     """Write the master payload up to the site's blob (docs/protocol.md 5.3)."""
     if token.created_ms is None:
         raise InputError("A token of version 3 or 4 needs created_ms.")
-    payload = bytearray(
-        layout.MASTER.pack(token.expires_ms, token.created_ms, token.site_key_id)
-    )
-    layout.OPERATOR.pack_into(
-        payload,
-        layout.OPERATOR_START,
+    return layout.MASTER.pack(
+        token.expires_ms,
+        token.created_ms,
         token.operator_site_id,
         token.operator_type,
         token.operator_version,
         token.operator_key_id,
+        token.site_key_id,
     )
-    return bytes(payload)
 
 
 def _write_site(token: AdvertisingToken) -> tuple[int, bytes]:

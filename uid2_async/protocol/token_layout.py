@@ -35,9 +35,8 @@ VERSION_BYTES = {version: byte for byte, version in VERSIONS.items()}
 TYPE_FILL = 0b11
 
 HEADER = Struct(">BBi")  # type byte, version, master key id
-MASTER = Struct(">qq13xi")  # expires, created, (operator), site key id
-OPERATOR = Struct(">iBii")  # site id, type, version, key id
-OPERATOR_START = 16
+MASTER = Struct(">qqiBiii")  # expires, created, operator's four, site key id
+MASTER_BRIEF = Struct(">qq13xi")  # the same without the operator, to be read fast
 SITE = Struct(">iqiiqq")  # site, publisher, client key, bits, established, refreshed
 
 HEADER_V2 = Struct(">Bi")  # version, master key id

@@ -35,7 +35,9 @@ _INVALID = UnmappedRow(UnmappedReason.INVALID_IDENTIFIER.value)
 
 def map_v3(world: World, question: Question) -> bytes:
     """Answer identity/map v3."""
-    values = parse_map_v3_request(question.payload)
+    values = parse_map_v3_request(
+        question.payload, phones=world.settings.enable_phone_support
+    )
     world.service_links.check(question.client)
     rows = {
         kind: _map(world, kind, items, question.now_ms)

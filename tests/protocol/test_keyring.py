@@ -1,0 +1,276 @@
+"""The keys of a reply: reading, looking up and choosing."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from base64 import b64encode
+from copy import deepcopy
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis.strategies import (
+    booleans,
+    dictionaries,
+    integers,
+    lists,
+    none,
+    permutations,
+    recursive,
+    sampled_from,
+    text,
+)
+
+from uid2_async.errors import ProtocolError
+from uid2_async.models import IdentityScope
+from uid2_async.protocol.keyring import (
+    Key,
+    KeyRing,
+    KeysBody,
+    KeysReply,
+    WireKey,
+    WireSite,
+)
+
+SECRET = b"0123456789abcdef0123456789ABCDEF"
+SECRET_TEXT = b64encode(SECRET).decode()
+
+
+def wire_key(number: int, **more: Any) -> dict[str, Any]:
+    """Make a key as it lies on the wire."""
+    times = {"created": 50, "activates": 100, "expires": 1000}
+    return {"id": number, **times, "secret": SECRET_TEXT, **more}
+
+
+def make_ring(*keys: dict[str, Any], **more: Any) -> KeyRing:
+    """Read a ring from a reply."""
+    return KeyRing.from_json(json.dumps({"body": {"keys": keys, **more}}))
+
+
+def test_the_sharing_reply(vectors: dict[str, Any]) -> None:
+    """Every field of key/sharing arrives, by its type (6.1)."""
+    ring = KeyRing.from_json(json.dumps(vectors["key_sharing_response"]))
+    assert ring.identity_scope is IdentityScope.UID2
+    assert ring.caller_site_id == 124
+    assert ring.master_keyset_id == 9_999_999
+    assert ring.default_keyset_id == 700
+    assert ring.token_expiry_seconds == 2_592_000
+    assert ring.max_sharing_lifetime_seconds == 2_592_010
+    assert ring.max_bidstream_lifetime_seconds is None
+    assert ring.allow_clock_skew_seconds == 1800
+    assert ring.site_data == {124: frozenset({"example.com"})}
+    assert list(ring.keys) == [164, 165]
+    master = vectors["token_keys"]["master"]
+    assert ring.key(164) == Key(
+        id=master["id"],
+        secret=decode_secret(master["secret_b64"]),
+        created=1_600_000_000,
+        activates=1_600_000_100,
+        expires=4_088_629_662,
+        keyset_id=9_999_999,
+    )
+
+
+def decode_secret(value: str) -> bytes:
+    """Decode a secret."""
+    return msgspec.json.decode(f'"{value}"', type=bytes)
+
+
+def test_the_bidstream_reply(vectors: dict[str, Any]) -> None:
+    """key/bidstream tells no keysets and no caller, so it cannot seal (6.2)."""
+    text = json.dumps(vectors["key_bidstream_response"])
+    ring = KeyRing.from_json(text.encode())
+    assert ring.max_bidstream_lifetime_seconds == 259_210
+    assert ring.max_sharing_lifetime_seconds is None
+    assert ring.caller_site_id is ring.master_keyset_id is ring.default_keyset_id is None
+    assert ring.key(165) is not None
+    assert ring.active_key(ring.default_keyset_id, 1_700_000_000_000) is None
+    assert ring.has_valid_key(1_700_000_000_000)
+
+
+@pytest.mark.parametrize("name", ["key_sharing_response", "key_bidstream_response"])
+def test_the_structs_write_what_they_read(vectors: dict[str, Any], name: str) -> None:
+    """What is None is left out, and nothing else changes."""
+    given_reply = vectors[name]
+    reply = msgspec.json.decode(json.dumps(given_reply), type=KeysReply)
+    assert json.loads(msgspec.json.encode(reply.body)) == given_reply["body"]
+
+
+def test_the_body_of_key_latest() -> None:
+    """Its bare array is read and written with the same struct (6.3)."""
+    keys = [wire_key(3, site_id=-1), wire_key(4, site_id=124)]
+    found = msgspec.json.decode(json.dumps(keys), type=list[WireKey])
+    assert [key.to_key().site_id for key in found] == [-1, 124]
+    assert json.loads(msgspec.json.encode(found)) == keys
+
+
+def test_what_may_be_missing_gets_the_documented_default() -> None:
+    """Only the keys are needed; unknown fields are ignored."""
+    ring = make_ring(later="unknown")
+    assert ring == KeyRing(keys={})
+    assert ring.identity_scope is IdentityScope.UID2
+    assert ring.token_expiry_seconds == 30 * 86_400
+    assert ring.allow_clock_skew_seconds == 1800
+    assert ring.site_data == {}
+
+
+def test_null_counts_as_missing() -> None:
+    """A null is no value."""
+    ring = make_ring(site_data=None, token_expiry_seconds=None, identity_scope=None)
+    assert ring == KeyRing(keys={})
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("60", 60), (60, 60), ("0", 0), (0, 0)])
+def test_the_token_expiry_is_digits_or_a_number(value: object, seconds: int) -> None:
+    """It is a string of digits on the wire, but a number is taken too."""
+    assert make_ring(token_expiry_seconds=value).token_expiry_seconds == seconds
+
+
+def test_the_clock_skew_may_be_zero() -> None:
+    """Zero is a value, not a lack of one."""
+    assert make_ring(allow_clock_skew_seconds=0).allow_clock_skew_seconds == 0
+
+
+def test_names_of_sites_are_kept_in_lower_case() -> None:
+    """They are compared without letter case."""
+    sites = [{"id": 5, "domain_names": ["Example.COM", "com.App"]}, {"id": 6}]
+    ring = make_ring(site_data=sites)
+    assert ring.site_data == {5: frozenset({"example.com", "com.app"}), 6: frozenset()}
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"body": None}, "body"),
+        ({"body": []}, "body"),
+        ({"status": "optout"}, "status"),
+        ({"keys": None}, "body.keys"),
+        ({"keys": [wire_key(1), 5]}, "body.keys[1]"),
+        ({"keys": [wire_key(2**31)]}, "body.keys[0].id"),
+        ({"keys": [wire_key(1, secret="c2VjcmV0")]}, "body.keys[0].secret"),
+        ({"keys": [wire_key(1, secret="s3cret!")]}, "body.keys[0].secret"),
+        ({"keys": [wire_key(1, secret=None)]}, "body.keys[0].secret"),
+        ({"keys": [wire_key(1, expires="s3cret")]}, "body.keys[0].expires"),
+        ({"identity_scope": "s3cret"}, "body.identity_scope"),
+        ({"token_expiry_seconds": "1e9"}, "body.token_expiry_seconds"),
+        ({"token_expiry_seconds": "-1"}, "body.token_expiry_seconds"),
+        ({"token_expiry_seconds": "1\n"}, "body.token_expiry_seconds"),
+        ({"token_expiry_seconds": "9" * 5000}, "body.token_expiry_seconds"),
+        ({"site_data": [{"id": 1, "domain_names": [1]}]}, "body.site_data[0]"),
+    ],
+)
+def test_a_wrong_shape_names_its_path_and_no_value(
+    vectors: dict[str, Any], change: dict[str, Any], path: str
+) -> None:
+    """The error tells where, and nothing that stood there."""
+    reply = deepcopy(vectors["key_sharing_response"])
+    target = reply if change.keys() & {"body", "status"} else reply["body"]
+    target.update(change)
+    with pytest.raises(ProtocolError) as caught:
+        KeyRing.from_json(json.dumps(reply))
+    assert caught.value.path.startswith(path)
+    assert "s3cret" not in str(caught.value)
+    assert SECRET_TEXT not in str(caught.value)
+    assert caught.value.__context__ is caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("value", ["", "[]", "null", "{", '"\ud800"', b"\xff", "{}"])
+def test_what_is_no_reply_is_refused(value: str | bytes) -> None:
+    """Any text is answered with a ProtocolError."""
+    with pytest.raises(ProtocolError):
+        KeyRing.from_json(value)
+
+
+JSON = recursive(
+    none() | booleans() | integers() | text(),
+    lambda inner: lists(inner) | dictionaries(text(), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    sampled_from(["body", "keys", "site_data", "token_expiry_seconds", "id", "secret"]),
+    JSON,
+)
+def test_no_reply_raises_anything_else(name: str, value: object) -> None:
+    """Whatever stands in a place, it is read or it is a ProtocolError."""
+    key = wire_key(1) | ({name: value} if name in {"id", "secret"} else {})
+    body = {"keys": [key]} | ({} if name in {"id", "secret", "body"} else {name: value})
+    reply = {"body": value if name == "body" else body}
+    try:
+        ring = KeyRing.from_json(json.dumps(reply))
+    except ProtocolError:
+        return
+    assert isinstance(ring, KeyRing)
+
+
+def test_reprs_hide_secrets() -> None:
+    """Neither the ring, nor its keys, nor the structs show one, to rich neither."""
+    ring = make_ring(wire_key(1), caller_site_id=9)
+    key = WireKey(id=1, created=1, activates=1, expires=1, secret=SECRET)
+    body = KeysBody(keys=(key,), site_data=(WireSite(4, ("a.com",)),))
+    assert repr(ring) == "<KeyRing UID2 keys=1 caller_site_id=9>"
+    assert repr(key) == "WireKey(id=1)"
+    assert key.__rich_repr__() == [("id", 1)]
+    for shown in (repr(ring), repr(ring.keys), repr(body), repr(KeysReply(body))):
+        assert SECRET.decode() not in shown
+
+
+def test_a_ring_pickles() -> None:
+    """It can be handed to other processes."""
+    ring = make_ring(wire_key(1, keyset_id=5), caller_site_id=9)
+    again = pickle.loads(pickle.dumps(ring))  # noqa: S301 - made one line above
+    assert again == ring
+    assert again.active_key(5, 500_000) == ring.key(1)
+
+
+KEYS = [
+    wire_key(1, keyset_id=7),
+    wire_key(2, keyset_id=7, activates=300),
+    wire_key(3, keyset_id=7, activates=400, expires=450),
+    wire_key(4, keyset_id=7, activates=900),
+    wire_key(5, keyset_id=8, activates=800),
+    wire_key(6, activates=850),  # shared to the caller: opens only
+]
+
+
+@given(permutations(KEYS))
+def test_the_order_of_the_keys_does_not_matter(keys: list[dict[str, Any]]) -> None:
+    """The latest active key of the keyset is found in any order (6.4)."""
+    ring = make_ring(*keys)
+    found = [ring.active_key(7, now * 1000) for now in (99, 100, 420, 500, 950, 1000)]
+    assert [key and key.id for key in found] == [None, 1, 3, 2, 4, None]
+
+
+def test_a_keyset_has_its_own_keys_alone() -> None:
+    """Unknown keysets, and none, have no key; a key without keyset never seals."""
+    ring = make_ring(*KEYS)
+    assert ring.active_key(8, 990_000) == ring.key(5)
+    assert ring.active_key(9, 990_000) is None
+    assert ring.active_key(None, 990_000) is None
+
+
+def test_keys_are_found_by_id_even_when_expired() -> None:
+    """Opening asks for the id alone (6.4)."""
+    ring = make_ring(*KEYS)
+    assert ring.key(3) is not None
+    assert ring.key(99) is None
+
+
+def test_of_keys_with_one_id_the_last_stays() -> None:
+    """The operator never sends two, but it must not break."""
+    ring = make_ring(wire_key(1, expires=5), wire_key(1, expires=6))
+    assert [key.expires for key in ring.keys.values()] == [6]
+
+
+@pytest.mark.parametrize(("now_ms", "valid"), [(999_999, True), (1_000_000, False)])
+def test_a_ring_is_valid_while_any_key_is(now_ms: int, *, valid: bool) -> None:
+    """At the last expiry itself it no longer is (6.6)."""
+    assert make_ring(wire_key(1, expires=500), wire_key(2)).has_valid_key(now_ms) is valid
+
+
+def test_an_empty_ring_is_never_valid() -> None:
+    """Without a key nothing can be done."""
+    assert not make_ring().has_valid_key(0)

@@ -1,0 +1,51 @@
+"""The commands put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from uid2_async._version import __version__
+from uid2_async.cli import buckets, hash as hash_command, map as map_command, sandbox
+from uid2_async.cli.command_group import CommandGroup
+from uid2_async.cli.failure import ExitCode
+from uid2_async.cli.token import token_app
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    cls=CommandGroup,
+    help="UID2 and EUID from the command line. The environment names the operator: "
+    "UID2_BASE_URL (or UID2_ENV=integ|prod), UID2_API_KEY and UID2_SECRET_KEY; EUID_* "
+    "for EUID; each may end in _FILE and name a file.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 done but with "
+    "invalid values (hash), 4 key or secret not accepted, 5 rate limited or timed out, "
+    "130 interrupted, 143 terminated.",
+    # A traceback that shows local variables would show DII and keys.
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Print the version, or what commands there are."""
+    if version:
+        print(f"uid2-async {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(ExitCode.USAGE)
+
+
+app.command(name="map")(map_command.map_file)
+app.add_typer(token_app, name="token")
+app.command(name="hash")(hash_command.hash_values)
+app.command(name="buckets")(buckets.list_buckets)
+app.command(name="sandbox")(sandbox.run_sandbox)

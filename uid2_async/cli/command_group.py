@@ -1,0 +1,109 @@
+"""The root of all commands: where secrets are refused and failures become exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from uid2_async.cli.failure import (
+    ExitCode,
+    complain,
+    complain_about,
+    complain_about_bug,
+    exit_code_of,
+    mask,
+)
+from uid2_async.errors import UID2Error
+
+__all__ = ["CommandGroup"]
+
+_SECRET_OPTION: Final = re.compile(
+    r"--?(api|client|secret)?[-_]?(key|secret)([-_]?(key|file))?(=.*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+_API_KEY: Final = re.compile(r"(^|=)\s*E?UID2?-C-", re.IGNORECASE)
+
+
+class CommandGroup(TyperGroup):
+    """Prints every failure as one line and a hint, and never repeats a secret."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run the command line *args* and exit.
+
+        Raises:
+            SystemExit: Always, with the code of :class:`ExitCode`.
+        """
+        arguments = sys.argv[1:] if args is None else list(args)
+        if any(_is_secret(one) for one in arguments):
+            complain(
+                "API keys and secrets are not taken from the command line, where other "
+                "users and the shell's history see them.",
+                "Set UID2_API_KEY and UID2_SECRET_KEY in the environment, or "
+                "UID2_API_KEY_FILE and UID2_SECRET_KEY_FILE to files.",
+            )
+            sys.exit(ExitCode.USAGE)
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(arguments, *rest, **extra)
+        except Exception as error:
+            if not _is_usage_error(error):
+                raise
+            _complain_about_usage(error, arguments)
+            code = ExitCode.USAGE
+        sys.exit(code or ExitCode.OK)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was found; see :meth:`main`."""
+        try:
+            return super().invoke(ctx)
+        except UID2Error as error:
+            complain_about(error)
+            code = exit_code_of(error)
+        except BrokenPipeError:
+            _discard_stdout()
+            code = ExitCode.FAILURE
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            complain(f"{where}{error.strerror or type(error).__name__}.")
+            code = ExitCode.FAILURE
+        except KeyboardInterrupt:
+            complain("Interrupted.")
+            code = ExitCode.INTERRUPTED
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if _is_usage_error(error):
+                raise
+            complain_about_bug(error)
+            code = ExitCode.FAILURE
+        raise typer.Exit(code)
+
+
+def _is_secret(argument: str) -> bool:
+    """Tell whether *argument* is an option for a secret, or an API key."""
+    return bool(_SECRET_OPTION.fullmatch(argument) or _API_KEY.search(argument))
+
+
+def _is_usage_error(error: Exception) -> bool:
+    """Tell whether typer refused the command line; its versions differ in the class."""
+    return hasattr(error, "format_message")
+
+
+def _complain_about_usage(error: Any, arguments: Sequence[str]) -> None:
+    """Print what is wrong with the command line, without the values in it."""
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "uid2"
+    message = " ".join(mask(error.format_message(), arguments).split())
+    complain(message, f"See '{command} --help'.")
+
+
+def _discard_stdout() -> None:
+    """Send what is still buffered nowhere: whoever read it is gone."""
+    with suppress(OSError):  # stdout may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,127 @@
+"""What `uid2 map` shows on stderr: a bar, a summary, the first rows.
+
+It shows the user's own data on the user's own screen; nothing of it goes to a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from uid2_async.cli.csv_rows import Columns
+from uid2_async.cli.map_csv import OUTPUT_COLUMNS, MapProgress, MapSummary
+
+__all__ = ["print_head", "print_summary", "progress_bar"]
+
+_VALUE_WIDTH: Final = 26
+_UID_WIDTH: Final = 14
+
+
+class _RowsPerSecond(ProgressColumn):
+    """How many rows are written each second."""
+
+    def render(self, task: Task) -> Text:
+        rows, elapsed = task.fields["rows"], task.elapsed
+        speed = f"{rows / elapsed:,.0f}" if rows and elapsed else "-"
+        return Text(f"{rows:,} rows, {speed} rows/s")
+
+
+@contextmanager
+def progress_bar(
+    console: Console, *, total_bytes: int | None, enabled: bool
+) -> Iterator[Callable[[MapProgress], None]]:
+    """Show a progress bar while the block runs, if *enabled*.
+
+    Args:
+        console: Where to.
+        total_bytes: The size of the input, None where it is not known.
+        enabled: Whether anything is shown at all.
+
+    Yields:
+        What is to be told after each batch.
+    """
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("Mapping"),
+        BarColumn(),
+        TaskProgressColumn(),
+        _RowsPerSecond(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not enabled,
+        # Data may go to stdout meanwhile, and must not pass through here.
+        redirect_stdout=False,
+    )
+    with bar:
+        task = bar.add_task("", total=total_bytes, rows=0)
+
+        def tell(progress: MapProgress) -> None:
+            bar.update(task, completed=progress.bytes_read, rows=progress.rows)
+
+        yield tell
+        if total_bytes is None:
+            bar.update(task, total=1, completed=1)
+
+
+def print_summary(console: Console, summary: MapSummary, *, requests: int) -> None:
+    """Print what a job did."""
+    table = Table(title="Summary", box=box.SIMPLE_HEAD, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    lines = {
+        "rows": summary.rows,
+        "mapped": summary.mapped,
+        "opted out": summary.opted_out,
+        "invalid": summary.invalid,
+        "unmapped for other reasons": summary.other,
+        "duplicates": summary.duplicates,
+        "requests": requests,
+    }
+    for name, count in lines.items():
+        if count or name != "unmapped for other reasons":
+            table.add_row(name, f"{count:,}")
+    table.add_row("seconds", f"{summary.seconds:.2f}")
+    console.print(table)
+
+
+def print_head(
+    console: Console, head: Sequence[Sequence[str]], columns: Columns
+) -> None:
+    """Print the identities of the first rows and what was appended to them.
+
+    Values are cut, so that the table fits into 80 columns.
+    """
+    if not head:
+        return
+    table = Table(title="First rows", box=box.SIMPLE_HEAD, expand=False)
+    shown = [columns.value, *([] if columns.kind is None else [columns.kind])]
+    names = ["INPUT", "INPUT_TYPE"][: len(shown)]
+    for name in names:
+        table.add_column(name, no_wrap=True, max_width=_VALUE_WIDTH)
+    for name in OUTPUT_COLUMNS:
+        table.add_column(name, no_wrap=True, max_width=_UID_WIDTH)
+    for row in head:
+        cells = [*(row[at] for at in shown), *row[-len(OUTPUT_COLUMNS) :]]
+        table.add_row(*(Text(_printable(cell)) for cell in cells))
+    console.print(table)
+
+
+def _printable(cell: str) -> str:
+    """Take the sting out of control characters: a file must not steer a terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cell)

@@ -1,0 +1,111 @@
+"""Values that a command takes: from arguments, from a file or from stdin."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from uid2_async.errors import InputError
+from uid2_async.models import (
+    Email,
+    EmailHash,
+    Identity,
+    Phone,
+    PhoneHash,
+    as_identity,
+)
+
+__all__ = ["as_kind", "read_lines", "read_one", "read_text"]
+
+STANDARD = "-"
+
+_TYPES = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
+
+
+def as_kind(value: str, kind: str | None) -> Identity:
+    """Make an identity of *kind*; where that is None, a leading ``+`` means a phone."""
+    return as_identity(value) if kind is None else _TYPES[kind](value)
+
+
+def read_lines(arguments: Sequence[str], file: str | None) -> Iterator[str]:
+    """Read values: the arguments, or each line of a file or of stdin.
+
+    Args:
+        arguments: The values themselves, or ``-`` alone for stdin.
+        file: A path, or ``-`` for stdin; None where *arguments* are meant.
+
+    Yields:
+        One value at a time, line ends removed and nothing else.
+
+    Raises:
+        InputError: If there are none, both are given, or the text cannot be read.
+    """
+    if file is not None and arguments:
+        raise InputError("Give values or --file, not both.")
+    if file is None and not arguments:
+        raise InputError("No value is given.", hint="Give values, --file FILE, or -.")
+    if file is None and STANDARD not in arguments:
+        yield from arguments
+        return
+    if file is None and len(arguments) > 1:
+        raise InputError("- stands for stdin and must be the only value.")
+    yield from _decoded(file or STANDARD)
+
+
+def read_one(argument: str | None, file: str | None) -> str:
+    """Read exactly one value, as :func:`read_lines` does.
+
+    Raises:
+        InputError: If there is none or more than one.
+    """
+    lines = read_lines([] if argument is None else [argument], file)
+    value = next(lines, None)
+    if value is None or next(lines, None) is not None:
+        raise InputError("One value is needed: one line, no more.")
+    return value
+
+
+def read_text(path: str) -> str:
+    """Read a whole file, or stdin where *path* is ``-``; outer white space goes.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    return "\n".join(_decoded(path)).strip()
+
+
+def _decoded(path: str) -> Iterator[str]:
+    """Decode the lines of *path*."""
+    if path == STANDARD:
+        yield from _lines(sys.stdin.buffer, "stdin")
+        return
+    stream, cause = None, ""
+    try:
+        stream = Path(path).open("rb")
+    except OSError as error:
+        cause = error.strerror or type(error).__name__
+    if stream is None:
+        raise InputError(f"{path} cannot be read: {cause}.", hint="Check the path.")
+    with stream:
+        yield from _lines(stream, path)
+
+
+def _lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
+    """Decode UTF-8, with or without a byte order mark."""
+    for number, data in enumerate(stream, 1):
+        line = _decode(data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data)
+        if line is None:
+            raise InputError(
+                f"{name}, line {number}: this is not UTF-8.",
+                hint="Convert it to UTF-8.",
+            )
+        yield line.removesuffix("\n").removesuffix("\r")
+
+
+def _decode(data: bytes) -> str | None:
+    """Decode without keeping the bytes in an error."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
