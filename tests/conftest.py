@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from inspect import signature
@@ -16,6 +16,9 @@ from unittest.mock import Mock
 import aioresponses.core
 import pytest
 from aiohttp import ClientResponse
+
+from uid2_async import UID2Client
+from uid2_async.operator import LocalOperator
 
 HERE = Path(__file__).parent
 
@@ -91,3 +94,22 @@ def vectors() -> dict[str, Any]:
 def raw_server() -> Callable[[bytes], AbstractAsyncContextManager[RawServer]]:
     """Make a server that gives every request the same answer, and hangs up."""
     return RawServer
+
+
+@pytest.fixture
+async def operator() -> AsyncIterator[LocalOperator]:
+    """Run an embedded operator with the built-in world."""
+    async with LocalOperator() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(operator: LocalOperator) -> AsyncIterator[UID2Client]:
+    """Give a client whose key can do everything."""
+    async with UID2Client(
+        operator.url,
+        api_key=operator.api_key,
+        client_secret=operator.client_secret,
+        clock=lambda: operator.now,
+    ) as opened:
+        yield opened

@@ -249,7 +249,7 @@ class World:
 
     def _refresh_token(self, text: str) -> tuple[dict[str, Any], str]:
         """Open a refresh token and its wrapper into all that they say."""
-        inner, response_key = unwrap_refresh_token(text, self._keys.get)
+        inner, _ = unwrap_refresh_token(text, self._keys.get)
         raw, inner_raw = b64decode(text), b64decode(inner)
         fields = attrs.asdict(open_refresh_token(inner, self._keys.get))
         fields |= {"head": raw[:5], "inner head": inner_raw[:6], "length": len(inner)}
@@ -285,10 +285,8 @@ def compare_headers(recorded: Mapping[str, str], got: Answer) -> list[str]:
         found = got.values(name) or [""]
         if Counter(want) != Counter(found):
             differences.append(f"{name}: {want} became {found}")
-    for name in ("date", "server"):
-        if got.values(name):
-            differences.append(f"{name}: sent")
-    return differences
+    sent = [name for name in ("date", "server") if got.values(name)]
+    return differences + [f"{name}: sent" for name in sent]
 
 
 def compare_bodies(want: bytes, got: bytes) -> list[str]:

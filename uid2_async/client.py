@@ -27,7 +27,7 @@ from uid2_async.models import (
 from uid2_async.protocol import base64, buckets, identity, optout, tokens
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
 from uid2_async.protocol.keyring import KeyRing
-from uid2_async.protocol.keys import BIDSTREAM_KEYS_PATH, SHARING_KEYS_PATH
+from uid2_async.protocol.keys import BIDSTREAM_PATH, SHARING_PATH
 from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import SessionPool, Transport
@@ -443,11 +443,11 @@ class UID2Client:
 
     async def fetch_sharing_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt and encrypt with (docs/protocol.md 6.1)."""
-        return await self._fetch_keys(SHARING_KEYS_PATH, timeout)
+        return await self._fetch_keys(SHARING_PATH, timeout)
 
     async def fetch_bidstream_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt bid stream tokens with (docs/protocol.md 6.2)."""
-        return await self._fetch_keys(BIDSTREAM_KEYS_PATH, timeout)
+        return await self._fetch_keys(BIDSTREAM_PATH, timeout)
 
     async def _fetch_keys(self, path: str, timeout: float | None) -> KeyRing:
         """Fetch a key ring; the request's payload is empty."""

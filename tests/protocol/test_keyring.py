@@ -84,7 +84,9 @@ def test_the_bidstream_reply(vectors: dict[str, Any]) -> None:
     ring = KeyRing.from_json(text.encode())
     assert ring.max_bidstream_lifetime_seconds == 259_210
     assert ring.max_sharing_lifetime_seconds is None
-    assert ring.caller_site_id is ring.master_keyset_id is ring.default_keyset_id is None
+    assert (
+        ring.caller_site_id is ring.master_keyset_id is ring.default_keyset_id is None
+    )
     assert ring.key(165) is not None
     assert ring.active_key(ring.default_keyset_id, 1_700_000_000_000) is None
     assert ring.has_valid_key(1_700_000_000_000)
@@ -268,7 +270,9 @@ def test_of_keys_with_one_id_the_last_stays() -> None:
 @pytest.mark.parametrize(("now_ms", "valid"), [(999_999, True), (1_000_000, False)])
 def test_a_ring_is_valid_while_any_key_is(now_ms: int, *, valid: bool) -> None:
     """At the last expiry itself it no longer is (6.6)."""
-    assert make_ring(wire_key(1, expires=500), wire_key(2)).has_valid_key(now_ms) is valid
+    assert (
+        make_ring(wire_key(1, expires=500), wire_key(2)).has_valid_key(now_ms) is valid
+    )
 
 
 def test_an_empty_ring_is_never_valid() -> None:

@@ -11,9 +11,8 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line, or say in one line how to install what it needs."""
     if any(find_spec(name) is None for name in ("typer", "rich")):
-        print(
-            "uid2: The command line is not installed: pip install 'uid2-async[cli]'",
-            file=sys.stderr,
+        sys.stderr.write(
+            "uid2: The command line is not installed: pip install 'uid2-async[cli]'\n"
         )
         raise SystemExit(1)
     from uid2_async.cli.app import app  # noqa: PLC0415 - typer may be missing

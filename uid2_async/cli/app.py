@@ -37,10 +37,10 @@ def root(
 ) -> None:
     """Print the version, or what commands there are."""
     if version:
-        print(f"uid2-async {__version__}")
+        typer.echo(f"uid2-async {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        typer.echo(context.get_help())
         raise typer.Exit(ExitCode.USAGE)
 
 

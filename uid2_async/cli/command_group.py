@@ -1,4 +1,4 @@
-"""The root of all commands: where secrets are refused and failures become exit codes."""
+"""The root of all commands: where secrets are refused and failures get codes."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, TextIO, cast
 
+from uid2_async.cli.open_file import open_file
 from uid2_async.errors import InputError
 
 __all__ = ["STANDARD", "check_target", "open_source", "open_target", "size_of"]
@@ -43,9 +44,7 @@ def check_target(target: str, *, source: str, force: bool) -> None:
             )
         return
     if source != STANDARD and path.samefile(source):
-        raise InputError(
-            "IN and OUT are the same file.", hint="Write to another file."
-        )
+        raise InputError("IN and OUT are the same file.", hint="Write to another file.")
     if not stat.S_ISREG(mode):
         raise InputError(
             f"{target} is not a regular file.", hint="Name a file, or - for stdout."
@@ -79,13 +78,7 @@ def open_source(source: str) -> Iterator[BinaryIO]:
     if source == STANDARD:
         yield _standard(sys.stdin, "rb")
         return
-    stream, cause = None, ""
-    try:
-        stream = Path(source).open("rb")
-    except OSError as error:
-        cause = error.strerror or type(error).__name__
-    if stream is None:
-        raise InputError(f"{source} cannot be read: {cause}.", hint="Check the path.")
+    stream = open_file(source)
     try:
         yield stream
     finally:
@@ -158,8 +151,8 @@ def _standard(stream: TextIO, mode: str) -> BinaryIO:
     try:
         descriptor = stream.fileno()
     except OSError:
-        return cast("BinaryIO", stream.buffer)  # replaced, by a test for one
-    return cast("BinaryIO", open(descriptor, mode, closefd=False))  # noqa: SIM115, PTH123 - a descriptor, left open by intent
+        return stream.buffer  # replaced, by a test for one
+    return cast("BinaryIO", open(descriptor, mode, closefd=False))
 
 
 def size_of(source: str) -> int | None:

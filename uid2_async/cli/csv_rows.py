@@ -67,7 +67,7 @@ class CsvRows:
         self._reader = csv.reader(self._lines(), strict=True)
         header = self._next_row()
         if header is None:
-            raise InputError(f"{name} is empty.", hint="It needs a row of column names.")
+            raise InputError(f"{name} is empty.", hint="A header is needed.")
         self.header = header
 
     def __iter__(self) -> Iterator[list[str]]:

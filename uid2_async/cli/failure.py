@@ -41,15 +41,15 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
-# The longest that an argument may be to be repeated in a message, if it is a plain word.
+# What may be repeated in a message: options, commands and short names.
 _PLAIN_WORD: Final = re.compile(r"-{0,2}[A-Za-z][A-Za-z_./=-]{0,30}")
 
 
 def complain(message: str, hint: str = "") -> None:
     """Print *message* on stderr, and *hint* below it."""
-    print(f"uid2: {message}", file=sys.stderr)
+    sys.stderr.write(f"uid2: {message}\n")
     if hint:
-        print(f"Hint: {hint}", file=sys.stderr)
+        sys.stderr.write(f"Hint: {hint}\n")
 
 
 def complain_about(error: UID2Error) -> None:

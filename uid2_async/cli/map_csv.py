@@ -7,6 +7,7 @@ import csv
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Final, TextIO, TypeAlias
 
@@ -194,16 +195,14 @@ class _Writer:
     def write(self, batch: _Batch) -> MapProgress:
         """Write the rows of *batch*, all of whose slots are filled."""
         for row, slot in zip(batch.rows, batch.slots, strict=True):
-            row += slot.cells
+            row.extend(slot.cells)
             self.outcomes[slot.cells[-1]] += 1
             writer = self._quoting if "\r" in "".join(row) else self._plain
             writer.writerow(row)
         missing = HEAD_ROWS - len(self.head)
         self.head += [tuple(row) for row in batch.rows[:missing]]
         self.duplicates += batch.duplicates
-        return MapProgress(
-            rows=self.outcomes.total(), bytes_read=batch.bytes_read
-        )
+        return MapProgress(rows=self.outcomes.total(), bytes_read=batch.bytes_read)
 
 
 async def map_csv(
@@ -263,7 +262,7 @@ async def _run(
             if not batch.rows or len(window) >= CONCURRENCY or window[0][1].done():
                 head, task = window.popleft()
                 await task
-                on_progress(await in_thread(lambda head=head: writer.write(head)))
+                on_progress(await in_thread(partial(writer.write, head)))
             if batch.rows:
                 batch = await in_thread(reader.read)
 

@@ -5,6 +5,7 @@ It shows the user's own data on the user's own screen; nothing of it goes to a l
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -27,7 +28,7 @@ from rich.text import Text
 from uid2_async.cli.csv_rows import Columns
 from uid2_async.cli.map_csv import OUTPUT_COLUMNS, MapProgress, MapSummary
 
-__all__ = ["print_head", "print_summary", "progress_bar"]
+__all__ = ["console_for", "print_head", "print_summary", "progress_bar"]
 
 _VALUE_WIDTH: Final = 26
 _UID_WIDTH: Final = 14
@@ -42,20 +43,29 @@ class _RowsPerSecond(ProgressColumn):
         return Text(f"{rows:,} rows, {speed} rows/s")
 
 
+def console_for(*, quiet: bool) -> Console:
+    """Make the console of stderr; it heeds NO_COLOR."""
+    return Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
+
+
 @contextmanager
 def progress_bar(
-    console: Console, *, total_bytes: int | None, enabled: bool
+    console: Console, *, total_bytes: int | None, to_stdout: bool
 ) -> Iterator[Callable[[MapProgress], None]]:
-    """Show a progress bar while the block runs, if *enabled*.
+    """Show a progress bar while the block runs, if stderr is a terminal.
 
     Args:
         console: Where to.
         total_bytes: The size of the input, None where it is not known.
-        enabled: Whether anything is shown at all.
+        to_stdout: Whether the result goes to stdout: on a terminal it would tear the
+            bar apart.
 
     Yields:
         What is to be told after each batch.
     """
+    hidden = console.quiet or not console.is_terminal
+    if to_stdout and sys.stdout.isatty():
+        hidden = True
     bar = Progress(
         SpinnerColumn(),
         TextColumn("Mapping"),
@@ -64,7 +74,7 @@ def progress_bar(
         _RowsPerSecond(),
         TimeElapsedColumn(),
         console=console,
-        disable=not enabled,
+        disable=hidden,
         # Data may go to stdout meanwhile, and must not pass through here.
         redirect_stdout=False,
     )
@@ -124,4 +134,6 @@ def print_head(
 
 def _printable(cell: str) -> str:
     """Take the sting out of control characters: a file must not steer a terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cell)
+    return "".join(
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cell
+    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
+from uid2_async.cli.open_file import open_file
 from uid2_async.errors import InputError
 from uid2_async.models import (
     Email,
@@ -80,14 +80,7 @@ def _decoded(path: str) -> Iterator[str]:
     if path == STANDARD:
         yield from _lines(sys.stdin.buffer, "stdin")
         return
-    stream, cause = None, ""
-    try:
-        stream = Path(path).open("rb")
-    except OSError as error:
-        cause = error.strerror or type(error).__name__
-    if stream is None:
-        raise InputError(f"{path} cannot be read: {cause}.", hint="Check the path.")
-    with stream:
+    with open_file(path) as stream:
         yield from _lines(stream, path)
 
 

@@ -75,9 +75,7 @@ class _Handler:
         request, reply = await self._reply(http, request, now_ms, fault)
         if fault is not None:
             await asyncio.sleep(fault.delay)
-            if fault.date:
-                date = formatdate(now_ms / 1000, usegmt=True)
-                reply = _with_headers(reply, {"Date": date})
+            reply = _with_headers(reply, _fault_headers(fault, now_ms))
         self._state.record(_call(request, reply, fault))
         return await _respond(http, reply, fault)
 
@@ -85,28 +83,24 @@ class _Handler:
         self, http: web.Request, request: Request, now_ms: int, fault: Fault | None
     ) -> tuple[Request, Reply]:
         """Read the body and answer, in the order of docs/protocol.md 1.6."""
+        if fault is not None and fault.status is not None:
+            return await _with_body(http, request) or request, _scripted(fault)
         if http.version >= HttpVersion11 and hdrs.HOST not in http.headers:
             return request, Reply(status=400, body=b"Bad Request")
-        found = preflight(request.method, request.path, request.headers)
-        if found is not None:
-            return request, found
+        reply = preflight(request.method, request.path, request.headers)
+        if reply is not None:
+            return request, reply
         endpoint = routes.find(request.method, request.path, self._world.settings)
         if isinstance(endpoint, Reply):
             reply = endpoint
+        elif (whole := await _with_body(http, request)) is None:
+            reply = too_long()
         else:
-            body = await _read_body(http)
-            if body is not None:
-                request = attrs.evolve(request, body=body)
-            if fault is not None and fault.status is not None:
-                return request, _scripted(fault)
-            reply = (
-                too_long()
-                if body is None
-                else self._answer(endpoint, request, now_ms, fault)
-            )
-        cors = cors_headers(request.path, request.headers)
-        extra = fault.headers if fault is not None else {}
-        return request, _with_headers(reply, {**cors, **extra})
+            request = whole
+            reply = self._answer(endpoint, request, now_ms, fault)
+        return request, _with_headers(
+            reply, cors_headers(request.path, request.headers)
+        )
 
     def _answer(
         self,
@@ -133,8 +127,8 @@ class _Handler:
         return Reply(status=500, body=b"Internal Server Error")
 
 
-async def _read_body(http: web.Request) -> bytes | None:
-    """Read the body, or return None where it is over the limit."""
+async def _with_body(http: web.Request, request: Request) -> Request | None:
+    """Read the body of *request*, or return None where it is over the limit."""
     if (http.content_length or 0) > _MAX_BODY:
         return None
     pieces = []
@@ -144,21 +138,27 @@ async def _read_body(http: web.Request) -> bytes | None:
         if size > _MAX_BODY:
             return None
         pieces.append(piece)
-    return b"".join(pieces)
+    return attrs.evolve(request, body=b"".join(pieces))
 
 
 def _scripted(fault: Fault) -> Reply:
     """Answer as a fault says, like something in front of the operator."""
-    headers = dict(fault.headers)
-    if fault.retry_after is not None:
-        headers["Retry-After"] = str(fault.retry_after)
     body = fault.body.encode() if isinstance(fault.body, str) else fault.body
+    again = fault.retry_after
     return Reply(
         status=fault.status or 0,
         content_type=fault.content_type,
-        headers=headers,
+        headers={} if again is None else {"Retry-After": str(again)},
         body=body,
     )
+
+
+def _fault_headers(fault: Fault, now_ms: int) -> dict[str, str]:
+    """Make the headers that a fault adds."""
+    headers = dict(fault.headers)
+    if fault.date:
+        headers[hdrs.DATE] = formatdate(now_ms / 1000, usegmt=True)
+    return headers
 
 
 def _with_headers(reply: Reply, headers: Mapping[str, str]) -> Reply:

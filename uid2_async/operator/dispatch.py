@@ -32,6 +32,7 @@ from uid2_async.protocol.envelope import (
     gcm_seal,
     seal_reply,
 )
+from uid2_async.protocol.normalize import KINDS
 from uid2_async.protocol.refusal import RefusedError
 from uid2_async.protocol.request_body import RequestBody, read_request_body
 from uid2_async.protocol.tokens import REFRESH_PATH
@@ -43,6 +44,17 @@ _CHARSET = re.compile(
 )
 _TRACE_HEADER = "X-Amzn-Trace-Id"
 _NO_FAULT = Fault()
+_COUNTED_KEYS = (*KINDS, "advertising_ids")
+# No others: what a caller names a key could be anything.
+_SHOWN_KEYS = frozenset(_COUNTED_KEYS) | {
+    "clientIp",
+    "link_id",
+    "optout_check",
+    "policy",
+    "since_timestamp",
+    "tcf_consent_string",
+    "token",
+}
 
 
 def answer(
@@ -146,12 +158,13 @@ def _body_text(request: Request) -> bytes:
 
 def _noted(reply: Reply, client: Client, body: RequestBody | None) -> Reply:
     """Note who asked and about how many, for the log of calls."""
-    fields = (body and body.payload) or {}
+    fields = {} if body is None else body.payload or {}
+    counted = [fields[key] for key in _COUNTED_KEYS if key in fields]
     return attrs.evolve(
         reply,
         client=client.name,
-        keys=tuple(fields),
-        items=sum(len(one) if isinstance(one, list) else 1 for one in fields.values()),
+        keys=tuple(key for key in fields if key in _SHOWN_KEYS),
+        items=sum(len(one) if isinstance(one, list) else 1 for one in counted),
     )
 
 

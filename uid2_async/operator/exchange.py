@@ -49,7 +49,7 @@ class Reply:
         body: The body.
         client: The name of the API key that was used.
         sealed: Whether the body is sealed.
-        keys: The keys of the request's JSON.
+        keys: The known keys of the request's JSON.
         items: How many identities or raw UIDs the request named.
     """
 

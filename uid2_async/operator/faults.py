@@ -17,7 +17,8 @@ class Fault:
         status: Answer with this HTTP status and *body*, whatever the request is.
         body: The body that goes with *status*.
         content_type: The content type that goes with *status*, None for none.
-        retry_after: A ``Retry-After`` header: seconds or an HTTP date, as it stands.
+        retry_after: The ``Retry-After`` header that goes with *status*: seconds or an
+            HTTP date, as it stands.
         headers: Further headers of the answer.
         delay: How many seconds to wait before answering.
         cut_after: Close the connection after so many bytes of the body.

@@ -31,7 +31,7 @@ class Call:
         client_version: The ``X-UID2-Client-Version`` header, or None.
         binary: Whether the reply was asked for as raw bytes.
         sealed: Whether the reply was sealed.
-        keys: The keys of the request's JSON, such as ``("email_hash",)``.
+        keys: The known keys of the request's JSON, such as ``("email_hash",)``.
         items: How many identities or raw UIDs the request named.
         size: The length of the request's body in bytes.
         headers: The request's headers by lower-case name, without ``Authorization``.

@@ -102,8 +102,6 @@ def _read(
     data: bytes, key: bytes, now_ms: int, scope: IdentityScope, *, binary: bool
 ) -> RequestBody:
     """Read a raw envelope: framing, key, time, JSON, in this order."""
-    if not data:
-        raise client_error(_MISSING)
     opened = _open(data, key, scope)
     if not is_timely(opened.sent_ms, now_ms):
         raise client_error(_TOO_OLD)

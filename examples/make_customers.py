@@ -1,0 +1,248 @@
+"""Make customers.csv: made-up people, the same ones whenever this runs.
+
+    python examples/make_customers.py [FILE]
+
+Nobody in it can exist: domains are those of RFC 2606, the local parts at gmail.com are
+longer than Gmail allows, and the phone numbers are set aside for fiction.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROWS = 10_000
+SEED = 20_260_101
+
+HEADER = ("id", "name", "INPUT", "INPUT_TYPE", "city", "note")
+
+Identity = tuple[str, str]
+
+FIRST_NAMES = (
+    "Ada Amélie Björn Chloë Dmitri Élodie Fatima Grace Håkon Ingrid Jürgen Kofi Łukasz "
+    "María Ngozi Olga Pedro Quinn Renée Søren Tomáš Uma Víctor Wei Ximena Yusuf Zoë "
+    "Σοφία Наталья יעל 美咲 小明 민준"
+).split()
+LAST_NAMES = (
+    "Almeida Brontë Çelik Dvořák Eriksson Fernández García Høgh Ibarra Jansen Kowalski "
+    "Lefèvre Müller Nguyễn O'Brien Papadopoulos Quispe Rossi Šimić Tanaka Umarov "
+    "van-den-Berg Weiß Xu Yılmaz Zając Παππά Иванова 山田 김"
+).split()
+CITIES = (
+    "Amsterdam",
+    "Bogotá",
+    "Gdańsk",
+    "Kraków",
+    "København",
+    "London",
+    "Malmö",
+    "München",
+    "New York, NY",
+    "Portland, OR",
+    "São Paulo",
+    "Tōkyō",
+    "Zürich",
+    "Αθήνα",
+    "Київ",
+    "東京",
+    "서울",
+)
+NOTES = (
+    "",
+    "",
+    "",
+    "VIP",
+    "prefers e-mail, not phone",
+    'says "call me later"',
+    '5" display bought',
+    "first line\nsecond line",
+    "=SUM(A1:A9)",
+    "  spaces stay  ",
+    "naïve café ☕",
+    "O'Hara; semicolons; and\ttabs",
+)
+DOMAINS = ("example.com", "example.net", "example.org", "shop.example", "mail.example")
+AREA_CODES = "201 212 303 312 404 415 503 512 602 617 702 713 808 818 919".split()
+
+OPT_OUT_EMAIL = "optout@example.com"
+OPT_OUT_PHONE = "+00000000000"
+
+# Each kind of trouble that the operator calls an invalid identifier.
+INVALID = (
+    ("", "email"),
+    ("jane.doe.example.com", "email"),
+    ("jane@@example.com", "email"),
+    ("@example.com", "email"),
+    ("jane@example.com; joe@example.com", "email"),
+    ("n/a", "email"),
+    ("020 7946 0018", "phone"),
+    ("+44 7700 900123", "phone"),
+    ("(202) 555-0123", "phone"),
+    ("+1555", "phone"),
+    ("unknown", "phone"),
+    ("d41d8cd98f00b204e9800998ecf8427e", "email_hash"),
+    ("tMmiiTI7IaAcPpQPFQ65uMVCWH8av9jw4cwf/F5HVR", "email_hash"),
+    ("not a hash", "phone_hash"),
+)
+# The type is wrong, whatever the value.
+INVALID_TYPES = ("", "e-mail", "uid2", "address", "email hash")
+
+
+def main() -> None:
+    """Write the file that the command line names, or customers.csv beside this."""
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    target = target or Path(__file__).with_name("customers.csv")
+    with target.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(HEADER)
+        writer.writerows(make_rows())
+
+
+def make_rows() -> Iterator[tuple[str, ...]]:
+    """Make all rows; the first few show one of everything."""
+    rng = random.Random(SEED)  # noqa: S311 - made-up people, not keys
+    identities = [*showcase(), *make_identities(rng)][:ROWS]
+    for number, (value, kind) in enumerate(identities, 1):
+        name = f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}"
+        if number % 9 == 0:
+            first, last = name.split(" ", 1)
+            name = f"{last}, {first}"
+        if number % 251 == 0:
+            name = f'{name} "{rng.choice(FIRST_NAMES)}"'
+        yield (
+            f"C{number:05}",
+            name,
+            value,
+            kind,
+            rng.choice(CITIES),
+            rng.choice(NOTES),
+        )
+
+
+def showcase() -> list[Identity]:
+    """List what the first rows of the result should show."""
+    return [
+        ("ada.lovelace@example.com", "email"),
+        ("Ada.Lovelace@EXAMPLE.com", "email"),
+        (hashed("grace.hopper@example.org"), "email_hash"),
+        ("+12015550123", "phone"),
+        (OPT_OUT_EMAIL, "email"),
+        ("not an e-mail address", "email"),
+        (hashed("+447700900123", hexadecimal=True), "phone_hash"),
+        ("jane@example.net", "e-mail"),
+    ]
+
+
+def make_identities(rng: random.Random) -> Iterator[Identity]:
+    """Make identities without end: new ones, and now and then an odd one."""
+    emails = make_emails(rng)
+    phones = make_phones(rng)
+    seen: list[Identity] = []
+    while True:
+        roll = rng.random()
+        if roll < 0.55:
+            one = (next(emails), "email")
+        elif roll < 0.75:
+            one = (next(phones), "phone")
+        elif roll < 0.83:
+            one = (hashed(next(emails), hexadecimal=roll < 0.79), "email_hash")
+        elif roll < 0.88:
+            one = (hashed(next(phones), hexadecimal=roll < 0.855), "phone_hash")
+        elif roll < 0.95 and seen:
+            one = again(rng, *rng.choice(seen))
+        elif roll < 0.965:
+            one = opted_out(rng)
+        elif roll < 0.985:
+            one = rng.choice(INVALID)
+        elif roll < 0.99:
+            one = (next(emails), rng.choice(INVALID_TYPES))
+        else:
+            continue
+        if roll < 0.88:
+            seen.append(one)
+        yield one
+
+
+def make_emails(rng: random.Random) -> Iterator[str]:
+    """Make e-mail addresses, each another one, in the spellings of web forms."""
+    number = 0
+    while True:
+        number += 1
+        word = rng.choice(("anna", "ben", "chris", "dana", "eli", "finn", "gül", "hugo"))
+        if rng.random() < 0.12:
+            yield f"{word}.{number:05}.nobody.has.a.name.this.long@gmail.com"
+            continue
+        address = f"{word}{rng.choice('._-')}{number:05}@{rng.choice(DOMAINS)}"
+        style = rng.random()
+        if style < 0.05:
+            address = address.upper()
+        elif style < 0.08:
+            address = f"  {address} "
+        elif style < 0.11:
+            address = address.replace("@", "+news@")
+        yield address
+
+
+def make_phones(rng: random.Random) -> Iterator[str]:
+    """Make phone numbers, each another one, from ranges set aside for fiction."""
+    american = [f"+1{code}55501{n:02}" for code in AREA_CODES for n in range(100)]
+    british = [f"+447700900{n:03}" for n in range(1000)]
+    german = [f"+493023125{n:03}" for n in range(1000)]
+    french = [f"+3363998{n:04}" for n in range(10_000)]
+    numbers = [*american, *british, *german, *french]
+    rng.shuffle(numbers)
+    yield from numbers
+
+
+def again(rng: random.Random, value: str, kind: str) -> Identity:
+    """Meet someone again: the same value, another spelling, or the hash of it."""
+    if kind.endswith("_hash"):
+        return value, kind
+    ways = [(value, kind), (hashed(normal(value)), f"{kind}_hash")]
+    if kind == "email":
+        ways += [(value.upper() if value.isascii() else value, kind)]
+    local, _, domain = value.partition("@")
+    if domain == "gmail.com":
+        ways += [(f"{local.replace('.', '')}+shop@GMail.com", kind)]
+    return rng.choice(ways)
+
+
+def opted_out(rng: random.Random) -> Identity:
+    """Meet someone who has opted out: the operator's test identities."""
+    return rng.choice(
+        [
+            (OPT_OUT_EMAIL, "email"),
+            ("OptOut@Example.COM", "email"),
+            (hashed(OPT_OUT_EMAIL), "email_hash"),
+            (hashed(OPT_OUT_EMAIL, hexadecimal=True), "email_hash"),
+            (OPT_OUT_PHONE, "phone"),
+            (hashed(OPT_OUT_PHONE), "phone_hash"),
+        ]
+    )
+
+
+def hashed(value: str, *, hexadecimal: bool = False) -> str:
+    """Hash a value as a customer's own system would, normalized before."""
+    digest = hashlib.sha256(normal(value).encode())
+    if hexadecimal:
+        return digest.hexdigest()
+    return base64.b64encode(digest.digest()).decode()
+
+
+def normal(value: str) -> str:
+    """Normalize what this script makes; the library's own rules know far more."""
+    local, at, domain = value.strip().partition("@")
+    lower = str.maketrans({chr(n): chr(n + 32) for n in range(65, 91)})
+    local, domain = local.translate(lower), domain.translate(lower)
+    if domain == "gmail.com":
+        local = local.partition("+")[0].replace(".", "")
+    return f"{local}{at}{domain}"
+
+
+if __name__ == "__main__":
+    main()

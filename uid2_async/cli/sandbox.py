@@ -1,0 +1,122 @@
+"""``uid2 sandbox``: an operator with made-up data, for experiments."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import signal
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from uid2_async.cli.failure import complain
+from uid2_async.errors import InputError
+from uid2_async.models import IdentityScope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from uid2_async.operator import Credentials, OperatorData
+
+__all__ = ["run_sandbox"]
+
+
+def run_sandbox(
+    *,
+    host: Annotated[
+        str, typer.Option("--host", help="The address to listen at.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option("--port", min=0, max=65535, help="The port; 0 is a free one."),
+    ] = 0,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="FOLDER",
+            help="Load the operator with the files in FOLDER, not the built-in world.",
+        ),
+    ] = None,
+    scope: Annotated[
+        IdentityScope | None,
+        typer.Option(
+            "--scope",
+            case_sensitive=False,
+            help="Which system: UID2 (the default) or EUID; --data knows its own.",
+        ),
+    ] = None,
+) -> None:
+    """Run an operator that answers like the real one, until Ctrl-C.
+
+    Prints its URL and, for each API key, a line to paste into a shell in which `uid2`
+    or a program of yours is to use it.
+    """
+    from uid2_async.operator import OperatorData  # noqa: PLC0415 - --help need not wait
+
+    if data is None:
+        world = OperatorData.sample(scope=scope or IdentityScope.UID2)
+    else:
+        world = OperatorData.load(data)
+        if scope not in (None, world.scope):
+            raise InputError(f"The data in {data} are {world.scope}'s, not {scope}'s.")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(world, host, port))
+
+
+async def _serve(data: OperatorData, host: str, port: int) -> None:
+    """Answer until a signal comes."""
+    from uid2_async.operator import LocalOperator  # noqa: PLC0415 - --help need not wait
+
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGINT, signal.SIGTERM):
+        # Windows has no such handlers; Ctrl-C interrupts there.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(one, stopped.set)
+    loopback = _is_loopback(host)
+    if not loopback:
+        complain(
+            f"warning: {host} can be reached from other machines, over plain http and "
+            "with API keys that anyone can look up."
+        )
+    async with LocalOperator(data, host=host, port=port) as operator:
+        typer.echo(f"# {data.scope} operator at {operator.url} - Ctrl-C stops it")
+        for line in _lines(
+            data.scope, operator.url, operator.credentials, loopback=loopback
+        ):
+            typer.echo(line)
+        await stopped.wait()
+    complain("The sandbox has stopped.")
+
+
+def _is_loopback(host: str) -> bool:
+    """Tell whether *host* is reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _lines(
+    scope: IdentityScope,
+    url: str,
+    credentials: Mapping[str, Credentials],
+    *,
+    loopback: bool,
+) -> Iterator[str]:
+    """Write the environment of each API key as a line of shell."""
+    for name, one in credentials.items():
+        settings = {
+            f"{scope}_BASE_URL": url,
+            f"{scope}_API_KEY": one.api_key,
+            f"{scope}_SECRET_KEY": one.client_secret,
+        }
+        if not loopback:
+            settings[f"{scope}_ALLOW_HTTP"] = "1"
+        pairs = [f"{key}={shlex.quote(value)}" for key, value in settings.items()]
+        yield ""
+        yield f"# {name}: {', '.join(one.roles) or 'no roles'}"
+        yield f"export {' '.join(pairs)}"
