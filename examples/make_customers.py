@@ -13,7 +13,8 @@ import csv
 import hashlib
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain, count, islice
 from pathlib import Path
 
 ROWS = 10_000
@@ -24,15 +25,58 @@ HEADER = ("id", "name", "INPUT", "INPUT_TYPE", "city", "note")
 Identity = tuple[str, str]
 
 FIRST_NAMES = (
-    "Ada Amélie Björn Chloë Dmitri Élodie Fatima Grace Håkon Ingrid Jürgen Kofi Łukasz "
-    "María Ngozi Olga Pedro Quinn Renée Søren Tomáš Uma Víctor Wei Ximena Yusuf Zoë "
-    "Σοφία Наталья יעל 美咲 小明 민준"
-).split()
+    "Ada",
+    "Amélie",
+    "Björn",
+    "Chloë",
+    "Dmitri",
+    "Élodie",
+    "Fatima",
+    "Grace",
+    "Håkon",
+    "Jürgen",
+    "Łukasz",
+    "María",
+    "Ngozi",
+    "Renée",
+    "Søren",
+    "Tomáš",
+    "Víctor",
+    "Wei",
+    "Yusuf",
+    "Zoë",
+    "Σοφία",
+    "Наталья",
+    "יעל",
+    "美咲",
+    "민준",
+)
 LAST_NAMES = (
-    "Almeida Brontë Çelik Dvořák Eriksson Fernández García Høgh Ibarra Jansen Kowalski "
-    "Lefèvre Müller Nguyễn O'Brien Papadopoulos Quispe Rossi Šimić Tanaka Umarov "
-    "van-den-Berg Weiß Xu Yılmaz Zając Παππά Иванова 山田 김"
-).split()
+    "Brontë",
+    "Çelik",
+    "Dvořák",
+    "Eriksson",
+    "Fernández",
+    "García",
+    "Høgh",
+    "Jansen",
+    "Kowalski",
+    "Lefèvre",
+    "Müller",
+    "Nguyễn",
+    "O'Brien",
+    "Papadopoulos",
+    "Rossi",
+    "Šimić",
+    "Tanaka",
+    "van-den-Berg",
+    "Weiß",
+    "Zając",
+    "Παππά",
+    "Иванова",
+    "山田",
+    "김",
+)
 CITIES = (
     "Amsterdam",
     "Bogotá",
@@ -67,10 +111,24 @@ NOTES = (
     "O'Hara; semicolons; and\ttabs",
 )
 DOMAINS = ("example.com", "example.net", "example.org", "shop.example", "mail.example")
-AREA_CODES = "201 212 303 312 404 415 503 512 602 617 702 713 808 818 919".split()
+AREA_CODES = ("201", "212", "303", "404", "415", "503", "602", "702", "808", "919")
 
 OPT_OUT_EMAIL = "optout@example.com"
 OPT_OUT_PHONE = "+00000000000"
+
+# How many of what there are, of a hundred.
+WEIGHTS = {
+    "email": 55,
+    "phone": 20,
+    "email_hash": 5,
+    "email_hex": 3,
+    "phone_hash": 3,
+    "phone_hex": 2,
+    "again": 8,
+    "opted_out": 1.5,
+    "invalid": 2,
+    "invalid_type": 0.5,
+}
 
 # Each kind of trouble that the operator calls an invalid identifier.
 INVALID = (
@@ -106,7 +164,7 @@ def main() -> None:
 def make_rows() -> Iterator[tuple[str, ...]]:
     """Make all rows; the first few show one of everything."""
     rng = random.Random(SEED)  # noqa: S311 - made-up people, not keys
-    identities = [*showcase(), *make_identities(rng)][:ROWS]
+    identities = islice(chain(showcase(), make_identities(rng)), ROWS)
     for number, (value, kind) in enumerate(identities, 1):
         name = f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}"
         if number % 9 == 0:
@@ -143,48 +201,45 @@ def make_identities(rng: random.Random) -> Iterator[Identity]:
     emails = make_emails(rng)
     phones = make_phones(rng)
     seen: list[Identity] = []
+    new: dict[str, Callable[[], Identity]] = {
+        "email": lambda: (next(emails), "email"),
+        "phone": lambda: (next(phones), "phone"),
+        "email_hash": lambda: (hashed(next(emails)), "email_hash"),
+        "email_hex": lambda: (hashed(next(emails), hexadecimal=True), "email_hash"),
+        "phone_hash": lambda: (hashed(next(phones)), "phone_hash"),
+        "phone_hex": lambda: (hashed(next(phones), hexadecimal=True), "phone_hash"),
+    }
+    odd: dict[str, Callable[[], Identity]] = {
+        "again": lambda: again(rng, *rng.choice(seen)),
+        "opted_out": lambda: opted_out(rng),
+        "invalid": lambda: rng.choice(INVALID),
+        "invalid_type": lambda: (next(emails), rng.choice(INVALID_TYPES)),
+    }
     while True:
-        roll = rng.random()
-        if roll < 0.55:
-            one = (next(emails), "email")
-        elif roll < 0.75:
-            one = (next(phones), "phone")
-        elif roll < 0.83:
-            one = (hashed(next(emails), hexadecimal=roll < 0.79), "email_hash")
-        elif roll < 0.88:
-            one = (hashed(next(phones), hexadecimal=roll < 0.855), "phone_hash")
-        elif roll < 0.95 and seen:
-            one = again(rng, *rng.choice(seen))
-        elif roll < 0.965:
-            one = opted_out(rng)
-        elif roll < 0.985:
-            one = rng.choice(INVALID)
-        elif roll < 0.99:
-            one = (next(emails), rng.choice(INVALID_TYPES))
-        else:
-            continue
-        if roll < 0.88:
-            seen.append(one)
-        yield one
+        (what,) = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))
+        if what in new:
+            seen.append(new[what]())
+            yield seen[-1]
+        elif seen:
+            yield odd[what]()
 
 
 def make_emails(rng: random.Random) -> Iterator[str]:
     """Make e-mail addresses, each another one, in the spellings of web forms."""
-    number = 0
-    while True:
-        number += 1
-        word = rng.choice(("anna", "ben", "chris", "dana", "eli", "finn", "gül", "hugo"))
-        if rng.random() < 0.12:
-            yield f"{word}.{number:05}.nobody.has.a.name.this.long@gmail.com"
+    words = ("anna", "ben", "chris", "dana", "eli", "finn", "gül", "hugo")
+    for number in count(1):
+        word = rng.choice(words)
+        if number % 8 == 0:
+            yield f"{word}.{number:05}.nobody.is.ever.called.anything.like.it@gmail.com"
             continue
         address = f"{word}{rng.choice('._-')}{number:05}@{rng.choice(DOMAINS)}"
-        style = rng.random()
-        if style < 0.05:
-            address = address.upper()
-        elif style < 0.08:
-            address = f"  {address} "
-        elif style < 0.11:
-            address = address.replace("@", "+news@")
+        match number % 30:
+            case 1:
+                address = address.upper()
+            case 2:
+                address = f"  {address} "
+            case 3:
+                address = address.replace("@", "+news@")
         yield address
 
 

@@ -67,18 +67,45 @@ _HOMES = {
     "UID2Error": "errors",
     "Unmapped": "models",
     "UnmappedReason": "models",
+    "errors": "errors",
 }
 
-__all__ = sorted([*_HOMES, "errors"])  # noqa: PLE0605 - a list, and it cannot go stale
+__all__ = [
+    "AesGcmEnvelope",
+    "Bucket",
+    "Email",
+    "EmailHash",
+    "Envelope",
+    "Hook",
+    "Identity",
+    "IdentityMap",
+    "IdentityScope",
+    "IdentityTokens",
+    "InsufficientConsent",
+    "KeyRing",
+    "MappedUID",
+    "OptOutStatus",
+    "OptedOut",
+    "Phone",
+    "PhoneHash",
+    "RetryBudget",
+    "RetryPolicy",
+    "SessionPool",
+    "Transport",
+    "UID2Client",
+    "UID2Error",
+    "Unmapped",
+    "UnmappedReason",
+    "errors",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Load the public *name* from its module and keep it."""
-    if name == "errors":
-        return importlib.import_module("uid2_async.errors")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    value = home if name == "errors" else getattr(home, name)
     globals()[name] = value
     return value
 

@@ -115,8 +115,8 @@ class UID2Client:
             raise TypeError("Give session or transport, not both.")
         pool = SessionPool(base_url, session=session, allow_http=allow_http)
         check_api_key(api_key, scope, pool.base_urls)
-        self.scope = scope
-        self.base_urls = pool.base_urls
+        self.scope: IdentityScope = scope
+        self.base_urls: tuple[str, ...] = pool.base_urls
         self._transport: Transport = transport or pool
         self._owns_transport = transport is None
         self._pipeline = Pipeline(
@@ -144,7 +144,7 @@ class UID2Client:
             self._timeout = _positive(options["timeout"], "timeout")
         if "max_batch_size" in options:
             _positive(options["max_batch_size"], "max_batch_size")
-            self.max_batch_size = options["max_batch_size"]
+            self.max_batch_size: int = options["max_batch_size"]
         if "send_raw" in options:
             self._send_raw = options["send_raw"]
 

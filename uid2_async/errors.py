@@ -8,6 +8,7 @@ bases here, so that ``except TimeoutError`` catches only the caller's own time-o
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 __all__ = [
     "AuthError",
@@ -53,17 +54,17 @@ class UID2Error(Exception):
             sent.
     """
 
-    default_hint = "See the documentation of the call that raised this."
+    default_hint: ClassVar[str] = "See the documentation of the call that raised this."
 
     def __init__(self, message: str = "", *, hint: str | None = None) -> None:
         """Keep *message*, and *hint* where it says more than the class's own."""
         super().__init__(message)
-        self.message = message
-        self.hint = hint or self.default_hint
-        self.retryable = False
+        self.message: str = message
+        self.hint: str = hint or self.default_hint
+        self.retryable: bool = False
         self.endpoint: str | None = None
         self.trace_id: str | None = None
-        self.attempts = 0
+        self.attempts: int = 0
 
     def __str__(self) -> str:
         """Say what happened, what to do, and which call it was."""
@@ -123,7 +124,7 @@ class ConnectError(TransportError):
     ) -> None:
         """Keep what happened and when."""
         super().__init__(message, hint=hint)
-        self.disconnected = disconnected
+        self.disconnected: bool = disconnected
 
 
 class CertificateError(TransportError):
@@ -163,9 +164,9 @@ class OperatorError(UID2Error):
     ) -> None:
         """Keep what the operator said."""
         super().__init__(message, hint=hint)
-        self.status = status
-        self.code = code
-        self.retry_after = retry_after
+        self.status: int = status
+        self.code: str | None = code
+        self.retry_after: float | None = retry_after
 
     def _context(self) -> list[str]:
         """Add the operator's own words."""
@@ -257,7 +258,7 @@ class EnvelopeError(UID2Error):
     ) -> None:
         """Keep the one message."""
         super().__init__(message, hint=hint)
-        self.foreign_nonce = False
+        self.foreign_nonce: bool = False
 
 
 class ProtocolError(UID2Error):
@@ -280,8 +281,8 @@ class ProtocolError(UID2Error):
     ) -> None:
         """Keep the place of the deviation, never its value."""
         super().__init__(message, hint=hint)
-        self.path = path
-        self.unparseable_http = unparseable_http
+        self.path: str = path
+        self.unparseable_http: bool = unparseable_http
 
 
 class KeysUnavailableError(UID2Error):
@@ -320,7 +321,7 @@ class TokenError(UID2Error):
     ) -> None:
         """Keep the cause; the message is its text."""
         super().__init__(f"The token was refused: {reason}.", hint=hint)
-        self.reason = reason
+        self.reason: TokenFailure = reason
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by the reason, since the message is made from it."""

@@ -397,7 +397,7 @@ class IdentityMap:
         self, identities: Sequence[Identity | str], wire: Sequence[MapRow]
     ) -> None:
         """Pair *identities* with the rows of the reply, one for each."""
-        self.identities = identities
+        self.identities: Sequence[Identity | str] = identities
         self._wire = wire
 
     @cached_property

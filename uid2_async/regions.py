@@ -82,12 +82,13 @@ def _split(text: str) -> SplitResult:
         text = f"https://{text}"
     try:
         parts = urlsplit(text)
-        usable = bool(parts.hostname) and parts.port != 0
+        # Reading the port is what checks it.
+        usable = bool(parts.hostname) and parts.port != 0 and text.isprintable()
+        if usable and " " not in text:
+            return parts
     except ValueError:
-        usable = False
-    if not usable or any(ord(char) <= ord(" ") for char in text):
-        raise ConfigError("The base URL is not a URL.", hint="Example: https://host")
-    return parts
+        pass
+    raise ConfigError("The base URL is not a URL.", hint="Example: https://host")
 
 
 def _check_scheme(scheme: str, host: str, *, allow_http: bool) -> None:
@@ -178,7 +179,7 @@ class Regions:
         """Prefer *base_urls* in their order; leave a failed one for *cooldown* s."""
         if not base_urls:
             raise ConfigError("There is no base URL.")
-        self.base_urls = tuple(base_urls)
+        self.base_urls: tuple[str, ...] = tuple(base_urls)
         self._cooldown = cooldown
         self._cool_until = dict.fromkeys(self.base_urls, 0.0)
 

@@ -124,14 +124,14 @@ class RetryBudget:
         level: What is left.
     """
 
-    TRANSIENT_COST: Final = 14
-    THROTTLING_COST: Final = 5
-    SUCCESS_GAIN: Final = 1
+    TRANSIENT_COST: Final[int] = 14
+    THROTTLING_COST: Final[int] = 5
+    SUCCESS_GAIN: Final[int] = 1
 
     def __init__(self, capacity: int = 500) -> None:
         """Start full."""
-        self.capacity = capacity
-        self.level = capacity
+        self.capacity: int = capacity
+        self.level: int = capacity
 
     def charge(self, decision: Decision) -> int | None:
         """Pay for a retry; this changes the level.

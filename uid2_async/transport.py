@@ -137,8 +137,8 @@ class SessionPool:
             raise ConfigError("max_connections must be at least 1.")
         if ssl is not None and ssl.verify_mode is not _ssl.CERT_REQUIRED:
             raise ConfigError("The SSL context does not verify certificates.")
-        self.regions = Regions(normal, cooldown=cooldown)
-        self.max_connections = max_connections
+        self.regions: Regions = Regions(normal, cooldown=cooldown)
+        self.max_connections: int = max_connections
         self._given = session
         self._proxy = proxy
         self._ssl = ssl

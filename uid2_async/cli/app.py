@@ -22,6 +22,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 done but with "
     "invalid values (hash), 4 key or secret not accepted, 5 rate limited or timed out, "
     "130 interrupted, 143 terminated.",
+    # With rich, help takes three times as long and breaks lines where the source does.
+    rich_markup_mode=None,
     # A traceback that shows local variables would show DII and keys.
     pretty_exceptions_enable=False,
 )

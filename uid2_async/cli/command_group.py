@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -50,13 +52,17 @@ class CommandGroup(TyperGroup):
             )
             sys.exit(ExitCode.USAGE)
         extra["standalone_mode"] = False
-        try:
-            code = super().main(arguments, *rest, **extra)
-        except Exception as error:
-            if not _is_usage_error(error):
-                raise
-            _complain_about_usage(error, arguments)
-            code = ExitCode.USAGE
+        # Errors are printed here; the log's lines about them would say it twice.
+        logging.getLogger("uid2_async").addHandler(logging.NullHandler())
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                code = super().main(arguments, *rest, **extra)
+            except Exception as error:
+                if not _is_usage_error(error):
+                    raise
+                _complain_about_usage(error, arguments)
+                code = ExitCode.USAGE
         sys.exit(code or ExitCode.OK)
 
     def invoke(self, ctx: Any) -> Any:
@@ -84,6 +90,11 @@ class CommandGroup(TyperGroup):
             complain_about_bug(error)
             code = ExitCode.FAILURE
         raise typer.Exit(code)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as one line, without the source's."""
+    complain(f"warning: {message}")
 
 
 def _is_secret(argument: str) -> bool:

@@ -18,7 +18,7 @@ __all__ = ["hash_values"]
 def hash_values(
     values: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[VALUE]...", help="Identities; - alone is stdin."),
+        typer.Argument(metavar="VALUE", help="Identities; - alone is stdin."),
     ] = None,
     *,
     file: FileOption = None,
@@ -37,5 +37,5 @@ def hash_values(
         invalid += digest is None
         sys.stdout.write(f"{identity.kind}\t{digest or 'INVALID'}\n")
     if invalid:
-        complain(f"{invalid} of the values are invalid.")
+        complain(f"Invalid values: {invalid}.")
         raise typer.Exit(ExitCode.INCOMPLETE)

@@ -30,8 +30,10 @@ from uid2_async.cli.map_csv import OUTPUT_COLUMNS, MapProgress, MapSummary
 
 __all__ = ["console_for", "print_head", "print_summary", "progress_bar"]
 
-_VALUE_WIDTH: Final = 26
-_UID_WIDTH: Final = 14
+# The longest words of REFRESH_FROM and UNMAPPED stand there in full.
+_OUTPUT_WIDTHS: Final = (9, 9, 12, 18)
+_LEAST_INPUT_WIDTH: Final = 8
+_MOST_INPUT_WIDTH: Final = 44
 
 
 class _RowsPerSecond(ProgressColumn):
@@ -115,19 +117,21 @@ def print_head(
 ) -> None:
     """Print the identities of the first rows and what was appended to them.
 
-    Values are cut, so that the table fits into 80 columns.
+    Raw UIDs are cut, and identities to what the width of the terminal leaves.
     """
     if not head:
         return
-    table = Table(title="First rows", box=box.SIMPLE_HEAD, expand=False)
-    shown = [columns.value, *([] if columns.kind is None else [columns.kind])]
-    names = ["INPUT", "INPUT_TYPE"][: len(shown)]
-    for name in names:
-        table.add_column(name, no_wrap=True, max_width=_VALUE_WIDTH)
-    for name in OUTPUT_COLUMNS:
-        table.add_column(name, no_wrap=True, max_width=_UID_WIDTH)
+    widths = {"INPUT": 0} if columns.kind is None else {"INPUT": 0, "INPUT_TYPE": 10}
+    widths |= dict(zip(OUTPUT_COLUMNS, _OUTPUT_WIDTHS, strict=True))
+    gaps = len(widths) + 1
+    left = console.width - gaps - sum(widths.values())
+    widths["INPUT"] = min(max(left, _LEAST_INPUT_WIDTH), _MOST_INPUT_WIDTH)
+    table = Table(title="First rows", box=box.SIMPLE_HEAD, padding=0)
+    for name, width in widths.items():
+        table.add_column(name, no_wrap=True, max_width=width)
     for row in head:
-        cells = [*(row[at] for at in shown), *row[-len(OUTPUT_COLUMNS) :]]
+        kind = [] if columns.kind is None else [row[columns.kind]]
+        cells = [row[columns.value], *kind, *row[-len(OUTPUT_COLUMNS) :]]
         table.add_row(*(Text(_printable(cell)) for cell in cells))
     console.print(table)
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["token_app"]
 
-token_app = typer.Typer(help="Generate, refresh and validate identity tokens.")
+token_app = typer.Typer(
+    help="Generate, refresh and validate identity tokens.", rich_markup_mode=None
+)
 
 _ValueArgument = Annotated[
     str | None,
@@ -91,7 +93,7 @@ def validate(
         str, typer.Argument(metavar="VALUE", help="An identity; - is stdin.")
     ],
     token: Annotated[
-        str | None, typer.Argument(metavar="[TOKEN]", help="An advertising token.")
+        str | None, typer.Argument(metavar="TOKEN", help="An advertising token.")
     ] = None,
     *,
     token_file: Annotated[

@@ -1,0 +1,194 @@
+"""token/refresh."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import Any
+
+import attrs
+import pytest
+
+from uid2_async.models import IdentityScope, IdentityType
+from uid2_async.protocol.refresh_token import (
+    RefreshToken,
+    open_refresh_token,
+    seal_refresh_token,
+    unwrap_refresh_token,
+    wrap_refresh_token,
+)
+from uid2_async.protocol.token_codec import open_token
+
+GENERATE = "/v2/token/generate"
+IV = b"0123456789ab"
+RESPONSE_KEY = bytes(32)
+ERROR = (400, {"message": "Error refreshing token", "status": "error"})
+
+
+def generate(asker: Any, email: str = "a@example.com") -> dict[str, Any]:
+    """Generate tokens."""
+    return asker.ask(GENERATE, {"email": email}, who="publisher")[1]["body"]
+
+
+def refresh(asker: Any, body: dict[str, Any], **options: Any) -> tuple[int, Any]:
+    """Refresh tokens."""
+    return asker.refresh(body["refresh_token"], body["refresh_response_key"], **options)
+
+
+def seal(asker: Any, **changes: Any) -> str:
+    """Seal a refresh token, without wrapper."""
+    fields = {
+        "scope": IdentityScope.UID2,
+        "identity_type": IdentityType.EMAIL,
+        "expires_ms": asker.now_ms + 1,
+        "created_ms": asker.now_ms,
+        "site_id": 5,
+        "privacy_bits": 3,
+        "established_ms": asker.now_ms,
+        "first_level_hash": bytes(32),
+        **changes,
+    }
+    key = asker.world.keysets.refresh_key(asker.now_ms)
+    return seal_refresh_token(RefreshToken(**fields), key, iv=IV)
+
+
+def test_a_refresh_keeps_whose_identity_it_is(asker: Any) -> None:
+    """Only times and keys change (docs/protocol.md 2.2)."""
+    body = generate(asker)
+    key_of = asker.world.keysets.key
+    before = open_token(body["advertising_token"], key_of)
+    asker.now_ms += 60_000
+
+    status, reply = refresh(asker, body)
+
+    after = open_token(reply["body"]["advertising_token"], key_of)
+    assert status == 200
+    assert after.established_ms == before.established_ms
+    assert after.refreshed_ms == before.refreshed_ms + 60_000
+    assert (after.site_id, after.raw_uid) == (before.site_id, before.raw_uid)
+    assert reply["body"]["refresh_response_key"] != body["refresh_response_key"]
+
+
+def test_the_wrapper_holds_the_response_key(asker: Any) -> None:
+    """The key of the next answer is in the token and beside it (docs/protocol.md 5.5)."""
+    body = generate(asker)
+
+    _, key = unwrap_refresh_token(body["refresh_token"], asker.world.keysets.key)
+
+    assert b64encode(key).decode() == body["refresh_response_key"]
+
+
+def test_an_unwrapped_token_is_answered_bare(asker: Any) -> None:
+    """Then the reply is plain JSON with a wrapped token (docs/protocol.md 2.2)."""
+    status, reply = asker.refresh(seal(asker))
+
+    assert (status, reply["status"]) == (200, "success")
+    assert len(reply["body"]["refresh_token"]) == 388
+
+
+def test_privacy_bits_and_site_are_those_of_the_token(asker: Any) -> None:
+    """A caller may refresh a token of another site (docs/protocol.md 2.2)."""
+    _, reply = asker.refresh(seal(asker), who="publisher")
+
+    token = open_token(reply["body"]["advertising_token"], asker.world.keysets.key)
+    assert (token.site_id, token.privacy_bits) == (5, 3)
+
+
+def test_a_token_of_another_scope_is_invalid(asker: Any) -> None:
+    """UID2 operators refresh no EUID token (docs/protocol.md 2.2)."""
+    token = seal(asker, scope=IdentityScope.EUID)
+
+    assert asker.refresh(token) == ERROR
+    assert asker.refresh(token, who="publisher") == (
+        400,
+        {"message": "Invalid Token presented", "status": "invalid_token"},
+    )
+
+
+@pytest.mark.parametrize(("late_ms", "status"), [(0, 200), (1, 400)])
+def test_a_token_expires_after_its_last_ms(
+    asker: Any, late_ms: int, status: int
+) -> None:
+    """Exactly equal is still valid (docs/protocol.md 2.2)."""
+    token = seal(asker, expires_ms=asker.now_ms - late_ms)
+
+    assert asker.refresh(token)[0] == status
+
+
+def test_an_expired_token_is_told_to_known_callers_alone(asker: Any) -> None:
+    """Without an API key nothing is told (docs/protocol.md 2.2)."""
+    token = seal(asker, expires_ms=asker.now_ms - 1)
+
+    assert asker.refresh(token) == ERROR
+    assert asker.refresh(token, who="bidder") == (
+        400,
+        {"message": "Expired Token presented", "status": "expired_token"},
+    )
+
+
+def test_very_old_identities_have_opted_out(asker: Any) -> None:
+    """Whoever was established before March 2021 (docs/protocol.md 2.2)."""
+    first = 1_615_222_800_000
+
+    early = asker.refresh(seal(asker, established_ms=first - 1, expires_ms=0))
+
+    assert early == (200, {"status": "optout"})
+    assert asker.refresh(seal(asker, established_ms=first))[1]["status"] == "success"
+
+
+def test_the_refresh_test_identity_opts_out_here(asker: Any) -> None:
+    """It generates, and opts out on refresh (docs/protocol.md 7)."""
+    body = generate(asker, "refresh-optout@example.com")
+
+    assert refresh(asker, body) == (200, {"status": "optout"})
+
+
+def test_an_opt_out_in_between_counts(asker: Any) -> None:
+    """Refreshing asks the opt-out store anew."""
+    body = generate(asker)
+    asker.ask("/v2/token/logout", {"email": "a@example.com"})
+
+    assert refresh(asker, body) == (200, {"status": "optout"})
+
+
+def test_without_an_active_key_there_is_no_refresh(asker: Any) -> None:
+    """The cause is told to known callers alone (docs/protocol.md 2.2)."""
+    token = seal(asker)
+    refresh_keys = [one for one in asker.data.keys if one.keyset_id == -2]
+    asker.__init__(attrs.evolve(asker.data, keys=tuple(refresh_keys)))
+
+    assert asker.refresh(token) == ERROR
+    assert asker.refresh(token, who="publisher") == (
+        500,
+        {"message": "No active encryption key available", "status": "unknown"},
+    )
+
+
+def test_a_wrapper_without_its_json_has_its_message(asker: Any) -> None:
+    """The wrapper opens, and what it holds is wrong (docs/protocol.md 2.2)."""
+    key = asker.world.keysets.refresh_key(asker.now_ms)
+    inner = json.dumps({"refresh_token": "x" * 236}).encode()
+    raw = bytes(1) + key.id.to_bytes(4, "big") + key.seal_gcm(IV, inner)
+    text = b64encode(raw).decode()
+    assert len(text) == 388
+
+    status, failure = asker.refresh(text)
+
+    assert (status, failure["status"]) == (400, "client_error")
+    assert failure["message"] == (
+        "Invalid format: Payload is not valid json or missing required data."
+    )
+
+
+def test_a_wrapped_v2_token_is_refreshed_too(asker: Any) -> None:
+    """Both inner versions are read (docs/protocol.md 5.5)."""
+    key = asker.world.keysets.refresh_key(asker.now_ms)
+    fields = attrs.evolve(
+        open_refresh_token(seal(asker), asker.world.keysets.key), version=2
+    )
+    inner = seal_refresh_token(fields, key, iv=IV + IV[:4])
+    text = wrap_refresh_token(inner, RESPONSE_KEY, key, scope=IdentityScope.UID2, iv=IV)
+
+    status, reply = asker.refresh(text, b64encode(RESPONSE_KEY).decode())
+
+    assert (status, reply["status"]) == (200, "success")
