@@ -36,10 +36,13 @@ class Asker:
 
     def __init__(self, data: OperatorData | None = None, **settings: Any) -> None:
         """Take the built-in world, or *data*, with some settings changed."""
-        data = data or OperatorData.sample(base=BASE)
+        self.load(data or OperatorData.sample(base=BASE), **settings)
+        self.now_ms = BASE_MS + 3_600_000
+
+    def load(self, data: OperatorData, **settings: Any) -> None:
+        """Take other *data*, with some settings changed."""
         self.data = attrs.evolve(data, settings=attrs.evolve(data.settings, **settings))
         self.world = World(self.data)
-        self.now_ms = BASE_MS + 3_600_000
 
     def headers(self, who: str | None, *, binary: bool = False) -> dict[str, str]:
         """Make the headers of a request."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final
 
@@ -26,6 +27,8 @@ _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _QUOTE_HINT: Final = (
     'A field with a comma, a quote or a line end stands in quotes: "a, ""b"" c".'
 )
+# An e-mail address, a number of seven digits or more, or a hash.
+_DII: Final = re.compile(r"@|(\d[^\w]{0,2}){7}|[A-Za-z0-9+/]{43}=|[0-9A-Fa-f]{64}")
 # The csv module's words, which speak to programmers, and ours.
 _READER_WORDS: Final = {
     "unexpected end of data": "a quote is opened and never closed",
@@ -199,6 +202,14 @@ def _find(header: Sequence[str], name: str, *, hint: str) -> int:
     ]
     if len(found) == 1:
         return found[0]
+    if any(_DII.search(one) for one in header):
+        # To list the columns would show somebody's identity.
+        raise InputError(
+            f"There is no column {_quoted([name])}: the first row looks like data.",
+            hint="Put a row with the names of the columns first.",
+        )
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
+        hint = "Columns must be separated by commas."
     what = "more than one column" if found else "no column"
     raise InputError(
         f"There is {what} {_quoted([name])}. The columns are: {_quoted(header)}.",

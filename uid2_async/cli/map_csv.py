@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
@@ -132,6 +132,9 @@ class _Batch:
         return f"<_Batch rows={len(self.rows)} asked={len(self.asked)}>"
 
 
+_Queue: TypeAlias = "asyncio.Queue[tuple[_Batch, asyncio.Task[None]] | None]"
+
+
 class _Reader:
     """Cuts rows into batches; runs in a thread, one call at a time."""
 
@@ -253,18 +256,23 @@ async def _run(
     on_progress: Callable[[MapProgress], object],
 ) -> None:
     """Keep as many batches under way as may be, and write them in order."""
-    window: deque[tuple[_Batch, asyncio.Task[None]]] = deque()
+    # Beside those in the queue, the writer holds one batch and the reader another.
+    under_way: _Queue = asyncio.Queue(CONCURRENCY - 2)
     async with asyncio.TaskGroup() as group:
-        batch = await in_thread(reader.read)
-        while batch.rows or window:
-            if batch.rows:
-                window.append((batch, group.create_task(_ask(batch, client))))
-            if not batch.rows or len(window) >= CONCURRENCY or window[0][1].done():
-                head, task = window.popleft()
-                await task
-                on_progress(await in_thread(partial(writer.write, head)))
-            if batch.rows:
-                batch = await in_thread(reader.read)
+        group.create_task(_write_all(under_way, writer, on_progress))
+        while (batch := await in_thread(reader.read)).rows:
+            await under_way.put((batch, group.create_task(_ask(batch, client))))
+        await under_way.put(None)
+
+
+async def _write_all(
+    under_way: _Queue, writer: _Writer, on_progress: Callable[[MapProgress], object]
+) -> None:
+    """Write batch after batch as they are answered, in the order of the input."""
+    while (one := await under_way.get()) is not None:
+        batch, answered = one
+        await answered
+        on_progress(await in_thread(partial(writer.write, batch)))
 
 
 async def _ask(batch: _Batch, client: UID2Client) -> None:

@@ -31,7 +31,7 @@ __all__ = [
 GCM_IV_SIZE = 12
 CBC_IV_SIZE = 16
 
-_PADDING = PKCS7(AES.block_size)
+_PADDING = PKCS7(128)  # the block of AES, in bits
 
 
 @attrs.frozen(kw_only=True)

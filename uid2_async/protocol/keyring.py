@@ -132,6 +132,20 @@ def _by_id(keys: Iterable[Key]) -> dict[int, Key]:
     return {key.id: key for key in keys}
 
 
+def _group_by_keyset(ring: KeyRing) -> dict[int, tuple[Key, ...]]:
+    """Sort the keys of each keyset once; the operator's order is not promised."""
+    groups = defaultdict(list)
+    for key in ring.keys.values():
+        if key.keyset_id is not None:
+            groups[key.keyset_id].append(key)
+    return {keyset: by_activation(keys) for keyset, keys in groups.items()}
+
+
+def _last_expiry_ms(ring: KeyRing) -> int:
+    """Find until when any key holds; the epoch where there is none."""
+    return max((key.expires for key in ring.keys.values()), default=0) * 1000
+
+
 @attrs.frozen(kw_only=True, repr=False)
 class KeyRing:
     """The keys of one caller, as of one reply.
@@ -162,22 +176,12 @@ class KeyRing:
     allow_clock_skew_seconds: int = _DEFAULT_CLOCK_SKEW
     site_data: Mapping[int, frozenset[str]] = attrs.field(factory=dict)
 
-    _keysets: Mapping[int, tuple[Key, ...]] = attrs.field(init=False, eq=False)
-    _valid_until_ms: int = attrs.field(init=False, eq=False)
-
-    @_keysets.default
-    def _group(self) -> dict[int, tuple[Key, ...]]:
-        """Sort the keys of each keyset once; the operator's order is not promised."""
-        groups = defaultdict(list)
-        for key in self.keys.values():
-            if key.keyset_id is not None:
-                groups[key.keyset_id].append(key)
-        return {keyset: by_activation(keys) for keyset, keys in groups.items()}
-
-    @_valid_until_ms.default
-    def _last_expiry(self) -> int:
-        """Find until when any key holds; the epoch where there is none."""
-        return max((key.expires for key in self.keys.values()), default=0) * 1000
+    _keysets: Mapping[int, tuple[Key, ...]] = attrs.field(
+        init=False, eq=False, default=attrs.Factory(_group_by_keyset, takes_self=True)
+    )
+    _valid_until_ms: int = attrs.field(
+        init=False, eq=False, default=attrs.Factory(_last_expiry_ms, takes_self=True)
+    )
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

@@ -99,7 +99,7 @@ def test_the_origin_may_be_left_unchecked(make_asker: Any) -> None:
 def test_a_disabled_subscription_is_unauthorized(asker: Any) -> None:
     """The message says no more (docs/protocol.md 2.10)."""
     pair = attrs.evolve(asker.data.keypairs[0], disabled=True)
-    asker.__init__(attrs.evolve(asker.data, keypairs=(pair,)))
+    asker.load(attrs.evolve(asker.data, keypairs=(pair,)))
 
     assert ask(asker) == (401, {"message": "Unauthorized", "status": "unauthorized"})
 
@@ -153,7 +153,7 @@ def test_people_who_opted_out_get_no_token(asker: Any) -> None:
 
 def test_without_an_active_key_there_is_no_token(asker: Any) -> None:
     """The message is that of generate (docs/protocol.md 2.10)."""
-    asker.__init__(attrs.evolve(asker.data, keys=()))
+    asker.load(attrs.evolve(asker.data, keys=()))
 
     assert ask(asker) == (
         500,

@@ -38,7 +38,7 @@ def test_configured_lifetimes_count(asker: Any) -> None:
         max_sharing_lifetime_seconds=50,
         max_bidstream_lifetime_seconds=60,
     )
-    asker.__init__(attrs.evolve(asker.data, runtime=runtime))
+    asker.load(attrs.evolve(asker.data, runtime=runtime))
 
     sharing = asker.ask(SHARING, who="sharer")[1]["body"]
     bidstream = asker.ask(BIDSTREAM, who="bidder")[1]["body"]
@@ -85,7 +85,7 @@ def test_the_latest_keys_name_their_sites(asker: Any) -> None:
 def test_reserved_sites_get_no_latest_keys(asker: Any) -> None:
     """Sites up to 2 are the operators' own (docs/protocol.md 2.8)."""
     clients = tuple(attrs.evolve(one, site_id=2) for one in asker.data.clients)
-    asker.__init__(attrs.evolve(asker.data, clients=clients))
+    asker.load(attrs.evolve(asker.data, clients=clients))
 
     assert asker.ask(LATEST, who="bidder") == (
         401,
@@ -95,6 +95,6 @@ def test_reserved_sites_get_no_latest_keys(asker: Any) -> None:
 
 def test_without_a_master_key_there_are_no_keys(asker: Any) -> None:
     """The operator fails (docs/protocol.md 2.8)."""
-    asker.__init__(attrs.evolve(asker.data, keys=()))
+    asker.load(attrs.evolve(asker.data, keys=()))
 
     assert asker.ask(SHARING)[0] == asker.ask(BIDSTREAM)[0] == 500

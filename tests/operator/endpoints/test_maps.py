@@ -86,8 +86,10 @@ def test_phones_are_mapped_without_phone_support_too(make_asker: Any) -> None:
     assert "u" in mapped[0]
     assert (status, failure["message"]) == (
         400,
-        "Required Parameter Missing: one or more of [email, email_hash] must be "
-        "specified",
+        (
+            "Required Parameter Missing: one or more of [email, email_hash] must be "
+            "specified"
+        ),
     )
 
 
@@ -126,7 +128,7 @@ def with_service(asker: Any, *, validate: bool) -> None:
     ]
     links = ServiceLink(link_id="l", service_id=7, roles=frozenset({"MAPPER"}))
     data = attrs.evolve(asker.data, clients=tuple(clients), service_links=(links,))
-    asker.__init__(data, validate_service_links=validate)
+    asker.load(data, validate_service_links=validate)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_refresh_keeps_whose_identity_it_is(asker: Any) -> None:
 
 
 def test_the_wrapper_holds_the_response_key(asker: Any) -> None:
-    """The key of the next answer is in the token and beside it (docs/protocol.md 5.5)."""
+    """The key of the next answer lies in it and beside it (docs/protocol.md 5.5)."""
     body = generate(asker)
 
     _, key = unwrap_refresh_token(body["refresh_token"], asker.world.keysets.key)
@@ -155,7 +155,7 @@ def test_without_an_active_key_there_is_no_refresh(asker: Any) -> None:
     """The cause is told to known callers alone (docs/protocol.md 2.2)."""
     token = seal(asker)
     refresh_keys = [one for one in asker.data.keys if one.keyset_id == -2]
-    asker.__init__(attrs.evolve(asker.data, keys=tuple(refresh_keys)))
+    asker.load(attrs.evolve(asker.data, keys=tuple(refresh_keys)))
 
     assert asker.refresh(token) == ERROR
     assert asker.refresh(token, who="publisher") == (

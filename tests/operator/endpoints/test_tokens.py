@@ -14,10 +14,6 @@ GENERATE = "/v2/token/generate"
 VALIDATE = "/v2/token/validate"
 LOGOUT = "/v2/token/logout"
 
-# Vendor 21 with consent for the purposes 1 to 10, and for none.
-CONSENT = "CPehNtWPehNtWABAMBFRACBoALAAAEJAAIYgAKwAQAKgArABAAqAAA"
-NO_CONSENT = "CPehXK9PehXK9ABAMBFRACBoADAAAEJAAIYgAKwAQAKgArABAAqAAA"
-
 
 def open_advertising(asker: Any, body: dict[str, Any]) -> AdvertisingToken:
     """Open the advertising token of a reply with the operator's keys."""
@@ -47,7 +43,7 @@ def test_a_site_without_keyset_uses_the_fallback(asker: Any) -> None:
         asker.data,
         keysets=tuple(one for one in asker.data.keysets if one.site_id != publisher),
     )
-    asker.__init__(data)
+    asker.load(data)
 
     _, reply = asker.ask(GENERATE, {"email": "a@example.com"}, who="publisher")
 
@@ -59,7 +55,7 @@ def test_a_site_without_keyset_uses_the_fallback(asker: Any) -> None:
 
 def test_without_an_active_key_there_is_no_token(asker: Any) -> None:
     """Neither the site nor the fallback has a key (docs/protocol.md 2.1)."""
-    asker.__init__(attrs.evolve(asker.data, keys=()))
+    asker.load(attrs.evolve(asker.data, keys=()))
 
     assert asker.ask(GENERATE, {"email": "a@example.com"}) == (
         500,

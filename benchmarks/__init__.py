@@ -1,0 +1,1 @@
+"""Measurements, as ratios between things that run in the same minute."""

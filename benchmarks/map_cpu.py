@@ -1,0 +1,117 @@
+"""Client CPU of a v3 map per identity: ours, the official SDK, and the bare minimum.
+
+The reply comes from a canned function in the same process, so that neither network nor
+operator counts: normalize, hash, write, seal; then open, read, align.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from collections.abc import Callable
+from hashlib import sha256
+
+import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from uid2_client import IdentityMapV3Input, IdentityMapV3Response
+from uid2_client.request_response_util import create_envelope, parse_response
+from uid2_client.uid2_response import Uid2Response
+
+from benchmarks.runner import interleave, report
+from uid2_async.models import MapRow
+from uid2_async.protocol import identity
+from uid2_async.protocol.envelope import AesGcmEnvelope, open_request, seal_reply
+
+BATCH = 5_000
+KEY = bytes(range(32))
+EMAILS = [f"Customer.{number}@Example.com" for number in range(BATCH)]
+
+
+def canned(nonce: bytes) -> bytes:
+    """Seal a reply of 5,000 mapped rows for *nonce*."""
+    return seal_reply(REPLY, key=KEY, now_ms=0, nonce=nonce, iv=bytes(12))
+
+
+def _make_reply() -> bytes:
+    uid = base64.b64encode(bytes(33)).decode()
+    rows = [{"u": uid, "p": None, "r": 1_800_000_000}] * BATCH
+    body = {"email_hash": rows, "phone": [], "phone_hash": [], "email": []}
+    return json.dumps({"body": body, "status": "success"}).encode()
+
+
+REPLY = _make_reply()
+
+
+def ours() -> None:
+    """Do what :meth:`UID2Client.map_identities` does around the request."""
+    query = identity.prepare_map(EMAILS)
+    envelope = AesGcmEnvelope()
+    nonce = os.urandom(8)
+    envelope.seal(
+        identity.build_map_v3_request(query),
+        key=KEY,
+        now_ms=0,
+        nonce=nonce,
+        iv=os.urandom(12),
+    )
+    opened = envelope.open(canned(nonce), key=KEY, nonce=nonce)
+    identity.parse_map_v3_reply(opened.payload, query)
+
+
+def official() -> None:
+    """Do the same with the official SDK."""
+    import datetime as dt  # noqa: PLC0415 - what their call needs
+
+    asked = IdentityMapV3Input.from_emails(EMAILS)
+    payload = asked.get_identity_map_input_as_json_string().encode()
+    sealed = create_envelope(KEY, dt.datetime.now(dt.UTC), payload)
+    nonce = open_request(sealed.binary_envelope, KEY).nonce
+    answer = Uid2Response.from_bytes(canned(nonce))
+    IdentityMapV3Response(parse_response(KEY, answer, nonce), asked)
+
+
+class _Body(msgspec.Struct):
+    email_hash: list[MapRow]
+
+
+class _Reply(msgspec.Struct):
+    body: _Body
+
+
+_reply = msgspec.json.Decoder(_Reply)
+
+
+def floor() -> None:
+    """Do the least that gives the same: no API, no checks."""
+    hashes = []
+    for email in EMAILS:
+        local, _, domain = email.lower().partition("@")
+        local = local.replace(" ", "")
+        digest = sha256(f"{local}@{domain.rstrip()}".encode()).digest()
+        hashes.append(base64.b64encode(digest).decode())
+    payload = msgspec.json.encode({"email_hash": hashes})
+    nonce = os.urandom(8)
+    AESGCM(KEY).encrypt(os.urandom(12), nonce + payload, None)
+    sealed = canned(nonce)
+    _reply.decode(AESGCM(KEY).decrypt(sealed[:12], sealed[12:], None)[16:])
+
+
+def cpu(function: Callable[[], None]) -> Callable[[], float]:
+    """Make a measurement of *function*'s CPU seconds per identity."""
+
+    def measure() -> float:
+        began = time.process_time()
+        for _ in range(4):
+            function()
+        return (time.process_time() - began) / (4 * BATCH)
+
+    return measure
+
+
+def run() -> None:
+    """Measure; the cost of making the canned reply is in all three."""
+    subjects = {"floor": floor, "uid2_async": ours, "official SDK": official}
+    costs = interleave({name: cpu(one) for name, one in subjects.items()}, rounds=9)
+    report("Map v3, client CPU", costs, baseline="floor", unit="us/identity", scale=1e6)

@@ -1,0 +1,125 @@
+"""From first-level hashes to raw UIDs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+
+from uid2_async.models import IdentityType
+from uid2_async.operator.buckets import Buckets
+from uid2_async.operator.data import OperatorData, SaltKey, SaltRow, SaltSnapshot
+from uid2_async.protocol.base64 import decode
+
+FLH = bytes(range(32))
+DAY_MS = 86_400_000
+KEY = SaltKey(7, "K123456789K123456789K123456789K1", "salt")
+
+
+def buckets(
+    base: Any, *rows: SaltRow, identity_v3: bool = False, **snapshot: int
+) -> Buckets:
+    """Make buckets of *rows*."""
+    data = OperatorData.sample(base=base)
+    times = {"effective": 0, "expires": 2**60, **snapshot}
+    snapshots = [SaltSnapshot(rows=rows, **times)]
+    return Buckets(
+        attrs.evolve(
+            data,
+            salts=attrs.evolve(data.salts, snapshots=snapshots),
+            settings=attrs.evolve(data.settings, identity_v3=identity_v3),
+        )
+    )
+
+
+def row(**fields: Any) -> SaltRow:
+    """Make a bucket."""
+    return SaltRow(**{"id": 1, "last_updated": 0, "refresh_from": 0, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "identity_v3", "size"),
+    [
+        ({"salt": "s"}, False, 32),
+        ({"salt": "s"}, True, 33),
+        ({"key": KEY}, False, 33),
+        ({"key": KEY}, True, 33),
+        ({"salt": "s", "key": KEY}, False, 32),
+    ],
+)
+def test_the_material_decides_on_the_format(
+    base: Any, fields: dict[str, Any], identity_v3: bool, size: int
+) -> None:
+    """A salt makes v2 or v3, a key v4, and the salt wins (docs/protocol.md 4.4)."""
+    made = buckets(base, row(**fields), identity_v3=identity_v3)
+
+    raw_uid = decode(made.raw_uid(FLH, IdentityType.PHONE, 1)) or b""
+
+    assert len(raw_uid) == size
+    if size == 33:
+        assert raw_uid[0] == (0x24 if fields.get("key") else 0x04)
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "there"),
+    [(-1, True), (90 * DAY_MS - 1, True), (90 * DAY_MS, False)],
+)
+def test_the_previous_raw_uid_is_given_for_90_days(
+    base: Any, age_ms: int, there: bool
+) -> None:
+    """Also for a rotation in the future (docs/protocol.md 4.5)."""
+    now_ms = 1_000 * DAY_MS
+    one = row(salt="s", previous_key=KEY, last_updated=now_ms - age_ms)
+
+    mapped = buckets(base, one).mapper(IdentityType.EMAIL, now_ms)(FLH)
+
+    assert (mapped.p is not None) is there
+
+
+def test_without_previous_material_there_is_no_previous_raw_uid(base: Any) -> None:
+    """However young the bucket is (docs/protocol.md 4.5)."""
+    mapped = buckets(base, row(salt="s")).mapper(IdentityType.EMAIL, 1)(FLH)
+
+    assert mapped.p is None
+
+
+@pytest.mark.parametrize(
+    ("refresh_from", "seconds"),
+    [(1_500, 1), (1_499, 86_400), (5_999, 5), (3 * DAY_MS, 259_200)],
+)
+def test_the_refresh_time_is_not_in_the_past(
+    base: Any, refresh_from: int, seconds: int
+) -> None:
+    """Else it is the next midnight; in seconds, cut (docs/protocol.md 4.6)."""
+    one = row(salt="s", refresh_from=refresh_from)
+
+    assert buckets(base, one).mapper(IdentityType.EMAIL, 1_500)(FLH).r == seconds
+
+
+def test_the_snapshot_is_the_last_one_in_effect(base: Any) -> None:
+    """Of the leading run; else the last of all (docs/protocol.md 4.3)."""
+    made = buckets(base, row(salt="s"))
+    times = [(0, 100), (10, 100), (20, 30), (50, 100)]
+    snapshots = [
+        SaltSnapshot(effective=start, expires=end, rows=[row(salt=str(start))])
+        for start, end in times
+    ]
+    data = OperatorData.sample(base=base)
+    salts = attrs.evolve(data.salts, snapshots=snapshots)
+    made = Buckets(attrs.evolve(data, salts=salts))
+
+    found = {now: made.snapshot(now).effective for now in (0, 10, 25, 60, 200, -1)}
+
+    assert found == {0: 0, 10: 10, 25: 20, 60: 10, 200: 50, -1: 50}
+
+
+def test_names_of_buckets_are_kept(base: Any) -> None:
+    """The same number has the same name."""
+    made = buckets(base, row(salt="s"), row(id=2, salt="t", last_updated=5))
+
+    names = dict(made.rotated_since(0, 1))
+
+    assert len(names) == 2
+    assert dict(made.rotated_since(5, 1)).items() <= names.items()
+    assert made.bucket_id(FLH, 1) in names
