@@ -18,10 +18,24 @@ from uid2_async.operator.faults import Fault
 from uid2_async.operator.state import Call, OperatorState
 from uid2_async.operator.world import World
 
-__all__ = ["make_app"]
+__all__ = ["http_log", "make_app"]
 
 _MAX_BODY: Final = 1_048_576
 _log = logging.getLogger("uid2_async")
+
+http_log = logging.getLogger("uid2_async.http")
+"""For the runner: what aiohttp cannot read or handle, without any content."""
+
+
+def _forget(record: logging.LogRecord) -> bool:
+    """Keep the kind of an error alone: its text can quote the request."""
+    if record.exc_info and record.exc_info[0]:
+        record.msg = f"{record.msg}: {record.exc_info[0].__name__}"
+    record.exc_info = record.exc_text = None
+    return True
+
+
+http_log.addFilter(_forget)
 
 
 def make_app(world: World, state: OperatorState) -> web.Application:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from uid2_async.errors import InputError
 from uid2_async.models import Identity, as_identity, datetime_from_ms
-from uid2_async.operator.app import make_app
+from uid2_async.operator.app import http_log, make_app
 from uid2_async.operator.data import Credentials, OperatorData
 from uid2_async.operator.faults import Fault
 from uid2_async.operator.state import Call, OperatorState
@@ -82,6 +82,7 @@ class LocalOperator:
             access_log=None,
             auto_decompress=False,
             handle_signals=False,
+            logger=http_log,
             shutdown_timeout=_GRACE_SECONDS,
         )
         await runner.setup()

@@ -9,7 +9,9 @@ import attrs
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
 
+from uid2_async.errors import EnvelopeError
 from uid2_async.models import Email
+from uid2_async.operator import Fault
 from uid2_async.protocol import client_side
 from uid2_async.protocol.base64 import encode_text
 from uid2_async.protocol.token_codec import open_token
@@ -25,6 +27,7 @@ def ask(
     origin: str | None = ORIGIN,
     inner: dict[str, Any] | None = None,
     app_name: str | None = None,
+    fault: Fault | None = None,
 ) -> tuple[int, Any]:
     """Ask for a token from a browser, and give the status and the opened JSON."""
     pair = asker.data.keypairs[0]
@@ -44,7 +47,7 @@ def ask(
         sealed = cipher.encrypt(IV, json.dumps(inner).encode(), b"[1]")
         body = json.dumps({**json.loads(body), "payload": encode_text(sealed)}).encode()
     headers = {} if origin is None else {"Origin": origin}
-    reply = asker.send(client_side.CLIENT_GENERATE_PATH, body, headers)
+    reply = asker.send(client_side.CLIENT_GENERATE_PATH, body, headers, fault)
     if reply.status != 200:
         return reply.status, json.loads(reply.body)
     assert reply.content_type is None
@@ -94,6 +97,12 @@ def test_the_origin_may_be_left_unchecked(make_asker: Any) -> None:
     asker = make_asker(client_side_token_generate_domain_name_check_enabled=False)
 
     assert ask(asker, origin=None)[0] == 200
+
+
+def test_a_reply_can_be_sealed_with_a_wrong_key(asker: Any) -> None:
+    """So that clients can be tested with it."""
+    with pytest.raises(EnvelopeError):
+        ask(asker, fault=Fault(wrong_key=True))
 
 
 def test_a_disabled_subscription_is_unauthorized(asker: Any) -> None:
