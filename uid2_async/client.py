@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack
 
 from uid2_async._call import Call, Credentials, Pipeline, Slots
-from uid2_async.environment import read_settings
 from uid2_async.errors import ConfigError, InputError
 from uid2_async.hooks import Hook
 from uid2_async.models import (
@@ -24,16 +23,16 @@ from uid2_async.models import (
     OptOutStatus,
     as_identity,
 )
-from uid2_async.protocol import base64, buckets, identity, optout, tokens
+from uid2_async.protocol import base64, identity, optout, tokens
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
-from uid2_async.protocol.keyring import KeyRing
-from uid2_async.protocol.keys import BIDSTREAM_PATH, SHARING_PATH
 from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import SessionPool, Transport
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from uid2_async.protocol.keyring import KeyRing
 
 __all__ = ["UID2Client"]
 
@@ -167,6 +166,9 @@ class UID2Client:
         Raises:
             ConfigError: If a variable is missing or wrong; it is named.
         """
+        # Only this way of making a client pays for it.
+        from uid2_async.environment import read_settings  # noqa: PLC0415 - reason above
+
         settings = read_settings(scope, os.environ if environ is None else environ)
         client = cls(
             settings.base_url,
@@ -407,6 +409,9 @@ class UID2Client:
         Raises:
             InputError: If *since* is naive.
         """
+        # Only those who still live by buckets pay for it.
+        from uid2_async.protocol import buckets  # noqa: PLC0415 - reason above
+
         _deprecated("identity_buckets uses an endpoint past its announced end.")
         call = Call(
             path=buckets.BUCKETS_PATH,
@@ -443,14 +448,21 @@ class UID2Client:
 
     async def fetch_sharing_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt and encrypt with (docs/protocol.md 6.1)."""
+        from uid2_async.protocol.keys import SHARING_PATH  # noqa: PLC0415 - see below
+
         return await self._fetch_keys(SHARING_PATH, timeout)
 
     async def fetch_bidstream_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt bid stream tokens with (docs/protocol.md 6.2)."""
+        from uid2_async.protocol.keys import BIDSTREAM_PATH  # noqa: PLC0415 - see below
+
         return await self._fetch_keys(BIDSTREAM_PATH, timeout)
 
     async def _fetch_keys(self, path: str, timeout: float | None) -> KeyRing:
         """Fetch a key ring; the request's payload is empty."""
+        # Publishers and advertisers have no use for keys, and do not pay for them.
+        from uid2_async.protocol.keyring import KeyRing  # noqa: PLC0415 - reason above
+
         call = Call(
             path=path,
             payload=b"",

@@ -16,6 +16,7 @@ import attrs
 import msgspec
 
 from uid2_async.errors import InputError
+from uid2_async.veiled import Veiled
 
 __all__ = [
     "Bucket",
@@ -340,7 +341,7 @@ class Unmapped:
     detail: str | None = None
 
 
-class MapRow(msgspec.Struct, frozen=True, gc=False):
+class MapRow(Veiled, frozen=True, gc=False):
     """One row of a map reply as it lies on the wire (docs/protocol.md 2.5 and 2.6).
 
     A struct and not a :class:`MappedUID`, because it is decoded 5,000 times a reply.
@@ -353,15 +354,13 @@ class MapRow(msgspec.Struct, frozen=True, gc=False):
         bucket_id: The salt bucket, from the v2 endpoint only.
     """
 
+    shown: ClassVar[tuple[str, ...]] = ("mapped",)
+
     u: str | None = None
     p: str | None = None
     r: Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)] | None = None
     e: str | None = None
     bucket_id: str | None = None
-
-    def __repr__(self) -> str:
-        """Show whether it is mapped, never the raw UID."""
-        return f"MapRow(mapped={self.mapped})"
 
     @property
     def mapped(self) -> bool:

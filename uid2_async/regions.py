@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
-
-import attrs
 
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
@@ -16,8 +14,7 @@ from uid2_async.models import IdentityScope
 __all__ = ["PUBLISHED", "Regions", "check_api_key", "normalize_base_url", "sends_clear"]
 
 
-@attrs.frozen
-class PublishedHost:
+class PublishedHost(NamedTuple):
     """One of the hosts of docs/protocol.md 1.1.
 
     Attributes:

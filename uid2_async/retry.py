@@ -10,12 +10,9 @@ import asyncio
 import random as _random
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
-from tenacity import AsyncRetrying, RetryCallState
-from tenacity.stop import stop_base
-from tenacity.wait import wait_base
 
 from uid2_async.errors import (
     CallTimeoutError,
@@ -30,6 +27,11 @@ from uid2_async.errors import (
     UID2Error,
     UnexpectedStatusError,
 )
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+    from tenacity.stop import stop_base
+    from tenacity.wait import wait_base
 
 __all__ = ["Backoff", "Decision", "RetryBudget", "RetryPolicy", "classify"]
 
@@ -209,6 +211,9 @@ class RetryPolicy:
         Raises:
             UID2Error: The last attempt's own error.
         """
+        # The first call pays for this import, not every program that has a client.
+        from tenacity import AsyncRetrying  # noqa: PLC0415 - reason above
+
         run = _Run(self, deadline=deadline, now=now, on_retry=on_retry)
         # One object for each call: sharing one mixes up the calls' states.
         retrying = AsyncRetrying(

@@ -6,8 +6,8 @@ import attrs
 import pytest
 
 from uid2_async.operator import routes
-from uid2_async.operator.data import Settings
 from uid2_async.operator.exchange import Reply
+from uid2_async.operator.settings import Settings
 from uid2_async.protocol.optout import STATUS_PATH
 
 SETTINGS = Settings()

@@ -10,8 +10,8 @@ from uid2_async.protocol.token_layout import (
     AdvertisingToken,
     MasterPayload,
     SitePayload,
-    Veiled,
 )
+from uid2_async.veiled import Veiled
 
 VALUES = [
     AdvertisingToken(

@@ -68,7 +68,8 @@ class CommandGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was found; see :meth:`main`."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except UID2Error as error:
             complain_about(error)
             code = exit_code_of(error)
@@ -78,6 +79,7 @@ class CommandGroup(TyperGroup):
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             complain(f"{where}{error.strerror or type(error).__name__}.")
+            _discard_stdout()
             code = ExitCode.FAILURE
         except KeyboardInterrupt:
             complain("Interrupted.")
@@ -89,6 +91,8 @@ class CommandGroup(TyperGroup):
                 raise
             complain_about_bug(error)
             code = ExitCode.FAILURE
+        else:
+            return result
         raise typer.Exit(code)
 
 
@@ -115,6 +119,6 @@ def _complain_about_usage(error: Any, arguments: Sequence[str]) -> None:
 
 
 def _discard_stdout() -> None:
-    """Send what is still buffered nowhere: whoever read it is gone."""
+    """Send what is still buffered nowhere: the reader is gone, or the disk full."""
     with suppress(OSError):  # stdout may be no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

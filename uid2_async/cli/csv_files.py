@@ -129,7 +129,7 @@ def _make_temporary(path: Path) -> Path:
     cause = ""
     try:
         descriptor, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".partial"
+            dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".partial"
         )
     except OSError as error:
         cause = error.strerror or type(error).__name__

@@ -12,7 +12,6 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 import attrs
-import msgspec
 
 from uid2_async.errors import ConfigError, ProtocolError
 from uid2_async.models import IdentityScope
@@ -23,15 +22,14 @@ from uid2_async.operator.data import (
     Keyset,
     OperatorData,
     OptOutRecord,
-    RuntimeConfig,
     SaltKey,
     SaltRow,
     Salts,
     SaltSnapshot,
     ServiceLink,
-    Settings,
     Site,
 )
+from uid2_async.operator.settings import RuntimeConfig, Settings
 from uid2_async.protocol import wire
 from uid2_async.protocol.envelope import KEY_BYTES
 from uid2_async.protocol.key import Key
@@ -120,7 +118,7 @@ def _read_json(path: Path, kind: type[T]) -> T:
     """Read a JSON file of the shape *kind*."""
     data = _read_bytes(path)
     try:
-        return wire.decode(data, msgspec.json.Decoder(kind))
+        return wire.decode(data, kind)
     except ProtocolError as error:
         place = error.path
     raise _malformed(path, f"at {place}" if place else "it is no JSON of its shape")

@@ -8,9 +8,9 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from uid2_async.operator.data import Settings
 from uid2_async.operator.endpoints import keys, maps, tokens
 from uid2_async.operator.exchange import Reply, no_method, not_found
+from uid2_async.operator.settings import Settings
 from uid2_async.operator.world import Question, World
 from uid2_async.protocol.buckets import BUCKETS_PATH
 from uid2_async.protocol.client_side import CLIENT_GENERATE_PATH

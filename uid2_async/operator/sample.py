@@ -24,7 +24,6 @@ from cryptography.hazmat.primitives.serialization import (
 
 from uid2_async.models import IdentityScope, ms_from_datetime
 from uid2_async.operator.data import (
-    EMBEDDED_OPT_OUT,
     MASTER_KEYSET,
     REFRESH_KEYSET,
     Client,
@@ -32,14 +31,13 @@ from uid2_async.operator.data import (
     Credentials,
     Keyset,
     OperatorData,
-    RuntimeConfig,
     SaltKey,
     SaltRow,
     Salts,
     SaltSnapshot,
-    Settings,
     Site,
 )
+from uid2_async.operator.settings import EMBEDDED_OPT_OUT, RuntimeConfig, Settings
 from uid2_async.protocol import base64
 from uid2_async.protocol.key import Key
 

@@ -31,9 +31,6 @@ class _Reply(msgspec.Struct):
     body: list[_WireBucket] | None = None
 
 
-_reply = wire.decoder(_Reply)
-
-
 def build_buckets_request(since: datetime) -> bytes:
     """Build the JSON that asks which buckets rotated at *since* or later.
 
@@ -50,7 +47,7 @@ def parse_buckets_reply(payload: bytes) -> list[Bucket]:
     Raises:
         ProtocolError: If it is not of the documented shape.
     """
-    reply = wire.decode(payload, _reply)
+    reply = wire.decode(payload, _Reply)
     expect_success(reply.status, reply.body)
     return [
         Bucket(one.bucket_id, one.last_updated.replace(tzinfo=UTC))

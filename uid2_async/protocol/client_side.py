@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDH,
@@ -31,6 +30,7 @@ from uid2_async.protocol.envelope import IV_BYTES, gcm_open, gcm_seal
 from uid2_async.protocol.identity_input import write_identity_input
 from uid2_async.protocol.java_json import JavaJsonError, as_java_string, parse_raw
 from uid2_async.protocol.refusal import RefusedError, client_error, unknown_error
+from uid2_async.veiled import Veiled
 
 CLIENT_GENERATE_PATH: Final = "/v2/token/client-generate"
 
@@ -161,15 +161,14 @@ def open_client_generate_reply(body: bytes, cipher: AESGCM) -> bytes:
 # --- the operator's half --------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
-class ClientGenerateRequest:
+class ClientGenerateRequest(Veiled, frozen=True, kw_only=True):
     """The outer JSON of a request as the operator reads it; absent texts are None."""
 
     subscription_id: str | None
     public_key: str | None
     timestamp: int
     iv: str | None
-    payload: str | None = attrs.field(repr=False)
+    payload: str | None
     app_name: str | None
 
 

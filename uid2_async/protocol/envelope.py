@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.errors import EnvelopeError
+from uid2_async.veiled import Veiled
 
 __all__ = [
     "AesGcmEnvelope",
@@ -158,8 +159,7 @@ class RequestEnvelopeError(Exception):
         self.version = version
 
 
-@attrs.frozen(kw_only=True)
-class OpenedRequest:
+class OpenedRequest(Veiled, frozen=True, kw_only=True):
     """What a request envelope held.
 
     Attributes:
@@ -170,7 +170,7 @@ class OpenedRequest:
 
     sent_ms: int
     nonce: bytes
-    payload: bytes = attrs.field(repr=False)
+    payload: bytes
 
 
 def open_request(body: bytes, key: bytes) -> OpenedRequest:

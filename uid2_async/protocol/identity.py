@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import attrs
 import msgspec
 
 from uid2_async.errors import InputError, ProtocolError
@@ -25,6 +24,7 @@ from uid2_async.protocol.java_json import as_java_string, literal_text
 from uid2_async.protocol.normalize import KINDS
 from uid2_async.protocol.refusal import RefusedError, client_error, unknown_error
 from uid2_async.protocol.reply import expect_success
+from uid2_async.veiled import Veiled
 
 MAP_V3_PATH: Final = "/v3/identity/map"
 MAP_V2_PATH: Final = "/v2/identity/map"
@@ -44,13 +44,13 @@ class _MapV3Reply(msgspec.Struct):
     body: _MapV3Body | None = None
 
 
-class _MappedV2(msgspec.Struct):
+class _MappedV2(Veiled, frozen=True):
     identifier: str
     advertising_id: str
     bucket_id: str | None = None
 
 
-class _UnmappedV2(msgspec.Struct):
+class _UnmappedV2(Veiled, frozen=True):
     identifier: str
     reason: str
 
@@ -65,12 +65,7 @@ class _MapV2Reply(msgspec.Struct):
     body: _MapV2Body | None = None
 
 
-_map_v3_reply = wire.decoder(_MapV3Reply)
-_map_v2_reply = wire.decoder(_MapV2Reply)
-
-
-@attrs.frozen(kw_only=True)
-class MapQuery:
+class MapQuery(Veiled, frozen=True, kw_only=True):
     """The identities of one call, ready to be sent.
 
     Attributes:
@@ -80,9 +75,9 @@ class MapQuery:
         values: What is sent, by key.
     """
 
-    identities: Sequence[Identity | str] = attrs.field(repr=False)
-    order: Sequence[str | None] = attrs.field(repr=False)
-    values: Mapping[str, list[str]] = attrs.field(repr=False)
+    identities: Sequence[Identity | str]
+    order: Sequence[str | None]
+    values: Mapping[str, list[str]]
 
 
 def prepare_map(
@@ -133,7 +128,7 @@ def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
         ProtocolError: If a list is not as long as what was sent, or the reply is not of
             the documented shape: rows are never guessed.
     """
-    reply = wire.decode(payload, _map_v3_reply)
+    reply = wire.decode(payload, _MapV3Reply)
     expect_success(reply.status, reply.body)
     rows = {}
     for key, sent in query.values.items():
@@ -150,7 +145,7 @@ def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
 # --- v3, the operator's half ----------------------------------------------------------
 
 
-class MappedRow(msgspec.Struct, frozen=True, gc=False):
+class MappedRow(Veiled, frozen=True, gc=False):
     """A mapped row of a v3 reply: all three keys are always there."""
 
     u: str
@@ -231,7 +226,7 @@ def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
     Raises:
         ProtocolError: If one of *values* has no answer.
     """
-    reply = wire.decode(payload, _map_v2_reply)
+    reply = wire.decode(payload, _MapV2Reply)
     expect_success(reply.status, reply.body)
     rows = {}
     body = reply.body or _MapV2Body()
@@ -248,7 +243,7 @@ def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
 # --- v2, the operator's half ----------------------------------------------------------
 
 
-class MappedV2(msgspec.Struct, frozen=True, gc=False):
+class MappedV2(Veiled, frozen=True, gc=False):
     """A mapped identity of a v2 reply."""
 
     identifier: str | None
@@ -256,15 +251,14 @@ class MappedV2(msgspec.Struct, frozen=True, gc=False):
     bucket_id: str
 
 
-class UnmappedV2(msgspec.Struct, frozen=True, gc=False):
+class UnmappedV2(Veiled, frozen=True, gc=False):
     """An unmapped identity of a v2 reply."""
 
     identifier: str | None
     reason: str
 
 
-@attrs.frozen(kw_only=True)
-class MapV2Request:
+class MapV2Request(Veiled, frozen=True, kw_only=True):
     """A v2 map as the operator reads it.
 
     Attributes:
@@ -275,7 +269,7 @@ class MapV2Request:
     """
 
     kind: str
-    values: list[str | None] = attrs.field(repr=False)
+    values: list[str | None]
     has_link: bool
     link_id: str | None
 

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-import attrs
-
 from uid2_async.errors import InputError
 from uid2_async.models import Identity, IdentityType
 from uid2_async.protocol import base64
 from uid2_async.protocol.java_json import as_java_string
 from uid2_async.protocol.normalize import KINDS, identity_bytes
 from uid2_async.protocol.refusal import RefusedError, client_error
+from uid2_async.veiled import Veiled
 
 __all__ = [
     "IdentityInput",
@@ -75,8 +74,7 @@ class InputFault(Enum):
     INVALID = "an identity that does not normalize"
 
 
-@attrs.frozen(kw_only=True)
-class IdentityInput:
+class IdentityInput(Veiled, frozen=True, kw_only=True):
     """The one identity of a request, as the operator reads it.
 
     Attributes:
@@ -85,7 +83,7 @@ class IdentityInput:
     """
 
     identity_type: IdentityType
-    data: bytes = attrs.field(repr=False)
+    data: bytes
 
 
 def read_identity_input(

@@ -16,7 +16,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
 from typing import Self
 
 __all__ = [
@@ -45,7 +44,7 @@ _REPLACEMENT = "\ufffd".encode()
 _LEXEME = re.compile(
     r"""
     (?P<string>  "[^"\\]*+(?:\\.[^"\\]*+)*+" )
-  | (?P<comment> /\*[\t\n\r\x20-\U0010ffff]*?\*/ | //[\t\x20-\U0010ffff]* )
+  | (?P<comment> /\*[^\x00-\x08\x0b\x0c\x0e-\x1f]*?\*/ | //[^\x00-\x08\x0a-\x1f]* )
   | (?P<open>    [\[{] )
   | (?P<close>   [\]}] )
   | (?P<stray>   ["/] )
@@ -198,6 +197,9 @@ def _double_string(value: float) -> str:
         return "Infinity" if value > 0 else "-Infinity"
     if value == 0 or 1e-3 <= abs(value) < 1e7:  # noqa: PLR2004 - where Java changes over
         return float.__repr__(value)
+    # Numbers in the place of strings are rare, and this import is not cheap.
+    from decimal import Decimal  # noqa: PLC0415 - reason above
+
     digits = f"{Decimal(float.__repr__(value)).normalize():E}"
     if "." not in digits:
         # Java prints two digits at least, and chooses the nearest of two: 4.9E-324.

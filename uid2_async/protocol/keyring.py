@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import attrs
 import msgspec
@@ -17,6 +17,7 @@ from msgspec import Meta
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import wire
 from uid2_async.protocol.key import Key, active_key, by_activation
+from uid2_async.veiled import Veiled
 
 __all__ = ["Key", "KeyRing", "KeysBody", "KeysReply", "WireKey", "WireSite"]
 
@@ -29,7 +30,7 @@ _Digits = Annotated[str, Meta(pattern=r"^[0-9]{1,11}\Z")]
 _Secret = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
-class WireKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class WireKey(Veiled, frozen=True, kw_only=True, omit_defaults=True):
     """A key in a reply; times in seconds since the Unix epoch.
 
     Attributes:
@@ -42,6 +43,8 @@ class WireKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         site_id: In key/latest alone; -1 for master keys.
     """
 
+    shown: ClassVar[tuple[str, ...]] = ("id",)
+
     id: _Int32
     created: int
     activates: int
@@ -49,14 +52,6 @@ class WireKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     secret: _Secret
     keyset_id: int | None = None
     site_id: int | None = None
-
-    def __repr__(self) -> str:
-        """Show the id alone."""
-        return f"WireKey(id={self.id})"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show the id alone to rich too, which would print every field."""
-        return [("id", self.id)]
 
     def to_key(self) -> Key:
         """Turn it into a key that seals and opens."""
@@ -124,9 +119,6 @@ class KeysReply(msgspec.Struct, frozen=True):
     status: Literal["success"] = "success"
 
 
-_reply = wire.decoder(KeysReply)
-
-
 def _by_id(keys: Iterable[Key]) -> dict[int, Key]:
     """Index *keys*; of two with the same id the last one stays."""
     return {key.id: key for key in keys}
@@ -191,7 +183,7 @@ class KeyRing:
             ProtocolError: If it is not of the documented shape; names the path alone.
         """
         data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
-        return cls.from_body(wire.decode(data, _reply).body)
+        return cls.from_body(wire.decode(data, KeysReply).body)
 
     @classmethod
     def from_body(cls, body: KeysBody) -> Self:

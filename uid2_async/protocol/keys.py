@@ -47,9 +47,6 @@ class _LatestReply(msgspec.Struct):
     body: tuple[WireKey, ...] | None = None
 
 
-_latest_reply = wire.decoder(_LatestReply)
-
-
 def build_keys_request() -> bytes:
     """Build the payload of all three: there is nothing to say."""
     return b""
@@ -137,6 +134,6 @@ def parse_latest_reply(payload: bytes) -> tuple[Key, ...]:
         ProtocolError: If it is not of the documented shape.
         OperatorError: If the status word is another one.
     """
-    reply = wire.decode(payload, _latest_reply)
+    reply = wire.decode(payload, _LatestReply)
     expect_success(reply.status, reply.body)
     return tuple(key.to_key() for key in reply.body or ())

@@ -12,19 +12,16 @@ from uid2_async.protocol import wire
 from uid2_async.protocol.java_json import as_java_string
 from uid2_async.protocol.refusal import client_error, unknown_error
 from uid2_async.protocol.reply import expect_success
+from uid2_async.veiled import Veiled
 
 STATUS_PATH: Final = "/v2/optout/status"
 
 
-class OptedOutUID(msgspec.Struct, frozen=True):
+class OptedOutUID(Veiled, frozen=True):
     """One opted-out raw UID of a reply; the time in ms."""
 
     advertising_id: str
     opted_out_since: wire.EpochMs
-
-    def __repr__(self) -> str:
-        """Show no UID."""
-        return "OptedOutUID(***)"
 
 
 class _Body(msgspec.Struct):
@@ -34,9 +31,6 @@ class _Body(msgspec.Struct):
 class _Reply(msgspec.Struct):
     status: str
     body: _Body | None = None
-
-
-_reply = wire.decoder(_Reply)
 
 
 def build_status_request(raw_uids: Sequence[str]) -> bytes:
@@ -50,7 +44,7 @@ def parse_status_reply(payload: bytes) -> OptOutStatus:
     Raises:
         ProtocolError: If it is not of the documented shape.
     """
-    reply = wire.decode(payload, _reply)
+    reply = wire.decode(payload, _Reply)
     expect_success(reply.status, reply.body)
     found = reply.body.opted_out if reply.body else []
     return OptOutStatus(

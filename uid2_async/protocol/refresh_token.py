@@ -271,9 +271,6 @@ class _Wrapped(msgspec.Struct):
     refresh_token: str = ""
 
 
-_wrapped = wire.decoder(_Wrapped)
-
-
 def wrap_refresh_token(
     text: str,
     refresh_response_key: bytes,
@@ -335,7 +332,7 @@ def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
 def _read_inner(payload: bytes) -> tuple[str, bytes] | None:
     """Read the JSON of a wrapper, or None where it is not the documented one."""
     try:
-        inner = wire.decode(payload, _wrapped)
+        inner = wire.decode(payload, _Wrapped)
     except ProtocolError:
         return None
     response_key = base64.decode(inner.refresh_response_key)

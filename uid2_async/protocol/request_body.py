@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import attrs
-
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import base64, java_json
 from uid2_async.protocol.envelope import (
@@ -16,6 +14,7 @@ from uid2_async.protocol.envelope import (
     open_request,
 )
 from uid2_async.protocol.refusal import RefusedError, client_error
+from uid2_async.veiled import Veiled
 
 __all__ = ["RequestBody", "read_request_body"]
 
@@ -47,8 +46,7 @@ _TOO_OLD: Final = "Invalid timestamp: Request too old or client time drift."
 _BAD_JSON: Final = "Invalid payload in body: Data is not valid json string."
 
 
-@attrs.frozen(kw_only=True)
-class RequestBody:
+class RequestBody(Veiled, frozen=True, kw_only=True):
     """A request as the operator reads it.
 
     Attributes:
@@ -59,8 +57,8 @@ class RequestBody:
     """
 
     nonce: bytes
-    payload: dict[str, Any] | None = attrs.field(repr=False)
-    raw: bytes = attrs.field(repr=False)
+    payload: dict[str, Any] | None
+    raw: bytes
     binary: bool
 
 

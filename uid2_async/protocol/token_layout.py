@@ -7,18 +7,16 @@ differ in nothing but the alphabet of their text.
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any
-
-import msgspec
+from typing import ClassVar
 
 from uid2_async.models import IdentityScope, IdentityType
+from uid2_async.veiled import Veiled
 
 __all__ = [
     "CLIENT_SIDE_GENERATED",
     "AdvertisingToken",
     "MasterPayload",
     "SitePayload",
-    "Veiled",
 ]
 
 CLIENT_SIDE_GENERATED = 1 << 1
@@ -44,22 +42,6 @@ MASTER_V2 = Struct(">qi")  # expires, site key id
 SITE_V2 = Struct(">ii")  # site id, length of the raw UID's text
 TAIL_V2 = Struct(">iq")  # privacy bits, established
 
-_VEILED = frozenset({"raw_uid", "opened"})
-
-
-class Veiled(msgspec.Struct, frozen=True):
-    """A struct whose repr leaves out what identifies a person or opens a token."""
-
-    def __repr__(self) -> str:
-        """Show the harmless fields."""
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
-        return f"{type(self).__name__}({shown})"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show the same to rich, which would print every field."""
-        shown = [name for name in self.__struct_fields__ if name not in _VEILED]
-        return [(name, getattr(self, name)) for name in shown]
-
 
 class MasterPayload(Veiled, frozen=True, kw_only=True, gc=False):
     """A token with its first shell opened.
@@ -75,6 +57,16 @@ class MasterPayload(Veiled, frozen=True, kw_only=True, gc=False):
         created_ms: When it was made, in ms; None for v2.
         opened: The payload as it was opened; it ends in the sealed site payload.
     """
+
+    shown: ClassVar[tuple[str, ...]] = (
+        "version",
+        "scope",
+        "identity_type",
+        "master_key_id",
+        "site_key_id",
+        "expires_ms",
+        "created_ms",
+    )
 
     version: int
     type_byte: int | None = None
@@ -99,6 +91,13 @@ class SitePayload(Veiled, frozen=True, kw_only=True, gc=False):
         refreshed_ms: When it was last generated, in ms; None for v2.
         raw_uid: The raw UID in base64; in v2 the very text that was embedded.
     """
+
+    shown: ClassVar[tuple[str, ...]] = (
+        "site_id",
+        "privacy_bits",
+        "established_ms",
+        "refreshed_ms",
+    )
 
     site_id: int
     publisher_id: int = 0
@@ -132,6 +131,20 @@ class AdvertisingToken(Veiled, frozen=True, kw_only=True, gc=False):
         refreshed_ms: When it was last generated; None for v2.
         raw_uid: The raw UID in base64; in v2 the very text that was embedded.
     """
+
+    shown: ClassVar[tuple[str, ...]] = (
+        "version",
+        "scope",
+        "identity_type",
+        "master_key_id",
+        "site_key_id",
+        "expires_ms",
+        "created_ms",
+        "site_id",
+        "privacy_bits",
+        "established_ms",
+        "refreshed_ms",
+    )
 
     version: int
     scope: IdentityScope | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import Enum
+from typing import ClassVar
 
 from uid2_async.errors import (
     InputError,
@@ -30,8 +31,8 @@ from uid2_async.protocol.token_layout import (
     AdvertisingToken,
     MasterPayload,
     SitePayload,
-    Veiled,
 )
+from uid2_async.veiled import Veiled
 
 __all__ = ["ClientType", "DecryptedToken", "decrypt", "encrypt", "try_decrypt"]
 
@@ -63,6 +64,17 @@ class DecryptedToken(Veiled, frozen=True, kw_only=True, gc=False):
         version: 2, 3 or 4.
         client_side_generated: Whether a browser or app generated it.
     """
+
+    shown: ClassVar[tuple[str, ...]] = (
+        "site_id",
+        "established_ms",
+        "created_ms",
+        "expires_ms",
+        "identity_type",
+        "scope",
+        "version",
+        "client_side_generated",
+    )
 
     raw_uid: str
     site_id: int

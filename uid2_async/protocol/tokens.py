@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import attrs
 import msgspec
 
 from uid2_async.errors import ProtocolError
@@ -31,6 +30,7 @@ from uid2_async.protocol.identity_input import (
 from uid2_async.protocol.java_json import as_java_string
 from uid2_async.protocol.refusal import RefusedError, client_error
 from uid2_async.protocol.reply import error_from_status_word, expect_success
+from uid2_async.veiled import Veiled
 
 GENERATE_PATH: Final = "/v2/token/generate"
 REFRESH_PATH: Final = "/v2/token/refresh"
@@ -41,7 +41,7 @@ LOGOUT_PATH: Final = "/v2/token/logout"
 SEALED_REFRESH_CHARS: Final = 388
 
 
-class TokensBody(msgspec.Struct, omit_defaults=True, frozen=True):
+class TokensBody(Veiled, omit_defaults=True, frozen=True):
     """The body of a successful generate or refresh; times in ms."""
 
     advertising_token: str
@@ -50,10 +50,6 @@ class TokensBody(msgspec.Struct, omit_defaults=True, frozen=True):
     refresh_expires: wire.EpochMs
     refresh_from: wire.EpochMs
     refresh_response_key: str | None = None
-
-    def __repr__(self) -> str:
-        """Show no token."""
-        return "TokensBody(***)"
 
 
 class _TokensReply(msgspec.Struct):
@@ -73,11 +69,6 @@ class _LogoutBody(msgspec.Struct):
 class _LogoutReply(msgspec.Struct):
     status: str
     body: _LogoutBody | None = None
-
-
-_tokens_reply = wire.decoder(_TokensReply)
-_validate_reply = wire.decoder(_ValidateReply)
-_logout_reply = wire.decoder(_LogoutReply)
 
 
 # --- generate -------------------------------------------------------------------------
@@ -111,7 +102,7 @@ def parse_tokens_reply(
         ProtocolError: If it is not of the documented shape.
         OperatorError: If the status word is another one.
     """
-    reply = wire.decode(payload, _tokens_reply)
+    reply = wire.decode(payload, _TokensReply)
     if reply.status == "optout":
         return OptedOut()
     if reply.status == "insufficient_user_consent":
@@ -147,8 +138,7 @@ def _tokens(body: TokensBody) -> IdentityTokens:
     )
 
 
-@attrs.frozen(kw_only=True)
-class GenerateRequest:
+class GenerateRequest(Veiled, frozen=True, kw_only=True):
     """A generate request as the operator reads it.
 
     Attributes:
@@ -159,7 +149,7 @@ class GenerateRequest:
 
     identity: IdentityInput
     has_consent: bool
-    consent: str | None = attrs.field(repr=False)
+    consent: str | None
 
 
 def parse_generate_request(
@@ -214,17 +204,16 @@ def build_validate_request(
 
 def parse_validate_reply(payload: bytes) -> bool:
     """Read the opened reply to validate: whether the token is this identity's."""
-    reply = wire.decode(payload, _validate_reply)
+    reply = wire.decode(payload, _ValidateReply)
     expect_success(reply.status, reply.body)
     return bool(reply.body)
 
 
-@attrs.frozen(kw_only=True)
-class ValidateRequest:
+class ValidateRequest(Veiled, frozen=True, kw_only=True):
     """A validate request as the operator reads it."""
 
     identity: IdentityInput
-    token: str = attrs.field(repr=False)
+    token: str
 
 
 def parse_validate_request(
@@ -261,7 +250,7 @@ def build_logout_request(identity: Identity, *, send_raw: bool = False) -> bytes
 
 def parse_logout_reply(payload: bytes) -> None:
     """Read the opened reply to logout; returning is success."""
-    reply = wire.decode(payload, _logout_reply)
+    reply = wire.decode(payload, _LogoutReply)
     expect_success(reply.status, reply.body)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -26,23 +26,25 @@ def encode(value: object) -> bytes:
     return _encoder.encode(value)
 
 
-def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
-    """Make a reader of *kind*, to be kept: making one costs more than a small reply."""
-    return msgspec.json.Decoder(kind)
+# Readers by kind, made when first needed: making one costs more than a small reply.
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
-def decode(data: bytes, by: msgspec.json.Decoder[T]) -> T:
-    """Read JSON *data* with the reader *by*.
+def decode(data: bytes | str, kind: type[T]) -> T:
+    """Read JSON *data* as a value of *kind*.
 
     Raises:
         ProtocolError: If it is no JSON or not of the shape; names the path alone. It is
             raised outside of the handler, so that no foreign error that may hold the
             reply stays reachable from it.
     """
+    decoder: msgspec.json.Decoder[T] | None = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     path = ""
     message = "The reply is not JSON."
     try:
-        return by.decode(data)
+        return decoder.decode(data)
     except msgspec.ValidationError as error:
         found = _PATH.search(str(error))
         path = found["path"] if found else ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from uid2_async.errors import TokenError
 from uid2_async.models import IdentityScope
-from uid2_async.operator.data import EMBEDDED_OPT_OUT
 from uid2_async.operator.minting import SERVER_SIDE, Subject, mint_tokens
+from uid2_async.operator.settings import EMBEDDED_OPT_OUT
 from uid2_async.operator.tcf import REQUIRED_PURPOSES, read_consent
 from uid2_async.operator.world import Question, World
 from uid2_async.protocol.refusal import (

@@ -1,0 +1,55 @@
+"""Clients of commands."""
+
+from __future__ import annotations
+
+import pytest
+
+from uid2_async import IdentityScope
+from uid2_async.cli.connection import RequestCount, bulk_client, connect
+from uid2_async.errors import ConfigError
+from uid2_async.hooks import CallFinished, CallStarted
+from uid2_async.models import MappedUID
+from uid2_async.operator import LocalOperator
+
+
+@pytest.mark.parametrize("scope", list(IdentityScope))
+async def test_sandbox(scope: IdentityScope) -> None:
+    """A sandbox answers without any settings."""
+    async with connect(scope, sandbox=True) as client:
+        (row,) = (await client.map_identities(["jane@example.com"])).rows
+
+    assert client.scope is scope
+    assert isinstance(row, MappedUID)
+
+
+async def test_environment(
+    operator: LocalOperator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a sandbox the environment names the operator."""
+    monkeypatch.setenv("UID2_BASE_URL", operator.url)
+    monkeypatch.setenv("UID2_API_KEY", operator.api_key)
+    monkeypatch.setenv("UID2_SECRET_KEY", operator.client_secret)
+    async with connect(IdentityScope.UID2, sandbox=False) as client:
+        assert client.base_urls == (operator.url,)
+
+    monkeypatch.delenv("UID2_API_KEY")
+    with pytest.raises(ConfigError, match="UID2_API_KEY"):
+        async with connect(IdentityScope.UID2, sandbox=False):
+            pass
+
+
+async def test_requests_are_counted() -> None:
+    """Every attempt of every call that ended counts."""
+    count = RequestCount()
+    async with connect(IdentityScope.UID2, sandbox=True) as client:
+        patient = bulk_client(client, hooks=[count])
+        await patient.map_identities(["jane@example.com"])
+        await patient.map_identities([])
+    count(CallStarted(endpoint="/"))
+    count(
+        CallFinished(
+            endpoint="/", attempts=3, trace_id=None, elapsed=0.0, error_type=None
+        )
+    )
+
+    assert count.requests == 4

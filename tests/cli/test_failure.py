@@ -1,0 +1,79 @@
+"""Messages and exit codes of errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from uid2_async import errors
+from uid2_async.cli.failure import (
+    ExitCode,
+    complain_about,
+    complain_about_bug,
+    exit_code_of,
+    mask,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InputError(), ExitCode.USAGE),
+        (errors.ConfigError(), ExitCode.USAGE),
+        (errors.AuthError(), ExitCode.AUTH),
+        (errors.RateLimitError(), ExitCode.TRY_LATER),
+        (errors.CallTimeoutError(), ExitCode.TRY_LATER),
+        (errors.ConnectError(), ExitCode.FAILURE),
+        (errors.ServerError(), ExitCode.FAILURE),
+        (errors.ProtocolError(), ExitCode.FAILURE),
+    ],
+)
+def test_exit_codes(error: errors.UID2Error, code: ExitCode) -> None:
+    """The code tells who must act."""
+    assert exit_code_of(error) is code
+
+
+def test_the_call_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """A failed call is named with all that support needs."""
+    error = errors.ServerError("It broke.", hint="Wait.", status=503)
+    error.endpoint = "/v3/identity/map"
+    error.trace_id = "4711"
+    error.attempts = 4
+
+    complain_about(error)
+
+    assert capsys.readouterr().err == (
+        "uid2: It broke. [POST /v3/identity/map, HTTP 503, 4 attempts, trace id 4711]\n"
+        "Hint: Wait.\n"
+    )
+
+
+def test_a_defect_without_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """An error that was never raised has no place."""
+    complain_about_bug(ValueError("jane@example.com"))
+
+    assert capsys.readouterr().err.startswith("uid2: An unforeseen ValueError.\n")
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("jane@example.com", False),
+        ("+12025550123", False),
+        ("tMmiiTI7IaAcPpQPFQ65uMVCWH8av9jw4cwf/F5HVRQ=", False),
+        ("secret123", False),
+        ("--type=jane@example.com", False),
+        ("mpa", True),
+        ("--unknown-option", True),
+        ("out.csv", True),
+    ],
+)
+def test_mask(argument: str, shown: bool) -> None:
+    """Only plain words are repeated in a message."""
+    value = argument.removeprefix("--type=")
+
+    assert (value in mask(f"Bad '{value}'.", [argument])) is shown
+
+
+def test_mask_of_values_within_values() -> None:
+    """A longer value is blotted out before a shorter one that it contains."""
+    assert mask("got a@b and xa@by", ["a@b", "xa@by"]) == "got *** and ***"

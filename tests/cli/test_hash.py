@@ -1,0 +1,70 @@
+"""``uid2 hash`` normalizes as the operator does, and sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Uid2 = Callable[..., Any]
+
+JANE = "jIe0ic41zy4vOfgOKCyy6ASTKlaiE5g+7rQoQH1DtS0="
+PHONE = "EObwtHBUqDNZR33LNSMdtt5cafsYFuGmuY4ZLenlue4="
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["Jane@Example.com"], f"email\t{JANE}"),
+        (["+12345678901"], f"phone\t{PHONE}"),
+        (["--type", "email", "jane@example.com"], f"email\t{JANE}"),
+        (["--type", "email_hash", JANE], f"email_hash\t{JANE}"),
+        (
+            [
+                "--type",
+                "phone_hash",
+                "10e6f0b47054a83359477dcb35231db6de5c69fb1816e1a6b98e192de9e5b9ee",
+            ],
+            f"phone_hash\t{PHONE}",
+        ),
+    ],
+)
+def test_values(uid2: Uid2, arguments: list[str], line: str) -> None:
+    """Each value is one line: its type, a tab, its hash."""
+    result = uid2("hash", *arguments)
+
+    assert (result.exit_code, result.stdout) == (0, f"{line}\n")
+
+
+def test_invalid_values(uid2: Uid2) -> None:
+    """Invalid values keep their line; the code tells that there are some."""
+    result = uid2("hash", "jane@example.com", "nobody", "+1")
+
+    assert result.exit_code == 3
+    assert result.stdout == f"email\t{JANE}\nemail\tINVALID\nphone\tINVALID\n"
+    assert result.stderr == "uid2: Invalid values: 2.\n"
+
+
+def test_stdin(uid2: Uid2) -> None:
+    """Lines of stdin are values."""
+    result = uid2("hash", "-", stdin="jane@example.com\r\n+12345678901\n")
+
+    assert result.stdout == f"email\t{JANE}\nphone\t{PHONE}\n"
+
+
+def test_file(uid2: Uid2, tmp_path: Path) -> None:
+    """Lines of a file are values."""
+    (tmp_path / "values").write_text("jane@example.com\n")
+    result = uid2("hash", "--file", str(tmp_path / "values"))
+
+    assert result.stdout == f"email\t{JANE}\n"
+
+
+def test_nothing(uid2: Uid2) -> None:
+    """Without values there is a usage error."""
+    result = uid2("hash")
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("uid2: No value is given.\nHint: ")

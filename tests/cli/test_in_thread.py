@@ -1,0 +1,62 @@
+"""Blocking work goes to threads that nothing waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from uid2_async.cli.in_thread import in_thread
+
+
+async def test_result() -> None:
+    """The result comes back from another thread."""
+    assert await in_thread(threading.get_ident) != threading.get_ident()
+
+
+async def test_error() -> None:
+    """An error is raised where it is awaited."""
+    with pytest.raises(ZeroDivisionError):
+        await in_thread(lambda: 1 // 0)
+
+
+async def test_cancelled_while_blocked() -> None:
+    """Cancelling does not wait for the thread; what it does later is ignored."""
+    blocked, release = threading.Event(), threading.Event()
+
+    def work() -> None:
+        blocked.set()
+        release.wait(30)
+
+    task = asyncio.create_task(in_thread(work))
+    await asyncio.to_thread(blocked.wait, 30)
+    (worker,) = [one for one in threading.enumerate() if one.name == "uid2-io"]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    release.set()
+    await asyncio.to_thread(worker.join, 30)
+    assert worker.daemon
+
+
+def test_the_loop_may_be_gone() -> None:
+    """A thread that outlives the event loop ends without noise."""
+    blocked, release = threading.Event(), threading.Event()
+
+    def work() -> None:
+        blocked.set()
+        release.wait(30)
+
+    async def leave() -> None:
+        task = asyncio.create_task(in_thread(work))
+        await asyncio.to_thread(blocked.wait, 30)
+        task.cancel()
+
+    asyncio.run(leave())
+    (worker,) = [one for one in threading.enumerate() if one.name == "uid2-io"]
+    release.set()
+    worker.join(30)
+
+    assert not worker.is_alive()

@@ -1,0 +1,403 @@
+"""``uid2 map``: the whole job, its refusals and what it prints."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uid2_async import Email, EmailHash, IdentityScope, Phone, PhoneHash, UID2Client
+from uid2_async.models import MapRow
+from uid2_async.operator import LocalOperator
+from uid2_async.operator.faults import Fault
+
+Uid2 = Callable[..., Any]
+
+CUSTOMERS = Path(__file__).parents[2] / "examples" / "customers.csv"
+ADDED = ["UID", "PREV_UID", "REFRESH_FROM", "UNMAPPED"]
+TYPES = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Write a small file."""
+    path = tmp_path / "in.csv"
+    path.write_text("id,INPUT,INPUT_TYPE\n1,jane@example.com,email\n2,x,email\n")
+    return path
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Name the output."""
+    return tmp_path / "out.csv"
+
+
+def read(path: Path) -> list[list[str]]:
+    """Read a CSV file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file, strict=True))
+
+
+def left_over(folder: Path) -> list[str]:
+    """List what is in *folder* beside the input."""
+    return sorted(one.name for one in folder.iterdir() if one.name != "in.csv")
+
+
+# --- the demo -------------------------------------------------------------------------
+
+
+async def ask(env: dict[str, str], rows: Sequence[Sequence[str]]) -> Iterator[MapRow]:
+    """Map the rows of valid type with the client alone."""
+    wanted = [TYPES[row[3]](row[2]) for row in rows if row[3] in TYPES]
+    async with UID2Client.from_env(environ=env) as client:
+        parts = [
+            (await client.map_identities(wanted[at : at + 5000])).wire_rows
+            for at in range(0, len(wanted), 5000)
+        ]
+    return iter([row for part in parts for row in part])
+
+
+def test_the_demo(
+    uid2: Uid2, env: dict[str, str], local_operator: LocalOperator, out: Path
+) -> None:
+    """All 10,000 customers keep their columns and get what the client would tell."""
+    result = uid2("map", str(CUSTOMERS), str(out), env=env)
+    sizes = [call.items for call in local_operator.calls]
+    header, *rows = read(out)
+    source_header, *source_rows = read(CUSTOMERS)
+
+    assert result.exit_code == 0, result.stderr
+    assert header == [*source_header, *ADDED]
+    assert [row[:6] for row in rows] == source_rows
+    assert len(rows) == 10_000
+    answers = asyncio.run(ask(env, source_rows))
+    for row in rows:
+        if row[3] not in TYPES:
+            assert row[6:] == ["", "", "", "INVALID INPUT TYPE"]
+            continue
+        answer = next(answers)
+        assert row[6:] == (
+            [answer.u, answer.p or "", str(answer.r), ""]
+            if answer.mapped
+            else ["", "", "", (answer.e or "").upper()]
+        )
+    assert len(sizes) == 2
+    assert sizes[0] == 5000
+
+
+def test_the_demo_has_everything() -> None:
+    """The example shows what files are like: every kind, oddity and outcome."""
+    header, *rows = read(CUSTOMERS)
+    kinds = {row[3] for row in rows}
+    values = [row[2] for row in rows]
+    text = CUSTOMERS.read_text(encoding="utf-8")
+
+    assert header == ["id", "name", "INPUT", "INPUT_TYPE", "city", "note"]
+    assert kinds > set(TYPES)
+    assert len(set(values)) < len(values)
+    assert {"optout@example.com", "+00000000000", ""} < set(values)
+    assert any(not value.isascii() for row in rows for value in row)
+    assert any("\n" in row[5] for row in rows)
+    assert any('"' in row[5] and "," in row[4] for row in rows)
+    assert '"Portland, OR"' in text
+
+
+def test_the_demo_can_be_made_again(tmp_path: Path) -> None:
+    """The script beside the example makes it, byte for byte."""
+    script = CUSTOMERS.with_name("make_customers.py")
+    made = tmp_path / "customers.csv"
+    subprocess.run([sys.executable, str(script), str(made)], check=True, timeout=60)  # noqa: S603 - our own script
+
+    assert made.read_bytes() == CUSTOMERS.read_bytes()
+
+
+def test_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """The demo as users run it: summary and first rows on stderr, and no bar there."""
+    out = tmp_path / "out.csv"
+    done = subprocess.run(  # noqa: S603 - the interpreter that runs this
+        [sys.executable, "-m", "uid2_async", "map", CUSTOMERS, out, "--sandbox"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "80", "PYTHONUTF8": "1"},
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert "Mapping" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert max(len(line) for line in done.stderr.splitlines()) <= 80
+    words = done.stderr.split()
+    for name in ("rows", "mapped", "duplicates", "requests", "seconds"):
+        assert name in words
+    assert "10,000" in words
+    assert len(read(out)) == 10_001
+
+
+# --- ways to call it ------------------------------------------------------------------
+
+
+def test_one_column(uid2: Uid2, env: dict[str, str], tmp_path: Path, out: Path) -> None:
+    """A file of one kind needs two options and no column of types."""
+    source = tmp_path / "in.csv"
+    source.write_text("Phone number\n+12025550123\n")
+    result = uid2(
+        "map",
+        str(source),
+        str(out),
+        "--column",
+        "phone number",
+        "--type",
+        "phone",
+        env=env,
+    )
+
+    assert result.exit_code == 0
+    assert read(out)[1][1]
+    assert "INPUT_TYPE" not in result.stderr
+
+
+def test_streams(uid2: Uid2, env: dict[str, str], source: Path) -> None:
+    """A hyphen is stdin or stdout; the result alone is on stdout."""
+    data = b"\xef\xbb\xbf" + source.read_bytes()
+    result = uid2("map", "-", "-", stdin=data, env=env)
+    header, first, second = csv.reader(result.stdout.splitlines())
+
+    assert result.exit_code == 0
+    assert header == ["id", "INPUT", "INPUT_TYPE", *ADDED]
+    assert first[3]
+    assert second == ["2", "x", "email", "", "", "", "INVALID IDENTIFIER"]
+    assert "Summary" in result.stderr
+
+
+def test_quiet(uid2: Uid2, env: dict[str, str], source: Path, out: Path) -> None:
+    """--quiet prints nothing."""
+    result = uid2("map", str(source), str(out), "--quiet", env=env)
+
+    assert result.exit_code == 0
+    assert result.output == ""
+
+
+def test_sandbox_of_the_other_scope(uid2: Uid2, source: Path, out: Path) -> None:
+    """--sandbox needs no environment, and --scope chooses its system."""
+    one = uid2("map", str(source), str(out), "--sandbox", "--scope", "euid", "-q")
+    other = uid2("map", str(source), "-", "--sandbox", "-q")
+
+    assert one.exit_code == other.exit_code == 0
+    assert read(out)[1][3] != next(csv.reader(other.stdout.splitlines()[1:]))[3]
+
+
+def test_euid_environment(uid2: Uid2, source: Path, out: Path) -> None:
+    """With --scope euid the variables are EUID's."""
+    result = uid2("map", str(source), str(out), "--scope", "euid")
+
+    assert result.exit_code == 2
+    assert IdentityScope.EUID.value + "_BASE_URL" in result.stderr
+
+
+def test_force(uid2: Uid2, env: dict[str, str], source: Path, out: Path) -> None:
+    """--force replaces the output, which then is its owner's alone."""
+    out.write_text("old")
+    out.chmod(0o644)
+    result = uid2("map", str(source), str(out), "--force", env=env)
+
+    assert result.exit_code == 0
+    assert read(out)[0][-4:] == ADDED
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+
+
+def test_header_only(uid2: Uid2, env: dict[str, str], source: Path, out: Path) -> None:
+    """A file without rows is mapped to one without rows."""
+    source.write_text("INPUT,INPUT_TYPE\n")
+    result = uid2("map", str(source), str(out), env=env)
+
+    assert result.exit_code == 0
+    assert read(out) == [["INPUT", "INPUT_TYPE", *ADDED]]
+    assert "First rows" not in result.stderr
+
+
+def test_requests_count_repeated_ones(
+    uid2: Uid2,
+    env: dict[str, str],
+    local_operator: LocalOperator,
+    source: Path,
+    out: Path,
+) -> None:
+    """A request that had to be repeated counts twice."""
+    local_operator.fail_next(Fault(drop=True))
+    result = uid2("map", str(source), str(out), env=env)
+    (line,) = [one for one in result.stderr.splitlines() if "requests" in one]
+
+    assert result.exit_code == 0
+    assert line.split() == ["requests", "2"]
+
+
+# --- refusals before any request ------------------------------------------------------
+
+ROW = b"INPUT,INPUT_TYPE\na@example.com,email\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "words"),
+    [
+        (b"", [], ["in.csv is empty"]),
+        (b"\xff\xfe\n", [], ["UTF-16"]),
+        (b"a,b\n1,2\n", [], ["no column 'INPUT'", "'a', 'b'"]),
+        (ROW, ["--column", "mail"], ["no column 'mail'", "'INPUT', 'INPUT_TYPE'"]),
+        (b"INPUT\nx\n", [], ["no column 'INPUT_TYPE'", "--type"]),
+        (b"INPUT,INPUT_TYPE,UID\n", [], ["already has a column 'UID'"]),
+        (b"INPUT,INPUT\n", ["--type", "email"], ["more than one column 'INPUT'"]),
+        (b"jane@example.com\n", ["--type", "email"], ["looks like data"]),
+    ],
+)
+def test_input_that_is_refused(
+    uid2: Uid2,
+    env: dict[str, str],
+    local_operator: LocalOperator,
+    source: Path,
+    out: Path,
+    *,
+    data: bytes,
+    arguments: list[str],
+    words: list[str],
+) -> None:
+    """What can be told from the header is told before any request."""
+    source.write_bytes(data)
+    result = uid2("map", str(source), str(out), *arguments, env=env)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("uid2: ")
+    assert all(word in result.stderr for word in words)
+    assert "jane" not in result.stderr
+    assert local_operator.calls == []
+    assert left_over(source.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("source_name", "target_name", "words"),
+    [
+        ("missing.csv", "out.csv", "cannot be read: No such file"),
+        (".", "out.csv", "cannot be read"),
+        ("in.csv", "old.csv", "already exists"),
+        ("in.csv", "in.csv", "same file"),
+        ("in.csv", ".", "not a regular file"),
+        ("in.csv", "nowhere/out.csv", "does not exist"),
+    ],
+)
+def test_files_that_are_refused(
+    uid2: Uid2,
+    env: dict[str, str],
+    local_operator: LocalOperator,
+    source: Path,
+    *,
+    source_name: str,
+    target_name: str,
+    words: str,
+) -> None:
+    """Files that cannot be read or must not be written are refused first of all."""
+    folder = source.parent
+    (folder / "old.csv").write_text("old")
+    result = uid2("map", str(folder / source_name), str(folder / target_name), env=env)
+
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert local_operator.calls == []
+    assert left_over(folder) == ["old.csv"]
+    assert (folder / "old.csv").read_text() == "old"
+
+
+def test_no_environment(uid2: Uid2, source: Path, out: Path) -> None:
+    """Without settings nothing is made."""
+    result = uid2("map", str(source), str(out))
+
+    assert result.exit_code == 2
+    assert "UID2_BASE_URL" in result.stderr
+    assert left_over(source.parent) == []
+
+
+# --- failures on the way --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault(status=401, body=b'{"status":"unauthorized"}'), 4),
+        (Fault(status=429, retry_after=86_400), 5),
+        (Fault(status=400, body=b'{"status":"client_error"}'), 1),
+    ],
+)
+def test_a_failed_batch(
+    uid2: Uid2,
+    env: dict[str, str],
+    local_operator: LocalOperator,
+    source: Path,
+    out: Path,
+    *,
+    fault: Fault,
+    code: int,
+) -> None:
+    """A batch that fails for good ends the job: one line, and no partial file."""
+    local_operator.fail_next(fault)
+    result = uid2("map", str(source), str(out), env=env)
+
+    assert result.exit_code == code
+    assert len(result.stderr.splitlines()) == 2
+    assert "POST /v3/identity/map" in result.stderr
+    assert left_over(source.parent) == []
+
+
+def test_a_bad_row(uid2: Uid2, env: dict[str, str], source: Path, out: Path) -> None:
+    """A row of another length names its line, and no partial file is left."""
+    source.write_bytes(source.read_bytes() + b"3,secret\n")
+    result = uid2("map", str(source), str(out), env=env)
+
+    assert result.exit_code == 2
+    assert "line 4: 2 fields, where the header has 3" in result.stderr
+    assert "secret" not in result.stderr
+    assert left_over(source.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_signals(
+    env: dict[str, str], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """A job that is stopped while it waits for stdin ends at once and cleans up."""
+    asked = threading.Event()
+
+    def clock() -> datetime:
+        asked.set()
+        return datetime.now(UTC)
+
+    with LocalOperator.in_thread(clock=clock) as operator:
+        asked.clear()
+        process = subprocess.Popen(  # noqa: S603 - the interpreter that runs this
+            [sys.executable, "-m", "uid2_async", "map", "-", str(tmp_path / "out.csv")],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **env, "UID2_BASE_URL": operator.url},
+        )
+        assert process.stdin is not None
+        with process:
+            process.stdin.write(b"INPUT,INPUT_TYPE\n")
+            for n in range(6_000):
+                process.stdin.write(b"u%d@example.com,email\n" % n)
+            process.stdin.flush()
+            assert asked.wait(60)
+            process.send_signal(number)
+            assert process.wait(60) == code
+
+    assert left_over(tmp_path) == []

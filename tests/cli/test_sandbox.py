@@ -1,0 +1,118 @@
+"""``uid2 sandbox``: an operator in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uid2_async import IdentityScope, UID2Client
+from uid2_async.models import IdentityTokens, MappedUID
+
+Uid2 = Callable[..., Any]
+
+WORLDS = Path(__file__).parents[1] / "conformance"
+
+
+@contextmanager
+def sandbox(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a sandbox until the block ends."""
+    process = subprocess.Popen(  # noqa: S603 - the interpreter that runs this
+        [sys.executable, "-m", "uid2_async", "sandbox", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def settings(process: subprocess.Popen[str], role: str) -> dict[str, str]:
+    """Read what is printed until the environment of *role* has come."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"# {role}:"):
+            break
+    words = shlex.split(process.stdout.readline())
+    assert words[0] == "export"
+    return dict(word.split("=", 1) for word in words[1:])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_client_from_its_lines(number: signal.Signals) -> None:
+    """The printed lines are all that a client needs; a signal ends it with 0."""
+    with sandbox() as process:
+        env = settings(process, "publisher")
+        async with UID2Client.from_env(environ=env) as client:
+            answer = await client.generate_token("jane@example.com")
+        process.send_signal(number)
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == "uid2: The sandbox has stopped.\n"
+
+    assert isinstance(answer, IdentityTokens)
+
+
+async def test_euid() -> None:
+    """An EUID sandbox prints EUID's variables."""
+    with sandbox("--scope", "euid") as process:
+        env = settings(process, "advertiser")
+        async with UID2Client.from_env(IdentityScope.EUID, environ=env) as client:
+            (row,) = (await client.map_identities(["jane@example.com"])).rows
+
+    assert isinstance(row, MappedUID)
+    assert set(env) == {"EUID_BASE_URL", "EUID_API_KEY", "EUID_SECRET_KEY"}
+
+
+def test_data() -> None:
+    """--data loads a folder of an operator's files."""
+    with sandbox("--data", str(WORLDS / "euid" / "world")) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("# EUID operator at http://127.")
+
+
+def test_beyond_this_machine() -> None:
+    """Listening beyond loopback is allowed, with a warning and the switch for http."""
+    with sandbox("--host", "0.0.0.0") as process:  # noqa: S104 - that is the case
+        env = settings(process, "everything")
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("uid2: warning: 0.0.0.0 can be")
+
+    assert env["UID2_ALLOW_HTTP"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--data", "/nowhere"], 2, "world.json"),
+        (
+            ["--data", str(WORLDS / "euid" / "world"), "--scope", "uid2"],
+            2,
+            "are EUID's, not UID2's",
+        ),
+        (["--host", "192.0.2.1"], 1, "192.0.2.1"),
+    ],
+)
+def test_what_cannot_start(
+    uid2: Uid2, arguments: list[str], code: int, words: str
+) -> None:
+    """What cannot be loaded or listened at is one line and a code."""
+    result = uid2("sandbox", *arguments)
+
+    assert result.exit_code == code
+    assert words in result.stderr
+    assert result.stdout == ""
