@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_the_output_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
 
 
-def fail_while_writing(out: Path) -> None:
+def fail_while_writing(out: Path | str) -> None:
     """Write to *out* and fail."""
     with open_target(str(out)) as file:
         file.write("new")
@@ -158,3 +159,37 @@ def test_a_pipe_is_not_closed(tmp_path: Path) -> None:
     assert not stream.closed
     stream.close()
     os.close(keep)
+
+
+def test_stdin_is_opened_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stdin is read through a buffer of its own, from which nobody else takes."""
+    source = tmp_path / "in.csv"
+    source.write_bytes(b"a\n")
+    with source.open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        with open_source("-") as stream:
+            assert stream.read() == b"a\n"
+            assert stream is not stdin.buffer
+        assert not stdin.closed
+
+
+def test_stdout_is_opened_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stdout is written as UTF-8 whatever its own encoding, and stays open."""
+    with (tmp_path / "out.csv").open("w", encoding="ascii") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        with open_target("-") as file:
+            file.write("Zoë\r\n")
+        assert not stdout.closed
+
+    assert (tmp_path / "out.csv").read_bytes() == "Zoë\r\n".encode()
+
+
+def test_a_failed_job_leaves_stdout_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the block fails, what was written before stays written."""
+    written = io.BytesIO()
+    stdout = io.TextIOWrapper(written)
+    monkeypatch.setattr("sys.stdout", stdout)
+    with pytest.raises(OSError):  # noqa: PT011 - any will do
+        fail_while_writing("-")
+
+    assert written.getvalue() == b"new"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from uid2_async._version import __version__
+from uid2_async.cli import main
 from uid2_async.cli.app import app
 
 Uid2 = Callable[..., Any]
@@ -107,3 +108,27 @@ def test_every_command_has_help(uid2: Uid2, command: list[str]) -> None:
 def test_tracebacks_with_local_variables_are_off() -> None:
     """Typer must not print local variables, which hold DII and keys."""
     assert app.pretty_exceptions_enable is False
+
+
+def test_main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The entry point runs the command that the process was given."""
+    monkeypatch.setattr("sys.argv", ["anything", "hash", "jane@example.com"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("email\t")
+
+
+def test_main_without_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the extra the entry point ends with 1 before anything is imported."""
+    monkeypatch.setitem(sys.modules, "typer", None)
+    with pytest.raises(SystemExit) as caught:
+        main()
+
+    assert caught.value.code == 1
+    assert "pip install 'uid2-async[cli]'" in capsys.readouterr().err

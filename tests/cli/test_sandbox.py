@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from uid2_async import IdentityScope, UID2Client
+from uid2_async.cli.sandbox import run_sandbox
 from uid2_async.models import IdentityTokens, MappedUID
 
 Uid2 = Callable[..., Any]
@@ -116,3 +118,35 @@ def test_what_cannot_start(
     assert result.exit_code == code
     assert words in result.stderr
     assert result.stdout == ""
+
+
+class StoppingScreen(io.StringIO):
+    """A stdout that ends the program once all has been printed."""
+
+    def write(self, text: str) -> int:
+        """Take *text*."""
+        written = super().write(text)
+        if "export" in text and "# everything" in self.getvalue():
+            signal.raise_signal(signal.SIGTERM)
+        return written
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])  # noqa: S104 - that is the case
+def test_what_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    """Every line can be pasted into a shell; comments tell the roles."""
+    screen = StoppingScreen()
+    monkeypatch.setattr("sys.stdout", screen)
+    run_sandbox(host=host)
+    lines = [line for line in screen.getvalue().splitlines() if line]
+    errors = capsys.readouterr().err
+
+    assert all(line.startswith(("# ", "export UID2_")) for line in lines)
+    assert [line.partition(":")[0] for line in lines[1::2]] == [
+        f"# {role}"
+        for role in ("publisher", "advertiser", "bidder", "sharer", "everything")
+    ]
+    local = host != "0.0.0.0"  # noqa: S104 - as above
+    assert ("UID2_ALLOW_HTTP=1" in lines[2]) is not local
+    assert ("warning" in errors) is not local

@@ -92,16 +92,17 @@ def test_refresh(uid2: Uid2, env: dict[str, str], tokens: Path) -> None:
     """New tokens come for the old ones."""
     result = uid2("token", "refresh", str(tokens), env=env)
     new = IdentityTokens.from_json(result.stdout)
+    old = IdentityTokens.from_json(tokens.read_text())
 
     assert result.exit_code == 0
-    assert new.refresh_token != IdentityTokens.from_json(tokens.read_text())
+    assert new.refresh_token != old.refresh_token
 
 
 def test_refresh_from_stdin(uid2: Uid2, env: dict[str, str], tokens: Path) -> None:
     """The commands can be piped into each other."""
     result = uid2("token", "refresh", "-", stdin=tokens.read_text(), env=env)
 
-    assert IdentityTokens.from_json(result.stdout)
+    assert IdentityTokens.from_json(result.stdout).refresh_token
 
 
 def test_refresh_after_opt_out(
@@ -185,7 +186,7 @@ def test_sandboxes_know_each_other(uid2: Uid2, tmp_path: Path) -> None:
     result = uid2("token", "refresh", str(path), "--sandbox")
 
     assert result.exit_code == 0
-    assert IdentityTokens.from_json(result.stdout)
+    assert IdentityTokens.from_json(result.stdout).refresh_token
 
 
 def test_no_environment(uid2: Uid2) -> None:

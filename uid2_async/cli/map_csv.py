@@ -121,15 +121,12 @@ class _Window:
 class _Batch:
     """Some rows in a row, and the identities among them that have to be asked about."""
 
-    rows: list[list[str]] = attrs.field(factory=list)
-    slots: list[_Slot] = attrs.field(factory=list)
-    identities: list[Identity] = attrs.field(factory=list)
-    asked: list[_Slot] = attrs.field(factory=list)
+    rows: list[list[str]] = attrs.field(factory=list, repr=False)
+    slots: list[_Slot] = attrs.field(factory=list, repr=False)
+    identities: list[Identity] = attrs.field(factory=list, repr=False)
+    asked: list[_Slot] = attrs.field(factory=list, repr=False)
     duplicates: int = 0
     bytes_read: int = 0
-
-    def __repr__(self) -> str:
-        return f"<_Batch rows={len(self.rows)} asked={len(self.asked)}>"
 
 
 _Queue: TypeAlias = "asyncio.Queue[tuple[_Batch, asyncio.Task[None]] | None]"

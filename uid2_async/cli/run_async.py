@@ -25,18 +25,17 @@ def run_async(job: Coroutine[Any, Any, T]) -> T:
     terminated = False
 
     async def run() -> T:
-        task = asyncio.current_task()
+        task = asyncio.ensure_future(job)
 
         def terminate() -> None:
             nonlocal terminated
             terminated = True
-            if task is not None:
-                task.cancel()
+            task.cancel()
 
         # Windows has no such handlers, nor has a thread that is not the main one.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
-        return await job
+        return await task
 
     try:
         return asyncio.run(run())

@@ -23,7 +23,7 @@ __all__ = ["http_log", "make_app"]
 _MAX_BODY: Final = 1_048_576
 _log = logging.getLogger("uid2_async")
 
-http_log = logging.getLogger("uid2_async.http")
+http_log: logging.Logger = logging.getLogger("uid2_async.http")
 """For the runner: what aiohttp cannot read or handle, without any content."""
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import attrs
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
+from uid2_async.models import IdentityScope
 from uid2_async.operator.api_keys import ApiKeys, ServiceLinks
 from uid2_async.operator.buckets import Buckets
 from uid2_async.operator.data import Client, ClientSideKeypair, OperatorData, Site
 from uid2_async.operator.keysets import Keysets
 from uid2_async.operator.optouts import OptOuts
+from uid2_async.operator.settings import RuntimeConfig, Settings
 from uid2_async.protocol.client_side import load_server_private_key
 
 __all__ = ["Question", "World"]
@@ -57,15 +59,15 @@ class World:
         Raises:
             ConfigError: If a private key or an opt-out record is malformed.
         """
-        self.scope = data.scope
-        self.settings = data.settings
-        self.runtime = data.runtime
-        self.api_keys = ApiKeys(data.clients)
-        self.service_links = ServiceLinks(data)
-        self.keysets = Keysets(data)
-        self.buckets = Buckets(data)
-        self.opt_outs = OptOuts(data.opt_outs, self.buckets)
-        self.random = random
+        self.scope: IdentityScope = data.scope
+        self.settings: Settings = data.settings
+        self.runtime: RuntimeConfig = data.runtime
+        self.api_keys: ApiKeys = ApiKeys(data.clients)
+        self.service_links: ServiceLinks = ServiceLinks(data)
+        self.keysets: Keysets = Keysets(data)
+        self.buckets: Buckets = Buckets(data)
+        self.opt_outs: OptOuts = OptOuts(data.opt_outs, self.buckets)
+        self.random: Callable[[int], bytes] = random
         self._sites = {site.id: site for site in data.sites}
         self._keypairs = {
             pair.subscription_id: (pair, load_server_private_key(pair.private_key))
