@@ -50,7 +50,7 @@ def test_secrets_are_refused(uid2: Uid2, arguments: list[str]) -> None:
         (["mpa"], "No such command 'mpa'"),
         (["map"], "Missing argument 'IN'"),
         (["token"], "Missing command"),
-        (["hash", "--nope"], "No such option: --nope"),
+        (["hash", "--nope"], "No such option"),
         (["hash", "--type", "jane@example.com", "x"], "'***' is not one of"),
         (["hash", "--type=+12025550123", "x"], "'***' is not one of"),
         (["token", "generate", "a", "jane@example.com"], "extra argument"),
@@ -126,6 +126,7 @@ def run_raising(error: BaseException) -> Any:
         (OSError("odd"), 1, "uid2: OSError.\n"),
         (BrokenPipeError(), 1, ""),
         (typer.Exit(7), 7, ""),
+        (typer.Abort(), 1, ""),
     ],
 )
 def test_exceptions_become_codes(error: BaseException, code: int, text: str) -> None:
@@ -135,13 +136,6 @@ def test_exceptions_become_codes(error: BaseException, code: int, text: str) -> 
     assert result.exit_code == code
     assert result.stderr.startswith(text)
     assert "Traceback" not in result.output
-
-
-def test_abort_passes_through() -> None:
-    """Typer's own way to stop stays what it is."""
-    result = run_raising(typer.Abort())
-
-    assert result.exit_code == 1
 
 
 def test_defects_show_their_place_alone() -> None:

@@ -73,7 +73,7 @@ def test_the_demo(
 ) -> None:
     """All 10,000 customers keep their columns and get what the client would tell."""
     result = uid2("map", str(CUSTOMERS), str(out), env=env)
-    sizes = [call.items for call in local_operator.calls]
+    sizes = sorted(call.items for call in local_operator.calls)
     header, *rows = read(out)
     source_header, *source_rows = read(CUSTOMERS)
 
@@ -93,7 +93,7 @@ def test_the_demo(
             else ["", "", "", (answer.e or "").upper()]
         )
     assert len(sizes) == 2
-    assert sizes[0] == 5000
+    assert sizes[1] == 5000
 
 
 def test_the_demo_has_everything() -> None:

@@ -216,7 +216,7 @@ async def test_bounded_concurrency(client: UID2Client, operator: LocalOperator) 
 
 async def test_odd_values_survive(small: UID2Client) -> None:
     """Every column is passed through as it was read."""
-    header = ["note", "INPUT", "empty"]
+    header = ["no\rte", "INPUT", "empty"]
     rows = [
         ['say "hi", twice', "a@example.com", ""],
         ["line\nline\r\nline", "b@example.com", ""],

@@ -89,8 +89,9 @@ async def test_it_starts_in_milliseconds() -> None:
 
 def test_a_thread_serves_synchronous_code() -> None:
     """Every method works from here, and the thread ends with the block."""
+    before = set(threading.enumerate())
     with LocalOperator.in_thread() as operator:
-        threads = {one.name for one in threading.enumerate()}
+        (started,) = set(threading.enumerate()) - before
         mapped = row(operator, "a@example.com")
         operator.opt_out("a@example.com")
         gone = row(operator, "A@example.com ")
@@ -99,23 +100,25 @@ def test_a_thread_serves_synchronous_code() -> None:
         calls = operator.calls
         operator.reset()
 
-    assert "uid2-operator" in threads
+    assert started.name == "uid2-operator"
     assert gone == {"e": "optout"}
     assert back == mapped
     assert [call.client for call in calls] == ["everything"] * 3
     assert operator.calls == []
-    assert "uid2-operator" not in {one.name for one in threading.enumerate()}
+    assert not started.is_alive()
 
 
 def test_the_thread_ends_when_the_block_fails() -> None:
     """And the error is the block's own."""
+    before = set(threading.enumerate())
+
     with (
         pytest.raises(ZeroDivisionError),
         LocalOperator.in_thread(),
     ):
         raise ZeroDivisionError
 
-    assert "uid2-operator" not in {one.name for one in threading.enumerate()}
+    assert set(threading.enumerate()) == before
 
 
 def test_a_port_that_is_taken_is_an_error() -> None:

@@ -84,7 +84,9 @@ class CommandGroup(TyperGroup):
         except KeyboardInterrupt:
             complain("Interrupted.")
             code = ExitCode.INTERRUPTED
-        except (typer.Exit, typer.Abort):
+        except typer.Abort:
+            code = ExitCode.FAILURE
+        except typer.Exit:
             raise
         except Exception as error:
             if _is_usage_error(error):

@@ -187,7 +187,7 @@ class _Writer:
         self._quoting = csv.writer(
             target, lineterminator=rows.line_end, quoting=csv.QUOTE_ALL
         )
-        self._plain.writerow([*rows.header, *OUTPUT_COLUMNS])
+        self._write_row([*rows.header, *OUTPUT_COLUMNS])
         self.outcomes: Counter[str] = Counter()
         self.duplicates = 0
         self.head: list[tuple[str, ...]] = []
@@ -197,12 +197,15 @@ class _Writer:
         for row, slot in zip(batch.rows, batch.slots, strict=True):
             row.extend(slot.cells)
             self.outcomes[slot.cells[-1]] += 1
-            writer = self._quoting if "\r" in "".join(row) else self._plain
-            writer.writerow(row)
+            self._write_row(row)
         missing = HEAD_ROWS - len(self.head)
         self.head += [tuple(row) for row in batch.rows[:missing]]
         self.duplicates += batch.duplicates
         return MapProgress(rows=self.outcomes.total(), bytes_read=batch.bytes_read)
+
+    def _write_row(self, row: list[str]) -> None:
+        writer = self._quoting if "\r" in "".join(row) else self._plain
+        writer.writerow(row)
 
 
 async def map_csv(

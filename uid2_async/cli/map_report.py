@@ -66,8 +66,9 @@ def progress_bar(
         What is to be told after each batch.
     """
     hidden = console.quiet or not console.is_terminal
-    if to_stdout and sys.stdout.isatty():
-        hidden = True
+    if hidden or (to_stdout and sys.stdout.isatty()):
+        yield lambda _: None
+        return
     bar = Progress(
         SpinnerColumn(),
         TextColumn("Mapping"),
@@ -76,7 +77,6 @@ def progress_bar(
         _RowsPerSecond(),
         TimeElapsedColumn(),
         console=console,
-        disable=hidden,
         # Data may go to stdout meanwhile, and must not pass through here.
         redirect_stdout=False,
     )
