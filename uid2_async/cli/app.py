@@ -14,7 +14,7 @@ from uid2_async.cli.token import token_app
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=CommandGroup,
     help="UID2 and EUID from the command line. The environment names the operator: "
     "UID2_BASE_URL (or UID2_ENV=integ|prod), UID2_API_KEY and UID2_SECRET_KEY; EUID_* "

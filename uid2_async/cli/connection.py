@@ -24,7 +24,7 @@ class RequestCount:
 
     def __init__(self) -> None:
         """Start at none."""
-        self.requests = 0
+        self.requests: int = 0
 
     def __call__(self, event: Event) -> None:
         """Take notice of *event*."""

@@ -62,8 +62,8 @@ class CsvRows:
         """
         csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
         self.name = name
-        self.line_end = "\n"
-        self.bytes_read = 0
+        self.line_end: str = "\n"
+        self.bytes_read: int = 0
         self._line = 0
         self._stream = stream
         # Strict, since the lenient reader drops quotes and swallows the rest of a file.

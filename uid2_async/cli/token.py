@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["token_app"]
 
-token_app = typer.Typer(
+token_app: typer.Typer = typer.Typer(
     help="Generate, refresh and validate identity tokens.", rich_markup_mode=None
 )
 
