@@ -38,6 +38,7 @@ __all__ = [
     "UnmappedReason",
     "as_identity",
     "datetime_from_ms",
+    "kind_and_value",
     "ms_from_datetime",
 ]
 
@@ -174,6 +175,20 @@ class PhoneHash(_Identity):
 
 
 Identity: TypeAlias = Email | Phone | EmailHash | PhoneHash
+
+
+def kind_and_value(one: Identity | str) -> tuple[str, str]:
+    """Name the kind and the value of an identity; a str as :func:`as_identity`.
+
+    Makes no object of a str: this is done for each of the millions of a bulk job.
+
+    Raises:
+        InputError: If *one* is neither an identity nor a str.
+    """
+    if type(one) is str:
+        return ("phone" if one.startswith("+") else "email"), one
+    identity = as_identity(one)
+    return identity.kind, identity.value
 
 
 def as_identity(value: Identity | str) -> Identity:

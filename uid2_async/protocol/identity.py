@@ -16,7 +16,7 @@ from uid2_async.models import (
     IdentityMap,
     MapRow,
     UnmappedReason,
-    as_identity,
+    kind_and_value,
 )
 from uid2_async.protocol import wire
 from uid2_async.protocol.identity_input import missing_message, sendable
@@ -89,20 +89,21 @@ def prepare_map(
         InputError: If an element is neither an identity nor a str; names its place.
     """
     order: list[str | None] = []
-    values: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {kind: [] for kind in KINDS}
     try:
         for one in identities:
-            field = sendable(as_identity(one), send_raw=send_raw)
+            kind, value = kind_and_value(one)
+            field = sendable(kind, value, send_raw=send_raw)
             if field is None:
                 order.append(None)
                 continue
-            key, value = field
-            order.append(key)
-            values.setdefault(key, []).append(value)
+            order.append(field[0])
+            values[field[0]].append(field[1])
     except InputError as error:
         reason = error.message
     else:
-        return MapQuery(identities=identities, order=order, values=values)
+        sent = {key: texts for key, texts in values.items() if texts}
+        return MapQuery(identities=identities, order=order, values=sent)
     raise InputError(f"Item {len(order)}: {reason}")
 
 

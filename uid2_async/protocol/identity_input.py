@@ -13,7 +13,7 @@ from uid2_async.errors import InputError
 from uid2_async.models import Identity, IdentityType
 from uid2_async.protocol import base64
 from uid2_async.protocol.java_json import as_java_string
-from uid2_async.protocol.normalize import KINDS, identity_bytes
+from uid2_async.protocol.normalize import HASH_KINDS, KINDS, identity_bytes
 from uid2_async.protocol.refusal import RefusedError, client_error
 from uid2_async.veiled import Veiled
 
@@ -28,18 +28,19 @@ __all__ = [
 ]
 
 
-def sendable(identity: Identity, *, send_raw: bool) -> tuple[str, str] | None:
-    """Say under which key and as what *identity* is sent, or None where it is invalid.
+def sendable(kind: str, value: str, *, send_raw: bool) -> tuple[str, str] | None:
+    """Say under which key and as what an identity is sent, or None where it is invalid.
 
     A hash goes out in its canonical spelling; DII as its hash, unless *send_raw* says
     otherwise and JSON can carry it (a lone surrogate can only be hashed).
     """
-    data = identity_bytes(identity.kind, identity.value)
+    data = identity_bytes(kind, value)
     if data is None:
         return None
-    if send_raw and not identity.hashed and _is_utf8(identity.value):
-        return identity.kind, identity.value
-    return f"{identity.identity_type}_hash", base64.encode_text(data)
+    hash_kind = HASH_KINDS[kind]
+    if send_raw and kind != hash_kind and _is_utf8(value):
+        return kind, value
+    return hash_kind, base64.encode_text(data)
 
 
 def _is_utf8(text: str) -> bool:
@@ -57,7 +58,7 @@ def write_identity_input(identity: Identity, *, send_raw: bool) -> dict[str, str
     Raises:
         InputError: If the operator would call it invalid; names the kind alone.
     """
-    field = sendable(identity, send_raw=send_raw)
+    field = sendable(identity.kind, identity.value, send_raw=send_raw)
     if field is None:
         raise InputError(
             f"The {identity.kind} is not valid.",

@@ -15,6 +15,7 @@ from uid2_async.models import Identity
 from uid2_async.protocol import base64
 
 __all__ = [
+    "HASH_KINDS",
     "KINDS",
     "decode_hash",
     "identity_bytes",
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 KINDS: Final = ("email", "email_hash", "phone", "phone_hash")
+# As what each kind is sent.
+HASH_KINDS: Final = {kind: f"{kind.removesuffix('_hash')}_hash" for kind in KINDS}
 
 # The operator folds ASCII letters alone: "Ü" and the Kelvin sign stay as they are.
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
