@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from uid2_async import (
+    AesGcmEnvelope,
     Email,
     EmailHash,
     IdentityScope,
@@ -466,6 +467,22 @@ async def test_a_given_transport_stays_open(operator: LocalOperator) -> None:
         for _ in range(2):
             async with connect(operator, transport=pool) as client:
                 await generate(client, "user@example.com")
+
+
+class ForgetfulEnvelope(AesGcmEnvelope):
+    """An envelope that seals nothing, whatever it is given."""
+
+    def seal(self, payload: bytes, **options: Any) -> bytes:
+        """Leave the payload out."""
+        return super().seal(b"", **options)
+
+
+async def test_the_envelope_can_be_replaced(operator: LocalOperator) -> None:
+    """All that is sent and received passes through the envelope that was given."""
+    async with connect(operator, envelope=ForgetfulEnvelope()) as client:
+        with pytest.raises(errors.BadRequestError, match="Required Parameter Missing"):
+            await client.generate_token("user@example.com")
+        assert await client.fetch_sharing_keys()
 
 
 async def test_options_can_be_changed_on_shared_connections(
