@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -18,6 +19,10 @@ nox.options.sessions = ["lint", "typing", "tests"]
 nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).parent
+# The browser tests know this version's parts; a newer one is tried on purpose.
+PREBID = "prebid.js@11.36.0"
+# Every extra that the tests and the type checkers look into.
+WITH_EXTRAS = ".[cli,fastapi,starlette]"
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = ("3.11", "3.12", "3.13")
 
@@ -83,6 +88,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def site(session: nox.Session) -> None:
+    """Serve the example site at http://127.0.0.1:8000/ until Ctrl-C."""
+    session.install("-q", ".[fastapi]", *group("site"))
+    session.run("python", "-m", "examples.publisher_site", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, formatting and the direction of imports."""
     session.install("-q", *group("lint"))
@@ -96,7 +108,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: mypy strict, and what pyright sees of the public names."""
-    session.install("-q", ".[cli]", *group("typing"))
+    session.install("-q", WITH_EXTRAS, *group("typing"))
     session.run("mypy")
     session.run("basedpyright")
     session.run("basedpyright", "--verifytypes", "uid2_async", "--ignoreexternal")
@@ -105,7 +117,7 @@ def typing(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests on every supported Python that starts here."""
-    session.install("-q", ".[cli]", *group("tests"))
+    session.install("-q", WITH_EXTRAS, *group("tests"))
     session.run("pytest", "-q", *session.posargs)
 
 
@@ -113,9 +125,12 @@ def tests(session: nox.Session) -> None:
 def tests_min(session: nox.Session) -> None:
     """Run the tests with the lowest versions that pyproject.toml allows."""
     project = PYPROJECT["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["cli"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["cli"]
+    wanted += extras["fastapi"] + extras["starlette"]
     session.install("-q", *(re.sub(r">=", "==", one) for one in wanted))
-    session.install("-q", *group("tests"))
+    # The test client of that Starlette knows no httpx2 yet.
+    session.install("-q", *group("tests"), "httpx")
     session.install("-q", "--no-deps", ".")
     session.run("pytest", "-q", *session.posargs)
 
@@ -123,7 +138,8 @@ def tests_min(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Measure branch coverage: all of the protocol, nearly all of the rest."""
-    session.install("-q", "-e", ".[cli]", *group("coverage"), *group("differential"))
+    groups = (*group("coverage"), *group("differential"))
+    session.install("-q", "-e", WITH_EXTRAS, *groups)
     session.run("coverage", "erase")
     session.run("pytest", "-q", "--cov", "--cov-report=", *session.posargs)
     complete = "uid2_async/protocol/*,uid2_async/errors.py,uid2_async/retry.py"
@@ -136,6 +152,52 @@ def differential(session: nox.Session) -> None:
     """Hold the official SDK beside ours, and let it drive the embedded operator."""
     session.install("-q", ".[cli]", *group("tests"), *group("differential"))
     session.run("pytest", "-q", "-m", "differential", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Visit the example site, and run Prebid.js, in headless Chromium."""
+    names = {"CHROMIUM": "chromium", "CHROMEDRIVER": "chromedriver"}
+    env = {variable: _find_browser(session, name) for variable, name in names.items()}
+    env["PREBID_PACKAGE"] = str(_fetch_prebid(session))
+    session.install("-q", WITH_EXTRAS, *group("browser"))
+    session.run("pytest", "-q", "-rs", "tests/browser", *session.posargs, env=env)
+
+
+def _find_browser(session: nox.Session, name: str) -> str:
+    """Find one of Chromium's programs; as root on Debian, install it first."""
+    if not shutil.which(name) and shutil.which("apt-get") and os.geteuid() == 0:
+        quiet = ("apt-get", "-qq", "-o", "Dpkg::Use-Pty=0")
+        env = {"DEBIAN_FRONTEND": "noninteractive"}
+        packages = ("chromium", "chromium-driver", "fonts-liberation")
+        session.run(*quiet, "update", external=True, silent=True)
+        session.run(
+            *(*quiet, "install", "-y", "--no-install-recommends", *packages),
+            env=env,
+            external=True,
+            silent=True,
+        )
+    path = shutil.which(name)
+    if path is None:
+        session.error(
+            f"{name} is not on PATH. Install Chromium with its driver (Debian: "
+            "apt-get install chromium chromium-driver), or run this as root there."
+        )
+    return path
+
+
+def _fetch_prebid(session: nox.Session) -> Path:
+    """Unpack npm's prebid.js, prebuilt as it is, into the session's own folder."""
+    if shutil.which("npm") is None:
+        session.error("npm is not on PATH: Prebid.js comes from its registry.")
+    folder = Path(session.create_tmp()) / PREBID
+    if not (folder / "package").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        npm = ("npm", "pack", "--silent", PREBID, "--pack-destination", str(folder))
+        session.run(*npm, external=True, silent=True)
+        with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+            archive.extractall(folder, filter="data")
+    return folder / "package"
 
 
 @nox.session

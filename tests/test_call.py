@@ -89,10 +89,12 @@ class Bench:
         self.transport = ScriptedTransport(*script)
         self.events: list[Any] = []
         ticks = count()
+        options = {
+            "credentials": Credentials(api_key="canary-key", secret=KEY)
+        } | options
         self.pipeline = Pipeline(
             transport=self.transport,
             envelope=AesGcmEnvelope(),
-            credentials=Credentials(api_key="canary-key", secret=KEY),
             clock=lambda: START + timedelta(seconds=next(ticks)),
             slots=Slots(2),
             **options,
@@ -313,6 +315,38 @@ async def test_a_reply_in_the_clear_is_taken_where_it_is_due() -> None:
     bench = Bench(lambda request: Reply(status=200, headers={}, body=b"{}"))
 
     assert await bench.run(bare=True, reply_key=b"") == b"{}"
+
+
+async def test_a_call_may_bring_its_own_crypto() -> None:
+    """Each attempt is sealed anew by it, and it opens the reply to that attempt."""
+
+    def seal(
+        now_ms: int, random_bytes: Callable[[int], bytes]
+    ) -> tuple[bytes, Callable[[bytes], bytes]]:
+        made = f"{now_ms - START_MS}".encode() + random_bytes(2)
+        return made, lambda body: made + b" opened " + body
+
+    reply = Reply(status=200, headers={}, body=b"it")
+    bench = Bench(503, lambda request: reply, random_bytes=lambda size: b"r" * size)
+
+    opened = await bench.run(own_crypto=seal)
+
+    first, second = (request.body for request in bench.transport.requests)
+    assert first != second
+    assert opened == second + b" opened it"
+    assert second.endswith(b"rr")
+
+
+async def test_without_credentials_no_api_key_is_sent() -> None:
+    """What is sent instead is the pipeline's own affair."""
+    reply = Reply(status=200, headers={}, body=b"{}")
+    bench = Bench(lambda request: reply, credentials=None, headers={"Origin": "here"})
+
+    await bench.run(bare=True, reply_key=b"")
+
+    headers = bench.transport.requests[0].headers
+    assert "Authorization" not in headers
+    assert headers["Origin"] == "here"
 
 
 async def test_an_attempt_gets_no_more_time_than_is_left() -> None:

@@ -374,7 +374,6 @@ async def test_consent_is_judged_in_the_euid_scope(euid: LocalOperator) -> None:
     """Unreadable consent is an error, insufficient consent a value."""
     none_given = "CPehXK9PehXK9ABAMBFRACBoADAAAEJAAIYgAKwAQAKgArABAAqAAA"
     async with connect(euid, scope=IdentityScope.EUID) as client:
-        assert await generate(client, "user@example.com")
         with pytest.raises(errors.BadRequestError, match="consent"):
             await client.generate_token("user@example.com", tcf_consent_string="bad")
         assert (
@@ -383,6 +382,17 @@ async def test_consent_is_judged_in_the_euid_scope(euid: LocalOperator) -> None:
             )
             == InsufficientConsent()
         )
+
+
+async def test_missing_consent_is_warned_of_once(euid: LocalOperator) -> None:
+    """An EUID operator judges no consent where none is given; UID2 has none at all."""
+    async with connect(euid, scope=IdentityScope.EUID) as client:
+        with pytest.warns(UserWarning, match="tcf_consent_string") as warned:
+            await client.generate_token("user@example.com")
+        assert await generate(client, "user@example.com")
+
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
 
 
 async def test_too_many_items_are_refused(

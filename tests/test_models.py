@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -12,7 +11,6 @@ from uid2_async import (
     EmailHash,
     IdentityMap,
     IdentityScope,
-    IdentityTokens,
     MappedUID,
     OptOutStatus,
     Phone,
@@ -30,14 +28,6 @@ from uid2_async.models import (
 )
 
 CANARY = "canary@example.com"
-TOKENS = {
-    "advertising_token": "canary-advertising",
-    "refresh_token": "canary-refresh",
-    "identity_expires": 1_700_000_000_123,
-    "refresh_expires": 1_700_000_000_456,
-    "refresh_from": 1_700_000_000_789,
-    "refresh_response_key": "canary-key",
-}
 
 
 @pytest.mark.parametrize("cls", [Email, Phone, EmailHash, PhoneHash])
@@ -103,64 +93,6 @@ def test_scope_and_type_know_their_bits() -> None:
     """Tokens and raw UIDs carry scope and type as one bit each."""
     assert [scope.bit for scope in IdentityScope] == [0, 1]
     assert [kind.bit for kind in IdentityType] == [0, 1]
-
-
-def test_tokens_survive_json_with_unknown_keys() -> None:
-    """What another SDK adds to the stored JSON is still there afterwards."""
-    text = json.dumps(TOKENS | {"private": {"x": [1]}})
-
-    tokens = IdentityTokens.from_json(text)
-
-    assert tokens.identity_expires == datetime_from_ms(1_700_000_000_123)
-    assert json.loads(tokens.to_json()) == json.loads(text)
-    assert json.loads(IdentityTokens.from_json(text.encode()).to_json())["private"]
-
-
-def test_tokens_without_response_key_are_read() -> None:
-    """Operators without encryption give no refresh_response_key."""
-    fields = {key: TOKENS[key] for key in TOKENS if key != "refresh_response_key"}
-
-    tokens = IdentityTokens.from_json(json.dumps(fields))
-
-    assert tokens.refresh_response_key is None
-    assert json.loads(tokens.to_json()) == fields
-
-
-def test_tokens_hide_in_repr() -> None:
-    """A repr of tokens shows times and no token."""
-    shown = repr(IdentityTokens.from_json(json.dumps(TOKENS | {"x": "canary"})))
-
-    assert "canary" not in shown
-    assert "2023" in shown
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"advertising_token": None}, "advertising_token is missing"),
-        ({"advertising_token": 7}, "advertising_token is no str"),
-        ({"refresh_response_key": 7}, "refresh_response_key is no str"),
-        ({"refresh_from": "canary"}, "refresh_from is no int"),
-        ({"refresh_from": True}, "refresh_from is no int"),
-        ({"identity_expires": 10**17}, "identity_expires is no instant in ms"),
-    ],
-)
-def test_wrong_tokens_are_named_by_field(change: dict, message: str) -> None:
-    """A stored identity that is damaged says where, never what."""
-    with pytest.raises(InputError, match=message) as caught:
-        IdentityTokens.from_json(json.dumps(TOKENS | change))
-
-    assert "canary" not in str(caught.value)
-    assert caught.value.__context__ is None
-
-
-@pytest.mark.parametrize("text", ["", "canary", "[]", "null", "{", '"x"', b"\xff{}"])
-def test_tokens_must_be_an_object(text: str | bytes) -> None:
-    """What is no JSON object is refused without being kept in the error."""
-    with pytest.raises(InputError, match="not a JSON object") as caught:
-        IdentityTokens.from_json(text)
-
-    assert caught.value.__context__ is None
 
 
 def make_map() -> IdentityMap:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import pkgutil
 import subprocess
@@ -17,7 +17,11 @@ import uid2_async
 
 ROOT = Path(__file__).parent.parent
 # Importing these needs what only some users have installed.
-EXTRAS = {"uid2_async.__main__"}
+EXTRAS = {"uid2_async.__main__"} | {
+    f"uid2_async.integrations.{name}"
+    for name in ("fastapi", "starlette")
+    if importlib.util.find_spec(name) is None
+}
 
 
 def run(code: str) -> str:

@@ -13,9 +13,22 @@ from uid2_async._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from uid2_async import errors as errors
+    from uid2_async.bidstream import BidstreamClient as BidstreamClient
+    from uid2_async.bulk.mapper import BulkMapper as BulkMapper
+    from uid2_async.bulk.records import (
+        MapFailure as MapFailure,
+        MapRecord as MapRecord,
+        Progress as Progress,
+    )
     from uid2_async.client import UID2Client as UID2Client
-    from uid2_async.errors import UID2Error as UID2Error
+    from uid2_async.client_side import ClientSideClient as ClientSideClient
+    from uid2_async.errors import TokenFailure as TokenFailure, UID2Error as UID2Error
     from uid2_async.hooks import Hook as Hook
+    from uid2_async.identity_tokens import (
+        IdentityTokens as IdentityTokens,
+        TokenState as TokenState,
+    )
+    from uid2_async.keystore import KeyStore as KeyStore
     from uid2_async.models import (
         Bucket as Bucket,
         Email as Email,
@@ -23,7 +36,6 @@ if TYPE_CHECKING:
         Identity as Identity,
         IdentityMap as IdentityMap,
         IdentityScope as IdentityScope,
-        IdentityTokens as IdentityTokens,
         InsufficientConsent as InsufficientConsent,
         MappedUID as MappedUID,
         OptedOut as OptedOut,
@@ -38,30 +50,47 @@ if TYPE_CHECKING:
         Envelope as Envelope,
     )
     from uid2_async.protocol.keyring import KeyRing as KeyRing
+    from uid2_async.protocol.token_rules import DecryptedToken as DecryptedToken
+    from uid2_async.publisher.freshness import Freshness as Freshness
+    from uid2_async.publisher.refresher import TokenRefresher as TokenRefresher
     from uid2_async.retry import RetryBudget as RetryBudget, RetryPolicy as RetryPolicy
+    from uid2_async.sharing import SharingClient as SharingClient
     from uid2_async.transport import SessionPool as SessionPool, Transport as Transport
 
 _HOMES = {
     "AesGcmEnvelope": "protocol.envelope",
+    "BidstreamClient": "bidstream",
     "Bucket": "models",
+    "BulkMapper": "bulk.mapper",
+    "ClientSideClient": "client_side",
+    "DecryptedToken": "protocol.token_rules",
     "Email": "models",
     "EmailHash": "models",
     "Envelope": "protocol.envelope",
+    "Freshness": "publisher.freshness",
     "Hook": "hooks",
     "Identity": "models",
     "IdentityMap": "models",
     "IdentityScope": "models",
-    "IdentityTokens": "models",
+    "IdentityTokens": "identity_tokens",
     "InsufficientConsent": "models",
     "KeyRing": "protocol.keyring",
+    "KeyStore": "keystore",
+    "MapFailure": "bulk.records",
+    "MapRecord": "bulk.records",
     "MappedUID": "models",
     "OptOutStatus": "models",
     "OptedOut": "models",
     "Phone": "models",
     "PhoneHash": "models",
+    "Progress": "bulk.records",
     "RetryBudget": "retry",
     "RetryPolicy": "retry",
     "SessionPool": "transport",
+    "SharingClient": "sharing",
+    "TokenFailure": "errors",
+    "TokenRefresher": "publisher.refresher",
+    "TokenState": "identity_tokens",
     "Transport": "transport",
     "UID2Client": "client",
     "UID2Error": "errors",
@@ -72,10 +101,15 @@ _HOMES = {
 
 __all__ = [
     "AesGcmEnvelope",
+    "BidstreamClient",
     "Bucket",
+    "BulkMapper",
+    "ClientSideClient",
+    "DecryptedToken",
     "Email",
     "EmailHash",
     "Envelope",
+    "Freshness",
     "Hook",
     "Identity",
     "IdentityMap",
@@ -83,14 +117,22 @@ __all__ = [
     "IdentityTokens",
     "InsufficientConsent",
     "KeyRing",
+    "KeyStore",
+    "MapFailure",
+    "MapRecord",
     "MappedUID",
     "OptOutStatus",
     "OptedOut",
     "Phone",
     "PhoneHash",
+    "Progress",
     "RetryBudget",
     "RetryPolicy",
     "SessionPool",
+    "SharingClient",
+    "TokenFailure",
+    "TokenRefresher",
+    "TokenState",
     "Transport",
     "UID2Client",
     "UID2Error",

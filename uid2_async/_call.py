@@ -10,15 +10,22 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Final, Generic, TypeVar
+from functools import partial
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import attrs
 
 from uid2_async._version import __version__
-from uid2_async.errors import CallTimeoutError, EnvelopeError, OperatorError, UID2Error
+from uid2_async.errors import (
+    CallTimeoutError,
+    ConfigError,
+    EnvelopeError,
+    OperatorError,
+    UID2Error,
+)
 from uid2_async.hooks import (
     AttemptFailed,
     CallFinished,
@@ -32,17 +39,22 @@ from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import IV_BYTES, NONCE_BYTES, Envelope
 from uid2_async.protocol.reply import error_from_reply
 from uid2_async.retry import RetryPolicy
-from uid2_async.transport import Reply, Request, Transport
+from uid2_async.transport import Request, Transport
 
-__all__ = ["Call", "Credentials", "Pipeline", "Slots"]
+__all__ = ["Call", "Credentials", "OwnCrypto", "Pipeline", "Slots", "positive"]
 
 T = TypeVar("T")
+
+OwnCrypto: TypeAlias = Callable[
+    [int, Callable[[int], bytes]], tuple[bytes, Callable[[bytes], bytes]]
+]
+"""Seals one attempt: takes the time in ms and a source of random bytes, and gives the
+body and what opens the body of the reply."""
 
 logger = logging.getLogger("uid2_async")
 
 CLIENT_VERSION: Final = f"uid2-async-{__version__}"
 
-_ATTEMPT_SECONDS: Final = 15.0
 # How far the operator's clock in a reply may be from ours: a bound on replays beyond
 # the nonce. Requests are refused from two minutes on.
 _PLAUSIBLE_MS: Final = 10 * 60 * 1000
@@ -76,15 +88,18 @@ class Call(Generic[T]):
         bare: Whether the payload is sent as it is (token/refresh).
         reply_key: What opens the reply where it is not the client secret; empty where
             the reply comes in the clear.
+        own_crypto: What seals the request and opens the reply where that is not the
+            envelope's affair (token/client-generate); the payload does not count then.
         max_reply_bytes: How large the reply may be.
     """
 
     path: str
-    payload: bytes = attrs.field(repr=False)
+    payload: bytes = attrs.field(default=b"", repr=False)
     parse: Callable[[bytes], T] = attrs.field(repr=False)
     binary: bool = False
     bare: bool = False
     reply_key: bytes | None = attrs.field(default=None, repr=False)
+    own_crypto: OwnCrypto | None = attrs.field(default=None, repr=False)
     max_reply_bytes: int = 1024 * 1024
 
 
@@ -96,15 +111,29 @@ class Pipeline:
         *,
         transport: Transport,
         envelope: Envelope,
-        credentials: Credentials,
+        credentials: Credentials | None,
         clock: Callable[[], datetime],
         slots: Slots,
+        headers: Mapping[str, str] | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """Keep the seams; *clock* gives aware datetimes."""
+        """Keep the seams.
+
+        Args:
+            transport: Carries the requests.
+            envelope: Seals them and opens the replies.
+            credentials: None where no call needs an API key or its secret.
+            clock: Gives aware datetimes.
+            slots: Bounds the attempts at once.
+            headers: What to send beside the usual headers.
+            random_bytes: Gives as many random bytes as asked for.
+        """
         self._transport = transport
         self._envelope = envelope
-        self._credentials = credentials
+        self._secret = b"" if credentials is None else credentials.secret
+        self._own_headers = dict(headers or {})
+        if credentials is not None:
+            self._own_headers["Authorization"] = f"Bearer {credentials.api_key}"
         self._clock = clock
         self._slots = slots
         self._random_bytes = random_bytes
@@ -123,7 +152,13 @@ class Pipeline:
             UID2Error: What the last attempt met, with endpoint, trace id and attempts.
         """
         loop = asyncio.get_running_loop()
-        run = _CallRun(self, call, hooks=hooks, deadline=loop.time() + timeout)
+        run = _CallRun(
+            self,
+            call,
+            hooks=hooks,
+            deadline=loop.time() + timeout,
+            attempt_timeout=retry.attempt_timeout,
+        )
         run.emit(CallStarted(endpoint=call.path))
         started = loop.time()
         error_type: str | None = None
@@ -151,18 +186,23 @@ class Pipeline:
             )
 
     async def exchange(
-        self, call: Call[T], *, trace_id: str, deadline: float, fresh: bool
+        self,
+        call: Call[T],
+        *,
+        trace_id: str,
+        deadline: float,
+        attempt_timeout: float,
+        fresh: bool,
     ) -> T:
         """Make one attempt: everything that is done anew each time."""
         loop = asyncio.get_running_loop()
         async with self._slots.take(deadline):
-            now_ms = self._now_ms()
-            nonce = None if call.bare else self._random_bytes(NONCE_BYTES)
+            body, open_reply = self._seal(call, self._now_ms())
             request = Request(
                 path=call.path,
                 headers=self._headers(call, trace_id),
-                body=self._seal(call, now_ms, nonce),
-                timeout=min(_ATTEMPT_SECONDS, max(0.0, deadline - loop.time())),
+                body=body,
+                timeout=max(0.0, min(attempt_timeout, deadline - loop.time())),
                 max_reply_bytes=call.max_reply_bytes,
                 fresh_connection=fresh,
             )
@@ -171,7 +211,7 @@ class Pipeline:
             raise error_from_reply(
                 reply.status, reply.headers, reply.body, now_ms=self._now_ms()
             )
-        return call.parse(self._open(call, reply, nonce, now_ms))
+        return call.parse(open_reply(reply.body))
 
     def _now_ms(self) -> int:
         return ms_from_datetime(self._clock())
@@ -180,37 +220,43 @@ class Pipeline:
         """Make the headers of one attempt."""
         return {
             "Accept-Encoding": "identity",
-            "Authorization": f"Bearer {self._credentials.api_key}",
             "Content-Type": _BINARY if call.binary else _TEXT,
             "UID-Trace-Id": trace_id,
             "User-Agent": CLIENT_VERSION,
             "X-UID2-Client-Version": CLIENT_VERSION,
+            **self._own_headers,
         }
 
-    def _seal(self, call: Call[T], now_ms: int, nonce: bytes | None) -> bytes:
-        """Seal the payload, unless the endpoint takes it bare."""
-        if nonce is None:
-            return call.payload
+    def _seal(
+        self, call: Call[T], now_ms: int
+    ) -> tuple[bytes, Callable[[bytes], bytes]]:
+        """Make the body of one attempt, and what opens the reply to it."""
+        if call.own_crypto is not None:
+            return call.own_crypto(now_ms, self._random_bytes)
+        if call.bare:
+            return call.payload, partial(self._open, call, None, now_ms)
+        nonce = self._random_bytes(NONCE_BYTES)
         sealed = self._envelope.seal(
             call.payload,
-            key=self._credentials.secret,
+            key=self._secret,
             now_ms=now_ms,
             nonce=nonce,
             iv=self._random_bytes(IV_BYTES),
         )
-        return sealed if call.binary else base64.encode(sealed)
+        body = sealed if call.binary else base64.encode(sealed)
+        return body, partial(self._open, call, nonce, now_ms)
 
     def _open(
-        self, call: Call[T], reply: Reply, nonce: bytes | None, now_ms: int
+        self, call: Call[T], nonce: bytes | None, now_ms: int, body: bytes
     ) -> bytes:
         """Open a reply; one in the clear is taken only where none other is due."""
         if call.reply_key == b"":
-            return reply.body
-        key = self._credentials.secret if call.reply_key is None else call.reply_key
-        body = reply.body if call.binary else base64.decode(reply.body)
-        if body is None:
+            return body
+        key = self._secret if call.reply_key is None else call.reply_key
+        sealed = body if call.binary else base64.decode(body)
+        if sealed is None:
             raise EnvelopeError
-        opened = self._envelope.open(body, key=key, nonce=nonce)
+        opened = self._envelope.open(sealed, key=key, nonce=nonce)
         server_ms = opened.server_ms
         if server_ms is not None and abs(server_ms - now_ms) > _PLAUSIBLE_MS:
             raise EnvelopeError
@@ -227,11 +273,13 @@ class _CallRun(Generic[T]):
         *,
         hooks: Iterable[Hook],
         deadline: float,
+        attempt_timeout: float,
     ) -> None:
         self._pipeline = pipeline
         self._call = call
         self._hooks = tuple(hooks)
         self.deadline = deadline
+        self._attempt_timeout = attempt_timeout
         self.attempts = 0
         self.trace_id: str | None = None
 
@@ -243,7 +291,11 @@ class _CallRun(Generic[T]):
         started = now()
         try:
             return await self._pipeline.exchange(
-                self._call, trace_id=trace_id, deadline=self.deadline, fresh=fresh
+                self._call,
+                trace_id=trace_id,
+                deadline=self.deadline,
+                attempt_timeout=self._attempt_timeout,
+                fresh=fresh,
             )
         except UID2Error as error:
             error.endpoint = self._call.path
@@ -325,3 +377,14 @@ class Slots:
             self._loop = loop
             self._semaphore = asyncio.Semaphore(self._size)
         return self._semaphore
+
+
+def positive(value: float, name: str) -> float:
+    """Give back an option, which must be above zero.
+
+    Raises:
+        ConfigError: If it is not; *name* is the option's.
+    """
+    if not value > 0:
+        raise ConfigError(f"{name} must be above zero.")
+    return value

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack
 
-from uid2_async._call import Call, Credentials, Pipeline, Slots
+from uid2_async._call import Call, Credentials, Pipeline, Slots, positive
+from uid2_async._refresh import refresh_call
+from uid2_async.clock import Clock, system_clock
 from uid2_async.errors import ConfigError, InputError
 from uid2_async.hooks import Hook
+from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
     Bucket,
     Identity,
     IdentityMap,
     IdentityScope,
-    IdentityTokens,
     InsufficientConsent,
     OptedOut,
     OptOutStatus,
@@ -38,7 +40,6 @@ __all__ = ["UID2Client"]
 
 T = TypeVar("T")
 
-_MAP_BYTES: Final = 8 * 1024 * 1024
 _KEYS_BYTES: Final = 64 * 1024 * 1024
 _BUCKETS_BYTES: Final = 128 * 1024 * 1024
 _DEFAULT_SLOTS: Final = 100
@@ -83,7 +84,7 @@ class UID2Client:
         max_batch_size: int = 5_000,
         send_raw: bool = False,
         allow_http: bool = False,
-        clock: Callable[[], datetime] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Check the settings; nothing is opened or sent yet.
 
@@ -122,9 +123,10 @@ class UID2Client:
             transport=self._transport,
             envelope=envelope or AesGcmEnvelope(),
             credentials=Credentials(api_key=api_key, secret=_secret(client_secret)),
-            clock=clock or _utc_now,
+            clock=clock or system_clock,
             slots=Slots(getattr(self._transport, "max_connections", _DEFAULT_SLOTS)),
         )
+        self._consent_missed = False
         self._set_options(
             retry=retry or RetryPolicy(),
             hooks=hooks,
@@ -138,14 +140,14 @@ class UID2Client:
         if "retry" in options:
             self._retry = options["retry"]
         if "hooks" in options:
-            self._hooks = tuple(options["hooks"])
+            self.hooks: tuple[Hook, ...] = tuple(options["hooks"])
         if "timeout" in options:
-            self._timeout = _positive(options["timeout"], "timeout")
+            self._timeout = positive(options["timeout"], "timeout")
         if "max_batch_size" in options:
-            _positive(options["max_batch_size"], "max_batch_size")
+            positive(options["max_batch_size"], "max_batch_size")
             self.max_batch_size: int = options["max_batch_size"]
         if "send_raw" in options:
-            self._send_raw = options["send_raw"]
+            self.send_raw: bool = options["send_raw"]
 
     @classmethod
     def from_env(
@@ -217,13 +219,18 @@ class UID2Client:
         """Show scope and base URLs."""
         return f"<UID2Client {self.scope} {', '.join(self.base_urls)}>"
 
-    async def _run(self, call: Call[T], timeout: float | None) -> T:
-        """Make *call* with this client's options."""
+    async def run_call(self, call: Call[T], *, timeout: float | None = None) -> T:
+        """Make *call* with this client's options; for what is built on a client.
+
+        Args:
+            call: What to ask, and how to read the answer.
+            timeout: Instead of the client's, in seconds.
+        """
         return await self._pipeline.run(
             call,
             retry=self._retry,
-            timeout=self._timeout if timeout is None else _positive(timeout, "timeout"),
-            hooks=self._hooks,
+            timeout=self._timeout if timeout is None else positive(timeout, "timeout"),
+            hooks=self.hooks,
         )
 
     async def generate_token(
@@ -238,6 +245,8 @@ class UID2Client:
         Args:
             identity: An e-mail, a phone or a hash of one.
             tcf_consent_string: The TCF v2 consent string, which EUID operators judge.
+                Without one they judge nothing: in the EUID scope, the first call that
+                leaves it out gives a UserWarning.
             timeout: Instead of the client's, in seconds.
 
         Returns:
@@ -246,15 +255,28 @@ class UID2Client:
         Raises:
             InputError: If *identity* is invalid; nothing is sent.
         """
+        if self.scope is IdentityScope.EUID and tcf_consent_string is None:
+            self._warn_of_missing_consent()
         payload = tokens.build_generate_request(
             as_identity(identity),
             tcf_consent_string=tcf_consent_string,
-            send_raw=self._send_raw,
+            send_raw=self.send_raw,
         )
         call = Call(
             path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
         )
-        return await self._run(call, timeout)
+        return await self.run_call(call, timeout=timeout)
+
+    def _warn_of_missing_consent(self) -> None:
+        """Warn the caller of generate_token, the first time."""
+        if not self._consent_missed:
+            self._consent_missed = True
+            warnings.warn(
+                "generate_token without tcf_consent_string: the EUID operator does not "
+                "check consent then.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     async def refresh_token(
         self, identity_tokens: IdentityTokens, *, timeout: float | None = None
@@ -276,14 +298,8 @@ class UID2Client:
             InvalidTokenError: If the operator does not know it, or, to a caller without
                 a valid API key, if it is too old.
         """
-        call = Call(
-            path=tokens.REFRESH_PATH,
-            payload=_refresh_body(identity_tokens),
-            parse=tokens.parse_refresh_reply,
-            bare=True,
-            reply_key=_refresh_reply_key(identity_tokens),
-        )
-        return await self._run(call, timeout)
+        call = refresh_call(identity_tokens)
+        return await self.run_call(call, timeout=timeout)
 
     async def validate_token(
         self,
@@ -306,14 +322,14 @@ class UID2Client:
             BadRequestError: If the token is unreadable or another site's.
         """
         payload = tokens.build_validate_request(
-            as_identity(identity), advertising_token, send_raw=self._send_raw
+            as_identity(identity), advertising_token, send_raw=self.send_raw
         )
         call = Call(
             path=tokens.VALIDATE_PATH,
             payload=payload,
             parse=tokens.parse_validate_reply,
         )
-        return await self._run(call, timeout)
+        return await self.run_call(call, timeout=timeout)
 
     async def map_identities(
         self, identities: Iterable[Identity | str], *, timeout: float | None = None
@@ -334,7 +350,7 @@ class UID2Client:
             InputError: If there are too many, or one is neither identity nor str.
         """
         query = identity.prepare_map(
-            self._batch(identities, "identities"), send_raw=self._send_raw
+            self._batch(identities, "identities"), send_raw=self.send_raw
         )
         if not query.values:
             return identity.align_map(query, {})
@@ -343,9 +359,9 @@ class UID2Client:
             payload=identity.build_map_v3_request(query),
             parse=lambda payload: identity.parse_map_v3_reply(payload, query),
             binary=True,
-            max_reply_bytes=_MAP_BYTES,
+            max_reply_bytes=identity.MAP_REPLY_BYTES,
         )
-        return await self._run(call, timeout)
+        return await self.run_call(call, timeout=timeout)
 
     async def map_identities_v2(
         self,
@@ -375,7 +391,7 @@ class UID2Client:
         """
         _deprecated("map_identities_v2 uses an endpoint past its announced end.")
         query = identity.prepare_map(
-            self._batch(identities, "identities"), send_raw=self._send_raw
+            self._batch(identities, "identities"), send_raw=self.send_raw
         )
         rows = {}
         for key, values in query.values.items():
@@ -385,9 +401,9 @@ class UID2Client:
                 parse=lambda payload, sent=values: identity.parse_map_v2_reply(  # type: ignore[misc] # mypy cannot infer lambda defaults
                     payload, sent
                 ),
-                max_reply_bytes=_MAP_BYTES,
+                max_reply_bytes=identity.MAP_REPLY_BYTES,
             )
-            rows[key] = await self._run(call, timeout)
+            rows[key] = await self.run_call(call, timeout=timeout)
         return identity.align_map(query, rows)
 
     async def identity_buckets(
@@ -419,7 +435,7 @@ class UID2Client:
             parse=buckets.parse_buckets_reply,
             max_reply_bytes=_BUCKETS_BYTES,
         )
-        return await self._run(call, timeout)
+        return await self.run_call(call, timeout=timeout)
 
     async def opt_out_status(
         self, raw_uids: Iterable[str], *, timeout: float | None = None
@@ -444,7 +460,7 @@ class UID2Client:
             payload=optout.build_status_request(batch),
             parse=optout.parse_status_reply,
         )
-        return await self._run(call, timeout)
+        return await self.run_call(call, timeout=timeout)
 
     async def fetch_sharing_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt and encrypt with (docs/protocol.md 6.1)."""
@@ -469,7 +485,7 @@ class UID2Client:
             parse=KeyRing.from_json,
             max_reply_bytes=_KEYS_BYTES,
         )
-        return await self._run(call, timeout)
+        return await self.run_call(call, timeout=timeout)
 
     async def log_out(
         self, identity: Identity | str, *, timeout: float | None = None
@@ -486,11 +502,11 @@ class UID2Client:
         call = Call(
             path=tokens.LOGOUT_PATH,
             payload=tokens.build_logout_request(
-                as_identity(identity), send_raw=self._send_raw
+                as_identity(identity), send_raw=self.send_raw
             ),
             parse=tokens.parse_logout_reply,
         )
-        await self._run(call, timeout)
+        await self.run_call(call, timeout=timeout)
 
     def _batch(self, items: Iterable[T], name: str) -> list[T]:
         """Take the items of one call, refusing too many before anything is sent."""
@@ -505,10 +521,6 @@ class UID2Client:
         return batch
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _secret(text: str) -> bytes:
     """Decode a client secret, which is never shown."""
     secret = base64.decode(text)
@@ -520,37 +532,6 @@ def _secret(text: str) -> bytes:
     return secret
 
 
-def _positive(value: float, name: str) -> float:
-    """Refuse an option that is not above zero."""
-    if not value > 0:
-        raise ConfigError(f"{name} must be above zero.")
-    return value
-
-
 def _deprecated(message: str) -> None:
     """Warn the caller of the client's method."""
     warnings.warn(message, DeprecationWarning, stacklevel=3)
-
-
-def _refresh_body(identity_tokens: IdentityTokens) -> bytes:
-    """Take the refresh token as the request's body."""
-    try:
-        body = identity_tokens.refresh_token.encode("ascii")
-    except UnicodeEncodeError:
-        body = b""
-    if not body or any(char <= ord(" ") for char in body):
-        raise InputError("The refresh token is empty or holds foreign characters.")
-    return body
-
-
-def _refresh_reply_key(identity_tokens: IdentityTokens) -> bytes:
-    """Take the key that opens the refresh reply; empty where it comes in the clear."""
-    if len(identity_tokens.refresh_token) != tokens.SEALED_REFRESH_CHARS:
-        return b""
-    key = base64.decode(identity_tokens.refresh_response_key or "")
-    if key is None or len(key) != KEY_BYTES:
-        raise InputError(
-            "The refresh_response_key is missing or not base64 of 32 bytes.",
-            hint="Store it with the refresh token: it changes with every refresh.",
-        )
-    return key

@@ -30,6 +30,7 @@ __all__ = [
     "ProtocolError",
     "RateLimitError",
     "ServerError",
+    "StalledError",
     "TokenError",
     "TokenFailure",
     "TransportError",
@@ -140,6 +141,12 @@ class CallTimeoutError(TransportError):
     """The call did not finish within its own time-out, in seconds."""
 
     default_hint = "Raise timeout=, or check the operator's latency."
+
+
+class StalledError(TransportError):
+    """A bulk job stopped, because no batch has succeeded for its stall_timeout."""
+
+    default_hint = "Check the operator; what was handed out before is complete."
 
 
 class OperatorError(UID2Error):

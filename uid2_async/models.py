@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
-from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 import attrs
 import msgspec
@@ -25,7 +24,6 @@ __all__ = [
     "Identity",
     "IdentityMap",
     "IdentityScope",
-    "IdentityTokens",
     "IdentityType",
     "InsufficientConsent",
     "MapRow",
@@ -205,107 +203,6 @@ def as_identity(value: Identity | str) -> Identity:
         f"An identity is a str, Email, Phone, EmailHash or PhoneHash, "
         f"not {type(value).__name__}."
     )
-
-
-def _no_extra() -> Mapping[str, Any]:
-    return MappingProxyType({})
-
-
-@attrs.frozen(kw_only=True)
-class IdentityTokens:
-    """What token/generate and token/refresh answer (docs/protocol.md 2.1).
-
-    Attributes:
-        advertising_token: What goes into the bid stream.
-        refresh_token: What token/refresh takes; 388 characters from current operators.
-        refresh_response_key: Base64 of the key that opens the next refresh reply; None
-            from operators without encryption.
-        identity_expires: When the advertising token ends.
-        refresh_from: When it should be refreshed.
-        refresh_expires: When the refresh token ends.
-        extra: Further keys of the JSON that they were read from, kept as they are.
-    """
-
-    advertising_token: str = attrs.field(repr=False)
-    refresh_token: str = attrs.field(repr=False)
-    refresh_response_key: str | None = attrs.field(repr=False)
-    identity_expires: datetime
-    refresh_from: datetime
-    refresh_expires: datetime
-    extra: Mapping[str, Any] = attrs.field(factory=_no_extra, repr=False, hash=False)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> IdentityTokens:
-        """Read the JSON object that :meth:`to_json` writes and every UID2 SDK stores.
-
-        Args:
-            text: A JSON object with times in ms; keys that are not known are kept.
-
-        Raises:
-            InputError: If it is no JSON object, or a field is missing or of the wrong
-                type; the message names the field, never its value.
-        """
-        fields = _read_object(text)
-        key = fields.pop("refresh_response_key", None)
-        if not isinstance(key, str | None):
-            raise InputError("Identity tokens: refresh_response_key is no str.")
-        return cls(
-            advertising_token=_take(fields, "advertising_token", str),
-            refresh_token=_take(fields, "refresh_token", str),
-            refresh_response_key=key,
-            identity_expires=_take_time(fields, "identity_expires"),
-            refresh_from=_take_time(fields, "refresh_from"),
-            refresh_expires=_take_time(fields, "refresh_expires"),
-            extra=MappingProxyType(fields),
-        )
-
-    def to_json(self) -> str:
-        """Write a JSON object with times in ms, in the order of the operator's reply.
-
-        It holds tokens: keep it where only the user's own session can read it.
-        """
-        fields: dict[str, object] = {
-            "advertising_token": self.advertising_token,
-            "refresh_token": self.refresh_token,
-            "identity_expires": ms_from_datetime(self.identity_expires),
-            "refresh_expires": ms_from_datetime(self.refresh_expires),
-            "refresh_from": ms_from_datetime(self.refresh_from),
-        }
-        if self.refresh_response_key is not None:
-            fields["refresh_response_key"] = self.refresh_response_key
-        return msgspec.json.encode(fields | dict(self.extra)).decode()
-
-
-def _read_object(text: str | bytes) -> dict[str, Any]:
-    """Decode a JSON object without keeping the text in an error."""
-    try:
-        fields = msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        fields = None
-    if fields is None:
-        raise InputError(
-            "Identity tokens are not a JSON object.",
-            hint="Pass the JSON that IdentityTokens.to_json() wrote.",
-        )
-    return fields
-
-
-def _take(fields: dict[str, Any], name: str, kind: type) -> Any:
-    """Take the field *name* out of *fields*, which must be of *kind* exactly."""
-    value = fields.pop(name, None)
-    if type(value) is not kind:
-        what = "missing" if value is None else f"no {kind.__name__}"
-        raise InputError(f"Identity tokens: {name} is {what}.")
-    return value
-
-
-def _take_time(fields: dict[str, Any], name: str) -> datetime:
-    """Take an instant in ms out of *fields*."""
-    try:
-        return datetime_from_ms(_take(fields, name, int))
-    except OverflowError:
-        pass
-    raise InputError(f"Identity tokens: {name} is no instant in ms.")
 
 
 @attrs.frozen

@@ -170,7 +170,11 @@ class RetryPolicy:
             beside it.
         wait: A tenacity wait object instead of the computed backoff; a usable
             ``Retry-After`` is never undercut.
+        attempt_timeout: How long one attempt may take, in seconds; the call's own
+            time-out holds beside it.
         budget: Shared by all calls under this policy; None for no bound.
+        retry_throttled: Whether to wait and retry when the operator asks to slow down;
+            bulk work does that for all of its batches together.
         random: Gives floats in [0, 1).
         sleep: Waits for some seconds.
     """
@@ -178,6 +182,8 @@ class RetryPolicy:
     attempts: int = 4
     stop: stop_base | None = None
     wait: wait_base | None = None
+    attempt_timeout: float = 15.0
+    retry_throttled: bool = True
     budget: RetryBudget | None = attrs.field(factory=RetryBudget)
     random: Callable[[], float] = attrs.field(default=_random.random, repr=False)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(
@@ -266,6 +272,8 @@ class _Run:
             decision = _TRANSIENT_FRESH if decision.free else _NO
         self._spent.add(decision)
         self.decision = decision
+        if decision.backoff is Backoff.THROTTLING:
+            return decision.retry and self._policy.retry_throttled
         return decision.retry
 
     def delay(self, state: RetryCallState) -> float:

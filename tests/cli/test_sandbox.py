@@ -17,7 +17,8 @@ import pytest
 
 from uid2_async import IdentityScope, UID2Client
 from uid2_async.cli.sandbox import run_sandbox
-from uid2_async.models import IdentityTokens, MappedUID
+from uid2_async.identity_tokens import IdentityTokens
+from uid2_async.models import MappedUID
 
 Uid2 = Callable[..., Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from uid2_async.models import IdentityTokens
+from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.operator import LocalOperator
 
 Uid2 = Callable[..., Any]

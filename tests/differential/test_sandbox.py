@@ -26,6 +26,8 @@ sdk = pytest.importorskip("uid2_client")
 
 pytestmark = [
     pytest.mark.differential,
+    # Consent is the subject of other tests.
+    pytest.mark.filterwarnings("ignore:generate_token without tcf:UserWarning"),
     # The official SDK leaves its connections to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -35,6 +37,10 @@ EXPORT = re.compile(
     r"export (?:UID2|EUID)_BASE_URL=(?P<url>\S+) (?:UID2|EUID)_API_KEY=(?P<key>\S+) "
     r"(?:UID2|EUID)_SECRET_KEY=(?P<secret>\S+)"
 )
+
+
+# All that an EUID needs; UID2 operators do not look at it.
+CONSENT = "CPehNtWPehNtWABAMBFRACBoALAAAEJAAIYgAKwAQAKgArABAAqAAA"
 
 
 class Sandbox:
@@ -158,7 +164,9 @@ async def test_tokens_cross_both_ways(sandbox: Sandbox) -> None:
         found = await advertiser.map_identities(["user@example.com", "+12345678901"])
         ring = await sharer.fetch_sharing_keys()
         bids = await bidder.fetch_bidstream_keys()
-        published = await publisher.generate_token("user@example.com")
+        published = await publisher.generate_token(
+            "user@example.com", tcf_consent_string=CONSENT
+        )
     assert isinstance(published, IdentityTokens)
     token = published.advertising_token
     theirs = sdk.BidstreamClient(*sandbox.keys["bidder"])

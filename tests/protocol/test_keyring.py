@@ -278,3 +278,26 @@ def test_a_ring_is_valid_while_any_key_is(now_ms: int, *, valid: bool) -> None:
 def test_an_empty_ring_is_never_valid() -> None:
     """Without a key nothing can be done."""
     assert not make_ring().has_valid_key(0)
+
+
+@pytest.mark.parametrize("reply", ["key_sharing_response", "key_bidstream_response"])
+def test_a_ring_is_written_as_the_reply_that_it_reads(
+    vectors: dict[str, Any], reply: str
+) -> None:
+    """Whoever keeps a ring gets the same one back, secrets included."""
+    ring = KeyRing.from_json(json.dumps(vectors[reply]))
+
+    assert KeyRing.from_json(ring.to_json()) == ring
+
+
+def test_what_a_ring_lacks_is_not_written() -> None:
+    """A bidder's reply says nothing of keysets, and names keep to their sites."""
+    site = {"id": 5, "domain_names": ["B.com", "a.com"]}
+    ring = make_ring(wire_key(1, site_id=-1), site_data=[site])
+
+    body = json.loads(ring.to_json())["body"]
+
+    assert body["keys"] == [wire_key(1, site_id=-1)]
+    assert body["site_data"] == [{"id": 5, "domain_names": ["a.com", "b.com"]}]
+    assert "caller_site_id" not in body
+    assert KeyRing.from_json(ring.to_json()) == ring

@@ -24,6 +24,7 @@ from uid2_async.protocol.raw_uid import (
     raw_uid_v2,
     raw_uid_v3,
     raw_uid_v4,
+    restore_environment,
     type_byte,
 )
 
@@ -208,3 +209,23 @@ def test_a_type_byte_is_read_as_it_was_written(
     """The other bits of the byte do not matter."""
     byte = type_byte(scope, identity_type)
     assert TYPE_BYTES[byte] == TYPE_BYTES[byte | 0b1110_0011] == (scope, identity_type)
+
+
+def test_the_environment_is_restored_in_every_v4_vector(
+    vectors: dict[str, Any],
+) -> None:
+    """From the check byte, where an opt-out record keeps six bits of byte 0 (2.7)."""
+    for case in vectors["raw_uid_v4"]:
+        whole = b64decode(case["raw_uid"])
+        dropped = bytes([whole[0] & 0x3F]) + whole[1:]
+        assert restore_environment(dropped) == restore_environment(whole) == whole
+
+
+@given(binary(max_size=40))
+def test_nothing_else_is_restored(data: bytes) -> None:
+    """What is not a v4 raw UID, or is foreign, stays as it is."""
+    v3 = b"\x04" + data
+    wrong = b"\x20" + (data + bytes(32))[:31] + bytes([reduce(xor, data, 0x21)])
+    for one in (data[:32], v3):
+        assert restore_environment(one) is one
+    assert restore_environment(wrong)[1:] == wrong[1:]

@@ -42,6 +42,18 @@ def refusal(code: str, message: str) -> bytes:
         (400, refusal("error", "Error refreshing"), errors.InvalidTokenError, "error"),
         (401, b'{"status":"unauthorized"}', errors.AuthError, "unauthorized"),
         (403, refusal("x", "y"), errors.UnexpectedStatusError, "x"),
+        (
+            403,
+            refusal("invalid_http_origin", "unexpected http origin"),
+            errors.AuthError,
+            "invalid_http_origin",
+        ),
+        (
+            403,
+            refusal("invalid_app_name", "unexpected app name"),
+            errors.AuthError,
+            "invalid_app_name",
+        ),
         (404, b"<html>", errors.UnexpectedStatusError, None),
         (405, b"", errors.UnexpectedStatusError, None),
         (301, b"", errors.UnexpectedStatusError, None),

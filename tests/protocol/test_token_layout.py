@@ -6,11 +6,7 @@ import pickle
 
 import pytest
 
-from uid2_async.protocol.token_layout import (
-    AdvertisingToken,
-    MasterPayload,
-    SitePayload,
-)
+from uid2_async.protocol.token_layout import AdvertisingToken
 from uid2_async.veiled import Veiled
 
 VALUES = [
@@ -23,10 +19,6 @@ VALUES = [
         established_ms=5,
         raw_uid="veiled",
     ),
-    MasterPayload(
-        version=4, master_key_id=1, site_key_id=2, expires_ms=3, opened=b"veiled"
-    ),
-    SitePayload(site_id=4, privacy_bits=1, established_ms=5, raw_uid="veiled"),
 ]
 
 

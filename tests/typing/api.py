@@ -7,26 +7,36 @@ from typing import assert_type
 
 from uid2_async import (
     AesGcmEnvelope,
+    BidstreamClient,
     Bucket,
+    ClientSideClient,
+    DecryptedToken,
     Email,
     Envelope,
+    Freshness,
     Hook,
     Identity,
     IdentityMap,
     IdentityTokens,
     InsufficientConsent,
     KeyRing,
+    KeyStore,
     MappedUID,
     OptedOut,
     OptOutStatus,
     RetryPolicy,
     SessionPool,
+    SharingClient,
+    TokenFailure,
+    TokenRefresher,
+    TokenState,
     Transport,
     UID2Client,
     Unmapped,
 )
 from uid2_async.hooks import Event
 from uid2_async.operator import LocalOperator
+from uid2_async.publisher import from_cookie, from_session, to_cookie, to_session
 
 
 def hook(event: Event) -> None:
@@ -61,6 +71,19 @@ async def every_call(client: UID2Client, tokens: IdentityTokens) -> None:
     assert_type(client.with_options(retry=RetryPolicy.never()), UID2Client)
 
 
+async def publishing(client: UID2Client, tokens: IdentityTokens) -> None:
+    """What a publisher calls between login and logout."""
+    async with TokenRefresher(client) as refresher:
+        assert_type(refresher, TokenRefresher)
+        found = await refresher.ensure_fresh(tokens)
+    assert_type(found, Freshness)
+    assert_type(found.tokens, IdentityTokens | None)
+    assert_type(found.state, TokenState)
+    assert_type(found.advertising_token, str | None)
+    assert_type(from_session(to_session(tokens)), IdentityTokens | OptedOut | None)
+    assert_type(from_cookie(to_cookie(OptedOut())), IdentityTokens | OptedOut | None)
+
+
 async def blocks() -> None:
     """What is opened by a block has its own type inside."""
     async with UID2Client.from_env() as client:
@@ -69,3 +92,18 @@ async def blocks() -> None:
         assert_type(operator, LocalOperator)
     with LocalOperator.in_thread() as operator:
         assert_type(operator, LocalOperator)
+
+
+async def keys_and_tokens(client: UID2Client, page: ClientSideClient) -> None:
+    """Bulk answers have a failure in place of an exception."""
+    async with KeyStore(client.fetch_bidstream_keys) as store:
+        assert_type(store, KeyStore)
+        assert_type(store.ring, KeyRing)
+        assert_type(await store.ensure_fresh(60), KeyRing)
+        bidstream = BidstreamClient(store)
+    assert_type(bidstream.decrypt("token", "example.com"), DecryptedToken)
+    assert_type(bidstream.decrypt_many(["token"]), list[DecryptedToken | TokenFailure])
+    sharing = SharingClient(await client.fetch_sharing_keys())
+    assert_type(sharing.encrypt("uid"), str)
+    assert_type(sharing.encrypt_many(["uid"]), list[str | TokenFailure])
+    assert_type(await page.generate_token("a@b.com"), IdentityTokens | OptedOut)

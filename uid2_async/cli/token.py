@@ -11,13 +11,8 @@ from uid2_async.cli.options import FileOption, KindOption, SandboxOption, ScopeO
 from uid2_async.cli.run_async import run_async
 from uid2_async.cli.values import STANDARD, as_kind, read_one, read_text
 from uid2_async.errors import InputError
-from uid2_async.models import (
-    Identity,
-    IdentityScope,
-    IdentityTokens,
-    InsufficientConsent,
-    OptedOut,
-)
+from uid2_async.identity_tokens import IdentityTokens
+from uid2_async.models import Identity, IdentityScope, InsufficientConsent, OptedOut
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

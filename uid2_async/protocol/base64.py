@@ -1,17 +1,18 @@
 """Strict base64, as the operator's decoder takes it (docs/protocol.md 1.3).
 
-Python's own decoder drops foreign characters unless told otherwise and wants padding;
-the operator's (Java's basic and URL decoders) take no foreign character at all, and
-padding may be left out but not be wrong.
+The operator's decoders (Java's basic and URL ones) take no foreign character at all;
+padding may be left out but not be wrong. Python's own, strict as it can be told to be,
+takes too much padding; that of msgspec does not, and takes half of the time.
 """
 
 from __future__ import annotations
 
-from binascii import Error, a2b_base64, b2a_base64
+from binascii import b2a_base64
 
-_PADDING = {2: b"==", 3: b"="}
-_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
-_TO_URL = bytes.maketrans(b"+/", b"-_")
+from msgspec import ValidationError, convert, to_builtins
+
+# By how many characters are over; a single one is beyond help.
+_PADDING = ("", "", "==", "=")
 
 
 def encode(data: bytes) -> bytes:
@@ -21,12 +22,13 @@ def encode(data: bytes) -> bytes:
 
 def encode_text(data: bytes) -> str:
     """Encode *data* in the standard alphabet, with padding, as str."""
-    return b2a_base64(data, newline=False).decode("ascii")
+    text: str = to_builtins(data)
+    return text
 
 
 def encode_url_text(data: bytes) -> str:
     """Encode *data* in the URL-safe alphabet, without padding, as str."""
-    return encode(data).rstrip(b"=").translate(_TO_URL).decode("ascii")
+    return encode_text(data).rstrip("=").replace("+", "-").replace("/", "_")
 
 
 def decode(text: str | bytes) -> bytes | None:
@@ -35,23 +37,24 @@ def decode(text: str | bytes) -> bytes | None:
     Padding may be absent; where it is present it must be right. Bits that are left
     over in the last character are ignored. White space is refused.
     """
-    try:
-        raw = text.encode("ascii") if isinstance(text, str) else text
-        if not raw.endswith(b"="):
-            raw += _PADDING.get(len(raw) % 4, b"")
-        elif len(raw) % 4:
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    over = len(text) & 3
+    if over:
+        # Padding that is there but wrong must not be made right.
+        if text[-1] == "=":
             return None
-        return a2b_base64(raw, strict_mode=True)
-    except (Error, UnicodeEncodeError):
+        text += _PADDING[over]
+    try:
+        return convert(text, bytes)
+    except (ValidationError, UnicodeEncodeError):
         return None
 
 
 def decode_url(text: str | bytes) -> bytes | None:
     """Decode *text* of the URL-safe alphabet alone; else as :func:`decode`."""
-    try:
-        raw = text.encode("ascii") if isinstance(text, str) else text
-    except UnicodeEncodeError:
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    if "+" in text or "/" in text:
         return None
-    if b"+" in raw or b"/" in raw:
-        return None
-    return decode(raw.translate(_TO_STANDARD))
+    return decode(text.replace("-", "+").replace("_", "/"))

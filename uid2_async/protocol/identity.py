@@ -29,6 +29,9 @@ from uid2_async.veiled import Veiled
 MAP_V3_PATH: Final = "/v3/identity/map"
 MAP_V2_PATH: Final = "/v2/identity/map"
 
+# How large a reply may be: far more than the rows that fit into one request.
+MAP_REPLY_BYTES: Final = 8 * 1024 * 1024
+
 _INVALID: Final = MapRow(e=UnmappedReason.INVALID_IDENTIFIER.value)
 
 
@@ -122,8 +125,10 @@ def build_map_v3_request(query: MapQuery) -> bytes:
     return wire.encode(query.values)
 
 
-def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
-    """Read the opened reply to a v3 map and align it with *query*.
+def parse_map_v3_rows(
+    payload: bytes, values: Mapping[str, Sequence[str]]
+) -> dict[str, list[MapRow]]:
+    """Read the opened reply to a v3 map: as many rows by key as *values* were sent.
 
     Raises:
         ProtocolError: If a list is not as long as what was sent, or the reply is not of
@@ -132,7 +137,7 @@ def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
     reply = wire.decode(payload, _MapV3Reply)
     expect_success(reply.status, reply.body)
     rows = {}
-    for key, sent in query.values.items():
+    for key, sent in values.items():
         found: list[MapRow] = getattr(reply.body, key)
         if len(found) != len(sent):
             raise ProtocolError(
@@ -140,7 +145,16 @@ def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
                 path=f"body.{key}",
             )
         rows[key] = found
-    return align_map(query, rows)
+    return rows
+
+
+def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
+    """Read the opened reply to a v3 map and align it with *query*.
+
+    Raises:
+        ProtocolError: As :func:`parse_map_v3_rows`.
+    """
+    return align_map(query, parse_map_v3_rows(payload, query.values))
 
 
 # --- v3, the operator's half ----------------------------------------------------------

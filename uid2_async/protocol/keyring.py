@@ -53,6 +53,19 @@ class WireKey(Veiled, frozen=True, kw_only=True, omit_defaults=True):
     keyset_id: int | None = None
     site_id: int | None = None
 
+    @classmethod
+    def from_key(cls, key: Key) -> WireKey:
+        """Bring a key into the form in which it is sent."""
+        return cls(
+            id=key.id,
+            created=key.created,
+            activates=key.activates,
+            expires=key.expires,
+            secret=key.secret,
+            keyset_id=key.keyset_id,
+            site_id=key.site_id,
+        )
+
     def to_key(self) -> Key:
         """Turn it into a key that seals and opens."""
         return Key(
@@ -207,6 +220,28 @@ class KeyRing:
                 for site in body.site_data or ()
             },
         )
+
+    def to_json(self) -> bytes:
+        """Write the ring as the reply that :meth:`from_json` reads.
+
+        It holds the secrets of all keys: keep it as you would keep the client secret.
+        """
+        body = KeysBody(
+            caller_site_id=self.caller_site_id,
+            master_keyset_id=self.master_keyset_id,
+            default_keyset_id=self.default_keyset_id,
+            token_expiry_seconds=str(self.token_expiry_seconds),
+            max_sharing_lifetime_seconds=self.max_sharing_lifetime_seconds,
+            max_bidstream_lifetime_seconds=self.max_bidstream_lifetime_seconds,
+            identity_scope=self.identity_scope,
+            allow_clock_skew_seconds=self.allow_clock_skew_seconds,
+            keys=tuple(WireKey.from_key(key) for key in self.keys.values()),
+            site_data=tuple(
+                WireSite(id=site, domain_names=tuple(sorted(names)))
+                for site, names in self.site_data.items()
+            ),
+        )
+        return wire.encode(KeysReply(body))
 
     def key(self, key_id: int) -> Key | None:
         """Find a key by the id that a token names, whether it still holds or not."""

@@ -33,6 +33,7 @@ __all__ = [
     "raw_uid_v2",
     "raw_uid_v3",
     "raw_uid_v4",
+    "restore_environment",
     "type_byte",
 ]
 
@@ -184,3 +185,23 @@ def inspect_raw_uid_bytes(data: bytes) -> RawUIDInfo | None:
         environment=Environment(data[0] >> 6),
         key_id=int.from_bytes(data[1:4], "big"),
     )
+
+
+def restore_environment(data: bytes) -> bytes:
+    """Give a v4 raw UID back the environment that an opt-out record drops.
+
+    Such a record keeps the low six bits of byte 0 (docs/protocol.md 2.7). The last byte
+    is the XOR of all others as they were, and so tells the two that are missing.
+
+    Args:
+        data: The bytes of a raw UID of any version.
+
+    Returns:
+        The bytes as the operator made them; *data* itself where nothing is missing.
+    """
+    if len(data) != RAW_UID_SIZES[1] or not data[0] & _V4_FLAG:
+        return data
+    missing = reduce(xor, data)
+    if missing & 0x3F or data[0] >> 6:
+        return data
+    return bytes((data[0] | missing,)) + data[1:]

@@ -1,7 +1,7 @@
 """From (HTTP status, headers, body) to a value or an error (docs/protocol.md 1.7, 1.9).
 
 Only a 200 is sealed. Every other body is unauthenticated: it is used for its status
-word and, on 400 and 401, for a message that is cut and escaped before it is shown.
+word and, on 400, 401 and 403, for a message that is cut and escaped before it is shown.
 """
 
 from __future__ import annotations
@@ -38,6 +38,16 @@ _BAD_TIME = "Invalid timestamp"
 
 _SECRET_HINT = "The client secret does not belong to this API key: check both."  # noqa: S105 - advice
 _LINK_HINT = "Check link_id: it must belong to this service and be enabled."
+_HOME_HINTS = {
+    "invalid_http_origin": (
+        "origin= must be on a domain that is registered for the subscription: add it "
+        "in the UID2 portal."
+    ),
+    "invalid_app_name": (
+        "app_name= must be one that is registered for the subscription: add it in the "
+        "UID2 portal."
+    ),
+}
 _REFRESH_HINT = (
     "The refresh token is invalid or has expired: generate a new token. (With a valid "
     "API key the operator tells the two apart.)"
@@ -88,6 +98,8 @@ def _make_error(status: int, code: str | None, message: str | None) -> UID2Error
     if status == 401:  # noqa: PLR2004 - as above
         hint = _LINK_HINT if message == "Invalid link_id" else None
         return AuthError(said, hint=hint)
+    if status == 403 and code in _HOME_HINTS:  # noqa: PLR2004 - as above
+        return AuthError(said, hint=_HOME_HINTS[code])
     if 200 <= status < 300:  # noqa: PLR2004 - as above
         return ProtocolError(f"HTTP {status} where 200 was due.")
     kind = _BY_STATUS.get(status, UnexpectedStatusError)

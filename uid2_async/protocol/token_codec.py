@@ -1,44 +1,52 @@
 """The bytes of advertising tokens v2, v3 and v4 (docs/protocol.md 5.1 to 5.4).
 
-A token is opened in two steps, since it has two shells: the master key opens the first,
-which names the site key that opens the second. Whoever wants to judge the expiry before
-looking for the site key stops in between. Each step returns a :class:`TokenFailure`
-where it fails, because bulk work cannot afford an exception for each bad row;
-:func:`open_token` is for a single one and raises.
+A token has two shells: the master key opens the first, which names the site key that
+opens the second. :func:`open_shells` returns a :class:`TokenFailure` where that fails,
+because bulk work cannot afford an exception for each bad row; :func:`open_token` is for
+a single one and raises.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypeAlias
 
 from uid2_async.errors import InputError, TokenError, TokenFailure
-from uid2_async.models import IdentityScope
+from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol import base64, token_layout as layout
-from uid2_async.protocol.key import Key, KeyLookup
+from uid2_async.protocol.key import KeyLookup
 from uid2_async.protocol.raw_uid import (
     RAW_UID_SIZES,
     TYPE_BYTES,
     TYPE_MASK,
     type_byte,
 )
-from uid2_async.protocol.token_layout import (
-    AdvertisingToken,
-    MasterPayload,
-    SitePayload,
-)
+from uid2_async.protocol.token_layout import V2_BYTE, V4, VERSIONS, AdvertisingToken
 
 __all__ = [
     "AdvertisingToken",
-    "MasterPayload",
-    "SitePayload",
-    "open_master",
-    "open_site",
+    "Opened",
+    "SiteFields",
+    "open_shells",
     "open_token",
     "read_text",
     "seal_token",
 ]
 
 _HEADER_CHARS = 4
+# What counts as the operator of a v2 token: site, type (a service), version and key.
+_SERVICE = (0, 1, 0, 0)
+_BARE_UID_BYTES, _TYPED_UID_BYTES = RAW_UID_SIZES
+
+# Bound once, since looking them up costs as much as using them, for each token.
+_HEADER_BYTES = layout.HEADER.size
+_MASTER_BYTES = layout.MASTER.size
+_SITE_BYTES = layout.SITE.size
+_unpack_header = layout.HEADER.unpack_from
+_unpack_master = layout.MASTER_BRIEF.unpack_from
+_unpack_site = layout.SITE.unpack_from
+_encode = base64.encode_text
+_decode = base64.decode
 
 
 def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
@@ -57,14 +65,15 @@ def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
     if not isinstance(text, str) or len(text) < _HEADER_CHARS:
         return TokenFailure.INVALID_PAYLOAD
     version = _read_version(text[:_HEADER_CHARS])
-    if not isinstance(version, int):
-        return version
-    if version != layout.V4:
-        data = base64.decode(text)
-    elif strict:
+    if version == V4 and not strict:
+        # str.translate would take thirty times as long.
+        data = _decode(text.replace("-", "+").replace("_", "/"))
+    elif version == V4:
         data = base64.decode_url(text)
+    elif isinstance(version, int):
+        data = _decode(text)
     else:
-        data = base64.decode(text.replace("-", "+").replace("_", "/"))
+        return version
     return TokenFailure.INVALID_PAYLOAD if data is None else data
 
 
@@ -77,17 +86,39 @@ def _read_version(head: str) -> int | TokenFailure:
     data = base64.decode_url(head) if url else base64.decode(head)
     if data is None:
         return TokenFailure.INVALID_PAYLOAD
-    if data[0] == layout.V2_BYTE:
+    if data[0] == V2_BYTE:
         return layout.V2
     if len(data) == 1:
         return TokenFailure.INVALID_PAYLOAD
     return layout.VERSIONS.get(data[1], TokenFailure.VERSION_NOT_SUPPORTED)
 
 
-def open_master(
-    data: bytes, key_of: KeyLookup, *, scope: IdentityScope | None = None
-) -> MasterPayload | TokenFailure:
-    """Open the outer shell of a token.
+SiteFields: TypeAlias = tuple[int, int, int, int, int, int | None]
+"""Site id, publisher id, client key id, privacy bits, established and refreshed ms."""
+
+Opened: TypeAlias = tuple[
+    int,
+    IdentityScope | None,
+    IdentityType | None,
+    int,
+    int,
+    int,
+    int | None,
+    bytes,
+    str,
+    SiteFields,
+]
+"""Version, scope, identity type, master key id, site key id, expires and created ms,
+the bytes of the master payload, the raw UID, and what stands beside it.
+
+A tuple and no struct, since one is made for each token and taken apart at once.
+"""
+
+
+def open_shells(  # noqa: PLR0911 - one for each check, in their order
+    data: bytes, key_of: KeyLookup, scope: IdentityScope | None = None
+) -> Opened | TokenFailure:
+    """Open both shells of a token.
 
     Args:
         data: The bytes that :func:`read_text` returned.
@@ -95,124 +126,89 @@ def open_master(
         scope: The one scope to accept; None accepts both. v2 does not tell its own.
 
     Returns:
-        The payload, or INVALID_PAYLOAD, INVALID_IDENTITY_SCOPE,
-        NOT_AUTHORIZED_FOR_MASTER_KEY or VERSION_NOT_SUPPORTED.
+        What it says; or, by the first check that fails, VERSION_NOT_SUPPORTED,
+        INVALID_IDENTITY_SCOPE, NOT_AUTHORIZED_FOR_MASTER_KEY, NOT_AUTHORIZED_FOR_KEY or
+        INVALID_PAYLOAD.
     """
-    if len(data) < layout.HEADER.size:
+    if len(data) < _HEADER_BYTES:
         return TokenFailure.INVALID_PAYLOAD
-    if data[0] == layout.V2_BYTE:
-        return _open_master_v2(data, key_of)
-    if data[1] not in layout.VERSIONS:
+    kind, version_byte, master_key_id = _unpack_header(data)
+    if kind == V2_BYTE:
+        return _open_shells_v2(data, key_of)
+    version = VERSIONS.get(version_byte)
+    if version is None:
         return TokenFailure.VERSION_NOT_SUPPORTED
-    if scope is not None and TYPE_BYTES[data[0]][0] is not scope:
+    own_scope, identity_type = TYPE_BYTES[kind]
+    if scope is not None and own_scope is not scope:
         return TokenFailure.INVALID_IDENTITY_SCOPE
-    return _open_master_v3(data, key_of)
-
-
-def _open_master_v3(data: bytes, key_of: KeyLookup) -> MasterPayload | TokenFailure:
-    """Open the outer shell of a v3 or v4 token (docs/protocol.md 5.3)."""
-    kind, version_byte, key_id = layout.HEADER.unpack_from(data)
-    key = key_of(key_id)
+    key = key_of(master_key_id)
     if key is None:
         return TokenFailure.NOT_AUTHORIZED_FOR_MASTER_KEY
-    scope, identity_type = TYPE_BYTES[kind]
-    payload = key.open_gcm(data, layout.HEADER.size)
-    if identity_type is None or payload is None or len(payload) < layout.MASTER.size:
+    master = key.open_gcm(data, _HEADER_BYTES)
+    if identity_type is None or master is None or len(master) < _MASTER_BYTES:
         return TokenFailure.INVALID_PAYLOAD
-    expires_ms, created_ms, site_key_id = layout.MASTER_BRIEF.unpack_from(payload)
-    return MasterPayload(
-        version=layout.VERSIONS[version_byte],
-        type_byte=kind,
-        scope=scope,
-        identity_type=identity_type,
-        master_key_id=key_id,
-        site_key_id=site_key_id,
-        expires_ms=expires_ms,
-        created_ms=created_ms,
-        opened=payload,
-    )
-
-
-def _open_master_v2(data: bytes, key_of: KeyLookup) -> MasterPayload | TokenFailure:
-    """Open the outer shell of a v2 token (docs/protocol.md 5.2)."""
-    _, key_id = layout.HEADER_V2.unpack_from(data)
-    key = key_of(key_id)
-    if key is None:
-        return TokenFailure.NOT_AUTHORIZED_FOR_MASTER_KEY
-    payload = key.open_cbc(data, layout.HEADER_V2.size)
-    if payload is None or len(payload) < layout.MASTER_V2.size:
-        return TokenFailure.INVALID_PAYLOAD
-    expires_ms, site_key_id = layout.MASTER_V2.unpack_from(payload)
-    return MasterPayload(
-        version=layout.V2,
-        master_key_id=key_id,
-        site_key_id=site_key_id,
-        expires_ms=expires_ms,
-        opened=payload,
-    )
-
-
-def open_site(master: MasterPayload, key_of: KeyLookup) -> SitePayload | TokenFailure:
-    """Open the inner shell of a token.
-
-    Args:
-        master: What :func:`open_master` returned.
-        key_of: Finds a key by its id.
-
-    Returns:
-        The payload, or INVALID_PAYLOAD or NOT_AUTHORIZED_FOR_KEY.
-    """
-    key = key_of(master.site_key_id)
+    expires_ms, created_ms, site_key_id = _unpack_master(master)
+    key = key_of(site_key_id)
     if key is None:
         return TokenFailure.NOT_AUTHORIZED_FOR_KEY
-    kind = master.type_byte
-    if kind is None:
-        return _open_site_v2(master, key)
-    payload = key.open_gcm(master.opened, layout.MASTER.size)
-    if payload is None:
+    site = key.open_gcm(master, _MASTER_BYTES)
+    if site is None or not _belongs(raw_uid := site[_SITE_BYTES:], kind):
         return TokenFailure.INVALID_PAYLOAD
-    raw_uid = payload[layout.SITE.size :]
-    if not _belongs(raw_uid, kind):
-        return TokenFailure.INVALID_PAYLOAD
-    fields = layout.SITE.unpack_from(payload)
-    return SitePayload(
-        site_id=fields[0],
-        publisher_id=fields[1],
-        client_key_id=fields[2],
-        privacy_bits=fields[3],
-        established_ms=fields[4],
-        refreshed_ms=fields[5],
-        raw_uid=base64.encode_text(raw_uid),
+    return (
+        version,
+        own_scope,
+        identity_type,
+        master_key_id,
+        site_key_id,
+        expires_ms,
+        created_ms,
+        master,
+        _encode(raw_uid),
+        _unpack_site(site),
     )
 
 
 def _belongs(raw_uid: bytes, kind: int) -> bool:
     """Tell whether *raw_uid* is of the type byte *kind*; 32 bytes are of any."""
-    if len(raw_uid) == RAW_UID_SIZES[1]:
+    if len(raw_uid) == _TYPED_UID_BYTES:
         return not (raw_uid[0] ^ kind) & TYPE_MASK
-    return len(raw_uid) == RAW_UID_SIZES[0]
+    return len(raw_uid) == _BARE_UID_BYTES
 
 
-def _open_site_v2(master: MasterPayload, key: Key) -> SitePayload | TokenFailure:
-    """Open the inner shell of a v2 token (docs/protocol.md 5.2)."""
-    payload = key.open_cbc(master.opened, layout.MASTER_V2.size)
-    if payload is None or len(payload) < layout.SITE_V2.size:
+def _open_shells_v2(data: bytes, key_of: KeyLookup) -> Opened | TokenFailure:
+    """Open both shells of a v2 token (docs/protocol.md 5.2)."""
+    _, master_key_id = layout.HEADER_V2.unpack_from(data)
+    key = key_of(master_key_id)
+    if key is None:
+        return TokenFailure.NOT_AUTHORIZED_FOR_MASTER_KEY
+    master = key.open_cbc(data, layout.HEADER_V2.size)
+    if master is None or len(master) < layout.MASTER_V2.size:
         return TokenFailure.INVALID_PAYLOAD
+    expires_ms, site_key_id = layout.MASTER_V2.unpack_from(master)
+    key = key_of(site_key_id)
+    if key is None:
+        return TokenFailure.NOT_AUTHORIZED_FOR_KEY
+    site = _read_site_v2(key.open_cbc(master, layout.MASTER_V2.size))
+    if site is None:
+        return TokenFailure.INVALID_PAYLOAD
+    head = (layout.V2, None, None, master_key_id, site_key_id, expires_ms, None)
+    return *head, master, *site
+
+
+def _read_site_v2(payload: bytes | None) -> tuple[str, SiteFields] | None:
+    """Read the raw UID and the fields beside it, or None where they do not fit."""
+    if payload is None or len(payload) < layout.SITE_V2.size:
+        return None
     site_id, length = layout.SITE_V2.unpack_from(payload)
     tail = layout.SITE_V2.size + length
     # CBC does not notice a forged token, so the content has to fit exactly.
     if length <= 0 or len(payload) != tail + layout.TAIL_V2.size:
-        return TokenFailure.INVALID_PAYLOAD
+        return None
     raw_uid = payload[layout.SITE_V2.size : tail]
     if base64.decode(raw_uid) is None:
-        return TokenFailure.INVALID_PAYLOAD
+        return None
     privacy_bits, established_ms = layout.TAIL_V2.unpack_from(payload, tail)
-    return SitePayload(
-        site_id=site_id,
-        privacy_bits=privacy_bits,
-        established_ms=established_ms,
-        raw_uid=raw_uid.decode("ascii"),
-    )
+    return raw_uid.decode("ascii"), (site_id, 0, 0, privacy_bits, established_ms, None)
 
 
 def open_token(
@@ -231,39 +227,38 @@ def open_token(
     data = read_text(text, strict=strict)
     if not isinstance(data, bytes):
         raise TokenError(data)
-    master = open_master(data, key_of)
-    if not isinstance(master, MasterPayload):
-        raise TokenError(master)
-    site = open_site(master, key_of)
-    if not isinstance(site, SitePayload):
-        raise TokenError(site)
-    return _join(master, site)
+    opened = open_shells(data, key_of)
+    if not isinstance(opened, tuple):
+        raise TokenError(opened)
+    return _make_token(opened)
 
 
-def _join(master: MasterPayload, site: SitePayload) -> AdvertisingToken:
-    """Put both shells into one value; v2 tells no operator, and counts as a service."""
-    operator = (0, 1, 0, 0)
-    if master.version != layout.V2:
-        operator = layout.MASTER.unpack_from(master.opened)[2:6]
+def _make_token(opened: Opened) -> AdvertisingToken:
+    """Put what both shells say into one value; v2 tells no operator."""
+    version, scope, identity_type, master_id, site_key_id = opened[:5]
+    expires_ms, created_ms, master, raw_uid, site = opened[5:]
+    operator = _SERVICE
+    if version != layout.V2:
+        operator = layout.MASTER.unpack_from(master)[2:6]
     return AdvertisingToken(
-        version=master.version,
-        scope=master.scope,
-        identity_type=master.identity_type,
-        master_key_id=master.master_key_id,
-        site_key_id=master.site_key_id,
-        expires_ms=master.expires_ms,
-        created_ms=master.created_ms,
+        version=version,
+        scope=scope,
+        identity_type=identity_type,
+        master_key_id=master_id,
+        site_key_id=site_key_id,
+        expires_ms=expires_ms,
+        created_ms=created_ms,
         operator_site_id=operator[0],
         operator_type=operator[1],
         operator_version=operator[2],
         operator_key_id=operator[3],
-        site_id=site.site_id,
-        publisher_id=site.publisher_id,
-        client_key_id=site.client_key_id,
-        privacy_bits=site.privacy_bits,
-        established_ms=site.established_ms,
-        refreshed_ms=site.refreshed_ms,
-        raw_uid=site.raw_uid,
+        site_id=site[0],
+        publisher_id=site[1],
+        client_key_id=site[2],
+        privacy_bits=site[3],
+        established_ms=site[4],
+        refreshed_ms=site[5],
+        raw_uid=raw_uid,
     )
 
 

@@ -15,8 +15,6 @@ from uid2_async.veiled import Veiled
 __all__ = [
     "CLIENT_SIDE_GENERATED",
     "AdvertisingToken",
-    "MasterPayload",
-    "SitePayload",
 ]
 
 CLIENT_SIDE_GENERATED = 1 << 1
@@ -41,71 +39,6 @@ HEADER_V2 = Struct(">Bi")  # version, master key id
 MASTER_V2 = Struct(">qi")  # expires, site key id
 SITE_V2 = Struct(">ii")  # site id, length of the raw UID's text
 TAIL_V2 = Struct(">iq")  # privacy bits, established
-
-
-class MasterPayload(Veiled, frozen=True, kw_only=True, gc=False):
-    """A token with its first shell opened.
-
-    Attributes:
-        version: 2, 3 or 4.
-        type_byte: Byte 0 of v3 and v4, which no key protects; None for v2.
-        scope: UID2 or EUID, by that byte; None for v2.
-        identity_type: What the raw UID was made from, by that byte; None for v2.
-        master_key_id: The key that opened it.
-        site_key_id: The key that opens the rest.
-        expires_ms: Until when the token holds, in ms.
-        created_ms: When it was made, in ms; None for v2.
-        opened: The payload as it was opened; it ends in the sealed site payload.
-    """
-
-    shown: ClassVar[tuple[str, ...]] = (
-        "version",
-        "scope",
-        "identity_type",
-        "master_key_id",
-        "site_key_id",
-        "expires_ms",
-        "created_ms",
-    )
-
-    version: int
-    type_byte: int | None = None
-    scope: IdentityScope | None = None
-    identity_type: IdentityType | None = None
-    master_key_id: int
-    site_key_id: int
-    expires_ms: int
-    created_ms: int | None = None
-    opened: bytes
-
-
-class SitePayload(Veiled, frozen=True, kw_only=True, gc=False):
-    """What the second shell of a token holds.
-
-    Attributes:
-        site_id: The publisher's site, or the sharer's.
-        publisher_id: Not in use.
-        client_key_id: Not in use.
-        privacy_bits: int32, see docs/protocol.md 5.4.
-        established_ms: When the identity was first generated, in ms.
-        refreshed_ms: When it was last generated, in ms; None for v2.
-        raw_uid: The raw UID in base64; in v2 the very text that was embedded.
-    """
-
-    shown: ClassVar[tuple[str, ...]] = (
-        "site_id",
-        "privacy_bits",
-        "established_ms",
-        "refreshed_ms",
-    )
-
-    site_id: int
-    publisher_id: int = 0
-    client_key_id: int = 0
-    privacy_bits: int
-    established_ms: int
-    refreshed_ms: int | None = None
-    raw_uid: str
 
 
 class AdvertisingToken(Veiled, frozen=True, kw_only=True, gc=False):

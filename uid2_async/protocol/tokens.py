@@ -12,9 +12,9 @@ from typing import Any, Final
 import msgspec
 
 from uid2_async.errors import ProtocolError
+from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
     Identity,
-    IdentityTokens,
     InsufficientConsent,
     OptedOut,
     datetime_from_ms,

@@ -1,0 +1,167 @@
+"""v4 tokens: what opening and making one costs, beside the official SDK.
+
+Both work on the same ring and the same 2,000 tokens of 33-byte raw UIDs, and both check
+what they check by default. Floor: the two AES-GCM calls and the base64 alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from uid2_client import encryption as sdk
+from uid2_client.refresh_keys_util import parse_keys_json
+
+from benchmarks.runner import interleave, report
+from uid2_async import BidstreamClient, KeyRing, SharingClient
+
+TOKENS = 2_000
+# The official SDK is slower by far: fewer of its calls fill the same time.
+SDK_TOKENS = 100
+MASTER_KEYSET, KEYSET = 9_999_999, 700
+SECRETS = {64: os.urandom(32), 65: os.urandom(32)}
+
+
+def _make_body() -> dict[str, Any]:
+    """Make the body of a key/sharing reply that serves for the bid stream too."""
+    now = int(time.time())
+    keys = [
+        {
+            "id": number,
+            "keyset_id": keyset,
+            "created": now - 100,
+            "activates": now - 100,
+            "expires": now + 86_400,
+            "secret": base64.b64encode(SECRETS[number]).decode(),
+        }
+        for number, keyset in ((64, MASTER_KEYSET), (65, KEYSET))
+    ]
+    return {
+        "caller_site_id": 124,
+        "master_keyset_id": MASTER_KEYSET,
+        "default_keyset_id": KEYSET,
+        "token_expiry_seconds": "86400",
+        "max_sharing_lifetime_seconds": 86_410,
+        "max_bidstream_lifetime_seconds": 86_410,
+        "identity_scope": "UID2",
+        "allow_clock_skew_seconds": 1800,
+        "keys": keys,
+    }
+
+
+BODY = _make_body()
+RING = KeyRing.from_json(msgspec.json.encode({"body": BODY, "status": "success"}))
+SDK_KEYS = parse_keys_json(BODY).keys
+UIDS = [base64.b64encode(b"\xa0" + os.urandom(32)).decode() for _ in range(TOKENS)]
+SHARING = SharingClient(RING)
+BIDSTREAM = BidstreamClient(RING)
+SEALED = [SHARING.encrypt(uid) for uid in UIDS]
+
+
+def decrypt() -> None:
+    """Open each token with a call of its own, as a bid request does."""
+    for token in SEALED:
+        BIDSTREAM.decrypt(token, "example.com")
+
+
+def decrypt_many() -> None:
+    """Open all tokens with one call, as a file does."""
+    BIDSTREAM.decrypt_many(SEALED)
+
+
+def encrypt() -> None:
+    """Make each token with a call of its own."""
+    for uid in UIDS:
+        SHARING.encrypt(uid)
+
+
+def encrypt_many() -> None:
+    """Make all tokens with one call."""
+    SHARING.encrypt_many(UIDS)
+
+
+def sdk_decrypt() -> None:
+    """Open tokens with the official SDK."""
+    now = datetime.now(UTC)
+    for token in SEALED[:SDK_TOKENS]:
+        sdk.decrypt_token(token, SDK_KEYS, "example.com", sdk.ClientType.BIDSTREAM, now)
+
+
+def sdk_encrypt() -> None:
+    """Make tokens with the official SDK."""
+    for uid in UIDS[:SDK_TOKENS]:
+        sdk.encrypt(uid, None, SDK_KEYS)
+
+
+def floor_decrypt() -> None:
+    """Open both shells and do nothing else: no check, no value."""
+    ciphers = {number: AESGCM(secret) for number, secret in SECRETS.items()}
+    for token in SEALED:
+        data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        master = ciphers[64].decrypt(data[6:18], data[18:], None)
+        site = ciphers[65].decrypt(master[33:45], master[45:], None)
+        base64.b64encode(site[36:])
+
+
+def floor_encrypt() -> None:
+    """Seal both shells and do nothing else."""
+    ciphers = {number: AESGCM(secret) for number, secret in SECRETS.items()}
+    for uid in UIDS:
+        ivs = os.urandom(24)
+        site = ciphers[65].encrypt(ivs[:12], bytes(36) + base64.b64decode(uid), None)
+        payload = bytes(33) + ivs[:12] + site
+        master = ciphers[64].encrypt(ivs[12:], payload, None)
+        base64.urlsafe_b64encode(bytes(6) + ivs[12:] + master)
+
+
+def cpu(function: Callable[[], None], tokens: int) -> Callable[[], float]:
+    """Make a measurement of *function*'s CPU seconds per token."""
+
+    def measure() -> float:
+        began = time.process_time()
+        function()
+        return (time.process_time() - began) / tokens
+
+    return measure
+
+
+def _compare(
+    title: str, baseline: str, subjects: dict[str, Callable[[], None]]
+) -> None:
+    """Measure *subjects*: how many times *baseline* does the official SDK cost?"""
+    measures = {
+        name: cpu(function, SDK_TOKENS if name == "official SDK" else TOKENS)
+        for name, function in subjects.items()
+    }
+    costs = interleave(measures, rounds=25)
+    report(title, costs, baseline=baseline, unit="us/token", scale=1e6)
+
+
+def run() -> None:
+    """Measure; the aims are 6 us and a ratio of 25, then 8 us and a ratio of 17."""
+    _compare(
+        "Decrypt a v4 token",
+        "BidstreamClient.decrypt",
+        {
+            "official SDK": sdk_decrypt,
+            "BidstreamClient.decrypt": decrypt,
+            "BidstreamClient.decrypt_many": decrypt_many,
+            "floor": floor_decrypt,
+        },
+    )
+    _compare(
+        "Encrypt a v4 token",
+        "SharingClient.encrypt",
+        {
+            "official SDK": sdk_encrypt,
+            "SharingClient.encrypt": encrypt,
+            "SharingClient.encrypt_many": encrypt_many,
+            "floor": floor_encrypt,
+        },
+    )

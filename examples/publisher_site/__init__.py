@@ -1,0 +1,1 @@
+"""A publisher's site with FastAPI, against an embedded operator."""

@@ -1,0 +1,165 @@
+"""Virtual time and an operator without sockets, for jobs of any length."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import selectors
+from collections.abc import Callable, Coroutine
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+import pytest
+
+from uid2_async import UID2Client, errors
+from uid2_async.protocol import base64
+from uid2_async.protocol.envelope import open_request, seal_reply
+from uid2_async.transport import Reply, Request
+
+KEY = bytes(range(32))
+
+
+class _NoWait(selectors.SelectSelector):
+    """A selector that never waits, but tells how long it would have."""
+
+    waited = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        """Count the time instead of spending it; a turn of the loop takes some too."""
+        ready = super().select(0)
+        if not ready:
+            self.waited += timeout or 1e-6
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop in which waiting takes no time."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.virtual = _NoWait()
+        super().__init__(self.virtual)
+
+    def time(self) -> float:
+        """Tell the virtual time."""
+        return self.virtual.waited
+
+
+def run_virtual(main: Coroutine[Any, Any, Any]) -> Any:
+    """Run *main* in virtual time."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main)
+
+
+def uid_of(hashed: str) -> str:
+    """Give the raw UID that the operator below answers for a hash."""
+    return base64.encode_text(sha256(hashed.encode()).digest())
+
+
+class Operator:
+    """A transport that answers maps, in virtual time, and counts.
+
+    Attributes:
+        fate: Decides about each request: an error to raise, a Reply, or None to answer.
+        requests: How many came.
+        seen: All texts that were asked about, with duplicates.
+        in_flight: How many are being answered, and the most there ever were.
+    """
+
+    max_connections = 100
+
+    def __init__(self, fate: Callable[[list[str]], Any] | None = None) -> None:
+        """Answer in half a second, give or take."""
+        self.fate = fate or (lambda texts: None)
+        self.requests = 0
+        self.seen: list[str] = []
+        self.in_flight = 0
+        self.most = 0
+        self.random = random.Random(7)  # noqa: S311 - service times
+        self.sizes: list[int] = []
+
+    async def send(self, request: Request) -> Reply:
+        """Answer one request."""
+        self.requests += 1
+        self.sizes.append(len(request.body))
+        opened = open_request(request.body, KEY)
+        values: dict[str, list[str]] = msgspec.json.decode(opened.payload)
+        texts = [text for one in values.values() for text in one]
+        fate = self.fate(texts)
+        if fate is not None:
+            await asyncio.sleep(0.05)
+            if isinstance(fate, Exception):
+                raise fate
+            return fate
+        self.seen += texts
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
+        try:
+            await asyncio.sleep(0.2 + 0.4 * self.random.random())
+        finally:
+            self.in_flight -= 1
+        return self.answer(values, opened.nonce, opened.sent_ms)
+
+    def answer(self, values: dict[str, list[str]], nonce: bytes, now_ms: int) -> Reply:
+        """Seal the rows."""
+        body: dict[str, Any] = {key: [] for key in ("email", "phone")}
+        body |= {
+            key: [
+                {"e": "optout"}
+                if text.startswith("out")
+                else {"u": uid_of(text), "p": None, "r": 1}
+                for text in texts
+            ]
+            for key, texts in values.items()
+        }
+        payload = msgspec.json.encode({"body": body, "status": "success"})
+        sealed = seal_reply(
+            payload, key=KEY, now_ms=now_ms, nonce=nonce, iv=os.urandom(12)
+        )
+        return Reply(status=200, headers={}, body=sealed)
+
+    async def aclose(self) -> None:
+        """Hold nothing."""
+
+    def client(self, **options: Any) -> UID2Client:
+        """Make a client that sends here."""
+        secret = base64.encode_text(KEY)
+        return UID2Client(
+            "https://operator.example",
+            api_key="key",
+            client_secret=secret,
+            transport=self,
+            **options,
+        )
+
+
+def refusal(status: int, **headers: str) -> Reply:
+    """Make a refusal."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(status=status, headers=named, body=b"")
+
+
+@pytest.fixture
+def virtual() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Give the runner of virtual time."""
+    return run_virtual
+
+
+@pytest.fixture
+def make_operator() -> type[Operator]:
+    """Give the operator's class."""
+    return Operator
+
+
+@pytest.fixture
+def refuse() -> Callable[..., Reply]:
+    """Give the maker of refusals."""
+    return refusal
+
+
+@pytest.fixture
+def lost() -> errors.ConnectError:
+    """Give the error of a lost connection."""
+    return errors.ConnectError("lost", disconnected=True)

@@ -1,0 +1,70 @@
+"""What docs/web.md shows is code that works."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from uid2_async.operator import LocalOperator
+
+PAGE = (Path(__file__).parents[2] / "docs" / "web.md").read_text(encoding="utf-8")
+FASTAPI, STARLETTE, LIFESPAN, AIOHTTP = re.findall(
+    r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
+)
+
+
+@pytest.fixture
+def load(
+    operator: LocalOperator, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Any]:
+    """Run a block where the environment names the operator; give its application."""
+    monkeypatch.setenv("UID2_BASE_URL", operator.url)
+    monkeypatch.setenv("UID2_API_KEY", operator.api_key)
+    monkeypatch.setenv("UID2_SECRET_KEY", operator.client_secret)
+
+    def load(block: str) -> Any:
+        names: dict[str, Any] = {"__name__": "block"}
+        # dont_inherit: this module's own "annotations" is not the block's.
+        code = compile(block, "docs/web.md", "exec", dont_inherit=True)
+        exec(code, names)  # noqa: S102 - our own documentation
+        return names["app"]
+
+    return load
+
+
+def test_the_fastapi_block_logs_in_and_shows_a_token(
+    load: Callable[[str], Any],
+) -> None:
+    """The session of the documentation holds tokens from one request to the next."""
+    for needed in ("fastapi", "itsdangerous", "python_multipart"):
+        pytest.importorskip(needed)
+    testclient = pytest.importorskip("fastapi.testclient", exc_type=ImportError)
+    with testclient.TestClient(load(FASTAPI)) as browser:
+        assert browser.get("/article").json() == {"token": None}
+        browser.post("/login", data={"email": "a@example.com"}).raise_for_status()
+        assert len(browser.get("/article").json()["token"]) > 100
+
+
+@pytest.mark.parametrize("block", [STARLETTE, LIFESPAN], ids=["middleware", "lifespan"])
+def test_the_starlette_blocks_start(load: Callable[[str], Any], block: str) -> None:
+    """The application comes up, and a visitor without tokens is served."""
+    for needed in ("starlette", "itsdangerous"):
+        pytest.importorskip(needed)
+    testclient = pytest.importorskip("starlette.testclient", exc_type=ImportError)
+    with testclient.TestClient(load(block)) as browser:
+        if block == STARLETTE:
+            assert browser.get("/articles/today").json() is None
+
+
+async def test_the_aiohttp_block_starts(load: Callable[[str], Any]) -> None:
+    """A visitor without a cookie is served."""
+    app: web.Application = load(AIOHTTP)
+    async with TestClient(TestServer(app)) as browser:
+        reply = await browser.get("/article")
+        assert await reply.text() == "no token"

@@ -1,0 +1,138 @@
+"""How many batches may be in flight: additive increase, multiplicative decrease.
+
+Together with a gate that all of them wait at. The limit alone would go on sending while
+the operator asks to wait; the gate alone would let everybody out at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+__all__ = ["ConcurrencyLimit"]
+
+_OUTCOMES: Final = 20
+_MIN_OUTCOMES: Final = 5
+_FIRST_WAIT: Final = 0.5
+_LONGEST_WAIT: Final = 10.0
+# Those who wait at the gate leave it over this many seconds, not in one burst.
+_SPREAD: Final = 0.05
+# A longer wish to wait is obeyed too, but the job does not outlive it.
+_BEARABLE_HINT: Final = 300.0
+
+
+class ConcurrencyLimit:
+    """The permits of a job's batches.
+
+    Starts at 4 and grows by one with each success until the first cut, then by one
+    with each round of successes. Halves when the operator asks to slow down, or when
+    half of the last 20 outcomes failed; at most once for the requests of one
+    *generation*, which ends with each cut. Each cut also shuts the gate for a time.
+    Times are the event loop's, in seconds.
+
+    Attributes:
+        limit: How many may be in flight; a float, of which the whole part counts.
+        in_flight: How many are.
+        generation: How many cuts there have been.
+        throttled: How often the operator asked to slow down.
+        gate_until: Until when nobody may start.
+        longest_hint: The longest bearable wait that the operator asked for since the
+            last success.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        *,
+        now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        random: Callable[[], float],
+        start: int = 4,
+    ) -> None:
+        """Allow *most* at once, *start* in the beginning."""
+        self.limit: float = min(start, most)
+        self.in_flight: int = 0
+        self.generation: int = 0
+        self.throttled: int = 0
+        self.gate_until: float = 0.0
+        self.longest_hint: float = 0.0
+        self._most = most
+        self._now = now
+        self._sleep = sleep
+        self._random = random
+        self._cuts_in_a_row = 0
+        self._outcomes: deque[bool] = deque(maxlen=_OUTCOMES)
+        self._changed = asyncio.Event()
+
+    async def acquire(self) -> None:
+        """Wait for a permit and for the gate; safe to cancel."""
+        while True:
+            while self.in_flight >= int(self.limit):
+                self._changed.clear()
+                await self._changed.wait()
+            if self._now() >= self.gate_until:
+                self.in_flight += 1
+                return
+            await self.pass_gate()
+
+    async def pass_gate(self) -> None:
+        """Wait until the gate is open, and a little longer, each for himself."""
+        while (wait := self.gate_until - self._now()) > 0:
+            await self._sleep(wait + self._random() * _SPREAD)
+
+    def release(self) -> None:
+        """Give a permit back."""
+        self.in_flight -= 1
+        self._changed.set()
+
+    def succeeded(self) -> None:
+        """Take notice of an answered batch."""
+        self._outcomes.append(True)
+        self._cuts_in_a_row = 0
+        self.longest_hint = 0.0
+        step = 1.0 if self.generation == 0 else 1.0 / self.limit
+        self.limit = min(float(self._most), self.limit + step)
+        self._changed.set()
+
+    def failed(self, generation: int) -> None:
+        """Take notice of a failed attempt that was begun in *generation*.
+
+        One failure says little; half of the last 20 outcomes say that it is too much.
+        """
+        self._outcomes.append(False)
+        failures = self._outcomes.count(False)
+        if len(self._outcomes) >= _MIN_OUTCOMES and 2 * failures >= len(self._outcomes):
+            self._cut(generation, None)
+
+    def throttle(self, generation: int, retry_after: float | None) -> None:
+        """Obey an operator that asks to slow down, if asked in this *generation*."""
+        self.throttled += 1
+        self._cut(generation, retry_after)
+
+    def _cut(self, generation: int, retry_after: float | None) -> None:
+        """Halve the limit and shut the gate, once in a generation."""
+        if retry_after:
+            # A late wish to wait still counts.
+            self._shut(retry_after)
+            if retry_after <= _BEARABLE_HINT:
+                self.longest_hint = max(self.longest_hint, retry_after)
+        if generation != self.generation:
+            return
+        self.generation += 1
+        self.limit = max(1.0, self.limit / 2)
+        if not retry_after:
+            longest = min(
+                _LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(self._cuts_in_a_row, 9)
+            )
+            self._shut(longest * (0.5 + 0.5 * self._random()))
+        self._cuts_in_a_row += 1
+
+    def _shut(self, seconds: float) -> None:
+        """Shut the gate for *seconds*, or longer if it already is."""
+        self.gate_until = max(self.gate_until, self._now() + seconds)
+
+    def __repr__(self) -> str:
+        """Show what is in flight and how much may be."""
+        return f"<ConcurrencyLimit {self.in_flight}/{int(self.limit)}>"

@@ -1,0 +1,69 @@
+"""FastAPI: the lifespan of Starlette's integration, and dependencies to annotate with.
+
+Example:
+    >>> app = FastAPI(lifespan=uid2_lifespan())
+    >>>
+    >>> @app.get("/")
+    ... async def page(freshness: FreshnessDep) -> dict[str, str]: ...
+
+Tests replace them by ``app.dependency_overrides[get_client]`` and its like.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
+
+from uid2_async.client import UID2Client
+from uid2_async.integrations.starlette import (
+    FreshTokensMiddleware,
+    UID2State,
+    keep_fresh,
+    uid2_lifespan,
+)
+from uid2_async.publisher import Freshness, TokenRefresher
+
+__all__ = [
+    "ClientDep",
+    "FreshTokensMiddleware",
+    "FreshnessDep",
+    "RefresherDep",
+    "UID2State",
+    "get_client",
+    "get_freshness",
+    "get_refresher",
+    "keep_fresh",
+    "uid2_lifespan",
+]
+
+
+def get_client(connection: HTTPConnection) -> UID2Client:
+    """Give the client that the lifespan opened."""
+    client: UID2Client = connection.state.uid2_client
+    return client
+
+
+def get_refresher(connection: HTTPConnection) -> TokenRefresher:
+    """Give what refreshes tokens, as the lifespan opened it."""
+    refresher: TokenRefresher = connection.state.uid2_refresher
+    return refresher
+
+
+ClientDep: TypeAlias = Annotated[UID2Client, Depends(get_client)]
+"""A parameter of this type is the application's client."""
+
+RefresherDep: TypeAlias = Annotated[TokenRefresher, Depends(get_refresher)]
+"""A parameter of this type is what refreshes tokens."""
+
+
+async def get_freshness(
+    connection: HTTPConnection, refresher: RefresherDep
+) -> Freshness | None:
+    """Keep the session's tokens fresh; see :func:`keep_fresh`."""
+    return await keep_fresh(connection, refresher=refresher)
+
+
+FreshnessDep: TypeAlias = Annotated[Freshness | None, Depends(get_freshness)]
+"""A parameter of this type keeps the session's tokens fresh for this one route."""

@@ -1,0 +1,27 @@
+"""For publishers: keep identity tokens fresh, and hand them to pages and exchanges.
+
+:class:`TokenRefresher` talks to the operator; everything else turns tokens into what a
+browser, a session or a bid request takes, without any I/O.
+"""
+
+from __future__ import annotations
+
+from uid2_async.publisher.bid_request import to_openrtb_eid
+from uid2_async.publisher.cookie import cookie_name, from_cookie, to_cookie
+from uid2_async.publisher.freshness import Freshness
+from uid2_async.publisher.page import to_js_sdk, to_prebid_params
+from uid2_async.publisher.refresher import TokenRefresher
+from uid2_async.publisher.session import from_session, to_session
+
+__all__ = [
+    "Freshness",
+    "TokenRefresher",
+    "cookie_name",
+    "from_cookie",
+    "from_session",
+    "to_cookie",
+    "to_js_sdk",
+    "to_openrtb_eid",
+    "to_prebid_params",
+    "to_session",
+]

@@ -1,0 +1,311 @@
+"""Keep identity tokens fresh: when to refresh, once for all who ask, and what then.
+
+docs/protocol.md 2.2: old tokens stay valid until they expire, so a refresh that fails
+or is made twice does no harm; a reply carries no nonce, so one that repeats what is
+held, or has already expired, is not taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random as _random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import datetime, timedelta
+from hashlib import sha256
+from hmac import compare_digest
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
+
+import attrs
+
+from uid2_async.clock import Clock, system_clock
+from uid2_async.errors import (
+    ClientForkError,
+    ClientLoopError,
+    ConfigError,
+    ProtocolError,
+    TransportError,
+    UID2Error,
+)
+from uid2_async.identity_tokens import IdentityTokens, TokenState
+from uid2_async.models import OptedOut
+from uid2_async.protocol.tokens import REFRESH_PATH
+from uid2_async.publisher.freshness import Freshness, Outcome, report
+from uid2_async.publisher.memory import Memory
+from uid2_async.publisher.session import OPT_OUT_KEPT
+
+if TYPE_CHECKING:
+    from uid2_async.client import UID2Client
+    from uid2_async.client_side import ClientSideClient
+
+__all__ = ["RefreshLock", "TokenRefresher"]
+
+RefreshLock: TypeAlias = Callable[[str], AbstractAsyncContextManager[object]]
+"""Makes an async context manager for the digest of a refresh token; it may yield False
+to say that another process refreshes or has just refreshed these tokens."""
+
+# The whole of the jitter is at most this part of the time that is left to refresh.
+_JITTER_PART: Final = 0.1
+# What the program does wrong, which no page should hide.
+_MISUSE: Final = (ClientForkError, ClientLoopError, ConfigError)
+
+
+class TokenRefresher:
+    """Refreshes identity tokens when they are due, as often as needed and no more.
+
+    Call :meth:`ensure_fresh` with the tokens of the session on each page view. The
+    refresher remembers what it has learnt, bounded in size and time: new tokens, so
+    that further requests with an old session do not refresh again; failures, so that
+    an outage does not slow down each page; and opt-outs, so that nobody who has opted
+    out is asked about for 72 hours. Use one per process, in the event loop of the
+    client, and close it before the client.
+
+    Single-flight is per process: N processes make at most N refreshes, which does no
+    harm. *lock* makes it one. It is called with the SHA-256 of the refresh token in hex
+    and gives an async context manager; where that yields False, another process
+    refreshes or has just done so, and the held tokens are kept for as long as they are
+    usable. With redis-py::
+
+        @asynccontextmanager
+        async def first_of_all(digest: str) -> AsyncIterator[bool]:
+            won = await redis.set(f"uid2:refresh:{digest}", 1, nx=True, ex=60)
+            yield bool(won)  # the key stays: late comers are told as well
+
+        TokenRefresher(client, lock=first_of_all)
+
+    Errors of the lock itself are raised by :meth:`ensure_fresh`: catch them in the lock
+    and yield True if a page shall outlive your Redis.
+
+    Example:
+        >>> async with UID2Client.from_env() as client, TokenRefresher(client) as fresh:
+        ...     found = await fresh.ensure_fresh(tokens)
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword options, each of its own meaning
+        self,
+        client: UID2Client | ClientSideClient,
+        *,
+        clock: Clock | None = None,
+        lock: RefreshLock | None = None,
+        background: bool = False,
+        timeout: float = 5.0,
+        jitter: float = 60.0,
+        pause: float = 5.0,
+        margin: float = 5.0,
+        remember: int = 10_000,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        """Prepare; nothing runs yet.
+
+        Args:
+            client: Who calls the operator; it is not closed with the refresher.
+            clock: Gives the time as an aware datetime; the system's by default.
+            lock: One refresh for several processes; see above.
+            background: Whether tokens that are due but usable are returned at once and
+                refreshed in a task, whose result the next call gives. Not for processes
+                that are frozen between requests.
+            timeout: How long one refresh may take with its retries, in seconds: a page
+                waits for it.
+            jitter: Up to how many seconds after refresh_from a refresh is made, so that
+                not all come at once; never more than a tenth of the time up to
+                identity_expires.
+            pause: For how many seconds after a failure the same tokens are not
+                refreshed again; the error is given meanwhile.
+            margin: By how many seconds tokens are taken for older than this machine's
+                clock says, in case it is slow.
+            remember: How many new tokens, failures and opt-outs are kept, of each.
+            random: Gives numbers from 0 up to 1, for the jitter.
+
+        Raises:
+            ConfigError: If a number is negative, or *timeout* or *remember* is zero.
+        """
+        if not (timeout > 0 and remember > 0):
+            raise ConfigError("timeout and remember must be above zero.")
+        if not (jitter >= 0 and pause >= 0 and margin >= 0):
+            raise ConfigError("jitter, pause and margin must not be negative.")
+        self._client = client
+        self._clock = clock or system_clock
+        self._lock = lock or _no_lock
+        self._background = background
+        self._timeout = timeout
+        self._jitter = timedelta(seconds=jitter)
+        self._pause = timedelta(seconds=pause)
+        self._margin = timedelta(seconds=margin)
+        self._random = random
+        self._renewed: Memory[IdentityTokens] = Memory(remember)
+        self._failed: Memory[UID2Error] = Memory(remember)
+        self._opted_out: Memory[OptedOut] = Memory(remember)
+        self._flights: dict[str, asyncio.Task[Outcome]] = {}
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        """Enter; nothing runs before the first refresh."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop what runs."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel the refreshes that run and wait for their end; safe to call twice.
+
+        Whoever waits for one gets the held tokens and a TransportError.
+        """
+        self._closed = True
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    def __repr__(self) -> str:
+        """Show counts alone."""
+        return (
+            f"<TokenRefresher running={len(self._flights)} "
+            f"opted_out={len(self._opted_out)}>"
+        )
+
+    async def ensure_fresh(self, tokens: IdentityTokens) -> Freshness:
+        """Give *tokens*, or what has become of them, refreshed if that is due.
+
+        A caller who is cancelled leaves the refresh to the others who wait for it.
+
+        Args:
+            tokens: What the session holds.
+
+        Returns:
+            The tokens to hold and their state; see :class:`Freshness`. A refresh that
+            failed is no exception: its error is in the result.
+
+        Raises:
+            RuntimeError: If the refresher is closed.
+            UID2Error: Only if the client cannot be used at all: in another event loop,
+                after a fork, or with a wrong setting.
+        """
+        if self._closed:
+            raise RuntimeError("The refresher is closed.")
+        now = self._now()
+        held = self._latest(tokens, now)
+        digest = _digest(held)
+        if self._opted_out.recall(digest, now) is not None:
+            return report(tokens, held, OptedOut(), now)
+        if not self._is_due(held, now):
+            return report(tokens, held, None, now)
+        failure = self._failed.recall(digest, now)
+        if failure is not None:
+            return report(tokens, held, failure, now)
+        flight = self._fly(held, digest)
+        if self._background and held.state(now).usable:
+            return report(tokens, held, None, now)
+        # Not awaited itself: whoever waits may be cancelled, the refresh goes on.
+        await asyncio.wait({flight})
+        return report(tokens, held, _landed(flight), self._now())
+
+    def _now(self) -> datetime:
+        """Read the clock; tokens are judged by the later edge of what it may mean."""
+        return self._clock() + self._margin
+
+    def _latest(self, tokens: IdentityTokens, now: datetime) -> IdentityTokens:
+        """Follow *tokens* to what earlier refreshes made of them."""
+        renewed = self._renewed.recall(_digest(tokens), now)
+        while renewed is not None:
+            tokens = renewed
+            renewed = self._renewed.recall(_digest(tokens), now)
+        return tokens
+
+    def _is_due(self, held: IdentityTokens, now: datetime) -> bool:
+        """Tell whether to refresh now; what is due waits for its part of the jitter."""
+        state = held.state(now)
+        if state is not TokenState.DUE:
+            return state is TokenState.EXPIRED_REFRESHABLE
+        left = held.identity_expires - held.refresh_from
+        jitter = min(self._jitter, left * _JITTER_PART)
+        return now >= held.refresh_from + jitter * self._random()
+
+    def _fly(self, held: IdentityTokens, digest: str) -> asyncio.Task[Outcome]:
+        """Join the refresh of *held* that runs, or start one."""
+        flight = self._flights.get(digest)
+        if flight is None:
+            flight = asyncio.create_task(self._refresh(held, digest))
+            self._flights[digest] = flight
+            flight.add_done_callback(lambda _: self._flights.pop(digest, None))
+        return flight
+
+    async def _refresh(self, held: IdentityTokens, digest: str) -> Outcome:
+        """Refresh *held*, and remember what came out."""
+        async with self._lock(digest) as mine:
+            if mine is False and held.state(self._now()).usable:
+                return None
+            outcome = await self._ask(held)
+        now = self._now()
+        if isinstance(outcome, IdentityTokens):
+            self._renewed.keep(digest, outcome, until=outcome.refresh_expires)
+        elif isinstance(outcome, OptedOut):
+            self._opted_out.keep(digest, outcome, until=now + OPT_OUT_KEPT)
+        else:
+            self._failed.keep(digest, outcome, until=now + self._pause)
+        return outcome
+
+    async def _ask(self, held: IdentityTokens) -> IdentityTokens | OptedOut | UID2Error:
+        """Ask the operator; a failure is an answer."""
+        try:
+            reply = await self._client.refresh_token(held, timeout=self._timeout)
+            if isinstance(reply, IdentityTokens):
+                self._check(held, reply)
+        except _MISUSE:
+            raise
+        except UID2Error as error:
+            # It is kept for a while: the frames of a traceback hold tokens.
+            return error.with_traceback(None)
+        if isinstance(reply, OptedOut):
+            return reply
+        return attrs.evolve(reply, extra=held.extra)
+
+    def _check(self, held: IdentityTokens, new: IdentityTokens) -> None:
+        """Refuse what may be an old reply played again (docs/protocol.md 2.2)."""
+        now = self._now()
+        if not new.state(now).usable:
+            raise _refused("The refreshed tokens have expired.", "identity_expires")
+        for name in ("advertising_token", "refresh_token"):
+            if compare_digest(_bytes(getattr(held, name)), _bytes(getattr(new, name))):
+                raise _refused("The refresh reply repeats what was held.", name)
+        # What has been refreshed before is no news; nor may _latest go in circles.
+        if self._renewed.recall(_digest(new), now) is not None:
+            raise _refused("The refresh reply repeats older tokens.", "refresh_token")
+
+
+def _landed(flight: asyncio.Task[Outcome]) -> Outcome:
+    """Take what a finished refresh returned or raised."""
+    if flight.cancelled():
+        return TransportError("The refresher was closed during the refresh.")
+    return flight.result()
+
+
+def _refused(message: str, name: str) -> ProtocolError:
+    """Make the error for a reply that is well-formed and not to be trusted."""
+    error = ProtocolError(
+        message,
+        hint="Check this machine's clock; if it is right, something replays replies.",
+        path=f"body.{name}",
+    )
+    error.endpoint = REFRESH_PATH
+    return error
+
+
+def _digest(tokens: IdentityTokens) -> str:
+    """Name tokens by their refresh token, without giving it away."""
+    return sha256(_bytes(tokens.refresh_token)).hexdigest()
+
+
+def _bytes(token: str) -> bytes:
+    """Take the bytes of a stored token, which may hold anything that a str can."""
+    return token.encode(errors="surrogatepass")
+
+
+def _no_lock(_digest: str) -> AbstractAsyncContextManager[object]:
+    return nullcontext()
