@@ -118,7 +118,8 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on every supported Python that starts here."""
     session.install("-q", WITH_EXTRAS, *group("tests"))
-    session.run("pytest", "-q", *session.posargs)
+    # The browser has a session of its own.
+    session.run("pytest", "-q", "--ignore=tests/browser", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -16,11 +17,18 @@ from unittest.mock import Mock
 import aioresponses.core
 import pytest
 from aiohttp import ClientResponse
+from hypothesis import settings
 
 from uid2_async import UID2Client
 from uid2_async.operator import LocalOperator
 
 HERE = Path(__file__).parent
+
+# A busy machine is no failure, and CI sees the same examples in each run.
+settings.register_profile(
+    "project", deadline=None, derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("project")
 
 
 # aioresponses 0.7.9 does not know an argument that aiohttp 3.14 asks for.
