@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from uid2_async import IdentityScope
-from uid2_async.cli.connection import RequestCount, bulk_client, connect
+from uid2_async.cli.connection import RequestCount, connect
 from uid2_async.errors import ConfigError
 from uid2_async.hooks import CallFinished, CallStarted
 from uid2_async.models import MappedUID
@@ -42,9 +42,9 @@ async def test_requests_are_counted() -> None:
     """Every attempt of every call that ended counts."""
     count = RequestCount()
     async with connect(IdentityScope.UID2, sandbox=True) as client:
-        patient = bulk_client(client, hooks=[count])
-        await patient.map_identities(["jane@example.com"])
-        await patient.map_identities([])
+        counted = client.with_options(hooks=[count])
+        await counted.map_identities(["jane@example.com"])
+        await counted.map_identities([])
     count(CallStarted(endpoint="/"))
     count(
         CallFinished(

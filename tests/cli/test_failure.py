@@ -22,6 +22,7 @@ from uid2_async.cli.failure import (
         (errors.AuthError(), ExitCode.AUTH),
         (errors.RateLimitError(), ExitCode.TRY_LATER),
         (errors.CallTimeoutError(), ExitCode.TRY_LATER),
+        (errors.StalledError(), ExitCode.TRY_LATER),
         (errors.ConnectError(), ExitCode.FAILURE),
         (errors.ServerError(), ExitCode.FAILURE),
         (errors.ProtocolError(), ExitCode.FAILURE),

@@ -334,7 +334,6 @@ def test_no_environment(uid2: Uid2, source: Path, out: Path) -> None:
     ("fault", "code"),
     [
         (Fault(status=401, body=b'{"status":"unauthorized"}'), 4),
-        (Fault(status=429, retry_after=86_400), 5),
         (Fault(status=400, body=b'{"status":"client_error"}'), 1),
     ],
 )

@@ -14,15 +14,12 @@ import pytest
 from uid2_async import UID2Client
 from uid2_async.cli.csv_rows import Columns, CsvRows
 from uid2_async.cli.map_csv import (
-    CONCURRENCY,
     OUTPUT_COLUMNS,
     MapProgress,
     MapSummary,
-    _Window,
     map_csv,
 )
-from uid2_async.errors import AuthError, InputError
-from uid2_async.hooks import CallFinished, CallStarted, Event
+from uid2_async.errors import AuthError, InputError, StalledError, UID2Error
 from uid2_async.models import Email, MappedUID, Phone, Unmapped
 from uid2_async.operator import LocalOperator
 from uid2_async.operator.faults import Fault
@@ -127,7 +124,7 @@ async def test_order_over_many_batches(
     assert [row[0] for row in result] == names
     assert [row[1] for row in result] == [row.u for row in expected.wire_rows]
     assert summary.rows == summary.mapped == 200
-    assert items(operator)[:-1].count(3) == 66
+    assert sorted(items(operator)) == [2] + [3] * 66 + [200]
 
 
 async def test_duplicates_are_asked_about_once(
@@ -159,13 +156,13 @@ async def test_types_are_kept_apart(small: UID2Client, operator: LocalOperator) 
     assert items(operator) == [2]
 
 
-async def test_a_file_of_duplicates(small: UID2Client, operator: LocalOperator) -> None:
-    """Rows do not pile up while a batch waits for identities that never come."""
+async def test_progress_is_told(small: UID2Client, operator: LocalOperator) -> None:
+    """Rows and bytes grow up to the whole; a file of duplicates is one request."""
     told: list[MapProgress] = []
-    rows = table([["jane@example.com"]] * 20, ["mail"])
+    rows = table([["jane@example.com"]] * 2_500, ["mail"])
     await map_csv(rows, EMAILS, io.StringIO(), client=small, on_progress=told.append)
 
-    assert [one.rows for one in told] == [6, 12, 18, 20]
+    assert [one.rows for one in told] == [1_000, 2_000, 2_500]
     assert told[-1].bytes_read == rows.bytes_read
     assert items(operator) == [1]
 
@@ -187,31 +184,6 @@ async def test_invalid_rows_are_not_sent(
 
     assert summary.invalid == 2
     assert items(operator) == []
-
-
-async def test_bounded_concurrency(client: UID2Client, operator: LocalOperator) -> None:
-    """Up to 20 batches are under way at once, however large the file is."""
-    running: set[object] = set()
-    peak = 0
-    count = 0
-
-    def watch(event: Event) -> None:
-        nonlocal peak, count
-        if isinstance(event, CallStarted):
-            running.add(event)
-            count += 1
-        elif isinstance(event, CallFinished):
-            count -= 1
-        peak = max(peak, count)
-
-    one = client.with_options(max_batch_size=1, hooks=[watch])
-    operator.fail_next(Fault(delay=0.3), times=CONCURRENCY)
-    _, summary = await run(
-        [[f"user{n}@example.com"] for n in range(60)], one, EMAILS, ["mail"]
-    )
-
-    assert summary.mapped == 60
-    assert peak == CONCURRENCY
 
 
 async def test_odd_values_survive(small: UID2Client) -> None:
@@ -254,26 +226,38 @@ async def test_another_reason(small: UID2Client, operator: LocalOperator) -> Non
     assert (summary.other, summary.mapped) == (2, 0)
 
 
+async def test_a_rejected_key_ends_the_job(
+    small: UID2Client, operator: LocalOperator
+) -> None:
+    """The operator's own error is raised, and the other batches are stopped."""
+    operator.fail_next(Fault(delay=30), times=2)
+    operator.fail_next(Fault(status=401, body=b'{"status":"unauthorized"}'))
+    with pytest.raises(AuthError):
+        await run([[f"u{n}@example.com", "email"] for n in range(100)], small)
+
+    assert not [one for one in asyncio.all_tasks() if "MapJob" in repr(one)]
+
+
 async def test_a_failed_batch_ends_the_job(
     small: UID2Client, operator: LocalOperator
 ) -> None:
-    """The batch's own error is raised, and the others are stopped."""
-    operator.fail_next(Fault(delay=30), times=2)
-    operator.fail_next(Fault(status=401, body=b'{"status":"unauthorized"}'))
-    with pytest.raises(AuthError) as caught:
-        await run([[f"u{n}@example.com", "email"] for n in range(100)], small)
-
-    assert caught.value.__context__ is None
-    assert len(asyncio.all_tasks()) == 1 + len(operator_tasks())
+    """A row that could not be asked about is neither written nor called unmapped."""
+    operator.fail_next(Fault(status=400))
+    with pytest.raises(UID2Error, match="BadRequestError, HTTP 400"):
+        await run([["a@example.com", "email"]], small)
 
 
-def operator_tasks() -> list[asyncio.Task[object]]:
-    """List the tasks that are the operator's, not the job's."""
-    return [
-        one
-        for one in asyncio.all_tasks()
-        if one is not asyncio.current_task() and "map_csv" not in repr(one)
-    ]
+async def test_a_stalled_job_ends(small: UID2Client, operator: LocalOperator) -> None:
+    """An operator that answers nothing ends the job, in its time."""
+    operator.fail_next(Fault(status=429, retry_after=86_400), times=99)
+    with pytest.raises(StalledError, match="RateLimitError"):
+        await map_csv(
+            table([["a@example.com"]], ["mail"]),
+            EMAILS,
+            io.StringIO(),
+            client=small,
+            stall_timeout=0.05,
+        )
 
 
 async def test_a_bad_row_ends_the_job(small: UID2Client) -> None:
@@ -299,17 +283,6 @@ async def test_a_full_disk_ends_the_job(small: UID2Client) -> None:
     rows = table([[f"u{n}@example.com"] for n in range(10)], ["mail"])
     with pytest.raises(OSError, match="No space left"):
         await map_csv(rows, EMAILS, FullDisk(), client=small)
-
-
-def test_the_window_forgets_the_oldest() -> None:
-    """At least half of the window is remembered, and never more than all of it."""
-    window = _Window(4)
-    slots = {key: window.add(key) for key in (b"a", b"b", b"c", b"d", b"e")}
-
-    assert window.get(b"a") is window.get(b"b") is None
-    assert [window.get(key) for key in (b"c", b"d", b"e")] == [
-        slots[key] for key in (b"c", b"d", b"e")
-    ]
 
 
 async def test_values_stay_out_of_reprs(small: UID2Client) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from uid2_async.client import UID2Client
-from uid2_async.hooks import CallFinished, Event, Hook
+from uid2_async.hooks import CallFinished, Event
 from uid2_async.models import IdentityScope
-from uid2_async.retry import RetryPolicy
 
-__all__ = ["RequestCount", "bulk_client", "connect"]
-
-_BATCH_SECONDS = 300.0
+__all__ = ["RequestCount", "connect"]
 
 
 class RequestCount:
@@ -58,13 +55,3 @@ async def connect(scope: IdentityScope, *, sandbox: bool) -> AsyncIterator[UID2C
             scope=scope,
         ) as client:
             yield client
-
-
-def bulk_client(client: UID2Client, *, hooks: Sequence[Hook]) -> UID2Client:
-    """Give *client* the patience of a job that nobody waits for in a browser."""
-    return client.with_options(
-        hooks=hooks,
-        timeout=_BATCH_SECONDS,
-        # No budget: one job's retries are bounded by its own concurrency.
-        retry=RetryPolicy(attempts=8, budget=None),
-    )

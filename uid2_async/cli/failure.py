@@ -15,6 +15,7 @@ from uid2_async.errors import (
     InputError,
     OperatorError,
     RateLimitError,
+    StalledError,
     UID2Error,
 )
 
@@ -88,7 +89,7 @@ def exit_code_of(error: UID2Error) -> ExitCode:
             return ExitCode.USAGE
         case AuthError():
             return ExitCode.AUTH
-        case RateLimitError() | CallTimeoutError():
+        case RateLimitError() | CallTimeoutError() | StalledError():
             return ExitCode.TRY_LATER
         case _:
             return ExitCode.FAILURE

@@ -99,7 +99,6 @@ class _Job:
         """Map it; return what was done and how many requests it took."""
         from uid2_async.cli.connection import (  # noqa: PLC0415 - imports aiohttp
             RequestCount,
-            bulk_client,
             connect,
         )
         from uid2_async.cli.map_csv import map_csv  # noqa: PLC0415 - imports aiohttp
@@ -110,7 +109,7 @@ class _Job:
                 self.rows,
                 self.columns,
                 self.out,
-                client=bulk_client(client, hooks=[count]),
+                client=client.with_options(hooks=[count]),
                 on_progress=self.tell,
             )
         return summary, count.requests
