@@ -151,6 +151,7 @@ def test_columns_that_are_not_there(
         "202-555-0123",
         "tMmiiTI7IaAcPpQPFQ65uMVCWH8av9jw4cwf/F5HVRQ=",
         "8b97a0bd4f9dbd9bd2ff0a1f3b8ba50b5d92f5e5e5f7ee56ef1e0bf1a9f9e6ab",
+        "A4AAAAPp_KS48A9sW4JGYBxyzj24ivCw7qdoi-y5P3RTyFzN1URWH_AgcP8QnXoZLEt69glhot",
     ],
 )
 def test_a_file_without_header(value: str) -> None:

@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from uid2_async._version import __version__
-from uid2_async.cli import buckets, hash as hash_command, map as map_command, sandbox
+from uid2_async.cli import (
+    buckets,
+    decrypt,
+    encrypt,
+    hash as hash_command,
+    inspect as inspect_command,
+    keys,
+    map as map_command,
+    sandbox,
+)
 from uid2_async.cli.command_group import CommandGroup
 from uid2_async.cli.failure import ExitCode
 from uid2_async.cli.token import token_app
@@ -20,8 +29,8 @@ app: typer.Typer = typer.Typer(
     "UID2_BASE_URL (or UID2_ENV=integ|prod), UID2_API_KEY and UID2_SECRET_KEY; EUID_* "
     "for EUID; each may end in _FILE and name a file.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 done but with "
-    "invalid values (hash), 4 key or secret not accepted, 5 rate limited or timed out, "
-    "130 interrupted, 143 terminated.",
+    "invalid values, 4 key or secret not accepted, 5 rate limited or timed out, 130 "
+    "interrupted, 143 terminated.",
     # With rich, help takes three times as long and breaks lines where the source does.
     rich_markup_mode=None,
     # A traceback that shows local variables would show DII and keys.
@@ -48,6 +57,10 @@ def root(
 
 app.command(name="map")(map_command.map_file)
 app.add_typer(token_app, name="token")
+app.command(name="encrypt")(encrypt.encrypt_uids)
+app.command(name="decrypt")(decrypt.decrypt_tokens)
 app.command(name="hash")(hash_command.hash_values)
+app.command(name="inspect")(inspect_command.inspect_one)
+app.command(name="keys")(keys.list_keys)
 app.command(name="buckets")(buckets.list_buckets)
 app.command(name="sandbox")(sandbox.run_sandbox)

@@ -1,5 +1,7 @@
 """The rows of a CSV stream, read strictly: what cannot be read whole is an error.
 
+They are written so that every reader finds them again.
+
 No message shows a value: a line of such a file is personal data.
 """
 
@@ -8,14 +10,21 @@ from __future__ import annotations
 import codecs
 import csv
 import re
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO, Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, Final, TextIO
 
 import attrs
 
 from uid2_async.errors import InputError
 
-__all__ = ["Columns", "CsvRows", "find_columns"]
+__all__ = [
+    "Columns",
+    "CsvRows",
+    "CsvWriter",
+    "find_column",
+    "find_columns",
+    "refuse_taken",
+]
 
 MAX_FIELD_CHARS: Final = 16 * 1024 * 1024
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
@@ -27,8 +36,8 @@ _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _QUOTE_HINT: Final = (
     'A field with a comma, a quote or a line end stands in quotes: "a, ""b"" c".'
 )
-# An e-mail address, a number of seven digits or more, or a hash.
-_DII: Final = re.compile(r"@|(\d[^\w]{0,2}){7}|[A-Za-z0-9+/]{43}=|[0-9A-Fa-f]{64}")
+# An e-mail address, a number of seven digits or more, or a hash, raw UID or token.
+_DII: Final = re.compile(r"@|(\d[^\w]{0,2}){7}|[A-Za-z0-9+/_-]{43}")
 # The csv module's words, which speak to programmers, and ours.
 _READER_WORDS: Final = {
     "unexpected end of data": "a quote is opened and never closed",
@@ -146,6 +155,24 @@ class CsvRows:
         return InputError(f"{self.name}, line {self._line}: {what}.", hint=hint)
 
 
+class CsvWriter:
+    """Writes rows as they were read; a field is quoted where it has to be."""
+
+    def __init__(self, target: TextIO, *, line_end: str) -> None:
+        """Write to *target*, each row ended by *line_end*."""
+        self._plain = csv.writer(target, lineterminator=line_end)
+        # Before Python 3.13 the plain writer leaves a lone CR unquoted, which then
+        # reads as the end of the row.
+        self._quoting = csv.writer(
+            target, lineterminator=line_end, quoting=csv.QUOTE_ALL
+        )
+
+    def write(self, row: Sequence[str]) -> None:
+        """Write one row."""
+        writer = self._quoting if "\r" in "".join(row) else self._plain
+        writer.writerow(row)
+
+
 @attrs.frozen(kw_only=True)
 class Columns:
     """Where in a row the identity stands.
@@ -180,22 +207,40 @@ def find_columns(
     Raises:
         InputError: If a column is missing or stands there twice; lists the columns.
     """
+    refuse_taken(header, added)
+    hint = f"Name the column with identities: --column NAME, or {VALUE_NAME}."
+    value = find_column(header, column or VALUE_NAME, hint=hint)
+    if kind is not None:
+        return Columns(value=value, constant_kind=kind)
+    hint = f"Say what all rows are with --type, or add a column {KIND_NAME}."
+    return Columns(value=value, kind=find_column(header, KIND_NAME, hint=hint))
+
+
+def refuse_taken(header: Iterable[str], added: Sequence[str]) -> None:
+    """Refuse a *header* that has one of the columns that will be appended.
+
+    Args:
+        header: The names of the columns.
+        added: Those that will be appended, in upper case.
+
+    Raises:
+        InputError: If one of them is there, in any letter case.
+    """
     taken = [name for name in header if name.upper() in added]
     if taken:
         raise InputError(
             f"The input already has a column {_quoted(taken)}.",
             hint=f"Rename or drop it: {', '.join(added)} are appended.",
         )
-    hint = f"Name the column with identities: --column NAME, or {VALUE_NAME}."
-    value = _find(header, column or VALUE_NAME, hint=hint)
-    if kind is not None:
-        return Columns(value=value, constant_kind=kind)
-    hint = f"Say what all rows are with --type, or add a column {KIND_NAME}."
-    return Columns(value=value, kind=_find(header, KIND_NAME, hint=hint))
 
 
-def _find(header: Sequence[str], name: str, *, hint: str) -> int:
-    """Find a column by its name, in any letter case where no other one is so called."""
+def find_column(header: Sequence[str], name: str, *, hint: str) -> int:
+    """Find a column by its name, in any letter case where no other one is so called.
+
+    Raises:
+        InputError: If there is none or more than one; lists the columns, and gives
+            *hint*.
+    """
     exact = [at for at, one in enumerate(header) if one == name]
     found = exact or [
         at for at, one in enumerate(header) if one.casefold() == name.casefold()

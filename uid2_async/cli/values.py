@@ -16,7 +16,7 @@ from uid2_async.models import (
     as_identity,
 )
 
-__all__ = ["as_kind", "read_lines", "read_one", "read_text"]
+__all__ = ["as_kind", "decode_lines", "read_lines", "read_one", "read_text"]
 
 STANDARD = "-"
 
@@ -78,14 +78,18 @@ def read_text(path: str) -> str:
 def _decoded(path: str) -> Iterator[str]:
     """Decode the lines of *path*."""
     if path == STANDARD:
-        yield from _lines(sys.stdin.buffer, "stdin")
+        yield from decode_lines(sys.stdin.buffer, "stdin")
         return
     with open_file(path) as stream:
-        yield from _lines(stream, path)
+        yield from decode_lines(stream, path)
 
 
-def _lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
-    """Decode UTF-8, with or without a byte order mark."""
+def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
+    """Decode UTF-8, with or without a byte order mark; line ends are removed.
+
+    Raises:
+        InputError: If a line is none; says which one of *name*.
+    """
     for number, data in enumerate(stream, 1):
         line = _decode(data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data)
         if line is None:

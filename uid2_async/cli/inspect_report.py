@@ -1,0 +1,150 @@
+"""What ``uid2 inspect`` prints: a report of plain fields, with opened tokens in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from enum import Enum, IntEnum
+from typing import Any, Final
+from urllib.parse import unquote
+
+import attrs
+
+from uid2_async.cli.instants import iso
+from uid2_async.cli.key_source import KeysKind, kind_of
+from uid2_async.errors import KeysUnavailableError, TokenError, TokenFailure
+from uid2_async.identity_tokens import IdentityTokens
+from uid2_async.models import ms_from_datetime
+from uid2_async.protocol.inspection import Inspection
+from uid2_async.protocol.inspection_terms import ValueKind
+from uid2_async.protocol.keyring import KeyRing
+from uid2_async.protocol.token_codec import AdvertisingToken, open_token
+from uid2_async.protocol.token_layout import CLIENT_SIDE_GENERATED
+from uid2_async.protocol.token_rules import ClientType, try_decrypt
+
+__all__ = ["describe", "find_token", "lines", "open_token_into"]
+
+_UNKNOWN: Final = "nothing known"
+_TOKEN: Final = ValueKind.ADVERTISING_TOKEN.value
+_CLIENTS: Final = {
+    KeysKind.SHARING: ClientType.SHARING,
+    KeysKind.BIDSTREAM: ClientType.BIDSTREAM,
+}
+
+
+def describe(found: Inspection) -> dict[str, Any]:
+    """Turn *found* into fields that JSON has; what it does not tell is left out."""
+    report: dict[str, Any] = {"kinds": [kind.value for kind in found.kinds]}
+    for field in attrs.fields(Inspection):
+        value = getattr(found, field.name)
+        if field.name in {"kinds", "parts", "notes"} or value is None:
+            continue
+        report[field.name] = _plain(value)
+    for name, part in found.parts.items():
+        report[name] = describe(part)
+    report["notes"] = [str(note) for note in found.notes]
+    return report
+
+
+def find_token(report: dict[str, Any], text: str) -> tuple[dict[str, Any], str] | None:
+    """Find the advertising token in *text*: itself, or among identity tokens.
+
+    Args:
+        report: What :func:`describe` made of it.
+        text: The value.
+
+    Returns:
+        The report of the token and the token, or None where there is none.
+    """
+    # No token has a percent sign of its own.
+    token = unquote(text.strip())
+    if "advertising_token" in report:
+        report = report["advertising_token"]
+        token = IdentityTokens.from_json(_json_of(text)).advertising_token
+    return (report, token) if report["kinds"] == [_TOKEN] else None
+
+
+def _json_of(text: str) -> str:
+    """Decode the percent signs that a cookie has put into JSON."""
+    text = text.strip()
+    return text if text.startswith("{") else unquote(text)
+
+
+def open_token_into(
+    report: dict[str, Any],
+    token: str,
+    ring: KeyRing,
+    *,
+    now_ms: int,
+    domain: str | None,
+    show_uid: bool,
+) -> None:
+    """Open an advertising token, and add what it says to its report.
+
+    What has expired, or is refused for another reason, is opened nonetheless where the
+    keys allow it.
+
+    Args:
+        report: The report of the token.
+        token: The token.
+        ring: The keys.
+        now_ms: The time in ms.
+        domain: Where the token was seen.
+        show_uid: Whether to add the raw UID.
+    """
+    report["status"] = _judge(token, ring, now_ms, domain)
+    try:
+        opened = open_token(token, ring.key)
+    except TokenError:
+        return
+    report |= _describe_opened(opened, show_uid=show_uid)
+
+
+def _judge(token: str, ring: KeyRing, now_ms: int, domain: str | None) -> str:
+    """Say in a word how the holder of the keys fares with a token."""
+    client = _CLIENTS[kind_of(ring)]
+    try:
+        found = try_decrypt(token, ring, now_ms, client, domain)
+    except KeysUnavailableError:
+        return "KEYS_NOT_SYNCED"
+    return found.name if isinstance(found, TokenFailure) else "SUCCESS"
+
+
+def _describe_opened(token: AdvertisingToken, *, show_uid: bool) -> dict[str, Any]:
+    """Turn an opened token, judged or not, into fields."""
+    created_ms = token.created_ms
+    report = {
+        "site_key_id": token.site_key_id,
+        "site_id": token.site_id,
+        "established": iso(token.established_ms),
+        "created": None if created_ms is None else iso(created_ms),
+        "expires": iso(token.expires_ms),
+        "client_side_generated": bool(token.privacy_bits & CLIENT_SIDE_GENERATED),
+        "raw_uid": token.raw_uid if show_uid else None,
+    }
+    return {name: value for name, value in report.items() if value is not None}
+
+
+def _plain(value: object) -> object:
+    """Turn a value into one that JSON has."""
+    if isinstance(value, datetime):
+        return iso(ms_from_datetime(value))
+    if isinstance(value, IntEnum):
+        return value.name.lower()
+    return value.value if isinstance(value, Enum) else value
+
+
+def lines(report: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Write a report as lines of ``name: value``; the notes come last."""
+    yield f"{indent}what: {' or '.join(report['kinds']) or _UNKNOWN}"
+    for name, value in report.items():
+        label = name.replace("_", " ")
+        if isinstance(value, dict):
+            yield f"{indent}{label}:"
+            yield from lines(value, f"{indent}  ")
+        elif isinstance(value, bool):
+            yield f"{indent}{label}: {'yes' if value else 'no'}"
+        elif not isinstance(value, list):
+            yield f"{indent}{label}: {value}"
+    for note in report["notes"]:
+        yield f"{indent}note: {note}"

@@ -1,0 +1,165 @@
+"""Jobs on values or on the rows of a file: what `uid2 decrypt` and `encrypt` share."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import attrs
+import msgspec
+import typer
+
+from uid2_async.cli import csv_files
+from uid2_async.cli.failure import ExitCode, complain
+from uid2_async.cli.row_files import (
+    Cells,
+    Format,
+    Shape,
+    Work,
+    format_of,
+    open_table,
+)
+from uid2_async.cli.values import read_lines
+from uid2_async.errors import InputError
+
+__all__ = [
+    "ForceOption",
+    "FormatOption",
+    "InOption",
+    "OutOption",
+    "RowJob",
+]
+
+InOption = Annotated[
+    str | None,
+    typer.Option(
+        "--in",
+        metavar="FILE",
+        help="Read the rows of FILE: CSV with a header, JSON lines or Parquet; - is "
+        "stdin.",
+    ),
+]
+OutOption = Annotated[
+    str | None,
+    typer.Option("--out", metavar="FILE", help="Write FILE; stdout if left out or -."),
+]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        help="The format of both files; by default their suffix tells it (.csv, "
+        ".jsonl, .ndjson, .parquet).",
+    ),
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Replace the output file if it exists.")
+]
+
+
+@attrs.frozen(kw_only=True)
+class RowJob:
+    """What the user wants to be done.
+
+    Attributes:
+        values: The values on the command line, or ``-``.
+        source: The input's path, or ``-``; None where *values* are meant.
+        target: The output's path, or ``-``.
+        file_format: The format of both; None if their names tell it.
+        force: Whether the output may be replaced.
+        columns: The options that name columns, None where they are left out.
+        shape: The columns.
+        lacking: What a row that failed is left without.
+    """
+
+    values: Sequence[str] = attrs.field(repr=False)
+    source: str | None
+    target: str | None
+    file_format: Format | None
+    force: bool
+    columns: Sequence[str | None]
+    shape: Shape
+    lacking: str
+
+    def run(self, prepare: Callable[[], Work]) -> None:
+        """Do it.
+
+        Args:
+            prepare: Gets the keys and gives what is to be done; called once all else is
+                found to be in order. The last of the cells says why a row failed.
+
+        Raises:
+            InputError: If the arguments contradict each other, or the input is wrong.
+            Exit: With 3, if rows failed.
+        """
+        outcomes: Counter[str] = Counter()
+
+        def count(work: Work) -> Work:
+            return lambda values: _counted(work(values), outcomes)
+
+        if self.source is None:
+            self._print_values(lambda: count(prepare()))
+        else:
+            self._rewrite(self.source, lambda: count(prepare()))
+        if outcomes:
+            told = ", ".join(f"{why} {n:,}" for why, n in sorted(outcomes.items()))
+            complain(f"Rows without {self.lacking}: {outcomes.total():,} ({told}).")
+            raise typer.Exit(ExitCode.INCOMPLETE)
+
+    def _print_values(self, prepare: Callable[[], Work]) -> None:
+        """Print a JSON object for each value."""
+        if any((self.target, self.file_format, self.force, *self.columns)):
+            raise InputError(
+                "--out, --format, --force and options for columns go with --in.",
+                hint="Name a file with --in, or leave them out.",
+            )
+        names = list(self.shape.added)
+        encode = msgspec.json.Encoder().encode
+        work: Work | None = None
+        for value in read_lines(self.values, None):
+            work = work or prepare()
+            for cells in work([[value]]):
+                row = dict(zip(names, cells, strict=True))
+                sys.stdout.write(f"{encode(row).decode()}\n")
+
+    def _rewrite(self, source: str, prepare: Callable[[], Work]) -> None:
+        """Append columns to a file."""
+        if self.values:
+            raise InputError("Give values or --in, not both.")
+        target = self.target or csv_files.STANDARD
+        file_format = format_of(source, target, self.file_format)
+        with open_table(source, file_format, self.shape) as table:
+            csv_files.check_target(target, source=source, force=self.force)
+            work = prepare()
+            with _exit_on_sigterm(), csv_files.open_target(target) as out:
+                table.rewrite(out, work)
+
+
+def _counted(rows: Iterable[Cells], outcomes: Counter[str]) -> Iterator[Cells]:
+    """Count the rows that failed, by why."""
+    for cells in rows:
+        if cells[-1] is not None:
+            outcomes[str(cells[-1])] += 1
+        yield cells
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM clean up behind the block."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(ExitCode.TERMINATED)
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not in the main thread, where signals do not arrive
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

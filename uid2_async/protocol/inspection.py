@@ -1,0 +1,341 @@
+"""What a value is, as far as it tells without any key.
+
+For whoever finds a text in a log, a column or a cookie and asks what it is, and what is
+wrong with it. Nothing of the value but ids, versions and times gets into the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from struct import Struct
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import unquote
+
+import attrs
+
+from uid2_async.errors import InputError
+from uid2_async.identity_tokens import IdentityTokens, TokenState
+from uid2_async.models import IdentityScope, IdentityType, datetime_from_ms
+from uid2_async.protocol import base64, token_layout as layout
+from uid2_async.protocol.inspection_terms import Encoding, Note, ValueKind
+from uid2_async.protocol.normalize import normalize_email, normalize_phone
+from uid2_async.protocol.raw_uid import (
+    RAW_UID_SIZES,
+    TYPE_BYTES,
+    TYPE_MASK,
+    Environment,
+    inspect_raw_uid_bytes,
+)
+from uid2_async.protocol.refresh_token import WRAPPED_CHARS
+from uid2_async.protocol.token_codec import read_text
+
+__all__ = ["Encoding", "Inspection", "ValueKind", "inspect_value"]
+
+
+def _no_parts() -> Mapping[str, Inspection]:
+    return MappingProxyType({})
+
+
+@attrs.frozen(kw_only=True)
+class Inspection:
+    """What a value says of itself; what it does not say is None.
+
+    Attributes:
+        kinds: What it may be, the likeliest first; empty where nothing is known.
+        length: How many characters it has.
+        version: Of a token or raw UID: 2, 3 or 4.
+        scope: UID2 or EUID.
+        identity_type: What the identity is made from.
+        environment: Where a v4 raw UID was made.
+        key_environment: For which environment an API key is.
+        key_id: Of a token the master or refresh key; of a v4 raw UID the low 24 bits of
+            its bucket's key.
+        site_id: The site of an API key.
+        encoding: How a hash is written.
+        state: How far identity tokens have aged.
+        refresh_from: When identity tokens should be refreshed.
+        identity_expires: When their advertising token ends.
+        refresh_expires: When their refresh token ends.
+        parts: The inspected tokens among identity tokens, by the names of their fields.
+        notes: What is wrong with it or ambiguous, and what to do; sentences.
+    """
+
+    kinds: tuple[ValueKind, ...] = ()
+    length: int
+    version: int | None = None
+    scope: IdentityScope | None = None
+    identity_type: IdentityType | None = None
+    environment: Environment | None = None
+    key_environment: str | None = None
+    key_id: int | None = None
+    site_id: int | None = None
+    encoding: Encoding | None = None
+    state: TokenState | None = None
+    refresh_from: datetime | None = None
+    identity_expires: datetime | None = None
+    refresh_expires: datetime | None = None
+    parts: Mapping[str, Inspection] = attrs.field(factory=_no_parts, hash=False)
+    notes: tuple[str, ...] = ()
+
+
+_HEX: Final = re.compile(r"[0-9a-fA-F]+")
+_API_KEY: Final = re.compile(
+    r"(UID2|EUID)-[CO]-([LTIP])-([0-9]{1,10})-.{6}\..{38}", re.DOTALL
+)
+_API_KEY_BEGIN: Final = re.compile(r"E?UID2?-[CO]-", re.IGNORECASE)
+_ENVIRONMENTS: Final = {"L": "local", "T": "test", "I": "integ", "P": "prod"}
+
+_SHA256_BYTES: Final = 32
+_OTHER_HASH_CHARS: Final = frozenset({32, 40, 56, 96, 128})
+_SHORT_CHARS: Final = (43, 44)
+_HEADER_CHARS: Final = 8  # of which base64 makes the six bytes of a header
+_V2_BYTES: Final = 133
+_TOKEN_BYTES: Final = (163, 164)
+_INNER_V3_BYTES: Final = 124
+_INNER_V2_BYTES: Final = 125
+_INNER_V2_KEY: Final = Struct(">25xi")
+_WRAPPER: Final = Struct(">Bi")  # scope, key id
+
+
+def inspect_value(text: str, *, now_ms: int) -> Inspection:
+    """Tell what *text* is, without any key (docs/protocol.md 1.2, 3.3, 4.4 and 5).
+
+    Args:
+        text: A token, identity tokens as JSON, a raw UID, a hash, a key; or anything.
+        now_ms: The time in ms, by which identity tokens are judged.
+
+    Returns:
+        What it is; :attr:`Inspection.kinds` is empty where it is nothing known.
+
+    Raises:
+        OverflowError: If *now_ms* is outside of the years 1 to 9999.
+    """
+    trimmed = text.strip()
+    notes = () if trimmed == text else (Note.TRIMMED,)
+    found = _inspect(trimmed, now_ms)
+    if not found.kinds and "%" in trimmed:
+        plain = _inspect(unquote(trimmed), now_ms)
+        if plain.kinds:
+            found, notes = plain, (*notes, Note.PERCENT_ENCODED)
+    return attrs.evolve(found, length=len(text), notes=(*notes, *found.notes))
+
+
+def _inspect(text: str, now_ms: int) -> Inspection:
+    """Tell the same of a text without white space around it."""
+    return _read_json(text, now_ms) if text.startswith("{") else _read_plain(text)
+
+
+def _read_plain(text: str) -> Inspection:
+    """Ask each reader in turn; earlier ones are surer of what they find."""
+    for read in _READERS:
+        found = read(text)
+        if found is not None:
+            return found
+    return Inspection(length=len(text))
+
+
+def _read_json(text: str, now_ms: int) -> Inspection:
+    """Read identity tokens."""
+    try:
+        tokens = IdentityTokens.from_json(text.encode("utf-8", "replace"))
+    except InputError as error:
+        return Inspection(length=len(text), notes=(error.message,))
+    return Inspection(
+        kinds=(ValueKind.IDENTITY_TOKENS,),
+        length=len(text),
+        state=tokens.state(datetime_from_ms(now_ms)),
+        refresh_from=tokens.refresh_from,
+        identity_expires=tokens.identity_expires,
+        refresh_expires=tokens.refresh_expires,
+        parts=MappingProxyType(
+            {
+                "advertising_token": _read_plain(tokens.advertising_token),
+                "refresh_token": _read_plain(tokens.refresh_token),
+            }
+        ),
+        notes=() if tokens.refresh_response_key else (Note.NO_RESPONSE_KEY,),
+    )
+
+
+def _read_api_key(text: str) -> Inspection | None:
+    """Read an API key (docs/protocol.md 1.2)."""
+    if not _API_KEY_BEGIN.match(text):
+        return None
+    found = _API_KEY.fullmatch(text)
+    if not found:
+        return _make(text, ValueKind.API_KEY, notes=(Note.ODD_KEY,))
+    return _make(
+        text,
+        ValueKind.API_KEY,
+        scope=IdentityScope(found[1]),
+        key_environment=_ENVIRONMENTS[found[2]],
+        site_id=int(found[3]),
+    )
+
+
+def _read_hex(text: str) -> Inspection | None:
+    """Read a hash in hex (docs/protocol.md 3.3)."""
+    if not _HEX.fullmatch(text):
+        return None
+    if len(text) == 2 * _SHA256_BYTES:
+        return _make(text, ValueKind.HASH, encoding=Encoding.HEX, notes=(Note.HASH,))
+    if len(text) in _OTHER_HASH_CHARS:
+        return Inspection(length=len(text), notes=(Note.OTHER_HASH,))
+    return None
+
+
+def _read_short(text: str) -> Inspection | None:
+    """Read 32 or 33 bytes: a hash, a raw UID or a secret (docs/protocol.md 4.4)."""
+    data = _decode(text) if len(text) in _SHORT_CHARS else None
+    if data is None or len(data) not in RAW_UID_SIZES:
+        return None
+    url_safe = _standard(text) != text
+    notes = (Note.URL_SAFE,) if url_safe else ()
+    if len(data) == _SHA256_BYTES:
+        if len(text) != _SHORT_CHARS[1]:
+            notes = (*notes, Note.NO_PADDING)
+        return _make(
+            text,
+            *(ValueKind.HASH, ValueKind.RAW_UID, ValueKind.CLIENT_SECRET),
+            version=2,
+            encoding=Encoding.BASE64URL if url_safe else Encoding.BASE64,
+            notes=(*notes, Note.AMBIGUOUS),
+        )
+    info = inspect_raw_uid_bytes(data)
+    if info is None:
+        return Inspection(length=len(text), notes=(*notes, Note.NO_RAW_UID))
+    return _make(
+        text,
+        ValueKind.RAW_UID,
+        version=info.version,
+        scope=info.scope,
+        identity_type=info.identity_type,
+        environment=info.environment,
+        key_id=info.key_id,
+        notes=notes,
+    )
+
+
+def _read_encoded_hex(text: str) -> Inspection | None:
+    """Find the mistake of encoding hex in base64."""
+    data = _decode(text)
+    if data is None or len(data) != 2 * _SHA256_BYTES:
+        return None
+    if not _HEX.fullmatch(data.decode("latin-1")):
+        return None
+    return _make(
+        text,
+        ValueKind.HASH,
+        encoding=Encoding.BASE64_OF_HEX,
+        notes=(Note.HEX_ENCODED,),
+    )
+
+
+def _read_dii(text: str) -> Inspection | None:
+    """Find DII that is not hashed (docs/protocol.md 3.1 and 3.2)."""
+    if normalize_phone(text):
+        return _make(text, ValueKind.PHONE, notes=(Note.DII,))
+    if normalize_email(text):
+        return _make(text, ValueKind.EMAIL, notes=(Note.DII,))
+    return None
+
+
+def _read_old(text: str) -> Inspection | None:
+    """Read what begins with the byte 2 (docs/protocol.md 5.2 and 5.5)."""
+    data = _decode(text)
+    if data is None or data[:1] != bytes((layout.V2_BYTE,)):
+        return None
+    if len(data) == _V2_BYTES:
+        _, key_id = layout.HEADER_V2.unpack_from(data)
+        notes = (*_judge_alphabet(text), Note.SILENT_V2)
+        return _make(
+            text, ValueKind.ADVERTISING_TOKEN, version=2, key_id=key_id, notes=notes
+        )
+    if len(data) == _INNER_V2_BYTES:
+        (key_id,) = _INNER_V2_KEY.unpack_from(data)
+        return _make(
+            text,
+            ValueKind.REFRESH_TOKEN,
+            version=2,
+            key_id=key_id,
+            notes=(Note.NO_WRAPPER,),
+        )
+    return None
+
+
+def _read_token(text: str) -> Inspection | None:
+    """Read a token by the header of versions 3 and 4 (docs/protocol.md 5.3 and 5.5)."""
+    head = _decode(text[:_HEADER_CHARS])
+    if head is None or len(head) != layout.HEADER.size:
+        return None
+    first, version_byte, key_id = layout.HEADER.unpack(head)
+    version = layout.VERSIONS.get(version_byte)
+    scope, identity_type = TYPE_BYTES[first]
+    if version is None or identity_type is None:
+        return None
+    if first & ~TYPE_MASK != layout.TYPE_FILL:
+        return None
+    size = len(_decode(text) or b"")
+    kind, notes = ValueKind.ADVERTISING_TOKEN, _judge_alphabet(text)
+    if version == layout.V3 and size == _INNER_V3_BYTES:
+        kind, notes = ValueKind.REFRESH_TOKEN, (Note.NO_WRAPPER,)
+    elif size not in _TOKEN_BYTES:
+        notes = (Note.CUT,)
+    return _make(
+        text,
+        kind,
+        version=version,
+        scope=scope,
+        identity_type=identity_type,
+        key_id=key_id,
+        notes=notes,
+    )
+
+
+def _read_wrapper(text: str) -> Inspection | None:
+    """Read the wrapper of a refresh token (docs/protocol.md 5.5)."""
+    data = base64.decode(text) if len(text) == WRAPPED_CHARS else None
+    if data is None:
+        return None
+    first, key_id = _WRAPPER.unpack_from(data)
+    scope = _WRAPPER_SCOPES.get(first)
+    if scope is None:
+        return None
+    return _make(text, ValueKind.REFRESH_TOKEN, scope=scope, key_id=key_id)
+
+
+_WRAPPER_SCOPES: Final = {scope.bit << 4: scope for scope in IdentityScope}
+
+_READERS: Final[tuple[Callable[[str], Inspection | None], ...]] = (
+    _read_api_key,
+    _read_hex,
+    _read_short,
+    _read_encoded_hex,
+    _read_dii,
+    _read_old,
+    _read_token,
+    _read_wrapper,
+)
+
+
+def _make(text: str, *kinds: ValueKind, **fields: Any) -> Inspection:
+    """Make what a reader found."""
+    return Inspection(kinds=kinds, length=len(text), **fields)
+
+
+def _judge_alphabet(text: str) -> tuple[str, ...]:
+    """Note where an operator would not decode a token."""
+    return () if isinstance(read_text(text, strict=True), bytes) else (Note.ALPHABET,)
+
+
+def _standard(text: str) -> str:
+    """Turn the URL-safe alphabet into the standard one."""
+    return text.replace("-", "+").replace("_", "/")
+
+
+def _decode(text: str) -> bytes | None:
+    """Decode either alphabet."""
+    return base64.decode(_standard(text))
