@@ -22,7 +22,9 @@ def start(statement: str) -> Callable[[], float]:
 
     def measure() -> float:
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", statement], check=True)  # noqa: S603 - fixed statements
+        # Isolated: what is installed counts, and not the folder that this runs in.
+        command = [sys.executable, "-I", "-c", statement]
+        subprocess.run(command, check=True)  # noqa: S603 - fixed statements
         return time.perf_counter() - began
 
     return measure

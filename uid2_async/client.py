@@ -25,7 +25,7 @@ from uid2_async.models import (
     OptOutStatus,
     as_identity,
 )
-from uid2_async.protocol import base64, identity, optout, tokens
+from uid2_async.protocol import base64, identity, tokens
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
 from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
@@ -452,6 +452,9 @@ class UID2Client:
         Raises:
             InputError: If there are too many.
         """
+        # Publishers have no use for it, and do not pay for it.
+        from uid2_async.protocol import optout  # noqa: PLC0415 - reason above
+
         batch = self._batch(raw_uids, "raw_uids")
         if not batch:
             return OptOutStatus({})

@@ -10,7 +10,7 @@ import msgspec
 
 from uid2_async.models import Bucket, ms_from_datetime
 from uid2_async.protocol import wire
-from uid2_async.protocol.java_json import as_java_string
+from uid2_async.protocol.java_text import as_java_string
 from uid2_async.protocol.local_date_time import (
     format_local_date_time,
     parse_local_date_time,

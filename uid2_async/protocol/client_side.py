@@ -28,7 +28,8 @@ from uid2_async.models import Identity
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.envelope import IV_BYTES, gcm_open, gcm_seal
 from uid2_async.protocol.identity_input import write_identity_input
-from uid2_async.protocol.java_json import JavaJsonError, as_java_string, parse_raw
+from uid2_async.protocol.java_json import JavaJsonError, parse_raw
+from uid2_async.protocol.java_text import as_java_string
 from uid2_async.protocol.refusal import RefusedError, client_error, unknown_error
 from uid2_async.veiled import Veiled
 

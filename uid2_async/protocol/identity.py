@@ -20,7 +20,7 @@ from uid2_async.models import (
 )
 from uid2_async.protocol import wire
 from uid2_async.protocol.identity_input import missing_message, sendable
-from uid2_async.protocol.java_json import as_java_string, literal_text
+from uid2_async.protocol.java_text import as_java_string, literal_text
 from uid2_async.protocol.normalize import KINDS
 from uid2_async.protocol.refusal import RefusedError, client_error, unknown_error
 from uid2_async.protocol.reply import expect_success

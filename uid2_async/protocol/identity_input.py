@@ -12,7 +12,7 @@ from typing import Any
 from uid2_async.errors import InputError
 from uid2_async.models import Identity, IdentityType
 from uid2_async.protocol import base64
-from uid2_async.protocol.java_json import as_java_string
+from uid2_async.protocol.java_text import as_java_string
 from uid2_async.protocol.normalize import HASH_KINDS, KINDS, identity_bytes
 from uid2_async.protocol.refusal import RefusedError, client_error
 from uid2_async.veiled import Veiled

@@ -3,8 +3,8 @@
 The standard library's scanner does the reading, made as strict as Jackson where it is
 more lenient (``NaN``, endless numbers and names, nesting without end), and as lenient
 where it is stricter (comments). Numbers that Java reads as ``Double`` come back as
-:class:`JavaDouble`, since a value of the wrong type is not refused: it is turned into
-Java's ``toString()`` and then judged as a string.
+:class:`~uid2_async.protocol.java_text.JavaDouble`, since a value of the wrong type is
+not refused: it is turned into text and judged as that.
 
 On Python 3.11 the scanner shares the interpreter's recursion limit: some 900 levels of
 nesting are then refused already, where Jackson refuses the 1,001st.
@@ -13,17 +13,13 @@ nesting are then refused already, where Jackson refuses the 1,001st.
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable, Iterator
-from typing import Self
+
+from uid2_async.protocol.java_text import JavaDouble
 
 __all__ = [
-    "JavaDouble",
     "JavaJsonError",
-    "as_java_string",
     "decode_utf8",
-    "literal_text",
     "parse",
     "parse_object",
     "parse_raw",
@@ -55,24 +51,6 @@ _LEXEME = re.compile(
 
 class JavaJsonError(ValueError):
     """The operator would not read this as JSON; the error shows nothing of it."""
-
-
-class JavaDouble(float):
-    """A JSON number with a fraction or an exponent: a ``Double`` in Java.
-
-    Attributes:
-        text: How it is written in the JSON, such as ``1.50``.
-    """
-
-    __slots__ = ("text",)
-
-    text: str
-
-    def __new__(cls, text: str) -> Self:
-        """Read the JSON number *text*; one out of range is infinite, as in Java."""
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
 
 
 def decode_utf8(data: bytes) -> str:
@@ -125,87 +103,6 @@ def parse_object(data: bytes | str) -> dict[str, object] | None:
     except JavaJsonError:
         return None
     return value if isinstance(value, dict) else None
-
-
-def literal_text(value: object) -> str | None:
-    """Return the text of a scalar as v3/identity/map takes it (docs/protocol.md 2.6).
-
-    A number keeps the text that it has in the JSON. None stands for what that endpoint
-    refuses in a list of identities: null, a list or an object.
-    """
-    if isinstance(value, JavaDouble):
-        return value.text
-    if value is None or isinstance(value, list | dict):
-        return None
-    return as_java_string(value)
-
-
-def as_java_string(value: object) -> str | None:
-    """Turn what :func:`parse` gave into Java's ``toString()`` (docs/protocol.md 1.3).
-
-    Returns:
-        Such as ``true``, ``1000.0``, ``[a, null]`` or ``{a=1}``; a str as it is, and
-        None for None, which counts as absent.
-    """
-    if value is None:
-        return None
-    pieces: list[str] = []
-    # Not recursive: the nesting may be deeper than the interpreter's stack.
-    ahead = [value]
-    while ahead:
-        item = ahead.pop()
-        if isinstance(item, list):
-            ahead.extend(reversed(list(_list_parts(item))))
-        elif isinstance(item, dict):
-            ahead.extend(reversed(list(_map_parts(item))))
-        else:
-            pieces.append(_scalar_string(item))
-    return "".join(pieces)
-
-
-def _list_parts(items: Iterable[object]) -> Iterator[object]:
-    """Take a list apart into its values and the text between them."""
-    yield "["
-    for at, item in enumerate(items):
-        if at:
-            yield ", "
-        yield item
-    yield "]"
-
-
-def _map_parts(items: dict[str, object]) -> Iterator[object]:
-    """Take an object apart into its values and the text between them."""
-    yield "{"
-    for at, (key, item) in enumerate(items.items()):
-        yield f", {key}=" if at else f"{key}="
-        yield item
-    yield "}"
-
-
-def _scalar_string(value: object) -> str:
-    """Print what is neither a list nor an object."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return _double_string(value) if isinstance(value, float) else str(value)
-
-
-def _double_string(value: float) -> str:
-    """Print *value* as ``Double.toString`` does since Java 19: the shortest digits."""
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    if value == 0 or 1e-3 <= abs(value) < 1e7:  # noqa: PLR2004 - where Java changes over
-        return float.__repr__(value)
-    # Numbers in the place of strings are rare, and this import is not cheap.
-    from decimal import Decimal  # noqa: PLC0415 - reason above
-
-    digits = f"{Decimal(float.__repr__(value)).normalize():E}"
-    if "." not in digits:
-        # Java prints two digits at least, and chooses the nearest of two: 4.9E-324.
-        digits = f"{float(value):.1E}"
-    mantissa, _, exponent = digits.partition("E")
-    return f"{mantissa}E{int(exponent)}"
 
 
 def _without_comments(text: str) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from uid2_async.models import OptOutStatus, datetime_from_ms
 from uid2_async.protocol import wire
-from uid2_async.protocol.java_json import as_java_string
+from uid2_async.protocol.java_text import as_java_string
 from uid2_async.protocol.refusal import client_error, unknown_error
 from uid2_async.protocol.reply import expect_success
 from uid2_async.veiled import Veiled

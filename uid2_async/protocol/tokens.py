@@ -27,7 +27,7 @@ from uid2_async.protocol.identity_input import (
     refuse_input,
     write_identity_input,
 )
-from uid2_async.protocol.java_json import as_java_string
+from uid2_async.protocol.java_text import as_java_string
 from uid2_async.protocol.refusal import RefusedError, client_error
 from uid2_async.protocol.reply import error_from_status_word, expect_success
 from uid2_async.veiled import Veiled
