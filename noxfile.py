@@ -23,6 +23,8 @@ ROOT = Path(__file__).parent
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
 WITH_EXTRAS = ".[arrow,cli,fastapi,starlette]"
+# The browser has a session of its own.
+PYTEST = ("pytest", "-q", "--ignore=tests/browser")
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = ("3.11", "3.12", "3.13")
 
@@ -118,8 +120,7 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on every supported Python that starts here."""
     session.install("-q", WITH_EXTRAS, *group("tests"))
-    # The browser has a session of its own.
-    session.run("pytest", "-q", "--ignore=tests/browser", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -133,7 +134,7 @@ def tests_min(session: nox.Session) -> None:
     # The test client of that Starlette knows no httpx2 yet.
     session.install("-q", *group("tests"), "httpx")
     session.install("-q", "--no-deps", ".")
-    session.run("pytest", "-q", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session
@@ -142,7 +143,7 @@ def coverage(session: nox.Session) -> None:
     groups = (*group("coverage"), *group("differential"))
     session.install("-q", "-e", WITH_EXTRAS, *groups)
     session.run("coverage", "erase")
-    session.run("pytest", "-q", "--cov", "--cov-report=", *session.posargs)
+    session.run(*PYTEST, "--cov", "--cov-report=", *session.posargs)
     complete = "uid2_async/protocol/*,uid2_async/errors.py,uid2_async/retry.py"
     session.run("coverage", "report", f"--include={complete}", "--fail-under=100")
     session.run("coverage", "report", f"--omit={complete}", "--fail-under=95")
