@@ -14,9 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
-from typing import Final, Generic, TypeAlias, TypeVar
-
-import attrs
+from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from uid2_async._version import __version__
 from uid2_async.errors import (
@@ -40,6 +38,7 @@ from uid2_async.protocol.envelope import IV_BYTES, NONCE_BYTES, Envelope
 from uid2_async.protocol.reply import error_from_reply
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import Request, Transport
+from uid2_async.veiled import Veiled
 
 __all__ = ["Call", "Credentials", "OwnCrypto", "Pipeline", "Slots", "positive"]
 
@@ -63,8 +62,7 @@ _TEXT: Final = "text/plain"
 _BINARY: Final = "application/octet-stream"
 
 
-@attrs.frozen(kw_only=True)
-class Credentials:
+class Credentials(Veiled, frozen=True, kw_only=True):
     """An API key and its client secret.
 
     Attributes:
@@ -72,12 +70,11 @@ class Credentials:
         secret: 32 bytes, never sent.
     """
 
-    api_key: str = attrs.field(repr=False)
-    secret: bytes = attrs.field(repr=False)
+    api_key: str
+    secret: bytes
 
 
-@attrs.frozen(kw_only=True)
-class Call(Generic[T]):
+class Call(Veiled, Generic[T], frozen=True, kw_only=True):
     """What to ask, and how to read the answer.
 
     Attributes:
@@ -93,13 +90,15 @@ class Call(Generic[T]):
         max_reply_bytes: How large the reply may be.
     """
 
+    shown: ClassVar[tuple[str, ...]] = ("path", "binary")
+
     path: str
-    payload: bytes = attrs.field(default=b"", repr=False)
-    parse: Callable[[bytes], T] = attrs.field(repr=False)
+    payload: bytes = b""
+    parse: Callable[[bytes], T]
     binary: bool = False
     bare: bool = False
-    reply_key: bytes | None = attrs.field(default=None, repr=False)
-    own_crypto: OwnCrypto | None = attrs.field(default=None, repr=False)
+    reply_key: bytes | None = None
+    own_crypto: OwnCrypto | None = None
     max_reply_bytes: int = 1024 * 1024
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeAlias
 
-import attrs
+import msgspec
 
 __all__ = [
     "AttemptFailed",
@@ -19,8 +19,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True)
-class CallStarted:
+class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
     """A call begins.
 
     Attributes:
@@ -30,8 +29,7 @@ class CallStarted:
     endpoint: str
 
 
-@attrs.frozen(kw_only=True)
-class AttemptFailed:
+class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt of a call failed; another may follow.
 
     Attributes:
@@ -51,8 +49,7 @@ class AttemptFailed:
     elapsed: float
 
 
-@attrs.frozen(kw_only=True)
-class RetryScheduled:
+class RetryScheduled(msgspec.Struct, frozen=True, kw_only=True):
     """Another attempt will be made.
 
     Attributes:
@@ -66,8 +63,7 @@ class RetryScheduled:
     delay: float
 
 
-@attrs.frozen(kw_only=True)
-class CallFinished:
+class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
     """A call ends, by success, error or cancellation.
 
     Attributes:

@@ -13,10 +13,9 @@ import ssl as _ssl
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol, Self
+from typing import ClassVar, Final, Protocol, Self
 
 import aiohttp
-import attrs
 
 from uid2_async.errors import (
     CallTimeoutError,
@@ -30,6 +29,7 @@ from uid2_async.errors import (
     UID2Error,
 )
 from uid2_async.regions import Regions, normalize_base_url, sends_clear
+from uid2_async.veiled import Veiled
 
 __all__ = ["Reply", "Request", "SessionPool", "Transport"]
 
@@ -43,8 +43,7 @@ _OK: Final = 200
 _FAILOVER_STATUSES: Final = frozenset({502, 503, 504})
 
 
-@attrs.frozen(kw_only=True)
-class Request:
+class Request(Veiled, frozen=True, kw_only=True):
     """One POST.
 
     Attributes:
@@ -56,16 +55,17 @@ class Request:
         fresh_connection: Whether a kept connection must not be used.
     """
 
+    shown: ClassVar[tuple[str, ...]] = ("path", "timeout", "fresh_connection")
+
     path: str
-    headers: Mapping[str, str] = attrs.field(repr=False)
-    body: bytes = attrs.field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes
     timeout: float
     max_reply_bytes: int = 1024 * 1024
     fresh_connection: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class Reply:
+class Reply(Veiled, frozen=True, kw_only=True):
     """What came back, of any HTTP status.
 
     Attributes:
@@ -74,9 +74,11 @@ class Reply:
         body: As sent.
     """
 
+    shown: ClassVar[tuple[str, ...]] = ("status",)
+
     status: int
-    headers: Mapping[str, str] = attrs.field(repr=False)
-    body: bytes = attrs.field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Transport(Protocol):
