@@ -318,7 +318,7 @@ class IdentityMap:
 
     @property
     def wire_rows(self) -> Sequence[MapRow]:
-        """The same as *rows*, as decoded: what bulk work reads, at a fraction."""
+        """The same as *rows*, as decoded: nothing is made of them, which is faster."""
         return self._wire
 
     @cached_property
