@@ -91,7 +91,7 @@ def test_beyond_the_window_an_identity_is_asked_about_again(
     virtual: Any, make_operator: Any
 ) -> None:
     """Memory is bounded, and the answer is the same."""
-    items = [*emails(100), emails(1)[0]]
+    items = [*emails(3_000), emails(1)[0]]
 
     async def main() -> list[Any]:
         mapper = BulkMapper(operator.client(), batch_size=10, dedupe_window=20)
@@ -100,7 +100,7 @@ def test_beyond_the_window_an_identity_is_asked_about_again(
     operator = make_operator()
     records = virtual(main())
 
-    assert len(operator.seen) == 101
+    assert len(operator.seen) == 3_001
     assert records[0].result == records[-1].result
 
 

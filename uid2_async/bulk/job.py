@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from itertools import islice
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import attrs
 
-from uid2_async.bulk.batches import Batch, Batcher, Block
+from uid2_async.bulk.batches import Batch, Batcher, Block, Fresh
+from uid2_async.bulk.endpoints import MAP_V3, Endpoint, Rows
+from uid2_async.bulk.feed import Feed
+from uid2_async.bulk.ledger import Ledger
 from uid2_async.bulk.limit import ConcurrencyLimit
 from uid2_async.bulk.records import MapFailure
 from uid2_async.bulk.sender import BatchSender
@@ -32,17 +34,18 @@ from uid2_async.errors import (
     UID2Error,
     UnexpectedStatusError,
 )
-from uid2_async.models import Identity
 from uid2_async.retry import Backoff, classify
 
 __all__ = ["JobOptions", "MapJob"]
 
-# How many items are hashed in one step: well below 5 ms of CPU.
-_STEP_ITEMS: Final = 1_000
 # How long a batch that is not full waits for more items while somebody waits for it.
 _LINGER_SECONDS: Final = 1.0
 # After so many rounds in which others succeeded, a batch itself must be at fault.
 _MAX_ROUNDS: Final = 3
+# How far ahead the source may be read if all that is left are batches that fail.
+_PROBE_ROWS: Final = 1_000
+# About how many identities are looked up in the ledger at once.
+_LOOK_UP: Final = 5_000
 
 # What would meet every batch: to go on is to do harm, or to wait for nothing.
 _FATAL: Final = (
@@ -70,7 +73,7 @@ class JobOptions:
 
 
 class MapJob:
-    """Feeds items into batches, sends them, and hands out answered blocks in order.
+    """Feeds identities into batches, sends them, and hands out answers in order.
 
     Attributes:
         limit: How many batches may be in flight.
@@ -80,17 +83,30 @@ class MapJob:
     def __init__(
         self,
         options: JobOptions,
-        items: Iterable[Any] | AsyncIterable[Any],
-        key: Callable[[Any], Identity | str] | None,
+        feed: Feed,
+        *,
+        endpoint: Endpoint = MAP_V3,
+        ledger: Ledger | None = None,
     ) -> None:
-        """Prepare the job; :meth:`start` starts it."""
+        """Prepare the job; :meth:`start` starts it.
+
+        Args:
+            options: How to send, and how much at once.
+            feed: Whom to ask about.
+            endpoint: What to ask.
+            ledger: What remembers answers; it is asked before the operator is.
+        """
         self._options = options
-        self._items = items
+        self._feed = feed
+        self._endpoint = endpoint
+        self._ledger = ledger
         self._batcher = Batcher(
-            key=key,
+            endpoint.routes,
             batch_size=options.batch_size,
+            body_bytes=endpoint.body_bytes,
             window=options.dedupe_window,
-            send_raw=options.client.send_raw,
+            send_raw=options.client.send_raw and endpoint.binary,
+            one_kind=endpoint.one_kind,
         )
         loop = asyncio.get_running_loop()
         self._now = loop.time
@@ -101,13 +117,16 @@ class MapJob:
             random=options.random,
         )
         self.batches: int = 0
-        self._collected: list[Any] = []
         self._blocks: deque[Block] = deque()
+        self._unplaced: deque[Block] = deque()
         self._queue: deque[Batch] = deque()
+        self._outstanding = 0
         # Read ahead far enough to keep all lanes busy, and no further.
         self._most_rows = options.batch_size * (options.concurrency + 4)
         self._rows = 0
         self._probes = 0
+        self._is_full = False
+        self._fed = False
         self._exhausted = False
         self._failure: BaseException | None = None
         self._last_error: UID2Error | None = None
@@ -115,24 +134,34 @@ class MapJob:
         self._cpu = asyncio.Lock()
         self._answered = asyncio.Event()
         self._queued = asyncio.Event()
+        self._named = asyncio.Event()
         self._drained = asyncio.Event()
+        self._feeder: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     # --- life -------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the feeder, the lanes and the watch."""
-        work = [self._feed(), self._watch()]
+        work = [self._watch()]
         work += [self._send_all() for _ in range(self._options.concurrency)]
+        if self._ledger is not None:
+            work.append(self._look_up_all(self._ledger))
         self._tasks = [asyncio.create_task(self._guard(one)) for one in work]
+        self._feeder = asyncio.create_task(self._guard(self._feed_all()))
+        self._tasks.append(self._feeder)
+
+    def drain(self) -> None:
+        """Read no further: what has been read is still asked about and handed out."""
+        if self._feeder is not None and not self._fed:
+            self._feeder.cancel()
+            self._end_feed()
 
     async def stop(self) -> None:
         """Stop all of them, and wait until they have."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for block in self._blocks:
-            block.forget()
 
     async def _guard(self, work: Awaitable[None]) -> None:
         """Let a failure of any part end the job, at whoever takes the records."""
@@ -150,50 +179,120 @@ class MapJob:
 
     # --- in ---------------------------------------------------------------------------
 
-    async def _feed(self) -> None:
-        """Read the items, as fast as the records are taken."""
-        if isinstance(self._items, AsyncIterable):
-            async for item in self._items:
-                self._collected.append(item)
-                if len(self._collected) >= _STEP_ITEMS:
-                    await self._hash()
-        else:
-            source = iter(self._items)
-            while step := list(islice(source, _STEP_ITEMS)):
-                self._collected += step
-                await self._hash()
-        await self._hash()
+    async def _feed_all(self) -> None:
+        """Read the input, as fast as the records are taken."""
+        more = True
+        while more:
+            if not await self._take(partial=False):
+                more = await self._feed.load()
+        while await self._take(partial=True):
+            pass
+        self._end_feed()
+
+    def _end_feed(self) -> None:
+        """Take notice that nothing will be read any more."""
+        self._fed = True
+        self._named.set()
+        if not self._unplaced:
+            self._exhaust()
+
+    def _exhaust(self) -> None:
+        """Send what is left."""
         self._flush()
         self._exhausted = True
         self._answered.set()
 
-    async def _hash(self) -> None:
-        """Make a block of what has been collected, once there is room for it."""
+    async def _take(self, *, partial: bool) -> bool:
+        """Make a block of the next step, once there is room for it."""
+        await self._wait_for_room()
+        async with self._cpu:
+            step = self._feed.take(partial=partial)
+            if step is None:
+                return False
+            # What may be unanswered must not be forgotten, or it is asked about twice.
+            if self._ledger is not None:
+                rows = self._most_rows + self._probes
+                self._batcher.least_remembered = rows * len(step.columns)
+            block = self._batcher.take(step)
+            self._rows += block.rows
+            self._blocks.append(block)
+            if self._ledger is None:
+                for fresh in block.fresh:
+                    self._batcher.place(fresh)
+                block.fresh.clear()
+                self._enqueue()
+            else:
+                self._unplaced.append(block)
+                self._named.set()
+            self._answered.set()
+            await asyncio.sleep(0)
+        return True
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the records that were read before have been taken."""
         while self._rows >= self._most_rows + self._probes:
-            # Nobody may wait for a batch that waits for room.
-            self._flush()
+            self._is_full = True
+            self._flush_if_idle()
             self._drained.clear()
             await self._drained.wait()
-        async with self._cpu:
-            items, self._collected = self._collected, []
-            if items:
-                self._rows += len(items)
-                self._blocks.append(self._batcher.take(items))
+        self._is_full = False
+
+    async def _look_up_all(self, ledger: Ledger) -> None:
+        """Ask the ledger about all that is new, and place what it lacks."""
+        while True:
+            while not self._unplaced:
+                self._named.clear()
+                await self._named.wait()
+            blocks: list[Block] = []
+            named = 0
+            while self._unplaced and named < _LOOK_UP:
+                blocks.append(self._unplaced.popleft())
+                named += sum(len(fresh.slots) for fresh in blocks[-1].fresh)
+            found = [fresh for block in blocks for fresh in block.fresh]
+            for subject in {fresh.route.subject for fresh in found}:
+                mine = [fresh for fresh in found if fresh.route.subject == subject]
+                await self._look_up(ledger, subject, mine)
+            for block in blocks:
+                block.fresh.clear()
+            if self._fed and not self._unplaced:
+                self._exhaust()
+
+    async def _look_up(self, ledger: Ledger, subject: str, found: list[Fresh]) -> None:
+        """Ask the ledger about identities of one subject; place what it lacks."""
+        identities = [one for fresh in found for one in fresh.identities]
+        known = await ledger.look_up(subject, identities)
+        at = 0
+        for fresh in found:
+            async with self._cpu:
+                end = at + len(fresh.slots)
+                self._batcher.place(fresh.without(known[at:end]))
                 self._enqueue()
-                self._answered.set()
+                at = end
                 await asyncio.sleep(0)
+        if self._is_full:
+            self._flush_if_idle()
+        self._answered.set()
 
     def _flush(self) -> None:
         """Send what is there, full or not."""
         self._batcher.flush()
         self._enqueue()
 
+    def _flush_if_idle(self) -> None:
+        """Send what is there if no answer is awaited.
+
+        Else everybody would wait for a batch that itself waits for room.
+        """
+        if not self._outstanding:
+            self._flush()
+
     def _enqueue(self) -> None:
         """Hand full batches to the lanes."""
         if self._batcher.ready and self._failure is None:
-            if not self._queue and not self.limit.in_flight:
+            if not self._outstanding:
                 # An idle job is not a stalled one.
                 self._alive_at = self._now()
+            self._outstanding += len(self._batcher.ready)
             self._queue.extend(self._batcher.ready)
             self._batcher.ready.clear()
             self._queued.set()
@@ -201,7 +300,7 @@ class MapJob:
     # --- out --------------------------------------------------------------------------
 
     async def next_block(self) -> Block | None:
-        """Wait for the next block whose items are all answered; None at the end.
+        """Wait for the next block whose rows are all answered; None at the end.
 
         Raises:
             Exception: What ended the job.
@@ -214,7 +313,7 @@ class MapJob:
             self._answered.clear()
             await self._wait_for_answer()
         block = self._blocks.popleft()
-        self._rows -= len(block.items)
+        self._rows -= block.rows
         self._probes = 0
         self._drained.set()
         return block
@@ -229,9 +328,9 @@ class MapJob:
             lingered = timer.done()
             timer.cancel()
             news.cancel()
-        if lingered and not self._exhausted:
-            if self._collected and self._rows < self._most_rows + self._probes:
-                await self._hash()
+        if lingered and not self._fed:
+            if self._rows < self._most_rows + self._probes:
+                await self._take(partial=True)
             self._flush()
 
     # --- between ----------------------------------------------------------------------
@@ -241,6 +340,7 @@ class MapJob:
         options = self._options
         sender = BatchSender(
             options.client,
+            self._endpoint,
             self.limit,
             cpu=self._cpu,
             sleep=options.sleep,
@@ -251,29 +351,52 @@ class MapJob:
                 self._queued.clear()
                 await self._queued.wait()
             await self.limit.acquire()
+            batch, rows = None, None
             try:
                 # Others may have been faster while this lane waited for its permit.
                 if self._queue:
-                    await self._send(self._queue.popleft(), sender)
+                    batch = self._queue.popleft()
+                    rows = await self._send(batch, sender)
             finally:
                 self.limit.release()
+            if batch is not None and rows is not None:
+                await self._keep(batch, rows)
+                self._note_answer()
 
-    async def _send(self, batch: Batch, sender: BatchSender) -> None:
-        """Send one batch and fill its slots, or decide what its failure means."""
+    async def _send(self, batch: Batch, sender: BatchSender) -> Rows | None:
+        """Send one batch, or decide what its failure means."""
         successes = self.batches
         try:
-            await sender.send(batch)
+            rows = await sender.send(batch)
         except UID2Error as error:
             self._last_error = error
             self._set_back(batch, error, sender.generation, successes)
-            return
+            return None
         self.limit.succeeded()
         self._alive_at = self._now()
-        self._note_answer()
+        return rows
+
+    async def _keep(self, batch: Batch, rows: Rows) -> None:
+        """Let the ledger remember the answers, and give them to the slots."""
+        if self._ledger is not None:
+            parts = batch.parts.items()
+            recorded = await self._ledger.record(
+                [part.subject for _, part in parts for _ in part.slots],
+                [one for _, part in parts for one in part.identities],
+                [row for key, _ in parts for row in rows[key]],
+            )
+            each = iter(recorded)
+            rows = {key: [next(each) for _ in part.slots] for key, part in parts}
+        async with self._cpu:
+            batch.fill(rows)
+            await asyncio.sleep(0)
 
     def _note_answer(self) -> None:
         """Count a batch that is done with, and wake whoever waits for it."""
         self.batches += 1
+        self._outstanding -= 1
+        if self._is_full:
+            self._flush_if_idle()
         self._answered.set()
 
     def _set_back(
@@ -287,7 +410,8 @@ class MapJob:
             assert isinstance(error, OperatorError)  # noqa: S101 - by classify
             self.limit.throttle(generation, error.retry_after)
             self._requeue(batch, first=True)
-        elif isinstance(error, PayloadTooLargeError) and len(batch.slots) > 1:
+        elif isinstance(error, PayloadTooLargeError) and batch.count > 1:
+            self._outstanding += 1
             for half in reversed(batch.halves()):
                 self._requeue(half, first=True)
         elif decision.retry and not self._is_poisonous(batch, successes):
@@ -310,7 +434,7 @@ class MapJob:
         that is at fault from an operator that is down.
         """
         if len(self._queue) + self.limit.in_flight <= self._options.concurrency:
-            self._probes += _STEP_ITEMS
+            self._probes += _PROBE_ROWS
             self._drained.set()
 
     def _requeue(self, batch: Batch, *, first: bool) -> None:

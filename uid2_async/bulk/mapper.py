@@ -18,6 +18,7 @@ from typing import Generic, Self, TypeVar
 import attrs
 
 from uid2_async.bulk.batches import Block
+from uid2_async.bulk.feed import ItemFeed
 from uid2_async.bulk.job import JobOptions, MapJob
 from uid2_async.bulk.records import MapFailure, MapRecord, Progress
 from uid2_async.client import UID2Client
@@ -105,7 +106,7 @@ class BulkMapper:
         Yields:
             An async iterator of records, one for each item, in order.
         """
-        job = MapJob(self._options, items, key)
+        job = MapJob(self._options, ItemFeed(items, key))
         job.start()
         try:
             yield Records(job, self._on_progress)
@@ -168,7 +169,7 @@ class Records(Generic[T]):
         block = await self._job.next_block()
         if block is None:
             return None
-        records = list(map(MapRecord, block.items, block.outcomes()))
+        records = list(map(MapRecord, block.payload, block.outcomes()))
         self._count(block, records)
         return records
 

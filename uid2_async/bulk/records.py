@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Generic, TypeAlias, TypeVar
 
 import attrs
+import msgspec
 
 from uid2_async.models import MappedUID, MapRow, Unmapped
 
@@ -29,20 +30,20 @@ class MapFailure:
 Outcome: TypeAlias = MapRow | MapFailure
 
 
-class MapRecord(Generic[T]):
+class MapRecord(msgspec.Struct, Generic[T], gc=False, eq=False):
     """An item of the input and what became of it.
+
+    The garbage collector does not look at records: a thousand of them a step would
+    make it run over the whole program again and again. So do not let an item point to
+    its own record.
 
     Attributes:
         item: What the caller's iterable gave, the very object.
         outcome: The row of the reply as decoded, or the failure: what bulk work reads.
     """
 
-    __slots__ = ("item", "outcome")
-
-    def __init__(self, item: T, outcome: Outcome) -> None:
-        """Pair *item* with its *outcome*."""
-        self.item: T = item
-        self.outcome: Outcome = outcome
+    item: T
+    outcome: Outcome
 
     @property
     def result(self) -> MappedUID | Unmapped | MapFailure:

@@ -8,16 +8,11 @@ from typing import Final
 
 from uid2_async._call import Call
 from uid2_async.bulk.batches import Batch
+from uid2_async.bulk.endpoints import Endpoint, Rows
 from uid2_async.bulk.limit import ConcurrencyLimit
 from uid2_async.client import UID2Client
 from uid2_async.errors import ServerError, TransportError
 from uid2_async.hooks import AttemptFailed, Event
-from uid2_async.protocol import wire
-from uid2_async.protocol.identity import (
-    MAP_REPLY_BYTES,
-    MAP_V3_PATH,
-    parse_map_v3_rows,
-)
 from uid2_async.retry import RetryPolicy
 
 __all__ = ["BatchSender"]
@@ -44,6 +39,7 @@ class BatchSender:
     def __init__(
         self,
         client: UID2Client,
+        endpoint: Endpoint,
         limit: ConcurrencyLimit,
         *,
         cpu: asyncio.Lock,
@@ -52,6 +48,7 @@ class BatchSender:
     ) -> None:
         """Send by *client*, under *limit*; CPU work is done while *cpu* is held."""
         self.generation: int = 0
+        self._endpoint = endpoint
         self._limit = limit
         self._cpu = cpu
         self._sleep = sleep
@@ -67,31 +64,31 @@ class BatchSender:
             timeout=_BATCH_SECONDS,
         )
 
-    async def send(self, batch: Batch) -> None:
-        """Send *batch*, for which the caller holds a permit, and fill its slots.
+    async def send(self, batch: Batch) -> Rows:
+        """Send *batch*, for which the caller holds a permit; return what came back.
 
         Raises:
-            UID2Error: What the last attempt met; the slots are as they were.
+            UID2Error: What the last attempt met.
         """
         self.generation = self._limit.generation
+        endpoint = self._endpoint
         async with self._cpu:
             values = batch.values()
-            payload = wire.encode(values)
+            payload = endpoint.ask(values)
             await asyncio.sleep(0)
         reply = await self._client.run_call(
             Call(
-                path=MAP_V3_PATH,
+                path=endpoint.path,
                 payload=payload,
                 parse=bytes,
-                binary=True,
-                max_reply_bytes=MAP_REPLY_BYTES,
+                binary=endpoint.binary,
+                max_reply_bytes=endpoint.reply_bytes,
             )
         )
         async with self._cpu:
-            found = parse_map_v3_rows(reply, values)
-            rows = {key: iter(one) for key, one in found.items()}
-            batch.fill([next(rows[key]) for key in batch.keys])
+            rows = endpoint.read(reply, values)
             await asyncio.sleep(0)
+        return rows
 
     async def _pause(self, seconds: float) -> None:
         """Wait before another attempt, and at the gate if it has been shut."""

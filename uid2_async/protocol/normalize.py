@@ -17,6 +17,7 @@ from uid2_async.protocol import base64
 __all__ = [
     "HASH_KINDS",
     "KINDS",
+    "READERS",
     "decode_hash",
     "identity_bytes",
     "identity_hash",
@@ -84,7 +85,7 @@ def _hash_phone(text: str) -> bytes | None:
     return sha256(text.encode("ascii")).digest() if _PHONE.fullmatch(text) else None
 
 
-_READERS: dict[str, Callable[[str], bytes | None]] = {
+READERS: Final[dict[str, Callable[[str], bytes | None]]] = {
     "email": _hash_email,
     "phone": _hash_phone,
     "email_hash": decode_hash,
@@ -102,10 +103,10 @@ def identity_bytes(kind: str, value: str) -> bytes | None:
     Returns:
         32 bytes; 31 or 33 for some odd hashes that the operator accepts.
     """
-    return _READERS[kind](value)
+    return READERS[kind](value)
 
 
 def identity_hash(identity: Identity) -> str | None:
     """Hash *identity* into the canonical base64 that is sent, or None where invalid."""
-    data = _READERS[identity.kind](identity.value)
+    data = READERS[identity.kind](identity.value)
     return None if data is None else base64.encode_text(data)

@@ -1,0 +1,126 @@
+"""An operator in a process of its own that answers maps without thinking.
+
+It opens the request for its nonce and its length, and sends as many rows as were asked
+about, all alike. It stands in where the embedded operator would be the limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import attrs
+
+from uid2_async import UID2Client
+from uid2_async.protocol.envelope import open_request, seal_reply
+
+KEY = bytes(range(32))
+API_KEY = "UID2-C-L-1-canned"
+_UID = base64.b64encode(bytes(32)).decode()
+_ROW = {"u": _UID, "p": None, "r": 4_000_000_000}
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: "
+
+
+@attrs.frozen
+class Canned:
+    """A running canned operator.
+
+    Attributes:
+        url: Its base URL.
+        pid: Its process.
+    """
+
+    url: str
+    pid: int
+
+    def client(self) -> UID2Client:
+        """Make a client of it."""
+        secret = base64.b64encode(KEY).decode()
+        return UID2Client(self.url, api_key=API_KEY, client_secret=secret)
+
+    def cpu(self) -> float:
+        """Read how many seconds of CPU it has used."""
+        with open(f"/proc/{self.pid}/stat", encoding="ascii") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def canned_operator(service_seconds: float = 0.0) -> Iterator[Canned]:
+    """Run a canned operator that takes *service_seconds* for each request."""
+    command = [sys.executable, "-m", "benchmarks.canned", str(service_seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            port = int(process.stdout.readline())
+            yield Canned(f"http://127.0.0.1:{port}", process.pid)
+        finally:
+            process.terminate()
+
+
+@cache
+def _reply(counts: tuple[tuple[str, int], ...]) -> bytes:
+    """Write the JSON of a reply; most batches are of the same size."""
+    body = dict.fromkeys(("email", "email_hash", "phone", "phone_hash"), [])
+    body |= {key: [_ROW] * count for key, count in counts}
+    return json.dumps({"body": body, "status": "success"}).encode()
+
+
+def _answer(body: bytes) -> bytes:
+    """Answer one request."""
+    opened = open_request(body, KEY)
+    # A JSON object of lists of strings that hold no quotes: counting them is enough.
+    lists = opened.payload.decode().strip("{}").split("]")[:-1]
+    counts = []
+    for one in lists:
+        key, _, values = one.strip(",").partition(":[")
+        counts.append((key.strip('"'), values.count('"') // 2))
+    sealed = seal_reply(
+        _reply(tuple(counts)),
+        key=KEY,
+        now_ms=opened.sent_ms,
+        nonce=opened.nonce,
+        iv=os.urandom(12),
+    )
+    return _HEAD + b"%d\r\n\r\n" % len(sealed) + sealed
+
+
+async def _serve(
+    seconds: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Answer the requests of one connection."""
+    while True:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+            return
+        length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
+        body = await reader.readexactly(int(length))
+        if seconds:
+            await asyncio.sleep(seconds)
+        writer.write(_answer(body))
+        await writer.drain()
+
+
+async def _main(seconds: float) -> None:
+    """Serve until terminated."""
+    server = await asyncio.start_server(
+        lambda reader, writer: _serve(seconds, reader, writer),
+        "127.0.0.1",
+        0,
+        limit=4 * 1024 * 1024,
+    )
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(float(sys.argv[1])))
