@@ -15,11 +15,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import attrs
 
 from uid2_async import UID2Client
 from uid2_async.protocol.envelope import open_request, seal_reply
+from uid2_async.protocol.normalize import KINDS
 
 KEY = bytes(range(32))
 API_KEY = "UID2-C-L-1-canned"
@@ -47,8 +49,8 @@ class Canned:
 
     def cpu(self) -> float:
         """Read how many seconds of CPU it has used."""
-        with open(f"/proc/{self.pid}/stat", encoding="ascii") as file:
-            fields = file.read().rpartition(")")[2].split()
+        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii")
+        fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -56,7 +58,9 @@ class Canned:
 def canned_operator(service_seconds: float = 0.0) -> Iterator[Canned]:
     """Run a canned operator that takes *service_seconds* for each request."""
     command = [sys.executable, "-m", "benchmarks.canned", str(service_seconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(  # noqa: S603 - our own module
+        command, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         try:
             port = int(process.stdout.readline())
@@ -68,8 +72,8 @@ def canned_operator(service_seconds: float = 0.0) -> Iterator[Canned]:
 @cache
 def _reply(counts: tuple[tuple[str, int], ...]) -> bytes:
     """Write the JSON of a reply; most batches are of the same size."""
-    body = dict.fromkeys(("email", "email_hash", "phone", "phone_hash"), [])
-    body |= {key: [_ROW] * count for key, count in counts}
+    body = {key: [_ROW] * count for key, count in counts}
+    body |= {key: [] for key in KINDS if key not in body}
     return json.dumps({"body": body, "status": "success"}).encode()
 
 

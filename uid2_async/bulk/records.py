@@ -26,6 +26,11 @@ class MapFailure:
     error: str
     status: int | None = None
 
+    @property
+    def code(self) -> str:
+        """The failure in a word or two, for the column ERROR of a file."""
+        return self.error if self.status is None else f"{self.error} {self.status}"
+
 
 Outcome: TypeAlias = MapRow | MapFailure
 
