@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from uid2_async.cli.in_thread import in_thread
+from uid2_async.bulk.in_thread import in_thread
 
 
 async def test_result() -> None:

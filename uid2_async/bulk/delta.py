@@ -1,0 +1,113 @@
+"""The audience delta: a CSV file of what changed, to be merged downstream.
+
+While a job runs, the changes of its rows are collected in a part, each line behind the
+number of its change. In the end the numbers are taken off, and those changes that no
+row of the input spoke of follow.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, TextIO
+
+from uid2_async.bulk.state import Change, StateRow
+from uid2_async.models import IdentityType
+from uid2_async.protocol import base64
+
+__all__ = ["DELTA_COLUMNS", "DeltaFile", "DeltaLines"]
+
+DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
+
+
+def _cells(
+    change: str, kind: str, identity: bytes, uids: tuple[str | None, str | None]
+) -> list[str]:
+    """Write a change as cells; the type is that of the hash, as an input has it."""
+    new, old = uids
+    return [
+        change,
+        f"{kind}_hash",
+        base64.encode_text(identity),
+        new or "",
+        old or "",
+    ]
+
+
+class DeltaLines:
+    """Writes the lines of a part, in memory."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._text = io.StringIO(newline="")
+        self._writer = csv.writer(self._text, lineterminator="\n")
+
+    def add(
+        self, row: StateRow, kind: IdentityType, identity: bytes, keys: Sequence[str]
+    ) -> None:
+        """Add the change of *row*, which has one, with the input's key columns."""
+        cells = _cells(row.x or "", kind, identity, (row.u, row.o))
+        self._writer.writerow([row.s, *cells, *keys])
+
+    def take(self) -> bytes:
+        """Give the lines that have been added since the last time."""
+        data = self._text.getvalue().encode()
+        self._text.seek(0)
+        self._text.truncate()
+        return data
+
+
+class DeltaFile:
+    """Puts a delta together; its file must be open for writing text.
+
+    Attributes:
+        lines: How many changes have been written.
+    """
+
+    def __init__(
+        self, target: TextIO, *, keys: Sequence[str], after: int, until: int
+    ) -> None:
+        """Write the header.
+
+        Args:
+            target: Where to; it is not closed.
+            keys: The names of the input's key columns.
+            after: The number of the last change that has been told before.
+            until: The number of the last change to tell.
+        """
+        self.lines: int = 0
+        self._writer = csv.writer(target, lineterminator="\n")
+        self._writer.writerow([*DELTA_COLUMNS, *keys])
+        self._blank = [""] * len(keys)
+        self._after = after
+        self._told = bytearray((until - after) // 8 + 1)
+
+    def add_part(self, part: Path) -> None:
+        """Take over the lines of a part."""
+        with part.open(encoding="utf-8", newline="") as file:
+            for number, *cells in csv.reader(file):
+                self._mark(int(number))
+                self._writer.writerow(cells)
+                self.lines += 1
+
+    def add_rest(self, changes: Iterable[Change]) -> None:
+        """Add those of *changes* that no row of the input spoke of."""
+        for change in self._untold(changes):
+            uids = (change.uid, change.old_uid)
+            cells = _cells(change.change, change.kind, change.identity, uids)
+            self._writer.writerow([*cells, *self._blank])
+            self.lines += 1
+
+    def _untold(self, changes: Iterable[Change]) -> Iterator[Change]:
+        """Leave out what has been written."""
+        for change in changes:
+            place, bit = divmod(change.seq - self._after, 8)
+            if not self._told[place] & 1 << bit:
+                yield change
+
+    def _mark(self, seq: int) -> None:
+        """Remember that a change has been written."""
+        place, bit = divmod(seq - self._after, 8)
+        self._told[place] |= 1 << bit
