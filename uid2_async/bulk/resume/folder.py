@@ -108,7 +108,7 @@ class JobFolder:
         """
         path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are
         _refuse_output_inside(path, terms)
-        lock = _enter(path, now)
+        lock = _enter(path, now, disk)
         try:
             if restart:
                 attempt(f"The folder {path} cannot be emptied", _empty, path, disk)
@@ -150,11 +150,8 @@ class JobFolder:
         """
         self.journal.close()
         try:
-            attempt(f"{self.folder} cannot be deleted", _empty, self.folder, self._disk)
-            (self.folder / _LOCK).unlink(missing_ok=True)
-            # It may have been there before us, in a place where we can delete nothing.
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()
+            refusal = f"The folder {self.folder} cannot be deleted"
+            attempt(refusal, _delete, self.folder, self._disk)
         finally:
             self._lock.release()
 
@@ -183,21 +180,22 @@ class JobFolder:
 
 def _refuse_output_inside(path: Path, terms: JobTerms) -> None:
     """Refuse a folder that would be deleted together with the output or an input."""
+    folder = os.path.realpath(path)
     for name in (terms.target, *(one.name for one in terms.inputs)):
-        if Path(name).resolve().is_relative_to(path.resolve()):
+        if Path(os.path.realpath(name)).is_relative_to(folder):
             raise JobError(
                 f"The job's folder {path} must not hold its inputs and its output.",
                 hint="Name another folder, one that is for the job alone (--job-dir).",
             )
 
 
-def _enter(path: Path, now: datetime) -> FileLock:
+def _enter(path: Path, now: datetime, disk: Disk) -> FileLock:
     """Make the folder where it is missing, and lock it."""
     try:
         found = os.lstat(path)
     except OSError:
         check_folder(path.parent)
-        make_private_folder(path)
+        make_private_folder(path, disk=disk)
     else:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise JobError(
@@ -206,7 +204,7 @@ def _enter(path: Path, now: datetime) -> FileLock:
             )
         check_folder(path)
         _refuse_foreign(path)
-    return FileLock.take(path / _LOCK, now=now)
+    return FileLock.take(path / _LOCK, now=now, disk=disk)
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -236,7 +234,8 @@ def _read_manifest(path: Path) -> Manifest | None:
 def _write_manifest(path: Path, manifest: Manifest, disk: Disk) -> None:
     """Write the manifest, so that it is whole or not there."""
     unfinished = path / _UNFINISHED
-    unfinished.unlink(missing_ok=True)
+    refusal = f"{unfinished} cannot be deleted"
+    attempt(refusal, unfinished.unlink, missing_ok=True)
     descriptor = open_private(unfinished)
     try:
         write_all(descriptor, manifest.encode(), "The manifest", disk=disk)
@@ -273,3 +272,13 @@ def _empty(path: Path, disk: Disk) -> None:
         else:
             entry.unlink()
     (path / _MANIFEST).unlink(missing_ok=True)
+
+
+def _delete(path: Path, disk: Disk) -> None:
+    """Delete all, and the folder where that is ours to delete."""
+    _empty(path, disk)
+    (path / _LOCK).unlink(missing_ok=True)
+    # It may have been made by others, in a folder that we cannot write to, or be taken
+    # already by the next job: empty of ours is enough.
+    with contextlib.suppress(OSError):
+        path.rmdir()

@@ -17,7 +17,13 @@ from typing import Final
 
 import msgspec
 
-from uid2_async.bulk.resume.private_files import attempt, open_private, write_all
+from uid2_async.bulk.resume.private_files import (
+    DISK,
+    Disk,
+    attempt,
+    open_private,
+    write_all,
+)
 from uid2_async.errors import JobError
 
 __all__ = ["FileLock"]
@@ -51,23 +57,24 @@ class FileLock:
         self._descriptor: int | None = descriptor
 
     @classmethod
-    def take(cls, path: Path, *, now: datetime) -> FileLock:
+    def take(cls, path: Path, *, now: datetime, disk: Disk = DISK) -> FileLock:
         """Take the lock at *path*, a file of its own that stays, without waiting.
 
         Args:
             path: The lock's file; it is made where it is missing.
             now: The time, for the message that others get.
+            disk: The calls that may fail.
 
         Raises:
             JobError: If it is held, or the file system has no locks.
         """
         descriptor = open_private(path, exclusive=False)
         try:
-            _lock(descriptor, path)
+            _lock(descriptor, path, disk)
             _refuse_removed(descriptor, path)
             holder = _Holder(pid=os.getpid(), host=socket.gethostname(), since=now)
             attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
-            write_all(descriptor, msgspec.json.encode(holder), str(path))
+            write_all(descriptor, msgspec.json.encode(holder), str(path), disk=disk)
         except BaseException:
             os.close(descriptor)
             raise
@@ -85,10 +92,10 @@ class FileLock:
         return f"<FileLock {state} {str(self._path)!r}>"
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def _lock(descriptor: int, path: Path, disk: Disk) -> None:
     """Lock an open file, or say who holds it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        disk.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         code, cause = error.errno, error.strerror
     else:

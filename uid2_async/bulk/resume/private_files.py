@@ -7,6 +7,7 @@ function here takes, so that a test can let them fail.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable
@@ -49,6 +50,7 @@ class Disk:
     write: Callable[[int, bytes], int] = attrs.field(default=os.write)
     fsync: Callable[[int], None] = attrs.field(default=os.fsync)
     replace: Callable[[Path, Path], None] = attrs.field(default=os.replace)
+    flock: Callable[[int, int], None] = attrs.field(default=fcntl.flock)
 
 
 DISK: Final = Disk()
@@ -105,14 +107,14 @@ def open_private(path: Path, *, exclusive: bool = True, append: bool = False) ->
     return descriptor
 
 
-def make_private_folder(path: Path) -> None:
+def make_private_folder(path: Path, *, disk: Disk = DISK) -> None:
     """Make a folder of mode 0700, whose name outlives a power cut.
 
     Raises:
         JobError: If it cannot be made, or is there already.
     """
     attempt(f"The folder {path} cannot be made", os.mkdir, path, 0o700)
-    sync_folder(path.parent)
+    sync_folder(path.parent, disk=disk)
 
 
 def check_folder(path: Path) -> None:
