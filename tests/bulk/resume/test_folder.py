@@ -191,10 +191,13 @@ def test_a_folder_of_somebody_else_is_not_touched(
 
 
 def test_an_empty_folder_will_do(open_job: Open, path: Path) -> None:
-    """A folder that was made for the job, or that the last breath of a run left."""
-    path.mkdir()
+    """A folder that was made for the job becomes private."""
+    path.mkdir(mode=0o755)
+
     with open_job() as job:
         assert not job.resumed
+
+    assert path.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("make", ["symlink_to", "touch"])
@@ -373,6 +376,29 @@ def test_a_job_survives_a_failure_of_every_call(
         assert [one.name for one in tmp_path.iterdir()] == ["mapped.csv"]
         assert target.read_bytes() == b"".join(ROWS)
         target.unlink()
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_what_cannot_be_deleted_is_told_and_still_a_job(
+    terms: JobTerms, now: datetime, unprivileged: None, number: int
+) -> None:
+    """The manifest goes last, wherever the part is listed that stops the deletion."""
+    with tempfile.TemporaryDirectory() as parent:
+        path = Path(parent) / "job"
+        job = JobFolder.open(path, terms, now=now)
+        part = job.path(f"part-{number}")
+        part.mkdir()
+        (part / "0").touch()
+        part.chmod(0o500)
+
+        with pytest.raises(JobError, match="cannot be deleted: Permission denied"):
+            job.discard()
+
+        part.chmod(0o700)
+        anew = JobFolder.open(path, terms, now=now)
+        assert anew.resumed
+        assert anew.journal.last is None
+        anew.discard()
 
 
 @pytest.mark.parametrize("gone", [["journal"], ["journal", "part"], ["manifest.json"]])

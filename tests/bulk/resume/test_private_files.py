@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ from uid2_async.bulk.resume.private_files import (
     write_all,
 )
 from uid2_async.errors import JobError
+
+NOBODY = 65534
 
 
 def mode_of(path: Path) -> int:
@@ -70,6 +73,20 @@ def test_a_file_that_was_open_to_others_becomes_private(tmp_path: Path) -> None:
     os.close(descriptor)
 
     assert mode_of(path) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_a_file_of_another_user_is_refused(unprivileged: None) -> None:
+    """What cannot be made private is not written to."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        os.seteuid(0)
+        path.touch()
+        path.chmod(0o666)
+        os.seteuid(NOBODY)
+
+        with pytest.raises(JobError, match="cannot be opened: Operation not permitted"):
+            open_private(path, exclusive=False)
 
 
 def test_a_new_file_must_be_new(tmp_path: Path) -> None:

@@ -204,6 +204,7 @@ def _enter(path: Path, now: datetime, disk: Disk) -> FileLock:
             )
         check_folder(path)
         _refuse_foreign(path)
+        attempt(f"The folder {path} cannot be made private", os.chmod, path, 0o700)
     return FileLock.take(path / _LOCK, now=now, disk=disk)
 
 

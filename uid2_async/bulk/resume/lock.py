@@ -28,7 +28,6 @@ from uid2_async.errors import JobError
 
 __all__ = ["FileLock"]
 
-_HELD: Final = (errno.EWOULDBLOCK, errno.EACCES)
 _MAX_HOLDER_BYTES: Final = 1_024
 
 
@@ -100,7 +99,7 @@ def _lock(descriptor: int, path: Path, disk: Disk) -> None:
         code, cause = error.errno, error.strerror
     else:
         return
-    if code not in _HELD:
+    if code != errno.EWOULDBLOCK:
         raise JobError(
             f"{path} cannot be locked: {cause}.",
             hint="Use a folder on a file system that has locks, such as a local disk.",
