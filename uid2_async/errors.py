@@ -25,6 +25,7 @@ __all__ = [
     "ExpiredTokenError",
     "InputError",
     "InvalidTokenError",
+    "JobError",
     "KeysUnavailableError",
     "OperatorError",
     "PayloadTooLargeError",
@@ -99,6 +100,15 @@ class ConfigError(UID2Error, ValueError):
     """A setting is wrong: base URL, API key, client secret or an option."""
 
     default_hint = "Correct the setting that the message names."
+
+
+class JobError(UID2Error):
+    """A job, its folder or its state cannot be used: locked, changed or damaged.
+
+    Nothing that was finished before is lost by it.
+    """
+
+    default_hint = "Remove the cause that the message names, and run the job again."
 
 
 class TransportError(UID2Error):

@@ -1,0 +1,208 @@
+"""Files and folders for their owner alone, whose content outlives a power cut.
+
+The calls that fail on a full or a broken disk are those of :class:`Disk`, which every
+function here takes, so that a test can let them fail.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+import attrs
+
+from uid2_async.errors import JobError
+
+__all__ = [
+    "DISK",
+    "Disk",
+    "attempt",
+    "check_folder",
+    "make_private_folder",
+    "open_private",
+    "replace",
+    "sync_file",
+    "sync_folder",
+    "write_all",
+]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+_HINTS: Final = {
+    errno.EDQUOT: "Free some space and run the same job again: it goes on from there.",
+    errno.EIO: "The disk is failing: check it before the job is run again.",
+    errno.ELOOP: "A symbolic link is not followed here: name the file itself.",
+    errno.ENOSPC: "Free some space and run the same job again: it goes on from there.",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Disk:
+    """What the operating system does, and what may fail while a job runs."""
+
+    write: Callable[[int, bytes], int] = attrs.field(default=os.write)
+    fsync: Callable[[int], None] = attrs.field(default=os.fsync)
+    replace: Callable[[Path, Path], None] = attrs.field(default=os.replace)
+    flock: Callable[[int, int], None] = attrs.field(default=fcntl.flock)
+
+
+DISK: Final = Disk()
+
+
+def attempt(
+    refusal: str, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+) -> _T:
+    """Call the operating system, and say *refusal* and the cause where it refuses.
+
+    Raises:
+        JobError: In place of an OSError.
+    """
+    try:
+        return call(*args, **kwargs)
+    except OSError as error:
+        cause, hint = (
+            error.strerror or type(error).__name__,
+            _HINTS.get(error.errno or 0),
+        )
+    raise JobError(
+        f"{refusal}: {cause}.", hint=hint or "Check the folder, its owner and its disk."
+    )
+
+
+def open_private(path: Path, *, exclusive: bool = True, append: bool = False) -> int:
+    """Open a file of mode 0600, whatever the umask is, for reading and writing.
+
+    Args:
+        path: Where; a symbolic link is not followed.
+        exclusive: The file must be new. Otherwise one that is there is opened as it is,
+            and becomes private.
+        append: Every write goes to its end.
+
+    Returns:
+        A descriptor that programs started later do not inherit;
+        ``open(descriptor, "wb")`` makes a file of it.
+
+    Raises:
+        JobError: If it cannot be opened, or is there and is no regular file.
+    """
+    refusal = f"{path} cannot be opened"
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    flags |= (os.O_EXCL if exclusive else 0) | (os.O_APPEND if append else 0)
+    descriptor = attempt(refusal, os.open, path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise JobError(f"{refusal}: it is no file.", hint="Choose another name.")
+    try:
+        attempt(refusal, os.fchmod, descriptor, 0o600)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private_folder(path: Path, *, disk: Disk = DISK) -> None:
+    """Make a folder of mode 0700, whose name outlives a power cut.
+
+    Raises:
+        JobError: If it cannot be made, or is there already.
+    """
+    attempt(f"The folder {path} cannot be made", os.mkdir, path, 0o700)
+    sync_folder(path.parent, disk=disk)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder in which nothing could be written, or others could interfere.
+
+    Where others may write and the sticky bit is not set, they can put a file of their
+    own in the place of ours.
+
+    Raises:
+        JobError: If *path* is missing, no folder, not writable, or open to others.
+    """
+    refusal = f"The folder {path} cannot be used"
+    mode = attempt(refusal, os.stat, path).st_mode
+    if not stat.S_ISDIR(mode):
+        raise JobError(f"{refusal}: it is no folder.", hint="Name a folder.")
+    effective = os.access in os.supports_effective_ids
+    if not os.access(path, os.W_OK | os.X_OK, effective_ids=effective):
+        raise JobError(
+            f"{refusal}: it cannot be written to.", hint="Name a folder of your own."
+        )
+    if mode & _OTHERS_WRITE and not mode & stat.S_ISVTX:
+        raise JobError(
+            f"{refusal}: other users can replace files in it.",
+            hint="Take their right to write (chmod go-w), or set its sticky bit.",
+        )
+
+
+def write_all(descriptor: int, data: bytes, name: str, *, disk: Disk = DISK) -> None:
+    """Write all of *data* to the file that messages call *name*.
+
+    Raises:
+        JobError: If the disk is full or broken; a part may have been written.
+    """
+    rest = data
+    while rest:
+        written = attempt(f"{name} cannot be written", disk.write, descriptor, rest)
+        rest = rest[written:]
+
+
+def sync_file(descriptor: int, name: str, *, disk: Disk = DISK) -> None:
+    """Put what was written to a file on the disk.
+
+    An error is final: the system forgets what it could not write, so that a second call
+    would succeed without having saved anything.
+
+    Raises:
+        JobError: If it could not be saved.
+    """
+    attempt(f"{name} cannot be saved", disk.fsync, descriptor)
+
+
+def sync_folder(path: Path, *, disk: Disk = DISK) -> None:
+    """Put the names in a folder on the disk.
+
+    Raises:
+        JobError: If they could not be saved.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    descriptor = attempt(f"The folder {path} cannot be read", os.open, path, flags)
+    try:
+        attempt(f"The folder {path} cannot be saved", _fsync_names, descriptor, disk)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_names(descriptor: int, disk: Disk) -> None:
+    """Sync a folder, where the file system knows such a thing."""
+    try:
+        disk.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def replace(temporary: Path, target: Path, *, disk: Disk = DISK) -> None:
+    """Give a finished file its final name, in such a way that a power cut loses none.
+
+    After it *target* is either what it was before, or all of *temporary*.
+
+    Raises:
+        JobError: If it could not be saved or renamed; where the rename was refused,
+            *temporary* stays.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = attempt(f"{temporary} cannot be read", os.open, temporary, flags)
+    try:
+        sync_file(descriptor, str(target), disk=disk)
+    finally:
+        os.close(descriptor)
+    attempt(f"{target} cannot be put in place", disk.replace, temporary, target)
+    sync_folder(target.parent, disk=disk)
