@@ -25,7 +25,7 @@ __all__ = ["map_error"]
 _CLOCK_CODES: Final = frozenset({9, 10})
 
 
-def map_error(  # noqa: PLR0911 - one table, to be read as a whole
+def map_error(  # noqa: C901, PLR0911 - one table, to be read as a whole
     error: Exception,
 ) -> UID2Error:
     """Turn a foreign exception into ours, by its class alone; never by its text."""

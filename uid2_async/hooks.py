@@ -14,6 +14,7 @@ __all__ = [
     "CallFinished",
     "CallStarted",
     "Event",
+    "ForgedReply",
     "Hook",
     "RetryScheduled",
 ]
@@ -63,6 +64,20 @@ class RetryScheduled(msgspec.Struct, frozen=True, kw_only=True):
     delay: float
 
 
+class ForgedReply(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply came that was sealed for another request, or long ago.
+
+    An accident of an edge, or an attack: the call fails, and nothing is retried.
+
+    Attributes:
+        endpoint: The call's path.
+        trace_id: The ``UID-Trace-Id`` of the attempt.
+    """
+
+    endpoint: str
+    trace_id: str
+
+
 class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
     """A call ends, by success, error or cancellation.
 
@@ -72,6 +87,8 @@ class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
         trace_id: The ``UID-Trace-Id`` of the last one, None where none was made.
         elapsed: How long the call took, in seconds.
         error_type: The name of the error's class; None for success.
+        skew: By how many seconds the times of requests are corrected, because the
+            operator's clock is that much ahead; 0 where it does not matter.
     """
 
     endpoint: str
@@ -79,9 +96,12 @@ class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str | None
     elapsed: float
     error_type: str | None
+    skew: float = 0.0
 
 
-Event: TypeAlias = CallStarted | AttemptFailed | RetryScheduled | CallFinished
+Event: TypeAlias = (
+    CallStarted | AttemptFailed | RetryScheduled | ForgedReply | CallFinished
+)
 
 
 class Hook(Protocol):

@@ -86,7 +86,7 @@ _LATE: Final = Decision(retry=True, once=True)
 _EDGE_STATUSES: Final = frozenset({408, 425})
 
 
-def classify(  # noqa: C901, PLR0911 - one table, to be read as a whole
+def classify(  # noqa: C901, PLR0911, PLR0912 - one table, to be read as a whole
     error: UID2Error,
 ) -> Decision:
     """Decide about a failed attempt; the one table of what is retried.

@@ -25,8 +25,10 @@ _APPLIED_MS: Final = 5_000
 _WARNED_MS: Final = 10_000
 _KNOWN_FOR_S: Final = 600.0
 _MOST_BY_DATE_MS: Final = 24 * 3600 * 1000
-# This machine's two clocks have parted: one was set, or the machine slept.
+# When this machine's two clocks part by more, plus a part of the time gone by, the one
+# was set or the other stood still. Less is drift, which the samples follow.
 _STEP_MS: Final = 1_000
+_DRIFT: Final = 0.05
 
 
 class Stamp(NamedTuple):
@@ -89,8 +91,11 @@ class ClockSkew:
     def offset_ms(self, now: Stamp) -> int:
         """Tell what to add to the wall clock: 0 unless it matters and is known."""
         best = self._best()
+        if best is None:
+            return 0
+        drift_ms = (now.loop_s - best.at) * 1000 * _DRIFT
         # Who sets a clock sets it right, mostly; if not, the operator will say so.
-        if best is None or abs(now.ahead_ms - best.ahead_ms) > _STEP_MS:
+        if abs(now.ahead_ms - best.ahead_ms) > _STEP_MS + drift_ms:
             return 0
         offset = best.anchor_ms - now.ahead_ms
         return round(offset) if _matters(offset, best) else 0
@@ -163,7 +168,7 @@ class ClockSkew:
     def _trust(self, best: _Sample, now: Stamp) -> None:
         """Use *best* from now on, although the wall clock was set since."""
         self._samples.clear()
-        self._samples.append(best._replace(ahead_ms=now.ahead_ms))
+        self._samples.append(best._replace(ahead_ms=now.ahead_ms, at=now.loop_s))
 
     def _best(self) -> _Sample | None:
         """Choose the sample with the shortest way."""

@@ -120,7 +120,7 @@ class SessionPool:
     is given has but one pool, in which that cannot be told apart.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword options, each of its own meaning
         self,
         base_urls: str | Sequence[str],
         *,

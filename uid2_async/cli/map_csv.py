@@ -11,10 +11,10 @@ from typing import Final, TextIO, TypeAlias
 
 import attrs
 
+from uid2_async.bulk.in_thread import in_thread
 from uid2_async.bulk.mapper import BulkMapper
 from uid2_async.bulk.records import MapFailure, MapRecord
 from uid2_async.cli.csv_rows import Columns, CsvRows, CsvWriter
-from uid2_async.bulk.in_thread import in_thread
 from uid2_async.client import UID2Client
 from uid2_async.errors import UID2Error
 from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash
