@@ -305,7 +305,7 @@ async def test_what_does_not_open_is_no_answer(step: Any) -> None:
     ids=["nonce", "ahead", "behind"],
 )
 async def test_a_reply_to_another_request_is_never_retried(step: Any) -> None:
-    """A foreign nonce or time is an attack or a mix-up: told, and its connection left."""
+    """A foreign nonce or time is an attack or a mix-up; its connection is given up."""
     bench = Bench(step, answer())
 
     with pytest.raises(errors.EnvelopeError) as caught:

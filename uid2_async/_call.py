@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -188,9 +189,26 @@ class Pipeline:
                     trace_id=run.trace_id,
                     elapsed=loop.time() - started,
                     error_type=error_type,
-                    skew=self.skew.offset_ms(self.skew.stamp(loop.time())) / 1000,
+                    skew=self.clock_skew,
                 )
             )
+
+    def now_ms(self) -> int:
+        """Tell the operator's time as far as it is known, in ms."""
+        return self.skew.time_ms(self._stamp())
+
+    @property
+    def clock_skew(self) -> float:
+        """By how many seconds the operator's clock is ahead; see :class:`ClockSkew`."""
+        return self.skew.offset_ms(self._stamp()) / 1000
+
+    def _stamp(self) -> Stamp:
+        """Note the time on both of this machine's clocks."""
+        try:
+            return self.skew.stamp(asyncio.get_running_loop().time())
+        except RuntimeError:
+            # Asked from outside; this is the clock of every usual event loop.
+            return self.skew.stamp(time.monotonic())
 
     async def exchange(
         self,
@@ -204,7 +222,7 @@ class Pipeline:
         """Make one attempt: everything that is done anew each time."""
         now = asyncio.get_running_loop().time
         async with self._slots.take(deadline):
-            sent = self.skew.stamp(now())
+            sent = self._stamp()
             sent_ms = self.skew.time_ms(sent)
             body, open_reply = self._seal(call, sent_ms)
             request = Request(
@@ -217,7 +235,7 @@ class Pipeline:
                 fresh_connection=fresh,
             )
             reply = await self._transport.send(request)
-        received = self.skew.stamp(now())
+        received = self._stamp()
         if reply.status != _OK:
             raise self._refusal(call, reply, sent, sent_ms, received)
         opened = open_reply(reply.body)

@@ -222,6 +222,16 @@ class UID2Client:
         if self._owns_transport:
             await self._transport.aclose()
 
+    @property
+    def clock_skew(self) -> float:
+        """By how many seconds the operator's clock is ahead of this machine's.
+
+        Estimated from sealed replies, and 0 below 5 s or where nothing is known. The
+        times of requests are corrected by it; the lives of tokens should only ever be
+        shortened by it.
+        """
+        return self._pipeline.clock_skew
+
     def __repr__(self) -> str:
         """Show scope and base URLs."""
         return f"<UID2Client {self.scope} {', '.join(self.base_urls)}>"
@@ -308,7 +318,7 @@ class UID2Client:
             InvalidTokenError: If the operator does not know it, or, to a caller without
                 a valid API key, if it is too old.
         """
-        call = refresh_call(identity_tokens)
+        call = refresh_call(identity_tokens, self._pipeline.now_ms)
         return await self.run_call(call, timeout=timeout)
 
     @without_frames

@@ -125,6 +125,11 @@ class ClientSideClient:
         if self._owns_transport:
             await self._transport.aclose()
 
+    @property
+    def clock_skew(self) -> float:
+        """As :attr:`UID2Client.clock_skew`; known only once a time was refused."""
+        return self._pipeline.clock_skew
+
     def __repr__(self) -> str:
         """Show the base URLs."""
         return f"<ClientSideClient {', '.join(self.base_urls)}>"
@@ -195,7 +200,9 @@ class ClientSideClient:
             InvalidTokenError: If the operator does not know the refresh token, or it is
                 too old: generate anew.
         """
-        return await self._run(refresh_call(identity_tokens), timeout)
+        return await self._run(
+            refresh_call(identity_tokens, self._pipeline.now_ms), timeout
+        )
 
     async def _run(self, call: Call[T], timeout: float | None) -> T:
         """Make *call* with this client's options."""

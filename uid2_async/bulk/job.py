@@ -24,6 +24,7 @@ from uid2_async.client import UID2Client
 from uid2_async.errors import (
     AuthError,
     CertificateError,
+    ClientClosedError,
     ClientForkError,
     ClientLoopError,
     ClockSkewError,
@@ -51,6 +52,7 @@ _LOOK_UP: Final = 5_000
 _FATAL: Final = (
     AuthError,
     CertificateError,
+    ClientClosedError,
     ClientForkError,
     ClientLoopError,
     ClockSkewError,
@@ -173,7 +175,8 @@ class MapJob:
     def _fail(self, error: BaseException) -> None:
         """End the job with *error*, unless it has ended already."""
         if self._failure is None:
-            self._failure = error
+            # The frames of the part that failed hold identities.
+            self._failure = error.with_traceback(None)
             self._queue.clear()
         self._answered.set()
 
