@@ -18,7 +18,6 @@ from fault_server import (
     hang_up,
     in_pieces,
     ok,
-    refuse,
     rst,
     silence,
     then_close,
@@ -30,7 +29,6 @@ from uid2_async.bulk import BulkMapper
 from uid2_async.retry import RetryBudget
 
 rows = Rows()
-SHORT = {"attempt_timeout": 0.2, "idle_timeout": 0.1}
 
 
 async def clears_or_stays(
@@ -199,14 +197,15 @@ async def half_open(bench: Bench) -> None:
     )
 
 
-@rows.add("N12", requests=(1, 4), within=0.6)
+@rows.add("N12", requests=(1, 4), within=2.0)
 async def never_answers(bench: Bench) -> None:
-    """The call ends at its deadline, give or take 0.1 s."""
+    """The call ends at its deadline, not before and not much later."""
     async with bench.server(silence) as server:
         client = bench.client(server)
         started = time.monotonic()
         await bench.fails(errors.CallTimeoutError, bench.generate(client, timeout=0.4))
-        assert abs(time.monotonic() - started - 0.4) < 0.1
+        # On an idle machine it is within 5 ms; CI is no idle machine.
+        assert -0.01 < time.monotonic() - started - 0.4 < 0.3
 
 
 @rows.add("N13", requests=2, within=3.0)
@@ -220,17 +219,17 @@ async def drips(bench: Bench) -> None:
         assert len(server.requests) == 2
 
 
-@rows.add("N14", requests=1, within=3.0)
+@rows.add("N14", requests=1, within=6.0)
 async def upload_stalls(bench: Bench) -> None:
     """A zero window: the server reads nothing of the first request."""
 
     async def never_read(exchange: Exchange) -> None:
         exchange.reader._transport.pause_reading()
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         exchange.reset()
 
     async with bench.server(ok, accept=[never_read], receive_buffer=4096) as server:
-        retry = {"attempt_timeout": 0.3}
+        retry = {"attempt_timeout": 1.5}
         client = bench.client(server, retry=retry, send_raw=True)
         people = [f"{'x' * 200}{n}@example.com" for n in range(3_000)]
         assert len(await client.map_identities(people)) == 3_000
@@ -331,5 +330,4 @@ async def proxy_refuses(bench: Bench) -> None:
             assert "canary-password" not in str(error) + repr(client._transport)
 
 
-_ = refuse
 test_fault = rows.test()
