@@ -191,6 +191,10 @@ class Bench:
 def run_row(row_id: str, expected: Expected) -> None:
     """Run one row in a loop of its own, with everything that could show a canary."""
     assert expected.run is not None
+    with warnings.catch_warnings():
+        # What another row, having failed, left behind is not this one's.
+        warnings.simplefilter("ignore")
+        gc.collect()
     kind = VirtualLoop if expected.virtual else expected.loop
     with asyncio.Runner(debug=True, loop_factory=kind) as runner:
         runner.run(_run(row_id, expected))

@@ -55,7 +55,7 @@ async def no_json(bench: Bench) -> None:
 async def status_words(bench: Bench) -> None:
     """Missing, unknown, or optout."""
     assert await is_no_reply(bench, b'{"body":null}') == ""
-    unknown = b'{"status":"canary_word","body":{}}'
+    unknown = b'{"status":"canary_word"}'
     error = await bench.fails(errors.OperatorError, says(bench, unknown))
     assert (error.status, error.code) == (200, "canary_word")
     assert await says(bench, b'{"status":"optout"}') == OptedOut()
