@@ -24,6 +24,7 @@ __all__ = [
     "ExpiredTokenError",
     "InputError",
     "InvalidTokenError",
+    "JobError",
     "KeysUnavailableError",
     "OperatorError",
     "PayloadTooLargeError",
@@ -147,6 +148,15 @@ class StalledError(TransportError):
     """A bulk job stopped, because no batch has succeeded for its stall_timeout."""
 
     default_hint = "Check the operator; what was handed out before is complete."
+
+
+class JobError(UID2Error):
+    """A job, its folder or its state cannot be used as it is.
+
+    It is locked, changed or damaged.
+    """
+
+    default_hint = "See the message for what is in the way."
 
 
 class OperatorError(UID2Error):
