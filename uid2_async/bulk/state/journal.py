@@ -82,7 +82,7 @@ def make_lines(run: int, batch: Batch) -> Iterator[tuple[int | bytes, ...]]:
 
 def _pack(row: Stored) -> tuple[Any, ...]:
     """Leave out the columns that say nothing."""
-    if row.prev is None and row.uid is not None and row.change == _ADDED:
+    if row.prev is None and row.bucket is None and row.change == _ADDED:
         return row.uid, row.refresh_from, row.seq
     rest = (
         row.prev,

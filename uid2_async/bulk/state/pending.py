@@ -1,16 +1,15 @@
 """What was recorded but is not in the table ``mapping`` yet.
 
 Identities are random numbers: written one by one into a large table, each costs a page.
-So they are written in rows of growing length, and merged like cards::
+So they are gathered, and merged in their order::
 
     journal     on disk, one row for each call, as it came: makes a record durable
     recent      the same in memory, by identity
-    segment_N   on disk, by identity: what was recent each time when that was full;
-                ten of them are merged into one of the next level, and so on
+    segment_N   on disk, by identity: what was recent each time when that was full
 
 and into ``mapping`` at last. Who is in several of them is as the latest says. The
-changes lie in the rows; they are listed in the table ``change`` with each segment. After
-a crash the journal says what was recent.
+changes lie in the rows; they are listed in the table ``change`` with each segment.
+After a crash the journal says what was recent.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from uid2_async.bulk.state.reading import Shape, find_rows, read_rows
 from uid2_async.bulk.state.schema import ROW, make_rows_table, transaction
 from uid2_async.bulk.state.stored import Stored
 
-__all__ = ["Pending"]
+__all__ = ["RECENT_ROWS", "Pending"]
 
-# About 40 MB in memory.
-_RECENT_ROWS: Final = 100_000
-_FAN_IN: Final = 10
+# About 20 MB in memory, and as much again while they are written.
+RECENT_ROWS: Final = 50_000
+_MOST_SEGMENTS: Final = 400  # SQLite takes 500 terms in one UNION
 _MOST_ROWS: Final = 30_000_000
 # How many rows one transaction of a merge takes: they are sorted in memory.
 _SLICE_ROWS: Final = 50_000
@@ -47,7 +46,6 @@ _FIRST_BYTES: Final = 256
 @attrs.frozen
 class _Segment:
     name: str
-    level: int
     rows: int
 
 
@@ -59,9 +57,7 @@ class Pending:
             state was opened: then a first load need not look there for what is new.
     """
 
-    def __init__(
-        self, connection: sqlite3.Connection, *, recent_rows: int = _RECENT_ROWS
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, recent_rows: int) -> None:
         """Find what a crash has left, and merge it."""
         self._connection = connection
         self._most = recent_rows
@@ -70,6 +66,7 @@ class Pending:
         self._segments = self._find_segments()
         found = connection.execute("SELECT max(run) FROM journal").fetchone()
         self._run: int | None = found[0]
+        self._searched = 0
         self.is_all: bool = False
         self.merge()
         found = connection.execute("SELECT 1 FROM mapping LIMIT 1").fetchone()
@@ -85,7 +82,7 @@ class Pending:
             "SELECT name FROM sqlite_master WHERE name GLOB 'segment_*'"
         )
         ordered = sorted((name for (name,) in names), key=lambda name: int(name[8:]))
-        return [_Segment(name, 0, self._most) for name in ordered]
+        return [_Segment(name, self._most) for name in ordered]
 
     # --- writing ----------------------------------------------------------------------
 
@@ -112,15 +109,12 @@ class Pending:
         if sum(map(len, self._recent)) < self._most:
             return
         self.flush()
-        while self._has_many():
-            self._merge_into_one(self._segments[-_FAN_IN:])
-        if sum(segment.rows for segment in self._segments) >= _MOST_ROWS:
+        rows = sum(segment.rows for segment in self._segments)
+        if rows >= _MOST_ROWS or len(self._segments) >= _MOST_SEGMENTS:
             self.merge()
-
-    def _has_many(self) -> bool:
-        """Tell whether the last segments are many of one level."""
-        levels = [segment.level for segment in self._segments[-_FAN_IN:]]
-        return len(levels) == _FAN_IN and len(set(levels)) == 1
+        elif self._searched >= rows:
+            # To search on in all of them would cost more than to make one of them.
+            self._merge_into_one()
 
     def flush(self) -> None:
         """Make a segment of what is recent, and list its changes."""
@@ -135,7 +129,7 @@ class Pending:
             connection.execute("DELETE FROM journal")
         for recent in self._recent:
             recent.clear()
-        self._segments.append(_Segment(name, 0, rows))
+        self._segments.append(_Segment(name, rows))
         self._run = None
 
     def _name_next(self) -> str:
@@ -189,7 +183,7 @@ class Pending:
         self._read_segments(bit, identities, shape, parameters, elsewhere, rows)
         return rows
 
-    def _read_segments(  # noqa: PLR0913 - a part of read
+    def _read_segments(
         self,
         bit: int,
         identities: Sequence[bytes],
@@ -205,6 +199,7 @@ class Pending:
         for table in tables:
             if not places:
                 break
+            self._searched += len(places)
             some = [identities[at] for at in places]
             found = set(find_rows(self._connection, table, bit, some))
             here = [place for at, place in enumerate(places) if at in found]
@@ -225,17 +220,17 @@ class Pending:
             return
         self._move("mapping", self._segments)
         self._segments = []
+        self._searched = 0
         if not self.is_all:
             self._probes.clear()
 
-    def _merge_into_one(self, segments: Sequence[_Segment]) -> None:
-        """Make one segment of the last few."""
-        name = self._name_next()
-        make_rows_table(self._connection, name)
-        self._move(name, segments)
-        rows = sum(segment.rows for segment in segments)
-        del self._segments[-len(segments) :]
-        self._segments.append(_Segment(name, segments[0].level + 1, rows))
+    def _merge_into_one(self) -> None:
+        """Make one segment of all."""
+        segment = _Segment(self._name_next(), sum(one.rows for one in self._segments))
+        make_rows_table(self._connection, segment.name)
+        self._move(segment.name, self._segments)
+        self._segments = [segment]
+        self._searched = 0
 
     def _move(self, target: str, segments: Sequence[_Segment]) -> None:
         """Move the rows of *segments* to *target*, in the order of the identities.

@@ -11,14 +11,14 @@ from typing import Any
 
 import attrs
 
+from uid2_async.bulk.state.journal import Batch
 from uid2_async.bulk.state.location import (
     StateLock,
     check_place,
     create_private,
     read_mounts,
 )
-from uid2_async.bulk.state.journal import Batch
-from uid2_async.bulk.state.pending import Pending
+from uid2_async.bulk.state.pending import RECENT_ROWS, Pending
 from uid2_async.bulk.state.reading import STORED, VIEW, VIEW_IF_KNOWN, Shape
 from uid2_async.bulk.state.schema import connect, transaction
 from uid2_async.bulk.state.stored import KEPT_SECONDS, REMOVED, Stored, settle, view
@@ -68,7 +68,9 @@ class Store:
         told_seq: The number of the last change that a delta has told.
     """
 
-    def __init__(self, path: Path, cadence: Cadence) -> None:
+    def __init__(
+        self, path: Path, cadence: Cadence, *, recent_rows: int = RECENT_ROWS
+    ) -> None:
         """Open the state at *path*, or make a new one.
 
         Raises:
@@ -84,7 +86,7 @@ class Store:
             self._lock.release()
             raise
         try:
-            self.pending: Pending = Pending(self.connection)
+            self.pending: Pending = Pending(self.connection, recent_rows)
             self._load(cadence)
         except BaseException:
             self.close()
@@ -174,7 +176,7 @@ class Store:
         self.pending.merge()
         told = max(self.told_seq, told_until or 0)
         with transaction(self.connection):
-            forgotten = self._drop_removed(told)
+            self._drop_told(told)
             self._drop_old(run.started - KEPT_SECONDS, told)
             self.connection.execute("DELETE FROM present WHERE run = ?", (run.number,))
             self.connection.execute(
@@ -182,20 +184,27 @@ class Store:
             )
             self.set_meta("told_seq", told)
         self.told_seq = told
-        if forgotten:
-            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # What was deleted lies in the WAL, too; and reading through a long one is slow.
+        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _drop_removed(self, told: int) -> int:
-        """Drop the rows of what is gone, once a delta has told it."""
+    def _drop_told(self, told: int) -> None:
+        """Drop what was kept for the deltas up to *told*: who is gone, and old UIDs."""
         self.connection.execute(
             "DELETE FROM mapping WHERE status = ? AND (identity, kind) IN ("
             " SELECT identity, kind FROM change WHERE change = ?"
             " AND seq > ? AND seq <= ?)",
             (REMOVED, ChangeKind.REMOVED.value, self.told_seq, told),
         )
-        return self.connection.execute(
-            "DELETE FROM change WHERE purged AND seq <= ?", (told,)
-        ).rowcount
+        self.connection.execute(
+            "DELETE FROM change WHERE purged AND seq > ? AND seq <= ?",
+            (self.told_seq, told),
+        )
+        self.connection.execute(
+            "UPDATE mapping SET told_uid = NULL WHERE seq <= ? AND (identity, kind) IN ("
+            " SELECT identity, kind FROM change WHERE old_uid IS NOT NULL"
+            " AND seq > ? AND seq <= ?)",
+            (told, self.told_seq, told),
+        )
 
     def _drop_old(self, before: int, told: int) -> None:
         """Drop the UIDs that do not hold since *before*, and changes told before it."""
