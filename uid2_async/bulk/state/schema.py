@@ -50,7 +50,11 @@ CREATE INDEX mapping_due ON mapping (refresh_from / 86400)
     WHERE refresh_from IS NOT NULL;
 CREATE INDEX mapping_unmapped ON mapping (checked / 86400) WHERE status IS NOT NULL;
 CREATE INDEX mapping_kept ON mapping (since) WHERE since IS NOT NULL;
-CREATE TABLE journal (number INTEGER PRIMARY KEY, {_DEFINITIONS});
+CREATE TABLE journal (
+    number INTEGER PRIMARY KEY, run INTEGER NOT NULL, checked INTEGER NOT NULL,
+    kind INTEGER NOT NULL, size INTEGER NOT NULL, identities BLOB NOT NULL,
+    rows BLOB NOT NULL, replaced BLOB NOT NULL
+);
 CREATE TABLE change (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL,
     identity BLOB NOT NULL, kind INTEGER NOT NULL, change TEXT NOT NULL,
@@ -83,7 +87,6 @@ _SETTINGS: Final = """
 PRAGMA secure_delete = ON;
 PRAGMA synchronous = NORMAL;
 PRAGMA temp_store = MEMORY;
-PRAGMA temp.journal_mode = OFF;
 PRAGMA cache_size = -40000;
 PRAGMA wal_autocheckpoint = 25000;
 """
@@ -125,7 +128,6 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.executescript(_SETTINGS)
     if not tables:
         connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
-    make_rows_table(connection, "temp.recent")
     connection.executescript(_TEMPORARY)
 
 
