@@ -252,7 +252,7 @@ async def test_too_many_removed(world: World) -> None:
     """A broken export does not empty an audience."""
     await world.map(PEOPLE, full=True)
 
-    with pytest.raises(JobError, match="2,000|2000"):
+    with pytest.raises(JobError, match=r"2,000|2000"):
         await world.map(PEOPLE[:2_000], full=True)
     summary = await world.map(PEOPLE[:2_000], full=True, max_removed=0.6)
 
