@@ -82,20 +82,7 @@ def map_dataframe(
     wanted = IdentityColumns(column=column, kind=type, names=names)
     schema = _extend_schema(df, wanted)
     _check_credentials(credentials)
-    divided, count = df, tasks
-    if budget < 1 or (count is not None and count < 1):
-        raise ConfigError("budget and tasks must be above zero.")
-    if not repartition:
-        count = df.rdd.getNumPartitions()
-    elif count is None:
-        count = min(budget, _parallelism(df, budget))
-    if count > budget:
-        raise ConfigError(
-            f"{count} tasks cannot share a budget of {budget} requests in flight.",
-            hint="Divide the work into fewer: tasks=, or repartition=True.",
-        )
-    if repartition:
-        divided = df.repartition(count)
+    divided, count = _divide(df, budget=budget, tasks=tasks, repartition=repartition)
     # An empty DataFrame may have no partition at all.
     share = budget // max(1, count)
     task = MapTask(wanted=wanted, concurrency=share, credentials=credentials)
@@ -215,6 +202,26 @@ def _extend_schema(df: DataFrame, wanted: IdentityColumns) -> StructType:
     for name, content in wanted.outcome_columns().contents.items():
         schema.add(name, _SPARK_TYPES[content])
     return schema
+
+
+def _divide(
+    df: DataFrame, *, budget: int, tasks: int | None, repartition: bool
+) -> tuple[DataFrame, int]:
+    """Give *df* as many partitions as there shall be tasks, and their number."""
+    if budget < 1 or (tasks is not None and tasks < 1):
+        raise ConfigError("budget and tasks must be above zero.")
+    if not repartition and tasks is not None:
+        raise ConfigError("repartition=False leaves the partitions as they are.")
+    if not repartition:
+        count = df.rdd.getNumPartitions()
+    else:
+        count = tasks or min(budget, _parallelism(df, budget))
+    if count > budget:
+        raise ConfigError(
+            f"{count} tasks cannot share a budget of {budget} requests in flight.",
+            hint="Divide the work into fewer: tasks=, or repartition=True.",
+        )
+    return (df.repartition(count) if repartition else df), count
 
 
 def _parallelism(df: DataFrame, otherwise: int) -> int:

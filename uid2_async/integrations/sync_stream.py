@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from concurrent.futures import Future
 from contextlib import aclosing
 from queue import SimpleQueue
@@ -23,7 +30,9 @@ Transform: TypeAlias = Callable[[AsyncIterator[A]], AsyncGenerator[B, None]]
 _NOTHING: Final = object()
 
 
-def stream_in_thread(transform: Transform[A, B], source: Iterable[A]) -> Iterator[B]:
+def stream_in_thread(
+    transform: Transform[A, B], source: Iterable[A]
+) -> Generator[B, None, None]:
     """Give what *transform* makes of *source*, item by item.
 
     The event loop has a thread of its own: requests go on, and time-outs mean what they
