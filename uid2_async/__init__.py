@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         MapRecord as MapRecord,
         Progress as Progress,
     )
+    from uid2_async.bulk.state.mapping_state import MappingState as MappingState
     from uid2_async.client import UID2Client as UID2Client
     from uid2_async.client_side import ClientSideClient as ClientSideClient
     from uid2_async.errors import TokenFailure as TokenFailure, UID2Error as UID2Error
@@ -79,6 +80,7 @@ _HOMES = {
     "MapFailure": "bulk.records",
     "MapRecord": "bulk.records",
     "MappedUID": "models",
+    "MappingState": "bulk.state.mapping_state",
     "OptOutStatus": "models",
     "OptedOut": "models",
     "Phone": "models",
@@ -121,6 +123,7 @@ __all__ = [
     "MapFailure",
     "MapRecord",
     "MappedUID",
+    "MappingState",
     "OptOutStatus",
     "OptedOut",
     "Phone",

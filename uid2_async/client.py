@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from hashlib import sha256
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack
 
@@ -25,7 +26,7 @@ from uid2_async.models import (
     OptOutStatus,
     as_identity,
 )
-from uid2_async.protocol import base64, identity, tokens
+from uid2_async.protocol import base64, identity, tokens, wire
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
 from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
@@ -126,6 +127,7 @@ class UID2Client:
             clock=clock or system_clock,
             slots=Slots(getattr(self._transport, "max_connections", _DEFAULT_SLOTS)),
         )
+        self._api_key_digest = sha256(api_key.encode()).hexdigest()
         self._consent_missed = False
         self._set_options(
             retry=retry or RetryPolicy(),
@@ -218,6 +220,17 @@ class UID2Client:
     def __repr__(self) -> str:
         """Show scope and base URLs."""
         return f"<UID2Client {self.scope} {', '.join(self.base_urls)}>"
+
+    def settings_digest(self, salt: str) -> str:
+        """Digest scope, operator and API key, to tell another client from this one.
+
+        No secret can be got from it: an API key holds more than 128 random bits, and
+        cannot be guessed. The client secret is left out, since it may be renewed, and
+        the order of regions does not matter.
+        """
+        urls = sorted(set(self.base_urls))
+        told = [salt, self.scope, urls, self._api_key_digest]
+        return sha256(wire.encode(told)).hexdigest()
 
     async def run_call(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Make *call* with this client's options; for what is built on a client.

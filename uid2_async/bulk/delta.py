@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
+from uid2_async.bulk.resume.private_files import (
+    open_private,
+    sync_file,
+    write_all,
+)
 from uid2_async.bulk.state import Change, StateRow
 from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
 
-__all__ = ["DELTA_COLUMNS", "DeltaFile", "DeltaLines"]
+__all__ = ["DELTA_COLUMNS", "DeltaFile", "DeltaLines", "DeltaPart"]
 
 DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
 
@@ -57,6 +63,34 @@ class DeltaLines:
         self._text.seek(0)
         self._text.truncate()
         return data
+
+
+class DeltaPart:
+    """The file in which the lines of a job's delta are collected.
+
+    Attributes:
+        size: How many bytes have been written.
+    """
+
+    def __init__(self, path: Path, *, size: int) -> None:
+        """Open the part behind the first *size* bytes, which have been saved."""
+        descriptor = open_private(path, exclusive=False)
+        os.ftruncate(descriptor, size)
+        os.lseek(descriptor, size, os.SEEK_SET)
+        self.size: int = size
+        self._descriptor = descriptor
+
+    def write(self, data: bytes) -> int:
+        """Append *data* so that it outlives a power cut; return the new size."""
+        if data:
+            write_all(self._descriptor, data, "The delta")
+            sync_file(self._descriptor, "The delta")
+            self.size += len(data)
+        return self.size
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
 
 
 class DeltaFile:

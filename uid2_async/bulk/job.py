@@ -78,6 +78,7 @@ class MapJob:
     Attributes:
         limit: How many batches may be in flight.
         batches: How many have been answered.
+        is_drained: Whether :meth:`drain` has cut the input short.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class MapJob:
             random=options.random,
         )
         self.batches: int = 0
+        self.is_drained: bool = False
         self._blocks: deque[Block] = deque()
         self._unplaced: deque[Block] = deque()
         self._queue: deque[Batch] = deque()
@@ -154,6 +156,7 @@ class MapJob:
     def drain(self) -> None:
         """Read no further: what has been read is still asked about and handed out."""
         if self._feeder is not None and not self._fed:
+            self.is_drained = True
             self._feeder.cancel()
             self._end_feed()
 

@@ -126,7 +126,7 @@ class OutcomeColumns:
             matched_type: Whether there is MATCHED_TYPE; by default where there are
                 several identifiers.
         """
-        self.endings: Counter[Ending] = Counter()
+        self.endings: Counter[str] = Counter()
         self._kinds = kinds
         self._rule = rule
         self._buckets = buckets
@@ -157,6 +157,27 @@ class OutcomeColumns:
         places = [choose(row, self._rule) for row in rows]
         chosen = [row[at] for row, at in zip(rows, places, strict=True)]
         return self.of_each(chosen, places)
+
+    def explode(
+        self, outcomes: Sequence[Sequence[Outcome]]
+    ) -> tuple[Columns, list[int]]:
+        """Make the columns of a row for each identifier.
+
+        Args:
+            outcomes: One list for each identifier, with one outcome a row.
+
+        Returns:
+            The columns, and to which row each of their rows belongs.
+        """
+        rows: list[int] = []
+        places: list[int] = []
+        chosen: list[Outcome] = []
+        for number, row in enumerate(zip(*outcomes, strict=True)):
+            named = [at for at, one in enumerate(row) if one is not ABSENT] or [0]
+            rows += [number] * len(named)
+            places += named
+            chosen += [row[at] for at in named]
+        return self.of_each(chosen, places), rows
 
     def of_each(self, outcomes: Iterable[Outcome], places: Sequence[int]) -> Columns:
         """Make the columns of rows whose identifier has been chosen.

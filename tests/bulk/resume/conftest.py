@@ -83,9 +83,7 @@ def terms(tmp_path: Path) -> JobTerms:
         inputs=[people],
         target=str(tmp_path / "mapped.csv"),
         options={"batch_size": 5_000, "columns": ("email", "phone")},
-        scope=IdentityScope.UID2,
-        base_urls=["https://a.example", "https://b.example"],
-        api_key="UID2-C-L-1-canary-key",
+        settings=lambda salt: f"digest with {salt}",
     )
 
 
