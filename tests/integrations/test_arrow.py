@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from uid2_async import BulkMapper, MappedUID, UID2Client
-from uid2_async.errors import AuthError, ConfigError, InputError
+from uid2_async.errors import AuthError, InputError
 from uid2_async.integrations.arrow import map_batches
 from uid2_async.operator import Fault, LocalOperator
 
@@ -210,7 +210,7 @@ async def test_it_tells_of_its_progress(operator: LocalOperator) -> None:
         ({"input": ["x"], "Input": ["x"]}, {"type": "email"}, "more than one column"),
         ({"INPUT": [12345678901]}, {"type": "phone"}, "is no text, but int64"),
         ({"INPUT": ["x"], "INPUT_TYPE": [1]}, {}, "'INPUT_TYPE' is no text"),
-        ({"INPUT": ["x"], "uid": ["x"]}, {"type": "email"}, "is there already"),
+        ({"INPUT": ["x"], "uid": ["x"]}, {"type": "email"}, "already has"),
         ({"INPUT": ["x"]}, {"type": "e-mail"}, "type must be one of"),
         ({"INPUT": ["x"]}, {"type": "email", "names": "camel"}, "names must be"),
     ],
@@ -239,7 +239,7 @@ async def test_without_pyarrow_it_names_the_extra(
     """The hint is a command to run."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
 
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(InputError) as caught:
         await run([], mapper, column="mail", type="email")
 
     assert "uid2-async[arrow]" in caught.value.hint

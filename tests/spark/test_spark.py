@@ -279,7 +279,7 @@ def test_a_result_is_not_mapped_over(spark: Any) -> None:
     """Added columns that are there already would be lost."""
     df = people(spark, 1).selectExpr("mail", "'x' as uid")
 
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already has"):
         map_dataframe(df, column="mail", type="email")
 
 

@@ -10,15 +10,22 @@ from collections.abc import (
     Iterable,
     Sequence,
 )
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
 from uid2_async.bulk.feed import STEP_ROWS, Named, Step
+from uid2_async.bulk.files.arrow_library import load_arrow
+from uid2_async.bulk.files.columns import (
+    KIND_NAME,
+    VALUE_NAME,
+    find_column,
+    refuse_taken,
+)
 from uid2_async.bulk.mapper import BulkMapper
 from uid2_async.bulk.outcome_columns import Content, OutcomeColumns
 from uid2_async.bulk.records import Outcome
-from uid2_async.errors import ConfigError, InputError
+from uid2_async.errors import InputError
 from uid2_async.protocol.normalize import KINDS
 
 if TYPE_CHECKING:
@@ -28,9 +35,6 @@ __all__ = ["ColumnNames", "IdentityColumns", "map_batches"]
 
 ColumnNames: TypeAlias = Literal["upper", "snake"]
 """How the added columns are spelled: ``PREV_UID`` or ``prev_uid``."""
-
-_VALUE_NAME: Final = "INPUT"
-_KIND_NAME: Final = "INPUT_TYPE"
 
 
 async def map_batches(
@@ -67,8 +71,8 @@ async def map_batches(
         One batch for each that was read, in order.
 
     Raises:
-        ConfigError: If pyarrow is not installed.
-        InputError: If a column is missing, is no text, or is there already.
+        InputError: If pyarrow is not installed, or a column is missing, is no text, or
+            is there already.
         AuthError: If the key is not accepted; see
             :class:`~uid2_async.bulk.mapper.Records` for what else ends the job.
 
@@ -123,30 +127,13 @@ class IdentityColumns:
         Raises:
             InputError: If one is missing or there twice, or an added one is there.
         """
-        added = [name.upper() for name in self.outcome_columns().contents]
-        if any(name.upper() in added for name in header):
-            raise InputError(
-                f"One of the columns {', '.join(added)} is there already.",
-                hint="Rename or drop it: they are added.",
-            )
+        refuse_taken(header, self.outcome_columns().contents)
         hint = "Pass column=, or name the column with the identities INPUT."
-        value = _find(header, self.column or _VALUE_NAME, hint)
+        value = find_column(header, self.column or VALUE_NAME, hint=hint)
         if self.kind is not None:
             return value, None
         hint = "Pass type= if all rows are of one, or add a column INPUT_TYPE."
-        return value, _find(header, _KIND_NAME, hint)
-
-
-def _find(header: Sequence[str], name: str, hint: str) -> int:
-    """Find a column by its name, in any letter case where no other one is so called."""
-    exact = [at for at, one in enumerate(header) if one == name]
-    found = exact or [
-        at for at, one in enumerate(header) if one.casefold() == name.casefold()
-    ]
-    if len(found) == 1:
-        return found[0]
-    what = "more than one column" if found else "no column"
-    raise InputError(f"There is {what} '{name}'.", hint=hint)
+        return value, find_column(header, KIND_NAME, hint=hint)
 
 
 class _BatchFeed:
@@ -166,7 +153,7 @@ class _BatchFeed:
             batches if isinstance(batches, AsyncIterable) else _as_async(batches)
         )
         self._wanted = wanted
-        self._arrow = _load_pyarrow()
+        self._arrow = load_arrow()
         self._values: Any = None
         self._kinds: Any = None
         self._at = 0
@@ -242,7 +229,7 @@ class _AddedColumns:
     def __init__(self, columns: OutcomeColumns) -> None:
         self.rows: int = 0
         self._columns = columns
-        self._arrow = _load_pyarrow()
+        self._arrow = load_arrow()
         self._pieces: dict[str, list[pa.Array]] = {
             name: [] for name in columns.contents
         }
@@ -259,8 +246,7 @@ class _AddedColumns:
         for name, pieces in self._pieces.items():
             # An empty piece tells the type where there is nothing else.
             array = self._arrow.concat_arrays(pieces or [self._array(name, [])])
-            ends = self._arrow.field(name, array.type)
-            schema = schema.append(ends)
+            schema = schema.append(self._arrow.field(name, array.type))
             arrays.append(array.slice(0, batch.num_rows))
             pieces[:] = [array.slice(batch.num_rows)]
         self.rows -= batch.num_rows
@@ -272,17 +258,3 @@ class _AddedColumns:
             return self._arrow.array(values, self._arrow.string())
         seconds = self._arrow.array(values, self._arrow.timestamp("s", tz="UTC"))
         return seconds.cast(self._arrow.timestamp("us", tz="UTC"))
-
-
-def _load_pyarrow() -> Any:
-    """Import pyarrow, which comes without types."""
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - the extra may be missing
-    except ImportError:
-        pass
-    else:
-        return pa
-    raise ConfigError(
-        "Record batches need pyarrow, which is not installed.",
-        hint="pip install 'uid2-async[arrow]'",
-    )
