@@ -149,13 +149,13 @@ class Records(Generic[T]):
     @property
     def progress(self) -> Progress:
         """How far the job is."""
-        limit = self._job.limit
+        job = self._job.progress()
         return attrs.evolve(
             self._progress,
-            batches=self._job.batches,
-            in_flight=limit.in_flight,
-            limit=int(limit.limit),
-            throttled=limit.throttled,
+            batches=job.batches,
+            in_flight=job.in_flight,
+            limit=job.limit,
+            throttled=job.throttled,
         )
 
     def __aiter__(self) -> Self:

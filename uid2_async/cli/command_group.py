@@ -26,8 +26,9 @@ from uid2_async.errors import UID2Error
 
 __all__ = ["CommandGroup"]
 
+# Not --key alone, which names a column.
 _SECRET_OPTION: Final = re.compile(
-    r"--?(api|client|secret)?[-_]?(key|secret)([-_]?(key|file))?(=.*)?",
+    r"--?((api|client)[-_]?(key|secret)|secret)([-_]?(key|file))?(=.*)?",
     re.IGNORECASE | re.DOTALL,
 )
 _API_KEY: Final = re.compile(r"(^|=)\s*E?UID2?-C-", re.IGNORECASE)

@@ -66,10 +66,11 @@ def format_of(source: str, target: str, given: str | None) -> Format:
     Args:
         source: The input's path, or ``-``.
         target: The output's path, or ``-``.
-        given: What the user says; the names tell it if None.
+        given: What the user says; the names tell it if None, and CSV is what they do
+            not call otherwise.
 
     Raises:
-        InputError: If the names tell nothing, or differ; or if a format whose end has
+        InputError: If the names differ; or if a format whose end has
             to be read first is to come from a pipe, or to be compressed.
     """
     if given is None:
@@ -79,14 +80,7 @@ def format_of(source: str, target: str, given: str | None) -> Format:
                 "The input and the output are of different formats.",
                 hint="Formats are not converted: give both the same suffix.",
             )
-        if not found:
-            raise InputError(
-                "The names do not tell the format.",
-                hint=f"Say --format {', '.join(Format)}.",
-            )
-        (one,) = found
-        assert one is not None  # noqa: S101 - it has been taken out above
-        chosen = one
+        chosen = next(iter(found), None) or Format.CSV
     elif given in set(Format):
         chosen = Format(given)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -62,6 +63,8 @@ def expand(source: str, target: str) -> list[FilePair]:
             hint="Hidden files, and those that begin with _, do not count.",
         )
     folder = Path(target)
+    with contextlib.suppress(FileExistsError, FileNotFoundError):
+        folder.mkdir(mode=0o700)
     pairs = [FilePair(path, folder / name) for name, path in found]
     if len({pair.target for pair in pairs}) < len(pairs):
         raise InputError(
@@ -105,10 +108,14 @@ def check_targets(pairs: list[FilePair], *, force: bool, begun: bool) -> None:
 
 def _check_target(target: Path, source: Path | None, *, may_exist: bool) -> None:
     """Check one output; see :func:`check_targets`."""
+    if not target.parent.is_dir():
+        raise InputError(
+            f"The folder of {target} does not exist.", hint="Make it first."
+        )
+    check_folder(target.parent)
     try:
         mode = target.lstat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        check_folder(target.parent)
+    except FileNotFoundError:
         return
     if stat.S_ISLNK(mode):
         raise InputError(
@@ -120,7 +127,6 @@ def _check_target(target: Path, source: Path | None, *, may_exist: bool) -> None
         )
     if source is not None and target.samefile(source):
         raise InputError("IN and OUT are the same file.", hint="Write to another file.")
-    check_folder(target.parent)
     if not may_exist:
         raise InputError(
             f"{target} already exists.", hint="Pass --force to replace it."

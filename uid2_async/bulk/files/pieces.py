@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gzip
 import stat
 import zlib
-from io import StringIO
+from io import StringIO, UnsupportedOperation
 from os import fstat
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -59,7 +60,7 @@ class Lines:
         self.offset: int = 0
         self.at_end: bool = False
         self._raw = stream
-        self._stream: BinaryIO | gzip.GzipFile = stream
+        self._stream: Any = stream
         if gzipped:
             self._stream = gzip.GzipFile(fileobj=stream, mode="rb")
         self._rest = ""
@@ -126,11 +127,14 @@ class Lines:
         """Read bytes."""
         cause = ""
         try:
-            return self._stream.read(_PIECE_BYTES)
+            # Not more than there is: a pipe may have no more for a long time.
+            data: bytes = self._stream.read1(_PIECE_BYTES)
         except EOFError:
             cause = "the compressed data ends too early"
         except (gzip.BadGzipFile, zlib.error):
             cause = "this is not gzip, or it is damaged"
+        else:
+            return data
         raise InputError(
             f"{self.name} cannot be read: {cause}.",
             hint="Is it whole? A name that ends in .gz means that it is compressed.",
@@ -190,5 +194,6 @@ class Lines:
         A pipe is left to the end of the program: closing it waits for a read that is
         under way, and that may never end.
         """
-        if stat.S_ISREG(fstat(self._raw.fileno()).st_mode):
-            self._raw.close()
+        with contextlib.suppress(UnsupportedOperation):
+            if stat.S_ISREG(fstat(self._raw.fileno()).st_mode):
+                self._raw.close()

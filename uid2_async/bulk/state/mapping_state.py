@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -73,6 +73,11 @@ class MappingState:
         state = "closed" if self._store is None else "open"
         return f"<MappingState {str(self._path)!r} {state}>"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open."""
+        return self._store is not None
+
     # --- life -------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -136,17 +141,17 @@ class MappingState:
     async def begin(
         self,
         *,
-        scope: IdentityScope,
-        operator: str,
         now: datetime,
+        scope: IdentityScope | None = None,
+        operator: str | None = None,
         job: str | None = None,
     ) -> Run:
         """Begin a run.
 
         Args:
-            scope: The first run binds the state to it.
-            operator: A name of the operator, such as its base URL; bound as well.
             now: The time of all checks of this run.
+            scope: The first run binds the state to it; None for one that asks nobody.
+            operator: A name of the operator, such as its base URL; bound as well.
             job: What the caller calls it. While a run of that name is not finished, it
                 is this one that goes on, with its number and its time.
 
@@ -235,7 +240,7 @@ class MappingState:
 
     async def due(
         self, run: Run, selection: Selection, *, limit: int = _PAGE
-    ) -> AsyncIterator[list[IdentityKey]]:
+    ) -> AsyncGenerator[list[IdentityKey], None]:
         """Go through what is to be asked about again, page by page.
 
         Repeatable: what was recorded in *run* is due no more.
@@ -255,7 +260,7 @@ class MappingState:
 
     async def export(
         self, *, now: datetime, limit: int = _PAGE
-    ) -> AsyncIterator[list[tuple[IdentityKey, StateRow]]]:
+    ) -> AsyncGenerator[list[tuple[IdentityKey, StateRow]], None]:
         """Go through everything in the order of the identities, page by page.
 
         Args:

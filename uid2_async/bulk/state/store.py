@@ -126,13 +126,18 @@ class Store:
     # --- runs -------------------------------------------------------------------------
 
     def begin(
-        self, scope: IdentityScope, operator: str, started: int, job: str | None
+        self,
+        scope: IdentityScope | None,
+        operator: str | None,
+        started: int,
+        job: str | None,
     ) -> Run:
         """Begin a run, or go on with the unfinished one of the same *job*."""
         self.pending.merge()
         with transaction(self.connection):
-            self._bind("scope", scope.value)
-            self._bind("operator", operator)
+            for name, value in (("scope", scope), ("operator", operator)):
+                if value is not None:
+                    self._bind(name, str(value))
             for run in self.runs():
                 if job is not None and run.job == job and not run.ended:
                     return run

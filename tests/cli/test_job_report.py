@@ -7,8 +7,6 @@ import sys
 
 import pytest
 from rich.console import Console
-
-from uid2_async.cli.csv_rows import Columns
 from uid2_async.cli.map_csv import MapProgress, MapSummary
 from uid2_async.cli.map_report import (
     console_for,
@@ -16,6 +14,8 @@ from uid2_async.cli.map_report import (
     print_summary,
     progress_bar,
 )
+
+from uid2_async.cli.csv_rows import Columns
 
 WITH_KIND = Columns(value=1, kind=0)
 HEAD = [
