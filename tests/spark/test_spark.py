@@ -15,7 +15,7 @@ import pytest
 
 from uid2_async import EmailHash, MappedUID, Phone, UID2Client, UnmappedReason
 from uid2_async.errors import ConfigError, InputError
-from uid2_async.integrations.spark import local_session, map_dataframe
+from uid2_async.integrations.spark import map_dataframe
 from uid2_async.models import Email, Identity
 from uid2_async.operator import Fault, LocalOperator
 
@@ -317,13 +317,3 @@ def test_without_java_it_says_which_is_needed() -> None:
     )
 
     assert "Java 17" in done.stdout, done.stderr
-
-
-def test_without_pyspark_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint is a command to run."""
-    monkeypatch.setitem(sys.modules, "pyspark", None)
-
-    with pytest.raises(ConfigError) as caught:
-        local_session()
-
-    assert "uid2-async[spark]" in caught.value.hint
