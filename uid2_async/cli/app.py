@@ -10,6 +10,7 @@ from uid2_async._version import __version__
 from uid2_async.cli import (
     buckets,
     decrypt,
+    doctor,
     encrypt,
     hash as hash_command,
     inspect as inspect_command,
@@ -63,4 +64,5 @@ app.command(name="hash")(hash_command.hash_values)
 app.command(name="inspect")(inspect_command.inspect_one)
 app.command(name="keys")(keys.list_keys)
 app.command(name="buckets")(buckets.list_buckets)
+app.command(name="doctor")(doctor.find_causes)
 app.command(name="sandbox")(sandbox.run_sandbox)
