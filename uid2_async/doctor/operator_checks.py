@@ -24,6 +24,7 @@ from uid2_async.errors import (
     InvalidTokenError,
     OperatorError,
     ProtocolError,
+    ServerError,
     UID2Error,
 )
 from uid2_async.models import IdentityMap, IdentityScope, OptedOut, UnmappedReason
@@ -98,13 +99,12 @@ def check_api_key(answers: Answers) -> Finding:
     """Judge whether the operator accepts the API key for anything."""
     check = Check.API_KEY
     asked = [one for one in Question if one is not Question.REFRESH]
-    permitted = [_permitted(answers.get(one)) for one in asked]
-    if any(permitted):
+    if any(_permitted(answers.get(one)) for one in asked):
         return ok(check, "The operator accepts it.")
-    silent = [answers[one].error for one in asked if one in answers]
-    for error, known in zip(silent, permitted, strict=False):
-        if known is None and error is not None:
-            return failure(check, error)
+    for one in asked:
+        answer = answers.get(one, Answer())
+        if answer.error is not None and _permitted(answer) is None:
+            return failure(check, answer.error)
     if _is_known(answers.get(Question.REFRESH)):
         return failed(
             check,
@@ -193,7 +193,12 @@ def check_client_secret(answers: Answers) -> Finding:
 
 
 def _was_opened(error: UID2Error | None) -> bool:
-    """Tell whether the operator opened the request: what it judges after that."""
+    """Tell whether the operator opened the request: what it judges after that.
+
+    Its own failures are of that kind too (docs/protocol.md 1.6).
+    """
+    if isinstance(error, ServerError):
+        return error.status == 500  # noqa: PLR2004 - an HTTP status reads best as its number
     return error is None or isinstance(
         error, BadRequestError | ClockSkewError | InvalidTokenError | ProtocolError
     )
@@ -288,6 +293,12 @@ def check_keys(answers: Answers, scope: IdentityScope, now_ms: int) -> Finding:
     if not permitted:
         return skipped(check, "They need the role SHARER or ID_READER.")
     for answer in permitted.values():
+        if isinstance(answer.error, ServerError):
+            return failed(
+                check,
+                f"The operator cannot give out keys (HTTP {answer.error.status}).",
+                "It may have no master key that holds: tell who runs the operator.",
+            )
         if answer.error is not None:
             return failure(check, answer.error)
         fault = _find_fault(answer.value, scope, now_ms)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 
-from uid2_async._call import Call
+from uid2_async._call import CLIENT_VERSION, Call
 from uid2_async.client import UID2Client
 from uid2_async.clock import Clock
 from uid2_async.environment import Settings
@@ -63,7 +63,11 @@ async def knock(pool: SessionPool, *, timeout: float) -> Reply | UID2Error:
     """
     request = Request(
         path=Question.GENERATE,
-        headers={"Accept-Encoding": "identity", "Content-Type": "text/plain"},
+        headers={
+            "Accept-Encoding": "identity",
+            "Content-Type": "text/plain",
+            "User-Agent": CLIENT_VERSION,
+        },
         body=b"",
         timeout=timeout,
     )
@@ -209,7 +213,8 @@ class Interview:
             answer = Answer(value=await call)
         except UID2Error as error:
             answer = Answer(error=error)
-        self.seconds.append(now() - started)
+        if not isinstance(answer.error, TransportError):
+            self.seconds.append(now() - started)
         server_ms = self._envelope.server_ms
         if server_ms is not None:
             middle_ms = (before_ms + self._now_ms()) / 2
