@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from uid2_async import IdentityScope, KeyRing, errors
-from uid2_async.doctor import Finding, Outcome
+from uid2_async.doctor import Check, Finding, Outcome
 from uid2_async.doctor.network_checks import (
     check_connection,
     check_dns,
@@ -42,6 +45,7 @@ from uid2_async.models import IdentityMap, MapRow, OptedOut
 from uid2_async.protocol.key import Key
 from uid2_async.transport import Reply, verifying_context
 
+PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
 UID = "A" * 44
 OUT = MapRow(e="optout")
 MAPPED = MapRow(u=UID)
@@ -360,3 +364,23 @@ async def test_a_port_that_is_silent_in_tls(raw_server: Any) -> None:
         )
 
     assert found.fault is HandshakeFault.TIMEOUT
+
+
+def test_the_page_lists_every_check() -> None:
+    """What is checked is documented, in the same order."""
+    table = PAGE.split("| --- | --- |")[1].split("\n\n")[0]
+
+    assert re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE) == [*Check]
+
+
+async def test_the_example_of_the_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The block of Python in docs/doctor.md runs as it stands."""
+    for scope in IdentityScope:
+        for name in ("BASE_URL", "ENV", "API_KEY", "SECRET_KEY", "CLIENT_SECRET"):
+            monkeypatch.delenv(f"{scope}_{name}", raising=False)
+    block = PAGE.split("```python\n")[1].split("```")[0]
+    await asyncio.to_thread(exec, compile(block, "docs/doctor.md", "exec"), {})
+
+    assert capsys.readouterr().out.startswith("settings Neither UID2_BASE_URL")
