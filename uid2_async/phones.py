@@ -101,13 +101,10 @@ def to_e164(text: str, country: str | None = None) -> str | PhoneFault:
     if _DECIMAL.fullmatch(text):
         return PhoneFault.DECIMAL
     region = _region(country)
-    fault = None
     try:
         number = lib.parse(text, region)
     except lib.NumberParseException as error:
-        fault = _fault(lib, error.error_type, text, region)
-    if fault is not None:
-        return fault
+        return _fault(lib, error.error_type, text, region)
     if not lib.is_valid_number(number):
         return _judge_length(lib, number)
     e164: str = lib.format_number(number, lib.PhoneNumberFormat.E164)

@@ -196,6 +196,14 @@ def test_a_role_that_cannot_be_told() -> None:
     assert says(check_roles(found, []), "warning", "Not to be told: SHARER")
 
 
+def test_replies_that_are_no_http_tell_nothing() -> None:
+    """A garbled answer shows neither a role nor a secret to be right."""
+    garbled = Answer(error=errors.ProtocolError("No HTTP.", unparseable_http=True))
+
+    assert says(check_api_key(answers(map=garbled)), "failed", "No HTTP")
+    assert says(check_client_secret(answers(map=garbled)), "failed", "No HTTP")
+
+
 def test_a_request_that_was_rewritten() -> None:
     """A gateway that changes bodies is told from a wrong secret."""
     body = refused(errors.BadRequestError("The operator said: Invalid body: x"), 400)

@@ -437,12 +437,27 @@ async def test_an_operator_that_hangs_on_sealed_calls(
 ) -> None:
     """One call without any answer is enough; the others are not waited for."""
     operator.fail_next(Fault(delay=60), times=5, path="/v3/identity/map")
-    found = await examined(environ, timeout=1.0)
+    found = await expect(
+        examined, environ, Check.ROLES, "did not answer in time", timeout=1.0
+    )
+
+    lost = "Not to be told: MAPPER, SHARER, ID_READER, OPTOUT"
+    assert lost in found.causes[0].message
+
+
+async def test_an_old_operator(
+    examined: Examine, environ: Environ, operator: LocalOperator
+) -> None:
+    """An endpoint that is not there is a warning, unless its role is needed."""
+    operator.fail_next(Fault(status=404), times=9, path="/v3/identity/map")
+    found = await examined(environ)
+    (finding,) = found.warnings
 
     assert found.causes == []
-    (finding,) = found.warnings
-    assert finding.check is Check.ROLES
-    assert "Not to be told: MAPPER, SHARER, ID_READER, OPTOUT" in finding.message
+    assert "Not to be told: MAPPER." in finding.message
+    await expect(
+        examined, environ, Check.ROLES, "Not to be told: MAPPER", needed=[Role.MAPPER]
+    )
 
 
 # --- key, secret, clock and keys ------------------------------------------------------

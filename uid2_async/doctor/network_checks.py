@@ -217,9 +217,9 @@ def _host_of(reply: Reply) -> str:
     """Name the place of a redirect, without path and query, which may hold anything."""
     try:
         parts = urlsplit(reply.headers.get("location", ""))
-        host = parts.hostname
+        host = parts.hostname or ""
     except ValueError:
-        host = None
+        return "another path"
     if not host or not host.isprintable():
         return "another path"
     return f"{parts.scheme}://{host}" if parts.scheme in {"http", "https"} else host

@@ -24,7 +24,9 @@ from uid2_async.errors import (
     InvalidTokenError,
     OperatorError,
     ProtocolError,
+    RateLimitError,
     ServerError,
+    TransportError,
     UID2Error,
 )
 from uid2_async.models import IdentityMap, IdentityScope, OptedOut, UnmappedReason
@@ -65,7 +67,7 @@ def _permitted(answer: Answer | None) -> bool | None:
     objection to those shows that the role is there.
     """
     match answer.error if answer is not None else UID2Error():
-        case None | EnvelopeError() | ProtocolError():
+        case None | EnvelopeError() | ProtocolError(unparseable_http=False):
             return True
         case AuthError(status=401) as error:
             # A missing role has no message; a missing service link has one.
@@ -101,10 +103,9 @@ def check_api_key(answers: Answers) -> Finding:
     asked = [one for one in Question if one is not Question.REFRESH]
     if any(_permitted(answers.get(one)) for one in asked):
         return ok(check, "The operator accepts it.")
-    for one in asked:
-        answer = answers.get(one, Answer())
-        if answer.error is not None and _permitted(answer) is None:
-            return failure(check, answer.error)
+    trouble = _find_trouble(answers)
+    if trouble is not None:
+        return failure(check, trouble)
     if _is_known(answers.get(Question.REFRESH)):
         return failed(
             check,
@@ -146,13 +147,27 @@ def check_roles(answers: Answers, needed: Collection[Role]) -> Finding:
             unauthorized=True,
         )
     unclear = [role for role, has in roles.items() if has is None]
-    if unclear:
+    if not unclear:
+        return ok(check, message)
+    message = f"{message} Not to be told: {', '.join(unclear)}."
+    trouble = _find_trouble(answers)
+    if isinstance(trouble, TransportError | ServerError | RateLimitError):
+        return failed(check, f"{message} {trouble.message}", trouble.hint)
+    if {*needed} & {*unclear}:
+        return failed(check, message, "Look at the checks below; then run this again.")
+    if trouble is None:
         return warning(
-            check,
-            f"{message} Not to be told: {', '.join(unclear)}.",
-            "Look at the checks below; then run this again.",
+            check, message, "Set right what fails below; then run this again."
         )
-    return ok(check, message)
+    return warning(check, message, "Update the operator, if it lacks these endpoints.")
+
+
+def _find_trouble(answers: Answers) -> UID2Error | None:
+    """Find the first error that tells nothing of a role."""
+    for answer in answers.values():
+        if answer.error is not None and _permitted(answer) is None:
+            return answer.error
+    return None
 
 
 def _list(roles: Mapping[Role, bool | None], *, has: bool) -> str:
@@ -168,7 +183,22 @@ def check_client_secret(answers: Answers) -> Finding:
         one.error for question, one in answers.items() if question != Question.REFRESH
     ]
     for error in errors:
-        if isinstance(error, AuthError) and error.status != _UNAUTHORIZED:
+        fault = _find_secret_fault(error)
+        if fault is not None:
+            return fault
+    if any(_was_opened(error) for error in errors):
+        return ok(check, "It belongs to the API key.")
+    for error in errors:
+        if error is not None and not isinstance(error, AuthError):
+            return failure(check, error)
+    return skipped(check, "No call was let through that would tell.")
+
+
+def _find_secret_fault(error: UID2Error | None) -> Finding | None:
+    """Say what a call shows to be wrong about sealing or opening, or None."""
+    check = Check.CLIENT_SECRET
+    match error:
+        case AuthError() if error.status != _UNAUTHORIZED:
             return failed(
                 check,
                 "It does not belong to the API key: the operator cannot open what is "
@@ -176,20 +206,16 @@ def check_client_secret(answers: Answers) -> Finding:
                 "Copy both from the same place; a new key comes with a new secret.",
                 unauthorized=True,
             )
-        if isinstance(error, EnvelopeError):
+        case EnvelopeError():
             return failure(check, error)
-        if isinstance(error, BadRequestError) and "Invalid body" in error.message:
+        case BadRequestError() if "Invalid body" in error.message:
             return failed(
                 check,
                 f"The request arrived changed. {error.message}",
                 "Look for a gateway or proxy that rewrites what it forwards.",
             )
-    if any(_was_opened(error) for error in errors):
-        return ok(check, "It belongs to the API key.")
-    for error in errors:
-        if error is not None and not isinstance(error, AuthError):
-            return failure(check, error)
-    return skipped(check, "No call was let through that would tell.")
+        case _:
+            return None
 
 
 def _was_opened(error: UID2Error | None) -> bool:
@@ -199,8 +225,10 @@ def _was_opened(error: UID2Error | None) -> bool:
     """
     if isinstance(error, ServerError):
         return error.status == 500  # noqa: PLR2004 - an HTTP status reads best as its number
+    if isinstance(error, ProtocolError):
+        return not error.unparseable_http
     return error is None or isinstance(
-        error, BadRequestError | ClockSkewError | InvalidTokenError | ProtocolError
+        error, BadRequestError | ClockSkewError | InvalidTokenError
     )
 
 
