@@ -98,9 +98,16 @@ def test_every_connection_fault_has_advice(fault: ConnectionFault) -> None:
 
 def test_several_addresses() -> None:
     """The first address is shown, the others are counted."""
-    finding = check_dns(Resolution("a.example", ("192.0.2.1", "192.0.2.2")))
+    finding = check_dns(Resolution("a.example", ("192.0.2.1", "192.0.2.2")), [])
 
     assert says(finding, "ok", "a.example is 192.0.2.1 and 1 more.")
+
+
+def test_a_proxy_that_alone_knows_the_way() -> None:
+    """Behind a corporate proxy not even names resolve; that is what is said."""
+    finding = check_dns(Resolution("a.example"), ["HTTPS_PROXY"])
+
+    assert says(finding, "failed", "HTTPS_PROXY is set")
 
 
 @pytest.mark.parametrize(
@@ -170,6 +177,14 @@ def test_base_urls(scope: str, url: str, outcome: str, words: str) -> None:
 def test_api_keys(key: str, outcome: str, words: str) -> None:
     """A key of an unknown form passes, with a warning where it looks wrong."""
     assert says(check_api_key_form(IdentityScope.UID2, key, ()), outcome, words)
+
+
+def test_a_key_of_another_environment() -> None:
+    """A key for integration is of no use at a production host."""
+    key = f"UID2-C-I-8-{'a' * 6}.{'b' * 38}"
+    finding = check_api_key_form(IdentityScope.UID2, key, ["https://prod.uidapi.com"])
+
+    assert says(finding, "failed", "integration environment, the base URL serves prod")
 
 
 def test_the_key_could_not_be_asked_about() -> None:

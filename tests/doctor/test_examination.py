@@ -231,19 +231,6 @@ async def test_keys_that_cannot_be_right(examined: Examine, environ: Environ) ->
         await expect(examined, changed, Check.API_KEY_FORM, words)
 
 
-async def test_a_key_of_another_environment(
-    examined: Examine, environ: Environ
-) -> None:
-    """A local key at a published host fails by itself, whatever the network says."""
-    found = await examined(environ | {"UID2_BASE_URL": "https://prod.uidapi.invalid"})
-    assert Check.API_KEY_FORM not in {one.check for one in found.causes}
-
-    del environ["UID2_BASE_URL"]
-    found = await examined(environ | {"UID2_ENV": "prod"}, timeout=0.1)
-    (finding,) = (one for one in found.causes if one.check is Check.API_KEY_FORM)
-    assert "one of the local environment, the base URL serves prod" in finding.message
-
-
 async def test_secrets_that_cannot_be_right(
     examined: Examine, environ: Environ
 ) -> None:

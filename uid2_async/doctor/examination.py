@@ -105,6 +105,11 @@ class _Case:
         """The port of the base URL."""
         return self.url.port or _PORTS[self.url.scheme]
 
+    @property
+    def proxies(self) -> list[str]:
+        """The variables that name an HTTP proxy."""
+        return [name for name in _PROXIES if self.environ.get(name)]
+
     async def examine_settings(self) -> Finding:
         """Read the variables."""
         finding = settings_checks.check_settings(self.scope, self.environ)
@@ -143,7 +148,7 @@ class _Case:
         host = self.url.hostname or ""
         found = await network_probes.resolve(host, self.port, timeout=self.timeout)
         self.addresses = found.addresses
-        return network_checks.check_dns(found)
+        return network_checks.check_dns(found, self.proxies)
 
     async def examine_connection(self) -> Finding:
         """Connect to the port."""
@@ -151,8 +156,7 @@ class _Case:
             self.addresses, self.port, timeout=self.timeout
         )
         self.address = found.address
-        proxies = [name for name in _PROXIES if self.environ.get(name)]
-        return network_checks.check_connection(found, proxies)
+        return network_checks.check_connection(found, self.proxies)
 
     async def examine_tls(self) -> Finding:
         """Begin TLS, where the base URL wants it."""

@@ -39,13 +39,19 @@ _DAY_SECONDS: Final = 86_400
 _UNAUTHORIZED: Final = re.compile(rb'\{.*"status"\s*:\s*"unauthorized".*\}', re.DOTALL)
 
 
-def check_dns(found: Resolution) -> Finding:
-    """Judge whether the host has an address."""
+def check_dns(found: Resolution, proxies: Sequence[str]) -> Finding:
+    """Judge whether the host has an address.
+
+    Args:
+        found: What DNS says.
+        proxies: The variables that name an HTTP proxy, which is not used.
+    """
     if not found.addresses:
         return failed(
             Check.DNS,
             f"The host {found.host} does not resolve.",
-            "Check its spelling in the base URL, and this machine's DNS and VPN.",
+            _explain_proxy(proxies)
+            or "Check its spelling in the base URL, and this machine's DNS and VPN.",
         )
     first, *others = found.addresses
     if first == found.host:
@@ -65,16 +71,24 @@ def check_connection(found: Connection, proxies: Sequence[str]) -> Finding:
         ms = round(found.seconds * 1000)
         return ok(Check.CONNECTION, f"Port {found.port} answers within {ms} ms.")
     where = f"{found.address}, port {found.port}"
-    if proxies:
-        hint = (
-            f"{proxies[0]} is set, but uid2_async uses no proxy of the environment: "
-            "let traffic through directly, or give SessionPool a proxy."
-        )
-    elif found.fault is ConnectionFault.REFUSED:
+    hint = "Check firewall, security group and VPN on the way to the operator."
+    if found.fault is ConnectionFault.REFUSED:
         hint = "Check the port in the base URL, and that the operator runs."
-    else:
-        hint = "Check firewall, security group and VPN on the way to the operator."
-    return failed(Check.CONNECTION, f"{where} is {_FAULTS[found.fault]}.", hint)
+    return failed(
+        Check.CONNECTION,
+        f"{where} is {_FAULTS[found.fault]}.",
+        _explain_proxy(proxies) or hint,
+    )
+
+
+def _explain_proxy(proxies: Sequence[str]) -> str:
+    """Say that the proxy of the environment is not used, if there is one."""
+    if not proxies:
+        return ""
+    return (
+        f"{proxies[0]} is set, but uid2_async uses no proxy of the environment: let "
+        "traffic through directly, or give SessionPool a proxy."
+    )
 
 
 _FAULTS: Final = {
