@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
-WITH_EXTRAS = ".[arrow,cli,fastapi,starlette]"
+WITH_EXTRAS = ".[arrow,cli,fastapi,phone,starlette]"
 # The browser and Spark have sessions of their own.
 PYTEST = ("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/spark")
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -129,7 +129,7 @@ def tests_min(session: nox.Session) -> None:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + extras["arrow"] + extras["cli"]
-    wanted += extras["fastapi"] + extras["starlette"]
+    wanted += extras["fastapi"] + extras["phone"] + extras["starlette"]
     session.install("-q", *(re.sub(r">=", "==", one) for one in wanted))
     # The test client of that Starlette knows no httpx2 yet.
     session.install("-q", *group("tests"), "httpx")
