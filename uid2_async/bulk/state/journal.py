@@ -46,7 +46,7 @@ _FIELDS: Final = tuple(
 _FROM_JSON: Final = f"""({ROW})
     SELECT substr(:keys, key * :size + 1, :size), :kind, {", ".join(_FIELDS)}
     FROM (SELECT key, value FROM json_each(:rows) LIMIT -1)
-    ORDER BY 1"""  # noqa: S608 - constants
+    ORDER BY 1"""
 
 _UID_BYTES: Final = 44
 _DUE_DIGITS: Final = 12
@@ -56,7 +56,7 @@ _FROM_PLAIN: Final = f"""
         CAST(substr(:uids, i * {_UID_BYTES} + 1, {_UID_BYTES}) AS TEXT),
         CAST(substr(:dues, i * {_DUE_DIGITS} + 1, {_DUE_DIGITS}) AS INTEGER),
         :checked, :first + i, '{_ADDED}', 0
-    FROM asked ORDER BY 1"""  # noqa: S608 - constants
+    FROM asked ORDER BY 1"""
 
 
 @attrs.frozen(kw_only=True, repr=False)

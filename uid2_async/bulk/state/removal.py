@@ -46,7 +46,7 @@ def mark_present(
         for size, places in by_size(identities).items():
             some = identities if places is None else [identities[at] for at in places]
             connection.execute(
-                f"{ASKED} INSERT OR IGNORE INTO present"  # noqa: S608 - constants
+                f"{ASKED} INSERT OR IGNORE INTO present"
                 f" SELECT :run, :segment, substr({IDENTITY}, 1, 1), :call, {IDENTITY},"
                 " :kind FROM asked",
                 {

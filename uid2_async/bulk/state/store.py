@@ -200,7 +200,8 @@ class Store:
             (self.told_seq, told),
         )
         self.connection.execute(
-            "UPDATE mapping SET told_uid = NULL WHERE seq <= ? AND (identity, kind) IN ("
+            "UPDATE mapping SET told_uid = NULL"
+            " WHERE seq <= ? AND (identity, kind) IN ("
             " SELECT identity, kind FROM change WHERE old_uid IS NOT NULL"
             " AND seq > ? AND seq <= ?)",
             (told, self.told_seq, told),
