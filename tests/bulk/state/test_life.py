@@ -301,6 +301,42 @@ def test_network_file_systems_are_refused(path: Path, kind: str) -> None:
     check_place(path, [])
 
 
+async def test_a_program_that_writes_is_waited_for_and_then_named(
+    days: Any, path: Path
+) -> None:
+    """Nobody else should; the job is not to hang because of it."""
+    await days.begin(0)
+    await days.state._ask(
+        lambda store: store.connection.execute("PRAGMA busy_timeout = 1").fetchall()
+    )
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JobError, match="Another program holds a lock"):
+            await days.begin(1)
+
+    assert (await days.begin(1)).number == 2
+
+
+async def test_other_errors_name_no_values(days: Any) -> None:
+    """SQLite's own word for them is enough."""
+    with pytest.raises(JobError, match=r"could not be used \(SQLITE_ERROR\)") as caught:
+        await days.state._ask(lambda store: store.connection.execute("SELECT no"))
+
+    assert caught.value.__context__ is None
+    with pytest.raises(JobError, match="No such file"):
+        await days.state._ask(lambda _: Path("/nowhere/at/all").read_bytes())
+
+
+async def test_what_is_asked_during_closing_is_refused(path: Path) -> None:
+    """It comes too late, and is told so."""
+    async with MappingState(path) as state:
+        closing_ = asyncio.create_task(state.aclose())
+        await asyncio.sleep(0)
+        with pytest.raises(JobError, match="closed"):
+            await state.told_seq()
+        await closing_
+
+
 def test_a_recheck_takes_time(path: Path) -> None:
     """A duration of nothing would ask for everything again and again."""
     with pytest.raises(ConfigError, match="recheck"):

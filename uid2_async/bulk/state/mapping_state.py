@@ -349,7 +349,10 @@ class MappingState:
         return await self._ask(removal.purge, run, identities, raw_uids, remember)
 
     async def vacuum(self) -> None:
-        """Give unused room in the file back to the file system."""
+        """Give unused room in the file back to the file system.
+
+        SQLite needs room for a copy meanwhile, in the folder for temporary files.
+        """
         await self._ask(Store.vacuum)
 
 

@@ -112,7 +112,7 @@ class Pending:
         rows = sum(segment.rows for segment in self._segments)
         if rows >= _MOST_ROWS or len(self._segments) >= _MOST_SEGMENTS:
             self.merge()
-        elif self._searched >= rows:
+        elif len(self._segments) > 1 and self._searched >= rows:
             # To search on in all of them would cost more than to make one of them.
             self._merge_into_one()
 

@@ -222,7 +222,7 @@ def purge(
         connection.execute("UPDATE change SET purged = 1 WHERE seq >= ?", (first,))
         if remember:
             store.forget(keys)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.empty_wal()
     return removed
 
 

@@ -87,7 +87,6 @@ CREATE TABLE temp.rotated (name TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT R
 _SETTINGS: Final = """
 PRAGMA secure_delete = ON;
 PRAGMA synchronous = NORMAL;
-PRAGMA temp_store = MEMORY;
 PRAGMA cache_size = -24000;
 PRAGMA wal_autocheckpoint = 25000;
 """
@@ -139,7 +138,8 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def make_rows_table(connection: sqlite3.Connection, name: str) -> None:
-    """Make a table of rows in key order."""
+    """Make a table of rows in key order, in the place of what was left half-way."""
+    connection.execute(f"DROP TABLE IF EXISTS {name}")
     connection.execute(
         f"CREATE TABLE {name} ({_DEFINITIONS}, PRIMARY KEY (identity, kind))"
         " WITHOUT ROWID"
