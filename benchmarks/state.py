@@ -77,8 +77,12 @@ async def go_through(
     path: Path,
     now: datetime,
     each: Callable[[MappingState, Run, list[bytes]], Coroutine[Any, Any, None]],
-) -> float:
-    """Run a whole job, with a few batches under way at once; return the seconds."""
+) -> tuple[float, float]:
+    """Run a whole job, with a few batches under way at once.
+
+    Returns:
+        The seconds, and those of them after the last batch.
+    """
     began = time.perf_counter()
     async with MappingState(path) as state:
         run = await state.begin(scope=IdentityScope.UID2, operator="o", now=now)
@@ -93,11 +97,18 @@ async def go_through(
                     task.result()
         for task in under_way:
             await task
-        middle = time.perf_counter() - began
+        middle = time.perf_counter()
         await state.finish(run, told_until=await state.last_seq())
-    total = time.perf_counter() - began
-    print(f"    of which before finish: {middle:.1f} s")
-    return total
+    end = time.perf_counter()
+    return end - began, end - middle
+
+
+async def idle() -> float:
+    """Make the batches and do nothing with them; return the seconds."""
+    began = time.perf_counter()
+    async for _ in batches():
+        pass
+    return time.perf_counter() - began
 
 
 def peak_mib() -> float:
@@ -111,18 +122,20 @@ def job(title: str, path: Path) -> None:
     """Run one of the two jobs and print what it took."""
     first = title == "first load"
     now = START if first else START + timedelta(days=1)
-    seconds = asyncio.run(go_through(path, now, load if first else look))
-    rate = ROWS / seconds
+    seconds, merge = asyncio.run(go_through(path, now, load if first else look))
+    rate, cpu = ROWS / seconds, time.process_time() / ROWS
     print(
-        f"  {title:<14}{seconds:>8.1f} s{rate:>12,.0f} rows/s"
-        f" ({rate / AIMS[title]:.2f} of the aim){peak_mib():>8.0f} MiB RSS"
-        f"{path.stat().st_size / ROWS:>8.0f} bytes/row on disk"
+        f"  {title:<12}{seconds:>7.1f} s{rate:>10,.0f} rows/s"
+        f" ({rate / AIMS[title]:.2f} of the aim), {merge:.1f} s of it the end,"
+        f" {cpu * 1e6:.1f} us CPU/row, {peak_mib():.0f} MiB RSS,"
+        f" {path.stat().st_size / ROWS:.0f} bytes/row on disk"
     )
 
 
 def run() -> None:
     """Measure, each job in a process of its own."""
     print(f"\nState, {ROWS:,} identities")
+    print(f"  {'(no state)':<12}{asyncio.run(idle()):>7.1f} s")
     with tempfile.TemporaryDirectory(dir=os.environ.get("UID2_BENCH_DIR")) as folder:
         path = Path(folder) / "people.db"
         for title in AIMS:

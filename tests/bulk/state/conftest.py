@@ -126,6 +126,10 @@ def of() -> type[Days]:
 
 
 @pytest.fixture
-def on_disk(path: Path) -> Callable[[], bytes]:
-    """Give all bytes that lie in the folder of the state."""
-    return lambda: b"".join(one.read_bytes() for one in path.parent.iterdir())
+def on_disk(path: Path) -> Callable[..., bytes]:
+    """Give what reads all bytes in the folder of the state, or of one of its files."""
+
+    def read(name: str = "*") -> bytes:
+        return b"".join(one.read_bytes() for one in sorted(path.parent.glob(name)))
+
+    return read

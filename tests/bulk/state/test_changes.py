@@ -160,3 +160,15 @@ async def test_a_number_that_was_never_given_is_refused(days: Any) -> None:
 
     with pytest.raises(InputError, match="told_until"):
         await days.state.finish(run, told_until=1)
+
+
+async def test_runs_that_overlap_have_their_own_changes(days: Any) -> None:
+    """Each change names the run that recorded it."""
+    one = await days.begin(0, job="one")
+    two = await days.begin(0, job="two")
+    for number, run in enumerate([one, two, two, one]):
+        await days.record(run, {number: days.mapped(number)})
+
+    changes = await days.state.changes(after=0, until=9)
+
+    assert [change.run for change in changes] == [1, 2, 2, 1]

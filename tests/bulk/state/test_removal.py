@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +142,22 @@ async def test_a_purge_of_who_was_told_ends_with_the_next_delta(
     assert days.identity(1) not in on_disk()
     assert days.uid("c").encode() not in on_disk()
     assert days.identity(2) in on_disk()
+
+
+async def test_a_purge_says_if_it_cannot_be_thorough(days: Any, path: Path) -> None:
+    """A program that reads the file keeps the old pages in the WAL."""
+    await days.run(0, {1: days.mapped("a")}, tell=False)
+    run = await days.begin(1)
+    with closing(sqlite3.connect(path)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM mapping").fetchone() == (1,)
+        await days.state._ask(
+            lambda store: store.connection.execute("PRAGMA busy_timeout = 1").fetchall()
+        )
+        with pytest.raises(JobError, match="reads the state"):
+            await days.state.purge(run, raw_uids=[days.uid("a")], remember=False)
+
+    await days.state.purge(run, raw_uids=[days.uid("a")], remember=False)
 
 
 async def test_the_previous_uid_finds_a_person_too(days: Any) -> None:

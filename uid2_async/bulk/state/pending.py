@@ -112,7 +112,7 @@ class Pending:
         rows = sum(segment.rows for segment in self._segments)
         if rows >= _MOST_ROWS or len(self._segments) >= _MOST_SEGMENTS:
             self.merge()
-        elif self._searched >= rows:
+        elif len(self._segments) > 1 and self._searched >= rows:
             # To search on in all of them would cost more than to make one of them.
             self._merge_into_one()
 
@@ -147,7 +147,7 @@ class Pending:
             "DELETE FROM change WHERE seq = ?", ((seq,) for seq in replaced)
         )
         connection.execute(
-            "INSERT INTO change (seq, run, identity, kind, change, uid, old_uid)"  # noqa: S608 - named above
+            "INSERT INTO change (seq, run, identity, kind, change, uid, old_uid)"
             f" SELECT seq, ?, identity, kind, change, uid, told_uid FROM {segment}"
             " WHERE seq > ? ORDER BY seq",
             (self._run, listed),
@@ -239,12 +239,12 @@ class Pending:
         again, with the same result.
         """
         union = " UNION ALL ".join(
-            f"SELECT *, {age} AS age FROM {segment.name}"  # noqa: S608 - named above
+            f"SELECT *, {age} AS age FROM {segment.name}"
             " WHERE identity >= :low AND identity < :high"
             for age, segment in enumerate(segments)
         )
         statement = (
-            f"INSERT OR REPLACE INTO {target} SELECT {ROW} FROM ({union})"  # noqa: S608 - as above
+            f"INSERT OR REPLACE INTO {target} SELECT {ROW} FROM ({union})"
             " ORDER BY identity, kind, age"
         )
         for low, high in _slice(sum(segment.rows for segment in segments)):

@@ -139,7 +139,7 @@ def find_rows(
     for size, places in by_size(identities).items():
         some = identities if places is None else [identities[at] for at in places]
         (answer,) = connection.execute(
-            f"{ASKED} SELECT json_group_array(i) FROM asked CROSS JOIN {table} AS row"  # noqa: S608 - only words of this package
+            f"{ASKED} SELECT json_group_array(i) FROM asked CROSS JOIN {table} AS row"
             f" ON row.identity = {IDENTITY} AND row.kind = :kind",
             {"keys": b"".join(some), "size": size, "count": len(some), "kind": kind},
         ).fetchone()
@@ -171,7 +171,7 @@ def read_rows(
     """
     # The keys are cut in their order, and json_group_array keeps it.
     statement = (
-        f"{ASKED} SELECT json_group_array(CASE WHEN row.checked IS NOT NULL"  # noqa: S608 - only words of this package
+        f"{ASKED} SELECT json_group_array(CASE WHEN row.checked IS NOT NULL"
         f" THEN {shape.sql} END) FROM asked LEFT JOIN {table} AS row"
         f" ON row.identity = {IDENTITY} AND row.kind = :kind"
     )

@@ -46,7 +46,7 @@ def mark_present(
         for size, places in by_size(identities).items():
             some = identities if places is None else [identities[at] for at in places]
             connection.execute(
-                f"{ASKED} INSERT OR IGNORE INTO present"  # noqa: S608 - constants
+                f"{ASKED} INSERT OR IGNORE INTO present"
                 f" SELECT :run, :segment, substr({IDENTITY}, 1, 1), :call, {IDENTITY},"
                 " :kind FROM asked",
                 {
@@ -222,7 +222,7 @@ def purge(
         connection.execute("UPDATE change SET purged = 1 WHERE seq >= ?", (first,))
         if remember:
             store.forget(keys)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.empty_wal()
     return removed
 
 

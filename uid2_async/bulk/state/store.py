@@ -205,7 +205,8 @@ class Store:
             (self.told_seq, told),
         )
         self.connection.execute(
-            "UPDATE mapping SET told_uid = NULL WHERE seq <= ? AND (identity, kind) IN ("
+            "UPDATE mapping SET told_uid = NULL"
+            " WHERE seq <= ? AND (identity, kind) IN ("
             " SELECT identity, kind FROM change WHERE old_uid IS NOT NULL"
             " AND seq > ? AND seq <= ?)",
             (told, self.told_seq, told),
@@ -226,7 +227,23 @@ class Store:
         """Give unused room back."""
         self.pending.merge()
         self.connection.execute("VACUUM")
-        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.empty_wal()
+
+    def empty_wal(self) -> None:
+        """Make sure that what was deleted does not lie in the WAL any more.
+
+        Raises:
+            JobError: If that cannot be done now.
+        """
+        (busy, *_) = self.connection.execute(
+            "PRAGMA wal_checkpoint(TRUNCATE)"
+        ).fetchone()
+        if busy:
+            raise JobError(
+                "Another program reads the state: what was deleted is still in the "
+                "log.",
+                hint="Close that program and do the same again.",
+            )
 
     # --- rows -------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ __all__ = ["COLUMNS", "KEPT_SECONDS", "REMOVED", "Stored", "remove", "settle", "
 KEPT_SECONDS: Final = 90 * 86_400
 """For how long a UID that holds no more is kept: as long as the operator names it."""
 
-REMOVED: Final = "removed"
+REMOVED: Final = "(removed)"
 """The status of what is gone, but of which a delta still has to say so."""
 
 OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
