@@ -120,7 +120,17 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on every supported Python that starts here."""
     session.install("-q", WITH_EXTRAS, *group("tests"))
-    session.run(*PYTEST, *session.posargs)
+    # Jobs are killed at more moments once; the versions of Python do not matter there.
+    env = {"UID2_KILLS": "10"} if session.python == PYTHONS[0] else {}
+    session.run(*PYTEST, "-n", "auto", *session.posargs, env=env)
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Kill a job at 50 random moments, or as many as an argument says."""
+    session.install("-q", WITH_EXTRAS, *group("tests"))
+    env = {"UID2_KILLS": session.posargs[0] if session.posargs else "50"}
+    session.run("pytest", "-q", "tests/bulk/test_kills.py", env=env)
 
 
 @nox.session(python=PYTHONS[0])
