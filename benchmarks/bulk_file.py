@@ -14,7 +14,6 @@ import asyncio
 import csv
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -85,10 +84,20 @@ async def map_once(source: str, target: str, url: str, key: str, secret: str) ->
                 "rows": summary.rows,
                 "mapped": summary.mapped,
                 "seconds": summary.seconds,
-                "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "rss_mb": peak_mb(),
             }
         )
     )
+
+
+def peak_mb() -> float:
+    """Say how much memory this process has had at most.
+
+    Not by getrusage, which remembers the process that this one was forked from.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 1024
 
 
 def measure(source: Path, url: str, key: str, secret: str) -> dict[str, float]:
