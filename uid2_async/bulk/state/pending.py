@@ -88,7 +88,8 @@ class Pending:
 
     def write(self, run: int, batches: Sequence[Batch]) -> None:
         """Write *batches* into the journal: all of them or nothing."""
-        if self._run not in (None, run):
+        if self._run not in (None, run) or self._has_any(batches):
+            # The lines of the journal are of one run, and nobody is in two of them.
             self.flush()
         lines = [line for batch in batches for line in make_lines(run, batch)]
         if len(lines) == 1:
@@ -103,6 +104,13 @@ class Pending:
             self._probes.add(batch.identities)
             recent = self._recent[batch.bit]
             recent.update(zip(batch.identities, batch.rows, strict=True))
+
+    def _has_any(self, batches: Sequence[Batch]) -> bool:
+        """Tell whether any of *batches* is recent already."""
+        return not all(
+            self._recent[batch.bit].keys().isdisjoint(batch.identities)
+            for batch in batches
+        )
 
     def tidy(self) -> None:
         """Write to disk what has become too much for memory, and merge what is many."""
