@@ -3,11 +3,12 @@
 One line holds the rows of a call: their identities as one blob, and their columns
 
 - as one JSON array, which holds any row, or
-- *plain*: as blobs of equal pieces: the UIDs, when they are due, and the numbers of the
-  changes. That is for identities whose UID has not changed since they were added, which
+- *plain*, as blobs of equal pieces: the UIDs, when they are due, and the numbers of the
   changes. That is for identities whose UID has not changed since they were added, which
   is what a first load consists of, and SQL cuts blobs several times faster than it
   looks into JSON.
+
+All lines of one shape are taken apart by one statement, which runs without the
 interpreter's lock. A statement for each line would find pages there that the one before
 it has written, and SQLite would save these for the case that it fails.
 """
