@@ -72,6 +72,7 @@ class OperatorState:
         self._offset_ms = 0
         self._armed: list[_Armed] = []
         self._calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
+        self._resets = 0
 
     def now_ms(self) -> int:
         """Read the operator's clock, in ms since the Unix epoch."""
@@ -98,10 +99,22 @@ class OperatorState:
                     return armed.fault
         return None
 
-    def record(self, call: Call) -> None:
-        """Add *call* to the log; the oldest of very many is dropped."""
+    @property
+    def resets(self) -> int:
+        """How often everything was forgotten."""
+        return self._resets
+
+    def record(self, call: Call, *, resets: int) -> None:
+        """Add *call* to the log; the oldest of very many is dropped.
+
+        Args:
+            call: What was answered.
+            resets: What :attr:`resets` was when the call came: an answer that was still
+                under way during a reset is none of what follows.
+        """
         with self._lock:
-            self._calls.append(call)
+            if resets == self._resets:
+                self._calls.append(call)
 
     @property
     def calls(self) -> list[Call]:
@@ -115,6 +128,7 @@ class OperatorState:
             self._offset_ms = 0
             self._armed.clear()
             self._calls.clear()
+            self._resets += 1
 
 
 def _utc_now() -> datetime:
