@@ -162,7 +162,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def differential(session: nox.Session) -> None:
     """Hold the official SDK beside ours, and let it drive the embedded operator."""
-    session.install("-q", ".[cli]", *group("tests"), *group("differential"))
+    session.install("-q", WITH_EXTRAS, *group("tests"), *group("differential"))
     session.run("pytest", "-q", "-m", "differential", *session.posargs)
 
 
@@ -224,14 +224,14 @@ def _fetch_prebid(session: nox.Session) -> Path:
 @nox.session
 def live(session: nox.Session) -> None:
     """Run a small suite against the operator that the environment names."""
-    session.install("-q", ".[cli]", *group("tests"))
+    session.install("-q", WITH_EXTRAS, *group("tests"))
     session.run("pytest", "-q", "-rs", "-m", "live", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, as ratios between things that run in the same minute."""
-    session.install("-q", ".[cli]", *group("differential"))
+    session.install("-q", ".[arrow,cli]", *group("differential"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
