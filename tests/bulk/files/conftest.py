@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from uid2_async.bulk.content import Content
 from uid2_async.bulk.files import Format, Layout, Reader, open_reader
-from uid2_async.bulk.outcome_columns import Content
 
 ADDED = {"UID": Content.TEXT, "REFRESH_FROM": Content.INSTANT, "ERROR": Content.TEXT}
 

@@ -129,13 +129,9 @@ class Slow(io.BytesIO):
 
     size = 1
 
-    def read(self, _: int | None = -1, /) -> bytes:
+    def read1(self, _: int | None = -1, /) -> bytes:
         """Give a few bytes."""
         return super().read(self.size)
-
-    def fileno(self) -> int:
-        """Have none."""
-        raise OSError
 
 
 ROWS = st.lists(
