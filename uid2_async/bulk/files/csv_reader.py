@@ -21,6 +21,7 @@ from uid2_async.errors import InputError
 __all__ = ["CsvReader"]
 
 MAX_FIELD_CHARS: Final = 16 * 1024 * 1024
+MAX_ROW_LINES: Final = 1_000_000
 
 _UNFINISHED: Final = "unexpected end of data"
 _QUOTE_HINT: Final = (
@@ -57,6 +58,7 @@ class CsvReader:
         self._rows = 0
         self._wanted: dict[str, int] = {}
         self._width = 0
+        self._unfinished = 0
         self.header: Sequence[str] = ()
         self.first: str = ""
         self._read_header()
@@ -100,6 +102,7 @@ class CsvReader:
         place = msgspec.convert(position, Position)
         self._lines.seek(place)
         self._rows = place.rows
+        self._unfinished = 0
 
     def load(self) -> bool:
         """See :meth:`Reader.load`."""
@@ -111,11 +114,14 @@ class CsvReader:
         found: list[list[str]] = []
         while not records:
             before = len(self._lines.pending)
+            if before < 2 * self._unfinished and not self._lines.at_end:
+                return None
             records, found = self._parse(rows)
             if before == len(self._lines.pending):
-                self._check_unfinished()
+                self._check_unfinished(before)
                 return None
         self._rows += len(records)
+        self._unfinished = 0
         columns = {
             name: [row[at] for row in found] for name, at in self._wanted.items()
         }
@@ -189,13 +195,17 @@ class CsvReader:
             hint=_QUOTE_HINT,
         )
 
-    def _check_unfinished(self) -> None:
-        """Refuse a row that the end of the file cuts off, or that has none."""
-        pending = self._lines.pending
-        if pending and self._lines.at_end:
-            self._refuse(_UNFINISHED, len(pending) - 1)
-        if sum(map(len, pending)) > MAX_LINE_CHARS:
+    def _check_unfinished(self, lines: int) -> None:
+        """Refuse a row that the end of the file cuts off, or that has none.
+
+        Else it is parsed again, from its start, when twice as much of it is there.
+        """
+        if lines and self._lines.at_end:
+            self._refuse(_UNFINISHED, lines - 1)
+        chars = sum(map(len, self._lines.pending))
+        if lines > MAX_ROW_LINES or chars > MAX_LINE_CHARS:
             raise self._lines.failed("the row is too long", hint=_QUOTE_HINT)
+        self._unfinished = lines
 
     def _refuse(self, cause: str, before: int) -> NoReturn:
         """Refuse what the csv module calls *cause*."""
