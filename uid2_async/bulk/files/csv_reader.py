@@ -114,9 +114,8 @@ class CsvReader:
         found: list[list[str]] = []
         while not records:
             before = len(self._lines.pending)
-            if before < 2 * self._unfinished and not self._lines.at_end:
-                return None
-            records, found = self._parse(rows)
+            if before >= 2 * self._unfinished or self._lines.at_end:
+                records, found = self._parse(rows)
             if before == len(self._lines.pending):
                 self._check_unfinished(before)
                 return None
@@ -205,7 +204,8 @@ class CsvReader:
         chars = sum(map(len, self._lines.pending))
         if lines > MAX_ROW_LINES or chars > MAX_LINE_CHARS:
             raise self._lines.failed("the row is too long", hint=_QUOTE_HINT)
-        self._unfinished = lines
+        if lines >= 2 * self._unfinished:
+            self._unfinished = lines
 
     def _refuse(self, cause: str, before: int) -> NoReturn:
         """Refuse what the csv module calls *cause*."""
