@@ -22,9 +22,9 @@ ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
-WITH_EXTRAS = ".[arrow,cli,fastapi,starlette]"
-# The browser has a session of its own.
-PYTEST = ("pytest", "-q", "--ignore=tests/browser")
+WITH_EXTRAS = ".[arrow,cli,fastapi,phone,starlette]"
+# The browser and Spark have sessions of their own.
+PYTEST = ("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/spark")
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = ("3.11", "3.12", "3.13")
 
@@ -110,7 +110,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: mypy strict, and what pyright sees of the public names."""
-    session.install("-q", WITH_EXTRAS, *group("typing"))
+    session.install("-q", WITH_EXTRAS, ".[spark]", *group("typing"))
     session.run("mypy")
     session.run("basedpyright")
     session.run("basedpyright", "--verifytypes", "uid2_async", "--ignoreexternal")
@@ -129,7 +129,7 @@ def tests_min(session: nox.Session) -> None:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + extras["arrow"] + extras["cli"]
-    wanted += extras["fastapi"] + extras["starlette"]
+    wanted += extras["fastapi"] + extras["phone"] + extras["starlette"]
     session.install("-q", *(re.sub(r">=", "==", one) for one in wanted))
     # The test client of that Starlette knows no httpx2 yet.
     session.install("-q", *group("tests"), "httpx")
@@ -154,6 +154,15 @@ def differential(session: nox.Session) -> None:
     """Hold the official SDK beside ours, and let it drive the embedded operator."""
     session.install("-q", ".[cli]", *group("tests"), *group("differential"))
     session.run("pytest", "-q", "-m", "differential", *session.posargs)
+
+
+@nox.session
+def spark(session: nox.Session) -> None:
+    """Map DataFrames with Spark on this machine; needs Java 17."""
+    if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
+        session.error("Java is missing: Spark needs 17 or newer, by PATH or JAVA_HOME.")
+    session.install("-q", ".[arrow,cli,spark]", *group("tests"))
+    session.run("pytest", "-q", "tests/spark", *session.posargs)
 
 
 @nox.session

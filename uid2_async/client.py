@@ -438,17 +438,8 @@ class UID2Client:
         Raises:
             InputError: If *since* is naive.
         """
-        # Only those who still live by buckets pay for it.
-        from uid2_async.protocol import buckets  # noqa: PLC0415 - reason above
-
         _deprecated("identity_buckets uses an endpoint past its announced end.")
-        call = Call(
-            path=buckets.BUCKETS_PATH,
-            payload=buckets.build_buckets_request(since),
-            parse=buckets.parse_buckets_reply,
-            max_reply_bytes=_BUCKETS_BYTES,
-        )
-        return await self.run_call(call, timeout=timeout)
+        return await self.run_call(buckets_call(since), timeout=timeout)
 
     async def opt_out_status(
         self, raw_uids: Iterable[str], *, timeout: float | None = None
@@ -551,3 +542,16 @@ def _secret(text: str) -> bytes:
 def _deprecated(message: str) -> None:
     """Warn the caller of the client's method."""
     warnings.warn(message, DeprecationWarning, stacklevel=3)
+
+
+def buckets_call(since: datetime) -> Call[list[Bucket]]:
+    """Make the call of :meth:`UID2Client.identity_buckets`."""
+    # Only those who still live by buckets pay for it.
+    from uid2_async.protocol import buckets  # noqa: PLC0415 - reason above
+
+    return Call(
+        path=buckets.BUCKETS_PATH,
+        payload=buckets.build_buckets_request(since),
+        parse=buckets.parse_buckets_reply,
+        max_reply_bytes=_BUCKETS_BYTES,
+    )

@@ -159,15 +159,6 @@ class StalledError(TransportError):
     default_hint = "Check the operator; what was handed out before is complete."
 
 
-class JobError(UID2Error):
-    """A job, its folder or its state cannot be used as it is.
-
-    It is locked, changed or damaged.
-    """
-
-    default_hint = "See the message for what is in the way."
-
-
 class OperatorError(UID2Error):
     """The operator answered, and the answer is no (docs/protocol.md 1.7).
 

@@ -20,7 +20,7 @@ from uid2_async.bulk.files import Formatted, Output
 from uid2_async.bulk.in_thread import in_thread
 from uid2_async.bulk.job import MapJob
 from uid2_async.bulk.job_summary import FileProgress
-from uid2_async.bulk.records import Outcome, Progress
+from uid2_async.bulk.records import Outcome
 from uid2_async.bulk.resume.journal import Checkpoint, Journal
 
 __all__ = ["FileJob", "FileTask", "Made", "RowMaker"]
@@ -143,7 +143,7 @@ class FileJob:
             Whether all files are finished: each is whole and has its name.
         """
         self._job.start()
-        watch = asyncio.create_task(self._drain_on(stop)) if stop else None
+        watch = asyncio.create_task(self._job.drain_on(stop)) if stop else None
         try:
             while (block := await self._job.next_block()) is not None:
                 await self._write(block)
@@ -161,11 +161,6 @@ class FileJob:
             if self._output is not None:
                 self._output.close()
         return True
-
-    async def _drain_on(self, stop: asyncio.Event) -> None:
-        """Let the job end in order."""
-        await stop.wait()
-        self._job.drain()
 
     async def save(self) -> None:
         """Save what has been written so far, for a later life of the job."""
@@ -290,7 +285,6 @@ class FileJob:
         """Tell how far the job is."""
         if self._on_progress is None:
             return
-        limit = self._job.limit
         sizes = [task.size for task in self._tasks]
         self._on_progress(
             FileProgress(
@@ -298,13 +292,8 @@ class FileJob:
                 bytes_read=self._bytes_before + step.bytes_read,
                 total_bytes=None if None in sizes else sum(filter(None, sizes)),
                 endings=self.endings + self._maker.endings,
-                job=Progress(
-                    rows=self.rows,
-                    duplicates=self.duplicates,
-                    batches=self._job.batches,
-                    in_flight=limit.in_flight,
-                    limit=int(limit.limit),
-                    throttled=limit.throttled,
+                job=attrs.evolve(
+                    self._job.progress(), rows=self.rows, duplicates=self.duplicates
                 ),
             )
         )

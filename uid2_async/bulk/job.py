@@ -18,7 +18,7 @@ from uid2_async.bulk.endpoints import MAP_V3, Endpoint, Rows
 from uid2_async.bulk.feed import Feed
 from uid2_async.bulk.ledger import Ledger
 from uid2_async.bulk.limit import ConcurrencyLimit
-from uid2_async.bulk.records import MapFailure
+from uid2_async.bulk.records import MapFailure, Progress
 from uid2_async.bulk.sender import BatchSender
 from uid2_async.client import UID2Client
 from uid2_async.errors import (
@@ -138,6 +138,7 @@ class MapJob:
         self._queued = asyncio.Event()
         self._named = asyncio.Event()
         self._drained = asyncio.Event()
+        self._senders: list[BatchSender] = []
         self._feeder: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -146,12 +147,32 @@ class MapJob:
     def start(self) -> None:
         """Start the feeder, the lanes and the watch."""
         work = [self._watch()]
-        work += [self._send_all() for _ in range(self._options.concurrency)]
+        self._senders = [self._make_sender() for _ in range(self._options.concurrency)]
+        work += map(self._send_all, self._senders)
         if self._ledger is not None:
             work.append(self._look_up_all(self._ledger))
         self._tasks = [asyncio.create_task(self._guard(one)) for one in work]
         self._feeder = asyncio.create_task(self._guard(self._feed_all()))
         self._tasks.append(self._feeder)
+
+    @property
+    def requests(self) -> int:
+        """How many requests have been sent, repeated ones too."""
+        return sum(sender.requests for sender in self._senders)
+
+    def progress(self) -> Progress:
+        """Say how the requests fare."""
+        return Progress(
+            batches=self.batches,
+            in_flight=self.limit.in_flight,
+            limit=int(self.limit.limit),
+            throttled=self.limit.throttled,
+        )
+
+    async def drain_on(self, stop: asyncio.Event) -> None:
+        """Wait for *stop*, and then read no further."""
+        await stop.wait()
+        self.drain()
 
     def drain(self) -> None:
         """Read no further: what has been read is still asked about and handed out."""
@@ -338,10 +359,10 @@ class MapJob:
 
     # --- between ----------------------------------------------------------------------
 
-    async def _send_all(self) -> None:
-        """Be a lane: send batch after batch."""
+    def _make_sender(self) -> BatchSender:
+        """Make what sends the batches of a lane."""
         options = self._options
-        sender = BatchSender(
+        return BatchSender(
             options.client,
             self._endpoint,
             self.limit,
@@ -349,6 +370,9 @@ class MapJob:
             sleep=options.sleep,
             random=options.random,
         )
+
+    async def _send_all(self, sender: BatchSender) -> None:
+        """Be a lane: send batch after batch."""
         while True:
             while not self._queue:
                 self._queued.clear()

@@ -70,10 +70,14 @@ class JobPlan:
             InputError: If it cannot be read, or lacks a column.
         """
         reader = open_reader(pair.source, self.layout)
-        columns = self.find(reader.header)
-        reader.want(columns.wanted, self.keys)
-        if position is not None:
-            reader.seek(position)
+        try:
+            columns = self.find(reader.header)
+            reader.want(columns.wanted, self.keys)
+            if position is not None:
+                reader.seek(position)
+        except BaseException:
+            reader.close()
+            raise
         return reader, columns
 
     def check(self, *, force: bool, begun: bool) -> None:
@@ -185,7 +189,8 @@ def open_job(plan: JobPlan, client: UID2Client, run: RunOptions) -> Iterator[Job
             yield JobFiles(plan, None, parts)
         return
     path = Path(run.job_dir) if run.job_dir else job_folder_for(plan.target)
-    plan.check(force=run.force, begun=path.exists() and not run.restart)
+    begun = JobFolder.is_begun(path) and not run.restart
+    plan.check(force=run.force, begun=begun)
     terms = JobTerms(
         inputs=[identify(pair.source) for pair in plan.pairs if pair.source],
         target=plan.target,
@@ -193,7 +198,13 @@ def open_job(plan: JobPlan, client: UID2Client, run: RunOptions) -> Iterator[Job
         settings=client.settings_digest,
     )
     with JobFolder.open(path, terms, now=run.clock(), restart=run.restart) as folder:
-        yield JobFiles(plan, folder, folder.folder)
+        try:
+            yield JobFiles(plan, folder, folder.folder)
+        except BaseException:
+            if folder.journal.last is None:
+                # Nothing is done that a later life could go on with.
+                folder.discard()
+            raise
 
 
 @contextlib.contextmanager

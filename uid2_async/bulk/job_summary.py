@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
+from uid2_async.bulk.outcome_columns import Ending
 from uid2_async.bulk.records import Progress
 
 __all__ = ["FileProgress", "JobSummary"]
@@ -47,7 +49,7 @@ class JobSummary:
         duplicates: How many identifiers were answered by the request for an earlier
             one, in this life of the job.
         from_state: How many identities the state answered.
-        batches: How many requests were answered, in this life of the job.
+        requests: How many were sent, repeated ones too, in this life of the job.
         throttled: How often the operator asked to slow down.
         resumed_rows: How many rows an earlier life of the job had finished.
         changes: How many changes the delta tells; None where there is no delta.
@@ -65,10 +67,18 @@ class JobSummary:
     failed: int = 0
     duplicates: int = 0
     from_state: int = 0
-    batches: int = 0
+    requests: int = 0
     throttled: int = 0
     resumed_rows: int = 0
     changes: int | None = None
     seconds: float = 0.0
     outputs: tuple[Path, ...] = ()
     complete: bool = True
+
+    @classmethod
+    def of(cls, endings: Mapping[str, int], **more: Any) -> JobSummary:
+        """Make a summary of how many rows ended how, and of *more*."""
+        counted: dict[str, Any] = {
+            ending.value: endings.get(ending, 0) for ending in Ending
+        }
+        return cls(**counted, **more)

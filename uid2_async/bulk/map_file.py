@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import attrs
 
+from uid2_async.bulk.blocks import entered, opened_for
 from uid2_async.bulk.delta_task import DeltaTask
 from uid2_async.bulk.endpoints import MAP_V2, MAP_V3
-from uid2_async.bulk.file_job import FileJob
 from uid2_async.bulk.files import (
     IdentifierColumns,
     Layout,
@@ -23,21 +20,20 @@ from uid2_async.bulk.files import (
     format_of,
 )
 from uid2_async.bulk.in_thread import in_thread
-from uid2_async.bulk.job import MapJob
 from uid2_async.bulk.job_files import JobFiles, JobPlan, open_job
 from uid2_async.bulk.job_summary import JobSummary
 from uid2_async.bulk.map_options import Api, MapOptions, Names, RefreshFrom
 from uid2_async.bulk.map_rows import MapRows
-from uid2_async.bulk.outcome_columns import Ending, OutcomeColumns
+from uid2_async.bulk.outcome_columns import OutcomeColumns
+from uid2_async.bulk.refresh import begin_run
 from uid2_async.bulk.run_options import RunOptions
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_ledger import StateLedger
+from uid2_async.bulk.write_files import write_files
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError
 
 __all__ = ["map_file"]
-
-T = TypeVar("T")
 
 
 async def map_file(
@@ -90,39 +86,17 @@ async def map_file(
     plan = await in_thread(
         partial(work.plan, os.fspath(source), os.fspath(target), delta)
     )
-    async with _entered(open_job(plan, client, run)) as files:
+    async with entered(open_job(plan, client, run)) as files:
         if state is None:
             summary = await work.write(files, None, None)
         else:
-            opened = state if isinstance(state, MappingState) else MappingState(state)
+            opened = (
+                state if isinstance(state, MappingState) else MappingState(Path(state))
+            )
             summary = await work.write_with_state(files, opened, plan.delta)
         if summary.complete and files.folder is not None:
             await in_thread(files.folder.discard)
     return summary
-
-
-@asynccontextmanager
-async def _opened(state: MappingState) -> AsyncIterator[None]:
-    """Open a state for a job, unless its owner has."""
-    if state.is_open:
-        yield
-        return
-    async with state:
-        yield
-
-
-@asynccontextmanager
-async def _entered(block: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enter and leave a block that blocks in a thread."""
-    value = await in_thread(block.__enter__)
-    try:
-        yield value
-    except BaseException as error:
-        await in_thread(
-            partial(block.__exit__, type(error), error, error.__traceback__)
-        )
-        raise
-    await in_thread(partial(block.__exit__, None, None, None))
 
 
 class _MapWork:
@@ -134,7 +108,6 @@ class _MapWork:
         self._options = options
         self._run = run
         self._client = client
-        self._began = time.monotonic()
         kinds = list(options.identifiers) or [options.type or "identifier"]
         self._columns = OutcomeColumns(
             kinds,
@@ -180,14 +153,9 @@ class _MapWork:
         self, files: JobFiles, state: MappingState, delta: Path | None
     ) -> JobSummary:
         """Write all files, with what *state* knows, and then the delta."""
-        async with _opened(state):
+        async with opened_for(state):
             job = None if files.folder is None else files.folder.manifest.job
-            begun = await state.begin(
-                scope=self._client.scope,
-                operator=",".join(sorted(self._client.base_urls)),
-                now=self._run.clock(),
-                job=job,
-            )
+            begun = await begin_run(state, self._client, self._run, job)
             segment = self._options.segment if self._options.full else None
             ledger = StateLedger(state, begun, segment=segment)
             task = None
@@ -209,38 +177,15 @@ class _MapWork:
     ) -> JobSummary:
         """Write all files."""
         keys = None if delta is None else self._options.keys
-        rows = MapRows(self._columns, explode=self._options.explode, keys=keys)
-        endpoint = MAP_V2 if self._options.api is Api.V2 else MAP_V3
-        feed = files.feed()
-        job = MapJob(
-            self._run.job_options(self._client), feed, endpoint=endpoint, ledger=ledger
+        summary = await write_files(
+            files,
+            MapRows(self._columns, explode=self._options.explode, keys=keys),
+            client=self._client,
+            run=self._run,
+            endpoint=MAP_V2 if self._options.api is Api.V2 else MAP_V3,
+            ledger=ledger,
+            delta=None if delta is None else await in_thread(delta.open_part),
         )
-        part = None if delta is None else await in_thread(delta.open_part)
-        tasks = files.tasks()
-        writing = FileJob(
-            job,
-            tasks,
-            rows,
-            journal=files.journal,
-            delta=part,
-            on_progress=self._run.on_progress,
-        )
-        resumed = sum(task.saved.rows for task in tasks if task.saved)
-        try:
-            complete = await writing.run(self._run.stop)
-        finally:
-            await feed.close()
-            if part is not None:
-                await in_thread(part.close)
-        return JobSummary(
-            rows=writing.rows,
-            **{ending.value: writing.endings[ending] for ending in Ending},
-            duplicates=writing.duplicates,
-            from_state=0 if ledger is None else ledger.answered,
-            batches=job.batches,
-            throttled=job.limit.throttled,
-            resumed_rows=resumed,
-            seconds=time.monotonic() - self._began,
-            outputs=tuple(task.target for task in tasks if task.target),
-            complete=complete,
-        )
+        if ledger is None:
+            return summary
+        return attrs.evolve(summary, from_state=ledger.answered)

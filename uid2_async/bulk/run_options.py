@@ -15,10 +15,10 @@ from uid2_async.bulk.job_summary import FileProgress
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError
 
-__all__ = ["RunOptions"]
+__all__ = ["RunOptions", "now"]
 
 
-def _now() -> datetime:
+def now() -> datetime:
     """Tell the time."""
     return datetime.now(UTC)
 
@@ -53,7 +53,7 @@ class RunOptions:
     force: bool = False
     stop: asyncio.Event | None = None
     on_progress: Callable[[FileProgress], object] | None = None
-    clock: Callable[[], datetime] = _now
+    clock: Callable[[], datetime] = now
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = _random.random
 

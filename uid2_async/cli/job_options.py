@@ -28,6 +28,8 @@ __all__ = [
     "QuietOption",
     "RestartOption",
     "StallOption",
+    "StateArgument",
+    "delimiter_of",
     "identifiers_in_order",
 ]
 
@@ -48,6 +50,11 @@ def identifiers_in_order(context: typer.Context) -> dict[str, str]:
     """Give the columns of identifiers by kind, in the order of the command line."""
     named: dict[str, str] = context.meta.get(_ORDER, {})
     return {kind: column for kind, column in named.items() if kind in KINDS}
+
+
+def delimiter_of(text: str) -> str:
+    """Read a delimiter as shells let it be written."""
+    return text.replace("\\t", "\t")
 
 
 def _identifier(kind: str) -> typer.models.OptionInfo:
@@ -81,6 +88,9 @@ OutArgument = Annotated[
     typer.Argument(
         metavar="OUT", help="The file to write, or the folder; - is stdout."
     ),
+]
+StateArgument = Annotated[
+    str, typer.Argument(metavar="STATE", help="The state, as --state made it.")
 ]
 ColumnOption = Annotated[
     str | None,

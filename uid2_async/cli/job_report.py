@@ -41,13 +41,20 @@ _INPUT_WIDTHS: Final = {"INPUT_TYPE": 10}
 _LEAST_INPUT_WIDTH: Final = 8
 _MOST_INPUT_WIDTH: Final = 44
 # Shown even where they are zero.
-_ALWAYS: Final = ("rows", "mapped", "opted_out", "invalid", "duplicates", "batches")
+_ALWAYS: Final = (
+    "rows",
+    "mapped",
+    "opted_out",
+    "invalid",
+    "duplicates",
+    "requests",
+    "changes",
+)
 _WORDS: Final = {
     "opted_out": "opted out",
     "empty": "empty",
     "other": "unmapped for other reasons",
     "from_state": "answered by the state",
-    "batches": "requests",
     "throttled": "slowed down",
     "resumed_rows": "rows of the earlier run",
     "changes": "changes in the delta",

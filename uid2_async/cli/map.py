@@ -10,7 +10,6 @@ import typer
 from uid2_async.bulk.map_options import Api, MapOptions, Names, RefreshFrom
 from uid2_async.bulk.outcome_columns import OptOutRule
 from uid2_async.cli.durations import parse_duration
-from uid2_async.cli.failure import ExitCode
 from uid2_async.cli.job_options import (
     BatchSizeOption,
     ColumnOption,
@@ -31,6 +30,7 @@ from uid2_async.cli.job_options import (
     QuietOption,
     RestartOption,
     StallOption,
+    delimiter_of,
     identifiers_in_order,
 )
 from uid2_async.cli.options import Kind, SandboxOption, ScopeOption
@@ -162,7 +162,7 @@ def map_files(  # noqa: PLR0913 - an option each
         type=kind,
         identifiers=identifiers_in_order(context),
         format=file_format,
-        delimiter=delimiter.replace("\\t", "\t"),
+        delimiter=delimiter_of(delimiter),
         encoding=encoding,
         names=names,
         refresh_from=refresh_from,
@@ -198,15 +198,12 @@ def map_files(  # noqa: PLR0913 - an option each
             ),
         )
 
-    code = run_job(
-        job,
-        JobSwitches(
-            to_stdout=target == "-",
-            quiet=quiet,
-            as_json=as_json,
-            sandbox=sandbox,
-            scope=scope,
-            head=column or "INPUT",
-        ),
+    switches = JobSwitches(
+        to_stdout=target == "-",
+        quiet=quiet,
+        as_json=as_json,
+        sandbox=sandbox,
+        scope=scope,
+        head=column or "INPUT",
     )
-    raise typer.Exit(code or ExitCode.OK)
+    raise typer.Exit(run_job(job, switches))

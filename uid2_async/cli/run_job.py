@@ -26,20 +26,22 @@ class JobSwitches:
     """How a job talks to its user.
 
     Attributes:
-        to_stdout: Whether stdout carries the data.
         quiet: Whether nothing but errors is printed.
         as_json: Whether the summary is printed as JSON.
         sandbox: Whether an embedded operator answers.
         scope: UID2 or EUID.
+        to_stdout: Whether stdout carries the data.
         head: The column to show of the first rows; None to show none.
+        check: Says how a command ends whose job is done and has no failed rows.
     """
 
-    to_stdout: bool
     quiet: bool
     as_json: bool
     sandbox: bool
     scope: IdentityScope
+    to_stdout: bool = False
     head: str | None = None
+    check: Callable[[JobSummary], ExitCode] = lambda _: ExitCode.OK
 
 
 @attrs.frozen(kw_only=True)
@@ -85,7 +87,7 @@ def run_job(
     if switches.head is not None and summary.complete:
         for output in summary.outputs[:1]:
             _show_head(output, switches.head, console)
-    return _ending(summary)
+    return _ending(summary, switches)
 
 
 def _show_head(output: Path, column: str, console: Any) -> None:
@@ -109,10 +111,13 @@ async def _connected(
         return await job(Running(client=client, stop=stop, tell=tell))
 
 
-def _ending(summary: JobSummary) -> ExitCode:
+def _ending(summary: JobSummary, switches: JobSwitches) -> ExitCode:
     """Say how the command ends."""
     if not summary.complete:
-        complain("Interrupted.", "Run the same command again: it goes on from there.")
+        complain(
+            "Interrupted.",
+            "Run the same command again: a job on files goes on where it was.",
+        )
         return ExitCode.INTERRUPTED
     if summary.failed:
         complain(
@@ -120,4 +125,4 @@ def _ending(summary: JobSummary) -> ExitCode:
             "Run the command again for them; with --state, the others are not sent.",
         )
         return ExitCode.INCOMPLETE
-    return ExitCode.OK
+    return switches.check(summary)

@@ -100,9 +100,7 @@ ROWS = st.lists(st.dictionaries(st.sampled_from("abc"), st.text(max_size=4)))
 
 @given(rows=ROWS, size=st.integers(1, 9), step=st.integers(1, 4))
 @settings(max_examples=200)
-def test_pieces_do_not_matter(
-    rows: list[dict[str, str]], size: int, step: int
-) -> None:
+def test_pieces_do_not_matter(rows: list[dict[str, str]], size: int, step: int) -> None:
     """Wherever a piece or a step ends, the rows are those of the json module."""
     text = "".join(f"{json.dumps(row)}\n" for row in rows)
     stream = Slow(text.encode())

@@ -33,18 +33,24 @@ BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
     [
         (
             'a,T\n"x, ""y""",1\n 1 ,\n',
-            'a,T,UID,REFRESH_FROM,ERROR\n"x, ""y""",1,,,"ServerError, HTTP 500"\n'
-            " 1 ,,uid1,1,\n",
+            (
+                'a,T,UID,REFRESH_FROM,ERROR\n"x, ""y""",1,,,"ServerError, HTTP 500"\n'
+                " 1 ,,uid1,1,\n"
+            ),
         ),
         (
             f'{BOM}"t",a\r\n1,"2\r3"\r\n4,5\n6,"7"',
-            f'{BOM}"t",a,UID,REFRESH_FROM,ERROR\r\n'
-            '1,"2\r3",,,"ServerError, HTTP 500"\r\n4,5,uid1,1,\n6,"7",uid2,2,\r\n',
+            (
+                f'{BOM}"t",a,UID,REFRESH_FROM,ERROR\r\n'
+                '1,"2\r3",,,"ServerError, HTTP 500"\r\n4,5,uid1,1,\n6,"7",uid2,2,\r\n'
+            ),
         ),
         (
             "a\r\r\n1\r\r\n2\r",
-            'a,UID,REFRESH_FROM,ERROR\r\r\n1,,,"ServerError, HTTP 500"\r\r\n'
-            "2,uid1,1,\r\n",
+            (
+                'a,UID,REFRESH_FROM,ERROR\r\r\n1,,,"ServerError, HTTP 500"\r\r\n'
+                "2,uid1,1,\r\n"
+            ),
         ),
         ("T", "T,UID,REFRESH_FROM,ERROR\n"),
     ],
@@ -62,14 +68,18 @@ def test_csv(tmp_path: Path, data: str, expected: str, encoding: str) -> None:
     [
         (
             '{"n": 1.10, "big":123456789012345678901234567890 }\r\n',
-            '{"n": 1.10, "big":123456789012345678901234567890,"UID":null,'
-            '"REFRESH_FROM":null,"ERROR":"ServerError, HTTP 500"}\r\n',
+            (
+                '{"n": 1.10, "big":123456789012345678901234567890,"UID":null,'
+                '"REFRESH_FROM":null,"ERROR":"ServerError, HTTP 500"}\r\n'
+            ),
         ),
         (
             f'{BOM} {{"T":"ü}}"}}\t\n\n{{ }}',
-            f'{BOM} {{"T":"ü}}","UID":null,"REFRESH_FROM":null,'
-            '"ERROR":"ServerError, HTTP 500"}\n'
-            '{"UID":"uid1","REFRESH_FROM":1,"ERROR":null}\n',
+            (
+                f'{BOM} {{"T":"ü}}","UID":null,"REFRESH_FROM":null,'
+                '"ERROR":"ServerError, HTTP 500"}\n'
+                '{"UID":"uid1","REFRESH_FROM":1,"ERROR":null}\n'
+            ),
         ),
         ("", ""),
         (BOM, BOM),
@@ -88,7 +98,11 @@ def rows_of(file_format: str, first: str = "a\n", **options: Any) -> TextRows:
 def test_instants() -> None:
     """They are seconds since the epoch, or ISO 8601."""
     chunk = TextChunk(["1\n", "2\n"], {}, None)
-    columns = {"UID": ["u", None], "REFRESH_FROM": [1795564800, None], "ERROR": [None] * 2}
+    columns = {
+        "UID": ["u", None],
+        "REFRESH_FROM": [1795564800, None],
+        "ERROR": [None] * 2,
+    }
 
     plain = rows_of("csv").format(chunk, columns, None)
     iso = rows_of("csv", iso=True).format(chunk, columns, None)
@@ -108,7 +122,9 @@ def test_integers() -> None:
     how = Layout(format=Format.CSV, added={"SITE_ID": Content.INTEGER})
     rows = TextRows(how, first="a\n", encoding="utf-8")
 
-    made = rows.format(TextChunk(["1\n", "2\n"], {}, None), {"SITE_ID": [7, None]}, None)
+    made = rows.format(
+        TextChunk(["1\n", "2\n"], {}, None), {"SITE_ID": [7, None]}, None
+    )
 
     assert made == b"1,7\n2,\n"
 
@@ -119,8 +135,8 @@ def test_a_row_for_each_identifier() -> None:
 
     made = rows_of("csv").format(chunk, cells(1, 4), [0, 0, 2, 2])
 
-    assert made == b"1,uid1,1,\n1,uid2,2,\n" + (
-        b'3,,,"ServerError, HTTP 500"\n3,uid4,4,\n'
+    assert made.decode() == (
+        '1,uid1,1,\n1,uid2,2,\n3,,,"ServerError, HTTP 500"\n3,uid4,4,\n'
     )
 
 
@@ -137,7 +153,9 @@ def test_delimiters_that_stand_in_cells(delimiter: str) -> None:
     text = rows_of("csv", delimiter=delimiter).format(chunk, columns, None).decode()
 
     found = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-    each = [["" if one is None else str(one) for one in col] for col in columns.values()]
+    each = [
+        ["" if one is None else str(one) for one in col] for col in columns.values()
+    ]
     assert found == [["1", *row] for row in zip(*each, strict=True)]
 
 
@@ -153,7 +171,7 @@ FIELDS = st.text(alphabet='ab,;"\n\r é', max_size=5)
     delimiter=st.sampled_from(",;\t"),
 )
 @settings(max_examples=200, deadline=None)
-def test_any_csv(  # noqa: PLR0913 - what Hypothesis varies
+def test_any_csv(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[tuple[str, str]],
     ends: list[str],
@@ -179,21 +197,25 @@ def test_any_csv(  # noqa: PLR0913 - what Hypothesis varies
     made = rewrite_bytes(folder, data, "csv", step=step, delimiter=delimiter)
 
     expected = BOM * mark
-    columns = cells(0, len(rows))
-    for number, line in enumerate(lines):
+    added = [list(ADDED), *zip(*cells(0, len(rows)).values(), strict=True)]
+    for line, row in zip(lines, added, strict=True):
         body = line.rstrip("\r\n")
         end = line[len(body) :] or ("\r\n" if lines[0].endswith("\r\n") else "\n")
-        new = list(ADDED) if not number else [col[number - 1] for col in columns.values()]
-        new = ["" if one is None else str(one) for one in new]
+        new = ["" if one is None else str(one) for one in row]
         new = [f'"{one}"' if delimiter in one else one for one in new]
         expected += delimiter.join([body, *new]) + end
     assert made == expected.encode()
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    st.none()
+    | st.booleans()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.text(max_size=2), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 
@@ -212,7 +234,6 @@ def test_any_jsonl(
     pretty: bool,
 ) -> None:
     """Each object keeps its own text, and gets three fields more."""
-    rows = [json.loads(json.dumps(row).replace("NaN", "1").replace("Infinity", "2")) for row in rows]
     separators = (", ", " : ") if pretty else (",", ":")
     lines = [json.dumps(row, separators=separators) for row in rows]
     data = "".join(f"{line}\n" for line in lines).encode()
@@ -300,7 +321,7 @@ def test_the_output_is_private_and_appears_when_it_is_whole(tmp_path: Path) -> N
 
 def test_another_file_system(tmp_path: Path) -> None:
     """A part on another disk than the output is copied, and then renamed."""
-    shared = Path("/dev/shm")  # noqa: S108 - a file system in memory, and not a temporary file
+    shared = Path("/dev/shm")
     if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("There is no second file system.")
     output, target = begin(tmp_path)
@@ -345,7 +366,7 @@ def test_killed_behind_the_rename(tmp_path: Path) -> None:
 
     assert target.read_bytes() == whole
     target.unlink()
-    with pytest.raises(JobError, match="Neither .*out.csv nor"):
+    with pytest.raises(JobError, match=r"Neither .*out\.csv nor"):
         reopen(tmp_path, remembered).finish(target)
 
 
@@ -395,9 +416,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_disk_that_fails_at_the_end(
-    tmp_path: Path, suffix: str, call: str
-) -> None:
+def test_a_disk_that_fails_at_the_end(tmp_path: Path, suffix: str, call: str) -> None:
     """Nothing has the final name then; the part is kept for another run."""
     output, target = begin(tmp_path, f"out.{suffix}", disk=Disk(**{call: fail(5)}))
 
@@ -416,7 +435,9 @@ def small_files() -> Any:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_is_full_while_compressing(tmp_path: Path, small_files: None) -> None:
+def test_a_disk_that_is_full_while_compressing(
+    tmp_path: Path, small_files: None
+) -> None:
     """The unfinished copy is taken away, and the part is kept."""
     output, target = begin(tmp_path, "out.csv.gz")
     output.write(os.urandom(900))  # which does not get smaller
@@ -425,7 +446,7 @@ def test_a_disk_that_is_full_while_compressing(tmp_path: Path, small_files: None
         resource.RLIMIT_FSIZE, (512, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     )
 
-    with pytest.raises(JobError, match="out.csv.gz cannot be written: File too large"):
+    with pytest.raises(JobError, match=r"out\.csv\.gz cannot be written: File"):
         output.finish(target)
 
     assert sorted(one.name for one in tmp_path.iterdir()) == ["in.csv", "part"]

@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 import pytest
 
-from uid2_async import IdentityScope
 from uid2_async.bulk.resume.manifest import InputIdentity, JobTerms
 from uid2_async.bulk.resume.private_files import DISK, Disk
 

@@ -51,7 +51,7 @@ def test_the_settings_tell_clients_apart() -> None:
     def digest(**changes: Any) -> str:
         settings: dict[str, Any] = {
             "base_url": ["https://a.example", "https://b.example"],
-            "api_key": "a key",
+            "api_key": "a-key",
             "client_secret": base64.encode_text(bytes(32)),
         }
         settings |= changes
@@ -70,7 +70,7 @@ def test_the_settings_tell_clients_apart() -> None:
     ]
     assert len(set(same)) == 1
     assert len({*same, *others}) == 4
-    assert "a key" not in digest()
+    assert "a-key" not in digest()
 
 
 @pytest.mark.parametrize(

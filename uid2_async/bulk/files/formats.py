@@ -65,11 +65,12 @@ def format_by_names(names: Sequence[str], given: str | None) -> Format:
 
     Args:
         names: Their paths; ``-`` is stdin or stdout.
-        given: What the user says; the names tell it if None.
+        given: What the user says; the names tell it if None, and CSV is what they do
+            not call otherwise.
 
     Raises:
-        InputError: If the names tell nothing, or differ; or if a format whose end has
-            to be read first is to come from a pipe, or to be compressed.
+        InputError: If the names differ; or if a format whose end has to be read first
+            is to come from a pipe, or to be compressed.
     """
     if given is None:
         chosen = _by_names(names)
@@ -92,12 +93,7 @@ def _by_names(names: Sequence[str]) -> Format:
             "The input and the output are of different formats.",
             hint="Formats are not converted: give both the same suffix.",
         )
-    if not found:
-        raise InputError(
-            "The names do not tell the format.",
-            hint=f"Say --format {', '.join(Format)}.",
-        )
-    return found.pop()
+    return found.pop() if found else Format.CSV
 
 
 def _refuse_streams(names: Sequence[str], chosen: Format) -> None:

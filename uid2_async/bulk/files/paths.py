@@ -74,11 +74,12 @@ def format_of(source: str, target: str, given: str | None) -> Format:
     Args:
         source: The input as :func:`expand` takes it.
         target: The output.
-        given: What the user says; the names of the files tell it if None.
+        given: What the user says; the names of the files tell it if None, and CSV is
+            what they do not call otherwise.
 
     Raises:
-        InputError: If the names tell nothing, or differ; or if a format whose end has
-            to be read first is to come from a pipe, or to be compressed.
+        InputError: If the names differ; or if a format whose end has to be read first
+            is to come from a pipe, or to be compressed.
     """
     names = [source]
     if _is_many(source):
@@ -97,7 +98,7 @@ def _is_many(source: str) -> bool:
 def _find(source: str, target: Path) -> list[tuple[str, Path]]:
     """Find the files of a folder or a pattern, and how their outputs are called.
 
-    What lies in *target* is output, and no input.
+    Where *target* is a folder in *source*, what lies in it is no input.
     """
     root = Path(source)
     pattern = os.path.join(glob_escape(source), "**")  # noqa: PTH118 - as glob takes it
@@ -107,12 +108,14 @@ def _find(source: str, target: Path) -> list[tuple[str, Path]]:
         fixed = next(at for at, part in enumerate(parts) if has_magic(part))
         root = Path(*parts[:fixed])
     outputs = target.resolve()
+    may_meet = root.resolve() in outputs.parents
     found = []
     for path in map(Path, glob(pattern, recursive=True)):  # noqa: PTH207 - the pattern may be absolute
         name = path.relative_to(root)
         if any(part.startswith((".", "_")) for part in name.parts):
             continue
-        if path.is_file() and outputs not in path.resolve().parents:
+        is_output = may_meet and outputs in path.resolve().parents
+        if path.is_file() and not is_output:
             found.append((str(name), path))
     if not found:
         raise InputError(
@@ -180,10 +183,15 @@ def _check_target(pair: FilePair, sources: set[_Key], *, may_exist: bool) -> Non
     """Check one output; see :func:`check_targets`."""
     target = pair.target
     assert target is not None  # noqa: S101 - by the caller
+    folder = _existing_folder(pair, target)
+    if not folder.is_dir():
+        raise InputError(
+            f"The folder of {target} does not exist.", hint="Make it first."
+        )
+    check_folder(folder)
     try:
         found = target.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        check_folder(_existing_folder(pair, target))
+    except FileNotFoundError:
         return
     if stat.S_ISLNK(found.st_mode):
         raise InputError(
@@ -195,7 +203,6 @@ def _check_target(pair: FilePair, sources: set[_Key], *, may_exist: bool) -> Non
         )
     if (found.st_dev, found.st_ino) in sources:
         raise InputError("IN and OUT are the same file.", hint="Write to another file.")
-    check_folder(target.parent)
     if not may_exist:
         raise InputError(
             f"{target} already exists.", hint="Pass --force to replace it."
