@@ -321,7 +321,7 @@ def test_the_output_is_private_and_appears_when_it_is_whole(tmp_path: Path) -> N
 
 def test_another_file_system(tmp_path: Path) -> None:
     """A part on another disk than the output is copied, and then renamed."""
-    shared = Path("/dev/shm")
+    shared = Path("/dev/shm")  # noqa: S108 - a file system in memory
     if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("There is no second file system.")
     output, target = begin(tmp_path)
