@@ -120,7 +120,17 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on every supported Python that starts here."""
     session.install("-q", WITH_EXTRAS, *group("tests"))
-    session.run(*PYTEST, *session.posargs)
+    # Jobs are killed at more moments once; the versions of Python do not matter there.
+    env = {"UID2_KILLS": "10"} if session.python == PYTHONS[0] else {}
+    session.run(*PYTEST, "-n", "auto", *session.posargs, env=env)
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Kill a job at 50 random moments, or as many as an argument says."""
+    session.install("-q", WITH_EXTRAS, *group("tests"))
+    env = {"UID2_KILLS": session.posargs[0] if session.posargs else "50"}
+    session.run("pytest", "-q", "tests/bulk/test_kills.py", env=env)
 
 
 @nox.session(python=PYTHONS[0])
@@ -152,7 +162,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def differential(session: nox.Session) -> None:
     """Hold the official SDK beside ours, and let it drive the embedded operator."""
-    session.install("-q", ".[cli]", *group("tests"), *group("differential"))
+    session.install("-q", WITH_EXTRAS, *group("tests"), *group("differential"))
     session.run("pytest", "-q", "-m", "differential", *session.posargs)
 
 
@@ -214,14 +224,14 @@ def _fetch_prebid(session: nox.Session) -> Path:
 @nox.session
 def live(session: nox.Session) -> None:
     """Run a small suite against the operator that the environment names."""
-    session.install("-q", ".[cli]", *group("tests"))
+    session.install("-q", WITH_EXTRAS, *group("tests"))
     session.run("pytest", "-q", "-rs", "-m", "live", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, as ratios between things that run in the same minute."""
-    session.install("-q", ".[cli]", *group("differential"))
+    session.install("-q", ".[arrow,cli]", *group("differential"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

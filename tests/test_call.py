@@ -17,7 +17,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from uid2_async import AesGcmEnvelope, RetryPolicy, errors
 from uid2_async._call import Call, Credentials, Pipeline, Slots
 from uid2_async._version import __version__
-from uid2_async.hooks import AttemptFailed, CallFinished, CallStarted, RetryScheduled
+from uid2_async.hooks import (
+    AttemptFailed,
+    AttemptStarted,
+    CallFinished,
+    CallStarted,
+    RetryScheduled,
+)
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import open_request, seal_reply
 from uid2_async.transport import Reply, Request
@@ -187,8 +193,10 @@ async def test_hooks_see_the_whole_course() -> None:
     await bench.run()
 
     first, last = (one.headers["UID-Trace-Id"] for one in bench.transport.requests)
-    started, failed, scheduled, finished = bench.events
+    started, began, failed, scheduled, again, finished = bench.events
     assert started == CallStarted(endpoint=PATH)
+    assert began == AttemptStarted(endpoint=PATH, attempt=1, trace_id=first)
+    assert again == AttemptStarted(endpoint=PATH, attempt=2, trace_id=last)
     assert isinstance(failed, AttemptFailed)
     assert (failed.attempt, failed.trace_id, failed.status) == (1, first, 503)
     assert failed.error_type == "ServerError"
@@ -206,8 +214,20 @@ async def test_hooks_see_a_failure_without_answer() -> None:
     with pytest.raises(errors.CertificateError):
         await bench.run()
 
-    assert bench.events[1].status is None
+    assert bench.events[2].status is None
+    assert bench.events[2].region is None
     assert bench.events[-1].error_type == "CertificateError"
+
+
+async def test_hooks_are_told_the_operator_s_clock() -> None:
+    """By how much it is ahead, as the last sealed reply says."""
+    bench = Bench(answer(late_ms=90_000), 503, answer(late_ms=-1_500))
+
+    await bench.run()
+    await bench.run()
+
+    finished = [one.skew for one in bench.events if isinstance(one, CallFinished)]
+    assert finished == [90.0, -1.5]
 
 
 async def test_a_broken_hook_cannot_break_a_call(

@@ -26,18 +26,20 @@ from uid2_async.errors import (
 )
 from uid2_async.hooks import (
     AttemptFailed,
+    AttemptStarted,
     CallFinished,
     CallStarted,
     Event,
     Hook,
     RetryScheduled,
+    emit,
 )
 from uid2_async.models import ms_from_datetime
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import IV_BYTES, NONCE_BYTES, Envelope
 from uid2_async.protocol.reply import error_from_reply
 from uid2_async.retry import RetryPolicy
-from uid2_async.transport import Request, Transport
+from uid2_async.transport import Reply, Request, Transport
 from uid2_async.veiled import Veiled
 
 __all__ = [
@@ -144,6 +146,7 @@ class Pipeline:
         self._clock = clock
         self._slots = slots
         self._random_bytes = random_bytes
+        self.clock_skew: float = 0.0
 
     async def run(
         self,
@@ -189,6 +192,8 @@ class Pipeline:
                     trace_id=run.trace_id,
                     elapsed=loop.time() - started,
                     error_type=error_type,
+                    region=run.region,
+                    skew=self.clock_skew,
                 )
             )
 
@@ -200,6 +205,7 @@ class Pipeline:
         deadline: float,
         attempt_timeout: float,
         fresh: bool,
+        on_reply: Callable[[Reply], None],
     ) -> T:
         """Make one attempt: everything that is done anew each time."""
         loop = asyncio.get_running_loop()
@@ -214,6 +220,7 @@ class Pipeline:
                 fresh_connection=fresh,
             )
             reply = await self._transport.send(request)
+        on_reply(reply)
         if reply.status != _OK:
             raise error_from_reply(
                 reply.status, reply.headers, reply.body, now_ms=self._now_ms()
@@ -267,6 +274,8 @@ class Pipeline:
         server_ms = opened.server_ms
         if server_ms is not None and abs(server_ms - now_ms) > _PLAUSIBLE_MS:
             raise EnvelopeError
+        if server_ms is not None:
+            self.clock_skew = (server_ms - now_ms) / 1000
         return opened.payload
 
 
@@ -289,11 +298,18 @@ class _CallRun(Generic[T]):
         self._attempt_timeout = attempt_timeout
         self.attempts = 0
         self.trace_id: str | None = None
+        self.region: str | None = None
 
     async def attempt(self, fresh: bool) -> T:
         """Make one attempt under a trace id of its own."""
         self.attempts += 1
         self.trace_id = trace_id = str(uuid.uuid4())
+        self.region = None
+        self.emit(
+            AttemptStarted(
+                endpoint=self._call.path, attempt=self.attempts, trace_id=trace_id
+            )
+        )
         now = asyncio.get_running_loop().time
         started = now()
         try:
@@ -303,8 +319,10 @@ class _CallRun(Generic[T]):
                 deadline=self.deadline,
                 attempt_timeout=self._attempt_timeout,
                 fresh=fresh,
+                on_reply=self._note_region,
             )
         except UID2Error as error:
+            self.region = error.region = error.region or self.region
             error.endpoint = self._call.path
             error.trace_id = trace_id
             error.attempts = self.attempts
@@ -316,9 +334,14 @@ class _CallRun(Generic[T]):
                     error_type=type(error).__name__,
                     status=error.status if isinstance(error, OperatorError) else None,
                     elapsed=now() - started,
+                    region=self.region,
                 )
             )
             raise
+
+    def _note_region(self, reply: Reply) -> None:
+        """Remember who answered."""
+        self.region = reply.region
 
     def retry_scheduled(self, attempt: int, delay: float) -> None:
         """Tell hooks and log that another attempt follows."""
@@ -338,12 +361,8 @@ class _CallRun(Generic[T]):
         )
 
     def emit(self, event: Event) -> None:
-        """Hand *event* to every hook; a hook that fails cannot fail the call."""
-        for hook in self._hooks:
-            try:
-                hook(event)
-            except Exception as error:  # noqa: BLE001 - whatever a foreign hook raises
-                logger.warning("A hook failed with %s", type(error).__name__)
+        """Hand *event* to every hook."""
+        emit(self._hooks, event)
 
 
 class Slots:

@@ -30,6 +30,7 @@ from uid2_async.protocol import base64, identity, tokens, wire
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
 from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
+from uid2_async.tally import counted, counted_map
 from uid2_async.transport import SessionPool, Transport
 
 if TYPE_CHECKING:
@@ -270,15 +271,17 @@ class UID2Client:
         """
         if self.scope is IdentityScope.EUID and tcf_consent_string is None:
             self._warn_of_missing_consent()
+        one = as_identity(identity)
         payload = tokens.build_generate_request(
-            as_identity(identity),
+            one,
             tcf_consent_string=tcf_consent_string,
             send_raw=self.send_raw,
         )
         call = Call(
             path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
         )
-        return await self.run_call(call, timeout=timeout)
+        work = self.run_call(call, timeout=timeout)
+        return await counted(work, hooks=self.hooks, endpoint=call.path, kind=one.kind)
 
     def _warn_of_missing_consent(self) -> None:
         """Warn the caller of generate_token, the first time."""
@@ -312,7 +315,8 @@ class UID2Client:
                 a valid API key, if it is too old.
         """
         call = refresh_call(identity_tokens)
-        return await self.run_call(call, timeout=timeout)
+        work = self.run_call(call, timeout=timeout)
+        return await counted(work, hooks=self.hooks, endpoint=call.path, kind="token")
 
     async def validate_token(
         self,
@@ -365,6 +369,17 @@ class UID2Client:
         query = identity.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
+        return await counted_map(
+            self._map_v3(query, timeout),
+            hooks=self.hooks,
+            endpoint=identity.MAP_V3_PATH,
+            query=query,
+        )
+
+    async def _map_v3(
+        self, query: identity.MapQuery, timeout: float | None
+    ) -> IdentityMap:
+        """Map what is valid in *query*, if anything is."""
         if not query.values:
             return identity.align_map(query, {})
         call = Call(
@@ -406,6 +421,17 @@ class UID2Client:
         query = identity.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
+        return await counted_map(
+            self._map_v2(query, link_id, timeout),
+            hooks=self.hooks,
+            endpoint=identity.MAP_V2_PATH,
+            query=query,
+        )
+
+    async def _map_v2(
+        self, query: identity.MapQuery, link_id: str | None, timeout: float | None
+    ) -> IdentityMap:
+        """Map what is valid in *query*, by one call for each kind."""
         rows = {}
         for key, values in query.values.items():
             call = Call(

@@ -5,18 +5,27 @@ No event carries DII, a token, a UID, a key, a body or a header.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from typing import Protocol, TypeAlias
 
 import msgspec
 
 __all__ = [
     "AttemptFailed",
+    "AttemptStarted",
     "CallFinished",
     "CallStarted",
     "Event",
     "Hook",
+    "IdentitiesAnswered",
+    "LimitChanged",
     "RetryScheduled",
+    "Throttled",
+    "emit",
 ]
+
+logger = logging.getLogger("uid2_async")
 
 
 class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +38,22 @@ class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
 
 
+class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt of a call begins; it ends with AttemptFailed or CallFinished.
+
+    All events of a call come from the task that makes it, in the same context.
+
+    Attributes:
+        endpoint: The call's path.
+        attempt: Which attempt, from 1.
+        trace_id: The ``UID-Trace-Id`` that it carries.
+    """
+
+    endpoint: str
+    attempt: int
+    trace_id: str
+
+
 class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt of a call failed; another may follow.
 
@@ -39,6 +64,7 @@ class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
         error_type: The name of the error's class.
         status: The HTTP status, or None where there was no answer.
         elapsed: How long the attempt took, in seconds.
+        region: The base URL that was asked; None where the transport does not tell.
     """
 
     endpoint: str
@@ -47,6 +73,7 @@ class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
     error_type: str
     status: int | None
     elapsed: float
+    region: str | None = None
 
 
 class RetryScheduled(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +99,9 @@ class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
         trace_id: The ``UID-Trace-Id`` of the last one, None where none was made.
         elapsed: How long the call took, in seconds.
         error_type: The name of the error's class; None for success.
+        region: The base URL that the last attempt asked; None where that is not known.
+        skew: By how many seconds the operator's clock is ahead, by its last sealed
+            reply; 0 where there was none.
     """
 
     endpoint: str
@@ -79,9 +109,57 @@ class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str | None
     elapsed: float
     error_type: str | None
+    region: str | None = None
+    skew: float = 0.0
 
 
-Event: TypeAlias = CallStarted | AttemptFailed | RetryScheduled | CallFinished
+class IdentitiesAnswered(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of people that a call asked about; told once for each result.
+
+    Attributes:
+        endpoint: The call's path.
+        kind: ``email`` or ``phone``, hashed or not; ``token`` in a refresh.
+        result: ``mapped``, ``token``, ``optout``, ``no_consent``, ``invalid``, or
+            ``error`` where the call failed.
+        count: How many. In bulk work each is counted once, however many rows name it.
+    """
+
+    endpoint: str
+    kind: str
+    result: str
+    count: int
+
+
+class Throttled(msgspec.Struct, frozen=True, kw_only=True):
+    """A bulk job starts no batch for a time, since the operator is asked too much.
+
+    Attributes:
+        delay: For how many seconds; beyond what was told before, where that lasts.
+    """
+
+    delay: float
+
+
+class LimitChanged(msgspec.Struct, frozen=True, kw_only=True):
+    """A bulk job changed how many batches it sends at once.
+
+    Attributes:
+        limit: How many from now on.
+    """
+
+    limit: int
+
+
+Event: TypeAlias = (
+    CallStarted
+    | AttemptStarted
+    | AttemptFailed
+    | RetryScheduled
+    | CallFinished
+    | IdentitiesAnswered
+    | Throttled
+    | LimitChanged
+)
 
 
 class Hook(Protocol):
@@ -90,3 +168,12 @@ class Hook(Protocol):
     def __call__(self, event: Event, /) -> None:
         """Take notice of *event*; what it raises is logged and goes no further."""
         ...
+
+
+def emit(hooks: Iterable[Hook], event: Event) -> None:
+    """Hand *event* to every hook; one that fails cannot fail what is observed."""
+    for hook in hooks:
+        try:
+            hook(event)
+        except Exception as error:  # noqa: BLE001 - whatever a foreign hook raises
+            logger.warning("A hook failed with %s", type(error).__name__)

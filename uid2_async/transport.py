@@ -16,6 +16,7 @@ from functools import partial
 from typing import ClassVar, Final, Protocol, Self
 
 import aiohttp
+from msgspec import structs
 
 from uid2_async.errors import (
     CallTimeoutError,
@@ -72,6 +73,7 @@ class Reply(Veiled, frozen=True, kw_only=True):
         status: The HTTP status.
         headers: By lower-case name.
         body: As sent.
+        region: The base URL that answered; None where the transport does not tell.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("status",)
@@ -79,6 +81,7 @@ class Reply(Veiled, frozen=True, kw_only=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
+    region: str | None = None
 
 
 class Transport(Protocol):
@@ -166,12 +169,14 @@ class SessionPool:
         base_url = self.regions.choose(now())
         try:
             reply = await self._post(session, base_url, request)
-        except TransportError:
-            self.regions.failed(base_url, now())
+        except UID2Error as error:
+            error.region = base_url
+            if isinstance(error, TransportError):
+                self.regions.failed(base_url, now())
             raise
         if reply.status in _FAILOVER_STATUSES:
             self.regions.failed(base_url, now())
-        return reply
+        return structs.replace(reply, region=base_url)
 
     async def _post(
         self, session: aiohttp.ClientSession, base_url: str, request: Request

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import attrs
@@ -34,7 +35,9 @@ from uid2_async.errors import (
     UID2Error,
     UnexpectedStatusError,
 )
+from uid2_async.hooks import emit
 from uid2_async.retry import Backoff, classify
+from uid2_async.tally import tell_failed
 
 __all__ = ["JobOptions", "MapJob"]
 
@@ -116,6 +119,7 @@ class MapJob:
             now=loop.time,
             sleep=options.sleep,
             random=options.random,
+            tell=partial(emit, options.client.hooks),
         )
         self.batches: int = 0
         self.is_drained: bool = False
@@ -447,6 +451,11 @@ class MapJob:
         else:
             status = error.status if isinstance(error, OperatorError) else None
             batch.fail(MapFailure(error=type(error).__name__, status=status))
+            tell_failed(
+                self._options.client.hooks,
+                self._endpoint.path,
+                {key: len(part.slots) for key, part in batch.parts.items()},
+            )
             self._note_answer()
 
     def _is_poisonous(self, batch: Batch, successes: int) -> bool:

@@ -14,6 +14,7 @@ from uid2_async.client import UID2Client
 from uid2_async.errors import ServerError, TransportError
 from uid2_async.hooks import AttemptFailed, CallFinished, Event
 from uid2_async.retry import RetryPolicy
+from uid2_async.tally import tell_rows
 
 __all__ = ["BatchSender"]
 
@@ -54,6 +55,7 @@ class BatchSender:
         self._limit = limit
         self._cpu = cpu
         self._sleep = sleep
+        self._hooks = client.hooks
         self._client = client.with_options(
             hooks=[*client.hooks, self._notice],
             retry=RetryPolicy(
@@ -89,6 +91,7 @@ class BatchSender:
         )
         async with self._cpu:
             rows = endpoint.read(reply, values)
+            tell_rows(self._hooks, endpoint.path, rows)
             await asyncio.sleep(0)
         return rows
 

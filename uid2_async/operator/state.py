@@ -75,6 +75,7 @@ class OperatorState:
         self._calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
         self._in_flight = 0
         self._most_in_flight = 0
+        self._resets = 0
 
     def now_ms(self) -> int:
         """Read the operator's clock, in ms since the Unix epoch."""
@@ -119,10 +120,22 @@ class OperatorState:
         with self._lock:
             return self._most_in_flight
 
-    def record(self, call: Call) -> None:
-        """Add *call* to the log; the oldest of very many is dropped."""
+    @property
+    def resets(self) -> int:
+        """How often everything was forgotten."""
+        return self._resets
+
+    def record(self, call: Call, *, resets: int) -> None:
+        """Add *call* to the log; the oldest of very many is dropped.
+
+        Args:
+            call: What was answered.
+            resets: What :attr:`resets` was when the call came: an answer that was still
+                under way during a reset is none of what follows.
+        """
         with self._lock:
-            self._calls.append(call)
+            if resets == self._resets:
+                self._calls.append(call)
 
     @property
     def calls(self) -> list[Call]:
@@ -137,6 +150,7 @@ class OperatorState:
             self._armed.clear()
             self._calls.clear()
             self._most_in_flight = self._in_flight
+            self._resets += 1
 
 
 def _utc_now() -> datetime:

@@ -1,4 +1,4 @@
-"""The state beside a dict: journal, segments and merges must not be seen."""
+"""The state beside a dict: journal, layers and merges must not be seen."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ batches = st.lists(
 
 
 class Model(RuleBasedStateMachine):
-    """Does the same to a state with tiny segments and to a dict."""
+    """Does the same to a state with tiny layers and to a dict."""
 
     def __init__(self) -> None:
         """Make a folder."""
@@ -149,13 +149,13 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
-        """Make a segment."""
+        """Make a layer."""
         self.store.pending.flush()
 
-    @precondition(lambda self: self.store.pending._segments)
+    @precondition(lambda self: self.store.pending._layers)
     @rule()
     def compact(self) -> None:
-        """Make one segment of all."""
+        """Make one layer of all."""
         self.store.pending._merge_into_one()
 
     @rule()

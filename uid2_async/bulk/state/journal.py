@@ -3,16 +3,20 @@
 One line holds the rows of a call: their identities as one blob, and their columns
 
 - as one JSON array, which holds any row, or
-- *plain*: as two blobs of equal pieces, the UIDs and when they are due. That is for
-  identities that are all mapped for the first time, which is what a first load consists
-  of, and SQL cuts blobs several times faster than it looks into JSON.
+- *plain*, as blobs of equal pieces: the UIDs, when they are due, and the numbers of the
+  changes. That is for identities whose UID has not changed since they were added, which
+  is what a first load consists of, and SQL cuts blobs several times faster than it
+  looks into JSON.
 
-Either is taken apart by one statement, which runs without the interpreter's lock.
+All lines of one shape are taken apart by one statement, which runs without the
+interpreter's lock. A statement for each line would find pages there that the one before
+it has written, and SQLite would save these for the case that it fails.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -29,12 +33,11 @@ __all__ = ["INSERT_LINE", "Batch", "expand_journal", "make_lines"]
 _ADDED: Final = ChangeKind.ADDED.value
 
 INSERT_LINE: Final = """INSERT INTO journal (
-    run, checked, kind, size, count, identities, rows, uids, dues, first, replaced
+    run, checked, kind, size, count, identities, rows, uids, dues, seqs, replaced
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-_READ_LINES: Final = """SELECT replaced, checked, kind, size, count,
-    identities AS keys, CAST(rows AS TEXT) AS rows, uids, dues, first
-    FROM journal ORDER BY number"""
+_READ_LINES: Final = """SELECT checked, kind, size, count, replaced,
+    identities, rows, uids, dues, seqs FROM journal ORDER BY number"""
 
 # The columns as they stand in Stored; `checked` is that of the line.
 _FIELDS: Final = tuple(
@@ -49,13 +52,15 @@ _FROM_JSON: Final = f"""({ROW})
     ORDER BY 1"""
 
 _UID_BYTES: Final = 44
-_DUE_DIGITS: Final = 12
+_DIGITS: Final = 12
 _FROM_PLAIN: Final = f"""
     (identity, kind, uid, refresh_from, checked, seq, change, told) {ASKED}
     SELECT {IDENTITY}, :kind,
         CAST(substr(:uids, i * {_UID_BYTES} + 1, {_UID_BYTES}) AS TEXT),
-        CAST(substr(:dues, i * {_DUE_DIGITS} + 1, {_DUE_DIGITS}) AS INTEGER),
-        :checked, :first + i, '{_ADDED}', 0
+        CAST(substr(:dues, i * {_DIGITS} + 1, {_DIGITS}) AS INTEGER),
+        :checked,
+        CAST(substr(:seqs, i * {_DIGITS} + 1, {_DIGITS}) AS INTEGER),
+        '{_ADDED}', 0
     FROM asked ORDER BY 1"""
 
 
@@ -91,45 +96,72 @@ def make_lines(run: int, batch: Batch) -> Iterator[tuple[Any, ...]]:
         yield (*head, *columns, replaced)
 
 
-def _make_plain(rows: Sequence[Stored]) -> tuple[None, bytes, bytes, int] | None:
+def _make_plain(rows: Sequence[Stored]) -> tuple[None, bytes, bytes, bytes] | None:
     """Make the columns of a plain line; None if there is any other row."""
-    first = rows[0].seq
-    uids, dues = [], []
-    for seq, row in enumerate(rows, first):
+    uids, dues, seqs = [], [], []
+    for row in rows:
         if (
             row.uid is None
             or row.refresh_from is None
             or row.prev is not None
             or row.bucket is not None
             or row.change != _ADDED
-            or row.seq != seq
         ):
             return None
         uids.append(row.uid)
         dues.append(row.refresh_from)
+        seqs.append(row.seq)
     if set(map(len, uids)) != {_UID_BYTES}:
         return None
     text = "".join(uids)
     if not text.isascii():
         return None
-    digits = f"%0{_DUE_DIGITS}d" * len(dues) % tuple(dues)
-    return None, text.encode(), digits.encode(), first
+    pattern = f"%0{_DIGITS}d" * len(rows)
+    dues_text, seqs_text = pattern % tuple(dues), pattern % tuple(seqs)
+    return None, text.encode(), dues_text.encode(), seqs_text.encode()
+
+
+@attrs.define
+class _Lines:
+    """Lines of one shape, put together."""
+
+    count: int = 0
+    columns: dict[str, list[bytes]] = attrs.field(factory=lambda: defaultdict(list))
+
+    def parameters(self) -> dict[str, int | bytes | str]:
+        """Give what _FROM_PLAIN or _FROM_JSON refers to."""
+        joined: dict[str, int | bytes | str] = {"count": self.count}
+        for name, parts in self.columns.items():
+            if name == "rows":
+                joined[name] = f"[{b','.join([part[1:-1] for part in parts]).decode()}]"
+            else:
+                joined[name] = b"".join(parts)
+        return joined
 
 
 def expand_journal(connection: sqlite3.Connection, table: str) -> tuple[int, list[int]]:
-    """Write the rows of the whole journal into *table*; later ones replace earlier.
+    """Write the rows of the whole journal into *table*; nobody has two of them.
 
     Returns:
         How many these were, and the numbers of the changes that theirs replace.
     """
+    shapes: defaultdict[tuple[int, int, int, str], _Lines] = defaultdict(_Lines)
     replaced: list[int] = []
-    count = 0
-    found = connection.execute(_READ_LINES)
-    names = [name for name, *_ in found.description]
-    for line in found:
-        given = dict(zip(names, line, strict=True))
-        source = _FROM_PLAIN if given["rows"] is None else _FROM_JSON
-        replaced += msgspec.json.decode(given.pop("replaced"))
-        statement = f"INSERT OR REPLACE INTO {table} {source}"
-        count += connection.execute(statement, given).rowcount
-    return count, replaced
+    for checked, kind, size, count, numbers, *columns in connection.execute(
+        _READ_LINES
+    ):
+        names = ("keys", "rows", "uids", "dues", "seqs")
+        pairs = zip(names, columns, strict=True)
+        given = {name: column for name, column in pairs if column is not None}
+        source = _FROM_JSON if "rows" in given else _FROM_PLAIN
+        lines = shapes[checked, kind, size, source]
+        lines.count += count
+        for name, column in given.items():
+            lines.columns[name].append(column)
+        replaced += msgspec.json.decode(numbers)
+    for (checked, kind, size, source), lines in shapes.items():
+        fixed = {"checked": checked, "kind": kind, "size": size}
+        connection.execute(
+            f"INSERT INTO {table} {source}", {**lines.parameters(), **fixed}
+        )
+    return sum(lines.count for lines in shapes.values()), replaced

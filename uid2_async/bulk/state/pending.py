@@ -5,10 +5,10 @@ So they are gathered, and merged in their order::
 
     journal     on disk, one row for each call, as it came: makes a record durable
     recent      the same in memory, by identity
-    segment_N   on disk, by identity: what was recent each time when that was full
+    layer_N     on disk, by identity: what was recent each time when that was full
 
 and into ``mapping`` at last. Who is in several of them is as the latest says. The
-changes lie in the rows; they are listed in the table ``change`` with each segment.
+changes lie in the rows; they are listed in the table ``change`` with each layer.
 After a crash the journal says what was recent.
 """
 
@@ -36,7 +36,7 @@ __all__ = ["RECENT_ROWS", "Pending"]
 
 # About 20 MB in memory, and as much again while they are written.
 RECENT_ROWS: Final = 50_000
-_MOST_SEGMENTS: Final = 400  # SQLite takes 500 terms in one UNION
+_MOST_LAYERS: Final = 400  # SQLite takes 500 terms in one UNION
 _MOST_ROWS: Final = 30_000_000
 # How many rows one transaction of a merge takes: they are sorted in memory.
 _SLICE_ROWS: Final = 50_000
@@ -44,7 +44,7 @@ _FIRST_BYTES: Final = 256
 
 
 @attrs.frozen
-class _Segment:
+class _Layer:
     name: str
     rows: int
 
@@ -63,7 +63,7 @@ class Pending:
         self._most = recent_rows
         self._probes = Probes()
         self._recent: tuple[dict[bytes, Stored], dict[bytes, Stored]] = ({}, {})
-        self._segments = self._find_segments()
+        self._layers = self._find_layers()
         found = connection.execute("SELECT max(run) FROM journal").fetchone()
         self._run: int | None = found[0]
         self._searched = 0
@@ -74,21 +74,22 @@ class Pending:
 
     def __bool__(self) -> bool:
         """Tell whether there is anything to merge."""
-        return self._run is not None or bool(self._segments)
+        return self._run is not None or bool(self._layers)
 
-    def _find_segments(self) -> list[_Segment]:
-        """List the segments, the oldest first."""
+    def _find_layers(self) -> list[_Layer]:
+        """List the layers, the oldest first."""
         names = self._connection.execute(
-            "SELECT name FROM sqlite_master WHERE name GLOB 'segment_*'"
+            "SELECT name FROM sqlite_master WHERE name GLOB 'layer_*'"
         )
-        ordered = sorted((name for (name,) in names), key=lambda name: int(name[8:]))
-        return [_Segment(name, self._most) for name in ordered]
+        ordered = sorted((name for (name,) in names), key=lambda name: int(name[6:]))
+        return [_Layer(name, self._most) for name in ordered]
 
     # --- writing ----------------------------------------------------------------------
 
     def write(self, run: int, batches: Sequence[Batch]) -> None:
         """Write *batches* into the journal: all of them or nothing."""
-        if self._run not in (None, run):
+        if self._run not in (None, run) or self._has_any(batches):
+            # The lines of the journal are of one run, and nobody is in two of them.
             self.flush()
         lines = [line for batch in batches for line in make_lines(run, batch)]
         if len(lines) == 1:
@@ -104,20 +105,27 @@ class Pending:
             recent = self._recent[batch.bit]
             recent.update(zip(batch.identities, batch.rows, strict=True))
 
+    def _has_any(self, batches: Sequence[Batch]) -> bool:
+        """Tell whether any of *batches* is recent already."""
+        return not all(
+            self._recent[batch.bit].keys().isdisjoint(batch.identities)
+            for batch in batches
+        )
+
     def tidy(self) -> None:
         """Write to disk what has become too much for memory, and merge what is many."""
         if sum(map(len, self._recent)) < self._most:
             return
         self.flush()
-        rows = sum(segment.rows for segment in self._segments)
-        if rows >= _MOST_ROWS or len(self._segments) >= _MOST_SEGMENTS:
+        rows = sum(layer.rows for layer in self._layers)
+        if rows >= _MOST_ROWS or len(self._layers) >= _MOST_LAYERS:
             self.merge()
-        elif len(self._segments) > 1 and self._searched >= rows:
+        elif len(self._layers) > 1 and self._searched >= rows:
             # To search on in all of them would cost more than to make one of them.
             self._merge_into_one()
 
     def flush(self) -> None:
-        """Make a segment of what is recent, and list its changes."""
+        """Make a layer of what is recent, and list its changes."""
         if self._run is None:
             return
         connection = self._connection
@@ -129,16 +137,16 @@ class Pending:
             connection.execute("DELETE FROM journal")
         for recent in self._recent:
             recent.clear()
-        self._segments.append(_Segment(name, rows))
+        self._layers.append(_Layer(name, rows))
         self._run = None
 
     def _name_next(self) -> str:
-        """Name the next segment; a later one has a higher number."""
-        number = int(self._segments[-1].name[8:]) + 1 if self._segments else 0
-        return f"segment_{number}"
+        """Name the next layer; a later one has a higher number."""
+        number = int(self._layers[-1].name[6:]) + 1 if self._layers else 0
+        return f"layer_{number}"
 
-    def _list_changes(self, segment: str, replaced: Sequence[int]) -> None:
-        """List the new changes of *segment*, and drop the untold that they replace."""
+    def _list_changes(self, layer: str, replaced: Sequence[int]) -> None:
+        """List the new changes of *layer*, and drop the untold that they replace."""
         connection = self._connection
         (listed,) = connection.execute(
             "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'change'"
@@ -148,7 +156,7 @@ class Pending:
         )
         connection.execute(
             "INSERT INTO change (seq, run, identity, kind, change, uid, old_uid)"
-            f" SELECT seq, ?, identity, kind, change, uid, told_uid FROM {segment}"
+            f" SELECT seq, ?, identity, kind, change, uid, told_uid FROM {layer}"
             " WHERE seq > ? ORDER BY seq",
             (self._run, listed),
         )
@@ -180,10 +188,10 @@ class Pending:
                 elsewhere.append(at)
             else:
                 rows[at] = shape.of(row, parameters)
-        self._read_segments(bit, identities, shape, parameters, elsewhere, rows)
+        self._read_layers(bit, identities, shape, parameters, elsewhere, rows)
         return rows
 
-    def _read_segments(
+    def _read_layers(
         self,
         bit: int,
         identities: Sequence[bytes],
@@ -193,7 +201,7 @@ class Pending:
         rows: list[Any],
     ) -> None:
         """Fill in the rows at *places*, from the latest table that has each."""
-        tables = [segment.name for segment in reversed(self._segments)]
+        tables = [layer.name for layer in reversed(self._layers)]
         if self.is_all:
             tables.append("mapping")
         for table in tables:
@@ -216,43 +224,43 @@ class Pending:
     def merge(self) -> None:
         """Move everything into ``mapping``."""
         self.flush()
-        if not self._segments:
+        if not self._layers:
             return
-        self._move("mapping", self._segments)
-        self._segments = []
+        self._move("mapping", self._layers)
+        self._layers = []
         self._searched = 0
         if not self.is_all:
             self._probes.clear()
 
     def _merge_into_one(self) -> None:
-        """Make one segment of all."""
-        segment = _Segment(self._name_next(), sum(one.rows for one in self._segments))
-        make_rows_table(self._connection, segment.name)
-        self._move(segment.name, self._segments)
-        self._segments = [segment]
+        """Make one layer of all."""
+        layer = _Layer(self._name_next(), sum(one.rows for one in self._layers))
+        make_rows_table(self._connection, layer.name)
+        self._move(layer.name, self._layers)
+        self._layers = [layer]
         self._searched = 0
 
-    def _move(self, target: str, segments: Sequence[_Segment]) -> None:
-        """Move the rows of *segments* to *target*, in the order of the identities.
+    def _move(self, target: str, layers: Sequence[_Layer]) -> None:
+        """Move the rows of *layers* to *target*, in the order of the identities.
 
         Each slice of them is a transaction of its own: if it is broken off, all is done
         again, with the same result.
         """
         union = " UNION ALL ".join(
-            f"SELECT *, {age} AS age FROM {segment.name}"
+            f"SELECT *, {age} AS age FROM {layer.name}"
             " WHERE identity >= :low AND identity < :high"
-            for age, segment in enumerate(segments)
+            for age, layer in enumerate(layers)
         )
         statement = (
             f"INSERT OR REPLACE INTO {target} SELECT {ROW} FROM ({union})"
             " ORDER BY identity, kind, age"
         )
-        for low, high in _slice(sum(segment.rows for segment in segments)):
+        for low, high in _slice(sum(layer.rows for layer in layers)):
             with transaction(self._connection):
                 self._connection.execute(statement, {"low": low, "high": high})
         with transaction(self._connection):
-            for segment in segments:
-                self._connection.execute(f"DROP TABLE {segment.name}")
+            for layer in layers:
+                self._connection.execute(f"DROP TABLE {layer.name}")
 
 
 def _slice(rows: int) -> Iterator[tuple[bytes, bytes]]:

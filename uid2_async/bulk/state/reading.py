@@ -160,7 +160,7 @@ def read_rows(
 
     Args:
         connection: Of the state.
-        table: ``mapping``, ``recent`` or a segment.
+        table: ``mapping``, or a layer of what is pending.
         kind: The bit of the identity type.
         identities: A few thousand of them.
         shape: What is read.

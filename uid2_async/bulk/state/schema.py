@@ -53,7 +53,7 @@ CREATE INDEX mapping_kept ON mapping (since) WHERE since IS NOT NULL;
 CREATE TABLE journal (
     number INTEGER PRIMARY KEY, run INTEGER NOT NULL, checked INTEGER NOT NULL,
     kind INTEGER NOT NULL, size INTEGER NOT NULL, count INTEGER NOT NULL,
-    identities BLOB NOT NULL, rows BLOB, uids BLOB, dues BLOB, first INTEGER,
+    identities BLOB NOT NULL, rows BLOB, uids BLOB, dues BLOB, seqs BLOB,
     replaced BLOB NOT NULL
 );
 CREATE TABLE change (
