@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from uid2_async.bulk.content import Content
 from uid2_async.bulk.files import Format, Layout, open_output, open_reader
 from uid2_async.bulk.files.chunk import TextChunk
 from uid2_async.bulk.files.output import PartOutput, StreamOutput
+from uid2_async.bulk.files.pieces import Lines
 from uid2_async.bulk.files.text_rows import TextRows
 from uid2_async.bulk.resume.private_files import Disk
-from uid2_async.errors import JobError
+from uid2_async.errors import InputError, JobError
 
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 
@@ -490,3 +492,39 @@ def test_stdin_and_stdout_are_opened_anew(
     assert (tmp_path / "out.csv").read_bytes() == (
         "T,UID,REFRESH_FROM,ERROR\nZoë,uid1,1,\n".encode()
     )
+
+
+def test_a_pipe_that_is_being_read(tmp_path: Path) -> None:
+    """Closing it would wait for whoever writes to it; else it is closed."""
+    os.mkfifo(tmp_path / "in.csv")
+    keep = os.open(tmp_path / "in.csv", os.O_RDWR)
+    os.write(keep, b"T\n1\n")
+    stream = (tmp_path / "in.csv").open("rb")
+    lines = Lines(stream, name="pipe", encoding="utf-8")
+    lines.load()
+    reading = threading.Thread(target=lines.load)
+    reading.start()
+    while not lines._is_reading:
+        pass
+
+    lines.close()
+    assert not stream.closed
+    os.write(keep, b"2\n")
+    reading.join()
+    lines.close()
+
+    assert stream.closed
+    os.close(keep)
+
+
+def test_a_disk_that_cannot_be_read() -> None:
+    """It is told, and is no error of ours."""
+
+    class Broken(io.BytesIO):
+        """A stream on a broken disk."""
+
+        def read1(self, _: int | None = -1, /) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(InputError, match="x cannot be read: Input/output error"):
+        Lines(Broken(), name="x", encoding="utf-8").load()

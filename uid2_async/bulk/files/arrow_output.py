@@ -57,6 +57,9 @@ class ArrowOutput:
         for name, content in layout.added.items():
             schema = schema.append(self._arrow.field(name, self._type(content)))
         self._schema = schema
+        # The first array imports pandas, if it is installed: here, in a thread, that
+        # does not hold up the event loop.
+        self._array([], self._arrow.string())
 
     def _type(self, content: Content) -> Any:
         """Choose the type of a column."""

@@ -85,6 +85,7 @@ class Lines:
         if gzipped:
             self._stream = gzip.GzipFile(fileobj=stream, mode="rb")
             self._read_some = self._stream.read
+        self._is_reading = False
         self._rest = ""
         self._decoder: codecs.IncrementalDecoder | None = None
 
@@ -145,6 +146,7 @@ class Lines:
     def _read(self) -> bytes:
         """Read bytes."""
         hint = "Is it whole? A name that ends in .gz means that it is compressed."
+        self._is_reading = True
         try:
             return self._read_some(_PIECE_BYTES)
         except EOFError:
@@ -154,6 +156,8 @@ class Lines:
         except OSError as error:
             cause = error.strerror or type(error).__name__
             hint = "Check the file and its disk."
+        finally:
+            self._is_reading = False
         raise InputError(f"{self.name} cannot be read: {cause}.", hint=hint)
 
     def _begin(self) -> bytes:
@@ -226,14 +230,14 @@ class Lines:
     def close(self) -> None:
         """Close the file.
 
-        A pipe is left to the end of the program: closing it waits for a read that is
-        under way, and that may never end.
+        A pipe that is being read, in a thread, is left to the end of the program:
+        closing it waits for that read, which may never end.
         """
         try:
             mode = fstat(self._raw.fileno()).st_mode
         except (OSError, ValueError):
             return  # in memory, or closed before
-        if stat.S_ISREG(mode):
+        if stat.S_ISREG(mode) or not self._is_reading:
             self._raw.close()
 
 
