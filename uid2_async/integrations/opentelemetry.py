@@ -87,7 +87,7 @@ class OpenTelemetryHook:
             case Throttled():
                 self._meters.throttle_wait.record(event.delay)
             case LimitChanged():
-                self._meters.limit.set(event.limit)
+                self._meters.limit = event.limit
 
     def observe_keys(self, store: KeyStore, name: str) -> None:
         """Report the age of a store's keys, for as long as there is the store.
@@ -216,23 +216,31 @@ class _Meters:
             unit="{request}",
             description="Calls that are being made.",
         )
-        self.limit = meter.create_gauge(
-            "uid2.client.concurrency_limit",
-            unit="{request}",
-            description="How many batches the last bulk job sends at once.",
-        )
         self.throttle_wait = meter.create_histogram(
             "uid2.client.throttle_wait",
             unit="s",
             description="How long was waited since the operator asked to slow down.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
-        self._skew = meter.create_gauge(
+        self.limit: int | None = None
+        self._skew: float | None = None
+        self.stores: WeakValueDictionary[str, KeyStore] = WeakValueDictionary()
+        self._create_gauges(meter)
+
+    def _create_gauges(self, meter: metrics.Meter) -> None:
+        """Make what is read when it is exported: older SDKs forget a gauge's value."""
+        meter.create_observable_gauge(
+            "uid2.client.concurrency_limit",
+            callbacks=[lambda _options: _observed(self.limit)],
+            unit="{request}",
+            description="How many batches the last bulk job sends at once.",
+        )
+        meter.create_observable_gauge(
             "uid2.client.clock_skew",
+            callbacks=[lambda _options: _observed(self._skew)],
             unit="s",
             description="By how much the operator's clock is ahead.",
         )
-        self.stores: WeakValueDictionary[str, KeyStore] = WeakValueDictionary()
         meter.create_observable_gauge(
             "uid2.client.keys_age",
             callbacks=[self._read_ages],
@@ -256,7 +264,7 @@ class _Meters:
             attributes["error.type"] = event.error_type
         self._duration.record(event.elapsed, attributes)
         if event.error_type is None:
-            self._skew.set(event.skew)
+            self._skew = event.skew
 
     def count_retry(self, event: RetryScheduled, *, reason: str) -> None:
         """Take notice of a retry."""
@@ -273,6 +281,11 @@ class _Meters:
             "result": event.result,
         }
         self._identities.add(event.count, attributes)
+
+
+def _observed(value: float | None) -> list[metrics.Observation]:
+    """Report a value, if there is one yet."""
+    return [] if value is None else [metrics.Observation(value)]
 
 
 def _operation(endpoint: str) -> str:
