@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
-WITH_EXTRAS = ".[arrow,cli,fastapi,starlette]"
+WITH_EXTRAS = ".[arrow,cli,fastapi,otel,starlette]"
 # The browser has a session of its own.
 PYTEST = ("pytest", "-q", "--ignore=tests/browser")
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -129,7 +129,9 @@ def tests_min(session: nox.Session) -> None:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + extras["arrow"] + extras["cli"]
-    wanted += extras["fastapi"] + extras["starlette"]
+    wanted += extras["fastapi"] + extras["starlette"] + extras["otel"]
+    # Its versions go with those of the API.
+    wanted.append("opentelemetry-sdk>=1.30")
     session.install("-q", *(re.sub(r">=", "==", one) for one in wanted))
     # The test client of that Starlette knows no httpx2 yet.
     session.install("-q", *group("tests"), "httpx")
@@ -143,7 +145,9 @@ def coverage(session: nox.Session) -> None:
     groups = (*group("coverage"), *group("differential"))
     session.install("-q", "-e", WITH_EXTRAS, *groups)
     session.run("coverage", "erase")
-    session.run(*PYTEST, "--cov", "--cov-report=", *session.posargs)
+    # pytest loads our own plugin before pytest-cov would begin to measure.
+    session.run("coverage", "run", "-m", *PYTEST, *session.posargs)
+    session.run("coverage", "combine", "-q")
     complete = "uid2_async/protocol/*,uid2_async/errors.py,uid2_async/retry.py"
     session.run("coverage", "report", f"--include={complete}", "--fail-under=100")
     session.run("coverage", "report", f"--omit={complete}", "--fail-under=95")
