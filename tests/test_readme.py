@@ -1,4 +1,4 @@
-"""What the README says runs as it stands."""
+"""What the README and the pages beside it say runs as it stands."""
 
 from __future__ import annotations
 
@@ -15,9 +15,23 @@ from uid2_async import UID2Client
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+# Pages whose blocks are programs, too.
+PAGES = ("bulk.md",)
+PROGRAMS = [
+    *BLOCKS,
+    *(
+        block
+        for page in PAGES
+        for block in re.findall(
+            r"^```python\n(.*?)^```$",
+            (ROOT / "docs" / page).read_text(encoding="utf-8"),
+            re.MULTILINE | re.DOTALL,
+        )
+    ),
+]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize("block", PROGRAMS, ids=range(len(PROGRAMS)))
 def test_every_python_block_runs(block: str, tmp_path: Path) -> None:
     """Each block is a program, or a test that is run as one."""
     script = tmp_path / "block.py"

@@ -42,7 +42,15 @@ from uid2_async.retry import RetryPolicy
 from uid2_async.transport import Reply, Request, Transport
 from uid2_async.veiled import Veiled
 
-__all__ = ["Call", "Credentials", "OwnCrypto", "Pipeline", "Slots", "positive"]
+__all__ = [
+    "CLIENT_VERSION",
+    "Call",
+    "Credentials",
+    "OwnCrypto",
+    "Pipeline",
+    "Slots",
+    "positive",
+]
 
 T = TypeVar("T")
 

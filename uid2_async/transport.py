@@ -32,7 +32,7 @@ from uid2_async.errors import (
 from uid2_async.regions import Regions, normalize_base_url, sends_clear
 from uid2_async.veiled import Veiled
 
-__all__ = ["Reply", "Request", "SessionPool", "Transport"]
+__all__ = ["Reply", "Request", "SessionPool", "Transport", "verifying_context"]
 
 _CONNECT_SECONDS: Final = 5.0
 _IDLE_READ_SECONDS: Final = 20.0
@@ -232,7 +232,7 @@ class SessionPool:
     def _open(self, *, force_close: bool) -> aiohttp.ClientSession:
         """Open a session with every default set explicitly."""
         if self._ssl is None:
-            self._ssl = _verifying_context()
+            self._ssl = verifying_context()
         connector = partial(
             aiohttp.TCPConnector,
             limit=self.max_connections,
@@ -279,7 +279,7 @@ class SessionPool:
         return f"<SessionPool {', '.join(self.base_urls)} {state}>"
 
 
-def _verifying_context() -> _ssl.SSLContext:
+def verifying_context() -> _ssl.SSLContext:
     """Make the TLS context: verified, 1.2 or newer, and never logging its keys."""
     context = _ssl.create_default_context()
     context.minimum_version = _ssl.TLSVersion.TLSv1_2

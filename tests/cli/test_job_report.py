@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
-from uid2_async.cli.map_csv import MapProgress, MapSummary
-from uid2_async.cli.map_report import (
+
+from uid2_async.bulk.job_summary import FileProgress, JobSummary
+from uid2_async.bulk.records import Progress
+from uid2_async.cli.job_report import (
     console_for,
     print_head,
+    print_json,
     print_summary,
     progress_bar,
 )
 
-from uid2_async.cli.csv_rows import Columns
-
-WITH_KIND = Columns(value=1, kind=0)
-HEAD = [
-    ("email", "jane.with.a.very.long.name@example.com", "u" * 44, "", "17954", ""),
-    ("email", "東" * 60, "", "", "", "INVALID IDENTIFIER"),
+HEADER = ["INPUT_TYPE", "INPUT", "UID", "PREV_UID", "REFRESH_FROM", "UNMAPPED", "ERROR"]
+ROWS = [
+    ["email", "jane.with.a.very.long.name@example.com", "u" * 44, "", "17954", "", ""],
+    ["email", "東" * 60, "", "", "", "INVALID IDENTIFIER", ""],
 ]
 
 
@@ -30,32 +35,39 @@ def terminal(width: int = 80) -> tuple[Console, io.StringIO]:
     return Console(file=screen, width=width, force_terminal=True), screen
 
 
-def summary(**changes: int) -> MapSummary:
-    """Make a summary."""
-    counts = dict.fromkeys(
-        ("rows", "mapped", "opted_out", "invalid", "other", "duplicates"), 0
-    )
-    return MapSummary(**{**counts, **changes}, seconds=1.5, head=())
+def head(folder: Path, rows: list[list[str]], width: int, column: str = "INPUT") -> str:
+    """Print the first rows of a file."""
+    path = folder / "out.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([HEADER, *rows])
+    screen = io.StringIO()
+    print_head(Console(file=screen, width=width), path, column)
+    return screen.getvalue()
+
+
+def progress(**changes: Any) -> FileProgress:
+    """Say how far a job is."""
+    facts: dict[str, Any] = {
+        "rows": 10_000,
+        "bytes_read": 1_000,
+        "total_bytes": 1_000,
+        "endings": {"mapped": 9_000, "opted_out": 500, "invalid": 400, "failed": 100},
+        "job": Progress(in_flight=7, limit=12, throttled=3),
+    }
+    return FileProgress(**{**facts, **changes})
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
-@pytest.mark.parametrize("columns", [WITH_KIND, Columns(value=1, constant_kind="x")])
-def test_the_table_fits(width: int, columns: Columns) -> None:
+def test_the_table_fits(tmp_path: Path, width: int) -> None:
     """No line of the first rows is wider than the terminal."""
-    screen = io.StringIO()
-    console = Console(file=screen, width=width)
-    print_head(console, HEAD, columns)
-
-    for line in screen.getvalue().splitlines():
+    for line in head(tmp_path, ROWS, width).splitlines():
         wide = sum(1 + (char == "東") for char in line)
         assert wide <= width
 
 
-def test_words_stand_in_full_at_80() -> None:
+def test_words_stand_in_full_at_80(tmp_path: Path) -> None:
     """What a row came to can be read on an ordinary terminal."""
-    screen = io.StringIO()
-    print_head(Console(file=screen, width=80), HEAD, WITH_KIND)
-    text = screen.getvalue()
+    text = head(tmp_path, ROWS, 80)
 
     assert "INVALID IDENTIFIER" in text
     assert "REFRESH_FROM" in text
@@ -63,31 +75,28 @@ def test_words_stand_in_full_at_80() -> None:
     assert "u" * 44 not in text
 
 
-def test_control_characters() -> None:
+def test_control_characters(tmp_path: Path) -> None:
     """A file cannot send commands to the terminal, nor markup to rich."""
-    screen = io.StringIO()
-    row = ("email", "\x1b[2J\x07\u202e[red]x[/red]", "", "", "", "")
-    print_head(Console(file=screen, width=120), [row], WITH_KIND)
+    row = ["email", "\x1b[2J\x07\u202e[red]x[/red]", "", "", "", "", ""]
+    text = head(tmp_path, [row], 120)
 
-    assert not {"\x1b", "\x07", "\u202e"} & set(screen.getvalue())
-    assert "[red]x[/red]" in screen.getvalue()
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert "[red]x[/red]" in text
 
 
-def test_no_rows_no_table() -> None:
-    """Without rows there is no table of them."""
-    screen = io.StringIO()
-    print_head(Console(file=screen), [], WITH_KIND)
-
-    assert screen.getvalue() == ""
+@pytest.mark.parametrize(("rows", "column"), [([], "INPUT"), (ROWS, "elsewhere")])
+def test_nothing_to_show(tmp_path: Path, rows: list[list[str]], column: str) -> None:
+    """Without rows, or without that column, there is no table."""
+    assert head(tmp_path, rows, 80, column) == ""
 
 
 def test_summary() -> None:
-    """All counts are there; that of odd answers only where there are any."""
+    """The usual counts are there; the others only where there is something."""
     screen = io.StringIO()
     console = Console(file=screen, width=80)
-    print_summary(console, summary(rows=12_345, mapped=7), requests=3)
+    print_summary(console, JobSummary(rows=12_345, mapped=7, requests=3, seconds=1.5))
     plain = screen.getvalue()
-    print_summary(console, summary(other=1), requests=3)
+    print_summary(console, JobSummary(other=1, changes=0, from_state=2))
 
     lines = [line.split() for line in plain.splitlines() if line.strip()][1:]
     assert lines == [
@@ -99,29 +108,53 @@ def test_summary() -> None:
         ["requests", "3"],
         ["seconds", "1.50"],
     ]
-    assert "other reasons" in screen.getvalue().removeprefix(plain)
+    rest = screen.getvalue().removeprefix(plain)
+    assert all(
+        words in rest for words in ("other reasons", "in the delta", "by the state")
+    )
 
 
-@pytest.mark.parametrize("total", [1000, None])
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """One object, where the data are not."""
+    summary = JobSummary(rows=3, mapped=2, outputs=(Path("out.csv"),))
+    print_json(summary, to_stdout=False)
+    print_json(summary, to_stdout=True)
+
+    printed = capsys.readouterr()
+    assert printed.out == printed.err
+    found = json.loads(printed.out)
+    assert (found["rows"], found["outputs"], found["complete"]) == (
+        3,
+        ["out.csv"],
+        True,
+    )
+    assert "changes" not in found
+
+
+@pytest.mark.parametrize("total", [1_000, None])
 def test_the_bar(total: int | None) -> None:
-    """On a terminal a bar tells rows and their rate, and ends full."""
-    console, screen = terminal(120)
-    with progress_bar(console, total_bytes=total, to_stdout=False) as tell:
-        tell(MapProgress(rows=5000, bytes_read=500))
-        tell(MapProgress(rows=10_000, bytes_read=1000))
+    """On a terminal a bar tells rows, rate, requests and shares, and ends full."""
+    console, screen = terminal(160)
+    with progress_bar(console, to_stdout=False) as tell:
+        tell(progress(rows=5_000, bytes_read=500, total_bytes=total))
+        tell(progress(total_bytes=total))
     text = screen.getvalue()
 
-    assert "Mapping" in text
-    assert "10,000 rows" in text
-    assert "rows/s" in text
-    assert "100%" in text
+    for words in (
+        "Mapping",
+        "10,000 rows",
+        "7/12 in flight, 3 x 429",
+        "90.0% mapped 5.0% out 4.0% invalid 1.0% failed",
+        "100%",
+    ):
+        assert words in text
 
 
 def test_the_bar_leaves_stdout_alone() -> None:
     """While the bar runs, stdout is what it was."""
     console, _ = terminal()
     before = sys.stdout
-    with progress_bar(console, total_bytes=10, to_stdout=True):
+    with progress_bar(console, to_stdout=True):
         assert sys.stdout is before
 
 
@@ -130,8 +163,8 @@ def test_no_bar_in_a_file(quiet: bool) -> None:
     """Where stderr is no terminal, or silence is asked for, there is no bar."""
     screen = io.StringIO()
     console = Console(file=screen, quiet=quiet, force_terminal=quiet)
-    with progress_bar(console, total_bytes=10, to_stdout=False) as tell:
-        tell(MapProgress(rows=1, bytes_read=10))
+    with progress_bar(console, to_stdout=False) as tell:
+        tell(progress())
 
     assert screen.getvalue() == ""
 
@@ -142,8 +175,8 @@ def test_result_on_the_same_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     other = io.StringIO()
     other.isatty = lambda: True  # type: ignore[method-assign] # a terminal, as far as it tells
     monkeypatch.setattr("sys.stdout", other)
-    with progress_bar(console, total_bytes=10, to_stdout=True) as tell:
-        tell(MapProgress(rows=1, bytes_read=10))
+    with progress_bar(console, to_stdout=True) as tell:
+        tell(progress())
 
     assert screen.getvalue() == ""
 

@@ -176,7 +176,7 @@ def test_streams(uid2: Uid2, env: dict[str, str], source: Path) -> None:
     header, first, second = csv.reader(result.stdout.splitlines())
 
     assert result.exit_code == 0
-    assert header == ["id", "INPUT", "INPUT_TYPE", *ADDED]
+    assert header == ["\ufeffid", "INPUT", "INPUT_TYPE", *ADDED]
     assert first[3]
     assert second == ["2", "x", "email", "", "", "", "INVALID IDENTIFIER", ""]
     assert "Summary" in result.stderr

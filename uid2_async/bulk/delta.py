@@ -20,26 +20,11 @@ from uid2_async.bulk.resume.private_files import (
     write_all,
 )
 from uid2_async.bulk.state import Change, StateRow
-from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
 
 __all__ = ["DELTA_COLUMNS", "DeltaFile", "DeltaLines", "DeltaPart"]
 
 DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
-
-
-def _cells(
-    change: str, kind: str, identity: bytes, uids: tuple[str | None, str | None]
-) -> list[str]:
-    """Write a change as cells; the type is that of the hash, as an input has it."""
-    new, old = uids
-    return [
-        change,
-        f"{kind}_hash",
-        base64.encode_text(identity),
-        new or "",
-        old or "",
-    ]
 
 
 class DeltaLines:
@@ -50,15 +35,20 @@ class DeltaLines:
         self._text = io.StringIO(newline="")
         self._writer = csv.writer(self._text, lineterminator="\n")
 
-    def add(
-        self, row: StateRow, kind: IdentityType, identity: bytes, keys: Sequence[str]
-    ) -> None:
-        """Add the change of *row*, which has one, with the input's key columns."""
-        cells = _cells(row.x or "", kind, identity, (row.u, row.o))
-        self._writer.writerow([row.s, *cells, *keys])
+    def write(
+        self, changes: Iterable[tuple[StateRow, str, bytes, Sequence[str]]]
+    ) -> bytes:
+        """Write changes.
 
-    def take(self) -> bytes:
-        """Give the lines that have been added since the last time."""
+        Args:
+            changes: Of each the row, which has one; whom it is about, as the kind of
+                hash and the identity bytes; and the input's key columns.
+        """
+        encode = base64.encode_text
+        self._writer.writerows(
+            [row.s, row.x, kind, encode(identity), row.u, row.o, *keys]
+            for row, kind, identity, keys in changes
+        )
         data = self._text.getvalue().encode()
         self._text.seek(0)
         self._text.truncate()
@@ -129,9 +119,9 @@ class DeltaFile:
     def add_rest(self, changes: Iterable[Change]) -> None:
         """Add those of *changes* that no row of the input spoke of."""
         for change in self._untold(changes):
+            who = (f"{change.kind}_hash", base64.encode_text(change.identity))
             uids = (change.uid, change.old_uid)
-            cells = _cells(change.change, change.kind, change.identity, uids)
-            self._writer.writerow([*cells, *self._blank])
+            self._writer.writerow([change.change, *who, *uids, *self._blank])
             self.lines += 1
 
     def _untold(self, changes: Iterable[Change]) -> Iterator[Change]:

@@ -189,7 +189,8 @@ def open_job(plan: JobPlan, client: UID2Client, run: RunOptions) -> Iterator[Job
             yield JobFiles(plan, None, parts)
         return
     path = Path(run.job_dir) if run.job_dir else job_folder_for(plan.target)
-    plan.check(force=run.force, begun=path.exists() and not run.restart)
+    begun = JobFolder.is_begun(path) and not run.restart
+    plan.check(force=run.force, begun=begun)
     terms = JobTerms(
         inputs=[identify(pair.source) for pair in plan.pairs if pair.source],
         target=plan.target,

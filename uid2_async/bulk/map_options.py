@@ -46,7 +46,7 @@ def _check_kinds(_: object, __: object, identifiers: Mapping[str, str]) -> None:
 class MapOptions:
     """What decides about the output of :func:`~uid2_async.bulk.map_file.map_file`.
 
-    All of it must stay the same while a job is resumed.
+    All but *max_removed* must stay the same while a job is resumed.
 
     Attributes:
         column: The column of the identifiers; INPUT by default.
@@ -101,5 +101,8 @@ class MapOptions:
             raise ConfigError("max_removed is a share, from 0 to 1.")
 
     def terms(self) -> dict[str, Any]:
-        """List them as JSON can hold them."""
-        return attrs.asdict(self)
+        """List what must stay the same, as JSON can hold it."""
+        terms = attrs.asdict(self)
+        # A bound that stopped a job is raised to let it go on.
+        del terms["max_removed"]
+        return terms

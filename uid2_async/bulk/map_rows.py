@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 
 from uid2_async.bulk.delta import DeltaLines
 from uid2_async.bulk.feed import Named
@@ -12,8 +13,7 @@ from uid2_async.bulk.file_job import Made
 from uid2_async.bulk.outcome_columns import OutcomeColumns
 from uid2_async.bulk.records import Outcome
 from uid2_async.bulk.state import StateRow
-from uid2_async.models import IdentityType
-from uid2_async.protocol.normalize import READERS
+from uid2_async.protocol.normalize import HASH_KINDS, READERS
 
 __all__ = ["MapRows"]
 
@@ -60,18 +60,22 @@ class MapRows:
         keys: Sequence[str],
     ) -> bytes:
         """Write a line for each identity that has changed, row after row."""
+        changed = [
+            (row, place, outcome)
+            for place, found in enumerate(outcomes)
+            for row, outcome in enumerate(found)
+            if isinstance(outcome, StateRow) and outcome.s
+        ]
+        if len(outcomes) > 1:
+            changed.sort(key=itemgetter(0, 1))
         cells = [step.chunk.values(key) for key in keys]
-        for row, found in enumerate(zip(*outcomes, strict=True)):
-            for named, outcome in zip(step.named, found, strict=True):
-                if isinstance(outcome, StateRow) and outcome.s:
-                    kind, identity = _identify(named, row)
-                    each = [column[row] for column in cells]
-                    self._lines.add(outcome, kind, identity, each)
-        return self._lines.take()
+        return self._lines.write(
+            (outcome, *_identify(step.named[place], row), [one[row] for one in cells])
+            for row, place, outcome in changed
+        )
 
 
-def _identify(named: Named, row: int) -> tuple[IdentityType, bytes]:
-    """Say who a row names: it has been found valid before."""
+def _identify(named: Named, row: int) -> tuple[str, bytes]:
+    """Say who a row names, as kind and identity: it has been found valid before."""
     kind = named.kinds if isinstance(named.kinds, str) else named.kinds[row]
-    identity = READERS[kind](named.values[row] or "")
-    return IdentityType(kind.partition("_")[0]), identity or b""
+    return HASH_KINDS[kind], READERS[kind](named.values[row] or "") or b""

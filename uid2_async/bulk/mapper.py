@@ -13,12 +13,12 @@ from collections.abc import (
     Iterator,
 )
 from contextlib import asynccontextmanager
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import attrs
 
 from uid2_async.bulk.batches import Block
-from uid2_async.bulk.feed import ItemFeed
+from uid2_async.bulk.feed import Feed, ItemFeed
 from uid2_async.bulk.job import JobOptions, MapJob
 from uid2_async.bulk.records import MapFailure, MapRecord, Progress
 from uid2_async.client import UID2Client
@@ -106,7 +106,20 @@ class BulkMapper:
         Yields:
             An async iterator of records, one for each item, in order.
         """
-        job = MapJob(self._options, ItemFeed(items, key))
+        async with self.map_feed(ItemFeed(items, key)) as records:
+            yield records
+
+    @asynccontextmanager
+    async def map_feed(self, feed: Feed) -> AsyncIterator[Records[Any]]:
+        """Map what *feed* gives; for what is built on a mapper.
+
+        As :meth:`map`, but the identities come in steps of one column each, which costs
+        less than to look at each item.
+
+        Yields:
+            Records whose items are those of the steps' payloads: one for each row.
+        """
+        job = MapJob(self._options, feed)
         job.start()
         try:
             yield Records(job, self._on_progress)

@@ -10,6 +10,7 @@ from uid2_async._version import __version__
 from uid2_async.cli import (
     buckets,
     decrypt,
+    doctor,
     encrypt,
     estimate,
     hash as hash_command,
@@ -71,4 +72,5 @@ app.command(name="hash")(hash_command.hash_values)
 app.command(name="inspect")(inspect_command.inspect_one)
 app.command(name="keys")(keys.list_keys)
 app.command(name="buckets")(buckets.list_buckets)
+app.command(name="doctor")(doctor.find_causes)
 app.command(name="sandbox")(sandbox.run_sandbox)

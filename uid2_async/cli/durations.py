@@ -22,5 +22,7 @@ def parse_duration(text: str) -> timedelta:
     """
     found = _SHAPE.fullmatch(text.strip().lower())
     if found is None:
-        raise typer.BadParameter("a number and a unit is needed, such as 7d, 12h, 30m")
+        raise typer.BadParameter(
+            "a number and its unit is needed: s, m, h or d, as in --help"
+        )
     return timedelta(**{_UNITS[found[2]]: int(found[1])})

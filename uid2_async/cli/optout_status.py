@@ -107,7 +107,7 @@ def check_optouts(  # noqa: PLR0913 - an option each
 
     Of a state, by mapping everybody again. Of a file of raw UIDs, before it is shared:
     STATUS is appended, which is ok, opted_out, unverifiable (v4 raw UIDs of integ and
-    prod, which the operator does not find here), invalid or failed. With --drop the command
+    prod, which the operator does not find here), invalid or failed. With --drop it
     exits with 3 if something unverifiable was left out.
     """
     if target is None and (drop or allow_unverifiable):

@@ -78,6 +78,11 @@ class _Handler:
         self._state = state
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
+        """Answer one request, counted as in flight meanwhile."""
+        with self._state.answering():
+            return await self._handle(http)
+
+    async def _handle(self, http: web.Request) -> web.StreamResponse:
         """Answer one request, and note the call."""
         resets = self._state.resets
         path = routes.clean_path(http.rel_url.raw_path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Lock
 
@@ -72,6 +73,8 @@ class OperatorState:
         self._offset_ms = 0
         self._armed: list[_Armed] = []
         self._calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
+        self._in_flight = 0
+        self._most_in_flight = 0
         self._resets = 0
 
     def now_ms(self) -> int:
@@ -98,6 +101,24 @@ class OperatorState:
                         self._armed.remove(armed)
                     return armed.fault
         return None
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Count a request as being in flight for as long as the block lasts."""
+        with self._lock:
+            self._in_flight += 1
+            self._most_in_flight = max(self._most_in_flight, self._in_flight)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+    @property
+    def most_in_flight(self) -> int:
+        """How many requests were in flight at once, at most."""
+        with self._lock:
+            return self._most_in_flight
 
     @property
     def resets(self) -> int:
@@ -128,6 +149,7 @@ class OperatorState:
             self._offset_ms = 0
             self._armed.clear()
             self._calls.clear()
+            self._most_in_flight = self._in_flight
             self._resets += 1
 
 

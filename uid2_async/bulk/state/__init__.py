@@ -4,7 +4,7 @@
 
     mapping     one row an identity and type: its UID, the one before, when to ask
                 again, when it was asked about, and its last change
-    journal, recent, segment_N
+    journal, recent, layer_N
                 what was recorded since mapping was merged last (pending.py)
     change      numbered changes, for deltas: written with the rows that they come from,
                 kept until a delta has told them and 90 days more

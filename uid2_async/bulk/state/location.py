@@ -75,7 +75,9 @@ def check_place(path: Path, mounts: Iterable[tuple[str, str]]) -> None:
             hint=f"Create {folder}, or give another path.",
         )
     mode = folder.stat().st_mode
-    if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
+    shared = mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX
+    # Elsewhere the mode says nothing about others.
+    if os.name == "posix" and shared:
         raise JobError(
             "Others may replace the state: its folder is writable for them.",
             hint=f"Run chmod go-w on {folder}, or give another path.",

@@ -90,10 +90,9 @@ class MappingState:
             raise JobError("The state is open already.", hint="Open it once.")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="uid2-state")
         try:
-            self._store = await self._run(Store, self._path, self._cadence)
+            await self._run(self._open)
         except BaseException:
-            self._thread.shutdown(wait=False)
-            self._thread = None
+            self._release_thread()
             raise
         return self
 
@@ -111,14 +110,30 @@ class MappingState:
 
         What was recorded and not finished is kept, and merged when it is opened again.
         """
-        store, thread = self._store, self._thread
-        if store is None or thread is None:
-            return
-        self._store = None
-        try:
-            await self._run(store.close)
-        finally:
-            self._thread = None
+        if self._thread is not None:
+            try:
+                await self._run(self._close)
+            finally:
+                self._release_thread()
+
+    def _open(self) -> None:
+        """Open the store; on its thread."""
+        self._store = Store(self._path, self._cadence)
+
+    def _close(self) -> None:
+        """Close it, if it is open; on its thread."""
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
+
+    def _release_thread(self) -> None:
+        """Let the thread end, after it has done what was asked of it.
+
+        Whoever was waiting may have been cancelled: the store is closed all the same.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.submit(self._close)
             thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[..., T], *args: Any) -> T:
@@ -134,7 +149,13 @@ class MappingState:
 
     async def _ask(self, work: Callable[..., T], *args: Any) -> T:
         """Run *work* on the open store."""
-        return await self._run(work, self._store, *args)
+        return await self._run(self._work, work, args)
+
+    def _work(self, work: Callable[..., T], args: tuple[Any, ...]) -> T:
+        """Do it, on the thread of the store."""
+        if self._store is None:
+            raise JobError("The state is closed.", hint="Use it in `async with`.")
+        return work(self._store, *args)
 
     # --- runs -------------------------------------------------------------------------
 
@@ -333,7 +354,10 @@ class MappingState:
         return await self._ask(removal.purge, run, identities, raw_uids, remember)
 
     async def vacuum(self) -> None:
-        """Give unused room in the file back to the file system."""
+        """Give unused room in the file back to the file system.
+
+        SQLite needs room for a copy meanwhile, in the folder for temporary files.
+        """
         await self._ask(Store.vacuum)
 
 

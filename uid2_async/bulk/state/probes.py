@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from itertools import chain
 from typing import Final
 
 __all__ = ["Probes"]
@@ -12,7 +11,8 @@ __all__ = ["Probes"]
 # 2^28 bits are 32 MiB of address space; pages that were never written cost nothing.
 # With 10 million identities 0.5 % of the others look as if they were there.
 _BITS: Final = 28
-_MASK: Final = (1 << _BITS) - 1
+_BYTES: Final = 1 << (_BITS - 3)
+_MASK: Final = _BYTES - 1
 _WORDS: Final = struct.Struct("<II")
 
 
@@ -21,16 +21,16 @@ class Probes:
 
     def __init__(self) -> None:
         """Hold nothing."""
-        self._bits = bytearray((_MASK + 1) // 8)
+        self._bits = bytearray(_BYTES)
         self._filled = False
 
     def add(self, identities: Sequence[bytes]) -> None:
         """Hold *identities* from now on."""
         bits = self._bits
         self._filled = True
-        for probe in chain.from_iterable(map(_WORDS.unpack_from, identities)):
-            at = probe & _MASK
-            bits[at >> 3] |= 1 << (at & 7)
+        for one, two in map(_WORDS.unpack_from, identities):
+            bits[one & _MASK] |= 1 << (one >> 29)
+            bits[two & _MASK] |= 1 << (two >> 29)
 
     def find(self, identities: Sequence[bytes]) -> list[int]:
         """List the places of those that may be held; the others are not."""
@@ -40,12 +40,12 @@ class Probes:
         return [
             at
             for at, (one, two) in enumerate(map(_WORDS.unpack_from, identities))
-            if bits[(one & _MASK) >> 3] >> (one & 7) & 1
-            and bits[(two & _MASK) >> 3] >> (two & 7) & 1
+            if bits[one & _MASK] >> (one >> 29) & 1
+            and bits[two & _MASK] >> (two >> 29) & 1
         ]
 
     def clear(self) -> None:
         """Hold nothing again."""
         if self._filled:
-            self._bits = bytearray(len(self._bits))
+            self._bits = bytearray(_BYTES)
             self._filled = False

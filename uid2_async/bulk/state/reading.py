@@ -9,17 +9,19 @@ SQL cuts, and their rows come out as one JSON array, which msgspec reads.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
 
-from uid2_async.bulk.state.stored import COLUMNS, KEPT_SECONDS, REMOVED, Stored
+from uid2_async.bulk.state.stored import COLUMNS, KEPT_SECONDS, REMOVED, Stored, view
 from uid2_async.bulk.state.values import StateRow
+from uid2_async.models import UnmappedReason
 
 __all__ = [
     "ASKED",
     "CADENCE",
+    "IDENTITY",
     "STORED",
     "VIEW",
     "VIEW_IF_KNOWN",
@@ -31,13 +33,13 @@ __all__ = [
 
 _PLACES: Final = msgspec.json.Decoder(list[int])
 
-ASKED: Final = """WITH RECURSIVE asked(i, identity) AS (
-    SELECT 0, substr(:keys, 1, :size)
-    UNION ALL
-    SELECT i + 1, substr(:keys, (i + 1) * :size + 1, :size) FROM asked
-    WHERE i + 1 < :count
+ASKED: Final = """WITH RECURSIVE asked(i) AS (
+    SELECT 0 UNION ALL SELECT i + 1 FROM asked WHERE i + 1 < :count
 )"""
-"""A table of the identities that lie in ``:keys``, all of the same size."""
+"""The places of the identities that lie in ``:keys``, all of the same size."""
+
+IDENTITY: Final = "substr(:keys, i * :size + 1, :size)"
+"""The identity at a place."""
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -46,16 +48,27 @@ class Shape(msgspec.Struct, frozen=True):
     Attributes:
         sql: An expression over the columns that gives a JSON value.
         decoder: What reads an array of them.
+        of: Gives the same of a row in memory, and of the parameters.
     """
 
     sql: str
     decoder: msgspec.json.Decoder[Any]
+    of: Callable[[Stored, Mapping[str, int]], Any]
 
 
-_STORED_SQL: Final = f"json_array({', '.join(COLUMNS)})"
-STORED: Final = Shape(_STORED_SQL, msgspec.json.Decoder(list[Stored | None]))
-"""The columns as they are."""
-
+# How long a check counts. What was checked in this very run is never asked twice.
+CADENCE: Final = """CASE status
+    WHEN 'optout' THEN :optout_recheck
+    WHEN 'invalid identifier' THEN :invalid_recheck
+    ELSE :recheck END"""
+_CADENCES: Final = {
+    UnmappedReason.OPTED_OUT.value: "optout_recheck",
+    UnmappedReason.INVALID_IDENTIFIER.value: "invalid_recheck",
+}
+_KNOWN_SQL: Final = f"""checked >= :started OR (
+    checked > :started - {CADENCE}
+    AND (refresh_from IS NULL OR refresh_from > :started)
+)"""
 _VIEW_SQL: Final = f"""json_array(
     uid,
     CASE WHEN status IS NULL AND since > :started - {KEPT_SECONDS} THEN prev END,
@@ -64,22 +77,43 @@ _VIEW_SQL: Final = f"""json_array(
     CASE WHEN seq > :told THEN change END,
     CASE WHEN seq > :told THEN told_uid END
 )"""
+
+
+def _view(row: Stored, given: Mapping[str, int]) -> StateRow | None:
+    """Do in Python what _VIEW_SQL does."""
+    return view(row, now=given["started"], told_seq=given["told"])
+
+
+def _view_if_known(row: Stored, given: Mapping[str, int]) -> StateRow | None:
+    """Do in Python what _KNOWN_SQL does, too."""
+    started = given["started"]
+    if row.checked < started:
+        cadence = given[_CADENCES.get(row.status or "", "recheck")]
+        due = row.refresh_from is not None and row.refresh_from <= started
+        if due or row.checked <= started - cadence:
+            return None
+    return _view(row, given)
+
+
 _ROWS: Final = msgspec.json.Decoder(list[StateRow | None])
-VIEW: Final = Shape(f"CASE WHEN status IS NOT '{REMOVED}' THEN {_VIEW_SQL} END", _ROWS)
+
+STORED: Final = Shape(
+    f"json_array({', '.join(COLUMNS)})",
+    msgspec.json.Decoder(list[Stored | None]),
+    lambda row, _: row,
+)
+"""The columns as they are."""
+
+VIEW: Final = Shape(
+    f"CASE WHEN status IS NOT '{REMOVED}' THEN {_VIEW_SQL} END", _ROWS, _view
+)
 """The row as :class:`StateRow` says it; none of what was removed."""
 
-# How long a check counts. What was checked in this very run is never asked twice.
-CADENCE: Final = """CASE status
-    WHEN 'optout' THEN :optout_recheck
-    WHEN 'invalid identifier' THEN :invalid_recheck
-    ELSE :recheck END"""
-_KNOWN: Final = f"""status IS NOT '{REMOVED}' AND (
-    checked >= :started OR (
-        checked > :started - {CADENCE}
-        AND (refresh_from IS NULL OR refresh_from > :started)
-    )
-)"""
-VIEW_IF_KNOWN: Final = Shape(f"CASE WHEN {_KNOWN} THEN {_VIEW_SQL} END", _ROWS)
+VIEW_IF_KNOWN: Final = Shape(
+    f"CASE WHEN status IS NOT '{REMOVED}' AND ({_KNOWN_SQL}) THEN {_VIEW_SQL} END",
+    _ROWS,
+    _view_if_known,
+)
 """The same, and none of what the operator must be asked about."""
 
 
@@ -105,8 +139,8 @@ def find_rows(
     for size, places in by_size(identities).items():
         some = identities if places is None else [identities[at] for at in places]
         (answer,) = connection.execute(
-            f"{ASKED} SELECT json_group_array(i) FROM asked CROSS JOIN {table} AS row"  # noqa: S608 - only words of this package
-            " ON row.identity = asked.identity AND row.kind = :kind",
+            f"{ASKED} SELECT json_group_array(i) FROM asked CROSS JOIN {table} AS row"
+            f" ON row.identity = {IDENTITY} AND row.kind = :kind",
             {"keys": b"".join(some), "size": size, "count": len(some), "kind": kind},
         ).fetchone()
         here = _PLACES.decode(answer)
@@ -126,7 +160,7 @@ def read_rows(
 
     Args:
         connection: Of the state.
-        table: ``mapping``, ``recent`` or a segment.
+        table: ``mapping``, or a layer of what is pending.
         kind: The bit of the identity type.
         identities: A few thousand of them.
         shape: What is read.
@@ -137,9 +171,9 @@ def read_rows(
     """
     # The keys are cut in their order, and json_group_array keeps it.
     statement = (
-        f"{ASKED} SELECT json_group_array(CASE WHEN row.checked IS NOT NULL"  # noqa: S608 - only words of this package
+        f"{ASKED} SELECT json_group_array(CASE WHEN row.checked IS NOT NULL"
         f" THEN {shape.sql} END) FROM asked LEFT JOIN {table} AS row"
-        " ON row.identity = asked.identity AND row.kind = :kind"
+        f" ON row.identity = {IDENTITY} AND row.kind = :kind"
     )
     rows: list[Any] = [None] * len(identities)
     for size, places in by_size(identities).items():

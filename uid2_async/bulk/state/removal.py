@@ -12,10 +12,10 @@ from typing import Final
 
 import msgspec
 
-from uid2_async.bulk.state.reading import ASKED, STORED, by_size
+from uid2_async.bulk.state.reading import ASKED, IDENTITY, STORED, by_size
 from uid2_async.bulk.state.schema import transaction
 from uid2_async.bulk.state.store import KINDS, Store
-from uid2_async.bulk.state.stored import remove
+from uid2_async.bulk.state.stored import COLUMNS, remove
 from uid2_async.bulk.state.values import IdentityKey, Run
 from uid2_async.errors import JobError
 from uid2_async.models import IdentityType
@@ -23,6 +23,7 @@ from uid2_async.models import IdentityType
 __all__ = ["mark_present", "purge", "remove_absent"]
 
 _CHUNK: Final = 5_000
+_INSERT: Final = f"INSERT INTO mapping VALUES (?, ?{', ?' * len(COLUMNS)})"
 _FIRST_BYTES: Final = [bytes([first]) for first in range(256)]
 
 
@@ -45,9 +46,9 @@ def mark_present(
         for size, places in by_size(identities).items():
             some = identities if places is None else [identities[at] for at in places]
             connection.execute(
-                f"{ASKED} INSERT OR IGNORE INTO present"  # noqa: S608 - constants
-                " SELECT :run, :segment, substr(identity, 1, 1), :call, identity, :kind"
-                " FROM asked",
+                f"{ASKED} INSERT OR IGNORE INTO present"
+                f" SELECT :run, :segment, substr({IDENTITY}, 1, 1), :call, {IDENTITY},"
+                " :kind FROM asked",
                 {
                     "run": run.number,
                     "segment": segment,
@@ -85,9 +86,7 @@ def remove_absent(store: Store, run: Run, segment: str, most: float) -> int:
         )
         others = _list_segments(store, but=segment)
         gone = [key for key in absent if not _is_member(store, key, others)]
-        removed = _remove(store, run, gone, purged=False)
-    store.pending.committed([key.identity for key in gone])
-    store.pending.merge()
+        removed = _remove(store, run, gone)
     _take_over(store, run, segment)
     return removed
 
@@ -157,42 +156,41 @@ def _is_member(store: Store, key: IdentityKey, segments: Sequence[str]) -> bool:
     return any(found)
 
 
-def _remove(
-    store: Store, run: Run, keys: Iterable[IdentityKey], *, purged: bool
-) -> int:
+def _remove(store: Store, run: Run, keys: Iterable[IdentityKey]) -> int:
     """Remove *keys*, all of which are merged; return how many were known."""
     removed = 0
     for kind in KINDS:
         each = iter([key.identity for key in keys if key.kind is kind])
         while chunk := list(islice(each, _CHUNK)):
-            removed += _remove_kind(store, run, kind.bit, chunk, purged=purged)
+            removed += _remove_kind(store, run, kind.bit, chunk)
     return removed
 
 
-def _remove_kind(
-    store: Store, run: Run, bit: int, identities: list[bytes], *, purged: bool
-) -> int:
+def _remove_kind(store: Store, run: Run, bit: int, identities: list[bytes]) -> int:
     """Remove identities of one type."""
+    connection = store.connection
     olds = store.pending.read(bit, identities, STORED, {})
     known = [(key, old) for key, old in zip(identities, olds, strict=True) if old]
-    left, untold = [], []
-    first = store.next_seq
+    connection.executemany(
+        "DELETE FROM mapping WHERE identity = ? AND kind = ?",
+        ((key, bit) for key, _ in known),
+    )
     for key, old in known:
         row = remove(
             old, now=run.started, told_seq=store.told_seq, next_seq=store.next_seq
         )
-        if row is not None:
-            left.append((key, row))
-            store.next_seq += row.seq == store.next_seq
         if old.seq > store.told_seq and (row is None or row.seq != old.seq):
-            untold.append(old.seq)
-    store.connection.executemany(
-        "DELETE FROM mapping WHERE identity = ? AND kind = ?",
-        ((key, bit) for key, _ in known),
-    )
-    if left:
-        store.pending.write(bit, [key for key, _ in left], [row for _, row in left])
-    store.log_changes(run, first, untold, purged=purged)
+            connection.execute("DELETE FROM change WHERE seq = ?", (old.seq,))
+        if row is None:
+            continue
+        connection.execute(_INSERT, (key, bit, *msgspec.structs.astuple(row)))
+        if row.seq == store.next_seq:
+            store.next_seq += 1
+            connection.execute(
+                "INSERT INTO change (seq, run, identity, kind, change, old_uid)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (row.seq, run.number, key, bit, row.change, row.told_uid),
+            )
     return len(known)
 
 
@@ -219,12 +217,12 @@ def purge(
             each = iter([key.identity for key in keys if key.kind is kind])
             while chunk := list(islice(each, _CHUNK)):
                 _erase_traces(store, kind.bit, chunk)
-        removed = _remove(store, run, keys, purged=True)
+        first = store.next_seq
+        removed = _remove(store, run, keys)
+        connection.execute("UPDATE change SET purged = 1 WHERE seq >= ?", (first,))
         if remember:
             store.forget(keys)
-    store.pending.committed([key.identity for key in keys])
-    store.pending.merge()
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.empty_wal()
     return removed
 
 
@@ -245,7 +243,7 @@ def _erase_traces(store: Store, bit: int, identities: list[bytes]) -> None:
         for statement in statements:
             store.connection.execute(
                 f"{ASKED} {statement} AND kind = :kind"
-                " AND identity IN (SELECT identity FROM asked)",
+                f" AND identity IN (SELECT {IDENTITY} FROM asked)",
                 {
                     "keys": b"".join(some),
                     "size": size,

@@ -50,7 +50,12 @@ CREATE INDEX mapping_due ON mapping (refresh_from / 86400)
     WHERE refresh_from IS NOT NULL;
 CREATE INDEX mapping_unmapped ON mapping (checked / 86400) WHERE status IS NOT NULL;
 CREATE INDEX mapping_kept ON mapping (since) WHERE since IS NOT NULL;
-CREATE TABLE journal (number INTEGER PRIMARY KEY, {_DEFINITIONS});
+CREATE TABLE journal (
+    number INTEGER PRIMARY KEY, run INTEGER NOT NULL, checked INTEGER NOT NULL,
+    kind INTEGER NOT NULL, size INTEGER NOT NULL, count INTEGER NOT NULL,
+    identities BLOB NOT NULL, rows BLOB, uids BLOB, dues BLOB, seqs BLOB,
+    replaced BLOB NOT NULL
+);
 CREATE TABLE change (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL,
     identity BLOB NOT NULL, kind INTEGER NOT NULL, change TEXT NOT NULL,
@@ -82,9 +87,7 @@ CREATE TABLE temp.rotated (name TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT R
 _SETTINGS: Final = """
 PRAGMA secure_delete = ON;
 PRAGMA synchronous = NORMAL;
-PRAGMA temp_store = MEMORY;
-PRAGMA temp.journal_mode = OFF;
-PRAGMA cache_size = -40000;
+PRAGMA cache_size = -24000;
 PRAGMA wal_autocheckpoint = 25000;
 """
 
@@ -125,7 +128,6 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.executescript(_SETTINGS)
     if not tables:
         connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
-    make_rows_table(connection, "temp.recent")
     connection.executescript(_TEMPORARY)
 
 
@@ -136,7 +138,8 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def make_rows_table(connection: sqlite3.Connection, name: str) -> None:
-    """Make a table of rows in key order."""
+    """Make a table of rows in key order, in the place of what was left half-way."""
+    connection.execute(f"DROP TABLE IF EXISTS {name}")
     connection.execute(
         f"CREATE TABLE {name} ({_DEFINITIONS}, PRIMARY KEY (identity, kind))"
         " WITHOUT ROWID"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from hashlib import blake2b
 from pathlib import Path
@@ -11,16 +11,17 @@ from typing import Any
 
 import attrs
 
+from uid2_async.bulk.state.journal import Batch
 from uid2_async.bulk.state.location import (
     StateLock,
     check_place,
     create_private,
     read_mounts,
 )
-from uid2_async.bulk.state.pending import Pending
+from uid2_async.bulk.state.pending import RECENT_ROWS, Pending
 from uid2_async.bulk.state.reading import STORED, VIEW, VIEW_IF_KNOWN, Shape
 from uid2_async.bulk.state.schema import connect, transaction
-from uid2_async.bulk.state.stored import KEPT_SECONDS, REMOVED, Stored, settle
+from uid2_async.bulk.state.stored import KEPT_SECONDS, REMOVED, Stored, settle, view
 from uid2_async.bulk.state.values import (
     FORGOTTEN,
     Change,
@@ -67,7 +68,9 @@ class Store:
         told_seq: The number of the last change that a delta has told.
     """
 
-    def __init__(self, path: Path, cadence: Cadence) -> None:
+    def __init__(
+        self, path: Path, cadence: Cadence, *, recent_rows: int = RECENT_ROWS
+    ) -> None:
         """Open the state at *path*, or make a new one.
 
         Raises:
@@ -83,7 +86,7 @@ class Store:
             self._lock.release()
             raise
         try:
-            self.pending: Pending = Pending(self.connection)
+            self.pending: Pending = Pending(self.connection, recent_rows)
             self._load(cadence)
         except BaseException:
             self.close()
@@ -94,7 +97,10 @@ class Store:
         self._parameters = attrs.asdict(cadence)
         self.told_seq: int = self.meta("told_seq")
         self._salt: bytes = self.meta("salt")
-        self.next_seq: int = self.last_seq() + 1
+        (listed,) = self.connection.execute(
+            "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'change'"
+        ).fetchone()
+        self.next_seq: int = listed + 1
         digests = self.connection.execute("SELECT digest FROM forgotten")
         self._forgotten: set[bytes] = {digest for (digest,) in digests}
 
@@ -175,7 +181,7 @@ class Store:
         self.pending.merge()
         told = max(self.told_seq, told_until or 0)
         with transaction(self.connection):
-            forgotten = self._drop_removed(told)
+            self._drop_told(told)
             self._drop_old(run.started - KEPT_SECONDS, told)
             self.connection.execute("DELETE FROM present WHERE run = ?", (run.number,))
             self.connection.execute(
@@ -183,20 +189,28 @@ class Store:
             )
             self.set_meta("told_seq", told)
         self.told_seq = told
-        if forgotten:
-            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # What was deleted lies in the WAL, too; and reading through a long one is slow.
+        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _drop_removed(self, told: int) -> int:
-        """Drop the rows of what is gone, once a delta has told it."""
+    def _drop_told(self, told: int) -> None:
+        """Drop what was kept for the deltas up to *told*: who is gone, and old UIDs."""
         self.connection.execute(
             "DELETE FROM mapping WHERE status = ? AND (identity, kind) IN ("
             " SELECT identity, kind FROM change WHERE change = ?"
             " AND seq > ? AND seq <= ?)",
             (REMOVED, ChangeKind.REMOVED.value, self.told_seq, told),
         )
-        return self.connection.execute(
-            "DELETE FROM change WHERE purged AND seq <= ?", (told,)
-        ).rowcount
+        self.connection.execute(
+            "DELETE FROM change WHERE purged AND seq > ? AND seq <= ?",
+            (self.told_seq, told),
+        )
+        self.connection.execute(
+            "UPDATE mapping SET told_uid = NULL"
+            " WHERE seq <= ? AND (identity, kind) IN ("
+            " SELECT identity, kind FROM change WHERE old_uid IS NOT NULL"
+            " AND seq > ? AND seq <= ?)",
+            (told, self.told_seq, told),
+        )
 
     def _drop_old(self, before: int, told: int) -> None:
         """Drop the UIDs that do not hold since *before*, and changes told before it."""
@@ -213,7 +227,23 @@ class Store:
         """Give unused room back."""
         self.pending.merge()
         self.connection.execute("VACUUM")
-        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.empty_wal()
+
+    def empty_wal(self) -> None:
+        """Make sure that what was deleted does not lie in the WAL any more.
+
+        Raises:
+            JobError: If that cannot be done now.
+        """
+        (busy, *_) = self.connection.execute(
+            "PRAGMA wal_checkpoint(TRUNCATE)"
+        ).fetchone()
+        if busy:
+            raise JobError(
+                "Another program reads the state: what was deleted is still in the "
+                "log.",
+                hint="Close that program and do the same again.",
+            )
 
     # --- rows -------------------------------------------------------------------------
 
@@ -249,67 +279,59 @@ class Store:
     ) -> list[StateRow]:
         """Store *answers* and the changes they make, in one transaction."""
         views: list[StateRow] = [FORGOTTEN] * len(identities)
-        written: list[tuple[int, list[int], list[bytes]]] = []
+        batches: list[Batch] = []
         next_seq = self.next_seq
-        with transaction(self.connection):
-            for kind in KINDS:
-                places = [at for at, one in enumerate(kinds) if one is kind]
-                places = self._drop_forgotten(kind.bit, identities, places)
-                if not places:
-                    continue
-                # What comes twice is stored once, as the last answer has it.
-                each = dict(zip([identities[at] for at in places], places, strict=True))
-                rows = [answers[at] for at in each.values()]
-                next_seq = self._record_kind(run, kind.bit, list(each), rows, next_seq)
-                written.append((kind.bit, places, [identities[at] for at in places]))
+        for kind, places in self._split(kinds, identities):
+            # What comes twice is stored once, as the last answer has it.
+            each = {identities[at]: answers[at] for at in places}
+            batch, next_seq = self._settle(run, kind.bit, each, next_seq)
+            batches.append(batch)
+            rows = dict(zip(each, batch.rows, strict=True))
+            for at in places:
+                row = view(
+                    rows[identities[at]], now=run.started, told_seq=self.told_seq
+                )
+                if row is not None:
+                    views[at] = row
+        self.pending.write(run.number, batches)
         self.next_seq = next_seq
-        for _, _, keys in written:
-            self.pending.committed(keys)
-        parameters = self.parameters(run)
-        for bit, places, keys in written:
-            found = self.pending.read_recent(bit, keys, VIEW, parameters)
-            for at, view in zip(places, found, strict=True):
-                views[at] = view
         self.pending.tidy()
         return views
 
-    def _record_kind(
-        self,
-        run: Run,
-        bit: int,
-        identities: Sequence[bytes],
-        answers: Sequence[MapRow],
-        next_seq: int,
-    ) -> int:
-        """Store answers of one type; return the number for the next change."""
+    def _split(
+        self, kinds: Sequence[IdentityType], identities: Sequence[bytes]
+    ) -> Iterator[tuple[IdentityType, Sequence[int]]]:
+        """List the places of each type, but for those who were purged for good."""
+        for kind in KINDS:
+            places = [at for at, one in enumerate(kinds) if one is kind]
+            places = self._drop_forgotten(kind.bit, identities, places)
+            if places:
+                yield kind, places
+
+    def _settle(
+        self, run: Run, bit: int, answers: Mapping[bytes, MapRow], next_seq: int
+    ) -> tuple[Batch, int]:
+        """Settle answers of one type; return the number for the next change, too."""
+        identities = list(answers)
         olds = self.pending.read(bit, identities, STORED, {})
         told, now = self.told_seq, run.started
         rows: list[Stored] = []
         replaced: list[int] = []
-        first = next_seq
-        for old, answer in zip(olds, answers, strict=True):
+        for old, answer in zip(olds, answers.values(), strict=True):
             row = settle(old, answer, now=now, told_seq=told, next_seq=next_seq)
             if old is not None and old.seq > told and old.seq != row.seq:
                 replaced.append(old.seq)
             if row.seq == next_seq:
                 next_seq += 1
             rows.append(row)
-        self.pending.write(bit, identities, rows)
-        self.log_changes(run, first, replaced)
-        return next_seq
-
-    def log_changes(
-        self, run: Run, first: int, replaced: Iterable[int], *, purged: bool = False
-    ) -> None:
-        """Take the new changes from the journal, and drop the untold they replace."""
-        self.connection.executemany(
-            "DELETE FROM change WHERE seq = ?", ((seq,) for seq in replaced)
+        batch = Batch(
+            bit=bit,
+            checked=now,
+            identities=identities,
+            rows=rows,
+            replaced=replaced,
         )
-        self.connection.execute(
-            "INSERT INTO change SELECT seq, ?, identity, kind, change, uid, told_uid, ?"
-            " FROM journal WHERE number > ? AND seq >= ?",
-            (run.number, purged, self.pending.last, first),
-        )
+        return batch, next_seq
 
     def _drop_forgotten(
         self, bit: int, identities: Sequence[bytes], places: list[int]
@@ -356,6 +378,7 @@ class Store:
 
     def changes(self, after: int, until: int, limit: int) -> list[Change]:
         """List changes by number."""
+        self.pending.flush()
         found = self.connection.execute(
             "SELECT seq, run, kind, identity, change, uid, old_uid FROM change"
             " WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
@@ -376,7 +399,4 @@ class Store:
 
     def last_seq(self) -> int:
         """Number the last change that was ever found."""
-        found = self.connection.execute(
-            "SELECT seq FROM sqlite_sequence WHERE name = 'change'"
-        ).fetchone()
-        return 0 if found is None else found[0]
+        return self.next_seq - 1

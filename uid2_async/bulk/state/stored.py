@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from uid2_async.bulk.state.values import ChangeKind
+from uid2_async.bulk.state.values import ChangeKind, StateRow
 from uid2_async.models import MapRow, UnmappedReason
 from uid2_async.veiled import Veiled
 
-__all__ = ["COLUMNS", "KEPT_SECONDS", "REMOVED", "Stored", "remove", "settle"]
+__all__ = ["COLUMNS", "KEPT_SECONDS", "REMOVED", "Stored", "remove", "settle", "view"]
 
 KEPT_SECONDS: Final = 90 * 86_400
 """For how long a UID that holds no more is kept: as long as the operator names it."""
 
-REMOVED: Final = "removed"
+REMOVED: Final = "(removed)"
 """The status of what is gone, but of which a delta still has to say so."""
 
 OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
@@ -108,6 +108,29 @@ def settle(
         seq,
         change,
         told,
+        told_uid,
+    )
+
+
+def view(row: Stored, *, now: int, told_seq: int) -> StateRow | None:
+    """Say of *row* what :data:`uid2_async.bulk.state.reading.VIEW` says in SQL."""
+    if row.status == REMOVED:
+        return None
+    prev = None
+    if row.since is not None and row.status is None and row.since > now - KEPT_SECONDS:
+        prev = row.prev
+    seq, change, told_uid = 0, None, None
+    if row.seq > told_seq:
+        seq, change, told_uid = row.seq, row.change, row.told_uid
+    return StateRow(
+        row.uid,
+        prev,
+        row.refresh_from,
+        row.status,
+        row.bucket,
+        row.checked,
+        seq,
+        change,
         told_uid,
     )
 

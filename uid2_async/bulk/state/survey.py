@@ -146,7 +146,7 @@ def count(store: Store, now: int) -> StateCounts:
     for query in (_DUE, _SLOW):
         place = {"day": -1, "identity": b"", "kind": -1, "limit": -1}
         (number,) = connection.execute(
-            f"SELECT count(*) FROM ({query})",  # noqa: S608 - constants
+            f"SELECT count(*) FROM ({query})",
             {**store.parameters(run), **place},
         ).fetchone()
         due += number
@@ -166,5 +166,12 @@ def count(store: Store, now: int) -> StateCounts:
         runs=tuple(store.runs()),
         scope=None if scope is None else IdentityScope(scope),
         operator=store.meta("operator"),
-        file_bytes=store.path.stat().st_size,
+        file_bytes=_measure(store),
     )
+
+
+def _measure(store: Store) -> int:
+    """Measure the file, with what is still in the WAL."""
+    (pages,) = store.connection.execute("PRAGMA page_count").fetchone()
+    (size,) = store.connection.execute("PRAGMA page_size").fetchone()
+    return int(pages * size)
