@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
-WITH_EXTRAS = ".[arrow,cli,fastapi,phone,starlette]"
+WITH_EXTRAS = ".[arrow,cli,fastapi,otel,phone,starlette]"
 # The browser and Spark have sessions of their own.
 PYTEST = ("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/spark")
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -140,6 +140,8 @@ def tests_min(session: nox.Session) -> None:
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + extras["arrow"] + extras["cli"]
     wanted += extras["fastapi"] + extras["phone"] + extras["starlette"]
+    # The versions of the SDK go with those of the API.
+    wanted += [*extras["otel"], "opentelemetry-sdk>=1.30"]
     session.install("-q", *(re.sub(r">=", "==", one) for one in wanted))
     # The test client of that Starlette knows no httpx2 yet.
     session.install("-q", *group("tests"), "httpx")
@@ -153,7 +155,9 @@ def coverage(session: nox.Session) -> None:
     groups = (*group("coverage"), *group("differential"))
     session.install("-q", "-e", WITH_EXTRAS, *groups)
     session.run("coverage", "erase")
-    session.run(*PYTEST, "--cov", "--cov-report=", *session.posargs)
+    # pytest loads our own plugin before pytest-cov would begin to measure.
+    session.run("coverage", "run", "-m", *PYTEST, *session.posargs)
+    session.run("coverage", "combine", "-q")
     complete = "uid2_async/protocol/*,uid2_async/errors.py,uid2_async/retry.py"
     session.run("coverage", "report", f"--include={complete}", "--fail-under=100")
     session.run("coverage", "report", f"--omit={complete}", "--fail-under=95")

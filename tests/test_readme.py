@@ -32,15 +32,21 @@ PROGRAMS = [
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=range(len(PROGRAMS)))
-def test_every_python_block_runs(block: str, tmp_path: Path) -> None:
-    """Each block is a program, or a test that is run as one."""
+def test_every_python_block_runs(
+    block: str, tmp_path: Path, plugin_options: tuple[str, ...]
+) -> None:
+    """Each block is a program, or a test that is run as one, or by pytest."""
     script = tmp_path / "block.py"
     tests = re.findall(r"^async def (test_\w+)", block, re.MULTILINE)
     calls = "".join(f"\nimport asyncio\nasyncio.run({name}())\n" for name in tests)
+    command = [sys.executable, "-W", "error", str(script)]
+    if "import pytest" in block:
+        calls = ""
+        command[3:3] = ["-m", "pytest", "-c", "pyproject.toml", *plugin_options]
     script.write_text(block + calls, encoding="utf-8")
 
     done = subprocess.run(  # noqa: S603 - our own README
-        [sys.executable, "-W", "error", str(script)],
+        command,
         capture_output=True,
         text=True,
         check=False,

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 import uid2_async
 
-# Where the package is installed, pytest finds the plugin by itself.
-LOADED = any(one.name == "uid2" for one in entry_points(group="pytest11"))
-OPTIONS = () if LOADED else ("-p", "uid2_async.pytest_plugin")
 INI = """
 [pytest]
 filterwarnings = error
@@ -22,7 +18,9 @@ asyncio_default_fixture_loop_scope = function
 
 @pytest.fixture
 def run(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    plugin_options: tuple[str, ...],
 ) -> Callable[..., pytest.RunResult]:
     """Run a module of tests in a process and a project of its own, all warnings fatal.
 
@@ -40,7 +38,7 @@ def run(
             pytester.makeconftest(conftest)
         return pytester.runpytest_subprocess(
             *("--strict-markers", "-p", "no:cacheprovider"),
-            *OPTIONS,
+            *plugin_options,
             *options,
         )
 

@@ -144,8 +144,8 @@ class ConcurrencyLimit:
 
     def _shut(self, seconds: float) -> None:
         """Shut the gate for *seconds*, or longer if it already is."""
-        begins = max(self.gate_until, self._now())
-        ends = self._now() + seconds
+        now = self._now()
+        begins, ends = max(self.gate_until, now), now + seconds
         if ends > begins:
             self.gate_until = ends
             self._tell(Throttled(delay=ends - begins))
