@@ -25,7 +25,7 @@ __all__ = [
     "emit",
 ]
 
-logger = logging.getLogger("uid2_async")
+logger: logging.Logger = logging.getLogger("uid2_async")
 
 
 class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
