@@ -15,17 +15,20 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async import AesGcmEnvelope, RetryPolicy, errors
-from uid2_async._call import Call, Credentials, Pipeline, Slots
+from uid2_async._call import Call, Credentials, Pipeline
 from uid2_async._version import __version__
 from uid2_async.hooks import (
     AttemptFailed,
     AttemptStarted,
     CallFinished,
     CallStarted,
+    ForgedReply,
     RetryScheduled,
 )
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import open_request, seal_reply
+from uid2_async.secret import Secret
+from uid2_async.slots import Slots
 from uid2_async.transport import Reply, Request
 
 KEY = bytes(range(32))
@@ -44,6 +47,11 @@ class ScriptedTransport:
         self.script = list(script)
         self.requests: list[Request] = []
         self.closed = 0
+        self.renewed = 0
+
+    def renew(self) -> None:
+        """Count."""
+        self.renewed += 1
 
     async def send(self, request: Request) -> Reply:
         """Do the next step."""
@@ -96,7 +104,7 @@ class Bench:
         self.events: list[Any] = []
         ticks = count()
         options = {
-            "credentials": Credentials(api_key="canary-key", secret=KEY)
+            "credentials": Credentials(api_key=Secret("canary-key"), secret=Secret(KEY))
         } | options
         self.pipeline = Pipeline(
             transport=self.transport,
@@ -220,14 +228,16 @@ async def test_hooks_see_a_failure_without_answer() -> None:
 
 
 async def test_hooks_are_told_the_operator_s_clock() -> None:
-    """By how much it is ahead, as the last sealed reply says."""
-    bench = Bench(answer(late_ms=90_000), 503, answer(late_ms=-1_500))
+    """By how much it is ahead, as sealed replies say, where that matters."""
+    far, near = Bench(answer(late_ms=90_000)), Bench(answer(late_ms=-1_500))
 
-    await bench.run()
-    await bench.run()
+    await far.run()
+    await near.run()
 
-    finished = [one.skew for one in bench.events if isinstance(one, CallFinished)]
-    assert finished == [90.0, -1.5]
+    (ahead,) = [one.skew for one in far.events if isinstance(one, CallFinished)]
+    (level,) = [one.skew for one in near.events if isinstance(one, CallFinished)]
+    assert ahead == pytest.approx(90, abs=5)
+    assert level == 0
 
 
 async def test_a_broken_hook_cannot_break_a_call(
@@ -284,14 +294,12 @@ async def test_a_cancelled_call_is_finished_for_hooks() -> None:
     "step",
     [
         answer(key=bytes(32)),
-        answer(late_ms=11 * 60 * 1000),
-        answer(late_ms=-11 * 60 * 1000),
         lambda request: Reply(status=200, headers={}, body=b"not base64!"),
         lambda request: Reply(status=200, headers={}, body=b'{"status":"success"}'),
         lambda request: Reply(status=200, headers={}, body=b"<html>portal</html>"),
         lambda request: Reply(status=200, headers={}, body=b""),
     ],
-    ids=["key", "ahead", "behind", "text", "clear", "portal", "empty"],
+    ids=["key", "text", "clear", "portal", "empty"],
 )
 async def test_what_does_not_open_is_no_answer(step: Any) -> None:
     """A reply in the clear is never taken where a sealed one is due; two tries."""
@@ -304,14 +312,27 @@ async def test_what_does_not_open_is_no_answer(step: Any) -> None:
     assert bench.transport.requests[1].fresh_connection
 
 
-async def test_a_reply_to_another_request_is_never_retried() -> None:
-    """A foreign nonce is a mix-up or an attack, not an accident."""
-    bench = Bench(answer(nonce=b"another!"), answer())
+@pytest.mark.parametrize(
+    "step",
+    [
+        answer(nonce=b"another!"),
+        answer(late_ms=11 * 60 * 1000),
+        answer(late_ms=-11 * 60 * 1000),
+    ],
+    ids=["nonce", "ahead", "behind"],
+)
+async def test_a_reply_to_another_request_is_never_retried(step: Any) -> None:
+    """A foreign nonce or time is an attack or a mix-up; its connection is given up."""
+    bench = Bench(step, answer())
 
-    with pytest.raises(errors.EnvelopeError):
+    with pytest.raises(errors.EnvelopeError) as caught:
         await bench.run()
 
     assert len(bench.transport.requests) == 1
+    assert bench.transport.renewed == 1
+    assert caught.value.foreign_nonce is not caught.value.untimely
+    forged = [one for one in bench.events if isinstance(one, ForgedReply)]
+    assert forged == [ForgedReply(endpoint=PATH, trace_id=caught.value.trace_id or "")]
 
 
 async def test_a_bare_call_sends_its_payload_as_it_is() -> None:
@@ -454,6 +475,8 @@ def test_slots_follow_a_new_event_loop() -> None:
 def test_credentials_and_calls_hide_their_content() -> None:
     """No repr shows a key, a secret or a payload."""
     call: Call[bytes] = Call(path=PATH, payload=b"canary", parse=bytes)
-    shown = repr(call) + repr(Credentials(api_key="canary", secret=b"canary"))
+    shown = repr(call) + repr(
+        Credentials(api_key=Secret("canary"), secret=Secret(b"canary"))
+    )
 
     assert "canary" not in shown

@@ -520,7 +520,7 @@ async def test_a_closed_client_says_so(operator: LocalOperator) -> None:
     await client.aclose()
     await client.aclose()
 
-    with pytest.raises(errors.ConnectError, match="closed"):
+    with pytest.raises(errors.ClientClosedError, match="closed"):
         await client.generate_token("user@example.com")
 
 

@@ -287,7 +287,7 @@ async def test_a_block_closes_the_client(
     async with connect() as client:
         assert repr(client) == f"<ClientSideClient {operator.url}>"
         await client.generate_token("user@example.com", timeout=30)
-    with pytest.raises(errors.ConnectError, match="closed"):
+    with pytest.raises(errors.ClientClosedError, match="closed"):
         await client.generate_token("user@example.com")
 
 

@@ -333,7 +333,7 @@ async def test_a_closed_pool_says_so(raw_server: Any) -> None:
     await pool.aclose()
     await pool.aclose()
 
-    with pytest.raises(errors.ConnectError, match="closed"):
+    with pytest.raises(errors.ClientClosedError):
         await pool.send(request())
     assert repr(pool) == "<SessionPool https://x closed>"
 

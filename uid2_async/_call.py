@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from functools import partial
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from uid2_async._version import __version__
 from uid2_async.errors import (
-    CallTimeoutError,
+    ClockSkewError,
     ConfigError,
     EnvelopeError,
     OperatorError,
@@ -30,15 +29,24 @@ from uid2_async.hooks import (
     CallFinished,
     CallStarted,
     Event,
+    ForgedReply,
     Hook,
     RetryScheduled,
     emit,
 )
 from uid2_async.models import ms_from_datetime
 from uid2_async.protocol import base64
-from uid2_async.protocol.envelope import IV_BYTES, NONCE_BYTES, Envelope
-from uid2_async.protocol.reply import error_from_reply
+from uid2_async.protocol.envelope import (
+    IV_BYTES,
+    NONCE_BYTES,
+    Envelope,
+    Opened,
+)
+from uid2_async.protocol.reply import error_from_reply, http_date_ms
 from uid2_async.retry import RetryPolicy
+from uid2_async.secret import Secret
+from uid2_async.skew import ClockSkew, Stamp
+from uid2_async.slots import Slots
 from uid2_async.transport import Reply, Request, Transport
 from uid2_async.veiled import Veiled
 
@@ -48,7 +56,6 @@ __all__ = [
     "Credentials",
     "OwnCrypto",
     "Pipeline",
-    "Slots",
     "positive",
 ]
 
@@ -59,6 +66,8 @@ OwnCrypto: TypeAlias = Callable[
 ]
 """Seals one attempt: takes the time in ms and a source of random bytes, and gives the
 body and what opens the body of the reply."""
+
+_OpenReply: TypeAlias = Callable[[bytes], Opened]
 
 logger = logging.getLogger("uid2_async")
 
@@ -80,8 +89,8 @@ class Credentials(Veiled, frozen=True, kw_only=True):
         secret: 32 bytes, never sent.
     """
 
-    api_key: str
-    secret: bytes
+    api_key: Secret[str]
+    secret: Secret[bytes]
 
 
 class Call(Veiled, Generic[T], frozen=True, kw_only=True):
@@ -139,14 +148,11 @@ class Pipeline:
         """
         self._transport = transport
         self._envelope = envelope
-        self._secret = b"" if credentials is None else credentials.secret
+        self._credentials = credentials
         self._own_headers = dict(headers or {})
-        if credentials is not None:
-            self._own_headers["Authorization"] = f"Bearer {credentials.api_key}"
-        self._clock = clock
+        self.skew: ClockSkew = ClockSkew(lambda: ms_from_datetime(clock()))
         self._slots = slots
         self._random_bytes = random_bytes
-        self.clock_skew: float = 0.0
 
     async def run(
         self,
@@ -167,7 +173,7 @@ class Pipeline:
             call,
             hooks=hooks,
             deadline=loop.time() + timeout,
-            attempt_timeout=retry.attempt_timeout,
+            limits=(retry.attempt_timeout, retry.idle_timeout),
         )
         run.emit(CallStarted(endpoint=call.path))
         started = loop.time()
@@ -197,42 +203,88 @@ class Pipeline:
                 )
             )
 
+    def now_ms(self) -> int:
+        """Tell the operator's time as far as it is known, in ms."""
+        return self.skew.time_ms(self._stamp())
+
+    @property
+    def clock_skew(self) -> float:
+        """By how many seconds the operator's clock is ahead; see :class:`ClockSkew`."""
+        return self.skew.offset_ms(self._stamp()) / 1000
+
+    def _stamp(self) -> Stamp:
+        """Note the time on both of this machine's clocks."""
+        try:
+            return self.skew.stamp(asyncio.get_running_loop().time())
+        except RuntimeError:
+            # Asked from outside; this is the clock of every usual event loop.
+            return self.skew.stamp(time.monotonic())
+
     async def exchange(
         self,
         call: Call[T],
         *,
         trace_id: str,
         deadline: float,
-        attempt_timeout: float,
+        limits: tuple[float, float],
         fresh: bool,
         on_reply: Callable[[Reply], None],
     ) -> T:
         """Make one attempt: everything that is done anew each time."""
-        loop = asyncio.get_running_loop()
+        now = asyncio.get_running_loop().time
         async with self._slots.take(deadline):
-            body, open_reply = self._seal(call, self._now_ms())
+            sent = self._stamp()
+            sent_ms = self.skew.time_ms(sent)
+            body, open_reply = self._seal(call, sent_ms)
             request = Request(
                 path=call.path,
                 headers=self._headers(call, trace_id),
                 body=body,
-                timeout=max(0.0, min(attempt_timeout, deadline - loop.time())),
+                timeout=max(0.0, min(limits[0], deadline - now())),
+                idle_timeout=limits[1],
                 max_reply_bytes=call.max_reply_bytes,
                 fresh_connection=fresh,
             )
             reply = await self._transport.send(request)
+            received = self._stamp()
         on_reply(reply)
         if reply.status != _OK:
-            raise error_from_reply(
-                reply.status, reply.headers, reply.body, now_ms=self._now_ms()
-            )
-        return call.parse(open_reply(reply.body))
+            raise self._refusal(call, reply, sent, sent_ms, received)
+        opened = open_reply(reply.body)
+        if opened.server_ms is not None:
+            self.skew.observe(sent, received, opened.server_ms)
+        return call.parse(opened.payload)
 
-    def _now_ms(self) -> int:
-        return ms_from_datetime(self._clock())
+    def _refusal(
+        self, call: Call[T], reply: Reply, sent: Stamp, sent_ms: int, received: Stamp
+    ) -> UID2Error:
+        """Make the error for an HTTP status other than 200."""
+        secrets = [call.payload.decode("ascii", "replace")] if call.bare else []
+        if self._credentials is not None:
+            secrets.append(self._credentials.api_key.reveal())
+        error = error_from_reply(
+            reply.status,
+            reply.headers,
+            reply.body,
+            now_ms=self.skew.time_ms(received),
+            secrets=secrets,
+        )
+        if isinstance(error, ClockSkewError):
+            date_ms = http_date_ms(reply.headers.get("date"))
+            remedy = self.skew.refused(sent, sent_ms, received, date_ms)
+            error.corrected, error.late = remedy.corrected, remedy.late
+            error.offset = remedy.offset
+        return error
+
+    def renew(self) -> None:
+        """Let the transport use other connections, if it knows how to."""
+        renew = getattr(self._transport, "renew", None)
+        if renew is not None:
+            renew()
 
     def _headers(self, call: Call[T], trace_id: str) -> dict[str, str]:
         """Make the headers of one attempt."""
-        return {
+        headers = {
             "Accept-Encoding": "identity",
             "Content-Type": _BINARY if call.binary else _TEXT,
             "UID-Trace-Id": trace_id,
@@ -240,15 +292,17 @@ class Pipeline:
             "X-UID2-Client-Version": CLIENT_VERSION,
             **self._own_headers,
         }
+        if self._credentials is not None:
+            headers["Authorization"] = f"Bearer {self._credentials.api_key.reveal()}"
+        return headers
 
-    def _seal(
-        self, call: Call[T], now_ms: int
-    ) -> tuple[bytes, Callable[[bytes], bytes]]:
+    def _seal(self, call: Call[T], now_ms: int) -> tuple[bytes, _OpenReply]:
         """Make the body of one attempt, and what opens the reply to it."""
         if call.own_crypto is not None:
-            return call.own_crypto(now_ms, self._random_bytes)
+            body, open_own = call.own_crypto(now_ms, self._random_bytes)
+            return body, lambda reply: Opened(open_own(reply))
         if call.bare:
-            return call.payload, partial(self._open, call, None, now_ms)
+            return call.payload, lambda reply: self._open(call, None, now_ms, reply)
         nonce = self._random_bytes(NONCE_BYTES)
         sealed = self._envelope.seal(
             call.payload,
@@ -258,14 +312,20 @@ class Pipeline:
             iv=self._random_bytes(IV_BYTES),
         )
         body = sealed if call.binary else base64.encode(sealed)
-        return body, partial(self._open, call, nonce, now_ms)
+        return body, lambda reply: self._open(call, nonce, now_ms, reply)
+
+    @property
+    def _secret(self) -> bytes:
+        """The client secret; empty where no call needs it."""
+        known = self._credentials
+        return b"" if known is None else known.secret.reveal()
 
     def _open(
         self, call: Call[T], nonce: bytes | None, now_ms: int, body: bytes
-    ) -> bytes:
+    ) -> Opened:
         """Open a reply; one in the clear is taken only where none other is due."""
         if call.reply_key == b"":
-            return body
+            return Opened(body)
         key = self._secret if call.reply_key is None else call.reply_key
         sealed = body if call.binary else base64.decode(body)
         if sealed is None:
@@ -273,10 +333,10 @@ class Pipeline:
         opened = self._envelope.open(sealed, key=key, nonce=nonce)
         server_ms = opened.server_ms
         if server_ms is not None and abs(server_ms - now_ms) > _PLAUSIBLE_MS:
-            raise EnvelopeError
-        if server_ms is not None:
-            self.clock_skew = (server_ms - now_ms) / 1000
-        return opened.payload
+            error = EnvelopeError()
+            error.untimely = True
+            raise error
+        return opened
 
 
 class _CallRun(Generic[T]):
@@ -289,13 +349,14 @@ class _CallRun(Generic[T]):
         *,
         hooks: Iterable[Hook],
         deadline: float,
-        attempt_timeout: float,
+        limits: tuple[float, float],
     ) -> None:
         self._pipeline = pipeline
         self._call = call
         self._hooks = tuple(hooks)
         self.deadline = deadline
-        self._attempt_timeout = attempt_timeout
+        self._limits = limits
+        self._time_retried = False
         self.attempts = 0
         self.trace_id: str | None = None
         self.region: str | None = None
@@ -317,27 +378,53 @@ class _CallRun(Generic[T]):
                 self._call,
                 trace_id=trace_id,
                 deadline=self.deadline,
-                attempt_timeout=self._attempt_timeout,
+                limits=self._limits,
                 fresh=fresh,
                 on_reply=self._note_region,
             )
         except UID2Error as error:
-            self.region = error.region = error.region or self.region
-            error.endpoint = self._call.path
-            error.trace_id = trace_id
-            error.attempts = self.attempts
-            self.emit(
-                AttemptFailed(
-                    endpoint=self._call.path,
-                    attempt=self.attempts,
-                    trace_id=trace_id,
-                    error_type=type(error).__name__,
-                    status=error.status if isinstance(error, OperatorError) else None,
-                    elapsed=now() - started,
-                    region=self.region,
-                )
+            # The frames below hold the secret, the request and the opened reply.
+            failure = error.with_traceback(None)
+        self._failed(failure, now() - started)
+        raise failure
+
+    def _failed(self, error: UID2Error, elapsed: float) -> None:
+        """Say on the error which attempt it ended, and tell hooks."""
+        self.region = error.region = error.region or self.region
+        error.endpoint = self._call.path
+        error.trace_id = self.trace_id
+        error.attempts = self.attempts
+        if isinstance(error, ClockSkewError):
+            self._retry_time_once(error)
+        self.emit(
+            AttemptFailed(
+                endpoint=self._call.path,
+                attempt=self.attempts,
+                trace_id=self.trace_id or "",
+                error_type=type(error).__name__,
+                status=error.status if isinstance(error, OperatorError) else None,
+                elapsed=elapsed,
+                region=self.region,
             )
-            raise
+        )
+        if isinstance(error, EnvelopeError) and (error.foreign_nonce or error.untimely):
+            self._forged()
+
+    def _retry_time_once(self, error: ClockSkewError) -> None:
+        """Let a call have one more attempt on account of its time, whatever follows."""
+        if self._time_retried:
+            error.corrected = error.late = False
+        self._time_retried = True
+
+    def _forged(self) -> None:
+        """Tell of a reply that was meant for somebody else or for another time."""
+        self._pipeline.renew()
+        logger.warning(
+            "%s: a reply was sealed for another request, trace id %s",
+            self._call.path,
+            self.trace_id,
+        )
+        self.emit(ForgedReply(endpoint=self._call.path, trace_id=self.trace_id or ""))
 
     def _note_region(self, reply: Reply) -> None:
         """Remember who answered."""
@@ -363,46 +450,6 @@ class _CallRun(Generic[T]):
     def emit(self, event: Event) -> None:
         """Hand *event* to every hook."""
         emit(self._hooks, event)
-
-
-class Slots:
-    """At most so many attempts at once, so that no envelope ages in a queue.
-
-    Bound to the event loop that runs: a client may outlive its loop.
-    """
-
-    def __init__(self, size: int) -> None:
-        """Allow *size* attempts at once."""
-        self._size = size
-        self._semaphore = asyncio.Semaphore(size)
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    @asynccontextmanager
-    async def take(self, deadline: float) -> AsyncIterator[None]:
-        """Hold a slot for the length of the block; wait for it until *deadline*.
-
-        Raises:
-            CallTimeoutError: If none became free by *deadline*, in the loop's seconds.
-        """
-        semaphore = self._semaphore_here()
-        taken = False
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                taken = await semaphore.acquire()
-        if not taken:
-            raise CallTimeoutError("No connection became free in time.")
-        try:
-            yield
-        finally:
-            semaphore.release()
-
-    def _semaphore_here(self) -> asyncio.Semaphore:
-        """Give the semaphore of the running loop."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop = loop
-            self._semaphore = asyncio.Semaphore(self._size)
-        return self._semaphore
 
 
 def positive(value: float, name: str) -> float:

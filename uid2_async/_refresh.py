@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from hmac import compare_digest
+
 from uid2_async._call import Call
-from uid2_async.errors import InputError
+from uid2_async.errors import InputError, ProtocolError
 from uid2_async.identity_tokens import IdentityTokens
-from uid2_async.models import OptedOut
+from uid2_async.models import OptedOut, ms_from_datetime
 from uid2_async.protocol import base64, tokens
 from uid2_async.protocol.envelope import KEY_BYTES
 
 __all__ = ["refresh_call"]
 
 
-def refresh_call(identity_tokens: IdentityTokens) -> Call[IdentityTokens | OptedOut]:
+def refresh_call(
+    identity_tokens: IdentityTokens, now_ms: Callable[[], int]
+) -> Call[IdentityTokens | OptedOut]:
     """Make the call that refreshes *identity_tokens*; it needs no API key.
+
+    The reply carries no nonce. So one that repeats what is held, or has expired by
+    *now_ms*, the operator's clock as far as it is known, is not taken: it may be an old
+    one played again.
 
     Raises:
         InputError: If the reply could not be opened with what the tokens hold.
@@ -21,10 +30,39 @@ def refresh_call(identity_tokens: IdentityTokens) -> Call[IdentityTokens | Opted
     return Call(
         path=tokens.REFRESH_PATH,
         payload=_refresh_body(identity_tokens),
-        parse=tokens.parse_refresh_reply,
+        parse=lambda payload: _read_new(payload, identity_tokens, now_ms()),
         bare=True,
         reply_key=_refresh_reply_key(identity_tokens),
     )
+
+
+def _read_new(
+    payload: bytes, held: IdentityTokens, now_ms: int
+) -> IdentityTokens | OptedOut:
+    """Read the reply, and refuse tokens that are no news."""
+    answer = tokens.parse_refresh_reply(payload)
+    if isinstance(answer, OptedOut):
+        return answer
+    if ms_from_datetime(answer.identity_expires) <= now_ms:
+        raise _refused("The refreshed tokens have expired.", "identity_expires")
+    for name in ("advertising_token", "refresh_token"):
+        if compare_digest(_bytes(getattr(held, name)), _bytes(getattr(answer, name))):
+            raise _refused("The refresh reply repeats what was held.", name)
+    return answer
+
+
+def _refused(message: str, name: str) -> ProtocolError:
+    """Make the error for a reply that is well-formed and not to be trusted."""
+    return ProtocolError(
+        message,
+        hint="Check this machine's clock; if it is right, something replays replies.",
+        path=f"body.{name}",
+    )
+
+
+def _bytes(token: str) -> bytes:
+    """Take the bytes of a stored token, which may hold anything that a str can."""
+    return token.encode(errors="surrogatepass")
 
 
 def _refresh_body(identity_tokens: IdentityTokens) -> bytes:

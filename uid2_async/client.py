@@ -10,10 +10,11 @@ from hashlib import sha256
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack
 
-from uid2_async._call import Call, Credentials, Pipeline, Slots, positive
+from uid2_async._call import Call, Credentials, Pipeline, positive
 from uid2_async._refresh import refresh_call
 from uid2_async.clock import Clock, system_clock
 from uid2_async.errors import ConfigError, InputError
+from uid2_async.frames import cut_frames, without_frames
 from uid2_async.hooks import Hook
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
@@ -30,6 +31,8 @@ from uid2_async.protocol import base64, identity, tokens, wire
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
 from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
+from uid2_async.secret import Secret
+from uid2_async.slots import Slots
 from uid2_async.tally import counted, counted_map
 from uid2_async.transport import SessionPool, Transport
 
@@ -113,10 +116,13 @@ class UID2Client:
             ConfigError: If a setting is wrong or contradicts another one.
             TypeError: If both *session* and *transport* are given.
         """
+        given = Secret((api_key, client_secret))
+        self._api_key_digest = sha256(api_key.encode()).hexdigest()
+        # An error that is raised here shows what this frame holds.
+        del api_key, client_secret
         if session is not None and transport is not None:
             raise TypeError("Give session or transport, not both.")
         pool = SessionPool(base_url, session=session, allow_http=allow_http)
-        check_api_key(api_key, scope, pool.base_urls)
         self.scope: IdentityScope = scope
         self.base_urls: tuple[str, ...] = pool.base_urls
         self._transport: Transport = transport or pool
@@ -124,11 +130,10 @@ class UID2Client:
         self._pipeline = Pipeline(
             transport=self._transport,
             envelope=envelope or AesGcmEnvelope(),
-            credentials=Credentials(api_key=api_key, secret=_secret(client_secret)),
+            credentials=cut_frames(lambda: _credentials(given, scope, pool.base_urls)),
             clock=clock or system_clock,
             slots=Slots(getattr(self._transport, "max_connections", _DEFAULT_SLOTS)),
         )
-        self._api_key_digest = sha256(api_key.encode()).hexdigest()
         self._consent_missed = False
         self._set_options(
             retry=retry or RetryPolicy(),
@@ -174,7 +179,9 @@ class UID2Client:
         # Only this way of making a client pays for it.
         from uid2_async.environment import read_settings  # noqa: PLC0415 - reason above
 
-        settings = read_settings(scope, os.environ if environ is None else environ)
+        given = Secret(os.environ if environ is None else environ)
+        del environ
+        settings = cut_frames(lambda: read_settings(scope, given.reveal()))
         client = cls(
             settings.base_url,
             api_key=settings.api_key,
@@ -218,6 +225,16 @@ class UID2Client:
         if self._owns_transport:
             await self._transport.aclose()
 
+    @property
+    def clock_skew(self) -> float:
+        """By how many seconds the operator's clock is ahead of this machine's.
+
+        Estimated from sealed replies, and 0 below 5 s or where nothing is known. The
+        times of requests are corrected by it; the lives of tokens should only ever be
+        shortened by it.
+        """
+        return self._pipeline.clock_skew
+
     def __repr__(self) -> str:
         """Show scope and base URLs."""
         return f"<UID2Client {self.scope} {', '.join(self.base_urls)}>"
@@ -233,6 +250,7 @@ class UID2Client:
         told = [salt, self.scope, urls, self._api_key_digest]
         return sha256(wire.encode(told)).hexdigest()
 
+    @without_frames
     async def run_call(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Make *call* with this client's options; for what is built on a client.
 
@@ -247,6 +265,7 @@ class UID2Client:
             hooks=self.hooks,
         )
 
+    @without_frames
     async def generate_token(
         self,
         identity: Identity | str,
@@ -291,9 +310,10 @@ class UID2Client:
                 "generate_token without tcf_consent_string: the EUID operator does not "
                 "check consent then.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
+    @without_frames
     async def refresh_token(
         self, identity_tokens: IdentityTokens, *, timeout: float | None = None
     ) -> IdentityTokens | OptedOut:
@@ -314,10 +334,11 @@ class UID2Client:
             InvalidTokenError: If the operator does not know it, or, to a caller without
                 a valid API key, if it is too old.
         """
-        call = refresh_call(identity_tokens)
+        call = refresh_call(identity_tokens, self._pipeline.now_ms)
         work = self.run_call(call, timeout=timeout)
         return await counted(work, hooks=self.hooks, endpoint=call.path, kind="token")
 
+    @without_frames
     async def validate_token(
         self,
         identity: Identity | str,
@@ -348,6 +369,7 @@ class UID2Client:
         )
         return await self.run_call(call, timeout=timeout)
 
+    @without_frames
     async def map_identities(
         self, identities: Iterable[Identity | str], *, timeout: float | None = None
     ) -> IdentityMap:
@@ -391,6 +413,7 @@ class UID2Client:
         )
         return await self.run_call(call, timeout=timeout)
 
+    @without_frames
     async def map_identities_v2(
         self,
         identities: Iterable[Identity | str],
@@ -445,6 +468,7 @@ class UID2Client:
             rows[key] = await self.run_call(call, timeout=timeout)
         return identity.align_map(query, rows)
 
+    @without_frames
     async def identity_buckets(
         self, since: datetime, *, timeout: float | None = None
     ) -> list[Bucket]:
@@ -467,6 +491,7 @@ class UID2Client:
         _deprecated("identity_buckets uses an endpoint past its announced end.")
         return await self.run_call(buckets_call(since), timeout=timeout)
 
+    @without_frames
     async def opt_out_status(
         self, raw_uids: Iterable[str], *, timeout: float | None = None
     ) -> OptOutStatus:
@@ -495,12 +520,14 @@ class UID2Client:
         )
         return await self.run_call(call, timeout=timeout)
 
+    @without_frames
     async def fetch_sharing_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt and encrypt with (docs/protocol.md 6.1)."""
         from uid2_async.protocol.keys import SHARING_PATH  # noqa: PLC0415 - see below
 
         return await self._fetch_keys(SHARING_PATH, timeout)
 
+    @without_frames
     async def fetch_bidstream_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt bid stream tokens with (docs/protocol.md 6.2)."""
         from uid2_async.protocol.keys import BIDSTREAM_PATH  # noqa: PLC0415 - see below
@@ -520,6 +547,7 @@ class UID2Client:
         )
         return await self.run_call(call, timeout=timeout)
 
+    @without_frames
     async def log_out(
         self, identity: Identity | str, *, timeout: float | None = None
     ) -> None:
@@ -554,20 +582,24 @@ class UID2Client:
         return batch
 
 
-def _secret(text: str) -> bytes:
-    """Decode a client secret, which is never shown."""
-    secret = base64.decode(text)
+def _credentials(
+    given: Secret[tuple[str, str]], scope: IdentityScope, base_urls: Sequence[str]
+) -> Credentials:
+    """Check API key and client secret, which are never shown."""
+    api_key, client_secret = given.reveal()
+    check_api_key(api_key, scope, base_urls)
+    secret = base64.decode(client_secret)
     if secret is None or len(secret) != KEY_BYTES:
         raise ConfigError(
             "The client secret is not base64 of 32 bytes.",
             hint="Check for missing characters, quotes or a line end.",
         )
-    return secret
+    return Credentials(api_key=Secret(api_key), secret=Secret(secret))
 
 
 def _deprecated(message: str) -> None:
     """Warn the caller of the client's method."""
-    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    warnings.warn(message, DeprecationWarning, stacklevel=4)
 
 
 def buckets_call(since: datetime) -> Call[list[Bucket]]:

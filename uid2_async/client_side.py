@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-from uid2_async._call import Call, Pipeline, Slots, positive
+from uid2_async._call import Call, Pipeline, positive
 from uid2_async._refresh import refresh_call
 from uid2_async.clock import Clock, system_clock
 from uid2_async.errors import ConfigError
+from uid2_async.frames import without_frames
 from uid2_async.hooks import Hook
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Identity, OptedOut, as_identity
@@ -21,6 +22,7 @@ from uid2_async.protocol import client_side, tokens
 from uid2_async.protocol.envelope import IV_BYTES, AesGcmEnvelope
 from uid2_async.protocol.identity_input import write_identity_input
 from uid2_async.retry import RetryPolicy
+from uid2_async.slots import Slots
 from uid2_async.transport import SessionPool, Transport
 
 if TYPE_CHECKING:
@@ -123,10 +125,16 @@ class ClientSideClient:
         if self._owns_transport:
             await self._transport.aclose()
 
+    @property
+    def clock_skew(self) -> float:
+        """As :attr:`UID2Client.clock_skew`; known only once a time was refused."""
+        return self._pipeline.clock_skew
+
     def __repr__(self) -> str:
         """Show the base URLs."""
         return f"<ClientSideClient {', '.join(self.base_urls)}>"
 
+    @without_frames
     async def generate_token(
         self, identity: Identity | str, *, timeout: float | None = None
     ) -> IdentityTokens | OptedOut:
@@ -174,6 +182,7 @@ class ClientSideClient:
         )
         return body, lambda reply: client_side.open_client_generate_reply(reply, cipher)
 
+    @without_frames
     async def refresh_token(
         self, identity_tokens: IdentityTokens, *, timeout: float | None = None
     ) -> IdentityTokens | OptedOut:
@@ -191,7 +200,9 @@ class ClientSideClient:
             InvalidTokenError: If the operator does not know the refresh token, or it is
                 too old: generate anew.
         """
-        return await self._run(refresh_call(identity_tokens), timeout)
+        return await self._run(
+            refresh_call(identity_tokens, self._pipeline.now_ms), timeout
+        )
 
     async def _run(self, call: Call[T], timeout: float | None) -> T:
         """Make *call* with this client's options."""

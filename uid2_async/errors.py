@@ -15,6 +15,7 @@ __all__ = [
     "BadRequestError",
     "CallTimeoutError",
     "CertificateError",
+    "ClientClosedError",
     "ClientForkError",
     "ClientLoopError",
     "ClockSkewError",
@@ -226,9 +227,43 @@ class ExpiredTokenError(OperatorError):
 
 
 class ClockSkewError(OperatorError):
-    """The operator refused the time in the envelope (docs/protocol.md 1.4)."""
+    """The operator refused the time in the envelope (docs/protocol.md 1.4).
+
+    Attributes:
+        offset: By how many seconds the operator's clock is ahead of the time that was
+            sent; None where the operator gave no usable time.
+        corrected: True where the same call would be sent with a better time.
+        late: True where the time was right, so that the request was too slow.
+    """
 
     default_hint = "Set this machine's clock (NTP); it is off by a minute or more."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        hint: str | None = None,
+        status: int = 0,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Keep what the operator said; how far the clock is off is found out later."""
+        super().__init__(
+            message, hint=hint, status=status, code=code, retry_after=retry_after
+        )
+        self.offset: float | None = None
+        self.corrected: bool = False
+        self.late: bool = False
+
+    def _context(self) -> list[str]:
+        """Add by how much the time was off."""
+        context = super()._context()
+        if self.offset is not None:
+            side = "behind" if self.offset > 0 else "ahead of"
+            context.append(
+                f"the time sent was {abs(self.offset):.0f} s {side} the operator's"
+            )
+        return context
 
 
 class RateLimitError(OperatorError):
@@ -263,6 +298,8 @@ class EnvelopeError(UID2Error):
     Attributes:
         foreign_nonce: True where the reply was sealed with the right key but answers
             another request: a replay or a mix-up, and never to be retried.
+        untimely: True where it answers this request, but with a time that is more than
+            ten minutes off: never to be retried either.
     """
 
     default_hint = (
@@ -279,6 +316,7 @@ class EnvelopeError(UID2Error):
         """Keep the one message."""
         super().__init__(message, hint=hint)
         self.foreign_nonce: bool = False
+        self.untimely: bool = False
 
 
 class ProtocolError(UID2Error):
@@ -346,6 +384,12 @@ class TokenError(UID2Error):
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by the reason, since the message is made from it."""
         return (type(self), (self.reason,), self.__dict__)
+
+
+class ClientClosedError(UID2Error):
+    """The client was closed before the call, or while it was made."""
+
+    default_hint = "Make a new client, or close it later."
 
 
 class ClientLoopError(UID2Error):

@@ -17,6 +17,7 @@ __all__ = [
     "CallFinished",
     "CallStarted",
     "Event",
+    "ForgedReply",
     "Hook",
     "IdentitiesAnswered",
     "LimitChanged",
@@ -90,6 +91,20 @@ class RetryScheduled(msgspec.Struct, frozen=True, kw_only=True):
     delay: float
 
 
+class ForgedReply(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply came that was sealed for another request, or long ago.
+
+    An accident of an edge, or an attack: the call fails, and nothing is retried.
+
+    Attributes:
+        endpoint: The call's path.
+        trace_id: The ``UID-Trace-Id`` of the attempt.
+    """
+
+    endpoint: str
+    trace_id: str
+
+
 class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
     """A call ends, by success, error or cancellation.
 
@@ -100,8 +115,8 @@ class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
         elapsed: How long the call took, in seconds.
         error_type: The name of the error's class; None for success.
         region: The base URL that the last attempt asked; None where that is not known.
-        skew: By how many seconds the operator's clock is ahead, by its last sealed
-            reply; 0 where there was none.
+        skew: By how many seconds the times of requests are corrected, because the
+            operator's clock is that much ahead; 0 where it does not matter.
     """
 
     endpoint: str
@@ -155,6 +170,7 @@ Event: TypeAlias = (
     | AttemptStarted
     | AttemptFailed
     | RetryScheduled
+    | ForgedReply
     | CallFinished
     | IdentitiesAnswered
     | Throttled

@@ -17,6 +17,7 @@ import attrs
 from uid2_async.errors import (
     CallTimeoutError,
     CertificateError,
+    ClockSkewError,
     ConnectError,
     EnvelopeError,
     OperatorError,
@@ -78,11 +79,14 @@ _STALE: Final = Decision(
     retry=True, backoff=Backoff.NONE, once=True, free=True, fresh_connection=True
 )
 _ONCE: Final = Decision(retry=True, once=True, fresh_connection=True)
+# A better time is at hand: nothing is wrong with the operator, so nothing to wait for.
+_CORRECTED: Final = Decision(retry=True, backoff=Backoff.NONE, once=True, free=True)
+_LATE: Final = Decision(retry=True, once=True)
 
 _EDGE_STATUSES: Final = frozenset({408, 425})
 
 
-def classify(  # noqa: C901, PLR0911 - one table, to be read as a whole
+def classify(  # noqa: C901, PLR0911, PLR0912 - one table, to be read as a whole
     error: UID2Error,
 ) -> Decision:
     """Decide about a failed attempt; the one table of what is retried.
@@ -106,8 +110,12 @@ def classify(  # noqa: C901, PLR0911 - one table, to be read as a whole
             return _TRANSIENT
         case UnexpectedStatusError() if error.status in _EDGE_STATUSES:
             return _TRANSIENT
-        case EnvelopeError(foreign_nonce=False):
+        case EnvelopeError(foreign_nonce=False, untimely=False):
             return _ONCE
+        case ClockSkewError(corrected=True):
+            return _CORRECTED
+        case ClockSkewError(late=True):
+            return _LATE
         case ProtocolError(unparseable_http=True):
             return _ONCE
         case _:
@@ -172,6 +180,7 @@ class RetryPolicy:
             ``Retry-After`` is never undercut.
         attempt_timeout: How long one attempt may take, in seconds; the call's own
             time-out holds beside it.
+        idle_timeout: How long an attempt may wait for the next byte, in seconds.
         budget: Shared by all calls under this policy; None for no bound.
         retry_throttled: Whether to wait and retry when the operator asks to slow down;
             bulk work does that for all of its batches together.
@@ -183,6 +192,7 @@ class RetryPolicy:
     stop: stop_base | None = None
     wait: wait_base | None = None
     attempt_timeout: float = 15.0
+    idle_timeout: float = 10.0
     retry_throttled: bool = True
     budget: RetryBudget | None = attrs.field(factory=RetryBudget)
     random: Callable[[], float] = attrs.field(default=_random.random, repr=False)
@@ -269,7 +279,7 @@ class _Run:
         if decision.once and decision in self._spent:
             # A second lost connection is no stale one any more; a second reply that
             # cannot be opened is no accident.
-            decision = _TRANSIENT_FRESH if decision.free else _NO
+            decision = _TRANSIENT_FRESH if decision is _STALE else _NO
         self._spent.add(decision)
         self.decision = decision
         if decision.backoff is Backoff.THROTTLING:
@@ -310,15 +320,18 @@ class _Run:
             return True
         if self._now() + state.upcoming_sleep + MIN_ATTEMPT_SECONDS > self._deadline:
             return True
-        return not self._pay()
+        return not self._pay(state)
 
-    def _pay(self) -> bool:
+    def _pay(self, state: RetryCallState) -> bool:
         """Charge the budget, last of all checks: it changes state."""
         budget = self._policy.budget
         if budget is None:
             return True
         cost = budget.charge(self.decision)
         if cost is None:
+            error = _error(state)
+            assert error is not None  # noqa: S101 - only errors are retried
+            error.add_note("Not retried: the client's retry budget is spent.")
             return False
         self.last_cost = cost
         return True

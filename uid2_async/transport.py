@@ -1,8 +1,7 @@
 """The session pool: aiohttp sessions, explicit limits, regions with failover.
 
-The only module of the client that knows aiohttp. Foreign exceptions are mapped here and
-*detached*: ours is raised after the ``except`` block, since a foreign one keeps the
-request with its API key reachable through its frames.
+Foreign exceptions are mapped and *detached*: ours is raised after the ``except`` block,
+since a foreign one keeps the request with its API key reachable through its frames.
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ import asyncio
 import os
 import ssl as _ssl
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import ClassVar, Final, Protocol, Self
 
@@ -19,29 +20,32 @@ import aiohttp
 from msgspec import structs
 
 from uid2_async.errors import (
-    CallTimeoutError,
-    CertificateError,
+    ClientClosedError,
     ClientForkError,
     ClientLoopError,
     ConfigError,
-    ConnectError,
     ProtocolError,
     TransportError,
     UID2Error,
 )
+from uid2_async.foreign_errors import map_error
 from uid2_async.regions import Regions, normalize_base_url, sends_clear
+from uid2_async.tls import check_context, verifying_context
 from uid2_async.veiled import Veiled
 
 __all__ = ["Reply", "Request", "SessionPool", "Transport", "verifying_context"]
 
 _CONNECT_SECONDS: Final = 5.0
-_IDLE_READ_SECONDS: Final = 20.0
+_GRACE_SECONDS: Final = 1.0
 # Shorter than the common 60 s of edges, so that few kept connections are stale.
 _KEEPALIVE_SECONDS: Final = 10.0
 _DNS_SECONDS: Final = 30
 _ERROR_REPLY_BYTES: Final = 64 * 1024
 _OK: Final = 200
 _FAILOVER_STATUSES: Final = frozenset({502, 503, 504})
+# What a fork inherited: were it collected in the child, aiohttp would take the sockets
+# off the epoll that parent and child share, and the parent would wait for ever.
+_inherited: Final[list[object]] = []
 
 
 class Request(Veiled, frozen=True, kw_only=True):
@@ -52,6 +56,7 @@ class Request(Veiled, frozen=True, kw_only=True):
         headers: What to send, the API key among them.
         body: The sealed envelope, or a refresh token.
         timeout: How long this attempt may take, in seconds.
+        idle_timeout: How long it may wait for the next byte, in seconds.
         max_reply_bytes: How large a reply may be.
         fresh_connection: Whether a kept connection must not be used.
     """
@@ -62,6 +67,7 @@ class Request(Veiled, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     body: bytes
     timeout: float
+    idle_timeout: float = 10.0
     max_reply_bytes: int = 1024 * 1024
     fresh_connection: bool = False
 
@@ -85,7 +91,12 @@ class Reply(Veiled, frozen=True, kw_only=True):
 
 
 class Transport(Protocol):
-    """What carries requests to an operator; two methods, to be replaced at will."""
+    """What carries requests to an operator; two methods, to be replaced at will.
+
+    It may also have a method ``renew()`` without arguments, called when a reply turned
+    out to answer another request: no connection of before may be used again then; and
+    ``max_connections``, which is how many requests are sent at once (100 if not).
+    """
 
     async def send(self, request: Request) -> Reply:
         """Send *request* once, to one region, and return the reply of any status.
@@ -107,9 +118,13 @@ class SessionPool:
     The sessions are opened by the first call, in the event loop that runs then. A pool
     whose loop has been closed opens new ones; used in another running loop or after a
     fork it refuses, without touching the connections of the first.
+
+    Requests go over kept connections. One that met a closed connection goes out again
+    over a connection of its own, since all kept ones may be as stale; a *session* that
+    is given has but one pool, in which that cannot be told apart.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword options, each of its own meaning
         self,
         base_urls: str | Sequence[str],
         *,
@@ -118,6 +133,8 @@ class SessionPool:
         proxy: str | None = None,
         ssl: _ssl.SSLContext | None = None,
         cooldown: float = 30.0,
+        connect_timeout: float = _CONNECT_SECONDS,
+        grace: float = _GRACE_SECONDS,
         allow_http: bool = False,
     ) -> None:
         """Keep the settings; nothing is opened yet.
@@ -125,10 +142,14 @@ class SessionPool:
         Args:
             base_urls: One base URL, or several regional ones in order of preference.
             session: A session to use as it is and to leave open.
-            max_connections: How many connections may be open at once.
+            max_connections: How many connections may be open at once; a given session's
+                own limit counts where that is lower.
             proxy: The URL of an HTTP proxy; the environment's are never used.
             ssl: A context for a private CA or client certificates; it must verify.
             cooldown: How long a failed region is left alone, in seconds.
+            connect_timeout: How long name resolution, TCP and TLS may take together, in
+                seconds.
+            grace: How long closing waits for requests under way, in seconds.
             allow_http: Whether plain http is allowed beyond loopback hosts.
 
         Raises:
@@ -140,15 +161,25 @@ class SessionPool:
             warnings.warn("The API key travels in clear over http.", stacklevel=2)
         if max_connections < 1:
             raise ConfigError("max_connections must be at least 1.")
-        if ssl is not None and ssl.verify_mode is not _ssl.CERT_REQUIRED:
-            raise ConfigError("The SSL context does not verify certificates.")
+        if not (connect_timeout > 0 and grace >= 0):
+            raise ConfigError("connect_timeout must be above zero, grace not below.")
+        if ssl is not None:
+            check_context(ssl)
+        connector = session and session.connector
+        if connector and connector.limit:
+            max_connections = min(max_connections, connector.limit)
         self.regions: Regions = Regions(normal, cooldown=cooldown)
         self.max_connections: int = max_connections
         self._given = session
         self._proxy = proxy
         self._ssl = ssl
+        self._connect_timeout = connect_timeout
+        self._grace = grace
         self._kept: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
+        self._retired: set[aiohttp.ClientSession] = set()
+        self._under_way: Counter[aiohttp.ClientSession] = Counter()
+        self._ended = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._closed = False
@@ -164,19 +195,28 @@ class SessionPool:
         A region that cannot be reached, is too slow, or answers 502, 503 or 504 is left
         alone for the cool-down; the next attempt goes to the next one.
         """
-        session = await self._session(fresh=request.fresh_connection)
         now = asyncio.get_running_loop().time
-        base_url = self.regions.choose(now())
-        try:
-            reply = await self._post(session, base_url, request)
-        except UID2Error as error:
-            error.region = base_url
-            if isinstance(error, TransportError):
-                self.regions.failed(base_url, now())
-            raise
+        async with self._session(fresh=request.fresh_connection) as session:
+            base_url = self.regions.choose(now())
+            try:
+                reply = await self._post(session, base_url, request)
+            except UID2Error as error:
+                error.region = base_url
+                if isinstance(error, TransportError):
+                    self.regions.failed(base_url, now())
+                raise
         if reply.status in _FAILOVER_STATUSES:
             self.regions.failed(base_url, now())
         return structs.replace(reply, region=base_url)
+
+    def renew(self) -> None:
+        """Use none of the present connections for another request.
+
+        Those under way are not disturbed; their connections are closed after them.
+        """
+        if self._kept is not None:
+            self._retired.add(self._kept)
+            self._kept = None
 
     async def _post(
         self, session: aiohttp.ClientSession, base_url: str, request: Request
@@ -191,22 +231,44 @@ class SessionPool:
                     headers=request.headers,
                     allow_redirects=False,
                     proxy=self._proxy,
+                    timeout=aiohttp.ClientTimeout(
+                        total=None,
+                        connect=self._connect_timeout,
+                        sock_connect=self._connect_timeout,
+                        sock_read=request.idle_timeout,
+                    ),
                 ) as response,
             ):
                 return await _read(response, request.max_reply_bytes)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            mapped = _map(error)
+            mapped = map_error(error)
+        if self._closed:
+            raise ClientClosedError("The client was closed during the call.")
         raise mapped
 
-    async def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
-        """Give the session for a request, opening it in the running loop."""
+    @asynccontextmanager
+    async def _session(self, *, fresh: bool) -> AsyncIterator[aiohttp.ClientSession]:
+        """Give the session for a request, and count the request while it is made."""
         if self._closed:
-            raise ConnectError(
-                "The client is closed.", hint="Make a new one, or close it later."
-            )
+            raise ClientClosedError("The client is closed.")
         if self._given is not None:
-            return self._given
+            yield self._given
+            return
         await self._enter_loop()
+        session = self._open_session(fresh=fresh)
+        under_way = self._under_way
+        under_way[session] += 1
+        try:
+            yield session
+        finally:
+            under_way[session] -= 1
+            self._ended.set()
+            if session in self._retired and not under_way[session]:
+                self._retired.discard(session)
+                await session.close()
+
+    def _open_session(self, *, fresh: bool) -> aiohttp.ClientSession:
+        """Give the open session of a kind, or open one."""
         if fresh:
             if self._fresh is None:
                 self._fresh = self._open(force_close=True)
@@ -218,16 +280,23 @@ class SessionPool:
     async def _enter_loop(self) -> None:
         """Bind to the running loop, or refuse to be used from another one."""
         loop = asyncio.get_running_loop()
-        if self._loop is loop and self._pid == os.getpid():
-            return
-        if self._loop is not None:
-            if self._pid != os.getpid():
-                raise ClientForkError("The client was made before this fork.")
-            if not self._loop.is_closed():
-                raise ClientLoopError("The client is used in a second event loop.")
+        self._check_owner(loop)
+        if self._loop is not loop:
             await self._close_sessions()
-        self._loop = loop
-        self._pid = os.getpid()
+            self._loop = loop
+            self._pid = os.getpid()
+            self._under_way = Counter()
+            self._ended = asyncio.Event()
+
+    def _check_owner(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Refuse whoever must not touch the open sessions."""
+        if self._loop is None or (self._loop is loop and self._pid == os.getpid()):
+            return
+        if self._pid != os.getpid():
+            _inherited.append(self)
+            raise ClientForkError("The client was made before this fork.")
+        if not self._loop.is_closed():
+            raise ClientLoopError("The client is used in a second event loop.")
 
     def _open(self, *, force_close: bool) -> aiohttp.ClientSession:
         """Open a session with every default set explicitly."""
@@ -246,9 +315,6 @@ class SessionPool:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             raise_for_status=False,
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=_CONNECT_SECONDS, sock_read=_IDLE_READ_SECONDS
-            ),
             trust_env=False,
         )
 
@@ -261,14 +327,29 @@ class SessionPool:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the sessions that this pool opened; a given one is left open."""
+        """Close the sessions that this pool opened; a given one is left open.
+
+        New requests are refused at once. Those under way may end within the grace;
+        after that they fail with a ClientClosedError. Safe to call twice.
+
+        Raises:
+            ClientLoopError: If the connections belong to another event loop.
+            ClientForkError: If they belong to the process that this one is a fork of.
+        """
+        self._check_owner(asyncio.get_running_loop())
         self._closed = True
-        await self._close_sessions()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._grace):
+                while self._under_way.total():
+                    self._ended.clear()
+                    await self._ended.wait()
+        await asyncio.shield(self._close_sessions())
 
     async def _close_sessions(self) -> None:
-        """Close what is open; sessions of a loop that is gone are only dropped."""
-        sessions = [self._kept, self._fresh]
+        """Close what is open; of a loop that is gone, connections are only dropped."""
+        sessions = [self._kept, self._fresh, *self._retired]
         self._kept = self._fresh = None
+        self._retired = set()
         for session in sessions:
             if session is not None:
                 await session.close()
@@ -277,15 +358,6 @@ class SessionPool:
         """Show the regions and whether it is open."""
         state = "closed" if self._closed else "open" if self._kept else "idle"
         return f"<SessionPool {', '.join(self.base_urls)} {state}>"
-
-
-def verifying_context() -> _ssl.SSLContext:
-    """Make the TLS context: verified, 1.2 or newer, and never logging its keys."""
-    context = _ssl.create_default_context()
-    context.minimum_version = _ssl.TLSVersion.TLSv1_2
-    # The default context honours SSLKEYLOGFILE, which hands all traffic to a reader.
-    context.keylog_filename = None  # type: ignore[assignment] # typeshed lacks None
-    return context
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> Reply:
@@ -315,35 +387,3 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> Reply:
         raise ProtocolError(f"The reply is larger than {limit} bytes.")
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Reply(status=response.status, headers=headers, body=b"".join(chunks))
-
-
-def _map(  # noqa: PLR0911 - one table, to be read as a whole
-    error: Exception,
-) -> UID2Error:
-    """Turn a foreign exception into ours, by its class alone; never by its text."""
-    match error:
-        case (
-            aiohttp.ClientConnectorCertificateError()
-            | aiohttp.ServerFingerprintMismatch()
-        ):
-            return CertificateError("The operator's certificate was not accepted.")
-        case aiohttp.ConnectionTimeoutError():
-            return ConnectError("Connecting to the operator took too long.")
-        case TimeoutError():
-            return CallTimeoutError("The operator did not answer in time.")
-        case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
-            return ConnectError("The proxy did not open a connection.")
-        case aiohttp.ClientConnectorError():
-            return ConnectError("The operator could not be reached.")
-        case aiohttp.ServerDisconnectedError() | OSError():
-            return ConnectError(
-                "The operator closed the connection.", disconnected=True
-            )
-        case aiohttp.ClientPayloadError():
-            return TransportError("The reply was cut off.")
-        case aiohttp.ClientResponseError():
-            return ProtocolError("The reply is not HTTP.", unparseable_http=True)
-        case aiohttp.InvalidURL():
-            return ConfigError("The base URL is not a URL.")
-        case _:
-            return TransportError(f"Sending failed with {type(error).__name__}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import selectors
 from collections.abc import Callable, Coroutine
 from hashlib import sha256
 from typing import Any
@@ -17,40 +16,9 @@ from uid2_async import UID2Client, errors
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import open_request, seal_reply
 from uid2_async.transport import Reply, Request
+from virtual_time import run_virtual
 
 KEY = bytes(range(32))
-
-
-class _NoWait(selectors.SelectSelector):
-    """A selector that never waits, but tells how long it would have."""
-
-    waited = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        """Count the time instead of spending it; a turn of the loop takes some too."""
-        ready = super().select(0)
-        if not ready:
-            self.waited += timeout or 1e-6
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which waiting takes no time."""
-
-    def __init__(self) -> None:
-        """Start at zero."""
-        self.virtual = _NoWait()
-        super().__init__(self.virtual)
-
-    def time(self) -> float:
-        """Tell the virtual time."""
-        return self.virtual.waited
-
-
-def run_virtual(main: Coroutine[Any, Any, Any]) -> Any:
-    """Run *main* in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main)
 
 
 def uid_of(hashed: str) -> str:

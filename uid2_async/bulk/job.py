@@ -25,6 +25,7 @@ from uid2_async.client import UID2Client
 from uid2_async.errors import (
     AuthError,
     CertificateError,
+    ClientClosedError,
     ClientForkError,
     ClientLoopError,
     ClockSkewError,
@@ -54,6 +55,7 @@ _LOOK_UP: Final = 5_000
 _FATAL: Final = (
     AuthError,
     CertificateError,
+    ClientClosedError,
     ClientForkError,
     ClientLoopError,
     ClockSkewError,
@@ -201,7 +203,8 @@ class MapJob:
     def _fail(self, error: BaseException) -> None:
         """End the job with *error*, unless it has ended already."""
         if self._failure is None:
-            self._failure = error
+            # The frames of the part that failed hold identities.
+            self._failure = error.with_traceback(None)
             self._queue.clear()
         self._answered.set()
 

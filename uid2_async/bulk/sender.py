@@ -19,6 +19,7 @@ from uid2_async.tally import tell_rows
 __all__ = ["BatchSender"]
 
 _ATTEMPT_SECONDS: Final = 45.0
+_IDLE_SECONDS: Final = 20.0
 # No deadline for a batch: the job's own stall time-out is what ends it.
 _BATCH_SECONDS: Final = 24 * 3600.0
 _STRAIN: Final = frozenset(
@@ -60,6 +61,7 @@ class BatchSender:
             hooks=[*client.hooks, self._notice],
             retry=RetryPolicy(
                 attempt_timeout=_ATTEMPT_SECONDS,
+                idle_timeout=_IDLE_SECONDS,
                 budget=None,
                 random=random,
                 retry_throttled=False,

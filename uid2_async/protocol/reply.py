@@ -1,13 +1,13 @@
 """From (HTTP status, headers, body) to a value or an error (docs/protocol.md 1.7, 1.9).
 
 Only a 200 is sealed. Every other body is unauthenticated: it is used for its status
-word and, on 400, 401 and 403, for a message that is cut and escaped before it is shown.
+word and, on 400 and 401, for a message that is cut and escaped before it is shown.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,10 +27,18 @@ from uid2_async.errors import (
     UnexpectedStatusError,
 )
 
-__all__ = ["error_from_reply", "error_from_status_word", "parse_retry_after"]
+__all__ = [
+    "error_from_reply",
+    "error_from_status_word",
+    "http_date_ms",
+    "parse_retry_after",
+]
 
 _MESSAGE_CHARS = 200
 _MESSAGE_BODY_BYTES = 64 * 1024
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
+# So many characters of a secret in a row are no accident.
+_ECHO_CHARS = 12
 _SECONDS = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 _BAD_SECRET = "Invalid body: Check encryption key"  # noqa: S105 - the operator's words
@@ -65,7 +73,12 @@ _error_body = msgspec.json.Decoder(_ErrorBody)
 
 
 def error_from_reply(
-    status: int, headers: Mapping[str, str], body: bytes, *, now_ms: int
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now_ms: int,
+    secrets: Sequence[str] = (),
 ) -> UID2Error:
     """Make the error that an HTTP *status* other than 200 stands for.
 
@@ -74,11 +87,13 @@ def error_from_reply(
         headers: The reply's headers by lower-case name.
         body: The reply's body, which may be JSON, text, HTML or empty.
         now_ms: The corrected clock, for a ``Retry-After`` that is a date.
+        secrets: What the request carried in clear: a message that repeats one of them,
+            or a part of it, is not shown.
 
     Returns:
         The error, not raised: the caller adds endpoint, trace id and attempts.
     """
-    code, message = _read_error_body(body)
+    code, message = _read_error_body(body, secrets)
     retry_after = parse_retry_after(
         headers.get("retry-after"), date=headers.get("date"), now_ms=now_ms
     )
@@ -99,7 +114,7 @@ def _make_error(status: int, code: str | None, message: str | None) -> UID2Error
         hint = _LINK_HINT if message == "Invalid link_id" else None
         return AuthError(said, hint=hint)
     if status == 403 and code in _HOME_HINTS:  # noqa: PLR2004 - as above
-        return AuthError(said, hint=_HOME_HINTS[code])
+        return AuthError("The operator answered HTTP 403.", hint=_HOME_HINTS[code])
     if 200 <= status < 300:  # noqa: PLR2004 - as above
         return ProtocolError(f"HTTP {status} where 200 was due.")
     kind = _BY_STATUS.get(status, UnexpectedStatusError)
@@ -136,11 +151,13 @@ def error_from_status_word(code: str) -> OperatorError:
     """Make the error for a sealed 200 whose status word is not the success due."""
     error = OperatorError("The operator answered 200 with an unexpected status word.")
     error.status = 200
-    error.code = _printable(code)
+    error.code = _word(code)
     return error
 
 
-def _read_error_body(body: bytes) -> tuple[str | None, str | None]:
+def _read_error_body(
+    body: bytes, secrets: Sequence[str]
+) -> tuple[str | None, str | None]:
     """Take status word and message out of a JSON body; None where there is none."""
     if not body.startswith(b"{") or len(body) > _MESSAGE_BODY_BYTES:
         return None, None
@@ -148,7 +165,21 @@ def _read_error_body(body: bytes) -> tuple[str | None, str | None]:
         read = _error_body.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None, None
-    return _printable(read.status), _printable(read.message)
+    message = read.message
+    if message is not None and any(_echoes(message, one) for one in secrets if one):
+        message = None
+    return _word(read.status), _printable(message)
+
+
+def _word(text: str | None) -> str | None:
+    """Take a status word as it is, and nothing else in its place."""
+    return text if text is not None and _WORD.fullmatch(text) else None
+
+
+def _echoes(text: str, secret: str) -> bool:
+    """Tell whether *text* repeats a part of *secret*."""
+    starts = range(max(1, len(secret) - _ECHO_CHARS + 1))
+    return any(secret[start : start + _ECHO_CHARS] in text for start in starts)
 
 
 def _printable(text: str | None) -> str | None:
@@ -185,6 +216,12 @@ def parse_retry_after(
         return None
     now = _http_date(date) if date is not None else None
     return max(0.0, until - (now_ms / 1000 if now is None else now))
+
+
+def http_date_ms(text: str | None) -> int | None:
+    """Read a ``Date`` header into ms since the Unix epoch; None if that is no use."""
+    seconds = _http_date(text) if text is not None else None
+    return None if seconds is None else round(seconds * 1000)
 
 
 def _http_date(text: str) -> float | None:

@@ -21,6 +21,7 @@ import attrs
 
 from uid2_async.clock import Clock, system_clock
 from uid2_async.errors import (
+    ClientClosedError,
     ClientForkError,
     ClientLoopError,
     ConfigError,
@@ -48,7 +49,7 @@ to say that another process refreshes or has just refreshed these tokens."""
 # The whole of the jitter is at most this part of the time that is left to refresh.
 _JITTER_PART: Final = 0.1
 # What the program does wrong, which no page should hide.
-_MISUSE: Final = (ClientForkError, ClientLoopError, ConfigError)
+_MISUSE: Final = (ClientClosedError, ClientForkError, ClientLoopError, ConfigError)
 
 
 class TokenRefresher:
@@ -184,8 +185,8 @@ class TokenRefresher:
 
         Raises:
             RuntimeError: If the refresher is closed.
-            UID2Error: Only if the client cannot be used at all: in another event loop,
-                after a fork, or with a wrong setting.
+            UID2Error: Only if the client cannot be used at all: when it is closed, in
+                another event loop, after a fork, or with a wrong setting.
         """
         if self._closed:
             raise RuntimeError("The refresher is closed.")
@@ -208,7 +209,9 @@ class TokenRefresher:
 
     def _now(self) -> datetime:
         """Read the clock; tokens are judged by the later edge of what it may mean."""
-        return self._clock() + self._margin
+        # Where the operator's clock is known to be ahead, the tokens are older still.
+        ahead = timedelta(seconds=max(0.0, self._client.clock_skew))
+        return self._clock() + self._margin + ahead
 
     def _latest(self, tokens: IdentityTokens, now: datetime) -> IdentityTokens:
         """Follow *tokens* to what earlier refreshes made of them."""

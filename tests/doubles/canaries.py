@@ -1,0 +1,103 @@
+"""Values that must not come to light, and where they could."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+
+from uid2_async.protocol.base64 import encode_text
+
+KEY = sha256(b"the client secret").digest()
+REPLY_KEY = sha256(b"the key of a refresh reply").digest()
+CLIENT_SECRET = encode_text(KEY)
+API_KEY = "canary-api-key-5f0e7c1b9d"
+EMAIL = "canary.person@example.com"
+PHONE = "+15550009876543"
+UID = encode_text(sha256(b"a raw UID").digest())
+ADVERTISING_TOKEN = "CanaryAdvertisingTokenAAAAbcdefghijkl"
+REFRESH_TOKEN = "CanaryRefreshToken" * 20 + "CanaryRefreshToken++++++++++"
+
+CANARIES = {
+    "API key": API_KEY,
+    "client secret": CLIENT_SECRET,
+    "client secret, raw": repr(KEY)[2:40],
+    "reply key": encode_text(REPLY_KEY),
+    "e-mail": EMAIL,
+    "phone": PHONE,
+    "e-mail, hashed": encode_text(sha256(b"canary.person@example.com").digest()),
+    "phone, hashed": encode_text(sha256(PHONE.encode()).digest()),
+    "raw UID": UID,
+    "advertising token": ADVERTISING_TOKEN[:20],
+    "refresh token": REFRESH_TOKEN[:20],
+}
+"""What to look for, by what it is."""
+
+# The frames of the tests are the caller's own: they hold what the caller passed.
+_OWN = Path(__file__).parents[1]
+
+
+def find_canaries(text: str) -> list[str]:
+    """Name the canaries that *text* shows."""
+    return [name for name, canary in CANARIES.items() if canary in text]
+
+
+def find_leaks(error: BaseException) -> list[str]:
+    """Name what an error shows of the canaries, and where.
+
+    Looks at its text, arguments, attributes, notes and traceback, at the repr of every
+    local variable of every frame but the caller's own, and at all of that in the errors
+    that it came from.
+    """
+    return [
+        f"{name} in {place} of {type(one).__name__}"
+        for one in _chain(error, set())
+        for place, text in _texts(one)
+        for name in find_canaries(text)
+    ]
+
+
+def _chain(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
+    """Go through an error and all that it came from or holds."""
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    yield error
+    yield from _chain(error.__cause__, seen)
+    yield from _chain(error.__context__, seen)
+    for one in getattr(error, "exceptions", ()):
+        yield from _chain(one, seen)
+
+
+def _texts(error: BaseException) -> Iterator[tuple[str, str]]:
+    """Give all that an error shows, with the place."""
+    yield "text", str(error)
+    yield "repr", repr(error)
+    yield "args", repr(error.args)
+    yield "attributes", repr(vars(error))
+    lines = traceback.format_exception(error, chain=False)
+    own = [i for i, line in enumerate(lines) if str(_OWN) in line]
+    yield "traceback", "".join(line for i, line in enumerate(lines) if i not in own)
+    for tb in _frames(error.__traceback__):
+        code = tb.tb_frame.f_code
+        if Path(code.co_filename).is_relative_to(_OWN):
+            continue
+        for name, value in tb.tb_frame.f_locals.items():
+            yield f"{code.co_name}: {name}", _repr(value)
+
+
+def _frames(tb: TracebackType | None) -> Iterator[TracebackType]:
+    """Go through the frames of a traceback."""
+    while tb is not None:
+        yield tb
+        tb = tb.tb_next
+
+
+def _repr(value: object) -> str:
+    """Show a local variable as tools that report errors do."""
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - a half-made object may have none
+        return type(error).__name__

@@ -1,0 +1,66 @@
+"""An operator without sockets, for rows that run in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from sealed_answers import iv_of, open_body, seal
+from uid2_async.transport import Reply, Request
+
+
+class MemoryOperator:
+    """A transport that answers at once, or as it is told to.
+
+    Attributes:
+        requests: How many came.
+        sent: All of them.
+        ivs: The IVs of their envelopes.
+        times: The times that they carried, in ms.
+    """
+
+    max_connections = 100
+
+    def __init__(self, fate: Callable[[str], Any] | None = None) -> None:
+        """Ask *fate* by the path: an error, a Reply, seconds to wait, or None."""
+        self._fate = fate or (lambda path: None)
+        self.sent: list[Request] = []
+        self.ivs: list[bytes] = []
+        self.times: list[int] = []
+        self.renewed = 0
+
+    @property
+    def requests(self) -> int:
+        """How many came."""
+        return len(self.sent)
+
+    async def send(self, request: Request) -> Reply:
+        """Answer one request."""
+        self.sent.append(request)
+        opened = open_body(request.path, request.body)
+        if opened is not None:
+            self.ivs.append(iv_of(request.body))
+            self.times.append(opened.sent_ms)
+        fate = self._fate(request.path)
+        await asyncio.sleep(0.05)
+        if isinstance(fate, Exception):
+            raise fate
+        if isinstance(fate, Reply):
+            return fate
+        if fate is not None:
+            await asyncio.sleep(fate)
+        return Reply(status=200, headers={}, body=seal(request.path, request.body))
+
+    def renew(self) -> None:
+        """Count."""
+        self.renewed += 1
+
+    async def aclose(self) -> None:
+        """Hold nothing."""
+
+
+def refusal(status: int, **headers: str) -> Reply:
+    """Make a reply of a status."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(status=status, headers=named, body=b"")

@@ -1,0 +1,68 @@
+"""From aiohttp's exceptions to ours, by class and number alone, never by text.
+
+A text of theirs may hold the reply's headers, a URL or a proxy's credentials.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import aiohttp
+
+from uid2_async.errors import (
+    CallTimeoutError,
+    CertificateError,
+    ConfigError,
+    ConnectError,
+    ProtocolError,
+    TransportError,
+    UID2Error,
+)
+
+__all__ = ["map_error"]
+
+# OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
+_CLOCK_CODES: Final = frozenset({9, 10})
+
+
+def map_error(  # noqa: C901, PLR0911 - one table, to be read as a whole
+    error: Exception,
+) -> UID2Error:
+    """Turn a foreign exception into ours, by its class alone; never by its text."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return _map_certificate(error)
+        case aiohttp.ServerFingerprintMismatch():
+            return CertificateError("The operator's certificate is not the given one.")
+        case aiohttp.ConnectionTimeoutError():
+            return ConnectError("Connecting to the operator took too long.")
+        case TimeoutError():
+            return CallTimeoutError("The operator did not answer in time.")
+        case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
+            return ConnectError("The proxy did not open a connection.")
+        case aiohttp.ClientConnectorError():
+            return ConnectError("The operator could not be reached.")
+        case aiohttp.ServerDisconnectedError() | OSError():
+            return ConnectError(
+                "The operator closed the connection.", disconnected=True
+            )
+        case aiohttp.ClientPayloadError():
+            return TransportError("The reply was cut off.")
+        case aiohttp.ClientResponseError():
+            return ProtocolError("The reply is not HTTP.", unparseable_http=True)
+        case aiohttp.InvalidURL():
+            return ConfigError("The base URL is not a URL.")
+        case _:
+            return TransportError(f"Sending failed with {type(error).__name__}.")
+
+
+def _map_certificate(error: aiohttp.ClientConnectorCertificateError) -> UID2Error:
+    """Tell a wrong clock apart, by OpenSSL's number."""
+    reason = error.certificate_error
+    code = getattr(reason, "verify_code", None)
+    if code in _CLOCK_CODES:
+        return CertificateError(
+            "The operator's certificate has expired or is not valid yet.",
+            hint="Check this machine's clock first, then the operator's certificate.",
+        )
+    return CertificateError("The operator's certificate was not accepted.")
