@@ -25,7 +25,7 @@ __all__ = [
     "emit",
 ]
 
-logger = logging.getLogger("uid2_async")
+_logger = logging.getLogger("uid2_async")
 
 
 class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,4 +176,4 @@ def emit(hooks: Iterable[Hook], event: Event) -> None:
         try:
             hook(event)
         except Exception as error:  # noqa: BLE001 - whatever a foreign hook raises
-            logger.warning("A hook failed with %s", type(error).__name__)
+            _logger.warning("A hook failed with %s", type(error).__name__)
