@@ -25,7 +25,7 @@ __all__ = [
     "emit",
 ]
 
-_logger = logging.getLogger("uid2_async")
+logger: logging.Logger = logging.getLogger("uid2_async")
 
 
 class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,4 +176,4 @@ def emit(hooks: Iterable[Hook], event: Event) -> None:
         try:
             hook(event)
         except Exception as error:  # noqa: BLE001 - whatever a foreign hook raises
-            _logger.warning("A hook failed with %s", type(error).__name__)
+            logger.warning("A hook failed with %s", type(error).__name__)

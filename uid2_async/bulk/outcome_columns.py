@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 from uid2_async.bulk.batches import ABSENT
+from uid2_async.bulk.content import Content
 from uid2_async.bulk.records import MapFailure, Outcome
 from uid2_async.models import MapRow, UnmappedReason
 
@@ -23,13 +24,6 @@ INVALID_IDENTIFIER: Final = "INVALID IDENTIFIER"
 _OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 
 Columns: TypeAlias = dict[str, list[Any]]
-
-
-class Content(Enum):
-    """What stands in a column that is added."""
-
-    TEXT = "text"
-    INSTANT = "an instant, as seconds since the epoch"
 
 
 class Ending(StrEnum):

@@ -68,7 +68,11 @@ class StatusColumns:
         self._drop = drop
         self._kept = {OK, UNVERIFIABLE} if allow_unverifiable else {OK}
 
-    def make(self, _: RowStep, outcomes: Sequence[Sequence[Outcome]]) -> Made:
+    def make(
+        self,
+        step: RowStep,  # noqa: ARG002 - the answers tell the raw UIDs
+        outcomes: Sequence[Sequence[Outcome]],
+    ) -> Made:
         """Make the columns of some rows; there is one raw UID in each."""
         (found,) = outcomes
         endings = list(map(ending_of, found))

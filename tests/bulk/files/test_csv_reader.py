@@ -43,7 +43,10 @@ def fields(reader: Any) -> list[list[str]]:
         ("a,b\nZoë,東京\n".encode(), [["Zoë", "東京"]]),
         ("a,b\nx\u2028y,\x0c\n".encode(), [["x\u2028y", "\x0c"]]),
         (b"a,b\n,\n", [["", ""]]),
+        (b"\n\r\na,b\n1,2\n", [["1", "2"]]),
+        (b"a,b\r\r\n1,2\r\r\n", [["1", "2"]]),
         (b'"a",b\n', []),
+        (b'\xef\xbb\xbf"a","b"\r\n', []),
     ],
 )
 def test_rows(make_reader: Make, data: bytes, rows: list[list[str]]) -> None:
@@ -81,6 +84,8 @@ def test_a_long_field(make_reader: Make) -> None:
         (b"a,b\n1,secret\xc3", "line 2: this is not UTF-8"),
         (b"a,b\n1,\0secret\n", "line 2: there is a NUL byte"),
         ("a,b\n".encode("utf-16"), "line 1: this is UTF-16"),
+        ("a,b\n".encode("utf-32"), "line 1: this is UTF-32"),
+        ("a,b\n".encode("utf-16-be"), "line 1: there is a NUL byte"),
     ],
 )
 def test_what_cannot_be_read(make_reader: Make, data: bytes, expected: str) -> None:
@@ -107,13 +112,47 @@ def test_what_never_ends(make_reader: Make, data: bytes, expected: str) -> None:
         fields(make_reader(b"a\n" + data))
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1", "cp1252"])
+@pytest.mark.parametrize("field", [b"\n" * (2 << 20), b"%0120d\n" % 0 * 100_000])
+def test_a_row_that_never_ends(make_reader: Make, field: bytes) -> None:
+    """Nor does one that goes on from line to line, or from field to field."""
+    with pytest.raises(InputError, match="line 2: the row is too long"):
+        fields(make_reader(b"a\n" + b'"%b",' % field * 8))
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252", "cp932"],
+)
 def test_other_encodings(make_reader: Make, encoding: str) -> None:
     """They have to be named, and are read like any other."""
-    data = "a,b\nZoë,1\nÄ,2\n".encode(encoding)
+    word = "\uff7e" if encoding == "cp932" else "Zoë"
+    data = f"a,b\n{word},1\nx,2\n".encode(encoding)
     reader = make_reader(data, encoding=encoding)
 
-    assert fields(reader) == [["Zoë", "1"], ["Ä", "2"]]
+    assert reader.header == ["a", "b"]
+    assert fields(reader) == [[word, "1"], ["x", "2"]]
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "words"),
+    [
+        ("a,b\n".encode("utf-16-le"), "utf-16", "line 1: there is no byte order mark"),
+        (b"\xef\xbb\xbfa,b\n", "latin-1", "line 1: this is UTF-8"),
+        ("a,b\n".encode("utf-16"), "utf-32", "line 1: this is UTF-16"),
+        (b"a,b\n\x81,secret\n", "cp1252", "line 2: this is not CP1252"),
+        # One of the characters that code page 932 has twice.
+        (b"a,b\n\x87\x90,secret\n", "cp932", "cannot be written again in cp932"),
+    ],
+)
+def test_encodings_that_do_not_fit(
+    make_reader: Make, data: bytes, encoding: str, words: str
+) -> None:
+    """What contradicts the encoding, or would not come back as it was, is refused."""
+    with pytest.raises(InputError, match=words) as caught:
+        fields(make_reader(data, encoding=encoding))
+
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|", " "])
@@ -132,10 +171,6 @@ class Slow(io.BytesIO):
     def read1(self, _: int | None = -1, /) -> bytes:
         """Give a few bytes."""
         return super().read(self.size)
-
-    def fileno(self) -> int:
-        """Have none."""
-        raise OSError
 
 
 ROWS = st.lists(
@@ -175,7 +210,7 @@ def test_pieces_do_not_matter(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8", "utf-16", "latin-1"])
 def test_going_on_behind_any_chunk(
     make_reader: Make, encoding: str, suffix: str
 ) -> None:

@@ -90,6 +90,13 @@ async def test_untold_changes_are_netted(
         change, new, old = net
         expected = [(1, change, new and days.uid(new), days.uid(old))]
     assert await days.changes(1) == expected
+    (row,) = await days.get(await days.begin(9), 1)
+    seq = await days.state.last_seq() if expected else 0
+    assert (row.s, row.x, row.o) == (
+        seq,
+        net and net[0],
+        net and days.uid(net[2]),
+    )
 
 
 async def test_who_was_never_told_is_not_told_as_gone(days: Any) -> None:

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from uid2_async.bulk.files.chunk import Chunk, Reader
 from uid2_async.bulk.files.columns import IdentifierColumns, find_identifiers
-from uid2_async.bulk.files.formats import STANDARD, Format, Layout, format_of
+from uid2_async.bulk.files.formats import STANDARD, Format, Layout
 from uid2_async.bulk.files.opening import open_output, open_reader
 from uid2_async.bulk.files.output import Formatted, Output
-from uid2_async.bulk.files.paths import FilePair, check_targets, expand, identify
+from uid2_async.bulk.files.paths import (
+    FilePair,
+    check_targets,
+    expand,
+    format_of,
+    identify,
+)
 
 __all__ = [
     "STANDARD",

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TypeVar
 
+from uid2_async.bulk.resume.private_files import attempt
 from uid2_async.errors import InputError
 
-__all__ = ["load_arrow", "reading"]
+__all__ = ["load_arrow", "reading", "writing"]
 
 T = TypeVar("T")
 
@@ -43,4 +44,22 @@ def reading(call: Callable[[], T], *, name: str, what: str) -> T:
     raise InputError(
         f"{name} cannot be read as {what.capitalize()}.",
         hint=f"Is it whole, and is it {what.capitalize()}?",
+    )
+
+
+def writing(call: Callable[[], T]) -> T:
+    """Make one call that writes; what Arrow says of a failure might show data.
+
+    Raises:
+        InputError: If the columns cannot be written.
+        JobError: If the disk is full or broken.
+    """
+    failures = load_arrow().ArrowException
+    try:
+        return attempt("The output cannot be written", call)
+    except failures:
+        pass
+    raise InputError(
+        "The rows cannot be written again: such a file does not take their types.",
+        hint="Drop the columns that are neither text nor numbers, or write CSV.",
     )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final
 
-from uid2_async.bulk.files.arrow_library import load_arrow
+from uid2_async.bulk.content import Content
+from uid2_async.bulk.files.arrow_library import load_arrow, writing
 from uid2_async.bulk.files.formats import Format, Layout
-from uid2_async.bulk.files.output import beside, place
-from uid2_async.bulk.outcome_columns import Content
-from uid2_async.bulk.resume.private_files import open_private, replace, sync_file
+from uid2_async.bulk.files.output import check_placed, place, write_beside
+from uid2_async.bulk.resume.private_files import DISK, Disk, open_private, sync_file
 
 __all__ = ["ArrowOutput"]
 
@@ -28,7 +29,13 @@ class ArrowOutput:
     save_rows: int = 65_536
 
     def __init__(
-        self, schema: Any, layout: Layout, part: Path, *, remembered: Any = None
+        self,
+        schema: Any,
+        layout: Layout,
+        part: Path,
+        *,
+        remembered: Any = None,
+        disk: Disk = DISK,
     ) -> None:
         """Write behind the parts that are *remembered*.
 
@@ -37,22 +44,29 @@ class ArrowOutput:
             layout: How rows are written down.
             part: How the parts' names begin.
             remembered: How many parts there are.
+            disk: What may fail.
         """
         self._arrow = load_arrow()
         self._format = layout.format
         self._part = part
         self._parts = int(remembered or 0)
+        self._disk = disk
         self._batches: list[Any] = []
         self._instants = layout.iso is not False
         self._width = len(schema)
         for name, content in layout.added.items():
             schema = schema.append(self._arrow.field(name, self._type(content)))
         self._schema = schema
+        # The first array imports pandas, if it is installed: here, in a thread, that
+        # does not hold up the event loop.
+        self._array([], self._arrow.string())
 
     def _type(self, content: Content) -> Any:
         """Choose the type of a column."""
         if content is Content.TEXT:
             return self._arrow.string()
+        if content is Content.INTEGER:
+            return self._arrow.int32()
         if self._instants:
             return self._arrow.timestamp("us", "UTC")
         return self._arrow.int64()
@@ -63,10 +77,15 @@ class ArrowOutput:
         columns: Mapping[str, Sequence[Any]],
         rows: Sequence[int] | None = None,
     ) -> Any:
-        """See :meth:`Output.format`."""
+        """See :meth:`Output.format`.
+
+        Raises:
+            InputError: If a column's type is one whose rows cannot be repeated.
+        """
         batch = chunk.batch
         if rows is not None:
-            batch = batch.take(self._arrow.array(rows, self._arrow.int64()))
+            places = self._arrow.array(rows, self._arrow.int64())
+            batch = writing(partial(batch.take, places))
         added = [
             self._array(columns[field.name], field.type)
             for field in list(self._schema)[self._width :]
@@ -90,10 +109,8 @@ class ArrowOutput:
         if self._batches:
             path = self._name(self._parts)
             path.unlink(missing_ok=True)
-            with self._writer(path) as writer:
-                writer.write_table(
-                    self._arrow.Table.from_batches(self._batches, self._schema)
-                )
+            table = self._arrow.Table.from_batches(self._batches, self._schema)
+            writing(partial(self._write_tables, [table], path))
             self._batches.clear()
             self._parts += 1
         return self._parts
@@ -102,62 +119,55 @@ class ArrowOutput:
         """Name a part."""
         return self._part.with_name(f"{self._part.name}.{number:05}")
 
-    def _writer(self, path: Path) -> _Writer:
-        """Open a file for writing tables."""
-        return _Writer(path, self._schema, self._format)
-
     def finish(self, target: Path | None) -> None:
         """See :meth:`Output.finish`."""
         assert target is not None  # noqa: S101 - such files are not streamed
-        parts = [self._name(number) for number in range(self._parts)]
-        if len(parts) == 1:
-            if parts[0].exists():
-                place(parts[0], target)
-            # Else it was killed behind the rename: the output is there.
+        if self._parts == 1:
+            part = self._name(0)
+            if part.exists():
+                place(part, target, disk=self._disk)
+            else:
+                # Killed behind the rename and before that was noted.
+                check_placed(target)
             return
-        unfinished = beside(target)
-        with self._writer(unfinished) as writer:
-            for part in parts:
-                for table in self._tables(part):
-                    writer.write_table(table)
-        replace(unfinished, target)
+        writing(
+            partial(
+                write_beside,
+                target,
+                lambda path: self._write_tables(self._tables(), path),
+                disk=self._disk,
+            )
+        )
 
-    def _tables(self, part: Path) -> list[Any]:
-        """Read a part."""
+    def _tables(self) -> Iterator[Any]:
+        """Read the parts."""
+        for number in range(self._parts):
+            part = self._name(number)
+            if self._format is Format.PARQUET:
+                yield load_arrow("pyarrow.parquet").read_table(part, memory_map=False)
+                continue
+            with load_arrow("pyarrow.ipc").open_file(str(part)) as file:
+                yield file.read_all()
+
+    def _write_tables(self, tables: Iterable[Any], path: Path) -> None:
+        """Write a private file, each table as one row group."""
+        with os.fdopen(open_private(path), "wb") as file:
+            with self._open_writer(file) as writer:
+                for table in tables:
+                    if table.num_rows:
+                        writer.write_table(table)
+            file.flush()
+            sync_file(file.fileno(), "The output", disk=self._disk)
+
+    def _open_writer(self, file: BinaryIO) -> Any:
+        """Begin to write tables."""
         if self._format is Format.PARQUET:
-            return [load_arrow("pyarrow.parquet").read_table(part)]
-        with load_arrow("pyarrow.ipc").open_file(str(part)) as file:
-            return [file.read_all()]
+            return load_arrow("pyarrow.parquet").ParquetWriter(file, self._schema)
+        ipc = load_arrow("pyarrow.ipc")
+        # A file may extend its dictionaries from batch to batch, and then ours does.
+        options = ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+        return ipc.new_file(file, self._schema, options=options)
 
     def close(self) -> None:
         """See :meth:`Output.close`; a part that was not saved is dropped."""
         self._batches.clear()
-
-
-class _Writer:
-    """A private file of tables, which is on the disk when the block ends."""
-
-    def __init__(self, path: Path, schema: Any, file_format: Format) -> None:
-        self._file = os.fdopen(open_private(path), "wb")
-        if file_format is Format.PARQUET:
-            module = load_arrow("pyarrow.parquet")
-            self._writer: Any = module.ParquetWriter(self._file, schema)
-        else:
-            self._writer = load_arrow("pyarrow.ipc").new_file(self._file, schema)
-
-    def write_table(self, table: Any) -> None:
-        """Write a table, as one row group."""
-        if table.num_rows:
-            self._writer.write_table(table)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._writer.close()
-                self._file.flush()
-                sync_file(self._file.fileno(), "The output")
-        finally:
-            self._file.close()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Final, TypeVar
 
 from uid2_async.bulk.files.arrow_library import load_arrow, reading
 from uid2_async.bulk.files.columns import find_column
@@ -11,6 +11,8 @@ from uid2_async.bulk.files.formats import Format
 from uid2_async.errors import InputError
 
 __all__ = ["ArrowChunk", "ArrowReader"]
+
+T = TypeVar("T")
 
 _BATCH_ROWS: Final = 10_000
 # So that no row group has to fit into memory.
@@ -26,19 +28,20 @@ class ArrowChunk:
         batch: The rows.
     """
 
-    __slots__ = ("batch", "end", "rows")
+    __slots__ = ("_wanted", "batch", "end", "rows")
 
-    def __init__(self, batch: Any, end: int) -> None:
-        """Hold the rows."""
+    def __init__(self, batch: Any, end: int, wanted: Mapping[str, int]) -> None:
+        """Hold the rows; *wanted* are the places of the columns that are read."""
         self.rows: int = batch.num_rows
         self.end: int = end
         self.batch: Any = batch
+        self._wanted = wanted
 
     def values(self, column: str) -> list[str]:
         """See :meth:`~uid2_async.bulk.files.chunk.Chunk.values`."""
         return [
             "" if one is None else str(one)
-            for one in self.batch.column(column).to_pylist()
+            for one in self.batch.column(self._wanted[column]).to_pylist()
         ]
 
 
@@ -71,6 +74,7 @@ class ArrowReader:
         self._loaded: Any = None
         self._at = 0
         self._rows = 0
+        self._wanted: dict[str, int] = {}
 
     def _open(self) -> Any:
         """Open the file."""
@@ -85,7 +89,7 @@ class ArrowReader:
         """Count the rows."""
         if self._format is Format.PARQUET:
             return int(self._file.metadata.num_rows)
-        return int(self._file.count_rows()) if hasattr(self._file, "count_rows") else 0
+        return int(self._file.count_rows())
 
     @property
     def bytes_read(self) -> int:
@@ -98,10 +102,13 @@ class ArrowReader:
         Raises:
             InputError: If one is missing, or one of *columns* is no text.
         """
-        for name in (*columns, *keys):
-            find_column(self.header, name, hint="Name it as it is.")
+        hint = "Write its name as the schema does."
+        self._wanted = {
+            name: find_column(self.header, name, hint=hint)
+            for name in (*columns, *keys)
+        }
         for name in columns:
-            self._require_text(self.schema.field(name))
+            self._require_text(self.schema.field(self._wanted[name]))
 
     def _require_text(self, field: Any) -> None:
         """Refuse numbers: a phone would have lost its plus and its zeros."""
@@ -150,7 +157,7 @@ class ArrowReader:
             count = self._file.num_record_batches
             batches = (self._file.get_batch(at) for at in range(count))
         for batch in batches:
-            yield batch.slice(skip)
+            yield batch.slice(skip)  # which is empty, where all of it is before
             skip = max(0, skip - batch.num_rows)
 
     def load(self) -> bool:
@@ -170,9 +177,9 @@ class ArrowReader:
         self._rows += part.num_rows
         if self._at >= batch.num_rows:
             self._loaded = None
-        return ArrowChunk(part, self._rows)
+        return ArrowChunk(part, self._rows, self._wanted)
 
-    def _read(self, call: Any) -> Any:
+    def _read(self, call: Callable[[], T]) -> T:
         """Make one call that reads."""
         return reading(call, name=self._name, what=self._format)
 

@@ -38,7 +38,7 @@ class Reader(Protocol):
     event loop for the interpreter's lock.
 
     Attributes:
-        header: The names of the columns; of JSON lines, the keys of the first object.
+        header: The names of the columns; of JSON lines, the keys of the first ones.
         bytes_read: How much of the file on disk has been read.
     """
 

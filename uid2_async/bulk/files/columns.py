@@ -78,19 +78,23 @@ def find_identifiers(
         InputError: If a column is missing or there twice; lists the columns.
     """
     if several:
-        return IdentifierColumns(
-            {
-                kind: header[find_column(header, name, hint="Name it as it is.")]
-                for kind, name in several.items()
-            }
-        )
+        columns = {
+            kind: _find_name(header, name, hint=f"Name the column of {kind}.")
+            for kind, name in several.items()
+        }
+        return IdentifierColumns(columns)
     hint = f"Name the column with identifiers: --column NAME, or {VALUE_NAME}."
-    value = header[find_column(header, column or VALUE_NAME, hint=hint)]
+    value = _find_name(header, column or VALUE_NAME, hint=hint)
     if kind is not None:
         return IdentifierColumns({kind: value})
     hint = f"Say what all rows are with --type, or add a column {KIND_NAME}."
-    kinds = header[find_column(header, KIND_NAME, hint=hint)]
+    kinds = _find_name(header, KIND_NAME, hint=hint)
     return IdentifierColumns({kinds: value}, kind_column=kinds)
+
+
+def _find_name(header: Sequence[str], name: str, *, hint: str) -> str:
+    """Tell how a column is called in the file; JSON lines without rows tell none."""
+    return header[find_column(header, name, hint=hint)] if header else name
 
 
 def refuse_taken(header: Iterable[str], added: Iterable[str]) -> None:

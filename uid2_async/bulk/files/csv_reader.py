@@ -15,14 +15,14 @@ import msgspec
 
 from uid2_async.bulk.files.chunk import TextChunk
 from uid2_async.bulk.files.columns import find_column
-from uid2_async.bulk.files.pieces import Lines, Position
+from uid2_async.bulk.files.pieces import MAX_LINE_CHARS, Lines, Position
 from uid2_async.errors import InputError
 
 __all__ = ["CsvReader"]
 
 MAX_FIELD_CHARS: Final = 16 * 1024 * 1024
+MAX_ROW_LINES: Final = 1_000_000
 
-_BOM: Final = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _UNFINISHED: Final = "unexpected end of data"
 _QUOTE_HINT: Final = (
     'A field with a comma, a quote or a line end stands in quotes: "a, ""b"" c".'
@@ -43,7 +43,7 @@ class CsvReader:
 
     Attributes:
         header: The names of the columns.
-        first: The header as it stands in the file.
+        first: The header as it stands in the file, behind its byte order mark.
     """
 
     def __init__(self, lines: Lines, *, delimiter: str) -> None:
@@ -58,30 +58,25 @@ class CsvReader:
         self._rows = 0
         self._wanted: dict[str, int] = {}
         self._width = 0
+        self._unfinished = 0
         self.header: Sequence[str] = ()
         self.first: str = ""
         self._read_header()
 
     def _read_header(self) -> None:
         """Read the first row that is not blank."""
-        names: list[str] = []
-        while not names:
-            found = self.take(1)
-            if found is None and not self._lines.load():
+        while (found := self.take(1)) is None:
+            if not self._lines.load():
                 raise InputError(
                     f"{self._lines.name} is empty.", hint="A header is needed."
                 )
-            if found is not None:
-                self.first += found.records[0]
-                names = self._split(found.records[0].removeprefix(_BOM))
+        (record,) = found.records
+        self.first = self._lines.mark + record
+        self.header = next(
+            csv.reader(StringIO(record, newline=""), delimiter=self._delimiter)
+        )
+        self._width = len(self.header)
         self._rows = 0
-        self.header = names
-        self._width = len(names)
-
-    def _split(self, record: str) -> list[str]:
-        """Split one row into its fields; none where it is blank."""
-        reader = csv.reader(StringIO(record, newline=""), delimiter=self._delimiter)
-        return next(reader, [])
 
     @property
     def encoding(self) -> str:
@@ -96,7 +91,9 @@ class CsvReader:
     def want(self, columns: Sequence[str], keys: Sequence[str] = ()) -> None:
         """See :meth:`Reader.want`; there must be one column of each name."""
         self._wanted = {
-            name: find_column(self.header, name, hint="Name it as it is.")
+            name: find_column(
+                self.header, name, hint="Write its name as the header does."
+            )
             for name in (*columns, *keys)
         }
 
@@ -105,6 +102,7 @@ class CsvReader:
         place = msgspec.convert(position, Position)
         self._lines.seek(place)
         self._rows = place.rows
+        self._unfinished = 0
 
     def load(self) -> bool:
         """See :meth:`Reader.load`."""
@@ -116,12 +114,13 @@ class CsvReader:
         found: list[list[str]] = []
         while not records:
             before = len(self._lines.pending)
-            records, found = self._parse(rows)
+            if before >= 2 * self._unfinished or self._lines.at_end:
+                records, found = self._parse(rows)
             if before == len(self._lines.pending):
-                if before and self._lines.at_end:
-                    self._refuse_unfinished()
+                self._check_unfinished(before)
                 return None
         self._rows += len(records)
+        self._unfinished = 0
         columns = {
             name: [row[at] for row in found] for name, at in self._wanted.items()
         }
@@ -148,7 +147,7 @@ class CsvReader:
 
     def _parse_lines(self, some: list[str]) -> tuple[list[str], list[list[str]], int]:
         """Parse *some* lines; the last number is how many of them it took."""
-        if '"' not in "".join(some):
+        if self._width and '"' not in "".join(some):
             # Each line is a row, which needs no bookkeeping.
             found = self._read_all(some)
             if {self._width} == set(map(len, found)):
@@ -195,9 +194,18 @@ class CsvReader:
             hint=_QUOTE_HINT,
         )
 
-    def _refuse_unfinished(self) -> NoReturn:
-        """Refuse a row that the end of the file cuts off."""
-        self._refuse(_UNFINISHED, len(self._lines.pending) - 1)
+    def _check_unfinished(self, lines: int) -> None:
+        """Refuse a row that the end of the file cuts off, or that has none.
+
+        Else it is parsed again, from its start, when twice as much of it is there.
+        """
+        if lines and self._lines.at_end:
+            self._refuse(_UNFINISHED, lines - 1)
+        chars = sum(map(len, self._lines.pending))
+        if lines > MAX_ROW_LINES or chars > MAX_LINE_CHARS:
+            raise self._lines.failed("the row is too long", hint=_QUOTE_HINT)
+        if lines >= 2 * self._unfinished:
+            self._unfinished = lines
 
     def _refuse(self, cause: str, before: int) -> NoReturn:
         """Refuse what the csv module calls *cause*."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Final
 
 import attrs
 
-from uid2_async.bulk.outcome_columns import Content
+from uid2_async.bulk.content import Content
 from uid2_async.errors import ConfigError, InputError
 
-__all__ = ["STANDARD", "Format", "Layout", "format_of", "is_gzipped"]
+__all__ = ["STANDARD", "Format", "Layout", "format_by_names", "is_gzipped"]
 
 STANDARD: Final = "-"
 """The name that means stdin or stdout."""
@@ -60,27 +60,20 @@ def _by_name(path: str) -> Format | None:
     return _SUFFIXES.get(name.suffix.lower())
 
 
-def format_of(source: str, target: str, given: str | None) -> Format:
-    """Tell in which format both files are.
+def format_by_names(names: Sequence[str], given: str | None) -> Format:
+    """Tell in which format files are.
 
     Args:
-        source: The input's path, or ``-``.
-        target: The output's path, or ``-``.
+        names: Their paths; ``-`` is stdin or stdout.
         given: What the user says; the names tell it if None, and CSV is what they do
             not call otherwise.
 
     Raises:
-        InputError: If the names differ; or if a format whose end has
-            to be read first is to come from a pipe, or to be compressed.
+        InputError: If the names differ; or if a format whose end has to be read first
+            is to come from a pipe, or to be compressed.
     """
     if given is None:
-        found = {_by_name(one) for one in (source, target)} - {None}
-        if len(found) > 1:
-            raise InputError(
-                "The input and the output are of different formats.",
-                hint="Formats are not converted: give both the same suffix.",
-            )
-        chosen = next(iter(found), None) or Format.CSV
+        chosen = _by_names(names)
     elif given in set(Format):
         chosen = Format(given)
     else:
@@ -88,18 +81,29 @@ def format_of(source: str, target: str, given: str | None) -> Format:
             "There is no such format.", hint=f"The formats are {', '.join(Format)}."
         )
     if not chosen.is_text:
-        _refuse_streams(source, target, chosen)
+        _refuse_streams(names, chosen)
     return chosen
 
 
-def _refuse_streams(source: str, target: str, chosen: Format) -> None:
+def _by_names(names: Sequence[str]) -> Format:
+    """Tell by their names in which format files are."""
+    found = {one for one in map(_by_name, names) if one is not None}
+    if len(found) > 1:
+        raise InputError(
+            "The input and the output are of different formats.",
+            hint="Formats are not converted: give both the same suffix.",
+        )
+    return found.pop() if found else Format.CSV
+
+
+def _refuse_streams(names: Sequence[str], chosen: Format) -> None:
     """Refuse what only text can do."""
-    if STANDARD in (source, target):
+    if STANDARD in names:
         raise InputError(
             f"{chosen.capitalize()} cannot be read from stdin or written to stdout.",
             hint="Name files, or use --format csv or jsonl.",
         )
-    if is_gzipped(source) or is_gzipped(target):
+    if any(map(is_gzipped, names)):
         raise InputError(
             f"{chosen.capitalize()} is not compressed as a whole.",
             hint="Such files compress their columns by themselves.",
@@ -121,15 +125,24 @@ def _read_delimiter(delimiter: str) -> str:
     )
 
 
+def _is_for_text(encoding: str) -> bool:
+    """Tell encodings from the other codecs of Python, such as hex."""
+    return bool(encoding) and getattr(
+        codecs.lookup(encoding), "_is_text_encoding", True
+    )
+
+
 def _read_encoding(encoding: str) -> str:
     """Give an encoding its usual name."""
     try:
         name = codecs.lookup(encoding).name
     except LookupError:
         name = ""
-    if not name or not getattr(codecs.lookup(name), "_is_text_encoding", True):
+    # Where what a byte means depends on those before, no job could be gone on with.
+    if name.startswith(("hz", "iso2022", "utf-7")) or not _is_for_text(name):
         raise ConfigError(
-            "There is no such encoding.", hint="Examples: utf-8, latin-1, utf-16."
+            "There is no such encoding, or none that can be read in parts.",
+            hint="Examples: utf-8, latin-1, utf-16.",
         )
     # The byte order mark is kept as it is, where there is one.
     return "utf-8" if name == "utf-8-sig" else name

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from uid2_async.bulk.files.chunk import Reader
 from uid2_async.bulk.files.columns import refuse_taken
@@ -14,6 +15,7 @@ from uid2_async.bulk.files.jsonl_reader import JsonlReader
 from uid2_async.bulk.files.output import Output, PartOutput, StreamOutput
 from uid2_async.bulk.files.pieces import Lines
 from uid2_async.bulk.files.text_rows import TextRows
+from uid2_async.bulk.resume.private_files import DISK, Disk
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,14 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["open_output", "open_reader", "open_source"]
 
 
-def open_source(path: Path | None) -> BinaryIO:
+def open_source(path: Path | None) -> BufferedReader:
     """Open a file, or stdin, for reading bytes.
 
     Raises:
         InputError: If it cannot be opened.
     """
     if path is None:
-        return _standard(sys.stdin, "rb")
+        return cast("BufferedReader", _standard(sys.stdin, "rb"))
     try:
         return path.open("rb")
     except OSError as error:
@@ -37,7 +39,7 @@ def open_source(path: Path | None) -> BinaryIO:
     raise InputError(f"{path} cannot be read: {cause}.", hint="Check the path.")
 
 
-def _standard(stream: TextIO, mode: str) -> BinaryIO:
+def _standard(stream: TextIO, mode: str) -> object:
     """Open stdin or stdout anew, with a buffer of its own.
 
     A thread may still be blocked in it when the program ends; with Python's own buffer
@@ -47,7 +49,7 @@ def _standard(stream: TextIO, mode: str) -> BinaryIO:
         descriptor = stream.fileno()
     except OSError:
         return stream.buffer  # replaced, by a test for one
-    return cast("BinaryIO", open(descriptor, mode, closefd=False))
+    return open(descriptor, mode, closefd=False)
 
 
 def open_reader(path: Path | None, layout: Layout) -> Reader:
@@ -71,7 +73,7 @@ def open_reader(path: Path | None, layout: Layout) -> Reader:
     return reader
 
 
-def _reader(stream: BinaryIO, path: Path | None, layout: Layout) -> Reader:
+def _reader(stream: BufferedReader, path: Path | None, layout: Layout) -> Reader:
     """Make the reader of a format."""
     name = "stdin" if path is None else str(path)
     if not layout.format.is_text:
@@ -91,7 +93,12 @@ def _reader(stream: BinaryIO, path: Path | None, layout: Layout) -> Reader:
 
 
 def open_output(
-    reader: Reader, layout: Layout, part: Path | None, *, remembered: Any = None
+    reader: Reader,
+    layout: Layout,
+    part: Path | None,
+    *,
+    remembered: Any = None,
+    disk: Disk = DISK,
 ) -> Output:
     """Open the output of a file.
 
@@ -100,6 +107,7 @@ def open_output(
         layout: How rows are written down.
         part: Where the output grows; None is stdout.
         remembered: What :meth:`Output.sync` said in an earlier life.
+        disk: What may fail.
 
     Raises:
         JobError: If it cannot be opened.
@@ -111,9 +119,9 @@ def open_output(
 
         assert part is not None  # noqa: S101 - such files are not streamed
         schema = cast("ArrowReader", reader).schema
-        return ArrowOutput(schema, layout, part, remembered=remembered)
+        return ArrowOutput(schema, layout, part, remembered=remembered, disk=disk)
     assert isinstance(reader, CsvReader | JsonlReader)  # noqa: S101 - by the format
     rows = TextRows(layout, first=reader.first, encoding=reader.encoding)
     if part is None:
-        return StreamOutput(_standard(sys.stdout, "wb"), rows)
-    return PartOutput(part, rows, remembered=remembered)
+        return StreamOutput(cast("BufferedWriter", _standard(sys.stdout, "wb")), rows)
+    return PartOutput(part, rows, remembered=remembered, disk=disk)

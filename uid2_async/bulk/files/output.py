@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from uid2_async.bulk.files.chunk import Chunk
 from uid2_async.bulk.files.formats import is_gzipped
 from uid2_async.bulk.files.text_rows import TextRows
 from uid2_async.bulk.resume.private_files import (
+    DISK,
+    Disk,
     attempt,
     open_private,
     replace,
@@ -21,9 +25,20 @@ from uid2_async.bulk.resume.private_files import (
 )
 from uid2_async.errors import JobError
 
-__all__ = ["Formatted", "Output", "PartOutput", "StreamOutput", "beside", "place"]
+__all__ = [
+    "Formatted",
+    "Output",
+    "PartOutput",
+    "StreamOutput",
+    "beside",
+    "check_placed",
+    "place",
+    "write_beside",
+]
 
 _SAVE_ROWS: Final = 5_000
+# The longest name there may be has 255 bytes; a character has at most four.
+_NAME_CHARS: Final = 40
 
 Formatted: TypeAlias = Any
 """Rows ready to be written: bytes, or a record batch."""
@@ -74,39 +89,71 @@ class Output(Protocol):
         ...
 
 
-def place(part: Path, target: Path) -> None:
+def beside(target: Path) -> Path:
+    """Name a file beside *target* that nobody has begun."""
+    unfinished = target.with_name(f".{target.name[:_NAME_CHARS]}.uid2-unfinished")
+    unfinished.unlink(missing_ok=True)
+    return unfinished
+
+
+def write_beside(
+    target: Path, write: Callable[[Path], object], *, disk: Disk = DISK
+) -> None:
+    """Let *write* make a private file, and give it its name when it is whole.
+
+    Raises:
+        JobError: If it cannot be done; nothing is left behind then.
+    """
+    unfinished = beside(target)
+    try:
+        attempt(f"{target} cannot be written", write, unfinished)
+        replace(unfinished, target, disk=disk)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def place(part: Path, target: Path, *, disk: Disk = DISK) -> None:
     """Give a part that is whole its name, whichever file system it lies on.
 
     Raises:
         JobError: If it cannot be done.
     """
     if part.stat().st_dev == target.parent.stat().st_dev:
-        replace(part, target)
+        replace(part, target, disk=disk)
         return
-    copy = beside(target)
-    with part.open("rb") as source, os.fdopen(open_private(copy), "wb") as file:
-        attempt(f"{target} cannot be written", shutil.copyfileobj, source, file)
-    replace(copy, target)
+    write_beside(target, lambda path: _copy(part, path), disk=disk)
     part.unlink()
 
 
-def beside(target: Path) -> Path:
-    """Name a file beside *target* that nobody has begun."""
-    unfinished = target.parent / f".{target.name}.uid2-unfinished"
-    unfinished.unlink(missing_ok=True)
-    return unfinished
+def check_placed(target: Path) -> None:
+    """Refuse to believe that an output has its name already where there is none.
+
+    Raises:
+        JobError: If so.
+    """
+    if not target.exists():
+        raise JobError(
+            f"Neither {target} nor what an earlier run has saved of it is there.",
+            hint="Discard the job and begin anew (--restart).",
+        )
 
 
-def _compress(part: Path, target: Path) -> None:
-    """Write a compressed copy under the final name; the same bytes every time."""
-    copy = beside(target)
+def _copy(part: Path, path: Path) -> None:
+    """Write a copy."""
+    with part.open("rb") as source, os.fdopen(open_private(path), "wb") as file:
+        shutil.copyfileobj(source, file)
+
+
+def _compress(part: Path, path: Path) -> None:
+    """Write a compressed copy; the same bytes every time."""
     with (
         part.open("rb") as source,
-        os.fdopen(open_private(copy), "wb") as file,
+        os.fdopen(open_private(path), "wb") as file,
         gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed,
     ):
-        attempt(f"{target} cannot be written", shutil.copyfileobj, source, packed)
-    replace(copy, target)
+        shutil.copyfileobj(source, packed)
 
 
 class PartOutput:
@@ -118,19 +165,28 @@ class PartOutput:
 
     save_rows: int = _SAVE_ROWS
 
-    def __init__(self, part: Path, rows: TextRows, *, remembered: Any = None) -> None:
+    def __init__(
+        self,
+        part: Path,
+        rows: TextRows,
+        *,
+        remembered: Any = None,
+        disk: Disk = DISK,
+    ) -> None:
         """Open the part.
 
         Args:
             part: Where.
             rows: Makes the text.
             remembered: What :meth:`sync` said in an earlier life.
+            disk: What may fail.
 
         Raises:
             JobError: If it cannot be opened, or is shorter than what was remembered.
         """
         self._part = part
         self._rows = rows
+        self._disk = disk
         self._size = int(remembered or 0)
         # Killed behind the rename and before that was noted, there is no part left.
         self._is_placed = remembered is not None and not part.exists()
@@ -141,15 +197,23 @@ class PartOutput:
     def _open(self, *, new: bool) -> None:
         """Open the part and cut what was not saved."""
         self._descriptor = open_private(self._part, exclusive=False)
-        if os.fstat(self._descriptor).st_size < self._size:
+        try:
+            self._cut(self._descriptor)
+            if new:
+                self.write(self._rows.header())
+        except BaseException:
+            self.close()
+            raise
+
+    def _cut(self, descriptor: int) -> None:
+        """Go to the end of what was saved."""
+        if os.fstat(descriptor).st_size < self._size:
             raise JobError(
                 f"{self._part} is shorter than what was saved.",
                 hint="Discard the job and begin anew (--restart).",
             )
-        os.ftruncate(self._descriptor, self._size)
-        os.lseek(self._descriptor, self._size, os.SEEK_SET)
-        if new:
-            self.write(self._rows.header())
+        os.ftruncate(descriptor, self._size)
+        os.lseek(descriptor, self._size, os.SEEK_SET)
 
     def format(
         self,
@@ -171,13 +235,13 @@ class PartOutput:
                 "The output has its name already, but rows are missing in the journal.",
                 hint="Discard the job and begin anew (--restart).",
             )
-        write_all(self._descriptor, formatted, "The output")
+        write_all(self._descriptor, formatted, "The output", disk=self._disk)
         self._size += len(formatted)
 
     def sync(self) -> int:
         """See :meth:`Output.sync`."""
         if self._descriptor is not None:
-            sync_file(self._descriptor, "The output")
+            sync_file(self._descriptor, "The output", disk=self._disk)
         return self._size
 
     def finish(self, target: Path | None) -> None:
@@ -185,11 +249,13 @@ class PartOutput:
         assert target is not None  # noqa: S101 - only a stream has none
         self.close()
         if self._is_placed:
-            return
-        if is_gzipped(target.name):
-            _compress(self._part, target)
+            check_placed(target)
+        elif is_gzipped(target.name):
+            write_beside(
+                target, lambda path: _compress(self._part, path), disk=self._disk
+            )
         else:
-            place(self._part, target)
+            place(self._part, target, disk=self._disk)
 
     def close(self) -> None:
         """See :meth:`Output.close`."""
@@ -207,7 +273,7 @@ class StreamOutput:
 
     save_rows: int = _SAVE_ROWS
 
-    def __init__(self, stream: BinaryIO, rows: TextRows) -> None:
+    def __init__(self, stream: BufferedIOBase, rows: TextRows) -> None:
         """Write the header."""
         self._stream = stream
         self._rows = rows

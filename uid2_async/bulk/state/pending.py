@@ -34,8 +34,8 @@ from uid2_async.bulk.state.stored import Stored
 
 __all__ = ["RECENT_ROWS", "Pending"]
 
-# About 20 MB in memory, and as much again while they are written.
-RECENT_ROWS: Final = 50_000
+# About 15 MB in memory, and as much again while they are written.
+RECENT_ROWS: Final = 32_000
 _MOST_LAYERS: Final = 400  # SQLite takes 500 terms in one UNION
 _MOST_ROWS: Final = 30_000_000
 # How many rows one transaction of a merge takes: they are sorted in memory.

@@ -26,13 +26,14 @@ START: Final[Place] = (0, -1, b"", -1)
 _DUE: Final = """SELECT refresh_from / 86400 AS day, identity, kind FROM mapping
     WHERE refresh_from IS NOT NULL
     AND (refresh_from / 86400, identity, kind) > (:day, :identity, :kind)
-    AND refresh_from / 86400 <= :started / 86400
+    AND refresh_from / 86400 BETWEEN :day AND :started / 86400
     AND refresh_from <= :started AND checked < :started
     ORDER BY refresh_from / 86400, identity, kind LIMIT :limit"""
 
 _SLOW: Final = f"""SELECT checked / 86400 AS day, identity, kind FROM mapping
     WHERE status IS NOT NULL
     AND (checked / 86400, identity, kind) > (:day, :identity, :kind)
+    AND checked / 86400 BETWEEN :day AND :started / 86400
     AND checked <= :started - {CADENCE} AND status <> '{REMOVED}'
     AND checked < :started
     ORDER BY checked / 86400, identity, kind LIMIT :limit"""
