@@ -22,9 +22,9 @@ ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
-WITH_EXTRAS = ".[arrow,cli,fastapi,starlette]"
-# The browser has a session of its own.
-PYTEST = ("pytest", "-q", "--ignore=tests/browser")
+WITH_EXTRAS = ".[arrow,cli,fastapi,otel,phone,starlette]"
+# The browser and Spark have sessions of their own.
+PYTEST = ("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/spark")
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = ("3.11", "3.12", "3.13")
 
@@ -110,7 +110,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: mypy strict, and what pyright sees of the public names."""
-    session.install("-q", WITH_EXTRAS, *group("typing"))
+    session.install("-q", WITH_EXTRAS, ".[spark]", *group("typing"))
     session.run("mypy")
     session.run("basedpyright")
     session.run("basedpyright", "--verifytypes", "uid2_async", "--ignoreexternal")
@@ -120,7 +120,17 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on every supported Python that starts here."""
     session.install("-q", WITH_EXTRAS, *group("tests"))
-    session.run(*PYTEST, *session.posargs)
+    # Jobs are killed at more moments once; the versions of Python do not matter there.
+    env = {"UID2_KILLS": "10"} if session.python == PYTHONS[0] else {}
+    session.run(*PYTEST, "-n", "auto", *session.posargs, env=env)
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Kill a job at 50 random moments, or as many as an argument says."""
+    session.install("-q", WITH_EXTRAS, *group("tests"))
+    env = {"UID2_KILLS": session.posargs[0] if session.posargs else "50"}
+    session.run("pytest", "-q", "tests/bulk/test_kills.py", env=env)
 
 
 @nox.session(python=PYTHONS[0])
@@ -129,7 +139,9 @@ def tests_min(session: nox.Session) -> None:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + extras["arrow"] + extras["cli"]
-    wanted += extras["fastapi"] + extras["starlette"]
+    wanted += extras["fastapi"] + extras["phone"] + extras["starlette"]
+    # The versions of the SDK go with those of the API.
+    wanted += [*extras["otel"], "opentelemetry-sdk>=1.30"]
     session.install("-q", *(re.sub(r">=", "==", one) for one in wanted))
     # The test client of that Starlette knows no httpx2 yet.
     session.install("-q", *group("tests"), "httpx")
@@ -143,7 +155,9 @@ def coverage(session: nox.Session) -> None:
     groups = (*group("coverage"), *group("differential"))
     session.install("-q", "-e", WITH_EXTRAS, *groups)
     session.run("coverage", "erase")
-    session.run(*PYTEST, "--cov", "--cov-report=", *session.posargs)
+    # pytest loads our own plugin before pytest-cov would begin to measure.
+    session.run("coverage", "run", "-m", *PYTEST, *session.posargs)
+    session.run("coverage", "combine", "-q")
     complete = "uid2_async/protocol/*,uid2_async/errors.py,uid2_async/retry.py"
     session.run("coverage", "report", f"--include={complete}", "--fail-under=100")
     session.run("coverage", "report", f"--omit={complete}", "--fail-under=95")
@@ -152,8 +166,17 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def differential(session: nox.Session) -> None:
     """Hold the official SDK beside ours, and let it drive the embedded operator."""
-    session.install("-q", ".[cli]", *group("tests"), *group("differential"))
+    session.install("-q", WITH_EXTRAS, *group("tests"), *group("differential"))
     session.run("pytest", "-q", "-m", "differential", *session.posargs)
+
+
+@nox.session
+def spark(session: nox.Session) -> None:
+    """Map DataFrames with Spark on this machine; needs Java 17."""
+    if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
+        session.error("Java is missing: Spark needs 17 or newer, by PATH or JAVA_HOME.")
+    session.install("-q", ".[arrow,cli,spark]", *group("tests"))
+    session.run("pytest", "-q", "tests/spark", *session.posargs)
 
 
 @nox.session
@@ -205,14 +228,14 @@ def _fetch_prebid(session: nox.Session) -> Path:
 @nox.session
 def live(session: nox.Session) -> None:
     """Run a small suite against the operator that the environment names."""
-    session.install("-q", ".[cli]", *group("tests"))
+    session.install("-q", WITH_EXTRAS, *group("tests"))
     session.run("pytest", "-q", "-rs", "-m", "live", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, as ratios between things that run in the same minute."""
-    session.install("-q", ".[cli]", *group("differential"))
+    session.install("-q", ".[arrow,cli]", *group("differential"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("import_time", "loop_lag", "map_cpu", "token_codec")
+NAMES = ("bulk_file", "import_time", "loop_lag", "map_cpu", "state", "token_codec")
 
 
 def main(names: list[str]) -> None:

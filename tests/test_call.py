@@ -19,6 +19,7 @@ from uid2_async._call import Call, Credentials, Pipeline
 from uid2_async._version import __version__
 from uid2_async.hooks import (
     AttemptFailed,
+    AttemptStarted,
     CallFinished,
     CallStarted,
     ForgedReply,
@@ -200,8 +201,10 @@ async def test_hooks_see_the_whole_course() -> None:
     await bench.run()
 
     first, last = (one.headers["UID-Trace-Id"] for one in bench.transport.requests)
-    started, failed, scheduled, finished = bench.events
+    started, began, failed, scheduled, again, finished = bench.events
     assert started == CallStarted(endpoint=PATH)
+    assert began == AttemptStarted(endpoint=PATH, attempt=1, trace_id=first)
+    assert again == AttemptStarted(endpoint=PATH, attempt=2, trace_id=last)
     assert isinstance(failed, AttemptFailed)
     assert (failed.attempt, failed.trace_id, failed.status) == (1, first, 503)
     assert failed.error_type == "ServerError"
@@ -219,8 +222,22 @@ async def test_hooks_see_a_failure_without_answer() -> None:
     with pytest.raises(errors.CertificateError):
         await bench.run()
 
-    assert bench.events[1].status is None
+    assert bench.events[2].status is None
+    assert bench.events[2].region is None
     assert bench.events[-1].error_type == "CertificateError"
+
+
+async def test_hooks_are_told_the_operator_s_clock() -> None:
+    """By how much it is ahead, as sealed replies say, where that matters."""
+    far, near = Bench(answer(late_ms=90_000)), Bench(answer(late_ms=-1_500))
+
+    await far.run()
+    await near.run()
+
+    (ahead,) = [one.skew for one in far.events if isinstance(one, CallFinished)]
+    (level,) = [one.skew for one in near.events if isinstance(one, CallFinished)]
+    assert ahead == pytest.approx(90, abs=5)
+    assert level == 0
 
 
 async def test_a_broken_hook_cannot_break_a_call(

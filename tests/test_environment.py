@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from uid2_async import IdentityScope
-from uid2_async.environment import read_settings
+from uid2_async.environment import find_sources, list_faults, read_settings
 from uid2_async.errors import ConfigError
 
 BASE = {"UID2_API_KEY": "canary-key", "UID2_SECRET_KEY": "canary-secret"}
@@ -80,3 +80,42 @@ def test_what_is_missing_is_named(change: dict[str, str], message: str) -> None:
         read_settings(IdentityScope.UID2, BASE | change)
 
     assert "canary" not in str(caught.value)
+
+
+def test_every_fault_can_be_listed() -> None:
+    """Whoever sets things right wants to hear of all of them at once."""
+    faults = list_faults(IdentityScope.UID2, {"UID2_ALLOW_HTTP": "maybe"})
+
+    assert [fault.message.split()[0] for fault in faults] == [
+        "Neither",
+        "UID2_API_KEY",
+        "UID2_SECRET_KEY",
+        "UID2_ALLOW_HTTP",
+    ]
+    assert list_faults(IdentityScope.UID2, BASE | {"UID2_ENV": "prod"}) == []
+
+
+def test_the_variables_in_use_are_named() -> None:
+    """For each setting the variables that are set, the one that counts first."""
+    environ = BASE | {"UID2_ENV": "prod", "UID2_CLIENT_SECRET_FILE": "x"}
+
+    assert find_sources(IdentityScope.UID2, environ | {"UID2_BASE_URL_FILE": ""}) == {
+        "base_url": ["UID2_ENV"],
+        "api_key": ["UID2_API_KEY"],
+        "client_secret": ["UID2_SECRET_KEY", "UID2_CLIENT_SECRET_FILE"],
+        "allow_http": [],
+    }
+
+
+def test_an_empty_variable_does_not_hide_a_file(tmp_path: Path) -> None:
+    """Compose files and shells set variables to nothing; that is not set."""
+    secret = tmp_path / "secret"
+    secret.write_text("from file", encoding="utf-8")
+    environ = {
+        "UID2_ENV": "prod",
+        "UID2_API_KEY": "k",
+        "UID2_SECRET_KEY": "",
+        "UID2_SECRET_KEY_FILE": str(secret),
+    }
+
+    assert read_settings(IdentityScope.UID2, environ).client_secret == "from file"

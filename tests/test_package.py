@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 # Importing these needs what only some users have installed.
 EXTRAS = {"uid2_async.__main__"} | {
     f"uid2_async.integrations.{name}"
-    for name in ("fastapi", "starlette")
+    for name in ("fastapi", "opentelemetry", "starlette")
     if importlib.util.find_spec(name) is None
 }
 

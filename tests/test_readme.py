@@ -1,4 +1,4 @@
-"""What the README says runs as it stands."""
+"""What the README and the pages beside it say runs as it stands."""
 
 from __future__ import annotations
 
@@ -15,18 +15,38 @@ from uid2_async import UID2Client
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+# Pages whose blocks are programs, too.
+PAGES = ("bulk.md",)
+PROGRAMS = [
+    *BLOCKS,
+    *(
+        block
+        for page in PAGES
+        for block in re.findall(
+            r"^```python\n(.*?)^```$",
+            (ROOT / "docs" / page).read_text(encoding="utf-8"),
+            re.MULTILINE | re.DOTALL,
+        )
+    ),
+]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_every_python_block_runs(block: str, tmp_path: Path) -> None:
-    """Each block is a program, or a test that is run as one."""
+@pytest.mark.parametrize("block", PROGRAMS, ids=range(len(PROGRAMS)))
+def test_every_python_block_runs(
+    block: str, tmp_path: Path, plugin_options: tuple[str, ...]
+) -> None:
+    """Each block is a program, or a test that is run as one, or by pytest."""
     script = tmp_path / "block.py"
     tests = re.findall(r"^async def (test_\w+)", block, re.MULTILINE)
     calls = "".join(f"\nimport asyncio\nasyncio.run({name}())\n" for name in tests)
+    command = [sys.executable, "-W", "error", str(script)]
+    if "import pytest" in block:
+        calls = ""
+        command[3:3] = ["-m", "pytest", "-c", "pyproject.toml", *plugin_options]
     script.write_text(block + calls, encoding="utf-8")
 
     done = subprocess.run(  # noqa: S603 - our own README
-        [sys.executable, "-W", "error", str(script)],
+        command,
         capture_output=True,
         text=True,
         check=False,

@@ -14,12 +14,18 @@ from uid2_async._version import __version__ as __version__
 if TYPE_CHECKING:
     from uid2_async import errors as errors
     from uid2_async.bidstream import BidstreamClient as BidstreamClient
+    from uid2_async.bulk.job_summary import JobSummary as JobSummary
+    from uid2_async.bulk.map_file import map_file as map_file
+    from uid2_async.bulk.map_options import MapOptions as MapOptions
     from uid2_async.bulk.mapper import BulkMapper as BulkMapper
     from uid2_async.bulk.records import (
         MapFailure as MapFailure,
         MapRecord as MapRecord,
         Progress as Progress,
     )
+    from uid2_async.bulk.refresh import refresh_state as refresh_state
+    from uid2_async.bulk.run_options import RunOptions as RunOptions
+    from uid2_async.bulk.state.mapping_state import MappingState as MappingState
     from uid2_async.client import UID2Client as UID2Client
     from uid2_async.client_side import ClientSideClient as ClientSideClient
     from uid2_async.errors import TokenFailure as TokenFailure, UID2Error as UID2Error
@@ -74,11 +80,14 @@ _HOMES = {
     "IdentityScope": "models",
     "IdentityTokens": "identity_tokens",
     "InsufficientConsent": "models",
+    "JobSummary": "bulk.job_summary",
     "KeyRing": "protocol.keyring",
     "KeyStore": "keystore",
     "MapFailure": "bulk.records",
+    "MapOptions": "bulk.map_options",
     "MapRecord": "bulk.records",
     "MappedUID": "models",
+    "MappingState": "bulk.state.mapping_state",
     "OptOutStatus": "models",
     "OptedOut": "models",
     "Phone": "models",
@@ -86,6 +95,7 @@ _HOMES = {
     "Progress": "bulk.records",
     "RetryBudget": "retry",
     "RetryPolicy": "retry",
+    "RunOptions": "bulk.run_options",
     "SessionPool": "transport",
     "SharingClient": "sharing",
     "TokenFailure": "errors",
@@ -97,6 +107,8 @@ _HOMES = {
     "Unmapped": "models",
     "UnmappedReason": "models",
     "errors": "errors",
+    "map_file": "bulk.map_file",
+    "refresh_state": "bulk.refresh",
 }
 
 __all__ = [
@@ -116,11 +128,14 @@ __all__ = [
     "IdentityScope",
     "IdentityTokens",
     "InsufficientConsent",
+    "JobSummary",
     "KeyRing",
     "KeyStore",
     "MapFailure",
+    "MapOptions",
     "MapRecord",
     "MappedUID",
+    "MappingState",
     "OptOutStatus",
     "OptedOut",
     "Phone",
@@ -128,6 +143,7 @@ __all__ = [
     "Progress",
     "RetryBudget",
     "RetryPolicy",
+    "RunOptions",
     "SessionPool",
     "SharingClient",
     "TokenFailure",
@@ -139,6 +155,8 @@ __all__ = [
     "Unmapped",
     "UnmappedReason",
     "errors",
+    "map_file",
+    "refresh_state",
 ]
 
 

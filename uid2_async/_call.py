@@ -25,12 +25,14 @@ from uid2_async.errors import (
 )
 from uid2_async.hooks import (
     AttemptFailed,
+    AttemptStarted,
     CallFinished,
     CallStarted,
     Event,
     ForgedReply,
     Hook,
     RetryScheduled,
+    emit,
 )
 from uid2_async.models import ms_from_datetime
 from uid2_async.protocol import base64
@@ -48,7 +50,14 @@ from uid2_async.slots import Slots
 from uid2_async.transport import Reply, Request, Transport
 from uid2_async.veiled import Veiled
 
-__all__ = ["Call", "Credentials", "OwnCrypto", "Pipeline", "positive"]
+__all__ = [
+    "CLIENT_VERSION",
+    "Call",
+    "Credentials",
+    "OwnCrypto",
+    "Pipeline",
+    "positive",
+]
 
 T = TypeVar("T")
 
@@ -189,6 +198,7 @@ class Pipeline:
                     trace_id=run.trace_id,
                     elapsed=loop.time() - started,
                     error_type=error_type,
+                    region=run.region,
                     skew=self.clock_skew,
                 )
             )
@@ -218,6 +228,7 @@ class Pipeline:
         deadline: float,
         limits: tuple[float, float],
         fresh: bool,
+        on_reply: Callable[[Reply], None],
     ) -> T:
         """Make one attempt: everything that is done anew each time."""
         now = asyncio.get_running_loop().time
@@ -235,7 +246,8 @@ class Pipeline:
                 fresh_connection=fresh,
             )
             reply = await self._transport.send(request)
-        received = self._stamp()
+            received = self._stamp()
+        on_reply(reply)
         if reply.status != _OK:
             raise self._refusal(call, reply, sent, sent_ms, received)
         opened = open_reply(reply.body)
@@ -347,11 +359,18 @@ class _CallRun(Generic[T]):
         self._time_retried = False
         self.attempts = 0
         self.trace_id: str | None = None
+        self.region: str | None = None
 
     async def attempt(self, fresh: bool) -> T:
         """Make one attempt under a trace id of its own."""
         self.attempts += 1
         self.trace_id = trace_id = str(uuid.uuid4())
+        self.region = None
+        self.emit(
+            AttemptStarted(
+                endpoint=self._call.path, attempt=self.attempts, trace_id=trace_id
+            )
+        )
         now = asyncio.get_running_loop().time
         started = now()
         try:
@@ -361,6 +380,7 @@ class _CallRun(Generic[T]):
                 deadline=self.deadline,
                 limits=self._limits,
                 fresh=fresh,
+                on_reply=self._note_region,
             )
         except UID2Error as error:
             # The frames below hold the secret, the request and the opened reply.
@@ -370,6 +390,7 @@ class _CallRun(Generic[T]):
 
     def _failed(self, error: UID2Error, elapsed: float) -> None:
         """Say on the error which attempt it ended, and tell hooks."""
+        self.region = error.region = error.region or self.region
         error.endpoint = self._call.path
         error.trace_id = self.trace_id
         error.attempts = self.attempts
@@ -383,6 +404,7 @@ class _CallRun(Generic[T]):
                 error_type=type(error).__name__,
                 status=error.status if isinstance(error, OperatorError) else None,
                 elapsed=elapsed,
+                region=self.region,
             )
         )
         if isinstance(error, EnvelopeError) and (error.foreign_nonce or error.untimely):
@@ -404,6 +426,10 @@ class _CallRun(Generic[T]):
         )
         self.emit(ForgedReply(endpoint=self._call.path, trace_id=self.trace_id or ""))
 
+    def _note_region(self, reply: Reply) -> None:
+        """Remember who answered."""
+        self.region = reply.region
+
     def retry_scheduled(self, attempt: int, delay: float) -> None:
         """Tell hooks and log that another attempt follows."""
         logger.info("%s: attempt %d follows in %.3f s", self._call.path, attempt, delay)
@@ -422,12 +448,8 @@ class _CallRun(Generic[T]):
         )
 
     def emit(self, event: Event) -> None:
-        """Hand *event* to every hook; a hook that fails cannot fail the call."""
-        for hook in self._hooks:
-            try:
-                hook(event)
-            except Exception as error:  # noqa: BLE001 - whatever a foreign hook raises
-                logger.warning("A hook failed with %s", type(error).__name__)
+        """Hand *event* to every hook."""
+        emit(self._hooks, event)
 
 
 def positive(value: float, name: str) -> float:

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from hashlib import sha256
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack
 
@@ -26,12 +27,13 @@ from uid2_async.models import (
     OptOutStatus,
     as_identity,
 )
-from uid2_async.protocol import base64, identity, tokens
+from uid2_async.protocol import base64, identity, tokens, wire
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
 from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
 from uid2_async.secret import Secret
 from uid2_async.slots import Slots
+from uid2_async.tally import counted, counted_map
 from uid2_async.transport import SessionPool, Transport
 
 if TYPE_CHECKING:
@@ -115,6 +117,7 @@ class UID2Client:
             TypeError: If both *session* and *transport* are given.
         """
         given = Secret((api_key, client_secret))
+        self._api_key_digest = sha256(api_key.encode()).hexdigest()
         # An error that is raised here shows what this frame holds.
         del api_key, client_secret
         if session is not None and transport is not None:
@@ -236,6 +239,17 @@ class UID2Client:
         """Show scope and base URLs."""
         return f"<UID2Client {self.scope} {', '.join(self.base_urls)}>"
 
+    def settings_digest(self, salt: str) -> str:
+        """Digest scope, operator and API key, to tell another client from this one.
+
+        No secret can be got from it: an API key holds more than 128 random bits, and
+        cannot be guessed. The client secret is left out, since it may be renewed, and
+        the order of regions does not matter.
+        """
+        urls = sorted(set(self.base_urls))
+        told = [salt, self.scope, urls, self._api_key_digest]
+        return sha256(wire.encode(told)).hexdigest()
+
     @without_frames
     async def run_call(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Make *call* with this client's options; for what is built on a client.
@@ -276,15 +290,17 @@ class UID2Client:
         """
         if self.scope is IdentityScope.EUID and tcf_consent_string is None:
             self._warn_of_missing_consent()
+        one = as_identity(identity)
         payload = tokens.build_generate_request(
-            as_identity(identity),
+            one,
             tcf_consent_string=tcf_consent_string,
             send_raw=self.send_raw,
         )
         call = Call(
             path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
         )
-        return await self.run_call(call, timeout=timeout)
+        work = self.run_call(call, timeout=timeout)
+        return await counted(work, hooks=self.hooks, endpoint=call.path, kind=one.kind)
 
     def _warn_of_missing_consent(self) -> None:
         """Warn the caller of generate_token, the first time."""
@@ -319,7 +335,8 @@ class UID2Client:
                 a valid API key, if it is too old.
         """
         call = refresh_call(identity_tokens, self._pipeline.now_ms)
-        return await self.run_call(call, timeout=timeout)
+        work = self.run_call(call, timeout=timeout)
+        return await counted(work, hooks=self.hooks, endpoint=call.path, kind="token")
 
     @without_frames
     async def validate_token(
@@ -374,6 +391,17 @@ class UID2Client:
         query = identity.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
+        return await counted_map(
+            self._map_v3(query, timeout),
+            hooks=self.hooks,
+            endpoint=identity.MAP_V3_PATH,
+            query=query,
+        )
+
+    async def _map_v3(
+        self, query: identity.MapQuery, timeout: float | None
+    ) -> IdentityMap:
+        """Map what is valid in *query*, if anything is."""
         if not query.values:
             return identity.align_map(query, {})
         call = Call(
@@ -416,6 +444,17 @@ class UID2Client:
         query = identity.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
+        return await counted_map(
+            self._map_v2(query, link_id, timeout),
+            hooks=self.hooks,
+            endpoint=identity.MAP_V2_PATH,
+            query=query,
+        )
+
+    async def _map_v2(
+        self, query: identity.MapQuery, link_id: str | None, timeout: float | None
+    ) -> IdentityMap:
+        """Map what is valid in *query*, by one call for each kind."""
         rows = {}
         for key, values in query.values.items():
             call = Call(
@@ -449,17 +488,8 @@ class UID2Client:
         Raises:
             InputError: If *since* is naive.
         """
-        # Only those who still live by buckets pay for it.
-        from uid2_async.protocol import buckets  # noqa: PLC0415 - reason above
-
         _deprecated("identity_buckets uses an endpoint past its announced end.")
-        call = Call(
-            path=buckets.BUCKETS_PATH,
-            payload=buckets.build_buckets_request(since),
-            parse=buckets.parse_buckets_reply,
-            max_reply_bytes=_BUCKETS_BYTES,
-        )
-        return await self.run_call(call, timeout=timeout)
+        return await self.run_call(buckets_call(since), timeout=timeout)
 
     @without_frames
     async def opt_out_status(
@@ -570,3 +600,16 @@ def _credentials(
 def _deprecated(message: str) -> None:
     """Warn the caller of the client's method."""
     warnings.warn(message, DeprecationWarning, stacklevel=4)
+
+
+def buckets_call(since: datetime) -> Call[list[Bucket]]:
+    """Make the call of :meth:`UID2Client.identity_buckets`."""
+    # Only those who still live by buckets pay for it.
+    from uid2_async.protocol import buckets  # noqa: PLC0415 - reason above
+
+    return Call(
+        path=buckets.BUCKETS_PATH,
+        payload=buckets.build_buckets_request(since),
+        parse=buckets.parse_buckets_reply,
+        max_reply_bytes=_BUCKETS_BYTES,
+    )

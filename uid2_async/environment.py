@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["Settings", "find_sources", "list_faults", "read_settings"]
 
 _BASE_URLS: Final = {
     IdentityScope.UID2: {
@@ -62,15 +62,57 @@ def read_settings(scope: IdentityScope, environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigError: If one is missing, or a file cannot be read; names the variable.
     """
-    return Settings(
-        base_url=_base_url(scope, environ),
-        api_key=_require(environ, f"{scope}_API_KEY"),
-        client_secret=_require(
-            environ, f"{scope}_SECRET_KEY", f"{scope}_CLIENT_SECRET"
-        ),
-        scope=scope,
-        allow_http=_flag(environ, f"{scope}_ALLOW_HTTP"),
-    )
+    values = {name: read() for name, read in _readers(scope, environ).items()}
+    return Settings(scope=scope, **values)
+
+
+def list_faults(scope: IdentityScope, environ: Mapping[str, str]) -> list[ConfigError]:
+    """List everything for which :func:`read_settings` would raise, not the first."""
+    faults = []
+    for read in _readers(scope, environ).values():
+        try:
+            read()
+        except ConfigError as error:
+            faults.append(error)
+    return faults
+
+
+def find_sources(
+    scope: IdentityScope, environ: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Name the variables that are set for each setting; the first one counts."""
+    return {
+        setting: [
+            name
+            for plain in names
+            for name in (plain, f"{plain}_FILE")
+            if environ.get(name)
+        ]
+        for setting, names in _names(scope).items()
+    }
+
+
+def _names(scope: IdentityScope) -> dict[str, tuple[str, ...]]:
+    """Name the variables of each setting, in the order in which they count."""
+    return {
+        "base_url": (f"{scope}_BASE_URL", f"{scope}_ENV"),
+        "api_key": (f"{scope}_API_KEY",),
+        "client_secret": (f"{scope}_SECRET_KEY", f"{scope}_CLIENT_SECRET"),
+        "allow_http": (f"{scope}_ALLOW_HTTP",),
+    }
+
+
+def _readers(
+    scope: IdentityScope, environ: Mapping[str, str]
+) -> dict[str, Callable[[], Any]]:
+    """Give what reads each field of the settings."""
+    names = _names(scope)
+    return {
+        "base_url": lambda: _base_url(scope, environ),
+        "api_key": lambda: _require(environ, *names["api_key"]),
+        "client_secret": lambda: _require(environ, *names["client_secret"]),
+        "allow_http": lambda: _flag(environ, *names["allow_http"]),
+    }
 
 
 def _base_url(scope: IdentityScope, environ: Mapping[str, str]) -> str:
@@ -102,11 +144,11 @@ def _require(environ: Mapping[str, str], *names: str) -> str:
 
 
 def _look_up(environ: Mapping[str, str], name: str) -> str | None:
-    """Take *name*, or what the file that ``name_FILE`` names holds."""
-    if name in environ:
+    """Take *name*, or what the ``name_FILE`` file holds; empty is not set."""
+    if environ.get(name):
         return environ[name]
     path = environ.get(f"{name}_FILE")
-    if path is None:
+    if not path:
         return None
     try:
         return Path(path).read_text(encoding="utf-8").strip()

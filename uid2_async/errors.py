@@ -55,6 +55,8 @@ class UID2Error(Exception):
             support team, or None where nothing was sent.
         attempts: How many attempts the call made before it gave up; 0 where nothing was
             sent.
+        region: The base URL that the last attempt asked, or None where the transport
+            does not tell.
     """
 
     default_hint: ClassVar[str] = "See the documentation of the call that raised this."
@@ -68,6 +70,7 @@ class UID2Error(Exception):
         self.endpoint: str | None = None
         self.trace_id: str | None = None
         self.attempts: int = 0
+        self.region: str | None = None
 
     def __str__(self) -> str:
         """Say what happened, what to do, and which call it was."""

@@ -5,19 +5,28 @@ No event carries DII, a token, a UID, a key, a body or a header.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from typing import Protocol, TypeAlias
 
 import msgspec
 
 __all__ = [
     "AttemptFailed",
+    "AttemptStarted",
     "CallFinished",
     "CallStarted",
     "Event",
     "ForgedReply",
     "Hook",
+    "IdentitiesAnswered",
+    "LimitChanged",
     "RetryScheduled",
+    "Throttled",
+    "emit",
 ]
+
+logger: logging.Logger = logging.getLogger("uid2_async")
 
 
 class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +39,22 @@ class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
 
 
+class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt of a call begins; it ends with AttemptFailed or CallFinished.
+
+    All events of a call come from the task that makes it, in the same context.
+
+    Attributes:
+        endpoint: The call's path.
+        attempt: Which attempt, from 1.
+        trace_id: The ``UID-Trace-Id`` that it carries.
+    """
+
+    endpoint: str
+    attempt: int
+    trace_id: str
+
+
 class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt of a call failed; another may follow.
 
@@ -40,6 +65,7 @@ class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
         error_type: The name of the error's class.
         status: The HTTP status, or None where there was no answer.
         elapsed: How long the attempt took, in seconds.
+        region: The base URL that was asked; None where the transport does not tell.
     """
 
     endpoint: str
@@ -48,6 +74,7 @@ class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
     error_type: str
     status: int | None
     elapsed: float
+    region: str | None = None
 
 
 class RetryScheduled(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +114,7 @@ class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
         trace_id: The ``UID-Trace-Id`` of the last one, None where none was made.
         elapsed: How long the call took, in seconds.
         error_type: The name of the error's class; None for success.
+        region: The base URL that the last attempt asked; None where that is not known.
         skew: By how many seconds the times of requests are corrected, because the
             operator's clock is that much ahead; 0 where it does not matter.
     """
@@ -96,11 +124,57 @@ class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str | None
     elapsed: float
     error_type: str | None
+    region: str | None = None
     skew: float = 0.0
 
 
+class IdentitiesAnswered(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of people that a call asked about; told once for each result.
+
+    Attributes:
+        endpoint: The call's path.
+        kind: ``email`` or ``phone``, hashed or not; ``token`` in a refresh.
+        result: ``mapped``, ``token``, ``optout``, ``no_consent``, ``invalid``, or
+            ``error`` where the call failed.
+        count: How many. In bulk work each is counted once, however many rows name it.
+    """
+
+    endpoint: str
+    kind: str
+    result: str
+    count: int
+
+
+class Throttled(msgspec.Struct, frozen=True, kw_only=True):
+    """A bulk job starts no batch for a time, since the operator is asked too much.
+
+    Attributes:
+        delay: For how many seconds; beyond what was told before, where that lasts.
+    """
+
+    delay: float
+
+
+class LimitChanged(msgspec.Struct, frozen=True, kw_only=True):
+    """A bulk job changed how many batches it sends at once.
+
+    Attributes:
+        limit: How many from now on.
+    """
+
+    limit: int
+
+
 Event: TypeAlias = (
-    CallStarted | AttemptFailed | RetryScheduled | ForgedReply | CallFinished
+    CallStarted
+    | AttemptStarted
+    | AttemptFailed
+    | RetryScheduled
+    | ForgedReply
+    | CallFinished
+    | IdentitiesAnswered
+    | Throttled
+    | LimitChanged
 )
 
 
@@ -110,3 +184,12 @@ class Hook(Protocol):
     def __call__(self, event: Event, /) -> None:
         """Take notice of *event*; what it raises is logged and goes no further."""
         ...
+
+
+def emit(hooks: Iterable[Hook], event: Event) -> None:
+    """Hand *event* to every hook; one that fails cannot fail what is observed."""
+    for hook in hooks:
+        try:
+            hook(event)
+        except Exception as error:  # noqa: BLE001 - whatever a foreign hook raises
+            logger.warning("A hook failed with %s", type(error).__name__)

@@ -141,6 +141,31 @@ class Phone(_Identity):
     kind = "phone"
     identity_type = IdentityType.PHONE
 
+    @classmethod
+    def parse(cls, text: str, *, country: str | None = None) -> Phone:
+        """Make a phone of a number as people write it; needs the extra ``phone``.
+
+        Args:
+            text: Such as ``030 123456`` or ``+49 30 123456``.
+            country: The two letters of the country where it is written like that; a
+                number with its country code needs none.
+
+        Raises:
+            InputError: If it is no valid number of the country, or the extra is not
+                installed; says which, and never shows the number.
+
+        Example:
+            >>> Phone.parse("030 123456", country="DE").value
+            '+4930123456'
+        """
+        # Few have national numbers, and the others do not pay for this.
+        from uid2_async.phones import PhoneFault, to_e164  # noqa: PLC0415 - reason above
+
+        found = to_e164(text, country)
+        if isinstance(found, PhoneFault):
+            raise InputError(found.sentence, hint=found.hint)
+        return cls(found)
+
 
 class EmailHash(_Identity):
     """The SHA-256 of a normalized e-mail address, base64 or hex (docs/protocol.md 3.3).

@@ -17,6 +17,7 @@ from functools import partial
 from typing import ClassVar, Final, Protocol, Self
 
 import aiohttp
+from msgspec import structs
 
 from uid2_async.errors import (
     ClientClosedError,
@@ -25,13 +26,14 @@ from uid2_async.errors import (
     ConfigError,
     ProtocolError,
     TransportError,
+    UID2Error,
 )
 from uid2_async.foreign_errors import map_error
 from uid2_async.regions import Regions, normalize_base_url, sends_clear
 from uid2_async.tls import check_context, verifying_context
 from uid2_async.veiled import Veiled
 
-__all__ = ["Reply", "Request", "SessionPool", "Transport"]
+__all__ = ["Reply", "Request", "SessionPool", "Transport", "verifying_context"]
 
 _CONNECT_SECONDS: Final = 5.0
 _GRACE_SECONDS: Final = 1.0
@@ -77,6 +79,7 @@ class Reply(Veiled, frozen=True, kw_only=True):
         status: The HTTP status.
         headers: By lower-case name.
         body: As sent.
+        region: The base URL that answered; None where the transport does not tell.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("status",)
@@ -84,6 +87,7 @@ class Reply(Veiled, frozen=True, kw_only=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
+    region: str | None = None
 
 
 class Transport(Protocol):
@@ -196,12 +200,14 @@ class SessionPool:
             base_url = self.regions.choose(now())
             try:
                 reply = await self._post(session, base_url, request)
-            except TransportError:
-                self.regions.failed(base_url, now())
+            except UID2Error as error:
+                error.region = base_url
+                if isinstance(error, TransportError):
+                    self.regions.failed(base_url, now())
                 raise
         if reply.status in _FAILOVER_STATUSES:
             self.regions.failed(base_url, now())
-        return reply
+        return structs.replace(reply, region=base_url)
 
     def renew(self) -> None:
         """Use none of the present connections for another request.

@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from virtual_time import run_virtual
 
 from uid2_async import UID2Client, errors
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import open_request, seal_reply
 from uid2_async.transport import Reply, Request
+from virtual_time import run_virtual
 
 KEY = bytes(range(32))
 

@@ -101,3 +101,15 @@ def test_salt_buckets_take_the_place_of_times() -> None:
     assert list(made) == ["UID", "BUCKET_ID", "UNMAPPED", "ERROR"]
     assert made["BUCKET_ID"] == ["ad1ANEmVZ"]
     assert columns.contents["BUCKET_ID"] is Content.TEXT
+
+
+def test_a_row_for_each_identifier() -> None:
+    """Exploded rows say to which row they belong; nobody is left out."""
+    columns = OutcomeColumns(["email", "phone"])
+
+    made, rows = columns.explode([[MAPPED, ABSENT, ABSENT], [OUT, SECOND, ABSENT]])
+
+    assert rows == [0, 0, 1, 2]
+    assert made["UID"] == [UID, None, OTHER, None]
+    assert made["MATCHED_TYPE"] == ["email", None, "phone", None]
+    assert made["UNMAPPED"] == [None, "OPTOUT", None, "INVALID IDENTIFIER"]

@@ -68,3 +68,39 @@ def test_nothing(uid2: Uid2) -> None:
 
     assert result.exit_code == 2
     assert result.stderr.startswith("uid2: No value is given.\nHint: ")
+
+
+def test_country(uid2: Uid2) -> None:
+    """With --country, phones may be written as that country writes them."""
+    pytest.importorskip("phonenumbers")
+    result = uid2(
+        *("hash", "--type", "phone", "--country", "us"),
+        *("(234) 567-8901", "+1 234 567 8901", "call me", "12", "11"),
+    )
+
+    assert result.exit_code == 3
+    assert result.stdout == f"phone\t{PHONE}\n" * 2 + "phone\tINVALID\n" * 3
+    assert result.stderr.splitlines() == [
+        "uid2: Invalid values: 3.",
+        "uid2: 2 of them: The phone number is too short.",
+        "uid2: 1 of them: The text is no phone number.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--country", "US", "x"], "add --type phone"),
+        (["--country", "US", "--type", "email", "x"], "add --type phone"),
+        (["--country", "ZZ", "--type", "phone", "x"], "country is not known"),
+    ],
+)
+def test_a_country_that_does_not_fit(
+    uid2: Uid2, arguments: list[str], words: str
+) -> None:
+    """A country is for phones, and one that is none is refused before any work."""
+    pytest.importorskip("phonenumbers")
+    result = uid2("hash", *arguments)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr

@@ -90,6 +90,7 @@ def test_no_command_prints_help(uid2: Uid2) -> None:
         ["map"],
         ["hash"],
         ["buckets"],
+        ["doctor"],
         ["sandbox"],
         ["token"],
         ["token", "generate"],

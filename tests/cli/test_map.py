@@ -25,7 +25,7 @@ from uid2_async.operator.faults import Fault
 Uid2 = Callable[..., Any]
 
 CUSTOMERS = Path(__file__).parents[2] / "examples" / "customers.csv"
-ADDED = ["UID", "PREV_UID", "REFRESH_FROM", "UNMAPPED"]
+ADDED = ["UID", "PREV_UID", "REFRESH_FROM", "UNMAPPED", "ERROR"]
 TYPES = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
 
 
@@ -84,13 +84,13 @@ def test_the_demo(
     answers = asyncio.run(ask(env, source_rows))
     for row in rows:
         if row[3] not in TYPES:
-            assert row[6:] == ["", "", "", "INVALID INPUT TYPE"]
+            assert row[6:] == ["", "", "", "INVALID INPUT TYPE", ""]
             continue
         answer = next(answers)
         assert row[6:] == (
-            [answer.u, answer.p or "", str(answer.r), ""]
+            [answer.u, answer.p or "", str(answer.r), "", ""]
             if answer.mapped
-            else ["", "", "", (answer.e or "").upper()]
+            else ["", "", "", (answer.e or "").upper(), ""]
         )
     assert len(sizes) == 2
     assert sizes[1] == 5000
@@ -176,9 +176,9 @@ def test_streams(uid2: Uid2, env: dict[str, str], source: Path) -> None:
     header, first, second = csv.reader(result.stdout.splitlines())
 
     assert result.exit_code == 0
-    assert header == ["id", "INPUT", "INPUT_TYPE", *ADDED]
+    assert header == ["\ufeffid", "INPUT", "INPUT_TYPE", *ADDED]
     assert first[3]
-    assert second == ["2", "x", "email", "", "", "", "INVALID IDENTIFIER"]
+    assert second == ["2", "x", "email", "", "", "", "INVALID IDENTIFIER", ""]
     assert "Summary" in result.stderr
 
 
@@ -214,7 +214,7 @@ def test_force(uid2: Uid2, env: dict[str, str], source: Path, out: Path) -> None
     result = uid2("map", str(source), str(out), "--force", env=env)
 
     assert result.exit_code == 0
-    assert read(out)[0][-4:] == ADDED
+    assert read(out)[0][-5:] == ADDED
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
 
 
@@ -289,7 +289,7 @@ def test_input_that_is_refused(
     ("source_name", "target_name", "words"),
     [
         ("missing.csv", "out.csv", "cannot be read: No such file"),
-        (".", "out.csv", "cannot be read"),
+        ("empty", "out.csv", "There is no file in"),
         ("in.csv", "old.csv", "already exists"),
         ("in.csv", "in.csv", "same file"),
         ("in.csv", ".", "not a regular file"),
@@ -309,12 +309,13 @@ def test_files_that_are_refused(
     """Files that cannot be read or must not be written are refused first of all."""
     folder = source.parent
     (folder / "old.csv").write_text("old")
+    (folder / "empty").mkdir()
     result = uid2("map", str(folder / source_name), str(folder / target_name), env=env)
 
     assert result.exit_code == 2
     assert words in result.stderr
     assert local_operator.calls == []
-    assert left_over(folder) == ["old.csv"]
+    assert left_over(folder) == ["empty", "old.csv"]
     assert (folder / "old.csv").read_text() == "old"
 
 
@@ -330,31 +331,40 @@ def test_no_environment(uid2: Uid2, source: Path, out: Path) -> None:
 # --- failures on the way --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [
-        (Fault(status=401, body=b'{"status":"unauthorized"}'), 4),
-        (Fault(status=400, body=b'{"status":"client_error"}'), 1),
-    ],
-)
-def test_a_failed_batch(
+def test_a_rejected_key(
     uid2: Uid2,
     env: dict[str, str],
     local_operator: LocalOperator,
     source: Path,
     out: Path,
-    *,
-    fault: Fault,
-    code: int,
 ) -> None:
-    """A batch that fails for good ends the job: one line, and no partial file."""
-    local_operator.fail_next(fault)
+    """It ends the job at once: one line, and nothing is left."""
+    local_operator.fail_next(Fault(status=401, body=b'{"status":"unauthorized"}'))
     result = uid2("map", str(source), str(out), env=env)
 
-    assert result.exit_code == code
+    assert result.exit_code == 4
     assert len(result.stderr.splitlines()) == 2
     assert "POST /v3/identity/map" in result.stderr
     assert left_over(source.parent) == []
+
+
+def test_failed_rows(
+    uid2: Uid2,
+    env: dict[str, str],
+    local_operator: LocalOperator,
+    source: Path,
+    out: Path,
+) -> None:
+    """What could not be asked about has an ERROR, and the command ends with 3."""
+    local_operator.fail_next(Fault(status=400, body=b'{"status":"client_error"}'))
+    result = uid2("map", str(source), str(out), env=env)
+    _, first, second = read(out)
+
+    assert result.exit_code == 3
+    assert "1 rows could not be asked about: see the column ERROR." in result.stderr
+    assert first[3:] == ["", "", "", "", "BadRequestError 400"]
+    assert second[3:] == ["", "", "", "INVALID IDENTIFIER", ""]
+    assert left_over(source.parent) == ["out.csv"]
 
 
 def test_a_bad_row(uid2: Uid2, env: dict[str, str], source: Path, out: Path) -> None:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import io
-import json
+import os
 import stat
-import sys
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from uid2_async.cli.csv_files import open_target
-from uid2_async.cli.row_files import (
-    CHUNK_ROWS,
-    Cells,
-    Format,
-    Shape,
-    format_of,
-    open_table,
-)
+from uid2_async.bulk.content import Content
+from uid2_async.cli.row_files import CHUNK_ROWS, Cells, RowFile, Shape, Work
 from uid2_async.errors import InputError
 
-CSV, JSONL, PARQUET = Format
 SHAPE = Shape(
-    wanted={"--column": "T"}, added={"UID": str, "SITE_ID": int, "STATUS": str}
+    wanted={"--column": "T"},
+    added={
+        "UID": Content.TEXT,
+        "SITE_ID": Content.INTEGER,
+        "STATUS": Content.TEXT,
+    },
 )
 TOKEN = "A4AAAAPp_KS48A9sW4JGYBxyzj24ivCw7qdoi-y5P3RTyFzN1URWH_AgcP8QnXoZLEt69glhotVh"
 
@@ -35,31 +32,22 @@ def work(values: Sequence[Sequence[str]]) -> Iterable[Cells]:
         yield (one.upper(), 7, None) if one[:1] == "g" else (None, None, "BAD")
 
 
-def rewrite(
-    source: Path, target: Path, kind: Format, shape: Shape = SHAPE
-) -> list[int]:
-    """Rewrite a file; return how many rows each part had."""
-    sizes: list[int] = []
-
-    def counting(values: Sequence[Sequence[str]]) -> Iterable[Cells]:
-        sizes.append(len(values[0]))
-        return work(values)
-
-    with (
-        open_table(str(source), kind, shape) as table,
-        open_target(str(target)) as out,
-    ):
-        table.rewrite(out, counting)
-    return sizes
+def prepare() -> Work:
+    """Get what does the work."""
+    return work
 
 
-def rewrite_bytes(
-    folder: Path, data: bytes, kind: Format, shape: Shape = SHAPE
-) -> bytes:
+def row_file(source: Path | str, target: Path | str, **options: Any) -> RowFile:
+    """Name the two files."""
+    settings = {"format": None, "force": False, "shape": SHAPE} | options
+    return RowFile(source=str(source), target=str(target), **settings)
+
+
+def rewrite_bytes(folder: Path, data: bytes, suffix: str) -> bytes:
     """Rewrite what a file of *data* holds."""
-    (folder / "in").write_bytes(data)
-    rewrite(folder / "in", folder / "out", kind, shape)
-    return (folder / "out").read_bytes()
+    (folder / f"in.{suffix}").write_bytes(data)
+    row_file(folder / f"in.{suffix}", folder / f"out.{suffix}").rewrite(prepare)
+    return (folder / f"out.{suffix}").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -71,32 +59,28 @@ def rewrite_bytes(
         ),
         (
             b'\xef\xbb\xbft,a\r\ng,"1\r2"\r\n',
-            b't,a,UID,SITE_ID,STATUS\r\n"g","1\r2","G","7",""\r\n',
+            b'\xef\xbb\xbft,a,UID,SITE_ID,STATUS\r\ng,"1\r2",G,7,\r\n',
         ),
         (b"T\n", b"T,UID,SITE_ID,STATUS\n"),
     ],
 )
 def test_csv(tmp_path: Path, data: bytes, expected: bytes) -> None:
-    """Fields and line ends stay; what is missing is an empty field."""
-    assert rewrite_bytes(tmp_path, data, CSV) == expected
+    """Rows and line ends stay; what is missing is an empty field."""
+    assert rewrite_bytes(tmp_path, data, "csv") == expected
 
 
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
         (
-            '{"n": 1.10, "T":"g\\u00fc", "big":123456789012345678901234567890 }\r\n',
-            (
-                '{"n": 1.10, "T":"g\\u00fc", "big":123456789012345678901234567890 ,'
-                '"UID":"GÜ","SITE_ID":7,"STATUS":null}\n'
-            ),
+            '{"n": 1.10, "T":"g\\u00fc" }\r\n',
+            '{"n": 1.10, "T":"g\\u00fc","UID":"GÜ","SITE_ID":7,"STATUS":null}\r\n',
         ),
         (
-            '{"T":"g"}\n\n{"a":"}"}\n{}\n{"T":null}\n{"T":3}',
+            '{"T":"g"}\n\n{"a":"}"}\n{"T":null}\n{"T":3}',
             (
                 '{"T":"g","UID":"G","SITE_ID":7,"STATUS":null}\n'
                 '{"a":"}","UID":null,"SITE_ID":null,"STATUS":"BAD"}\n'
-                '{"UID":null,"SITE_ID":null,"STATUS":"BAD"}\n'
                 '{"T":null,"UID":null,"SITE_ID":null,"STATUS":"BAD"}\n'
                 '{"T":3,"UID":null,"SITE_ID":null,"STATUS":"BAD"}\n'
             ),
@@ -106,166 +90,118 @@ def test_csv(tmp_path: Path, data: bytes, expected: bytes) -> None:
 )
 def test_jsonl(tmp_path: Path, data: str, expected: str) -> None:
     """Lines stay to the last digit; what is missing or no text is a failed row."""
-    assert rewrite_bytes(tmp_path, data.encode(), JSONL).decode() == expected
+    assert rewrite_bytes(tmp_path, data.encode(), "jsonl").decode() == expected
 
 
 def test_parquet(tmp_path: Path) -> None:
-    """Columns keep their types and values, and the file its metadata."""
+    """Columns keep their types, and what is appended has its own."""
     pa = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    columns = {
-        "n": pa.array([1, None, 3], pa.int16()),
-        "t": pa.array(["g1", None, "x"]).dictionary_encode(),
-        "when": pa.array([1, 2, 3], pa.timestamp("us", tz="UTC")),
-        "nested": pa.array([[{"a": 1}], [], None]),
-    }
-    before = pa.table(columns).replace_schema_metadata({"made by": "a test"})
+    before = pa.table({"T": ["g1", None, "x"], "nested": [[{"a": 1}], [], None]})
     parquet.write_table(before, tmp_path / "in.parquet")
 
-    rewrite(tmp_path / "in.parquet", tmp_path / "out.parquet", PARQUET)
+    row_file(tmp_path / "in.parquet", tmp_path / "out.parquet").rewrite(prepare)
     after = parquet.read_table(tmp_path / "out.parquet")
 
-    assert after.select(list(columns)).equals(before)
-    assert after.schema.metadata[b"made by"] == b"a test"
+    assert after.select(["T", "nested"]).equals(before)
     assert after.column("UID").to_pylist() == ["G1", None, None]
     assert after.column("SITE_ID").to_pylist() == [7, None, None]
     assert after.column("SITE_ID").type == pa.int32()
     assert after.column("STATUS").to_pylist() == [None, "BAD", "BAD"]
 
 
-def test_empty_parquet(tmp_path: Path) -> None:
-    """A file without rows gets the columns."""
-    pa = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pa.table({"T": pa.array([], "string")}), tmp_path / "in")
-
-    rewrite(tmp_path / "in", tmp_path / "out", PARQUET)
-
-    found = parquet.read_table(tmp_path / "out")
-    assert (found.num_rows, found.column_names) == (
-        0,
-        ["T", "UID", "SITE_ID", "STATUS"],
-    )
-
-
-@pytest.mark.parametrize("kind", Format)
-def test_files_are_worked_on_in_parts(tmp_path: Path, kind: Format) -> None:
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_files_are_worked_on_in_parts(tmp_path: Path, suffix: str) -> None:
     """No more than one part of a file is in memory."""
-    size, most = CHUNK_ROWS * 2 + 1, CHUNK_ROWS
-    source = tmp_path / "in"
-    match kind:
-        case Format.CSV:
+    size = CHUNK_ROWS * 7 + 1
+    source, target = tmp_path / f"in.{suffix}", tmp_path / f"out.{suffix}"
+    match suffix:
+        case "csv":
             source.write_text("T\n" + "g\n" * size)
-        case Format.JSONL:
+        case "jsonl":
             source.write_text('{"T":"g"}\n' * size)
-        case Format.PARQUET:
+        case _:
             pa = pytest.importorskip("pyarrow")
-            size, most = 65_536 * 2 + 1, 65_536
-            pa.parquet.write_table(pa.table({"T": ["g"] * size}), source)
+            parquet = pytest.importorskip("pyarrow.parquet")
+            parquet.write_table(pa.table({"T": ["g"] * size}), source)
+    sizes: list[int] = []
 
-    sizes = rewrite(source, tmp_path / "out", kind)
+    def counting(values: Sequence[Sequence[str]]) -> Iterable[Cells]:
+        sizes.append(len(values[0]))
+        return work(values)
 
-    assert (sum(sizes), max(sizes)) == (size, most)
-    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o600
+    row_file(source, target).rewrite(lambda: counting)
+
+    assert sum(sizes) == size
+    assert max(sizes) <= CHUNK_ROWS
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert sorted(tmp_path.iterdir()) == [source, target]
 
 
 @pytest.mark.parametrize(
-    ("kind", "data", "words"),
+    ("suffix", "data", "words"),
     [
-        (CSV, b"", ["is empty"]),
-        (CSV, b"a,b\n", ["no column 'T'", "'a', 'b'", "--column NAME"]),
-        (CSV, b"T,uid\n", ["already has a column 'uid'"]),
-        (CSV, b"T\nx,y\n", ["line 2: 2 fields"]),
-        (CSV, TOKEN.encode() + b"\nx\n", ["the first row looks like data"]),
-        (JSONL, b'{"a":1,"b":2}\n', ["no column 'T'", "'a', 'b'", "--column NAME"]),
-        (JSONL, b'{"T":"x","UID":1}\n', ["already has a column 'UID'"]),
-        (JSONL, b'{"T":"x"}\n{"T":"x","Site_Id":1}\n', ["a column 'Site_Id'"]),
-        (JSONL, b'{"T":"x"}\n\n{"T":\n', ["line 3: this is no JSON object"]),
-        (JSONL, b'{"T":"\\ud800"}', ["line 1: this is no JSON object"]),
-        (JSONL, b'["T"]\n', ["line 1: this is no JSON object"]),
-        (JSONL, b'{"T":"x"}\n{"T":"\xff"}\n', ["line 2: this is not UTF-8"]),
-        (JSONL, b'{"%s":"x"}\n' % TOKEN.encode(), ["looks like data"]),
+        ("csv", b"", ["is empty"]),
+        ("csv", b"a,b\n", ["no column 'T'", "'a', 'b'", "--column NAME"]),
+        ("csv", b"T,uid\n", ["already has a column 'uid'"]),
+        ("csv", b"T\nx,y\n", ["line 2: 2 fields"]),
+        ("csv", TOKEN.encode() + b"\nx\n", ["the first row looks like data"]),
+        ("jsonl", b'{"a":1,"b":2}\n', ["no column 'T'", "--column NAME"]),
+        ("jsonl", b'{"T":"x"}\n{"T":"x","Site_Id":1}\n', ["a column 'Site_Id'"]),
+        ("jsonl", b'{"T":"x"}\n\n{"T":\n', ["line 3: this is no JSON object"]),
+        ("jsonl", b'{"%s":"x"}\n' % TOKEN.encode(), ["looks like data"]),
+        ("parquet", b"PAR1", ["cannot be read as Parquet"]),
+        ("arrow", b"ARROW1", ["cannot be read as Arrow"]),
     ],
 )
-def test_defects(tmp_path: Path, kind: Format, data: bytes, words: list[str]) -> None:
+def test_defects(tmp_path: Path, suffix: str, data: bytes, words: list[str]) -> None:
     """A file that cannot be read whole is refused, without a value, and leaves none."""
     with pytest.raises(InputError) as caught:
-        rewrite_bytes(tmp_path, data, kind)
+        rewrite_bytes(tmp_path, data, suffix)
 
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert TOKEN not in str(caught.value)
     assert caught.value.__context__ is None
-    assert [one.name for one in tmp_path.iterdir()] == ["in"]
+    assert [one.name for one in tmp_path.iterdir()] == [f"in.{suffix}"]
 
 
-def test_defects_of_parquet(tmp_path: Path) -> None:
-    """What is no Parquet, cut, or without a column of text is refused."""
-    pa = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    whole = io.BytesIO()
-    parquet.write_table(
-        pa.table({"T": [f"g{at}" for at in range(10_000)], "n": [1] * 10_000}), whole
-    )
-    data = whole.getvalue()
-    numbers = Shape(wanted={"--column": "n"}, added={"UID": str})
-    taken = Shape(wanted={"--column": "T"}, added={"N": int})
-    broken = data[:4] + bytes(2_000) + data[2_004:]
-    for bad, shape, words in (
-        (b"PAR1", SHAPE, "cannot be read as Parquet"),
-        (data[:-20], SHAPE, "cannot be read as Parquet"),
-        (broken, SHAPE, "cannot be read as Parquet"),
-        (data, numbers, "the column 'n' is no text, but int64"),
-        (data, taken, "already has a column 'n'"),
-    ):
-        with pytest.raises(InputError, match=words) as caught:
-            rewrite_bytes(tmp_path, bad, PARQUET, shape)
-        assert caught.value.__context__ is None
-        assert [one.name for one in tmp_path.iterdir()] == ["in"]
+def test_nothing_is_prepared_for_what_is_refused(tmp_path: Path) -> None:
+    """Keys are fetched when all else is in order."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("T\ng\n")
+    target.write_text("old")
+
+    with pytest.raises(InputError, match="already exists"):
+        row_file(source, target).rewrite(pytest.fail)
+
+    row_file(source, target, force=True).rewrite(prepare)
+    assert target.read_text() == "T,UID,SITE_ID,STATUS\ng,G,7,\n"
 
 
-def test_parquet_without_pyarrow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One line says what to install."""
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
+def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    """The new one takes its place when it is whole."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("T\ng\n")
+    target.write_text("old")
 
-    with pytest.raises(InputError, match="needs pyarrow") as caught:
-        rewrite_bytes(tmp_path, b"PAR1", PARQUET)
+    def failing(_: Sequence[Sequence[str]]) -> Iterable[Cells]:
+        raise OSError
 
-    assert caught.value.hint == "pip install 'uid2-async[arrow]'"
+    with pytest.raises(OSError):  # noqa: PT011 - any will do
+        row_file(source, target, force=True).rewrite(lambda: failing)
 
-
-@pytest.mark.parametrize(
-    ("source", "target", "given", "expected"),
-    [
-        ("a.csv", "b.csv", None, CSV),
-        ("a.CSV", "-", None, CSV),
-        ("-", "b.ndjson", None, JSONL),
-        ("a.jsonl", "b.txt", None, JSONL),
-        ("a.parquet", "b.parquet", None, PARQUET),
-        ("a.txt", "-", JSONL, JSONL),
-        ("a.csv", "b.jsonl", None, "different formats"),
-        ("-", "-", None, "do not tell the format"),
-        ("a", "b.txt", None, "do not tell the format"),
-        ("a.parquet", "-", None, "Parquet cannot be read from stdin"),
-        ("-", "a", PARQUET, "Parquet cannot be read from stdin"),
-    ],
-)
-def test_formats(
-    source: str, target: str, given: Format | None, expected: Format | str
-) -> None:
-    """The option tells the format, or else the suffixes, which must agree."""
-    if isinstance(expected, Format):
-        assert format_of(source, target, given) is expected
-    else:
-        with pytest.raises(InputError, match=expected):
-            format_of(source, target, given)
+    assert target.read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == [source, target]
 
 
-def test_every_line_of_jsonl_stays_json(tmp_path: Path) -> None:
-    """Whatever white space stands at the end, an object comes out."""
-    data = b' { "T" : "g" } \t\n{ }\t\n'
+def test_a_pipe_with_a_name(tmp_path: Path) -> None:
+    """A shell may hand over the output of a program under a name."""
+    pipe, target = tmp_path / "pipe.csv", tmp_path / "out.csv"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("T\ng\n",))
+    writer.start()
 
-    lines = rewrite_bytes(tmp_path, data, JSONL).splitlines()
+    row_file(pipe, target).rewrite(prepare)
 
-    assert [json.loads(one)["UID"] for one in lines] == ["G", None]
+    writer.join()
+    assert target.read_text() == "T,UID,SITE_ID,STATUS\ng,G,7,\n"

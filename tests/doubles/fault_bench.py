@@ -12,18 +12,19 @@ from typing import Any, TypeVar
 import attrs
 import pytest
 import tenacity  # the first call would pay for it, and time counts
+
 from canaries import API_KEY, CLIENT_SECRET, EMAIL, find_canaries, find_leaks
 from fault_server import FaultServer, Seen
-from virtual_time import VirtualLoop
-
 from uid2_async import RetryPolicy, SessionPool, UID2Client
 from uid2_async.hooks import Event
+from virtual_time import VirtualLoop
 
 # Made once: it takes longer than many a row.
 CONTEXT = ssl.create_default_context()
 
 E = TypeVar("E", bound=BaseException)
 Row = Callable[["Bench"], Awaitable[None]]
+
 
 @attrs.frozen
 class Expected:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self, TypeAlias
 
 import attrs
+
 from sealed_answers import iv_of, now_ms, open_body, seal
 
 Step: TypeAlias = "Callable[[Exchange], Awaitable[None]]"
@@ -164,7 +165,11 @@ class FaultServer:
         seen = Seen(head, path, body, number, time.monotonic())
         opened = open_body(path, body)
         if opened is not None:
-            seen.sent_ms, seen.nonce, seen.iv = opened.sent_ms, opened.nonce, iv_of(body)
+            seen.sent_ms, seen.nonce, seen.iv = (
+                opened.sent_ms,
+                opened.nonce,
+                iv_of(body),
+            )
             seen.age_ms = now_ms() + self.off_ms - opened.sent_ms
         return seen
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from sealed_answers import iv_of, now_ms, open_body, seal
-
 from uid2_async.transport import Reply, Request
 
 

@@ -7,11 +7,10 @@ import time
 from typing import Any
 
 import msgspec
-from canaries import ADVERTISING_TOKEN, KEY, REFRESH_TOKEN, REPLY_KEY, UID
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from canaries import ADVERTISING_TOKEN, KEY, REFRESH_TOKEN, REPLY_KEY, UID
 from uid2_async import IdentityTokens
-from uid2_async.models import datetime_from_ms
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import OpenedRequest, open_request, seal_reply
 

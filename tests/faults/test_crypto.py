@@ -11,7 +11,6 @@ from fault_bench import Bench, Rows
 from fault_server import Exchange, Seen, refuse, sealed
 from memory_operator import MemoryOperator
 from sealed_answers import held_tokens, seal, success, tokens_body
-
 from uid2_async import AesGcmEnvelope, UID2Client, errors
 from uid2_async.hooks import ForgedReply
 from uid2_async.protocol import base64

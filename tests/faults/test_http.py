@@ -18,7 +18,6 @@ from fault_server import (
     reply_bytes,
 )
 from memory_operator import MemoryOperator, refusal
-
 from uid2_async import IdentityTokens, errors
 from uid2_async.bulk import BulkMapper, MapFailure
 from uid2_async.protocol.reply import parse_retry_after
@@ -338,7 +337,9 @@ async def endless(bench: Bench) -> None:
             await exchange.write(bytes(65_536))
             sent += 65_536
 
-    declared = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n", close=False)
+    declared = raw(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n", close=False
+    )
     await one_request(bench, errors.ProtocolError, declared)
     await one_request(bench, errors.ProtocolError, stream)
     assert sent < 32 * 2**20

@@ -23,7 +23,6 @@ from fault_server import (
     then_close,
 )
 from memory_operator import MemoryOperator
-
 from uid2_async import IdentityTokens, errors
 from uid2_async.bulk import BulkMapper
 from uid2_async.retry import RetryBudget

@@ -9,7 +9,6 @@ from fault_bench import Bench, Rows
 from fault_server import sealed
 from memory_operator import MemoryOperator
 from sealed_answers import success, tokens_body
-
 from uid2_async import Email, Phone, Unmapped, UnmappedReason, errors
 from uid2_async.bulk import BulkMapper
 from uid2_async.models import MappedUID, OptedOut

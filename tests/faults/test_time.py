@@ -16,7 +16,6 @@ from fault_bench import Bench, Rows
 from fault_server import Exchange, FaultServer, ok, refuse
 from memory_operator import MemoryOperator, refusal
 from sealed_answers import now_ms
-
 from uid2_async import IdentityTokens, errors
 
 rows = Rows()

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import trustme
+
 from canaries import API_KEY
 from fault_bench import Bench, Rows
 from fault_server import (
@@ -21,7 +22,6 @@ from fault_server import (
     silence,
     then_close,
 )
-
 from uid2_async import SessionPool, errors
 
 rows = Rows()

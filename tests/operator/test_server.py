@@ -19,7 +19,7 @@ import pytest
 
 from uid2_async.errors import InputError
 from uid2_async.models import EmailHash, IdentityScope, Phone
-from uid2_async.operator import LocalOperator, OperatorData, server
+from uid2_async.operator import Fault, LocalOperator, OperatorData, server
 from uid2_async.protocol.envelope import AesGcmEnvelope
 
 MAP = "/v3/identity/map"
@@ -255,3 +255,15 @@ def test_an_unknown_name_is_no_attribute() -> None:
     with pytest.raises(AttributeError):
         _ = package.nothing
     assert set(package.__all__) <= set(dir(package))
+
+
+async def test_it_counts_how_many_requests_are_in_flight() -> None:
+    """The most of them at once, since the last reset."""
+    async with LocalOperator() as operator:
+        operator.fail_next(Fault(delay=0.3), times=3)
+        await asyncio.gather(*[asyncio.to_thread(ask, operator, {}) for _ in range(3)])
+        most = operator.most_in_flight
+        operator.reset()
+
+        assert most == 3
+        assert operator.most_in_flight == 0

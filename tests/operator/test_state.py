@@ -57,7 +57,7 @@ def test_the_log_does_not_grow_without_end() -> None:
     """The oldest calls of very many are dropped."""
     state = make()
     for status in range(10_001):
-        state.record(Call(method="POST", path="/x", status=status))
+        state.record(Call(method="POST", path="/x", status=status), resets=0)
 
     assert len(state.calls) == 10_000
     assert state.calls[0].status == 1
@@ -68,10 +68,21 @@ def test_a_reset_forgets_everything() -> None:
     state = make()
     state.advance(60)
     state.arm(FIRST, times=1, path=None)
-    state.record(Call(method="POST", path="/x", status=200))
+    state.record(Call(method="POST", path="/x", status=200), resets=0)
 
     state.reset()
 
     assert state.now_ms() == NOW_MS
     assert state.take_fault("/x") is None
     assert state.calls == []
+
+
+def test_an_answer_under_way_during_a_reset_is_not_logged() -> None:
+    """The next test does not see what the last one left behind."""
+    state = make()
+    resets = state.resets
+    state.reset()
+    state.record(Call(method="POST", path="/late", status=200), resets=resets)
+    state.record(Call(method="POST", path="/x", status=200), resets=state.resets)
+
+    assert [call.path for call in state.calls] == ["/x"]

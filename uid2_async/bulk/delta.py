@@ -9,31 +9,22 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
+from uid2_async.bulk.resume.private_files import (
+    open_private,
+    sync_file,
+    write_all,
+)
 from uid2_async.bulk.state import Change, StateRow
-from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
 
-__all__ = ["DELTA_COLUMNS", "DeltaFile", "DeltaLines"]
+__all__ = ["DELTA_COLUMNS", "DeltaFile", "DeltaLines", "DeltaPart"]
 
 DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
-
-
-def _cells(
-    change: str, kind: str, identity: bytes, uids: tuple[str | None, str | None]
-) -> list[str]:
-    """Write a change as cells; the type is that of the hash, as an input has it."""
-    new, old = uids
-    return [
-        change,
-        f"{kind}_hash",
-        base64.encode_text(identity),
-        new or "",
-        old or "",
-    ]
 
 
 class DeltaLines:
@@ -44,19 +35,52 @@ class DeltaLines:
         self._text = io.StringIO(newline="")
         self._writer = csv.writer(self._text, lineterminator="\n")
 
-    def add(
-        self, row: StateRow, kind: IdentityType, identity: bytes, keys: Sequence[str]
-    ) -> None:
-        """Add the change of *row*, which has one, with the input's key columns."""
-        cells = _cells(row.x or "", kind, identity, (row.u, row.o))
-        self._writer.writerow([row.s, *cells, *keys])
+    def write(
+        self, changes: Iterable[tuple[StateRow, str, bytes, Sequence[str]]]
+    ) -> bytes:
+        """Write changes.
 
-    def take(self) -> bytes:
-        """Give the lines that have been added since the last time."""
+        Args:
+            changes: Of each the row, which has one; whom it is about, as the kind of
+                hash and the identity bytes; and the input's key columns.
+        """
+        encode = base64.encode_text
+        self._writer.writerows(
+            [row.s, row.x, kind, encode(identity), row.u, row.o, *keys]
+            for row, kind, identity, keys in changes
+        )
         data = self._text.getvalue().encode()
         self._text.seek(0)
         self._text.truncate()
         return data
+
+
+class DeltaPart:
+    """The file in which the lines of a job's delta are collected.
+
+    Attributes:
+        size: How many bytes have been written.
+    """
+
+    def __init__(self, path: Path, *, size: int) -> None:
+        """Open the part behind the first *size* bytes, which have been saved."""
+        descriptor = open_private(path, exclusive=False)
+        os.ftruncate(descriptor, size)
+        os.lseek(descriptor, size, os.SEEK_SET)
+        self.size: int = size
+        self._descriptor = descriptor
+
+    def write(self, data: bytes) -> int:
+        """Append *data* so that it outlives a power cut; return the new size."""
+        if data:
+            write_all(self._descriptor, data, "The delta")
+            sync_file(self._descriptor, "The delta")
+            self.size += len(data)
+        return self.size
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
 
 
 class DeltaFile:
@@ -95,9 +119,9 @@ class DeltaFile:
     def add_rest(self, changes: Iterable[Change]) -> None:
         """Add those of *changes* that no row of the input spoke of."""
         for change in self._untold(changes):
+            who = (f"{change.kind}_hash", base64.encode_text(change.identity))
             uids = (change.uid, change.old_uid)
-            cells = _cells(change.change, change.kind, change.identity, uids)
-            self._writer.writerow([*cells, *self._blank])
+            self._writer.writerow([change.change, *who, *uids, *self._blank])
             self.lines += 1
 
     def _untold(self, changes: Iterable[Change]) -> Iterator[Change]:

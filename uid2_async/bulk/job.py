@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import attrs
@@ -18,7 +19,7 @@ from uid2_async.bulk.endpoints import MAP_V3, Endpoint, Rows
 from uid2_async.bulk.feed import Feed
 from uid2_async.bulk.ledger import Ledger
 from uid2_async.bulk.limit import ConcurrencyLimit
-from uid2_async.bulk.records import MapFailure
+from uid2_async.bulk.records import MapFailure, Progress
 from uid2_async.bulk.sender import BatchSender
 from uid2_async.client import UID2Client
 from uid2_async.errors import (
@@ -35,7 +36,9 @@ from uid2_async.errors import (
     UID2Error,
     UnexpectedStatusError,
 )
+from uid2_async.hooks import emit
 from uid2_async.retry import Backoff, classify
+from uid2_async.tally import tell_failed
 
 __all__ = ["JobOptions", "MapJob"]
 
@@ -80,6 +83,7 @@ class MapJob:
     Attributes:
         limit: How many batches may be in flight.
         batches: How many have been answered.
+        is_drained: Whether :meth:`drain` has cut the input short.
     """
 
     def __init__(
@@ -117,8 +121,10 @@ class MapJob:
             now=loop.time,
             sleep=options.sleep,
             random=options.random,
+            tell=partial(emit, options.client.hooks),
         )
         self.batches: int = 0
+        self.is_drained: bool = False
         self._blocks: deque[Block] = deque()
         self._unplaced: deque[Block] = deque()
         self._queue: deque[Batch] = deque()
@@ -138,6 +144,7 @@ class MapJob:
         self._queued = asyncio.Event()
         self._named = asyncio.Event()
         self._drained = asyncio.Event()
+        self._senders: list[BatchSender] = []
         self._feeder: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -146,16 +153,37 @@ class MapJob:
     def start(self) -> None:
         """Start the feeder, the lanes and the watch."""
         work = [self._watch()]
-        work += [self._send_all() for _ in range(self._options.concurrency)]
+        self._senders = [self._make_sender() for _ in range(self._options.concurrency)]
+        work += map(self._send_all, self._senders)
         if self._ledger is not None:
             work.append(self._look_up_all(self._ledger))
         self._tasks = [asyncio.create_task(self._guard(one)) for one in work]
         self._feeder = asyncio.create_task(self._guard(self._feed_all()))
         self._tasks.append(self._feeder)
 
+    @property
+    def requests(self) -> int:
+        """How many requests have been sent, repeated ones too."""
+        return sum(sender.requests for sender in self._senders)
+
+    def progress(self) -> Progress:
+        """Say how the requests fare."""
+        return Progress(
+            batches=self.batches,
+            in_flight=self.limit.in_flight,
+            limit=int(self.limit.limit),
+            throttled=self.limit.throttled,
+        )
+
+    async def drain_on(self, stop: asyncio.Event) -> None:
+        """Wait for *stop*, and then read no further."""
+        await stop.wait()
+        self.drain()
+
     def drain(self) -> None:
         """Read no further: what has been read is still asked about and handed out."""
         if self._feeder is not None and not self._fed:
+            self.is_drained = True
             self._feeder.cancel()
             self._end_feed()
 
@@ -338,10 +366,10 @@ class MapJob:
 
     # --- between ----------------------------------------------------------------------
 
-    async def _send_all(self) -> None:
-        """Be a lane: send batch after batch."""
+    def _make_sender(self) -> BatchSender:
+        """Make what sends the batches of a lane."""
         options = self._options
-        sender = BatchSender(
+        return BatchSender(
             options.client,
             self._endpoint,
             self.limit,
@@ -349,6 +377,9 @@ class MapJob:
             sleep=options.sleep,
             random=options.random,
         )
+
+    async def _send_all(self, sender: BatchSender) -> None:
+        """Be a lane: send batch after batch."""
         while True:
             while not self._queue:
                 self._queued.clear()
@@ -423,6 +454,11 @@ class MapJob:
         else:
             status = error.status if isinstance(error, OperatorError) else None
             batch.fail(MapFailure(error=type(error).__name__, status=status))
+            tell_failed(
+                self._options.client.hooks,
+                self._endpoint.path,
+                {key: len(part.slots) for key, part in batch.parts.items()},
+            )
             self._note_answer()
 
     def _is_poisonous(self, batch: Batch, successes: int) -> bool:

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from uid2_async.hooks import Event, LimitChanged, Throttled
+
 __all__ = ["ConcurrencyLimit"]
 
 _OUTCOMES: Final = 20
@@ -49,9 +51,10 @@ class ConcurrencyLimit:
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         random: Callable[[], float],
+        tell: Callable[[Event], None] = lambda _event: None,
         start: int = 4,
     ) -> None:
-        """Allow *most* at once, *start* in the beginning."""
+        """Allow *most* at once, *start* in the beginning; *tell* of changes."""
         self.limit: float = min(start, most)
         self.in_flight: int = 0
         self.generation: int = 0
@@ -62,6 +65,8 @@ class ConcurrencyLimit:
         self._now = now
         self._sleep = sleep
         self._random = random
+        self._tell = tell
+        self._told = 0
         self._cuts_in_a_row = 0
         self._outcomes: deque[bool] = deque(maxlen=_OUTCOMES)
         self._changed = asyncio.Event()
@@ -69,9 +74,11 @@ class ConcurrencyLimit:
     async def acquire(self) -> None:
         """Wait for a permit and for the gate; safe to cancel."""
         while True:
+            self._tell_limit()
             while self.in_flight >= int(self.limit):
                 self._changed.clear()
                 await self._changed.wait()
+                self._tell_limit()
             if self._now() >= self.gate_until:
                 self.in_flight += 1
                 return
@@ -81,6 +88,12 @@ class ConcurrencyLimit:
         """Wait until the gate is open, and a little longer, each for himself."""
         while (wait := self.gate_until - self._now()) > 0:
             await self._sleep(wait + self._random() * _SPREAD)
+
+    def _tell_limit(self) -> None:
+        """Tell of the limit, if it is another one than before."""
+        if int(self.limit) != self._told:
+            self._told = int(self.limit)
+            self._tell(LimitChanged(limit=self._told))
 
     def release(self) -> None:
         """Give a permit back."""
@@ -131,7 +144,11 @@ class ConcurrencyLimit:
 
     def _shut(self, seconds: float) -> None:
         """Shut the gate for *seconds*, or longer if it already is."""
-        self.gate_until = max(self.gate_until, self._now() + seconds)
+        now = self._now()
+        begins, ends = max(self.gate_until, now), now + seconds
+        if ends > begins:
+            self.gate_until = ends
+            self._tell(Throttled(delay=ends - begins))
 
     def __repr__(self) -> str:
         """Show what is in flight and how much may be."""

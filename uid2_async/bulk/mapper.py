@@ -13,12 +13,12 @@ from collections.abc import (
     Iterator,
 )
 from contextlib import asynccontextmanager
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import attrs
 
 from uid2_async.bulk.batches import Block
-from uid2_async.bulk.feed import ItemFeed
+from uid2_async.bulk.feed import Feed, ItemFeed
 from uid2_async.bulk.job import JobOptions, MapJob
 from uid2_async.bulk.records import MapFailure, MapRecord, Progress
 from uid2_async.client import UID2Client
@@ -106,7 +106,20 @@ class BulkMapper:
         Yields:
             An async iterator of records, one for each item, in order.
         """
-        job = MapJob(self._options, ItemFeed(items, key))
+        async with self.map_feed(ItemFeed(items, key)) as records:
+            yield records
+
+    @asynccontextmanager
+    async def map_feed(self, feed: Feed) -> AsyncIterator[Records[Any]]:
+        """Map what *feed* gives; for what is built on a mapper.
+
+        As :meth:`map`, but the identities come in steps of one column each, which costs
+        less than to look at each item.
+
+        Yields:
+            Records whose items are those of the steps' payloads: one for each row.
+        """
+        job = MapJob(self._options, feed)
         job.start()
         try:
             yield Records(job, self._on_progress)
@@ -136,13 +149,13 @@ class Records(Generic[T]):
     @property
     def progress(self) -> Progress:
         """How far the job is."""
-        limit = self._job.limit
+        job = self._job.progress()
         return attrs.evolve(
             self._progress,
-            batches=self._job.batches,
-            in_flight=limit.in_flight,
-            limit=int(limit.limit),
-            throttled=limit.throttled,
+            batches=job.batches,
+            in_flight=job.in_flight,
+            limit=job.limit,
+            throttled=job.throttled,
         )
 
     def __aiter__(self) -> Self:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 from uid2_async.bulk.batches import ABSENT
+from uid2_async.bulk.content import Content
 from uid2_async.bulk.records import MapFailure, Outcome
 from uid2_async.models import MapRow, UnmappedReason
 
@@ -23,13 +24,6 @@ INVALID_IDENTIFIER: Final = "INVALID IDENTIFIER"
 _OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 
 Columns: TypeAlias = dict[str, list[Any]]
-
-
-class Content(Enum):
-    """What stands in a column that is added."""
-
-    TEXT = "text"
-    INSTANT = "an instant, as seconds since the epoch"
 
 
 class Ending(StrEnum):
@@ -126,7 +120,7 @@ class OutcomeColumns:
             matched_type: Whether there is MATCHED_TYPE; by default where there are
                 several identifiers.
         """
-        self.endings: Counter[Ending] = Counter()
+        self.endings: Counter[str] = Counter()
         self._kinds = kinds
         self._rule = rule
         self._buckets = buckets
@@ -157,6 +151,27 @@ class OutcomeColumns:
         places = [choose(row, self._rule) for row in rows]
         chosen = [row[at] for row, at in zip(rows, places, strict=True)]
         return self.of_each(chosen, places)
+
+    def explode(
+        self, outcomes: Sequence[Sequence[Outcome]]
+    ) -> tuple[Columns, list[int]]:
+        """Make the columns of a row for each identifier.
+
+        Args:
+            outcomes: One list for each identifier, with one outcome a row.
+
+        Returns:
+            The columns, and to which row each of their rows belongs.
+        """
+        rows: list[int] = []
+        places: list[int] = []
+        chosen: list[Outcome] = []
+        for number, row in enumerate(zip(*outcomes, strict=True)):
+            named = [at for at, one in enumerate(row) if one is not ABSENT] or [0]
+            rows += [number] * len(named)
+            places += named
+            chosen += [row[at] for at in named]
+        return self.of_each(chosen, places), rows
 
     def of_each(self, outcomes: Iterable[Outcome], places: Sequence[int]) -> Columns:
         """Make the columns of rows whose identifier has been chosen.

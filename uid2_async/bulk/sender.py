@@ -12,8 +12,9 @@ from uid2_async.bulk.endpoints import Endpoint, Rows
 from uid2_async.bulk.limit import ConcurrencyLimit
 from uid2_async.client import UID2Client
 from uid2_async.errors import ServerError, TransportError
-from uid2_async.hooks import AttemptFailed, Event
+from uid2_async.hooks import AttemptFailed, CallFinished, Event
 from uid2_async.retry import RetryPolicy
+from uid2_async.tally import tell_rows
 
 __all__ = ["BatchSender"]
 
@@ -35,6 +36,7 @@ class BatchSender:
 
     Attributes:
         generation: In which generation of the limit the last attempt was begun.
+        requests: How many requests have been sent, repeated ones too.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class BatchSender:
     ) -> None:
         """Send by *client*, under *limit*; CPU work is done while *cpu* is held."""
         self.generation: int = 0
+        self.requests: int = 0
         self._endpoint = endpoint
         self._limit = limit
         self._cpu = cpu
         self._sleep = sleep
+        self._hooks = client.hooks
         self._client = client.with_options(
             hooks=[*client.hooks, self._notice],
             retry=RetryPolicy(
@@ -89,6 +93,7 @@ class BatchSender:
         )
         async with self._cpu:
             rows = endpoint.read(reply, values)
+            tell_rows(self._hooks, endpoint.path, rows)
             await asyncio.sleep(0)
         return rows
 
@@ -99,9 +104,11 @@ class BatchSender:
         self.generation = self._limit.generation
 
     def _notice(self, event: Event) -> None:
-        """Tell the limit of an attempt that the operator or the network failed.
+        """Count requests, and tell the limit of those that failed on their way.
 
         An operator that asks to slow down is told of by the job itself.
         """
-        if isinstance(event, AttemptFailed) and event.error_type in _STRAIN:
+        if isinstance(event, CallFinished):
+            self.requests += event.attempts
+        elif isinstance(event, AttemptFailed) and event.error_type in _STRAIN:
             self._limit.failed(self.generation)

@@ -30,6 +30,8 @@ _SECRET_OPTION: Final = re.compile(
     r"--?(api|client|secret)?[-_]?(key|secret)([-_]?(key|file))?(=.*)?",
     re.IGNORECASE | re.DOTALL,
 )
+# The one option of that name that there is: it names a column.
+_KEY_COLUMN: Final = re.compile(r"--key(=.*)?", re.DOTALL)
 _API_KEY: Final = re.compile(r"(^|=)\s*E?UID2?-C-", re.IGNORECASE)
 
 
@@ -43,7 +45,7 @@ class CommandGroup(TyperGroup):
             SystemExit: Always, with the code of :class:`ExitCode`.
         """
         arguments = sys.argv[1:] if args is None else list(args)
-        if any(_is_secret(one) for one in arguments):
+        if any(_is_secret(one, arguments) for one in arguments):
             complain(
                 "API keys and secrets are not taken from the command line, where other "
                 "users and the shell's history see them.",
@@ -103,9 +105,13 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     complain(f"warning: {message}")
 
 
-def _is_secret(argument: str) -> bool:
+def _is_secret(argument: str, arguments: Sequence[str]) -> bool:
     """Tell whether *argument* is an option for a secret, or an API key."""
-    return bool(_SECRET_OPTION.fullmatch(argument) or _API_KEY.search(argument))
+    if _API_KEY.search(argument):
+        return True
+    if arguments[0] == "map" and _KEY_COLUMN.fullmatch(argument):
+        return False
+    return _SECRET_OPTION.fullmatch(argument) is not None
 
 
 def _is_usage_error(error: Exception) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from uid2_async.bulk.content import Content
 from uid2_async.cli.key_source import (
     KeysFileOption,
     KeysKind,
@@ -33,7 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["decrypt_tokens"]
 
-_ADDED: Final = {"UID": str, "SITE_ID": int, "DECRYPTION_STATUS": str}
+_ADDED: Final = {
+    "UID": Content.TEXT,
+    "SITE_ID": Content.INTEGER,
+    "DECRYPTION_STATUS": Content.TEXT,
+}
 
 
 def decrypt_tokens(  # noqa: PLR0913 - an option each

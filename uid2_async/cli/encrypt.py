@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from uid2_async.bulk.content import Content
 from uid2_async.cli.key_source import KeysFileOption, KeysKind, load_keys
 from uid2_async.cli.options import SandboxOption, ScopeOption
 from uid2_async.cli.row_files import Cells, Shape, Work
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["encrypt_uids"]
 
-_ADDED: Final = {"UID_TOKEN": str, "ENCRYPTION_STATUS": str}
+_ADDED: Final = {"UID_TOKEN": Content.TEXT, "ENCRYPTION_STATUS": Content.TEXT}
 
 # In the words that users of Snowflake know.
 _STATUSES: Final = {

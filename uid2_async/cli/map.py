@@ -1,115 +1,209 @@
-"""``uid2 map``: raw UIDs for a file of identities."""
+"""``uid2 map``: raw UIDs for files of identifiers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import attrs
 import typer
 
+from uid2_async.bulk.map_options import Api, MapOptions, Names, RefreshFrom
+from uid2_async.bulk.outcome_columns import OptOutRule
+from uid2_async.cli.durations import parse_duration
+from uid2_async.cli.job_options import (
+    BatchSizeOption,
+    ColumnOption,
+    ConcurrencyOption,
+    DelimiterOption,
+    DeltaOption,
+    EmailHashOption,
+    EmailOption,
+    EncodingOption,
+    ForceOption,
+    FormatOption,
+    InArgument,
+    JobDirOption,
+    JsonOption,
+    OutArgument,
+    PhoneHashOption,
+    PhoneOption,
+    QuietOption,
+    RestartOption,
+    StallOption,
+    delimiter_of,
+    identifiers_in_order,
+)
 from uid2_async.cli.options import Kind, SandboxOption, ScopeOption
-from uid2_async.cli.run_async import run_async
+from uid2_async.cli.run_job import JobSwitches, run_job
 from uid2_async.models import IdentityScope
 
 if TYPE_CHECKING:
-    from uid2_async.cli.csv_rows import Columns, CsvRows
-    from uid2_async.cli.map_csv import MapProgress, MapSummary
+    from uid2_async.bulk.job_summary import JobSummary
+    from uid2_async.cli.run_job import Running
 
-__all__ = ["map_file"]
+__all__ = ["map_files"]
 
 
-def map_file(
+def map_files(  # noqa: PLR0913 - an option each
+    context: typer.Context,
+    source: InArgument,
+    target: OutArgument,
     *,
-    source: Annotated[
-        str,
-        typer.Argument(metavar="IN", help="A CSV file with a header; - is stdin."),
-    ],
-    target: Annotated[
-        str,
-        typer.Argument(metavar="OUT", help="The CSV file to write; - is stdout."),
-    ],
-    column: Annotated[
-        str | None,
-        typer.Option(
-            "--column",
-            metavar="NAME",
-            help="The column with the identities; INPUT by default.",
-        ),
-    ] = None,
+    column: ColumnOption = None,
     kind: Annotated[
         Kind | None,
         typer.Option(
             "--type",
-            help="What the identities are; by default the column INPUT_TYPE tells it "
+            help="What the identifiers are; by default the column INPUT_TYPE tells it "
             "for each row.",
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace OUT if it exists.")
+    email_column: EmailOption = None,  # noqa: ARG001 - identifiers_in_order finds it
+    phone_column: PhoneOption = None,  # noqa: ARG001 - as above
+    email_hash_column: EmailHashOption = None,  # noqa: ARG001 - as above
+    phone_hash_column: PhoneHashOption = None,  # noqa: ARG001 - as above
+    file_format: FormatOption = None,
+    delimiter: DelimiterOption = ",",
+    encoding: EncodingOption = "utf-8",
+    names: Annotated[
+        Names, typer.Option("--names", help="How the added columns are called.")
+    ] = Names.UPPER,
+    refresh_from: Annotated[
+        RefreshFrom | None,
+        typer.Option(
+            "--refresh-from",
+            help="How REFRESH_FROM is written; by default as seconds since 1970, in "
+            "Parquet and Arrow as a timestamp.",
+        ),
+    ] = None,
+    optout_rule: Annotated[
+        OptOutRule,
+        typer.Option(
+            "--optout-rule",
+            help="With several identifiers a row: is the person opted out if any of "
+            "them is, or does each count for itself?",
+        ),
+    ] = OptOutRule.ANY,
+    explode: Annotated[
+        bool, typer.Option("--explode", help="Write a row for each identifier.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")
+    api: Annotated[
+        Api,
+        typer.Option("--api", help="v2: for operators that live by salt buckets."),
+    ] = Api.V3,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            metavar="FILE",
+            help="Remember answers in FILE, and ask only about what is new or due.",
+        ),
+    ] = None,
+    recheck_after: Annotated[
+        str,
+        typer.Option(
+            "--recheck-after",
+            metavar="TIME",
+            help="With --state: ask again after that long, so that an opt-out is seen.",
+        ),
+    ] = "7d",
+    delta: DeltaOption = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key",
+            metavar="COL",
+            help="A column of the input that the delta repeats; may be given again.",
+        ),
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="IN is the whole audience: who is missing from it is REMOVED in the "
+            "delta.",
+        ),
     ] = False,
+    segment: Annotated[
+        str, typer.Option("--segment", help="With --full: the name of that audience.")
+    ] = "default",
+    max_removed: Annotated[
+        float,
+        typer.Option(
+            "--max-removed",
+            min=0,
+            max=100,
+            metavar="PERCENT",
+            help="With --full: stop if more of the audience would be removed.",
+        ),
+    ] = 5.0,
+    batch_size: BatchSizeOption = None,
+    concurrency: ConcurrencyOption = 20,
+    stall_timeout: StallOption = 120.0,
+    job_dir: JobDirOption = None,
+    restart: RestartOption = False,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
     sandbox: SandboxOption = False,
     scope: ScopeOption = IdentityScope.UID2,
 ) -> None:
-    """Map a CSV file of e-mails, phones or hashes of them to raw UIDs.
+    """Map files of e-mails, phones or hashes of them to raw UIDs.
 
-    Every row and column is kept, in order; UID, PREV_UID, REFRESH_FROM (seconds since
-    1970) and UNMAPPED are appended. UNMAPPED is empty for a mapped row, else OPTOUT,
-    INVALID IDENTIFIER or INVALID INPUT TYPE. OUT is readable by its owner alone, and
-    appears when it is whole; a failed job leaves nothing behind.
+    Every row and column is kept, in order; UID, PREV_UID, REFRESH_FROM, UNMAPPED and
+    ERROR are appended. UNMAPPED is empty for a mapped row, else OPTOUT, INVALID
+    IDENTIFIER or INVALID INPUT TYPE; ERROR says what happened to a row that could not
+    be asked about. OUT is readable by its owner alone, and appears when it is whole.
+
+    An interrupted job goes on where it was when the same command is given again.
     """
-    # Imported here, since --help need not wait for aiohttp.
-    from uid2_async.cli import csv_files, csv_rows, map_report  # noqa: PLC0415 - above
-    from uid2_async.cli.map_csv import OUTPUT_COLUMNS  # noqa: PLC0415 - above
+    options = MapOptions(
+        column=column,
+        type=kind,
+        identifiers=identifiers_in_order(context),
+        format=file_format,
+        delimiter=delimiter_of(delimiter),
+        encoding=encoding,
+        names=names,
+        refresh_from=refresh_from,
+        optout_rule=optout_rule,
+        explode=explode,
+        api=api,
+        keys=tuple(keys or ()),
+        full=full,
+        segment=segment,
+        max_removed=max_removed / 100,
+    )
+    recheck = parse_duration(recheck_after)
 
-    console = map_report.console_for(quiet=quiet)
-    with csv_files.open_source(source) as stream:
-        csv_files.check_target(target, source=source, force=force)
-        rows = csv_rows.CsvRows(stream, name="stdin" if source == "-" else source)
-        columns = csv_rows.find_columns(
-            rows.header, column=column, kind=kind, added=OUTPUT_COLUMNS
+    async def job(running: Running) -> JobSummary:
+        from uid2_async.bulk.map_file import map_file  # noqa: PLC0415 - imports aiohttp
+        from uid2_async.bulk.state import MappingState  # noqa: PLC0415 - as above
+
+        opened = None if state is None else MappingState(state, recheck_after=recheck)
+        return await map_file(
+            source,
+            target,
+            client=running.client,
+            options=options,
+            state=opened,
+            delta=delta,
+            run=running.options(
+                batch_size=batch_size,
+                concurrency=concurrency,
+                stall_timeout=stall_timeout,
+                job_dir=job_dir,
+                restart=restart,
+                force=force,
+            ),
         )
-        with (
-            csv_files.open_target(target) as out,
-            map_report.progress_bar(
-                console, total_bytes=csv_files.size_of(source), to_stdout=target == "-"
-            ) as tell,
-        ):
-            job = _Job(rows=rows, columns=columns, out=out, tell=tell)
-            summary, requests = run_async(job.run(scope, sandbox=sandbox))
-    map_report.print_summary(console, summary, requests=requests)
-    map_report.print_head(console, summary.head, columns)
 
-
-@attrs.frozen(kw_only=True)
-class _Job:
-    """A file that is ready to be mapped."""
-
-    rows: CsvRows
-    columns: Columns
-    out: TextIO
-    tell: Callable[[MapProgress], object]
-
-    async def run(
-        self, scope: IdentityScope, *, sandbox: bool
-    ) -> tuple[MapSummary, int]:
-        """Map it; return what was done and how many requests it took."""
-        from uid2_async.cli.connection import (  # noqa: PLC0415 - imports aiohttp
-            RequestCount,
-            connect,
-        )
-        from uid2_async.cli.map_csv import map_csv  # noqa: PLC0415 - imports aiohttp
-
-        count = RequestCount()
-        async with connect(scope, sandbox=sandbox) as client:
-            summary = await map_csv(
-                self.rows,
-                self.columns,
-                self.out,
-                client=client.with_options(hooks=[count]),
-                on_progress=self.tell,
-            )
-        return summary, count.requests
+    switches = JobSwitches(
+        to_stdout=target == "-",
+        quiet=quiet,
+        as_json=as_json,
+        sandbox=sandbox,
+        scope=scope,
+        head=column or "INPUT",
+    )
+    raise typer.Exit(run_job(job, switches))

@@ -9,7 +9,14 @@ import typer
 
 from uid2_async.models import IdentityScope
 
-__all__ = ["FileOption", "Kind", "KindOption", "SandboxOption", "ScopeOption"]
+__all__ = [
+    "CountryOption",
+    "FileOption",
+    "Kind",
+    "KindOption",
+    "SandboxOption",
+    "ScopeOption",
+]
 
 
 class Kind(StrEnum):
@@ -45,5 +52,14 @@ FileOption = Annotated[
     str | None,
     typer.Option(
         "--file", metavar="FILE", help="Read values from FILE, one a line; - is stdin."
+    ),
+]
+CountryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--country",
+        metavar="XX",
+        help="Take phones as they are written in this country, such as DE, and not in "
+        "E.164 alone.",
     ),
 ]

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
 from typing import Annotated
 
 import attrs
 import msgspec
 import typer
 
-from uid2_async.cli import csv_files
+from uid2_async.bulk.files import STANDARD, Format
 from uid2_async.cli.failure import ExitCode, complain
-from uid2_async.cli.row_files import (
-    Cells,
-    Format,
-    Shape,
-    Work,
-    format_of,
-    open_table,
-)
+from uid2_async.cli.row_files import Cells, RowFile, Shape, Work
 from uid2_async.cli.values import read_lines
 from uid2_async.errors import InputError
 
@@ -40,8 +30,8 @@ InOption = Annotated[
     typer.Option(
         "--in",
         metavar="FILE",
-        help="Read the rows of FILE: CSV with a header, JSON lines or Parquet; - is "
-        "stdin.",
+        help="Read the rows of FILE: CSV with a header, JSON lines, Parquet or "
+        "Arrow; - is stdin.",
     ),
 ]
 OutOption = Annotated[
@@ -53,7 +43,7 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         help="The format of both files; by default their suffix tells it (.csv, "
-        ".jsonl, .ndjson, .parquet).",
+        ".jsonl, .ndjson, .parquet, .arrow, .feather).",
     ),
 ]
 ForceOption = Annotated[
@@ -130,13 +120,14 @@ class RowJob:
         """Append columns to a file."""
         if self.values:
             raise InputError("Give values or --in, not both.")
-        target = self.target or csv_files.STANDARD
-        file_format = format_of(source, target, self.file_format)
-        with open_table(source, file_format, self.shape) as table:
-            csv_files.check_target(target, source=source, force=self.force)
-            work = prepare()
-            with _exit_on_sigterm(), csv_files.open_target(target) as out:
-                table.rewrite(out, work)
+        file = RowFile(
+            source=source,
+            target=self.target or STANDARD,
+            format=self.file_format,
+            force=self.force,
+            shape=self.shape,
+        )
+        file.rewrite(prepare)
 
 
 def _counted(rows: Iterable[Cells], outcomes: Counter[str]) -> Iterator[Cells]:
@@ -145,21 +136,3 @@ def _counted(rows: Iterable[Cells], outcomes: Counter[str]) -> Iterator[Cells]:
         if cells[-1] is not None:
             outcomes[str(cells[-1])] += 1
         yield cells
-
-
-@contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM clean up behind the block."""
-
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(ExitCode.TERMINATED)
-
-    try:
-        before = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not in the main thread, where signals do not arrive
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -78,7 +78,13 @@ class _Handler:
         self._state = state
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
+        """Answer one request, counted as in flight meanwhile."""
+        with self._state.answering():
+            return await self._handle(http)
+
+    async def _handle(self, http: web.Request) -> web.StreamResponse:
         """Answer one request, and note the call."""
+        resets = self._state.resets
         path = routes.clean_path(http.rel_url.raw_path)
         due = http.method == hdrs.METH_POST
         fault = self._state.take_fault(path) if due else None
@@ -90,7 +96,7 @@ class _Handler:
         if fault is not None:
             await asyncio.sleep(fault.delay)
             reply = _with_headers(reply, _fault_headers(fault, now_ms))
-        self._state.record(_call(request, reply, fault))
+        self._state.record(_call(request, reply, fault), resets=resets)
         return await _respond(http, reply, fault)
 
     async def _reply(

@@ -247,6 +247,11 @@ class LocalOperator:
         """The requests that were answered, oldest first; the last 10,000 are kept."""
         return self._state.calls
 
+    @property
+    def most_in_flight(self) -> int:
+        """How many requests it was answering at once, at most, since the last reset."""
+        return self._state.most_in_flight
+
     def reset(self) -> None:
         """Forget calls, faults, the clock's advance and opt-outs since the start."""
         self._state.reset()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Lock
 
@@ -72,6 +73,9 @@ class OperatorState:
         self._offset_ms = 0
         self._armed: list[_Armed] = []
         self._calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
+        self._in_flight = 0
+        self._most_in_flight = 0
+        self._resets = 0
 
     def now_ms(self) -> int:
         """Read the operator's clock, in ms since the Unix epoch."""
@@ -98,10 +102,40 @@ class OperatorState:
                     return armed.fault
         return None
 
-    def record(self, call: Call) -> None:
-        """Add *call* to the log; the oldest of very many is dropped."""
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Count a request as being in flight for as long as the block lasts."""
         with self._lock:
-            self._calls.append(call)
+            self._in_flight += 1
+            self._most_in_flight = max(self._most_in_flight, self._in_flight)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+    @property
+    def most_in_flight(self) -> int:
+        """How many requests were in flight at once, at most."""
+        with self._lock:
+            return self._most_in_flight
+
+    @property
+    def resets(self) -> int:
+        """How often everything was forgotten."""
+        return self._resets
+
+    def record(self, call: Call, *, resets: int) -> None:
+        """Add *call* to the log; the oldest of very many is dropped.
+
+        Args:
+            call: What was answered.
+            resets: What :attr:`resets` was when the call came: an answer that was still
+                under way during a reset is none of what follows.
+        """
+        with self._lock:
+            if resets == self._resets:
+                self._calls.append(call)
 
     @property
     def calls(self) -> list[Call]:
@@ -115,6 +149,8 @@ class OperatorState:
             self._offset_ms = 0
             self._armed.clear()
             self._calls.clear()
+            self._most_in_flight = self._in_flight
+            self._resets += 1
 
 
 def _utc_now() -> datetime:

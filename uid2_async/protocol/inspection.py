@@ -20,6 +20,7 @@ from uid2_async.errors import InputError
 from uid2_async.identity_tokens import IdentityTokens, TokenState
 from uid2_async.models import IdentityScope, IdentityType, datetime_from_ms
 from uid2_async.protocol import base64, token_layout as layout
+from uid2_async.protocol.hash_spelling import HashSpelling, diagnose_hash
 from uid2_async.protocol.inspection_terms import Encoding, Note, ValueKind
 from uid2_async.protocol.normalize import normalize_email, normalize_phone
 from uid2_async.protocol.raw_uid import (
@@ -81,7 +82,6 @@ class Inspection:
     notes: tuple[str, ...] = ()
 
 
-_HEX: Final = re.compile(r"[0-9a-fA-F]+")
 _API_KEY: Final = re.compile(
     r"(UID2|EUID)-[CO]-([LTIP])-([0-9]{1,10})-.{6}\..{38}", re.DOTALL
 )
@@ -89,7 +89,6 @@ _API_KEY_BEGIN: Final = re.compile(r"E?UID2?-[CO]-", re.IGNORECASE)
 _ENVIRONMENTS: Final = {"L": "local", "T": "test", "I": "integ", "P": "prod"}
 
 _SHA256_BYTES: Final = 32
-_OTHER_HASH_CHARS: Final = frozenset({32, 40, 56, 96, 128})
 _SHORT_CHARS: Final = (43, 44)
 _HEADER_CHARS: Final = 8  # of which base64 makes the six bytes of a header
 _V2_BYTES: Final = 133
@@ -98,6 +97,14 @@ _INNER_V3_BYTES: Final = 124
 _INNER_V2_BYTES: Final = 125
 _INNER_V2_KEY: Final = Struct(">25xi")
 _WRAPPER: Final = Struct(">Bi")  # scope, key id
+# Base64 of 32 bytes is not among these: it may be something else than a hash.
+_HASHES: Final = {
+    HashSpelling.HEX: (Encoding.HEX, Note.HASH),
+    HashSpelling.EMPTY_HASHED: (Encoding.HEX, Note.OF_NOTHING),
+    HashSpelling.BASE64_OF_HEX: (Encoding.BASE64_OF_HEX, Note.HEX_ENCODED),
+    HashSpelling.BASE64_OF_BASE64: (Encoding.BASE64_OF_BASE64, Note.ENCODED_TWICE),
+    HashSpelling.PREFIXED_HEX: (Encoding.HEX, Note.PREFIXED),
+}
 
 
 def inspect_value(text: str, *, now_ms: int) -> Inspection:
@@ -176,15 +183,18 @@ def _read_api_key(text: str) -> Inspection | None:
     )
 
 
-def _read_hex(text: str) -> Inspection | None:
-    """Read a hash in hex (docs/protocol.md 3.3)."""
-    if not _HEX.fullmatch(text):
-        return None
-    if len(text) == 2 * _SHA256_BYTES:
-        return _make(text, ValueKind.HASH, encoding=Encoding.HEX, notes=(Note.HASH,))
-    if len(text) in _OTHER_HASH_CHARS:
+def _read_hash(text: str) -> Inspection | None:
+    """Read what can be nothing but a hash, rightly written or not (protocol.md 3.3)."""
+    spelling = diagnose_hash(text)
+    if spelling is HashSpelling.OTHER_HASH:
         return Inspection(length=len(text), notes=(Note.OTHER_HASH,))
-    return None
+    found = _HASHES.get(spelling)
+    if found is None:
+        return None
+    encoding, note = found
+    if spelling is HashSpelling.EMPTY_HASHED and len(text) == _SHORT_CHARS[1]:
+        encoding = Encoding.BASE64
+    return _make(text, ValueKind.HASH, encoding=encoding, notes=(note,))
 
 
 def _read_short(text: str) -> Inspection | None:
@@ -216,21 +226,6 @@ def _read_short(text: str) -> Inspection | None:
         environment=info.environment,
         key_id=info.key_id,
         notes=notes,
-    )
-
-
-def _read_encoded_hex(text: str) -> Inspection | None:
-    """Find the mistake of encoding hex in base64."""
-    data = _decode(text)
-    if data is None or len(data) != 2 * _SHA256_BYTES:
-        return None
-    if not _HEX.fullmatch(data.decode("latin-1")):
-        return None
-    return _make(
-        text,
-        ValueKind.HASH,
-        encoding=Encoding.BASE64_OF_HEX,
-        notes=(Note.HEX_ENCODED,),
     )
 
 
@@ -311,9 +306,8 @@ _WRAPPER_SCOPES: Final = {scope.bit << 4: scope for scope in IdentityScope}
 
 _READERS: Final[tuple[Callable[[str], Inspection | None], ...]] = (
     _read_api_key,
-    _read_hex,
+    _read_hash,
     _read_short,
-    _read_encoded_hex,
     _read_dii,
     _read_old,
     _read_token,

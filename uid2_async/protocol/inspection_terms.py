@@ -28,6 +28,7 @@ class Encoding(StrEnum):
     BASE64 = "base64"
     BASE64URL = "base64url"
     BASE64_OF_HEX = "base64 of hex"
+    BASE64_OF_BASE64 = "base64 of base64"
 
 
 class Note(StrEnum):
@@ -55,6 +56,15 @@ class Note(StrEnum):
     HEX_ENCODED = (
         "The hex text was encoded, not the 32 bytes that it stands for, so no operator "
         "takes it: decode it once and send the 64 hex characters, or encode the bytes."
+    )
+    ENCODED_TWICE = "It was encoded in base64 twice: decode it once."
+    PREFIXED = (
+        r"It begins with 0x or \x, as databases print bytes: leave out the prefix and "
+        "send the 64 hex characters."
+    )
+    OF_NOTHING = (
+        "It is the SHA-256 of an empty text: leave out people without the value before "
+        "hashing, or all of them become one person."
     )
     OTHER_HASH = (
         "It looks like the hex of another hash; UID2 and EUID take SHA-256, 64 "

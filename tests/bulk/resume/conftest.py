@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 import pytest
 
-from uid2_async import IdentityScope
 from uid2_async.bulk.resume.manifest import InputIdentity, JobTerms
 from uid2_async.bulk.resume.private_files import DISK, Disk
 
@@ -83,9 +82,7 @@ def terms(tmp_path: Path) -> JobTerms:
         inputs=[people],
         target=str(tmp_path / "mapped.csv"),
         options={"batch_size": 5_000, "columns": ("email", "phone")},
-        scope=IdentityScope.UID2,
-        base_urls=["https://a.example", "https://b.example"],
-        api_key="UID2-C-L-1-canary-key",
+        settings=lambda salt: f"digest with {salt}",
     )
 
 

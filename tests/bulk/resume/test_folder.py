@@ -135,7 +135,7 @@ def test_another_job_is_refused_with_the_reasons(open_job: Open) -> None:
         begun.journal.append(Checkpoint(file=0, rows=5))
 
     with pytest.raises(JobError) as caught:
-        open_job(api_key="UID2-C-L-1-other", inputs=[], options={})
+        open_job(settings=lambda _: "other", inputs=[], options={})
 
     assert caught.value.message == (
         "The job was begun with something else: another API key or operator; "

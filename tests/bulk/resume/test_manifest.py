@@ -8,7 +8,7 @@ import attrs
 import msgspec
 import pytest
 
-from uid2_async import IdentityScope
+from uid2_async import IdentityScope, UID2Client
 from uid2_async.bulk.resume.manifest import (
     InputIdentity,
     JobTerms,
@@ -18,6 +18,7 @@ from uid2_async.bulk.resume.manifest import (
     read_manifest,
 )
 from uid2_async.errors import JobError
+from uid2_async.protocol import base64
 
 
 @pytest.fixture
@@ -40,16 +41,42 @@ def test_a_manifest_comes_back_as_it_was(begun: Manifest) -> None:
 
 
 def test_the_same_terms_are_the_same_job(begun: Manifest, terms: JobTerms) -> None:
-    """Regions in another order, and another time, make no other job."""
-    assert compare(begun, terms, base_urls=terms.base_urls[::-1]) == []
+    """Nothing has changed."""
+    assert compare(begun, terms) == []
+
+
+def test_the_settings_tell_clients_apart() -> None:
+    """Scope, operator and key count; the order of regions and the secret do not."""
+
+    def digest(**changes: Any) -> str:
+        settings: dict[str, Any] = {
+            "base_url": ["https://a.example", "https://b.example"],
+            "api_key": "a-key",
+            "client_secret": base64.encode_text(bytes(32)),
+        }
+        settings |= changes
+        return UID2Client(settings.pop("base_url"), **settings).settings_digest("salt")
+
+    secret = base64.encode_text(bytes(range(32)))
+    same = [
+        digest(),
+        digest(base_url=["https://b.example", "https://a.example"]),
+        digest(client_secret=secret),
+    ]
+    others = [
+        digest(api_key="another"),
+        digest(base_url="https://a.example"),
+        digest(scope=IdentityScope.EUID),
+    ]
+    assert len(set(same)) == 1
+    assert len({*same, *others}) == 4
+    assert "a-key" not in digest()
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"api_key": "UID2-C-L-1-other"}, "another API key or operator"),
-        ({"base_urls": ["https://a.example"]}, "another API key or operator"),
-        ({"scope": IdentityScope.EUID}, "another API key or operator"),
+        ({"settings": lambda _: "other"}, "another API key or operator"),
         ({"target": "other.csv"}, "another output"),
         ({"options": {"batch_size": 1}}, "option batch_size"),
         ({"inputs": []}, "other inputs"),

@@ -42,7 +42,7 @@ _JOURNAL: Final = "journal"
 _LOCK: Final = "lock"
 _OURS: Final = frozenset({_MANIFEST, _UNFINISHED, _JOURNAL, _LOCK})
 # Before a folder has a manifest, and after it lost it, it holds nothing else.
-_WITHOUT_MANIFEST: Final = frozenset({_UNFINISHED, _LOCK})
+_WITHOUT_MANIFEST: Final = frozenset({_UNFINISHED, _JOURNAL, _LOCK})
 
 
 def job_folder_for(target: str | os.PathLike[str]) -> Path:
@@ -114,6 +114,8 @@ class JobFolder:
                 attempt(f"The folder {path} cannot be emptied", _empty, path, disk)
             old = _read_manifest(path)
             if old is None:
+                # What a job that was done has left when it was killed at its very end.
+                (path / _JOURNAL).unlink(missing_ok=True)
                 names = {"job": random(16).hex(), "salt": random(16).hex()}
                 manifest = terms.manifest(**names, created=now)
                 _write_manifest(path, manifest, disk)
@@ -131,6 +133,11 @@ class JobFolder:
             resumed=old is not None,
             disk=disk,
         )
+
+    @staticmethod
+    def is_begun(path: Path) -> bool:
+        """Tell whether there is a job in the folder *path*."""
+        return (path / _MANIFEST).exists()
 
     def path(self, name: str) -> Path:
         """Name a file in the folder; *name* is a file name that we do not use.
@@ -211,7 +218,7 @@ def _enter(path: Path, now: datetime, disk: Disk) -> FileLock:
 def _refuse_foreign(path: Path) -> None:
     """Refuse a folder that no job made, before anything is written into it."""
     names = set(attempt(f"The folder {path} cannot be read", os.listdir, path))
-    if names <= _WITHOUT_MANIFEST:
+    if names <= _WITHOUT_MANIFEST and (_JOURNAL not in names or _LOCK in names):
         return
     if _MANIFEST not in names or not is_manifest(_read(path)):
         raise JobError(
@@ -265,20 +272,31 @@ def _empty(path: Path, disk: Disk) -> None:
     """
     (path / _JOURNAL).unlink(missing_ok=True)
     sync_folder(path, disk=disk)
+    _delete_parts(path)
+    (path / _MANIFEST).unlink(missing_ok=True)
+
+
+def _delete_parts(path: Path) -> None:
+    """Delete what the job has put into the folder."""
     for entry in path.iterdir():
-        if entry.name in (_MANIFEST, _LOCK):
+        if entry.name in (_MANIFEST, _JOURNAL, _LOCK):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    (path / _MANIFEST).unlink(missing_ok=True)
 
 
 def _delete(path: Path, disk: Disk) -> None:
-    """Delete all, and the folder where that is ours to delete."""
-    _empty(path, disk)
-    (path / _LOCK).unlink(missing_ok=True)
+    """Delete all, and the folder where that is ours to delete.
+
+    The journal goes after the manifest: as long as that is there, it has to say that
+    the job is done, or the next run would do it again.
+    """
+    _delete_parts(path)
+    sync_folder(path, disk=disk)
+    for name in (_MANIFEST, _JOURNAL, _LOCK):
+        (path / name).unlink(missing_ok=True)
     # It may have been made by others, in a folder that we cannot write to, or be taken
     # already by the next job: empty of ours is enough.
     with contextlib.suppress(OSError):

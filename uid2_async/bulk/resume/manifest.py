@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final
 
 import attrs
@@ -12,7 +11,6 @@ import msgspec
 
 from uid2_async._version import __version__
 from uid2_async.errors import JobError
-from uid2_async.models import IdentityScope
 
 __all__ = [
     "InputIdentity",
@@ -52,8 +50,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
         inputs: The input files, in order.
         target: The output.
         options: What else must stay the same, as JSON has it.
-        settings: A digest of scope, base URLs and API key, salted. No secret can be got
-            from it: an API key holds more than 128 random bits, and cannot be guessed.
+        settings: A salted digest of scope, operator and API key.
         salt: The salt of *settings*, in hex.
         created: When the job began.
     """
@@ -80,18 +77,15 @@ class JobTerms:
         inputs: The input files, in order.
         target: The output.
         options: Whatever else decides about the output, as values that JSON can hold.
-        scope: UID2 or EUID.
-        base_urls: The operator, or its regions in any order.
-        api_key: The client's; only a salted digest of it is kept.
+        settings: Digests scope, operator and API key with a salt, so that another
+            client is told from this one and nothing of it is kept.
         version: Of uid2_async.
     """
 
     inputs: Sequence[InputIdentity]
     target: str
     options: Mapping[str, Any]
-    scope: IdentityScope
-    base_urls: Sequence[str]
-    api_key: str = attrs.field(repr=False)
+    settings: Callable[[str], str]
     version: str = __version__
 
     def manifest(self, *, job: str, salt: str, created: datetime) -> Manifest:
@@ -102,15 +96,10 @@ class JobTerms:
             inputs=list(self.inputs),
             target=self.target,
             options=msgspec.json.decode(msgspec.json.encode(self.options)),
-            settings=self._digest(salt),
+            settings=self.settings(salt),
             salt=salt,
             created=created,
         )
-
-    def _digest(self, salt: str) -> str:
-        """Digest the settings; a client secret may be renewed in the meantime."""
-        settings = [salt, self.scope, sorted(set(self.base_urls)), self.api_key]
-        return sha256(msgspec.json.encode(settings)).hexdigest()
 
 
 def is_manifest(data: bytes) -> bool:

@@ -1,0 +1,339 @@
+"""The daily run with a state: who is asked about, and what the delta tells."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from uid2_async import Email, UID2Client
+from uid2_async.bulk.job_summary import JobSummary
+from uid2_async.bulk.map_file import map_file
+from uid2_async.bulk.map_options import MapOptions
+from uid2_async.bulk.optout_sweep import sweep_by_status
+from uid2_async.bulk.refresh import refresh_state
+from uid2_async.bulk.run_options import RunOptions
+from uid2_async.bulk.state import MappingState, Selection
+from uid2_async.bulk.status_file import StatusOptions, check_file
+from uid2_async.errors import JobError
+from uid2_async.models import MappedUID
+from uid2_async.operator import LocalOperator
+from uid2_async.protocol.normalize import identity_hash
+
+DAY = 86_400
+PEOPLE = [f"person{number}@example.com" for number in range(4_000)]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a CSV file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@attrs.frozen
+class World:
+    """An operator, a folder, and a client."""
+
+    operator: LocalOperator
+    folder: Path
+    client: UID2Client
+    seen: list[int] = attrs.field(factory=lambda: [0])
+
+    async def map(self, people: Sequence[str], **options: Any) -> JobSummary:
+        """Map *people* as the command does every day."""
+        source = self.folder / "in.csv"
+        lines = [f"{number},{one}\n" for number, one in enumerate(people)]
+        text = "id,mail\n" + "".join(lines)
+        if not source.exists() or source.read_text() != text:
+            source.write_text(text)
+        return await map_file(
+            source,
+            self.folder / "out.csv",
+            client=self.client,
+            options=MapOptions(column="mail", type="email", keys=["id"], **options),
+            state=self.state,
+            delta=self.delta,
+            run=self.run,
+        )
+
+    @property
+    def run(self) -> RunOptions:
+        """Run at the operator's time."""
+        return RunOptions(force=True, clock=lambda: self.operator.now)
+
+    @property
+    def state(self) -> Path:
+        """Name the state."""
+        return self.folder / "people.db"
+
+    @property
+    def delta(self) -> Path:
+        """Name the delta."""
+        return self.folder / "delta.csv"
+
+    def asked(self) -> int:
+        """Say how many identities the operator was asked about since the last time."""
+        calls = self.operator.calls[self.seen[0] :]
+        self.seen[0] += len(calls)
+        return sum(call.items or 0 for call in calls)
+
+    async def uid(self, person: str) -> MappedUID:
+        """Ask directly."""
+        found = (await self.client.map_identities([Email(person)])).rows[0]
+        assert isinstance(found, MappedUID)
+        return found
+
+    async def due_on(self, day: int) -> dict[str, MappedUID]:
+        """Say who is due when so many days have passed."""
+        found = await self.client.map_identities(list(map(Email, PEOPLE)))
+        self.asked()
+        until = self.operator.now.timestamp() + day * DAY
+        return {
+            person: row
+            for person, row in zip(PEOPLE, found.rows, strict=True)
+            if isinstance(row, MappedUID)
+            and row.refresh_from is not None
+            and row.refresh_from.timestamp() <= until
+        }
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """Make a world."""
+    async with LocalOperator() as operator:
+        key = operator.credentials["everything"]
+        async with UID2Client(
+            operator.url,
+            api_key=key.api_key,
+            client_secret=key.client_secret,
+            clock=lambda: operator.now,
+        ) as client:
+            yield World(operator, tmp_path, client)
+
+
+def by_change(path: Path) -> dict[str, list[dict[str, str]]]:
+    """Sort the lines of a delta."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in rows_of(path):
+        found.setdefault(row["CHANGE"], []).append(row)
+    return found
+
+
+async def test_the_first_day(world: World) -> None:
+    """Everybody is asked about once, and is ADDED with the columns named by --key."""
+    summary = await world.map([*PEOPLE, "optout@example.com", "bad"])
+
+    told = rows_of(world.delta)
+    assert world.asked() == len(PEOPLE) + 1
+    assert summary.changes == len(told) == len(PEOPLE)
+    assert {row["CHANGE"] for row in told} == {"ADDED"}
+    assert [row["id"] for row in told] == [str(n) for n in range(len(PEOPLE))]
+    assert told[7]["IDENTITY_HASH"] == identity_hash(Email(PEOPLE[7]))
+    assert told[7]["INPUT_TYPE"] == "email_hash"
+    assert told[7]["UID"] == rows_of(world.folder / "out.csv")[7]["UID"]
+
+
+async def test_the_second_day(world: World) -> None:
+    """Only the due and the new are sent; their changes are told, and nothing else."""
+    await world.map(PEOPLE)
+    due = await world.due_on(1)
+    gone, *others = due
+    world.operator.advance(DAY)
+    world.operator.opt_out(gone)
+
+    summary = await world.map([*PEOPLE, "new@example.com"])
+
+    told = by_change(world.delta)
+    assert 2 < len(due) < 100
+    assert world.asked() == len(due) + 1
+    assert summary.from_state == len(PEOPLE) - len(due)
+    assert [row["OLD_UID"] for row in told.pop("OPTED_OUT")] == [due[gone].raw_uid]
+    assert [row["id"] for row in told.pop("ADDED")] == [str(len(PEOPLE))]
+    rotated = told.pop("ROTATED")
+    assert told == {}
+    assert {row["OLD_UID"] for row in rotated} == {due[one].raw_uid for one in others}
+    rows = rows_of(world.folder / "out.csv")
+    assert {row["UID"] for row in rotated} < {row["UID"] for row in rows}
+    for row, person in zip(rows[::400], PEOPLE[::400], strict=False):
+        now = await world.uid(person)
+        assert (row["UID"], row["PREV_UID"]) == (
+            now.raw_uid,
+            now.previous_raw_uid or "",
+        )
+
+
+async def test_an_optout_does_not_stay_unseen(world: World) -> None:
+    """After a week whoever is not due is asked about all the same."""
+    await world.map(PEOPLE)
+    due = await world.due_on(8)
+    gone = next(one for one in PEOPLE if one not in due)
+    world.operator.opt_out(gone)
+    world.operator.advance(6 * DAY)
+    await world.map(PEOPLE)
+    assert "OPTED_OUT" not in by_change(world.delta)
+    world.asked()
+
+    world.operator.advance(2 * DAY)
+    await world.map(PEOPLE)
+
+    assert len(by_change(world.delta)["OPTED_OUT"]) == 1
+    assert world.asked() > len(PEOPLE) - 100
+
+
+async def test_coming_back(world: World) -> None:
+    """An opt-out is looked at again after a month; who opted in has RETURNED."""
+    world.operator.opt_out(PEOPLE[0])
+    await world.map(PEOPLE[1:])
+    await world.map(PEOPLE)
+    assert by_change(world.delta) == {}
+
+    world.operator.opt_in(PEOPLE[0])
+    world.operator.advance(31 * DAY)
+    await world.map(PEOPLE)
+
+    assert set(by_change(world.delta)) >= {"ADDED"}
+
+
+async def test_changes_wait_for_a_delta(world: World) -> None:
+    """What a refresh without delta has found is told by the next one that has one."""
+    await world.map(PEOPLE)
+    due = await world.due_on(2)
+    world.operator.advance(2 * DAY)
+
+    refreshed = await refresh_state(world.state, client=world.client, run=world.run)
+    asked = world.asked()
+    summary = await world.map(PEOPLE[:10])
+
+    assert refreshed.rows == asked == len(due)
+    assert world.asked() == 0
+    assert summary.changes == len(by_change(world.delta)["ROTATED"]) == len(due)
+
+
+async def test_refresh_writes_a_delta(world: World) -> None:
+    """Without an input there are no key columns."""
+    await world.map(PEOPLE)
+    world.operator.advance(2 * DAY)
+
+    summary = await refresh_state(
+        world.state, client=world.client, delta=world.delta, run=world.run
+    )
+    again = await refresh_state(world.state, client=world.client, run=world.run)
+
+    assert summary.changes == len(rows_of(world.delta))
+    assert set(rows_of(world.delta)[0]) == {
+        "CHANGE",
+        "INPUT_TYPE",
+        "IDENTITY_HASH",
+        "UID",
+        "OLD_UID",
+    }
+    assert again.rows == 0
+
+
+async def test_a_full_input(world: World) -> None:
+    """Who is missing from the whole audience is REMOVED, and comes back as ADDED."""
+    await world.map(PEOPLE, full=True)
+    await world.map(PEOPLE[:-20], full=True)
+    removed = by_change(world.delta)
+    await world.map(PEOPLE, full=True)
+    added = by_change(world.delta)
+
+    assert {name: len(rows) for name, rows in removed.items()} == {"REMOVED": 20}
+    assert {name: len(rows) for name, rows in added.items()} == {"ADDED": 20}
+    assert world.asked() == len(PEOPLE) + 20
+
+
+async def test_too_many_removed(world: World) -> None:
+    """A broken export does not empty an audience."""
+    await world.map(PEOPLE, full=True)
+
+    with pytest.raises(JobError, match=r"2,000|2000"):
+        await world.map(PEOPLE[:2_000], full=True)
+    summary = await world.map(PEOPLE[:2_000], full=True, max_removed=0.6)
+
+    assert summary.changes == 2_000
+
+
+async def test_a_sweep_finds_optouts_at_once(world: World) -> None:
+    """Everybody who was not checked today is mapped again."""
+    await world.map(PEOPLE)
+    world.operator.opt_out(PEOPLE[5])
+    world.operator.advance(3_600)
+
+    summary = await refresh_state(
+        world.state,
+        client=world.client,
+        selection=Selection.sweep(timedelta(seconds=60)),
+        delta=world.delta,
+        run=world.run,
+    )
+
+    assert (summary.rows, summary.opted_out) == (len(PEOPLE), 1)
+    assert set(by_change(world.delta)) == {"OPTED_OUT"}
+
+
+async def test_a_sweep_by_status(world: World) -> None:
+    """The list of opt-outs is asked by raw UID."""
+    await world.map(PEOPLE[:50])
+    world.operator.opt_out(PEOPLE[5])
+
+    summary = await sweep_by_status(
+        world.state, client=world.client, delta=world.delta, run=world.run
+    )
+
+    assert summary.rows == 50
+    assert summary.opted_out + summary.other >= 1
+    assert set(by_change(world.delta)) <= {"OPTED_OUT"}
+
+
+async def test_a_file_before_it_is_shared(world: World) -> None:
+    """STATUS says who must be left out; --drop leaves them out."""
+    await world.map(PEOPLE[:50])
+    world.operator.opt_out(PEOPLE[5])
+    shared = world.folder / "shared.csv"
+
+    told = await check_file(
+        world.folder / "out.csv", shared, client=world.client, run=world.run
+    )
+    statuses = [row["STATUS"] for row in rows_of(shared)]
+    dropped = await check_file(
+        world.folder / "out.csv",
+        shared,
+        client=world.client,
+        options=StatusOptions(drop=True),
+        run=world.run,
+    )
+
+    assert set(statuses) <= {"ok", "opted_out", "unverifiable"}
+    assert told.mapped == statuses.count("ok")
+    assert len(rows_of(shared)) == dropped.mapped
+    assert {row["STATUS"] for row in rows_of(shared)} <= {"ok"}
+
+
+async def test_a_state_of_another_operator(world: World) -> None:
+    """It is refused, since its UIDs would be mixed up."""
+    await world.map(PEOPLE[:5])
+    async with LocalOperator() as other:
+        key = other.credentials["everything"]
+        stranger = UID2Client(
+            other.url, api_key=key.api_key, client_secret=key.client_secret
+        )
+        with pytest.raises(JobError, match="belongs to another operator"):
+            await refresh_state(world.state, client=stranger, run=world.run)
+        await stranger.aclose()
+
+
+async def test_a_state_that_is_open(world: World) -> None:
+    """Its owner may keep it open over several jobs."""
+    async with MappingState(world.state) as state:
+        summaries = [
+            await refresh_state(state, client=world.client, run=world.run)
+            for _ in range(2)
+        ]
+
+    assert [one.rows for one in summaries] == [0, 0]

@@ -1,0 +1,172 @@
+"""A job that is killed at any moment goes on as if nothing had happened.
+
+``UID2_KILLS`` says at how many random moments it is killed (2); in CI it is 10.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from uid2_async.operator import LocalOperator
+
+KILLS = int(os.environ.get("UID2_KILLS", "2"))
+PEOPLE = 2_400
+BATCH = 20
+IN_FLIGHT = 6
+
+
+@attrs.frozen
+class Outcome:
+    """What a job has left: the output, the delta, and the state without its times."""
+
+    output: bytes
+    delta: bytes
+    state: list[list[str]]
+
+
+@attrs.frozen
+class Job:
+    """The command, in a folder, against an operator."""
+
+    operator: LocalOperator
+    folder: Path
+
+    def prepare(self) -> None:
+        """Write the input: every tenth person twice, some invalid."""
+        self.folder.mkdir()
+        people = [f"person{n - n % 10 // 9}@example.com" for n in range(PEOPLE)]
+        lines = [f'{n},"a\nnote",{one}\n' for n, one in enumerate(people)]
+        (self.folder / "in.csv").write_text(
+            "id,note,mail\n" + "".join(lines) + "x,,y\n"
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start the command ``uid2``."""
+        key = self.operator.credentials["everything"]
+        env = {
+            **os.environ,
+            "UID2_BASE_URL": self.operator.url,
+            "UID2_API_KEY": key.api_key,
+            "UID2_SECRET_KEY": key.client_secret,
+        }
+        return subprocess.Popen(  # noqa: S603 - the interpreter that runs this
+            [sys.executable, "-m", "uid2_async", *arguments],
+            cwd=self.folder,
+            env={**env, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def map(self) -> subprocess.Popen[bytes]:
+        """Start the job."""
+        return self.start(
+            *("map", "in.csv", "out.csv", "--column", "mail", "--type", "email"),
+            *("--state", "people.db", "--delta", "delta.csv", "--key", "id", "-q"),
+            *("--batch-size", str(BATCH), "--concurrency", str(IN_FLIGHT)),
+        )
+
+    def outcome(self) -> Outcome:
+        """Read what there is when the job is done."""
+        with self.start("state", "export", "people.db", "state.csv") as process:
+            assert process.wait(60) == 0
+        with (self.folder / "state.csv").open(newline="") as file:
+            state = [row[:-1] for row in csv.reader(file)]
+        return Outcome(
+            output=(self.folder / "out.csv").read_bytes(),
+            delta=(self.folder / "delta.csv").read_bytes(),
+            state=state,
+        )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a job is done; it was if it had only to tidy up when it was killed."""
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 or b"out.csv already exists" in errors, errors
+
+
+@pytest.fixture(scope="module")
+def operator() -> Iterator[LocalOperator]:
+    """Run an operator."""
+    with LocalOperator.in_thread() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    operator: LocalOperator, tmp_path_factory: pytest.TempPathFactory
+) -> Outcome:
+    """Run the job once without harm."""
+    job = Job(operator, tmp_path_factory.mktemp("unbroken") / "job")
+    job.prepare()
+    finish(job.map())
+    return job.outcome()
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_killed_at_any_moment(
+    operator: LocalOperator, unbroken: Outcome, tmp_path: Path, seed: int
+) -> None:
+    """Output, delta and state are equal, and little was asked about again."""
+    dice = random.Random(seed)  # noqa: S311 - a moment
+    job = Job(operator, tmp_path / "job")
+    job.prepare()
+    begun = len(operator.calls)
+    moment = begun + dice.randrange(PEOPLE // BATCH + 1)
+
+    with job.map() as process:
+        while len(operator.calls) < moment and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(dice.random() ** 4 * 0.2)
+        process.send_signal(signal.SIGKILL)
+    finish(job.map())
+
+    asked = sum(call.items or 0 for call in operator.calls[begun:])
+    assert job.outcome() == unbroken
+    assert asked - len(unbroken.state[1:]) <= IN_FLIGHT * BATCH
+    assert sorted(one.name for one in job.folder.iterdir()) == [
+        "delta.csv",
+        "in.csv",
+        "out.csv",
+        "people.db",
+        "people.db.lock",
+        "state.csv",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_stopped_in_order(
+    operator: LocalOperator,
+    unbroken: Outcome,
+    tmp_path: Path,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    """Ctrl-C and SIGTERM end a job within seconds, and it goes on as after a kill."""
+    job = Job(operator, tmp_path / "job")
+    job.prepare()
+    begun = len(operator.calls)
+
+    with job.map() as process:
+        while len(operator.calls) < begun + 10 and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(number)
+        assert process.wait(5) == code
+    assert not (job.folder / "out.csv").exists()
+    finish(job.map())
+
+    asked = sum(call.items or 0 for call in operator.calls[begun:])
+    assert job.outcome() == unbroken
+    assert asked - len(unbroken.state[1:]) <= IN_FLIGHT * BATCH

@@ -1,0 +1,478 @@
+"""map_file: what goes in comes out, with raw UIDs, in every format."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import gzip
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+
+from uid2_async import Email, UID2Client
+from uid2_async.bulk.map_file import map_file
+from uid2_async.bulk.map_options import MapOptions
+from uid2_async.bulk.run_options import RunOptions
+from uid2_async.errors import AuthError, ConfigError, InputError, JobError
+from uid2_async.hooks import CallFinished, Event
+from uid2_async.models import MappedUID
+from uid2_async.operator import LocalOperator
+from uid2_async.operator.faults import Fault
+
+PEOPLE = [
+    "jane@example.com",
+    "optout@example.com",
+    "no e-mail at all",
+    "",
+    "JANE@example.com",
+    "zoë@example.com",
+]
+WORDS = [None, "OPTOUT", "INVALID IDENTIFIER", "INVALID IDENTIFIER", None, None]
+MAIL = MapOptions(column="mail", type="email")
+
+
+@pytest.fixture
+async def operator() -> AsyncIterator[LocalOperator]:
+    """Run an operator."""
+    async with LocalOperator() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(operator: LocalOperator) -> AsyncIterator[UID2Client]:
+    """Make a client of it."""
+    key = operator.credentials["everything"]
+    async with UID2Client(
+        operator.url, api_key=key.api_key, client_secret=key.client_secret
+    ) as one:
+        yield one
+
+
+async def uids(client: UID2Client) -> list[str | None]:
+    """Ask directly for the raw UIDs of PEOPLE."""
+    found = await client.map_identities(list(map(Email, PEOPLE)))
+    return [one.raw_uid if isinstance(one, MappedUID) else None for one in found.rows]
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of a CSV file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def visible(folder: Path) -> list[str]:
+    """List what is in a folder."""
+    return sorted(one.name for one in folder.iterdir())
+
+
+def left_over(folder: Path) -> list[str]:
+    """List what is hidden in a folder."""
+    return sorted(one.name for one in folder.iterdir() if one.name.startswith("."))
+
+
+# --- formats --------------------------------------------------------------------------
+
+
+async def test_csv(tmp_path: Path, client: UID2Client) -> None:
+    """All columns stay to the byte: quotes, line ends, the mark at the beginning."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    notes = ['"a, ""b"""', '"two\r\nlines"', "", " x ", "0012", "+49"]
+    rows = [f"{note},{mail}" for note, mail in zip(notes, PEOPLE, strict=True)]
+    source.write_bytes(("\ufeff" + "\r\n".join(["note,mail", *rows])).encode())
+
+    summary = await map_file(source, target, client=client, options=MAIL)
+
+    expected = ["\ufeffnote,mail,UID,PREV_UID,REFRESH_FROM,UNMAPPED,ERROR"]
+    found = target.read_bytes().decode()
+    cells = [
+        line.split(",")[-5:]
+        for line in found.replace('"two\r\nlines"', "").split("\r\n")
+    ]
+    expected += [
+        f"{row},{','.join(tail)}" for row, tail in zip(rows, cells[1:], strict=False)
+    ]
+    assert found == "\r\n".join(expected) + "\r\n"
+    assert [tail[0] or None for tail in cells[1:-1]] == await uids(client)
+    assert [tail[3] or None for tail in cells[1:-1]] == WORDS
+    assert (summary.rows, summary.mapped, summary.opted_out) == (6, 3, 1)
+    assert (summary.invalid, summary.empty, summary.duplicates) == (1, 1, 1)
+    assert summary.outputs == (target,)
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert left_over(tmp_path) == []
+
+
+async def test_jsonl(tmp_path: Path, client: UID2Client) -> None:
+    """Numbers keep their digits and spaces their place; fields are put at the end."""
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines = [
+        f'{{"n": 1.10e{n} , "mail": {json.dumps(mail)}}}'
+        for n, mail in enumerate(PEOPLE)
+    ]
+    source.write_text("\n".join(lines), encoding="utf-8")
+
+    await map_file(source, target, client=client, options=MAIL)
+
+    found = target.read_text(encoding="utf-8").splitlines()
+    assert [line[: len(old) - 1] for line, old in zip(found, lines, strict=True)] == [
+        old[:-1] for old in lines
+    ]
+    rows = list(map(json.loads, found))
+    assert [row["UID"] for row in rows] == await uids(client)
+    assert [row["UNMAPPED"] for row in rows] == WORDS
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+async def test_parquet_and_arrow(
+    tmp_path: Path, client: UID2Client, suffix: str
+) -> None:
+    """Nested columns and their types pass through; instants are timestamps."""
+    table = pa.table(
+        {
+            "mail": pa.array([one or None for one in PEOPLE]),
+            "n": pa.array(range(6), pa.int16()),
+            "nested": pa.array([{"a": [n, None]} for n in range(6)]),
+            "word": pa.array(["x", "y"] * 3).dictionary_encode(),
+        }
+    ).replace_schema_metadata({"mine": "kept"})
+    source, target = tmp_path / f"in.{suffix}", tmp_path / f"out.{suffix}"
+    write(source, table)
+
+    await map_file(source, target, client=client, options=MAIL)
+
+    found = read(target)
+    assert found.select(table.column_names).to_pydict() == table.to_pydict()
+    for name in table.column_names:
+        assert found.schema.field(name).type == table.schema.field(name).type
+    assert found.schema.metadata[b"mine"] == b"kept"
+    assert found["UID"].to_pylist() == await uids(client)
+    assert found["UNMAPPED"].to_pylist() == WORDS
+    assert found.schema.field("REFRESH_FROM").type == pa.timestamp("us", "UTC")
+
+
+def write(path: Path, table: Any) -> None:
+    """Write a table."""
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=4)
+        return
+    with pa.ipc.new_file(str(path), table.schema) as file:
+        file.write_table(table, max_chunksize=4)
+
+
+def read(path: Path) -> Any:
+    """Read a table."""
+    if path.suffix == ".parquet":
+        return pq.read_table(path)
+    with pa.ipc.open_file(str(path)) as file:
+        return file.read_all()
+
+
+async def test_gzip(tmp_path: Path, client: UID2Client) -> None:
+    """Compressed in, compressed out, and the same bytes every time."""
+    source = tmp_path / "in.csv.gz"
+    source.write_bytes(gzip.compress("\n".join(["mail", *PEOPLE[:2]]).encode()))
+    targets = [tmp_path / "one.csv.gz", tmp_path / "other.csv.gz"]
+
+    for target in targets:
+        await map_file(source, target, client=client, options=MAIL)
+
+    one, other = (target.read_bytes() for target in targets)
+    assert one == other
+    assert gzip.decompress(one).startswith(b"mail,UID,PREV_UID,")
+    assert one[4:8] == bytes(4)
+
+
+async def test_a_folder(tmp_path: Path, client: UID2Client) -> None:
+    """Each file has its output; hidden files and markers do not count."""
+    source, target = tmp_path / "export", tmp_path / "mapped"
+    source.mkdir()
+    for name in ("b.csv", "a.csv", ".hidden.csv", "_SUCCESS"):
+        (source / name).write_text(f"mail,n\njane@example.com,{name}\n")
+    (source / "c.csv").write_text("mail,n\n")
+
+    summary = await map_file(source, target, client=client, options=MAIL)
+
+    assert sorted(one.name for one in target.iterdir()) == ["a.csv", "b.csv", "c.csv"]
+    assert records(target / "a.csv")[0]["n"] == "a.csv"
+    assert records(target / "c.csv") == []
+    assert (summary.rows, summary.requests) == (2, 1)
+
+
+async def test_a_pattern(tmp_path: Path, client: UID2Client) -> None:
+    """As warehouses export."""
+    for name in ("part-0.csv", "part-1.csv", "other.csv"):
+        (tmp_path / name).write_text("mail\njane@example.com\n")
+
+    summary = await map_file(
+        str(tmp_path / "part-*.csv"), tmp_path / "out", client=client, options=MAIL
+    )
+
+    assert [one.name for one in summary.outputs] == ["part-0.csv", "part-1.csv"]
+
+
+# --- columns --------------------------------------------------------------------------
+
+
+async def test_several_identifiers(tmp_path: Path, client: UID2Client) -> None:
+    """The first that maps counts, and an opt-out of any of them ends it."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text(
+        "mail,tel\n"
+        "jane@example.com,+12345678901\n"
+        ",+12345678901\n"
+        "bad,+12345678901\n"
+        "jane@example.com,+00000000000\n"
+        ",\n"
+    )
+    options = MapOptions(
+        identifiers={"email": "mail", "phone": "tel"}, names="snake", refresh_from="iso"
+    )
+
+    await map_file(source, target, client=client, options=options)
+    rows = records(target)
+
+    assert [row["matched_type"] for row in rows] == ["email", "phone", "phone", "", ""]
+    assert [row["unmapped"] for row in rows[3:]] == ["OPTOUT", "INVALID IDENTIFIER"]
+    assert rows[0]["refresh_from"].endswith("Z")
+
+
+async def test_explode(tmp_path: Path, client: UID2Client) -> None:
+    """A row for each identifier, with the columns of its row."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("n,mail,tel\n1,jane@example.com,+12345678901\n2,,\n")
+    options = MapOptions(identifiers={"phone": "tel", "email": "mail"}, explode=True)
+
+    await map_file(source, target, client=client, options=options)
+
+    rows = records(target)
+    assert [(row["n"], row["MATCHED_TYPE"]) for row in rows] == [
+        ("1", "phone"),
+        ("1", "email"),
+        ("2", ""),
+    ]
+
+
+async def test_the_old_endpoint(tmp_path: Path, client: UID2Client) -> None:
+    """With salt buckets, and a batch for each kind."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text(
+        "INPUT,INPUT_TYPE\njane@example.com,email\n+12345678901,phone\nx,email\ny,odd\n"
+    )
+
+    summary = await map_file(
+        source, target, client=client, options=MapOptions(api="v2")
+    )
+
+    rows = records(target)
+    assert [bool(row["UID"] and row["BUCKET_ID"]) for row in rows] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [row["UNMAPPED"] for row in rows[2:]] == [
+        "INVALID IDENTIFIER",
+        "INVALID INPUT TYPE",
+    ]
+    assert summary.requests == 2
+
+
+async def test_failed_rows_are_not_unmapped(
+    tmp_path: Path, operator: LocalOperator, client: UID2Client
+) -> None:
+    """They have an ERROR; the next identifier does not answer for them."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("mail\njane@example.com\n")
+    operator.fail_next(Fault(status=400, body=b"{}"))
+
+    summary = await map_file(source, target, client=client, options=MAIL)
+
+    (row,) = records(target)
+    assert (row["UID"], row["UNMAPPED"], row["ERROR"]) == (
+        "",
+        "",
+        "BadRequestError 400",
+    )
+    assert summary.failed == 1
+
+
+# --- refusals -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "words"),
+    [
+        ({"column": "mail", "identifiers": {"email": "mail"}}, {}, "not both"),
+        ({"identifiers": {"fax": "mail"}}, {}, "email, email_hash, phone, phone_hash"),
+        ({"type": "fax"}, {}, "email, email_hash, phone, phone_hash"),
+        ({"max_removed": 7}, {}, "from 0 to 1"),
+        ({"delimiter": ";;"}, {}, "one character"),
+        ({"encoding": "morse"}, {}, "no such encoding"),
+        ({}, {"delta": "delta.csv"}, "what has changed in a state"),
+        ({"full": True}, {"state": "people.db"}, "told by the delta"),
+    ],
+)
+async def test_options_that_contradict(
+    tmp_path: Path,
+    client: UID2Client,
+    options: dict[str, Any],
+    more: dict[str, str],
+    words: str,
+) -> None:
+    """They are refused before anything is done."""
+    (tmp_path / "in.csv").write_text("mail\n")
+    named = {name: tmp_path / value for name, value in more.items()}
+
+    with pytest.raises(ConfigError, match=words):
+        await map_file(
+            tmp_path / "in.csv",
+            tmp_path / "out.csv",
+            client=client,
+            options=MapOptions(**options),
+            **named,  # type: ignore[arg-type] # the test's own arguments
+        )
+
+    assert visible(tmp_path) == ["in.csv"]
+
+
+async def test_a_parquet_column_of_numbers(tmp_path: Path, client: UID2Client) -> None:
+    """A phone that is a number has lost its plus: it is refused, with what to do."""
+    source = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"tel": pa.array([491234567890])}), source)
+    options = MapOptions(column="tel", type="phone")
+
+    with pytest.raises(InputError, match=r"no text, but int64.*string"):
+        await map_file(source, tmp_path / "out.parquet", client=client, options=options)
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1" + bytes(100)])
+async def test_what_is_no_parquet(
+    tmp_path: Path, client: UID2Client, data: bytes
+) -> None:
+    """A file that is cut, or something else, is named."""
+    source = tmp_path / "in.parquet"
+    source.write_bytes(data)
+
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        await map_file(source, tmp_path / "out.parquet", client=client, options=MAIL)
+
+
+async def test_a_symbolic_link_is_not_written_through(
+    tmp_path: Path, client: UID2Client
+) -> None:
+    """Somebody else may have laid it."""
+    (tmp_path / "in.csv").write_text("mail\n")
+    (tmp_path / "out.csv").symlink_to(tmp_path / "elsewhere.csv")
+
+    with pytest.raises(InputError, match="symbolic link"):
+        await map_file(
+            tmp_path / "in.csv", tmp_path / "out.csv", client=client, options=MAIL
+        )
+
+
+async def test_a_folder_where_others_can_exchange_files(
+    tmp_path: Path, client: UID2Client
+) -> None:
+    """A job does not write there."""
+    (tmp_path / "in.csv").write_text("mail\n")
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+
+    with pytest.raises(JobError):
+        await map_file(
+            tmp_path / "in.csv", folder / "out.csv", client=client, options=MAIL
+        )
+
+
+# --- interrupted ----------------------------------------------------------------------
+
+
+def rejected_after(
+    calls: int, operator: LocalOperator, client: UID2Client
+) -> UID2Client:
+    """Make a client whose key is rejected after some calls."""
+    finished = 0
+
+    def notice(event: Event) -> None:
+        nonlocal finished
+        finished += isinstance(event, CallFinished)
+        if isinstance(event, CallFinished) and finished == calls:
+            operator.fail_next(Fault(status=401, body=b"{}"))
+
+    return client.with_options(hooks=[notice])
+
+
+async def test_going_on(
+    tmp_path: Path, operator: LocalOperator, client: UID2Client
+) -> None:
+    """A job that ended too early does not do again what it has done."""
+    source, target, whole = (tmp_path / f"{one}.csv" for one in ("in", "out", "whole"))
+    source.write_text("mail\n" + "".join(f"p{n}@example.com\n" for n in range(9_000)))
+    await map_file(source, whole, client=client, options=MAIL)
+    operator.reset()
+    run = RunOptions(batch_size=300, concurrency=1)
+    short = rejected_after(20, operator, client)
+
+    with pytest.raises(AuthError):
+        await map_file(source, target, client=short, options=MAIL, run=run)
+    sent = len(operator.calls)
+    assert left_over(tmp_path) == [".out.csv.uid2-job"]
+    assert not target.exists()
+    summary = await map_file(source, target, client=client, options=MAIL, run=run)
+
+    assert target.read_bytes() == whole.read_bytes()
+    assert sent == 21
+    assert summary.resumed_rows == 6_000
+    assert summary.requests == 10
+    assert left_over(tmp_path) == []
+
+
+async def test_another_job_is_not_gone_on_with(
+    tmp_path: Path, operator: LocalOperator, client: UID2Client
+) -> None:
+    """What has changed is refused with the reason; --restart begins anew."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    people = "".join(f"p{n}@example.com\n" for n in range(9_000))
+    source.write_text(f"mail\n{people}")
+    run = RunOptions(batch_size=300, concurrency=1)
+    short = rejected_after(20, operator, client)
+    with pytest.raises(AuthError):
+        await map_file(source, target, client=short, options=MAIL, run=run)
+
+    snake = MapOptions(column="mail", type="email", names="snake")
+    with pytest.raises(JobError, match=r"option names.*--restart"):
+        await map_file(source, target, client=client, options=snake, run=run)
+    source.write_text(f"mail\n{people}new@example.com\n")
+    with pytest.raises(JobError, match=r"changed: size.*--restart"):
+        await map_file(source, target, client=client, options=MAIL, run=run)
+    again = RunOptions(restart=True)
+    summary = await map_file(source, target, client=client, options=MAIL, run=again)
+
+    assert (summary.rows, summary.resumed_rows) == (9_001, 0)
+
+
+async def test_an_orderly_end(tmp_path: Path, client: UID2Client) -> None:
+    """What has been read is finished and saved; the next call does the rest."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("mail\n" + "".join(f"p{n}@example.com\n" for n in range(9_000)))
+    stop = asyncio.Event()
+    run = RunOptions(
+        batch_size=100, concurrency=1, stop=stop, on_progress=lambda _: stop.set()
+    )
+
+    first = await map_file(source, target, client=client, options=MAIL, run=run)
+    assert not first.complete
+    assert not target.exists()
+    rest = RunOptions(batch_size=100, concurrency=1)
+    second = await map_file(source, target, client=client, options=MAIL, run=rest)
+
+    assert second.complete
+    assert second.resumed_rows == first.rows < 9_000
+    assert second.rows == 9_000
+    assert first.requests + second.requests == 90

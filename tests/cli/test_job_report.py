@@ -1,0 +1,190 @@
+"""What is printed about a job fits the terminal and cannot steer it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from uid2_async.bulk.job_summary import FileProgress, JobSummary
+from uid2_async.bulk.records import Progress
+from uid2_async.cli.job_report import (
+    console_for,
+    print_head,
+    print_json,
+    print_summary,
+    progress_bar,
+)
+
+HEADER = ["INPUT_TYPE", "INPUT", "UID", "PREV_UID", "REFRESH_FROM", "UNMAPPED", "ERROR"]
+ROWS = [
+    ["email", "jane.with.a.very.long.name@example.com", "u" * 44, "", "17954", "", ""],
+    ["email", "東" * 60, "", "", "", "INVALID IDENTIFIER", ""],
+]
+
+
+def terminal(width: int = 80) -> tuple[Console, io.StringIO]:
+    """Make a terminal that can be read afterwards."""
+    screen = io.StringIO()
+    return Console(file=screen, width=width, force_terminal=True), screen
+
+
+def head(folder: Path, rows: list[list[str]], width: int, column: str = "INPUT") -> str:
+    """Print the first rows of a file."""
+    path = folder / "out.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([HEADER, *rows])
+    screen = io.StringIO()
+    print_head(Console(file=screen, width=width), path, column)
+    return screen.getvalue()
+
+
+def progress(**changes: Any) -> FileProgress:
+    """Say how far a job is."""
+    facts: dict[str, Any] = {
+        "rows": 10_000,
+        "bytes_read": 1_000,
+        "total_bytes": 1_000,
+        "endings": {"mapped": 9_000, "opted_out": 500, "invalid": 400, "failed": 100},
+        "job": Progress(in_flight=7, limit=12, throttled=3),
+    }
+    return FileProgress(**{**facts, **changes})
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
+def test_the_table_fits(tmp_path: Path, width: int) -> None:
+    """No line of the first rows is wider than the terminal."""
+    for line in head(tmp_path, ROWS, width).splitlines():
+        wide = sum(1 + (char == "東") for char in line)
+        assert wide <= width
+
+
+def test_words_stand_in_full_at_80(tmp_path: Path) -> None:
+    """What a row came to can be read on an ordinary terminal."""
+    text = head(tmp_path, ROWS, 80)
+
+    assert "INVALID IDENTIFIER" in text
+    assert "REFRESH_FROM" in text
+    assert "INPUT_TYPE" in text
+    assert "u" * 44 not in text
+
+
+def test_control_characters(tmp_path: Path) -> None:
+    """A file cannot send commands to the terminal, nor markup to rich."""
+    row = ["email", "\x1b[2J\x07\u202e[red]x[/red]", "", "", "", "", ""]
+    text = head(tmp_path, [row], 120)
+
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert "[red]x[/red]" in text
+
+
+@pytest.mark.parametrize(("rows", "column"), [([], "INPUT"), (ROWS, "elsewhere")])
+def test_nothing_to_show(tmp_path: Path, rows: list[list[str]], column: str) -> None:
+    """Without rows, or without that column, there is no table."""
+    assert head(tmp_path, rows, 80, column) == ""
+
+
+def test_summary() -> None:
+    """The usual counts are there; the others only where there is something."""
+    screen = io.StringIO()
+    console = Console(file=screen, width=80)
+    print_summary(console, JobSummary(rows=12_345, mapped=7, requests=3, seconds=1.5))
+    plain = screen.getvalue()
+    print_summary(console, JobSummary(other=1, changes=0, from_state=2))
+
+    lines = [line.split() for line in plain.splitlines() if line.strip()][1:]
+    assert lines == [
+        ["rows", "12,345"],
+        ["mapped", "7"],
+        ["opted", "out", "0"],
+        ["invalid", "0"],
+        ["duplicates", "0"],
+        ["requests", "3"],
+        ["seconds", "1.50"],
+    ]
+    rest = screen.getvalue().removeprefix(plain)
+    assert all(
+        words in rest for words in ("other reasons", "in the delta", "by the state")
+    )
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """One object, where the data are not."""
+    summary = JobSummary(rows=3, mapped=2, outputs=(Path("out.csv"),))
+    print_json(summary, to_stdout=False)
+    print_json(summary, to_stdout=True)
+
+    printed = capsys.readouterr()
+    assert printed.out == printed.err
+    found = json.loads(printed.out)
+    assert (found["rows"], found["outputs"], found["complete"]) == (
+        3,
+        ["out.csv"],
+        True,
+    )
+    assert "changes" not in found
+
+
+@pytest.mark.parametrize("total", [1_000, None])
+def test_the_bar(total: int | None) -> None:
+    """On a terminal a bar tells rows, rate, requests and shares, and ends full."""
+    console, screen = terminal(160)
+    with progress_bar(console, to_stdout=False) as tell:
+        tell(progress(rows=5_000, bytes_read=500, total_bytes=total))
+        tell(progress(total_bytes=total))
+    text = screen.getvalue()
+
+    for words in (
+        "Mapping",
+        "10,000 rows",
+        "7/12 in flight, 3 x 429",
+        "90.0% mapped 5.0% out 4.0% invalid 1.0% failed",
+        "100%",
+    ):
+        assert words in text
+
+
+def test_the_bar_leaves_stdout_alone() -> None:
+    """While the bar runs, stdout is what it was."""
+    console, _ = terminal()
+    before = sys.stdout
+    with progress_bar(console, to_stdout=True):
+        assert sys.stdout is before
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_no_bar_in_a_file(quiet: bool) -> None:
+    """Where stderr is no terminal, or silence is asked for, there is no bar."""
+    screen = io.StringIO()
+    console = Console(file=screen, quiet=quiet, force_terminal=quiet)
+    with progress_bar(console, to_stdout=False) as tell:
+        tell(progress())
+
+    assert screen.getvalue() == ""
+
+
+def test_result_on_the_same_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar is not drawn into the result."""
+    console, screen = terminal()
+    other = io.StringIO()
+    other.isatty = lambda: True  # type: ignore[method-assign] # a terminal, as far as it tells
+    monkeypatch.setattr("sys.stdout", other)
+    with progress_bar(console, to_stdout=True) as tell:
+        tell(progress())
+
+    assert screen.getvalue() == ""
+
+
+def test_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR is heeded, and what is printed goes to stderr."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = console_for(quiet=False)
+
+    assert console.no_color
+    assert console.stderr

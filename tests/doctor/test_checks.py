@@ -1,0 +1,409 @@
+"""Checks as pure functions of what a probe found: what no embedded operator does."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uid2_async import IdentityScope, KeyRing, errors
+from uid2_async.doctor import Check, Finding, Outcome
+from uid2_async.doctor.network_checks import (
+    check_connection,
+    check_dns,
+    check_latency,
+    check_operator,
+    check_tls,
+)
+from uid2_async.doctor.network_probes import (
+    Connection,
+    ConnectionFault,
+    Handshake,
+    HandshakeFault,
+    Resolution,
+    connect,
+    shake_hands,
+)
+from uid2_async.doctor.operator_checks import (
+    check_api_key,
+    check_client_secret,
+    check_clock,
+    check_keys,
+    check_roles,
+    check_test_identities,
+)
+from uid2_async.doctor.operator_probes import Answer, Question, date_offset
+from uid2_async.doctor.settings_checks import (
+    check_api_key_form,
+    check_base_url,
+)
+from uid2_async.models import IdentityMap, MapRow, OptedOut
+from uid2_async.protocol.key import Key
+from uid2_async.transport import Reply, verifying_context
+
+PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+UID = "A" * 44
+OUT = MapRow(e="optout")
+MAPPED = MapRow(u=UID)
+UNKNOWN_KEY = Answer(error=errors.AuthError("HTTP 401.", status=401))
+
+
+def answers(**given: Answer) -> dict[Question, Answer]:
+    """Answer with a missing role whatever is not given."""
+    return {one: given.get(one.name.lower(), UNKNOWN_KEY) for one in Question}
+
+
+def mapped(*rows: MapRow) -> Answer:
+    """Answer a map call."""
+    return Answer(value=IdentityMap(["a"] * len(rows), rows))
+
+
+def refused(error: errors.OperatorError, status: int) -> Answer:
+    """Answer with an error of an HTTP status."""
+    error.status = status
+    return Answer(error=error)
+
+
+def says(finding: Finding, outcome: str, words: str) -> bool:
+    """Tell whether a finding is of *outcome* and its text holds *words*."""
+    assert (finding.outcome, words in f"{finding.message} {finding.hint}") == (
+        outcome,
+        True,
+    ), finding
+    return True
+
+
+@pytest.mark.parametrize("fault", HandshakeFault)
+def test_every_tls_fault_has_advice(fault: HandshakeFault) -> None:
+    """Whatever goes wrong in TLS, there is something to do."""
+    finding = check_tls(Handshake(fault=fault), 0.0)
+
+    assert finding.outcome is Outcome.FAILED
+    assert finding.hint
+
+
+@pytest.mark.parametrize("fault", ConnectionFault)
+def test_every_connection_fault_has_advice(fault: ConnectionFault) -> None:
+    """Refused, silent and unreachable are told apart."""
+    finding = check_connection(
+        Connection(address="192.0.2.1", port=443, fault=fault), []
+    )
+
+    assert says(finding, "failed", "192.0.2.1, port 443")
+
+
+def test_several_addresses() -> None:
+    """The first address is shown, the others are counted."""
+    finding = check_dns(Resolution("a.example", ("192.0.2.1", "192.0.2.2")), [])
+
+    assert says(finding, "ok", "a.example is 192.0.2.1 and 1 more.")
+
+
+def test_a_proxy_that_alone_knows_the_way() -> None:
+    """Behind a corporate proxy not even names resolve; that is what is said."""
+    finding = check_dns(Resolution("a.example"), ["HTTPS_PROXY"])
+
+    assert says(finding, "failed", "HTTPS_PROXY is set")
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("/login", "another path"),
+        ("//login.example/", "redirects to login.example."),
+        ("http://[", "another path"),
+        ("http://a\x01b/", "another path"),
+        ("", "another path"),
+    ],
+)
+def test_redirects(location: str, words: str) -> None:
+    """Only scheme and host of a redirect are shown, and only where they are sane."""
+    reply = Reply(status=301, headers={"location": location}, body=b"")
+
+    assert says(check_operator(reply, https=True), "failed", words)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ConnectError("Closed.", disconnected=True),
+        errors.ProtocolError("Odd.", unparseable_http=True),
+        errors.ConnectError("Unreachable."),
+    ],
+)
+def test_silence_over_tls(error: errors.UID2Error) -> None:
+    """What went wrong under TLS is no matter of the scheme."""
+    assert says(check_operator(error, https=True), "failed", error.message)
+
+
+def test_latency() -> None:
+    """The middle counts; one slow call is no warning."""
+    assert says(check_latency([0.1, 0.1, 5.0]), "ok", "100 ms in the middle, 5000 ms")
+    assert says(check_latency([0.1, 2.0, 5.0]), "warning", "nearer region")
+    assert says(check_latency([]), "failed", "No call was answered")
+
+
+@pytest.mark.parametrize(
+    ("scope", "url", "outcome", "words"),
+    [
+        ("UID2", "https://au.prod.uidapi.com", "ok", "UID2 production, Sydney"),
+        ("UID2", "operator-integ.uidapi.com/v2", "ok", "UID2 integration."),
+        ("EUID", "https://prod.euid.eu", "ok", "EUID production."),
+        ("UID2", "https://prd.uidapi.com", "warning", "none of the published"),
+        ("UID2", "https://prod.uidapi.com/x", "warning", "none of the published"),
+        ("UID2", "https://prod.uidapi.com:8443", "warning", "none of the published"),
+        ("UID2", "http://10.0.0.1:8080", "warning", "travels in clear"),
+    ],
+)
+def test_base_urls(scope: str, url: str, outcome: str, words: str) -> None:
+    """Scheme, region, environment and path of a base URL are judged."""
+    finding = check_base_url(IdentityScope(scope), url, allow_http=True)
+
+    assert says(finding, outcome, words)
+
+
+@pytest.mark.parametrize(
+    ("key", "outcome", "words"),
+    [
+        ("old-key", "ok", "older keys"),
+        ("UID2-C-I-8-cut", "warning", "all of it was copied"),
+        ("A" * 43 + "=", "warning", "changed places"),
+    ],
+)
+def test_api_keys(key: str, outcome: str, words: str) -> None:
+    """A key of an unknown form passes, with a warning where it looks wrong."""
+    assert says(check_api_key_form(IdentityScope.UID2, key, ()), outcome, words)
+
+
+def test_a_key_of_another_environment() -> None:
+    """A key for integration is of no use at a production host."""
+    key = f"UID2-C-I-8-{'a' * 6}.{'b' * 38}"
+    finding = check_api_key_form(IdentityScope.UID2, key, ["https://prod.uidapi.com"])
+
+    assert says(finding, "failed", "integration environment, the base URL serves prod")
+
+
+def test_the_key_could_not_be_asked_about() -> None:
+    """Where the operator throttles or fails, the key is not blamed."""
+    throttled = refused(errors.RateLimitError("HTTP 429."), 429)
+    finding = check_api_key(answers(map=throttled))
+
+    assert says(finding, "failed", "HTTP 429")
+    assert not finding.unauthorized
+
+
+def test_a_service_without_a_link_has_the_role() -> None:
+    """A 401 with a message is not about the role (docs/protocol.md 2.5)."""
+    link = errors.AuthError("The operator said: Invalid link_id", status=401)
+
+    assert says(check_roles(answers(map=Answer(error=link)), []), "ok", "has MAPPER")
+
+
+def test_a_role_that_cannot_be_told() -> None:
+    """Bidders are let into sharing too, so that a ring alone tells a sharer."""
+    wrong = refused(errors.AuthError("The operator could not open the request."), 400)
+    found = answers(sharing=wrong, bidstream=wrong)
+
+    assert says(check_roles(found, []), "warning", "Not to be told: SHARER")
+
+
+def test_replies_that_are_no_http_tell_nothing() -> None:
+    """A garbled answer shows neither a role nor a secret to be right."""
+    garbled = Answer(error=errors.ProtocolError("No HTTP.", unparseable_http=True))
+
+    assert says(check_api_key(answers(map=garbled)), "failed", "No HTTP")
+    assert says(check_client_secret(answers(map=garbled)), "failed", "No HTTP")
+
+
+def test_a_request_that_was_rewritten() -> None:
+    """A gateway that changes bodies is told from a wrong secret."""
+    body = refused(errors.BadRequestError("The operator said: Invalid body: x"), 400)
+
+    finding = check_client_secret(answers(generate=body))
+    assert says(finding, "failed", "arrived changed")
+    assert not finding.unauthorized
+
+
+def test_a_secret_that_nothing_tells_of() -> None:
+    """Without a call that was let through there is no verdict."""
+    throttled = refused(errors.RateLimitError("HTTP 429."), 429)
+
+    assert says(check_client_secret(answers()), "skipped", "No call")
+    assert says(check_client_secret(answers(map=throttled)), "failed", "HTTP 429")
+
+
+@pytest.mark.parametrize(
+    ("offset", "refused", "outcome"),
+    [
+        (0.4, False, "ok"),
+        (-9.9, False, "ok"),
+        (None, False, "ok"),
+        (10.0, False, "warning"),
+        (-59.0, False, "warning"),
+        (61.0, False, "failed"),
+        (1.0, True, "failed"),
+        (None, True, "failed"),
+    ],
+)
+def test_clocks(offset: float | None, refused: bool, outcome: str) -> None:
+    """Ten seconds are a warning, a minute is more than is promised."""
+    assert check_clock(offset, refused=refused).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("given", "outcome", "words"),
+    [
+        ({}, "skipped", "GENERATOR or MAPPER"),
+        ({"map": mapped(OUT, MAPPED)}, "ok", "as documented"),
+        ({"map": mapped(MAPPED, MAPPED)}, "failed", "optout@example.com was mapped"),
+        ({"map": mapped(OUT, OUT)}, "failed", "validate@example.com was not"),
+        (
+            {
+                "generate": Answer(value="tokens"),
+                "refresh": Answer(value=OptedOut()),
+            },
+            "failed",
+            "optout@example.com got tokens",
+        ),
+        (
+            {
+                "generate": Answer(value=OptedOut()),
+                "refresh": Answer(value="tokens"),
+            },
+            "failed",
+            "was not opted out on refresh",
+        ),
+        (
+            {"generate": Answer(value=OptedOut())},
+            "failed",
+            "HTTP 401",
+        ),
+        (
+            {"map": refused(errors.BadRequestError("The operator said: no"), 400)},
+            "failed",
+            "said: no",
+        ),
+    ],
+)
+def test_test_identities(given: dict[str, Answer], outcome: str, words: str) -> None:
+    """An operator that does not respect opt-outs is found out."""
+    assert says(check_test_identities(answers(**given)), outcome, words)
+
+
+NOW_MS = 1_000_000_000
+
+
+def ring(**fields: Any) -> Answer:
+    """Answer with a ring of one key."""
+    key = Key(
+        id=1, secret=bytes(32), created=0, activates=0, expires=2_000_000, keyset_id=5
+    )
+    return Answer(value=KeyRing(**({"keys": {1: key}} | fields)))
+
+
+@pytest.mark.parametrize(
+    ("given", "outcome", "words"),
+    [
+        ({}, "skipped", "SHARER or ID_READER"),
+        ({"bidstream": ring()}, "ok", "1 keys, 1 of them active"),
+        ({"bidstream": ring(keys={})}, "failed", "Not one of 0 keys is active"),
+        (
+            {"bidstream": ring(identity_scope=IdentityScope.EUID)},
+            "failed",
+            "--scope EUID",
+        ),
+        (
+            {"sharing": ring(max_sharing_lifetime_seconds=60, default_keyset_id=5)},
+            "ok",
+            "1 of them active",
+        ),
+        (
+            {"sharing": ring(max_sharing_lifetime_seconds=60)},
+            "warning",
+            "None is to encrypt with",
+        ),
+        (
+            {"bidstream": Answer(error=errors.ProtocolError("Not of the shape."))},
+            "failed",
+            "Not of the shape",
+        ),
+    ],
+)
+def test_keys(given: dict[str, Answer], outcome: str, words: str) -> None:
+    """Keys must be there, hold, be of the scope, and be fit for what the role does."""
+    finding = check_keys(answers(**given), IdentityScope.UID2, NOW_MS)
+
+    assert says(finding, outcome, words)
+
+
+def test_keys_that_have_all_expired() -> None:
+    """A ring that once was good is of no use."""
+    finding = check_keys(
+        answers(bidstream=ring()), IdentityScope.UID2, 3_000_000_000 * 1000
+    )
+
+    assert says(finding, "failed", "Not one of 1 keys is active")
+
+
+def test_findings_hold_no_value() -> None:
+    """An answer never shows what was returned."""
+    assert UID not in repr(Answer(value=UID))
+
+
+@pytest.mark.parametrize(
+    ("headers", "offset"),
+    [
+        ({"date": "Thu, 01 Jan 2026 00:00:30 GMT"}, 30.0),
+        ({"date": "Thu, 01 Jan 2026 00:00:30 -0000"}, None),
+        ({"date": "yesterday"}, None),
+        ({}, None),
+    ],
+)
+def test_dates(headers: dict[str, str], offset: float | None) -> None:
+    """A Date header that is one tells the offset; anything else nothing."""
+    reply = Reply(status=401, headers=headers, body=b"")
+
+    assert date_offset(reply, datetime(2026, 1, 1, tzinfo=UTC)) == offset
+    assert date_offset(errors.ConnectError("No."), datetime.now(UTC)) is None
+
+
+async def test_nothing_to_connect_to() -> None:
+    """Without an address there is no connection, and no exception."""
+    found = await connect((), 443, timeout=1.0)
+
+    assert found.fault is ConnectionFault.UNREACHABLE
+
+
+async def test_a_port_that_is_silent_in_tls(raw_server: Any) -> None:
+    """A server that takes the connection and says nothing times out."""
+    async with raw_server(b"", keep=True) as server:
+        port = int(server.url.rpartition(":")[2])
+        found = await shake_hands(
+            "127.0.0.1", port, "localhost", verifying_context(), timeout=0.2
+        )
+
+    assert found.fault is HandshakeFault.TIMEOUT
+
+
+def test_the_page_lists_every_check() -> None:
+    """What is checked is documented, in the same order."""
+    table = PAGE.split("| --- | --- |")[1].split("\n\n")[0]
+
+    assert re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE) == [*Check]
+
+
+async def test_the_example_of_the_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The block of Python in docs/doctor.md runs as it stands."""
+    for scope in IdentityScope:
+        for name in ("BASE_URL", "ENV", "API_KEY", "SECRET_KEY", "CLIENT_SECRET"):
+            monkeypatch.delenv(f"{scope}_{name}", raising=False)
+    block = PAGE.split("```python\n")[1].split("```")[0]
+    await asyncio.to_thread(exec, compile(block, "docs/doctor.md", "exec"), {})
+
+    assert capsys.readouterr().out.startswith("settings Neither UID2_BASE_URL")

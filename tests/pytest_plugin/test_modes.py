@@ -1,0 +1,194 @@
+"""The fixtures in a foreign project, in every way of running tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+Run: TypeAlias = Callable[..., pytest.RunResult]
+
+SYNCHRONOUS = """
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from uid2_async import IdentityTokens, OptedOut
+
+
+@pytest.mark.parametrize("again", range(3))
+def test_each_call_in_a_loop_of_its_own(uid2_client, uid2_operator, again):
+    for _ in range(3):
+        tokens = asyncio.run(uid2_client.generate_token("user@example.com"))
+        assert isinstance(tokens, IdentityTokens)
+    assert len(uid2_operator.calls) == 3
+
+
+def test_several_loops_at_once(uid2_client):
+    async def map_one(n):
+        return await uid2_client.map_identities([f"user{n}@example.com"])
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: asyncio.run(map_one(n)), range(8)))
+    assert all(len(one) == 1 for one in found)
+
+
+@pytest.mark.uid2(opted_out=["gone@example.com"])
+def test_a_view_that_runs_a_loop(uid2_env):
+    from uid2_async import UID2Client
+
+    async def view():
+        async with UID2Client.from_env() as client:
+            return await client.generate_token("gone@example.com")
+
+    assert asyncio.run(view()) == OptedOut()
+"""
+
+PYTEST_ASYNCIO = """
+import asyncio
+
+import pytest
+
+from uid2_async import IdentityTokens, OptedOut
+
+marked = pytest.mark.asyncio(loop_scope={scope!r})
+
+
+@marked
+@pytest.mark.parametrize("again", range(3))
+async def test_tokens(uid2_client, uid2_operator, again):
+    assert isinstance(
+        await uid2_client.generate_token("user@example.com"), IdentityTokens
+    )
+    uid2_operator.opt_out("user@example.com")
+    assert await uid2_client.generate_token("user@example.com") == OptedOut()
+    assert [call.status for call in uid2_operator.calls] == [200, 200]
+
+
+@marked
+async def test_many_at_once(uid2_client, uid2_operator):
+    await asyncio.gather(
+        *(uid2_client.map_identities([f"u{{n}}@example.com"]) for n in range(50))
+    )
+    assert len(uid2_operator.calls) == 50
+
+
+@marked
+async def test_a_cancelled_call(uid2_client, uid2_operator):
+    from uid2_async.operator import Fault
+
+    uid2_operator.fail_next(Fault(delay=60))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await uid2_client.generate_token("user@example.com")
+
+
+@marked
+async def test_a_context_manager_and_options(uid2_client):
+    async with uid2_client as client:
+        await client.with_options(timeout=5).generate_token("user@example.com")
+
+
+def test_a_synchronous_one_among_them(uid2_client):
+    asyncio.run(uid2_client.generate_token("user@example.com"))
+"""
+
+ANYIO = """
+import anyio
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+async def test_tokens(uid2_client, uid2_operator):
+    async with anyio.create_task_group() as tasks:
+        for n in range(5):
+            tasks.start_soon(uid2_client.generate_token, f"user{n}@example.com")
+    assert len(uid2_operator.calls) == 5
+"""
+
+WEB = """
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from uid2_async.integrations.fastapi import ClientDep, uid2_lifespan
+
+
+def make_app(**options):
+    app = FastAPI(lifespan=uid2_lifespan(**options))
+
+    @app.get("/{email}")
+    async def token(email: str, client: ClientDep) -> str:
+        return type(await client.generate_token(email)).__name__
+
+    return app
+
+
+@pytest.mark.uid2(opted_out=["gone@example.com"], faults=[503])
+def test_by_environment(uid2_env):
+    with TestClient(make_app()) as browser:
+        assert browser.get("/user@example.com").json() == "IdentityTokens"
+        assert browser.get("/gone@example.com").json() == "OptedOut"
+    assert [call.status for call in uid2_env.calls] == [503, 200, 200]
+
+
+def test_by_client(uid2_client, uid2_operator):
+    with TestClient(make_app(make_client=lambda: uid2_client)) as browser:
+        assert browser.get("/user@example.com").json() == "IdentityTokens"
+    assert len(uid2_operator.calls) == 1
+
+
+def test_that_uses_no_fixture_of_ours():
+    assert make_app()
+"""
+
+
+def test_synchronous_tests(run: Run) -> None:
+    """Every call may run in another event loop, several at once, and none leaks."""
+    run(SYNCHRONOUS).assert_outcomes(passed=5)
+
+
+@pytest.mark.parametrize("scope", ["function", "session"])
+def test_pytest_asyncio_in_strict_mode(run: Run, scope: str) -> None:
+    """Whether the loop ends before the fixtures or after them."""
+    found = run(PYTEST_ASYNCIO.format(scope=scope), "--asyncio-mode=strict")
+
+    found.assert_outcomes(passed=7)
+
+
+def test_pytest_asyncio_in_auto_mode(run: Run) -> None:
+    """Without any marker."""
+    module = PYTEST_ASYNCIO.format(scope="function").replace("@marked\n", "")
+
+    run(module, "--asyncio-mode=auto").assert_outcomes(passed=7)
+
+
+def test_anyio(run: Run) -> None:
+    """On its asyncio backend."""
+    pytest.importorskip("anyio")
+
+    run(ANYIO).assert_outcomes(passed=1)
+
+
+def test_a_web_application(run: Run) -> None:
+    """A test client with a loop of its own, by environment or with our client."""
+    pytest.importorskip("fastapi.testclient", exc_type=ImportError)
+
+    run(WEB).assert_outcomes(passed=3)
+
+
+def test_several_processes(run: Run) -> None:
+    """Each worker of xdist has an operator of its own."""
+    pytest.importorskip("xdist")
+
+    run(SYNCHRONOUS, "-n", "2").assert_outcomes(passed=5)

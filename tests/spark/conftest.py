@@ -1,0 +1,68 @@
+"""Spark on this machine, and an operator in its driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uid2_async.integrations.spark import local_session
+from uid2_async.operator import LocalOperator
+
+# What the workers import: a module of their own, which is no part of the plan.
+CREDENTIALS = """
+import os
+from uid2_async import UID2Client
+
+def small_batches():
+    return UID2Client.from_env(max_batch_size=100)
+
+def arguments():
+    return {
+        "base_url": os.environ["UID2_BASE_URL"],
+        "api_key": os.environ["UID2_API_KEY"],
+        "client_secret": os.environ["UID2_SECRET_KEY"],
+    }
+
+def wrong_key():
+    return {**arguments(), "api_key": "nobody"}
+
+def nothing():
+    return None
+"""
+
+
+@pytest.fixture(scope="session")
+def started() -> Iterator[LocalOperator]:
+    """Run one operator for all sessions, whose Java inherits the environment once."""
+    with LocalOperator.in_thread() as running, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UID2_BASE_URL", running.url)
+        patch.setenv("UID2_API_KEY", running.api_key)
+        patch.setenv("UID2_SECRET_KEY", running.client_secret)
+        yield running
+
+
+@pytest.fixture
+def operator(started: LocalOperator) -> Iterator[LocalOperator]:
+    """Give the operator as new."""
+    started.reset()
+    yield started
+    started.reset()
+
+
+@pytest.fixture(scope="module", params=[2, 4], ids="{}-tasks".format)
+def spark(
+    request: pytest.FixtureRequest,
+    started: LocalOperator,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
+    """Open a session that runs 2 tasks at once, then one that runs 4."""
+    pytest.importorskip("pyspark")
+    module = tmp_path_factory.mktemp("workers") / "worker_credentials.py"
+    Path(module).write_text(CREDENTIALS, encoding="utf-8")
+    with local_session(request.param) as session:
+        session.sparkContext.setLogLevel("OFF")
+        session.sparkContext.addPyFile(str(module))
+        yield session

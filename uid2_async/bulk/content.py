@@ -1,0 +1,15 @@
+"""What stands in a column that a job adds to its files."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["Content"]
+
+
+class Content(Enum):
+    """What stands in a column that is added; None is a missing value in each."""
+
+    TEXT = "text"
+    INTEGER = "an integer of 32 bits"
+    INSTANT = "an instant, as seconds since the epoch"

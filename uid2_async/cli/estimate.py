@@ -1,0 +1,93 @@
+"""``uid2 estimate``: how much work a file is."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import attrs
+import msgspec
+import typer
+
+from uid2_async.bulk.map_options import MapOptions
+from uid2_async.cli.job_options import (
+    BatchSizeOption,
+    ColumnOption,
+    ConcurrencyOption,
+    DelimiterOption,
+    EmailHashOption,
+    EmailOption,
+    EncodingOption,
+    FormatOption,
+    InArgument,
+    JsonOption,
+    PhoneHashOption,
+    PhoneOption,
+    delimiter_of,
+    identifiers_in_order,
+)
+from uid2_async.cli.options import Kind
+
+__all__ = ["estimate_files"]
+
+
+def estimate_files(  # noqa: PLR0913 - an option each
+    context: typer.Context,
+    source: InArgument,
+    *,
+    column: ColumnOption = None,
+    kind: Annotated[
+        Kind | None, typer.Option("--type", help="What the identifiers are.")
+    ] = None,
+    email_column: EmailOption = None,  # noqa: ARG001 - identifiers_in_order finds it
+    phone_column: PhoneOption = None,  # noqa: ARG001 - as above
+    email_hash_column: EmailHashOption = None,  # noqa: ARG001 - as above
+    phone_hash_column: PhoneHashOption = None,  # noqa: ARG001 - as above
+    file_format: FormatOption = None,
+    delimiter: DelimiterOption = ",",
+    encoding: EncodingOption = "utf-8",
+    batch_size: BatchSizeOption = None,
+    concurrency: ConcurrencyOption = 20,
+    latency: Annotated[
+        float,
+        typer.Option(
+            "--latency", min=0, help="How many seconds the operator takes a request."
+        ),
+    ] = 0.5,
+    as_json: JsonOption = False,
+) -> None:
+    """Count rows, identities and requests, and say how long mapping takes.
+
+    Nothing is sent anywhere.
+    """
+    from uid2_async.bulk.estimate import estimate_file  # noqa: PLC0415 - --help need not wait
+
+    found = estimate_file(
+        source,
+        options=MapOptions(
+            column=column,
+            type=kind,
+            identifiers=identifiers_in_order(context),
+            format=file_format,
+            delimiter=delimiter_of(delimiter),
+            encoding=encoding,
+        ),
+        batch_size=batch_size or 5_000,
+        concurrency=concurrency,
+        latency=latency,
+    )
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(attrs.asdict(found)).decode() + "\n")
+        return
+    about = "" if found.is_exact else "about "
+    lines = {
+        "rows": f"{found.rows:,}",
+        "identifiers": f"{found.identifiers:,}",
+        "different identities": f"{about}{found.unique:,}",
+        "invalid": f"{found.invalid:,}",
+        "rows without any": f"{found.empty:,}",
+        "requests": f"{about}{found.batches:,}",
+        "minutes": f"{found.seconds / 60:.1f}, with {latency:g} s a request",
+    }
+    for name, value in lines.items():
+        sys.stdout.write(f"{name}: {value}\n")

@@ -1,0 +1,172 @@
+"""The options of commands that work on files: map, refresh, optout-status, estimate."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from uid2_async.protocol.normalize import KINDS
+
+__all__ = [
+    "BatchSizeOption",
+    "ColumnOption",
+    "ConcurrencyOption",
+    "DelimiterOption",
+    "DeltaOption",
+    "EmailHashOption",
+    "EmailOption",
+    "EncodingOption",
+    "ForceOption",
+    "FormatOption",
+    "InArgument",
+    "JobDirOption",
+    "JsonOption",
+    "OutArgument",
+    "PhoneHashOption",
+    "PhoneOption",
+    "QuietOption",
+    "RestartOption",
+    "StallOption",
+    "StateArgument",
+    "delimiter_of",
+    "identifiers_in_order",
+]
+
+_ORDER = "uid2.identifiers"
+
+
+def _note(
+    context: typer.Context, param: typer.CallbackParam, value: str | None
+) -> str | None:
+    """Remember which columns were named, in the order of the command line."""
+    if value is not None:
+        named = context.meta.setdefault(_ORDER, {})
+        named[str(param.name).removesuffix("_column")] = value
+    return value
+
+
+def identifiers_in_order(context: typer.Context) -> dict[str, str]:
+    """Give the columns of identifiers by kind, in the order of the command line."""
+    named: dict[str, str] = context.meta.get(_ORDER, {})
+    return {kind: column for kind, column in named.items() if kind in KINDS}
+
+
+def delimiter_of(text: str) -> str:
+    """Read a delimiter as shells let it be written."""
+    return text.replace("\\t", "\t")
+
+
+def _identifier(kind: str) -> typer.models.OptionInfo:
+    """Make the option that names the column of one kind of identifier."""
+    words = kind.replace("_hash", " hashes" if kind.endswith("hash") else "")
+    option: typer.models.OptionInfo = typer.Option(
+        f"--{kind.replace('_', '-')}",
+        metavar="COL",
+        callback=_note,
+        help=f"The column with {words if kind.endswith('hash') else words + 's'}; "
+        "several columns may be named, the first that maps counts.",
+    )
+    return option
+
+
+EmailOption = Annotated[str | None, _identifier("email")]
+PhoneOption = Annotated[str | None, _identifier("phone")]
+EmailHashOption = Annotated[str | None, _identifier("email_hash")]
+PhoneHashOption = Annotated[str | None, _identifier("phone_hash")]
+
+InArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="IN",
+        help="A file (.csv, .jsonl, .parquet, .arrow; .csv.gz, .jsonl.gz), a folder or "
+        "a pattern such as 'export/*.parquet'; - is stdin.",
+    ),
+]
+OutArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="OUT", help="The file to write, or the folder; - is stdout."
+    ),
+]
+StateArgument = Annotated[
+    str, typer.Argument(metavar="STATE", help="The state, as --state made it.")
+]
+ColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--column",
+        metavar="NAME",
+        help="The column with the identifiers; INPUT by default.",
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="csv, jsonl, parquet or arrow; by default the name of the file tells.",
+    ),
+]
+DelimiterOption = Annotated[
+    str,
+    typer.Option(
+        "--delimiter",
+        metavar="CHAR",
+        help="What separates the fields of CSV; \\t is a tab.",
+    ),
+]
+EncodingOption = Annotated[
+    str, typer.Option("--encoding", help="The encoding of a CSV file.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print a summary as one JSON object at the end.")
+]
+JobDirOption = Annotated[
+    str | None,
+    typer.Option(
+        "--job-dir",
+        metavar="DIR",
+        help="Where the job keeps what it needs to be resumed; by default beside OUT.",
+    ),
+]
+RestartOption = Annotated[
+    bool,
+    typer.Option(
+        "--restart", help="Discard an unfinished job and begin anew; a state stays."
+    ),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", min=1, help="Identities a request; 5,000 is what is allowed."
+    ),
+]
+ConcurrencyOption = Annotated[
+    int,
+    typer.Option(
+        "--concurrency",
+        min=1,
+        help="Requests in flight at most; 20 is what is allowed.",
+    ),
+]
+StallOption = Annotated[
+    float,
+    typer.Option(
+        "--stall-timeout",
+        min=1,
+        help="After how many seconds without a success the job stops.",
+    ),
+]
+DeltaOption = Annotated[
+    str | None,
+    typer.Option(
+        "--delta",
+        metavar="FILE",
+        help="Write what has changed since the last delta, as CSV; needs --state.",
+    ),
+]

@@ -1,0 +1,236 @@
+"""What a job on files shows on stderr: a bar, a summary, the first rows.
+
+It shows the user's own data on the user's own screen; nothing of it goes to a log.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import attrs
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from uid2_async.bulk.job_summary import FileProgress, JobSummary
+
+__all__ = ["console_for", "print_head", "print_json", "print_summary", "progress_bar"]
+
+_HEAD_ROWS: Final = 8
+# The longest words of REFRESH_FROM and UNMAPPED stand there in full.
+_OUTPUT_WIDTHS: Final = {"UID": 9, "PREV_UID": 9, "REFRESH_FROM": 12, "UNMAPPED": 18}
+_INPUT_WIDTHS: Final = {"INPUT_TYPE": 10}
+_LEAST_INPUT_WIDTH: Final = 8
+_MOST_INPUT_WIDTH: Final = 44
+# Shown even where they are zero.
+_ALWAYS: Final = (
+    "rows",
+    "mapped",
+    "opted_out",
+    "invalid",
+    "duplicates",
+    "requests",
+    "changes",
+)
+_WORDS: Final = {
+    "opted_out": "opted out",
+    "empty": "empty",
+    "other": "unmapped for other reasons",
+    "from_state": "answered by the state",
+    "throttled": "slowed down",
+    "resumed_rows": "rows of the earlier run",
+    "changes": "changes in the delta",
+}
+_UNCOUNTED: Final = ("seconds", "outputs", "complete")
+
+
+class _Speed(ProgressColumn):
+    """How many rows are written, and each second."""
+
+    def render(self, task: Task) -> Text:
+        done: FileProgress | None = task.fields["done"]
+        rows, elapsed = (done.rows if done else 0), task.elapsed
+        speed = f"{rows / elapsed:,.0f}" if rows and elapsed else "-"
+        return Text(f"{rows:,} rows, {speed}/s")
+
+
+class _Requests(ProgressColumn):
+    """How many requests are in flight, how many may be, and how often it was slowed."""
+
+    def render(self, task: Task) -> Text:
+        done: FileProgress | None = task.fields["done"]
+        if done is None:
+            return Text("")
+        slowed = f", {done.job.throttled} x 429" if done.job.throttled else ""
+        return Text(f"{done.job.in_flight}/{done.job.limit} in flight{slowed}")
+
+
+class _Shares(ProgressColumn):
+    """How the rows ended, in per cent."""
+
+    def render(self, task: Task) -> Text:
+        done: FileProgress | None = task.fields["done"]
+        if done is None or not done.rows:
+            return Text("")
+        words = {"mapped": "mapped", "opted_out": "out", "invalid": "invalid"}
+        words |= {"failed": "failed"} if done.endings.get("failed") else {}
+        return Text(
+            " ".join(
+                f"{100 * done.endings.get(name, 0) / done.rows:.1f}% {word}"
+                for name, word in words.items()
+            )
+        )
+
+
+def console_for(*, quiet: bool) -> Console:
+    """Make the console of stderr; it heeds NO_COLOR."""
+    return Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
+
+
+@contextmanager
+def progress_bar(
+    console: Console, *, to_stdout: bool
+) -> Iterator[Callable[[FileProgress], None]]:
+    """Show a progress bar while the block runs, if stderr is a terminal.
+
+    Args:
+        console: Where to.
+        to_stdout: Whether the result goes to stdout: on a terminal it would tear the
+            bar apart.
+
+    Yields:
+        What is to be told after each step.
+    """
+    hidden = console.quiet or not console.is_terminal
+    if hidden or (to_stdout and sys.stdout.isatty()):
+        yield lambda _: None
+        return
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("Mapping"),
+        BarColumn(),
+        TaskProgressColumn(),
+        _Speed(),
+        _Requests(),
+        _Shares(),
+        TimeRemainingColumn(),
+        console=console,
+        # Data may go to stdout meanwhile, and must not pass through here.
+        redirect_stdout=False,
+    )
+    with bar:
+        task = bar.add_task("", total=None, done=None)
+
+        def tell(done: FileProgress) -> None:
+            total = done.total_bytes
+            bar.update(task, total=total, completed=done.bytes_read, done=done)
+
+        yield tell
+        if bar.tasks[0].total is None:
+            bar.update(task, total=1, completed=1)
+
+
+def _counts(summary: JobSummary) -> dict[str, int]:
+    """List what a job counted, in the order of its fields."""
+    fields = attrs.asdict(summary)
+    return {
+        name: count
+        for name, count in fields.items()
+        if name not in _UNCOUNTED and count is not None
+    }
+
+
+def print_summary(console: Console, summary: JobSummary) -> None:
+    """Print what a job did."""
+    table = Table(title="Summary", box=box.SIMPLE_HEAD, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, count in _counts(summary).items():
+        if count or name in _ALWAYS:
+            table.add_row(_WORDS.get(name, name), f"{count:,}")
+    table.add_row("seconds", f"{summary.seconds:.2f}")
+    console.print(table)
+
+
+def print_json(summary: JobSummary, *, to_stdout: bool) -> None:
+    """Print what a job did as one JSON object, away from the data.
+
+    Args:
+        summary: What it did.
+        to_stdout: Whether stdout carries the data.
+    """
+    fields = {
+        **_counts(summary),
+        "seconds": round(summary.seconds, 3),
+        "outputs": [str(path) for path in summary.outputs],
+        "complete": summary.complete,
+    }
+    stream = sys.stderr if to_stdout else sys.stdout
+    stream.write(msgspec.json.encode(fields).decode() + "\n")
+
+
+def print_head(console: Console, output: Path, column: str) -> None:
+    """Print the identifiers of a CSV file's first rows and what was appended to them.
+
+    Raw UIDs are cut, and identifiers to what the width of the terminal leaves.
+
+    Args:
+        console: Where to.
+        output: The file.
+        column: The column with the identifiers.
+    """
+    with output.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(islice(csv.reader(file), _HEAD_ROWS + 1))
+    if len(rows) < 2:  # noqa: PLR2004 - a header and a row
+        return
+    header = [name.upper() for name in rows[0]]
+    if column.upper() not in header:
+        return
+    widths = {column: 0, **_INPUT_WIDTHS, **_OUTPUT_WIDTHS}
+    shown = {
+        name: header.index(name.upper()) for name in widths if name.upper() in header
+    }
+    _print_table(console, rows[1:], shown, {name: widths[name] for name in shown})
+
+
+def _print_table(
+    console: Console,
+    rows: Sequence[Sequence[str]],
+    shown: dict[str, int],
+    widths: dict[str, int],
+) -> None:
+    """Print some columns of *rows*; the first gets what the others leave."""
+    first = next(iter(shown))
+    left = console.width - len(widths) - 1 - sum(widths.values())
+    widths[first] = min(max(left, _LEAST_INPUT_WIDTH), _MOST_INPUT_WIDTH)
+    table = Table(title="First rows", box=box.SIMPLE_HEAD, padding=0)
+    for name, width in widths.items():
+        table.add_column(name, no_wrap=True, max_width=width)
+    for row in rows:
+        table.add_row(*(Text(_printable(row[at])) for at in shown.values()))
+    console.print(table)
+
+
+def _printable(cell: str) -> str:
+    """Take the sting out of control characters: a file must not steer a terminal."""
+    return "".join(
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cell
+    )

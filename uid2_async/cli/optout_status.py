@@ -1,0 +1,184 @@
+"""``uid2 optout-status``: who has opted out, in a state or in a file to be shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from uid2_async.cli.durations import parse_duration
+from uid2_async.cli.failure import ExitCode, complain
+from uid2_async.cli.job_options import (
+    BatchSizeOption,
+    ConcurrencyOption,
+    DelimiterOption,
+    DeltaOption,
+    EncodingOption,
+    ForceOption,
+    FormatOption,
+    JobDirOption,
+    JsonOption,
+    QuietOption,
+    RestartOption,
+    StallOption,
+    delimiter_of,
+)
+from uid2_async.cli.options import SandboxOption, ScopeOption
+from uid2_async.cli.run_job import JobSwitches, run_job
+from uid2_async.errors import InputError
+from uid2_async.models import IdentityScope
+
+if TYPE_CHECKING:
+    from uid2_async.bulk.job_summary import JobSummary
+    from uid2_async.cli.run_job import Running
+
+__all__ = ["check_optouts"]
+
+
+def check_optouts(  # noqa: PLR0913 - an option each
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN", help="A state (then without OUT), or a file of raw UIDs."
+        ),
+    ],
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[OUT]", help="The file to write; - is stdout."),
+    ] = None,
+    *,
+    column: Annotated[
+        str, typer.Option("--column", help="The column with the raw UIDs.")
+    ] = "UID",
+    drop: Annotated[
+        bool,
+        typer.Option(
+            "--drop", help="Write only the rows that may be shared: whose STATUS is ok."
+        ),
+    ] = False,
+    allow_unverifiable: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unverifiable",
+            help="With --drop: keep those whose status nobody can tell.",
+        ),
+    ] = False,
+    by_status: Annotated[
+        bool,
+        typer.Option(
+            "--by-status",
+            help="A state: ask by raw UID instead of mapping again; v4 raw UIDs of "
+            "production cannot be checked so.",
+        ),
+    ] = False,
+    unchecked_for: Annotated[
+        str,
+        typer.Option(
+            "--unchecked-for",
+            metavar="TIME",
+            help="A state: ask about whoever was not checked for so long.",
+        ),
+    ] = "1d",
+    optout_concurrency: Annotated[
+        int,
+        typer.Option(
+            "--optout-concurrency",
+            min=1,
+            help="Requests in flight when asking by raw UID: public operators allow 1.",
+        ),
+    ] = 1,
+    delta: DeltaOption = None,
+    file_format: FormatOption = None,
+    delimiter: DelimiterOption = ",",
+    encoding: EncodingOption = "utf-8",
+    batch_size: BatchSizeOption = None,
+    concurrency: ConcurrencyOption = 20,
+    stall_timeout: StallOption = 120.0,
+    job_dir: JobDirOption = None,
+    restart: RestartOption = False,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    sandbox: SandboxOption = False,
+    scope: ScopeOption = IdentityScope.UID2,
+) -> None:
+    """Check who has opted out.
+
+    Of a state, by mapping everybody again. Of a file of raw UIDs, before it is shared:
+    STATUS is appended, which is ok, opted_out, unverifiable (v4 raw UIDs of integ and
+    prod, which the operator does not find here), invalid or failed. With --drop it
+    exits with 3 if something unverifiable was left out.
+    """
+    if target is None and (drop or allow_unverifiable):
+        raise InputError("--drop writes a file.", hint="Name OUT.")
+    unchecked = parse_duration(unchecked_for)
+    asked_by_uid = by_status or target is not None
+    settings = {
+        "batch_size": batch_size,
+        "concurrency": optout_concurrency if asked_by_uid else concurrency,
+        "stall_timeout": stall_timeout,
+    }
+
+    async def sweep(running: Running) -> JobSummary:
+        from uid2_async.bulk.optout_sweep import (  # noqa: PLC0415 - imports aiohttp
+            sweep_by_status,
+        )
+        from uid2_async.bulk.refresh import refresh_state  # noqa: PLC0415 - as above
+        from uid2_async.bulk.state import Selection  # noqa: PLC0415 - as above
+
+        run = running.options(**settings)
+        if by_status:
+            return await sweep_by_status(
+                Path(source), client=running.client, delta=delta, run=run
+            )
+        return await refresh_state(
+            Path(source),
+            client=running.client,
+            selection=Selection.sweep(unchecked),
+            delta=delta,
+            run=run,
+        )
+
+    async def check(running: Running) -> JobSummary:
+        from uid2_async.bulk.status_file import (  # noqa: PLC0415 - as above
+            StatusOptions,
+            check_file,
+        )
+
+        return await check_file(
+            source,
+            target or "-",
+            client=running.client,
+            options=StatusOptions(
+                column=column,
+                drop=drop,
+                allow_unverifiable=allow_unverifiable,
+                format=file_format,
+                delimiter=delimiter_of(delimiter),
+                encoding=encoding,
+            ),
+            run=running.options(
+                **settings, job_dir=job_dir, restart=restart, force=force
+            ),
+        )
+
+    def left_out(summary: JobSummary) -> ExitCode:
+        if target is None or not drop or allow_unverifiable or not summary.other:
+            return ExitCode.OK
+        complain(
+            f"{summary.other:,} raw UIDs were left out since nobody can tell their "
+            "status.",
+            "Map their identities again, or pass --allow-unverifiable.",
+        )
+        return ExitCode.INCOMPLETE
+
+    switches = JobSwitches(
+        to_stdout=target == "-",
+        quiet=quiet,
+        as_json=as_json,
+        sandbox=sandbox,
+        scope=scope,
+        check=left_out,
+    )
+    raise typer.Exit(run_job(sweep if target is None else check, switches))

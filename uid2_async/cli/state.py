@@ -1,0 +1,163 @@
+"""``uid2 state``: look into a state, hand it on, and forget people."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from uid2_async.cli.failure import complain
+from uid2_async.cli.instants import iso
+from uid2_async.cli.job_options import ForceOption, JsonOption, StateArgument
+from uid2_async.cli.options import KindOption
+from uid2_async.cli.run_async import run_async
+from uid2_async.cli.values import read_lines
+from uid2_async.errors import InputError
+
+if TYPE_CHECKING:
+    from uid2_async.bulk.state import MappingState, StateCounts
+
+__all__ = ["state_app"]
+
+state_app: typer.Typer = typer.Typer(
+    help="Look into a state of bulk mapping, hand it on, and forget people.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+OutOption = Annotated[str, typer.Argument(metavar="OUT", help="The CSV file to write.")]
+
+
+def _open(path: str) -> MappingState:
+    """Find a state that is there; the block opens it."""
+    from uid2_async.bulk.state import MappingState  # noqa: PLC0415 - --help need not wait
+
+    if not Path(path).is_file():
+        raise InputError(f"There is no state {path}.", hint="Check the path.")
+    return MappingState(Path(path))
+
+
+@state_app.command()
+def show(state: StateArgument, *, as_json: JsonOption = False) -> None:
+    """Count what a state knows: by type and status, what is due, how old it is."""
+    from uid2_async.bulk.run_options import now  # noqa: PLC0415 - --help need not wait
+
+    async def job() -> StateCounts:
+        async with _open(state) as opened:
+            return await opened.counts(now=now())
+
+    counts = run_async(job())
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(_facts(counts)).decode() + "\n")
+        return
+    for name, value in _facts(counts).items():
+        if isinstance(value, dict):
+            for each, count in value.items():
+                sys.stdout.write(f"{name} {each}: {count:,}\n")
+        elif value is not None:
+            shown = f"{value:,}" if isinstance(value, int) else value
+            sys.stdout.write(f"{name}: {shown}\n")
+
+
+def _facts(counts: StateCounts) -> dict[str, Any]:
+    """List the facts of a state."""
+    rows = {f"{kind} {status}": n for (kind, status), n in counts.rows.items()}
+    last = counts.runs[-1] if counts.runs else None
+    oldest = counts.oldest_check
+    return {
+        "scope": counts.scope,
+        "operator": counts.operator,
+        "identities": dict(sorted(rows.items())),
+        "due": counts.due,
+        "oldest check": None if oldest is None else iso(oldest * 1000),
+        "changes that no delta has told": counts.untold,
+        "forgotten": counts.forgotten,
+        "runs": len(counts.runs),
+        "last run": None if last is None else last.number,
+        "last run began": None if last is None else iso(last.started * 1000),
+        "bytes": counts.file_bytes,
+    }
+
+
+@state_app.command()
+def export(
+    state: StateArgument, target: OutOption, *, force: ForceOption = False
+) -> None:
+    """Write everything that a state knows into a CSV file."""
+    from uid2_async.bulk.state_files import export_state  # noqa: PLC0415 - --help need not wait
+
+    async def job() -> int:
+        async with _open(state) as opened:
+            return await export_state(opened, Path(target), force=force)
+
+    complain(f"{run_async(job()):,} identities written.")
+
+
+@state_app.command()
+def delta(
+    state: StateArgument,
+    target: OutOption,
+    *,
+    since: Annotated[
+        int, typer.Option("--since", metavar="RUN", min=1, help="From which run on.")
+    ],
+    force: ForceOption = False,
+) -> None:
+    """Write again what has changed since a run; `uid2 state show` counts them.
+
+    What no delta has told yet stays so.
+    """
+    from uid2_async.bulk.state_files import delta_since  # noqa: PLC0415 - --help need not wait
+
+    async def job() -> int:
+        async with _open(state) as opened:
+            return await delta_since(opened, Path(target), since, force=force)
+
+    complain(f"{run_async(job()):,} changes written.")
+
+
+@state_app.command()
+def purge(
+    state: StateArgument,
+    *,
+    kind: KindOption = None,
+    remember: Annotated[
+        bool,
+        typer.Option(
+            "--remember",
+            help="Keep a digest of each, so that they are never added again.",
+        ),
+    ] = False,
+) -> None:
+    """Forget the people named on stdin: an e-mail, phone, hash or raw UID a line.
+
+    They are deleted so that nothing of them can be read from the files any more, and
+    the next delta says that they are removed.
+    """
+    from uid2_async.bulk.state_files import purge_people  # noqa: PLC0415 - --help need not wait
+
+    lines = [line for line in read_lines(["-"], None) if line.strip()]
+    if not lines:
+        raise InputError("stdin names nobody.", hint="One a line is needed.")
+
+    async def job() -> int:
+        async with _open(state) as opened:
+            return await purge_people(opened, lines, kind=kind, remember=remember)
+
+    complain(f"{run_async(job()):,} of {len(lines):,} were known, and are forgotten.")
+
+
+@state_app.command()
+def vacuum(state: StateArgument) -> None:
+    """Give room that is not used back to the file system."""
+    before = Path(state).stat().st_size if Path(state).is_file() else 0
+
+    async def job() -> None:
+        async with _open(state) as opened:
+            await opened.vacuum()
+
+    run_async(job())
+    complain(f"{before:,} bytes before, {Path(state).stat().st_size:,} now.")

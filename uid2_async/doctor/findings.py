@@ -1,0 +1,111 @@
+"""What an examination says: one finding for each check."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import attrs
+
+from uid2_async.errors import AuthError, OperatorError, UID2Error
+
+__all__ = [
+    "Check",
+    "Finding",
+    "Outcome",
+    "failed",
+    "failure",
+    "ok",
+    "skipped",
+    "warning",
+]
+
+
+class Check(StrEnum):
+    """What is checked, in this order; the value is for people to read."""
+
+    SETTINGS = "settings"
+    BASE_URL = "base URL"
+    API_KEY_FORM = "API key form"
+    CLIENT_SECRET_FORM = "client secret form"  # noqa: S105 - a name, no secret
+    DNS = "DNS"
+    CONNECTION = "connection"
+    TLS = "TLS"
+    OPERATOR = "operator"
+    API_KEY = "API key"
+    ROLES = "roles"
+    CLIENT_SECRET = "client secret"  # noqa: S105 - as above
+    CLOCK = "clock"
+    TEST_IDENTITIES = "test identities"
+    KEYS = "keys"
+    LATENCY = "latency"
+
+
+class Outcome(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@attrs.frozen(kw_only=True)
+class Finding:
+    """The result of one check; it holds no key, secret, token or UID.
+
+    Attributes:
+        check: What was checked.
+        outcome: How it ended.
+        message: What was found, in a sentence.
+        hint: What to do about it; empty where nothing is to be done.
+        unauthorized: Whether it failed because key or secret are not accepted.
+    """
+
+    check: Check
+    outcome: Outcome
+    message: str
+    hint: str = ""
+    unauthorized: bool = False
+
+
+def ok(check: Check, message: str) -> Finding:
+    """Say that all is well."""
+    return Finding(check=check, outcome=Outcome.OK, message=message)
+
+
+def warning(check: Check, message: str, hint: str) -> Finding:
+    """Say that it works, but not as it should."""
+    return Finding(check=check, outcome=Outcome.WARNING, message=message, hint=hint)
+
+
+def failed(
+    check: Check, message: str, hint: str, *, unauthorized: bool = False
+) -> Finding:
+    """Say that it does not work, and why."""
+    return Finding(
+        check=check,
+        outcome=Outcome.FAILED,
+        message=message,
+        hint=hint,
+        unauthorized=unauthorized,
+    )
+
+
+def failure(check: Check, error: UID2Error) -> Finding:
+    """Say that a call ended in *error*."""
+    status = error.status if isinstance(error, OperatorError) else 0
+    where = [f"POST {error.endpoint}"] if error.endpoint else []
+    where += [f"HTTP {status}"] if status else []
+    where += [f"trace id {error.trace_id}"] if error.trace_id else []
+    call = f" [{', '.join(where)}]" if where else ""
+    return failed(
+        check,
+        f"{error.message}{call}",
+        error.hint,
+        unauthorized=isinstance(error, AuthError),
+    )
+
+
+def skipped(check: Check, message: str) -> Finding:
+    """Say that the check would tell nothing."""
+    return Finding(check=check, outcome=Outcome.SKIPPED, message=message)

@@ -1,0 +1,260 @@
+"""Arrow: record batches in, the same batches with raw UIDs behind their columns out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Iterable,
+    Sequence,
+)
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import attrs
+
+from uid2_async.bulk.feed import STEP_ROWS, Named, Step
+from uid2_async.bulk.files.arrow_library import load_arrow
+from uid2_async.bulk.files.columns import (
+    KIND_NAME,
+    VALUE_NAME,
+    find_column,
+    refuse_taken,
+)
+from uid2_async.bulk.mapper import BulkMapper
+from uid2_async.bulk.outcome_columns import Content, OutcomeColumns
+from uid2_async.bulk.records import Outcome
+from uid2_async.errors import InputError
+from uid2_async.protocol.normalize import KINDS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["ColumnNames", "IdentityColumns", "map_batches"]
+
+ColumnNames: TypeAlias = Literal["upper", "snake"]
+"""How the added columns are spelled: ``PREV_UID`` or ``prev_uid``."""
+
+
+async def map_batches(
+    batches: AsyncIterable[pa.RecordBatch] | Iterable[pa.RecordBatch],
+    *,
+    mapper: BulkMapper,
+    column: str | None = None,
+    type: str | None = None,  # noqa: A002 - the word of INPUT_TYPE
+    names: ColumnNames = "upper",
+) -> AsyncGenerator[pa.RecordBatch, None]:
+    """Map the identities in a column of record batches.
+
+    Each batch comes out with the same rows, the same columns, and behind them UID,
+    PREV_UID, REFRESH_FROM (a timestamp in us, UTC), UNMAPPED and ERROR. UNMAPPED is
+    null where there is a UID, and else ``OPTOUT``, ``INVALID IDENTIFIER`` (null ones
+    too) or ``INVALID INPUT TYPE``; ERROR names why the operator could not be asked,
+    and UNMAPPED is null then.
+
+    About as many rows are read ahead as the mapper's requests in flight can hold,
+    however long the stream is.
+
+    To stop before the end, close the generator: ``contextlib.aclosing`` does.
+
+    Args:
+        batches: What to read; an iterable that is not async holds up the event loop
+            while it reads.
+        mapper: Who maps, and how many requests are in flight.
+        column: The column with the identities; INPUT by default.
+        type: What they are: email, phone, email_hash or phone_hash; by default each
+            row's INPUT_TYPE tells.
+        names: How the added columns are spelled.
+
+    Yields:
+        One batch for each that was read, in order.
+
+    Raises:
+        InputError: If pyarrow is not installed, or a column is missing, is no text, or
+            is there already.
+        AuthError: If the key is not accepted; see
+            :class:`~uid2_async.bulk.mapper.Records` for what else ends the job.
+
+    Example:
+        >>> async for batch in map_batches(file.iter_batches(), mapper=mapper):
+        ...     writer.write_batch(batch)
+    """
+    wanted = IdentityColumns(column=column, kind=type, names=names)
+    feed = _BatchFeed(batches, wanted)
+    table = _AddedColumns(wanted.outcome_columns())
+    async with mapper.map_feed(feed) as records:
+        while (step := await records.next_step()) is not None:
+            table.append([record.outcome for record in step])
+            while feed.waiting and feed.waiting[0].num_rows <= table.rows:
+                yield table.take(feed.waiting.popleft())
+    # Behind the last row there may be batches without any.
+    for batch in feed.waiting:
+        yield table.take(batch)
+
+
+@attrs.frozen(kw_only=True)
+class IdentityColumns:
+    """Which columns are read, and which are added.
+
+    Attributes:
+        column: The name of the column with the identities, or None for INPUT.
+        kind: What they are, or None where INPUT_TYPE tells.
+        names: How the added columns are spelled.
+
+    Raises:
+        InputError: If *kind* or *names* is none of the known words.
+    """
+
+    column: str | None
+    kind: str | None
+    names: ColumnNames
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse words that mean nothing."""
+        if self.kind is not None and self.kind not in KINDS:
+            raise InputError(f"type must be one of {', '.join(KINDS)}.")
+        if self.names not in {"upper", "snake"}:
+            raise InputError("names must be 'upper' or 'snake'.")
+
+    def outcome_columns(self) -> OutcomeColumns:
+        """Make what makes the added columns."""
+        return OutcomeColumns([""], snake_case=self.names == "snake")
+
+    def find(self, header: Sequence[str]) -> tuple[int, int | None]:
+        """Find the places of the identity and, where it is read, of its type.
+
+        Raises:
+            InputError: If one is missing or there twice, or an added one is there.
+        """
+        refuse_taken(header, self.outcome_columns().contents)
+        hint = "Pass column=, or name the column with the identities INPUT."
+        value = find_column(header, self.column or VALUE_NAME, hint=hint)
+        if self.kind is not None:
+            return value, None
+        hint = "Pass type= if all rows are of one, or add a column INPUT_TYPE."
+        return value, find_column(header, KIND_NAME, hint=hint)
+
+
+class _BatchFeed:
+    """Feeds the identities of record batches, a step at a time.
+
+    Attributes:
+        waiting: Batches whose rows have not all been answered, in order.
+    """
+
+    def __init__(
+        self,
+        batches: AsyncIterable[pa.RecordBatch] | Iterable[pa.RecordBatch],
+        wanted: IdentityColumns,
+    ) -> None:
+        self.waiting: deque[pa.RecordBatch] = deque()
+        self._source = aiter(
+            batches if isinstance(batches, AsyncIterable) else _as_async(batches)
+        )
+        self._wanted = wanted
+        self._arrow = load_arrow()
+        self._values: Any = None
+        self._kinds: Any = None
+        self._at = 0
+
+    async def load(self) -> bool:
+        """See :meth:`uid2_async.bulk.feed.Feed.load`."""
+        async for batch in self._source:
+            value, kind = self._wanted.find(batch.schema.names)
+            self._values = self._text(batch, value)
+            self._kinds = None if kind is None else self._text(batch, kind)
+            self._at = 0
+            self.waiting.append(batch)
+            return True
+        return False
+
+    def take(self, *, partial: bool) -> Step | None:  # noqa: ARG002 - batches end where they end
+        """See :meth:`uid2_async.bulk.feed.Feed.take`."""
+        at = self._at
+        if self._values is None or at >= len(self._values):
+            return None
+        values = _strings(self._values.slice(at, STEP_ROWS))
+        kinds: str | list[str] = self._wanted.kind or ""
+        if self._kinds is not None:
+            found = _strings(self._kinds.slice(at, STEP_ROWS))
+            kinds = [(kind or "").strip().lower() for kind in found]
+        self._at += len(values)
+        return Step(range(len(values)), len(values), [Named(kinds, values)])
+
+    def _text(self, batch: pa.RecordBatch, at: int) -> pa.Array:
+        """Give a column of strings, and refuse one of numbers or bytes."""
+        types, kind = self._arrow.types, batch.schema.field(at).type
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        if not (
+            types.is_string(kind)
+            or types.is_large_string(kind)
+            or types.is_string_view(kind)
+            or types.is_null(kind)
+        ):
+            raise InputError(
+                f"The column '{batch.schema.names[at]}' is no text, but {kind}.",
+                hint="Cast it to strings; numbers have lost their + and leading zeros.",
+            )
+        return batch.column(at)
+
+
+def _strings(array: pa.Array) -> list[str | None]:
+    """Turn a piece of a column into str; Arrow does not promise that it is UTF-8."""
+    try:
+        strings: list[str | None] = array.to_pylist()
+    except UnicodeDecodeError:
+        pass
+    else:
+        return strings
+    raise InputError(
+        "A column of identities is not UTF-8.", hint="Convert it to UTF-8."
+    )
+
+
+async def _as_async(batches: Iterable[pa.RecordBatch]) -> AsyncIterator[pa.RecordBatch]:
+    """Read an iterable as if it were async."""
+    for batch in batches:
+        yield batch
+
+
+class _AddedColumns:
+    """Collects outcomes until they make up a batch.
+
+    Attributes:
+        rows: How many have not been taken.
+    """
+
+    def __init__(self, columns: OutcomeColumns) -> None:
+        self.rows: int = 0
+        self._columns = columns
+        self._arrow = load_arrow()
+        self._pieces: dict[str, list[pa.Array]] = {
+            name: [] for name in columns.contents
+        }
+
+    def append(self, outcomes: Sequence[Outcome]) -> None:
+        """Add the outcomes of some more rows."""
+        for name, values in self._columns.make([outcomes]).items():
+            self._pieces[name].append(self._array(name, values))
+        self.rows += len(outcomes)
+
+    def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Extend *batch* by what has been added, which is as many rows as it has."""
+        schema, arrays = batch.schema, batch.columns
+        for name, pieces in self._pieces.items():
+            # An empty piece tells the type where there is nothing else.
+            array = self._arrow.concat_arrays(pieces or [self._array(name, [])])
+            schema = schema.append(self._arrow.field(name, array.type))
+            arrays.append(array.slice(0, batch.num_rows))
+            pieces[:] = [array.slice(batch.num_rows)]
+        self.rows -= batch.num_rows
+        return self._arrow.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _array(self, name: str, values: Sequence[Any]) -> pa.Array:
+        """Make an array of one column's values."""
+        if self._columns.contents[name] is Content.TEXT:
+            return self._arrow.array(values, self._arrow.string())
+        seconds = self._arrow.array(values, self._arrow.timestamp("s", tz="UTC"))
+        return seconds.cast(self._arrow.timestamp("us", tz="UTC"))

@@ -1,0 +1,317 @@
+"""OpenTelemetry: a hook that makes spans and metrics of a client's events.
+
+Needs the extra ``otel``. docs/observability.md lists every name. Attributes are those
+that the events carry: no DII, token, UID, key, header or body is among them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextvars import Token
+from functools import lru_cache
+from typing import Final
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
+
+from opentelemetry import context, metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.util.types import AttributeValue
+
+from uid2_async._version import __version__
+from uid2_async.hooks import (
+    AttemptFailed,
+    AttemptStarted,
+    CallFinished,
+    CallStarted,
+    Event,
+    IdentitiesAnswered,
+    LimitChanged,
+    RetryScheduled,
+    Throttled,
+)
+from uid2_async.keystore import KeyStore
+
+__all__ = ["OpenTelemetryHook"]
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40)
+_OK: Final = 200
+
+
+class OpenTelemetryHook:
+    """Observes clients: a span for each call and each of its attempts, and metrics.
+
+    One hook serves any number of clients, and the bulk work that is done by them. The
+    spans become children of the current one, and are themselves current while the call
+    or attempt lasts, so that the HTTP library's own spans come below them.
+
+    Example:
+        >>> hook = OpenTelemetryHook()
+        >>> client = UID2Client.from_env(hooks=[hook])
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+    ) -> None:
+        """Make the instruments.
+
+        Args:
+            tracer_provider: Where spans go; the global provider by default.
+            meter_provider: Where metrics go; the global provider by default.
+        """
+        name = "uid2_async"
+        self._spans = _CallSpans(trace.get_tracer(name, __version__, tracer_provider))
+        self._meters = _Meters(metrics.get_meter(name, __version__, meter_provider))
+
+    def __call__(self, event: Event, /) -> None:
+        """Take notice of *event*."""
+        match event:
+            case CallStarted():
+                self._spans.begin(event)
+                self._meters.in_flight.add(1, {"operation": _operation(event.endpoint)})
+            case AttemptStarted():
+                self._spans.begin_attempt(event)
+            case AttemptFailed():
+                self._spans.fail_attempt(event)
+            case RetryScheduled():
+                self._meters.count_retry(event, reason=self._spans.last_error)
+            case CallFinished():
+                self._spans.end(event)
+                self._meters.count_call(event)
+            case IdentitiesAnswered():
+                self._meters.count_identities(event)
+            case Throttled():
+                self._meters.throttle_wait.record(event.delay)
+            case LimitChanged():
+                self._meters.limit = event.limit
+
+    def observe_keys(self, store: KeyStore, name: str) -> None:
+        """Report the age of a store's keys, for as long as there is the store.
+
+        Args:
+            store: Whose keys.
+            name: What it is called, such as ``bidstream``; one store for each name.
+        """
+        self._meters.stores[name] = store
+
+
+class _CallSpans:
+    """The spans of calls; which call it is about is kept in the context of its task."""
+
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
+        self._key = context.create_key("uid2-call")
+
+    @property
+    def last_error(self) -> str:
+        """Why the current call's last attempt failed."""
+        call = self._current()
+        return call.last_error if call else ""
+
+    def begin(self, event: CallStarted) -> None:
+        """Open the span of a call."""
+        operation = _operation(event.endpoint)
+        span = self._tracer.start_span(
+            f"uid2 {operation}", attributes={"uid2.operation": operation}
+        )
+        call = _Call(span)
+        here = context.set_value(self._key, call, trace.set_span_in_context(span))
+        call.token = context.attach(here)
+
+    def begin_attempt(self, event: AttemptStarted) -> None:
+        """Open the span of an attempt, below that of its call."""
+        call = self._current()
+        if call is None:
+            return
+        attributes: dict[str, AttributeValue] = {
+            "http.request.method": "POST",
+            "uid2.operation": _operation(event.endpoint),
+            "uid2.trace_id": event.trace_id,
+        }
+        if event.attempt > 1:
+            attributes["http.request.resend_count"] = event.attempt - 1
+        span = self._tracer.start_span(
+            f"POST {event.endpoint}", kind=SpanKind.CLIENT, attributes=attributes
+        )
+        call.attempt = span
+        call.attempt_token = context.attach(trace.set_span_in_context(span))
+
+    def fail_attempt(self, event: AttemptFailed) -> None:
+        """Close the span of an attempt that failed."""
+        call = self._current()
+        if call is not None:
+            call.last_error = event.error_type
+            call.end_attempt(event.region, event.status, event.error_type)
+
+    def end(self, event: CallFinished) -> None:
+        """Close the span of a call, and that of an attempt if it is open still."""
+        call = self._current()
+        if call is None:
+            return
+        status = _OK if event.error_type is None else None
+        call.end_attempt(event.region, status, event.error_type)
+        call.span.set_attribute("uid2.attempts", event.attempts)
+        _end(call.span, event.error_type)
+        if call.token is not None:
+            context.detach(call.token)
+
+    def _current(self) -> _Call | None:
+        """Find the call that is made in this context."""
+        found = context.get_value(self._key)
+        return found if isinstance(found, _Call) else None
+
+
+class _Call:
+    """A call that is being made."""
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self.token: Token[Context] | None = None
+        self.attempt: Span | None = None
+        self.attempt_token: Token[Context] | None = None
+        self.last_error = ""
+
+    def end_attempt(
+        self, region: str | None, status: int | None, error_type: str | None
+    ) -> None:
+        """Close the span of the attempt, if one is open."""
+        if self.attempt is None:
+            return
+        if status is not None:
+            self.attempt.set_attribute("http.response.status_code", status)
+        if region is not None:
+            self.attempt.set_attributes(_server(region))
+        _end(self.attempt, error_type)
+        if self.attempt_token is not None:
+            context.detach(self.attempt_token)
+        self.attempt = self.attempt_token = None
+
+
+class _Meters:
+    """The instruments; the units become part of the names that Prometheus shows."""
+
+    def __init__(self, meter: metrics.Meter) -> None:
+        self._duration = meter.create_histogram(
+            "uid2.client.operation.duration",
+            unit="s",
+            description="How long calls took, with all of their attempts.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._retries = meter.create_counter(
+            "uid2.client.retries",
+            unit="{retry}",
+            description="Attempts that followed a failed one.",
+        )
+        self._identities = meter.create_counter(
+            "uid2.client.identities",
+            unit="{identity}",
+            description="People asked about, by what came of it.",
+        )
+        self.in_flight = meter.create_up_down_counter(
+            "uid2.client.inflight_requests",
+            unit="{request}",
+            description="Calls that are being made.",
+        )
+        self.throttle_wait = meter.create_histogram(
+            "uid2.client.throttle_wait",
+            unit="s",
+            description="How long was waited since the operator asked to slow down.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self.limit: int | None = None
+        self._skew: float | None = None
+        self.stores: WeakValueDictionary[str, KeyStore] = WeakValueDictionary()
+        self._create_gauges(meter)
+
+    def _create_gauges(self, meter: metrics.Meter) -> None:
+        """Make what is read when it is exported: older SDKs forget a gauge's value."""
+        meter.create_observable_gauge(
+            "uid2.client.concurrency_limit",
+            callbacks=[lambda _options: _observed(self.limit)],
+            unit="{request}",
+            description="How many batches the last bulk job sends at once.",
+        )
+        meter.create_observable_gauge(
+            "uid2.client.clock_skew",
+            callbacks=[lambda _options: _observed(self._skew)],
+            unit="s",
+            description="By how much the operator's clock is ahead.",
+        )
+        meter.create_observable_gauge(
+            "uid2.client.keys_age",
+            callbacks=[self._read_ages],
+            unit="s",
+            description="How long ago the keys were fetched.",
+        )
+
+    def _read_ages(self, _options: object) -> Iterable[metrics.Observation]:
+        """Read the age of each store that has keys."""
+        for name, store in sorted(self.stores.items()):
+            age = store.age
+            if math.isfinite(age):
+                yield metrics.Observation(age, {"keys": name})
+
+    def count_call(self, event: CallFinished) -> None:
+        """Take notice of the end of a call."""
+        operation = _operation(event.endpoint)
+        self.in_flight.add(-1, {"operation": operation})
+        attributes = {"operation": operation, "outcome": _outcome(event.error_type)}
+        if event.error_type is not None:
+            attributes["error.type"] = event.error_type
+        self._duration.record(event.elapsed, attributes)
+        if event.error_type is None:
+            self._skew = event.skew
+
+    def count_retry(self, event: RetryScheduled, *, reason: str) -> None:
+        """Take notice of a retry."""
+        operation = _operation(event.endpoint)
+        self._retries.add(1, {"operation": operation, "reason": reason})
+        if reason == "RateLimitError":
+            self.throttle_wait.record(event.delay)
+
+    def count_identities(self, event: IdentitiesAnswered) -> None:
+        """Take notice of what became of people."""
+        attributes = {
+            "operation": _operation(event.endpoint),
+            "type": event.kind,
+            "result": event.result,
+        }
+        self._identities.add(event.count, attributes)
+
+
+def _observed(value: float | None) -> list[metrics.Observation]:
+    """Report a value, if there is one yet."""
+    return [] if value is None else [metrics.Observation(value)]
+
+
+def _operation(endpoint: str) -> str:
+    """Name an operation by its path, such as ``v2/token/generate``."""
+    return endpoint.removeprefix("/")
+
+
+def _outcome(error_type: str | None) -> str:
+    """Sort the ends of calls; a caller that gives up is no fault of the operator."""
+    if error_type is None:
+        return "success"
+    return "cancelled" if error_type == "CancelledError" else "error"
+
+
+def _end(span: Span, error_type: str | None) -> None:
+    """Close *span*; what failed is told by the error's class alone."""
+    if error_type is not None:
+        span.set_attribute("error.type", error_type)
+    if _outcome(error_type) == "error":
+        span.set_status(StatusCode.ERROR)
+    span.end()
+
+
+@lru_cache(maxsize=64)
+def _server(region: str) -> dict[str, AttributeValue]:
+    """Split a base URL into what the semantic conventions ask for."""
+    parts = urlsplit(region)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    return {"server.address": parts.hostname or "", "server.port": port}

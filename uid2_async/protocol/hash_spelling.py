@@ -1,0 +1,147 @@
+"""How a hash is written, and what to do where operators do not take it.
+
+For a column whose hashes all come back as invalid: there is one mistake behind them.
+Operators take 64 characters of hex, or 44 of base64 (docs/protocol.md 3.3).
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final
+
+from uid2_async.protocol import base64
+from uid2_async.protocol.inspection_terms import Note
+from uid2_async.protocol.normalize import normalize_email, normalize_phone
+from uid2_async.protocol.raw_uid import inspect_raw_uid_bytes
+
+__all__ = ["HashSpelling", "diagnose_hash"]
+
+
+class HashSpelling(StrEnum):
+    """How a text that should be the SHA-256 of DII is written."""
+
+    HEX = "hex"
+    BASE64 = "base64"
+    EMPTY_HASHED = "hash of nothing"
+    BASE64URL = "URL-safe base64"
+    UNPADDED = "base64 without padding"
+    BASE64_OF_HEX = "base64 of hex"
+    BASE64_OF_BASE64 = "base64 of base64"
+    PREFIXED_HEX = "hex with a prefix"
+    PERCENT_ENCODED = "percent-encoded"
+    SPACED = "white space around it"
+    OTHER_HASH = "another hash"
+    RAW_UID = "raw UID"
+    NOT_HASHED = "DII that is not hashed"
+    EMPTY = "empty"
+    UNKNOWN = "nothing known"
+
+    @property
+    def advice(self) -> str:
+        """What to do, in a sentence; empty where all is well."""
+        return str(_ADVICE.get(self, ""))
+
+
+_ADVICE: Final = {
+    HashSpelling.EMPTY_HASHED: Note.OF_NOTHING,
+    HashSpelling.BASE64URL: (
+        "It is in the URL-safe alphabet, which operators refuse here: write + for - "
+        "and / for _, and end it with one =."
+    ),
+    HashSpelling.UNPADDED: Note.NO_PADDING,
+    HashSpelling.BASE64_OF_HEX: Note.HEX_ENCODED,
+    HashSpelling.BASE64_OF_BASE64: Note.ENCODED_TWICE,
+    HashSpelling.PREFIXED_HEX: Note.PREFIXED,
+    HashSpelling.PERCENT_ENCODED: Note.PERCENT_ENCODED,
+    HashSpelling.SPACED: "Remove the white space around it; operators refuse it.",
+    HashSpelling.OTHER_HASH: Note.OTHER_HASH,
+    HashSpelling.RAW_UID: "It is a raw UID: it has been mapped already.",
+    HashSpelling.NOT_HASHED: (
+        "It is DII itself: give it as e-mail or phone, and it is hashed on the way."
+    ),
+    HashSpelling.EMPTY: "There is no value.",
+    HashSpelling.UNKNOWN: (
+        "It is no SHA-256 in hex (64 characters) or base64 (44): look for a column "
+        "that is too short, or another kind of value."
+    ),
+}
+
+_GOOD: Final = frozenset({HashSpelling.HEX, HashSpelling.BASE64})
+_HEX: Final = re.compile(r"[0-9a-fA-F]+")
+_PREFIXES: Final = ("0x", "0X", "\\x")
+_SHA256_BYTES: Final = 32
+_SHA256_CHARS: Final = 2 * _SHA256_BYTES
+# MD5, SHA-1, SHA-224, SHA-384 and SHA-512 in hex.
+_OTHER_HASH_CHARS: Final = frozenset({32, 40, 56, 96, 128})
+_BASE64_CHARS: Final = 44
+_OF_NOTHING: Final = sha256(b"").digest()
+
+
+def diagnose_hash(text: str) -> HashSpelling:
+    """Tell how *text*, which should be the SHA-256 of DII, is written.
+
+    Where one of a column was refused, its neighbours are written the same way. Nothing
+    of *text* is in the answer.
+    """
+    if not text or text.isspace():
+        return HashSpelling.EMPTY
+    if text != text.strip():
+        found = diagnose_hash(text.strip())
+        return HashSpelling.SPACED if found in _GOOD else found
+    return _read_hex(text) or _read_base64(text) or _read_foreign(text)
+
+
+def _read_hex(text: str) -> HashSpelling | None:
+    """Judge hex digits, with or without a prefix."""
+    digits = text[2:] if text.startswith(_PREFIXES) else text
+    if not _HEX.fullmatch(digits):
+        return None
+    if digits != text:
+        whole = len(digits) == _SHA256_CHARS
+        return HashSpelling.PREFIXED_HEX if whole else None
+    if len(text) == _SHA256_CHARS:
+        empty = bytes.fromhex(text) == _OF_NOTHING
+        return HashSpelling.EMPTY_HASHED if empty else HashSpelling.HEX
+    return HashSpelling.OTHER_HASH if len(text) in _OTHER_HASH_CHARS else None
+
+
+def _read_base64(text: str) -> HashSpelling | None:
+    """Judge what decodes to a hash, or to the text of one."""
+    url_safe = "-" in text or "_" in text
+    data = base64.decode_url(text) if url_safe else base64.decode(text)
+    if data is None:
+        return None
+    if len(data) != _SHA256_BYTES:
+        return _read_decoded(data)
+    if url_safe:
+        return HashSpelling.BASE64URL
+    if len(text) != _BASE64_CHARS:
+        return HashSpelling.UNPADDED
+    return HashSpelling.EMPTY_HASHED if data == _OF_NOTHING else HashSpelling.BASE64
+
+
+def _read_decoded(data: bytes) -> HashSpelling | None:
+    """Judge bytes that are no SHA-256."""
+    if len(data) == _SHA256_CHARS and _HEX.fullmatch(data.decode("latin-1")):
+        return HashSpelling.BASE64_OF_HEX
+    if len(base64.decode(data) or b"") == _SHA256_BYTES:
+        return HashSpelling.BASE64_OF_BASE64
+    if inspect_raw_uid_bytes(data) is not None:
+        return HashSpelling.RAW_UID
+    return None
+
+
+def _read_foreign(text: str) -> HashSpelling:
+    """Judge what is no hash in any spelling."""
+    if "%" in text and "@" not in text:
+        # Few columns hold this, and the others do not pay for it.
+        from urllib.parse import unquote  # noqa: PLC0415 - reason above
+
+        plain = unquote(text)
+        if plain != text and diagnose_hash(plain) in _GOOD:
+            return HashSpelling.PERCENT_ENCODED
+    if normalize_phone(text) or normalize_email(text):
+        return HashSpelling.NOT_HASHED
+    return HashSpelling.UNKNOWN

@@ -1,0 +1,169 @@
+"""Fixtures and a marker for pytest: test an application without credentials or mocks.
+
+What the fixtures need is imported when the first of them is asked for: pytest loads
+this module in every run. docs/testing.md shows how to use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from uid2_async.client import UID2Client
+    from uid2_async.clock import Clock
+    from uid2_async.operator import Fault, LocalOperator
+    from uid2_async.testing import ManualClock, OperatorThread
+
+__all__ = [
+    "pytest_configure",
+    "uid2_client",
+    "uid2_clock",
+    "uid2_env",
+    "uid2_operator",
+]
+
+_MARKER: Final = (
+    "uid2(scope='UID2', role='everything', opted_out=(), faults=()): how the embedded "
+    "operator is set up for a test: UID2 or EUID, with whose credentials uid2_client "
+    "calls, who has opted out, and what the next calls meet (each a Fault or an HTTP "
+    "status; or a mapping of paths to such lists)."
+)
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "scope": "UID2",
+    "role": "everything",
+    "opted_out": (),
+    "faults": (),
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line("markers", _MARKER)
+
+
+class _Sandbox:
+    """The thread of a test session, and the clock that its operators go by.
+
+    Attributes:
+        clock: The system's, or what a test has put in its place.
+        thread: Where the operators run.
+    """
+
+    def __init__(self) -> None:
+        from uid2_async.clock import system_clock  # noqa: PLC0415 - see the module
+        from uid2_async.testing import OperatorThread  # noqa: PLC0415 - see the module
+
+        self.clock: Clock = system_clock
+        self.thread: OperatorThread = OperatorThread(clock=self.now)
+
+    def now(self) -> datetime:
+        """Tell the time."""
+        return self.clock()
+
+
+@pytest.fixture(scope="session")
+def _uid2_sandbox() -> Iterator[_Sandbox]:
+    """Run a thread for as long as the tests of this process run."""
+    sandbox = _Sandbox()
+    with sandbox.thread:
+        yield sandbox
+
+
+@pytest.fixture
+def _uid2_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Merge the markers of a test; keyword by keyword, the nearest one counts."""
+    settings: dict[str, Any] = {}
+    for marker in request.node.iter_markers("uid2"):
+        if marker.args or set(marker.kwargs) - set(_DEFAULTS):
+            raise pytest.UsageError(
+                f"The marker uid2 takes the keywords {', '.join(_DEFAULTS)}."
+            )
+        settings = {**marker.kwargs, **settings}
+    return {**_DEFAULTS, **settings}
+
+
+@pytest.fixture
+def uid2_operator(
+    _uid2_sandbox: _Sandbox, _uid2_settings: dict[str, Any]
+) -> LocalOperator:
+    """An embedded operator, as new for each test and set up by the marker ``uid2``.
+
+    It runs on a thread of its own, for all tests of this process: for synchronous tests
+    and for those of any event loop.
+    """
+    from uid2_async.models import IdentityScope  # noqa: PLC0415 - see the module
+
+    if _uid2_settings["scope"] not in set(IdentityScope):
+        raise pytest.UsageError("The marker uid2 takes scope='UID2' or 'EUID'.")
+    operator = _uid2_sandbox.thread.operator(IdentityScope(_uid2_settings["scope"]))
+    if _uid2_settings["role"] not in operator.credentials:
+        known = ", ".join(operator.credentials)
+        raise pytest.UsageError(f"The marker uid2 takes one of the roles {known}.")
+    operator.reset()
+    for identity in _uid2_settings["opted_out"]:
+        operator.opt_out(identity)
+    for path, fault in _faults(_uid2_settings["faults"]):
+        operator.fail_next(fault, path=path)
+    return operator
+
+
+@pytest.fixture
+def uid2_client(
+    uid2_operator: LocalOperator,
+    _uid2_sandbox: _Sandbox,
+    _uid2_settings: dict[str, Any],
+) -> Iterator[UID2Client]:
+    """A client of the embedded operator, for every event loop and for none.
+
+    It goes by the operator's clock, retries at once, and is closed after the test.
+    """
+    with _uid2_sandbox.thread.client(
+        uid2_operator, role=_uid2_settings["role"]
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def uid2_clock(
+    uid2_operator: LocalOperator, _uid2_sandbox: _Sandbox
+) -> Iterator[ManualClock]:
+    """The operator's clock, which stands still in this test until it is told to move.
+
+    ``uid2_client`` goes by it too. Give it as ``clock=`` to whatever else tells time.
+    """
+    from uid2_async.testing import ManualClock  # noqa: PLC0415 - see the module
+
+    before = _uid2_sandbox.clock
+    _uid2_sandbox.clock = clock = ManualClock(uid2_operator.now)
+    yield clock
+    _uid2_sandbox.clock = before
+
+
+@pytest.fixture
+def uid2_env(
+    uid2_operator: LocalOperator,
+    _uid2_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> LocalOperator:
+    """The operator, in an environment by which ``UID2Client.from_env()`` finds it."""
+    prefix = uid2_operator.data.scope
+    credentials = uid2_operator.credentials[_uid2_settings["role"]]
+    monkeypatch.setenv(f"{prefix}_BASE_URL", uid2_operator.url)
+    monkeypatch.setenv(f"{prefix}_API_KEY", credentials.api_key)
+    monkeypatch.setenv(f"{prefix}_SECRET_KEY", credentials.client_secret)
+    return uid2_operator
+
+
+def _faults(given: Any) -> Iterator[tuple[str | None, Fault]]:
+    """List the faults of a marker with the path that each concerns."""
+    from uid2_async.operator import Fault  # noqa: PLC0415 - see the module
+
+    by_path = given if isinstance(given, Mapping) else {None: given}
+    for path, faults in by_path.items():
+        for one in [faults] if isinstance(faults, Fault | int) else faults:
+            yield path, one if isinstance(one, Fault) else Fault(status=one)

@@ -1,0 +1,284 @@
+"""For tests of your own: an operator on a thread, a script, and a clock to move.
+
+The fixtures of :mod:`uid2_async.pytest_plugin` are made of these; without pytest, use
+them as they are (docs/testing.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from datetime import datetime, timedelta
+from threading import Thread
+from typing import Any, Final, Self, TypeAlias, TypeVar
+
+from uid2_async.client import UID2Client
+from uid2_async.clock import Clock, system_clock
+from uid2_async.errors import InputError, UID2Error
+from uid2_async.models import IdentityScope, ms_from_datetime
+from uid2_async.operator import LocalOperator, OperatorData
+from uid2_async.protocol import base64, wire
+from uid2_async.protocol.envelope import (
+    IV_BYTES,
+    OpenedRequest,
+    RequestEnvelopeError,
+    open_request,
+    seal_reply,
+)
+from uid2_async.retry import RetryPolicy
+from uid2_async.transport import Reply, Request, SessionPool
+
+__all__ = ["ManualClock", "OperatorThread", "ScriptedTransport", "Step", "no_wait"]
+
+T = TypeVar("T")
+
+_KEY: Final = bytes(range(32))
+_BINARY: Final = "application/octet-stream"
+
+
+async def no_wait(seconds: float) -> None:
+    """Wait for nothing: ``RetryPolicy(sleep=no_wait)`` retries at once."""
+
+
+class ManualClock:
+    """A clock that stands still until it is told to move.
+
+    It is what ``clock=`` of clients, key stores, token refreshers and operators takes;
+    give the same one to all of them. Any thread may read it.
+    """
+
+    def __init__(self, start: datetime | None = None) -> None:
+        """Start at *start*, an aware datetime; now if None.
+
+        Raises:
+            InputError: If *start* has no time zone.
+        """
+        now = system_clock() if start is None else start
+        ms_from_datetime(now)
+        self._now = now
+
+    def __call__(self) -> datetime:
+        """Tell the time."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Move on by *seconds*, or back by a negative number."""
+        self._now += timedelta(seconds=seconds)
+
+    def __repr__(self) -> str:
+        """Show the time."""
+        return f"<ManualClock {self._now.isoformat()}>"
+
+
+Step: TypeAlias = (
+    Mapping[str, Any] | int | Reply | UID2Error | Callable[[Request], Reply]
+)
+"""What a script does with one request."""
+
+
+class ScriptedTransport:
+    """A transport that answers by a script, one step for each request, without I/O.
+
+    A step is the JSON of a reply, which is sealed as an operator would; an HTTP status
+    without a body; a ``Reply`` as it is; an error to raise; or a function of the
+    request. Where the script is over, a request fails with an AssertionError. For
+    anything longer, an embedded operator is less work.
+
+    Attributes:
+        requests: What was sent, attempt by attempt.
+        questions: The JSON in their envelopes; None where there is none.
+    """
+
+    max_connections: int = 100
+
+    def __init__(self, *steps: Step) -> None:
+        """Answer by *steps*, in order."""
+        self.requests: list[Request] = []
+        self.questions: list[Any] = []
+        self._steps = list(steps)
+
+    def client(self, **options: Any) -> UID2Client:
+        """Make a client that sends here and retries at once.
+
+        Args:
+            options: Keyword arguments of :class:`~uid2_async.UID2Client`.
+        """
+        settings: dict[str, Any] = {
+            "api_key": "scripted",
+            "client_secret": base64.encode_text(_KEY),
+            "retry": RetryPolicy(sleep=no_wait),
+        }
+        url = "https://operator.example"
+        return UID2Client(url, transport=self, **(settings | options))
+
+    async def send(self, request: Request) -> Reply:
+        """Take the next step."""
+        opened = _open(request)
+        self.requests.append(request)
+        self.questions.append(
+            wire.decode(opened.payload, object) if opened and opened.payload else None
+        )
+        if not self._steps:
+            raise AssertionError(f"The script is over, but {request.path} was called.")
+        step = self._steps.pop(0)
+        if isinstance(step, UID2Error):
+            raise step
+        if isinstance(step, Reply):
+            return step
+        if isinstance(step, int):
+            return Reply(status=step, headers={}, body=b"")
+        return self._seal(step, request) if isinstance(step, Mapping) else step(request)
+
+    def _seal(self, reply: Mapping[str, Any], request: Request) -> Reply:
+        """Seal the JSON of a reply."""
+        opened = _open(request)
+        if opened is None:
+            raise AssertionError(
+                f"{request.path} has no envelope that a script can answer by JSON: "
+                "give a Reply, or use LocalOperator."
+            )
+        sealed = seal_reply(
+            wire.encode(reply),
+            key=_KEY,
+            now_ms=opened.sent_ms,
+            nonce=opened.nonce,
+            iv=os.urandom(IV_BYTES),
+        )
+        body = sealed if _is_binary(request) else base64.encode(sealed)
+        return Reply(status=200, headers={}, body=body)
+
+    async def aclose(self) -> None:
+        """Hold nothing."""
+
+    def __repr__(self) -> str:
+        """Show how far the script is."""
+        return f"<ScriptedTransport {len(self.requests)} sent, {len(self._steps)} left>"
+
+
+def _open(request: Request) -> OpenedRequest | None:
+    """Open a request that was sealed with the script's secret."""
+    body = request.body if _is_binary(request) else base64.decode(request.body)
+    try:
+        return open_request(body or b"", _KEY)
+    except RequestEnvelopeError:
+        return None
+
+
+def _is_binary(request: Request) -> bool:
+    """Tell whether raw bytes go both ways."""
+    return request.headers.get("Content-Type") == _BINARY
+
+
+class OperatorThread:
+    """Embedded operators on a thread with an event loop of its own.
+
+    The connections of its clients live on the same thread. So a client works in every
+    event loop, in several at once, and in tests that have none; and it can be closed
+    where no loop runs any more. Leaving the block stops everything.
+
+    Example:
+        >>> with OperatorThread() as thread:
+        ...     operator = thread.operator()
+        ...     with thread.client(operator) as client:
+        ...         asyncio.run(client.generate_token("user@example.com"))
+    """
+
+    def __init__(self, *, clock: Clock = system_clock) -> None:
+        """Prepare the thread; *clock* is that of the operators."""
+        self._clock = clock
+        self._operators: dict[IdentityScope, LocalOperator] = {}
+        self._closing = AsyncExitStack()
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(
+            target=self._loop.run_forever, name="uid2-testing", daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the operators and the thread."""
+        try:
+            self._run(self._closing.aclose())
+            self._run(self._loop.shutdown_asyncgens())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def operator(self, scope: IdentityScope = IdentityScope.UID2) -> LocalOperator:
+        """Give the operator of *scope* with the built-in world.
+
+        The first time starts it, later ones give the same one, as the tests before left
+        it: ``operator.reset()`` makes it as new.
+        """
+        if scope not in self._operators:
+            data = OperatorData.sample(scope=scope, base=self._clock())
+            operator = LocalOperator(data, clock=self._clock)
+            self._run(self._closing.enter_async_context(operator))
+            self._operators[scope] = operator
+        return self._operators[scope]
+
+    @contextmanager
+    def client(
+        self, operator: LocalOperator, *, role: str = "everything"
+    ) -> Iterator[UID2Client]:
+        """Give a client of *operator*, which goes by its clock and retries at once.
+
+        Leaving the block closes its connections.
+
+        Args:
+            operator: One that runs, on this thread or elsewhere.
+            role: With whose credentials it calls, such as ``publisher``.
+
+        Raises:
+            InputError: If the operator has no credentials of that name.
+        """
+        credentials = operator.credentials.get(role)
+        if credentials is None:
+            raise InputError(
+                f"The operator has no credentials of {role!r}.",
+                hint=f"Choose one of {', '.join(operator.credentials)}.",
+            )
+        pool = SessionPool(operator.url)
+        try:
+            yield UID2Client(
+                operator.url,
+                api_key=credentials.api_key,
+                client_secret=credentials.client_secret,
+                scope=operator.data.scope,
+                transport=_Relay(pool, self._loop),
+                retry=RetryPolicy(sleep=no_wait),
+                clock=lambda: operator.now,
+            )
+        finally:
+            self._run(pool.aclose())
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run *work* on the thread, and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def __repr__(self) -> str:
+        """Show the operators."""
+        return f"<OperatorThread {list(self._operators.values())}>"
+
+
+class _Relay:
+    """Sends from any event loop, through a pool that lives in another one."""
+
+    def __init__(self, pool: SessionPool, loop: asyncio.AbstractEventLoop) -> None:
+        self.max_connections = pool.max_connections
+        self._pool = pool
+        self._loop = loop
+
+    async def send(self, request: Request) -> Reply:
+        """Send by the pool; cancellation gets through to it."""
+        sent = asyncio.run_coroutine_threadsafe(self._pool.send(request), self._loop)
+        return await asyncio.wrap_future(sent)
+
+    async def aclose(self) -> None:
+        """Leave the pool to whoever made it."""
