@@ -115,10 +115,12 @@ class Bench:
         try:
             await call
         except kind as error:
-            self.errors.append(error)
-            assert type(error) is kind, error
-            return error
-        raise AssertionError(f"{kind.__name__} was due")
+            caught = error
+        else:
+            raise AssertionError(f"{kind.__name__} was due")
+        self.errors.append(caught)
+        assert type(caught) is kind, caught
+        return caught
 
     async def generate(self, client: UID2Client, **options: Any) -> Any:
         """Make the call that most rows make."""
@@ -166,7 +168,7 @@ class Bench:
             assert len(set(wire.ivs)) == len(wire.ivs), "an IV was used twice"
 
     def _check_clients(self) -> None:
-        """Slots, waiters and connections in use are zero, and the budget is in bounds."""
+        """Slots, waiters and connections are zero, and the budget is in bounds."""
         for client in self.clients:
             budget = client._retry.budget
             assert budget is None or 0 <= budget.level <= budget.capacity

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fault_bench import Bench, Rows
 from memory_operator import MemoryOperator, refusal
-
 from uid2_async import errors
 from uid2_async.bulk import BulkMapper
 

@@ -128,7 +128,7 @@ HINTS: dict[str | None, float | None] = {
     "inf": None,
     "nan": None,
     "1_000": None,
-    "１２": None,
+    "\uff11\uff12": None,
     "60, 120": None,
     "9" * 23: None,
     "Thu Jan  1 00:00:09 2026": None,

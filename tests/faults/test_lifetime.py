@@ -11,12 +11,10 @@ import time
 import warnings
 from typing import Any
 
-import pytest
 from canaries import API_KEY, CLIENT_SECRET, EMAIL
 from fault_bench import CONTEXT, Bench, Rows
 from fault_server import Exchange, ok, refuse, silence
 from memory_operator import MemoryOperator, refusal
-
 from uid2_async import RetryPolicy, SessionPool, UID2Client, errors
 from uid2_async.bulk import BulkMapper
 
@@ -124,11 +122,13 @@ async def consumer_fails(bench: Bench) -> None:
     wire = bench.wire(MemoryOperator())
     mapper = BulkMapper(bench.client(wire, max_batch_size=100))
     mine = ZeroDivisionError("mine")
-    with pytest.raises(ZeroDivisionError) as caught:
+
+    async def consume() -> None:
         async with mapper.map(PEOPLE) as records:
             async for _ in records:
                 raise mine
-    assert caught.value is mine
+
+    assert await bench.fails(ZeroDivisionError, consume()) is mine
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

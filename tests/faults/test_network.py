@@ -64,7 +64,7 @@ async def connection_refused(bench: Bench) -> None:
 class NameLoop(asyncio.SelectorEventLoop):
     """An event loop in which names resolve as told."""
 
-    answers: list[str] | None = []
+    answers: tuple[str, ...] | None = ()
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
         """Find addresses, nothing, or no end."""
@@ -85,7 +85,7 @@ class HangingLoop(NameLoop):
 class DeadFirstLoop(NameLoop):
     """The first address of a name is dead."""
 
-    answers = ["127.0.0.77", "127.0.0.1"]
+    answers = ("127.0.0.77", "127.0.0.1")
 
 
 @rows.add("N2", requests=0, loop=NameLoop)
@@ -120,7 +120,7 @@ async def black_hole(bench: Bench) -> None:
         full.listen(0)
         fillers = [socket.socket() for _ in range(4)]
         for one in fillers:
-            one.setblocking(False)
+            one.settimeout(0)
             one.connect_ex(full.getsockname())
         url = f"http://127.0.0.1:{full.getsockname()[1]}"
         client = bench.client(url, pool={"connect_timeout": 0.2})
@@ -313,8 +313,8 @@ async def back_after_half_a_minute(bench: Bench) -> None:
 @rows.add("N20", requests=0)
 async def proxy_refuses(bench: Bench) -> None:
     """CONNECT is refused; the proxy's credentials stay out of sight."""
+    connects = []
     for status in ("407 Who", "502 Bad"):
-        connects = []
 
         async def answer(exchange: Exchange, status: str = status) -> None:
             connects.append(await exchange.reader.readuntil(b"\r\n\r\n"))
@@ -325,7 +325,7 @@ async def proxy_refuses(bench: Bench) -> None:
             url = f"http://name:canary-password@127.0.0.1:{proxy.port}"
             client = bench.client("https://127.0.0.1:1", pool={"proxy": url})
             error = await bench.fails(errors.ConnectError, bench.generate(client))
-            assert connects[0].startswith(b"CONNECT ")
+            assert connects.pop().startswith(b"CONNECT ")
             assert "canary-password" not in str(error) + repr(client._transport)
 
 

@@ -234,10 +234,11 @@ asyncio.run(main())
 @rows.add("D10", requests=3, within=20.0)
 async def suspended(bench: Bench) -> None:
     """A process stopped in the middle of its upload sends a new envelope after it."""
-    stopped = asyncio.Event()
+    first, stopped = asyncio.Event(), asyncio.Event()
 
     async def slow_reading(exchange: Exchange) -> None:
         await ok(exchange)
+        first.set()
         # The next request is looked at only when its sender has been stopped.
         exchange.reader._transport.pause_reading()
         await stopped.wait()
@@ -250,8 +251,7 @@ async def suspended(bench: Bench) -> None:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             stdout=asyncio.subprocess.PIPE,
         )
-        while not server.requests:
-            await asyncio.sleep(0.02)
+        await first.wait()
         await asyncio.sleep(0.5)
         child.send_signal(signal.SIGSTOP)
         await asyncio.sleep(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import ssl
 import warnings
 from functools import cache
@@ -25,7 +25,7 @@ from fault_server import (
 from uid2_async import SessionPool, errors
 
 rows = Rows()
-DAY = datetime.timedelta(days=1)
+DAY = dt.timedelta(days=1)
 
 
 @cache
@@ -77,7 +77,7 @@ async def wrong_host(bench: Bench) -> None:
 @rows.add("T3", requests=0)
 async def expired(bench: Bench) -> None:
     """The certificate has expired, or this machine's clock says so."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     context = server_side(not_before=now - 2 * DAY, not_after=now - DAY)
     assert "clock" in str(await is_refused(bench, context, trusting()))
 
@@ -85,7 +85,7 @@ async def expired(bench: Bench) -> None:
 @rows.add("T4", requests=0)
 async def not_yet_valid(bench: Bench) -> None:
     """The certificate is not valid yet, or this machine's clock says so."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     context = server_side(not_before=now + DAY, not_after=now + 2 * DAY)
     assert "clock" in str(await is_refused(bench, context, trusting()))
 
