@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 import pytest
+
 from canaries import find_canaries
 from fault_bench import Expected, run_row
 
