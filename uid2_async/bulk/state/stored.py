@@ -84,8 +84,14 @@ def settle(
     if old is None:
         if answer.u is not None and answer.e is None and answer.p is None:
             # A first load is all of these: what follows comes to the same.
-            uid, due, bucket = answer.u, answer.r, answer.bucket_id
-            return Stored(uid, None, None, due, None, bucket, now, next_seq, _ADDED)
+            return Stored(
+                uid=answer.u,
+                refresh_from=answer.r,
+                bucket=answer.bucket_id,
+                checked=now,
+                seq=next_seq,
+                change=_ADDED,
+            )
         old = _BEFORE
     if answer.mapped:
         uid, status = answer.u, None
