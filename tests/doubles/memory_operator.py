@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from sealed_answers import iv_of, open_body, seal
+from sealed_answers import iv_of, now_ms, open_body, seal
 from uid2_async.transport import Reply, Request
 
 
@@ -18,6 +18,7 @@ class MemoryOperator:
         sent: All of them.
         ivs: The IVs of their envelopes.
         times: The times that they carried, in ms.
+        clock: Tells its time, in ms.
     """
 
     max_connections = 100
@@ -29,6 +30,7 @@ class MemoryOperator:
         self.ivs: list[bytes] = []
         self.times: list[int] = []
         self.renewed = 0
+        self.clock = now_ms
 
     @property
     def requests(self) -> int:
@@ -50,7 +52,9 @@ class MemoryOperator:
             return fate
         if fate is not None:
             await asyncio.sleep(fate)
-        return Reply(status=200, headers={}, body=seal(request.path, request.body))
+        off_ms = self.clock() - now_ms()
+        body = seal(request.path, request.body, off_ms=off_ms)
+        return Reply(status=200, headers={}, body=body)
 
     def renew(self) -> None:
         """Count."""
