@@ -32,10 +32,12 @@ from uid2_async.bulk.state_ledger import StateLedger
 from uid2_async.bulk.write_files import write_files
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError
+from uid2_async.frames import without_frames
 
 __all__ = ["map_file"]
 
 
+@without_frames
 async def map_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],

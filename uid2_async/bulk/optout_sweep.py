@@ -25,6 +25,7 @@ from uid2_async.bulk.run_options import RunOptions
 from uid2_async.bulk.state import IdentityKey, MappingState, Run, StateRow
 from uid2_async.bulk.status_columns import ending_of
 from uid2_async.client import UID2Client
+from uid2_async.frames import without_frames
 from uid2_async.models import MapRow, UnmappedReason
 
 __all__ = ["sweep_by_status"]
@@ -59,6 +60,7 @@ class _UIDFeed:
         return Step(keys, len(keys), (Named(RAW_UID, [uid for _, uid in some]),))
 
 
+@without_frames
 async def sweep_by_status(
     state: MappingState | str | os.PathLike[str],
     *,

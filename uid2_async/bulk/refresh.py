@@ -24,6 +24,7 @@ from uid2_async.bulk.run_options import RunOptions
 from uid2_async.bulk.state import IdentityKey, MappingState, Run, Selection
 from uid2_async.bulk.state_ledger import StateLedger
 from uid2_async.client import UID2Client, buckets_call
+from uid2_async.frames import without_frames
 from uid2_async.models import datetime_from_ms
 from uid2_async.protocol import base64
 
@@ -77,6 +78,7 @@ async def _find_rotated(
     return Selection.of_buckets(rotated), MAP_V2
 
 
+@without_frames
 async def refresh_state(
     state: MappingState | str | os.PathLike[str],
     *,

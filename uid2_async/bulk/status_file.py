@@ -24,6 +24,7 @@ from uid2_async.bulk.run_options import RunOptions
 from uid2_async.bulk.status_columns import StatusColumns
 from uid2_async.bulk.write_files import write_files
 from uid2_async.client import UID2Client
+from uid2_async.frames import without_frames
 
 __all__ = ["StatusOptions", "check_file"]
 
@@ -50,6 +51,7 @@ class StatusOptions:
     encoding: str = "utf-8"
 
 
+@without_frames
 async def check_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
