@@ -59,7 +59,9 @@ def envelope(data: bytes) -> None:
             ENVELOPE.open(data, key=KEY, nonce=nonce)
     base64.decode(data)
     # Whatever is sealed comes back, and with one bit changed it does not.
-    whole = seal_reply(data, key=KEY, now_ms=len(data), nonce=NONCE, iv=data[:12] * 0 + bytes(12))
+    whole = seal_reply(
+        data, key=KEY, now_ms=len(data), nonce=NONCE, iv=data[:12] * 0 + bytes(12)
+    )
     assert ENVELOPE.open(whole, key=KEY, nonce=NONCE).payload == data
 
 

@@ -238,8 +238,6 @@ class Batcher:
 
     Attributes:
         ready: Batches that are full.
-        least_remembered: How many identities may not be dropped yet, since they may
-            still be unanswered.
     """
 
     def __init__(
@@ -251,6 +249,7 @@ class Batcher:
         window: int,
         send_raw: bool = False,
         one_kind: bool = False,
+        keep_pending: bool = False,
     ) -> None:
         """Make batches for *routes*.
 
@@ -261,14 +260,16 @@ class Batcher:
             window: How many identities are remembered.
             send_raw: Whether DII is sent as it is.
             one_kind: Whether all identities of a batch must be of one kind.
+            keep_pending: Whether those are remembered besides that are not answered
+                yet: then no identity is ever asked about twice at once.
         """
         self.ready: list[Batch] = []
-        self.least_remembered: int = 0
         self._routes = {route.kind: route for route in routes}
         self._batch_size = batch_size
         self._body_bytes = body_bytes
         self._send_raw = send_raw
         self._one_kind = one_kind
+        self._keep_pending = keep_pending
         self._generation = max(1, window // 2)
         self._young: dict[bytes, Slot] = {}
         self._old: dict[bytes, Slot] = {}
@@ -281,9 +282,18 @@ class Batcher:
         for column in step.columns:
             self._take_column(column, block, fresh)
         block.fresh = list(fresh.values())
-        if len(self._young) >= max(self._generation, self.least_remembered):
-            self._old, self._young = self._young, {}
+        if len(self._young) >= self._generation:
+            self._forget()
         return block
+
+    def _forget(self) -> None:
+        """Let the older generation go."""
+        pending = {}
+        if self._keep_pending:
+            pending = {
+                name: slot for name, slot in self._old.items() if slot.outcome is None
+            }
+        self._old, self._young = pending | self._young, {}
 
     def _take_column(
         self, column: Named, block: Block, fresh: dict[str, Fresh]

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from uid2_async.bulk.resume.private_files import (
+    DISK,
+    Disk,
     open_private,
     sync_file,
     write_all,
@@ -62,8 +64,9 @@ class DeltaPart:
         size: How many bytes have been written.
     """
 
-    def __init__(self, path: Path, *, size: int) -> None:
+    def __init__(self, path: Path, *, size: int, disk: Disk = DISK) -> None:
         """Open the part behind the first *size* bytes, which have been saved."""
+        self._disk = disk
         descriptor = open_private(path, exclusive=False)
         os.ftruncate(descriptor, size)
         os.lseek(descriptor, size, os.SEEK_SET)
@@ -73,8 +76,8 @@ class DeltaPart:
     def write(self, data: bytes) -> int:
         """Append *data* so that it outlives a power cut; return the new size."""
         if data:
-            write_all(self._descriptor, data, "The delta")
-            sync_file(self._descriptor, "The delta")
+            write_all(self._descriptor, data, "The delta", disk=self._disk)
+            sync_file(self._descriptor, "The delta", disk=self._disk)
             self.size += len(data)
         return self.size
 

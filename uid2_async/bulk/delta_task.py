@@ -48,7 +48,8 @@ class DeltaTask:
 
     def open_part(self) -> DeltaPart:
         """Open the part where an earlier life of the job has left it; blocks."""
-        return DeltaPart(self._part, size=self._files.saved_delta())
+        size = self._files.saved_delta()
+        return DeltaPart(self._part, size=size, disk=self._files.disk)
 
     async def finish(self) -> int:
         """Write the delta, and tell the state that its changes have been told.

@@ -168,7 +168,10 @@ class FileJob:
         await self._end_saving()
 
     async def _save_what_there_is(self) -> None:
-        """Save after a failure, unless it is saving that failed."""
+        """Save after a failure, unless it is saving that failed.
+
+        What could not be saved is not in the output, so nothing may come behind it.
+        """
         # The failure that came first is the one that is raised.
         with contextlib.suppress(Exception):
             await self.save()
@@ -260,9 +263,10 @@ class FileJob:
 
     async def _end_saving(self) -> None:
         """Wait until all is saved that is being saved."""
-        saving, self._saving = self._saving, None
-        if saving is not None:
-            await saving
+        if self._saving is not None:
+            # Where it failed it stays, and fails whatever is to be saved after it.
+            await asyncio.shield(self._saving)
+            self._saving = None
 
     def _save(
         self,

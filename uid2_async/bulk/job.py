@@ -48,6 +48,8 @@ _LINGER_SECONDS: Final = 1.0
 _MAX_ROUNDS: Final = 3
 # How far ahead the source may be read if all that is left are batches that fail.
 _PROBE_ROWS: Final = 1_000
+# How many identities are remembered beside a ledger.
+_LEDGER_WINDOW: Final = 50_000
 # About how many identities are looked up in the ledger at once.
 _LOOK_UP: Final = 5_000
 
@@ -106,13 +108,17 @@ class MapJob:
         self._feed = feed
         self._endpoint = endpoint
         self._ledger = ledger
+        # What a ledger knows need not be remembered here, too.
+        most = options.dedupe_window
+        window = most if ledger is None else min(most, _LEDGER_WINDOW)
         self._batcher = Batcher(
             endpoint.routes,
             batch_size=options.batch_size,
             body_bytes=endpoint.body_bytes,
-            window=options.dedupe_window,
+            window=window,
             send_raw=options.client.send_raw and endpoint.binary,
             one_kind=endpoint.one_kind,
+            keep_pending=ledger is not None,
         )
         loop = asyncio.get_running_loop()
         self._now = loop.time
@@ -240,10 +246,6 @@ class MapJob:
             step = self._feed.take(partial=partial)
             if step is None:
                 return False
-            # What may be unanswered must not be forgotten, or it is asked about twice.
-            if self._ledger is not None:
-                rows = self._most_rows + self._probes
-                self._batcher.least_remembered = rows * len(step.columns)
             block = self._batcher.take(step)
             self._rows += block.rows
             self._blocks.append(block)

@@ -28,6 +28,7 @@ from uid2_async.bulk.files import (
 from uid2_async.bulk.resume.folder import JobFolder, job_folder_for
 from uid2_async.bulk.resume.journal import Checkpoint, Journal
 from uid2_async.bulk.resume.manifest import JobTerms
+from uid2_async.bulk.resume.private_files import DISK, Disk
 from uid2_async.bulk.run_options import RunOptions
 from uid2_async.client import UID2Client
 
@@ -101,12 +102,19 @@ class JobFiles:
     Attributes:
         folder: Where it keeps what it has done; None where it cannot be resumed.
         parts: Where the outputs grow; None where they go to stdout.
+        disk: The calls of the operating system that may fail.
     """
 
     def __init__(
-        self, plan: JobPlan, folder: JobFolder | None, parts: Path | None
+        self,
+        plan: JobPlan,
+        folder: JobFolder | None,
+        parts: Path | None,
+        *,
+        disk: Disk = DISK,
     ) -> None:
         """Open the files of *plan*."""
+        self.disk: Disk = disk
         self.folder: JobFolder | None = folder
         self.parts: Path | None = parts
         self._plan = plan
@@ -172,6 +180,7 @@ class JobFiles:
             self._plan.layout,
             part,
             remembered=None if saved is None else saved.output,
+            disk=self.disk,
         )
 
 
@@ -186,7 +195,7 @@ def open_job(plan: JobPlan, client: UID2Client, run: RunOptions) -> Iterator[Job
     if not plan.is_resumable:
         plan.check(force=run.force, begun=False)
         with _temporary(plan) as parts:
-            yield JobFiles(plan, None, parts)
+            yield JobFiles(plan, None, parts, disk=run.disk)
         return
     path = Path(run.job_dir) if run.job_dir else job_folder_for(plan.target)
     begun = JobFolder.is_begun(path) and not run.restart
@@ -197,9 +206,11 @@ def open_job(plan: JobPlan, client: UID2Client, run: RunOptions) -> Iterator[Job
         options=plan.terms,
         settings=client.settings_digest,
     )
-    with JobFolder.open(path, terms, now=run.clock(), restart=run.restart) as folder:
+    with JobFolder.open(
+        path, terms, now=run.clock(), restart=run.restart, disk=run.disk
+    ) as folder:
         try:
-            yield JobFiles(plan, folder, folder.folder)
+            yield JobFiles(plan, folder, folder.folder, disk=run.disk)
         except BaseException:
             if folder.journal.last is None:
                 # Nothing is done that a later life could go on with.

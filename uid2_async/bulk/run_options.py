@@ -12,6 +12,7 @@ import attrs
 
 from uid2_async.bulk.job import JobOptions
 from uid2_async.bulk.job_summary import FileProgress
+from uid2_async.bulk.resume.private_files import DISK, Disk
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError
 
@@ -42,6 +43,7 @@ class RunOptions:
         clock: Tells the time, aware.
         sleep: Waits for some seconds.
         random: Gives floats in [0, 1).
+        disk: The calls of the operating system that may fail.
     """
 
     batch_size: int | None = None
@@ -56,6 +58,7 @@ class RunOptions:
     clock: Callable[[], datetime] = now
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = _random.random
+    disk: Disk = DISK
 
     def job_options(self, client: UID2Client) -> JobOptions:
         """Make the settings of the job itself.

@@ -63,6 +63,7 @@ _UID: Final = 1
 _OPT_OUT: Final = 2
 
 _BEFORE: Final = Stored()
+_ADDED: Final = ChangeKind.ADDED.value
 
 
 def settle(
@@ -81,6 +82,16 @@ def settle(
         The row; its *seq* is *next_seq* only if the change is new.
     """
     if old is None:
+        if answer.u is not None and answer.e is None and answer.p is None:
+            # A first load is all of these: what follows comes to the same.
+            return Stored(
+                uid=answer.u,
+                refresh_from=answer.r,
+                bucket=answer.bucket_id,
+                checked=now,
+                seq=next_seq,
+                change=_ADDED,
+            )
         old = _BEFORE
     if answer.mapped:
         uid, status = answer.u, None
