@@ -173,6 +173,10 @@ class SessionPool:
         self._given = session
         self._proxy = proxy
         self._ssl = ssl
+        # A context takes longer to make than a loopback operator to answer.
+        self._needs_tls = any(
+            url.startswith("https:") for url in (*normal, proxy or "")
+        )
         self._connect_timeout = connect_timeout
         self._grace = grace
         self._kept: aiohttp.ClientSession | None = None
@@ -300,12 +304,12 @@ class SessionPool:
 
     def _open(self, *, force_close: bool) -> aiohttp.ClientSession:
         """Open a session with every default set explicitly."""
-        if self._ssl is None:
+        if self._ssl is None and self._needs_tls:
             self._ssl = verifying_context()
         connector = partial(
             aiohttp.TCPConnector,
             limit=self.max_connections,
-            ssl=self._ssl,
+            ssl=self._ssl or True,
             ttl_dns_cache=_DNS_SECONDS,
         )
         return aiohttp.ClientSession(
