@@ -148,7 +148,7 @@ class Bench:
             await pool.aclose()
         await self._check_closed()
         leaks = [leak for error in self.errors for leak in find_leaks(error)]
-        assert not leaks
+        assert leaks == []
         assert not find_canaries(repr(self.events))
         assert not find_canaries(repr(self.clients) + repr(self.pools))
 

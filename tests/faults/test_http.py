@@ -99,7 +99,8 @@ async def throttled_for_a_day(bench: Bench) -> None:
     reply = refusal(429, retry_after="86400")
     wire = bench.wire(MemoryOperator(lambda path: reply))
     client = bench.client(wire)
-    error = await bench.fails(errors.RateLimitError, bench.generate(client))
+    call = bench.generate(client, timeout=1e6)
+    error = await bench.fails(errors.RateLimitError, call)
     assert (error.retry_after, error.attempts) == (86_400, 1)
     assert bench.delays == []
     job = BulkMapper(client).map(PEOPLE)

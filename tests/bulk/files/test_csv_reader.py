@@ -29,6 +29,14 @@ def fields(reader: Any) -> list[list[str]]:
     ]
 
 
+def test_a_header_of_several_lines(make_reader: Make) -> None:
+    """The rows after it are not taken for a part of it, however short they are."""
+    reader = make_reader(b'a,"b\nb\nb"\n1,2\n3,4\n5,6\n7,8\n')
+
+    assert reader.header == ["a", "b\nb\nb"]
+    assert fields(reader) == [["1", "2"], ["3", "4"], ["5", "6"], ["7", "8"]]
+
+
 @pytest.mark.parametrize(
     ("data", "rows"),
     [

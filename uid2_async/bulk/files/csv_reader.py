@@ -138,21 +138,23 @@ class CsvReader:
         pending, window = self._lines.pending, rows
         while True:
             some = pending[:window]
-            records, found, used = self._parse_lines(some)
+            records, found, used = self._parse_lines(some, rows)
             if used or len(some) == len(pending):
                 self._lines.drop(used)
                 return records, found
             # One row is longer than the window.
             window *= 4
 
-    def _parse_lines(self, some: list[str]) -> tuple[list[str], list[list[str]], int]:
+    def _parse_lines(
+        self, some: list[str], rows: int
+    ) -> tuple[list[str], list[list[str]], int]:
         """Parse *some* lines; the last number is how many of them it took."""
         if self._width and '"' not in "".join(some):
             # Each line is a row, which needs no bookkeeping.
             found = self._read_all(some)
             if {self._width} == set(map(len, found)):
                 return some, found, len(some)
-        return self._read_each(some)
+        return self._read_each(some, rows)
 
     def _read_all(self, some: list[str]) -> list[list[str]]:
         """Parse lines that hold no quote; nothing where one of them is no row."""
@@ -161,8 +163,10 @@ class CsvReader:
         except csv.Error:
             return []
 
-    def _read_each(self, some: list[str]) -> tuple[list[str], list[list[str]], int]:
-        """Parse row after row, to see where each ends."""
+    def _read_each(
+        self, some: list[str], rows: int
+    ) -> tuple[list[str], list[list[str]], int]:
+        """Parse up to so many rows one by one, to see where each ends."""
         reader = csv.reader(some, delimiter=self._delimiter, strict=True)
         records: list[str] = []
         found: list[list[str]] = []
@@ -175,6 +179,8 @@ class CsvReader:
                     records.append("".join(some[used : reader.line_num]))
                     found.append(row)
                 used = reader.line_num
+                if len(found) == rows:
+                    break
         except csv.Error as error:
             cause = str(error)
         if cause and _UNFINISHED not in cause:

@@ -1,0 +1,306 @@
+"""Switch off each guard of the library in turn: a row of the fault matrix must fail.
+
+Works on a copy of the sources; ``nox -s guards`` runs it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+NEEDED = ("pyproject.toml", "uid2_async", "tests/conftest.py")
+NEEDED += ("tests/doubles", "tests/faults")
+
+
+class Guard(NamedTuple):
+    """A guard, and what it is without it.
+
+    Attributes:
+        name: What it guards against.
+        path: Where it stands.
+        on: The text that is the guard; it must be there once.
+        off: The text without it.
+        row: The row of the matrix that must fail then.
+    """
+
+    name: str
+    path: str
+    on: str
+    off: str
+    row: str
+
+
+GUARDS = [
+    Guard(
+        "the nonce of a reply is compared",
+        "protocol/envelope.py",
+        "if not compare_digest(found, nonce):",
+        "if False:",
+        "C6",
+    ),
+    Guard(
+        "the time of a reply must be plausible",
+        "_call.py",
+        "abs(server_ms - now_ms) > _PLAUSIBLE_MS",
+        "False",
+        "C8",
+    ),
+    Guard(
+        "no reply in the clear is taken",
+        "_call.py",
+        'if call.reply_key == b"":',
+        'if call.reply_key == b"" or body[:1] == b"{":',
+        "C9",
+    ),
+    Guard(
+        "an old refresh reply is no news",
+        "_refresh.py",
+        "if compare_digest(_bytes(getattr(held, name)), _bytes(getattr(answer, name))):",
+        "if False:",
+        "C10",
+    ),
+    Guard(
+        "no IV is used twice",
+        "_call.py",
+        "random_bytes: Callable[[int], bytes] = os.urandom",
+        "random_bytes: Callable[[int], bytes] = bytes",
+        "N7",
+    ),
+    Guard(
+        "an envelope is sealed after all waiting",
+        "_call.py",
+        "        async with self._slots.take(deadline):\n"
+        "            sent = self._stamp()\n",
+        "        sent = self._stamp()\n        async with self._slots.take(deadline):\n",
+        "D8",
+    ),
+    Guard(
+        "attempts are bounded by slots",
+        "slots.py",
+        "asyncio.Semaphore(self._size)",
+        "asyncio.Semaphore(10_000)",
+        "N18",
+    ),
+    Guard(
+        "a stale connection is replaced by a fresh one",
+        "transport.py",
+        "fresh=request.fresh_connection",
+        "fresh=False",
+        "N10",
+    ),
+    Guard(
+        "a stale connection costs no budget",
+        "retry.py",
+        "retry=True, backoff=Backoff.NONE, once=True, free=True, fresh_connection=True",
+        "retry=True, backoff=Backoff.NONE, once=True, fresh_connection=True",
+        "N9",
+    ),
+    Guard(
+        "retries are paid for",
+        "retry.py",
+        "        self.level -= cost\n",
+        "",
+        "N1",
+    ),
+    Guard(
+        "a certificate is never tried again",
+        "retry.py",
+        "        case CertificateError():\n            return _NO\n",
+        "        case CertificateError():\n            return _TRANSIENT\n",
+        "T1",
+    ),
+    Guard(
+        "a context must check host names",
+        "tls.py",
+        " or not context.check_hostname",
+        "",
+        "T11",
+    ),
+    Guard(
+        "certificates are verified",
+        "transport.py",
+        "ssl=self._ssl,\n",
+        "ssl=False,\n",
+        "T2",
+    ),
+    Guard(
+        "no redirect is followed",
+        "transport.py",
+        "allow_redirects=False",
+        "allow_redirects=True",
+        "H14",
+    ),
+    Guard(
+        "no cookie is kept",
+        "transport.py",
+        "aiohttp.DummyCookieJar()",
+        "aiohttp.CookieJar(unsafe=True)",
+        "H24",
+    ),
+    Guard(
+        "nothing is decompressed",
+        "transport.py",
+        'response.headers.get("Content-Encoding", "identity") != "identity"',
+        "False",
+        "H21",
+    ),
+    Guard(
+        "a reply has a cap while it streams",
+        "transport.py",
+        "            if size > limit:\n                break\n",
+        "",
+        "H22",
+    ),
+    Guard(
+        "Retry-After is digits or a date",
+        "protocol/reply.py",
+        'r"[0-9]{1,6}"',
+        'r"[-+0-9.]{1,6}"',
+        "H9",
+    ),
+    Guard(
+        "nobody waits for a day",
+        "retry.py",
+        "MAX_RETRY_AFTER_SECONDS: Final = 20.0",
+        "MAX_RETRY_AFTER_SECONDS: Final = 1e9",
+        "H8",
+    ),
+    Guard(
+        "a message that repeats a secret is not shown",
+        "protocol/reply.py",
+        "secret[start : start + _ECHO_CHARS] in text for start in starts",
+        "False for start in starts",
+        "H10",
+    ),
+    Guard(
+        "rows are counted",
+        "protocol/identity.py",
+        "if len(found) != len(sent):",
+        "if False:",
+        "P3",
+    ),
+    Guard(
+        "a refused time is corrected",
+        "retry.py",
+        "        case ClockSkewError(corrected=True):\n            return _CORRECTED\n",
+        "",
+        "D1",
+    ),
+    Guard(
+        "a time is corrected once in a call",
+        "_call.py",
+        "self._time_retried = True",
+        "self._time_retried = False",
+        "D5",
+    ),
+    Guard(
+        "errors leave without frames",
+        "frames.py",
+        "            failure = error.with_traceback(None)\n"
+        "        # This frame stays on the error.\n",
+        "            failure = error\n",
+        "N2",
+    ),
+    Guard(
+        "foreign errors are detached",
+        "transport.py",
+        "mapped = map_error(error)",
+        "raise map_error(error) from error",
+        "N7",
+    ),
+    Guard(
+        "a fork is detected",
+        "transport.py",
+        "        if self._pid != os.getpid():\n",
+        "        if False:\n",
+        "X7",
+    ),
+    Guard(
+        "a second loop is detected",
+        "transport.py",
+        "if not self._loop.is_closed():",
+        "if False:",
+        "X6",
+    ),
+    Guard(
+        "a lost checkpoint ends the journal",
+        "bulk/resume/journal.py",
+        "        self._sound = False\n        line",
+        "        line",
+        "F6",
+    ),
+]
+
+
+def copy_sources(target: Path) -> None:
+    """Copy what the matrix needs."""
+    for name in NEEDED:
+        source = ROOT / name
+        if source.is_dir():
+            skip = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, target / name, ignore=skip)
+        else:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target / name)
+
+
+def run_rows(target: Path, rows: list[str]) -> bool:
+    """Run some rows in the copy; tell whether they pass."""
+    picked = " or ".join(f"[{row}]" for row in rows)
+    command = [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own tests
+            [*command, "tests/faults", "-k", picked],
+            cwd=target,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"The rows do not even start:\n{done.stdout[-2000:]}")
+    return done.returncode == 0
+
+
+def is_caught(target: Path, guard: Guard) -> bool:
+    """Switch *guard* off in the copy, run its row, and switch it on again."""
+    path = target / "uid2_async" / guard.path
+    whole = path.read_text(encoding="utf-8")
+    if whole.count(guard.on) != 1:
+        raise SystemExit(f"The guard is not there once: {guard.name}")
+    path.write_text(whole.replace(guard.on, guard.off), encoding="utf-8")
+    try:
+        return not run_rows(target, [guard.row])
+    finally:
+        path.write_text(whole, encoding="utf-8")
+
+
+def main() -> None:
+    """Check every guard; fail if one could go and nobody would notice."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        target = Path(name)
+        copy_sources(target)
+        if not run_rows(target, sorted({guard.row for guard in GUARDS})):
+            raise SystemExit("The rows fail with every guard in place.")
+        missed = []
+        for guard in GUARDS:
+            caught = is_caught(target, guard)
+            print(f"{'caught' if caught else 'MISSED'}  {guard.row:4} {guard.name}")
+            if not caught:
+                missed.append(guard.name)
+    print(f"{len(GUARDS) - len(missed)} of {len(GUARDS)} guards caught", end=" ")
+    print(f"in {time.monotonic() - began:.0f} s")
+    if missed:
+        raise SystemExit(1)
+
+
+main()
