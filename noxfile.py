@@ -133,6 +133,20 @@ def kills(session: nox.Session) -> None:
     session.run("pytest", "-q", "tests/bulk/test_kills.py", env=env)
 
 
+@nox.session
+def guards(session: nox.Session) -> None:
+    """Switch off each guard of the library in turn: a named row must fail."""
+    session.install("-q", WITH_EXTRAS, *group("tests"))
+    session.run("python", "-m", "tests.guards", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads foreign bytes, for a minute or as many as an argument says."""
+    session.install("-q", WITH_EXTRAS, *group("tests"))
+    session.run("python", "-m", "tests.fuzz", *(session.posargs or ["1"]))
+
+
 @nox.session(python=PYTHONS[0])
 def tests_min(session: nox.Session) -> None:
     """Run the tests with the lowest versions that pyproject.toml allows."""
