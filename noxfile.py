@@ -133,6 +133,36 @@ def kills(session: nox.Session) -> None:
     session.run("pytest", "-q", "tests/bulk/test_kills.py", env=env)
 
 
+@nox.session
+def guards(session: nox.Session) -> None:
+    """Switch off each guard of the library in turn: a named row must fail."""
+    session.install("-q", WITH_EXTRAS, *group("tests"))
+    session.run("python", "-m", "tests.guards", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads foreign bytes, for a minute or as many as an argument says."""
+    session.install("-q", WITH_EXTRAS, *group("tests"))
+    # Not every Python and machine has a wheel; the fuzzer does without.
+    session.run("pip", "install", "-q", *group("fuzz"), success_codes=[0, 1])
+    session.run("python", "-m", "tests.fuzz", *(session.posargs or ["1"]))
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Work in faults, for two minutes or as many as an argument says."""
+    session.install("-q", WITH_EXTRAS, *group("tests"))
+    session.run("python", "-m", "tests.soak", *(session.posargs or ["2"]))
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Look up what is installed in the database of known vulnerabilities."""
+    session.install("-q", WITH_EXTRAS, "pip-audit")
+    session.run("pip-audit", "--skip-editable", "--progress-spinner", "off")
+
+
 @nox.session(python=PYTHONS[0])
 def tests_min(session: nox.Session) -> None:
     """Run the tests with the lowest versions that pyproject.toml allows."""

@@ -69,7 +69,7 @@ body and what opens the body of the reply."""
 
 _OpenReply: TypeAlias = Callable[[bytes], Opened]
 
-logger = logging.getLogger("uid2_async")
+logger: logging.Logger = logging.getLogger("uid2_async")
 
 CLIENT_VERSION: Final = f"uid2-async-{__version__}"
 

@@ -17,7 +17,7 @@ from uid2_async.veiled import Veiled
 
 __all__ = ["ClockSkew", "Remedy", "Stamp"]
 
-logger = logging.getLogger("uid2_async")
+logger: logging.Logger = logging.getLogger("uid2_async")
 
 _SAMPLES: Final = 8
 # Less is left alone: two clocks are never quite the same.

@@ -395,7 +395,7 @@ def test_progress_is_told(virtual: Any, make_operator: Any) -> None:
 
     virtual(main())
 
-    assert [one.rows for one in told] == [1_000, 2_000, 2_501]
+    assert [one.rows for one in told] == [500, 1_000, 1_500, 2_000, 2_500, 2_501]
     assert (told[-1].mapped, told[-1].invalid) == (2_500, 1)
 
 

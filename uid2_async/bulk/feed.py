@@ -11,7 +11,7 @@ from uid2_async.models import Identity, kind_and_value
 
 __all__ = ["STEP_ROWS", "Feed", "ItemFeed", "Named", "Step"]
 
-STEP_ROWS: Final = 1_000
+STEP_ROWS: Final = 500
 """How many rows are read, hashed or written in one step: well below 5 ms of CPU."""
 
 

@@ -65,7 +65,7 @@ class BulkMapper:
             dedupe_window: How many distinct identities are remembered, so that each is
                 asked about once.
             stall_timeout: After how many seconds without any success the job ends.
-            on_progress: Told after each step of about a thousand records.
+            on_progress: Told after each step of some hundred records.
             sleep: Waits for some seconds.
             random: Gives floats in [0, 1).
 
@@ -175,7 +175,7 @@ class Records(Generic[T]):
                 return record
 
     async def next_step(self) -> list[MapRecord[T]] | None:
-        """Give the next records at once, some thousand of them; None at the end.
+        """Give the next records at once, some hundred of them; None at the end.
 
         For those who write files: it costs less than to await each record.
         """
