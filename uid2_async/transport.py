@@ -93,8 +93,8 @@ class Reply(Veiled, frozen=True, kw_only=True):
 class Transport(Protocol):
     """What carries requests to an operator; two methods, to be replaced at will.
 
-    It may also have a method ``renew()`` without arguments, called when a reply turned
-    out to answer another request: no connection of before may be used again then; and
+    It may also have a coroutine method ``renew()``, without arguments, called when a
+    reply answers another request: no connection of before may be used again then; and
     ``max_connections``, which is how many requests are sent at once (100 if not).
     """
 
@@ -213,14 +213,18 @@ class SessionPool:
             self.regions.failed(base_url, now())
         return structs.replace(reply, region=base_url)
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Use none of the present connections for another request.
 
         Those under way are not disturbed; their connections are closed after them.
         """
-        if self._kept is not None:
-            self._retired.add(self._kept)
-            self._kept = None
+        session, self._kept = self._kept, None
+        if session is None:
+            return
+        if self._under_way[session]:
+            self._retired.add(session)
+        else:
+            await session.close()
 
     async def _post(
         self, session: aiohttp.ClientSession, base_url: str, request: Request
