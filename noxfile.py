@@ -144,7 +144,33 @@ def guards(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Fuzz what reads foreign bytes, for a minute or as many as an argument says."""
     session.install("-q", WITH_EXTRAS, *group("tests"))
+    # Not every Python and machine has a wheel; the fuzzer does without.
+    session.run("pip", "install", "-q", *group("fuzz"), success_codes=[0, 1])
     session.run("python", "-m", "tests.fuzz", *(session.posargs or ["1"]))
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Work in faults, for two minutes or as many as an argument says."""
+    session.install("-q", WITH_EXTRAS, *group("tests"))
+    session.run("python", "-m", "tests.soak", *(session.posargs or ["2"]))
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Look up what is installed in the database of known vulnerabilities."""
+    session.install("-q", WITH_EXTRAS)
+    frozen = session.run(
+        *("python", "-m", "pip", "freeze", "--exclude", "uid2-async"), silent=True
+    )
+    pinned = Path(session.create_tmp()) / "installed.txt"
+    pinned.write_text(str(frozen), encoding="utf-8")
+    session.install("-q", "pip-audit")
+    # Strict: what cannot be looked up is no pass.
+    session.run(
+        *("pip-audit", "--strict", "--no-deps", "--disable-pip", "-r", str(pinned)),
+        *("--progress-spinner", "off"),
+    )
 
 
 @nox.session(python=PYTHONS[0])

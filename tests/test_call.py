@@ -49,7 +49,7 @@ class ScriptedTransport:
         self.closed = 0
         self.renewed = 0
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Count."""
         self.renewed += 1
 

@@ -62,6 +62,21 @@ def test_the_text_names_hint_call_and_operator() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("offset", "told"),
+    [
+        (300.4, "the time sent was 300 s behind the operator's"),
+        (-61.0, "the time sent was 61 s ahead of the operator's"),
+    ],
+)
+def test_a_clock_error_tells_by_how_much(offset: float, told: str) -> None:
+    """Whoever sets the clock knows in which direction."""
+    error = errors.ClockSkewError("x")
+    error.offset = offset
+
+    assert told in str(error)
+
+
 def test_an_error_outside_of_a_call_names_no_call() -> None:
     """Where nothing was sent there is nothing in brackets."""
     assert str(errors.ConfigError("Bad.", hint="Do it.")) == "Bad. Hint: Do it."

@@ -34,6 +34,13 @@ def foreign_nonce() -> errors.EnvelopeError:
     return error
 
 
+def clock_skew(*, corrected: bool = False, late: bool = False) -> errors.ClockSkewError:
+    """Make the error of a refused time."""
+    error = errors.ClockSkewError("x", status=400)
+    error.corrected, error.late = corrected, late
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "retry", "backoff", "once"),
     [
@@ -76,6 +83,10 @@ def foreign_nonce() -> errors.EnvelopeError:
             True,
         ),
         (errors.InputError("x"), False, None, False),
+        (clock_skew(corrected=True), True, Backoff.NONE, True),
+        (clock_skew(late=True), True, Backoff.TRANSIENT, True),
+        (clock_skew(), False, None, False),
+        (errors.ClientClosedError("x"), False, None, False),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
@@ -297,9 +308,12 @@ async def test_an_empty_budget_shows_the_real_error() -> None:
     budget = RetryBudget(capacity=20)
     runner = Runner(REFUSED, REFUSED, "ok", budget=budget)
 
-    with pytest.raises(errors.ConnectError):
+    with pytest.raises(errors.ConnectError) as caught:
         await runner.run()
 
+    assert caught.value.__notes__ == [
+        "Not retried: the client's retry budget is spent."
+    ]
     assert len(runner.delays) == 1
     assert budget.level == 6
     assert repr(budget) == "RetryBudget(6/20)"

@@ -250,6 +250,39 @@ async def test_a_private_authority_can_be_given(
             await send(server.url, {"ssl": context})
 
 
+@pytest.mark.parametrize(
+    ("answer", "loses"), [(OK, False), (HEAD + b"Content-Length: 9\r\n\r\nhi", True)]
+)
+async def test_renewed_connections_end_with_their_requests(
+    raw_server: Any, answer: bytes, loses: bool
+) -> None:
+    """What is under way goes on; the next request gets a new connection."""
+    async with raw_server(OK, keep=True) as server, SessionPool(server.url) as pool:
+        await pool.send(request())
+        await pool.renew()
+        await pool.renew()
+        await pool.send(request())
+        assert server.connections == 2
+    async with raw_server(answer, keep=True) as server, SessionPool(server.url) as pool:
+        asking = asyncio.create_task(pool.send(request(timeout=0.2)))
+        await asyncio.sleep(0.05)
+        await pool.renew()
+        if loses:
+            with pytest.raises(errors.CallTimeoutError):
+                await asking
+        else:
+            assert (await asking).body == b"hi"
+        assert pool._retired == set()
+
+
+async def test_a_given_sessions_limit_bounds_the_requests(raw_server: Any) -> None:
+    """No envelope waits in a session's own queue."""
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=3)
+    ) as session:
+        assert SessionPool("https://x", session=session).max_connections == 3
+
+
 def test_a_context_that_does_not_verify_is_refused() -> None:
     """Verification cannot be switched off by accident."""
     context = ssl.create_default_context()
@@ -408,6 +441,8 @@ def test_a_fork_is_detected() -> None:
 
 def test_wrong_options_are_refused() -> None:
     """Options are checked before anything is opened."""
+    with pytest.raises(errors.ConfigError, match="connect_timeout"):
+        SessionPool("https://x", connect_timeout=0)
     with pytest.raises(errors.ConfigError, match="max_connections"):
         SessionPool("https://x", max_connections=0)
     with pytest.raises(errors.ConfigError):

@@ -276,11 +276,11 @@ class Pipeline:
             error.offset = remedy.offset
         return error
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Let the transport use other connections, if it knows how to."""
         renew = getattr(self._transport, "renew", None)
         if renew is not None:
-            renew()
+            await renew()
 
     def _headers(self, call: Call[T], trace_id: str) -> dict[str, str]:
         """Make the headers of one attempt."""
@@ -386,6 +386,10 @@ class _CallRun(Generic[T]):
             # The frames below hold the secret, the request and the opened reply.
             failure = error.with_traceback(None)
         self._failed(failure, now() - started)
+        if isinstance(failure, EnvelopeError) and (
+            failure.foreign_nonce or failure.untimely
+        ):
+            await self._forged()
         raise failure
 
     def _failed(self, error: UID2Error, elapsed: float) -> None:
@@ -407,8 +411,6 @@ class _CallRun(Generic[T]):
                 region=self.region,
             )
         )
-        if isinstance(error, EnvelopeError) and (error.foreign_nonce or error.untimely):
-            self._forged()
 
     def _retry_time_once(self, error: ClockSkewError) -> None:
         """Let a call have one more attempt on account of its time, whatever follows."""
@@ -416,9 +418,9 @@ class _CallRun(Generic[T]):
             error.corrected = error.late = False
         self._time_retried = True
 
-    def _forged(self) -> None:
+    async def _forged(self) -> None:
         """Tell of a reply that was meant for somebody else or for another time."""
-        self._pipeline.renew()
+        await self._pipeline.renew()
         logger.warning(
             "%s: a reply was sealed for another request, trace id %s",
             self._call.path,

@@ -93,8 +93,8 @@ class Reply(Veiled, frozen=True, kw_only=True):
 class Transport(Protocol):
     """What carries requests to an operator; two methods, to be replaced at will.
 
-    It may also have a method ``renew()`` without arguments, called when a reply turned
-    out to answer another request: no connection of before may be used again then; and
+    It may also have a coroutine method ``renew()``, without arguments, called when a
+    reply answers another request: no connection of before may be used again then; and
     ``max_connections``, which is how many requests are sent at once (100 if not).
     """
 
@@ -173,6 +173,10 @@ class SessionPool:
         self._given = session
         self._proxy = proxy
         self._ssl = ssl
+        # A context takes longer to make than a loopback operator to answer.
+        self._needs_tls = any(
+            url.startswith("https:") for url in (*normal, proxy or "")
+        )
         self._connect_timeout = connect_timeout
         self._grace = grace
         self._kept: aiohttp.ClientSession | None = None
@@ -209,14 +213,18 @@ class SessionPool:
             self.regions.failed(base_url, now())
         return structs.replace(reply, region=base_url)
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Use none of the present connections for another request.
 
         Those under way are not disturbed; their connections are closed after them.
         """
-        if self._kept is not None:
-            self._retired.add(self._kept)
-            self._kept = None
+        session, self._kept = self._kept, None
+        if session is None:
+            return
+        if self._under_way[session]:
+            self._retired.add(session)
+        else:
+            await session.close()
 
     async def _post(
         self, session: aiohttp.ClientSession, base_url: str, request: Request
@@ -300,12 +308,12 @@ class SessionPool:
 
     def _open(self, *, force_close: bool) -> aiohttp.ClientSession:
         """Open a session with every default set explicitly."""
-        if self._ssl is None:
+        if self._ssl is None and self._needs_tls:
             self._ssl = verifying_context()
         connector = partial(
             aiohttp.TCPConnector,
             limit=self.max_connections,
-            ssl=self._ssl,
+            ssl=self._ssl or True,
             ttl_dns_cache=_DNS_SECONDS,
         )
         return aiohttp.ClientSession(

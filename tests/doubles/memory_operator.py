@@ -56,7 +56,7 @@ class MemoryOperator:
         body = seal(request.path, request.body, off_ms=off_ms)
         return Reply(status=200, headers={}, body=body)
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Count."""
         self.renewed += 1
 
