@@ -172,6 +172,28 @@ def read(path: Path) -> Any:
         return file.read_all()
 
 
+async def test_spreadsheets(tmp_path: Path, client: UID2Client) -> None:
+    """On request no field is a formula; else all of them stay what they are."""
+    source = tmp_path / "in.csv"
+    source.write_text('tel,note\n+12345678901,"=1+1, ""x"""\n+12345678902,fine\n')
+    columns = {"column": "tel", "type": "phone"}
+    safe, plain = tmp_path / "safe.csv", tmp_path / "plain.csv"
+    options = MapOptions(**columns, spreadsheet_safe=True)
+    await map_file(source, safe, client=client, options=options)
+    await map_file(source, plain, client=client, options=MapOptions(**columns))
+
+    cells = [(row["tel"], row["note"]) for row in records(safe)]
+    assert cells == [("'+12345678901", '\'=1+1, "x"'), ("'+12345678902", "fine")]
+    assert records(plain)[0]["tel"] == "+12345678901"
+    for row, other in zip(records(safe), records(plain), strict=True):
+        uid = other["UID"]
+        assert row["UID"] == (f"'{uid}" if uid.startswith("+") else uid)
+    with pytest.raises(ConfigError, match="Only CSV"):
+        await map_file(
+            tmp_path / "in.jsonl", tmp_path / "x.jsonl", client=client, options=options
+        )
+
+
 async def test_gzip(tmp_path: Path, client: UID2Client) -> None:
     """Compressed in, compressed out, and the same bytes every time."""
     source = tmp_path / "in.csv.gz"

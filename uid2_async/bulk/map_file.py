@@ -130,6 +130,7 @@ class _MapWork:
             delimiter=options.delimiter,
             encoding=options.encoding,
             iso=None if iso is None else iso is RefreshFrom.ISO,
+            spreadsheet_safe=options.spreadsheet_safe,
         )
         return JobPlan(
             pairs=expand(source, target),

@@ -65,6 +65,14 @@ def map_files(  # noqa: PLR0913 - an option each
     file_format: FormatOption = None,
     delimiter: DelimiterOption = ",",
     encoding: EncodingOption = "utf-8",
+    spreadsheet_safe: Annotated[
+        bool,
+        typer.Option(
+            "--spreadsheet-safe",
+            help="Put ' before CSV fields that a spreadsheet would run as formulas; "
+            "this changes data.",
+        ),
+    ] = False,
     names: Annotated[
         Names, typer.Option("--names", help="How the added columns are called.")
     ] = Names.UPPER,
@@ -164,6 +172,7 @@ def map_files(  # noqa: PLR0913 - an option each
         format=file_format,
         delimiter=delimiter_of(delimiter),
         encoding=encoding,
+        spreadsheet_safe=spreadsheet_safe,
         names=names,
         refresh_from=refresh_from,
         optout_rule=optout_rule,

@@ -158,6 +158,8 @@ class Layout:
         delimiter: What separates the fields of CSV.
         encoding: The encoding of CSV.
         iso: Whether instants are text; None for what is usual in the format.
+        spreadsheet_safe: Whether CSV fields that a spreadsheet would run as formulas
+            get a ``'`` before them; this changes data.
     """
 
     format: Format
@@ -165,3 +167,10 @@ class Layout:
     delimiter: str = attrs.field(default=",", converter=_read_delimiter)
     encoding: str = attrs.field(default="utf-8", converter=_read_encoding)
     iso: bool | None = None
+    spreadsheet_safe: bool = attrs.field(default=False)
+
+    @spreadsheet_safe.validator
+    def _check_safe(self, _: object, safe: bool) -> None:
+        """Refuse what only CSV needs."""
+        if safe and self.format is not Format.CSV:
+            raise ConfigError("Only CSV is made safe for spreadsheets.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,6 +16,8 @@ from uid2_async.bulk.files.formats import Format, Layout
 
 __all__ = ["TextRows"]
 
+# What begins a formula, by the recommendation of OWASP.
+_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 _encode_json: Final = msgspec.json.Encoder().encode
 
 
@@ -21,6 +25,11 @@ def _iso(seconds: int) -> str:
     """Write an instant as ISO 8601 in UTC."""
     instant = datetime.fromtimestamp(seconds, UTC)
     return instant.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _defused(field: str) -> str:
+    """Put a quote before what a spreadsheet would take for a formula."""
+    return f"'{field}" if field.startswith(_FORMULAS) else field
 
 
 class TextRows:
@@ -46,6 +55,7 @@ class TextRows:
         # A last row without an end gets the one that the header has.
         self._end = "\r\n" if first.endswith("\r\n") else "\n"
         self._join: Callable[[list[str], list[list[str]]], list[str]]
+        self._is_safe = layout.spreadsheet_safe
         self._has_names = layout.format is Format.CSV
         if self._has_names:
             self._cells, self._join = self._csv_cells, self._join_csv
@@ -54,7 +64,7 @@ class TextRows:
 
     def header(self) -> bytes:
         """Make what is before the first row."""
-        first = [self._first]
+        first = [self._defuse(self._first) if self._is_safe else self._first]
         if self._has_names:
             names = [self._csv_cells([name], Content.TEXT) for name in self._added]
             first = self._join_csv(first, names)
@@ -76,6 +86,8 @@ class TextRows:
         records = chunk.records
         if rows is not None:
             records = [records[at] for at in rows]
+        if self._is_safe:
+            records = list(map(self._defuse, records))
         cells = [
             self._cells(columns[name], content) for name, content in self._added.items()
         ]
@@ -83,10 +95,25 @@ class TextRows:
 
     # --- CSV --------------------------------------------------------------------------
 
+    def _defuse(self, record: str) -> str:
+        """Take the sting out of the fields of a row, if one of them has any."""
+        body, line_end = self._split_end(record)
+        text = io.StringIO(body, newline="")
+        fields = next(csv.reader(text, delimiter=self._delimiter), [])
+        safe = list(map(_defused, fields))
+        if safe == fields:
+            return record
+        written = io.StringIO(newline="")
+        writer = csv.writer(written, delimiter=self._delimiter, lineterminator="")
+        writer.writerow(safe)
+        return written.getvalue() + line_end
+
     def _csv_cells(self, column: Sequence[Any], content: Content) -> list[str]:
         """Write the fields of a column."""
         write = _iso if content is Content.INSTANT and self._iso else str
         cells = ["" if one is None else write(one) for one in column]
+        if self._is_safe:
+            cells = list(map(_defused, cells))
         if self._needs_quotes("".join(cells)):
             return [
                 '"{}"'.format(cell.replace('"', '""'))
