@@ -58,9 +58,9 @@ class MapOptions:
             file tells.
         delimiter: What separates the fields of a CSV file.
         encoding: The encoding of a CSV file.
-        spreadsheet_safe: Whether CSV fields that begin with ``= + - @``, tab or CR get a
-            ``'`` before them, in all columns: it changes data, phones and some raw UIDs
-            too, and is for files that people open in a spreadsheet.
+        spreadsheet_safe: Whether CSV fields that begin with ``= + - @``, a tab or CR
+            get a ``'`` before them, in all columns: it changes data, phones and some
+            raw UIDs too, and is for files that people open in a spreadsheet.
         names: How the added columns are called.
         refresh_from: How REFRESH_FROM is written; by default as seconds since the
             epoch, in Parquet and Arrow as a timestamp.
