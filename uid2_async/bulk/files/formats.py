@@ -167,10 +167,9 @@ class Layout:
     delimiter: str = attrs.field(default=",", converter=_read_delimiter)
     encoding: str = attrs.field(default="utf-8", converter=_read_encoding)
     iso: bool | None = None
-    spreadsheet_safe: bool = attrs.field(default=False)
+    spreadsheet_safe: bool = False
 
-    @spreadsheet_safe.validator
-    def _check_safe(self, _: object, safe: bool) -> None:
+    def __attrs_post_init__(self) -> None:
         """Refuse what only CSV needs."""
-        if safe and self.format is not Format.CSV:
+        if self.spreadsheet_safe and self.format is not Format.CSV:
             raise ConfigError("Only CSV is made safe for spreadsheets.")
