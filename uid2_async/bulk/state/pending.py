@@ -23,7 +23,7 @@ import attrs
 
 from uid2_async.bulk.state.journal import expand_journal, make_lines, write_lines
 from uid2_async.bulk.state.probes import Probes
-from uid2_async.bulk.state.reading import Shape, find_rows, read_rows
+from uid2_async.bulk.state.reading import Shape, find_latest, read_rows
 from uid2_async.bulk.state.schema import ROW, make_rows_table, transaction
 from uid2_async.bulk.state.settling import Batch, stored_of_added
 from uid2_async.bulk.state.stored import Stored
@@ -31,8 +31,8 @@ from uid2_async.bulk.state.values import StateRow
 
 __all__ = ["RECENT_ROWS", "Pending"]
 
-# About 15 MB in memory, and as much again while they are written.
-RECENT_ROWS: Final = 32_000
+# About 25 MB in memory, and as much again while they are written.
+RECENT_ROWS: Final = 64_000
 _MOST_LAYERS: Final = 400  # SQLite takes 500 terms in one UNION
 _MOST_ROWS: Final = 30_000_000
 # How many rows one transaction of a merge takes: they are sorted in memory.
@@ -202,23 +202,16 @@ class Pending:
         rows: list[Any],
     ) -> None:
         """Fill in the rows at *places*, from the latest table that has each."""
-        tables = [layer.name for layer in reversed(self._layers)]
+        tables = [layer.name for layer in self._layers]
         if self.is_all:
-            tables.append("mapping")
-        for table in tables:
-            if not places:
-                break
-            self._searched += len(places)
-            some = [identities[at] for at in places]
-            found = set(find_rows(self._connection, table, bit, some))
-            here = [place for at, place in enumerate(places) if at in found]
-            if not here:
-                continue
-            places = [place for at, place in enumerate(places) if at not in found]
-            some = [identities[at] for at in here]
-            read = read_rows(self._connection, table, bit, some, shape, parameters)
-            for at, row in zip(here, read, strict=True):
-                rows[at] = row
+            tables.insert(0, "mapping")
+        some = [identities[at] for at in places]
+        self._searched += len(some) * len(tables)
+        for table, found in find_latest(self._connection, tables, bit, some).items():
+            here = [some[at] for at in found]
+            read = read_rows(self._connection, table, bit, here, shape, parameters)
+            for at, row in zip(found, read, strict=True):
+                rows[places[at]] = row
 
     # --- merging ----------------------------------------------------------------------
 
