@@ -16,7 +16,11 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # Pages whose blocks are programs, too.
-PAGES = ("bulk.md",)
+PAGES = (
+    "bulk.md",
+    "security.md",
+    *sorted(f"guides/{page.name}" for page in (ROOT / "docs/guides").glob("*.md")),
+)
 PROGRAMS = [
     *BLOCKS,
     *(
