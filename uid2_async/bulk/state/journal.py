@@ -89,8 +89,9 @@ def make_lines(run: int, batch: Batch) -> list[tuple[Any, ...]]:
         if places is not None:
             identities = [identities[at] for at in places]
             rows = [rows[at] for at in places]
-        columns = (msgspec.json.encode(rows), None, None, None, replaced)
-        lines.append((*head, size, len(rows), b"".join(identities), *columns))
+        keys = b"".join(identities)
+        texts = (msgspec.json.encode(rows), None, None, None, replaced)
+        lines.append((*head, size, len(rows), keys, *texts))
     return lines
 
 
