@@ -1,0 +1,142 @@
+"""Bars as SVG that stands in a page: its colours and letters are those of the page.
+
+The only module that imports matplotlib, which the extra ``report`` brings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from io import StringIO
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from uid2_async.cli.report.sections import Bars
+
+__all__ = ["draw"]
+
+# Colours that become variables of the page, so that it can be light or dark.
+_INK: Final = "#010101"
+_LINE: Final = "#020202"
+_BAR: Final = "#030303"
+_ALERT: Final = "#040404"
+_VARIABLES: Final = {_INK: "ink", _LINE: "line", _BAR: "bar", _ALERT: "alert"}
+
+_WIDTH: Final = 8.0
+_STYLE: Final[dict[Any, Any]] = {
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _INK,
+    "font.family": ["sans-serif"],
+    "font.size": 11,
+    "grid.color": _LINE,
+    # The letters stay letters: they can be searched, copied and read aloud.
+    "svg.fonttype": "none",
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+_WITHOUT: Final = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_ABOVE: Final = re.compile(
+    r"^.*?(?=<svg )|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL
+)
+_STYLE_ELEMENT: Final = re.compile(r"<style .*?</style>", re.DOTALL)
+_SIZE: Final = re.compile(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>')
+_FONT: Final = re.compile(r"(font: [0-9.]+px) [^;\"]*")
+_ID: Final = re.compile(r' id="([^"]*)"')
+_REFERENCE: Final = re.compile(r'(?:url\(|href=")#([^)"]*)')
+
+
+def draw(name: str, title: str, bars: Bars) -> str:
+    """Draw *bars* as an SVG element; the same ones always give the same text.
+
+    Args:
+        name: What keeps its ids apart from those of other pictures in the page.
+        title: What it shows, for those who do not see it.
+        bars: What is drawn.
+    """
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update({**_STYLE, "svg.hashsalt": name})
+        figure = Figure(figsize=(_WIDTH, _height(bars)), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        (_draw_rows if bars.across else _draw_columns)(axes, bars)
+        text = StringIO()
+        figure.savefig(text, format="svg", metadata=_WITHOUT, transparent=True)
+    return _embed(text.getvalue(), name, title)
+
+
+def _height(bars: Bars) -> float:
+    """Give a row for each bar, or the height of columns, in inches."""
+    return 0.3 + 0.42 * len(bars.values) if bars.across else 2.7
+
+
+def _colours(bars: Bars) -> list[str]:
+    """Choose the colour of each bar."""
+    return [
+        _ALERT if number in bars.alerts else _BAR for number in range(len(bars.values))
+    ]
+
+
+def _draw_rows(axes: Axes, bars: Bars) -> None:
+    """Draw a bar a row, with its number behind it."""
+    places = range(len(bars.values))
+    drawn = axes.barh(places, bars.values, height=0.62, color=_colours(bars))
+    axes.bar_label(drawn, labels=list(bars.notes), padding=5)
+    axes.set_yticks(places, bars.labels)
+    axes.invert_yaxis()
+    # Room for the numbers.
+    axes.set_xlim(0, 1.3 * max(1, *bars.values))
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    for side in ("top", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+
+
+def _draw_columns(axes: Axes, bars: Bars) -> None:
+    """Draw a column a day, or a week."""
+    places = range(len(bars.values))
+    axes.bar(places, bars.values, width=0.78, color=_colours(bars))
+    named = [place for place in places if bars.labels[place]]
+    axes.set_xticks(named, [bars.labels[place] for place in named])
+    axes.set_xlim(-0.7, len(bars.values) - 0.3)
+    axes.set_ylim(0, 1.05 * max(1, *bars.values))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.grid(axis="y", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+
+
+def _embed(svg: str, name: str, title: str) -> str:
+    """Make an element of a page from a file of SVG."""
+    svg = _STYLE_ELEMENT.sub("", _ABOVE.sub("", svg))
+    head = f'<svg role="img" aria-label="{escape(title)}"'
+    svg = _SIZE.sub(
+        rf'{head} \1 xmlns="http://www.w3.org/2000/svg"'
+        ' xmlns:xlink="http://www.w3.org/1999/xlink">',
+        svg,
+        count=1,
+    )
+    svg = _FONT.sub(r"\1 var(--letters)", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return _keep_ids(svg, set(_REFERENCE.findall(svg)), name)
+
+
+def _keep_ids(svg: str, used: Sequence[str] | set[str], name: str) -> str:
+    """Drop the ids that nothing refers to, and keep the others apart by *name*."""
+    svg = _ID.sub(
+        lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg
+    )
+    return _REFERENCE.sub(
+        lambda found: found[0].removesuffix(found[1]) + f"{name}-{found[1]}", svg
+    )
