@@ -14,9 +14,9 @@ _MANY_ROWS: Final = 20
 
 _CSS: Final = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c2430; --faint: #566070;
-  --line: #d5dae2; --bar: #2f6fb2; --alert: #b4480e; --letters: system-ui, sans-serif; }
+  --line: #d5dae2; --bar: #2f6fb2; --letters: system-ui, sans-serif; }
 @media (prefers-color-scheme: dark) { :root { --paper: #14181f; --ink: #e6eaf0;
-  --faint: #a3adbb; --line: #39424f; --bar: #6da7e3; --alert: #f0905a; } }
+  --faint: #a3adbb; --line: #39424f; --bar: #6da7e3; } }
 body { background: var(--paper); color: var(--ink); font: 1rem/1.5 var(--letters);
   margin: 0 auto; max-width: 46rem; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; }
@@ -32,7 +32,7 @@ svg { display: block; height: auto; width: 100%; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums;
   margin: .6rem 0; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem .25rem 0;
-  text-align: right; }
+  text-align: right; white-space: nowrap; }
 th:first-child { text-align: left; }
 tbody th { font-weight: 400; }
 summary { cursor: pointer; }

@@ -25,8 +25,7 @@ __all__ = ["draw"]
 _INK: Final = "#010101"
 _LINE: Final = "#020202"
 _BAR: Final = "#030303"
-_ALERT: Final = "#040404"
-_VARIABLES: Final = {_INK: "ink", _LINE: "line", _BAR: "bar", _ALERT: "alert"}
+_VARIABLES: Final = {_INK: "ink", _LINE: "line", _BAR: "bar"}
 
 _WIDTH: Final = 8.0
 _STYLE: Final[dict[Any, Any]] = {
@@ -77,17 +76,10 @@ def _height(bars: Bars) -> float:
     return 0.3 + 0.42 * len(bars.values) if bars.across else 2.7
 
 
-def _colours(bars: Bars) -> list[str]:
-    """Choose the colour of each bar."""
-    return [
-        _ALERT if number in bars.alerts else _BAR for number in range(len(bars.values))
-    ]
-
-
 def _draw_rows(axes: Axes, bars: Bars) -> None:
     """Draw a bar a row, with its number behind it."""
     places = range(len(bars.values))
-    drawn = axes.barh(places, bars.values, height=0.62, color=_colours(bars))
+    drawn = axes.barh(places, bars.values, height=0.62, color=_BAR)
     axes.bar_label(drawn, labels=list(bars.notes), padding=5)
     axes.set_yticks(places, bars.labels)
     axes.invert_yaxis()
@@ -102,7 +94,7 @@ def _draw_rows(axes: Axes, bars: Bars) -> None:
 def _draw_columns(axes: Axes, bars: Bars) -> None:
     """Draw a column a day, or a week."""
     places = range(len(bars.values))
-    axes.bar(places, bars.values, width=0.78, color=_colours(bars))
+    axes.bar(places, bars.values, width=0.78, color=_BAR)
     named = [place for place in places if bars.labels[place]]
     axes.set_xticks(named, [bars.labels[place] for place in named])
     axes.set_xlim(-0.7, len(bars.values) - 0.3)
@@ -111,7 +103,7 @@ def _draw_columns(axes: Axes, bars: Bars) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.grid(axis="y", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, pad=7)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
 

@@ -24,14 +24,12 @@ class Bars:
         values: How long they are.
         notes: What is written behind each, where they lie.
         across: Whether they lie.
-        alerts: Which of them need attention.
     """
 
     labels: Sequence[str]
     values: Sequence[int]
     notes: Sequence[str] = ()
     across: bool = False
-    alerts: frozenset[int] = frozenset()
 
 
 @attrs.frozen(kw_only=True)
@@ -62,6 +60,7 @@ def facts(figures: StateFigures) -> dict[str, str]:
         "scope": None if figures.scope is None else str(figures.scope),
         "operator": figures.operator,
         "identities": f"{sum(figures.rows.values()):,}",
+        "due already": f"{figures.overdue:,}",
         "jobs": f"{figures.runs:,}",
         "last job began": _instant(figures.last_run),
         "oldest check": _instant(figures.oldest_check),
@@ -92,7 +91,7 @@ def _today(figures: StateFigures) -> date:
 
 
 def _share(number: int, total: int) -> str:
-    return f"{100 * number / total:.1f} %" if total else "-"
+    return f"{100 * number / total:.1f}\N{NO-BREAK SPACE}%" if total else "-"
 
 
 def _noted(values: Sequence[int]) -> list[str]:
@@ -131,7 +130,7 @@ def _people(figures: StateFigures) -> Section:
 
 def _due(figures: StateFigures) -> Section:
     """Raw UIDs to be asked about again, by day."""
-    today, values = _today(figures), [figures.overdue, *figures.due]
+    today = _today(figures)
     days = [(today + timedelta(days)).isoformat() for days in range(DUE_DAYS)]
     rows = [
         ["due already", f"{figures.overdue:,}"],
@@ -146,9 +145,8 @@ def _due(figures: StateFigures) -> Section:
         name="due",
         title=f"Raw UIDs due in the next {DUE_DAYS} days",
         text=f"{figures.overdue:,} are due already{advice}, "
-        f"{sum(figures.due):,} more until {days[-1]}, {figures.due_later:,} later. "
-        "The first column is what is due already.",
-        bars=Bars(labels=["", *labels], values=values, alerts=frozenset({0})),
+        f"{sum(figures.due):,} more until {days[-1]}, {figures.due_later:,} later.",
+        bars=Bars(labels=labels, values=figures.due),
         head=["day", "raw UIDs due"],
         rows=rows,
     )
@@ -169,9 +167,9 @@ def _opt_outs(figures: StateFigures) -> Section:
     return Section(
         name="optouts",
         title=f"Opt-outs in the last {OPT_OUT_DAYS} days",
-        text=f"{sum(figures.opt_outs):,} people who were mapped before were seen to be "
-        "opted out, by the day of the job that saw it. "
-        f"{figures.opt_outs_before:,} were so before, or when they were first asked.",
+        text=f"{sum(figures.opt_outs):,} identities that were mapped before are opted "
+        "out, counted in the week of the job that saw it. "
+        f"{figures.opt_outs_before:,} more were so earlier, or when first asked about.",
         bars=Bars(
             labels=[first.isoformat()[5:] for first, *_ in weeks],
             values=[number for *_, number in weeks],
@@ -196,7 +194,7 @@ def _versions(figures: StateFigures) -> Section:
     return Section(
         name="versions",
         title="Versions of the raw UIDs",
-        text="Operators move from version 3 to 4 as salts rotate; both are valid.",
+        text="All of them are valid; with a rotated salt an identity may get another.",
         bars=Bars(labels=list(found), values=values, notes=_noted(values), across=True),
         head=["version", "raw UIDs", "share"],
         rows=[
