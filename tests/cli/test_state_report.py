@@ -135,7 +135,7 @@ def test_it_names_nobody(folder: Path, uid2: Uid2) -> None:
         *uids,
     ]:
         assert canary not in data
-    assert not re.search(rb"[A-Za-z0-9+/]{43}", data.replace(b"http://www.w3.org", b""))
+    assert not re.search(rb"[A-Za-z0-9+/]{43}", data)
     assert os.listdir(folder).count("report.html") == 1  # noqa: PTH208 - names are meant
     left = [one.name for one in folder.iterdir() if "unfinished" in one.name]
     assert left == []
@@ -148,12 +148,12 @@ def test_it_needs_nothing_else(folder: Path, uid2: Uid2) -> None:
     page = Page(text)
 
     assert {"script", "link", "img", "image", "iframe"}.isdisjoint(page.tags)
-    assert all(value.startswith("#") for value in page.of("xlink:href"))
+    assert all(value.startswith("#") for value in page.of("href"))
     assert set(page.of("content")) >= {
         "default-src 'none'; style-src 'unsafe-inline'",
         "no-referrer",
     }
-    assert "url(http" not in text
+    assert "://" not in text.replace("https://operator.example", "")
     assert "<metadata" not in text
     assert "prefers-color-scheme: dark" in text
 
@@ -169,7 +169,7 @@ def test_it_can_be_read_aloud(folder: Path, uid2: Uid2) -> None:
     assert page.of("role") == ["img"] * 5
     assert all(page.of("aria-label"))
     assert len(set(ids)) == len(ids)
-    used = re.findall(r'url\(#([^)]*)\)|xlink:href="#([^"]*)"', text)
+    used = re.findall(r'url\(#([^)]*)\)| href="#([^"]*)"', text)
     assert {one or other for one, other in used} <= set(ids)
     assert set(page.of("aria-labelledby")) == set(FIVE) <= set(ids)
     assert set(page.of("scope")) == {"col", "row"}

@@ -6,10 +6,9 @@ The only module that imports matplotlib, which the extra ``report`` brings.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from html import escape
 from io import StringIO
 from typing import Any, Final
+from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -40,15 +39,10 @@ _STYLE: Final[dict[Any, Any]] = {
     "xtick.color": _INK,
     "ytick.color": _INK,
 }
-_WITHOUT: Final = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_ABOVE: Final = re.compile(
-    r"^.*?(?=<svg )|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL
-)
-_STYLE_ELEMENT: Final = re.compile(r"<style .*?</style>", re.DOTALL)
-_SIZE: Final = re.compile(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>')
-_FONT: Final = re.compile(r"(font: [0-9.]+px) [^;\"]*")
-_ID: Final = re.compile(r' id="([^"]*)"')
-_REFERENCE: Final = re.compile(r'(?:url\(|href=")#([^)"]*)')
+# What matplotlib adds that a page has no use for.
+_UNWANTED: Final = {"metadata", "style"}
+_FONT: Final = re.compile(r"(font: [0-9.]+px) [^;]*")
+_REFERENCE: Final = re.compile(r"(?<=url\(#)[^)]*|(?<=^#).*")
 
 
 def draw(name: str, title: str, bars: Bars) -> str:
@@ -67,7 +61,7 @@ def draw(name: str, title: str, bars: Bars) -> str:
         axes = figure.add_subplot()
         (_draw_rows if bars.across else _draw_columns)(axes, bars)
         text = StringIO()
-        figure.savefig(text, format="svg", metadata=_WITHOUT, transparent=True)
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     return _embed(text.getvalue(), name, title)
 
 
@@ -110,25 +104,41 @@ def _draw_columns(axes: Axes, bars: Bars) -> None:
 
 def _embed(svg: str, name: str, title: str) -> str:
     """Make an element of a page from a file of SVG."""
-    svg = _STYLE_ELEMENT.sub("", _ABOVE.sub("", svg))
-    head = f'<svg role="img" aria-label="{escape(title)}"'
-    svg = _SIZE.sub(
-        rf'{head} \1 xmlns="http://www.w3.org/2000/svg"'
-        ' xmlns:xlink="http://www.w3.org/1999/xlink">',
-        svg,
-        count=1,
-    )
-    svg = _FONT.sub(r"\1 var(--letters)", svg)
+    root = ET.fromstring(svg)  # noqa: S314 - what matplotlib has just made
+    for element in list(root.iter()):
+        for child in list(element):
+            if _local(child.tag) in _UNWANTED:
+                element.remove(child)
+    used = {
+        found[0]
+        for element in root.iter()
+        for value in element.attrib.values()
+        for found in _REFERENCE.finditer(value)
+    }
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        known = element.attrib.pop("id", "")
+        element.attrib = {
+            _local(key): _adapt(value, name) for key, value in element.attrib.items()
+        }
+        if known in used:
+            element.set("id", f"{name}-{known}")
+    root.attrib = {
+        "role": "img",
+        "aria-label": title,
+        "viewBox": root.attrib["viewBox"],
+    }
+    return ET.tostring(root, encoding="unicode")
+
+
+def _local(name: str) -> str:
+    """Take the namespace from a name: HTML knows what SVG is."""
+    return name.rpartition("}")[2]
+
+
+def _adapt(value: str, name: str) -> str:
+    """Let an attribute refer to the colours and letters of the page, and to its ids."""
     for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    return _keep_ids(svg, set(_REFERENCE.findall(svg)), name)
-
-
-def _keep_ids(svg: str, used: Sequence[str] | set[str], name: str) -> str:
-    """Drop the ids that nothing refers to, and keep the others apart by *name*."""
-    svg = _ID.sub(
-        lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg
-    )
-    return _REFERENCE.sub(
-        lambda found: found[0].removesuffix(found[1]) + f"{name}-{found[1]}", svg
-    )
+        value = value.replace(colour, f"var(--{variable})")
+    value = _FONT.sub(r"\1 var(--letters)", value)
+    return _REFERENCE.sub(rf"{name}-\g<0>", value)
