@@ -18,8 +18,10 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from typer.testing import CliRunner
 
 from uid2_async import IdentityScope, MappingState
+from uid2_async.cli.app import app
 from uid2_async.models import IdentityType, MapRow
 
 pytest.importorskip("matplotlib")
@@ -31,6 +33,7 @@ IDENTITIES = [sha256(f"canary.{n}@example.com".encode()).digest() for n in range
 UIDS = [base64.b64encode(b"\x00" + sha256(one).digest()).decode() for one in IDENTITIES]
 JOB = "canary-job@example.com"
 STATUS = "canary reason <b>"
+STATE = "canary@example.com.db"
 FIVE = ["identities", "due", "optouts", "versions", "ages"]
 
 
@@ -60,15 +63,21 @@ async def make_state(path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder with a state whose name is somebody's."""
-    folder = tmp_path / "canary.folder@example.com"
-    folder.mkdir(mode=0o700)
-    monkeypatch.chdir(folder)
-    asyncio.run(make_state(folder / "canary@example.com.db"))
-    return folder
+    """Work in a folder with a state."""
+    monkeypatch.chdir(tmp_path)
+    asyncio.run(make_state(tmp_path / STATE))
+    return tmp_path
 
 
-STATE = "canary@example.com.db"
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the report of a state whose name and folder are somebody's."""
+    folder = tmp_path_factory.mktemp("canary.folder@example.com")
+    path = folder / "report.html"
+    asyncio.run(make_state(folder / STATE))
+    command = ["state", "report", str(folder / STATE), "--html", str(path)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    return path
 
 
 class Page(HTMLParser):
@@ -96,14 +105,10 @@ class Page(HTMLParser):
         return [value for _, one, value in self.attributes if one == name]
 
 
-def test_a_page(folder: Path, uid2: Uid2) -> None:
+def test_a_page(report: Path) -> None:
     """Five pictures, and under each a table that says the same without it."""
-    result = uid2("state", "report", STATE, "--html", "report.html")
-    text = Path("report.html").read_text(encoding="utf-8")
-    page = Page(text)
+    page = Page(report.read_text(encoding="utf-8"))
 
-    assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "uid2: The report is in report.html.\n"
     assert page.tags.count("svg") == page.tags.count("table") == len(FIVE)
     order = [tag for tag in page.tags if tag in ("h2", "svg", "table")]
     assert order == ["h2", "svg", "table"] * 5
@@ -117,11 +122,9 @@ def test_a_page(folder: Path, uid2: Uid2) -> None:
     assert "1 to 7 days\n7\n100.0\N{NO-BREAK SPACE}%" in words
 
 
-def test_it_names_nobody(folder: Path, uid2: Uid2) -> None:
+def test_it_names_nobody(report: Path) -> None:
     """No DII, hash, raw UID, job, file name or word of the operator gets into it."""
-    uid2("state", "report", STATE, "--html", "report.html")
-    data = Path("report.html").read_bytes()
-
+    data = report.read_bytes()
     hashes = [base64.b64encode(one) for one in IDENTITIES]
     hexes = [one.hex().encode() for one in IDENTITIES]
     uids = [uid.encode() for uid in UIDS]
@@ -136,15 +139,13 @@ def test_it_names_nobody(folder: Path, uid2: Uid2) -> None:
     ]:
         assert canary not in data
     assert not re.search(rb"[A-Za-z0-9+/]{43}", data)
-    assert os.listdir(folder).count("report.html") == 1  # noqa: PTH208 - names are meant
-    left = [one.name for one in folder.iterdir() if "unfinished" in one.name]
-    assert left == []
+    names = [one.name for one in report.parent.iterdir()]
+    assert sorted(names) == [STATE, f"{STATE}.lock", "report.html"]
 
 
-def test_it_needs_nothing_else(folder: Path, uid2: Uid2) -> None:
+def test_it_needs_nothing_else(report: Path) -> None:
     """No script, no address, no font: it can be sent by mail and opened anywhere."""
-    uid2("state", "report", STATE, "--html", "report.html")
-    text = Path("report.html").read_text(encoding="utf-8")
+    text = report.read_text(encoding="utf-8")
     page = Page(text)
 
     assert {"script", "link", "img", "image", "iframe"}.isdisjoint(page.tags)
@@ -158,10 +159,9 @@ def test_it_needs_nothing_else(folder: Path, uid2: Uid2) -> None:
     assert "prefers-color-scheme: dark" in text
 
 
-def test_it_can_be_read_aloud(folder: Path, uid2: Uid2) -> None:
+def test_it_can_be_read_aloud(report: Path) -> None:
     """Pictures and tables have names, each id is there once and is found."""
-    uid2("state", "report", STATE, "--html", "report.html")
-    text = Path("report.html").read_text(encoding="utf-8")
+    text = report.read_text(encoding="utf-8")
     page = Page(text)
     ids = page.of("id")
 
@@ -183,10 +183,12 @@ def test_it_is_private(folder: Path, uid2: Uid2) -> None:
     """As all that is made of a state, whatever the umask."""
     before = os.umask(0)
     try:
-        uid2("state", "report", STATE, "--html", "report.html")
+        result = uid2("state", "report", STATE, "--html", "report.html")
     finally:
         os.umask(before)
 
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "uid2: The report is in report.html.\n"
     assert Path("report.html").stat().st_mode & 0o777 == 0o600
 
 
