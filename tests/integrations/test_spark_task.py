@@ -45,7 +45,8 @@ def batches(count: int, rows: int = 5_000) -> Iterator[Any]:
 
 def test_a_task_maps_its_batches(operator: LocalOperator, environment: None) -> None:
     """With its share of the limit, and no more in flight."""
-    operator.fail_next(Fault(delay=0.1), times=100)
+    # Long enough for three batches to be made meanwhile, on a busy machine too.
+    operator.fail_next(Fault(delay=0.8), times=100)
 
     found = list(make_task()(batches(6)))
 
