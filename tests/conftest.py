@@ -20,8 +20,9 @@ import pytest
 from aiohttp import ClientResponse
 from hypothesis import settings
 
-from uid2_async import UID2Client
-from uid2_async.operator import LocalOperator
+from consent import consent_in
+from uid2_async import IdentityScope, UID2Client
+from uid2_async.operator import LocalOperator, OperatorData
 
 HERE = Path(__file__).parent
 
@@ -112,10 +113,22 @@ def raw_server() -> Callable[[bytes], AbstractAsyncContextManager[RawServer]]:
     return RawServer
 
 
+@pytest.fixture(params=IdentityScope, ids=str)
+def scope(request: pytest.FixtureRequest) -> IdentityScope:
+    """Run whatever needs an operator in both systems."""
+    return request.param
+
+
 @pytest.fixture
-async def operator() -> AsyncIterator[LocalOperator]:
-    """Run an embedded operator with the built-in world."""
-    async with LocalOperator() as running:
+def consent(scope: IdentityScope) -> str | None:
+    """Give what generate_token wants to know in the EUID scope."""
+    return consent_in(scope)
+
+
+@pytest.fixture
+async def operator(scope: IdentityScope) -> AsyncIterator[LocalOperator]:
+    """Run an embedded operator with the built-in world of each system."""
+    async with LocalOperator(OperatorData.sample(scope=scope)) as running:
         yield running
 
 
@@ -126,6 +139,7 @@ async def client(operator: LocalOperator) -> AsyncIterator[UID2Client]:
         operator.url,
         api_key=operator.api_key,
         client_secret=operator.client_secret,
+        scope=operator.data.scope,
         clock=lambda: operator.now,
     ) as opened:
         yield opened

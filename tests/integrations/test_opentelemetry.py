@@ -12,6 +12,7 @@ import pytest
 from uid2_async import (
     BidstreamClient,
     BulkMapper,
+    IdentityScope,
     IdentityTokens,
     KeyStore,
     MappedUID,
@@ -101,6 +102,12 @@ class Telemetry:
         """Read the points of one metric by their attributes."""
         points = self.metrics()[name].data.data_points
         return {tuple(sorted(one.attributes.items())): one for one in points}
+
+
+@pytest.fixture
+def scope() -> IdentityScope:
+    """Run in one system, since no span and no metric tells which."""
+    return IdentityScope.UID2
 
 
 @pytest.fixture
