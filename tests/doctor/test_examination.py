@@ -32,7 +32,7 @@ REDIRECT = (
 )
 
 
-# What depends on keys, roles, secrets or names of variables is examined in both systems.
+# What depends on keys, roles, secrets or variables is examined in both systems.
 in_both = pytest.mark.parametrize("scope", IdentityScope, ids=str)
 
 
