@@ -9,6 +9,7 @@ INPUT_TYPE. A run that was killed goes on where it was when it is started again.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
@@ -61,6 +62,7 @@ def main(source: str, target: str) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    sys.exit(main(*sys.argv[1:]))
+    parser = argparse.ArgumentParser(description="Map a customer file.")
+    parser.add_argument("source")
+    parser.add_argument("target")
+    sys.exit(main(**vars(parser.parse_args())))

@@ -7,18 +7,19 @@ For cron, and as an Airflow task with the date of the run:
     15 3 * * *  cd /srv/uid2 && python daily_job.py customers.csv work outbox
     BashOperator(bash_command="python daily_job.py customers.csv work outbox {{ ds }}")
 
-A day that has failed, was killed or stopped is run again by the same command: it goes on
-where it was, and hands on each change once. A day that is done is not done again.
+A day that failed, was killed or stopped is run again by the same command: it goes on
+where it was, and hands each change on once. A day that is done is not done again.
 
 The operator is the one that the environment names (UID2_BASE_URL, UID2_API_KEY,
 UID2_SECRET_KEY); if it names none, an embedded one. The exit codes are those of
-``uid2 map``: 0 done, 1 failed, 2 wrong input or settings, 3 done but for some rows, which
-tomorrow's run asks about again, 4 key or secret not accepted, 5 try again later, 143
-stopped by SIGTERM. Only 1, 5 and 143 are worth a retry.
+``uid2 map``: 0 done, 1 failed, 2 wrong input or settings, 3 done but for some rows,
+which the next day's run asks about again, 4 key or secret not accepted, 5 try again
+later, 143 stopped by SIGTERM. Only 1, 5 and 143 are worth a retry.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import shutil
@@ -29,7 +30,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from uid2_async import MapOptions, RunOptions, UID2Client, errors, map_file
+import attrs
+
+from uid2_async import (
+    JobSummary,
+    MapOptions,
+    RunOptions,
+    UID2Client,
+    errors,
+    map_file,
+)
 from uid2_async.operator import LocalOperator
 
 # A state belongs to one operator: the embedded one has the same URL each day.
@@ -54,40 +64,77 @@ async def connect() -> AsyncIterator[UID2Client]:
         yield client
 
 
-async def run(source: Path, work: Path, outbox: Path, day: str) -> int:
+@attrs.frozen
+class Day:
+    """One day's work, and where it lies.
+
+    Attributes:
+        day: The date.
+        source: All customers.
+        work: A private folder on a local disk, the same each day.
+        outbox: Where deltas are handed on to.
+        restart: Whether an unfinished run is discarded: it refuses to go on with other
+            customers than it began with.
+    """
+
+    day: str
+    source: Path
+    work: Path
+    outbox: Path
+    restart: bool = False
+
+    @property
+    def job(self) -> Path:
+        """What an unfinished run is resumed from."""
+        return self.work / f"job-{self.day}"
+
+    @property
+    def delta(self) -> Path:
+        """What has changed."""
+        return self.work / f"delta-{self.day}.csv"
+
+    @property
+    def handed_on(self) -> Path:
+        """The same, in the hands of whoever is downstream."""
+        return self.outbox / self.delta.name
+
+
+def run(day: Day) -> int:
     """Do what is left to do of *day*, and give the exit code."""
-    work.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handed_on = outbox / f"delta-{day}.csv"
-    if handed_on.exists():
-        print(f"{day} is done.")
+    if day.handed_on.exists():
+        print(f"{day.day} is done.")
         return 0
-    delta, job = work / f"delta-{day}.csv", work / f"job-{day}"
+    day.work.mkdir(mode=0o700, parents=True, exist_ok=True)
     failed = 0
     # A delta without a job was written whole, and remains to be handed on.
-    if job.exists() or not delta.exists():
-        stop = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        async with connect() as client:
-            done = await map_file(
-                source,
-                work / "mapped.csv",
-                client=client,
-                # The file is the whole audience: who is missing from it is REMOVED.
-                options=MapOptions(keys=["id"], full=True),
-                state=work / "people.db",
-                delta=delta,
-                run=RunOptions(job_dir=job, force=True, stop=stop),
-            )
+    if day.job.exists() or not day.delta.exists():
+        done = asyncio.run(map_customers(day))
         print(
-            f"{day}: {done.rows} rows, {done.mapped} mapped, {done.failed} failed, "
-            f"{done.from_state} identities from the state, {done.requests} requests, "
-            f"{done.changes} changes"
+            f"{day.day}: {done.rows} rows, {done.mapped} mapped, "
+            f"{done.failed} failed, {done.from_state} people known, "
+            f"{done.requests} requests, {done.changes} changes"
         )
-        if not done.complete:
-            return 128 + signal.SIGTERM
         failed = done.failed
-    hand_on(delta, handed_on)
+    hand_on(day.delta, day.handed_on)
     return 3 if failed else 0
+
+
+async def map_customers(day: Day) -> JobSummary:
+    """Map, ask about nobody twice, and write what has changed."""
+    job = asyncio.current_task()
+    assert job is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, job.cancel)
+    async with connect() as client:
+        return await map_file(
+            day.source,
+            day.work / "mapped.csv",
+            client=client,
+            # The file is the whole audience: who is missing from it is REMOVED.
+            options=MapOptions(keys=["id"], full=True),
+            state=day.work / "people.db",
+            delta=day.delta,
+            run=RunOptions(job_dir=day.job, restart=day.restart, force=True),
+        )
 
 
 def hand_on(delta: Path, target: Path) -> None:
@@ -116,11 +163,19 @@ def exit_code(error: errors.UID2Error) -> int:
             return 1
 
 
-def main(source: str, work: str, outbox: str, day: str | None = None) -> int:
-    """Run one day, today if none is given."""
-    day = day or datetime.now(UTC).date().isoformat()
+def main() -> int:
+    """Run one day, and say what went wrong."""
+    parser = argparse.ArgumentParser(description="Map the customers of a day.")
+    for name in ("source", "work", "outbox"):
+        parser.add_argument(name, type=Path)
+    today = datetime.now(UTC).date().isoformat()
+    parser.add_argument("day", nargs="?", default=today, metavar="YYYY-MM-DD")
+    parser.add_argument("--restart", action="store_true")
+    given = parser.parse_args()
     try:
-        return asyncio.run(run(Path(source), Path(work), Path(outbox), day))
+        return run(Day(**vars(given)))
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     except errors.UID2Error as error:
         # It says what to do, and holds neither people nor secrets.
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -128,6 +183,4 @@ def main(source: str, work: str, outbox: str, day: str | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in {4, 5}:
-        sys.exit(__doc__)
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())
