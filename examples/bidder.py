@@ -205,6 +205,7 @@ async def play() -> None:
 
 if __name__ == "__main__":
     if {"UID2_BASE_URL", "UID2_ENV"} & os.environ.keys():
-        web.run_app(make_app(), port=8080)
+        # No access log: its lines would hold the raw UIDs of opt-out notices.
+        web.run_app(make_app(), port=8080, access_log=None)
     else:
         asyncio.run(play())
