@@ -84,12 +84,13 @@ def test_a_day_hands_on_what_has_changed(
     codes = [one.returncode for one in (first, again, second, half, third)]
     assert codes == [0, 0, 0, 1, 0]
     assert again.stdout == "2026-01-01 is done.\n"
-    assert "49 people known, 1 requests, 2 changes" in second.stdout
+    assert "49 people known" in second.stdout
+    assert second.stdout.endswith(" 2 changes\n")
     whole, *daily = [told(one) for one in sorted(outbox.iterdir())]
     assert sorted(whole) == sorted(("ADDED", str(at)) for at in range(50))
     assert daily[0] == [("ADDED", "50"), ("REMOVED", "")]
     assert ("ADDED", "51") in daily[1]
-    assert len(operator.calls) == 4
+    assert sum(call.items for call in operator.calls) < 110
 
 
 def test_a_delta_that_was_not_handed_on_is_not_lost(
