@@ -11,6 +11,7 @@ from uid2_async.operator.console.exchanges import Exchange, KeyCheck
 from uid2_async.operator.console.reading import Reading
 from uid2_async.operator.console.refusals import MEANINGS
 from uid2_async.operator.console.wording import fault_words, span
+from uid2_async.operator.faults import Fault
 from uid2_async.operator.settings import Settings
 from uid2_async.protocol.tokens import REFRESH_PATH
 
@@ -22,13 +23,13 @@ class Reason:
     """Why a call did not bring what it was for.
 
     Attributes:
-        title: What happened, in a few words.
-        text: What it means, and what to do.
-        failed: False where the operator said no to a person, not to the caller.
+        text: What it means and what to do, in plain words.
+        said: What the operator said.
+        failed: False where the call was as it should be, and the answer was no.
     """
 
-    title: str
     text: str
+    said: str
     failed: bool = True
 
 
@@ -37,7 +38,7 @@ def explain(exchange: Exchange, reading: Reading, settings: Settings) -> Reason 
     call = exchange.call
     fault = call.fault
     if fault is not None and (fault.drop or fault.status is not None):
-        return Reason(_title(exchange, reading), f"You armed it: {fault_words(fault)}.")
+        return Reason(f"You armed it: {fault_words(fault)}.", _said(exchange, reading))
     if call.status == 200:  # noqa: PLR2004 - an HTTP status reads best as its number
         return _explain_success(exchange, reading)
     if call.status == 204:  # noqa: PLR2004 - as above
@@ -45,17 +46,17 @@ def explain(exchange: Exchange, reading: Reading, settings: Settings) -> Reason 
     text = _explain_refusal(exchange, reading, settings)
     if fault is not None:
         text = f"You armed it: {fault_words(fault)}. {text}"
-    return Reason(_title(exchange, reading), text)
+    return Reason(text, _said(exchange, reading))
 
 
-def _title(exchange: Exchange, reading: Reading) -> str:
-    """Name the status, and what the operator said."""
-    status = exchange.call.status
-    if not status:
+def _said(exchange: Exchange, reading: Reading) -> str:
+    """Repeat what the operator said, without its links."""
+    if not exchange.call.status:
         return "No answer"
-    said = _fields(reading)
-    words = [str(said[key]) for key in ("status", "message") if said.get(key)]
-    return ": ".join([f"{status}", *words])
+    fields = _fields(reading)
+    words = [str(fields[key]) for key in ("status", "message") if fields.get(key)]
+    said = ": ".join(words).partition(" See https://")[0]
+    return f"HTTP {exchange.call.status} {said}".rstrip()
 
 
 def _fields(reading: Reading) -> dict[str, Any]:
@@ -65,16 +66,12 @@ def _fields(reading: Reading) -> dict[str, Any]:
 
 
 _STATUS_WORDS: Final = {
-    "optout": Reason(
-        "Opted out",
-        "This person has opted out: there is no token. Do not ask again about them.",
-        failed=False,
+    "optout": (
+        "This person has opted out: there is no token. Do not ask again about them."
     ),
-    "insufficient_user_consent": Reason(
-        "Consent does not suffice",
+    "insufficient_user_consent": (
         "The TC string does not allow all that is needed for an EUID: purposes 1, 2, "
-        "3, 4, 7 and 10 for the vendor.",
-        failed=False,
+        "3, 4, 7 and 10 for the vendor."
     ),
 }
 
@@ -82,12 +79,17 @@ _STATUS_WORDS: Final = {
 def _explain_success(exchange: Exchange, reading: Reading) -> Reason | None:
     """Say what a 200 without success means, or a fault that spoils one."""
     fault = exchange.call.fault
-    if fault is not None:
-        if fault.cut_after is not None:
-            return Reason("Cut off", f"You armed it: {fault_words(fault)}.")
-        if fault.wrong_key or fault.wrong_nonce or fault.payload is not None:
-            return Reason("Spoilt reply", f"You armed it: {fault_words(fault)}.")
-    return _STATUS_WORDS.get(str(_fields(reading).get("status")))
+    said = _said(exchange, reading)
+    if fault is not None and _spoils(fault):
+        return Reason(f"You armed it: {fault_words(fault)}.", said)
+    text = _STATUS_WORDS.get(str(_fields(reading).get("status")))
+    return None if text is None else Reason(text, said, failed=False)
+
+
+def _spoils(fault: Fault) -> bool:
+    """Tell whether a client cannot read a 200 with *fault*."""
+    cut = fault.cut_after is not None
+    return cut or fault.wrong_key or fault.wrong_nonce or fault.payload is not None
 
 
 def _explain_refusal(exchange: Exchange, reading: Reading, settings: Settings) -> str:

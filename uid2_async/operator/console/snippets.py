@@ -16,7 +16,7 @@ _CONTAINER_URL = "http://uid2-sandbox:8080"
 
 
 def environment(
-    scope: IdentityScope, url: str, credentials: Credentials
+    scope: IdentityScope, url: str, credentials: Credentials, *, allow_http: bool
 ) -> dict[str, str]:
     """Name the variables that :meth:`UID2Client.from_env` reads, with their values."""
     settings = {
@@ -24,7 +24,7 @@ def environment(
         f"{scope}_API_KEY": credentials.api_key,
         f"{scope}_SECRET_KEY": credentials.client_secret,
     }
-    if not is_loopback(urlsplit(url).hostname or ""):
+    if allow_http:
         settings[f"{scope}_ALLOW_HTTP"] = "1"
     return settings
 
@@ -46,20 +46,22 @@ def snippets(
         built_in: Whether the world is the built-in one, so that a sandbox in a
             container has the same keys.
     """
-    settings = environment(scope, url, credentials)
+    far = not is_loopback(urlsplit(url).hostname or "")
+    settings = environment(scope, url, credentials, allow_http=far)
     found = {
         "Shell": "".join(f"export {one}\n" for one in _quoted(settings)),
-        "Python": _python(scope, url, credentials),
+        "Python": _python(scope, url, credentials, allow_http=far),
     }
     if built_in:
         found["Docker"] = _docker(scope, credentials)
     return found
 
 
-def _python(scope: IdentityScope, url: str, credentials: Credentials) -> str:
+def _python(
+    scope: IdentityScope, url: str, credentials: Credentials, *, allow_http: bool
+) -> str:
     """Write a program that makes a client."""
     euid = scope is IdentityScope.EUID
-    local = is_loopback(urlsplit(url).hostname or "")
     lines = [
         f"from uid2_async import {'IdentityScope, ' if euid else ''}UID2Client",
         "",
@@ -68,7 +70,7 @@ def _python(scope: IdentityScope, url: str, credentials: Credentials) -> str:
         f"    api_key={credentials.api_key!r},",
         f"    client_secret={credentials.client_secret!r},",
         *(["    scope=IdentityScope.EUID,"] if euid else []),
-        *([] if local else ["    allow_http=True,"]),
+        *(["    allow_http=True,"] if allow_http else []),
         ")",
         "",
     ]
@@ -77,7 +79,7 @@ def _python(scope: IdentityScope, url: str, credentials: Credentials) -> str:
 
 def _docker(scope: IdentityScope, credentials: Credentials) -> str:
     """Write how a sandbox and an application meet on a network of containers."""
-    settings = environment(scope, _CONTAINER_URL, credentials)
+    settings = environment(scope, _CONTAINER_URL, credentials, allow_http=True)
     option = " --scope euid" if scope is IdentityScope.EUID else ""
     start = f"uid2 sandbox --host 0.0.0.0 --port 8080 --console{option}"
     install = "pip install -q 'uid2-async[cli,sandbox]'"

@@ -28,6 +28,7 @@ _HEADERS_KEPT_BACK: Final = frozenset({"cookie"})
 def summary(exchange: Exchange) -> dict[str, Any]:
     """Tell in a line what a call was."""
     call = exchange.call
+    known = exchange.caller.client
     return {
         "number": exchange.number,
         "at_ms": exchange.at_ms,
@@ -35,7 +36,7 @@ def summary(exchange: Exchange) -> dict[str, Any]:
         "method": call.method,
         "path": call.path,
         "status": call.status,
-        "client": call.client,
+        "client": call.client if known is None else known.name,
         "items": call.items,
         "fault": None if call.fault is None else fault_words(call.fault),
     }
@@ -58,7 +59,7 @@ def call_view(exchange: Exchange, world: World) -> dict[str, Any]:
         "sent_ms": reading.sent_ms,
         "reason": None
         if reason is None
-        else {"title": reason.title, "text": reason.text, "failed": reason.failed},
+        else {"said": reason.said, "text": reason.text, "failed": reason.failed},
         "request": _part_view(reading.request, len(exchange.body)),
         "reply": _part_view(reading.reply, len(reply.body)),
         "request_headers": [

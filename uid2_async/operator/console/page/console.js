@@ -185,7 +185,7 @@ function opened(call) {
   const found = [];
   if (call.reason) {
     found.push(make("div", { class: call.reason.failed ? "reason" : "reason mild" },
-      make("p", {}, call.reason.title), make("p", {}, call.reason.text)));
+      make("p", {}, call.reason.text), make("p", { class: "faint" }, call.reason.said)));
   } else if (call.fault) {
     found.push(make("div", { class: "reason mild" }, make("p", {}, `You armed it: ${call.fault}.`)));
   }
@@ -280,7 +280,7 @@ function line(name, detail, label, what, click) {
 
 function person(one) {
   const name = one.name ?? `Someone ${one.hash.slice(0, 8)}…`;
-  const since = one.name === null ? `by a call, ${iso(one.since_ms).slice(0, 16)}` : `since ${iso(one.since_ms).slice(0, 16)}`;
+  const since = one.name === null ? `by code or token/logout, ${iso(one.since_ms).slice(0, 16)}` : `since ${iso(one.since_ms).slice(0, 16)}`;
   return line(name, `${since.replace("T", " ")} UTC`, "Opt in", name,
     () => tell("people", { out: false, hash: one.hash }, "people-said"));
 }
@@ -347,10 +347,10 @@ const label = (name) => (name[0].toUpperCase() + name.slice(1).replaceAll("_", "
 
 /** Show what was inspected: its own fields, what the operator knows, and the parts. */
 function report(fields, title) {
-  const found = [make("p", { class: "what" }, title + (fields.kinds.join(" or ") || "nothing known"))];
+  const found = [make("p", { class: "what" }, label(title + (fields.kinds.join(" or ") || "nothing known")))];
   const pairs = Object.entries({ ...fields, ...fields.opened })
-    .filter(([name, value]) => !["kinds", "notes"].includes(name) && typeof value !== "object");
-  found.push(make("dl", { class: "found" }, ...pairs.flatMap(([name, value]) => [
+    .filter(([name, value]) => !["kinds", "notes", "length"].includes(name) && typeof value !== "object");
+  if (pairs.length) found.push(make("dl", { class: "found" }, ...pairs.flatMap(([name, value]) => [
     make("dt", {}, label(name)),
     make("dd", {}, typeof value === "boolean" ? (value ? "yes" : "no")
       : /raw_uid|hash/.test(name) ? make("code", {}, String(value)) : String(value)),
