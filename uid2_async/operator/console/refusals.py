@@ -39,7 +39,11 @@ MEANINGS: Final[Mapping[str, str]] = {
     "not valid json string": (
         "The envelope was opened, but what is in it is no JSON object."
     ),
-    # Identities.
+    # Identities; in pages and apps they are hashes.
+    "please provide": (
+        "The payload has to hold one hash, email_hash or phone_hash; nothing else "
+        "counts."
+    ),
     "exactly one of": (
         "The request has to name one identity, under one key: email, email_hash, phone "
         "or phone_hash."
@@ -108,10 +112,6 @@ MEANINGS: Final[Mapping[str, str]] = {
         "timestamp and app name are not those that were authenticated with it."
     ),
     "contains invalid json": "The payload was opened, but is no JSON object.",
-    "please provide": (
-        "The payload has to hold one hash, email_hash or phone_hash; nothing else "
-        "counts."
-    ),
     "unexpected app name": "app_name is none of the site's apps.",
     "unexpected http origin": (
         "The page's domain is none of the site's: those of the sandbox are example.com "
