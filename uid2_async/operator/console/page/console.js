@@ -32,7 +32,6 @@ function put(id, text) {
 }
 
 const plural = (n, name) => `${n.toLocaleString("en")} ${name}${n === 1 ? "" : "s"}`;
-const time = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 const iso = (ms) => new Date(ms).toISOString();
 
 function span(ms) {
@@ -159,7 +158,8 @@ function row(call) {
   const who = [call.client ?? "", call.items ? plural(call.items, "item") : "", call.fault ? "fault" : ""];
   const details = make("details", {},
     make("summary", {},
-      make("time", { class: "when", datetime: iso(call.at_ms), title: iso(call.at_ms) }, time(call.at_ms)),
+      make("time", { class: "when", datetime: iso(call.at_ms), title: iso(call.at_ms) },
+        iso(call.at_ms).slice(11, 19)),
       status,
       make("span", { class: "path" }, `${call.method} ${call.path}`),
       make("span", { class: "who" }, who.filter(Boolean).join(" · ")),
