@@ -144,6 +144,13 @@ def test_only_post_changes_anything(watched: Any, method: str) -> None:
     assert is_untouched(watched)
 
 
+def test_looking_is_by_get_alone(desk: Any) -> None:
+    """Whatever else is asked for."""
+    for name in ("news/0", "world", "console.js", "nothing"):
+        answer = desk.order(name, {})
+        assert (answer.status, answer.headers["allow"]) == (405, "GET")
+
+
 def test_orders_from_the_page_itself_are_obeyed(watched: Any) -> None:
     """With the headers that a browser sends."""
     for name, order in ORDERS.items():

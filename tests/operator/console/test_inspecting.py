@@ -10,7 +10,10 @@ from urllib.parse import quote
 
 import pytest
 
+from uid2_async.models import Email
 from uid2_async.operator import LocalOperator, OperatorData
+from uid2_async.operator.console.inspecting import look_up
+from uid2_async.protocol.refresh_token import unwrap_refresh_token
 
 ADDRESS = "jane@example.com"
 HASH = b64encode(sha256(ADDRESS.encode()).digest()).decode()
@@ -67,6 +70,20 @@ def test_identity_tokens_are_opened_part_by_part(
         assert found["refresh_token"]["opened"]["expired"] is False
     cookie = inspect(desk, quote(json.dumps(reply["body"])))
     assert cookie["advertising_token"]["opened"]["site_id"] == 105
+
+
+def test_a_refresh_token_without_its_wrapper(desk: Any, reply: dict[str, Any]) -> None:
+    """Old ones are opened, too."""
+    inner, _ = unwrap_refresh_token(
+        reply["body"]["refresh_token"], desk.operator._world.keysets.key
+    )
+
+    assert inspect(desk, inner)["opened"]["site_id"] == 105
+
+
+def test_an_identity_that_is_not_valid_is_not_looked_up(desk: Any) -> None:
+    """The hash of nothing, as the operator sees it."""
+    assert look_up(desk.operator._world, Email("nobody"), now_ms=0) == {}
 
 
 def test_tokens_of_another_operator_stay_closed(desk: Any, make_desk: Any) -> None:

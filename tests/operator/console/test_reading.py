@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from base64 import b64decode, b64encode
 from contextlib import suppress
 from http.client import IncompleteRead, RemoteDisconnected
@@ -101,18 +102,27 @@ def test_a_refresh_of_garbage_is_shown_as_it_is(desk: Any) -> None:
     assert "Invalid Token presented" in call["reason"]["said"]
 
 
-def client_generate(desk: Any, subscription: str | None = None) -> None:
-    """Generate as a page does."""
+def client_generate(
+    desk: Any, subscription: str | None = None, inner: Any = None
+) -> None:
+    """Generate as a page does; *inner* takes the place of the hash."""
     pair = desk.operator.data.keypairs[0]
     client_key = generate_private_key(SECP256R1())
+    cipher = shared_cipher(client_key, load_server_public_key(pair.public_key))
+    now_ms = int(desk.operator.now.timestamp() * 1000)
+    iv = os.urandom(12)
     body = build_client_generate_request(
         Email("jane@example.com"),
         subscription_id=subscription or pair.subscription_id,
         client_key=client_key,
-        cipher=shared_cipher(client_key, load_server_public_key(pair.public_key)),
-        now_ms=int(desk.operator.now.timestamp() * 1000),
-        iv=os.urandom(12),
+        cipher=cipher,
+        now_ms=now_ms,
+        iv=iv,
     )
+    if inner is not None:
+        sealed = cipher.encrypt(iv, json.dumps(inner).encode(), f"[{now_ms}]".encode())
+        fields = {**json.loads(body), "payload": b64encode(sealed).decode()}
+        body = json.dumps(fields).encode()
     desk.send("POST", CLIENT_GENERATE, body, Origin="http://localhost:3000")
 
 
@@ -185,7 +195,7 @@ def test_very_long_bodies_are_cut(desk: Any) -> None:
 
     request = desk.last()["request"]
     assert len(request["text"]) == CHARS_SHOWN
-    assert request["chars"] > CHARS_SHOWN
+    assert request["cut"] is True
     assert request["bytes"] > 250_000
 
 
@@ -193,13 +203,13 @@ def test_very_long_bodies_are_cut(desk: Any) -> None:
     "text", ["<script>alert(1)</script>", "\ud800", "\u202e", "\x00"]
 )
 def test_any_text_can_be_shown(desk: Any, text: str) -> None:
-    """Hostile values go through as text; what no page can be sent is replaced."""
+    """Hostile values go through as text, whatever they are."""
     desk.call(GENERATE, {"email": f"{text}@example.com"}, X_Odd="<img src=x>")
 
     answer = desk.send("GET", f"/_console/calls/{desk.last()['number']}")
     assert answer.headers["content-type"] == "application/json"
     shown = json.loads(answer.json["request"]["text"])["email"]
-    assert shown == f"{text}@example.com".encode("utf-8", "replace").decode()
+    assert shown == f"{text}@example.com"
     assert ["x-odd", "<img src=x>"] in answer.json["request_headers"]
 
 
@@ -217,6 +227,56 @@ def test_nothing_makes_it_fail(desk: Any, path: str, body: bytes) -> None:
     call = desk.last()
     assert call["status"] >= 400
     assert call["reason"]["text"]
+
+
+def test_headers_can_be_anything(desk: Any) -> None:
+    """Bytes that are no UTF-8 are shown all the same."""
+    head = f"POST {GENERATE} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
+    host, _, port = desk.host.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head.encode() + b"UID-Trace-Id: \xff\xfe\r\n\r\n")
+        connection.recv(1_000)
+
+    call = desk.last()
+    assert call["status"] == 401
+    assert call["trace_id"]
+
+
+def test_what_is_nested_deeply(desk: Any) -> None:
+    """Indentation would make very much of it, of which the beginning is made."""
+    wide = b"[" * 500 + b"1," * 200_000 + b"1" + b"]" * 500
+    desk.post(GENERATE, wide)
+    request = desk.last()["request"]
+    assert (len(request["text"]), request["cut"]) == (CHARS_SHOWN, True)
+
+    desk.post(GENERATE, b"[" * 990 + b"]" * 990)
+    assert desk.last()["request"]["text"]
+
+
+def test_a_preflight_is_no_failure(desk: Any) -> None:
+    """Browsers ask before they call."""
+    desk.send(
+        "OPTIONS",
+        CLIENT_GENERATE,
+        Origin="http://localhost",
+        Access_Control_Request_Method="POST",
+    )
+
+    call = desk.last()
+    assert call["status"] == 204
+    assert call["reason"] is None
+
+
+def test_a_page_whose_payload_is_refused(desk: Any) -> None:
+    """It is opened nonetheless, and the refusal is not sealed."""
+    client_generate(desk, inner={"email": "jane@example.com"})
+
+    call = desk.last()
+    assert json.loads(call["request"]["text"])["payload"] == {
+        "email": "jane@example.com"
+    }
+    assert "please provide" in json.loads(call["reply"]["text"])["message"]
+    assert "hold one hash" in call["reason"]["text"]
 
 
 def test_other_keys_secrets_are_tried(desk: Any) -> None:

@@ -8,6 +8,7 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 import uid2_async
@@ -111,6 +112,26 @@ def test_what_the_operator_keeps_to_itself_about_a_refresh(desk: Any) -> None:
     for letter, words in ((b"!", "not standard base64"), (b"A", "does not have")):
         desk.post("/v2/token/refresh", letter * 388)
         assert words in desk.last()["reason"]["text"]
+
+
+def test_a_disabled_key_and_no_key_at_all(make_desk: Any) -> None:
+    """What else an operator keeps to itself."""
+    data = OperatorData.sample()
+    clients = [attrs.evolve(one, disabled=one.name == "bidder") for one in data.clients]
+    data = attrs.evolve(data, clients=tuple(clients))
+    with LocalOperator.in_thread(data, console=True) as operator:
+        desk = make_desk(operator)
+        desk.call("/v2/key/bidstream", key="bidder")
+        assert "key of bidder is disabled" in desk.last()["reason"]["text"]
+        desk.call(GENERATE, {"email": "jane@example.com"})
+        token = json.loads(desk.last()["reply"]["text"])["body"]["refresh_token"]
+    keyless = attrs.evolve(data, keysets=[k for k in data.keysets if k.keyset_id < 0])
+    with LocalOperator.in_thread(keyless, console=True) as operator:
+        desk = make_desk(operator)
+        desk.post("/v2/token/refresh", token.encode(), Authorization=None)
+        assert "no key for a new one" in desk.last()["reason"]["text"]
+        desk.call(GENERATE, {"email": "jane@example.com"})
+        assert "has a key that holds now" in desk.last()["reason"]["text"]
 
 
 def test_an_answer_of_no_is_no_failure(desk: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any, Final
@@ -18,7 +19,6 @@ from uid2_async.operator.data import OperatorData
 from uid2_async.operator.exchange import JSON, Reply, Request
 from uid2_async.operator.state import Call, OperatorState
 from uid2_async.operator.world import World
-from uid2_async.protocol import wire
 
 __all__ = ["Console"]
 
@@ -183,14 +183,13 @@ class Console:
 
 
 def _json(fields: Mapping[str, Any]) -> Reply:
-    """Answer JSON."""
-    return Reply(status=200, content_type=JSON, body=wire.encode(fields))
+    """Answer JSON, in ASCII: what was sent may hold lone surrogates."""
+    return Reply(status=200, content_type=JSON, body=json.dumps(fields).encode())
 
 
 def _fault(status: int, message: str) -> Reply:
     """Answer what is wrong."""
-    body = wire.encode({"error": message})
-    return Reply(status=status, content_type=JSON, body=body)
+    return attrs.evolve(_json({"error": message}), status=status)
 
 
 def _no_method(allowed: str) -> Reply:

@@ -38,9 +38,11 @@ from uid2_async.protocol.refusal import RefusedError
 from uid2_async.protocol.token_layout import CLIENT_SIDE_GENERATED
 from uid2_async.protocol.tokens import REFRESH_PATH
 
-__all__ = ["Part", "Reading", "read", "refresh_fields"]
+__all__ = ["CHARS_SHOWN", "Part", "Reading", "read", "refresh_fields"]
 
 CHARS_SHOWN: Final = 200_000
+"""How much of a request or a reply is shown."""
+
 _HEAD_BYTES: Final = 8 + NONCE_BYTES
 
 
@@ -50,7 +52,8 @@ class Part:
 
     Attributes:
         how: How it travelled and what opened it; a sentence.
-        text: What it says, JSON indented; may be empty.
+        text: What it says, JSON indented; may be empty, and ends somewhere beyond
+            :data:`CHARS_SHOWN`.
         data: The JSON, or None where it is none.
     """
 
@@ -208,7 +211,7 @@ def _read_client_side(exchange: Exchange, world: World) -> Reading:
     except RefusedError:
         return Reading(request=outer, reply=_read_reply(exchange, None))
     how = f"Its payload is sealed for the subscription {found[0].subscription_id}."
-    asked = _json({**outer.data, "payload": fields}, how)
+    asked = _json({**(outer.data or {}), "payload": fields}, how)
     if not exchange.reply.sealed:
         return Reading(request=asked, reply=_read_reply(exchange, None))
     try:
@@ -228,15 +231,21 @@ def _plain(data: bytes, how: str, *, empty: str = "Empty.") -> Part:
         return Part(empty)
     try:
         return _json(parse(data), how)
-    except (JavaJsonError, RecursionError):
-        return Part(how, _clean(data.decode("utf-8", "replace")))
+    except JavaJsonError:
+        return Part(how, data.decode("utf-8", "replace"))
 
 
 def _json(data: Any, how: str) -> Part:
-    """Show JSON, indented."""
-    return Part(how, _clean(json.dumps(data, indent=2, ensure_ascii=False)), data)
+    """Show JSON, indented, and no more of it than is shown."""
+    pieces: list[str] = []
+    size = 0
+    # Indented, a small body that is deeply nested could fill the memory.
+    for piece in _ENCODER.iterencode(data):
+        pieces.append(piece)
+        size += len(piece)
+        if size > CHARS_SHOWN:
+            break
+    return Part(how, "".join(pieces), data)
 
 
-def _clean(text: str) -> str:
-    """Take lone surrogates out, which no page can be sent."""
-    return text.encode("utf-8", "replace").decode()
+_ENCODER: Final = json.JSONEncoder(indent=2, ensure_ascii=False)

@@ -76,7 +76,7 @@ def _part_view(part: Part, size: int) -> dict[str, Any]:
     return {
         "how": part.how,
         "text": part.text[:CHARS_SHOWN],
-        "chars": len(part.text),
+        "cut": len(part.text) > CHARS_SHOWN,
         "json": part.data is not None,
         "bytes": size,
     }

@@ -209,11 +209,11 @@ function facts(call) {
     .map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
 }
 
-function part(title, { how, text, chars, json, bytes }) {
+function part(title, { how, text, cut, json, bytes }) {
   const size = bytes ? ` ${plural(bytes, "byte")} on the wire.` : "";
-  const cut = chars > text.length ? ` The first ${plural(text.length, "character")} of ${chars.toLocaleString("en")}.` : "";
   const heading = make("h3", {}, title);
-  const said = make("p", { class: "faint" }, how + size + cut);
+  const end = cut ? ` Only the first ${plural(text.length, "character")} are shown.` : "";
+  const said = make("p", { class: "faint" }, how + size + end);
   if (!text) return make("div", { class: "part" }, heading, said);
   const pre = make("pre", { tabindex: "0", "aria-label": title }, ...(json ? colored(text) : [text]));
   return make("div", { class: "part" }, heading, copyButton(pre, `the ${title.toLowerCase()}`), said, pre);
