@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # Pages whose blocks are programs, too.
-PAGES = ("bulk.md",)
+PAGES = ("bulk.md", "sandbox.md")
 PROGRAMS = [
     *BLOCKS,
     *(

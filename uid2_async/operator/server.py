@@ -254,7 +254,7 @@ class LocalOperator:
         self._state.reset()
         self._world.opt_outs.reset()
         if self._console is not None:
-            self._console.exchanges.clear()
+            self._console.reset()
 
 
 def _url_of(host: str, port: int) -> str:

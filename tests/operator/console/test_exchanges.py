@@ -61,7 +61,7 @@ def test_the_oldest_go_when_they_are_too_large() -> None:
 def test_an_operator_keeps_500_calls(desk: Any) -> None:
     """The log for tests keeps more, without any content."""
     for _ in range(501):
-        desk.operator._console.exchanges.add(exchange())
+        desk.operator._console._exchanges.add(exchange())
 
     news = desk.see("news/0")
     assert len(news["calls"]) == 500

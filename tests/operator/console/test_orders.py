@@ -89,6 +89,20 @@ def test_those_who_had_opted_out_at_the_start_have_names() -> None:
     assert names == {one.email or one.phone for one in world.opt_outs}
 
 
+def test_who_was_typed_in_is_forgotten(desk: Any) -> None:
+    """With the opt-in, and with everything else."""
+    people = desk.operator._console._people
+    order = {"identity": ADDRESS}
+    for forget in (
+        lambda: desk.order("people", {"out": False, **order}),
+        desk.operator.reset,
+    ):
+        desk.order("people", {"out": True, **order})
+        assert people._typed != {}
+        forget()
+        assert people._typed == {}
+
+
 def test_the_list_of_people_is_short(desk: Any) -> None:
     """Of very many the latest are shown, and how many there are."""
     for n in range(101):

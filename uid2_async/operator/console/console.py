@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any, Final
@@ -29,21 +30,18 @@ _FILES: Final = {
     f"{_PREFIX}/console.js": ("console.js", "text/javascript; charset=utf-8"),
     f"{_PREFIX}/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+_NUMBER: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 _PAGE: Final = files("uid2_async.operator.console") / "page"
 
 
 class Console:
-    """Shows what an operator does, and tells it what to do.
-
-    Attributes:
-        exchanges: The calls of late.
-    """
+    """Shows what an operator does, and tells it what to do."""
 
     def __init__(
         self, data: OperatorData, world: World, state: OperatorState, *, host: str
     ) -> None:
         """Watch the operator that answers from *world* at the address *host*."""
-        self.exchanges: Exchanges = Exchanges()
+        self._exchanges = Exchanges()
         self._data = data
         self._world = world
         self._state = state
@@ -79,7 +77,12 @@ class Console:
             body=request.body,
             reply=reply,
         )
-        self.exchanges.add(exchange)
+        self._exchanges.add(exchange)
+
+    def reset(self) -> None:
+        """Forget the calls, and who was typed in."""
+        self._exchanges.clear()
+        self._people.reset()
 
     def answer(self, request: Request) -> Reply:
         """Answer a request that the console owns."""
@@ -109,11 +112,10 @@ class Console:
         if name == "world":
             return _json(views.world_view(self._data, f"http://{host}"))
         what, _, number = name.partition("/")
-        # Python's own limit of digits is far beyond any number of calls.
-        if number.isascii() and number.isdigit() and len(number) < 16:  # noqa: PLR2004 - below 2**53
+        if _NUMBER.fullmatch(number):
             if what == "news":
                 return _json(self._news(int(number)))
-            exchange = self.exchanges.find(int(number)) if what == "calls" else None
+            exchange = self._exchanges.find(int(number)) if what == "calls" else None
             if exchange is not None:
                 return _json(views.call_view(exchange, self._world))
         return _fault(404, "There is no such thing here, or not any more.")
@@ -124,8 +126,8 @@ class Console:
             "run": self._run,
             "now_ms": self._state.now_ms(),
             "ahead_ms": self._state.ahead_ms,
-            "first": self.exchanges.first,
-            "calls": [views.summary(one) for one in self.exchanges.after(after)],
+            "first": self._exchanges.first,
+            "calls": [views.summary(one) for one in self._exchanges.after(after)],
             "armed": [views.armed_view(one) for one in self._state.armed],
             **self._people.view(),
         }
@@ -169,7 +171,7 @@ class Console:
 
     def _clear(self, _order: orders.Nothing) -> dict[str, Any]:
         """Forget the calls that are shown; the log of calls keeps them."""
-        self.exchanges.clear()
+        self._exchanges.clear()
         return {"message": "The list is empty."}
 
     _orders: Final[Mapping[str, tuple[type[Any], Callable[..., dict[str, Any]]]]] = {
