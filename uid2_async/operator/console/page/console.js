@@ -345,6 +345,13 @@ function chooseFault() {
 
 const label = (name) => (name[0].toUpperCase() + name.slice(1).replaceAll("_", " ")).replace(/\buid\b/i, "UID");
 
+function shown(name, value) {
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  const text = String(value);
+  if (/^\d{4}-\d\d-\d\dT/.test(text)) return text.slice(0, 19).replace("T", " ");
+  return /raw_uid|hash/.test(name) ? make("code", {}, text) : text;
+}
+
 /** Show what was inspected: its own fields, what the operator knows, and the parts. */
 function report(fields, title) {
   const found = [make("p", { class: "what" }, label(title + (fields.kinds.join(" or ") || "nothing known")))];
@@ -352,8 +359,7 @@ function report(fields, title) {
     .filter(([name, value]) => !["kinds", "notes", "length"].includes(name) && typeof value !== "object");
   if (pairs.length) found.push(make("dl", { class: "found" }, ...pairs.flatMap(([name, value]) => [
     make("dt", {}, label(name)),
-    make("dd", {}, typeof value === "boolean" ? (value ? "yes" : "no")
-      : /raw_uid|hash/.test(name) ? make("code", {}, String(value)) : String(value)),
+    make("dd", {}, shown(name, value)),
   ])));
   found.push(...fields.notes.map((note) => make("p", { class: "note" }, note)));
   for (const [name, value] of Object.entries(fields)) {
