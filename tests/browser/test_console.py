@@ -274,6 +274,22 @@ def test_new_calls_are_announced(page: Page) -> None:
     assert hidden(page, "news") == ""
 
 
+def test_the_list_is_filtered_and_cleared(page: Page) -> None:
+    """By keyboard: the failed calls alone, and none."""
+    generate(page.operator)
+    with pytest.raises(HTTPError):
+        generate(page.operator, key="bidder")
+    page.wait(lambda: page.text("#count") == "2 calls")
+    page.tab_to("#only-failed")
+    page.press(Keys.SPACE)
+    page.wait(lambda: page.text("#list .status").strip() == "401")
+    page.tab_to("#clear")
+    page.press(Keys.ENTER)
+
+    page.wait_for("#empty", "No calls yet.")
+    assert page.all("#list > li") == []
+
+
 def hidden(page: Page, name: str) -> str:
     """Read what only screen readers are told."""
     text: str = page.driver.find_element(By.ID, name).get_attribute("textContent")

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.errors import EnvelopeError
 from uid2_async.operator.console.exchanges import Exchange
+from uid2_async.operator.exchange import BINARY
 from uid2_async.operator.world import World
 from uid2_async.protocol import base64
 from uid2_async.protocol.client_side import (
@@ -43,6 +44,7 @@ __all__ = ["CHARS_SHOWN", "Part", "Reading", "read", "refresh_fields"]
 CHARS_SHOWN: Final = 200_000
 """How much of a request or a reply is shown."""
 
+_ENCODER: Final = json.JSONEncoder(indent=2, ensure_ascii=False)
 _HEAD_BYTES: Final = 8 + NONCE_BYTES
 
 
@@ -143,7 +145,7 @@ def _read_reply(
         cut = f" Only its first {fault.cut_after} bytes were sent."
     if not reply.sealed:
         return _plain(reply.body, f"Not sealed.{cut}", empty=f"No body.{cut}")
-    data = reply.body if reply.content_type == _BINARY else base64.decode(reply.body)
+    data = reply.body if reply.content_type == BINARY else base64.decode(reply.body)
     inner = None if key is None else gcm_open(data or b"", AESGCM(key))
     if inner is None:
         return Part(f"Sealed with a key that does not open it.{cut}")
@@ -154,9 +156,6 @@ def _read_reply(
     if nonce is not None and inner[8:_HEAD_BYTES] != nonce:
         how += " Its nonce is not the request's."
     return _plain(inner[_HEAD_BYTES:], how + cut)
-
-
-_BINARY: Final = "application/octet-stream"
 
 
 # --- token/refresh --------------------------------------------------------------------
@@ -246,6 +245,3 @@ def _json(data: Any, how: str) -> Part:
         if size > CHARS_SHOWN:
             break
     return Part(how, "".join(pieces), data)
-
-
-_ENCODER: Final = json.JSONEncoder(indent=2, ensure_ascii=False)
