@@ -82,7 +82,7 @@ def _docker(scope: IdentityScope, credentials: Credentials) -> str:
     settings = environment(scope, _CONTAINER_URL, credentials, allow_http=True)
     option = " --scope euid" if scope is IdentityScope.EUID else ""
     start = f"uid2 sandbox --host 0.0.0.0 --port 8080 --console{option}"
-    install = "pip install -q 'uid2-async[cli,sandbox]'"
+    install = "pip install -q 'uid2-async[cli]'"
     lines = [
         "docker network create uid2",
         "docker run -d --name uid2-sandbox --network uid2 -p 127.0.0.1:8080:8080 \\",
