@@ -18,6 +18,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # Pages whose blocks are programs, too.
 PAGES = (
     "bulk.md",
+    "sandbox.md",
     "security.md",
     *sorted(f"guides/{page.name}" for page in (ROOT / "docs/guides").glob("*.md")),
 )
