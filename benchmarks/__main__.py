@@ -20,7 +20,17 @@ BASELINE = HERE / "baseline.json"
 PAGE = HERE.parent / "docs" / "performance.md"
 PLOTS = HERE.parent / "docs" / "performance"
 
-NAMES = ("import_time", "map_cpu", "token_codec")
+NAMES = (
+    "map_cpu",
+    "map_throughput",
+    "bulk_file",
+    "state",
+    "token_codec",
+    "loop_lag",
+    "import_time",
+    "hash",
+    "operator",
+)
 # These compare CPU time, which a busy machine hardly changes.
 QUICK = ("import_time", "map_cpu", "token_codec")
 # How much worse than the committed ratio is allowed, on top of the spread: on a machine
