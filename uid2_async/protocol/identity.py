@@ -6,7 +6,7 @@ A prepared query remembers how its reply is put back into the order of the input
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
@@ -100,10 +100,10 @@ def prepare_map(
     Raises:
         InputError: If an element is neither an identity nor a str; names its place.
     """
-    kind = None if send_raw else _common_kind(identities)
-    if kind is None:
+    alike = None if send_raw else _values_of_one_kind(identities)
+    if alike is None:
         return _prepare_each(identities, send_raw=send_raw)
-    values = [one if isinstance(one, str) else one.value for one in identities]
+    kind, values = alike
     found = many_identity_bytes(kind, values)
     key = HASH_KINDS[kind]
     valid = [data for data in found if data is not None]
@@ -114,17 +114,23 @@ def prepare_map(
     return MapQuery(identities=identities, order=order, values=sent)
 
 
-def _common_kind(identities: Sequence[Identity | str]) -> str | None:
-    """Name the kind that all *identities* are of, or return None.
+def _values_of_one_kind(
+    identities: Sequence[Any],
+) -> tuple[str, Sequence[str]] | None:
+    """Give the kind and the values of *identities*, or None if there are several.
 
     Found by calls that look at all of them; a phone among e-mails is found by its first
     character (an e-mail with a line end in it may be taken for one: None is safe).
     """
     types = set(map(type, identities))
-    if types == {str}:
-        texts = ["", *cast("Sequence[str]", identities)]
-        return None if "\n+" in "\n".join(texts) else "email"
-    return _KINDS_OF.get(types.pop()) if len(types) == 1 else None
+    if len(types) != 1:
+        return None
+    (one,) = types
+    if one is str:
+        is_mixed = "\n+" in "\n".join(["", *identities])
+        return None if is_mixed else ("email", identities)
+    kind = _KINDS_OF.get(one)
+    return None if kind is None else (kind, [each.value for each in identities])
 
 
 def _prepare_each(identities: Sequence[Identity | str], *, send_raw: bool) -> MapQuery:
