@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def main() -> None:
     """Run what the arguments ask for.
 
     Raises:
-        SystemExit: If ``--check`` finds a line that is worse than it was.
+        SystemExit: If a benchmark has failed, or ``--check`` finds a line that is worse
+            than it was.
     """
     asked = read_arguments()
     effort = Effort.QUICK if asked.quick else Effort.NORMAL
@@ -52,7 +54,12 @@ def main() -> None:
     kept = baseline.read(BASELINE.read_bytes()) if BASELINE.exists() else {}
     complaints: list[str] = []
     for name in asked.names or (QUICK if asked.quick else NAMES):
-        tables = run(name, effort)
+        try:
+            tables = run(name, effort)
+        except Exception:  # noqa: BLE001 - the others are measured all the same
+            traceback.print_exc()
+            complaints.append(f"{name} has failed.")
+            continue
         if asked.check:
             complaints += check(name, effort, tables, kept)
         elif not asked.quick:

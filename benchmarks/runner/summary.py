@@ -52,6 +52,11 @@ ROWS = (
     ),
     Row("Open a token", "us of CPU", "token_codec", "Decrypt", "decrypt"),
     Row("Make a token", "us of CPU", "token_codec", "Encrypt", "encrypt"),
+    Row(
+        *("Generate tokens, over TLS", "us of CPU"),
+        *("call_overhead", "token/generate, over TLS", "uid2_async"),
+        floor="by hand",
+    ),
 )
 
 
