@@ -37,7 +37,9 @@ async def watch(job: Coroutine[Any, Any, object], identities: int) -> Sample:
     seconds = time.perf_counter() - began
     ticker.cancel()
     cuts = quantiles(lags, n=100, method="inclusive")
-    seen = {"p50": cuts[49], "max": max(lags), "identities/s": identities / seconds}
+    seen = {"p50": cuts[49], "max": max(lags)}
+    if identities:
+        seen["identities/s"] = identities / seconds
     return Sample(cuts[98], seen)
 
 
