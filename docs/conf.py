@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,44 @@ _FOREIGN = (
     "aiohttp|asyncio|collections|contextlib|cryptography|datetime|fastapi|msgspec|"
     "opentelemetry|os|pa|pathlib|pyarrow|pyspark|pytest|ssl|starlette|tenacity|typing"
 )
+# What a module imports for type checkers alone, Sphinx sees without its home.
+_UNRESOLVED = (
+    r"Clock|DataFrame|RefreshLock|SparkSession|datetime|stop_base|wait_base|"
+    r"Callable\[\[\]|uid2_async\.integrations\.fastapi\.get_refresher|"
+    r"uid2_async\.publisher\.refresher\.Annotated|"
+    r"uid2_async\.bulk\.resume\.private_files\.Disk"
+)
 nitpick_ignore_regex = [
     ("py:.*", rf"({_FOREIGN})\..*"),
+    ("py:class", _UNRESOLVED),
     ("py:class", r"(uid2_async\..*\.)?([A-Z]|_\w+)"),
 ]
 
+_NUMBERED = re.compile(r"^#{2,3} (\d+(?:\.\d+)?)\.? ", re.MULTILINE)
+_CITATION = re.compile(r"(?:docs/)?\b([a-z-]+)\.md(?: (\d+(?:\.\d+)?))?")
 
-def setup(app: Sphinx) -> dict[str, Any]:
-    """Nothing yet."""
-    return {}
+
+def label_sections(_: Sphinx, page: str, source: list[str]) -> None:
+    """Give the numbered sections of protocol.md labels by which docstrings cite them."""
+    if page == "protocol":
+        source[0] = _NUMBERED.sub(r"(protocol-\1)=\n\g<0>", source[0])
+
+
+def link_citations(
+    app: Sphinx, kind: str, name: str, thing: object, options: Any, lines: list[str]
+) -> None:
+    """Make links of what docstrings cite: ``docs/protocol.md 6.6``, ``docs/web.md``."""
+
+    def link(found: re.Match[str]) -> str:
+        page, section = found.groups()
+        if section and page == "protocol":
+            return f":ref:`{found[0]} <protocol-{section}>`"
+        return f":doc:`{found[0]} </{page}>`"
+
+    lines[:] = [_CITATION.sub(link, line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Join the two."""
+    app.connect("source-read", label_sections)
+    app.connect("autodoc-process-docstring", link_citations)

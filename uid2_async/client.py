@@ -169,7 +169,7 @@ class UID2Client:
 
         Args:
             scope: Which system; its variables start with ``UID2_`` or ``EUID_``. See
-                :func:`uid2_async.environment.read_settings` for their names.
+                the README for their names.
             environ: The variables; the process's own by default.
             options: As for :meth:`with_options`.
 
@@ -283,7 +283,7 @@ class UID2Client:
             timeout: Instead of the client's, in seconds.
 
         Returns:
-            The tokens; or OptedOut: do not ask again for this person.
+            The tokens, or OptedOut, and then do not ask again for this person.
 
         Raises:
             InputError: If *identity* is invalid; nothing is sent.

@@ -1,6 +1,6 @@
 """For publishers: keep identity tokens fresh, and hand them to pages and exchanges.
 
-:class:`TokenRefresher` talks to the operator; everything else turns tokens into what a
+:class:`~uid2_async.TokenRefresher` talks to the operator; everything else turns tokens into what a
 browser, a session or a bid request takes, without any I/O.
 """
 

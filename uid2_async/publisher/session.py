@@ -52,7 +52,7 @@ def from_session(
             default.
 
     Returns:
-        The tokens, of whatever age and with unknown keys kept; OptedOut: do not ask for
+        The tokens, of whatever age and with unknown keys kept; or OptedOut, do not ask for
         this person; or None where nothing is stored or an opt-out is 72 hours old.
 
     Raises:
