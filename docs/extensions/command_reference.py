@@ -27,10 +27,10 @@ class CommandReference(SphinxDirective):
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
-def _describe(command: Any, context: Any, level: int = 2) -> Iterator[str]:
+def _describe(command: Any, context: Any) -> Iterator[str]:
     """Describe a command, and those below it."""
     path = context.command_path
-    yield f"{'#' * level} {path}\n"
+    yield f"{'#' * max(2, len(path.split()))} {path}\n"
     yield f"```text\n{' '.join([path, *command.collect_usage_pieces(context)])}\n```\n"
     yield from (_paragraph(one) for one in (command.help or "").split("\n\n"))
     arguments, options = [], []
@@ -48,7 +48,7 @@ def _describe(command: Any, context: Any, level: int = 2) -> Iterator[str]:
         yield _paragraph(command.epilog)
     for name, below in getattr(command, "commands", {}).items():
         inner = typer.Context(below, info_name=name, parent=context)
-        yield from _describe(below, inner, level + 1 if level > 2 else level)
+        yield from _describe(below, inner)
 
 
 def _paragraph(text: str) -> str:

@@ -1,0 +1,138 @@
+"""What the pages show of the command line exists, and runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pages
+import pytest
+from inventory import read_inventory
+from typer.main import get_command
+
+from uid2_async.cli.app import app
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+# Lines that do not end, or hold a placeholder.
+NOT_RUN = ("uid2 sandbox", "uid2 inspect VALUE")
+
+
+def lines_of(page: Path) -> list[str]:
+    """List the lines of a page's shell blocks that call ``uid2``."""
+    text = "".join(block.code for block in pages.blocks(page, "sh"))
+    lines = (line.partition("  #")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line.startswith("uid2 ")]
+
+
+def spans_of(page: Path, start: str) -> list[str]:
+    """List what stands between backticks in a page and begins with *start*."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"`({start}[^`\n]*)`", text)
+
+
+def command_of(words: list[str]) -> Any:
+    """Find the command that *words* name, without the first; KeyError if there is none."""
+    command: Any = get_command(app)
+    for word in words[1:]:
+        if word.startswith("-") or not hasattr(command, "commands"):
+            break
+        command = command.commands[word]
+    return command
+
+
+def options_of(command: Any) -> set[str]:
+    """List the options of a command, and ``--help``."""
+    return {"--help"}.union(*(one.opts for one in command.params))
+
+
+PATHS = [str(page.relative_to(pages.ROOT)) for page in pages.PAGES]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_is_named_exists(path: str) -> None:
+    """Commands and options in shell blocks and between backticks."""
+    page = pages.ROOT / path
+    spans = [one for one in spans_of(page, "uid2 ") if "/" not in one.split()[1]]
+    for line in [*lines_of(page), *spans]:
+        words = shlex.split(line)
+        named = {word.split("=")[0] for word in words if re.match(r"-[-a-z]", word)}
+        assert named <= options_of(command_of(words)), line
+
+
+MADE = (
+    "uid2 map people.csv audience.csv --column email --type email",
+    "uid2 map people.parquet audience.parquet --column email --type email",
+    "uid2 encrypt --in audience.csv --out for-partner.csv",
+    "uid2 encrypt --in audience.parquet --out bids.parquet",
+)
+Shell = Callable[[str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def shell(tmp_path: Path, environment: Mapping[str, str]) -> Shell:
+    """Run a line where the files are that the pages speak of."""
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "uid2"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m uid2_async "$@"\n')
+    script.chmod(0o755)
+    env = {
+        **environment,
+        "PATH": f"{script.parent}:{environment['PATH']}",
+        "PYTHONPATH": str(pages.ROOT),
+    }
+
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(  # noqa: S602 - our own documentation
+            line,
+            shell=True,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=env,
+            timeout=120,
+        )
+        # What a line before has written is in the way; the pages do not repeat it.
+        return run(f"{line} --force") if "Pass --force" in done.stderr else done
+
+    people = {
+        "customer": ["1", "2"],
+        "email": ["a@example.com", "b@example.com"],
+        "mail": ["a@example.com", ""],
+        "tel": ["+4930123456", "+12345678901"],
+    }
+    rows = [people, *zip(*people.values(), strict=True)]
+    (tmp_path / "people.csv").write_text("".join(f"{','.join(row)}\n" for row in rows))
+    parquet.write_table(pyarrow.table(people), tmp_path / "people.parquet")
+    for line in MADE:
+        assert run(line).returncode == 0, line
+    return run
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if lines_of(pages.ROOT / path)])
+def test_the_shell_blocks_run(path: str, shell: Shell) -> None:
+    """Line by line, in the order of the page, against the embedded operator."""
+    for line in lines_of(pages.ROOT / path):
+        if line not in NOT_RUN:
+            done = shell(line)
+            assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_every_command_is_in_the_reference(site: Path) -> None:
+    """By its options: each is an entry that other pages can link to."""
+    entries = read_inventory(site / "objects.inv", "std:cmdoption")
+
+    def check(command: Any, path: str) -> None:
+        for option in options_of(command):
+            assert f"{path}.{option}" in entries
+        for name, below in getattr(command, "commands", {}).items():
+            check(below, f"{path}-{name}")
+
+    check(get_command(app), "uid2")

@@ -1,0 +1,36 @@
+"""What the pages show in Python runs as it stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import pages
+import pytest
+
+BLOCKS = [block for page in pages.PAGES for block in pages.blocks(page, "python")]
+MARKED = [block for block in BLOCKS if block.marked]
+RUN = [block for block in BLOCKS if not block.marked]
+# How many blocks of a page cannot be run here; each says why in its first line.
+NOT_RUN = {"docs/spark.md": 1}
+
+
+@pytest.mark.parametrize("block", RUN, ids=[block.where for block in RUN])
+def test_every_block_runs(
+    block: pages.Block,
+    tmp_path: Path,
+    plugin_options: tuple[str, ...],
+    environment: Mapping[str, str],
+) -> None:
+    """Each block is a program, or a file of tests."""
+    done = pages.run(block, tmp_path, plugin_options, environment)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_not_run_says_why() -> None:
+    """And there is not more of it than listed."""
+    for block in MARKED:
+        assert block.code.startswith(pages.NOT_RUN), block.where
+    assert Counter(block.where.split(":")[0] for block in MARKED) == NOT_RUN
