@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,12 @@ import pages
 import pytest
 from inventory import read_inventory
 from typer.main import get_command
+from typer.testing import CliRunner, Result
 
 from uid2_async.cli.app import app
 
 pyarrow = pytest.importorskip("pyarrow")
+csv = pytest.importorskip("pyarrow.csv")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 # Lines that do not end, or hold a placeholder.
@@ -49,7 +50,8 @@ def command_of(words: list[str]) -> Any:
 
 def options_of(command: Any) -> set[str]:
     """List the options of a command, and ``--help``."""
-    return {"--help"}.union(*(one.opts for one in command.params))
+    options = [one for one in command.params if one.param_type_name == "option"]
+    return {"--help"}.union(*(one.opts for one in options))
 
 
 PATHS = [str(page.relative_to(pages.ROOT)) for page in pages.PAGES]
@@ -66,41 +68,30 @@ def test_what_is_named_exists(path: str) -> None:
         assert named <= options_of(command_of(words)), line
 
 
-MADE = (
-    "uid2 map people.csv audience.csv --column email --type email",
-    "uid2 map people.parquet audience.parquet --column email --type email",
-    "uid2 encrypt --in audience.csv --out for-partner.csv",
-    "uid2 encrypt --in audience.parquet --out bids.parquet",
-)
-Shell = Callable[[str], subprocess.CompletedProcess[str]]
+Shell = Callable[[str], Result]
 
 
 @pytest.fixture
-def shell(tmp_path: Path, environment: Mapping[str, str]) -> Shell:
+def shell(
+    tmp_path: Path, environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Shell:
     """Run a line where the files are that the pages speak of."""
-    (tmp_path / "bin").mkdir()
-    script = tmp_path / "bin" / "uid2"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m uid2_async "$@"\n')
-    script.chmod(0o755)
-    env = {
-        **environment,
-        "PATH": f"{script.parent}:{environment['PATH']}",
-        "PYTHONPATH": str(pages.ROOT),
-    }
+    monkeypatch.chdir(tmp_path)
+    runner = CliRunner()
 
-    def run(line: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(  # noqa: S602 - our own documentation
-            line,
-            shell=True,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-            env=env,
-            timeout=120,
-        )
-        # What a line before has written is in the way; the pages do not repeat it.
-        return run(f"{line} --force") if "Pass --force" in done.stderr else done
+    def run(line: str) -> Result:
+        # All of the shell that the pages use: what a command may end with.
+        command, _, code = line.partition(" || test $? -eq ")
+        words = shlex.split(command)[1:]
+        done = runner.invoke(app, words, env=environment, prog_name="uid2")
+        if "Pass --force" in done.output:
+            # What a line before has written is in the way; pages do not repeat it.
+            done = runner.invoke(
+                app, [*words, "--force"], env=environment, prog_name="uid2"
+            )
+        if code and done.exit_code == int(code):
+            done.exit_code = 0
+        return done
 
     people = {
         "customer": ["1", "2"],
@@ -109,10 +100,19 @@ def shell(tmp_path: Path, environment: Mapping[str, str]) -> Shell:
         "tel": ["+4930123456", "+12345678901"],
     }
     rows = [people, *zip(*people.values(), strict=True)]
-    (tmp_path / "people.csv").write_text("".join(f"{','.join(row)}\n" for row in rows))
-    parquet.write_table(pyarrow.table(people), tmp_path / "people.parquet")
-    for line in MADE:
-        assert run(line).returncode == 0, line
+    text = "".join(f"{','.join(row)}\n" for row in rows)
+    Path("people.csv").write_text(text, encoding="utf-8")
+    parquet.write_table(pyarrow.table(people), "people.parquet")
+    for line in (
+        "uid2 map people.csv audience.csv --column email --type email",
+        "uid2 encrypt --in audience.csv --out for-partner.csv",
+    ):
+        assert run(line).exit_code == 0, line
+    shared = csv.read_csv("for-partner.csv").select(["UID_TOKEN"])
+    csv.write_csv(shared, "for-partner.csv")
+    bid = json.loads(run("uid2 token generate a@example.com").stdout)
+    bids = pyarrow.table({"UID_TOKEN": [bid["advertising_token"]]})
+    parquet.write_table(bids, "bids.parquet")
     return run
 
 
@@ -122,7 +122,7 @@ def test_the_shell_blocks_run(path: str, shell: Shell) -> None:
     for line in lines_of(pages.ROOT / path):
         if line not in NOT_RUN:
             done = shell(line)
-            assert done.returncode == 0, f"{line}\n{done.stderr}"
+            assert done.exit_code == 0, f"{line}\n{done.output}"
 
 
 def test_every_command_is_in_the_reference(site: Path) -> None:
