@@ -23,8 +23,11 @@ ROOT = Path(__file__).parent
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
 WITH_EXTRAS = ".[arrow,cli,fastapi,otel,phone,starlette]"
-# The browser and Spark have sessions of their own.
-PYTEST = ("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/spark")
+# The browser, the documentation and Spark have sessions of their own.
+PYTEST = (
+    *("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/docs"),
+    "--ignore=tests/spark",
+)
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = ("3.11", "3.12", "3.13")
 
@@ -263,6 +266,17 @@ def _fetch_prebid(session: nox.Session) -> Path:
         with tarfile.open(next(folder.glob("*.tgz"))) as archive:
             archive.extractall(folder, filter="data")
     return folder / "package"
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, and run what its pages show; or keep it in a folder."""
+    session.install("-q", WITH_EXTRAS, *group("docs"))
+    site = session.posargs[0] if session.posargs else tempfile.mkdtemp()
+    session.run(
+        *("sphinx-build", "-W", "-n", "-q", "--keep-going", "docs", site), silent=False
+    )
+    session.run("pytest", "-q", "-n", "auto", "tests/docs", env={"UID2_SITE": site})
 
 
 @nox.session

@@ -68,14 +68,12 @@ _CITATION = re.compile(r"(?:docs/)?\b([a-z-]+)\.md(?: (\d+(?:\.\d+)?))?")
 
 
 def label_sections(_: Sphinx, page: str, source: list[str]) -> None:
-    """Give the numbered sections of protocol.md labels by which docstrings cite them."""
+    """Give the numbered sections of protocol.md labels, by which docstrings cite."""
     if page == "protocol":
         source[0] = _NUMBERED.sub(r"(protocol-\1)=\n\g<0>", source[0])
 
 
-def link_citations(
-    app: Sphinx, kind: str, name: str, thing: object, options: Any, lines: list[str]
-) -> None:
+def link_citations(*arguments: Any) -> None:
     """Make links of what docstrings cite: ``docs/protocol.md 6.6``, ``docs/web.md``."""
 
     def link(found: re.Match[str]) -> str:
@@ -84,6 +82,7 @@ def link_citations(
             return f":ref:`{found[0]} <protocol-{section}>`"
         return f":doc:`{found[0]} </{page}>`"
 
+    lines = arguments[-1]
     lines[:] = [_CITATION.sub(link, line) for line in lines]
 
 

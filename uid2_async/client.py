@@ -94,8 +94,8 @@ class UID2Client:
         """Check the settings; nothing is opened or sent yet.
 
         Args:
-            base_url: The operator's URL, with or without ``https://``, or several regional
-                ones in order of preference.
+            base_url: The operator's URL, with or without ``https://``, or several
+                regional ones in order of preference.
             api_key: The API key.
             client_secret: The secret that belongs to it, base64 of 32 bytes.
             scope: Which system the operator serves.

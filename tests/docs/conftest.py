@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from pages import ROOT
 
+from pages import ROOT
 from uid2_async import IdentityScope
 from uid2_async.operator import LocalOperator
 from uid2_async.testing import OperatorThread

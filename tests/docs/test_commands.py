@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pages
 import pytest
-from inventory import read_inventory
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+import pages
+from inventory import read_inventory
 from uid2_async.cli.app import app
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -54,7 +54,7 @@ def options_of(command: Any) -> set[str]:
     return {"--help"}.union(*(one.opts for one in options))
 
 
-PATHS = [str(page.relative_to(pages.ROOT)) for page in pages.PAGES]
+PATHS = [str(page.relative_to(pages.ROOT)) for page in (pages.README, *pages.SITE)]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -116,7 +116,9 @@ def shell(
     return run
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if lines_of(pages.ROOT / path)])
+@pytest.mark.parametrize(
+    "path", [path for path in PATHS if lines_of(pages.ROOT / path)]
+)
 def test_the_shell_blocks_run(path: str, shell: Shell) -> None:
     """Line by line, in the order of the page, against the embedded operator."""
     for line in lines_of(pages.ROOT / path):

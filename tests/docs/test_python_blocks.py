@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import pages
 import pytest
 
-BLOCKS = [block for page in pages.PAGES for block in pages.blocks(page, "python")]
+import pages
+
+# tests/test_readme.py runs those of the README, on every Python.
+BLOCKS = [block for page in pages.SITE for block in pages.blocks(page, "python")]
 MARKED = [block for block in BLOCKS if block.marked]
 RUN = [block for block in BLOCKS if not block.marked]
 # How many blocks of a page cannot be run here; each says why in its first line.

@@ -6,11 +6,11 @@ import importlib
 import re
 from pathlib import Path
 
-import pages
 import pytest
-from inventory import read_inventory
 
+import pages
 import uid2_async
+from inventory import read_inventory
 from uid2_async import errors
 
 MODULES = (

@@ -13,11 +13,13 @@ import attrs
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
-PAGES: Final = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+SITE: Final = sorted((ROOT / "docs").rglob("*.md"))
 NOT_RUN: Final = "# Not run by the tests: "
 
 # ``python`` is run; ``{code-block} python`` begins with NOT_RUN and its reason.
-_FENCE = re.compile(r"^```(\{code-block\} )?(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^```(\{code-block\} )?(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 _IS_TEST = re.compile(r"^ *(async )?def test_", re.MULTILINE)
 
 
