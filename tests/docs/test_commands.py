@@ -39,7 +39,7 @@ def spans_of(page: Path, start: str) -> list[str]:
 
 
 def command_of(words: list[str]) -> Any:
-    """Find the command that *words* name, without the first; KeyError if there is none."""
+    """Find the command that *words* name; KeyError if there is none."""
     command: Any = get_command(app)
     for word in words[1:]:
         if word.startswith("-") or not hasattr(command, "commands"):
