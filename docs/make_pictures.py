@@ -1,4 +1,4 @@
-"""Draw the pictures of how-it-works.md; ``python docs/make_pictures.py`` writes them."""
+"""Draw the pictures of how-it-works.md; run it to write them."""
 
 from __future__ import annotations
 
@@ -70,29 +70,28 @@ class Drawing:
 
     def svg(self) -> str:
         """Put it together."""
-        size = f"0 0 {WIDTH} {self.height}"
-        return "\n".join(
-            [
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size}" '
-                f'width="{WIDTH}" role="img" aria-labelledby="title desc">',
-                f'<title id="title">{escape(self.title)}</title>',
-                f'<desc id="desc">{escape(self.desc)}</desc>',
-                f"<style>{STYLE}</style>",
-                '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" '
-                'markerWidth="8" markerHeight="8" orient="auto-start-reverse">'
-                '<path class="soft" d="M0 0 8 4 0 8z"/></marker></defs>',
-                f'<rect class="paper" width="{WIDTH}" height="{self.height}" rx="8"/>',
-                *self.shapes,
-                "</svg>\n",
-            ]
-        )
+        shapes = "\n".join(self.shapes)
+        return f"""\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height}"
+  width="{WIDTH}" role="img" aria-labelledby="title desc">
+<title id="title">{escape(self.title)}</title>
+<desc id="desc">{escape(self.desc)}</desc>
+<style>{STYLE}</style>
+<defs>
+<marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8"
+  orient="auto"><path class="soft" d="M0 0 8 4 0 8z"/></marker>
+</defs>
+<rect class="paper" width="{WIDTH}" height="{self.height}" rx="8"/>
+{shapes}
+</svg>
+"""
 
 
 def draw_envelope() -> Drawing:
     """Draw a request and its reply, closed and opened (protocol.md 1.3 and 1.5)."""
     drawing = Drawing(
         "The envelopes of a request and its reply",
-        "A request is one version byte, an IV of 12 bytes, the encrypted part and a tag "
+        "A request is a version byte, an IV of 12 bytes, the encrypted part and a tag "
         "of 16 bytes. The encrypted part holds the time (8 bytes), a nonce (8 bytes) "
         "and JSON. A reply is the same without the version byte; it holds the "
         "operator's time, the nonce of the request, and JSON. Both are sealed by "
@@ -108,7 +107,7 @@ def draw_envelope() -> Drawing:
     drawing.box(100, 48, 120, "e", "IV", "12, random")
     drawing.box(220, 48, 396, "a", "encrypted: AES-256-GCM, client secret")
     drawing.box(616, 48, 120, "e", "tag", "16")
-    _open(drawing, 96, "time now, ms", "nonce", "8, random", "JSON of the call")
+    _open(drawing, 220, 96, "time now, ms", "nonce", "8, random", "JSON of the call")
     drawing.text(24, 248, "Reply", "ink strong")
     drawing.text(
         736, 248, "HTTP 200 alone; a refusal is not sealed", "soft", anchor="end"
@@ -127,11 +126,10 @@ def draw_envelope() -> Drawing:
     return drawing
 
 
-def _open(drawing: Drawing, y: int, *texts: str) -> None:
-    """Draw what is in the encrypted part that ends at *y*."""
+def _open(drawing: Drawing, x: int, y: int, *texts: str) -> None:
+    """Draw what is in the encrypted part whose lower left corner is given."""
     time, nonce, size, json = texts
-    left = 220 if y < 200 else 144
-    drawing.path(f"M{left} {y} L100 {y + 40} M616 {y} L736 {y + 40}", dashed=True)
+    drawing.path(f"M{x} {y} L100 {y + 40} M616 {y} L736 {y + 40}", dashed=True)
     drawing.box(100, y + 40, 180, "b", time, "8")
     drawing.box(280, y + 40, 152, "c", nonce, size)
     drawing.box(432, y + 40, 304, "b", json, "UTF-8")
