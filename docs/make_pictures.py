@@ -115,14 +115,8 @@ def draw_envelope() -> Drawing:
     drawing.box(24, 262, 120, "e", "IV", "12, random")
     drawing.box(144, 262, 472, "a", "encrypted: AES-256-GCM, client secret")
     drawing.box(616, 262, 120, "e", "tag", "16")
-    _open(
-        drawing,
-        310,
-        "operator's time, ms",
-        "nonce",
-        "8, the same",
-        "JSON: body, status",
-    )
+    texts = ("operator's time, ms", "nonce", "8, the same", "JSON: body, status")
+    _open(drawing, 144, 310, *texts)
     return drawing
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import runpy
 from xml.etree import ElementTree as ET
 
-import pages
 import pytest
+
+import pages
 
 SCRIPT = runpy.run_path(str(pages.ROOT / "docs" / "make_pictures.py"))
 SVG = "{http://www.w3.org/2000/svg}"
