@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,15 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"uid2_async {version}"
+html_static_path = ["static"]
+html_css_files = ["pictures.css"]
 html_copy_source = False
 html_show_sphinx = False
 
 autodoc_class_signature = "mixed"
 autodoc_inherit_docstrings = False
+# As it stands in the source: a function has no other text that means something.
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
@@ -86,7 +91,16 @@ def link_citations(*arguments: Any) -> None:
     lines[:] = [_CITATION.sub(link, line) for line in lines]
 
 
+def hide_arguments(
+    _: Sphinx, kind: str, __: str, thing: Any, *___: Any
+) -> tuple[str, None] | None:
+    """Leave out how errors and enumerations are made: callers do not make them."""
+    hidden = kind == "exception" or (kind == "class" and issubclass(thing, Enum))
+    return ("", None) if hidden else None
+
+
 def setup(app: Sphinx) -> None:
-    """Join the two."""
+    """Join them."""
     app.connect("source-read", label_sections)
+    app.connect("autodoc-process-signature", hide_arguments)
     app.connect("autodoc-process-docstring", link_citations)

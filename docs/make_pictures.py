@@ -96,7 +96,7 @@ def draw_envelope() -> Drawing:
         "and JSON. A reply is the same without the version byte; it holds the "
         "operator's time, the nonce of the request, and JSON. Both are sealed by "
         "AES-256-GCM with the client secret.",
-        436,
+        422,
     )
     # First, so that it passes behind the encrypted part.
     drawing.path("M356 190 V346", arrow=True, dashed=True)
