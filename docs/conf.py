@@ -91,12 +91,11 @@ def link_citations(*arguments: Any) -> None:
     lines[:] = [_CITATION.sub(link, line) for line in lines]
 
 
-def hide_arguments(
-    _: Sphinx, kind: str, __: str, thing: Any, *___: Any
-) -> tuple[str, None] | None:
+def hide_arguments(*arguments: Any) -> tuple[str, None] | None:
     """Leave out how errors and enumerations are made: callers do not make them."""
-    hidden = kind == "exception" or (kind == "class" and issubclass(thing, Enum))
-    return ("", None) if hidden else None
+    _, kind, _, thing, _, shown, _ = arguments
+    made_here = kind == "exception" or (kind == "class" and issubclass(thing, Enum))
+    return ("", None) if made_here and shown is not None else None
 
 
 def setup(app: Sphinx) -> None:
