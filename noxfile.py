@@ -272,11 +272,11 @@ def _fetch_prebid(session: nox.Session) -> Path:
 def docs(session: nox.Session) -> None:
     """Build the documentation, and run what its pages show; or keep it in a folder."""
     session.install("-q", WITH_EXTRAS, *group("docs"))
-    site = session.posargs[0] if session.posargs else tempfile.mkdtemp()
-    session.run(
-        *("sphinx-build", "-W", "-n", "-q", "--keep-going", "docs", site), silent=False
-    )
-    session.run("pytest", "-q", "-n", "auto", "tests/docs", env={"UID2_SITE": site})
+    site = Path(session.posargs[0] if session.posargs else session.create_tmp())
+    strict = ("-W", "-n", "-q", "-E", "--keep-going")
+    session.run("sphinx-build", *strict, "docs", str(site))
+    env = {"UID2_SITE": str(site.resolve())}
+    session.run("pytest", "-q", "-n", "auto", "tests/docs", env=env)
 
 
 @nox.session

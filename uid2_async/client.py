@@ -168,8 +168,8 @@ class UID2Client:
         """Make a client from environment variables.
 
         Args:
-            scope: Which system; its variables start with ``UID2_`` or ``EUID_``. See
-                the README for their names.
+            scope: Which system; its variables start with ``UID2_`` or ``EUID_``, and
+                docs/start.md lists them.
             environ: The variables; the process's own by default.
             options: As for :meth:`with_options`.
 
