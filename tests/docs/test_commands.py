@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 import pages
 from inventory import read_inventory
 from uid2_async.cli.app import app
+from uid2_async.models import Email
 from uid2_async.protocol.normalize import identity_hash
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -102,7 +103,7 @@ def shell(
             done.exit_code = 0
         return done
 
-    hashes = [identity_hash("email", one) for one in ("a@example.com", "b@example.com")]
+    hashes = [identity_hash(Email(f"{one}@example.com")) for one in "ab"]
     people = {
         "customer": ["1", "2"],
         "email": ["a@example.com", "b@example.com"],
