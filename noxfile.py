@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
-WITH_EXTRAS = ".[arrow,cli,fastapi,otel,phone,starlette]"
+WITH_EXTRAS = ".[arrow,cli,fastapi,otel,phone,report,starlette]"
 # The browser, the documentation and Spark have sessions of their own.
 PYTEST = (
     *("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/docs"),
@@ -182,7 +182,8 @@ def tests_min(session: nox.Session) -> None:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + extras["arrow"] + extras["cli"]
-    wanted += extras["fastapi"] + extras["phone"] + extras["starlette"]
+    wanted += extras["fastapi"] + extras["phone"] + extras["report"]
+    wanted += extras["starlette"]
     # The versions of the SDK go with those of the API.
     wanted += [*extras["otel"], "opentelemetry-sdk>=1.30"]
     session.install("-q", *(re.sub(r">=", "==", one) for one in wanted))

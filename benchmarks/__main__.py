@@ -5,7 +5,15 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("bulk_file", "import_time", "loop_lag", "map_cpu", "state", "token_codec")
+NAMES = (
+    "bulk_file",
+    "import_time",
+    "loop_lag",
+    "map_cpu",
+    "phones",
+    "state",
+    "token_codec",
+)
 
 
 def main(names: list[str]) -> None:

@@ -33,18 +33,19 @@ KINDS = [IdentityType.EMAIL] * BATCH
 AIMS = {"first load": 80_000, "nothing due": 100_000}
 
 
-async def batches() -> AsyncIterator[list[bytes]]:
-    """Make the same identities each time, and keep the interpreter busy meanwhile."""
+async def batches() -> AsyncIterator[tuple[list[bytes], list[MapRow]]]:
+    """Make the same identities and answers each time, as long as a job takes for it."""
     source = random.Random(1)  # noqa: S311 - keys of rows
     for _ in range(ROWS // BATCH):
         began = time.thread_time()
         data = source.randbytes(32 * BATCH)
         batch = [data[at : at + 32] for at in range(0, len(data), 32)]
+        answers = answer(batch)
         for step in range(1, BATCH // STEP + 1):
             while time.thread_time() - began < step * STEP * BUSY_SECONDS_PER_ROW:
                 pass
             await asyncio.sleep(0)
-        yield batch
+        yield batch, answers
 
 
 def answer(identities: list[bytes]) -> list[MapRow]:
@@ -60,14 +61,18 @@ def answer(identities: list[bytes]) -> list[MapRow]:
     ]
 
 
-async def load(state: MappingState, run: Run, batch: list[bytes]) -> None:
+async def load(
+    state: MappingState, run: Run, batch: list[bytes], answers: list[MapRow]
+) -> None:
     """Look up a batch of new identities, and record them."""
     found = await state.look_up(run, IdentityType.EMAIL, batch)
     assert found == [None] * BATCH
-    await state.record(run, KINDS, batch, answer(batch))
+    await state.record(run, KINDS, batch, answers)
 
 
-async def look(state: MappingState, run: Run, batch: list[bytes]) -> None:
+async def look(
+    state: MappingState, run: Run, batch: list[bytes], _: list[MapRow]
+) -> None:
     """Look up a batch of known identities."""
     found = await state.look_up(run, IdentityType.EMAIL, batch)
     assert None not in found
@@ -76,7 +81,7 @@ async def look(state: MappingState, run: Run, batch: list[bytes]) -> None:
 async def go_through(
     path: Path,
     now: datetime,
-    each: Callable[[MappingState, Run, list[bytes]], Coroutine[Any, Any, None]],
+    each: Callable[..., Coroutine[Any, Any, None]],
 ) -> tuple[float, float]:
     """Run a whole job, with a few batches under way at once.
 
@@ -87,8 +92,8 @@ async def go_through(
     async with MappingState(path) as state:
         run = await state.begin(scope=IdentityScope.UID2, operator="o", now=now)
         under_way: set[asyncio.Task[None]] = set()
-        async for batch in batches():
-            under_way.add(asyncio.create_task(each(state, run, batch)))
+        async for batch, answers in batches():
+            under_way.add(asyncio.create_task(each(state, run, batch, answers)))
             if len(under_way) >= IN_FLIGHT:
                 done, under_way = await asyncio.wait(
                     under_way, return_when=asyncio.FIRST_COMPLETED

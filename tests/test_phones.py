@@ -9,7 +9,7 @@ import pytest
 
 from uid2_async import Phone
 from uid2_async.errors import InputError
-from uid2_async.phones import PhoneFault, check_country, to_e164
+from uid2_async.phones import PhoneFault, check_country, to_e164, to_sendable
 
 pytest.importorskip("phonenumbers")
 
@@ -83,6 +83,31 @@ def test_what_is_no_number_has_a_reason(
 
     assert (caught.value.message, caught.value.hint) == (fault.sentence, fault.hint)
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("030 123456", "+4930123456"),
+        ("+4903012345678", "+493012345678"),
+        ("+12345678901", "+12345678901"),
+        ("+999123456789", "+999123456789"),
+        ("+999 123456789", PhoneFault.NOT_VALID),
+        ("+999123456789.0", PhoneFault.DECIMAL),
+        ("030", PhoneFault.TOO_SHORT),
+    ],
+)
+def test_what_operators_take_stays(text: str, found: str | PhoneFault) -> None:
+    """What is mapped without a country is mapped with one: mended, or as it is."""
+    assert to_sendable(text, "DE") == found
+
+
+def test_the_code_of_a_fault() -> None:
+    """A file says it in one word that names phones."""
+    codes = [fault.code for fault in PhoneFault]
+
+    assert codes[:2] == ["PHONE_NOT_A_NUMBER", "PHONE_TOO_SHORT"]
+    assert all(code.startswith("PHONE_") for code in codes)
 
 
 def test_a_fault_never_passes_for_a_number() -> None:

@@ -16,7 +16,7 @@ from uid2_async.errors import InputError
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["PhoneFault", "check_country", "to_e164"]
+__all__ = ["PhoneFault", "check_country", "load_countries", "to_e164", "to_sendable"]
 
 
 class PhoneFault(Enum):
@@ -31,6 +31,11 @@ class PhoneFault(Enum):
     NOT_VALID = "not_valid"
     UNKNOWN_COUNTRY = "unknown_country"
     DECIMAL = "decimal"
+
+    @property
+    def code(self) -> str:
+        """The fault in a word, for the column ERROR of a file."""
+        return f"PHONE_{self.name}"
 
     @property
     def sentence(self) -> str:
@@ -74,6 +79,7 @@ _SENTENCES: Final = {
 _DECIMAL: Final = re.compile(
     r"\s*[+-]?[0-9]+\.0+\s*|\s*[+-]?[0-9.,]+[eE][+-]?[0-9]+\s*"
 )
+_FORM: Final = re.compile(r"\+[0-9]{10,15}")
 # What an operator takes, from what libphonenumber writes.
 _LEAST_CHARS: Final = len("+") + 10
 _MOST_CHARS: Final = len("+") + 15
@@ -113,6 +119,17 @@ def to_e164(text: str, country: str | None = None) -> str | PhoneFault:
     return e164 if len(e164) <= _MOST_CHARS else PhoneFault.TOO_LONG
 
 
+def to_sendable(text: str, country: str | None = None) -> str | PhoneFault:
+    """Bring a phone number into the form that operators take, as :func:`to_e164` does.
+
+    What has that form and is in use nowhere stays as it is: operators take it, and
+    libphonenumber may be older than the number. So a country never takes away what
+    would be mapped without it.
+    """
+    found = to_e164(text, country)
+    return text if isinstance(found, PhoneFault) and _FORM.fullmatch(text) else found
+
+
 def check_country(country: str) -> None:
     """Refuse a *country* whose numbers are not known, before a job begins.
 
@@ -125,6 +142,18 @@ def check_country(country: str) -> None:
         raise InputError(
             "The country is not known.", hint=PhoneFault.UNKNOWN_COUNTRY.hint
         )
+
+
+def load_countries() -> None:
+    """Load what is known of all countries, before a job begins; 0.2 s, once.
+
+    Else the first number of each country takes milliseconds.
+
+    Raises:
+        InputError: If the extra ``phone`` is not installed.
+    """
+    for region in _regions().values():
+        to_e164("030 123456", region)
 
 
 @cache

@@ -410,3 +410,57 @@ def test_signals(
             assert process.wait(60) == code
 
     assert left_over(tmp_path) == []
+
+
+# --- phones of a country --------------------------------------------------------------
+
+
+def test_national_phones(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> None:
+    """An invalid phone says why, and is no failed row: the command ends with 0."""
+    pytest.importorskip("phonenumbers")
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("tel,land\n030 123456,\n020 7946 0958,GB\n030,\n030 1,XX\n")
+    country = ["--phone", "tel", "--country", "de", "--country-column", "LAND"]
+
+    result = uid2("map", str(source), str(out), *country, env=env)
+    estimate = uid2("estimate", str(source), *country)
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    found = [(bool(row[2]), row[5], row[6]) for row in read(out)[1:]]
+    assert found == [
+        (True, "", ""),
+        (True, "", ""),
+        (False, "INVALID IDENTIFIER", "PHONE_TOO_SHORT"),
+        (False, "INVALID IDENTIFIER", "PHONE_UNKNOWN_COUNTRY"),
+    ]
+    assert "invalid: 2\n" in estimate.stdout
+
+
+@pytest.mark.parametrize("command", ["map", "estimate"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--email", "INPUT", "--country", "DE"], "no column holds any"),
+        (["--type", "email", "--country-column", "id"], "no column holds any"),
+        (["--phone", "INPUT", "--country", "XX"], "country is not known"),
+        (["--phone", "INPUT", "--country-column", "x"], "no column 'x'"),
+    ],
+)
+def test_a_country_that_does_not_fit(
+    uid2: Uid2,
+    env: dict[str, str],
+    source: Path,
+    out: Path,
+    command: str,
+    arguments: list[str],
+    words: str,
+) -> None:
+    """It is refused as wrong usage before anything is sent or written."""
+    pytest.importorskip("phonenumbers")
+    files = [str(source), str(out)][: 2 if command == "map" else 1]
+
+    result = uid2(command, *files, *arguments, env=env)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+    assert left_over(source.parent) == []

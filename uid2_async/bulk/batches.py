@@ -10,8 +10,9 @@ import attrs
 import msgspec
 
 from uid2_async.bulk.feed import Named, Step
-from uid2_async.bulk.records import MapFailure, Outcome
+from uid2_async.bulk.records import InvalidPhone, MapFailure, Outcome
 from uid2_async.models import MapRow, UnmappedReason
+from uid2_async.phones import PhoneFault
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.identity_input import sendable
 
@@ -56,6 +57,12 @@ UNKNOWN_KIND: Final = MapRow(e="invalid input type")
 _ABSENT: Final = Slot(ABSENT)
 _UNKNOWN_KIND: Final = Slot(UNKNOWN_KIND)
 _INVALID: Final = Slot(MapRow(e=UnmappedReason.INVALID_IDENTIFIER.value))
+_INVALID_PHONES: Final = {
+    fault: Slot(
+        InvalidPhone(e=UnmappedReason.INVALID_IDENTIFIER.value, code=fault.code)
+    )
+    for fault in PhoneFault
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -304,6 +311,7 @@ class Batcher:
         can do without.
         """
         routes, young, old, slots = self._routes, self._young, self._old, block.slots
+        before = len(slots)
         kinds = repeat(column.kinds) if isinstance(column.kinds, str) else column.kinds
         for kind, value in zip(kinds, column.values, strict=False):
             if value is None:
@@ -330,6 +338,8 @@ class Batcher:
             else:
                 block.duplicates += 1
             slots.append(slot)
+        for row, fault in column.faults.items():
+            slots[before + row] = _INVALID_PHONES[fault]
 
     def place(self, fresh: Fresh) -> None:
         """Put identities into the open batch; those that get full are *ready*."""

@@ -17,7 +17,7 @@ from typing import Final, TextIO
 from uid2_async.bulk.resume.private_files import (
     DISK,
     Disk,
-    open_private,
+    reopen_private,
     sync_file,
     write_all,
 )
@@ -65,13 +65,14 @@ class DeltaPart:
     """
 
     def __init__(self, path: Path, *, size: int, disk: Disk = DISK) -> None:
-        """Open the part behind the first *size* bytes, which have been saved."""
+        """Open the part behind the first *size* bytes, which have been saved.
+
+        Raises:
+            JobError: If it is shorter than that, or cannot be opened.
+        """
         self._disk = disk
-        descriptor = open_private(path, exclusive=False)
-        os.ftruncate(descriptor, size)
-        os.lseek(descriptor, size, os.SEEK_SET)
         self.size: int = size
-        self._descriptor = descriptor
+        self._descriptor = reopen_private(path, size)
 
     def write(self, data: bytes) -> int:
         """Append *data* so that it outlives a power cut; return the new size."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from uid2_async.bulk.feed import STEP_ROWS, Named
+from uid2_async.bulk.feed import Named
 from uid2_async.bulk.files import (
     FilePair,
     IdentifierColumns,
@@ -20,6 +20,7 @@ from uid2_async.bulk.files import (
     open_reader,
 )
 from uid2_async.bulk.map_options import MapOptions
+from uid2_async.bulk.national_phones import NationalPhones
 from uid2_async.bulk.outcome_columns import Ending
 from uid2_async.bulk.unique_count import UniqueCount
 from uid2_async.protocol.normalize import READERS
@@ -119,9 +120,10 @@ def estimate_file(
         delimiter=options.delimiter,
         encoding=options.encoding,
     )
+    phones = options.national_phones()
     count = _Count()
     for pair in expand(source, "."):
-        _count_file(pair, layout, options, count)
+        _count_file(pair, layout, options, phones, count)
     unique = int(count.unique)
     batches = math.ceil(unique / batch_size)
     return Estimate(
@@ -147,7 +149,11 @@ def estimate_seconds(
 
 
 def _count_file(
-    pair: FilePair, layout: Layout, options: MapOptions, count: _Count
+    pair: FilePair,
+    layout: Layout,
+    options: MapOptions,
+    phones: NationalPhones | None,
+    count: _Count,
 ) -> None:
     """Count the rows of one file."""
     reader = open_reader(pair.source, layout)
@@ -157,10 +163,11 @@ def _count_file(
             column=options.column,
             kind=options.type,
             several=options.identifiers,
+            phones=phones,
         )
         reader.want(columns.wanted)
         while True:
-            chunk = reader.take(STEP_ROWS)
+            chunk = reader.take(columns.step_rows)
             if chunk is not None:
                 count.add(columns.identities(chunk), chunk.rows)
             elif not reader.load():

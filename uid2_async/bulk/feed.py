@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from itertools import islice
 from typing import Any, Final, Protocol
 
 from uid2_async.errors import InputError
 from uid2_async.models import Identity, kind_and_value
+from uid2_async.phones import PhoneFault
 
 __all__ = ["STEP_ROWS", "Feed", "ItemFeed", "Named", "Step"]
 
 STEP_ROWS: Final = 500
 """How many rows are read, hashed or written in one step: well below 5 ms of CPU."""
+
+_NO_FAULTS: Final[Mapping[int, PhoneFault]] = {}
 
 
 class Named:
@@ -21,16 +31,21 @@ class Named:
     Attributes:
         kinds: Of which kind they are: one word for all, or one for each.
         values: The identities themselves; None where there is none.
+        faults: Why some of them, by their place, are no phones; they are invalid.
     """
 
-    __slots__ = ("kinds", "values")
+    __slots__ = ("faults", "kinds", "values")
 
     def __init__(
-        self, kinds: str | Sequence[str], values: Sequence[str | None]
+        self,
+        kinds: str | Sequence[str],
+        values: Sequence[str | None],
+        faults: Mapping[int, PhoneFault] = _NO_FAULTS,
     ) -> None:
         """Pair *kinds* with *values*."""
         self.kinds: str | Sequence[str] = kinds
         self.values: Sequence[str | None] = values
+        self.faults: Mapping[int, PhoneFault] = faults
 
 
 class Step:

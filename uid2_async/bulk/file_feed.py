@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from uid2_async.bulk.feed import STEP_ROWS, Named, Step
+from uid2_async.bulk.feed import Named, Step
 from uid2_async.bulk.files import Chunk, IdentifierColumns, Reader
 from uid2_async.bulk.in_thread import in_thread
 
@@ -75,7 +75,7 @@ class FileFeed:
         """
         if self._reader is None or self._columns is None:
             return None
-        chunk = self._reader.take(STEP_ROWS)
+        chunk = self._reader.take(self._columns.step_rows)
         if chunk is None:
             return None
         named = self._columns.identities(chunk)

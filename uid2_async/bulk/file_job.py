@@ -147,6 +147,8 @@ class FileJob:
         try:
             while (block := await self._job.next_block()) is not None:
                 await self._write(block)
+                # All that one reply answers is there at once.
+                await asyncio.sleep(0)
             if self._job.is_drained:
                 await self.save()
                 return False

@@ -24,6 +24,7 @@ from uid2_async.bulk.job_files import JobFiles, JobPlan, open_job
 from uid2_async.bulk.job_summary import JobSummary
 from uid2_async.bulk.map_options import Api, MapOptions, Names, RefreshFrom
 from uid2_async.bulk.map_rows import MapRows
+from uid2_async.bulk.national_phones import NationalPhones
 from uid2_async.bulk.outcome_columns import OutcomeColumns
 from uid2_async.bulk.refresh import begin_run
 from uid2_async.bulk.run_options import RunOptions
@@ -110,6 +111,7 @@ class _MapWork:
         self._options = options
         self._run = run
         self._client = client
+        self._phones: NationalPhones | None = None
         kinds = list(options.identifiers) or [options.type or "identifier"]
         self._columns = OutcomeColumns(
             kinds,
@@ -123,6 +125,7 @@ class _MapWork:
     ) -> JobPlan:
         """Say what is to be done with which files."""
         options = self._options
+        self._phones = options.national_phones()
         iso = options.refresh_from
         layout = Layout(
             format=format_of(source, target, options.format),
@@ -150,6 +153,7 @@ class _MapWork:
             column=options.column,
             kind=options.type,
             several=options.identifiers,
+            phones=self._phones,
         )
 
     async def write_with_state(

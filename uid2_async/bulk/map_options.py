@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from uid2_async.bulk.national_phones import PHONE, NationalPhones
 from uid2_async.bulk.outcome_columns import OptOutRule
 from uid2_async.errors import ConfigError
 from uid2_async.protocol.normalize import KINDS
@@ -54,6 +55,10 @@ class MapOptions:
             default the column INPUT_TYPE tells it for each row.
         identifiers: Instead of *column* and *type*: several columns by type, in order
             of preference.
+        country: The two letters of the country whose phones are written nationally,
+            such as ``030 123456``; needs the extra ``phone``.
+        country_column: The column that tells the country of each row; where it is
+            empty, it is *country*.
         format: ``csv``, ``jsonl``, ``parquet`` or ``arrow``; by default the name of the
             file tells.
         delimiter: What separates the fields of a CSV file.
@@ -77,6 +82,8 @@ class MapOptions:
     column: str | None = None
     type: str | None = None
     identifiers: Mapping[str, str] = attrs.field(factory=dict, validator=_check_kinds)
+    country: str | None = None
+    country_column: str | None = None
     format: str | None = None
     delimiter: str = ","
     encoding: str = "utf-8"
@@ -101,8 +108,33 @@ class MapOptions:
             )
         if self.type is not None and self.type not in KINDS:
             raise ConfigError(f"The type is one of {', '.join(KINDS)}.")
+        if self._is_national() and not self._has_phones():
+            raise ConfigError(
+                "A country is for phones, and no column holds any.",
+                hint="Name a column of phones, or leave the country out.",
+            )
         if not 0 <= self.max_removed <= 1:
             raise ConfigError("max_removed is a share, from 0 to 1.")
+
+    def _is_national(self) -> bool:
+        return self.country is not None or self.country_column is not None
+
+    def _has_phones(self) -> bool:
+        """Tell whether there may be phones; INPUT_TYPE may call any row one."""
+        if self.identifiers:
+            return PHONE in self.identifiers
+        return self.type in (None, PHONE)
+
+    def national_phones(self) -> NationalPhones | None:
+        """Make what brings phones into E.164, if a country is named; blocks for 0.2 s.
+
+        Raises:
+            InputError: If the country is not known, or the extra ``phone`` is not
+                installed.
+        """
+        if not self._is_national():
+            return None
+        return NationalPhones(self.country, self.country_column)
 
     def terms(self) -> dict[str, Any]:
         """List what must stay the same, as JSON can hold it."""

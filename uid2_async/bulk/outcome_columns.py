@@ -2,7 +2,8 @@
 
 UID, PREV_UID, REFRESH_FROM and UNMAPPED have the names and values of Snowflake's and
 Databricks' functions. ERROR is ours: what could not be asked about is failed, which is
-neither an opt-out nor an invalid identity.
+neither an opt-out nor an invalid identity. It also says why a phone is invalid, where
+that is known; such a row has an UNMAPPED, which a failed one has not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from uid2_async.bulk.batches import ABSENT
 from uid2_async.bulk.content import Content
-from uid2_async.bulk.records import MapFailure, Outcome
+from uid2_async.bulk.records import InvalidPhone, MapFailure, Outcome
 from uid2_async.models import MapRow, UnmappedReason
 
 __all__ = ["Content", "Ending", "OptOutRule", "OutcomeColumns", "choose"]
@@ -83,13 +84,17 @@ def _is_opted_out(outcome: Outcome) -> bool:
     return not isinstance(outcome, MapFailure) and outcome.e == _OPTED_OUT
 
 
+def _has_reason(outcome: Outcome) -> bool:
+    return isinstance(outcome, InvalidPhone)
+
+
 def _decides(outcome: Outcome) -> bool:
     return _is_mapped(outcome) or _has_failed(outcome)
 
 
 _WANTED: Final = {
-    OptOutRule.ANY: (_is_opted_out, _has_failed, _is_mapped),
-    OptOutRule.EACH: (_decides, _is_opted_out),
+    OptOutRule.ANY: (_is_opted_out, _has_failed, _is_mapped, _has_reason),
+    OptOutRule.EACH: (_decides, _is_opted_out, _has_reason),
 }
 
 
@@ -191,7 +196,8 @@ class OutcomeColumns:
         errors: list[str | None] = []
         mapped = 0
         for outcome in outcomes:
-            error = why = None
+            why: str | None = None
+            error: str | None = None
             if isinstance(outcome, MapFailure):
                 error = outcome.code
                 self.endings[Ending.FAILED] += 1
@@ -206,6 +212,7 @@ class OutcomeColumns:
                 continue
             else:
                 why = self._explain(outcome)
+                error = outcome.code if isinstance(outcome, InvalidPhone) else None
             uids.append(None)
             before.append(None)
             due.append(None)

@@ -9,7 +9,7 @@ import msgspec
 
 from uid2_async.models import MappedUID, MapRow, Unmapped
 
-__all__ = ["MapFailure", "MapRecord", "Outcome", "Progress"]
+__all__ = ["InvalidPhone", "MapFailure", "MapRecord", "Outcome", "Progress"]
 
 T = TypeVar("T")
 
@@ -30,6 +30,16 @@ class MapFailure:
     def code(self) -> str:
         """The failure in a word or two, for the column ERROR of a file."""
         return self.error if self.status is None else f"{self.error} {self.status}"
+
+
+class InvalidPhone(MapRow, frozen=True, gc=False):
+    """An invalid identifier of which it is known why it is no phone number.
+
+    Attributes:
+        code: The reason in a word, for the column ERROR of a file.
+    """
+
+    code: str = ""
 
 
 Outcome: TypeAlias = MapRow | MapFailure

@@ -47,7 +47,7 @@ async def export_state(state: MappingState, target: Path, *, force: bool) -> int
     Returns:
         How many identities there are.
     """
-    check_targets([FilePair(None, target)], force=force, begun=False)
+    check_targets([FilePair(state.path, target)], force=force, begun=False)
     unfinished = beside(target)
     count = 0
     with os.fdopen(open_private(unfinished), "w", encoding="utf-8", newline="") as file:
@@ -92,7 +92,7 @@ async def delta_since(
             "There was no such run.",
             hint=f"The last one was {max(runs, default=0)} (uid2 state show).",
         )
-    check_targets([FilePair(None, target)], force=force, begun=False)
+    check_targets([FilePair(state.path, target)], force=force, begun=False)
     return await write_delta(
         state, target, after=runs[number].after, until=await state.last_seq()
     )

@@ -12,40 +12,24 @@ import typer
 from uid2_async.bulk.map_options import MapOptions
 from uid2_async.cli.job_options import (
     BatchSizeOption,
-    ColumnOption,
     ConcurrencyOption,
-    DelimiterOption,
-    EmailHashOption,
-    EmailOption,
-    EncodingOption,
-    FormatOption,
+    IdentifierOptions,
     InArgument,
     JsonOption,
-    PhoneHashOption,
-    PhoneOption,
-    delimiter_of,
-    identifiers_in_order,
+    TextOptions,
 )
-from uid2_async.cli.options import Kind
+from uid2_async.cli.shared_options import with_shared_options
 
 __all__ = ["estimate_files"]
 
 
-def estimate_files(  # noqa: PLR0913 - an option each
+@with_shared_options
+def estimate_files(
     context: typer.Context,
     source: InArgument,
     *,
-    column: ColumnOption = None,
-    kind: Annotated[
-        Kind | None, typer.Option("--type", help="What the identifiers are.")
-    ] = None,
-    email_column: EmailOption = None,  # noqa: ARG001 - identifiers_in_order finds it
-    phone_column: PhoneOption = None,  # noqa: ARG001 - as above
-    email_hash_column: EmailHashOption = None,  # noqa: ARG001 - as above
-    phone_hash_column: PhoneHashOption = None,  # noqa: ARG001 - as above
-    file_format: FormatOption = None,
-    delimiter: DelimiterOption = ",",
-    encoding: EncodingOption = "utf-8",
+    identifiers: IdentifierOptions,
+    text: TextOptions,
     batch_size: BatchSizeOption = None,
     concurrency: ConcurrencyOption = 20,
     latency: Annotated[
@@ -64,14 +48,7 @@ def estimate_files(  # noqa: PLR0913 - an option each
 
     found = estimate_file(
         source,
-        options=MapOptions(
-            column=column,
-            type=kind,
-            identifiers=identifiers_in_order(context),
-            format=file_format,
-            delimiter=delimiter_of(delimiter),
-            encoding=encoding,
-        ),
+        options=MapOptions(**identifiers.settings(context), **text.settings()),
         batch_size=batch_size or 5_000,
         concurrency=concurrency,
         latency=latency,

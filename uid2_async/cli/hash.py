@@ -12,7 +12,7 @@ from uid2_async.cli.failure import ExitCode, complain
 from uid2_async.cli.options import CountryOption, FileOption, Kind, KindOption
 from uid2_async.cli.values import as_kind, read_lines
 from uid2_async.errors import InputError
-from uid2_async.phones import PhoneFault, check_country, to_e164
+from uid2_async.phones import PhoneFault, check_country, to_sendable
 from uid2_async.protocol.normalize import identity_hash
 
 __all__ = ["hash_values"]
@@ -57,7 +57,7 @@ def _hash(
 ) -> tuple[str, str | PhoneFault | None]:
     """Name the type of *value* and hash it, or say why there is no hash."""
     if country is not None:
-        found = to_e164(value, country)
+        found = to_sendable(value, country)
         if isinstance(found, PhoneFault):
             return Kind.PHONE, found
         value = found

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
+import attrs
 import typer
 
+from uid2_async.cli.options import CountryOption, Kind, SandboxOption, ScopeOption
+from uid2_async.models import IdentityScope
 from uid2_async.protocol.normalize import KINDS
 
 __all__ = [
     "BatchSizeOption",
-    "ColumnOption",
     "ConcurrencyOption",
-    "DelimiterOption",
     "DeltaOption",
-    "EmailHashOption",
-    "EmailOption",
-    "EncodingOption",
     "ForceOption",
-    "FormatOption",
+    "IdentifierOptions",
     "InArgument",
-    "JobDirOption",
     "JsonOption",
     "OutArgument",
-    "PhoneHashOption",
-    "PhoneOption",
-    "QuietOption",
-    "RestartOption",
-    "StallOption",
+    "ResumeOptions",
+    "SendOptions",
     "StateArgument",
-    "delimiter_of",
-    "identifiers_in_order",
+    "TalkOptions",
+    "TextOptions",
 ]
 
 _ORDER = "uid2.identifiers"
@@ -44,17 +38,6 @@ def _note(
         named = context.meta.setdefault(_ORDER, {})
         named[str(param.name).removesuffix("_column")] = value
     return value
-
-
-def identifiers_in_order(context: typer.Context) -> dict[str, str]:
-    """Give the columns of identifiers by kind, in the order of the command line."""
-    named: dict[str, str] = context.meta.get(_ORDER, {})
-    return {kind: column for kind, column in named.items() if kind in KINDS}
-
-
-def delimiter_of(text: str) -> str:
-    """Read a delimiter as shells let it be written."""
-    return text.replace("\\t", "\t")
 
 
 def _identifier(kind: str) -> typer.models.OptionInfo:
@@ -98,6 +81,23 @@ ColumnOption = Annotated[
         "--column",
         metavar="NAME",
         help="The column with the identifiers; INPUT by default.",
+    ),
+]
+KindOption = Annotated[
+    Kind | None,
+    typer.Option(
+        "--type",
+        help="What the identifiers are; by default the column INPUT_TYPE tells it "
+        "for each row.",
+    ),
+]
+CountryColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--country-column",
+        metavar="COL",
+        help="The column with the country of each row's phone; --country is for the "
+        "rows where it is empty.",
     ),
 ]
 FormatOption = Annotated[
@@ -170,3 +170,76 @@ DeltaOption = Annotated[
         help="Write what has changed since the last delta, as CSV; needs --state.",
     ),
 ]
+
+
+@attrs.frozen(kw_only=True)
+class IdentifierOptions:
+    """Where the identifiers are."""
+
+    column: ColumnOption = None
+    kind: KindOption = None
+    email_column: EmailOption = None
+    phone_column: PhoneOption = None
+    email_hash_column: EmailHashOption = None
+    phone_hash_column: PhoneHashOption = None
+    country: CountryOption = None
+    country_column: CountryColumnOption = None
+
+    def settings(self, context: typer.Context) -> dict[str, Any]:
+        """Give them as MapOptions takes them, in the order of the command line."""
+        named: dict[str, str] = context.meta.get(_ORDER, {})
+        return {
+            "column": self.column,
+            "type": self.kind,
+            "identifiers": {
+                kind: name for kind, name in named.items() if kind in KINDS
+            },
+            "country": self.country,
+            "country_column": self.country_column,
+        }
+
+
+@attrs.frozen(kw_only=True)
+class TextOptions:
+    """How rows are written down."""
+
+    file_format: FormatOption = None
+    delimiter: DelimiterOption = ","
+    encoding: EncodingOption = "utf-8"
+
+    def settings(self) -> dict[str, Any]:
+        """Give them as MapOptions and StatusOptions take them."""
+        return {
+            "format": self.file_format,
+            # As shells let it be written.
+            "delimiter": self.delimiter.replace("\\t", "\t"),
+            "encoding": self.encoding,
+        }
+
+
+@attrs.frozen(kw_only=True)
+class SendOptions:
+    """How requests are sent; named as in RunOptions."""
+
+    batch_size: BatchSizeOption = None
+    concurrency: ConcurrencyOption = 20
+    stall_timeout: StallOption = 120.0
+
+
+@attrs.frozen(kw_only=True)
+class ResumeOptions:
+    """What becomes of an earlier life of the job; named as in RunOptions."""
+
+    job_dir: JobDirOption = None
+    restart: RestartOption = False
+    force: ForceOption = False
+
+
+@attrs.frozen(kw_only=True)
+class TalkOptions:
+    """Who is talked to: the user, and which operator."""
+
+    quiet: QuietOption = False
+    as_json: JsonOption = False
+    sandbox: SandboxOption = False
+    scope: ScopeOption = IdentityScope.UID2

@@ -11,31 +11,17 @@ from uid2_async.bulk.map_options import Api, MapOptions, Names, RefreshFrom
 from uid2_async.bulk.outcome_columns import OptOutRule
 from uid2_async.cli.durations import parse_duration
 from uid2_async.cli.job_options import (
-    BatchSizeOption,
-    ColumnOption,
-    ConcurrencyOption,
-    DelimiterOption,
     DeltaOption,
-    EmailHashOption,
-    EmailOption,
-    EncodingOption,
-    ForceOption,
-    FormatOption,
+    IdentifierOptions,
     InArgument,
-    JobDirOption,
-    JsonOption,
     OutArgument,
-    PhoneHashOption,
-    PhoneOption,
-    QuietOption,
-    RestartOption,
-    StallOption,
-    delimiter_of,
-    identifiers_in_order,
+    ResumeOptions,
+    SendOptions,
+    TalkOptions,
+    TextOptions,
 )
-from uid2_async.cli.options import Kind, SandboxOption, ScopeOption
-from uid2_async.cli.run_job import JobSwitches, run_job
-from uid2_async.models import IdentityScope
+from uid2_async.cli.run_job import run_job
+from uid2_async.cli.shared_options import with_shared_options
 
 if TYPE_CHECKING:
     from uid2_async.bulk.job_summary import JobSummary
@@ -44,27 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["map_files"]
 
 
+@with_shared_options
 def map_files(  # noqa: PLR0913 - an option each
     context: typer.Context,
     source: InArgument,
     target: OutArgument,
     *,
-    column: ColumnOption = None,
-    kind: Annotated[
-        Kind | None,
-        typer.Option(
-            "--type",
-            help="What the identifiers are; by default the column INPUT_TYPE tells it "
-            "for each row.",
-        ),
-    ] = None,
-    email_column: EmailOption = None,  # noqa: ARG001 - identifiers_in_order finds it
-    phone_column: PhoneOption = None,  # noqa: ARG001 - as above
-    email_hash_column: EmailHashOption = None,  # noqa: ARG001 - as above
-    phone_hash_column: PhoneHashOption = None,  # noqa: ARG001 - as above
-    file_format: FormatOption = None,
-    delimiter: DelimiterOption = ",",
-    encoding: EncodingOption = "utf-8",
+    identifiers: IdentifierOptions,
+    text: TextOptions,
     spreadsheet_safe: Annotated[
         bool,
         typer.Option(
@@ -145,33 +118,23 @@ def map_files(  # noqa: PLR0913 - an option each
             help="With --full: stop if more of the audience would be removed.",
         ),
     ] = 5.0,
-    batch_size: BatchSizeOption = None,
-    concurrency: ConcurrencyOption = 20,
-    stall_timeout: StallOption = 120.0,
-    job_dir: JobDirOption = None,
-    restart: RestartOption = False,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-    sandbox: SandboxOption = False,
-    scope: ScopeOption = IdentityScope.UID2,
+    sending: SendOptions,
+    resuming: ResumeOptions,
+    talk: TalkOptions,
 ) -> None:
     """Map files of e-mails, phones or hashes of them to raw UIDs.
 
     Every row and column is kept, in order; UID, PREV_UID, REFRESH_FROM, UNMAPPED and
     ERROR are appended. UNMAPPED is empty for a mapped row, else OPTOUT, INVALID
     IDENTIFIER or INVALID INPUT TYPE; ERROR says what happened to a row that could not
-    be asked about. OUT is readable by its owner alone, and appears when it is whole.
+    be asked about, and with --country why a phone is invalid. OUT is readable by its
+    owner alone, and appears when it is whole.
 
     An interrupted job goes on where it was when the same command is given again.
     """
     options = MapOptions(
-        column=column,
-        type=kind,
-        identifiers=identifiers_in_order(context),
-        format=file_format,
-        delimiter=delimiter_of(delimiter),
-        encoding=encoding,
+        **identifiers.settings(context),
+        **text.settings(),
         spreadsheet_safe=spreadsheet_safe,
         names=names,
         refresh_from=refresh_from,
@@ -197,22 +160,9 @@ def map_files(  # noqa: PLR0913 - an option each
             options=options,
             state=opened,
             delta=delta,
-            run=running.options(
-                batch_size=batch_size,
-                concurrency=concurrency,
-                stall_timeout=stall_timeout,
-                job_dir=job_dir,
-                restart=restart,
-                force=force,
-            ),
+            run=running.options(sending, resuming),
         )
 
-    switches = JobSwitches(
-        to_stdout=target == "-",
-        quiet=quiet,
-        as_json=as_json,
-        sandbox=sandbox,
-        scope=scope,
-        head=column or "INPUT",
-    )
-    raise typer.Exit(run_job(job, switches))
+    head = identifiers.column or "INPUT"
+    code = run_job(job, talk, to_stdout=target == "-", head=head)
+    raise typer.Exit(code)

@@ -5,29 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import attrs
 import typer
 
 from uid2_async.cli.durations import parse_duration
 from uid2_async.cli.failure import ExitCode, complain
 from uid2_async.cli.job_options import (
-    BatchSizeOption,
-    ConcurrencyOption,
-    DelimiterOption,
     DeltaOption,
-    EncodingOption,
-    ForceOption,
-    FormatOption,
-    JobDirOption,
-    JsonOption,
-    QuietOption,
-    RestartOption,
-    StallOption,
-    delimiter_of,
+    ResumeOptions,
+    SendOptions,
+    TalkOptions,
+    TextOptions,
 )
-from uid2_async.cli.options import SandboxOption, ScopeOption
-from uid2_async.cli.run_job import JobSwitches, run_job
+from uid2_async.cli.run_job import run_job
+from uid2_async.cli.shared_options import with_shared_options
 from uid2_async.errors import InputError
-from uid2_async.models import IdentityScope
 
 if TYPE_CHECKING:
     from uid2_async.bulk.job_summary import JobSummary
@@ -36,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["check_optouts"]
 
 
+@with_shared_options
 def check_optouts(  # noqa: PLR0913 - an option each
     source: Annotated[
         str,
@@ -89,19 +82,10 @@ def check_optouts(  # noqa: PLR0913 - an option each
         ),
     ] = 1,
     delta: DeltaOption = None,
-    file_format: FormatOption = None,
-    delimiter: DelimiterOption = ",",
-    encoding: EncodingOption = "utf-8",
-    batch_size: BatchSizeOption = None,
-    concurrency: ConcurrencyOption = 20,
-    stall_timeout: StallOption = 120.0,
-    job_dir: JobDirOption = None,
-    restart: RestartOption = False,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-    sandbox: SandboxOption = False,
-    scope: ScopeOption = IdentityScope.UID2,
+    text: TextOptions,
+    sending: SendOptions,
+    resuming: ResumeOptions,
+    talk: TalkOptions,
 ) -> None:
     """Check who has opted out.
 
@@ -113,12 +97,8 @@ def check_optouts(  # noqa: PLR0913 - an option each
     if target is None and (drop or allow_unverifiable):
         raise InputError("--drop writes a file.", hint="Name OUT.")
     unchecked = parse_duration(unchecked_for)
-    asked_by_uid = by_status or target is not None
-    settings = {
-        "batch_size": batch_size,
-        "concurrency": optout_concurrency if asked_by_uid else concurrency,
-        "stall_timeout": stall_timeout,
-    }
+    if by_status or target is not None:
+        sending = attrs.evolve(sending, concurrency=optout_concurrency)
 
     async def sweep(running: Running) -> JobSummary:
         from uid2_async.bulk.optout_sweep import (  # noqa: PLC0415 - imports aiohttp
@@ -127,7 +107,7 @@ def check_optouts(  # noqa: PLR0913 - an option each
         from uid2_async.bulk.refresh import refresh_state  # noqa: PLC0415 - as above
         from uid2_async.bulk.state import Selection  # noqa: PLC0415 - as above
 
-        run = running.options(**settings)
+        run = running.options(sending)
         if by_status:
             return await sweep_by_status(
                 Path(source), client=running.client, delta=delta, run=run
@@ -154,13 +134,9 @@ def check_optouts(  # noqa: PLR0913 - an option each
                 column=column,
                 drop=drop,
                 allow_unverifiable=allow_unverifiable,
-                format=file_format,
-                delimiter=delimiter_of(delimiter),
-                encoding=encoding,
+                **text.settings(),
             ),
-            run=running.options(
-                **settings, job_dir=job_dir, restart=restart, force=force
-            ),
+            run=running.options(sending, resuming),
         )
 
     def left_out(summary: JobSummary) -> ExitCode:
@@ -173,12 +149,6 @@ def check_optouts(  # noqa: PLR0913 - an option each
         )
         return ExitCode.INCOMPLETE
 
-    switches = JobSwitches(
-        to_stdout=target == "-",
-        quiet=quiet,
-        as_json=as_json,
-        sandbox=sandbox,
-        scope=scope,
-        check=left_out,
-    )
-    raise typer.Exit(run_job(sweep if target is None else check, switches))
+    job = sweep if target is None else check
+    code = run_job(job, talk, to_stdout=target == "-", check=left_out)
+    raise typer.Exit(code)

@@ -9,17 +9,13 @@ import typer
 
 from uid2_async.bulk.map_options import Api
 from uid2_async.cli.job_options import (
-    BatchSizeOption,
-    ConcurrencyOption,
     DeltaOption,
-    JsonOption,
-    QuietOption,
-    StallOption,
+    SendOptions,
     StateArgument,
+    TalkOptions,
 )
-from uid2_async.cli.options import SandboxOption, ScopeOption
-from uid2_async.cli.run_job import JobSwitches, run_job
-from uid2_async.models import IdentityScope
+from uid2_async.cli.run_job import run_job
+from uid2_async.cli.shared_options import with_shared_options
 
 if TYPE_CHECKING:
     from uid2_async.bulk.job_summary import JobSummary
@@ -28,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["refresh_people"]
 
 
-def refresh_people(  # noqa: PLR0913 - an option each
+@with_shared_options
+def refresh_people(
     state: StateArgument,
     *,
     delta: DeltaOption = None,
@@ -44,13 +41,8 @@ def refresh_people(  # noqa: PLR0913 - an option each
             "--api", help="v2: find what is due by the salt buckets that rotated."
         ),
     ] = Api.V3,
-    batch_size: BatchSizeOption = None,
-    concurrency: ConcurrencyOption = 20,
-    stall_timeout: StallOption = 120.0,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-    sandbox: SandboxOption = False,
-    scope: ScopeOption = IdentityScope.UID2,
+    sending: SendOptions,
+    talk: TalkOptions,
 ) -> None:
     """Ask again about the identities of a state that are due.
 
@@ -67,12 +59,7 @@ def refresh_people(  # noqa: PLR0913 - an option each
             delta=delta,
             api=api,
             most=most,
-            run=running.options(
-                batch_size=batch_size,
-                concurrency=concurrency,
-                stall_timeout=stall_timeout,
-            ),
+            run=running.options(sending),
         )
 
-    switches = JobSwitches(quiet=quiet, as_json=as_json, sandbox=sandbox, scope=scope)
-    raise typer.Exit(run_job(job, switches))
+    raise typer.Exit(run_job(job, talk))

@@ -10,38 +10,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from uid2_async.cli.failure import ExitCode, complain
+from uid2_async.cli.job_options import ResumeOptions, SendOptions, TalkOptions
 from uid2_async.cli.run_async import run_async
-from uid2_async.models import IdentityScope
 
 if TYPE_CHECKING:
     from uid2_async.bulk.job_summary import FileProgress, JobSummary
     from uid2_async.bulk.run_options import RunOptions
     from uid2_async.client import UID2Client
 
-__all__ = ["JobSwitches", "Running", "run_job"]
-
-
-@attrs.frozen(kw_only=True)
-class JobSwitches:
-    """How a job talks to its user.
-
-    Attributes:
-        quiet: Whether nothing but errors is printed.
-        as_json: Whether the summary is printed as JSON.
-        sandbox: Whether an embedded operator answers.
-        scope: UID2 or EUID.
-        to_stdout: Whether stdout carries the data.
-        head: The column to show of the first rows; None to show none.
-        check: Says how a command ends whose job is done and has no failed rows.
-    """
-
-    quiet: bool
-    as_json: bool
-    sandbox: bool
-    scope: IdentityScope
-    to_stdout: bool = False
-    head: str | None = None
-    check: Callable[[JobSummary], ExitCode] = lambda _: ExitCode.OK
+__all__ = ["Running", "run_job"]
 
 
 @attrs.frozen(kw_only=True)
@@ -58,36 +35,49 @@ class Running:
     stop: asyncio.Event
     tell: Callable[[FileProgress], object]
 
-    def options(self, **settings: Any) -> RunOptions:
-        """Make the options of a job from *settings*."""
+    def options(self, *groups: SendOptions | ResumeOptions) -> RunOptions:
+        """Make the options of a job from those of the command."""
         from uid2_async.bulk.run_options import RunOptions  # noqa: PLC0415 - --help need not wait
 
+        settings: dict[str, Any] = {}
+        for group in groups:
+            settings |= attrs.asdict(group)
         return RunOptions(stop=self.stop, on_progress=self.tell, **settings)
 
 
 def run_job(
-    job: Callable[[Running], Awaitable[JobSummary]], switches: JobSwitches
+    job: Callable[[Running], Awaitable[JobSummary]],
+    talk: TalkOptions,
+    *,
+    to_stdout: bool = False,
+    head: str | None = None,
+    check: Callable[[JobSummary], ExitCode] = lambda _: ExitCode.OK,
 ) -> ExitCode:
     """Run *job*, and print what it did.
 
     The first Ctrl-C lets it end in order, so that it can be resumed; the second one
     ends it at once.
+
+    Args:
+        job: What is to be done.
+        talk: Whom to talk to.
+        to_stdout: Whether stdout carries the data.
+        head: The column to show of the first rows; None to show none.
+        check: Says how a command ends whose job is done and has no failed rows.
     """
     from uid2_async.cli import job_report  # noqa: PLC0415 - --help need not wait
 
-    console = job_report.console_for(quiet=switches.quiet or switches.as_json)
-    with job_report.progress_bar(console, to_stdout=switches.to_stdout) as tell:
+    console = job_report.console_for(quiet=talk.quiet or talk.as_json)
+    with job_report.progress_bar(console, to_stdout=to_stdout) as tell:
         stop = asyncio.Event()
-        summary = run_async(
-            _connected(job, switches, stop, tell), on_interrupt=stop.set
-        )
-    if switches.as_json:
-        job_report.print_json(summary, to_stdout=switches.to_stdout)
+        summary = run_async(_connected(job, talk, stop, tell), on_interrupt=stop.set)
+    if talk.as_json:
+        job_report.print_json(summary, to_stdout=to_stdout)
     job_report.print_summary(console, summary)
-    if switches.head is not None and summary.complete:
+    if head is not None and summary.complete:
         for output in summary.outputs[:1]:
-            _show_head(output, switches.head, console)
-    return _ending(summary, switches)
+            _show_head(output, head, console)
+    return _ending(summary, check)
 
 
 def _show_head(output: Path, column: str, console: Any) -> None:
@@ -100,18 +90,18 @@ def _show_head(output: Path, column: str, console: Any) -> None:
 
 async def _connected(
     job: Callable[[Running], Awaitable[JobSummary]],
-    switches: JobSwitches,
+    talk: TalkOptions,
     stop: asyncio.Event,
     tell: Callable[[FileProgress], object],
 ) -> JobSummary:
     """Run *job* with a client."""
     from uid2_async.cli.connection import connect  # noqa: PLC0415 - imports aiohttp
 
-    async with connect(switches.scope, sandbox=switches.sandbox) as client:
+    async with connect(talk.scope, sandbox=talk.sandbox) as client:
         return await job(Running(client=client, stop=stop, tell=tell))
 
 
-def _ending(summary: JobSummary, switches: JobSwitches) -> ExitCode:
+def _ending(summary: JobSummary, check: Callable[[JobSummary], ExitCode]) -> ExitCode:
     """Say how the command ends."""
     if not summary.complete:
         complain(
@@ -125,4 +115,4 @@ def _ending(summary: JobSummary, switches: JobSwitches) -> ExitCode:
             "Run the command again for them; with --state, the others are not sent.",
         )
         return ExitCode.INCOMPLETE
-    return switches.check(summary)
+    return check(summary)

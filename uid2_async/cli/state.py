@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +20,7 @@ from uid2_async.cli.values import read_lines
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.state import MappingState, StateCounts
+    from uid2_async.bulk.state import MappingState, StateCounts, StateFigures
 
 __all__ = ["state_app"]
 
@@ -94,6 +96,54 @@ def export(
             return await export_state(opened, Path(target), force=force)
 
     complain(f"{run_async(job()):,} identities written.")
+
+
+@state_app.command()
+def report(
+    state: StateArgument,
+    *,
+    html: Annotated[
+        str, typer.Option("--html", metavar="FILE", help="The page to write.")
+    ],
+    force: ForceOption = False,
+) -> None:
+    """Write a page with pictures: who is mapped, what is due, opt-outs, ages.
+
+    It holds counts alone, and needs no other file. Its pictures need the extra report.
+    """
+    if find_spec("matplotlib") is None:
+        raise InputError(
+            "The report needs matplotlib.", hint="pip install 'uid2-async[report]'"
+        )
+    from uid2_async.bulk.files import FilePair, check_targets  # noqa: PLC0415 - --help need not wait
+    from uid2_async.bulk.run_options import now  # noqa: PLC0415 - as above
+
+    target, closed = Path(html), _open(state)
+    check_targets([FilePair(closed.path, target)], force=force, begun=False)
+
+    async def job() -> StateFigures:
+        async with closed as opened:
+            return await opened.figures(now=now())
+
+    _write_report(run_async(job()), target)
+    complain(f"The report is in {target}.")
+
+
+def _write_report(figures: StateFigures, target: Path) -> None:
+    """Draw, and write the page whole or not at all."""
+    from uid2_async.bulk.files.output import write_beside  # noqa: PLC0415 - as above
+    from uid2_async.bulk.resume.private_files import open_private  # noqa: PLC0415 - as above
+    from uid2_async.cli.report import page, pictures, sections  # noqa: PLC0415 - as above
+
+    described = sections.describe(figures)
+    drawn = [pictures.draw(one.name, one.title, one.bars) for one in described]
+    text = page.render(sections.facts(figures), described, drawn)
+
+    def write(path: Path) -> None:
+        with os.fdopen(open_private(path), "w", encoding="utf-8") as file:
+            file.write(text)
+
+    write_beside(target, write)
 
 
 @state_app.command()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import attrs
 
 from uid2_async.bulk.feed import STEP_ROWS, Named, Step
-from uid2_async.bulk.files.arrow_library import load_arrow
+from uid2_async.bulk.files.arrow_library import load_arrow, require_text
 from uid2_async.bulk.files.columns import (
     KIND_NAME,
     VALUE_NAME,
@@ -153,7 +153,6 @@ class _BatchFeed:
             batches if isinstance(batches, AsyncIterable) else _as_async(batches)
         )
         self._wanted = wanted
-        self._arrow = load_arrow()
         self._values: Any = None
         self._kinds: Any = None
         self._at = 0
@@ -162,8 +161,8 @@ class _BatchFeed:
         """See :meth:`uid2_async.bulk.feed.Feed.load`."""
         async for batch in self._source:
             value, kind = self._wanted.find(batch.schema.names)
-            self._values = self._text(batch, value)
-            self._kinds = None if kind is None else self._text(batch, kind)
+            self._values = _text(batch, value)
+            self._kinds = None if kind is None else _text(batch, kind)
             self._at = 0
             self.waiting.append(batch)
             return True
@@ -182,22 +181,11 @@ class _BatchFeed:
         self._at += len(values)
         return Step(range(len(values)), len(values), [Named(kinds, values)])
 
-    def _text(self, batch: pa.RecordBatch, at: int) -> pa.Array:
-        """Give a column of strings, and refuse one of numbers or bytes."""
-        types, kind = self._arrow.types, batch.schema.field(at).type
-        if types.is_dictionary(kind):
-            kind = kind.value_type
-        if not (
-            types.is_string(kind)
-            or types.is_large_string(kind)
-            or types.is_string_view(kind)
-            or types.is_null(kind)
-        ):
-            raise InputError(
-                f"The column '{batch.schema.names[at]}' is no text, but {kind}.",
-                hint="Cast it to strings; numbers have lost their + and leading zeros.",
-            )
-        return batch.column(at)
+
+def _text(batch: pa.RecordBatch, at: int) -> pa.Array:
+    """Give a column of strings, and refuse one of numbers or bytes."""
+    require_text(batch.schema.field(at))
+    return batch.column(at)
 
 
 def _strings(array: pa.Array) -> list[str | None]:

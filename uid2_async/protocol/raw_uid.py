@@ -33,6 +33,7 @@ __all__ = [
     "raw_uid_v2",
     "raw_uid_v3",
     "raw_uid_v4",
+    "raw_uid_version",
     "restore_environment",
     "type_byte",
 ]
@@ -166,25 +167,38 @@ def inspect_raw_uid(text: str) -> RawUIDInfo | None:
 
 def inspect_raw_uid_bytes(data: bytes) -> RawUIDInfo | None:
     """Tell the same from the bytes of a raw UID (docs/protocol.md 4.4)."""
-    if len(data) not in RAW_UID_SIZES:
+    version = raw_uid_version(len(data), data[0] if data else 0)
+    if version is None:
         return None
-    if len(data) == RAW_UID_SIZES[0]:
-        return RawUIDInfo(version=2)
+    if version == 2:  # noqa: PLR2004 - v2
+        return RawUIDInfo(version=version)
     scope, identity_type = TYPE_BYTES[data[0]]
-    if identity_type is None or data[0] & 0b11:
-        return None
-    if data[0] & ~TYPE_MASK == 0:
-        return RawUIDInfo(version=3, scope=scope, identity_type=identity_type)
+    if version == 3:  # noqa: PLR2004 - v3
+        return RawUIDInfo(version=version, scope=scope, identity_type=identity_type)
     # The last byte is the XOR of all others, so that the XOR of all bytes is 0.
-    if not data[0] & _V4_FLAG or data[0] >> 6 > Environment.PROD or reduce(xor, data):
+    if reduce(xor, data):
         return None
     return RawUIDInfo(
-        version=4,
+        version=version,
         scope=scope,
         identity_type=identity_type,
         environment=Environment(data[0] >> 6),
         key_id=int.from_bytes(data[1:4], "big"),
     )
+
+
+def raw_uid_version(size: int, first: int) -> int | None:
+    """Tell the version of a raw UID by its size in bytes and its first byte.
+
+    None is one that cannot be; a v4 raw UID may still have a wrong checksum.
+    """
+    if size == RAW_UID_SIZES[0]:
+        return 2
+    if size != RAW_UID_SIZES[1] or TYPE_BYTES[first][1] is None or first & 0b11:
+        return None
+    if first & ~TYPE_MASK == 0:
+        return 3
+    return 4 if first & _V4_FLAG and first >> 6 <= Environment.PROD else None
 
 
 def restore_environment(data: bytes) -> bytes:

@@ -17,6 +17,7 @@ from uid2_async.bulk.resume.private_files import (
     check_folder,
     make_private_folder,
     open_private,
+    reopen_private,
     replace,
     sync_file,
     sync_folder,
@@ -42,6 +43,30 @@ def test_a_file_is_private_whatever_the_umask(
     os.close(open_private(tmp_path / "file"))
 
     assert mode_of(tmp_path / "file") == 0o600
+
+
+def test_a_file_is_gone_on_with_behind_what_was_saved(tmp_path: Path) -> None:
+    """What was written after that is written again."""
+    path = tmp_path / "file"
+    path.write_bytes(b"saved, and then not")
+
+    descriptor = reopen_private(path, 5)
+    os.write(descriptor, b"!")
+    os.close(descriptor)
+
+    assert path.read_bytes() == b"saved!"
+    assert mode_of(path) == 0o600
+
+
+def test_a_file_that_has_lost_something_is_refused(tmp_path: Path) -> None:
+    """To go on would leave a hole of NUL bytes where rows have been."""
+    path = tmp_path / "file"
+    path.write_bytes(b"save")
+
+    with pytest.raises(JobError, match="shorter than what was saved"):
+        reopen_private(path, 5)
+
+    assert path.read_bytes() == b"save"
 
 
 def test_a_folder_is_private_whatever_the_umask(

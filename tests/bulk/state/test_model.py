@@ -101,13 +101,23 @@ class Model(RuleBasedStateMachine):
 
         assert views == [self._view(kind.bit, key) for kind, key, _ in batch]
 
-    @staticmethod
-    def _order(batch: list[tuple[IdentityType, bytes, MapRow]]) -> object:
-        """Order as changes are numbered: e-mails first, else as they came."""
+    def _order(self, batch: list[tuple[IdentityType, bytes, MapRow]]) -> object:
+        """Order as changes are numbered: e-mails first, and who is new and mapped."""
         places: dict[tuple[int, bytes], int] = {}
         for at, (kind, key, _) in enumerate(batch):
             places.setdefault((kind.bit, key), at)
-        return lambda item: (item[0][0], places[item[0]])
+
+        def order(item: tuple[tuple[int, bytes], MapRow]) -> tuple[int, bool, int]:
+            (bit, key), answer = item
+            is_added = (
+                (bit, key) not in self.rows
+                and answer.u in UIDS
+                and (answer.p, answer.bucket_id) == (None, None)
+                and len(key) == 32
+            )
+            return bit, not is_added, places[bit, key]
+
+        return order
 
     def _view(self, bit: int, key: bytes) -> object:
         """Say what the state is to say."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
-from uid2_async.bulk.state import Run, Selection
+from uid2_async.bulk.state import Run, Selection, survey
 from uid2_async.models import IdentityScope, IdentityType, MapRow
 
 OPTED_OUT = MapRow(e="optout")
@@ -41,6 +43,18 @@ async def test_a_refresh_selects_what_is_due(days: Any) -> None:
         for limit in (1, 3, 100):
             found = await due(days, run, Selection.refresh(), limit)
             assert found == expected, day
+
+
+async def test_what_is_due_is_found_by_an_index(days: Any) -> None:
+    """Only the first refresh goes through all rows: it makes the index on the way."""
+    await days.run(0, {1: days.mapped("a", due=1), 2: days.mapped("b", due=9)})
+
+    assert await due(days, await days.begin(2), Selection.refresh()) == {1}
+
+    with closing(sqlite3.connect(days.state._path)) as connection:
+        given = {"day": 0, "identity": b"", "kind": 0, "started": 0, "limit": 1}
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {survey._DUE}", given)
+        assert "mapping_due" in plan.fetchone()[3]
 
 
 async def test_what_was_recorded_is_due_no_more(days: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from uid2_async.bulk.resume.private_files import attempt
 from uid2_async.errors import InputError
 
-__all__ = ["load_arrow", "reading", "writing"]
+__all__ = ["load_arrow", "reading", "require_text", "writing"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,31 @@ def load_arrow(module: str = "pyarrow") -> Any:
         "Parquet and Arrow files need pyarrow, which is not installed.",
         hint="pip install 'uid2-async[arrow]'",
     )
+
+
+def require_text(field: Any, *, name: str = "") -> None:
+    """Refuse a column of numbers or bytes: a phone would have lost its plus.
+
+    Args:
+        field: The column, as the schema has it.
+        name: Of the file, for the message.
+
+    Raises:
+        InputError: If it is no text.
+    """
+    types = load_arrow().types
+    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+    if not (
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+        or types.is_null(kind)
+    ):
+        place = f"{name}: the" if name else "The"
+        raise InputError(
+            f"{place} column '{field.name}' is no text, but {kind}.",
+            hint="Export it as a string: numbers lose a + and leading zeros.",
+        )
 
 
 def reading(call: Callable[[], T], *, name: str, what: str) -> T:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Final, TypeVar
 
-from uid2_async.bulk.files.arrow_library import load_arrow, reading
+from uid2_async.bulk.files.arrow_library import load_arrow, reading, require_text
 from uid2_async.bulk.files.columns import find_column
 from uid2_async.bulk.files.formats import Format
-from uid2_async.errors import InputError
 
 __all__ = ["ArrowChunk", "ArrowReader"]
 
@@ -108,22 +107,7 @@ class ArrowReader:
             for name in (*columns, *keys)
         }
         for name in columns:
-            self._require_text(self.schema.field(self._wanted[name]))
-
-    def _require_text(self, field: Any) -> None:
-        """Refuse numbers: a phone would have lost its plus and its zeros."""
-        types = load_arrow().types
-        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
-        if not (
-            types.is_string(kind)
-            or types.is_large_string(kind)
-            or types.is_string_view(kind)
-            or types.is_null(kind)
-        ):
-            raise InputError(
-                f"{self._name}: the column '{field.name}' is no text, but {kind}.",
-                hint="Export it as a string: numbers lose a + and leading zeros.",
-            )
+            require_text(self.schema.field(self._wanted[name]), name=self._name)
 
     def seek(self, position: object) -> None:
         """See :meth:`Reader.seek`."""

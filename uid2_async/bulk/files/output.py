@@ -19,6 +19,7 @@ from uid2_async.bulk.resume.private_files import (
     Disk,
     attempt,
     open_private,
+    reopen_private,
     replace,
     sync_file,
     write_all,
@@ -161,6 +162,7 @@ class PartOutput:
 
     Attributes:
         save_rows: About as many as a batch has: no more are lost with the process.
+        format: See :meth:`Output.format`.
     """
 
     save_rows: int = _SAVE_ROWS
@@ -184,6 +186,7 @@ class PartOutput:
         Raises:
             JobError: If it cannot be opened, or is shorter than what was remembered.
         """
+        self.format: Callable[..., bytes] = rows.format
         self._part = part
         self._rows = rows
         self._disk = disk
@@ -196,33 +199,13 @@ class PartOutput:
 
     def _open(self, *, new: bool) -> None:
         """Open the part and cut what was not saved."""
-        self._descriptor = open_private(self._part, exclusive=False)
-        try:
-            self._cut(self._descriptor)
-            if new:
+        self._descriptor = reopen_private(self._part, self._size)
+        if new:
+            try:
                 self.write(self._rows.header())
-        except BaseException:
-            self.close()
-            raise
-
-    def _cut(self, descriptor: int) -> None:
-        """Go to the end of what was saved."""
-        if os.fstat(descriptor).st_size < self._size:
-            raise JobError(
-                f"{self._part} is shorter than what was saved.",
-                hint="Discard the job and begin anew (--restart).",
-            )
-        os.ftruncate(descriptor, self._size)
-        os.lseek(descriptor, self._size, os.SEEK_SET)
-
-    def format(
-        self,
-        chunk: Any,
-        columns: Mapping[str, Sequence[Any]],
-        rows: Sequence[int] | None = None,
-    ) -> bytes:
-        """See :meth:`Output.format`."""
-        return self._rows.format(chunk, columns, rows)
+            except BaseException:
+                self.close()
+                raise
 
     def write(self, formatted: bytes) -> None:
         """See :meth:`Output.write`.
@@ -269,24 +252,16 @@ class StreamOutput:
 
     Attributes:
         save_rows: After how many rows it is written.
+        format: See :meth:`Output.format`.
     """
 
     save_rows: int = _SAVE_ROWS
 
     def __init__(self, stream: BufferedIOBase, rows: TextRows) -> None:
         """Write the header."""
+        self.format: Callable[..., bytes] = rows.format
         self._stream = stream
-        self._rows = rows
         stream.write(rows.header())
-
-    def format(
-        self,
-        chunk: Any,
-        columns: Mapping[str, Sequence[Any]],
-        rows: Sequence[int] | None = None,
-    ) -> bytes:
-        """See :meth:`Output.format`."""
-        return self._rows.format(chunk, columns, rows)
 
     def write(self, formatted: bytes) -> None:
         """See :meth:`Output.write`."""

@@ -74,7 +74,7 @@ class TextRows:
         self,
         chunk: TextChunk,
         columns: Mapping[str, Sequence[Any]],
-        rows: Sequence[int] | None,
+        rows: Sequence[int] | None = None,
     ) -> bytes:
         """Make the text of some rows.
 

@@ -25,6 +25,7 @@ __all__ = [
     "check_folder",
     "make_private_folder",
     "open_private",
+    "reopen_private",
     "replace",
     "sync_file",
     "sync_folder",
@@ -105,6 +106,29 @@ def open_private(path: Path, *, exclusive: bool = True, append: bool = False) ->
         os.close(descriptor)
         raise
     return descriptor
+
+
+def reopen_private(path: Path, size: int) -> int:
+    """Open a private file to go on behind the *size* bytes of it that were saved.
+
+    What lies behind them is cut off. A new file is made only where none were saved.
+
+    Returns:
+        A descriptor, as :func:`open_private` gives it.
+
+    Raises:
+        JobError: If the file cannot be opened, or is shorter than that.
+    """
+    descriptor = open_private(path, exclusive=False)
+    if os.fstat(descriptor).st_size >= size:
+        os.ftruncate(descriptor, size)
+        os.lseek(descriptor, size, os.SEEK_SET)
+        return descriptor
+    os.close(descriptor)
+    raise JobError(
+        f"{path} is shorter than what was saved.",
+        hint="Discard the job and begin anew (--restart).",
+    )
 
 
 def make_private_folder(path: Path, *, disk: Disk = DISK) -> None:

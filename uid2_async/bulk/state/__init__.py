@@ -22,6 +22,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uid2_async.bulk.state.figures import StateFigures as StateFigures
     from uid2_async.bulk.state.mapping_state import MappingState as MappingState
     from uid2_async.bulk.state.values import (
         Change as Change,
@@ -41,6 +42,7 @@ _HOMES = {
     "Run": "values",
     "Selection": "values",
     "StateCounts": "values",
+    "StateFigures": "figures",
     "StateRow": "values",
 }
 
@@ -52,6 +54,7 @@ __all__ = [
     "Run",
     "Selection",
     "StateCounts",
+    "StateFigures",
     "StateRow",
 ]
 

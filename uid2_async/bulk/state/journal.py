@@ -3,10 +3,9 @@
 One line holds the rows of a call: their identities as one blob, and their columns
 
 - as one JSON array, which holds any row, or
-- *plain*, as blobs of equal pieces: the UIDs, when they are due, and the numbers of the
-  changes. That is for identities whose UID has not changed since they were added, which
-  is what a first load consists of, and SQL cuts blobs several times faster than it
-  looks into JSON.
+- of those who are added, as blobs of equal pieces: the UIDs, when they are due, and the
+  numbers of the changes, since SQL cuts blobs several times faster than it looks into
+  JSON.
 
 All lines of one shape are taken apart by one statement, which runs without the
 interpreter's lock. A statement for each line would find pages there that the one before
@@ -17,7 +16,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final
 
 import attrs
@@ -25,16 +25,18 @@ import msgspec
 
 from uid2_async.bulk.state.reading import ASKED, IDENTITY, by_size
 from uid2_async.bulk.state.schema import ROW
+from uid2_async.bulk.state.settling import DIGEST_BYTES, UID_LETTERS, Batch
 from uid2_async.bulk.state.stored import Stored
 from uid2_async.bulk.state.values import ChangeKind
 
-__all__ = ["INSERT_LINE", "Batch", "expand_journal", "make_lines"]
+__all__ = ["expand_journal", "make_lines", "write_lines"]
 
 _ADDED: Final = ChangeKind.ADDED.value
 
-INSERT_LINE: Final = """INSERT INTO journal (
+_INSERT: Final = """INSERT INTO journal (
     run, checked, kind, size, count, identities, rows, uids, dues, seqs, replaced
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+) VALUES """
+_VALUES: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _READ_LINES: Final = """SELECT checked, kind, size, count, replaced,
     identities, rows, uids, dues, seqs FROM journal ORDER BY number"""
@@ -51,12 +53,11 @@ _FROM_JSON: Final = f"""({ROW})
     FROM (SELECT key, value FROM json_each(:rows) LIMIT -1)
     ORDER BY 1"""
 
-_UID_BYTES: Final = 44
 _DIGITS: Final = 12
-_FROM_PLAIN: Final = f"""
+_FROM_COLUMNS: Final = f"""
     (identity, kind, uid, refresh_from, checked, seq, change, told) {ASKED}
     SELECT {IDENTITY}, :kind,
-        CAST(substr(:uids, i * {_UID_BYTES} + 1, {_UID_BYTES}) AS TEXT),
+        CAST(substr(:uids, i * {UID_LETTERS} + 1, {UID_LETTERS}) AS TEXT),
         CAST(substr(:dues, i * {_DIGITS} + 1, {_DIGITS}) AS INTEGER),
         :checked,
         CAST(substr(:seqs, i * {_DIGITS} + 1, {_DIGITS}) AS INTEGER),
@@ -64,61 +65,39 @@ _FROM_PLAIN: Final = f"""
     FROM asked ORDER BY 1"""
 
 
-@attrs.frozen(kw_only=True, repr=False)
-class Batch:
-    """Rows of one identity type, to be written.
-
-    Attributes:
-        bit: The type.
-        checked: When they were checked, all of them, in seconds since the Unix epoch.
-        identities: Whose rows they are, each of them once.
-        rows: The rows.
-        replaced: The numbers of the untold changes that theirs replace.
-    """
-
-    bit: int
-    checked: int
-    identities: Sequence[bytes]
-    rows: Sequence[Stored]
-    replaced: Sequence[int]
+def write_lines(connection: sqlite3.Connection, lines: Sequence[Sequence[Any]]) -> None:
+    """Write *lines* into the journal, all of them or none."""
+    # One statement: each costs the thread a wait for the interpreter's lock.
+    statement = _INSERT + ", ".join([_VALUES] * len(lines))
+    connection.execute(statement, list(chain.from_iterable(lines)))
 
 
-def make_lines(run: int, batch: Batch) -> Iterator[tuple[Any, ...]]:
-    """Make the lines of the journal, one for each size of identities."""
+def make_lines(run: int, batch: Batch) -> list[tuple[Any, ...]]:
+    """Make the lines of the journal: one for who is added, else one for each size."""
+    lines: list[tuple[Any, ...]] = []
+    head = (run, batch.checked, batch.bit)
+    added = batch.added
+    count = len(added.identities)
+    if count:
+        uids = "".join(added.uids).encode()
+        numbers = range(added.first, added.first + count)
+        columns = (None, uids, _write_column(added.dues), _write_column(numbers), b"[]")
+        lines.append((*head, DIGEST_BYTES, count, b"".join(added.identities), *columns))
     replaced = msgspec.json.encode(batch.replaced)
     for size, places in by_size(batch.identities).items():
         identities, rows = batch.identities, batch.rows
         if places is not None:
             identities = [identities[at] for at in places]
             rows = [rows[at] for at in places]
-        columns = _make_plain(rows) or (msgspec.json.encode(rows), None, None, None)
-        head = (run, batch.checked, batch.bit, size, len(rows), b"".join(identities))
-        yield (*head, *columns, replaced)
+        keys = b"".join(identities)
+        texts = (msgspec.json.encode(rows), None, None, None, replaced)
+        lines.append((*head, size, len(rows), keys, *texts))
+    return lines
 
 
-def _make_plain(rows: Sequence[Stored]) -> tuple[None, bytes, bytes, bytes] | None:
-    """Make the columns of a plain line; None if there is any other row."""
-    uids, dues, seqs = [], [], []
-    for row in rows:
-        if (
-            row.uid is None
-            or row.refresh_from is None
-            or row.prev is not None
-            or row.bucket is not None
-            or row.change != _ADDED
-        ):
-            return None
-        uids.append(row.uid)
-        dues.append(row.refresh_from)
-        seqs.append(row.seq)
-    if set(map(len, uids)) != {_UID_BYTES}:
-        return None
-    text = "".join(uids)
-    if not text.isascii():
-        return None
-    pattern = f"%0{_DIGITS}d" * len(rows)
-    dues_text, seqs_text = pattern % tuple(dues), pattern % tuple(seqs)
-    return None, text.encode(), dues_text.encode(), seqs_text.encode()
+def _write_column(numbers: Sequence[int]) -> bytes:
+    """Write *numbers* as pieces of equal size."""
+    return (f"%0{_DIGITS}d" * len(numbers) % tuple(numbers)).encode()
 
 
 @attrs.define
@@ -129,7 +108,7 @@ class _Lines:
     columns: dict[str, list[bytes]] = attrs.field(factory=lambda: defaultdict(list))
 
     def parameters(self) -> dict[str, int | bytes | str]:
-        """Give what _FROM_PLAIN or _FROM_JSON refers to."""
+        """Give what _FROM_COLUMNS or _FROM_JSON refers to."""
         joined: dict[str, int | bytes | str] = {"count": self.count}
         for name, parts in self.columns.items():
             if name == "rows":
@@ -153,7 +132,7 @@ def expand_journal(connection: sqlite3.Connection, table: str) -> tuple[int, lis
         names = ("keys", "rows", "uids", "dues", "seqs")
         pairs = zip(names, columns, strict=True)
         given = {name: column for name, column in pairs if column is not None}
-        source = _FROM_JSON if "rows" in given else _FROM_PLAIN
+        source = _FROM_JSON if "rows" in given else _FROM_COLUMNS
         lines = shapes[checked, kind, size, source]
         lines.count += count
         for name, column in given.items():

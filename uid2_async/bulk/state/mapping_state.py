@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from uid2_async.bulk.state import removal, survey
+from uid2_async.bulk.state.figures import StateFigures, count_figures
 from uid2_async.bulk.state.store import Cadence, Store
 from uid2_async.bulk.state.values import (
     Change,
@@ -72,6 +73,11 @@ class MappingState:
         """Show the path and whether it is open."""
         state = "closed" if self._store is None else "open"
         return f"<MappingState {str(self._path)!r} {state}>"
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self._path
 
     @property
     def is_open(self) -> bool:
@@ -297,6 +303,10 @@ class MappingState:
     async def counts(self, *, now: datetime) -> StateCounts:
         """Count what there is; reads the whole file once."""
         return await self._ask(survey.count, seconds_from(now))
+
+    async def figures(self, *, now: datetime) -> StateFigures:
+        """Count what a report shows; reads the whole file once."""
+        return await self._ask(count_figures, seconds_from(now))
 
     # --- removal ----------------------------------------------------------------------
 

@@ -17,30 +17,30 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 
-from uid2_async.bulk.state.journal import (
-    INSERT_LINE,
-    Batch,
-    expand_journal,
-    make_lines,
-)
+from uid2_async.bulk.state.journal import expand_journal, make_lines, write_lines
 from uid2_async.bulk.state.probes import Probes
-from uid2_async.bulk.state.reading import Shape, find_rows, read_rows
+from uid2_async.bulk.state.reading import Shape, find_latest, read_rows
 from uid2_async.bulk.state.schema import ROW, make_rows_table, transaction
+from uid2_async.bulk.state.settling import Batch, stored_of_added
 from uid2_async.bulk.state.stored import Stored
+from uid2_async.bulk.state.values import StateRow
 
 __all__ = ["RECENT_ROWS", "Pending"]
 
-# About 15 MB in memory, and as much again while they are written.
+# About 25 MB in memory, and as much again while they are written.
 RECENT_ROWS: Final = 32_000
 _MOST_LAYERS: Final = 400  # SQLite takes 500 terms in one UNION
 _MOST_ROWS: Final = 30_000_000
 # How many rows one transaction of a merge takes: they are sorted in memory.
 _SLICE_ROWS: Final = 50_000
 _FIRST_BYTES: Final = 256
+
+
+_Recent: TypeAlias = dict[bytes, Stored | StateRow]
 
 
 @attrs.frozen
@@ -62,7 +62,7 @@ class Pending:
         self._connection = connection
         self._most = recent_rows
         self._probes = Probes()
-        self._recent: tuple[dict[bytes, Stored], dict[bytes, Stored]] = ({}, {})
+        self._recent: tuple[_Recent, _Recent] = ({}, {})
         self._layers = self._find_layers()
         found = connection.execute("SELECT max(run) FROM journal").fetchone()
         self._run: int | None = found[0]
@@ -92,24 +92,24 @@ class Pending:
             # The lines of the journal are of one run, and nobody is in two of them.
             self.flush()
         lines = [line for batch in batches for line in make_lines(run, batch)]
-        if len(lines) == 1:
-            self._connection.execute(INSERT_LINE, lines[0])
-        elif lines:
-            with transaction(self._connection):
-                self._connection.executemany(INSERT_LINE, lines)
-        else:
+        if not lines:
             return
+        write_lines(self._connection, lines)
         self._run = run
         for batch in batches:
-            self._probes.add(batch.identities)
             recent = self._recent[batch.bit]
+            # Of who is added the view says all that there is.
+            recent.update(zip(batch.added.identities, batch.added.views, strict=True))
             recent.update(zip(batch.identities, batch.rows, strict=True))
+            self._probes.add(batch.added.identities)
+            self._probes.add(batch.identities)
 
     def _has_any(self, batches: Sequence[Batch]) -> bool:
         """Tell whether any of *batches* is recent already."""
         return not all(
-            self._recent[batch.bit].keys().isdisjoint(batch.identities)
+            self._recent[batch.bit].keys().isdisjoint(identities)
             for batch in batches
+            for identities in (batch.added.identities, batch.identities)
         )
 
     def tidy(self) -> None:
@@ -187,7 +187,8 @@ class Pending:
             if row is None:
                 elsewhere.append(at)
             else:
-                rows[at] = shape.of(row, parameters)
+                stored = row if isinstance(row, Stored) else stored_of_added(row)
+                rows[at] = shape.of(stored, parameters)
         self._read_layers(bit, identities, shape, parameters, elsewhere, rows)
         return rows
 
@@ -201,23 +202,16 @@ class Pending:
         rows: list[Any],
     ) -> None:
         """Fill in the rows at *places*, from the latest table that has each."""
-        tables = [layer.name for layer in reversed(self._layers)]
+        tables = [layer.name for layer in self._layers]
         if self.is_all:
-            tables.append("mapping")
-        for table in tables:
-            if not places:
-                break
-            self._searched += len(places)
-            some = [identities[at] for at in places]
-            found = set(find_rows(self._connection, table, bit, some))
-            here = [place for at, place in enumerate(places) if at in found]
-            if not here:
-                continue
-            places = [place for at, place in enumerate(places) if at not in found]
-            some = [identities[at] for at in here]
-            read = read_rows(self._connection, table, bit, some, shape, parameters)
-            for at, row in zip(here, read, strict=True):
-                rows[at] = row
+            tables.insert(0, "mapping")
+        some = [identities[at] for at in places]
+        self._searched += len(some) * len(tables)
+        for table, found in find_latest(self._connection, tables, bit, some).items():
+            here = [some[at] for at in found]
+            read = read_rows(self._connection, table, bit, here, shape, parameters)
+            for at, row in zip(found, read, strict=True):
+                rows[places[at]] = row
 
     # --- merging ----------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ from typing import Final
 
 __all__ = ["Probes"]
 
-# 2^27 bits are 16 MiB of address space; pages that were never written cost nothing.
-# With 10 million identities 2 % of the others look as if they were there.
-_BYTES: Final = 1 << 24
+# 2^28 bits are 32 MiB of address space; pages that were never written cost nothing.
+# With 10 million identities 0.5 % of the others look as if they were there.
+_BYTES: Final = 1 << 25
 _MASK: Final = _BYTES - 1
 _WORDS: Final = struct.Struct("<II")
 

@@ -27,11 +27,11 @@ __all__ = [
     "VIEW_IF_KNOWN",
     "Shape",
     "by_size",
-    "find_rows",
+    "find_latest",
     "read_rows",
 ]
 
-_PLACES: Final = msgspec.json.Decoder(list[int])
+_PLACES: Final = msgspec.json.Decoder(list[tuple[int, int]])
 
 ASKED: Final = """WITH RECURSIVE asked(i) AS (
     SELECT 0 UNION ALL SELECT i + 1 FROM asked WHERE i + 1 < :count
@@ -131,20 +131,42 @@ def by_size(identities: Sequence[bytes]) -> dict[int, Sequence[int] | None]:
     }
 
 
-def find_rows(
-    connection: sqlite3.Connection, table: str, kind: int, identities: Sequence[bytes]
-) -> list[int]:
-    """List the places of those of *identities* that have a row in *table*."""
-    found: list[int] = []
-    for size, places in by_size(identities).items():
+def find_latest(
+    connection: sqlite3.Connection,
+    tables: Sequence[str],
+    kind: int,
+    identities: Sequence[bytes],
+) -> dict[str, list[int]]:
+    """List which of *identities* have their latest row in which of *tables*.
+
+    Args:
+        connection: Of the state.
+        tables: The oldest one first.
+        kind: The bit of the identity type.
+        identities: A few of them.
+
+    Returns:
+        By table, the places of the identities.
+    """
+    latest: dict[int, int] = {}
+    each = " UNION ALL ".join(
+        f"SELECT i, {age} AS age FROM asked CROSS JOIN {table} AS row"
+        f" ON row.identity = {IDENTITY} AND row.kind = :kind"
+        for age, table in enumerate(tables)
+    )
+    statement = f"{ASKED} SELECT json_group_array(json_array(i, age)) FROM ({each})"
+    for size, places in by_size(identities).items() if tables else ():
         some = identities if places is None else [identities[at] for at in places]
         (answer,) = connection.execute(
-            f"{ASKED} SELECT json_group_array(i) FROM asked CROSS JOIN {table} AS row"
-            f" ON row.identity = {IDENTITY} AND row.kind = :kind",
+            statement,
             {"keys": b"".join(some), "size": size, "count": len(some), "kind": kind},
         ).fetchone()
-        here = _PLACES.decode(answer)
-        found += here if places is None else [places[at] for at in here]
+        for at, age in _PLACES.decode(answer):
+            place = at if places is None else places[at]
+            latest[place] = max(age, latest.get(place, 0))
+    found: dict[str, list[int]] = {}
+    for place, age in latest.items():
+        found.setdefault(tables[age], []).append(place)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from hashlib import blake2b
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 
-from uid2_async.bulk.state.journal import Batch
 from uid2_async.bulk.state.location import (
     StateLock,
     check_place,
@@ -21,7 +20,8 @@ from uid2_async.bulk.state.location import (
 from uid2_async.bulk.state.pending import RECENT_ROWS, Pending
 from uid2_async.bulk.state.reading import STORED, VIEW, VIEW_IF_KNOWN, Shape
 from uid2_async.bulk.state.schema import connect, transaction
-from uid2_async.bulk.state.stored import KEPT_SECONDS, REMOVED, Stored, settle, view
+from uid2_async.bulk.state.settling import Batch, settle_batch
+from uid2_async.bulk.state.stored import KEPT_SECONDS, REMOVED
 from uid2_async.bulk.state.values import (
     FORGOTTEN,
     Change,
@@ -284,13 +284,19 @@ class Store:
         for kind, places in self._split(kinds, identities):
             # What comes twice is stored once, as the last answer has it.
             each = {identities[at]: answers[at] for at in places}
-            batch, next_seq = self._settle(run, kind.bit, each, next_seq)
+            batch = settle_batch(
+                kind.bit,
+                self.pending.read(kind.bit, list(each), STORED, {}),
+                each,
+                now=run.started,
+                told_seq=self.told_seq,
+                next_seq=next_seq,
+            )
+            next_seq = batch.next_seq
             batches.append(batch)
-            rows = dict(zip(each, batch.rows, strict=True))
+            rows = dict(batch.each_view())
             for at in places:
-                row = view(
-                    rows[identities[at]], now=run.started, told_seq=self.told_seq
-                )
+                row = rows[identities[at]]
                 if row is not None:
                     views[at] = row
         self.pending.write(run.number, batches)
@@ -307,31 +313,6 @@ class Store:
             places = self._drop_forgotten(kind.bit, identities, places)
             if places:
                 yield kind, places
-
-    def _settle(
-        self, run: Run, bit: int, answers: Mapping[bytes, MapRow], next_seq: int
-    ) -> tuple[Batch, int]:
-        """Settle answers of one type; return the number for the next change, too."""
-        identities = list(answers)
-        olds = self.pending.read(bit, identities, STORED, {})
-        told, now = self.told_seq, run.started
-        rows: list[Stored] = []
-        replaced: list[int] = []
-        for old, answer in zip(olds, answers.values(), strict=True):
-            row = settle(old, answer, now=now, told_seq=told, next_seq=next_seq)
-            if old is not None and old.seq > told and old.seq != row.seq:
-                replaced.append(old.seq)
-            if row.seq == next_seq:
-                next_seq += 1
-            rows.append(row)
-        batch = Batch(
-            bit=bit,
-            checked=now,
-            identities=identities,
-            rows=rows,
-            replaced=replaced,
-        )
-        return batch, next_seq
 
     def _drop_forgotten(
         self, bit: int, identities: Sequence[bytes], places: list[int]

@@ -13,7 +13,16 @@ from uid2_async.bulk.state.values import ChangeKind, StateRow
 from uid2_async.models import MapRow, UnmappedReason
 from uid2_async.veiled import Veiled
 
-__all__ = ["COLUMNS", "KEPT_SECONDS", "REMOVED", "Stored", "remove", "settle", "view"]
+__all__ = [
+    "COLUMNS",
+    "KEPT_SECONDS",
+    "OPTED_OUT",
+    "REMOVED",
+    "Stored",
+    "remove",
+    "settle",
+    "view",
+]
 
 KEPT_SECONDS: Final = 90 * 86_400
 """For how long a UID that holds no more is kept: as long as the operator names it."""
@@ -22,6 +31,7 @@ REMOVED: Final = "(removed)"
 """The status of what is gone, but of which a delta still has to say so."""
 
 OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
+"""The status of who has opted out."""
 
 
 class Stored(Veiled, frozen=True, gc=False, array_like=True):

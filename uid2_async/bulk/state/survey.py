@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, TypeAlias
 
 from uid2_async.bulk.state.reading import CADENCE, STORED, VIEW
+from uid2_async.bulk.state.schema import DUE_INDEX
 from uid2_async.bulk.state.store import KINDS, Store
 from uid2_async.bulk.state.stored import REMOVED, Stored
 from uid2_async.bulk.state.values import (
@@ -70,6 +71,8 @@ def select_page(
         parameters["unchecked_for"] = int(selection.unchecked_for.total_seconds())
     else:
         queries = (_DUE, _SLOW)
+        if after == START:
+            store.connection.execute(DUE_INDEX)
     number, day, identity, bit = after
     place = {"day": day, "identity": identity, "kind": bit, "limit": limit}
     found = store.connection.execute(queries[number], {**parameters, **place})

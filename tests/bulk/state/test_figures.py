@@ -1,0 +1,146 @@
+"""What a report shows of a state: counted, and without a trace of anybody."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from uid2_async.bulk.state import IdentityKey
+from uid2_async.bulk.state.figures import AGE_DAYS, DUE_DAYS, OPT_OUT_DAYS
+from uid2_async.models import IdentityScope, IdentityType, MapRow
+
+OPTED_OUT = MapRow(e="optout")
+INVALID = MapRow(e="invalid identifier")
+EMAIL, PHONE = IdentityType.EMAIL, IdentityType.PHONE
+
+
+async def test_an_empty_state(days: Any) -> None:
+    """Nothing is nothing."""
+    found = await days.state.figures(now=days.at(0))
+
+    assert found.rows == {}
+    assert (found.overdue, found.due_later, found.due_by_bucket) == (0, 0, 0)
+    assert found.due == [0] * DUE_DAYS
+    assert found.opt_outs == [0] * OPT_OUT_DAYS
+    assert found.ages == [0] * (len(AGE_DAYS) + 1)
+    assert found.versions == {}
+    assert (found.runs, found.last_run, found.oldest_check) == (0, None, None)
+    assert (found.scope, found.operator) == (None, None)
+
+
+async def test_statuses(days: Any) -> None:
+    """By type and status, as `uid2 state show` has them, but for what is gone."""
+    run = await days.begin(0)
+    people = {number: days.mapped(number) for number in range(300)}
+    await days.record(run, {**people, 300: OPTED_OUT, 301: INVALID})
+    await days.record(run, {0: days.mapped("x"), 1: OPTED_OUT}, PHONE)
+    await days.state.finish(run, told_until=await days.state.last_seq())
+    run = await days.begin(1)
+    gone = IdentityKey(EMAIL, days.identity(0))
+    await days.state.purge(run, identities=[gone], remember=False)
+
+    found = await days.state.figures(now=days.at(1))
+    counts = await days.state.counts(now=days.at(1))
+
+    assert found.rows | {(EMAIL, "(removed)"): 1} == counts.rows
+    assert found.rows[EMAIL, "mapped"] == 299
+    assert found.rows[PHONE, "mapped"] == 1
+    assert (found.scope, found.runs) == (IdentityScope.UID2, 2)
+    assert found.operator == "https://operator.example"
+    assert found.last_run == days.seconds(1)
+
+
+async def test_what_is_due(days: Any) -> None:
+    """By day of UTC; what has come is due already, whatever the hour."""
+    dues = {1: 9.9, 2: 10.5, 3: 10.51, 4: 11.0, 5: 69.99, 6: 70.0, 7: 400}
+    await days.run(0, {who: days.mapped(who, due=due) for who, due in dues.items()})
+    await days.run(0.1, {8: MapRow(u=days.uid(8), bucket_id="b"), 9: OPTED_OUT})
+
+    found = await days.state.figures(now=days.at(10.5))
+
+    assert found.overdue == 2
+    assert {day: n for day, n in enumerate(found.due) if n} == {0: 1, 1: 1, 59: 1}
+    assert (found.due_later, found.due_by_bucket) == (2, 1)
+
+
+async def test_opt_outs_over_time(days: Any) -> None:
+    """By the day of the run that saw them; earlier and first ones have no day."""
+    await days.run(0, {**{who: days.mapped(who) for who in range(8)}, 8: OPTED_OUT})
+    await days.run(5, {0: OPTED_OUT})
+    await days.run(95.4, {1: OPTED_OUT, 2: OPTED_OUT, 3: OPTED_OUT, 4: days.mapped(4)})
+    await days.run(99, {3: days.mapped(3), 1: OPTED_OUT})
+
+    found = await days.state.figures(now=days.at(100))
+
+    assert {ago: n for ago, n in enumerate(found.opt_outs) if n} == {5: 2}
+    assert found.opt_outs_before == 2
+
+
+async def test_ages(days: Any) -> None:
+    """A check of a day ago is no more of today, and the oldest is named."""
+    for who, day in enumerate((20, 109.9, 169, 170, 193, 198.99, 199, 199.01, 200)):
+        await days.run(day, {who: days.mapped(who, due=400)})
+
+    found = await days.state.figures(now=days.at(200))
+
+    assert found.ages == [2, 2, 1, 2, 1, 1]
+    assert found.oldest_check == days.seconds(20)
+
+
+@pytest.mark.parametrize(
+    ("data", "version"),
+    [
+        (bytes(32), 2),
+        (b"\xff" * 32, 2),
+        (b"\x00" + bytes(32), 3),
+        (b"\x14" + bytes(32), 3),
+        (b"\x20" + bytes(32), 4),
+        (b"\xb4" + bytes(32), 4),
+        (b"\xe0" + bytes(32), None),
+        (b"\x40" + bytes(32), None),
+        (b"\x0c" + bytes(32), None),
+    ],
+)
+async def test_versions(days: Any, data: bytes, version: int | None) -> None:
+    """The first byte tells it, and the padding where it is version 2."""
+    uid = base64.b64encode(data).decode()
+    await days.run(0, {1: MapRow(u=uid, r=days.seconds(9)), 2: OPTED_OUT})
+
+    found = await days.state.figures(now=days.at(1))
+
+    assert found.versions == {version: 1}
+
+
+async def test_what_a_job_left_behind_counts(days: Any) -> None:
+    """What was recorded and not merged yet is in the figures."""
+    run = await days.begin(0)
+    await days.record(run, {1: days.mapped(1)})
+
+    found = await days.state.figures(now=days.at(0))
+
+    assert found.rows == {(EMAIL, "mapped"): 1}
+
+
+async def test_identities_of_any_first_byte_and_size(days: Any) -> None:
+    """No part of the state is left out."""
+    run = await days.begin(0)
+    identities = [bytes([n]) * size for n in (0, 1, 254, 255) for size in (31, 32, 33)]
+    rows = [days.mapped(n) for n in range(len(identities))]
+    kinds = [EMAIL] * len(identities)
+    await days.state.record(run, kinds, identities, rows)
+
+    found = await days.state.figures(now=days.at(0))
+
+    assert found.rows == {(EMAIL, "mapped"): 12}
+
+
+async def test_no_figure_names_anybody(days: Any) -> None:
+    """Neither in a value nor in the repr."""
+    await days.run(0, {1: days.mapped(1), 2: OPTED_OUT})
+
+    shown = repr(await days.state.figures(now=days.at(1)))
+
+    assert days.uid(1) not in shown
+    assert repr(days.identity(1)) not in shown

@@ -1,0 +1,62 @@
+"""Options in groups are options like any others."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import attrs
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from uid2_async.cli.shared_options import with_shared_options
+
+
+@attrs.frozen(kw_only=True)
+class Drinks:
+    """A group."""
+
+    tea: Annotated[int, typer.Option("--tea", help="Cups of tea.")] = 1
+    milk: Annotated[bool, typer.Option("--milk")] = False
+
+
+@with_shared_options
+def order(
+    name: Annotated[str, typer.Argument()],
+    *,
+    drinks: Drinks,
+    loud: Annotated[bool, typer.Option("--loud")] = False,
+) -> None:
+    """Order drinks."""
+    typer.echo(f"{name} {drinks} {loud}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["Jane"], "Jane Drinks(tea=1, milk=False) False"),
+        (
+            ["Jane", "--milk", "--loud", "--tea", "3"],
+            "Jane Drinks(tea=3, milk=True) True",
+        ),
+    ],
+)
+def test_a_group(arguments: list[str], words: str) -> None:
+    """Each field is an option with its default, and the command gets the group."""
+    app = typer.Typer()
+    app.command()(order)
+
+    result = CliRunner().invoke(app, arguments)
+
+    assert (result.exit_code, result.stdout) == (0, f"{words}\n")
+
+
+def test_help_lists_them() -> None:
+    """In the place of the group, and with their words."""
+    app = typer.Typer(rich_markup_mode=None)
+    app.command()(order)
+
+    text = CliRunner().invoke(app, ["--help"]).stdout
+
+    assert "Cups of tea." in text
+    assert text.index("--tea") < text.index("--milk") < text.index("--loud")

@@ -1,0 +1,303 @@
+"""``uid2 state report``: one page, with counts and nobody's name."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from typer.testing import CliRunner
+
+from uid2_async import IdentityScope, MappingState
+from uid2_async.cli.app import app
+from uid2_async.models import IdentityType, MapRow
+
+pytest.importorskip("matplotlib")
+
+Uid2 = Callable[..., Any]
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+IDENTITIES = [sha256(f"canary.{n}@example.com".encode()).digest() for n in range(8)]
+UIDS = [base64.b64encode(b"\x00" + sha256(one).digest()).decode() for one in IDENTITIES]
+JOB = "canary-job@example.com"
+STATUS = "canary reason <b>"
+STATE = "canary@example.com.db"
+FIVE = ["identities", "due", "optouts", "versions", "ages"]
+
+
+async def make_state(path: Path) -> None:
+    """Make a state in which all there can be is."""
+
+    def mapped(number: int, days: float) -> MapRow:
+        due = datetime.now(UTC) + timedelta(days=days)
+        return MapRow(u=UIDS[number], r=int(due.timestamp()))
+
+    rows = [mapped(0, -1), mapped(1, 5), mapped(2, 90), mapped(3, 5)]
+    rows += [MapRow(e="optout"), MapRow(e="invalid identifier"), MapRow(e=STATUS)]
+    kinds = [IdentityType.EMAIL] * 4 + [IdentityType.PHONE] * 3
+    operator = "https://operator.example"
+    async with MappingState(path) as state:
+        for ago in (40, 3):
+            run = await state.begin(
+                scope=IdentityScope.UID2,
+                operator=operator,
+                now=datetime.now(UTC) - timedelta(days=ago),
+                job=JOB,
+            )
+            await state.record(run, kinds, IDENTITIES[:7], rows)
+            await state.finish(run, told_until=await state.last_seq())
+            rows[3] = MapRow(e="optout")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with a state."""
+    monkeypatch.chdir(tmp_path)
+    asyncio.run(make_state(tmp_path / STATE))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the report of a state whose name and folder are somebody's."""
+    folder = tmp_path_factory.mktemp("canary.folder@example.com")
+    path = folder / "report.html"
+    asyncio.run(make_state(folder / STATE))
+    command = ["state", "report", str(folder / STATE), "--html", str(path)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    return path
+
+
+class Page(HTMLParser):
+    """Notes the elements and words of a page."""
+
+    def __init__(self, text: str) -> None:
+        """Read *text*."""
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        """Note an element."""
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        """Note words."""
+        self.words += [data.strip()] if data.strip() else []
+
+    def of(self, name: str) -> list[str]:
+        """List the values of an attribute."""
+        return [value for _, one, value in self.attributes if one == name]
+
+
+def test_a_page(report: Path) -> None:
+    """Five pictures, and under each a table that says the same without it."""
+    page = Page(report.read_text(encoding="utf-8"))
+
+    assert page.tags.count("svg") == page.tags.count("table") == len(FIVE)
+    order = [tag for tag in page.tags if tag in ("h2", "svg", "table")]
+    assert order == ["h2", "svg", "table"] * 5
+    words = "\n".join(page.words)
+    assert "mapped\n3\n0\n3\n42.9\N{NO-BREAK SPACE}%" in words
+    assert "opted out\n1\n1\n2\n28.6\N{NO-BREAK SPACE}%" in words
+    assert "unmapped for other reasons\n0\n1\n1\n" in words
+    assert "1 are due already (uid2 refresh asks about them), 1 more" in words
+    assert "1 identities that were mapped before are opted out" in words
+    assert "version 3\n3\n100.0\N{NO-BREAK SPACE}%" in words
+    assert "1 to 7 days\n7\n100.0\N{NO-BREAK SPACE}%" in words
+
+
+def test_it_names_nobody(report: Path) -> None:
+    """No DII, hash, raw UID, job, file name or word of the operator gets into it."""
+    data = report.read_bytes()
+    hashes = [base64.b64encode(one) for one in IDENTITIES]
+    hexes = [one.hex().encode() for one in IDENTITIES]
+    uids = [uid.encode() for uid in UIDS]
+    for canary in [
+        b"canary",
+        b"example.com",
+        JOB.encode(),
+        *IDENTITIES,
+        *hashes,
+        *hexes,
+        *uids,
+    ]:
+        assert canary not in data
+    assert not re.search(rb"[A-Za-z0-9+/]{43}", data)
+    names = [one.name for one in report.parent.iterdir()]
+    assert sorted(names) == [STATE, f"{STATE}.lock", "report.html"]
+
+
+def test_it_needs_nothing_else(report: Path) -> None:
+    """No script, no address, no font: it can be sent by mail and opened anywhere."""
+    text = report.read_text(encoding="utf-8")
+    page = Page(text)
+
+    assert {"script", "link", "img", "image", "iframe"}.isdisjoint(page.tags)
+    assert all(value.startswith("#") for value in page.of("href"))
+    assert set(page.of("content")) >= {
+        "default-src 'none'; style-src 'unsafe-inline'",
+        "no-referrer",
+    }
+    assert "://" not in text.replace("https://operator.example", "")
+    assert "<metadata" not in text
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_it_can_be_read_aloud(report: Path) -> None:
+    """Pictures and tables have names, each id is there once and is found."""
+    text = report.read_text(encoding="utf-8")
+    page = Page(text)
+    ids = page.of("id")
+
+    assert page.of("lang") == ["en"]
+    assert page.of("role") == ["img"] * 5
+    assert all(page.of("aria-label"))
+    assert len(set(ids)) == len(ids)
+    used = re.findall(r'url\(#([^)]*)\)| href="#([^"]*)"', text)
+    assert {one or other for one, other in used} <= set(ids)
+    assert set(page.of("aria-labelledby")) == set(FIVE) <= set(ids)
+    assert set(page.of("scope")) == {"col", "row"}
+    for svg in re.findall(r"<svg .*?</svg>", text, re.DOTALL):
+        ET.fromstring(svg)  # noqa: S314 - our own page
+        # What is not a variable of the page is black on black, or white on white.
+        assert not re.search(r"#[0-9a-fA-F]{6}", svg)
+
+
+def test_it_is_private(folder: Path, uid2: Uid2) -> None:
+    """As all that is made of a state, whatever the umask."""
+    before = os.umask(0)
+    try:
+        result = uid2("state", "report", STATE, "--html", "report.html")
+    finally:
+        os.umask(before)
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "uid2: The report is in report.html.\n"
+    assert Path("report.html").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_exists_stays(folder: Path, uid2: Uid2) -> None:
+    """A page is replaced with --force alone, and a state never."""
+    Path("report.html").write_text("mine")
+    state = Path(STATE).read_bytes()
+
+    refused = uid2("state", "report", STATE, "--html", "report.html")
+    kept = Path("report.html").read_text()
+    itself = [
+        uid2("state", *arguments, "--force")
+        for arguments in (
+            ["report", STATE, "--html", STATE],
+            ["export", STATE, STATE],
+            ["delta", STATE, STATE, "--since", "1"],
+        )
+    ]
+    forced = uid2("state", "report", STATE, "--html", "report.html", "--force")
+
+    assert (refused.exit_code, kept) == (2, "mine")
+    assert "--force" in refused.stderr
+    assert [one.exit_code for one in itself] == [2, 2, 2]
+    assert Path(STATE).read_bytes() == state
+    assert forced.exit_code == 0
+    assert Path("report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_no_state(folder: Path, uid2: Uid2) -> None:
+    """What is missing, something else, or locked is told, and no page is written."""
+    Path("text.db").write_text("no database" * 100)
+    with sqlite3.connect("other.db") as other:
+        other.execute("CREATE TABLE t (x)")
+    other.close()
+
+    async def locked() -> Any:
+        async with MappingState(STATE):
+            command = ["state", "report", STATE, "--html", "report.html"]
+            return await asyncio.to_thread(uid2, *command)
+
+    results = {
+        "There is no state none.db": uid2(
+            "state", "report", "none.db", "--html", "report.html"
+        ),
+        "damaged, or no state": uid2(
+            "state", "report", "text.db", "--html", "report.html"
+        ),
+        "no state of bulk mapping": uid2(
+            "state", "report", "other.db", "--html", "report.html"
+        ),
+        "in use by another process": asyncio.run(locked()),
+    }
+
+    for words, result in results.items():
+        assert words in result.stderr
+        assert result.exit_code in (1, 2)
+    assert not Path("report.html").exists()
+
+
+def test_without_the_extra(
+    folder: Path, uid2: Uid2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what to install, before the state is read."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = uid2("state", "report", STATE, "--html", "report.html")
+
+    assert result.exit_code == 2
+    assert "pip install 'uid2-async[report]'" in result.stderr
+    assert not Path("report.html").exists()
+
+
+DRAW = """
+import sys
+from uid2_async.cli.report.pictures import draw
+from uid2_async.cli.report.sections import Bars
+columns = Bars(labels=["a", "", "c"], values=[3, 0, 12_000])
+rows = Bars(labels=["x", "<y>"], values=[0, 7], notes=["0", "7 & more"], across=True)
+sys.stdout.write(draw("one", "One", columns) + draw("two", "Two", rows))
+"""
+
+
+def test_pictures_are_the_same_each_time() -> None:
+    """On another day and with other hashes, too; and labels are only text."""
+    drawn = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": f"UTC-{seed}"}
+        done = subprocess.run(  # noqa: S603 - our own code
+            [sys.executable, "-W", "error", "-c", DRAW],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        drawn.add(done.stdout)
+
+    (text,) = drawn
+    assert text.count("<svg ") == 2
+    assert "&lt;y&gt;" in text
+    assert "12,000" in text
+
+
+def test_nobody_else_pays_for_matplotlib() -> None:
+    """Neither the other commands nor the library import it."""
+    code = (
+        "import sys, uid2_async.cli.app, uid2_async.bulk.state.mapping_state\n"
+        "print('matplotlib' in sys.modules)"
+    )
+    done = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "False\n"
