@@ -27,10 +27,8 @@ extensions = [
     "command_reference",
 ]
 exclude_patterns = ["_build"]
-# What Sphinx can only cache as long as it lives in a file of its own.
-suppress_warnings = ["config.cache"]
 
-myst_enable_extensions = ["attrs_inline", "colon_fence"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
@@ -40,7 +38,6 @@ html_css_files = ["pictures.css"]
 html_copy_source = False
 html_show_sphinx = False
 
-autodoc_class_signature = "mixed"
 autodoc_inherit_docstrings = False
 # As it stands in the source: a function has no other text that means something.
 autodoc_preserve_defaults = True
@@ -94,8 +91,8 @@ def link_citations(*arguments: Any) -> None:
 def hide_arguments(*arguments: Any) -> tuple[str, None] | None:
     """Leave out how errors and enumerations are made: callers do not make them."""
     _, kind, _, thing, _, shown, _ = arguments
-    made_here = kind == "exception" or (kind == "class" and issubclass(thing, Enum))
-    return ("", None) if made_here and shown is not None else None
+    hidden = kind == "exception" or (kind == "class" and issubclass(thing, Enum))
+    return ("", None) if hidden and shown is not None else None
 
 
 def setup(app: Sphinx) -> None:

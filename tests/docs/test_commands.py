@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import csv, parquet
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
@@ -19,10 +21,6 @@ from inventory import read_inventory
 from uid2_async.cli.app import app
 from uid2_async.models import Email
 from uid2_async.protocol.normalize import identity_hash
-
-pyarrow = pytest.importorskip("pyarrow")
-csv = pytest.importorskip("pyarrow.csv")
-parquet = pytest.importorskip("pyarrow.parquet")
 
 # It does not end; or holds a placeholder.
 NOT_RUN = ("uid2 sandbox", "uid2 inspect VALUE")
@@ -36,6 +34,15 @@ def lines_of(page: Path) -> list[str]:
     lines = "".join(block.code for block in found).splitlines()
     commands = (one.removeprefix("$ ").partition("  #")[0].rstrip() for one in lines)
     return [one for one in commands if one.startswith(("printf ", "uid2 "))]
+
+
+def parts_of(line: str) -> tuple[str, str, int]:
+    """Tell what a line prints first, the command, and what it may end with."""
+    rest, _, code = line.partition(" || test $? -eq ")
+    if rest.startswith("printf "):
+        first, _, command = rest.partition(" | ")
+        return first, command, 0
+    return "", rest, int(code or 0)
 
 
 def spans_of(page: Path, start: str) -> list[str]:
@@ -68,9 +75,8 @@ def test_what_is_named_exists(path: str) -> None:
     """Commands and options in shell blocks and between backticks."""
     page = pages.ROOT / path
     spans = [one for one in spans_of(page, "uid2 ") if "/" not in one.split()[1]]
-    lines = [one for one in lines_of(page) if one.startswith("uid2 ")]
-    for line in [*lines, *spans]:
-        words = shlex.split(line.partition(" || ")[0])
+    for line in [*lines_of(page), *spans]:
+        words = shlex.split(parts_of(line)[1]) or ["uid2"]
         named = {word.split("=")[0] for word in words if re.match(r"-[-a-z]", word)}
         assert named <= options_of(command_of(words)), line
 
@@ -87,19 +93,15 @@ def shell(
     runner = CliRunner()
 
     def run(line: str) -> Result:
-        if line.startswith("printf "):
-            subprocess.run(line, shell=True, check=True)  # noqa: S602 - our own page
-            return Result(runner, b"", b"", b"", None, 0, None)
-        # All of the shell that the pages use: what a command may end with.
-        command, _, code = line.partition(" || test $? -eq ")
-        words = shlex.split(command)[1:]
-        done = runner.invoke(app, words, env=environment, prog_name="uid2")
+        first, command, code = parts_of(line)
+        printed = subprocess.check_output(first, shell=True)  # noqa: S602 - our own page
+        words = shlex.split(command)[1:] or ["--version"]
+        options = {"input": printed, "env": environment, "prog_name": "uid2"}
+        done = runner.invoke(app, words, **options)
         if "Pass --force" in done.output:
             # What a line before has written is in the way; pages do not repeat it.
-            done = runner.invoke(
-                app, [*words, "--force"], env=environment, prog_name="uid2"
-            )
-        if code and done.exit_code == int(code):
+            done = runner.invoke(app, [*words, "--force"], **options)
+        if done.exit_code == code:
             done.exit_code = 0
         return done
 
@@ -116,16 +118,17 @@ def shell(
     text = "".join(f"{','.join(row)}\n" for row in rows)
     Path("people.csv").write_text(text, encoding="utf-8")
     for name in PEOPLE_FILES:
-        parquet.write_table(pyarrow.table(people), name)
+        parquet.write_table(pa.table(people), name)
     for line in (
         "uid2 map people.csv audience.csv --column email --type email",
+        "uid2 map people.csv all.csv --email mail --phone tel --state people.db",
         "uid2 encrypt --in audience.csv --out for-partner.csv",
     ):
         assert run(line).exit_code == 0, line
     shared = csv.read_csv("for-partner.csv").select(["UID_TOKEN"])
     csv.write_csv(shared, "for-partner.csv")
     bid = json.loads(run("uid2 token generate a@example.com").stdout)
-    bids = pyarrow.table({"UID_TOKEN": [bid["advertising_token"]]})
+    bids = pa.table({"UID_TOKEN": [bid["advertising_token"]]})
     parquet.write_table(bids, "bids.parquet")
     return run
 

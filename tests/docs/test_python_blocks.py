@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,20 @@ def test_every_block_runs(
     done = pages.run(block, tmp_path, plugin_options, environment)
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", pages.SITE, ids=lambda page: page.name)
+def test_no_block_is_overlooked(page: Path) -> None:
+    """However it is indented, fenced and named, code is in a form that is looked at."""
+    text = page.read_text(encoding="utf-8")
+    fences = re.findall(
+        r"^[ >]*(?:```+|~~~+|:::+) *(?:\{.*\} *)?(?:py|sh\b|bash|shell|zsh|console).*",
+        text,
+        re.MULTILINE,
+    )
+    found = [list(pages.blocks(page, one)) for one in ("python", "sh", "console")]
+
+    assert len(fences) == sum(map(len, found))
 
 
 def test_what_is_not_run_says_why() -> None:

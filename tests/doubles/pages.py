@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ NOT_RUN: Final = "# Not run by the tests: "
 
 # ``python`` is run; ``{code-block} python`` begins with NOT_RUN and its reason.
 _FENCE = re.compile(
-    r"^```(\{code-block\} )?(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^( *)```(\{code-block\} )?(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL
 )
 _IS_TEST = re.compile(r"^ *(async )?def test_", re.MULTILINE)
 
@@ -44,10 +45,11 @@ def blocks(page: Path, language: str) -> Iterator[Block]:
     """List the blocks of a page that are written in *language*."""
     text = page.read_text(encoding="utf-8")
     for found in _FENCE.finditer(text):
-        if found[2] == language:
+        if found[3] == language:
             line = text.count("\n", 0, found.start()) + 1
             where = f"{page.relative_to(ROOT)}:{line}"
-            yield Block(where, language, found[3], marked=bool(found[1]))
+            code = textwrap.dedent(found[4])
+            yield Block(where, language, code, marked=bool(found[2]))
 
 
 def run(
