@@ -30,6 +30,9 @@ PYTEST = (
 )
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = ("3.11", "3.12", "3.13")
+# The first is the aim, and a warning; beyond the second the session fails.
+WISHED_WHEEL_BYTES = 400_000
+WHEEL_BYTES = 500_000
 
 
 def find_pythons() -> list[str]:
@@ -315,7 +318,12 @@ def package(session: nox.Session) -> None:
 
 
 def _check_contents(session: nox.Session, wheel: Path) -> None:
-    """Refuse a wheel without type marker, or with tests."""
+    """Refuse a wheel without type marker, with tests, or that is too large."""
+    size = wheel.stat().st_size
+    if size > WHEEL_BYTES:
+        session.error(f"the wheel has {size:,} bytes, more than {WHEEL_BYTES:,}")
+    if size > WISHED_WHEEL_BYTES:
+        session.warn(f"the wheel has {size:,} bytes; {WISHED_WHEEL_BYTES:,} are wished")
     names = zipfile.ZipFile(wheel).namelist()
     if "uid2_async/py.typed" not in names:
         session.error("py.typed is not in the wheel")

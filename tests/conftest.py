@@ -20,8 +20,10 @@ import pytest
 from aiohttp import ClientResponse
 from hypothesis import settings
 
-from uid2_async import UID2Client
-from uid2_async.operator import LocalOperator
+from connections import Connections
+from consent import consent_in
+from uid2_async import IdentityScope, UID2Client
+from uid2_async.operator import LocalOperator, OperatorData
 
 HERE = Path(__file__).parent
 
@@ -58,38 +60,32 @@ class RawServer:
         self.connections = 0
         self._context = context
         self._keep = keep
+        self._connections = Connections(self._serve)
 
     async def __aenter__(self) -> Self:
         """Start on a free port."""
-        self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", 0, ssl=self._context
-        )
-        port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http{'s' if self._context else ''}://127.0.0.1:{port}"
+        await self._connections.listen("127.0.0.1", 0, ssl=self._context)
+        scheme = "https" if self._context else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._connections.port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop."""
-        self._server.close()
+        await self._connections.aclose()
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.connections += 1
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().split(b"content-length: ")[1].split(b"\r")[0])
-                await reader.readexactly(length)
-                self.requests.append(head)
-                writer.write(self.answer)
-                await writer.drain()
-                if not self._keep:
-                    break
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+        again = True
+        while again:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r")[0])
+            await reader.readexactly(length)
+            self.requests.append(head)
+            writer.write(self.answer)
+            await writer.drain()
+            again = self._keep
 
 
 @pytest.fixture(scope="session")
@@ -112,10 +108,22 @@ def raw_server() -> Callable[[bytes], AbstractAsyncContextManager[RawServer]]:
     return RawServer
 
 
+@pytest.fixture(params=IdentityScope, ids=str)
+def scope(request: pytest.FixtureRequest) -> IdentityScope:
+    """Run whatever needs an operator in both systems."""
+    return request.param
+
+
 @pytest.fixture
-async def operator() -> AsyncIterator[LocalOperator]:
-    """Run an embedded operator with the built-in world."""
-    async with LocalOperator() as running:
+def consent(scope: IdentityScope) -> str | None:
+    """Give what generate_token wants to know in the EUID scope."""
+    return consent_in(scope)
+
+
+@pytest.fixture
+async def operator(scope: IdentityScope) -> AsyncIterator[LocalOperator]:
+    """Run an embedded operator with the built-in world of each system."""
+    async with LocalOperator(OperatorData.sample(scope=scope)) as running:
         yield running
 
 
@@ -126,6 +134,7 @@ async def client(operator: LocalOperator) -> AsyncIterator[UID2Client]:
         operator.url,
         api_key=operator.api_key,
         client_secret=operator.client_secret,
+        scope=operator.data.scope,
         clock=lambda: operator.now,
     ) as opened:
         yield opened

@@ -41,6 +41,8 @@ RING = KeyRing(
 )
 CLIENT = BidstreamClient(RING, clock=lambda: NOW)
 UID = base64.b64encode(bytes(33)).decode()
+# The first byte of a raw UID of 33 bytes holds its scope (docs/protocol.md 4.4).
+EUID_UID = base64.b64encode(b"\x10" + bytes(32)).decode()
 
 
 def make_token(**change: Any) -> str:
@@ -85,6 +87,22 @@ def test_a_token_of_a_publishers_server_is_opened(
     assert not found.client_side_generated
 
 
+@pytest.mark.parametrize("version", [3, 4])
+def test_an_euid_token_is_opened_with_the_keys_of_euid(version: int) -> None:
+    """Its first byte has the bit of the scope, like its raw UID."""
+    ring = attrs.evolve(RING, identity_scope=IdentityScope.EUID)
+    client = BidstreamClient(ring, clock=lambda: NOW)
+    token = make_token(version=version, scope=IdentityScope.EUID, raw_uid=EUID_UID)
+
+    found = client.decrypt(token, "elsewhere.example")
+
+    assert (found.raw_uid, found.scope) == (EUID_UID, IdentityScope.EUID)
+    assert token.startswith("E")
+    assert client.decrypt_many([make_token(version=version)]) == [
+        TokenFailure.INVALID_IDENTITY_SCOPE
+    ]
+
+
 @pytest.mark.parametrize("name", ["example.com", "EXAMPLE.com", "com.example.App"])
 def test_a_client_side_token_is_opened_at_home(name: str) -> None:
     """On its site's domains and in its apps, in any letter case."""
@@ -127,7 +145,7 @@ def test_the_reason_of_a_refusal_is_told(
 ) -> None:
     """Each has its own; 33 bytes of raw UID are of the token's scope."""
     if change.get("scope") is IdentityScope.EUID:
-        change = change | {"raw_uid": base64.b64encode(b"\x10" + bytes(32)).decode()}
+        change = change | {"raw_uid": EUID_UID}
     token = make_token(**change)
 
     with pytest.raises(errors.TokenError) as caught:

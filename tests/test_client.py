@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +9,7 @@ import aiohttp
 import attrs
 import pytest
 
+from consent import NO_CONSENT, consent_in
 from uid2_async import (
     AesGcmEnvelope,
     Email,
@@ -28,7 +28,7 @@ from uid2_async import (
     UnmappedReason,
     errors,
 )
-from uid2_async.operator import Fault, LocalOperator, OperatorData
+from uid2_async.operator import Fault, LocalOperator
 
 SECRET = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 KEY = "UID2-C-L-1-abcdef.canary"
@@ -39,6 +39,7 @@ def connect(operator: LocalOperator, **options: Any) -> UID2Client:
     defaults = {
         "api_key": operator.api_key,
         "client_secret": operator.client_secret,
+        "scope": operator.data.scope,
         "clock": lambda: operator.now,
     }
     return UID2Client(operator.url, **(defaults | options))
@@ -46,7 +47,9 @@ def connect(operator: LocalOperator, **options: Any) -> UID2Client:
 
 async def generate(client: UID2Client, identity: str) -> IdentityTokens:
     """Generate tokens that must be there."""
-    tokens = await client.generate_token(identity)
+    tokens = await client.generate_token(
+        identity, tcf_consent_string=consent_in(client.scope)
+    )
     assert isinstance(tokens, IdentityTokens)
     return tokens
 
@@ -83,7 +86,8 @@ async def test_a_refresh_needs_no_api_key(
     """A key that the operator does not know changes nothing."""
     tokens = await generate(client, "user@example.com")
 
-    async with connect(operator, api_key=KEY, client_secret=SECRET) as stranger:
+    unknown = f"{operator.data.scope}-C-L-1-abcdef.unknown"
+    async with connect(operator, api_key=unknown, client_secret=SECRET) as stranger:
         assert isinstance(await stranger.refresh_token(tokens), IdentityTokens)
         expired = operator.now + timedelta(days=40)
         operator.advance((expired - operator.now).total_seconds())
@@ -134,13 +138,16 @@ async def test_tokens_that_cannot_be_refreshed_are_refused(
 
 
 async def test_an_opt_out_is_a_value_everywhere(
-    client: UID2Client, operator: LocalOperator
+    client: UID2Client, operator: LocalOperator, consent: str | None
 ) -> None:
     """Generate, refresh and map answer an opt-out; none raises it."""
     tokens = await generate(client, "gone@example.com")
     operator.opt_out("gone@example.com")
 
-    assert await client.generate_token("gone@example.com") == OptedOut()
+    assert (
+        await client.generate_token("gone@example.com", tcf_consent_string=consent)
+        == OptedOut()
+    )
     assert await client.refresh_token(tokens) == OptedOut()
     found = await client.map_identities(["gone@example.com"])
     assert found["gone@example.com"] == Unmapped(UnmappedReason.OPTED_OUT)
@@ -148,11 +155,14 @@ async def test_an_opt_out_is_a_value_everywhere(
     assert isinstance(await client.refresh_token(tokens), IdentityTokens)
 
 
-async def test_logging_out_opts_out(client: UID2Client) -> None:
+async def test_logging_out_opts_out(client: UID2Client, consent: str | None) -> None:
     """token/logout reaches the built-in operator's own store."""
     await client.log_out("leaving@example.com")
 
-    assert await client.generate_token("leaving@example.com") == OptedOut()
+    assert (
+        await client.generate_token("leaving@example.com", tcf_consent_string=consent)
+        == OptedOut()
+    )
 
 
 async def test_identities_are_mapped_in_the_order_of_the_input(
@@ -284,23 +294,25 @@ async def test_roles_are_enforced(operator: LocalOperator) -> None:
     assert len(operator.calls) == 2
 
 
-async def test_a_wrong_secret_is_named(operator: LocalOperator) -> None:
+async def test_a_wrong_secret_is_named(
+    operator: LocalOperator, consent: str | None
+) -> None:
     """The operator cannot open the request, and says so before anything else."""
     async with connect(operator, client_secret=SECRET) as client:
         with pytest.raises(errors.AuthError) as caught:
-            await client.generate_token("user@example.com")
+            await client.generate_token("user@example.com", tcf_consent_string=consent)
 
     assert "client secret" in caught.value.hint
 
 
 async def test_a_wrong_clock_is_named(
-    client: UID2Client, operator: LocalOperator
+    client: UID2Client, operator: LocalOperator, consent: str | None
 ) -> None:
     """An envelope that is too old or too new is a ClockSkewError."""
     operator.advance(3600)
     async with connect(operator, clock=lambda: datetime.now(UTC)) as late:
         with pytest.raises(errors.ClockSkewError):
-            await late.generate_token("user@example.com")
+            await late.generate_token("user@example.com", tcf_consent_string=consent)
 
 
 async def test_transient_failures_are_survived(
@@ -316,14 +328,14 @@ async def test_transient_failures_are_survived(
 
 
 async def test_an_operator_that_stays_down_is_reported(
-    client: UID2Client, operator: LocalOperator
+    client: UID2Client, operator: LocalOperator, consent: str | None
 ) -> None:
     """The last answer comes out, with the number of attempts."""
     patient = client.with_options(retry=RetryPolicy(random=lambda: 0.0))
     operator.fail_next(Fault(status=500, body=b"broken"), times=9)
 
     with pytest.raises(errors.ServerError) as caught:
-        await patient.generate_token("user@example.com")
+        await patient.generate_token("user@example.com", tcf_consent_string=consent)
 
     assert (caught.value.status, caught.value.attempts) == (500, 4)
     assert caught.value.retryable
@@ -335,21 +347,22 @@ async def test_a_forged_reply_is_refused(
 ) -> None:
     """Neither another request's reply nor another key's is taken."""
     operator.fail_next(fault, times=9)
+    patient = client.with_options(retry=RetryPolicy(random=lambda: 0.0))
 
     with pytest.raises(errors.EnvelopeError):
-        await client.with_options(retry=RetryPolicy(random=lambda: 0.0)).generate_token(
-            "user@example.com"
-        )
+        await generate(patient, "user@example.com")
 
 
 async def test_a_slow_operator_meets_the_time_out(
-    client: UID2Client, operator: LocalOperator
+    client: UID2Client, operator: LocalOperator, consent: str | None
 ) -> None:
     """The time-out of a call bounds it as a whole."""
     operator.fail_next(Fault(delay=30), times=9)
 
     with pytest.raises(errors.CallTimeoutError):
-        await client.generate_token("user@example.com", timeout=0.05)
+        await client.generate_token(
+            "user@example.com", tcf_consent_string=consent, timeout=0.05
+        )
 
 
 async def test_a_second_region_takes_over(operator: LocalOperator) -> None:
@@ -358,38 +371,29 @@ async def test_a_second_region_takes_over(operator: LocalOperator) -> None:
         ["http://127.0.0.1:1", operator.url],
         api_key=operator.api_key,
         client_secret=operator.client_secret,
+        scope=operator.data.scope,
         retry=RetryPolicy(random=lambda: 0.0),
     ) as client:
         assert await generate(client, "user@example.com")
 
 
-@pytest.fixture
-async def euid() -> AsyncIterator[LocalOperator]:
-    """Run an embedded operator of the other scope."""
-    async with LocalOperator(OperatorData.sample(scope=IdentityScope.EUID)) as running:
-        yield running
-
-
-async def test_consent_is_judged_in_the_euid_scope(euid: LocalOperator) -> None:
+@pytest.mark.parametrize("scope", [IdentityScope.EUID])
+async def test_consent_is_judged_in_the_euid_scope(client: UID2Client) -> None:
     """Unreadable consent is an error, insufficient consent a value."""
-    none_given = "CPehXK9PehXK9ABAMBFRACBoADAAAEJAAIYgAKwAQAKgArABAAqAAA"
-    async with connect(euid, scope=IdentityScope.EUID) as client:
-        with pytest.raises(errors.BadRequestError, match="consent"):
-            await client.generate_token("user@example.com", tcf_consent_string="bad")
-        assert (
-            await client.generate_token(
-                "user@example.com", tcf_consent_string=none_given
-            )
-            == InsufficientConsent()
-        )
+    with pytest.raises(errors.BadRequestError, match="consent"):
+        await client.generate_token("user@example.com", tcf_consent_string="bad")
+    assert (
+        await client.generate_token("user@example.com", tcf_consent_string=NO_CONSENT)
+        == InsufficientConsent()
+    )
 
 
-async def test_missing_consent_is_warned_of_once(euid: LocalOperator) -> None:
+@pytest.mark.parametrize("scope", [IdentityScope.EUID])
+async def test_missing_consent_is_warned_of_once(client: UID2Client) -> None:
     """An EUID operator judges no consent where none is given; UID2 has none at all."""
-    async with connect(euid, scope=IdentityScope.EUID) as client:
-        with pytest.warns(UserWarning, match="tcf_consent_string") as warned:
-            await client.generate_token("user@example.com")
-        assert await generate(client, "user@example.com")
+    with pytest.warns(UserWarning, match="tcf_consent_string") as warned:
+        await client.generate_token("user@example.com")
+    assert await client.generate_token("user@example.com")
 
     assert len(warned) == 1
     assert warned[0].filename == __file__
@@ -411,11 +415,11 @@ async def test_too_many_items_are_refused(
 
 @pytest.mark.parametrize("identity", ["canary", "", "+1canary", EmailHash("canary")])
 async def test_one_invalid_identity_is_refused_before_anything_is_sent(
-    client: UID2Client, operator: LocalOperator, identity: Any
+    client: UID2Client, operator: LocalOperator, consent: str | None, identity: Any
 ) -> None:
     """The error names the kind, never the value."""
     for call in (
-        client.generate_token(identity),
+        client.generate_token(identity, tcf_consent_string=consent),
         client.validate_token(identity, "token"),
         client.log_out(identity),
     ):
@@ -487,11 +491,13 @@ class ForgetfulEnvelope(AesGcmEnvelope):
         return super().seal(b"", **options)
 
 
-async def test_the_envelope_can_be_replaced(operator: LocalOperator) -> None:
+async def test_the_envelope_can_be_replaced(
+    operator: LocalOperator, consent: str | None
+) -> None:
     """All that is sent and received passes through the envelope that was given."""
     async with connect(operator, envelope=ForgetfulEnvelope()) as client:
         with pytest.raises(errors.BadRequestError, match="Required Parameter Missing"):
-            await client.generate_token("user@example.com")
+            await client.generate_token("user@example.com", tcf_consent_string=consent)
         assert await client.fetch_sharing_keys()
 
 
@@ -514,28 +520,31 @@ async def test_options_can_be_changed_on_shared_connections(
     ]
 
 
-async def test_a_closed_client_says_so(operator: LocalOperator) -> None:
+async def test_a_closed_client_says_so(
+    operator: LocalOperator, consent: str | None
+) -> None:
     """Closing twice is harmless; calling afterwards is a clear error."""
     client = connect(operator)
     await client.aclose()
     await client.aclose()
 
     with pytest.raises(errors.ClientClosedError, match="closed"):
-        await client.generate_token("user@example.com")
+        await client.generate_token("user@example.com", tcf_consent_string=consent)
 
 
 async def test_a_client_comes_from_the_environment(
-    operator: LocalOperator, monkeypatch: pytest.MonkeyPatch
+    scope: IdentityScope, operator: LocalOperator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The variables name operator, key and secret."""
-    monkeypatch.setenv("UID2_BASE_URL", operator.url)
-    monkeypatch.setenv("UID2_API_KEY", operator.api_key)
-    monkeypatch.setenv("UID2_SECRET_KEY", operator.client_secret)
+    """The variables of the scope name operator, key and secret, others do not."""
+    monkeypatch.setenv(f"{scope}_BASE_URL", operator.url)
+    monkeypatch.setenv(f"{scope}_API_KEY", operator.api_key)
+    monkeypatch.setenv(f"{scope}_SECRET_KEY", operator.client_secret)
 
-    async with UID2Client.from_env(timeout=5) as client:
+    async with UID2Client.from_env(scope, timeout=5) as client:
         assert await generate(client, "user@example.com")
-    with pytest.raises(errors.ConfigError, match="EUID_"):
-        UID2Client.from_env(IdentityScope.EUID)
+    (other,) = set(IdentityScope) - {scope}
+    with pytest.raises(errors.ConfigError, match=f"{other}_"):
+        UID2Client.from_env(other)
 
 
 def test_a_client_shows_where_it_calls_and_no_more() -> None:

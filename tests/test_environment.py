@@ -82,6 +82,18 @@ def test_what_is_missing_is_named(change: dict[str, str], message: str) -> None:
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scope", IdentityScope, ids=str)
+def test_variables_of_the_other_system_are_noticed(scope: IdentityScope) -> None:
+    """Whoever has set those alone has left out the scope."""
+    (other,) = set(IdentityScope) - {scope}
+    environ = {f"{other}_ENV": "prod", f"{other}_API_KEY": "canary"}
+
+    for fault in list_faults(scope, environ):
+        assert f"IdentityScope.{other} or --scope {other.lower()}" in fault.hint
+        assert "canary" not in str(fault)
+    assert "--scope" not in list_faults(scope, {})[0].hint
+
+
 def test_every_fault_can_be_listed() -> None:
     """Whoever sets things right wants to hear of all of them at once."""
     faults = list_faults(IdentityScope.UID2, {"UID2_ALLOW_HTTP": "maybe"})

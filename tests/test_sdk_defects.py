@@ -114,14 +114,14 @@ def test_5_phones_are_ascii_digits(phone: str) -> None:
     assert normalize.normalize_phone(phone) is None
 
 
-async def test_6_errors_show_no_dii(client: UID2Client) -> None:
+async def test_6_errors_show_no_dii(client: UID2Client, consent: str | None) -> None:
     """An invalid e-mail or phone is not in the error's text."""
     for canary in ("canary", "+1canary"):
         with pytest.raises(errors.InputError) as caught:
-            await client.generate_token(canary)
+            await client.generate_token(canary, tcf_consent_string=consent)
         assert "canary" not in str(caught.value)
     with pytest.raises(errors.InputError):
-        await client.generate_token(None)  # type: ignore[arg-type] # under test
+        await client.generate_token(None, tcf_consent_string=consent)  # type: ignore[arg-type] # under test
 
 
 async def test_7_one_bad_identity_spoils_no_batch(client: UID2Client) -> None:
@@ -183,13 +183,15 @@ def test_16_a_v2_raw_uid_that_starts_with_f_is_an_email() -> None:
 
 
 async def test_17_a_hung_operator_is_left(
-    client: UID2Client, operator: LocalOperator
+    client: UID2Client, operator: LocalOperator, consent: str | None
 ) -> None:
     """Every call ends within its time-out."""
     operator.fail_next(Fault(delay=60), times=9)
 
     with pytest.raises(errors.CallTimeoutError):
-        await client.generate_token("user@example.com", timeout=0.05)
+        await client.generate_token(
+            "user@example.com", tcf_consent_string=consent, timeout=0.05
+        )
 
 
 async def test_18_the_operators_reason_is_read(client: UID2Client) -> None:
@@ -199,10 +201,10 @@ async def test_18_the_operators_reason_is_read(client: UID2Client) -> None:
 
 
 async def test_21_an_error_shows_no_token(
-    client: UID2Client, operator: LocalOperator
+    client: UID2Client, operator: LocalOperator, consent: str | None
 ) -> None:
     """An unexpected answer is not quoted."""
-    made = await client.generate_token("user@example.com")
+    made = await client.generate_token("user@example.com", tcf_consent_string=consent)
     assert isinstance(made, IdentityTokens)
     operator.fail_next(Fault(status=200, body=made.to_json().encode()), times=9)
 
@@ -221,6 +223,7 @@ async def test_24_the_base_url_may_end_as_it_likes(
         operator.url + end,
         api_key=operator.api_key,
         client_secret=operator.client_secret,
+        scope=operator.data.scope,
     ) as client:
         await client.map_identities(["user@example.com"])
 

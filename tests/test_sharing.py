@@ -173,10 +173,15 @@ def test_a_type_that_contradicts_the_raw_uid_is_refused() -> None:
         client_of(RING).encrypt(make_uid(4, PHONE), identity_type=EMAIL)
 
 
-def test_the_other_scope_is_not_shared() -> None:
-    """A UID2 key does not seal an EUID."""
+@pytest.mark.parametrize(("ours", "theirs"), [(UID2, EUID), (EUID, UID2)])
+def test_the_other_scope_is_not_shared(
+    ours: IdentityScope, theirs: IdentityScope
+) -> None:
+    """A UID2 key does not seal an EUID, nor the reverse."""
+    client = client_of(attrs.evolve(RING, identity_scope=ours))
+
     with pytest.raises(errors.TokenError) as caught:
-        client_of(RING).encrypt(make_uid(3, EMAIL, EUID))
+        client.encrypt(make_uid(3, EMAIL, theirs))
 
     assert caught.value.reason is TokenFailure.INVALID_IDENTITY_SCOPE
 
@@ -297,6 +302,7 @@ async def test_partners_share_over_an_operator(operator: LocalOperator) -> None:
             operator.url,
             api_key=one.api_key,
             client_secret=one.client_secret,
+            scope=operator.data.scope,
             clock=lambda: operator.now,
         )
 

@@ -49,6 +49,7 @@ async def seen(operator: LocalOperator, events: list[Any]) -> AsyncIterator[UID2
         operator.url,
         api_key=operator.api_key,
         client_secret=operator.client_secret,
+        scope=operator.data.scope,
         hooks=[events.append],
         retry=RetryPolicy(sleep=no_wait, attempts=2),
     ) as opened:
@@ -113,16 +114,18 @@ async def test_a_failed_map_is_counted_as_error(
 
 
 async def test_tokens_are_counted(
-    seen: UID2Client, operator: LocalOperator, events: list[Any]
+    seen: UID2Client, operator: LocalOperator, events: list[Any], consent: str | None
 ) -> None:
     """A publisher sees how many opt out, at login and on refresh."""
-    tokens = await seen.generate_token(Phone("+12345678901"))
+    tokens = await seen.generate_token(
+        Phone("+12345678901"), tcf_consent_string=consent
+    )
     assert isinstance(tokens, IdentityTokens)
-    await seen.generate_token(OUT)
+    await seen.generate_token(OUT, tcf_consent_string=consent)
     await seen.refresh_token(tokens)
     operator.fail_next(Fault(status=400))
     with pytest.raises(errors.BadRequestError):
-        await seen.generate_token("c@example.com")
+        await seen.generate_token("c@example.com", tcf_consent_string=consent)
 
     assert told(events) == {
         ("/v2/token/generate", "phone", "token"): 1,
@@ -193,7 +196,7 @@ async def test_identities_that_bulk_work_gives_up_are_counted(
 
 
 async def test_events_name_the_region(
-    operator: LocalOperator, events: list[Any]
+    operator: LocalOperator, events: list[Any], consent: str | None
 ) -> None:
     """Of each failed attempt and of the last one; the error does too."""
     dead = "http://127.0.0.1:9"
@@ -201,13 +204,14 @@ async def test_events_name_the_region(
         [dead, operator.url],
         api_key=operator.api_key,
         client_secret=operator.client_secret,
+        scope=operator.data.scope,
         hooks=[events.append],
         retry=RetryPolicy(sleep=no_wait, attempts=2),
     ) as client:
-        await client.generate_token("a@example.com")
+        await client.generate_token("a@example.com", tcf_consent_string=consent)
         operator.fail_next(Fault(status=401))
         with pytest.raises(errors.AuthError) as caught:
-            await client.generate_token("a@example.com")
+            await client.generate_token("a@example.com", tcf_consent_string=consent)
 
     failed = [one.region for one in events if isinstance(one, AttemptFailed)]
     finished = [one.region for one in events if isinstance(one, CallFinished)]

@@ -109,8 +109,8 @@ def _readers(
     names = _names(scope)
     return {
         "base_url": lambda: _base_url(scope, environ),
-        "api_key": lambda: _require(environ, *names["api_key"]),
-        "client_secret": lambda: _require(environ, *names["client_secret"]),
+        "api_key": lambda: _require(scope, environ, *names["api_key"]),
+        "client_secret": lambda: _require(scope, environ, *names["client_secret"]),
         "allow_http": lambda: _flag(environ, *names["allow_http"]),
     }
 
@@ -124,7 +124,8 @@ def _base_url(scope: IdentityScope, environ: Mapping[str, str]) -> str:
     if not name:
         raise ConfigError(
             f"Neither {scope}_BASE_URL nor {scope}_ENV is set.",
-            hint=f"Set {scope}_ENV=integ or prod, or the operator's base URL.",
+            hint=_other_scope(scope, environ)
+            or f"Set {scope}_ENV=integ or prod, or the operator's base URL.",
         )
     known = _BASE_URLS[scope]
     if name not in known:
@@ -132,14 +133,26 @@ def _base_url(scope: IdentityScope, environ: Mapping[str, str]) -> str:
     return known[name]
 
 
-def _require(environ: Mapping[str, str], *names: str) -> str:
+def _other_scope(scope: IdentityScope, environ: Mapping[str, str]) -> str:
+    """Make the hint for whoever has set the variables of the other system alone."""
+    for other in IdentityScope:
+        if other is not scope and environ.get(f"{other}_API_KEY"):
+            return (
+                f"{other}_API_KEY is set: was IdentityScope.{other} or --scope "
+                f"{other.lower()} meant?"
+            )
+    return ""
+
+
+def _require(scope: IdentityScope, environ: Mapping[str, str], *names: str) -> str:
     """Take the first of *names* that is set."""
     for name in names:
         value = _look_up(environ, name)
         if value:
             return value
     raise ConfigError(
-        f"{names[0]} is not set.", hint=f"Set {names[0]} or {names[0]}_FILE."
+        f"{names[0]} is not set.",
+        hint=_other_scope(scope, environ) or f"Set {names[0]} or {names[0]}_FILE.",
     )
 
 

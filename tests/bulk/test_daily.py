@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -103,17 +103,9 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+def world(tmp_path: Path, operator: LocalOperator, client: UID2Client) -> World:
     """Make a world."""
-    async with LocalOperator() as operator:
-        key = operator.credentials["everything"]
-        async with UID2Client(
-            operator.url,
-            api_key=key.api_key,
-            client_secret=key.client_secret,
-            clock=lambda: operator.now,
-        ) as client:
-            yield World(operator, tmp_path, client)
+    return World(operator, tmp_path, client)
 
 
 def by_change(path: Path) -> dict[str, list[dict[str, str]]]:
@@ -318,10 +310,13 @@ async def test_a_file_before_it_is_shared(world: World) -> None:
 async def test_a_state_of_another_operator(world: World) -> None:
     """It is refused, since its UIDs would be mixed up."""
     await world.map(PEOPLE[:5])
-    async with LocalOperator() as other:
-        key = other.credentials["everything"]
+    data = world.operator.data
+    async with LocalOperator(data) as other:
         stranger = UID2Client(
-            other.url, api_key=key.api_key, client_secret=key.client_secret
+            other.url,
+            api_key=other.api_key,
+            client_secret=other.client_secret,
+            scope=data.scope,
         )
         with pytest.raises(JobError, match="belongs to another operator"):
             await refresh_state(world.state, client=stranger, run=world.run)

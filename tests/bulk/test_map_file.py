@@ -6,7 +6,6 @@ import asyncio
 import csv
 import gzip
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +34,6 @@ PEOPLE = [
 ]
 WORDS = [None, "OPTOUT", "INVALID IDENTIFIER", "INVALID IDENTIFIER", None, None]
 MAIL = MapOptions(column="mail", type="email")
-
-
-@pytest.fixture
-async def operator() -> AsyncIterator[LocalOperator]:
-    """Run an operator."""
-    async with LocalOperator() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(operator: LocalOperator) -> AsyncIterator[UID2Client]:
-    """Make a client of it."""
-    key = operator.credentials["everything"]
-    async with UID2Client(
-        operator.url, api_key=key.api_key, client_secret=key.client_secret
-    ) as one:
-        yield one
 
 
 async def uids(client: UID2Client) -> list[str | None]:

@@ -424,7 +424,10 @@ async def test_the_embedded_operator_maps_in_bulk(operator: LocalOperator) -> No
 
     items = [*emails(2_000), Phone("+12345678901"), "optout@example.com"]
     async with UID2Client(
-        operator.url, api_key=operator.api_key, client_secret=operator.client_secret
+        operator.url,
+        api_key=operator.api_key,
+        client_secret=operator.client_secret,
+        scope=operator.data.scope,
     ) as client:
         records = await collect(BulkMapper(client, batch_size=300), items)
         direct = await client.map_identities(items)

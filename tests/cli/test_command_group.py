@@ -80,8 +80,7 @@ def test_usage_errors(uid2: Uid2, arguments: list[str], expected: str) -> None:
     ],
 )
 def test_operator_errors(
-    uid2: Uid2,
-    env: dict[str, str],
+    generate: Uid2,
     local_operator: LocalOperator,
     fault: Fault,
     code: int,
@@ -89,7 +88,7 @@ def test_operator_errors(
 ) -> None:
     """What the operator refuses becomes one line with the trace id, and a code."""
     local_operator.fail_next(fault, times=5)
-    result = uid2("token", "generate", "jane@example.com", env=env)
+    result = generate("jane@example.com")
 
     assert result.exit_code == code
     first, second = result.stderr.splitlines()

@@ -23,18 +23,18 @@ async def test_sandbox(scope: IdentityScope) -> None:
 
 
 async def test_environment(
-    operator: LocalOperator, monkeypatch: pytest.MonkeyPatch
+    operator: LocalOperator, scope: IdentityScope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a sandbox the environment names the operator."""
-    monkeypatch.setenv("UID2_BASE_URL", operator.url)
-    monkeypatch.setenv("UID2_API_KEY", operator.api_key)
-    monkeypatch.setenv("UID2_SECRET_KEY", operator.client_secret)
-    async with connect(IdentityScope.UID2, sandbox=False) as client:
+    monkeypatch.setenv(f"{scope}_BASE_URL", operator.url)
+    monkeypatch.setenv(f"{scope}_API_KEY", operator.api_key)
+    monkeypatch.setenv(f"{scope}_SECRET_KEY", operator.client_secret)
+    async with connect(scope, sandbox=False) as client:
         assert client.base_urls == (operator.url,)
 
-    monkeypatch.delenv("UID2_API_KEY")
-    with pytest.raises(ConfigError, match="UID2_API_KEY"):
-        async with connect(IdentityScope.UID2, sandbox=False):
+    monkeypatch.delenv(f"{scope}_API_KEY")
+    with pytest.raises(ConfigError, match=f"{scope}_API_KEY"):
+        async with connect(scope, sandbox=False):
             pass
 
 

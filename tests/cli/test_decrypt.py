@@ -17,7 +17,14 @@ from typing import Any
 import attrs
 import pytest
 
-from uid2_async import ClientSideClient, KeyRing, KeyStore, SharingClient, UID2Client
+from uid2_async import (
+    ClientSideClient,
+    IdentityScope,
+    KeyRing,
+    KeyStore,
+    SharingClient,
+    UID2Client,
+)
 from uid2_async.operator import LocalOperator
 
 Uid2 = Callable[..., Any]
@@ -26,11 +33,11 @@ UIDS = [base64.b64encode(bytes([at]) * 32).decode() for at in range(3)]
 
 
 @pytest.fixture
-def ring(env: dict[str, str]) -> KeyRing:
+def ring(scope: IdentityScope, env: dict[str, str]) -> KeyRing:
     """Fetch the keys of the operator that the tests ask; tokens hold for an hour."""
 
     async def fetch() -> KeyRing:
-        async with UID2Client.from_env(environ=env) as client:
+        async with UID2Client.from_env(scope, environ=env) as client:
             return await client.fetch_sharing_keys()
 
     return attrs.evolve(asyncio.run(fetch()), token_expiry_seconds=3600)
@@ -271,6 +278,7 @@ def test_force(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("scope", [IdentityScope.UID2])
 def test_sigterm(tmp_path: Path, ring: KeyRing) -> None:
     """SIGTERM ends the program with 143 and leaves no half-written file."""
     keys, out = tmp_path / "keys", tmp_path / "out.csv"

@@ -12,23 +12,25 @@ from typing import Any
 
 import pytest
 
-from uid2_async import KeyStore, SharingClient, UID2Client
+from uid2_async import IdentityScope, KeyStore, SharingClient, UID2Client
 from uid2_async.models import IdentityType
-from uid2_async.operator import LocalOperator
 
 Uid2 = Callable[..., Any]
 
 RAW_UID = base64.b64encode(bytes(32)).decode()
-PHONE_UID = base64.b64encode(b"\xa4" + bytes(32)).decode()
-EUID_UID = base64.b64encode(b"\xb0" + bytes(32)).decode()
+# Of version 4, as production makes them (docs/protocol.md 5.3).
+PHONE_UIDS = {
+    IdentityScope.UID2: base64.b64encode(b"\xa4" + bytes(32)).decode(),
+    IdentityScope.EUID: base64.b64encode(b"\xb4" + bytes(32)).decode(),
+}
 
 
 @pytest.fixture
-def sharing(env: dict[str, str]) -> SharingClient:
+def sharing(scope: IdentityScope, env: dict[str, str]) -> SharingClient:
     """Open tokens with the keys of the operator that the tests ask."""
 
     async def fetch() -> SharingClient:
-        async with UID2Client.from_env(environ=env) as client:
+        async with UID2Client.from_env(scope, environ=env) as client:
             return SharingClient(await client.fetch_sharing_keys())
 
     return asyncio.run(fetch())
@@ -55,10 +57,16 @@ def test_type(uid2: Uid2, env: dict[str, str], sharing: SharingClient) -> None:
 
 
 def test_statuses(
-    uid2: Uid2, env: dict[str, str], sharing: SharingClient, tmp_path: Path
+    uid2: Uid2,
+    scope: IdentityScope,
+    env: dict[str, str],
+    sharing: SharingClient,
+    tmp_path: Path,
 ) -> None:
     """A row that fails stays, says why, and turns the exit code into 3."""
-    rows = [["UID"], [RAW_UID], [PHONE_UID], [EUID_UID], ["x"], [""]]
+    uid = PHONE_UIDS[scope]
+    (other,) = set(PHONE_UIDS.values()) - {uid}
+    rows = [["UID"], [RAW_UID], [uid], [other], ["x"], [""]]
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("".join(f'"{row[0]}"\n' for row in rows))
 
@@ -82,7 +90,7 @@ def test_statuses(
     ]
     assert [sharing.decrypt(row[1]).raw_uid for row in found[:2]] == [
         RAW_UID,
-        PHONE_UID,
+        uid,
     ]
     assert [row[1] for row in found[2:]] == ["", "", ""]
 
@@ -101,13 +109,13 @@ def test_keysets(uid2: Uid2, env: dict[str, str]) -> None:
 
 
 def test_keys_of_bidders(
-    uid2: Uid2, env: dict[str, str], local_operator: LocalOperator, tmp_path: Path
+    uid2: Uid2, scope: IdentityScope, env: dict[str, str], tmp_path: Path
 ) -> None:
     """The keys of a bidder, here out of a file, do not encrypt."""
 
     async def save() -> None:
         async with (
-            UID2Client.from_env(environ=env) as client,
+            UID2Client.from_env(scope, environ=env) as client,
             KeyStore(client.fetch_bidstream_keys) as store,
         ):
             store.save(tmp_path / "keys")
@@ -121,11 +129,10 @@ def test_keys_of_bidders(
 
 
 def test_a_key_without_the_role(
-    uid2: Uid2, env: dict[str, str], local_operator: LocalOperator, tmp_path: Path
+    uid2: Uid2, env_of: Callable[[str], dict[str, str]], tmp_path: Path
 ) -> None:
     """Where the operator refuses the keys, nothing is written."""
-    other = local_operator.credentials["advertiser"]
-    env |= {"UID2_API_KEY": other.api_key, "UID2_SECRET_KEY": other.client_secret}
+    env = env_of("advertiser")
     (tmp_path / "in.csv").write_text("UID\nx\n")
     paths = ("--in", str(tmp_path / "in.csv"), "--out", str(tmp_path / "out.csv"))
 

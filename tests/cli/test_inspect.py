@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,9 @@ UID_V4 = "oA9CQHH1Ukv/rzgAB+T5O+8mgWz1teQGQv02ZlXaHvR1"
 
 
 @pytest.fixture
-def tokens(uid2: Uid2, env: dict[str, str]) -> IdentityTokens:
+def tokens(generate: Uid2) -> IdentityTokens:
     """Generate tokens for jane@example.com."""
-    printed = uid2("token", "generate", "jane@example.com", env=env).stdout
-    return IdentityTokens.from_json(printed)
+    return IdentityTokens.from_json(generate("jane@example.com").stdout)
 
 
 @pytest.fixture
@@ -120,14 +120,16 @@ def test_keys_as_arguments(uid2: Uid2, value: str) -> None:
     assert value not in result.output
 
 
-def test_keys_from_stdin(uid2: Uid2, env: dict[str, str]) -> None:
+def test_keys_from_stdin(uid2: Uid2, scope: IdentityScope, env: dict[str, str]) -> None:
     """From stdin they are taken, and not repeated."""
-    result = uid2("inspect", "-", stdin=env["UID2_API_KEY"])
+    key = env[f"{scope}_API_KEY"]
+    result = uid2("inspect", "-", stdin=key)
 
     assert "what: API key" in result.stdout.splitlines()
     assert "key environment: local" in result.stdout.splitlines()
     assert "site id: 105" in result.stdout.splitlines()
-    assert env["UID2_API_KEY"] not in result.output
+    assert f"scope: {scope}" in result.stdout.splitlines()
+    assert key not in result.output
 
 
 @pytest.mark.parametrize("kind", ["sharing", "bidstream"])
@@ -200,12 +202,12 @@ def test_tokens_of_version_2(
     assert "created" not in report
 
 
-def test_foreign_tokens(uid2: Uid2, keys_file: Path) -> None:
+def test_foreign_tokens(uid2: Uid2, scope: IdentityScope, keys_file: Path) -> None:
     """A token under unknown keys has the status, and nothing more."""
     key = Key(id=9, secret=bytes(32), created=0, activates=0, expires=2**40)
     opened = AdvertisingToken(
         version=4,
-        scope=IdentityScope.UID2,
+        scope=scope,
         identity_type=IdentityType.EMAIL,
         master_key_id=9,
         site_key_id=9,
@@ -214,7 +216,7 @@ def test_foreign_tokens(uid2: Uid2, keys_file: Path) -> None:
         site_id=1,
         established_ms=0,
         refreshed_ms=0,
-        raw_uid=UID_V4,
+        raw_uid=b64encode(bytes(32)).decode(),
     )
     token = seal_token(
         opened, {9: key}.get, master_iv=os.urandom(12), site_iv=os.urandom(12)
@@ -269,9 +271,9 @@ def test_keys_from_two_places(uid2: Uid2, keys_file: Path) -> None:
     assert "either --keys or --keys-file" in result.stderr
 
 
-def test_sandbox(uid2: Uid2, tokens: IdentityTokens) -> None:
+def test_sandbox(uid2: Uid2, scope: IdentityScope, tokens: IdentityTokens) -> None:
     """The sandbox has the keys of its own tokens, which are the same in each."""
-    arguments = ["--keys", "sharing", "--sandbox"]
+    arguments = ["--keys", "sharing", "--sandbox", "--scope", scope.lower()]
     result = uid2("inspect", tokens.advertising_token, *arguments)
 
     assert "status: SUCCESS" in result.stdout.splitlines()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from uid2_async.operator import LocalOperator
+from uid2_async import IdentityScope
 from uid2_async.protocol.keyring import KeyRing
 
 Uid2 = Callable[..., Any]
@@ -40,11 +40,11 @@ def test_table(uid2: Uid2, env: dict[str, str]) -> None:
     assert result.stderr == ""
 
 
-def test_json(uid2: Uid2, env: dict[str, str]) -> None:
+def test_json(uid2: Uid2, scope: IdentityScope, env: dict[str, str]) -> None:
     """The same as a JSON object, with times in ISO 8601."""
     report = json.loads(uid2("keys", "--kind", "bidstream", "--json", env=env).stdout)
 
-    assert (report["kind"], report["identity_scope"]) == ("bidstream", "UID2")
+    assert (report["kind"], report["identity_scope"]) == ("bidstream", scope)
     assert report["caller_site_id"] is None
     assert report["max_bidstream_lifetime_seconds"] > 0
     assert {key["keyset_id"] for key in report["keys"]} == {None}
@@ -114,16 +114,11 @@ def test_bad_files(uid2: Uid2, arguments: list[str], words: str) -> None:
     assert "Traceback" not in result.output
 
 
-def test_a_key_without_the_role(uid2: Uid2, local_operator: LocalOperator) -> None:
+def test_a_key_without_the_role(
+    uid2: Uid2, env_of: Callable[[str], dict[str, str]]
+) -> None:
     """An API key that may not have the keys is told so."""
-    publisher = local_operator.credentials["publisher"]
-    env = {
-        "UID2_BASE_URL": local_operator.url,
-        "UID2_API_KEY": publisher.api_key,
-        "UID2_SECRET_KEY": publisher.client_secret,
-    }
-
-    assert uid2("keys", env=env).exit_code == 4
+    assert uid2("keys", env=env_of("publisher")).exit_code == 4
 
 
 def test_sandbox(uid2: Uid2) -> None:

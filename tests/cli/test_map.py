@@ -57,10 +57,12 @@ def left_over(folder: Path) -> list[str]:
 # --- the demo -------------------------------------------------------------------------
 
 
-async def ask(env: dict[str, str], rows: Sequence[Sequence[str]]) -> Iterator[MapRow]:
+async def ask(
+    scope: IdentityScope, env: dict[str, str], rows: Sequence[Sequence[str]]
+) -> Iterator[MapRow]:
     """Map the rows of valid type with the client alone."""
     wanted = [TYPES[row[3]](row[2]) for row in rows if row[3] in TYPES]
-    async with UID2Client.from_env(environ=env) as client:
+    async with UID2Client.from_env(scope, environ=env) as client:
         parts = [
             (await client.map_identities(wanted[at : at + 5000])).wire_rows
             for at in range(0, len(wanted), 5000)
@@ -81,7 +83,7 @@ def test_the_demo(
     assert header == [*source_header, *ADDED]
     assert [row[:6] for row in rows] == source_rows
     assert len(rows) == 10_000
-    answers = asyncio.run(ask(env, source_rows))
+    answers = asyncio.run(ask(local_operator.data.scope, env, source_rows))
     for row in rows:
         if row[3] not in TYPES:
             assert row[6:] == ["", "", "", "INVALID INPUT TYPE", ""]
@@ -378,6 +380,7 @@ def test_a_bad_row(uid2: Uid2, env: dict[str, str], source: Path, out: Path) -> 
     assert left_over(source.parent) == []
 
 
+@pytest.mark.parametrize("scope", [IdentityScope.UID2])
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
@@ -457,9 +460,10 @@ def test_a_country_that_does_not_fit(
 ) -> None:
     """It is refused as wrong usage before anything is sent or written."""
     pytest.importorskip("phonenumbers")
-    files = [str(source), str(out)][: 2 if command == "map" else 1]
+    asks = command == "map"
+    files = [str(source), str(out)] if asks else [str(source)]
 
-    result = uid2(command, *files, *arguments, env=env)
+    result = uid2(command, *files, *arguments, env=env if asks else {})
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from uid2_async import Email
+from uid2_async import Email, IdentityScope
 from uid2_async.operator import LocalOperator
 from uid2_async.protocol.normalize import identity_hash
 
@@ -42,14 +42,14 @@ def rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_show(mapped: Path, uid2: Uid2) -> None:
+def test_show(mapped: Path, uid2: Uid2, scope: IdentityScope) -> None:
     """What a state holds, for people and for programs."""
     text = uid2("state", "show", "people.db").stdout
     found = json.loads(uid2("state", "show", "people.db", "--json").stdout)
 
     assert "identities email mapped: 2\n" in text
     assert found["identities"] == {"email mapped": 2, "email optout": 1}
-    assert (found["scope"], found["runs"], found["due"]) == ("UID2", 1, 0)
+    assert (found["scope"], found["runs"], found["due"]) == (scope, 1, 0)
 
 
 def test_export(mapped: Path, uid2: Uid2) -> None:

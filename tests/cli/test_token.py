@@ -9,21 +9,23 @@ from typing import Any
 
 import pytest
 
+from consent import NO_CONSENT
+from uid2_async import IdentityScope
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.operator import LocalOperator
 
 Uid2 = Callable[..., Any]
 
 OPT_OUT = '{"status":"optout"}\n'
-# EUID operators judge the string; this one gives no consent to anybody.
-NO_CONSENT = "CPehXK9PehXK9ABAMBFRACBoADAAAEJAAIYgAKwAQAKgArABAAqAAA"
+# Of e-mails and phones (docs/protocol.md 6.3).
+FIRST_LETTERS = {IdentityScope.UID2: "AB", IdentityScope.EUID: "EF"}
 
 
 @pytest.fixture
-def tokens(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> Path:
+def tokens(generate: Uid2, tmp_path: Path) -> Path:
     """Generate tokens for jane@example.com into a file."""
     path = tmp_path / "tokens.json"
-    path.write_text(uid2("token", "generate", "jane@example.com", env=env).stdout)
+    path.write_text(generate("jane@example.com").stdout)
     return path
 
 
@@ -45,19 +47,20 @@ def tokens(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> Path:
     ],
 )
 def test_generate(
-    uid2: Uid2, env: dict[str, str], arguments: list[str], stdin: str | None
+    generate: Uid2, scope: IdentityScope, arguments: list[str], stdin: str | None
 ) -> None:
     """The tokens are printed as every UID2 SDK stores them, and nothing else is."""
-    result = uid2("token", "generate", *arguments, stdin=stdin, env=env)
+    result = generate(*arguments, stdin=stdin)
 
     assert result.exit_code == 0
-    assert IdentityTokens.from_json(result.stdout).advertising_token
+    token = IdentityTokens.from_json(result.stdout).advertising_token
+    assert token[0] in FIRST_LETTERS[scope]
     assert result.stderr == ""
 
 
-def test_generate_for_somebody_who_opted_out(uid2: Uid2, env: dict[str, str]) -> None:
+def test_generate_for_somebody_who_opted_out(generate: Uid2) -> None:
     """An opt-out is an answer, not a failure."""
-    result = uid2("token", "generate", "optout@example.com", env=env)
+    result = generate("optout@example.com")
 
     assert (result.exit_code, result.stdout) == (0, OPT_OUT)
 
@@ -79,9 +82,9 @@ def test_generate_without_consent(uid2: Uid2) -> None:
     assert json.loads(result.stdout) == {"status": "insufficient_user_consent"}
 
 
-def test_generate_for_an_invalid_value(uid2: Uid2, env: dict[str, str]) -> None:
+def test_generate_for_an_invalid_value(generate: Uid2) -> None:
     """An invalid identity is refused before anything is sent, and not repeated."""
-    result = uid2("token", "generate", "nobody", env=env)
+    result = generate("nobody")
 
     assert result.exit_code == 2
     assert result.stderr.startswith("uid2: The email is not valid.\n")

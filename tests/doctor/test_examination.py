@@ -17,6 +17,7 @@ from uid2_async.doctor import Check, Finding, Outcome, Role, examine
 from uid2_async.operator import Fault, LocalOperator, OperatorData
 from uid2_async.operator.data import MASTER_KEYSET
 
+UID2, EUID = IdentityScope
 Environ = dict[str, str]
 Examine = Callable[..., Awaitable["Examined"]]
 
@@ -31,6 +32,16 @@ REDIRECT = (
 )
 
 
+# What depends on keys, roles, secrets or variables is examined in both systems.
+in_both = pytest.mark.parametrize("scope", IdentityScope, ids=str)
+
+
+@pytest.fixture
+def scope() -> IdentityScope:
+    """Run in one system where a test says nothing else."""
+    return UID2
+
+
 def name(operator: LocalOperator, who: str = "everything") -> Environ:
     """Name an operator, and one of its keys, as a user's environment does."""
     credentials = operator.credentials[who]
@@ -40,6 +51,11 @@ def name(operator: LocalOperator, who: str = "everything") -> Environ:
         f"{scope}_API_KEY": credentials.api_key,
         f"{scope}_SECRET_KEY": credentials.client_secret,
     }
+
+
+def scope_of(environ: Mapping[str, str]) -> IdentityScope:
+    """Tell the system whose operator is named."""
+    return UID2 if "EUID_BASE_URL" not in environ else EUID
 
 
 @pytest.fixture
@@ -76,7 +92,7 @@ def examined() -> Callable[..., Awaitable[Examined]]:
     """Examine what an environment names; look for secrets in every finding."""
 
     async def run(environ: Mapping[str, str], **options: Any) -> Examined:
-        scope = options.pop("scope", IdentityScope.UID2)
+        scope = options.pop("scope", scope_of(environ))
         findings = [one async for one in examine(scope, environ, **options)]
         text = repr(findings)
         for variable, value in environ.items():
@@ -102,16 +118,16 @@ async def expect(
 # --- what works -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scope", list(IdentityScope))
-async def test_all_is_well(examined: Examine, scope: IdentityScope) -> None:
+@in_both
+async def test_all_is_well(examined: Examine, environ: Environ) -> None:
     """With everything in order every check says so, in the order of the checks."""
-    async with LocalOperator(OperatorData.sample(scope=scope)) as operator:
-        found = await examined(name(operator), scope=scope, needed=list(Role))
+    found = await examined(environ, needed=list(Role))
 
     assert [one.check for one in found.findings] == list(Check)
     assert found.outcomes == {Outcome.OK}
 
 
+@in_both
 @pytest.mark.parametrize(
     ("who", "roles"),
     [
@@ -218,33 +234,38 @@ async def test_a_private_operator_over_http(
     assert "UID2_ALLOW_HTTP=1" in found.causes[0].hint
 
 
-async def test_keys_that_cannot_be_right(examined: Examine, environ: Environ) -> None:
+@in_both
+async def test_keys_that_cannot_be_right(
+    examined: Examine, scope: IdentityScope, environ: Environ
+) -> None:
     """Another scope's key, an operator's and a quoted one are told apart."""
-    key = environ["UID2_API_KEY"]
+    key = environ[f"{scope}_API_KEY"]
+    (other,) = set(IdentityScope) - {scope}
     for wrong, words in (
-        (key.replace("UID2-", "EUID-"), "one of EUID, not of UID2"),
+        (key.replace(scope, other), f"one of {other}, not of {scope}"),
         (key.replace("-C-", "-O-"), "one of an operator"),
         (f'"{key}"', "in quotes"),
         (f"{key}\n", "not printable"),
     ):
-        changed = environ | {"UID2_API_KEY": wrong}
+        changed = environ | {f"{scope}_API_KEY": wrong}
         await expect(examined, changed, Check.API_KEY_FORM, words)
 
 
+@in_both
 async def test_secrets_that_cannot_be_right(
-    examined: Examine, environ: Environ
+    examined: Examine, scope: IdentityScope, environ: Environ
 ) -> None:
     """Length, spelling, quotes and a mix-up with the API key are told apart."""
-    secret = environ["UID2_SECRET_KEY"]
+    secret = environ[f"{scope}_SECRET_KEY"]
     for wrong, words in (
         (secret[:40], "has 40 characters and is base64 of 30 bytes"),
         ("x!y?z-canary", "has 12 characters and is no base64"),
         ("ab" * 32, "not plain base64 of 32 bytes: hex"),
         (f"{secret}\n", "not plain base64 of 32 bytes: white space"),
         (f"'{secret}'", "in quotes"),
-        (environ["UID2_API_KEY"], "looks like an API key"),
+        (environ[f"{scope}_API_KEY"], "looks like an API key"),
     ):
-        changed = environ | {"UID2_SECRET_KEY": wrong}
+        changed = environ | {f"{scope}_SECRET_KEY": wrong}
         await expect(examined, changed, Check.CLIENT_SECRET_FORM, words)
 
 
@@ -450,9 +471,13 @@ async def test_an_old_operator(
 # --- key, secret, clock and keys ------------------------------------------------------
 
 
-async def test_an_unknown_key(examined: Examine, environ: Environ) -> None:
+@in_both
+async def test_an_unknown_key(
+    examined: Examine, scope: IdentityScope, environ: Environ
+) -> None:
     """A key of the right form that this operator does not know."""
-    environ["UID2_API_KEY"] = environ["UID2_API_KEY"][:-1] + "_"
+    name = f"{scope}_API_KEY"
+    environ[name] = environ[name][:-1] + "_"
     found = await expect(examined, environ, Check.API_KEY, "does not know the key")
 
     assert found.causes[0].unauthorized
@@ -474,6 +499,7 @@ async def test_a_key_without_any_role(
     assert found.causes[0].unauthorized
 
 
+@in_both
 async def test_a_missing_role(examined: Examine, operator: LocalOperator) -> None:
     """A key that cannot do what it is needed for; all else is in order."""
     environ = name(operator, "publisher")
@@ -484,9 +510,12 @@ async def test_a_missing_role(examined: Examine, operator: LocalOperator) -> Non
     assert found.causes[0].unauthorized
 
 
-async def test_a_wrong_secret(examined: Examine, environ: Environ) -> None:
+@in_both
+async def test_a_wrong_secret(
+    examined: Examine, scope: IdentityScope, environ: Environ
+) -> None:
     """A secret of the right form that is another key's."""
-    environ["UID2_SECRET_KEY"] = "A" * 43 + "="
+    environ[f"{scope}_SECRET_KEY"] = "A" * 43 + "="
     found = await expect(
         examined, environ, Check.CLIENT_SECRET, "does not belong to the API key"
     )
@@ -503,6 +532,7 @@ async def test_replies_that_cannot_be_opened(
     await expect(examined, environ, Check.CLIENT_SECRET, "could not be opened")
 
 
+@in_both
 @pytest.mark.parametrize("seconds", [300, -300, 1_500, 7_200, -5 * 3_600 - 60])
 @pytest.mark.parametrize("who", ["everything", "publisher", "advertiser", "bidder"])
 async def test_a_clock_that_is_off(
@@ -580,13 +610,18 @@ async def test_no_key_to_encrypt_with(examined: Examine) -> None:
     assert "None is to encrypt with" in finding.message
 
 
-async def test_an_operator_of_the_other_scope(examined: Examine) -> None:
-    """A key without scope in its form, at an operator of the other system."""
-    data = attrs.evolve(OperatorData.sample(), scope=IdentityScope.EUID)
+@in_both
+async def test_an_operator_of_the_other_scope(
+    examined: Examine, scope: IdentityScope
+) -> None:
+    """A key whose form says one system, at an operator of the other."""
+    (other,) = set(IdentityScope) - {scope}
+    data = attrs.evolve(OperatorData.sample(scope=scope), scope=other)
     async with LocalOperator(data) as operator:
+        bidder = operator.credentials["bidder"]
         environ = {
-            "UID2_BASE_URL": operator.url,
-            "UID2_API_KEY": operator.credentials["bidder"].api_key,
-            "UID2_SECRET_KEY": operator.credentials["bidder"].client_secret,
+            f"{scope}_BASE_URL": operator.url,
+            f"{scope}_API_KEY": bidder.api_key,
+            f"{scope}_SECRET_KEY": bidder.client_secret,
         }
-        await expect(examined, environ, Check.KEYS, "serves EUID")
+        await expect(examined, environ, Check.KEYS, f"serves {other}")

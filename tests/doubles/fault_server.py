@@ -12,6 +12,7 @@ from typing import Any, Self, TypeAlias
 
 import attrs
 
+from connections import Connections
 from sealed_answers import iv_of, now_ms, open_body, seal
 
 Step: TypeAlias = "Callable[[Exchange], Awaitable[None]]"
@@ -96,7 +97,7 @@ class FaultServer:
         self._tls = tls
         self._receive_buffer = receive_buffer
         self._taken = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve)
 
     async def __aenter__(self) -> Self:
         """Start on a free port."""
@@ -107,26 +108,18 @@ class FaultServer:
                 socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer
             )
         listener.bind(("127.0.0.1", 0))
-        self.port: int = listener.getsockname()[1]
-        self._server = await asyncio.start_server(
-            self._serve, sock=listener, ssl=self._tls, limit=2**20
-        )
+        await self._connections.listen(sock=listener, ssl=self._tls, limit=2**20)
+        self.port = self._connections.port
         self.url = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop, whatever hangs."""
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._connections.aclose()
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         number = self.connections
         self.connections += 1
         self.open += 1
@@ -137,12 +130,8 @@ class FaultServer:
                 await first(Exchange(self, reader, writer, nothing))
             while not writer.is_closing():
                 await self._one(number, reader, writer)
-        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
-            pass
         finally:
             self.open -= 1
-            self._tasks.discard(task)
-            writer.close()
 
     async def _one(
         self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -297,28 +286,21 @@ class Relay:
         self._latency = latency
         self._rate = bytes_per_second
         self._cut_after = cut_after
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve)
 
     async def __aenter__(self) -> Self:
         """Start on a free port."""
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = self._listener.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        await self._connections.listen("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._connections.port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop."""
-        self._listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._connections.aclose()
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         up_reader, up_writer = await asyncio.open_connection(
             "127.0.0.1", self._server.port
         )
@@ -326,11 +308,7 @@ class Relay:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pump(reader, up_writer, self._cut_after))
                 both.create_task(self._pump(up_reader, writer, None))
-        except (OSError, asyncio.CancelledError, ExceptionGroup):
-            pass
         finally:
-            self._tasks.discard(task)
-            writer.close()
             up_writer.close()
 
     async def _pump(

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-import uid2_async
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "observability.py"
-
-
-def test_spans_and_metrics_come_out_on_the_console() -> None:
+def test_spans_and_metrics_come_out_on_the_console(run: Callable[..., Any]) -> None:
     """The job's tree, the retry, and every metric; nobody by name."""
     pytest.importorskip("opentelemetry.sdk")
 
-    done = subprocess.run(  # noqa: S603 - our own example
-        [sys.executable, "-W", "error", str(EXAMPLE)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(uid2_async.__file__).parents[1])},
-    )
+    done = run("observability.py")
 
     assert done.returncode == 0, done.stderr
     for told in (
@@ -39,4 +27,3 @@ def test_spans_and_metrics_come_out_on_the_console() -> None:
     ):
         assert told in done.stdout
     assert "example.com" not in done.stdout + done.stderr
-    assert "+12345678901" not in done.stdout + done.stderr

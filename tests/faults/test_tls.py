@@ -12,6 +12,7 @@ from typing import Any
 import trustme
 
 from canaries import API_KEY
+from connections import Connections
 from fault_bench import Bench, Rows
 from fault_server import (
     Exchange,
@@ -120,14 +121,18 @@ async def broken_handshake(bench: Bench) -> None:
                 await step(Exchange(server, reader, writer, None))
                 return
             there = await asyncio.open_connection("127.0.0.1", server.port)
-            await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
+            try:
+                await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
+            finally:
+                there[1].close()
 
-        front = await asyncio.start_server(pass_on, "127.0.0.1", 0)
-        url = f"https://127.0.0.1:{front.sockets[0].getsockname()[1]}"
+        front = Connections(pass_on)
+        await front.listen("127.0.0.1", 0)
+        url = f"https://127.0.0.1:{front.port}"
         client = bench.client(url, pool={"ssl": trusting()})
         await bench.generate(client)
         await client._transport.aclose()
-        front.close()
+        await front.aclose()
     assert len(bench.delays) == 2
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from uid2_async import TokenRefresher, UID2Client
-from uid2_async.operator import LocalOperator
+from uid2_async import IdentityScope, TokenRefresher, UID2Client
+from uid2_async.operator import LocalOperator, OperatorData
 
 
 @pytest.fixture
-def operator() -> Iterator[LocalOperator]:
+def operator(scope: IdentityScope) -> Iterator[LocalOperator]:
     """Run an operator beside the test client, which has a loop of its own."""
-    with LocalOperator.in_thread() as running:
+    with LocalOperator.in_thread(OperatorData.sample(scope=scope)) as running:
         yield running
 
 
@@ -30,6 +30,7 @@ def settings(operator: LocalOperator) -> dict[str, Callable[..., Any]]:
             operator.url,
             api_key=operator.api_key,
             client_secret=operator.client_secret,
+            scope=operator.data.scope,
             clock=now,
         )
 

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from consent import FULL_CONSENT
 from uid2_async import IdentityTokens, errors
 from uid2_async.integrations.aiohttp import CLIENT, REFRESHER, uid2_context
 from uid2_async.operator import LocalOperator
@@ -19,19 +20,23 @@ Settings = dict[str, Callable[..., Any]]
 
 async def log_in(request: web.Request) -> web.Response:
     """Generate tokens into a cookie."""
-    reply = await request.config_dict[CLIENT].generate_token("a@example.com")
+    reply = await request.config_dict[CLIENT].generate_token(
+        "a@example.com", tcf_consent_string=FULL_CONSENT
+    )
     assert isinstance(reply, IdentityTokens)
-    return web.Response(headers={"Set-Cookie": to_cookie(reply, secure=False)})
+    cookie = to_cookie(reply, secure=False, scope=request.config_dict[CLIENT].scope)
+    return web.Response(headers={"Set-Cookie": cookie})
 
 
 async def page(request: web.Request) -> web.Response:
     """Keep the cookie's tokens fresh."""
-    held = from_cookie(request.cookies.get(cookie_name()))
+    scope = request.config_dict[CLIENT].scope
+    held = from_cookie(request.cookies.get(cookie_name(scope)))
     assert isinstance(held, IdentityTokens)
     freshness = await request.config_dict[REFRESHER].ensure_fresh(held)
     response = web.json_response([freshness.state.name, freshness.changed])
     if freshness.changed:
-        cookie = to_cookie(freshness.tokens, secure=False)
+        cookie = to_cookie(freshness.tokens, secure=False, scope=scope)
         response.headers.add("Set-Cookie", cookie)
     return response
 

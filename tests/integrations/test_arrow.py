@@ -30,6 +30,7 @@ async def mapper(operator: LocalOperator) -> AsyncIterator[BulkMapper]:
         operator.url,
         api_key=operator.api_key,
         client_secret=operator.client_secret,
+        scope=operator.data.scope,
         clock=lambda: operator.now,
     ) as client:
         yield BulkMapper(client)
@@ -75,7 +76,10 @@ async def test_the_columns_say_what_a_call_says(
     (found,) = await run([pa.record_batch({"INPUT": values})], mapper, type="email")
 
     async with UID2Client(
-        operator.url, api_key=operator.api_key, client_secret=operator.client_secret
+        operator.url,
+        api_key=operator.api_key,
+        client_secret=operator.client_secret,
+        scope=operator.data.scope,
     ) as client:
         direct = (await client.map_identities(["a@example.com"])).rows[0]
     assert isinstance(direct, MappedUID)
@@ -177,7 +181,10 @@ async def test_reading_stops_where_nobody_takes(
             read += 100
 
     async with UID2Client(
-        operator.url, api_key=operator.api_key, client_secret=operator.client_secret
+        operator.url,
+        api_key=operator.api_key,
+        client_secret=operator.client_secret,
+        scope=operator.data.scope,
     ) as client:
         mapper = BulkMapper(client, batch_size=100, concurrency=2)
         mapped = map_batches(endless(), mapper=mapper, column="mail", type="email")
@@ -193,7 +200,10 @@ async def test_it_tells_of_its_progress(operator: LocalOperator) -> None:
     """The mapper's on_progress is called as for any other stream."""
     told: list[int] = []
     async with UID2Client(
-        operator.url, api_key=operator.api_key, client_secret=operator.client_secret
+        operator.url,
+        api_key=operator.api_key,
+        client_secret=operator.client_secret,
+        scope=operator.data.scope,
     ) as client:
         mapper = BulkMapper(client, on_progress=lambda one: told.append(one.mapped))
         await run([mails(0, 1_500)], mapper, column="mail", type="email")

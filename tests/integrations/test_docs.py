@@ -11,12 +11,19 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from uid2_async import IdentityScope
 from uid2_async.operator import LocalOperator
 
 PAGE = (Path(__file__).parents[2] / "docs" / "web.md").read_text(encoding="utf-8")
 FASTAPI, STARLETTE, LIFESPAN, AIOHTTP = re.findall(
     r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
 )
+
+
+@pytest.fixture
+def scope() -> IdentityScope:
+    """Run in one system, whose variables the page names."""
+    return IdentityScope.UID2
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from consent import FULL_CONSENT
 from uid2_async import Freshness, IdentityTokens, TokenState
 from uid2_async.operator import LocalOperator
 from uid2_async.publisher import to_session
@@ -54,7 +55,9 @@ def app(settings: Settings) -> FastAPI:
 
     @app.get("/login")
     async def log_in(request: Request, client: ClientDep) -> None:
-        reply = await client.generate_token("a@example.com")
+        reply = await client.generate_token(
+            "a@example.com", tcf_consent_string=FULL_CONSENT
+        )
         assert isinstance(reply, IdentityTokens)
         request.session["uid2"] = to_session(reply)
 
@@ -119,7 +122,7 @@ def test_dependencies_can_be_overridden(app: FastAPI, operator: LocalOperator) -
     )
 
     class Double:
-        async def generate_token(self, _: str) -> IdentityTokens:
+        async def generate_token(self, _: str, **options: object) -> IdentityTokens:
             return tokens
 
         async def ensure_fresh(self, given: IdentityTokens) -> Freshness:

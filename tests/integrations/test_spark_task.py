@@ -22,11 +22,15 @@ WANTED = IdentityColumns(column="mail", kind="email", names="snake")
 
 
 @pytest.fixture
-def environment(operator: LocalOperator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name the operator where a worker looks."""
-    monkeypatch.setenv("UID2_BASE_URL", operator.url)
-    monkeypatch.setenv("UID2_API_KEY", operator.api_key)
-    monkeypatch.setenv("UID2_SECRET_KEY", operator.client_secret)
+def credentials(
+    operator: LocalOperator, scope: IdentityScope, monkeypatch: pytest.MonkeyPatch
+) -> str | None:
+    """Name the operator where a worker looks; EUID's variables are read on request."""
+    monkeypatch.setenv(f"{scope}_BASE_URL", operator.url)
+    monkeypatch.setenv(f"{scope}_API_KEY", operator.api_key)
+    monkeypatch.setenv(f"{scope}_SECRET_KEY", operator.client_secret)
+    euid = scope is IdentityScope.EUID
+    return "uid2_async.integrations.spark:euid_from_env" if euid else None
 
 
 def make_task(credentials: str | None = None) -> MapTask:
@@ -43,11 +47,14 @@ def batches(count: int, rows: int = 5_000) -> Iterator[Any]:
         )
 
 
-def test_a_task_maps_its_batches(operator: LocalOperator, environment: None) -> None:
+def test_a_task_maps_its_batches(
+    operator: LocalOperator, credentials: str | None
+) -> None:
     """With its share of the limit, and no more in flight."""
-    operator.fail_next(Fault(delay=0.1), times=100)
+    # Long enough for three batches to be made meanwhile, on a busy machine too.
+    operator.fail_next(Fault(delay=0.8), times=100)
 
-    found = list(make_task()(batches(6)))
+    found = list(make_task(credentials)(batches(6)))
 
     assert [one.num_rows for one in found] == [5_000] * 6
     assert sum(one["uid"].null_count for one in found) == 0
@@ -55,11 +62,11 @@ def test_a_task_maps_its_batches(operator: LocalOperator, environment: None) -> 
 
 
 def test_a_task_that_is_closed_leaves_no_thread(
-    operator: LocalOperator, environment: None
+    operator: LocalOperator, credentials: str | None
 ) -> None:
     """Neither its own nor a request."""
     operator.fail_next(Fault(delay=0.1), times=100)
-    mapped: Any = make_task()(batches(1_000))
+    mapped: Any = make_task(credentials)(batches(1_000))
 
     next(mapped)
     mapped.close()
@@ -78,6 +85,7 @@ def test_a_task_without_settings_says_which_is_missing(
         list(make_task()(batches(1)))
 
 
+@pytest.mark.parametrize("scope", [IdentityScope.EUID])
 def test_euid_is_named_by_a_function_of_ours(
     operator: LocalOperator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from consent import FULL_CONSENT
 from uid2_async import UID2Client, errors
 from uid2_async.operator import Fault, LocalOperator
 from uid2_async.publisher import to_session
@@ -49,7 +50,9 @@ class OneSession:
 
 async def log_in(request: Request) -> JSONResponse:
     """Generate tokens into the session."""
-    reply = await request.state.uid2_client.generate_token("a@example.com")
+    reply = await request.state.uid2_client.generate_token(
+        "a@example.com", tcf_consent_string=FULL_CONSENT
+    )
     request.session["uid2"] = to_session(reply)
     return JSONResponse({})
 

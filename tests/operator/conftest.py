@@ -132,15 +132,9 @@ def make_asker() -> Callable[..., Asker]:
 
 
 @pytest.fixture
-def asker() -> Asker:
-    """Give the built-in world."""
-    return Asker()
-
-
-@pytest.fixture
-def euid_asker() -> Asker:
-    """Give the built-in world of EUID."""
-    return Asker(OperatorData.sample(scope=IdentityScope.EUID, base=BASE))
+def asker(scope: IdentityScope) -> Asker:
+    """Give the built-in world of each system."""
+    return Asker(OperatorData.sample(scope=scope, base=BASE))
 
 
 @pytest.fixture

@@ -55,9 +55,11 @@ async def make(hasty: UID2Client, operator: LocalOperator) -> AsyncIterator[Make
 
 
 @pytest.fixture
-async def tokens(client: UID2Client) -> IdentityTokens:
+async def tokens(client: UID2Client, consent: str | None) -> IdentityTokens:
     """Generate tokens, and put another SDK's key beside them."""
-    generated = await client.generate_token("user@example.com")
+    generated = await client.generate_token(
+        "user@example.com", tcf_consent_string=consent
+    )
     assert isinstance(generated, IdentityTokens)
     return attrs.evolve(generated, extra={"private": {"x": 1}})
 
@@ -138,10 +140,14 @@ async def test_late_requests_with_the_old_session_share_the_result(
 
 
 async def test_different_identities_are_refreshed_side_by_side(
-    client: UID2Client, make: Make, tokens: IdentityTokens, operator: LocalOperator
+    client: UID2Client,
+    make: Make,
+    tokens: IdentityTokens,
+    operator: LocalOperator,
+    consent: str | None,
 ) -> None:
     """One refresh at a time is meant for each identity."""
-    other = await client.generate_token("+12345678901")
+    other = await client.generate_token("+12345678901", tcf_consent_string=consent)
     assert isinstance(other, IdentityTokens)
     operator.advance(DUE)
     refresher = make()
@@ -236,11 +242,15 @@ async def test_an_opt_out_is_remembered_for_72_hours(
 
 
 async def test_the_memory_is_bounded(
-    client: UID2Client, make: Make, tokens: IdentityTokens, operator: LocalOperator
+    client: UID2Client,
+    make: Make,
+    tokens: IdentityTokens,
+    operator: LocalOperator,
+    consent: str | None,
 ) -> None:
     """Of many opt-outs the latest are remembered."""
     refresher = make(remember=1)
-    other = await client.generate_token("other@example.com")
+    other = await client.generate_token("other@example.com", tcf_consent_string=consent)
     assert isinstance(other, IdentityTokens)
     operator.opt_out("user@example.com")
     operator.opt_out("other@example.com")
@@ -650,6 +660,7 @@ async def test_a_client_that_cannot_be_used_is_no_outage(
         operator.url,
         api_key=operator.api_key,
         client_secret=operator.client_secret,
+        scope=operator.data.scope,
         transport=Elsewhere(),  # type: ignore[arg-type] # never answers
     )
     operator.advance(DUE)

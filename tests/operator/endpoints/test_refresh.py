@@ -38,7 +38,7 @@ def refresh(asker: Any, body: dict[str, Any], **options: Any) -> tuple[int, Any]
 def seal(asker: Any, **changes: Any) -> str:
     """Seal a refresh token, without wrapper."""
     fields = {
-        "scope": IdentityScope.UID2,
+        "scope": asker.data.scope,
         "identity_type": IdentityType.EMAIL,
         "expires_ms": asker.now_ms + 1,
         "created_ms": asker.now_ms,
@@ -95,8 +95,9 @@ def test_privacy_bits_and_site_are_those_of_the_token(asker: Any) -> None:
 
 
 def test_a_token_of_another_scope_is_invalid(asker: Any) -> None:
-    """UID2 operators refresh no EUID token (docs/protocol.md 2.2)."""
-    token = seal(asker, scope=IdentityScope.EUID)
+    """UID2 operators refresh no EUID token, nor the reverse (docs/protocol.md 2.2)."""
+    (other,) = set(IdentityScope) - {asker.data.scope}
+    token = seal(asker, scope=other)
 
     assert asker.refresh(token) == ERROR
     assert asker.refresh(token, who="publisher") == (
@@ -181,14 +182,15 @@ def test_a_wrapper_without_its_json_has_its_message(asker: Any) -> None:
 
 
 def test_a_wrapped_v2_token_is_refreshed_too(asker: Any) -> None:
-    """Both inner versions are read (docs/protocol.md 5.5)."""
+    """Both inner versions are read, the old one as UID2's (docs/protocol.md 5.5)."""
     key = asker.world.keysets.refresh_key(asker.now_ms)
     fields = attrs.evolve(
         open_refresh_token(seal(asker), asker.world.keysets.key), version=2
     )
     inner = seal_refresh_token(fields, key, iv=IV + IV[:4])
-    text = wrap_refresh_token(inner, RESPONSE_KEY, key, scope=IdentityScope.UID2, iv=IV)
+    text = wrap_refresh_token(inner, RESPONSE_KEY, key, scope=asker.data.scope, iv=IV)
 
     status, reply = asker.refresh(text, b64encode(RESPONSE_KEY).decode())
 
-    assert (status, reply["status"]) == (200, "success")
+    uid2 = asker.data.scope is IdentityScope.UID2
+    assert (status, reply["status"]) == ((200, "success") if uid2 else (400, "error"))

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
+from uid2_async import IdentityScope
 from uid2_async.operator.settings import EMBEDDED_OPT_OUT
 from uid2_async.protocol.token_codec import AdvertisingToken, open_token
 
@@ -84,23 +85,26 @@ def test_an_operator_without_phones_ignores_them(make_asker: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("scope", [IdentityScope.EUID])
 @pytest.mark.parametrize("text", ["", None, "xyz"])
-def test_a_consent_string_must_be_readable(euid_asker: Any, text: str | None) -> None:
+def test_a_consent_string_must_be_readable(asker: Any, text: str | None) -> None:
     """An EUID operator refuses what is no TC string (docs/protocol.md 2.1)."""
-    status, failure = euid_asker.ask(
+    status, failure = asker.ask(
         GENERATE, {"email": "a@example.com", "tcf_consent_string": text}
     )
 
     assert (status, failure["message"]) == (400, "User consent is invalid")
 
 
-def test_consent_is_not_asked_for_without_a_string(euid_asker: Any) -> None:
+@pytest.mark.parametrize("scope", [IdentityScope.EUID])
+def test_consent_is_not_asked_for_without_a_string(asker: Any) -> None:
     """No key, no check (docs/protocol.md 2.1)."""
-    status, reply = euid_asker.ask(GENERATE, {"email": "a@example.com"})
+    status, reply = asker.ask(GENERATE, {"email": "a@example.com"})
 
     assert (status, reply["status"]) == (200, "success")
 
 
+@pytest.mark.parametrize("scope", [IdentityScope.UID2])
 def test_a_uid2_operator_does_not_look_at_consent(asker: Any) -> None:
     """The key is one of many that do not matter (docs/protocol.md 2.1)."""
     payload = {"email": "a@example.com", "tcf_consent_string": "xyz"}

@@ -1,0 +1,186 @@
+"""Map the customers every day, and hand on what has changed since the day before.
+
+    python examples/daily_job.py examples/customers.csv work outbox
+
+For cron, and as an Airflow task with the date of the run:
+
+    15 3 * * *  cd /srv/uid2 && python daily_job.py customers.csv work outbox
+    BashOperator(bash_command="python daily_job.py customers.csv work outbox {{ ds }}")
+
+A day that failed, was killed or stopped is run again by the same command: it goes on
+where it was, and hands each change on once. A day that is done is not done again.
+
+The operator is the one that the environment names (UID2_BASE_URL, UID2_API_KEY,
+UID2_SECRET_KEY); if it names none, an embedded one. The exit codes are those of
+``uid2 map``: 0 done, 1 failed, 2 wrong input or settings, 3 done but for some rows,
+which the next day's run asks about again, 4 key or secret not accepted, 5 try again
+later, 143 stopped by SIGTERM. Only 1, 5 and 143 are worth a retry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+
+from uid2_async import (
+    JobSummary,
+    MapOptions,
+    RunOptions,
+    UID2Client,
+    errors,
+    map_file,
+)
+from uid2_async.operator import LocalOperator
+
+# A state belongs to one operator: the embedded one has the same URL each day.
+SANDBOX_PORT = 18_217
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[UID2Client]:
+    """Take the operator that the environment names, or run one."""
+    if {"UID2_BASE_URL", "UID2_ENV"} & os.environ.keys():
+        async with UID2Client.from_env() as client:
+            yield client
+        return
+    async with (
+        LocalOperator(port=SANDBOX_PORT) as operator,
+        UID2Client(
+            operator.url,
+            api_key=operator.api_key,
+            client_secret=operator.client_secret,
+        ) as client,
+    ):
+        yield client
+
+
+@attrs.frozen
+class Day:
+    """One day's work, and where it lies.
+
+    Attributes:
+        day: The date.
+        source: All customers.
+        work: A private folder on a local disk, the same each day.
+        outbox: Where deltas are handed on to.
+        restart: Whether an unfinished run is discarded: it refuses to go on with other
+            customers than it began with.
+    """
+
+    day: str
+    source: Path
+    work: Path
+    outbox: Path
+    restart: bool = False
+
+    @property
+    def job(self) -> Path:
+        """What an unfinished run is resumed from."""
+        return self.work / f"job-{self.day}"
+
+    @property
+    def delta(self) -> Path:
+        """What has changed."""
+        return self.work / f"delta-{self.day}.csv"
+
+    @property
+    def handed_on(self) -> Path:
+        """The same, in the hands of whoever is downstream."""
+        return self.outbox / self.delta.name
+
+
+def run(day: Day) -> int:
+    """Do what is left to do of *day*, and give the exit code."""
+    if day.handed_on.exists():
+        print(f"{day.day} is done.")
+        return 0
+    day.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    failed = 0
+    # A delta without a job was written whole, and remains to be handed on.
+    if day.job.exists() or not day.delta.exists():
+        done = asyncio.run(map_customers(day))
+        print(
+            f"{day.day}: {done.rows} rows, {done.mapped} mapped, "
+            f"{done.failed} failed, {done.from_state} people known, "
+            f"{done.requests} requests, {done.changes} changes"
+        )
+        failed = done.failed
+    hand_on(day.delta, day.handed_on)
+    return 3 if failed else 0
+
+
+async def map_customers(day: Day) -> JobSummary:
+    """Map, ask about nobody twice, and write what has changed."""
+    job = asyncio.current_task()
+    assert job is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, job.cancel)
+    async with connect() as client:
+        return await map_file(
+            day.source,
+            day.work / "mapped.csv",
+            client=client,
+            # The file is the whole audience: who is missing from it is REMOVED.
+            options=MapOptions(keys=["id"], full=True),
+            state=day.work / "people.db",
+            delta=day.delta,
+            run=RunOptions(job_dir=day.job, restart=day.restart, force=True),
+        )
+
+
+def hand_on(delta: Path, target: Path) -> None:
+    """Give *delta* to whoever is downstream, whole or not at all.
+
+    An upload to an audience API stands here. It may be repeated after a crash: let it
+    name the day, so that twice is once.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(".part")
+    shutil.copyfile(delta, unfinished)
+    unfinished.chmod(0o600)
+    unfinished.replace(target)
+
+
+def exit_code(error: errors.UID2Error) -> int:
+    """Say what kind of failure *error* is."""
+    match error:
+        case errors.InputError() | errors.ConfigError():
+            return 2
+        case errors.AuthError():
+            return 4
+        case errors.RateLimitError() | errors.StalledError():
+            return 5
+        case _:
+            return 1
+
+
+def main() -> int:
+    """Run one day, and say what went wrong."""
+    parser = argparse.ArgumentParser(description="Map the customers of a day.")
+    for name in ("source", "work", "outbox"):
+        parser.add_argument(name, type=Path)
+    today = datetime.now(UTC).date().isoformat()
+    parser.add_argument("day", nargs="?", default=today, metavar="YYYY-MM-DD")
+    parser.add_argument("--restart", action="store_true")
+    given = parser.parse_args()
+    try:
+        return run(Day(**vars(given)))
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
+    except errors.UID2Error as error:
+        # It says what to do, and holds neither people nor secrets.
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return exit_code(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
