@@ -228,11 +228,12 @@ def spark(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Visit the example site, and run Prebid.js, in headless Chromium."""
+    """Visit example site and sandbox console, and run Prebid.js, in Chromium."""
     names = {"CHROMIUM": "chromium", "CHROMEDRIVER": "chromedriver"}
     env = {variable: _find_browser(session, name) for variable, name in names.items()}
     env["PREBID_PACKAGE"] = str(_fetch_prebid(session))
-    session.install("-q", WITH_EXTRAS, *group("browser"))
+    # The official SDK calls the sandbox whose console is visited.
+    session.install("-q", WITH_EXTRAS, *group("browser"), *group("differential"))
     session.run("pytest", "-q", "-rs", "tests/browser", *session.posargs, env=env)
 
 

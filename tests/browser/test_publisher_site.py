@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from readable import complaints, emulate, measure
 from uid2_async.operator import LocalOperator
 
 pytest.importorskip("selenium")
@@ -130,57 +131,13 @@ def test_it_is_readable(page: Page, scheme: str) -> None:
     assert_readable(page.driver)
 
 
-def emulate(driver: Any, scheme: str) -> None:
-    """Show the page as a phone does."""
-    driver.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True},
-    )
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-
-
 def assert_readable(driver: Any) -> None:
     """Measure in the page itself."""
-    found = driver.execute_script(MEASURE)
+    found = measure(driver, smallest=44)
     assert found["wide"] <= 360
     assert found["unnamed"] == []
     assert found["small"] == []
     assert min(found["contrasts"]) >= 4.5
-
-
-# Contrast as WCAG 2 defines it, of each visible text against what is behind it.
-MEASURE = """
-const seen = [...document.querySelectorAll("body *")].filter(e => e.checkVisibility());
-const channel = c => (c /= 255) <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
-const rgb = text => text.match(/[\\d.]+/g).map(Number);
-const light = ([r, g, b]) =>
-  .2126 * channel(r) + .7152 * channel(g) + .0722 * channel(b);
-const ground = e => {
-  for (; e; e = e.parentElement) {
-    const color = rgb(getComputedStyle(e).backgroundColor);
-    if (color[3] !== 0) return color;
-  }
-  return [255, 255, 255];
-};
-const texts = seen.filter(e => [...e.childNodes].some(
-  n => n.nodeType === 3 && n.data.trim()));
-return {
-  wide: document.documentElement.scrollWidth,
-  unnamed: seen.filter(e => e.matches("input") && !e.labels.length).map(e => e.id),
-  small: seen.filter(e => e.matches("input, button") && e.offsetHeight < 44)
-    .map(e => e.textContent),
-  contrasts: texts.map(e => {
-    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))];
-    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-  }),
-};
-"""
-
-
-def complaints(driver: Any) -> list[str]:
-    """List errors that the browser has met, broken policies among them."""
-    return [e["message"] for e in driver.get_log("browser") if e["level"] == "SEVERE"]
 
 
 def test_the_page_is_pictured(page: Page) -> None:

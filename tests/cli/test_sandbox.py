@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,30 @@ def test_beyond_this_machine() -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ([], 200),
+        (["--no-console"], 404),
+        (["--host", "0.0.0.0"], 404),  # noqa: S104 - that is the case
+        (["--host", "0.0.0.0", "--console"], 200),  # noqa: S104 - as above
+    ],
+)
+def test_the_console_is_for_this_machine(arguments: list[str], status: int) -> None:
+    """On at loopback, off elsewhere unless told, with a word on who can see it."""
+    with sandbox(*arguments) as process:
+        url = settings(process, "publisher")["UID2_BASE_URL"]
+        connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == status
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+
+    assert ("shows them every call" in errors) == ("--console" in arguments)
+    assert ("console is off there" in errors) == (len(arguments) == 2)
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["--data", "/nowhere"], 2, "world.json"),
@@ -144,10 +169,13 @@ def test_what_is_printed(
     errors = capsys.readouterr().err
 
     assert all(line.startswith(("# ", "export UID2_")) for line in lines)
+    local = host != "0.0.0.0"  # noqa: S104 - as above
+    if local:
+        url = lines[0].split()[4]
+        assert lines.pop(1) == f"# Console, for a browser: {url}/"
     assert [line.partition(":")[0] for line in lines[1::2]] == [
         f"# {role}"
         for role in ("publisher", "advertiser", "bidder", "sharer", "everything")
     ]
-    local = host != "0.0.0.0"  # noqa: S104 - as above
     assert ("UID2_ALLOW_HTTP=1" in lines[2]) is not local
     assert ("warning" in errors) is not local

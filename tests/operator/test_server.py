@@ -195,7 +195,7 @@ def test_a_reset_undoes_the_advance_and_the_opt_outs() -> None:
 
     with LocalOperator.in_thread(clock=lambda: START):
         assert operator.now == START
-    flh = operator._first_level_hash(EmailHash("00" * 32))
+    flh = operator._world.first_level_hash(EmailHash("00" * 32))
     assert not operator._world.opt_outs.is_out(flh, EmailHash.identity_type)
     assert len(operator._world.opt_outs._raw_uids) == 12
 

@@ -65,8 +65,9 @@ def inspect_one(
     Nothing is sent. With --keys or --keys-file, advertising tokens are opened, on this
     machine. VALUE itself is not printed. Exits with 3 if VALUE is nothing known.
     """
-    from uid2_async.cli.inspect_report import describe, lines  # noqa: PLC0415 - loads the ciphers
+    from uid2_async.cli.inspect_report import lines  # noqa: PLC0415 - loads the ciphers
     from uid2_async.protocol.inspection import inspect_value  # noqa: PLC0415 - as above
+    from uid2_async.protocol.inspection_fields import describe  # noqa: PLC0415 - as above
 
     if keys is not None and keys_file is not None:
         raise InputError("Give either --keys or --keys-file.")

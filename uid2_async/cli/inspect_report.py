@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
-from enum import Enum, IntEnum
 from typing import Any, Final
 from urllib.parse import unquote
 
-import attrs
-
-from uid2_async.cli.instants import iso
 from uid2_async.cli.key_source import KeysKind, kind_of
 from uid2_async.errors import KeysUnavailableError, TokenError, TokenFailure
 from uid2_async.identity_tokens import IdentityTokens
-from uid2_async.models import ms_from_datetime
-from uid2_async.protocol.inspection import Inspection
 from uid2_async.protocol.inspection_terms import ValueKind
+from uid2_async.protocol.instants import iso
 from uid2_async.protocol.keyring import KeyRing
 from uid2_async.protocol.token_codec import AdvertisingToken, open_token
 from uid2_async.protocol.token_layout import CLIENT_SIDE_GENERATED
 from uid2_async.protocol.token_rules import ClientType, try_decrypt
 
-__all__ = ["describe", "find_token", "lines", "open_token_into"]
+__all__ = ["find_token", "lines", "open_token_into"]
 
 _UNKNOWN: Final = "nothing known"
 _TOKEN: Final = ValueKind.ADVERTISING_TOKEN.value
@@ -32,25 +26,11 @@ _CLIENTS: Final = {
 }
 
 
-def describe(found: Inspection) -> dict[str, Any]:
-    """Turn *found* into fields that JSON has; what it does not tell is left out."""
-    report: dict[str, Any] = {"kinds": [kind.value for kind in found.kinds]}
-    for field in attrs.fields(Inspection):
-        value = getattr(found, field.name)
-        if field.name in {"kinds", "parts", "notes"} or value is None:
-            continue
-        report[field.name] = _plain(value)
-    for name, part in found.parts.items():
-        report[name] = describe(part)
-    report["notes"] = [str(note) for note in found.notes]
-    return report
-
-
 def find_token(report: dict[str, Any], text: str) -> tuple[dict[str, Any], str] | None:
     """Find the advertising token in *text*: itself, or among identity tokens.
 
     Args:
-        report: What :func:`describe` made of it.
+        report: What :func:`uid2_async.protocol.inspection_fields.describe` made of it.
         text: The value.
 
     Returns:
@@ -123,15 +103,6 @@ def _describe_opened(token: AdvertisingToken, *, show_uid: bool) -> dict[str, An
         "raw_uid": token.raw_uid if show_uid else None,
     }
     return {name: value for name, value in report.items() if value is not None}
-
-
-def _plain(value: object) -> object:
-    """Turn a value into one that JSON has."""
-    if isinstance(value, datetime):
-        return iso(ms_from_datetime(value))
-    if isinstance(value, IntEnum):
-        return value.name.lower()
-    return value.value if isinstance(value, Enum) else value
 
 
 def lines(report: dict[str, Any], indent: str = "") -> Iterator[str]:

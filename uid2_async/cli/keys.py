@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uid2_async.cli.failure import complain
-from uid2_async.cli.instants import iso
 from uid2_async.cli.key_source import (
     KeysFileOption,
     KeysKind,
@@ -21,6 +20,7 @@ from uid2_async.cli.key_source import (
 from uid2_async.cli.options import SandboxOption, ScopeOption
 from uid2_async.cli.run_async import run_async
 from uid2_async.models import IdentityScope, ms_from_datetime
+from uid2_async.protocol.instants import iso
 
 if TYPE_CHECKING:
     from uid2_async.protocol.key import Key

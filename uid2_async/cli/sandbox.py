@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import shlex
 import signal
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,11 +47,21 @@ def run_sandbox(
             help="Which system: UID2 (the default) or EUID; --data knows its own.",
         ),
     ] = None,
+    console: Annotated[
+        bool | None,
+        typer.Option(
+            "--console/--no-console",
+            help="Serve a page at the URL that shows each call decrypted, and with "
+            "which people are opted out, faults armed and the clock is set. On, but "
+            "where --host can be reached from other machines.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run an operator that answers like the real one, until Ctrl-C.
 
-    Prints its URL and, for each API key, a line to paste into a shell in which `uid2`
-    or a program of yours is to use it.
+    Prints its URL, at which a browser shows what it does, and for each API key a line
+    to paste into a shell in which `uid2` or a program of yours is to use it.
     """
     from uid2_async.operator import OperatorData  # noqa: PLC0415 - --help need not wait
 
@@ -63,12 +72,15 @@ def run_sandbox(
         if scope not in (None, world.scope):
             raise InputError(f"The data in {data} are {world.scope}'s, not {scope}'s.")
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(world, host, port))
+        asyncio.run(_serve(world, host, port, console))
 
 
-async def _serve(data: OperatorData, host: str, port: int) -> None:
+async def _serve(
+    data: OperatorData, host: str, port: int, console: bool | None
+) -> None:
     """Answer until a signal comes."""
     from uid2_async.operator import LocalOperator  # noqa: PLC0415 - --help need not wait
+    from uid2_async.operator.console.guard import is_loopback  # noqa: PLC0415 - as above
 
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -76,14 +88,14 @@ async def _serve(data: OperatorData, host: str, port: int) -> None:
         # Windows has no such handlers; Ctrl-C interrupts there.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(one, stopped.set)
-    loopback = _is_loopback(host)
+    loopback = is_loopback(host)
+    shown = loopback if console is None else console
     if not loopback:
-        complain(
-            f"warning: {host} can be reached from other machines, over plain http and "
-            "with API keys that anyone can look up."
-        )
-    async with LocalOperator(data, host=host, port=port) as operator:
+        _warn(host, console=shown)
+    async with LocalOperator(data, host=host, port=port, console=shown) as operator:
         typer.echo(f"# {data.scope} operator at {operator.url} - Ctrl-C stops it")
+        if shown:
+            typer.echo(f"# Console, for a browser: {operator.url}/")
         for line in _lines(
             data.scope, operator.url, operator.credentials, loopback=loopback
         ):
@@ -92,12 +104,16 @@ async def _serve(data: OperatorData, host: str, port: int) -> None:
     complain("The sandbox has stopped.")
 
 
-def _is_loopback(host: str) -> bool:
-    """Tell whether *host* is reached from this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _warn(host: str, *, console: bool) -> None:
+    """Warn of other machines."""
+    complain(
+        f"warning: {host} can be reached from other machines, over plain http and "
+        "with API keys that anyone can look up."
+    )
+    if console:
+        complain("warning: The console shows them every call, decrypted.")
+    else:
+        complain("The console is off there; --console switches it on.")
 
 
 def _lines(
@@ -108,14 +124,10 @@ def _lines(
     loopback: bool,
 ) -> Iterator[str]:
     """Write the environment of each API key as a line of shell."""
+    from uid2_async.operator.console.snippets import environment  # noqa: PLC0415 - as above
+
     for name, one in credentials.items():
-        settings = {
-            f"{scope}_BASE_URL": url,
-            f"{scope}_API_KEY": one.api_key,
-            f"{scope}_SECRET_KEY": one.client_secret,
-        }
-        if not loopback:
-            settings[f"{scope}_ALLOW_HTTP"] = "1"
+        settings = environment(scope, url, one, allow_http=not loopback)
         pairs = [f"{key}={shlex.quote(value)}" for key, value in settings.items()]
         yield ""
         yield f"# {name}: {', '.join(one.roles) or 'no roles'}"

@@ -12,12 +12,12 @@ import msgspec
 import typer
 
 from uid2_async.cli.failure import complain
-from uid2_async.cli.instants import iso
 from uid2_async.cli.job_options import ForceOption, JsonOption, StateArgument
 from uid2_async.cli.options import KindOption
 from uid2_async.cli.run_async import run_async
 from uid2_async.cli.values import read_lines
 from uid2_async.errors import InputError
+from uid2_async.protocol.instants import iso
 
 if TYPE_CHECKING:
     from uid2_async.bulk.state import MappingState, StateCounts, StateFigures

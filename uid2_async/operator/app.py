@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from email.utils import formatdate
+from time import perf_counter
 from typing import Final
 
 import attrs
 from aiohttp import HttpVersion11, hdrs, web
 
 from uid2_async.operator import dispatch, routes
+from uid2_async.operator.console.console import Console
 from uid2_async.operator.cors import cors_headers, preflight
 from uid2_async.operator.exchange import Reply, Request, too_long
 from uid2_async.operator.faults import Fault
@@ -38,12 +40,14 @@ def _forget(record: logging.LogRecord) -> bool:
 http_log.addFilter(_forget)
 
 
-def make_app(world: World, state: OperatorState) -> web.Application:
-    """Make the application that answers from *world*.
+def make_app(
+    world: World, state: OperatorState, console: Console | None = None
+) -> web.Application:
+    """Make the application that answers from *world*, with a console if one is given.
 
     Give its runner ``auto_decompress=False``: an operator takes bodies as they come.
     """
-    handler = _Handler(world, state)
+    handler = _Handler(world, state, console)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler.handle)
     app.on_response_prepare.append(_strip)
@@ -73,19 +77,25 @@ async def _strip(_request: web.Request, response: web.StreamResponse) -> None:
 class _Handler:
     """Answers every request."""
 
-    def __init__(self, world: World, state: OperatorState) -> None:
+    def __init__(
+        self, world: World, state: OperatorState, console: Console | None
+    ) -> None:
         self._world = world
         self._state = state
+        self._console = console
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """Answer one request, counted as in flight meanwhile."""
-        with self._state.answering():
-            return await self._handle(http)
-
-    async def _handle(self, http: web.Request) -> web.StreamResponse:
-        """Answer one request, and note the call."""
-        resets = self._state.resets
         path = routes.clean_path(http.rel_url.raw_path)
+        if self._console is not None and self._console.owns(http.method, path):
+            return await _show(self._console, http, path)
+        with self._state.answering():
+            return await self._handle(http, path)
+
+    async def _handle(self, http: web.Request, path: str) -> web.StreamResponse:
+        """Answer one request, and note the call."""
+        began = perf_counter()
+        resets = self._state.resets
         due = http.method == hdrs.METH_POST
         fault = self._state.take_fault(path) if due else None
         request = Request(method=http.method, path=path, headers=http.headers)
@@ -96,7 +106,11 @@ class _Handler:
         if fault is not None:
             await asyncio.sleep(fault.delay)
             reply = _with_headers(reply, _fault_headers(fault, now_ms))
-        self._state.record(_call(request, reply, fault), resets=resets)
+        call = _call(request, reply, fault)
+        recorded = self._state.record(call, resets=resets)
+        if recorded and self._console is not None:
+            took = perf_counter() - began
+            self._console.record(call, request, reply, now_ms=now_ms, took=took)
         return await _respond(http, reply, fault)
 
     async def _reply(
@@ -145,6 +159,13 @@ class _Handler:
                 type(error).__name__,
             )
         return Reply(status=500, body=b"Internal Server Error")
+
+
+async def _show(console: Console, http: web.Request, path: str) -> web.StreamResponse:
+    """Answer a request of the console's page; it is no call."""
+    request = Request(method=http.method, path=path, headers=http.headers)
+    whole = await _with_body(http, request)
+    return await _respond(http, console.answer(whole) if whole else too_long(), None)
 
 
 async def _with_body(http: web.Request, request: Request) -> Request | None:

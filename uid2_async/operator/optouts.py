@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityType
@@ -11,18 +12,26 @@ from uid2_async.operator.data import OptOutRecord
 from uid2_async.protocol import base64
 from uid2_async.protocol.normalize import identity_bytes
 
-__all__ = ["OptOuts"]
+__all__ = ["NEVER_OPTED_OUT", "OPTED_OUT", "OPTED_OUT_ON_REFRESH", "OptOuts"]
 
-# Test identities by type: opted out everywhere, on refresh alone, and never.
-_OUT = {IdentityType.EMAIL: "optout@example.com", IdentityType.PHONE: "+00000000000"}
-_REFRESH_OUT = {
+# Test identities by type.
+OPTED_OUT: Final = {
+    IdentityType.EMAIL: "optout@example.com",
+    IdentityType.PHONE: "+00000000000",
+}
+"""Whoever is opted out everywhere."""
+
+OPTED_OUT_ON_REFRESH: Final = {
     IdentityType.EMAIL: "refresh-optout@example.com",
     IdentityType.PHONE: "+00000000002",
 }
-_VALIDATE = {
+"""Whoever is opted out on refresh, and only there."""
+
+NEVER_OPTED_OUT: Final = {
     IdentityType.EMAIL: "validate@example.com",
     IdentityType.PHONE: "+12345678901",
 }
+"""Whoever is never opted out."""
 
 _RAW_UID_BYTES = 33
 _KEPT_BITS = 0x3F
@@ -39,10 +48,12 @@ class OptOuts:
         """
         self._buckets = buckets
         self._tests = {
-            kind: (self._hash(kind, _REFRESH_OUT[kind]), self._hash(kind, name))
-            for kind, name in _VALIDATE.items()
+            kind: (self._hash(kind, OPTED_OUT_ON_REFRESH[kind]), self._hash(kind, name))
+            for kind, name in NEVER_OPTED_OUT.items()
         }
-        self._always = {kind: self._hash(kind, name) for kind, name in _OUT.items()}
+        self._always = {
+            kind: self._hash(kind, name) for kind, name in OPTED_OUT.items()
+        }
         self._initial = tuple(
             self._read(at, record) for at, record in enumerate(records)
         )
@@ -101,6 +112,14 @@ class OptOuts:
         """Tell whether someone's token is not refreshed (docs/protocol.md 7)."""
         refresh_out, _ = self._tests[identity_type]
         return flh == refresh_out or self.is_out(flh, identity_type)
+
+    @property
+    def people(self) -> list[tuple[bytes, int]]:
+        """Who has opted out, latest first: first-level hash, and since when in s."""
+        found = [
+            (flh, self._since.get(uid, 0)) for flh, uid in list(self._raw_uids.items())
+        ]
+        return sorted(found, key=lambda one: one[1], reverse=True)
 
     def since_ms(self, raw_uid: str) -> int | None:
         """Tell since when a raw UID is opted out, in ms, or None where it is not."""

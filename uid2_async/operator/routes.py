@@ -28,7 +28,7 @@ from uid2_async.protocol.tokens import (
     VALIDATE_PATH,
 )
 
-__all__ = ["HEALTH_PATH", "Endpoint", "Sealed", "clean_path", "find"]
+__all__ = ["HEALTH_PATH", "PATHS", "Endpoint", "Sealed", "clean_path", "find"]
 
 HEALTH_PATH: Final = "/ops/healthcheck"
 
@@ -68,6 +68,10 @@ _SEALED: Final = {
     BIDSTREAM_PATH: _sealed(keys.bidstream_keys, "ID_READER"),
     LATEST_PATH: _sealed(keys.latest_keys, "ID_READER"),
 }
+
+
+PATHS: Final = (*_SEALED, REFRESH_PATH, CLIENT_GENERATE_PATH)
+"""All that can be called by POST."""
 
 
 def clean_path(path: str) -> str:

@@ -13,14 +13,13 @@ from typing import Self
 
 from aiohttp import web
 
-from uid2_async.errors import InputError
 from uid2_async.models import Identity, as_identity, datetime_from_ms
 from uid2_async.operator.app import http_log, make_app
+from uid2_async.operator.console.console import Console
 from uid2_async.operator.data import Credentials, OperatorData
 from uid2_async.operator.faults import Fault
 from uid2_async.operator.state import Call, OperatorState
 from uid2_async.operator.world import World
-from uid2_async.protocol.normalize import identity_bytes
 
 __all__ = ["LocalOperator"]
 
@@ -47,6 +46,7 @@ class LocalOperator:
         host: str = "127.0.0.1",
         port: int = 0,
         clock: Callable[[], datetime] | None = None,
+        console: bool = False,
     ) -> None:
         """Prepare an operator; it listens once the block is entered.
 
@@ -55,6 +55,9 @@ class LocalOperator:
             host: The address to listen at.
             port: The port to listen at; 0 for a free one.
             clock: Tells the time, with a time zone; the real time if None.
+            console: Serve a page at ``/`` that shows the calls decrypted and controls
+                the operator (docs/sandbox.md); a real operator answers 404 there.
+                Whoever reaches *host* can use it.
 
         Raises:
             ConfigError: If a private key or an opt-out record in *data* is malformed.
@@ -64,6 +67,9 @@ class LocalOperator:
             data = OperatorData.sample(base=datetime_from_ms(self._state.now_ms()))
         self._data = data
         self._world = World(data)
+        self._console = (
+            Console(data, self._world, self._state, host=host) if console else None
+        )
         self._host = host
         self._port = port
         self._runner: web.AppRunner | None = None
@@ -78,7 +84,7 @@ class LocalOperator:
             OSError: If the address is taken.
         """
         runner = web.AppRunner(
-            make_app(self._world, self._state),
+            make_app(self._world, self._state, self._console),
             access_log=None,
             auto_decompress=False,
             handle_signals=False,
@@ -110,12 +116,13 @@ class LocalOperator:
         host: str = "127.0.0.1",
         port: int = 0,
         clock: Callable[[], datetime] | None = None,
+        console: bool = False,
     ) -> Iterator[Self]:
         """Run an operator in a thread with an event loop of its own.
 
         A synchronous context manager; arguments and errors are those of the class.
         """
-        operator = cls(data, host=host, port=port, clock=clock)
+        operator = cls(data, host=host, port=port, clock=clock, console=console)
         started: Future[Callable[[], object]] = Future()
         thread = Thread(
             target=lambda: asyncio.run(operator._serve(started)),
@@ -199,11 +206,7 @@ class LocalOperator:
         Raises:
             InputError: If *identity* is not valid.
         """
-        one = as_identity(identity)
-        flh = self._first_level_hash(one)
-        now_ms = self._state.now_ms()
-        raw_uid = self._world.buckets.raw_uid(flh, one.identity_type, now_ms)
-        self._world.opt_outs.add(flh, raw_uid, now_ms // 1000)
+        self._world.opt_out(as_identity(identity), self._state.now_ms())
 
     def opt_in(self, identity: Identity | str) -> None:
         """Undo an opt-out.
@@ -211,14 +214,8 @@ class LocalOperator:
         Raises:
             InputError: If *identity* is not valid.
         """
-        self._world.opt_outs.remove(self._first_level_hash(as_identity(identity)))
-
-    def _first_level_hash(self, identity: Identity) -> bytes:
-        """Hash an identity as the operator does."""
-        data = identity_bytes(identity.kind, identity.value)
-        if data is None:
-            raise InputError(f"The {identity.kind} is not valid.")
-        return self._world.buckets.first_level_hash(data)
+        flh = self._world.first_level_hash(as_identity(identity))
+        self._world.opt_outs.remove(flh)
 
     def fail_next(
         self, fault: Fault, times: int = 1, *, path: str | None = None
@@ -256,6 +253,8 @@ class LocalOperator:
         """Forget calls, faults, the clock's advance and opt-outs since the start."""
         self._state.reset()
         self._world.opt_outs.reset()
+        if self._console is not None:
+            self._console.reset()
 
 
 def _url_of(host: str, port: int) -> str:

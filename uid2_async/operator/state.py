@@ -13,7 +13,7 @@ import attrs
 from uid2_async.models import ms_from_datetime
 from uid2_async.operator.faults import Fault
 
-__all__ = ["Call", "OperatorState"]
+__all__ = ["Armed", "Call", "OperatorState"]
 
 # A long-running sandbox must not fill the memory with its log.
 _CALLS_KEPT = 10_000
@@ -54,10 +54,18 @@ class Call:
     fault: Fault | None = None
 
 
-@attrs.define
-class _Armed:
-    """A fault that waits for its calls."""
+@attrs.frozen
+class Armed:
+    """A fault that waits for its calls.
 
+    Attributes:
+        number: Tells it from the others.
+        fault: What shall go wrong.
+        times: How often still.
+        path: The one path that it concerns; None for all.
+    """
+
+    number: int
     fault: Fault
     times: int
     path: str | None
@@ -71,7 +79,8 @@ class OperatorState:
         self._clock = clock or _utc_now
         self._lock = Lock()
         self._offset_ms = 0
-        self._armed: list[_Armed] = []
+        self._armed: dict[int, Armed] = {}
+        self._ever_armed = 0
         self._calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
         self._in_flight = 0
         self._most_in_flight = 0
@@ -86,19 +95,44 @@ class OperatorState:
         with self._lock:
             self._offset_ms += round(seconds * 1000)
 
+    @property
+    def ahead_ms(self) -> int:
+        """How far the clock has been set forward, in ms."""
+        return self._offset_ms
+
+    def set_right(self) -> None:
+        """Undo every advance of the clock."""
+        with self._lock:
+            self._offset_ms = 0
+
     def arm(self, fault: Fault, *, times: int, path: str | None) -> None:
         """Make *fault* at the next *times* calls, of *path* alone if it is given."""
         with self._lock:
-            self._armed.append(_Armed(fault, times, path))
+            self._ever_armed += 1
+            number = self._ever_armed
+            self._armed[number] = Armed(number, fault, times, path)
+
+    @property
+    def armed(self) -> list[Armed]:
+        """The faults that wait, the oldest first."""
+        with self._lock:
+            return list(self._armed.values())
+
+    def disarm(self, number: int) -> bool:
+        """Forget an armed fault; tell whether there was one of that *number*."""
+        with self._lock:
+            return self._armed.pop(number, None) is not None
 
     def take_fault(self, path: str) -> Fault | None:
         """Take the fault that is due at a call of *path*; the oldest comes first."""
         with self._lock:
-            for armed in self._armed:
+            for number, armed in self._armed.items():
                 if armed.path in {None, path}:
-                    armed.times -= 1
-                    if armed.times <= 0:
-                        self._armed.remove(armed)
+                    if armed.times > 1:
+                        left = attrs.evolve(armed, times=armed.times - 1)
+                        self._armed[number] = left
+                    else:
+                        del self._armed[number]
                     return armed.fault
         return None
 
@@ -125,17 +159,22 @@ class OperatorState:
         """How often everything was forgotten."""
         return self._resets
 
-    def record(self, call: Call, *, resets: int) -> None:
+    def record(self, call: Call, *, resets: int) -> bool:
         """Add *call* to the log; the oldest of very many is dropped.
 
         Args:
             call: What was answered.
             resets: What :attr:`resets` was when the call came: an answer that was still
                 under way during a reset is none of what follows.
+
+        Returns:
+            Whether it was added.
         """
         with self._lock:
-            if resets == self._resets:
-                self._calls.append(call)
+            if resets != self._resets:
+                return False
+            self._calls.append(call)
+            return True
 
     @property
     def calls(self) -> list[Call]:
