@@ -23,8 +23,11 @@ ROOT = Path(__file__).parent
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
 WITH_EXTRAS = ".[arrow,cli,fastapi,otel,phone,report,starlette]"
-# The browser and Spark have sessions of their own.
-PYTEST = ("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/spark")
+# The browser, the documentation and Spark have sessions of their own.
+PYTEST = (
+    *("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/docs"),
+    "--ignore=tests/spark",
+)
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = ("3.11", "3.12", "3.13")
 # The first is the aim, and a warning; beyond the second the session fails.
@@ -268,6 +271,17 @@ def _fetch_prebid(session: nox.Session) -> Path:
         with tarfile.open(next(folder.glob("*.tgz"))) as archive:
             archive.extractall(folder, filter="data")
     return folder / "package"
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, and run what its pages show; or keep it in a folder."""
+    session.install("-q", WITH_EXTRAS, *group("docs"))
+    site = Path(session.posargs[0] if session.posargs else session.create_tmp())
+    strict = ("-W", "-n", "-q", "-E", "--keep-going")
+    session.run("sphinx-build", *strict, "docs", str(site))
+    env = {"UID2_SITE": str(site.resolve())}
+    session.run("pytest", "-q", "-n", "auto", "tests/docs", env=env)
 
 
 @nox.session

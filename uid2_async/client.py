@@ -94,8 +94,8 @@ class UID2Client:
         """Check the settings; nothing is opened or sent yet.
 
         Args:
-            base_url: The operator's URL, with or without https://, or several regional
-                ones in order of preference.
+            base_url: The operator's URL, with or without ``https://``, or several
+                regional ones in order of preference.
             api_key: The API key.
             client_secret: The secret that belongs to it, base64 of 32 bytes.
             scope: Which system the operator serves.
@@ -168,8 +168,8 @@ class UID2Client:
         """Make a client from environment variables.
 
         Args:
-            scope: Which system; its variables start with ``UID2_`` or ``EUID_``. See
-                :func:`uid2_async.environment.read_settings` for their names.
+            scope: Which system; its variables start with ``UID2_`` or ``EUID_``, and
+                docs/start.md lists them.
             environ: The variables; the process's own by default.
             options: As for :meth:`with_options`.
 
@@ -283,7 +283,7 @@ class UID2Client:
             timeout: Instead of the client's, in seconds.
 
         Returns:
-            The tokens; or OptedOut: do not ask again for this person.
+            The tokens, or OptedOut, and then do not ask again for this person.
 
         Raises:
             InputError: If *identity* is invalid; nothing is sent.

@@ -147,7 +147,7 @@ class ClientSideClient:
             timeout: Instead of the client's, in seconds.
 
         Returns:
-            The tokens; or OptedOut: do not ask again for this person.
+            The tokens, or OptedOut, and then do not ask again for this person.
 
         Raises:
             InputError: If *identity* is invalid; nothing is sent.

@@ -116,7 +116,7 @@ class KeyStore:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a ring with a key that holds: what a health check asks."""
+        """Whether there is a ring with a key that holds; what a health check asks."""
         return self._ring is not None and self._ring.has_valid_key(self._now_ms())
 
     def __repr__(self) -> str:
@@ -265,7 +265,7 @@ class KeyStore:
         holds, whether the operator answers or not.
 
         Returns:
-            Whether it was taken: not if there is no such file, or an older ring in it.
+            Whether it was taken; not if there is no such file, or an older ring in it.
 
         Raises:
             ProtocolError: If the file is none that :meth:`save` wrote.

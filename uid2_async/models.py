@@ -76,7 +76,7 @@ class IdentityScope(StrEnum):
 
     @property
     def bit(self) -> int:
-        """The scope as it stands in tokens and raw UIDs: 0 or 1."""
+        """The scope as it stands in tokens and raw UIDs, 0 or 1."""
         return 0 if self is IdentityScope.UID2 else 1
 
 
@@ -88,7 +88,7 @@ class IdentityType(StrEnum):
 
     @property
     def bit(self) -> int:
-        """The type as it stands in tokens and raw UIDs: 0 or 1."""
+        """The type as it stands in tokens and raw UIDs, 0 or 1."""
         return 0 if self is IdentityType.EMAIL else 1
 
 

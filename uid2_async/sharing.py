@@ -75,7 +75,7 @@ class SharingClient:
         """Make tokens from many raw UIDs; arguments as in :meth:`encrypt`.
 
         Returns:
-            For each raw UID a token, or why there is none: INVALID_PAYLOAD where it is
+            For each raw UID a token, or why there is none, INVALID_PAYLOAD where it is
             no raw UID or contradicts *identity_type*, INVALID_IDENTITY_SCOPE where it
             belongs to the other scope. A failure is a str too: ask for TokenFailure.
 

@@ -45,7 +45,7 @@ def _check_kinds(_: object, __: object, identifiers: Mapping[str, str]) -> None:
 
 @attrs.frozen(kw_only=True)
 class MapOptions:
-    """What decides about the output of :func:`~uid2_async.bulk.map_file.map_file`.
+    """What decides about the output of :func:`~uid2_async.map_file`.
 
     All but *max_removed* must stay the same while a job is resumed.
 

@@ -130,11 +130,10 @@ class BulkMapper:
 class Records(Generic[T]):
     """The records of one job, in the order of its items.
 
-    Iterating raises:
-        AuthError: If the API key or secret is not accepted; other errors that would
-            meet every batch end the job too.
-        StalledError: If no batch succeeded for the mapper's stall_timeout.
-        InputError: If an item's key is neither an identity nor a str.
+    Iterating raises an AuthError if the API key or secret is not accepted, and other
+    errors that would meet every batch; a StalledError if no batch succeeded for the
+    mapper's stall_timeout; and an InputError if an item's key is neither an identity
+    nor a str.
     """
 
     def __init__(

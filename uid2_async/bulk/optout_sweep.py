@@ -71,7 +71,7 @@ async def sweep_by_status(
     """Ask which raw UIDs of a state are opted out, and record it.
 
     v4 raw UIDs of the environments *integ* and *prod* cannot be checked so: map their
-    identities again (:func:`~uid2_async.bulk.refresh.refresh_state`).
+    identities again (:func:`~uid2_async.refresh_state`).
 
     Args:
         state: Its file, or a state that may be open.
@@ -80,7 +80,7 @@ async def sweep_by_status(
         run: How the job is run; one request at a time by default.
 
     Returns:
-        What was done: *mapped* counts those that are ok, *other* the unverifiable.
+        What was done; *mapped* counts those that are ok, *other* the unverifiable.
     """
     run = run or RunOptions(concurrency=1)
     opened = state if isinstance(state, MappingState) else MappingState(Path(state))

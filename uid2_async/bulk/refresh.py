@@ -106,7 +106,7 @@ async def refresh_state(
         What was done; its rows are identities.
 
     Raises:
-        UID2Error: As :func:`~uid2_async.bulk.map_file.map_file`.
+        UID2Error: As :func:`~uid2_async.map_file`.
     """
     run, endpoint = run or RunOptions(), MAP_V3
     opened = state if isinstance(state, MappingState) else MappingState(Path(state))

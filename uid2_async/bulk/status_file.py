@@ -75,10 +75,10 @@ async def check_file(
         run: How the job is run.
 
     Returns:
-        What was done: *mapped* counts those that are ok, *other* the unverifiable.
+        What was done; *mapped* counts those that are ok, *other* the unverifiable.
 
     Raises:
-        UID2Error: As :func:`~uid2_async.bulk.map_file.map_file`.
+        UID2Error: As :func:`~uid2_async.map_file`.
     """
     options, run = options or StatusOptions(), run or RunOptions(concurrency=1)
     plan = partial(_plan, os.fspath(source), os.fspath(target), options)

@@ -21,7 +21,7 @@ from uid2_async.publisher import TokenRefresher
 __all__ = ["CLIENT", "REFRESHER", "uid2_context"]
 
 CLIENT: Final[web.AppKey[UID2Client]] = web.AppKey("uid2_client", UID2Client)
-"""Where the application keeps its client; sub-applications: ``request.config_dict``."""
+"""Where the application keeps its client, which ``config_dict`` finds too."""
 
 REFRESHER: Final[web.AppKey[TokenRefresher]] = web.AppKey(
     "uid2_refresher", TokenRefresher

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["ColumnNames", "IdentityColumns", "map_batches"]
 
 ColumnNames: TypeAlias = Literal["upper", "snake"]
-"""How the added columns are spelled: ``PREV_UID`` or ``prev_uid``."""
+"""How the added columns are spelled, ``PREV_UID`` or ``prev_uid``."""
 
 
 async def map_batches(

@@ -62,7 +62,7 @@ def parse(data: bytes | str) -> object:
     """Read the payload of a request, bytes as UTF-8 with replacement characters.
 
     Returns:
-        None, bool, int, :class:`JavaDouble`, str, list or dict. Of equal keys the last
+        None, bool, int, ``JavaDouble``, str, list or dict. Of equal keys the last
         wins; lone surrogates stay as they are.
 
     Raises:

@@ -45,7 +45,7 @@ def literal_text(value: object) -> str | None:
 
 
 def as_java_string(value: object) -> str | None:
-    """Turn what :func:`parse` gave into Java's ``toString()`` (docs/protocol.md 1.3).
+    """Turn parsed JSON into Java's ``toString()`` (docs/protocol.md 1.3).
 
     Returns:
         Such as ``true``, ``1000.0``, ``[a, null]`` or ``{a=1}``; a str as it is, and

@@ -120,7 +120,7 @@ class Key:
 
 
 KeyLookup: TypeAlias = Callable[[int], Key | None]
-"""Finds a key by its id: ``ring.key``, or ``get`` of a dict."""
+"""Finds a key by its id, as ``ring.key`` does, or ``get`` of a dict."""
 
 
 def by_activation(keys: Iterable[Key]) -> tuple[Key, ...]:

@@ -2,7 +2,7 @@
 
 The operator's half, and the little that a client sends. A client reads the replies to
 key/sharing and key/bidstream with
-:meth:`uid2_async.protocol.keyring.KeyRing.from_json`.
+:meth:`uid2_async.KeyRing.from_json`.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def identity_bytes(kind: str, value: str) -> bytes | None:
     """Turn a value of *kind* into its identity bytes, or None where it is invalid.
 
     Args:
-        kind: One of :data:`KINDS`.
+        kind: One of ``KINDS``.
         value: The DII or its hash.
 
     Returns:

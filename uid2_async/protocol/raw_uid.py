@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 RAW_UID_SIZES = (32, 33)
-"""How many bytes a raw UID has: v2, and v3 or v4."""
+"""How many bytes a raw UID has, v2, and v3 or v4."""
 
 TYPE_MASK = 0b0001_1100
 """The bits of a type byte that hold the scope and the identity type."""
@@ -90,7 +90,7 @@ def _read_type_byte(byte: int) -> tuple[IdentityScope, IdentityType | None]:
 
 
 TYPE_BYTES: Final = tuple(_read_type_byte(byte) for byte in range(256))
-"""What each type byte says: the scope, and the identity type or None.
+"""What each type byte says, namely the scope, and the identity type or None.
 
 A table, because it is read for each token.
 """

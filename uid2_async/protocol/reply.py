@@ -91,7 +91,7 @@ def error_from_reply(
             or a part of it, is not shown.
 
     Returns:
-        The error, not raised: the caller adds endpoint, trace id and attempts.
+        The error, not raised, since the caller adds endpoint, trace id and attempts.
     """
     code, message = _read_error_body(body, secrets)
     retry_after = parse_retry_after(

@@ -1,9 +1,9 @@
 """The bytes of advertising tokens v2, v3 and v4 (docs/protocol.md 5.1 to 5.4).
 
 A token has two shells: the master key opens the first, which names the site key that
-opens the second. :func:`open_shells` returns a :class:`TokenFailure` where that fails,
-because bulk work cannot afford an exception for each bad row; :func:`open_token` is for
-a single one and raises.
+opens the second. :func:`open_shells` returns a :class:`~uid2_async.TokenFailure` where
+that fails, because bulk work cannot afford an exception for each bad row;
+:func:`open_token` is for a single one and raises.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from uid2_async.errors import ProtocolError
 T = TypeVar("T")
 
 EpochMs: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
-"""An instant in ms that a datetime can hold: 1970 to the end of 9999."""
+"""An instant in ms that a datetime can hold, from 1970 to the end of 9999."""
 
 # msgspec ends its messages with the place: "... - at `$.body.email_hash[3].u`". The
 # rest can hold the rejected value (enums) and is thrown away.

@@ -1,7 +1,7 @@
 """For publishers: keep identity tokens fresh, and hand them to pages and exchanges.
 
-:class:`TokenRefresher` talks to the operator; everything else turns tokens into what a
-browser, a session or a bid request takes, without any I/O.
+:class:`~uid2_async.TokenRefresher` talks to the operator; everything else turns tokens
+into what a browser, a session or a bid request takes, without any I/O.
 """
 
 from __future__ import annotations

@@ -52,8 +52,9 @@ def from_session(
             default.
 
     Returns:
-        The tokens, of whatever age and with unknown keys kept; OptedOut: do not ask for
-        this person; or None where nothing is stored or an opt-out is 72 hours old.
+        The tokens, of whatever age and with unknown keys kept; or OptedOut, and then do
+        not ask for this person; or None where nothing is stored or an opt-out is 72
+        hours old.
 
     Raises:
         InputError: If it is damaged; the message names the field, never its value.

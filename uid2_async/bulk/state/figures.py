@@ -56,14 +56,14 @@ class StateFigures:
         rows: How many identities of each type have each status: ``mapped``, or a reason
             of the operator.
         overdue: How many mapped ones are due already.
-        due: How many will be due today, tomorrow and so on, for :data:`DUE_DAYS` days.
+        due: How many will be due today, tomorrow and so on, for ``DUE_DAYS`` days.
         due_later: How many after that.
         due_by_bucket: How many have no such day: the v2 endpoint gives none.
         opt_outs: How many were mapped before and seen to be opted out today, yesterday
-            and so on, for :data:`OPT_OUT_DAYS` days.
+            and so on, for ``OPT_OUT_DAYS`` days.
         opt_outs_before: How many earlier than that, or when they were first asked.
         versions: How many raw UIDs are of which version; None is none that is known.
-        ages: How many identities were checked within the days of :data:`AGE_DAYS`, and
+        ages: How many identities were checked within the days of ``AGE_DAYS``, and
             how many longer ago.
         oldest_check: When the longest unchecked was checked, in seconds since then.
         runs: How many jobs there have been.

@@ -209,8 +209,8 @@ class MappingState:
         """Say what is known of *identities*, aligned with them.
 
         Returns:
-            None for what the operator must be asked about: unknown, due, or unchecked
-            for too long. What was recorded in *run* is known.
+            None for what the operator must be asked about, since it is unknown, due, or
+            unchecked for too long. What was recorded in *run* is known.
         """
         return await self._ask(Store.look_up, run, kind, identities)
 

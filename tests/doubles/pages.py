@@ -1,0 +1,80 @@
+"""The pages of the documentation, and the code in them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+ROOT: Final = Path(__file__).parents[2]
+README: Final = ROOT / "README.md"
+SITE: Final = sorted((ROOT / "docs").rglob("*.md"))
+NOT_RUN: Final = "# Not run by the tests: "
+
+# ``python`` is run; ``{code-block} python`` begins with NOT_RUN and its reason.
+_FENCE = re.compile(
+    r"^( *)```(\{code-block\} )?(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL
+)
+_IS_TEST = re.compile(r"^ *(async )?def test_", re.MULTILINE)
+
+
+@attrs.frozen
+class Block:
+    """A piece of code in a page.
+
+    Attributes:
+        where: The page and line.
+        language: Such as ``python``.
+        code: The text.
+        marked: Whether the page says that it is not to be run.
+    """
+
+    where: str
+    language: str
+    code: str
+    marked: bool
+
+
+def blocks(page: Path, language: str) -> Iterator[Block]:
+    """List the blocks of a page that are written in *language*."""
+    text = page.read_text(encoding="utf-8")
+    for found in _FENCE.finditer(text):
+        if found[3] == language:
+            line = text.count("\n", 0, found.start()) + 1
+            where = f"{page.relative_to(ROOT)}:{line}"
+            code = textwrap.dedent(found[4])
+            yield Block(where, language, code, marked=bool(found[2]))
+
+
+def run(
+    block: Block, folder: Path, options: tuple[str, ...], env: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a block as a program, or by pytest where it has tests; warnings are errors.
+
+    Args:
+        block: What to run.
+        folder: Where it may write.
+        options: What makes pytest load our plugin.
+        env: The environment.
+    """
+    script = folder / "test_block.py"
+    script.write_text(block.code, encoding="utf-8")
+    command = [sys.executable, "-W", "error", str(script)]
+    if _IS_TEST.search(block.code):
+        config = ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder))
+        command[3:3] = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command += [*config, *options]
+    return subprocess.run(  # noqa: S603 - our own documentation
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**env, "PYTHONPATH": str(ROOT)},
+    )
