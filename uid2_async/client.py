@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack
 
 from uid2_async._call import Call, Credentials, Pipeline, positive
 from uid2_async._refresh import refresh_call
-from uid2_async.clock import Clock, system_clock
+from uid2_async.clock import Clock
 from uid2_async.errors import ConfigError, InputError
 from uid2_async.frames import cut_frames, without_frames
 from uid2_async.hooks import Hook
@@ -131,7 +131,7 @@ class UID2Client:
             transport=self._transport,
             envelope=envelope or AesGcmEnvelope(),
             credentials=cut_frames(lambda: _credentials(given, scope, pool.base_urls)),
-            clock=clock or system_clock,
+            clock=clock,
             slots=Slots(getattr(self._transport, "max_connections", _DEFAULT_SLOTS)),
         )
         self._consent_missed = False

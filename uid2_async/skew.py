@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import ClassVar, Final, NamedTuple
 
 from uid2_async.veiled import Veiled
@@ -82,6 +83,7 @@ class ClockSkew:
         """Know nothing yet; *wall_ms* is this machine's clock, in ms."""
         self._wall_ms = wall_ms
         self._samples: deque[_Sample] = deque(maxlen=_SAMPLES)
+        self._best: _Sample | None = None
         self._warned = False
 
     def stamp(self, loop_s: float) -> Stamp:
@@ -90,7 +92,7 @@ class ClockSkew:
 
     def offset_ms(self, now: Stamp) -> int:
         """Tell what to add to the wall clock: 0 unless it matters and is known."""
-        best = self._best()
+        best = self._best
         if best is None:
             return 0
         drift_ms = (now.loop_s - best.at) * 1000 * _DRIFT
@@ -112,7 +114,7 @@ class ClockSkew:
             received: When it was read.
             server_ms: What it says.
         """
-        if any(not one.sealed for one in self._samples):
+        if self._best is not None and not self._best.sealed:
             self._samples.clear()
         self._add(sent, received, server_ms, sealed=True)
         offset = self.offset_ms(received)
@@ -131,7 +133,7 @@ class ClockSkew:
             received: When the refusal was read.
             date_ms: The ``Date`` of the refusal, in ms, or None.
         """
-        best = self._best()
+        best = self._best
         if best is not None and received.loop_s - best.at <= _KNOWN_FOR_S:
             offset = sent.loop_s * 1000 + best.anchor_ms - sent_ms
             if _matters(offset, best):
@@ -164,15 +166,14 @@ class ClockSkew:
                 sealed=sealed,
             )
         )
+        # Asked for several times in each call, so chosen where it may change.
+        self._best = min(self._samples, key=attrgetter("rtt_ms"))
 
     def _trust(self, best: _Sample, now: Stamp) -> None:
         """Use *best* from now on, although the wall clock was set since."""
         self._samples.clear()
-        self._samples.append(best._replace(ahead_ms=now.ahead_ms, at=now.loop_s))
-
-    def _best(self) -> _Sample | None:
-        """Choose the sample with the shortest way."""
-        return min(self._samples, default=None, key=lambda one: one.rtt_ms)
+        self._best = best._replace(ahead_ms=now.ahead_ms, at=now.loop_s)
+        self._samples.append(self._best)
 
 
 def _matters(offset_ms: float, sample: _Sample) -> bool:
