@@ -75,8 +75,6 @@ CLIENT_VERSION: Final = f"uid2-async-{__version__}"
 # the nonce. Requests are refused from two minutes on.
 _PLAUSIBLE_MS: Final = 10 * 60 * 1000
 _OK: Final = 200
-_UUID_MASK: Final = 0xF000 << 64 | 0xC000 << 48
-_UUID_4: Final = 0x4000 << 64 | 0x8000 << 48
 _TEXT: Final = "text/plain"
 _BINARY: Final = "application/octet-stream"
 
@@ -467,11 +465,9 @@ class _CallRun(Generic[T]):
 
 
 def _make_trace_id() -> str:
-    """Make a random UUID; it costs a third of what going through uuid.UUID does."""
-    # Version 4, in the variant of RFC 9562.
-    number = int.from_bytes(os.urandom(16), "big") & ~_UUID_MASK | _UUID_4
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    """Make a random UUID of version 4; uuid.uuid4 takes three times as long."""
+    text = os.urandom(16).hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8{text[17:20]}-{text[20:]}"
 
 
 def positive(value: float, name: str) -> float:

@@ -233,7 +233,7 @@ class RetryPolicy:
         # tenacity meets its error as that of its own first attempt, and decides.
         began = time.monotonic()
         try:
-            result = await attempt(False)
+            result = await attempt(False)  # noqa: FBT003 - "fresh", as its type says
         except UID2Error as error:
             failures = [error.with_traceback(None)]
         else:

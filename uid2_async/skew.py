@@ -117,8 +117,10 @@ class ClockSkew:
         if self._best is not None and not self._best.sealed:
             self._samples.clear()
         self._add(sent, received, server_ms, sealed=True)
+        if self._warned:
+            return
         offset = self.offset_ms(received)
-        if abs(offset) > _WARNED_MS and not self._warned:
+        if abs(offset) > _WARNED_MS:
             self._warned = True
             logger.warning("This machine's clock is off by %.0f s", -offset / 1000)
 
@@ -157,23 +159,26 @@ class ClockSkew:
     ) -> None:
         """Keep a sample: the reply was made half-way between *sent* and *received*."""
         middle_ms = (sent.loop_s + received.loop_s) * 500
-        self._samples.append(
-            _Sample(
-                rtt_ms=(received.loop_s - sent.loop_s) * 1000,
-                anchor_ms=server_ms - middle_ms,
-                ahead_ms=received.ahead_ms,
-                at=received.loop_s,
-                sealed=sealed,
-            )
+        sample = _Sample(
+            rtt_ms=(received.loop_s - sent.loop_s) * 1000,
+            anchor_ms=server_ms - middle_ms,
+            ahead_ms=received.ahead_ms,
+            at=received.loop_s,
+            sealed=sealed,
         )
+        self._samples.append(sample)
         # Asked for several times in each call, so chosen where it may change.
-        self._best = min(self._samples, key=attrgetter("rtt_ms"))
+        self._best = min(self._samples, key=_rtt_ms)
 
     def _trust(self, best: _Sample, now: Stamp) -> None:
         """Use *best* from now on, although the wall clock was set since."""
         self._samples.clear()
         self._best = best._replace(ahead_ms=now.ahead_ms, at=now.loop_s)
         self._samples.append(self._best)
+
+
+# Samples with the shortest way are the best.
+_rtt_ms: Final = attrgetter("rtt_ms")
 
 
 def _matters(offset_ms: float, sample: _Sample) -> bool:

@@ -98,16 +98,22 @@ class Envelope(Protocol):
 class AesGcmEnvelope:
     """The envelope of every UID2 and EUID operator: AES-256-GCM without AAD."""
 
+    # The last key that sealed, which is the client secret again and again: preparing
+    # the cipher takes longer than a request of usual length does.
+    _prepared: tuple[bytes, AESGCM] | None = None
+
     def seal(
         self, payload: bytes, *, key: bytes, now_ms: int, nonce: bytes, iv: bytes
     ) -> bytes:
         """Seal a request; see :class:`Envelope` (docs/protocol.md 1.3)."""
+        cipher = self._prepare(key)
+        self._prepared = key, cipher
         head = _HEAD.pack(now_ms, nonce)
-        return b"\x01" + iv + AESGCM(key).encrypt(iv, head + payload, None)
+        return b"\x01" + iv + cipher.encrypt(iv, head + payload, None)
 
     def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> Opened:
         """Open a reply; see :class:`Envelope` (docs/protocol.md 1.5 and 2.2)."""
-        inner = gcm_open(body, AESGCM(key))
+        inner = gcm_open(body, self._prepare(key))
         if inner is None:
             raise EnvelopeError
         if nonce is None:
@@ -121,8 +127,14 @@ class AesGcmEnvelope:
             raise error
         return Opened(inner[_HEAD.size :], server_ms)
 
+    def _prepare(self, key: bytes) -> AESGCM:
+        """Give the cipher of *key*."""
+        known = self._prepared
+        # The very same object, so that no secret is compared.
+        return known[1] if known is not None and known[0] is key else AESGCM(key)
+
     def __repr__(self) -> str:
-        """Show the kind; there is no state."""
+        """Show the kind alone."""
         return "AesGcmEnvelope()"
 
 
