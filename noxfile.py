@@ -275,7 +275,7 @@ def live(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, as ratios between things that run in the same minute."""
-    session.install("-q", ".[arrow,cli]", *group("differential"))
+    session.install("-q", ".[arrow,cli]", *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

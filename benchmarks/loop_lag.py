@@ -1,22 +1,25 @@
 """How long the event loop is held up while 20 batches are in flight.
 
-A ticker wants to run every 10 ms; its lag is how much later it does.
+A ticker wants to run every 10 ms; its lag is how much later it does. Beside it: the
+same job by hand on the same loop, and the official SDK in 20 threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine, Iterator
 from statistics import quantiles
+from typing import Any
 
 from benchmarks.canned import Canned, canned_operator
-from uid2_async import BulkMapper, UID2Client
+from benchmarks.map_throughput import BATCH, bare, official, ours, stream
+from benchmarks.runner import Effort, Measure, Sample, Table, interleave
 
-ROWS = 1_000_000
 TICK = 0.01
 
 
-async def _tick(lags: list[float]) -> None:
+async def tick(lags: list[float]) -> None:
     """Note the lag of each tick, in ms."""
     while True:
         due = time.perf_counter() + TICK
@@ -24,41 +27,52 @@ async def _tick(lags: list[float]) -> None:
         lags.append((time.perf_counter() - due) * 1000)
 
 
-async def _map(client: UID2Client, rows: int) -> None:
-    """Map *rows* e-mails."""
-    emails = (f"customer.{number}@example.com" for number in range(rows))
-    async with BulkMapper(client).map(emails) as records:
-        while await records.next_step() is not None:
-            pass
-
-
-async def measure(canned: Canned, rows: int) -> tuple[list[float], float]:
-    """Map *rows* e-mails, after some that load what a first call loads.
-
-    Returns:
-        The lags in ms, and the rows per second.
-    """
+async def watch(job: Coroutine[Any, Any, None], identities: int) -> Sample:
+    """Run *job* beside the ticker."""
     lags: list[float] = []
-    async with canned.client() as client:
-        await _map(client, 10_000)
-        ticker = asyncio.create_task(_tick(lags))
-        began = time.perf_counter()
-        await _map(client, rows)
-        seconds = time.perf_counter() - began
-        ticker.cancel()
-    return lags, rows / seconds
+    ticker = asyncio.create_task(tick(lags))
+    began = time.perf_counter()
+    await job
+    seconds = time.perf_counter() - began
+    ticker.cancel()
+    cuts = quantiles(lags, n=100)
+    seen = {"p50": cuts[49], "max": max(lags), "identities/s": identities / seconds}
+    return Sample(cuts[98], seen)
 
 
-def run() -> None:
+def measure(
+    make_job: Callable[[int], Coroutine[Any, Any, None]], batches: int
+) -> Measure:
+    """Make a measurement of a job of *batches*."""
+    return lambda: asyncio.run(watch(make_job(batches), batches * BATCH))
+
+
+def subjects(canned: Canned, batches: int) -> dict[str, Measure]:
+    """List what is measured; the official SDK gets less, for it takes longer."""
+    return {
+        "by hand": measure(lambda many: bare(canned, many), batches),
+        "map_identities": measure(lambda many: ours(canned, many, 20), batches),
+        "BulkMapper": measure(lambda many: stream(canned, many, 20), batches),
+        "official SDK, 20 threads": measure(
+            lambda many: asyncio.to_thread(official, canned, many, 20), batches // 4
+        ),
+    }
+
+
+def run(effort: Effort) -> Iterator[Table]:
     """Measure at the service times of a near and a far operator."""
-    print("\nLag of the event loop, a 10 ms ticker, 20 batches in flight")
-    print(f"  {'service':<12}{'rows/s':>12}{'p50 ms':>10}{'p99 ms':>10}{'max ms':>10}")
-    for service in (0.0, 0.05, 0.3):
-        with canned_operator(service) as canned:
-            for _ in range(3):
-                lags, speed = asyncio.run(measure(canned, ROWS))
-                cuts = quantiles(lags, n=100)
-                print(
-                    f"  {service * 1000:<9.0f}ms{speed:>13,.0f}{cuts[49]:>10.2f}"
-                    f"{cuts[98]:>10.2f}{max(lags):>10.2f}"
-                )
+    for milliseconds in (0, 50, 300):
+        with canned_operator(milliseconds / 1000) as canned:
+            asyncio.run(ours(canned, 2, 1))
+            lines = interleave(
+                subjects(canned, effort.pick(40, 120)),
+                rounds=effort.pick(1, 3),
+                warm_up=0,
+            )
+        yield Table(
+            title=f"p99 lag of a 10 ms ticker, {milliseconds} ms a request",
+            unit="ms",
+            baseline="by hand",
+            ours=("map_identities", "BulkMapper"),
+            lines=lines,
+        )

@@ -9,18 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import os
-import time
-from collections.abc import Callable
-from hashlib import sha256
+from collections.abc import Iterator
 
-import msgspec
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from uid2_client import IdentityMapV3Input, IdentityMapV3Response
 from uid2_client.request_response_util import create_envelope, parse_response
 from uid2_client.uid2_response import Uid2Response
 
-from benchmarks.runner import interleave, report
-from uid2_async.models import MapRow
+from benchmarks import by_hand
+from benchmarks.runner import Effort, Table, cpu_per_item, interleave
 from uid2_async.protocol import identity
 from uid2_async.protocol.envelope import AesGcmEnvelope, open_request, seal_reply
 
@@ -72,46 +68,21 @@ def official() -> None:
     IdentityMapV3Response(parse_response(KEY, answer, nonce), asked)
 
 
-class _Body(msgspec.Struct):
-    email_hash: list[MapRow]
-
-
-class _Reply(msgspec.Struct):
-    body: _Body
-
-
-_reply = msgspec.json.Decoder(_Reply)
-
-
 def floor() -> None:
-    """Do the least that gives the same: no API, no checks."""
-    hashes = []
-    for email in EMAILS:
-        local, _, domain = email.lower().partition("@")
-        local = local.replace(" ", "")
-        digest = sha256(f"{local}@{domain.rstrip()}".encode()).digest()
-        hashes.append(base64.b64encode(digest).decode())
-    payload = msgspec.json.encode({"email_hash": hashes})
+    """Do the least that gives the same."""
     nonce = os.urandom(8)
-    AESGCM(KEY).encrypt(os.urandom(12), nonce + payload, None)
-    sealed = canned(nonce)
-    _reply.decode(AESGCM(KEY).decrypt(sealed[:12], sealed[12:], None)[16:])
+    by_hand.seal(EMAILS, KEY, nonce)
+    by_hand.read(canned(nonce), KEY)
 
 
-def cpu(function: Callable[[], None]) -> Callable[[], float]:
-    """Make a measurement of *function*'s CPU seconds per identity."""
-
-    def measure() -> float:
-        began = time.process_time()
-        for _ in range(4):
-            function()
-        return (time.process_time() - began) / (4 * BATCH)
-
-    return measure
-
-
-def run() -> None:
+def run(effort: Effort) -> Iterator[Table]:
     """Measure; the cost of making the canned reply is in all three."""
     subjects = {"floor": floor, "uid2_async": ours, "official SDK": official}
-    costs = interleave({name: cpu(one) for name, one in subjects.items()}, rounds=9)
-    report("Map v3, client CPU", costs, baseline="floor", unit="us/identity", scale=1e6)
+    measures = {name: cpu_per_item(one, BATCH) for name, one in subjects.items()}
+    yield Table(
+        title="Map of e-mails",
+        unit="us of client CPU per identity",
+        baseline="floor",
+        ours=("uid2_async",),
+        lines=interleave(measures, rounds=effort.pick(9, 31)),
+    )

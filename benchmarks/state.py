@@ -1,42 +1,43 @@
 """The state of bulk mapping: a first load, and a daily run that finds nothing due.
 
 While SQLite works, the event loop is kept as busy as a job keeps it: with 6 us of
-Python for each row. ``UID2_BENCH_ROWS`` says how many identities (1,000,000).
+Python for each row. 1 M identities, with ``--full`` 10 M.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runner import Better, Effort, Measure, Sample, Table, interleave
 from uid2_async import IdentityScope, MappingState
 from uid2_async.bulk.state import Run
 from uid2_async.models import IdentityType, MapRow
 
-ROWS = int(os.environ.get("UID2_BENCH_ROWS", "1_000_000"))
+MILLION = 1_000_000
 BATCH = 5_000
 STEP = 500
 BUSY_SECONDS_PER_ROW = 6e-6
 IN_FLIGHT = 6
 START = datetime(2026, 1, 1, tzinfo=UTC)
 KINDS = [IdentityType.EMAIL] * BATCH
-AIMS = {"first load": 80_000, "nothing due": 100_000}
 
 
-async def batches() -> AsyncIterator[list[bytes]]:
+async def batches(rows: int) -> AsyncIterator[list[bytes]]:
     """Make the same identities each time, and keep the interpreter busy meanwhile."""
     source = random.Random(1)  # noqa: S311 - keys of rows
-    for _ in range(ROWS // BATCH):
+    for _ in range(rows // BATCH):
         began = time.thread_time()
         data = source.randbytes(32 * BATCH)
         batch = [data[at : at + 32] for at in range(0, len(data), 32)]
@@ -75,19 +76,15 @@ async def look(state: MappingState, run: Run, batch: list[bytes]) -> None:
 
 async def go_through(
     path: Path,
+    rows: int,
     now: datetime,
     each: Callable[[MappingState, Run, list[bytes]], Coroutine[Any, Any, None]],
-) -> tuple[float, float]:
-    """Run a whole job, with a few batches under way at once.
-
-    Returns:
-        The seconds, and those of them after the last batch.
-    """
-    began = time.perf_counter()
+) -> None:
+    """Run a whole job, with a few batches under way at once."""
     async with MappingState(path) as state:
         run = await state.begin(scope=IdentityScope.UID2, operator="o", now=now)
         under_way: set[asyncio.Task[None]] = set()
-        async for batch in batches():
+        async for batch in batches(rows):
             under_way.add(asyncio.create_task(each(state, run, batch)))
             if len(under_way) >= IN_FLIGHT:
                 done, under_way = await asyncio.wait(
@@ -97,18 +94,13 @@ async def go_through(
                     task.result()
         for task in under_way:
             await task
-        middle = time.perf_counter()
         await state.finish(run, told_until=await state.last_seq())
-    end = time.perf_counter()
-    return end - began, end - middle
 
 
-async def idle() -> float:
-    """Make the batches and do nothing with them; return the seconds."""
-    began = time.perf_counter()
-    async for _ in batches():
+async def idle(rows: int) -> None:
+    """Make the batches and do nothing with them."""
+    async for _ in batches(rows):
         pass
-    return time.perf_counter() - began
 
 
 def peak_mib() -> float:
@@ -118,30 +110,63 @@ def peak_mib() -> float:
     return int(line.split()[1]) / 1024
 
 
-def job(title: str, path: Path) -> None:
-    """Run one of the two jobs and print what it took."""
-    first = title == "first load"
-    now = START if first else START + timedelta(days=1)
-    seconds, merge = asyncio.run(go_through(path, now, load if first else look))
-    rate, cpu = ROWS / seconds, time.process_time() / ROWS
-    print(
-        f"  {title:<12}{seconds:>7.1f} s{rate:>10,.0f} rows/s"
-        f" ({rate / AIMS[title]:.2f} of the aim), {merge:.1f} s of it the end,"
-        f" {cpu * 1e6:.1f} us CPU/row, {peak_mib():.0f} MiB RSS,"
-        f" {path.stat().st_size / ROWS:.0f} bytes/row on disk"
+def job(title: str, path: Path, rows: int) -> None:
+    """Run a job, and print what it took as JSON."""
+    began = time.perf_counter()
+    if title == "no state":
+        asyncio.run(idle(rows))
+    elif title == "first load":
+        asyncio.run(go_through(path, rows, START, load))
+    else:
+        asyncio.run(go_through(path, rows, START + timedelta(days=1), look))
+    seconds = time.perf_counter() - began
+    seen = {
+        "us CPU/row": time.process_time() / rows * 1e6,
+        "RSS MB": peak_mib(),
+        "bytes/row": path.stat().st_size / rows if path.exists() else 0.0,
+    }
+    print(json.dumps([rows / seconds, seen]))
+
+
+def measure(title: str, path: Path, rows: int) -> Measure:
+    """Make a measurement of a job, in a process of its own."""
+
+    def run_job() -> Sample:
+        if title == "first load":
+            for old in path.parent.glob(f"{path.name}*"):
+                old.unlink()
+        command = [sys.executable, "-m", "benchmarks.state", title, str(path)]
+        done = subprocess.run(  # noqa: S603 - this very module
+            [*command, str(rows)], check=True, stdout=subprocess.PIPE
+        )
+        return Sample(*json.loads(done.stdout))
+
+    return run_job
+
+
+def run(effort: Effort) -> Iterator[Table]:
+    """Measure, forwards only: the daily run reads what the first load wrote."""
+    size = effort.pick(1, 1, 10)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("UID2_BENCH_DIR")) as folder:
+        path = Path(folder) / "people.db"
+        measures = {
+            title: measure(title, path, size * MILLION)
+            for title in ("no state", "first load", "daily run")
+        }
+        rounds = [
+            interleave(measures, rounds=1, warm_up=0)
+            for _ in range(effort.pick(1, 3, 1))
+        ]
+    yield Table(
+        title=f"State, {size} M identities",
+        unit="rows/s",
+        better=Better.MORE,
+        baseline="no state",
+        ours=("first load", "daily run"),
+        lines={title: [one[title][0] for one in rounds] for title in measures},
     )
 
 
-def run() -> None:
-    """Measure, each job in a process of its own."""
-    print(f"\nState, {ROWS:,} identities")
-    print(f"  {'(no state)':<12}{asyncio.run(idle()):>7.1f} s")
-    with tempfile.TemporaryDirectory(dir=os.environ.get("UID2_BENCH_DIR")) as folder:
-        path = Path(folder) / "people.db"
-        for title in AIMS:
-            statement = (
-                "from pathlib import Path; from benchmarks import state;"
-                f" state.job({title!r}, Path({str(path)!r}))"
-            )
-            sys.stdout.flush()
-            subprocess.run([sys.executable, "-c", statement], check=True)  # noqa: S603 - made above
+if __name__ == "__main__":
+    name, database, count = sys.argv[1:]
+    job(name, Path(database), int(count))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from uid2_client import encryption as sdk
 from uid2_client.refresh_keys_util import parse_keys_json
 
-from benchmarks.runner import interleave, report
+from benchmarks.runner import Effort, Table, cpu_per_item, interleave
 from uid2_async import BidstreamClient, KeyRing, SharingClient
 
 TOKENS = 2_000
@@ -120,48 +120,42 @@ def floor_encrypt() -> None:
         base64.urlsafe_b64encode(bytes(6) + ivs[12:] + master)
 
 
-def cpu(function: Callable[[], None], tokens: int) -> Callable[[], float]:
-    """Make a measurement of *function*'s CPU seconds per token."""
-
-    def measure() -> float:
-        began = time.process_time()
-        function()
-        return (time.process_time() - began) / tokens
-
-    return measure
-
-
-def _compare(
-    title: str, baseline: str, subjects: dict[str, Callable[[], None]]
-) -> None:
-    """Measure *subjects*: how many times *baseline* does the official SDK cost?"""
+def compare(
+    title: str, subjects: Mapping[str, Callable[[], None]], effort: Effort
+) -> Table:
+    """Measure *subjects*."""
     measures = {
-        name: cpu(function, SDK_TOKENS if name == "official SDK" else TOKENS)
+        name: cpu_per_item(function, SDK_TOKENS if name == "official SDK" else TOKENS)
         for name, function in subjects.items()
     }
-    costs = interleave(measures, rounds=25)
-    report(title, costs, baseline=baseline, unit="us/token", scale=1e6)
-
-
-def run() -> None:
-    """Measure; the aims are 6 us and a ratio of 25, then 8 us and a ratio of 17."""
-    _compare(
-        "Decrypt a v4 token",
-        "BidstreamClient.decrypt",
-        {
-            "official SDK": sdk_decrypt,
-            "BidstreamClient.decrypt": decrypt,
-            "BidstreamClient.decrypt_many": decrypt_many,
-            "floor": floor_decrypt,
-        },
+    return Table(
+        title=title,
+        unit="us of CPU per token",
+        baseline="floor",
+        ours=tuple(name for name in subjects if name not in {"floor", "official SDK"}),
+        lines=interleave(measures, rounds=effort.pick(9, 25)),
     )
-    _compare(
-        "Encrypt a v4 token",
-        "SharingClient.encrypt",
+
+
+def run(effort: Effort) -> Iterator[Table]:
+    """Measure both ways."""
+    yield compare(
+        "Decrypt a v4 token",
         {
-            "official SDK": sdk_encrypt,
-            "SharingClient.encrypt": encrypt,
-            "SharingClient.encrypt_many": encrypt_many,
-            "floor": floor_encrypt,
+            "floor": floor_decrypt,
+            "decrypt": decrypt,
+            "decrypt_many": decrypt_many,
+            "official SDK": sdk_decrypt,
         },
+        effort,
+    )
+    yield compare(
+        "Encrypt a v4 token",
+        {
+            "floor": floor_encrypt,
+            "encrypt": encrypt,
+            "encrypt_many": encrypt_many,
+            "official SDK": sdk_encrypt,
+        },
+        effort,
     )
