@@ -290,13 +290,15 @@ class Pipeline:
             return body, lambda reply: Opened(open_own(reply))
         if call.bare:
             return call.payload, lambda reply: self._open(call, None, now_ms, reply)
-        nonce = self._random_bytes(NONCE_BYTES)
+        # Asked for at once: it is a system call.
+        random = self._random_bytes(NONCE_BYTES + IV_BYTES)
+        nonce = random[:NONCE_BYTES]
         sealed = self._envelope.seal(
             call.payload,
             key=self._secret,
             now_ms=now_ms,
             nonce=nonce,
-            iv=self._random_bytes(IV_BYTES),
+            iv=random[NONCE_BYTES:],
         )
         body = sealed if call.binary else base64.encode(sealed)
         return body, lambda reply: self._open(call, nonce, now_ms, reply)
