@@ -61,14 +61,14 @@ def rate(job: Callable[[], object], items: int, operator: int) -> Sample:
 
     Beside it, the share of all CPU that the process *operator* had.
     """
-    own, theirs, began = time.process_time(), _cpu(operator), time.perf_counter()
+    own, theirs, began = time.process_time(), cpu_of(operator), time.perf_counter()
     job()
     seconds = time.perf_counter() - began
-    own, theirs = time.process_time() - own, _cpu(operator) - theirs
+    own, theirs = time.process_time() - own, cpu_of(operator) - theirs
     return Sample(items / seconds, {"operator %": 100 * theirs / (own + theirs)})
 
 
-def _cpu(process: int) -> float:
+def cpu_of(process: int) -> float:
     """Read how many seconds of CPU a process has used."""
     stat = Path(f"/proc/{process}/stat").read_text(encoding="ascii")
     fields = stat.rpartition(")")[2].split()

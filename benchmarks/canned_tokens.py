@@ -19,18 +19,16 @@ from contextlib import contextmanager
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from benchmarks.canned import API_KEY, KEY, Canned
+from benchmarks.canned import KEY, Canned
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import gcm_seal, open_request, seal_reply
 from uid2_async.protocol.tokens import REFRESH_PATH, SEALED_REFRESH_CHARS
-
-__all__ = ["API_KEY", "KEY", "REFRESH_KEY", "canned_token_operator"]
 
 REFRESH_KEY = bytes(range(32, 64))
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: "
 
 
-def _tokens(letter: str) -> bytes:
+def tokens_reply(letter: str) -> bytes:
     """Write the JSON of a reply as long as the operator's own."""
     now = int(time.time() * 1000)
     body = {
@@ -47,8 +45,8 @@ def _tokens(letter: str) -> bytes:
 class _Connection(asyncio.Protocol):
     """Answers the requests of one connection."""
 
-    generated = _tokens("A")
-    refreshed = base64.encode(gcm_seal(_tokens("B"), AESGCM(REFRESH_KEY), bytes(12)))
+    generated = tokens_reply("A")
+    refreshed = base64.encode(gcm_seal(tokens_reply("B"), AESGCM(REFRESH_KEY), bytes(12)))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep what to write to."""
