@@ -46,7 +46,9 @@ class _Connection(asyncio.Protocol):
     """Answers the requests of one connection."""
 
     generated = tokens_reply("A")
-    refreshed = base64.encode(gcm_seal(tokens_reply("B"), AESGCM(REFRESH_KEY), bytes(12)))
+    refreshed = base64.encode(
+        gcm_seal(tokens_reply("B"), AESGCM(REFRESH_KEY), bytes(12))
+    )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep what to write to."""

@@ -97,9 +97,7 @@ class Callers:
 
     async def generate_by_hand(self) -> TokensBody:
         """Generate a token with no API and no checks."""
-        reply = base64.b64decode(
-            await self.post(GENERATE_PATH, _sealed(os.urandom(8)))
-        )
+        reply = base64.b64decode(await self.post(GENERATE_PATH, _sealed(os.urandom(8))))
         opened = AESGCM(KEY).decrypt(reply[:12], reply[12:], None)
         return _read_reply(opened[16:]).body
 
