@@ -54,7 +54,8 @@ class Costs:
     Attributes:
         once: A run without a state.
         first_load: The first run with a state.
-        daily: A later run with that state, on the day after the one before.
+        daily: A later run with that state, on a day when nobody has been unchecked for
+            too long; on a day when all have, it asks as much as the first one.
         state_bytes: How large the state is.
     """
 

@@ -43,7 +43,8 @@ class Estimate:
         received_bytes: What comes back.
         state_bytes: How large a state of them is.
         first_load_seconds: How long it takes at the least if there is to be a state.
-        daily_unique: How many of the identities are due on a day after that.
+        daily_unique: How many of the identities are due on a day after that; those that
+            were not asked about for long are asked about as well.
         daily_batches: How many requests these take.
         daily_seconds: How long such a day's run takes at the least.
     """

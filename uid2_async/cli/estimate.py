@@ -102,7 +102,7 @@ def estimate_files(  # noqa: PLR0913 - an option each
         ),
         "each day after that": (
             f"{found.daily_unique:,} due in {found.daily_batches:,} requests, "
-            f"{found.daily_seconds / 60:.1f} minutes"
+            f"{found.daily_seconds / 60:.1f} minutes; once a week everybody"
         ),
     }
     for name, value in lines.items():
