@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.runner import Effort, Table, baseline
+from benchmarks.runner import Effort, Table, baseline, summary
 from benchmarks.runner.page import replace_part
 from benchmarks.runner.plot import draw
 from benchmarks.runner.text import for_page, for_terminal
@@ -18,6 +19,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 BASELINE = HERE / "baseline.json"
 PAGE = HERE.parent / "docs" / "performance.md"
+README = HERE.parent / "README.md"
 PLOTS = HERE.parent / "docs" / "performance"
 
 NAMES = (
@@ -45,24 +47,32 @@ def main() -> None:
     """Run what the arguments ask for.
 
     Raises:
-        SystemExit: If ``--check`` finds a line that is worse than it was.
+        SystemExit: If a benchmark has failed, or ``--check`` finds a line that is worse
+            than it was.
     """
     asked = read_arguments()
     effort = Effort.QUICK if asked.quick else Effort.NORMAL
     effort = Effort.FULL if asked.full else effort
     kept = baseline.read(BASELINE.read_bytes()) if BASELINE.exists() else {}
-    worse: list[baseline.Worse] = []
+    complaints: list[str] = []
     for name in asked.names or (QUICK if asked.quick else NAMES):
-        tables = run(name, effort)
+        try:
+            tables = run(name, effort)
+        except Exception:  # noqa: BLE001 - the others are measured all the same
+            traceback.print_exc()
+            complaints.append(f"{name} has failed.")
+            continue
         if asked.check:
-            worse += check(name, effort, tables, kept)
+            complaints += check(name, effort, tables, kept)
         elif not asked.quick:
             publish(name, tables)
         if asked.accept:
             kept[name] = baseline.ratios(tables)
             BASELINE.write_bytes(baseline.write(kept))
-    if worse:
-        raise SystemExit("\n".join(["\nWorse than baseline.json:", *map(str, worse)]))
+    if not (asked.check or asked.quick):
+        publish_summary()
+    if complaints:
+        raise SystemExit("\n".join(["", *complaints]))
 
 
 def read_arguments() -> argparse.Namespace:
@@ -96,14 +106,16 @@ def run(name: str, effort: Effort) -> list[Table]:
 
 def check(
     name: str, effort: Effort, tables: Sequence[Table], kept: baseline.Baseline
-) -> list[baseline.Worse]:
-    """List what is worse than it was, twice in a row: once may be the machine."""
+) -> list[str]:
+    """Say what is worse than it was, twice in a row: once may be the machine."""
+    if name not in kept:
+        return [f"{name} is not in baseline.json: run it with --accept."]
     margin = QUICK_MARGIN if effort is Effort.QUICK else MARGIN
     worse = baseline.find_worse(name, tables, kept, margin)
     if worse:
         print("\nThat is worse than baseline.json. Once more:")
         worse = baseline.find_worse(name, run(name, effort), kept, margin)
-    return worse
+    return [f"Worse than baseline.json: {one}" for one in worse]
 
 
 def publish(name: str, tables: Sequence[Table]) -> None:
@@ -111,8 +123,24 @@ def publish(name: str, tables: Sequence[Table]) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_bytes(msgspec.json.encode(tables))
     draw(tables, PLOTS / f"{name}.svg")
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(replace_part(page, name, for_page(name, tables)), encoding="utf-8")
+    write_part(PAGE, name, for_page(name, tables))
+
+
+def publish_summary() -> None:
+    """Write the few figures of the README, if all of them are known."""
+    results = summary.read_results(RESULTS)
+    if results is None:
+        print("\nThe README's table waits for a run of all benchmarks.")
+        return
+    draw([summary.speeds(results)], PLOTS / "summary.svg")
+    write_part(README, "summary", summary.summary_text(results))
+    write_part(PAGE, "machine", summary.machine())
+
+
+def write_part(path: Path, name: str, text: str) -> None:
+    """Write the part of a page that is marked with *name*."""
+    page = path.read_text(encoding="utf-8")
+    path.write_text(replace_part(page, name, text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import TypeVar
 
@@ -52,9 +52,8 @@ def envelope(payload: bytes, key: bytes, nonce: bytes) -> bytes:
     return b"\x01" + iv + AESGCM(key).encrypt(iv, head + payload, None)
 
 
-def seal(emails: Iterable[str], key: bytes, nonce: bytes) -> bytes:
-    """Make the request for a map of *emails*."""
-    hashes = [hash_email(one) for one in emails]
+def seal(hashes: list[str], key: bytes, nonce: bytes) -> bytes:
+    """Make the request for a map of *hashes*."""
     return envelope(msgspec.json.encode({"email_hash": hashes}), key, nonce)
 
 
@@ -82,7 +81,8 @@ async def map_rows(
 
     async def work() -> None:
         for batch in batches:
-            sealed = seal(map(email_of, batch), key, os.urandom(8))
+            hashes = [hash_email(email_of(row)) for row in batch]
+            sealed = seal(hashes, key, os.urandom(8))
             async with session.post("/v3/identity/map", data=sealed) as reply:
                 write(batch, read(await reply.read(), key))
 

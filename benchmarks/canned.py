@@ -59,13 +59,19 @@ class Canned:
 def rate(job: Callable[[], object], items: int, operator: int) -> Sample:
     """Run *job*; say how many of its *items* it did in a second.
 
-    Beside it, the share of all CPU that the process *operator* had.
+    Beside it, the CPU that an item cost here and in the process *operator*, and the
+    share of all CPU that the operator had.
     """
     own, theirs, began = time.process_time(), cpu_of(operator), time.perf_counter()
     job()
     seconds = time.perf_counter() - began
     own, theirs = time.process_time() - own, cpu_of(operator) - theirs
-    return Sample(items / seconds, {"operator %": 100 * theirs / (own + theirs)})
+    seen = {
+        "us CPU": own / items * 1e6,
+        "operator's us CPU": theirs / items * 1e6,
+        "operator %": 100 * theirs / (own + theirs),
+    }
+    return Sample(items / seconds, seen)
 
 
 def cpu_of(process: int) -> float:

@@ -92,9 +92,11 @@ class IdentityType(StrEnum):
         return 0 if self is IdentityType.EMAIL else 1
 
 
-@attrs.frozen(repr=False)
-class _Identity:
-    """One value of directly identifying information (DII); repr hides it."""
+class _Identity(Veiled, frozen=True, gc=False):
+    """One value of directly identifying information (DII); repr hides it.
+
+    A struct, because lists of millions of hashes are wrapped into these.
+    """
 
     value: str
 
@@ -102,7 +104,7 @@ class _Identity:
     identity_type: ClassVar[IdentityType]
     hashed: ClassVar[bool] = False
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         """Refuse what is no string, without showing it."""
         if not isinstance(self.value, str):
             raise InputError(
@@ -114,7 +116,7 @@ class _Identity:
         return f"{type(self).__name__}(***)"
 
 
-class Email(_Identity):
+class Email(_Identity, frozen=True, gc=False):
     """An e-mail address, in any spelling that the operator normalizes.
 
     Attributes:
@@ -122,21 +124,17 @@ class Email(_Identity):
         kind: The key under which it is sent.
     """
 
-    __slots__ = ()
-
     kind = "email"
     identity_type = IdentityType.EMAIL
 
 
-class Phone(_Identity):
+class Phone(_Identity, frozen=True, gc=False):
     """A phone number in E.164 form: ``+`` and 10 to 15 digits (docs/protocol.md 3.2).
 
     Attributes:
         value: The number as given.
         kind: The key under which it is sent.
     """
-
-    __slots__ = ()
 
     kind = "phone"
     identity_type = IdentityType.PHONE
@@ -167,7 +165,7 @@ class Phone(_Identity):
         return cls(found)
 
 
-class EmailHash(_Identity):
+class EmailHash(_Identity, frozen=True, gc=False):
     """The SHA-256 of a normalized e-mail address, base64 or hex (docs/protocol.md 3.3).
 
     Attributes:
@@ -175,22 +173,18 @@ class EmailHash(_Identity):
         kind: The key under which it is sent.
     """
 
-    __slots__ = ()
-
     kind = "email_hash"
     identity_type = IdentityType.EMAIL
     hashed = True
 
 
-class PhoneHash(_Identity):
+class PhoneHash(_Identity, frozen=True, gc=False):
     """The SHA-256 of a normalized phone number, base64 or hex (docs/protocol.md 3.3).
 
     Attributes:
         value: The hash as given.
         kind: The key under which it is sent.
     """
-
-    __slots__ = ()
 
     kind = "phone_hash"
     identity_type = IdentityType.PHONE

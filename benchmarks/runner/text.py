@@ -69,7 +69,7 @@ def for_page(benchmark: str, tables: Sequence[Table]) -> str:
     for table in tables:
         head, *rows = cells(table)
         rule = ["---", *("--:" for _ in head[1:])]
-        parts.append(f"**{table.title}**\n\n" + _markdown([head, rule, *rows]))
+        parts.append(f"**{table.title}**\n\n" + markdown([head, rule, *rows]))
     reached = []
     for table in tables:
         for row in verdicts(reaches_of(benchmark, table), table):
@@ -77,10 +77,10 @@ def for_page(benchmark: str, tables: Sequence[Table]) -> str:
             reached.append([where + row[0], *row[1:]])
     if reached:
         head = ["reach", "measured", ""]
-        parts.append(_markdown([head, ["---", "--:", "---"], *reached]))
+        parts.append(markdown([head, ["---", "--:", "---"], *reached]))
     return "\n\n".join(parts)
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Write the rows of a Markdown table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -104,3 +104,47 @@ def test_a_country_that_does_not_fit(
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr
+
+
+def test_jobs_keep_the_order(uid2: Uid2, tmp_path: Path) -> None:
+    """Several processes print what one prints, and exit as one does."""
+    values = [f"person{number}@example.com" for number in range(30_000)]
+    values[11], values[29_000] = "nobody", "+12345678901"
+    (tmp_path / "values").write_text("\r\n".join(values))
+
+    alone = uid2("hash", "--file", str(tmp_path / "values"))
+    several = uid2("hash", "--jobs", "2", "--file", str(tmp_path / "values"))
+
+    assert several.stdout == alone.stdout
+    assert (several.exit_code, alone.exit_code) == (3, 3)
+    lines = alone.stdout.splitlines()
+    assert len(lines) == 30_000
+    assert (lines[11], lines[29_000]) == ("email\tINVALID", f"phone\t{PHONE}")
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_line_that_is_no_text_is_named(uid2: Uid2, tmp_path: Path, jobs: str) -> None:
+    """The message counts lines through all of the file, in any process."""
+    lines = [b"person@example.com\n"] * 30_000
+    lines[20_000] = b"\xff\n"
+    (tmp_path / "values").write_bytes(b"".join(lines))
+    result = uid2("hash", "--jobs", jobs, "--file", str(tmp_path / "values"))
+
+    assert result.exit_code == 2
+    assert "line 20001: this is not UTF-8." in result.stderr
+
+
+def test_a_line_longer_than_any_block(uid2: Uid2) -> None:
+    """However long a line is, it is one value."""
+    address = "a" * 1_000_000 + "@example.com"
+    result = uid2("hash", "-", stdin=f"{address}\njane@example.com")
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1] == f"email\t{JANE}"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_value(uid2: Uid2) -> None:
+    """Files that Windows wrote begin with one."""
+    result = uid2("hash", "-", stdin=b"\xef\xbb\xbfjane@example.com\n")
+
+    assert result.stdout == f"email\t{JANE}\n"

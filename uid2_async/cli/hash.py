@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import repeat
 from typing import Annotated
 
 import typer
 
 from uid2_async.cli.failure import ExitCode, complain
+from uid2_async.cli.line_blocks import LineBlock, map_blocks, read_blocks
 from uid2_async.cli.options import CountryOption, FileOption, Kind, KindOption
-from uid2_async.cli.values import as_kind, read_lines
+from uid2_async.cli.values import source_of
 from uid2_async.errors import InputError
 from uid2_async.phones import PhoneFault, check_country, to_e164
-from uid2_async.protocol.normalize import identity_hash
+from uid2_async.protocol import base64
+from uid2_async.protocol.normalize import identity_bytes, many_identity_bytes
 
 __all__ = ["hash_values"]
 
@@ -27,42 +32,84 @@ def hash_values(
     file: FileOption = None,
     kind: KindOption = None,
     country: CountryOption = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            min=1,
+            help="Work in N processes: for files of a million values and more.",
+        ),
+    ] = 1,
 ) -> None:
     """Normalize and hash identities on this machine; nothing is sent.
 
     One line for each value, in order: its type, a tab, and the SHA-256 in base64 that
     the operator would make of it, or INVALID. Hashes given in hex come out in base64.
-    Exits with 3 if a value is invalid.
+    With --jobs the lines keep their order. Exits with 3 if a value is invalid.
     """
     if country is not None:
         if kind is not Kind.PHONE:
             raise InputError("--country is for phones alone: add --type phone.")
         check_country(country)
+    work = partial(_hash_block, kind=kind, country=country)
+    path = source_of(values or [], file)
+    if path is None:
+        hashed = iter([_hash_lines(values or [], kind, country)])
+    else:
+        hashed = map_blocks(work, read_blocks(path), jobs)
     reasons: Counter[str] = Counter()
-    for value in read_lines(values or [], file):
-        name, digest = _hash(value, kind, country)
-        if isinstance(digest, PhoneFault):
-            reasons[digest.sentence] += 1
-            digest = None
-        elif digest is None:
-            reasons[""] += 1
-        sys.stdout.write(f"{name}\t{digest or 'INVALID'}\n")
+    for text, why in hashed:
+        sys.stdout.write(text)
+        reasons += why
     if reasons:
         _complain_about(reasons)
         raise typer.Exit(ExitCode.INCOMPLETE)
 
 
-def _hash(
-    value: str, kind: Kind | None, country: str | None
-) -> tuple[str, str | PhoneFault | None]:
-    """Name the type of *value* and hash it, or say why there is no hash."""
+def _hash_block(
+    block: LineBlock, kind: Kind | None, country: str | None
+) -> tuple[str, Counter[str]]:
+    """Hash what a block holds, maybe in another process."""
+    return _hash_lines(block.lines(), kind, country)
+
+
+def _hash_lines(
+    values: Sequence[str], kind: Kind | None, country: str | None
+) -> tuple[str, Counter[str]]:
+    """Make the lines that are printed for *values*, and count the invalid ones by why.
+
+    A value that is not invalid by its country has no reason: it counts under "".
+    """
+    reasons: Counter[str] = Counter()
     if country is not None:
-        found = to_e164(value, country)
-        if isinstance(found, PhoneFault):
-            return Kind.PHONE, found
-        value = found
-    identity = as_kind(value, kind)
-    return identity.kind, identity_hash(identity)
+        found = [to_e164(value, country) for value in values]
+        faults = [one.sentence for one in found if isinstance(one, PhoneFault)]
+        reasons.update(faults)
+        # A fault's place is kept by a value that is no phone.
+        values = ["" if isinstance(one, PhoneFault) else one for one in found]
+    names, digests = _hash_many(values, kind)
+    hashes = base64.encode_texts([digest or b"" for digest in digests])
+    invalid = digests.count(None) - reasons.total()
+    if invalid:
+        reasons[""] += invalid
+    lines = [
+        f"{name}\t{digest or 'INVALID'}\n"
+        for name, digest in zip(names, hashes, strict=True)
+    ]
+    return "".join(lines), reasons
+
+
+def _hash_many(
+    values: Sequence[str], kind: Kind | None
+) -> tuple[Iterable[str], list[bytes | None]]:
+    """Name the type of each value, and make its identity bytes or None."""
+    if kind is not None:
+        return repeat(kind.value, len(values)), many_identity_bytes(kind, values)
+    names = [Kind.PHONE.value if one[:1] == "+" else Kind.EMAIL.value for one in values]
+    if Kind.PHONE.value not in names:
+        return names, many_identity_bytes(Kind.EMAIL, values)
+    return names, list(map(identity_bytes, names, values))
 
 
 def _complain_about(reasons: Counter[str]) -> None:

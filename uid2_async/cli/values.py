@@ -16,7 +16,14 @@ from uid2_async.models import (
     as_identity,
 )
 
-__all__ = ["as_kind", "decode_lines", "read_lines", "read_one", "read_text"]
+__all__ = [
+    "as_kind",
+    "decode_lines",
+    "read_lines",
+    "read_one",
+    "read_text",
+    "source_of",
+]
 
 STANDARD = "-"
 
@@ -41,16 +48,25 @@ def read_lines(arguments: Sequence[str], file: str | None) -> Iterator[str]:
     Raises:
         InputError: If there are none, both are given, or the text cannot be read.
     """
+    path = source_of(arguments, file)
+    yield from arguments if path is None else _decoded(path)
+
+
+def source_of(arguments: Sequence[str], file: str | None) -> str | None:
+    """Give the path that values are read from, ``-`` for stdin; None: the arguments.
+
+    Raises:
+        InputError: As :func:`read_lines`.
+    """
     if file is not None and arguments:
         raise InputError("Give values or --file, not both.")
     if file is None and not arguments:
         raise InputError("No value is given.", hint="Give values, --file FILE, or -.")
     if file is None and STANDARD not in arguments:
-        yield from arguments
-        return
+        return None
     if file is None and len(arguments) > 1:
         raise InputError("- stands for stdin and must be the only value.")
-    yield from _decoded(file or STANDARD)
+    return file or STANDARD
 
 
 def read_one(argument: str | None, file: str | None) -> str:
@@ -84,13 +100,20 @@ def _decoded(path: str) -> Iterator[str]:
         yield from decode_lines(stream, path)
 
 
-def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
+def decode_lines(
+    stream: Iterable[bytes], name: str, *, first: int = 1
+) -> Iterator[str]:
     """Decode UTF-8, with or without a byte order mark; line ends are removed.
+
+    Args:
+        stream: The lines.
+        name: What they are lines of.
+        first: The number of the first of them.
 
     Raises:
         InputError: If a line is none; says which one of *name*.
     """
-    for number, data in enumerate(stream, 1):
+    for number, data in enumerate(stream, first):
         line = _decode(data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data)
         if line is None:
             raise InputError(

@@ -147,8 +147,10 @@ def gcm_open(blob: bytes | memoryview, cipher: AESGCM) -> bytes | None:
     """Open IV, ciphertext and tag; None for every kind of failure."""
     if len(blob) < IV_BYTES + TAG_BYTES:
         return None
+    # A view, because what it shows can be large.
+    view = memoryview(blob)
     try:
-        return cipher.decrypt(blob[:IV_BYTES], blob[IV_BYTES:], None)
+        return cipher.decrypt(view[:IV_BYTES], view[IV_BYTES:], None)
     except InvalidTag:
         return None
 

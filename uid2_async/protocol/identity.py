@@ -12,16 +12,20 @@ import msgspec
 
 from uid2_async.errors import InputError, ProtocolError
 from uid2_async.models import (
+    Email,
+    EmailHash,
     Identity,
     IdentityMap,
     MapRow,
+    Phone,
+    PhoneHash,
     UnmappedReason,
     kind_and_value,
 )
-from uid2_async.protocol import wire
+from uid2_async.protocol import base64, wire
 from uid2_async.protocol.identity_input import missing_message, sendable
 from uid2_async.protocol.java_text import as_java_string, literal_text
-from uid2_async.protocol.normalize import KINDS
+from uid2_async.protocol.normalize import HASH_KINDS, KINDS, many_identity_bytes
 from uid2_async.protocol.refusal import RefusedError, client_error, unknown_error
 from uid2_async.protocol.reply import expect_success
 from uid2_async.veiled import Veiled
@@ -32,6 +36,9 @@ MAP_V2_PATH: Final = "/v2/identity/map"
 # How large a reply may be: far more than the rows that fit into one request.
 MAP_REPLY_BYTES: Final = 8 * 1024 * 1024
 
+_KINDS_OF: Final[dict[type, str]] = {
+    one: one.kind for one in (Email, EmailHash, Phone, PhoneHash)
+}
 _INVALID: Final = MapRow(e=UnmappedReason.INVALID_IDENTIFIER.value)
 
 
@@ -88,9 +95,46 @@ def prepare_map(
 ) -> MapQuery:
     """Normalize and hash *identities*; invalid ones are kept back.
 
+    Most batches are of one kind, and are hashed at once, which takes half of the time.
+
     Raises:
         InputError: If an element is neither an identity nor a str; names its place.
     """
+    alike = None if send_raw else _values_of_one_kind(identities)
+    if alike is None:
+        return _prepare_each(identities, send_raw=send_raw)
+    kind, values = alike
+    found = many_identity_bytes(kind, values)
+    key = HASH_KINDS[kind]
+    valid = [data for data in found if data is not None]
+    order: list[str | None] = [key] * len(found)
+    if len(valid) < len(found):
+        order = [None if data is None else key for data in found]
+    sent = {key: base64.encode_texts(valid)} if valid else {}
+    return MapQuery(identities=identities, order=order, values=sent)
+
+
+def _values_of_one_kind(
+    identities: Sequence[Any],
+) -> tuple[str, Sequence[str]] | None:
+    """Give the kind and the values of *identities*, or None if there are several.
+
+    Found by calls that look at all of them; a phone among e-mails is found by its first
+    character (an e-mail with a line end in it may be taken for one: None is safe).
+    """
+    types = set(map(type, identities))
+    if len(types) != 1:
+        return None
+    (one,) = types
+    if one is str:
+        is_mixed = "\n+" in "\n".join(["", *identities])
+        return None if is_mixed else ("email", identities)
+    kind = _KINDS_OF.get(one)
+    return None if kind is None else (kind, [each.value for each in identities])
+
+
+def _prepare_each(identities: Sequence[Identity | str], *, send_raw: bool) -> MapQuery:
+    """Do what :func:`prepare_map` does, with one after the other."""
     order: list[str | None] = []
     values: dict[str, list[str]] = {kind: [] for kind in KINDS}
     try:
@@ -112,6 +156,10 @@ def prepare_map(
 
 def align_map(query: MapQuery, rows: Mapping[str, Sequence[MapRow]]) -> IdentityMap:
     """Put *rows*, by key and as many as were sent, into the order of *query*."""
+    for found in rows.values():
+        if len(found) == len(query.order):
+            # All were sent, under one key: they are in order.
+            return IdentityMap(query.identities, found)
     each = {key: iter(found) for key, found in rows.items()}
     wire_rows = [_INVALID if key is None else next(each[key]) for key in query.order]
     return IdentityMap(query.identities, wire_rows)

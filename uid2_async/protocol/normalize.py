@@ -7,7 +7,7 @@ value, or what a given hash decodes to.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -21,6 +21,7 @@ __all__ = [
     "decode_hash",
     "identity_bytes",
     "identity_hash",
+    "many_identity_bytes",
     "normalize_email",
     "normalize_phone",
 ]
@@ -34,6 +35,10 @@ _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _PHONE = re.compile(r"\+[0-9]{10,15}")
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 _BASE64_CHARS = 44
+
+# How many e-mails are hashed together: one that is unusual slows these down.
+_TOGETHER = 250
+_USUAL = bytes(set(range(256)) - set(b"@ \n"))
 
 
 def normalize_email(text: str) -> str | None:
@@ -104,6 +109,52 @@ def identity_bytes(kind: str, value: str) -> bytes | None:
         32 bytes; 31 or 33 for some odd hashes that the operator accepts.
     """
     return READERS[kind](value)
+
+
+def many_identity_bytes(kind: str, values: Sequence[str]) -> list[bytes | None]:
+    """Do what :func:`identity_bytes` does with each of many values of one kind.
+
+    It takes half of the time for e-mails, and a third for hashes in base64.
+    """
+    if kind == "email":
+        found: list[bytes | None] = []
+        for at in range(0, len(values), _TOGETHER):
+            found += _hash_emails(values[at : at + _TOGETHER])
+        return found
+    if HASH_KINDS[kind] == kind and set(map(len, values)) == {_BASE64_CHARS}:
+        decoded = base64.decode_many(values)
+        if decoded is not None:
+            return [*decoded]
+    return list(map(READERS[kind], values))
+
+
+def _hash_emails(texts: Sequence[str]) -> list[bytes | None]:
+    """Do what :func:`_hash_email` does with each of some texts.
+
+    The hash itself is a third of the work; the rest is Python, one call for each step
+    of each address. So the steps are done for all of them at once: joined by line ends,
+    they are encoded and lowered in two calls (bytes fold ASCII letters alone, as the
+    rule wants it). Then all bytes but "@", space and line end are taken out: where each
+    line leaves a single "@", which neither begins nor ends it, all are usual addresses,
+    which need no more, unless they are of Gmail. If one is not, all go the plain way.
+    """
+    joined = b"\n%b\n" % "\n".join(texts).encode("utf-8", "replace").lower()
+    if (
+        joined.translate(None, _USUAL) != b"\n" + b"@\n" * len(texts)
+        or b"\n@" in joined
+        or b"@\n" in joined
+    ):
+        return list(map(_hash_email, texts))
+    return [
+        sha256(line).digest() if line[-10:] != b"@gmail.com" else _hash_gmail(line)
+        for line in joined[1:-1].split(b"\n")
+    ]
+
+
+def _hash_gmail(address: bytes) -> bytes | None:
+    """Hash a lowered address of Gmail without spaces."""
+    local = address.partition(b"@")[0].partition(b"+")[0].replace(b".", b"")
+    return sha256(local + b"@gmail.com").digest() if local else None
 
 
 def identity_hash(identity: Identity) -> str | None:

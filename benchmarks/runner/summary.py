@@ -1,0 +1,132 @@
+"""The few figures that the README shows: ours, the official SDK, and the floor."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import attrs
+import msgspec
+
+from benchmarks.runner.measuring import Better, Sample, Table
+from benchmarks.runner.text import figure, markdown
+
+UNIT = "times as fast as the official SDK"
+
+
+@attrs.frozen
+class Row:
+    """A row of the summary.
+
+    Attributes:
+        what: What is done.
+        unit: What the figures are.
+        benchmark: Where they are measured.
+        title: The table there, or a part of its title.
+        ours: Its line of ours.
+        sdk: Its line of the official SDK.
+        floor: Its line of what is written by hand.
+    """
+
+    what: str
+    unit: str
+    benchmark: str
+    title: str
+    ours: str
+    sdk: str = "official SDK"
+    floor: str = "floor"
+
+
+ROWS = (
+    Row("Map an e-mail", "us of CPU", "map_cpu", "e-mails", "uid2_async"),
+    Row("Map a hash", "us of CPU", "map_cpu", "hashes", "uid2_async"),
+    Row(
+        *("Map 20 batches at once, 50 ms", "identities/s", "map_throughput", " 50 ms"),
+        ours="map_identities, 20 in flight",
+        sdk="official SDK, 20 threads",
+        floor="by hand, 20 in flight",
+    ),
+    Row("Open a token", "us of CPU", "token_codec", "Decrypt", "decrypt"),
+    Row("Make a token", "us of CPU", "token_codec", "Encrypt", "encrypt"),
+    Row(
+        *("Generate tokens, over TLS", "us of CPU"),
+        *("call_overhead", "token/generate, over TLS", "uid2_async"),
+        floor="by hand",
+    ),
+)
+
+
+def read_results(folder: Path) -> dict[str, list[Table]] | None:
+    """Read what the latest runs have found; None if a row would be empty."""
+    found = {}
+    for name in {row.benchmark for row in ROWS}:
+        path = folder / f"{name}.json"
+        if not path.exists():
+            return None
+        found[name] = msgspec.json.decode(path.read_bytes(), type=list[Table])
+    return found
+
+
+def table_of(row: Row, results: Mapping[str, Sequence[Table]]) -> Table:
+    """Find the table that *row* is about."""
+    return next(one for one in results[row.benchmark] if row.title in one.title)
+
+
+def summary_text(results: Mapping[str, Sequence[Table]]) -> str:
+    """Write the summary in Markdown."""
+    rows = [
+        ["", "", "written by hand", "uid2_async", "official SDK", "times as fast"],
+        ["---", "---", "--:", "--:", "--:", "--:"],
+    ]
+    for row in ROWS:
+        table = table_of(row, results)
+        lines = (row.floor, row.ours, row.sdk)
+        figures = [figure(table.spread(line).middle) for line in lines]
+        times = speeds(results).spread(row.what).middle
+        rows.append([row.what, row.unit, *figures, figure(times)])
+    return markdown(rows)
+
+
+def speeds(results: Mapping[str, Sequence[Table]]) -> Table:
+    """Say how many times as fast as the official SDK each is, ours and by hand."""
+    lines = {}
+    for row in ROWS:
+        table = table_of(row, results)
+        for name, line in ((row.what, row.ours), (f"{row.what}, by hand", row.floor)):
+            lines[name] = _times(table, line, row.sdk)
+    return Table(
+        title="uid2_async, and what is written by hand",
+        unit=UNIT,
+        better=Better.MORE,
+        baseline=ROWS[0].what,
+        ours=tuple(row.what for row in ROWS),
+        lines=lines,
+    )
+
+
+def _times(table: Table, line: str, sdk: str) -> list[Sample]:
+    """Say how many times as fast as *sdk* a line is, round by round."""
+    one, other = table.values(line), table.values(sdk)
+    if table.better is Better.LESS:
+        one, other = other, one
+    return [Sample(many / few) for many, few in zip(one, other, strict=True)]
+
+
+def machine() -> str:
+    """Say what the figures were measured on."""
+    python = f"Python {platform.python_version()}"
+    names = ("uid2-client", "aiohttp", "cryptography", "msgspec", "pyarrow")
+    versions = [f"{name} {metadata.version(name)}" for name in names]
+    return f"{os.cpu_count()} cores, {_processor()}; {', '.join([python, *versions])}."
+
+
+def _processor() -> str:
+    """Name the processor."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    found = re.search(r"model name\s*: (.+)", text)
+    return found[1] if found else platform.machine()
