@@ -10,7 +10,6 @@ import asyncio
 import os
 import ssl
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import trustme
 
-from benchmarks.canned import Canned, cpu_of
+from benchmarks.canned import Canned
 from benchmarks.canned_tokens import canned_token_operator
 from benchmarks.runner import Better, Effort, Measure, Sample, Table, interleave
 from benchmarks.token_calls import (
@@ -56,11 +55,8 @@ def cpu_per_call(job: Callable[[], object], calls: int, canned: Canned) -> Measu
     """Make a measurement of the CPU of *job*, in us for each of its *calls*."""
 
     def measure() -> Sample:
-        own, theirs = time.process_time(), cpu_of(canned.pid)
-        job()
-        own, theirs = time.process_time() - own, cpu_of(canned.pid) - theirs
-        share = 100 * theirs / (own + theirs)
-        return Sample(own / calls * 1e6, {"operator %": share})
+        seen = canned.rate(job, calls).also
+        return Sample(seen["us CPU"], {"operator %": seen["operator %"]})
 
     return measure
 
@@ -97,7 +93,7 @@ class Bench:
         """Open the callers."""
         self.canned = canned
         self.loop = asyncio.Runner()
-        self.rounds = effort.pick(5, 15)
+        self.rounds = effort.pick(5, 9)
         self.calls = effort.pick(100, 300)
         self.callers = self.loop.run(self._open(context))
 
@@ -143,7 +139,7 @@ class Bench:
             "token/generate": generate["uid2_async"],
             "token/refresh": self.callers.refresh()["uid2_async"],
         }
-        many, few = self.calls * 10, self.calls
+        many, few = self.calls * 5, self.calls // 2
         measures: dict[str, Measure] = {
             name: lambda call=call: self.canned.rate(
                 lambda: self.loop.run(some_at_once(call, many)), many

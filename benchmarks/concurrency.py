@@ -116,7 +116,7 @@ def run(effort: Effort) -> Iterator[Table]:
                     name: measure_rush(loop, canned, call)
                     for name, call in calls.items()
                 },
-                rounds=effort.pick(5, 15),
+                rounds=effort.pick(5, 9),
                 warm_up=2,
             ),
         )

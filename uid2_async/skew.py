@@ -115,7 +115,7 @@ class ClockSkew:
             server_ms: What it says.
         """
         if self._best is not None and not self._best.sealed:
-            self._samples.clear()
+            self._forget()
         self._add(sent, received, server_ms, sealed=True)
         if self._warned:
             return
@@ -150,7 +150,7 @@ class ClockSkew:
         offset = date_ms - sent_ms - half_way_ms
         if not _APPLIED_MS < abs(offset) <= _MOST_BY_DATE_MS:
             return Remedy(late=best is not None, offset=offset / 1000)
-        self._samples.clear()
+        self._forget()
         self._add(sent, received, date_ms, sealed=False)
         return Remedy(corrected=True, offset=offset / 1000)
 
@@ -166,19 +166,24 @@ class ClockSkew:
             at=received.loop_s,
             sealed=sealed,
         )
+        lost = self._samples[0] if len(self._samples) == _SAMPLES else None
         self._samples.append(sample)
-        # Asked for several times in each call, so chosen where it may change.
-        self._best = min(self._samples, key=_rtt_ms)
+        # Kept up to date here, since it is asked for several times in each call.
+        if self._best is None or self._best is lost:
+            self._best = min(self._samples, key=attrgetter("rtt_ms"))
+        elif sample.rtt_ms < self._best.rtt_ms:
+            self._best = sample
+
+    def _forget(self) -> None:
+        """Know nothing any more."""
+        self._samples.clear()
+        self._best = None
 
     def _trust(self, best: _Sample, now: Stamp) -> None:
         """Use *best* from now on, although the wall clock was set since."""
-        self._samples.clear()
+        self._forget()
         self._best = best._replace(ahead_ms=now.ahead_ms, at=now.loop_s)
         self._samples.append(self._best)
-
-
-# Samples with the shortest way are the best.
-_rtt_ms: Final = attrgetter("rtt_ms")
 
 
 def _matters(offset_ms: float, sample: _Sample) -> bool:

@@ -389,7 +389,9 @@ async def _read(response: aiohttp.ClientResponse, region: str, limit: int) -> Re
     size = response.content_length or 0
     if size <= limit:
         size = 0
-        async for chunk in response.content.iter_any():
+        # Asked for the end beforehand, a small reply is read in one go.
+        while not response.content.at_eof():
+            chunk = await response.content.readany()
             size += len(chunk)
             if size > limit:
                 break
