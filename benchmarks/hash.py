@@ -65,7 +65,7 @@ def run(effort: Effort) -> Iterator[Table]:
             better=Better.MORE,
             baseline="by hand",
             ours=("uid2 hash", "uid2 hash --jobs 2"),
-            lines=interleave(measures, rounds=effort.pick(3, 5, 2), warm_up=0),
+            lines=interleave(measures, rounds=effort.pick(3, 3, 2), warm_up=0),
         )
 
 

@@ -65,7 +65,7 @@ def run(effort: Effort) -> Iterator[Table]:
         with canned_operator(milliseconds / 1000) as canned:
             asyncio.run(ours(canned, 2, 1))
             lines = interleave(
-                subjects(canned, effort.pick(40, 120)),
+                subjects(canned, effort.pick(40, 60)),
                 rounds=effort.pick(1, 3),
                 warm_up=0,
             )

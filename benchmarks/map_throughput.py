@@ -63,7 +63,8 @@ async def ours(canned: Canned, batches: int, in_flight: int) -> None:
     async def map_some() -> None:
         nonlocal rows
         for batch in work:
-            rows += len(await client.map_identities(batch))
+            found = await client.map_identities(batch)
+            rows += len(found)
 
     async with canned.client() as client:
         await asyncio.gather(*(map_some() for _ in range(in_flight)))

@@ -105,7 +105,7 @@ def maps(operator: Sandbox, batches: int, size: int, in_flight: int) -> Measure:
 def run(effort: Effort) -> Iterator[Table]:
     """Measure large requests, then small ones."""
     batches, calls = effort.pick(10, 20), effort.pick(500, 1_500)
-    rounds = effort.pick(2, 5)
+    rounds = effort.pick(2, 3)
     with sandbox() as embedded, canned_operator() as echo:
         canned = Sandbox(echo.url, API_KEY, SECRET, echo.pid)
         yield Table(

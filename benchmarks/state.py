@@ -155,7 +155,7 @@ def run(effort: Effort) -> Iterator[Table]:
         }
         rounds = [
             interleave(measures, rounds=1, warm_up=0)
-            for _ in range(effort.pick(1, 3, 1))
+            for _ in range(effort.pick(1, 2, 1))
         ]
     yield Table(
         title=f"State, {size} M identities",

@@ -9,17 +9,22 @@ from __future__ import annotations
 import base64
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
 from uid2_client import encryption as sdk
 from uid2_client.refresh_keys_util import parse_keys_json
 
 from benchmarks.runner import Effort, Table, cpu_per_item, interleave
 from uid2_async import BidstreamClient, KeyRing, SharingClient
+from uid2_async.protocol.token_codec import open_token, seal_token
 
 TOKENS = 2_000
 # The official SDK is slower by far: fewer of its calls fill the same time.
@@ -64,15 +69,34 @@ BIDSTREAM = BidstreamClient(RING)
 SEALED = [SHARING.encrypt(uid) for uid in UIDS]
 
 
-def decrypt() -> None:
+def as_version(token: str, version: int) -> str:
+    """Make a token of an older version that says the same as *token*."""
+    opened = open_token(token, RING.keys.get)
+    size = 16 if version == 2 else 12
+    return seal_token(
+        msgspec.structs.replace(opened, version=version),
+        RING.keys.get,
+        master_iv=os.urandom(size),
+        site_iv=os.urandom(size),
+    )
+
+
+TOKENS_OF = {
+    4: SEALED,
+    3: [as_version(token, 3) for token in SEALED],
+    2: [as_version(token, 2) for token in SEALED],
+}
+
+
+def decrypt(tokens: Sequence[str]) -> None:
     """Open each token with a call of its own, as a bid request does."""
-    for token in SEALED:
+    for token in tokens:
         BIDSTREAM.decrypt(token, "example.com")
 
 
-def decrypt_many() -> None:
+def decrypt_many(tokens: Sequence[str]) -> None:
     """Open all tokens with one call, as a file does."""
-    BIDSTREAM.decrypt_many(SEALED)
+    BIDSTREAM.decrypt_many(tokens)
 
 
 def encrypt() -> None:
@@ -86,10 +110,10 @@ def encrypt_many() -> None:
     SHARING.encrypt_many(UIDS)
 
 
-def sdk_decrypt() -> None:
+def sdk_decrypt(tokens: Sequence[str]) -> None:
     """Open tokens with the official SDK."""
     now = datetime.now(UTC)
-    for token in SEALED[:SDK_TOKENS]:
+    for token in tokens[:SDK_TOKENS]:
         sdk.decrypt_token(token, SDK_KEYS, "example.com", sdk.ClientType.BIDSTREAM, now)
 
 
@@ -99,14 +123,27 @@ def sdk_encrypt() -> None:
         sdk.encrypt(uid, None, SDK_KEYS)
 
 
-def floor_decrypt() -> None:
-    """Open both shells and do nothing else: no check, no value."""
+def floor_decrypt(tokens: Sequence[str]) -> None:
+    """Open both shells of v4 or v3 and do nothing else: no check, no value."""
     ciphers = {number: AESGCM(secret) for number, secret in SECRETS.items()}
-    for token in SEALED:
+    for token in tokens:
         data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         master = ciphers[64].decrypt(data[6:18], data[18:], None)
         site = ciphers[65].decrypt(master[33:45], master[45:], None)
         base64.b64encode(site[36:])
+
+
+def floor_decrypt_v2(tokens: Sequence[str]) -> None:
+    """Do the same with v2, whose shells are CBC."""
+    ciphers = {number: AES(secret) for number, secret in SECRETS.items()}
+    for token in tokens:
+        data = base64.b64decode(token)
+        opener = Cipher(ciphers[64], CBC(data[5:21])).decryptor()
+        master = opener.update(data[21:]) + opener.finalize()
+        master = master[: -master[-1]]
+        opener = Cipher(ciphers[65], CBC(master[12:28])).decryptor()
+        site = opener.update(master[28:]) + opener.finalize()
+        site[8 : -site[-1] - 12].decode()
 
 
 def floor_encrypt() -> None:
@@ -139,16 +176,16 @@ def compare(
 
 def run(effort: Effort) -> Iterator[Table]:
     """Measure both ways."""
-    yield compare(
-        "Decrypt a v4 token",
-        {
-            "floor": floor_decrypt,
-            "decrypt": decrypt,
-            "decrypt_many": decrypt_many,
-            "official SDK": sdk_decrypt,
-        },
-        effort,
-    )
+    for version, tokens in TOKENS_OF.items():
+        functions = {
+            "floor": partial(
+                floor_decrypt_v2 if version == 2 else floor_decrypt, tokens
+            ),
+            "decrypt": partial(decrypt, tokens),
+            "decrypt_many": partial(decrypt_many, tokens),
+            "official SDK": partial(sdk_decrypt, tokens),
+        }
+        yield compare(f"Decrypt a v{version} token", functions, effort)
     yield compare(
         "Encrypt a v4 token",
         {

@@ -139,7 +139,7 @@ def interleave(
     """
     found: dict[str, list[Sample]] = {name: [] for name in subjects}
     for number in range(-warm_up, rounds):
-        names = list(subjects) if number % 2 == 0 else list(reversed(subjects))
+        names = list(subjects) if number % 2 == 0 else list(subjects)[::-1]
         for name in names:
             gc.collect()
             value = subjects[name]()

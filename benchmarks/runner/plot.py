@@ -62,11 +62,13 @@ def _draw_table(axes: Axes, table: Table) -> None:
     colours = [OURS if name in table.ours else OTHERS for name in spreads]
     bars = axes.barh(list(spreads), middles, xerr=errors, color=colours, ecolor=TEXT)
     axes.bar_label(bars, labels=[figure(middle) for middle in middles], padding=4)
+    highest = max(spread.high for spread in spreads.values())
     if max(middles) > LOG_FROM * min(middles):
         axes.set_xscale("log")
-        axes.set_xlim(min(middles) / 3, max(middles) * 3)
+        axes.set_xlim(min(middles) / 3, highest * 3)
     else:
-        axes.set_xlim(0, max(middles) * 1.15)
+        axes.set_xlim(0, highest * 1.15)
+    axes.xaxis.set_major_formatter("{x:,g}")
     axes.invert_yaxis()
     axes.set_title(f"{table.title} ({table.better.value} is better)", loc="left")
     axes.set_xlabel(table.unit)

@@ -50,7 +50,7 @@ ROWS = (
         sdk="official SDK, 20 threads",
         floor="by hand, 20 in flight",
     ),
-    Row("Open a token", "us of CPU", "token_codec", "Decrypt", "decrypt"),
+    Row("Open a token", "us of CPU", "token_codec", "Decrypt a v4", "decrypt"),
     Row("Make a token", "us of CPU", "token_codec", "Encrypt", "encrypt"),
     Row(
         *("Generate tokens, over TLS", "us of CPU"),
