@@ -228,9 +228,9 @@ class RetryPolicy:
         Raises:
             UID2Error: The last attempt's own error.
         """
-        # Nearly every call ends with its first attempt, and tenacity takes as long as
-        # half a request to get going. So the first one is made here; if it fails,
-        # tenacity meets its error as that of its own first attempt, and decides.
+        # Nearly every call ends with its first attempt, and to set up tenacity costs
+        # nearly as much as all else that is not HTTP. So that one is made here; if it
+        # fails, tenacity meets its error as that of its own first, and decides.
         began = time.monotonic()
         try:
             result = await attempt(False)  # noqa: FBT003 - "fresh", as its type says
