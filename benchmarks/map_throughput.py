@@ -26,9 +26,9 @@ BATCHES = {
     "official SDK, 20 threads": (10, 20, 40),
     "map_identities, 1 in flight": (20, 20, 4),
     "map_identities, 5 in flight": (20, 50, 25),
-    "map_identities, 20 in flight": (40, 100, 240),
+    "map_identities, 20 in flight": (40, 200, 240),
     "BulkMapper, 20 in flight": (20, 60, 120),
-    "by hand, 20 in flight": (40, 100, 240),
+    "by hand, 20 in flight": (40, 200, 240),
 }
 OURS = ("map_identities", "BulkMapper")
 

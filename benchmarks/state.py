@@ -120,11 +120,9 @@ def job(title: str, path: Path, rows: int) -> None:
     else:
         asyncio.run(go_through(path, rows, START + timedelta(days=1), look))
     seconds = time.perf_counter() - began
-    seen = {
-        "us CPU/row": time.process_time() / rows * 1e6,
-        "RSS MB": peak_mib(),
-        "bytes/row": path.stat().st_size / rows if path.exists() else 0.0,
-    }
+    seen = {"us CPU/row": time.process_time() / rows * 1e6, "RSS MB": peak_mib()}
+    if title != "no state":
+        seen["bytes/row"] = path.stat().st_size / rows
     print(json.dumps([rows / seconds, seen]))
 
 

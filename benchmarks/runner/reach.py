@@ -122,7 +122,6 @@ REACHES: Sequence[Reach] = (
     ),
     Reach(benchmark="token_codec", line="encrypt", at_most=8),
     Reach(benchmark="token_codec", line=SDK, against="encrypt", at_least=17),
-    Reach(benchmark="loop_lag", line="map_identities", at_most=15),
     Reach(benchmark="loop_lag", line="BulkMapper", at_most=15),
     Reach(benchmark="import_time", line="UID2Client", against="aiohttp", at_most=1.2),
     Reach(benchmark="hash", line="uid2 hash", against="by hand", at_least=0.8),
