@@ -33,6 +33,8 @@ NAMES = (
     "import_time",
     "hash",
     "operator",
+    "call_overhead",
+    "concurrency",
 )
 # These compare CPU time, which a busy machine hardly changes.
 QUICK = ("import_time", "map_cpu", "token_codec")

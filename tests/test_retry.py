@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists, sampled_from
+from tenacity import RetryCallState
 from tenacity.stop import stop_after_attempt
 from tenacity.wait import wait_fixed
 
@@ -290,6 +292,29 @@ async def test_tenacity_objects_replace_attempts_and_backoff() -> None:
         await runner.run()
 
     assert runner.delays == [0.25, 0.25]
+
+
+async def test_a_stop_that_counts_seconds_counts_from_the_first_attempt() -> None:
+    """The first attempt is made without tenacity, and is part of its time."""
+    begun: list[float] = []
+    counted_from: list[float] = []
+
+    async def fail(fresh: bool) -> None:
+        begun.append(time.monotonic())
+        raise REFUSED
+
+    def stop(state: RetryCallState) -> bool:
+        counted_from.append(state.start_time)
+        return state.attempt_number == 3
+
+    runner = Runner(stop=stop)
+    with pytest.raises(errors.ConnectError):
+        await runner.policy.run(
+            fail, deadline=1e9, now=lambda: 0.0, on_retry=lambda *_: None
+        )
+
+    assert len(begun) == 3
+    assert max(counted_from) <= begun[0]
 
 
 async def test_a_policy_of_one_attempt_never_retries() -> None:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 from hypothesis import given
-from hypothesis.strategies import floats, integers
+from hypothesis.strategies import floats, integers, lists
 
 from uid2_async.skew import ClockSkew, Remedy, Stamp
 
@@ -207,3 +207,14 @@ def test_a_clock_that_is_far_off_is_warned_about_once(
     assert [one.getMessage() for one in caplog.records] == [
         "This machine's clock is off by -300 s"
     ]
+
+
+@given(lists(integers(1, 20), min_size=1, max_size=40))
+def test_the_shortest_way_of_the_last_eight_counts(trips: list[int]) -> None:
+    """The best sample that is kept is what choosing anew each time would give."""
+    clocks = Clocks(off_s=60)
+    for trip in trips:
+        # All of the way is the way there: what is learned is off by half of it.
+        clocks.exchange(there=trip / 10, back=0)
+
+    assert clocks.error_s == pytest.approx(min(trips[-8:]) / 20, abs=0.002)

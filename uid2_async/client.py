@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack
 
 from uid2_async._call import Call, Credentials, Pipeline, positive
 from uid2_async._refresh import refresh_call
-from uid2_async.clock import Clock, system_clock
+from uid2_async.clock import Clock
 from uid2_async.errors import ConfigError, InputError
 from uid2_async.frames import cut_frames, without_frames
 from uid2_async.hooks import Hook
@@ -131,7 +131,7 @@ class UID2Client:
             transport=self._transport,
             envelope=envelope or AesGcmEnvelope(),
             credentials=cut_frames(lambda: _credentials(given, scope, pool.base_urls)),
-            clock=clock or system_clock,
+            clock=clock,
             slots=Slots(getattr(self._transport, "max_connections", _DEFAULT_SLOTS)),
         )
         self._consent_missed = False
@@ -258,6 +258,10 @@ class UID2Client:
             call: What to ask, and how to read the answer.
             timeout: Instead of the client's, in seconds.
         """
+        return await self._run(call, timeout)
+
+    async def _run(self, call: Call[T], timeout: float | None) -> T:
+        """Make *call*; the public method around it sees to the frames."""
         return await self._pipeline.run(
             call,
             retry=self._retry,
@@ -299,7 +303,7 @@ class UID2Client:
         call = Call(
             path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
         )
-        work = self.run_call(call, timeout=timeout)
+        work = self._run(call, timeout)
         return await counted(work, hooks=self.hooks, endpoint=call.path, kind=one.kind)
 
     def _warn_of_missing_consent(self) -> None:
@@ -335,7 +339,7 @@ class UID2Client:
                 a valid API key, if it is too old.
         """
         call = refresh_call(identity_tokens, self._pipeline.now_ms)
-        work = self.run_call(call, timeout=timeout)
+        work = self._run(call, timeout)
         return await counted(work, hooks=self.hooks, endpoint=call.path, kind="token")
 
     @without_frames
@@ -367,7 +371,7 @@ class UID2Client:
             payload=payload,
             parse=tokens.parse_validate_reply,
         )
-        return await self.run_call(call, timeout=timeout)
+        return await self._run(call, timeout)
 
     @without_frames
     async def map_identities(
@@ -411,7 +415,7 @@ class UID2Client:
             binary=True,
             max_reply_bytes=identity.MAP_REPLY_BYTES,
         )
-        return await self.run_call(call, timeout=timeout)
+        return await self._run(call, timeout)
 
     @without_frames
     async def map_identities_v2(
@@ -465,7 +469,7 @@ class UID2Client:
                 ),
                 max_reply_bytes=identity.MAP_REPLY_BYTES,
             )
-            rows[key] = await self.run_call(call, timeout=timeout)
+            rows[key] = await self._run(call, timeout)
         return identity.align_map(query, rows)
 
     @without_frames
@@ -489,7 +493,7 @@ class UID2Client:
             InputError: If *since* is naive.
         """
         _deprecated("identity_buckets uses an endpoint past its announced end.")
-        return await self.run_call(buckets_call(since), timeout=timeout)
+        return await self._run(buckets_call(since), timeout)
 
     @without_frames
     async def opt_out_status(
@@ -518,7 +522,7 @@ class UID2Client:
             payload=optout.build_status_request(batch),
             parse=optout.parse_status_reply,
         )
-        return await self.run_call(call, timeout=timeout)
+        return await self._run(call, timeout)
 
     @without_frames
     async def fetch_sharing_keys(self, *, timeout: float | None = None) -> KeyRing:
@@ -545,7 +549,7 @@ class UID2Client:
             parse=KeyRing.from_json,
             max_reply_bytes=_KEYS_BYTES,
         )
-        return await self.run_call(call, timeout=timeout)
+        return await self._run(call, timeout)
 
     @without_frames
     async def log_out(
@@ -567,7 +571,7 @@ class UID2Client:
             ),
             parse=tokens.parse_logout_reply,
         )
-        await self.run_call(call, timeout=timeout)
+        await self._run(call, timeout)
 
     def _batch(self, items: Iterable[T], name: str) -> list[T]:
         """Take the items of one call, refusing too many before anything is sent."""

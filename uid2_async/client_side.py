@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 
 from uid2_async._call import Call, Pipeline, positive
 from uid2_async._refresh import refresh_call
-from uid2_async.clock import Clock, system_clock
+from uid2_async.clock import Clock
 from uid2_async.errors import ConfigError
 from uid2_async.frames import without_frames
 from uid2_async.hooks import Hook
@@ -107,7 +107,7 @@ class ClientSideClient:
             transport=self._transport,
             envelope=AesGcmEnvelope(),
             credentials=None,
-            clock=clock or system_clock,
+            clock=clock,
             slots=Slots(getattr(self._transport, "max_connections", _DEFAULT_SLOTS)),
             headers=_origin_header(origin),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random as _random
+import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -30,7 +31,7 @@ from uid2_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from tenacity import RetryCallState
+    from tenacity import AsyncRetrying, RetryCallState
     from tenacity.stop import stop_base
     from tenacity.wait import wait_base
 
@@ -227,24 +228,27 @@ class RetryPolicy:
         Raises:
             UID2Error: The last attempt's own error.
         """
-        # The first call pays for this import, not every program that has a client.
-        from tenacity import AsyncRetrying  # noqa: PLC0415 - reason above
-
-        run = _Run(self, deadline=deadline, now=now, on_retry=on_retry)
-        # One object for each call: sharing one mixes up the calls' states.
-        retrying = AsyncRetrying(
-            retry=run.is_retryable,
-            wait=run.delay,
-            stop=run.is_over,
-            before_sleep=run.before_sleep,
-            sleep=self.sleep,
-            reraise=True,
-        )
+        # Nearly every call ends with its first attempt, and to set up tenacity costs
+        # nearly as much as all else that is not HTTP. So that one is made here; if it
+        # fails, tenacity meets its error as that of its own first, and decides.
+        began = time.monotonic()
+        try:
+            result = await attempt(False)  # noqa: FBT003 - "fresh", as its type says
+        except UID2Error as error:
+            failures = [error.with_traceback(None)]
+        else:
+            if self.budget is not None:
+                self.budget.succeeded(None)
+            return result
 
         async def one() -> T:
+            # Popped, so that no frame on the error's own traceback holds it.
+            if failures:
+                raise failures.pop()
             return await attempt(run.decision.fresh_connection)
 
-        result: T = await retrying(one)
+        run = _Run(self, began=began, deadline=deadline, now=now, on_retry=on_retry)
+        result = await run.retrying()(one)
         if self.budget is not None:
             self.budget.succeeded(run.last_cost)
         return result
@@ -257,11 +261,13 @@ class _Run:
         self,
         policy: RetryPolicy,
         *,
+        began: float,
         deadline: float,
         now: Callable[[], float],
         on_retry: Callable[[int, float], None],
     ) -> None:
         self._policy = policy
+        self._began = began
         self._deadline = deadline
         self._now = now
         self._on_retry = on_retry
@@ -269,8 +275,24 @@ class _Run:
         self.decision = Decision(retry=True)
         self.last_cost: int | None = None
 
+    def retrying(self) -> AsyncRetrying:
+        """Make tenacity's object for this call: sharing one mixes up calls' states."""
+        # The first retry pays for this import, not every program that has a client.
+        from tenacity import AsyncRetrying  # noqa: PLC0415 - reason above
+
+        return AsyncRetrying(
+            retry=self.is_retryable,
+            wait=self.delay,
+            stop=self.is_over,
+            before_sleep=self.before_sleep,
+            sleep=self._policy.sleep,
+            reraise=True,
+        )
+
     def is_retryable(self, state: RetryCallState) -> bool:
         """Decide by the table; note it on the error for whoever catches it."""
+        # For stop objects that count seconds: the first attempt was made before.
+        state.start_time = self._began
         error = _error(state)
         if error is None:
             return False

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import ClassVar, Final, NamedTuple
 
 from uid2_async.veiled import Veiled
@@ -82,6 +83,7 @@ class ClockSkew:
         """Know nothing yet; *wall_ms* is this machine's clock, in ms."""
         self._wall_ms = wall_ms
         self._samples: deque[_Sample] = deque(maxlen=_SAMPLES)
+        self._best: _Sample | None = None
         self._warned = False
 
     def stamp(self, loop_s: float) -> Stamp:
@@ -90,7 +92,7 @@ class ClockSkew:
 
     def offset_ms(self, now: Stamp) -> int:
         """Tell what to add to the wall clock: 0 unless it matters and is known."""
-        best = self._best()
+        best = self._best
         if best is None:
             return 0
         drift_ms = (now.loop_s - best.at) * 1000 * _DRIFT
@@ -112,11 +114,13 @@ class ClockSkew:
             received: When it was read.
             server_ms: What it says.
         """
-        if any(not one.sealed for one in self._samples):
-            self._samples.clear()
+        if self._best is not None and not self._best.sealed:
+            self._forget()
         self._add(sent, received, server_ms, sealed=True)
+        if self._warned:
+            return
         offset = self.offset_ms(received)
-        if abs(offset) > _WARNED_MS and not self._warned:
+        if abs(offset) > _WARNED_MS:
             self._warned = True
             logger.warning("This machine's clock is off by %.0f s", -offset / 1000)
 
@@ -131,7 +135,7 @@ class ClockSkew:
             received: When the refusal was read.
             date_ms: The ``Date`` of the refusal, in ms, or None.
         """
-        best = self._best()
+        best = self._best
         if best is not None and received.loop_s - best.at <= _KNOWN_FOR_S:
             offset = sent.loop_s * 1000 + best.anchor_ms - sent_ms
             if _matters(offset, best):
@@ -146,7 +150,7 @@ class ClockSkew:
         offset = date_ms - sent_ms - half_way_ms
         if not _APPLIED_MS < abs(offset) <= _MOST_BY_DATE_MS:
             return Remedy(late=best is not None, offset=offset / 1000)
-        self._samples.clear()
+        self._forget()
         self._add(sent, received, date_ms, sealed=False)
         return Remedy(corrected=True, offset=offset / 1000)
 
@@ -155,24 +159,31 @@ class ClockSkew:
     ) -> None:
         """Keep a sample: the reply was made half-way between *sent* and *received*."""
         middle_ms = (sent.loop_s + received.loop_s) * 500
-        self._samples.append(
-            _Sample(
-                rtt_ms=(received.loop_s - sent.loop_s) * 1000,
-                anchor_ms=server_ms - middle_ms,
-                ahead_ms=received.ahead_ms,
-                at=received.loop_s,
-                sealed=sealed,
-            )
+        sample = _Sample(
+            rtt_ms=(received.loop_s - sent.loop_s) * 1000,
+            anchor_ms=server_ms - middle_ms,
+            ahead_ms=received.ahead_ms,
+            at=received.loop_s,
+            sealed=sealed,
         )
+        lost = self._samples[0] if len(self._samples) == _SAMPLES else None
+        self._samples.append(sample)
+        # Kept up to date here, since it is asked for several times in each call.
+        if self._best is None or self._best is lost:
+            self._best = min(self._samples, key=attrgetter("rtt_ms"))
+        elif sample.rtt_ms < self._best.rtt_ms:
+            self._best = sample
+
+    def _forget(self) -> None:
+        """Know nothing any more."""
+        self._samples.clear()
+        self._best = None
 
     def _trust(self, best: _Sample, now: Stamp) -> None:
         """Use *best* from now on, although the wall clock was set since."""
-        self._samples.clear()
-        self._samples.append(best._replace(ahead_ms=now.ahead_ms, at=now.loop_s))
-
-    def _best(self) -> _Sample | None:
-        """Choose the sample with the shortest way."""
-        return min(self._samples, default=None, key=lambda one: one.rtt_ms)
+        self._forget()
+        self._best = best._replace(ahead_ms=now.ahead_ms, at=now.loop_s)
+        self._samples.append(self._best)
 
 
 def _matters(offset_ms: float, sample: _Sample) -> bool:

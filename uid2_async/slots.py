@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 from uid2_async.errors import CallTimeoutError
@@ -25,28 +24,44 @@ class Slots:
             asyncio.AbstractEventLoop, asyncio.Semaphore
         ] = WeakKeyDictionary()
 
-    @asynccontextmanager
-    async def take(self, deadline: float) -> AsyncIterator[None]:
-        """Hold a slot for the length of the block; wait for it until *deadline*.
+    def take(self, deadline: float) -> _Taken:
+        """Hold a slot for the length of an ``async with``; wait until *deadline*.
 
         Raises:
-            CallTimeoutError: If none became free by *deadline*, in the loop's seconds.
+            CallTimeoutError: On entry, if none became free by *deadline*, in the loop's
+                seconds.
         """
-        semaphore = self._semaphore_here()
-        taken = False
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                taken = await semaphore.acquire()
-        if not taken:
-            raise CallTimeoutError("No connection became free in time.")
-        try:
-            yield
-        finally:
-            semaphore.release()
+        return _Taken(self._semaphore_here(), deadline)
 
     def _semaphore_here(self) -> asyncio.Semaphore:
         """Give the semaphore of the running loop."""
         loop = asyncio.get_running_loop()
-        if loop not in self._semaphores:
-            self._semaphores[loop] = asyncio.Semaphore(self._size)
-        return self._semaphores[loop]
+        found = self._semaphores.get(loop)
+        if found is None:
+            found = self._semaphores[loop] = asyncio.Semaphore(self._size)
+        return found
+
+
+class _Taken:
+    """A slot for the length of a block; asks for no timer where one is free."""
+
+    __slots__ = ("_deadline", "_semaphore")
+
+    def __init__(self, semaphore: asyncio.Semaphore, deadline: float) -> None:
+        self._semaphore = semaphore
+        self._deadline = deadline
+
+    async def __aenter__(self) -> None:
+        if not self._semaphore.locked():
+            # This does not wait.
+            await self._semaphore.acquire()
+            return
+        taken = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._deadline):
+                taken = await self._semaphore.acquire()
+        if not taken:
+            raise CallTimeoutError("No connection became free in time.")
+
+    async def __aexit__(self, *_: object) -> None:
+        self._semaphore.release()

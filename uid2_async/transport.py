@@ -11,13 +11,12 @@ import os
 import ssl as _ssl
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import ClassVar, Final, Protocol, Self
 
 import aiohttp
-from msgspec import structs
 
 from uid2_async.errors import (
     ClientClosedError,
@@ -179,6 +178,7 @@ class SessionPool:
         )
         self._connect_timeout = connect_timeout
         self._grace = grace
+        self._limits = aiohttp.ClientTimeout()
         self._kept: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
         self._retired: set[aiohttp.ClientSession] = set()
@@ -199,19 +199,28 @@ class SessionPool:
         A region that cannot be reached, is too slow, or answers 502, 503 or 504 is left
         alone for the cool-down; the next attempt goes to the next one.
         """
-        now = asyncio.get_running_loop().time
-        async with self._session(fresh=request.fresh_connection) as session:
-            base_url = self.regions.choose(now())
-            try:
-                reply = await self._post(session, base_url, request)
-            except UID2Error as error:
-                error.region = base_url
-                if isinstance(error, TransportError):
-                    self.regions.failed(base_url, now())
-                raise
+        loop = asyncio.get_running_loop()
+        session = await self._session(loop, fresh=request.fresh_connection)
+        # Kept, since another loop brings a count of its own.
+        under_way = self._under_way
+        under_way[session] += 1
+        base_url = self.regions.choose(loop.time())
+        try:
+            reply = await self._post(session, base_url, request)
+        except UID2Error as error:
+            error.region = base_url
+            if isinstance(error, TransportError):
+                self.regions.failed(base_url, loop.time())
+            raise
+        finally:
+            under_way[session] -= 1
+            self._ended.set()
+            if session in self._retired and not under_way[session]:
+                self._retired.discard(session)
+                await session.close()
         if reply.status in _FAILOVER_STATUSES:
-            self.regions.failed(base_url, now())
-        return structs.replace(reply, region=base_url)
+            self.regions.failed(base_url, loop.time())
+        return reply
 
     async def renew(self) -> None:
         """Use none of the present connections for another request.
@@ -239,41 +248,38 @@ class SessionPool:
                     headers=request.headers,
                     allow_redirects=False,
                     proxy=self._proxy,
-                    timeout=aiohttp.ClientTimeout(
-                        total=None,
-                        connect=self._connect_timeout,
-                        sock_connect=self._connect_timeout,
-                        sock_read=request.idle_timeout,
-                    ),
+                    timeout=self._timeouts(request.idle_timeout),
                 ) as response,
             ):
-                return await _read(response, request.max_reply_bytes)
+                return await _read(response, base_url, request.max_reply_bytes)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             mapped = map_error(error)
         if self._closed:
             raise ClientClosedError("The client was closed during the call.")
         raise mapped
 
-    @asynccontextmanager
-    async def _session(self, *, fresh: bool) -> AsyncIterator[aiohttp.ClientSession]:
-        """Give the session for a request, and count the request while it is made."""
+    def _timeouts(self, idle: float) -> aiohttp.ClientTimeout:
+        """Give aiohttp's limits for a request; the same ones as long as *idle* is."""
+        if self._limits.sock_read != idle:
+            self._limits = aiohttp.ClientTimeout(
+                total=None,
+                connect=self._connect_timeout,
+                sock_connect=self._connect_timeout,
+                sock_read=idle,
+            )
+        return self._limits
+
+    async def _session(
+        self, loop: asyncio.AbstractEventLoop, *, fresh: bool
+    ) -> aiohttp.ClientSession:
+        """Give the session for a request, opened where need be."""
         if self._closed:
             raise ClientClosedError("The client is closed.")
         if self._given is not None:
-            yield self._given
-            return
-        await self._enter_loop()
-        session = self._open_session(fresh=fresh)
-        under_way = self._under_way
-        under_way[session] += 1
-        try:
-            yield session
-        finally:
-            under_way[session] -= 1
-            self._ended.set()
-            if session in self._retired and not under_way[session]:
-                self._retired.discard(session)
-                await session.close()
+            return self._given
+        if self._loop is not loop or self._pid != os.getpid():
+            await self._enter_loop(loop)
+        return self._open_session(fresh=fresh)
 
     def _open_session(self, *, fresh: bool) -> aiohttp.ClientSession:
         """Give the open session of a kind, or open one."""
@@ -285,16 +291,14 @@ class SessionPool:
             self._kept = self._open(force_close=False)
         return self._kept
 
-    async def _enter_loop(self) -> None:
+    async def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind to the running loop, or refuse to be used from another one."""
-        loop = asyncio.get_running_loop()
         self._check_owner(loop)
-        if self._loop is not loop:
-            await self._close_sessions()
-            self._loop = loop
-            self._pid = os.getpid()
-            self._under_way = Counter()
-            self._ended = asyncio.Event()
+        await self._close_sessions()
+        self._loop = loop
+        self._pid = os.getpid()
+        self._under_way = Counter()
+        self._ended = asyncio.Event()
 
     def _check_owner(self, loop: asyncio.AbstractEventLoop) -> None:
         """Refuse whoever must not touch the open sessions."""
@@ -348,7 +352,7 @@ class SessionPool:
         self._closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(self._grace):
-                while self._under_way.total():
+                while self._given is None and self._under_way.total():
                     self._ended.clear()
                     await self._ended.wait()
         await asyncio.shield(self._close_sessions())
@@ -368,8 +372,8 @@ class SessionPool:
         return f"<SessionPool {', '.join(self.base_urls)} {state}>"
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> Reply:
-    """Read a reply, counting while it streams.
+async def _read(response: aiohttp.ClientResponse, region: str, limit: int) -> Reply:
+    """Read a reply of *region*, counting while it streams.
 
     Raises:
         ProtocolError: If it is larger than allowed, or encoded though identity was
@@ -385,7 +389,9 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> Reply:
     size = response.content_length or 0
     if size <= limit:
         size = 0
-        async for chunk in response.content.iter_any():
+        # Asked for the end beforehand, a small reply is read in one go.
+        while not response.content.at_eof():
+            chunk = await response.content.readany()
             size += len(chunk)
             if size > limit:
                 break
@@ -394,4 +400,6 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> Reply:
         response.close()
         raise ProtocolError(f"The reply is larger than {limit} bytes.")
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Reply(status=response.status, headers=headers, body=b"".join(chunks))
+    return Reply(
+        status=response.status, headers=headers, body=b"".join(chunks), region=region
+    )

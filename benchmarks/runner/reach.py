@@ -129,4 +129,27 @@ REACHES: Sequence[Reach] = (
         benchmark="hash", line="uid2 hash --jobs 2", against="uid2 hash", at_least=1.3
     ),
     Reach(benchmark="operator", line="embedded operator", at_least=100_000),
+    Reach(
+        benchmark="call_overhead", line="uid2_async", against="bare POST", at_most=1.2
+    ),
+    Reach(
+        benchmark="call_overhead",
+        title="over TLS",
+        line=SDK,
+        against="uid2_async",
+        at_least=5,
+    ),
+    Reach(
+        benchmark="call_overhead",
+        title="without TLS",
+        line="token/generate",
+        at_least=2_200,
+    ),
+    Reach(
+        benchmark="concurrency",
+        title="200 calls a second",
+        line="uid2_async",
+        column="p99 added ms",
+        at_most=1,
+    ),
 )

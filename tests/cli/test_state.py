@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from uid2_async import Email, IdentityScope
+from uid2_async.bulk import costs
+from uid2_async.bulk.costs import work_out
 from uid2_async.operator import LocalOperator
 from uid2_async.protocol.normalize import identity_hash
 
@@ -188,7 +191,8 @@ def test_estimate(folder: Path, uid2: Uid2) -> None:
 
     found = json.loads(result.stdout)
     assert result.exit_code == 0
-    assert found | {"seconds": 0} == {
+    taken = dict.fromkeys(("seconds", "first_load_seconds", "daily_seconds"), 0)
+    assert found | taken == {
         "rows": 5,
         "identifiers": 5,
         "unique": 3,
@@ -196,7 +200,12 @@ def test_estimate(folder: Path, uid2: Uid2) -> None:
         "invalid": 1,
         "empty": 0,
         "batches": 1,
-        "seconds": 0,
+        "sent_bytes": 3 * costs.SENT_BYTES,
+        "received_bytes": 3 * costs.RECEIVED_BYTES,
+        "state_bytes": 3 * costs.STATE_BYTES,
+        "daily_unique": 1,
+        "daily_batches": 1,
+        **taken,
     }
 
 
@@ -206,6 +215,26 @@ def test_estimate_for_people(folder: Path, uid2: Uid2) -> None:
 
     assert "different identities: 3\n" in result.stdout
     assert "minutes: 1.0, with 60 s a request\n" in result.stdout
+
+
+def test_estimate_says_what_follows(folder: Path, uid2: Uid2) -> None:
+    """Traffic, the size of a state, and its daily run, with several processes."""
+    people = "".join(f"p{number}@example.com\n" for number in range(30_000))
+    Path("many.csv").write_text(f"mail\n{people}")
+    found = work_out(30_000, concurrency=2, latency=0, processes=4)
+
+    options = ["--concurrency", "2", "--latency", "0", "--processes", "4", "--json"]
+    result = uid2("estimate", "many.csv", "--email", "mail", *options)
+    told = uid2("estimate", "many.csv", "--email", "mail")
+
+    exact = json.loads(result.stdout)
+    assert exact["unique"] == pytest.approx(30_000, rel=0.005)
+    assert exact["seconds"] == pytest.approx(found.once.seconds)
+    assert exact["first_load_seconds"] == pytest.approx(found.first_load.seconds)
+    assert exact["daily_seconds"] == pytest.approx(found.daily.seconds)
+    assert re.search(r"network: 1\.4 MB out, 2\.6 MB in\n", told.stdout)
+    assert re.search(r"a state of them: 11\.\d MB, 0\.\d minutes for", told.stdout)
+    assert re.search(r"each day after that: 8\d due in 1 requests, ", told.stdout)
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "7w", "-1d"])

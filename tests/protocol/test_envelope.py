@@ -174,3 +174,25 @@ def test_secrets_stay_out_of_reprs() -> None:
     sealed = ENVELOPE.seal(b"canary", key=KEY, now_ms=0, nonce=NONCE, iv=IV)
 
     assert "canary" not in repr(open_request(sealed, KEY)) + repr(ENVELOPE)
+
+
+def test_a_prepared_cipher_serves_its_own_key_alone() -> None:
+    """What is kept of one key neither seals nor opens under another."""
+    envelope = AesGcmEnvelope()
+    keys = [bytes([number]) * 32 for number in (1, 2)]
+    for key in (keys[0], keys[0], keys[1], keys[0]):
+        sealed = envelope.seal(b"question", key=key, now_ms=1, nonce=NONCE, iv=IV)
+        assert open_request(sealed, key).payload == b"question"
+        for other in keys:
+            reply = seal_reply(b"answer", key=other, now_ms=1, nonce=NONCE, iv=IV)
+            opened = envelope.open(reply, key=other, nonce=NONCE)
+            assert opened.payload == b"answer"
+
+
+def test_a_prepared_cipher_is_not_shown() -> None:
+    """An envelope shows its kind, and nothing of the key that it has used."""
+    envelope = AesGcmEnvelope()
+    envelope.seal(b"", key=b"canary!!" * 4, now_ms=1, nonce=NONCE, iv=IV)
+
+    assert repr(envelope) == "AesGcmEnvelope()"
+    assert "canary" not in repr(vars(envelope))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
-from typing import Final
 
 import attrs
 
+from uid2_async.bulk.costs import work_out
 from uid2_async.bulk.feed import Named
 from uid2_async.bulk.files import (
     FilePair,
@@ -27,10 +26,6 @@ from uid2_async.protocol.normalize import READERS
 
 __all__ = ["Estimate", "estimate_file"]
 
-# What a row costs on one core of a present machine, whatever the operator does
-# (docs/scale.md).
-ROW_SECONDS: Final = 8e-6
-
 
 @attrs.frozen(kw_only=True)
 class Estimate:
@@ -45,6 +40,14 @@ class Estimate:
         empty: How many rows name nobody.
         batches: How many requests it takes.
         seconds: How long it takes at the least.
+        sent_bytes: What goes to the operator.
+        received_bytes: What comes back.
+        state_bytes: How large a state of them is.
+        first_load_seconds: How long it takes at the least if there is to be a state.
+        daily_unique: How many of the identities are due on a day after that; those that
+            were not asked about for long are asked about as well.
+        daily_batches: How many requests these take.
+        daily_seconds: How long such a day's run takes at the least.
     """
 
     rows: int
@@ -55,6 +58,13 @@ class Estimate:
     empty: int
     batches: int
     seconds: float
+    sent_bytes: int
+    received_bytes: int
+    state_bytes: int
+    first_load_seconds: float
+    daily_unique: int
+    daily_batches: int
+    daily_seconds: float
 
 
 class _Count:
@@ -99,8 +109,11 @@ def estimate_file(
     batch_size: int = 5_000,
     concurrency: int = 20,
     latency: float = 0.5,
+    processes: int = 1,
 ) -> Estimate:
     """Say how much work it is to map a file; blocks, and reads all of it once.
+
+    The figures behind it are those of docs/scale.md.
 
     Args:
         source: A file, a folder, a pattern, or ``-``.
@@ -108,6 +121,7 @@ def estimate_file(
         batch_size: How many identities one request carries.
         concurrency: How many requests are in flight.
         latency: How many seconds the operator takes for one.
+        processes: How many share the work, each with a part of the file.
 
     Raises:
         InputError: If the file cannot be read.
@@ -125,7 +139,14 @@ def estimate_file(
     for pair in expand(source, "."):
         _count_file(pair, layout, options, phones, count)
     unique = int(count.unique)
-    batches = math.ceil(unique / batch_size)
+    costs = work_out(
+        unique,
+        rows=count.rows,
+        batch_size=batch_size,
+        concurrency=concurrency,
+        latency=latency,
+        processes=processes,
+    )
     return Estimate(
         rows=count.rows,
         identifiers=count.endings[Ending.MAPPED] + count.endings[Ending.INVALID],
@@ -133,19 +154,16 @@ def estimate_file(
         is_exact=count.unique.is_exact,
         invalid=count.endings[Ending.INVALID],
         empty=count.endings[Ending.EMPTY],
-        batches=batches,
-        seconds=estimate_seconds(
-            count.rows, batches, concurrency=concurrency, latency=latency
-        ),
+        batches=costs.once.batches,
+        seconds=costs.once.seconds,
+        sent_bytes=costs.once.sent_bytes,
+        received_bytes=costs.once.received_bytes,
+        state_bytes=costs.state_bytes,
+        first_load_seconds=costs.first_load.seconds,
+        daily_unique=costs.daily.identities,
+        daily_batches=costs.daily.batches,
+        daily_seconds=costs.daily.seconds,
     )
-
-
-def estimate_seconds(
-    rows: int, batches: int, *, concurrency: int, latency: float
-) -> float:
-    """Say how long a job takes at the least: what is slower, operator or machine."""
-    rounds = math.ceil(batches / concurrency)
-    return max(rounds * latency, rows * ROW_SECONDS)
 
 
 def _count_file(

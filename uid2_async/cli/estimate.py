@@ -38,11 +38,17 @@ def estimate_files(
             "--latency", min=0, help="How many seconds the operator takes a request."
         ),
     ] = 0.5,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", min=1, help="How many share the work, a part of it each."
+        ),
+    ] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Count rows, identities and requests, and say how long mapping takes.
+    """Count rows, identities and requests, and say what mapping them costs.
 
-    Nothing is sent anywhere.
+    Time, traffic, and the size and daily run of a state. Nothing is sent anywhere.
     """
     from uid2_async.bulk.estimate import estimate_file  # noqa: PLC0415 - --help need not wait
 
@@ -52,6 +58,7 @@ def estimate_files(
         batch_size=batch_size or 5_000,
         concurrency=concurrency,
         latency=latency,
+        processes=processes,
     )
     if as_json:
         sys.stdout.write(msgspec.json.encode(attrs.asdict(found)).decode() + "\n")
@@ -65,6 +72,23 @@ def estimate_files(
         "rows without any": f"{found.empty:,}",
         "requests": f"{about}{found.batches:,}",
         "minutes": f"{found.seconds / 60:.1f}, with {latency:g} s a request",
+        "network": f"{_size(found.sent_bytes)} out, {_size(found.received_bytes)} in",
+        "a state of them": (
+            f"{_size(found.state_bytes)}, "
+            f"{found.first_load_seconds / 60:.1f} minutes for the first load"
+        ),
+        "each day after that": (
+            f"{found.daily_unique:,} due in {found.daily_batches:,} requests, "
+            f"{found.daily_seconds / 60:.1f} minutes; once a week everybody"
+        ),
     }
     for name, value in lines.items():
         sys.stdout.write(f"{name}: {value}\n")
+
+
+def _size(count: int) -> str:
+    """Write a number of bytes as people read it, in powers of ten."""
+    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count / 1000:.1f} kB"

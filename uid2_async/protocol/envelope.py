@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.errors import EnvelopeError
+from uid2_async.secret import Secret
 from uid2_async.veiled import Veiled
 
 __all__ = [
@@ -98,16 +99,24 @@ class Envelope(Protocol):
 class AesGcmEnvelope:
     """The envelope of every UID2 and EUID operator: AES-256-GCM without AAD."""
 
+    # The last key that sealed, which is the client secret again and again: preparing
+    # the cipher takes longer than a request of usual length does.
+    _prepared: Secret[tuple[bytes, AESGCM]] | None = None
+
     def seal(
         self, payload: bytes, *, key: bytes, now_ms: int, nonce: bytes, iv: bytes
     ) -> bytes:
         """Seal a request; see :class:`Envelope` (docs/protocol.md 1.3)."""
+        cipher = self._prepared_for(key)
+        if cipher is None:
+            cipher = AESGCM(key)
+            self._prepared = Secret((key, cipher))
         head = _HEAD.pack(now_ms, nonce)
-        return b"\x01" + iv + AESGCM(key).encrypt(iv, head + payload, None)
+        return b"\x01" + iv + cipher.encrypt(iv, head + payload, None)
 
     def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> Opened:
         """Open a reply; see :class:`Envelope` (docs/protocol.md 1.5 and 2.2)."""
-        inner = gcm_open(body, AESGCM(key))
+        inner = gcm_open(body, self._prepared_for(key) or AESGCM(key))
         if inner is None:
             raise EnvelopeError
         if nonce is None:
@@ -121,8 +130,16 @@ class AesGcmEnvelope:
             raise error
         return Opened(inner[_HEAD.size :], server_ms)
 
+    def _prepared_for(self, key: bytes) -> AESGCM | None:
+        """Give the cipher of *key*, if it is the last one that sealed."""
+        if self._prepared is None:
+            return None
+        known, cipher = self._prepared.reveal()
+        # The very same object, so that no secret is compared.
+        return cipher if known is key else None
+
     def __repr__(self) -> str:
-        """Show the kind; there is no state."""
+        """Show the kind alone."""
         return "AesGcmEnvelope()"
 
 
