@@ -24,7 +24,7 @@ __all__ = ["estimate_files"]
 
 
 @with_shared_options
-def estimate_files(
+def estimate_files(  # noqa: PLR0913 - each of them is an option
     context: typer.Context,
     source: InArgument,
     *,
