@@ -73,14 +73,14 @@ class Route:
         kind: The kind, as their owner calls it.
         subject: What they are: ``email`` or ``phone``; two kinds may be one subject.
         key: Under which key they are sent.
-        read: Turns a value into what identifies it, or None where it is invalid.
+        read: Turns values into what identifies each, or None where it is invalid.
         prefix: What keeps the subjects apart among the identities that are remembered.
     """
 
     kind: str
     subject: str
     key: str
-    read: Callable[[str], bytes | None]
+    read: Callable[[Sequence[str]], list[bytes | None]]
     prefix: bytes
 
 
@@ -138,7 +138,7 @@ class Part:
 
     def sent(self) -> list[str]:
         """List what is sent."""
-        return self.texts or list(map(base64.encode_text, self.identities))
+        return self.texts or base64.encode_texts(self.identities)
 
 
 class Batch:
@@ -313,7 +313,10 @@ class Batcher:
         routes, young, old, slots = self._routes, self._young, self._old, block.slots
         before = len(slots)
         kinds = repeat(column.kinds) if isinstance(column.kinds, str) else column.kinds
-        for kind, value in zip(kinds, column.values, strict=False):
+        identities = self._read_column(column)
+        for kind, value, identity in zip(
+            kinds, column.values, identities, strict=False
+        ):
             if value is None:
                 slots.append(_ABSENT)
                 continue
@@ -321,7 +324,6 @@ class Batcher:
             if route is None:
                 slots.append(_UNKNOWN_KIND)
                 continue
-            identity = route.read(value)
             if identity is None:
                 slots.append(_INVALID)
                 continue
@@ -340,6 +342,24 @@ class Batcher:
             slots.append(slot)
         for row, fault in column.faults.items():
             slots[before + row] = _INVALID_PHONES[fault]
+
+    def _read_column(self, column: Named) -> list[bytes | None]:
+        """Turn all values of *column* into what identifies them, a kind at a time."""
+        kinds, values = column.kinds, column.values
+        found: list[bytes | None] = [None] * len(values)
+        for kind in {kinds} if isinstance(kinds, str) else set(kinds):
+            route = self._routes.get(kind)
+            if route is None:
+                continue
+            places = [
+                at
+                for at, value in enumerate(values)
+                if value is not None and (kinds is kind or kinds[at] == kind)
+            ]
+            texts = [values[at] or "" for at in places]
+            for at, identity in zip(places, route.read(texts), strict=True):
+                found[at] = identity
+        return found
 
     def place(self, fresh: Fresh) -> None:
         """Put identities into the open batch; those that get full are *ready*."""

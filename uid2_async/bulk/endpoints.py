@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 
 import attrs
@@ -18,7 +19,7 @@ from uid2_async.protocol.identity import (
     parse_map_v2_reply,
     parse_map_v3_rows,
 )
-from uid2_async.protocol.normalize import HASH_KINDS, KINDS, READERS
+from uid2_async.protocol.normalize import HASH_KINDS, KINDS, many_identity_bytes
 from uid2_async.protocol.optout import (
     STATUS_PATH,
     build_status_request,
@@ -74,7 +75,7 @@ def _route(kind: str) -> Route:
         kind=kind,
         subject=subject,
         key=HASH_KINDS[kind],
-        read=READERS[kind],
+        read=partial(many_identity_bytes, kind),
         prefix=b"" if subject == "email" else b"phone:",
     )
 
@@ -108,6 +109,10 @@ MAP_V2: Final = Endpoint(
 """identity/map v2, with salt buckets (docs/protocol.md 2.6)."""
 
 
+def _read_raw_uids(texts: Sequence[str]) -> list[bytes | None]:
+    return list(map(_read_raw_uid, texts))
+
+
 def _read_raw_uid(text: str) -> bytes | None:
     """Decode a raw UID, or return None where no operator spells one like that."""
     data = base64.decode(text)
@@ -136,7 +141,7 @@ OPTOUT_STATUS: Final = Endpoint(
             kind=RAW_UID,
             subject=RAW_UID,
             key=RAW_UID,
-            read=_read_raw_uid,
+            read=_read_raw_uids,
             prefix=b"",
         ),
     ),
