@@ -32,7 +32,7 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = ("3.11", "3.12", "3.13")
 # The first is the aim, and a warning; beyond the second the session fails.
 WISHED_WHEEL_BYTES = 400_000
-WHEEL_BYTES = 500_000
+WHEEL_BYTES = 520_000
 
 
 def find_pythons() -> list[str]:
