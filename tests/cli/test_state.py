@@ -233,7 +233,7 @@ def test_estimate_says_what_follows(folder: Path, uid2: Uid2) -> None:
     assert exact["first_load_seconds"] == pytest.approx(found.first_load.seconds)
     assert exact["daily_seconds"] == pytest.approx(found.daily.seconds)
     assert re.search(r"network: 1\.4 MB out, 2\.6 MB in\n", told.stdout)
-    assert re.search(r"a state of them: 11\.\d MB, 0\.\d minutes for", told.stdout)
+    assert re.search(r"a state of them: 10\.\d MB, 0\.\d minutes for", told.stdout)
     assert re.search(r"each day after that: 8\d due in 1 requests, ", told.stdout)
 
 
