@@ -205,3 +205,21 @@ def test_a_pipe_with_a_name(tmp_path: Path) -> None:
 
     writer.join()
     assert target.read_text() == "T,UID,SITE_ID,STATUS\ng,G,7,\n"
+
+
+def test_a_signal_at_any_moment_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes just when the unfinished output has been begun, too."""
+    (tmp_path / "in.csv").write_text("T\ngood\n")
+    make = Path.mkdir
+
+    def make_and_be_ended(self: Path, *arguments: Any, **options: Any) -> None:
+        make(self, *arguments, **options)
+        raise SystemExit(143)
+
+    monkeypatch.setattr(Path, "mkdir", make_and_be_ended)
+    with pytest.raises(SystemExit):
+        row_file(tmp_path / "in.csv", tmp_path / "out.csv").rewrite(prepare)
+
+    assert [one.name for one in tmp_path.iterdir()] == ["in.csv"]

@@ -6,8 +6,9 @@ was in them stays as it was. No message shows a value.
 
 from __future__ import annotations
 
+import secrets
+import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -144,10 +145,13 @@ def _part_of(target: Path | None) -> Iterator[Path | None]:
     if target is None:
         yield None
         return
-    with tempfile.TemporaryDirectory(
-        prefix=f".{target.name[:40]}.", suffix=".partial", dir=target.parent
-    ) as folder:
-        yield Path(folder) / "part"
+    # Named before it is made, so that a signal in between leaves nothing behind either.
+    folder = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.partial")
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder / "part"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
