@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -82,18 +82,23 @@ def cpu_of(process: int) -> float:
 
 
 @contextmanager
-def canned_operator(service_seconds: float = 0.0) -> Iterator[Canned]:
-    """Run a canned operator that takes *service_seconds* for each request."""
-    command = [sys.executable, "-m", "benchmarks.canned", str(service_seconds)]
+def run_canned(module: str, argument: str, scheme: str = "http") -> Iterator[Canned]:
+    """Run a *module* of the benchmarks that prints the port it serves at."""
+    command = [sys.executable, "-m", module, argument]
     with subprocess.Popen(  # noqa: S603 - our own module
         command, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         try:
             port = int(process.stdout.readline())
-            yield Canned(f"http://127.0.0.1:{port}", process.pid)
+            yield Canned(f"{scheme}://127.0.0.1:{port}", process.pid)
         finally:
             process.terminate()
+
+
+def canned_operator(service_seconds: float = 0.0) -> AbstractContextManager[Canned]:
+    """Run a canned operator that takes *service_seconds* for each request."""
+    return run_canned("benchmarks.canned", str(service_seconds))
 
 
 @cache

@@ -10,16 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from benchmarks.canned import KEY, Canned
+from benchmarks.canned import KEY, Canned, run_canned
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import gcm_seal, open_request, seal_reply
 from uid2_async.protocol.tokens import REFRESH_PATH, SEALED_REFRESH_CHARS
@@ -86,20 +84,10 @@ class _Connection(asyncio.Protocol):
         )
 
 
-@contextmanager
-def canned_token_operator(certificate: str = "") -> Iterator[Canned]:
+def canned_token_operator(certificate: str = "") -> AbstractContextManager[Canned]:
     """Run one; over TLS where *certificate* is the path of a chain with its key."""
-    command = [sys.executable, "-m", "benchmarks.canned_tokens", certificate]
-    with subprocess.Popen(  # noqa: S603 - our own module
-        command, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            port = int(process.stdout.readline())
-            scheme = "https" if certificate else "http"
-            yield Canned(f"{scheme}://127.0.0.1:{port}", process.pid)
-        finally:
-            process.terminate()
+    scheme = "https" if certificate else "http"
+    return run_canned("benchmarks.canned_tokens", certificate, scheme)
 
 
 async def _main(certificate: str) -> None:
