@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 import pytest
 
+from failing_disk import FailingDisk
 from uid2_async import UID2Client, errors
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import open_request, seal_reply
@@ -19,6 +21,7 @@ from uid2_async.transport import Reply, Request
 from virtual_time import run_virtual
 
 KEY = bytes(range(32))
+NOBODY = 65534
 
 
 def uid_of(hashed: str) -> str:
@@ -131,3 +134,35 @@ def refuse() -> Callable[..., Reply]:
 def lost() -> errors.ConnectError:
     """Give the error of a lost connection."""
     return errors.ConnectError("lost", disconnected=True)
+
+
+@pytest.fixture
+def failing() -> type[FailingDisk]:
+    """Give the class of failing disks."""
+    return FailingDisk
+
+
+@pytest.fixture
+def now() -> datetime:
+    """Give a time."""
+    return datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], Any]]:
+    """Set the umask for the length of a test."""
+    old = os.umask(0)
+    os.umask(old)
+    yield os.umask
+    os.umask(old)
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Be somebody whom the modes of files concern, also where root runs the tests."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    yield
+    if root:
+        os.seteuid(0)

@@ -24,7 +24,7 @@ from fault_bench import Bench, Rows
 from memory_operator import MemoryOperator, refusal
 from uid2_async import MapOptions, RunOptions, UID2Client, errors, map_file
 from uid2_async.bulk import BulkMapper
-from uid2_async.bulk.resume.private_files import Disk
+from uid2_async.bulk.private_files import Disk
 from uid2_async.operator import LocalOperator
 
 rows = Rows()

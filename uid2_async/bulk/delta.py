@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
-from uid2_async.bulk.resume.private_files import (
+from uid2_async.bulk.private_files import (
     DISK,
     Disk,
     reopen_private,

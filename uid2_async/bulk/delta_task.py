@@ -12,8 +12,8 @@ from uid2_async.bulk.delta import DeltaFile, DeltaPart
 from uid2_async.bulk.files.output import beside
 from uid2_async.bulk.in_thread import in_thread
 from uid2_async.bulk.job_files import JobFiles
+from uid2_async.bulk.private_files import open_private, replace
 from uid2_async.bulk.resume.journal import Checkpoint
-from uid2_async.bulk.resume.private_files import open_private, replace
 from uid2_async.bulk.state import MappingState, Run
 
 __all__ = ["DeltaTask", "write_delta"]

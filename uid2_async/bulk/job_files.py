@@ -25,10 +25,10 @@ from uid2_async.bulk.files import (
     open_output,
     open_reader,
 )
+from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.bulk.resume.folder import JobFolder, job_folder_for
 from uid2_async.bulk.resume.journal import Checkpoint, Journal
 from uid2_async.bulk.resume.manifest import JobTerms
-from uid2_async.bulk.resume.private_files import DISK, Disk
 from uid2_async.bulk.run_options import RunOptions
 from uid2_async.client import UID2Client
 

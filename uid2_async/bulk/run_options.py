@@ -12,7 +12,7 @@ import attrs
 
 from uid2_async.bulk.job import JobOptions
 from uid2_async.bulk.job_summary import FileProgress
-from uid2_async.bulk.resume.private_files import DISK, Disk
+from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError
 

@@ -13,7 +13,7 @@ from uid2_async.bulk.delta_task import write_delta
 from uid2_async.bulk.files import FilePair, check_targets
 from uid2_async.bulk.files.output import beside
 from uid2_async.bulk.in_thread import in_thread
-from uid2_async.bulk.resume.private_files import open_private, replace
+from uid2_async.bulk.private_files import open_private, replace
 from uid2_async.bulk.run_options import now
 from uid2_async.bulk.state import IdentityKey, MappingState, StateRow
 from uid2_async.errors import InputError

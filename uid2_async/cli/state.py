@@ -132,7 +132,7 @@ def report(
 def _write_report(figures: StateFigures, target: Path) -> None:
     """Draw, and write the page whole or not at all."""
     from uid2_async.bulk.files.output import write_beside  # noqa: PLC0415 - as above
-    from uid2_async.bulk.resume.private_files import open_private  # noqa: PLC0415 - as above
+    from uid2_async.bulk.private_files import open_private  # noqa: PLC0415 - as above
     from uid2_async.cli.report import page, pictures, sections  # noqa: PLC0415 - as above
 
     described = sections.describe(figures)

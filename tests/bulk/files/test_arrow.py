@@ -15,7 +15,7 @@ from tests.bulk.files.conftest import cells, layout, read_all, rewrite
 from uid2_async.bulk.content import Content
 from uid2_async.bulk.files import Format, Layout, open_output, open_reader
 from uid2_async.bulk.files.arrow_output import ArrowOutput
-from uid2_async.bulk.resume.private_files import Disk
+from uid2_async.bulk.private_files import Disk
 from uid2_async.errors import InputError, JobError
 
 pa = pytest.importorskip("pyarrow")

@@ -24,7 +24,7 @@ from uid2_async.bulk.files.chunk import TextChunk
 from uid2_async.bulk.files.output import PartOutput, StreamOutput
 from uid2_async.bulk.files.pieces import Lines
 from uid2_async.bulk.files.text_rows import TextRows
-from uid2_async.bulk.resume.private_files import Disk
+from uid2_async.bulk.private_files import Disk
 from uid2_async.errors import InputError, JobError
 
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"

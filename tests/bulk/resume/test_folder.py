@@ -12,10 +12,7 @@ from typing import Any
 import attrs
 import pytest
 
-from uid2_async.bulk.resume.folder import JobFolder, job_folder_for
-from uid2_async.bulk.resume.journal import Checkpoint
-from uid2_async.bulk.resume.manifest import JobTerms
-from uid2_async.bulk.resume.private_files import (
+from uid2_async.bulk.private_files import (
     DISK,
     Disk,
     open_private,
@@ -23,6 +20,9 @@ from uid2_async.bulk.resume.private_files import (
     sync_file,
     write_all,
 )
+from uid2_async.bulk.resume.folder import JobFolder, job_folder_for
+from uid2_async.bulk.resume.journal import Checkpoint
+from uid2_async.bulk.resume.manifest import JobTerms
 from uid2_async.errors import JobError
 
 Open = Callable[..., JobFolder]

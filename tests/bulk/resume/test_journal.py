@@ -18,8 +18,8 @@ from hypothesis.stateful import (
     rule,
 )
 
+from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.bulk.resume.journal import Checkpoint, Journal
-from uid2_async.bulk.resume.private_files import DISK, Disk
 from uid2_async.errors import JobError
 
 LINES = [

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TypeVar
 
-from uid2_async.bulk.resume.private_files import attempt
+from uid2_async.bulk.private_files import attempt
 from uid2_async.errors import InputError
 
 __all__ = ["load_arrow", "reading", "require_text", "writing"]

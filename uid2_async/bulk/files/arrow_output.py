@@ -12,7 +12,7 @@ from uid2_async.bulk.content import Content
 from uid2_async.bulk.files.arrow_library import load_arrow, writing
 from uid2_async.bulk.files.formats import Format, Layout
 from uid2_async.bulk.files.output import check_placed, place, write_beside
-from uid2_async.bulk.resume.private_files import DISK, Disk, open_private, sync_file
+from uid2_async.bulk.private_files import DISK, Disk, open_private, sync_file
 
 __all__ = ["ArrowOutput"]
 

@@ -15,7 +15,7 @@ from uid2_async.bulk.files.jsonl_reader import JsonlReader
 from uid2_async.bulk.files.output import Output, PartOutput, StreamOutput
 from uid2_async.bulk.files.pieces import Lines
 from uid2_async.bulk.files.text_rows import TextRows
-from uid2_async.bulk.resume.private_files import DISK, Disk
+from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:

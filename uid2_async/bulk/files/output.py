@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from uid2_async.bulk.files.chunk import Chunk
 from uid2_async.bulk.files.formats import is_gzipped
 from uid2_async.bulk.files.text_rows import TextRows
-from uid2_async.bulk.resume.private_files import (
+from uid2_async.bulk.private_files import (
     DISK,
     Disk,
     attempt,

@@ -12,8 +12,8 @@ from typing import TypeAlias
 import attrs
 
 from uid2_async.bulk.files.formats import STANDARD, Format, format_by_names
+from uid2_async.bulk.private_files import check_folder, make_private_folder
 from uid2_async.bulk.resume.manifest import InputIdentity
-from uid2_async.bulk.resume.private_files import check_folder, make_private_folder
 from uid2_async.errors import InputError
 
 __all__ = ["FilePair", "check_targets", "expand", "format_of", "identify"]

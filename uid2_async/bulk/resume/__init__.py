@@ -7,7 +7,7 @@ disk that was full, the same job, opened again, goes on behind its last checkpoi
 
 A step of a job is: write to a part, sync it, append the checkpoint. An output is ended
 by its last checkpoint, the rename
-(:func:`~uid2_async.bulk.resume.private_files.replace`) and a checkpoint that says
+(:func:`~uid2_async.bulk.private_files.replace`) and a checkpoint that says
 ``done``. A job that finds all rows in the journal, but no part any more, died between
 the last two, and has only that checkpoint left to append.
 

@@ -12,16 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from uid2_async.bulk.resume.journal import Journal
-from uid2_async.bulk.resume.lock import FileLock
-from uid2_async.bulk.resume.manifest import (
-    JobTerms,
-    Manifest,
-    differences,
-    is_manifest,
-    read_manifest,
-)
-from uid2_async.bulk.resume.private_files import (
+from uid2_async.bulk.lock import FileLock
+from uid2_async.bulk.private_files import (
     DISK,
     Disk,
     attempt,
@@ -31,6 +23,14 @@ from uid2_async.bulk.resume.private_files import (
     replace,
     sync_folder,
     write_all,
+)
+from uid2_async.bulk.resume.journal import Journal
+from uid2_async.bulk.resume.manifest import (
+    JobTerms,
+    Manifest,
+    differences,
+    is_manifest,
+    read_manifest,
 )
 from uid2_async.errors import JobError
 

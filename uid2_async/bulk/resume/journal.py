@@ -16,7 +16,7 @@ from zlib import crc32
 
 import msgspec
 
-from uid2_async.bulk.resume.private_files import (
+from uid2_async.bulk.private_files import (
     DISK,
     Disk,
     attempt,

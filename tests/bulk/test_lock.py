@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 import pytest
 
-from uid2_async.bulk.resume.lock import FileLock
-from uid2_async.bulk.resume.private_files import Disk
+from uid2_async.bulk.lock import FileLock
+from uid2_async.bulk.private_files import Disk
 from uid2_async.errors import JobError
 
 Process: TypeAlias = "subprocess.Popen[str]"
@@ -23,7 +23,7 @@ OWNER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from uid2_async.bulk.resume.lock import FileLock
+from uid2_async.bulk.lock import FileLock
 
 lock = FileLock.take(Path(sys.argv[1]), now=datetime(2026, 11, 25, tzinfo=UTC))
 print("held", flush=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from uid2_async.bulk.resume.private_files import (
+from uid2_async.bulk.private_files import (
     Disk,
     attempt,
     check_folder,

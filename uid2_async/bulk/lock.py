@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from uid2_async.bulk.resume.private_files import (
+from uid2_async.bulk.private_files import (
     DISK,
     Disk,
     attempt,
