@@ -1,141 +1,174 @@
-"""The audience delta: a CSV file of what changed, to be merged downstream.
+"""The audience delta: what changed since the last one, to be merged downstream.
 
-While a job runs, the changes of its rows are collected in a part, each line behind the
-number of its change. In the end the numbers are taken off, and those changes that no
-row of the input spoke of follow.
+A delta is written into an unfinished file, gets its name when it is whole, and only then
+does the state count its changes as exported. A job that is killed in between writes the
+same delta again.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
-from uid2_async.bulk.private_files import (
-    DISK,
-    Disk,
-    reopen_private,
-    sync_file,
-    write_all,
-)
-from uid2_async.bulk.state import Change, StateRow
+from uid2_async.bulk.batches import Chunk, IdentityColumn
+from uid2_async.bulk.endpoints import Endpoint
+from uid2_async.bulk.job_files import RowGroup
+from uid2_async.bulk.outcomes import Outcome
+from uid2_async.bulk.paths import Content, FileFormatOptions
+from uid2_async.bulk.private_files import DISK, Disk
+from uid2_async.bulk.state import Change, MappingState, Run, StateRow
+from uid2_async.bulk.threads import run_in_thread
+from uid2_async.bulk.writers import TableWriter
+from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
 
-__all__ = ["DELTA_COLUMNS", "DeltaFile", "DeltaLines", "DeltaPart"]
+__all__ = ["DELTA_COLUMNS", "DeltaWriter"]
 
 DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
 
-
-class DeltaLines:
-    """Writes the lines of a part, in memory."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self._text = io.StringIO(newline="")
-        self._writer = csv.writer(self._text, lineterminator="\n")
-
-    def write(
-        self, changes: Iterable[tuple[StateRow, str, bytes, Sequence[str]]]
-    ) -> bytes:
-        """Write changes.
-
-        Args:
-            changes: Of each the row, which has one; whom it is about, as the kind of
-                hash and the identity bytes; and the input's key columns.
-        """
-        encode = base64.encode_text
-        self._writer.writerows(
-            [row.s, row.x, kind, encode(identity), row.u, row.o, *keys]
-            for row, kind, identity, keys in changes
-        )
-        data = self._text.getvalue().encode()
-        self._text.seek(0)
-        self._text.truncate()
-        return data
+_SAVE_LINES: Final = 5_000
 
 
-class DeltaPart:
-    """The file in which the lines of a job's delta are collected.
+class DeltaWriter:
+    """Writes one delta.
 
     Attributes:
-        size: How many bytes have been written.
-    """
-
-    def __init__(self, path: Path, *, size: int, disk: Disk = DISK) -> None:
-        """Open the part behind the first *size* bytes, which have been saved.
-
-        Raises:
-            JobError: If it is shorter than that, or cannot be opened.
-        """
-        self._disk = disk
-        self.size: int = size
-        self._descriptor = reopen_private(path, size)
-
-    def write(self, data: bytes) -> int:
-        """Append *data* so that it outlives a power cut; return the new size."""
-        if data:
-            write_all(self._descriptor, data, "The delta", disk=self._disk)
-            sync_file(self._descriptor, "The delta", disk=self._disk)
-            self.size += len(data)
-        return self.size
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
-
-
-class DeltaFile:
-    """Puts a delta together; its file must be open for writing text.
-
-    Attributes:
-        lines: How many changes have been written.
+        lines: How many lines were written.
     """
 
     def __init__(
-        self, target: TextIO, *, keys: Sequence[str], after: int, until: int
+        self,
+        target: Path | None,
+        *,
+        keys: Sequence[str] = (),
+        options: FileFormatOptions | None = None,
+        disk: Disk = DISK,
     ) -> None:
-        """Write the header.
+        """Open the unfinished file. Blocks.
 
         Args:
-            target: Where to; it is not closed.
-            keys: The names of the input's key columns.
-            after: The number of the last change that has been told before.
-            until: The number of the last change to tell.
+            target: Where the delta goes; None is stdout.
+            keys: The input columns that it repeats.
+            options: The format; its name decides by default.
+            disk: The system calls that may fail.
         """
         self.lines: int = 0
-        self._writer = csv.writer(target, lineterminator="\n")
-        self._writer.writerow([*DELTA_COLUMNS, *keys])
-        self._blank = [""] * len(keys)
-        self._after = after
-        self._told = bytearray((until - after) // 8 + 1)
+        self._keys = keys
+        self._columns = [*DELTA_COLUMNS, *keys]
+        self._table = TableWriter(
+            target,
+            dict.fromkeys(self._columns, Content.TEXT),
+            options=options or FileFormatOptions(),
+            disk=disk,
+        )
+        self._waiting: list[list[str | None]] = []
 
-    def add_part(self, part: Path) -> None:
-        """Take over the lines of a part."""
-        with part.open(encoding="utf-8", newline="") as file:
-            for number, *cells in csv.reader(file):
-                self._mark(int(number))
-                self._writer.writerow(cells)
-                self.lines += 1
+    async def noting_rows(
+        self,
+        chunks: AsyncIterator[Chunk],
+        state: MappingState,
+        run: Run,
+        endpoint: Endpoint,
+    ) -> AsyncIterator[Chunk]:
+        """Pass *chunks* on, and write the lines of their rows."""
+        async for chunk in chunks:
+            await self._note_rows(state, run, endpoint, chunk)
+            yield chunk
 
-    def add_rest(self, changes: Iterable[Change]) -> None:
-        """Add those of *changes* that no row of the input spoke of."""
-        for change in self._untold(changes):
-            who = (f"{change.kind}_hash", base64.encode_text(change.identity))
-            uids = (change.uid, change.old_uid)
-            self._writer.writerow([change.change, *who, *uids, *self._blank])
-            self.lines += 1
+    async def _note_rows(
+        self, state: MappingState, run: Run, endpoint: Endpoint, chunk: Chunk
+    ) -> None:
+        """Write a line for each identifier of *chunk* with a pending change."""
+        group: RowGroup = chunk.payload
+        changed = [
+            (row, place, kind, identity, outcome)
+            for place, (column, found) in enumerate(
+                zip(chunk.columns, chunk.outcomes(), strict=True)
+            )
+            for row, kind, identity, outcome in _changed(endpoint, column, found)
+        ]
+        if not changed:
+            return
+        changed.sort(key=itemgetter(0, 1))
+        cells = [group.rows.values(key) for key in self._keys]
+        named: dict[IdentityType, list[bytes]] = {}
+        for row, _, kind, identity, outcome in changed:
+            named.setdefault(kind, []).append(identity)
+            uids = (outcome.u, outcome.old_uid)
+            keys = [one[row] for one in cells]
+            self._add(str(outcome.change), (kind, identity), uids, keys)
+        for kind, some in named.items():
+            await state.name(run, kind, some)
+        if len(self._waiting) >= _SAVE_LINES:
+            await self._save()
 
-    def _untold(self, changes: Iterable[Change]) -> Iterator[Change]:
-        """Leave out what has been written."""
-        for change in changes:
-            place, bit = divmod(change.seq - self._after, 8)
-            if not self._told[place] & 1 << bit:
-                yield change
+    async def finish(self, state: MappingState, run: Run) -> int:
+        """Add the other pending changes, give the delta its name, and mark them.
 
-    def _mark(self, seq: int) -> None:
-        """Remember that a change has been written."""
-        place, bit = divmod(seq - self._after, 8)
-        self._told[place] |= 1 << bit
+        Returns:
+            How many lines it has.
+        """
+        await self.add_changes(state.pending_changes(run))
+        await self.place()
+        await state.finish(run, exported=True)
+        return self.lines
+
+    async def add_changes(self, pages: AsyncIterator[Iterable[Change]]) -> None:
+        """Write a line for each change of *pages*."""
+        blank = [""] * len(self._keys)
+        async for page in pages:
+            for change in page:
+                who = (change.kind, change.identity)
+                self._add(change.change, who, (change.uid, change.old_uid), blank)
+            await self._save()
+
+    async def place(self) -> None:
+        """Give the delta its name: it is whole."""
+        await self._save()
+        await run_in_thread(self._table.finish)
+
+    async def discard(self) -> None:
+        """Remove what is unfinished; after :meth:`place` that is nothing."""
+        await run_in_thread(self._table.discard)
+
+    def _add(
+        self,
+        change: str,
+        who: tuple[IdentityType, bytes],
+        uids: tuple[str | None, str | None],
+        keys: Sequence[str],
+    ) -> None:
+        kind, identity = who
+        hashed = (f"{kind.value}_hash", base64.encode_text(identity))
+        self._waiting.append([change, *hashed, *uids, *keys])
+        self.lines += 1
+
+    async def _save(self) -> None:
+        """Write the lines that wait, in a thread."""
+        if self._waiting:
+            lines, self._waiting = self._waiting, []
+            columns = map(list, zip(*lines, strict=True))
+            rows = dict(zip(self._columns, columns, strict=True))
+            await run_in_thread(partial(self._table.write, rows))
+
+
+def _changed(
+    endpoint: Endpoint, column: IdentityColumn, outcomes: Sequence[Outcome]
+) -> Iterator[tuple[int, IdentityType, bytes, StateRow]]:
+    """Yield the rows of a column whose identity has a pending change."""
+    for name, rows in column.rows_by_kind():
+        found = [
+            (row, outcome)
+            for row in rows
+            if isinstance(outcome := outcomes[row], StateRow) and outcome.change
+        ]
+        if not found:
+            continue
+        kind = endpoint.kinds[name]
+        identities = column.read_rows(kind, [row for row, _ in found])
+        for (row, outcome), identity in zip(found, identities, strict=True):
+            assert identity is not None  # noqa: S101 - the state has a row for it
+            yield row, IdentityType(kind.subject), identity, outcome

@@ -1,232 +1,361 @@
-"""The files of a job, opened where an earlier life has left them."""
+"""The files of a job: inputs as a source of chunks, outputs that grow until whole."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
-from uid2_async.bulk.file_feed import FileFeed
-from uid2_async.bulk.file_job import FileTask
-from uid2_async.bulk.files import (
+from uid2_async.bulk.batches import Chunk
+from uid2_async.bulk.columns import IdentifierColumns, OutcomeColumns, StatusColumns
+from uid2_async.bulk.options import FileProgress
+from uid2_async.bulk.outcomes import Progress
+from uid2_async.bulk.paths import (
+    FileFormatOptions,
     FilePair,
-    IdentifierColumns,
-    Layout,
-    Output,
-    Reader,
-    check_targets,
-    identify,
-    open_output,
-    open_reader,
+    InputIdentity,
+    check_unchanged,
 )
-from uid2_async.bulk.private_files import DISK, Disk
-from uid2_async.bulk.resume.folder import JobFolder, job_folder_for
-from uid2_async.bulk.resume.journal import Checkpoint, Journal
-from uid2_async.bulk.resume.manifest import JobTerms
-from uid2_async.bulk.run_options import RunOptions
-from uid2_async.client import UID2Client
+from uid2_async.bulk.resume import Checkpoint, JobFolder
+from uid2_async.bulk.text import Reader, Rows
+from uid2_async.bulk.threads import run_in_thread
+from uid2_async.bulk.writers import Output, open_output
 
-__all__ = ["JobFiles", "JobPlan", "open_job"]
+__all__ = ["FileSource", "InputFile", "JobOutputs", "RowFormatter", "RowGroup"]
+
+
+RowFormatter: TypeAlias = OutcomeColumns | StatusColumns
+"""Turns outcomes into added columns, and counts rows by status."""
+
+
+class RowGroup:
+    """Some rows of an input on their way through a job.
+
+    Attributes:
+        file: The index of the input.
+        rows: The rows.
+        bytes_read: How much of the input had been read with them.
+    """
+
+    __slots__ = ("bytes_read", "file", "rows")
+
+    def __init__(self, file: int, rows: Rows, bytes_read: int) -> None:
+        """Hold what was read."""
+        self.file: int = file
+        self.rows: Rows = rows
+        self.bytes_read: int = bytes_read
 
 
 @attrs.frozen(kw_only=True)
-class JobPlan:
-    """What a job is to do with its files.
+class InputFile:
+    """One input of a job and its output.
 
     Attributes:
-        pairs: The files.
-        target: The output as the user named it.
-        delta: Where a delta goes, if one is wanted.
-        layout: How rows are written down.
-        find: Finds the columns of the identifiers in a header.
-        keys: Other columns that are read.
-        terms: What else decides about the output.
+        index: Its place among the inputs.
+        pair: The paths.
+        identity: What the input was when the job opened it; None for a pipe.
+        open: Opens the input and finds its columns. Blocks.
+        writing: How the output is written.
+        saved: The checkpoint of an interrupted run, if there is one.
+        done: Whether an interrupted run has finished its output.
     """
 
-    pairs: Sequence[FilePair]
-    target: str
-    delta: Path | None
-    layout: Layout
-    find: Callable[[Sequence[str]], IdentifierColumns]
-    keys: Sequence[str]
-    terms: dict[str, Any]
+    index: int
+    pair: FilePair
+    identity: InputIdentity | None
+    open: Callable[[], tuple[Reader, IdentifierColumns]]
+    writing: FileFormatOptions
+    saved: Checkpoint | None = None
+    done: bool = False
 
     @property
-    def is_resumable(self) -> bool:
-        """Whether the job can be gone on with: a stream is gone when it is read."""
-        return all(pair.source and pair.target for pair in self.pairs)
+    def size(self) -> int | None:
+        """Bytes of the input, or None if that is unknown."""
+        return None if self.identity is None else self.identity.size
 
-    def open(
-        self, pair: FilePair, position: Any = None
-    ) -> tuple[Reader, IdentifierColumns]:
-        """Open an input, behind *position* if that is given.
+
+class FileSource:
+    """The rows of several inputs, one after the other, as a dispatcher's source.
+
+    A thread reads, and the event loop parses: a thread that parses would compete with
+    the loop for the interpreter.
+    """
+
+    def __init__(self, files: Sequence[InputFile]) -> None:
+        """Read *files*, each from behind its checkpoint."""
+        self.readers: dict[int, Reader] = {}
+        self._waiting = list(reversed(files))
+        self._index = 0
+        self._reader: Reader | None = None
+        self._columns: IdentifierColumns | None = None
+        self._ended = False
+
+    async def load(self) -> bool:
+        """Read more; see :meth:`uid2_async.bulk.dispatch.Source.load`."""
+        if self._reader is not None and not self._ended:
+            self._ended = not await run_in_thread(self._reader.load)
+            return True
+        await self.close()
+        if not self._waiting:
+            return False
+        file = self._waiting.pop()
+        self._index = file.index
+        self._reader, self._columns = await run_in_thread(partial(_open_at, file))
+        self.readers[file.index] = self._reader
+        self._ended = False
+        return True
+
+    def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - files are not waited for
+        """Parse some rows; see :meth:`uid2_async.bulk.dispatch.Source.take`.
 
         Raises:
-            InputError: If it cannot be read, or lacks a column.
+            InputError: If a row cannot be read; says which.
         """
-        reader = open_reader(pair.source, self.layout)
-        try:
-            columns = self.find(reader.header)
-            reader.want(columns.wanted, self.keys)
-            if position is not None:
-                reader.seek(position)
-        except BaseException:
-            reader.close()
-            raise
-        return reader, columns
+        if self._reader is None or self._columns is None:
+            return None
+        rows = self._reader.take(self._columns.step_rows)
+        if rows is None:
+            return None
+        group = RowGroup(self._index, rows, self._reader.bytes_read)
+        return Chunk(group, rows.count, self._columns.identities(rows))
 
-    def check(self, *, force: bool, begun: bool) -> None:
-        """Refuse what cannot be done, before anything is.
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        """Yield all chunks; the event loop gets its turn between them."""
+        while True:
+            chunk = self.take(partial=True)
+            if chunk is not None:
+                yield chunk
+                await asyncio.sleep(0)
+            elif not await self.load():
+                return
 
-        Raises:
-            InputError: If an input or an output is not as it must be.
-            JobError: If a folder is not.
-        """
-        outputs = [FilePair(None, self.delta)] if self.delta else []
-        check_targets([*self.pairs, *outputs], force=force, begun=begun)
-        for pair in self.pairs:
-            if pair.source is not None:
-                reader, _ = self.open(pair)
-                reader.close()
+    async def close(self) -> None:
+        """Close the input that is open."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await run_in_thread(reader.close)
 
 
-class JobFiles:
-    """The files of a job that has been begun.
+def _open_at(file: InputFile) -> tuple[Reader, IdentifierColumns]:
+    """Open an input and skip the rows that are in its output already. Blocks."""
+    reader, columns = file.open()
+    try:
+        if file.saved is not None and file.saved.rows:
+            reader.skip(file.saved.rows)
+    except BaseException:
+        reader.close()
+        raise
+    return reader, columns
+
+
+class JobOutputs:
+    """Writes answered chunks to the outputs of a job, one output after the other.
 
     Attributes:
-        folder: Where it keeps what it has done; None where it cannot be resumed.
-        parts: Where the outputs grow; None where they go to stdout.
-        disk: The calls of the operating system that may fail.
+        status_counts: Rows by status, of the finished outputs and the current one.
+        rows: Rows written, those of an interrupted run included.
+        duplicates: Identifiers that were answered by a request for an earlier one.
     """
 
     def __init__(
         self,
-        plan: JobPlan,
-        folder: JobFolder | None,
-        parts: Path | None,
+        files: Sequence[InputFile],
+        source: FileSource,
+        formatter: RowFormatter,
         *,
-        disk: Disk = DISK,
+        part: Callable[[InputFile], Path | None],
+        log: JobFolder | None,
+        on_done: Callable[[Checkpoint], Awaitable[None]] | None = None,
+        on_progress: Callable[[FileProgress], object] | None = None,
     ) -> None:
-        """Open the files of *plan*."""
-        self.disk: Disk = disk
-        self.folder: JobFolder | None = folder
-        self.parts: Path | None = parts
-        self._plan = plan
-        self._readers: dict[int, Reader] = {}
+        """Prepare to write.
 
-    @property
-    def journal(self) -> Journal | None:
-        """Where the job notes how far it is."""
-        return None if self.folder is None else self.folder.journal
+        Args:
+            files: The files in order.
+            source: Reads their inputs.
+            formatter: Makes the added columns.
+            part: Returns where an output grows; None for stdout.
+            log: Takes a checkpoint whenever rows were saved, if the job resumes by it.
+            on_done: Awaited with the last checkpoint of an output that has its final
+                name.
+            on_progress: Called with the progress after each chunk.
+        """
+        self.status_counts: Counter[str] = Counter()
+        self.rows: int = 0
+        self.duplicates: int = 0
+        self._files = files
+        self._source = source
+        self._formatter = formatter
+        self._part = part
+        self._log = log
+        self._on_done = on_done
+        self._on_progress = on_progress
+        self._index = -1
+        self._output: Output | None = None
+        self._file_rows = 0
+        self._unsaved: list[Any] = []
+        self._unsaved_rows = 0
+        self._saving: asyncio.Task[None] | None = None
+        self._bytes_before = 0
 
-    @property
-    def count(self) -> int:
-        """How many files there are."""
-        return len(self._plan.pairs)
+    async def write(self, chunk: Chunk, progress: Callable[[], Progress]) -> None:
+        """Write the rows of an answered chunk."""
+        group: RowGroup = chunk.payload
+        await self._advance(group.file)
+        if self._output is not None:
+            columns, repeat = self._formatter.make(chunk.outcomes())
+            self._unsaved.append(self._output.format(group.rows, columns, repeat))
+            self._unsaved_rows += chunk.rows
+            self._file_rows += chunk.rows
+            self.rows += chunk.rows
+            self.duplicates += chunk.duplicates
+            if self._unsaved_rows >= self._output.save_rows:
+                await self._start_saving()
+        if self._on_progress is not None:
+            self._on_progress(self._progress(group, progress()))
 
-    def saved(self, number: int) -> Checkpoint | None:
-        """Say how far an earlier life came with a file."""
-        return None if self.journal is None else self.journal.by_file.get(number)
+    async def finish(self) -> None:
+        """Finish the outputs that are left: each is whole and gets its name."""
+        await self._advance(len(self._files))
 
-    def saved_delta(self) -> int:
-        """Say how many bytes of the delta's part an earlier life has saved."""
-        last = None if self.journal is None else self.journal.last
-        return 0 if last is None else last.delta
+    async def save(self) -> None:
+        """Save what has been written so far, for a run that resumes."""
+        await self._start_saving()
+        await self._end_saving()
 
-    def feed(self) -> FileFeed:
-        """Make the feed of the files that are not done."""
-        return FileFeed(
-            [
-                (number, partial(self._open_input, number))
-                for number in range(len(self._plan.pairs))
-                if not ((saved := self.saved(number)) and saved.done)
-            ]
-        )
+    async def close(self, *, save: bool) -> None:
+        """Close the current output; after a failure, first save what can be saved."""
+        if save:
+            # The failure that came first is the one that is raised. What could not be
+            # saved is not in the log, so nothing follows it.
+            with contextlib.suppress(Exception):
+                await self.save()
+        output, self._output = self._output, None
+        if output is not None:
+            output.close()
 
-    def _open_input(self, number: int) -> tuple[Reader, IdentifierColumns]:
-        """Open an input where an earlier life has left it."""
-        saved = self.saved(number)
-        position = None if saved is None else saved.position
-        reader, columns = self._plan.open(self._plan.pairs[number], position)
-        self._readers[number] = reader
-        return reader, columns
+    async def _advance(self, index: int) -> None:
+        """Finish the outputs before *index*, and open that one."""
+        while self._index < index:
+            await self._finish_file()
+            self._index += 1
+            if self._index < len(self._files):
+                await self._open_file(self._files[self._index])
 
-    def tasks(self) -> list[FileTask]:
-        """List the files."""
-        return [
-            FileTask(
-                open=partial(self._open_output, number),
-                saved=self.saved(number),
-                size=None if pair.source is None else pair.source.stat().st_size,
-                target=pair.target,
-            )
-            for number, pair in enumerate(self._plan.pairs)
-        ]
+    async def _open_file(self, file: InputFile) -> None:
+        """Open an output behind its checkpoint, or count one that is done."""
+        saved = file.saved
+        self._file_rows = 0 if saved is None else saved.rows
+        self.rows += self._file_rows
+        if saved is not None:
+            self._formatter.status_counts.update(saved.counts)
+        if file.done:
+            self._leave(file)
+            return
+        if file.index not in self._source.readers:
+            await self._load_reader(file)
+        self._output = await run_in_thread(partial(self._open_output, file))
 
-    def _open_output(self, number: int) -> Output:
-        """Open an output where an earlier life has left it; its input is open."""
-        pair, saved = self._plan.pairs[number], self.saved(number)
-        part = None
-        if pair.target is not None and self.parts is not None:
-            part = self.parts / f"part-{number:05}"
+    async def _load_reader(self, file: InputFile) -> None:
+        """Let the source open an input without rows, which no chunk came from."""
+        while file.index not in self._source.readers and await self._source.load():
+            pass
+
+    def _open_output(self, file: InputFile) -> Output:
         return open_output(
-            self._readers.pop(number),
-            self._plan.layout,
-            part,
-            remembered=None if saved is None else saved.output,
-            disk=self.disk,
+            self._source.readers.pop(file.index),
+            file.writing,
+            self._part(file),
+            added=self._formatter.contents,
+            saved=None if file.saved is None else file.saved.output,
+        )
+
+    async def _finish_file(self) -> None:
+        """Give the current output its name, and note that it is done."""
+        output = self._output
+        if output is None:
+            return
+        file = self._files[self._index]
+        await self.save()
+        await run_in_thread(partial(_finish, output, file))
+        self._output = None
+        if file.identity is not None:
+            checkpoint = self._checkpoint(file.identity, done=True)
+            if self._log is not None:
+                await run_in_thread(partial(self._log.append, checkpoint))
+            if self._on_done is not None:
+                await self._on_done(checkpoint)
+        self._leave(file)
+
+    def _leave(self, file: InputFile) -> None:
+        """Count an output that is done."""
+        self.status_counts.update(self._formatter.status_counts)
+        self._formatter.status_counts.clear()
+        self._bytes_before += file.size or 0
+
+    def _checkpoint(
+        self, identity: InputIdentity, *, output: Any = None, done: bool = False
+    ) -> Checkpoint:
+        return Checkpoint(
+            input=identity,
+            rows=self._file_rows,
+            output=output,
+            counts=dict(self._formatter.status_counts),
+            done=done,
+        )
+
+    async def _start_saving(self) -> None:
+        """Save in a thread what has been formatted, while the job continues."""
+        await self._end_saving()
+        if self._output is None or not self._unsaved:
+            return
+        formatted, self._unsaved, self._unsaved_rows = self._unsaved, [], 0
+        file = self._files[self._index]
+        checkpoint = None
+        if self._log is not None and file.identity is not None:
+            checkpoint = self._checkpoint(file.identity)
+        work = partial(self._save, self._output, formatted, checkpoint)
+        self._saving = asyncio.create_task(run_in_thread(work))
+
+    async def _end_saving(self) -> None:
+        """Wait for the thread that saves; if it failed, everything after it fails."""
+        if self._saving is not None:
+            await asyncio.shield(self._saving)
+            self._saving = None
+
+    def _save(
+        self, output: Output, formatted: Sequence[Any], checkpoint: Checkpoint | None
+    ) -> None:
+        """Write, and save a checkpoint last, since it vouches for the rest. Blocks."""
+        for one in formatted:
+            output.write(one)
+        if checkpoint is not None and self._log is not None:
+            self._log.append(attrs.evolve(checkpoint, output=output.sync()))
+
+    def _progress(self, group: RowGroup, job: Progress) -> FileProgress:
+        sizes = [file.size for file in self._files]
+        return FileProgress(
+            rows=self.rows,
+            bytes_read=self._bytes_before + group.bytes_read,
+            total_bytes=None if None in sizes else sum(filter(None, sizes)),
+            endings=self.status_counts + self._formatter.status_counts,
+            job=attrs.evolve(job, rows=self.rows, duplicates=self.duplicates),
         )
 
 
-@contextlib.contextmanager
-def open_job(plan: JobPlan, client: UID2Client, run: RunOptions) -> Iterator[JobFiles]:
-    """Begin a job, or go on with it; the block is the life of it. Blocks.
+def _finish(output: Output, file: InputFile) -> None:
+    """Give an output its name, unless its input changed while it was read. Blocks.
 
     Raises:
-        InputError: If an input or an output is not as it must be.
-        JobError: If the job was begun with something else, or works elsewhere.
+        InputError: If the input has changed.
     """
-    if not plan.is_resumable:
-        plan.check(force=run.force, begun=False)
-        with _temporary(plan) as parts:
-            yield JobFiles(plan, None, parts, disk=run.disk)
-        return
-    path = Path(run.job_dir) if run.job_dir else job_folder_for(plan.target)
-    begun = JobFolder.is_begun(path) and not run.restart
-    plan.check(force=run.force, begun=begun)
-    terms = JobTerms(
-        inputs=[identify(pair.source) for pair in plan.pairs if pair.source],
-        target=plan.target,
-        options=plan.terms,
-        settings=client.settings_digest,
-    )
-    with JobFolder.open(
-        path, terms, now=run.clock(), restart=run.restart, disk=run.disk
-    ) as folder:
-        try:
-            yield JobFiles(plan, folder, folder.folder, disk=run.disk)
-        except BaseException:
-            if folder.journal.last is None:
-                # Nothing is done that a later life could go on with.
-                folder.discard()
-            raise
-
-
-@contextlib.contextmanager
-def _temporary(plan: JobPlan) -> Iterator[Path | None]:
-    """Make a folder beside the output for parts that nobody will go on with."""
-    beside = plan.pairs[0].target or plan.delta
-    if beside is None:
-        yield None
-        return
-    folder = tempfile.mkdtemp(prefix=f".{beside.name[:40]}.", dir=beside.parent)
-    try:
-        yield Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    if file.identity is not None and file.pair.source is not None:
+        check_unchanged(file.pair.source, file.identity)
+    output.sync()
+    output.finish(file.pair.target)

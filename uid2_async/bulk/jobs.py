@@ -1,0 +1,1000 @@
+"""File jobs: map files, check raw UIDs for opt-outs, refresh a state.
+
+A job without a state streams: the dispatcher answers the rows of the inputs, and they
+are written in order, with checkpoints in the log of the job's folder. A job with a state
+works in steps, each of which is one transaction of the state or can be repeated: read
+all inputs, ask the operator about what the state does not know, write the outputs from
+the state, write the delta, mark it as exported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from uid2_async.bulk.batches import Chunk, Source
+from uid2_async.bulk.columns import (
+    IdentifierColumns,
+    OutcomeColumns,
+    RowStatus,
+    StatusColumns,
+    find_identifiers,
+    status_of_uid,
+)
+from uid2_async.bulk.delta import DeltaWriter
+from uid2_async.bulk.dispatch import Dispatcher, Keep
+from uid2_async.bulk.endpoints import MAP_V2, MAP_V3, OPTOUT_STATUS, RAW_UID, Endpoint
+from uid2_async.bulk.job_files import FileSource, InputFile, JobOutputs, RowFormatter
+from uid2_async.bulk.options import (
+    Api,
+    FileProgress,
+    JobSummary,
+    MapOptions,
+    RunOptions,
+    StatusOptions,
+)
+from uid2_async.bulk.outcomes import Outcome, Progress
+from uid2_async.bulk.paths import (
+    STDIO,
+    FilePair,
+    check_roles,
+    check_targets,
+    expand,
+    identify,
+    state_paths,
+)
+from uid2_async.bulk.resume import (
+    Checkpoint,
+    JobFolder,
+    JobTerms,
+    check_inputs,
+    job_folder_for,
+    part_path,
+)
+from uid2_async.bulk.state import (
+    IdentityKey,
+    MappingState,
+    Run,
+    StateRow,
+    StateSelection,
+)
+from uid2_async.bulk.state_answers import (
+    StateSource,
+    UidSource,
+    answer_from_state,
+    stage_all,
+)
+from uid2_async.bulk.text import BadRows, Reader, open_reader, read_check
+from uid2_async.bulk.threads import run_in_thread
+from uid2_async.client import UID2Client, buckets_call
+from uid2_async.errors import ConfigError
+from uid2_async.frames import without_frames
+from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
+
+__all__ = ["check_file", "map_file", "refresh_state", "sweep_by_status"]
+
+T = TypeVar("T")
+
+_OPTED_OUT: Final = MapRow(e=UnmappedReason.OPTED_OUT.value)
+
+
+# --- what a job is --------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class _Job:
+    """What a file job does with which files.
+
+    Attributes:
+        pairs: The inputs and outputs.
+        target: The output as the user named it.
+        find: Finds the columns of the identifiers in a header.
+        formatter: Makes the added columns.
+        endpoint: The endpoint that answers.
+        options: What decides about the output.
+        state: The state, if there is one.
+        delta: Where the delta goes, ``-`` for stdout, if one is wanted.
+    """
+
+    pairs: Sequence[FilePair]
+    target: str
+    find: Callable[[Sequence[str]], IdentifierColumns]
+    formatter: RowFormatter
+    endpoint: Endpoint
+    options: MapOptions | StatusOptions
+    state: MappingState | None = None
+    delta: str | None = None
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The input columns that the delta repeats."""
+        if self.delta is None or not isinstance(self.options, MapOptions):
+            return ()
+        return self.options.keys
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether an interrupted run can be resumed: a pipe is gone once read."""
+        return all(pair.source and pair.target for pair in self.pairs)
+
+    @property
+    def bad_rows(self) -> Path | None:
+        """Where rows go that cannot be read; None if they are an error."""
+        path = self.options.bad_rows
+        return None if path is None else Path(path)
+
+    def terms(self) -> dict[str, Any]:
+        """Return what must not change while the job is resumed."""
+        state = None if self.state is None else str(self.state.path)
+        return {**self.options.terms(), "delta": self.delta, "state": state}
+
+    def want(self, reader: Reader) -> IdentifierColumns:
+        """Find the columns of an input, and let its *reader* read them."""
+        columns = self.find(reader.header)
+        reader.want(columns.wanted, self.keys, self.formatter.contents)
+        return columns
+
+    def open(
+        self, pair: FilePair, on_bad_row: Callable[..., object] | None
+    ) -> tuple[Reader, IdentifierColumns]:
+        """Open an input and find its columns. Blocks.
+
+        Raises:
+            InputError: If it cannot be read, or lacks a column.
+        """
+        reading, _ = pair.formats(self.options)
+        reader = open_reader(pair.source, reading, on_bad_row=on_bad_row)
+        try:
+            return reader, self.want(reader)
+        except BaseException:
+            reader.close()
+            raise
+
+
+def _map_job(source: str, target: str, options: MapOptions) -> _Job:
+    """Prepare a job that maps. Blocks."""
+    phones = options.national_phones()
+    formatter = OutcomeColumns(
+        list(options.identifiers) or [options.type or "identifier"],
+        rule=options.optout_rule,
+        explode=options.explode,
+        snake_case=options.names == "snake",
+        buckets=options.api is Api.V2,
+    )
+    find = partial(
+        find_identifiers,
+        column=options.column,
+        kind=options.type,
+        several=options.identifiers,
+        phones=phones,
+    )
+    iso = None if options.refresh_from is None else options.refresh_from == "iso"
+    return _Job(
+        pairs=expand(source, target),
+        target=target,
+        find=find,
+        formatter=formatter,
+        endpoint=MAP_V2 if options.api is Api.V2 else MAP_V3,
+        options=attrs.evolve(options, iso=iso),
+    )
+
+
+def _status_job(source: str, target: str, options: StatusOptions) -> _Job:
+    """Prepare a job that checks raw UIDs. Blocks."""
+    return _Job(
+        pairs=expand(source, target),
+        target=target,
+        find=partial(
+            find_identifiers, column=options.column, kind=RAW_UID, several={}
+        ),
+        formatter=StatusColumns(
+            drop=options.drop, allow_unverifiable=options.allow_unverifiable
+        ),
+        endpoint=OPTOUT_STATUS,
+        options=options,
+    )
+
+
+# --- files ----------------------------------------------------------------------------
+
+
+@without_frames
+async def map_file(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    client: UID2Client,
+    options: MapOptions | None = None,
+    state: MappingState | str | os.PathLike[str] | None = None,
+    delta: str | os.PathLike[str] | None = None,
+    run: RunOptions | None = None,
+) -> JobSummary:
+    """Map a file, or the files of a folder; what ``uid2 map`` runs.
+
+    Call it again with the same arguments to resume an interrupted job.
+
+    Args:
+        source: A file, a folder, a pattern such as ``export/*.parquet``, or ``-``.
+        target: The file to write, or the folder, or ``-``.
+        client: The client that asks the operator.
+        options: How the files are read, mapped and written.
+        state: What remembers answers between jobs. A state that is not open is opened
+            for the job.
+        delta: Where to write what has changed since the last delta, or ``-``. Requires
+            *state*.
+        run: How the job runs.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: If an input cannot be read, or an output must not be written.
+        JobError: If an unfinished job differs from this one, another process works on
+            it, or a disk is full. What is done is kept.
+        ConfigError: If an option is wrong.
+        AuthError: If the API key or secret is rejected.
+        StalledError: If no request succeeded for the job's stall_timeout.
+    """
+    options, run = options or MapOptions(), run or RunOptions()
+    if delta is not None and state is None:
+        raise ConfigError(
+            "A delta lists what has changed in a state.",
+            hint="Name a state as well (--state).",
+        )
+    if options.full and delta is None:
+        raise ConfigError(
+            "People missing from a full input are listed in the delta.",
+            hint="Name a delta as well (--delta).",
+        )
+    prepare = partial(_map_job, os.fspath(source), os.fspath(target), options)
+    job = attrs.evolve(
+        await run_in_thread(prepare),
+        state=None if state is None else _as_state(state),
+        delta=None if delta is None else os.fspath(delta),
+    )
+    return await _run(job, client, run)
+
+
+@without_frames
+async def check_file(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    client: UID2Client,
+    options: StatusOptions | None = None,
+    run: RunOptions | None = None,
+) -> JobSummary:
+    """Check the raw UIDs of a file for opt-outs; ``uid2 optout-status IN OUT`` runs it.
+
+    Adds the column STATUS: ``ok``, ``opted_out``, ``unverifiable`` (v4 raw UIDs of the
+    environments *integ* and *prod*, which the operator does not find), ``invalid``, or
+    ``failed`` if the operator could not be asked. Public operators expect one request
+    at a time, which is the default.
+
+    Args:
+        source: A file, a folder, a pattern, or ``-``.
+        target: The file to write, or the folder, or ``-``.
+        client: The client that asks the operator.
+        options: What is written.
+        run: How the job runs.
+
+    Returns:
+        What was done. *mapped* counts raw UIDs that are ok, *other* the unverifiable.
+
+    Raises:
+        UID2Error: As :func:`~uid2_async.map_file`.
+    """
+    options, run = options or StatusOptions(), run or RunOptions(concurrency=1)
+    prepare = partial(_status_job, os.fspath(source), os.fspath(target), options)
+    return await _run(await run_in_thread(prepare), client, run)
+
+
+async def _run(job: _Job, client: UID2Client, run: RunOptions) -> JobSummary:
+    """Run a job in its folder, or in a temporary one if it cannot be resumed."""
+    began = time.monotonic()
+    async with _entered(_open_place(job, client, run)) as place:
+        files = await run_in_thread(partial(_open_files, job, place, run))
+        if job.state is None:
+            summary = await _stream(job, files, client, run)
+        else:
+            async with _opened(job.state):
+                summary = await _run_with_state(job, files, client, run)
+        if summary.complete and place.folder is not None:
+            await run_in_thread(place.folder.discard)
+    return attrs.evolve(summary, seconds=time.monotonic() - began)
+
+
+@attrs.frozen(kw_only=True)
+class _Place:
+    """Where a job keeps what is unfinished.
+
+    Attributes:
+        folder: The job's folder; None if the job cannot be resumed.
+        parts: The folder of unfinished files; None if none is written.
+    """
+
+    folder: JobFolder | None
+    parts: Path | None
+
+
+@contextlib.contextmanager
+def _open_place(job: _Job, client: UID2Client, run: RunOptions) -> Iterator[_Place]:
+    """Check the paths of a job, and open its folder. Blocks."""
+    path = Path(run.job_dir) if run.job_dir else job_folder_for(job.target)
+    begun = job.is_resumable and JobFolder.is_begun(path) and not run.restart
+    _check_paths(job, path if job.is_resumable else None, run, begun=begun)
+    if not job.is_resumable:
+        with _temporary_folder(job) as parts:
+            yield _Place(folder=None, parts=parts)
+        return
+    terms = JobTerms(
+        target=job.target, options=job.terms(), settings=client.settings_digest
+    )
+    with JobFolder.open(
+        path,
+        terms,
+        now=run.clock(),
+        restart=run.restart,
+        shared=run.shared_folders,
+        disk=run.disk,
+    ) as folder:
+        try:
+            yield _Place(folder=folder, parts=folder.path)
+        except BaseException:
+            if not folder.checkpoints:
+                # There is nothing here that a later run could resume from. What a
+                # job with a state has learned is in the state.
+                folder.discard()
+            raise
+
+
+def _check_paths(
+    job: _Job, folder: Path | None, run: RunOptions, *, begun: bool
+) -> None:
+    """Reject paths in two roles, outputs that exist, and folders that are unsafe."""
+    delta = None if job.delta in (None, STDIO) else Path(str(job.delta))
+    roles = {
+        "IN": [pair.source for pair in job.pairs if pair.source is not None],
+        "OUT": [pair.target for pair in job.pairs if pair.target is not None],
+        "--state": [] if job.state is None else state_paths(job.state.path),
+        "--delta": [] if delta is None else [delta],
+        "--bad-rows": [] if job.bad_rows is None else [job.bad_rows],
+    }
+    check_roles(roles, folders={"--job-dir": folder})
+    extra = [FilePair(None, path) for path in (delta, job.bad_rows) if path is not None]
+    check_targets(
+        [*job.pairs, *extra],
+        force=run.force,
+        begun=begun,
+        allow_shared=run.shared_folders,
+    )
+
+
+@contextlib.contextmanager
+def _temporary_folder(job: _Job) -> Iterator[Path | None]:
+    """Make a folder for unfinished files that no run resumes from. Blocks."""
+    beside = job.pairs[0].target
+    if beside is None and job.state is not None:
+        beside = job.state.path
+    if beside is None:
+        yield None
+        return
+    folder = tempfile.mkdtemp(prefix=f".{beside.name[:40]}.", dir=beside.parent)
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@attrs.frozen(kw_only=True)
+class _Files:
+    """The files of a job that was started.
+
+    Attributes:
+        files: The inputs and outputs.
+        place: Where unfinished files grow.
+        bad_rows: Collects the rows that cannot be read, if they are not an error.
+    """
+
+    files: Sequence[InputFile]
+    place: _Place
+    bad_rows: BadRows | None
+
+
+def _open_files(job: _Job, place: _Place, run: RunOptions) -> _Files:
+    """Look at each input, and find where an interrupted run stopped. Blocks."""
+    bad_rows = None if job.bad_rows is None else BadRows(job.bad_rows, disk=run.disk)
+    checkpoints = {} if place.folder is None else place.folder.checkpoints
+    files = []
+    for index, named in enumerate(job.pairs):
+        # The rows of a job with a state are read twice.
+        pair = named if job.state is None else _spooled(named, place)
+        identity = None
+        if pair.source is not None:
+            identity = identify(pair.source)
+            job.open(pair, bad_rows)[0].close()
+        saved = None if identity is None else checkpoints.get(identity.name)
+        files.append(
+            InputFile(
+                index=index,
+                pair=pair,
+                identity=identity,
+                open=partial(job.open, pair, bad_rows),
+                writing=pair.formats(job.options)[1],
+                saved=saved,
+                done=saved is not None and saved.done,
+            )
+        )
+    check_inputs(checkpoints, [one.identity for one in files if one.identity])
+    return _Files(files=files, place=place, bad_rows=bad_rows)
+
+
+def _spooled(pair: FilePair, place: _Place) -> FilePair:
+    """Copy stdin into a private file, if it is the input. Blocks."""
+    if pair.source is not None:
+        return pair
+    assert place.parts is not None  # noqa: S101 - the state is a file at least
+    return attrs.evolve(pair, source=spool_stdin(place.parts / "stdin"))
+
+
+def _outputs(
+    job: _Job,
+    files: _Files,
+    source: FileSource,
+    run: RunOptions,
+    **more: Any,
+) -> JobOutputs:
+    """Make the writer of a job's outputs."""
+
+    def part(file: InputFile) -> Path | None:
+        if file.pair.target is None or files.place.parts is None:
+            return None
+        name = str(file.index) if file.identity is None else file.identity.name
+        return part_path(files.place.parts, name)
+
+    return JobOutputs(
+        files.files,
+        source,
+        job.formatter,
+        part=part,
+        disk=run.disk,
+        on_progress=run.on_progress,
+        **more,
+    )
+
+
+async def _write_all(
+    outputs: JobOutputs,
+    chunks: AsyncIterator[Chunk],
+    progress: Callable[[], Progress],
+    is_stopped: Callable[[], bool],
+) -> bool:
+    """Write answered chunks; what was answered is saved, however the job ends.
+
+    Returns:
+        Whether every output is whole and has its name.
+    """
+    complete = False
+    try:
+        async for chunk in chunks:
+            await outputs.write(chunk, progress)
+            # One reply answers many chunks at once.
+            await asyncio.sleep(0)
+        if not is_stopped():
+            await outputs.finish()
+            complete = True
+    finally:
+        await outputs.close(save=not complete)
+    return complete
+
+
+def _summarize(
+    job: _Job, outputs: JobOutputs | None, dispatcher: Dispatcher, **more: Any
+) -> JobSummary:
+    """Count what a job did."""
+    if outputs is not None:
+        more["rows"] = outputs.rows
+        more.setdefault("duplicates", outputs.duplicates)
+    return JobSummary.of(
+        {} if outputs is None else outputs.status_counts,
+        requests=dispatcher.requests,
+        throttled=dispatcher.limit.throttled,
+        outputs=tuple(pair.target for pair in job.pairs if pair.target),
+        **more,
+    )
+
+
+# --- without a state ------------------------------------------------------------------
+
+
+async def _stream(
+    job: _Job, files: _Files, client: UID2Client, run: RunOptions
+) -> JobSummary:
+    """Map the inputs in one pass, resumable by the log of the job."""
+    checked = run.precheck and await _look_through(job, files)
+    source = FileSource([file for file in files.files if not file.done])
+    dispatcher = Dispatcher(run.dispatch_options(client), source, endpoint=job.endpoint)
+    outputs = _outputs(job, files, source, run, log=files.place.folder)
+    async with aclosing(source), _dispatching(dispatcher, run.stop) as chunks:
+        complete = await _write_all(
+            outputs, chunks, dispatcher.progress, lambda: dispatcher.is_drained
+        )
+    bad_rows = await _finish_bad_rows(files, whole=complete and not checked)
+    resumed = sum(file.saved.rows for file in files.files if file.saved)
+    return _summarize(
+        job,
+        outputs,
+        dispatcher,
+        bad_rows=bad_rows,
+        resumed_rows=resumed,
+        complete=complete,
+    )
+
+
+async def _look_through(job: _Job, files: _Files) -> bool:
+    """Read the text inputs once, so that a bad row is found before any request.
+
+    Returns:
+        Whether they were read: a pipe can be read only once, and a resumed job has
+        done it before.
+    """
+    folder = files.place.folder
+    if folder is None or folder.checkpoints:
+        return False
+    pairs = [file.pair for file in files.files]
+    work = partial(
+        read_check, pairs, job.options, job.want, on_bad_row=files.bad_rows
+    )
+    await run_in_thread(work)
+    await _finish_bad_rows(files, whole=True)
+    return True
+
+
+async def _finish_bad_rows(files: _Files, *, whole: bool) -> int:
+    """Give the file of bad rows its name if all were collected; return how many."""
+    if files.bad_rows is None:
+        return 0
+    if whole:
+        await run_in_thread(files.bad_rows.finish)
+    return files.bad_rows.count
+
+
+@asynccontextmanager
+async def _dispatching(
+    dispatcher: Dispatcher, stop: asyncio.Event | None
+) -> AsyncIterator[AsyncIterator[Chunk]]:
+    """Run a dispatcher for the length of the block, and yield its answered chunks."""
+
+    async def chunks() -> AsyncIterator[Chunk]:
+        while (chunk := await dispatcher.next_chunk()) is not None:
+            yield chunk
+
+    dispatcher.start()
+    watch = asyncio.create_task(dispatcher.drain_on(stop)) if stop else None
+    try:
+        yield chunks()
+    finally:
+        if watch is not None:
+            watch.cancel()
+        await dispatcher.stop()
+
+
+# --- with a state ---------------------------------------------------------------------
+
+
+async def _run_with_state(
+    job: _Job, files: _Files, client: UID2Client, run: RunOptions
+) -> JobSummary:
+    """Map the inputs in steps, resumable by the state alone."""
+    state, options = job.state, job.options
+    assert state is not None  # noqa: S101 - by the caller
+    assert isinstance(options, MapOptions)  # noqa: S101 - only maps have a state
+    segment = options.segment if options.full else None
+    begun = await _begin(state, client, run, job=_name_of(job, client), segment=segment)
+    asking = Dispatcher(
+        run.dispatch_options(client),
+        StateSource(state.to_ask(begun, StateSelection.staged())),
+        endpoint=job.endpoint,
+        keep=partial(_record, state, begun),
+    )
+    if not await _stage(job, files, begun, run) or not await _ask_all(
+        asking, Counter(), run
+    ):
+        return _summarize(job, None, asking, complete=False)
+    if segment is not None:
+        await state.remove_absent(begun, segment, options.max_removed)
+    return await _write_from_state(job, files, begun, asking, run)
+
+
+async def _stage(job: _Job, files: _Files, begun: Run, run: RunOptions) -> bool:
+    """Read all inputs; return whether that was not interrupted."""
+    state = job.state
+    assert state is not None  # noqa: S101 - by the caller
+    rows = 0
+
+    def on_chunk(chunk: Chunk) -> bool:
+        nonlocal rows
+        rows += chunk.rows
+        if run.on_progress is not None:
+            run.on_progress(_progress_of("reading", rows, chunk, files))
+        return run.stop is None or not run.stop.is_set()
+
+    async with aclosing(FileSource(files.files)) as source:
+        staged = await stage_all(source, state, begun, job.endpoint, on_chunk)
+    if staged:
+        await _finish_bad_rows(files, whole=True)
+    return staged
+
+
+async def _write_from_state(
+    job: _Job, files: _Files, begun: Run, asking: Dispatcher, run: RunOptions
+) -> JobSummary:
+    """Write the outputs and the delta from the state, and mark it as exported."""
+    state = job.state
+    assert state is not None  # noqa: S101 - by the caller
+    files = attrs.evolve(files, files=_skip_done(files, await state.files_done(begun)))
+    source = FileSource([one for one in files.files if job.keys or not one.done])
+    outputs = _outputs(
+        job, files, source, run, on_done=partial(state.file_done, begun)
+    )
+    is_stopped = run.stop.is_set if run.stop else lambda: False
+    async with aclosing(source), _open_delta(job, run) as delta:
+        chunks = answer_from_state(source, state, job.endpoint, is_stopped)
+        if delta is not None and job.keys:
+            chunks = delta.noting_rows(chunks, state, begun, job.endpoint)
+        complete = await _write_all(outputs, chunks, asking.progress, is_stopped)
+        changes = None
+        if complete and delta is not None:
+            changes = await delta.finish(state, begun)
+        elif complete:
+            await state.finish(begun, exported=False)
+    counts = state.staging_counts()
+    return _summarize(
+        job,
+        outputs,
+        asking,
+        bad_rows=await _finish_bad_rows(files, whole=False),
+        duplicates=counts.staged - counts.distinct,
+        from_state=counts.known,
+        changes=changes,
+        complete=complete,
+    )
+
+
+@asynccontextmanager
+async def _open_delta(job: _Job, run: RunOptions) -> AsyncIterator[DeltaWriter | None]:
+    """Open the delta of a job, if one is wanted; what is not whole is removed."""
+    if job.delta is None:
+        yield None
+        return
+    async with _delta_to(job.delta, run, keys=job.keys) as delta:
+        yield delta
+
+
+@asynccontextmanager
+async def _delta_to(
+    target: str, run: RunOptions, *, keys: Sequence[str] = ()
+) -> AsyncIterator[DeltaWriter]:
+    """Open a delta; what is not whole is removed."""
+    path = None if target == STDIO else Path(target)
+    delta = await run_in_thread(partial(DeltaWriter, path, keys=keys, disk=run.disk))
+    try:
+        yield delta
+    finally:
+        await delta.discard()
+
+
+def _name_of(job: _Job, client: UID2Client) -> str:
+    """Return what tells a job of a state from its other jobs.
+
+    Its inputs may change: what is done of them is kept by file.
+    """
+    terms = JobTerms(
+        target=os.path.abspath(job.target),  # noqa: PTH100 - links stay as they are
+        options=job.terms(),
+        settings=client.settings_digest,
+    )
+    return terms.digest()
+
+
+def _skip_done(
+    files: Sequence[InputFile], done: Mapping[str, Checkpoint]
+) -> list[InputFile]:
+    """Mark the inputs whose output an interrupted run has finished.
+
+    An input that has changed since is mapped again.
+    """
+    marked = []
+    for file in files:
+        saved = None if file.identity is None else done.get(file.identity.name)
+        if saved is not None and saved.input == file.identity:
+            marked.append(attrs.evolve(file, saved=saved, done=True))
+        else:
+            marked.append(attrs.evolve(file, saved=None, done=False))
+    return marked
+
+
+def _progress_of(phase: str, rows: int, chunk: Chunk, files: _Files) -> FileProgress:
+    """Return the progress of a phase that reads files."""
+    sizes = [file.size for file in files.files]
+    before = sum(size or 0 for size in sizes[: chunk.payload.file])
+    return FileProgress(
+        phase=phase,
+        rows=rows,
+        bytes_read=before + chunk.payload.bytes_read,
+        total_bytes=None if None in sizes else sum(filter(None, sizes)),
+        endings={},
+        job=Progress(),
+    )
+
+
+# --- states ---------------------------------------------------------------------------
+
+
+@without_frames
+async def refresh_state(
+    state: MappingState | str | os.PathLike[str],
+    *,
+    client: UID2Client,
+    unchecked_for: timedelta | None = None,
+    delta: str | os.PathLike[str] | None = None,
+    api: Api = Api.V3,
+    limit: int | None = None,
+    run: RunOptions | None = None,
+) -> JobSummary:
+    """Ask again about what is due in a state; what ``uid2 refresh`` runs.
+
+    Call it again to resume: what the operator has answered is no longer due.
+
+    Args:
+        state: A state, open or not, or its file.
+        client: The client that asks the operator.
+        unchecked_for: Ask about every mapped or opted-out identity that was not checked
+            for so long. By default about what is due.
+        delta: Where to write what has changed since the last delta.
+        api: With v2, what is due follows from the salt buckets that have rotated.
+        limit: Identities to ask about at most.
+        run: How the job runs.
+
+    Returns:
+        What was done. Its rows are identities.
+
+    Raises:
+        UID2Error: As :func:`~uid2_async.map_file`.
+    """
+    run, endpoint = run or RunOptions(), MAP_V3
+    began = time.monotonic()
+    target = None if delta is None else os.fspath(delta)
+    opened = _as_state(state)
+    _check_delta(target, opened, run)
+    async with _opened(opened):
+        begun = await _begin(opened, client, run)
+        selection = StateSelection.due()
+        if unchecked_for is not None:
+            selection = StateSelection.sweep(unchecked_for)
+        elif api is Api.V2:
+            selection, endpoint = await _find_rotated(client, opened), MAP_V2
+        source = StateSource(opened.to_ask(begun, selection), limit=limit)
+        asking = Dispatcher(
+            run.dispatch_options(client),
+            source,
+            endpoint=endpoint,
+            keep=partial(_record, opened, begun),
+        )
+        counts: Counter[str] = Counter()
+        complete = await _ask_all(asking, counts, run)
+        changes = await _end_run(opened, begun, target if complete else None, run)
+    return JobSummary.of(
+        counts,
+        rows=counts.total(),
+        requests=asking.requests,
+        throttled=asking.limit.throttled,
+        changes=changes,
+        seconds=time.monotonic() - began,
+        complete=complete,
+    )
+
+
+@without_frames
+async def sweep_by_status(
+    state: MappingState | str | os.PathLike[str],
+    *,
+    client: UID2Client,
+    delta: str | os.PathLike[str] | None = None,
+    run: RunOptions | None = None,
+) -> JobSummary:
+    """Check which raw UIDs of a state are opted out, and record it.
+
+    v4 raw UIDs of the environments *integ* and *prod* cannot be checked that way: map
+    their identities again with :func:`~uid2_async.refresh_state`.
+
+    Args:
+        state: A state, open or not, or its file.
+        client: The client that asks the operator.
+        delta: Where to write what has changed since the last delta.
+        run: How the job runs; one request at a time by default.
+
+    Returns:
+        What was done. *mapped* counts raw UIDs that are ok, *other* the unverifiable.
+
+    Raises:
+        UID2Error: As :func:`~uid2_async.map_file`.
+    """
+    run = run or RunOptions(concurrency=1)
+    began = time.monotonic()
+    target = None if delta is None else os.fspath(delta)
+    opened = _as_state(state)
+    _check_delta(target, opened, run)
+    counts: Counter[str] = Counter()
+    async with _opened(opened):
+        begun = await _begin(opened, client, run)
+        async with aclosing(opened.export()) as pages:
+            asking = Dispatcher(
+                run.dispatch_options(client), UidSource(pages), endpoint=OPTOUT_STATUS
+            )
+            async with _dispatching(asking, run.stop) as chunks:
+                async for chunk in chunks:
+                    await _record_opt_outs(opened, begun, chunk, counts)
+                    _tell(run, "asking", counts, asking)
+        complete = not asking.is_drained
+        changes = await _end_run(opened, begun, target if complete else None, run)
+    return JobSummary.of(
+        counts,
+        rows=counts.total(),
+        requests=asking.requests,
+        throttled=asking.limit.throttled,
+        changes=changes,
+        seconds=time.monotonic() - began,
+        complete=complete,
+    )
+
+
+def _as_state(state: MappingState | str | os.PathLike[str]) -> MappingState:
+    return state if isinstance(state, MappingState) else MappingState(Path(state))
+
+
+def _check_delta(target: str | None, state: MappingState, run: RunOptions) -> None:
+    """Reject a delta that must not be written; one that exists is replaced."""
+    if target in (None, STDIO):
+        return
+    path = Path(str(target))
+    check_roles({"STATE": state_paths(state.path), "--delta": [path]})
+    check_targets(
+        [FilePair(None, path)], force=True, begun=False, allow_shared=run.shared_folders
+    )
+
+
+async def _begin(
+    state: MappingState,
+    client: UID2Client,
+    run: RunOptions,
+    *,
+    job: str | None = None,
+    segment: str | None = None,
+) -> Run:
+    """Begin a run of *state*, or resume the unfinished one of the same *job*."""
+    return await state.begin(
+        job=job,
+        scope=client.scope,
+        operator=",".join(sorted(client.base_urls)),
+        segment=segment,
+        now=run.clock(),
+    )
+
+
+async def _end_run(
+    state: MappingState, begun: Run, target: str | None, run: RunOptions
+) -> int | None:
+    """Write the delta, if one is wanted, and end the run; return its lines."""
+    if target is None:
+        await state.finish(begun, exported=False)
+        return None
+    async with _delta_to(target, run) as delta:
+        return await delta.finish(state, begun)
+
+
+async def _find_rotated(client: UID2Client, state: MappingState) -> StateSelection:
+    """Ask which salt buckets have rotated since the last run (API v2)."""
+    ended = [run.started for run in await state.runs() if run.ended]
+    since = datetime_from_ms(1000 * max(ended, default=0))
+    found = await client.run_call(buckets_call(since))
+    rotated = {bucket.bucket_id: bucket.last_updated for bucket in found}
+    return StateSelection.of_buckets(rotated)
+
+
+async def _record(
+    state: MappingState,
+    begun: Run,
+    subject: str,
+    identities: Sequence[bytes],
+    outcomes: Sequence[Outcome],
+) -> None:
+    """Keep the outcomes of a batch; what a dispatcher awaits."""
+    await state.record(begun, IdentityType(subject), identities, outcomes)
+
+
+async def _ask_all(
+    dispatcher: Dispatcher, counts: Counter[str], run: RunOptions
+) -> bool:
+    """Ask about everything that a dispatcher's source holds.
+
+    Returns:
+        Whether that was not interrupted.
+    """
+    columns = OutcomeColumns([""], matched_type=False)
+    async with _dispatching(dispatcher, run.stop) as chunks:
+        async for chunk in chunks:
+            columns.make(chunk.outcomes())
+            _tell(run, "asking", columns.status_counts, dispatcher)
+    counts.update(columns.status_counts)
+    return not dispatcher.is_drained
+
+
+def _tell(
+    run: RunOptions, phase: str, counts: Counter[str], dispatcher: Dispatcher
+) -> None:
+    """Report the progress of a job without files."""
+    if run.on_progress is not None:
+        run.on_progress(
+            FileProgress(
+                phase=phase,
+                rows=counts.total(),
+                bytes_read=0,
+                total_bytes=None,
+                endings=counts,
+                job=dispatcher.progress(),
+            )
+        )
+
+
+async def _record_opt_outs(
+    state: MappingState, begun: Run, chunk: Chunk, counts: Counter[str]
+) -> None:
+    """Record who of a chunk has opted out, by the status of their raw UIDs."""
+    (found,) = chunk.outcomes()
+    statuses = list(map(status_of_uid, found))
+    counts.update(statuses)
+    for kind in IdentityType:
+        gone = [
+            key.identity
+            for key, status in zip(chunk.payload, statuses, strict=True)
+            if status is RowStatus.OPTED_OUT and key.kind is kind
+        ]
+        if gone:
+            await state.record(begun, kind, gone, [_OPTED_OUT] * len(gone))
+
+
+@asynccontextmanager
+async def _opened(state: MappingState) -> AsyncIterator[None]:
+    """Open a state for a job, unless its owner has."""
+    if state.is_open:
+        yield
+        return
+    async with state:
+        yield
+
+
+@asynccontextmanager
+async def _entered(block: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """Enter and leave a block that blocks, in a thread."""
+    value = await run_in_thread(block.__enter__)
+    try:
+        yield value
+    except BaseException as error:
+        traceback = error.__traceback__
+        await run_in_thread(partial(block.__exit__, type(error), error, traceback))
+        raise
+    await run_in_thread(partial(block.__exit__, None, None, None))

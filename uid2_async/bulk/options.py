@@ -1,0 +1,330 @@
+"""The options of file jobs, and what a job reports: progress and summary."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random as _random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from uid2_async.bulk.columns import PHONE, NationalPhones, OptOutRule, RowStatus
+from uid2_async.bulk.dispatch import DispatchOptions
+from uid2_async.bulk.outcomes import Progress
+from uid2_async.bulk.paths import FileFormatOptions
+from uid2_async.bulk.private_files import DISK, Disk
+from uid2_async.client import UID2Client
+from uid2_async.errors import ConfigError
+from uid2_async.protocol.normalize import KINDS
+
+__all__ = [
+    "Api",
+    "FileProgress",
+    "JobSummary",
+    "MapOptions",
+    "Names",
+    "RefreshFrom",
+    "RunOptions",
+    "StatusOptions",
+    "utc_now",
+]
+
+
+def utc_now() -> datetime:
+    """Return the current time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Names(StrEnum):
+    """The spelling of the added columns: ``UID`` or ``uid``."""
+
+    UPPER = "upper"
+    SNAKE = "snake"
+
+
+class RefreshFrom(StrEnum):
+    """How REFRESH_FROM is written in text; Parquet and Arrow have a timestamp type."""
+
+    EPOCH = "epoch"
+    ISO = "iso"
+
+
+class Api(StrEnum):
+    """The version of the identity/map endpoint; v2 works with salt buckets."""
+
+    V3 = "v3"
+    V2 = "v2"
+
+
+def _check_kinds(_: object, __: object, identifiers: Mapping[str, str]) -> None:
+    """Reject unknown identifier types."""
+    if any(kind not in KINDS for kind in identifiers):
+        raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
+
+
+@attrs.frozen(kw_only=True)
+class MapOptions(FileFormatOptions):
+    """What decides the output of :func:`~uid2_async.map_file`.
+
+    The attributes of FileFormatOptions say how the files are written. All but *max_removed* must stay the same while a job is resumed.
+
+    Attributes:
+        column: The column with the identifiers. Defaults to ``INPUT``.
+        type: What they are: ``email``, ``phone``, ``email_hash`` or ``phone_hash``.
+            Defaults to the value of the INPUT_TYPE column of each row.
+        identifiers: Instead of *column* and *type*: several columns by type, in order
+            of preference.
+        country: The two-letter country of phone numbers in national format, such as
+            ``030 123456``. Requires the extra ``phone``.
+        country_column: The column with the country of each row. *country* is used where
+            it is empty.
+        names: The spelling of the added columns.
+        refresh_from: How REFRESH_FROM is written in text. Defaults to seconds since the
+            Unix epoch.
+        optout_rule: What an opt-out means for a row with several identifiers.
+        explode: Whether each identifier gets a row of its own.
+        api: The endpoint version.
+        keys: The input columns that the delta repeats.
+        full: Whether the input is the whole audience, so that people missing from it
+            are REMOVED.
+        segment: The name of that audience.
+        max_removed: The largest share of the audience that may be removed at once, from
+            0 to 1.
+        bad_rows: A file that collects the rows that cannot be read, so that the job
+            maps the others. By default such a row is an error.
+    """
+
+    column: str | None = None
+    type: str | None = None
+    identifiers: Mapping[str, str] = attrs.field(factory=dict, validator=_check_kinds)
+    country: str | None = None
+    country_column: str | None = None
+    names: Names = attrs.field(default=Names.UPPER, converter=Names)
+    refresh_from: RefreshFrom | None = attrs.field(
+        default=None, converter=attrs.converters.optional(RefreshFrom)
+    )
+    optout_rule: OptOutRule = attrs.field(default=OptOutRule.ANY, converter=OptOutRule)
+    explode: bool = False
+    api: Api = attrs.field(default=Api.V3, converter=Api)
+    keys: Sequence[str] = ()
+    full: bool = False
+    segment: str = "default"
+    max_removed: float = 0.05
+    bad_rows: str | os.PathLike[str] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Reject contradictions."""
+        if self.identifiers and (self.column or self.type):
+            raise ConfigError(
+                "Name one column with its type, or several columns by type; not both."
+            )
+        if self.type is not None and self.type not in KINDS:
+            raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
+        if self._is_national() and not self._has_phones():
+            raise ConfigError(
+                "A country applies to phone numbers, and no column holds any.",
+                hint="Name a column of phone numbers, or leave the country out.",
+            )
+        if not 0 <= self.max_removed <= 1:
+            raise ConfigError("max_removed must be between 0 and 1.")
+
+    def _is_national(self) -> bool:
+        return self.country is not None or self.country_column is not None
+
+    def _has_phones(self) -> bool:
+        """Return whether any row may hold a phone number; INPUT_TYPE may say so."""
+        if self.identifiers:
+            return PHONE in self.identifiers
+        return self.type in (None, PHONE)
+
+    def national_phones(self) -> NationalPhones | None:
+        """Make the parser of national phone numbers, if a country is named.
+
+        Blocks for about 0.2 s.
+
+        Raises:
+            InputError: If the country is unknown, or the extra ``phone`` is not
+                installed.
+        """
+        if not self._is_national():
+            return None
+        return NationalPhones(self.country, self.country_column)
+
+    def terms(self) -> dict[str, Any]:
+        """Return what must not change while the job is resumed."""
+        terms = _as_terms(self)
+        # People raise it when it stopped their job, so that the job can resume.
+        del terms["max_removed"]
+        return terms
+
+
+def _as_terms(options: MapOptions | StatusOptions) -> dict[str, Any]:
+    """Return options as JSON can hold them."""
+    terms = attrs.asdict(options)
+    bad_rows = terms["bad_rows"]
+    terms["bad_rows"] = None if bad_rows is None else os.fspath(bad_rows)
+    return terms
+
+
+@attrs.frozen(kw_only=True)
+class StatusOptions(FileFormatOptions):
+    """What decides the output of :func:`~uid2_async.bulk.check_file`.
+
+    Attributes:
+        column: The column with the raw UIDs.
+        drop: Whether only rows that may be shared are written.
+        allow_unverifiable: Whether rows whose status cannot be verified may be shared.
+        bad_rows: See :class:`MapOptions`.
+    """
+
+    column: str = "UID"
+    drop: bool = False
+    allow_unverifiable: bool = False
+    bad_rows: str | os.PathLike[str] | None = None
+
+    def terms(self) -> dict[str, Any]:
+        """Return what must not change while the job is resumed."""
+        return _as_terms(self)
+
+
+@attrs.frozen(kw_only=True)
+class RunOptions:
+    """How a file job runs. None of it changes the output.
+
+    Attributes:
+        batch_size: Identities per request. Defaults to the client's max_batch_size.
+        concurrency: Requests in flight at most.
+        dedupe_window: Distinct identities that are remembered without a state.
+        stall_timeout: Seconds without a successful request before the job is aborted.
+        precheck: Whether text files are read through before the first request, so that
+            a malformed row is found before anything is sent. With a state they always
+            are.
+        job_dir: The folder with what the job needs to be resumed. Defaults to a hidden
+            folder beside the output.
+        restart: Whether an unfinished job is discarded.
+        force: Whether an existing output may be replaced.
+        shared_folders: Whether outputs may lie in a folder that other users can write
+            to.
+        stop: Ends the job in order when it is set.
+        on_progress: Called with the progress.
+        clock: Returns the current time, aware.
+        sleep: Waits for a number of seconds.
+        random: Returns floats in [0, 1).
+        disk: The system calls that may fail.
+    """
+
+    batch_size: int | None = None
+    concurrency: int = 20
+    dedupe_window: int = 100_000
+    stall_timeout: float = 120.0
+    precheck: bool = True
+    job_dir: str | os.PathLike[str] | None = None
+    restart: bool = False
+    force: bool = False
+    shared_folders: bool = False
+    stop: asyncio.Event | None = None
+    on_progress: Callable[[FileProgress], object] | None = None
+    clock: Callable[[], datetime] = utc_now
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    random: Callable[[], float] = _random.random
+    disk: Disk = DISK
+
+    def dispatch_options(self, client: UID2Client) -> DispatchOptions:
+        """Return the settings of the dispatcher.
+
+        Raises:
+            ConfigError: If one of them is not positive.
+        """
+        size = client.max_batch_size if self.batch_size is None else self.batch_size
+        numbers = (size, self.concurrency, self.dedupe_window, self.stall_timeout)
+        if min(numbers) <= 0:
+            raise ConfigError("The options of a job must be greater than zero.")
+        return DispatchOptions(
+            client=client,
+            batch_size=size,
+            concurrency=self.concurrency,
+            dedupe_window=self.dedupe_window,
+            stall_timeout=self.stall_timeout,
+            sleep=self.sleep,
+            random=self.random,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class FileProgress:
+    """The progress of a file job.
+
+    Attributes:
+        phase: ``reading`` the inputs, ``asking`` the operator, or ``writing`` outputs.
+            A job without a state does all three at once, and says ``writing``.
+        rows: Rows that this phase has finished, those of an interrupted run included.
+        bytes_read: Bytes of the inputs that they came from.
+        total_bytes: Bytes of all inputs, or None if that is unknown.
+        endings: Rows by status: mapped, opted_out, invalid, empty, other, failed.
+        job: Requests, limit and the like.
+    """
+
+    phase: str = "writing"
+    rows: int
+    bytes_read: int
+    total_bytes: int | None
+    endings: Mapping[str, int]
+    job: Progress
+
+
+@attrs.frozen(kw_only=True)
+class JobSummary:
+    """What a file job did.
+
+    Attributes:
+        rows: Rows in the output.
+        mapped: Rows with a raw UID.
+        opted_out: Rows whose person has opted out.
+        invalid: Rows with an invalid identifier or identifier type.
+        empty: Rows without an identifier.
+        other: Rows that the operator left unmapped for an unknown reason.
+        failed: Rows that the operator could not be asked about. They have an ERROR.
+        bad_rows: Rows that could not be read and are in the file of bad rows.
+        oddities: What was odd about identifiers, and how many of them.
+        duplicates: Identifiers that shared a request with an earlier one in this run.
+        from_state: Identities that the state answered.
+        requests: Requests sent in this run, retries included.
+        throttled: Times the operator asked to slow down.
+        resumed_rows: Rows that an interrupted run had finished.
+        changes: Changes in the delta, or None without a delta.
+        seconds: Duration of this run.
+        outputs: The files that were written.
+        complete: Whether the job is done. False after an orderly interruption.
+    """
+
+    rows: int = 0
+    mapped: int = 0
+    opted_out: int = 0
+    invalid: int = 0
+    empty: int = 0
+    other: int = 0
+    failed: int = 0
+    bad_rows: int = 0
+    oddities: Mapping[str, int] = attrs.field(factory=dict)
+    duplicates: int = 0
+    from_state: int = 0
+    requests: int = 0
+    throttled: int = 0
+    resumed_rows: int = 0
+    changes: int | None = None
+    seconds: float = 0.0
+    outputs: tuple[Path, ...] = ()
+    complete: bool = True
+
+    @classmethod
+    def of(cls, status_counts: Mapping[str, int], **more: Any) -> JobSummary:
+        """Make a summary from the number of rows of each status, and *more*."""
+        counted: dict[str, Any] = {
+            status.value: status_counts.get(status, 0) for status in RowStatus
+        }
+        return cls(**counted, **more)

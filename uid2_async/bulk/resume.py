@@ -1,0 +1,440 @@
+"""The folder of a file job: its lock, its unfinished outputs and its log.
+
+The log is one append-only file. Its first line says what the job is; each further line
+is a checkpoint of one input. The order at a checkpoint is: output written, output
+synced, line appended, log synced. A job with a state writes no checkpoints: what it has
+learned is in the state, and its outputs are written again from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from zlib import crc32
+
+import attrs
+import msgspec
+
+from uid2_async._version import __version__
+from uid2_async.bulk.lock import FileLock
+from uid2_async.bulk.paths import InputIdentity
+from uid2_async.bulk.private_files import (
+    DISK,
+    Disk,
+    attempt,
+    check_folder,
+    make_private_folder,
+    open_private,
+    replace,
+    sync_file,
+    sync_folder,
+    write_all,
+)
+from uid2_async.errors import JobError
+
+__all__ = ["Checkpoint", "JobFolder", "JobTerms", "check_inputs", "job_folder_for", "part_path"]
+
+_LOG: Final = "log"
+_NEW_LOG: Final = "log.new"
+_LOCK: Final = "lock"
+_KIND: Final = "uid2_async job"
+# Eight hexadecimal digits and a space.
+_CRC_BYTES: Final = 9
+_RESTART: Final = "Discard the job and start over with --restart."
+
+
+def job_folder_for(target: str | os.PathLike[str]) -> Path:
+    """Return the default folder of the job that writes *target*: hidden, beside it."""
+    path = Path(os.path.abspath(target))  # noqa: PTH100 - links stay as they are
+    return path.parent / f".{path.name}.uid2-job"
+
+
+def part_path(folder: Path, name: str) -> Path:
+    """Return the path of the unfinished output of the input *name*."""
+    return folder / f"part-{sha256(name.encode()).hexdigest()[:16]}"
+
+
+@attrs.frozen(kw_only=True)
+class JobTerms:
+    """What a job is. None of it may change until the job is done.
+
+    Attributes:
+        target: The output as the user named it.
+        options: Whatever else decides about the output, as values that JSON can hold.
+        settings: Digests scope, operator and API key with a salt, so that another
+            client is noticed and none of these is stored.
+    """
+
+    target: str
+    options: Mapping[str, Any]
+    settings: Callable[[str], str]
+
+    def fingerprint(self, salt: str) -> dict[str, Any]:
+        """Return the terms as the log stores them."""
+        terms = {
+            "kind": _KIND,
+            "version": __version__,
+            "target": self.target,
+            "options": dict(self.options),
+            "settings": self.settings(salt),
+            "salt": salt,
+        }
+        loaded: dict[str, Any] = json.loads(json.dumps(terms))
+        return loaded
+
+    def digest(self) -> str:
+        """Return a digest of the terms, to recognize the job by."""
+        return sha256(json.dumps(self.fingerprint("")).encode()).hexdigest()
+
+
+@attrs.frozen(kw_only=True)
+class Checkpoint:
+    """A state of one input from which the job can resume.
+
+    Attributes:
+        input: The input as it was.
+        rows: How many of its rows are in the output.
+        output: What the output needs to resume behind them, as JSON can hold it.
+        counts: Rows by status.
+        done: Whether the output is complete under its final name.
+    """
+
+    input: InputIdentity
+    rows: int = 0
+    output: Any = None
+    counts: Mapping[str, int] = attrs.field(factory=dict)
+    done: bool = False
+
+
+class JobFolder:
+    """The locked folder of a job; a context manager that closes it.
+
+    Attributes:
+        path: Where it is.
+        resumed: Whether an earlier run has begun the job.
+        checkpoints: The newest checkpoint of each input, by the input's name.
+    """
+
+    def __init__(self, path: Path, lock: FileLock, *, disk: Disk) -> None:
+        """Hold the locked folder; :meth:`open` makes it."""
+        self.path: Path = path
+        self.resumed: bool = False
+        self.checkpoints: dict[str, Checkpoint] = {}
+        self._lock = lock
+        self._disk = disk
+        self._log: int | None = None
+        self._sound = True
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        terms: JobTerms,
+        *,
+        now: datetime,
+        restart: bool = False,
+        shared: bool = False,
+        disk: Disk = DISK,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> JobFolder:
+        """Start the job in *path*, or resume it there.
+
+        Args:
+            path: The folder. It is created if missing, with mode 0700.
+            terms: What the job is.
+            now: The current time, aware, for the lock's message.
+            restart: Whether to discard what an earlier run left.
+            shared: Whether other users may write to the folder around it.
+            disk: The system calls that may fail.
+            random: Returns random bytes, for the salt.
+
+        Raises:
+            JobError: If another process works in it, it holds another job (the message
+                says what differs), it is damaged, or it is not the folder of a job.
+        """
+        path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are
+        folder = cls(path, _lock_folder(path, now, disk, shared=shared), disk=disk)
+        try:
+            if restart:
+                attempt(f"The folder {path} cannot be emptied", _empty, path)
+            folder.resumed = (path / _LOG).exists()
+            if not folder.resumed:
+                folder._begin(terms.fingerprint(random(16).hex()))
+            folder._read_log(terms)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    @staticmethod
+    def is_begun(path: Path) -> bool:
+        """Return whether the folder *path* holds a job."""
+        return (path / _LOG).exists()
+
+    def append(self, checkpoint: Checkpoint) -> None:
+        """Save a checkpoint; once this returns it survives a power cut.
+
+        What the checkpoint vouches for must be synced before.
+
+        Raises:
+            JobError: If it could not be saved. A failed write or sync is final: only
+                reading the log again tells what of it is on the disk.
+        """
+        if self._log is None or not self._sound:
+            raise JobError(
+                "The log of the job is closed, or a checkpoint could not be saved.",
+                hint="Run the same command again to resume from the last checkpoint.",
+            )
+        self._sound = False
+        fields = attrs.asdict(checkpoint)
+        fields["input"] = msgspec.structs.asdict(checkpoint.input)
+        line = _encode(fields)
+        write_all(self._log, line, "The log of the job", disk=self._disk)
+        sync_file(self._log, "The log of the job", disk=self._disk)
+        self._sound = True
+        self.checkpoints[checkpoint.input.name] = checkpoint
+
+    def discard(self) -> None:
+        """Delete the folder: the job is done.
+
+        The log goes last, so that an interrupted deletion is still recognized as a job
+        whose outputs are done.
+
+        Raises:
+            JobError: If something could not be deleted.
+        """
+        self._close_log()
+        try:
+            refusal = f"The folder {self.path} cannot be deleted"
+            attempt(refusal, _empty, self.path)
+            (self.path / _LOCK).unlink(missing_ok=True)
+            # Others may have created it, or the next job may be in it already.
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Leave the folder for a run that resumes; idempotent."""
+        self._close_log()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        """Return the folder."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Show the path and how many inputs have a checkpoint."""
+        return f"<JobFolder {str(self.path)!r} checkpoints={len(self.checkpoints)}>"
+
+    def _begin(self, fingerprint: Mapping[str, Any]) -> None:
+        """Write the first line of the log, whole or not at all."""
+        new = self.path / _NEW_LOG
+        attempt(f"{new} cannot be deleted", new.unlink, missing_ok=True)
+        descriptor = open_private(new)
+        try:
+            write_all(
+                descriptor, _encode(fingerprint), "The log of the job", disk=self._disk
+            )
+        finally:
+            os.close(descriptor)
+        replace(new, self.path / _LOG, disk=self._disk)
+
+    def _read_log(self, terms: JobTerms) -> None:
+        """Read all whole lines, cut off a torn one, and leave the log open."""
+        self._log = open_private(self.path / _LOG, exclusive=False, append=True)
+        with open(self._log, "rb", closefd=False) as file:
+            data = file.read()
+        lines = list(_parse_lines(data))
+        if not lines or lines[0][1].get("kind") != _KIND:
+            raise _damaged(1)
+        _check_terms(lines[0][1], terms)
+        for number, (_, fields) in enumerate(lines[1:], 2):
+            checkpoint = _checkpoint(fields, number)
+            self.checkpoints[checkpoint.input.name] = checkpoint
+        whole = sum(length for length, _ in lines)
+        if whole < len(data):
+            attempt("The log of the job cannot be cut", os.ftruncate, self._log, whole)
+            sync_file(self._log, "The log of the job", disk=self._disk)
+
+    def _close_log(self) -> None:
+        descriptor, self._log = self._log, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+# --- the folder -----------------------------------------------------------------------
+
+
+def _lock_folder(path: Path, now: datetime, disk: Disk, *, shared: bool) -> FileLock:
+    """Create the folder if it is missing, check that it is a job's, and lock it."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        check_folder(path.parent, allow_shared=shared)
+        make_private_folder(path, disk=disk)
+    else:
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise JobError(
+                f"{path} is not a folder of yours.",
+                hint="Name another folder for the job with --job-dir.",
+            )
+        _refuse_foreign(path)
+        attempt(f"The folder {path} cannot be made private", os.chmod, path, 0o700)
+    return FileLock.take(path / _LOCK, now=now, disk=disk)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise if the folder is not a job's, before anything is written into it."""
+    names = set(attempt(f"The folder {path} cannot be read", os.listdir, path))
+    if names <= {_NEW_LOG, _LOCK}:
+        return
+    if _LOG not in names or not _is_log(path / _LOG):
+        raise JobError(
+            f"The folder {path} holds files, but is not the folder of a job.",
+            hint="Name another folder for the job with --job-dir. This one is kept.",
+        )
+
+
+def _is_log(path: Path) -> bool:
+    """Return whether a file was written as a job's log, however it looks now."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = attempt(f"{path} cannot be read", os.open, path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return False
+        head = os.read(descriptor, _CRC_BYTES + 64)
+    finally:
+        os.close(descriptor)
+    return head[_CRC_BYTES:].startswith(json.dumps({"kind": _KIND})[:-1].encode())
+
+
+def _empty(path: Path) -> None:
+    """Delete all but the lock; the log last."""
+    for entry in path.iterdir():
+        if entry.name in (_LOG, _LOCK):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    sync_folder(path)
+    (path / _LOG).unlink(missing_ok=True)
+
+
+# --- the log --------------------------------------------------------------------------
+
+
+def _encode(fields: Mapping[str, Any]) -> bytes:
+    """Return one line of the log; ASCII, so that any file name can be written."""
+    body = json.dumps(fields).encode()
+    return b"%08x %s\n" % (crc32(body), body)
+
+
+def _parse_lines(data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the length and the fields of each line, up to one that is torn.
+
+    Raises:
+        JobError: If a line other than the last is damaged.
+    """
+    lines = data.splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        body = line[_CRC_BYTES:-1]
+        # Compared byte for byte: parsed as a number, "A" would pass for "a".
+        if line == b"%08x %s\n" % (crc32(body), body):
+            yield len(line), json.loads(body)
+        elif number == len(lines) and (not line.endswith(b"\n") or b"\0" in line):
+            return
+        else:
+            raise _damaged(number)
+
+
+def _damaged(number: int) -> JobError:
+    return JobError(
+        f"Line {number} of the job's log is damaged.",
+        hint=f"Check the disk. {_RESTART}",
+    )
+
+
+def _checkpoint(fields: dict[str, Any], number: int) -> Checkpoint:
+    """Read a checkpoint from the fields of line *number*."""
+    try:
+        return Checkpoint(**{**fields, "input": InputIdentity(**fields["input"])})
+    except (KeyError, TypeError):
+        pass
+    raise _damaged(number)
+
+
+def _check_terms(old: Mapping[str, Any], terms: JobTerms) -> None:
+    """Raise if the job in the folder is another one, and say what differs."""
+    new = terms.fingerprint(str(old.get("salt", "")))
+    changed = list(_differences(old, new))
+    if changed:
+        raise JobError(
+            f"The unfinished job differs from this one: {'; '.join(changed)}.",
+            hint=f"Run the command as it was. {_RESTART}",
+        )
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Name what differs, without the values of options."""
+    if old.get("version") != new["version"]:
+        versions = f"{new['version']}, not {old.get('version')}"
+        yield f"another version of uid2_async ({versions})"
+    if old.get("settings") != new["settings"]:
+        yield "another API key or operator"
+    if old.get("target") != new["target"]:
+        yield "another output"
+    before, now = old.get("options", {}), new["options"]
+    for name in sorted(before.keys() | now.keys()):
+        if name not in before or name not in now or before[name] != now[name]:
+            yield f"option {name}"
+
+
+def check_inputs(
+    checkpoints: Mapping[str, Checkpoint], inputs: Sequence[InputIdentity]
+) -> None:
+    """Raise if an input that the job has begun to map has changed since.
+
+    Inputs that were not begun may change, and the other files of a folder stay done.
+
+    Raises:
+        JobError: If one has changed; says in what.
+    """
+    for now in inputs:
+        before = checkpoints.get(now.name)
+        changed = [] if before is None else _changes(before.input, now)
+        if changed:
+            raise JobError(
+                f"{now.name} has changed since the job began to map it: "
+                f"{', '.join(changed)}.",
+                hint=f"Restore the file. {_RESTART}",
+            )
+
+
+def _changes(before: InputIdentity, now: InputIdentity) -> list[str]:
+    """Name in what an input has changed."""
+    aspects = {
+        "size": before.size != now.size,
+        "time of the last change": before.mtime_ns != now.mtime_ns,
+        "content": before.digest != now.digest,
+    }
+    return [name for name, differs in aspects.items() if differs]

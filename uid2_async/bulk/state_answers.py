@@ -1,0 +1,242 @@
+"""Between the rows of files and a state: what to stage, and the rows' outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+
+from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn
+from uid2_async.bulk.endpoints import RAW_UID, Endpoint
+from uid2_async.bulk.job_files import FileSource
+from uid2_async.bulk.outcomes import INVALID, UNKNOWN_KIND, Outcome
+from uid2_async.bulk.state import IdentityKey, MappingState, Run, StateRow
+from uid2_async.errors import JobError
+from uid2_async.models import IdentityType
+
+__all__ = ["AnsweredChunk", "StateSource", "UidSource", "answer_from_state", "stage_all"]
+
+# A sorted look-up of so many identities touches each page of the state once.
+_GROUP_ROWS: Final = 20_000
+_GROUPS_AHEAD: Final = 2
+
+
+class StateSource:
+    """Identities of a state, page by page, as a dispatcher's source."""
+
+    def __init__(
+        self,
+        pages: AsyncIterator[tuple[IdentityType, Sequence[bytes]]],
+        *,
+        limit: int | None = None,
+    ) -> None:
+        """Read *pages*, up to *limit* identities."""
+        self._pages = pages
+        self._left = limit
+        self._loaded: deque[Chunk] = deque()
+
+    async def load(self) -> bool:
+        """Read a page; see :meth:`uid2_async.bulk.batches.Source.load`."""
+        if self._left == 0:
+            return False
+        async for kind, identities in self._pages:
+            taken = identities if self._left is None else identities[: self._left]
+            if self._left is not None:
+                self._left -= len(taken)
+            for start in range(0, len(taken), STEP_ROWS):
+                some = taken[start : start + STEP_ROWS]
+                column = IdentityColumn(f"{kind.value}_hash", identities=some)
+                self._loaded.append(Chunk((kind, some), len(some), [column]))
+            return True
+        return False
+
+    def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - pages are not waited for
+        """Return the next chunk; see :meth:`uid2_async.bulk.batches.Source.take`."""
+        return self._loaded.popleft() if self._loaded else None
+
+
+class UidSource:
+    """The raw UIDs of a state, page by page, as a dispatcher's source."""
+
+    def __init__(
+        self, pages: AsyncIterator[Sequence[tuple[IdentityKey, StateRow]]]
+    ) -> None:
+        """Read those of *pages* that are mapped."""
+        self._pages = pages
+        self._loaded: deque[Chunk] = deque()
+
+    async def load(self) -> bool:
+        """Read a page; see :meth:`uid2_async.bulk.batches.Source.load`."""
+        async for page in self._pages:
+            mapped = [(key, row.u) for key, row in page if row.u is not None]
+            for start in range(0, len(mapped), STEP_ROWS):
+                some = mapped[start : start + STEP_ROWS]
+                column = IdentityColumn(RAW_UID, [uid for _, uid in some])
+                self._loaded.append(Chunk([key for key, _ in some], len(some), [column]))
+            return True
+        return False
+
+    def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - pages are not waited for
+        """Return the next chunk; see :meth:`uid2_async.bulk.batches.Source.take`."""
+        return self._loaded.popleft() if self._loaded else None
+
+
+async def stage_all(
+    source: FileSource,
+    state: MappingState,
+    run: Run,
+    endpoint: Endpoint,
+    on_chunk: Callable[[Chunk], bool],
+) -> bool:
+    """Stage the identities of all rows.
+
+    Args:
+        source: The rows.
+        state: An open state.
+        run: The run that they belong to.
+        endpoint: What the operator is asked.
+        on_chunk: Called with each chunk; returns whether the job goes on.
+
+    Returns:
+        Whether all were read.
+    """
+    waiting: dict[IdentityType, list[bytes]] = {}
+    staging: asyncio.Future[None] | None = None
+    rows = 0
+    async for chunk in source.chunks():
+        if not on_chunk(chunk):
+            return False
+        for column in chunk.columns:
+            _collect(endpoint, column, waiting)
+        rows += chunk.rows
+        if rows >= _GROUP_ROWS:
+            if staging is not None:
+                await staging
+            staging = asyncio.ensure_future(_stage(state, run, waiting))
+            waiting, rows = {}, 0
+    if staging is not None:
+        await staging
+    await _stage(state, run, waiting)
+    return True
+
+
+async def _stage(
+    state: MappingState, run: Run, identities: dict[IdentityType, list[bytes]]
+) -> None:
+    for kind, some in identities.items():
+        await state.stage(run, kind, some)
+
+
+def _collect(
+    endpoint: Endpoint,
+    column: IdentityColumn,
+    identities: dict[IdentityType, list[bytes]],
+) -> None:
+    """Add the valid identities of a column."""
+    for name, rows in column.rows_by_kind():
+        kind = endpoint.kinds.get(name)
+        if kind is not None:
+            subject = IdentityType(kind.subject)
+            found = column.read_rows(kind, rows)
+            identities.setdefault(subject, []).extend(filter(None, found))
+
+
+class AnsweredChunk(Chunk):
+    """A chunk whose outcomes came from a state."""
+
+    __slots__ = ("_outcomes",)
+
+    def __init__(self, chunk: Chunk, outcomes: list[list[Outcome]]) -> None:
+        """Give *chunk* its outcomes, a list for each column."""
+        super().__init__(chunk.payload, chunk.rows, chunk.columns)
+        self._outcomes = outcomes
+
+    def outcomes(self) -> list[list[Outcome]]:
+        """Return the outcomes of each column."""
+        return self._outcomes
+
+
+async def answer_from_state(
+    source: FileSource,
+    state: MappingState,
+    endpoint: Endpoint,
+    is_stopped: Callable[[], bool],
+) -> AsyncIterator[Chunk]:
+    """Yield the rows of *source*, in order, with what the state knows about them.
+
+    Rows are looked up by the ten thousand, while the rows before them are written.
+    """
+    groups: deque[asyncio.Task[list[Chunk]]] = deque()
+    waiting: list[Chunk] = []
+    rows = 0
+    try:
+        async for chunk in source.chunks():
+            waiting.append(chunk)
+            rows += chunk.rows
+            if rows < _GROUP_ROWS:
+                continue
+            groups.append(asyncio.create_task(_answer(waiting, state, endpoint)))
+            waiting, rows = [], 0
+            if len(groups) >= _GROUPS_AHEAD:
+                for answered in await groups.popleft():
+                    yield answered
+            if is_stopped():
+                return
+        groups.append(asyncio.create_task(_answer(waiting, state, endpoint)))
+        while groups:
+            for answered in await groups.popleft():
+                yield answered
+    finally:
+        for group in groups:
+            group.cancel()
+        await asyncio.gather(*groups, return_exceptions=True)
+
+
+_Place = tuple[list[Outcome], int]
+
+
+async def _answer(
+    chunks: Sequence[Chunk], state: MappingState, endpoint: Endpoint
+) -> list[Chunk]:
+    """Look up the identities of some chunks."""
+    asked: dict[IdentityType, tuple[list[bytes], list[_Place]]] = {}
+    answered: list[Chunk] = []
+    for chunk in chunks:
+        outcomes = [_prepare(endpoint, column, asked) for column in chunk.columns]
+        answered.append(AnsweredChunk(chunk, outcomes))
+        await asyncio.sleep(0)
+    for kind, (identities, places) in asked.items():
+        rows = await state.look_up(kind, identities)
+        for (found, row), outcome in zip(places, rows, strict=True):
+            if outcome is None:
+                raise JobError(
+                    "The state lacks the answer to an identifier of the input.",
+                    hint="The input may have changed while it was read. Run the same "
+                    "command again.",
+                )
+            found[row] = outcome
+    return answered
+
+
+def _prepare(
+    endpoint: Endpoint,
+    column: IdentityColumn,
+    asked: dict[IdentityType, tuple[list[bytes], list[_Place]]],
+) -> list[Outcome]:
+    """Return the outcomes of a column as far as they need no look-up."""
+    outcomes: list[Outcome] = [UNKNOWN_KIND] * len(column)
+    for name, rows in column.rows_by_kind():
+        kind = endpoint.kinds.get(name)
+        if kind is None:
+            continue
+        identities, places = asked.setdefault(IdentityType(kind.subject), ([], []))
+        for row, identity in zip(rows, column.read_rows(kind, rows), strict=True):
+            if identity is None:
+                outcomes[row] = INVALID
+            else:
+                identities.append(identity)
+                places.append((outcomes, row))
+    for row, outcome in column.special_outcomes():
+        outcomes[row] = outcome
+    return outcomes
