@@ -641,7 +641,7 @@ def test_options_must_be_above_zero(make_operator: Any, option: str) -> None:
 
 def test_records_hide_their_items() -> None:
     """A record's repr shows no DII and no raw UID."""
-    from uid2_async.bulk.records import MapRecord  # noqa: PLC0415 - this test alone
+    from uid2_async.bulk.outcomes import MapRecord  # noqa: PLC0415 - this test alone
     from uid2_async.models import MapRow  # noqa: PLC0415 - as above
 
     shown = repr(MapRecord("canary@example.com", MapRow(u="canary")))

@@ -10,12 +10,12 @@ from typing import TypeVar
 
 from uid2_async._failures import CONTROL_FLOW
 
-__all__ = ["in_thread"]
+__all__ = ["run_in_thread"]
 
 T = TypeVar("T")
 
 
-async def in_thread(work: Callable[[], T]) -> T:
+async def run_in_thread(work: Callable[[], T]) -> T:
     """Run *work* in a thread of its own and wait for it.
 
     Unlike ``asyncio.to_thread``, nothing waits for the thread once this is cancelled: a
