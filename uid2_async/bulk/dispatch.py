@@ -149,6 +149,7 @@ class Dispatcher:
             window=options.dedupe_window,
             send_raw=options.client.send_raw and endpoint.binary,
         )
+        self._cpu = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
         self.limit: ConcurrencyLimit = ConcurrencyLimit(
@@ -164,8 +165,11 @@ class Dispatcher:
         self._queue: deque[Batch] = deque()
         # Batches that were queued and are not done.
         self._unanswered = 0
+        # While some workers wait for *keep*, others send; the limit bounds the requests.
+        count = options.concurrency if keep is None else 2 * options.concurrency
+        self._workers: list[_Worker] = [self._make_worker() for _ in range(count)]
         # Read ahead far enough to keep all workers busy, and no further.
-        self._max_rows = options.batch_size * (options.concurrency + 4)
+        self._max_rows = options.batch_size * (count + 4)
         self._rows = 0
         self._probe_rows = 0
         self._is_full = False
@@ -177,13 +181,11 @@ class Dispatcher:
         self._was_frozen = False
         self._is_stopped = False
         self._lingered = False
-        self._cpu = asyncio.Lock()
         self._news = asyncio.Event()
         self._queued = asyncio.Event()
         self._room = asyncio.Event()
         self._reading = _TimeSlice(self._now)
         self._handing_out = _TimeSlice(self._now)
-        self._workers: list[_Worker] = []
         self._reader: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -198,12 +200,6 @@ class Dispatcher:
 
     def start(self) -> None:
         """Start the reader, the workers and the watch."""
-        count = self._options.concurrency
-        # While some wait for *keep*, others send; the limit bounds the requests.
-        self._workers = [
-            _Worker(self._options, self._endpoint, self.limit, self._cpu, self._notice)
-            for _ in range(count if self._keep is None else 2 * count)
-        ]
         work = [self._watch(), *map(self._send_all, self._workers)]
         self._tasks = [asyncio.create_task(self._guard(one)) for one in work]
         self._reader = asyncio.create_task(self._guard(self._read_all()))
@@ -395,6 +391,12 @@ class Dispatcher:
         self._news.set()
 
     # --- between ----------------------------------------------------------------------
+
+    def _make_worker(self) -> _Worker:
+        """Make what sends batches of this job."""
+        return _Worker(
+            self._options, self._endpoint, self.limit, self._cpu, self._notice
+        )
 
     async def _send_all(self, worker: _Worker) -> None:
         """Send batch after batch."""
