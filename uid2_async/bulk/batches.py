@@ -7,7 +7,8 @@ only where they are not all new, valid and of one kind.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, repeat
 from typing import Any, Final, Protocol, TypeAlias
 
 from uid2_async.bulk.endpoints import Endpoint, IdentityKind
@@ -278,29 +279,26 @@ class _Ranges:
 
 
 class _Places:
-    """The outcomes of any column: a group to look into, or the outcome itself."""
+    """The outcomes of any column: for each row a group, or the outcome itself."""
 
     __slots__ = ("_identities", "_places")
 
-    def __init__(self, rows: int) -> None:
-        """Start with rows whose kind is not known."""
-        self._places: list[Group | Outcome] = [UNKNOWN_KIND] * rows
-        self._identities: list[bytes] = [b""] * rows
-
-    def set(self, row: int, place: Group | Outcome, identity: bytes = b"") -> None:
-        """Set where the outcome of a row is."""
-        self._places[row] = place
-        self._identities[row] = identity
+    def __init__(
+        self, places: Sequence[Group | Outcome], identities: Sequence[bytes | None]
+    ) -> None:
+        """Look for *identities* in those *places* that are groups."""
+        self._places = places
+        self._identities = identities
 
     def groups(self) -> set[Group]:
         """List the groups that must be answered first."""
-        return {place for place in self._places if type(place) is Group}
+        return {place for place in self._places if isinstance(place, Group)}
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcome of each row."""
         pairs = zip(self._places, self._identities, strict=True)
         return [
-            place.find(identity) if isinstance(place, Group) else place
+            place.find(identity or b"") if isinstance(place, Group) else place
             for place, identity in pairs
         ]
 
@@ -323,13 +321,6 @@ class Batch:
         self.count: int = 0
         self.size: int = 0
         self.rounds: int = 0
-
-    def group(self, key: str, subject: str) -> Group:
-        """Return the group of *key*; make it if there is none."""
-        group = self.groups.get(key)
-        if group is None:
-            group = self.groups[key] = Group(subject)
-        return group
 
     def values(self) -> dict[str, Sequence[str] | Sequence[bytes]]:
         """Return what is sent under each key."""
@@ -374,22 +365,25 @@ class _Window:
         self._young: defaultdict[str, dict[bytes, Group]] = defaultdict(dict)
         self._old: defaultdict[str, dict[bytes, Group]] = defaultdict(dict)
 
-    def new(self, subject: str, identities: Iterable[bytes]) -> Collection[bytes]:
-        """Return those that are not known, without duplicates, in order."""
-        distinct = dict.fromkeys(identities)
-        young, old = self._young[subject], self._old[subject]
-        if young.keys().isdisjoint(distinct) and old.keys().isdisjoint(distinct):
-            return distinct
-        return [one for one in distinct if one not in young and one not in old]
+    def add(
+        self, subject: str, identities: Sequence[bytes], group: Group
+    ) -> tuple[list[Group], Sequence[bytes]]:
+        """Remember that those *identities* that are new are asked about in *group*.
 
-    def add(self, subject: str, identities: Sequence[bytes], group: Group) -> None:
-        """Remember that *identities* are asked about in *group*."""
-        self._young[subject].update(dict.fromkeys(identities, group))
-
-    def find(self, subject: str, identities: Iterable[bytes | None]) -> list[Any]:
-        """Return the group of each, None for None."""
+        Returns:
+            The group of each identity, and those that are new, in order.
+        """
         young, old = self._young[subject], self._old[subject]
-        return [young.get(one) or old.get(one) for one in identities]  # type: ignore[arg-type] # None is found nowhere
+        if old and not old.keys().isdisjoint(identities):
+            known = {one: old[one] for one in identities if one in old}
+            young.update({one: at for one, at in known.items() if one not in young})
+        before = len(young)
+        groups = list(map(young.setdefault, identities, repeat(group)))
+        count = len(young) - before
+        if count == len(identities):
+            return groups, identities
+        # A dict keeps the order in which its keys were added.
+        return groups, list(islice(reversed(young), count))[::-1]
 
     def trim(self) -> None:
         """Drop the older generation if the younger one is full."""
@@ -432,87 +426,102 @@ class Batcher:
 
     def _add_column(self, column: IdentityColumn, chunk: Chunk) -> _Ranges | _Places:
         """Add a column. If all of it is new, its outcomes come in the same order."""
-        if not isinstance(column.kinds, str) or self._send_raw:
-            return self._add_any(column, chunk)
+        if not isinstance(column.kinds, str):
+            return self._add_rows(column, chunk)
         kind = self._kinds.get(column.kinds)
-        identities = [] if kind is None else column.read(kind)
+        identities = () if kind is None else column.read(kind)
         if kind is None or not all(identities):
-            return self._add_any(column, chunk, identities)
-        new = self._window.new(kind.subject, identities)  # type: ignore[arg-type] # none is None
-        if len(new) == len(identities):
-            return _Ranges(self._place(kind, identities))  # type: ignore[arg-type] # as above
-        return self._add_any(column, chunk, identities)
+            return self._add_rows(column, chunk, identities)
+        groups, ranges = self._place(kind, identities, column.values)  # type: ignore[arg-type] # none is None
+        new = sum(stop - start for _, start, stop in ranges)
+        if new == len(identities):
+            return _Ranges(ranges)
+        chunk.duplicates += len(identities) - new
+        return _Places(groups, identities)
 
-    def _add_any(
+    def _add_rows(
         self,
         column: IdentityColumn,
         chunk: Chunk,
         identities: Sequence[bytes | None] = (),
     ) -> _Places:
-        """Add a column row by row; *identities* if they were read before."""
-        places = _Places(len(column))
+        """Add a column in which rows differ; *identities* if they were read before."""
+        places: list[Group | Outcome] = [UNKNOWN_KIND] * len(column)
+        keys: list[bytes | None] = [None] * len(column)
         for name, rows in column.rows_by_kind():
             kind = self._kinds.get(name)
             if kind is None:
                 continue
             found = identities or column.read_rows(kind, rows)
-            valid = [one for one in found if one is not None]
-            new = self._window.new(kind.subject, valid)
-            chunk.duplicates += len(valid) - len(new)
-            if self._send_raw:
-                values = column.values or ()
-                texts = {found[i]: values[row] for i, row in enumerate(rows) if values}
-                self._place_raw(kind, new, texts)
-            else:
-                self._place(kind, list(new))
-            groups = self._window.find(kind.subject, found)
-            for row, group, identity in zip(rows, groups, found, strict=True):
-                places.set(row, group or INVALID, identity or b"")
+            for row, identity in zip(rows, found, strict=True):
+                places[row], keys[row] = INVALID, identity
+            valid = [row for row in rows if keys[row] is not None]
+            values = column.values and [column.values[row] for row in valid]
+            groups, ranges = self._place(kind, [keys[row] for row in valid], values)  # type: ignore[misc] # none is None
+            chunk.duplicates += len(valid) - sum(end - start for _, start, end in ranges)
+            for row, group in zip(valid, groups, strict=True):
+                places[row] = group
         for row, outcome in column.special_outcomes():
-            places.set(row, outcome)
-        return places
+            places[row] = outcome
+        return _Places(places, keys)
 
     def _place(
-        self, kind: IdentityKind, identities: Sequence[bytes]
-    ) -> list[tuple[Group, int, int]]:
-        """Put new identities into the open batch; return where they are."""
-        ranges = []
-        index = 0
-        while index < len(identities):
+        self,
+        kind: IdentityKind,
+        identities: Sequence[bytes],
+        values: Sequence[str | None] | None,
+    ) -> tuple[list[Group], list[tuple[Group, int, int]]]:
+        """Put those *identities* that are new into the open batch.
+
+        Returns:
+            The group of each, and the ranges of the groups where the new ones are.
+        """
+        if self._send_raw:
+            return self._place_raw(kind, identities, values)
+        groups: list[Group] = []
+        ranges: list[tuple[Group, int, int]] = []
+        while len(groups) < len(identities):
             batch = self._open_batch(kind.key, _HASH_BYTES)
             room = min(
                 self._batch_size - batch.count,
                 (self._body_bytes - batch.size) // _HASH_BYTES,
             )
-            piece = identities[index : index + room]
-            group = batch.group(kind.key, kind.subject)
-            start = len(group.identities)
-            group.identities += piece
-            self._window.add(kind.subject, piece, group)
-            ranges.append((group, start, start + len(piece)))
-            self._count(kind.key, batch, len(piece), len(piece) * _HASH_BYTES)
-            index += len(piece)
-        return ranges
+            piece = identities[len(groups) : len(groups) + room]
+            group = batch.groups.get(kind.key) or Group(kind.subject)
+            found, new = self._window.add(kind.subject, piece, group)
+            groups += found
+            if new:
+                start = len(group.identities)
+                group.identities += new
+                ranges.append((group, start, len(group.identities)))
+                self._count(kind.key, group, len(new) * _HASH_BYTES, len(new))
+        return groups, ranges
 
     def _place_raw(
         self,
         kind: IdentityKind,
-        identities: Iterable[bytes],
-        values: Mapping[bytes | None, str | None],
-    ) -> None:
-        """Put new identities into the open batch, as their *values* where known."""
-        for identity in identities:
-            value = values.get(identity)
+        identities: Sequence[bytes],
+        values: Sequence[str | None] | None,
+    ) -> tuple[list[Group], list[tuple[Group, int, int]]]:
+        """Do what :meth:`_place` does; send the *values* as they were given."""
+        groups: list[Group] = []
+        ranges: list[tuple[Group, int, int]] = []
+        for index, identity in enumerate(identities):
             key, text = kind.key, base64.encode_text(identity)
-            if value is not None:
+            if values is not None:
+                value = values[index] or ""
                 key, text = sendable(kind.name, value, send_raw=True) or (key, text)
             size = len(wire.encode(text)) + 1
             batch = self._open_batch(key, size)
-            group = batch.group(key, kind.subject)
-            group.identities.append(identity)
-            group.texts.append(text)
-            self._window.add(kind.subject, [identity], group)
-            self._count(key, batch, 1, size)
+            group = batch.groups.get(key) or Group(kind.subject)
+            found, new = self._window.add(kind.subject, [identity], group)
+            groups += found
+            if new:
+                group.identities.append(identity)
+                group.texts.append(text)
+                ranges.append((group, len(group.texts) - 1, len(group.texts)))
+                self._count(key, group, size, 1)
+        return groups, ranges
 
     def _open_batch(self, key: str, size: int) -> Batch:
         """Return an open batch with room for one more identity of *size* bytes."""
@@ -521,20 +530,21 @@ class Batcher:
         if batch is not None and batch.size + size > self._body_bytes:
             self.ready.append(self._open.pop(name))
             batch = None
-        if batch is None:
-            batch = self._open[name] = Batch()
-        return batch
+        return self._open.setdefault(name, batch or Batch())
 
-    def _count(self, key: str, batch: Batch, identities: int, size: int) -> None:
-        """Count what was put into an open batch, which may be full now."""
+    def _count(self, key: str, group: Group, size: int, identities: int) -> None:
+        """Count what was put into a group of an open batch, which may be full now."""
+        name = key if self._one_kind else ""
+        batch = self._open[name]
+        batch.groups[key] = group
         batch.count += identities
         batch.size += size
         if batch.count >= self._batch_size:
-            self.ready.append(self._open.pop(key if self._one_kind else ""))
+            self.ready.append(self._open.pop(name))
 
     def flush(self) -> None:
         """Count the open batches as full."""
-        self.ready += self._open.values()
+        self.ready += [batch for batch in self._open.values() if batch.count]
         self._open.clear()
 
     def __repr__(self) -> str:
