@@ -7,7 +7,8 @@ only where they are not all new, valid and of one kind.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice, repeat
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -24,11 +25,20 @@ from uid2_async.phones import PhoneFault
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.identity_input import sendable
 
-__all__ = ["STEP_ROWS", "Batch", "Batcher", "Chunk", "Group", "IdentityColumn", "Source"]
+__all__ = [
+    "STEP_ROWS",
+    "Batch",
+    "Batcher",
+    "Chunk",
+    "Group",
+    "IdentityColumn",
+    "Source",
+]
 
 STEP_ROWS: Final = 500
 """The rows of a chunk: few enough to be read, hashed or written in far below 5 ms."""
 
+_Range: TypeAlias = "tuple[Group, int, int]"
 _NO_FAULTS: Final[Mapping[int, PhoneFault]] = {}
 # A hash in JSON: 44 characters, two quotes and a comma.
 _HASH_BYTES: Final = 47
@@ -122,7 +132,7 @@ class Chunk:
         duplicates: How many identities were asked about before, for an earlier row.
     """
 
-    __slots__ = ("_answers", "_waiting", "columns", "duplicates", "payload", "rows")
+    __slots__ = ("_outcomes", "_waiting", "columns", "duplicates", "payload", "rows")
 
     def __init__(
         self, payload: Any, rows: int, columns: Sequence[IdentityColumn]
@@ -132,13 +142,15 @@ class Chunk:
         self.rows: int = rows
         self.columns: Sequence[IdentityColumn] = columns
         self.duplicates: int = 0
-        self._answers: list[_Ranges | _Places] = []
+        self._outcomes: list[Callable[[], list[Outcome]]] = []
         self._waiting: list[Group] = []
 
-    def expect(self, answers: _Ranges | _Places) -> None:
-        """Take the outcomes of one more column from *answers*, in time."""
-        self._answers.append(answers)
-        self._waiting += answers.groups()
+    def expect(
+        self, groups: Iterable[Group], outcomes: Callable[[], list[Outcome]]
+    ) -> None:
+        """Take the next column from *outcomes*, once *groups* are answered."""
+        self._waiting += groups
+        self._outcomes.append(outcomes)
 
     @property
     def is_answered(self) -> bool:
@@ -150,7 +162,7 @@ class Chunk:
 
     def outcomes(self) -> list[list[Outcome]]:
         """Return the outcomes of each column; the chunk must be answered."""
-        return [answers.outcomes() for answers in self._answers]
+        return [outcomes() for outcomes in self._outcomes]
 
     def __repr__(self) -> str:
         """Show the size and whether it is answered: the payload may be DII."""
@@ -183,124 +195,75 @@ class Group:
         subject: ``email``, ``phone`` or ``raw_uid``.
         identities: The identity bytes.
         texts: What is sent for each; empty if that is the base64 of its bytes.
-        outcomes: The outcome of each, once they are there.
-        is_answered: Whether all of them are.
+        outcomes: The outcome of each, in time.
     """
 
     __slots__ = (
+        "_answered",
         "_index",
         "_offset",
-        "_unanswered",
         "_whole",
         "identities",
-        "is_answered",
         "outcomes",
         "subject",
         "texts",
     )
 
-    def __init__(self, subject: str) -> None:
-        """Start empty."""
+    def __init__(
+        self, subject: str, whole: Group | None = None, start: int = 0, stop: int = 0
+    ) -> None:
+        """Start empty, or with a part of the group *whole*."""
         self.subject: str = subject
-        self.identities: list[bytes] = []
-        self.texts: list[str] = []
+        self.identities: list[bytes] = whole.identities[start:stop] if whole else []
+        self.texts: list[str] = whole.texts[start:stop] if whole else []
         self.outcomes: list[Outcome] = []
-        self.is_answered: bool = False
+        self._answered = 0
         self._index: dict[bytes, Outcome] | None = None
-        self._unanswered = 0
-        # The group that this one is a part of, and where it begins there.
-        self._whole: Group | None = None
-        self._offset = 0
+        self._whole = whole
+        self._offset = start
 
-    def values(self) -> Sequence[str] | Sequence[bytes]:
-        """Return what is sent."""
-        return self.texts or self.identities
+    @property
+    def is_answered(self) -> bool:
+        """Whether all outcomes are there."""
+        return self._answered == len(self.identities)
 
-    def part(self, start: int, stop: int) -> Group:
-        """Return a group of some of these identities, which are answered here, too."""
-        part = Group(self.subject)
-        part.identities = self.identities[start:stop]
-        part.texts = self.texts[start:stop]
-        part._whole, part._offset = self, start
-        return part
-
-    def answer(self, outcomes: Sequence[Outcome]) -> None:
-        """Set the outcomes of all identities."""
+    def answer(self, outcomes: Sequence[Outcome], start: int = 0) -> None:
+        """Set the outcomes of the identities from *start* on."""
         if self._whole is not None:
-            self._whole._answer_part(self._offset, outcomes)
-            return
-        self.outcomes = list(outcomes)
-        self.is_answered = True
-
-    def _answer_part(self, offset: int, outcomes: Sequence[Outcome]) -> None:
-        """Set the outcomes of a part."""
-        if self._whole is not None:
-            self._whole._answer_part(self._offset + offset, outcomes)
+            self._whole.answer(outcomes, self._offset + start)
             return
         if not self.outcomes:
             self.outcomes = [ABSENT] * len(self.identities)
-            self._unanswered = len(self.identities)
-        self.outcomes[offset : offset + len(outcomes)] = outcomes
-        self._unanswered -= len(outcomes)
-        self.is_answered = not self._unanswered
+        self.outcomes[start : start + len(outcomes)] = outcomes
+        self._answered += len(outcomes)
 
     def find(self, identity: bytes) -> Outcome:
         """Return the outcome of an identity that was asked about here."""
-        index = self._index
-        if index is None:
-            pairs = zip(self.identities, self.outcomes, strict=True)
-            index = self._index = dict(pairs)
-        return index[identity]
+        if self._index is None:
+            self._index = dict(zip(self.identities, self.outcomes, strict=True))
+        return self._index[identity]
 
     def __repr__(self) -> str:
         """Show how many there are."""
         return f"<Group {self.subject} of {len(self.identities)}>"
 
 
-class _Ranges:
-    """The outcomes of a column whose identities were all new: slices of groups."""
-
-    __slots__ = ("_ranges",)
-
-    def __init__(self, ranges: list[tuple[Group, int, int]]) -> None:
-        """Take them from *ranges*, one after the other."""
-        self._ranges = ranges
-
-    def groups(self) -> list[Group]:
-        """List the groups that must be answered first."""
-        return [group for group, _, _ in self._ranges]
-
-    def outcomes(self) -> list[Outcome]:
-        """Return the outcome of each row."""
-        outcomes: list[Outcome] = []
-        for group, start, stop in self._ranges:
-            outcomes += group.outcomes[start:stop]
-        return outcomes
+def _slices(ranges: Sequence[_Range]) -> list[Outcome]:
+    """Return the outcomes of a column whose identities were all new."""
+    outcomes: list[Outcome] = []
+    for group, start, stop in ranges:
+        outcomes += group.outcomes[start:stop]
+    return outcomes
 
 
-class _Places:
-    """The outcomes of any column: for each row a group, or the outcome itself."""
-
-    __slots__ = ("_identities", "_places")
-
-    def __init__(
-        self, places: Sequence[Group | Outcome], identities: Sequence[bytes | None]
-    ) -> None:
-        """Look for *identities* in those *places* that are groups."""
-        self._places = places
-        self._identities = identities
-
-    def groups(self) -> set[Group]:
-        """List the groups that must be answered first."""
-        return {place for place in self._places if isinstance(place, Group)}
-
-    def outcomes(self) -> list[Outcome]:
-        """Return the outcome of each row."""
-        pairs = zip(self._places, self._identities, strict=True)
-        return [
-            place.find(identity or b"") if isinstance(place, Group) else place
-            for place, identity in pairs
-        ]
+def _find_each(
+    places: Sequence[Group | Outcome], identities: Sequence[bytes | None]
+) -> list[Outcome]:
+    """Return the outcomes of any column: each place is a group or an outcome."""
+    return [
+        place.find(identity or b"") if isinstance(place, Group) else place
+        for place, identity in zip(places, identities, strict=True)
+    ]
 
 
 class Batch:
@@ -324,7 +287,7 @@ class Batch:
 
     def values(self) -> dict[str, Sequence[str] | Sequence[bytes]]:
         """Return what is sent under each key."""
-        return {key: group.values() for key, group in self.groups.items()}
+        return {one: at.texts or at.identities for one, at in self.groups.items()}
 
     def failures(self, failure: MapFailure) -> dict[str, list[Outcome]]:
         """Return the same failure for each identity."""
@@ -342,7 +305,7 @@ class Batch:
             left -= cut
             for half, start, stop in ((first, 0, cut), (second, cut, count)):
                 if start < stop:
-                    half.groups[key] = group.part(start, stop)
+                    half.groups[key] = Group(group.subject, group, start, stop)
                     half.count += stop - start
         first.rounds = second.rounds = self.rounds
         return first, second
@@ -391,6 +354,14 @@ class _Window:
             self._old, self._young = self._young, defaultdict(dict)
 
 
+def _sendable(
+    kind: IdentityKind, identity: bytes, value: str | None
+) -> tuple[str, str]:
+    """Return the key and text of an identity: its raw value if it can be sent."""
+    sent = None if value is None else sendable(kind.name, value, send_raw=True)
+    return sent or (kind.key, base64.encode_text(identity))
+
+
 class Batcher:
     """Puts the new identities of chunks into batches: the CPU work of a job.
 
@@ -421,107 +392,86 @@ class Batcher:
     def add(self, chunk: Chunk) -> None:
         """Put what is new in *chunk* into batches, and let it expect the answers."""
         for column in chunk.columns:
-            chunk.expect(self._add_column(column, chunk))
+            self._add_column(column, chunk)
         self._window.trim()
 
-    def _add_column(self, column: IdentityColumn, chunk: Chunk) -> _Ranges | _Places:
+    def _add_column(self, column: IdentityColumn, chunk: Chunk) -> None:
         """Add a column. If all of it is new, its outcomes come in the same order."""
-        if not isinstance(column.kinds, str):
-            return self._add_rows(column, chunk)
-        kind = self._kinds.get(column.kinds)
+        kind = self._kinds.get(column.kinds) if isinstance(column.kinds, str) else None
         identities = () if kind is None else column.read(kind)
         if kind is None or not all(identities):
-            return self._add_rows(column, chunk, identities)
-        groups, ranges = self._place(kind, identities, column.values)  # type: ignore[arg-type] # none is None
-        new = sum(stop - start for _, start, stop in ranges)
+            self._add_rows(column, chunk, identities)
+            return
+        groups, ranges, new = self._place(kind, identities, column.values)  # type: ignore[arg-type] # none is None
         if new == len(identities):
-            return _Ranges(ranges)
+            chunk.expect([group for group, _, _ in ranges], partial(_slices, ranges))
+            return
         chunk.duplicates += len(identities) - new
-        return _Places(groups, identities)
+        chunk.expect(set(groups), partial(_find_each, groups, identities))
 
     def _add_rows(
-        self,
-        column: IdentityColumn,
-        chunk: Chunk,
-        identities: Sequence[bytes | None] = (),
-    ) -> _Places:
-        """Add a column in which rows differ; *identities* if they were read before."""
+        self, column: IdentityColumn, chunk: Chunk, known: Sequence[bytes | None]
+    ) -> None:
+        """Add a column in which rows differ; *known* are its identities, if read."""
         places: list[Group | Outcome] = [UNKNOWN_KIND] * len(column)
-        keys: list[bytes | None] = [None] * len(column)
+        identities: list[bytes | None] = [None] * len(column)
         for name, rows in column.rows_by_kind():
             kind = self._kinds.get(name)
             if kind is None:
                 continue
-            found = identities or column.read_rows(kind, rows)
+            found = known or column.read_rows(kind, rows)
             for row, identity in zip(rows, found, strict=True):
-                places[row], keys[row] = INVALID, identity
-            valid = [row for row in rows if keys[row] is not None]
+                places[row], identities[row] = INVALID, identity
+            valid = [row for row in rows if identities[row] is not None]
             values = column.values and [column.values[row] for row in valid]
-            groups, ranges = self._place(kind, [keys[row] for row in valid], values)  # type: ignore[misc] # none is None
-            chunk.duplicates += len(valid) - sum(end - start for _, start, end in ranges)
+            asked = [identity for identity in found if identity is not None]
+            groups, _, new = self._place(kind, asked, values)
+            chunk.duplicates += len(valid) - new
             for row, group in zip(valid, groups, strict=True):
                 places[row] = group
         for row, outcome in column.special_outcomes():
             places[row] = outcome
-        return _Places(places, keys)
+        groups = [place for place in places if isinstance(place, Group)]
+        chunk.expect(set(groups), partial(_find_each, places, identities))
 
     def _place(
         self,
         kind: IdentityKind,
         identities: Sequence[bytes],
         values: Sequence[str | None] | None,
-    ) -> tuple[list[Group], list[tuple[Group, int, int]]]:
-        """Put those *identities* that are new into the open batch.
+    ) -> tuple[list[Group], list[_Range], int]:
+        """Put those *identities* that are new into open batches.
 
         Returns:
-            The group of each, and the ranges of the groups where the new ones are.
+            The group of each, the ranges of groups that the new ones are in, and how
+            many are new.
         """
-        if self._send_raw:
-            return self._place_raw(kind, identities, values)
         groups: list[Group] = []
-        ranges: list[tuple[Group, int, int]] = []
+        ranges: list[_Range] = []
         while len(groups) < len(identities):
-            batch = self._open_batch(kind.key, _HASH_BYTES)
+            at = len(groups)
+            key, texts, size = kind.key, [], _HASH_BYTES
+            if self._send_raw:
+                key, text = _sendable(kind, identities[at], values and values[at])
+                texts, size = [text], len(wire.encode(text)) + 1
+            batch = self._open_batch(key, size)
             room = min(
                 self._batch_size - batch.count,
-                (self._body_bytes - batch.size) // _HASH_BYTES,
+                (self._body_bytes - batch.size) // size,
+                len(texts) or self._batch_size,
             )
-            piece = identities[len(groups) : len(groups) + room]
-            group = batch.groups.get(kind.key) or Group(kind.subject)
-            found, new = self._window.add(kind.subject, piece, group)
+            group = batch.groups.get(key) or Group(kind.subject)
+            found, new = self._window.add(
+                kind.subject, identities[at : at + room], group
+            )
             groups += found
             if new:
                 start = len(group.identities)
                 group.identities += new
+                group.texts += texts
                 ranges.append((group, start, len(group.identities)))
-                self._count(kind.key, group, len(new) * _HASH_BYTES, len(new))
-        return groups, ranges
-
-    def _place_raw(
-        self,
-        kind: IdentityKind,
-        identities: Sequence[bytes],
-        values: Sequence[str | None] | None,
-    ) -> tuple[list[Group], list[tuple[Group, int, int]]]:
-        """Do what :meth:`_place` does; send the *values* as they were given."""
-        groups: list[Group] = []
-        ranges: list[tuple[Group, int, int]] = []
-        for index, identity in enumerate(identities):
-            key, text = kind.key, base64.encode_text(identity)
-            if values is not None:
-                value = values[index] or ""
-                key, text = sendable(kind.name, value, send_raw=True) or (key, text)
-            size = len(wire.encode(text)) + 1
-            batch = self._open_batch(key, size)
-            group = batch.groups.get(key) or Group(kind.subject)
-            found, new = self._window.add(kind.subject, [identity], group)
-            groups += found
-            if new:
-                group.identities.append(identity)
-                group.texts.append(text)
-                ranges.append((group, len(group.texts) - 1, len(group.texts)))
-                self._count(key, group, size, 1)
-        return groups, ranges
+                self._count(key, group, len(new), size)
+        return groups, ranges, sum(stop - start for _, start, stop in ranges)
 
     def _open_batch(self, key: str, size: int) -> Batch:
         """Return an open batch with room for one more identity of *size* bytes."""
@@ -532,13 +482,13 @@ class Batcher:
             batch = None
         return self._open.setdefault(name, batch or Batch())
 
-    def _count(self, key: str, group: Group, size: int, identities: int) -> None:
+    def _count(self, key: str, group: Group, identities: int, size: int) -> None:
         """Count what was put into a group of an open batch, which may be full now."""
         name = key if self._one_kind else ""
         batch = self._open[name]
         batch.groups[key] = group
         batch.count += identities
-        batch.size += size
+        batch.size += identities * size
         if batch.count >= self._batch_size:
             self.ready.append(self._open.pop(name))
 
