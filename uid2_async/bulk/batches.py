@@ -274,9 +274,10 @@ class Batch:
         count: How many identities there are.
         size: How long the request is at most, in bytes.
         rounds: How often it ran out of attempts while others succeeded.
+        generation: The generation of the limit in which the last attempt began.
     """
 
-    __slots__ = ("count", "groups", "rounds", "size")
+    __slots__ = ("count", "generation", "groups", "rounds", "size")
 
     def __init__(self) -> None:
         """Start empty."""
@@ -284,6 +285,7 @@ class Batch:
         self.count: int = 0
         self.size: int = 0
         self.rounds: int = 0
+        self.generation: int = 0
 
     def values(self) -> dict[str, Sequence[str] | Sequence[bytes]]:
         """Return what is sent under each key."""
@@ -452,7 +454,9 @@ class Batcher:
             at = len(groups)
             key, texts, size = kind.key, [], _HASH_BYTES
             if self._send_raw:
-                key, text = _sendable(kind, identities[at], values and values[at])
+                key, text = _sendable(
+                    kind, identities[at], values[at] if values else None
+                )
                 texts, size = [text], len(wire.encode(text)) + 1
             batch = self._open_batch(key, size)
             room = min(

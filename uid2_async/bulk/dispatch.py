@@ -1,7 +1,7 @@
 """The engine of every bulk job: a reader, workers that send, and a watch for stalls.
 
-All CPU work is done in steps of at most 5 ms under one lock, so that twenty replies that
-arrive at once do not block the event loop for their sum.
+All CPU work is done in steps of at most 5 ms under one lock, so that twenty replies
+that arrive at once do not block the event loop for their sum.
 """
 
 from __future__ import annotations
@@ -98,27 +98,13 @@ class DispatchOptions:
     random: Callable[[], float]
 
 
-class _TimeSlice:
-    """Lets other tasks run whenever a task has run for long enough."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        """Start a slice by the clock *now*."""
-        self._now = now
-        self._end = 0.0
-
-    async def rest(self) -> None:
-        """Let others run if the slice is over."""
-        if self._now() >= self._end:
-            await asyncio.sleep(0)
-            self._end = self._now() + _TIME_SLICE
-
-
 class Dispatcher:
     """Reads identities, sends them in batches, and hands out the answers in order.
 
     Attributes:
         limit: How many batches may be in flight.
         batches: How many batches are done.
+        requests: How many requests were sent, retries included.
         is_drained: Whether :meth:`drain` has cut the input short.
     """
 
@@ -160,16 +146,16 @@ class Dispatcher:
             on_event=partial(emit, options.client.hooks),
         )
         self.batches: int = 0
+        self.requests: int = 0
         self.is_drained: bool = False
         self._chunks: deque[Chunk] = deque()
         self._queue: deque[Batch] = deque()
         # Batches that were queued and are not done.
         self._unanswered = 0
-        # While some workers wait for *keep*, others send; the limit bounds the requests.
-        count = options.concurrency if keep is None else 2 * options.concurrency
-        self._workers: list[_Worker] = [self._make_worker() for _ in range(count)]
+        # While some workers wait for *keep*, others send: the limit bounds them all.
+        self._workers = options.concurrency * (1 if keep is None else 2)
         # Read ahead far enough to keep all workers busy, and no further.
-        self._max_rows = options.batch_size * (count + 4)
+        self._max_rows = options.batch_size * (self._workers + 4)
         self._rows = 0
         self._probe_rows = 0
         self._is_full = False
@@ -184,8 +170,7 @@ class Dispatcher:
         self._news = asyncio.Event()
         self._queued = asyncio.Event()
         self._room = asyncio.Event()
-        self._reading = _TimeSlice(self._now)
-        self._handing_out = _TimeSlice(self._now)
+        self._slice_end = 0.0
         self._reader: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -200,15 +185,10 @@ class Dispatcher:
 
     def start(self) -> None:
         """Start the reader, the workers and the watch."""
-        work = [self._watch(), *map(self._send_all, self._workers)]
+        workers = [self._send_all() for _ in range(self._workers)]
+        work = [self._read_all(), self._watch(), *workers]
         self._tasks = [asyncio.create_task(self._guard(one)) for one in work]
-        self._reader = asyncio.create_task(self._guard(self._read_all()))
-        self._tasks.append(self._reader)
-
-    @property
-    def requests(self) -> int:
-        """How many requests were sent, retries included."""
-        return sum(worker.requests for worker in self._workers)
+        self._reader = self._tasks[0]
 
     def progress(self) -> Progress:
         """Return how the requests are doing."""
@@ -261,6 +241,12 @@ class Dispatcher:
             self._queue.clear()
         self._news.set()
 
+    async def _rest(self) -> None:
+        """Let others run, if this job has held the event loop for long enough."""
+        if self._now() >= self._slice_end:
+            await asyncio.sleep(0)
+            self._slice_end = self._now() + _TIME_SLICE
+
     # --- in ---------------------------------------------------------------------------
 
     async def _read_all(self) -> None:
@@ -298,7 +284,7 @@ class Dispatcher:
             self._enqueue()
             if len(self._chunks) == 1:
                 self._news.set()
-            await self._reading.rest()
+            await self._rest()
         return True
 
     def _has_room(self) -> bool:
@@ -347,7 +333,7 @@ class Dispatcher:
             BaseException: What ended the job.
             RuntimeError: If the job was stopped before its end.
         """
-        await self._handing_out.rest()
+        await self._rest()
         while self._is_stopped or not (self._chunks and self._chunks[0].is_answered):
             if self._failure is not None:
                 # One object must not be raised twice: its frames would add up.
@@ -392,14 +378,8 @@ class Dispatcher:
 
     # --- between ----------------------------------------------------------------------
 
-    def _make_worker(self) -> _Worker:
-        """Make what sends batches of this job."""
-        return _Worker(
-            self._options, self._endpoint, self.limit, self._cpu, self._notice
-        )
-
-    async def _send_all(self, worker: _Worker) -> None:
-        """Send batch after batch."""
+    async def _send_all(self) -> None:
+        """Be a worker: send batch after batch."""
         while True:
             while not self._queue:
                 self._queued.clear()
@@ -410,24 +390,86 @@ class Dispatcher:
                 # Others may have been faster while this worker waited for its permit.
                 if self._queue:
                     batch = self._queue.popleft()
-                    rows = await self._send(batch, worker)
+                    rows = await self._send(batch)
             finally:
                 self.limit.release()
             if batch is not None and rows is not None:
                 await self._answer(batch, rows)
 
-    async def _send(self, batch: Batch, worker: _Worker) -> Rows | None:
+    async def _send(self, batch: Batch) -> Rows | None:
         """Send one batch. Return its outcomes, or None if it is sent again."""
         batches = self.batches
         try:
-            rows = await worker.send(batch)
+            rows = await self._ask(batch)
         except UID2Error as error:
             self._last_error = error
-            return self._decide(batch, error, worker.generation, batches)
+            return self._decide(batch, error, batches)
         self.limit.succeeded()
         self._is_reached = True
         self._revive()
         return rows
+
+    async def _ask(self, batch: Batch) -> Rows:
+        """Ask the operator about a batch, for which there is a permit.
+
+        Raises:
+            UID2Error: What the last attempt met.
+        """
+        batch.generation = self.limit.generation
+        endpoint = self._endpoint
+        async with self._cpu:
+            values = batch.values()
+            payload = endpoint.ask(values)
+            await self._rest()
+        reply = await self._client_for(batch).run_call(
+            Call(
+                path=endpoint.path,
+                payload=payload,
+                parse=bytes,
+                binary=endpoint.binary,
+                max_reply_bytes=endpoint.reply_bytes,
+            )
+        )
+        async with self._cpu:
+            rows = endpoint.read(reply, values)
+            tell_rows(self._options.client.hooks, endpoint.path, rows)
+            await self._rest()
+        return rows
+
+    def _client_for(self, batch: Batch) -> UID2Client:
+        """Return a client whose retries obey the limit, and who tells of them.
+
+        Transient failures are retried by its policy. An operator that asks to slow down
+        is the job's affair, since it concerns all workers.
+        """
+        client = self._options.client
+        return client.with_options(
+            hooks=[*client.hooks, partial(self._on_event, batch)],
+            retry=RetryPolicy(
+                attempt_timeout=_ATTEMPT_SECONDS,
+                idle_timeout=_IDLE_SECONDS,
+                budget=None,
+                random=self._options.random,
+                retry_throttled=False,
+                sleep=partial(self._pause, batch),
+            ),
+            timeout=_BATCH_SECONDS,
+        )
+
+    async def _pause(self, batch: Batch, seconds: float) -> None:
+        """Wait before another attempt, and at the gate if it is shut."""
+        await self._options.sleep(seconds)
+        await self.limit.pass_gate()
+        batch.generation = self.limit.generation
+
+    def _on_event(self, batch: Batch, event: Event) -> None:
+        """Count requests, and tell the limit of those that failed on their way."""
+        if isinstance(event, CallFinished):
+            self.requests += event.attempts
+        elif isinstance(event, AttemptFailed):
+            self._is_reached |= event.error_type != ConnectError.__name__
+            if event.error_type in _STRAIN:
+                self.limit.failed(batch.generation)
 
     async def _answer(self, batch: Batch, rows: Rows) -> None:
         """Give each identity its outcome, after it was kept."""
@@ -441,25 +483,23 @@ class Dispatcher:
             self._flush_if_idle()
         self._news.set()
 
-    def _decide(
-        self, batch: Batch, error: UID2Error, generation: int, batches: int
-    ) -> Rows | None:
+    def _decide(self, batch: Batch, error: UID2Error, batches: int) -> Rows | None:
         """Return the failures of a batch that ended in *error*, or send it again.
 
         Args:
             batch: The batch.
-            error: What the last attempt met.
-            generation: The limit's generation when that attempt began.
-            batches: How many batches were done before this one was sent.
+            error: What its last attempt met.
+            batches: How many batches were done before it was sent.
         """
         decision = classify(error)
         if isinstance(error, _FATAL) and not decision.retry:
             self._fail(error)
         elif isinstance(error, ConnectError) and self._is_unreachable(error):
-            self._fail(self._unreachable(error))
+            host = error.region or ", ".join(self._options.client.base_urls)
+            self._fail(ConnectError(f"{host}: {error.message}", hint=error.hint))
         elif decision.retry and decision.backoff is Backoff.THROTTLING:
             assert isinstance(error, OperatorError)  # noqa: S101 - by classify
-            self.limit.throttle(generation, error.retry_after)
+            self.limit.throttle(batch.generation, error.retry_after)
             self._requeue(batch, first=True)
         elif isinstance(error, PayloadTooLargeError) and batch.count > 1:
             self._unanswered += 1
@@ -488,18 +528,8 @@ class Dispatcher:
         """
         return not self._is_reached and not error.disconnected
 
-    def _unreachable(self, error: ConnectError) -> ConnectError:
-        """Return the error that ends the job: with the host and the cause."""
-        host = error.region or ", ".join(self._options.client.base_urls)
-        return ConnectError(f"{host}: {error.message}", hint=error.hint)
-
     def _is_bad_batch(self, batch: Batch, batches: int) -> bool:
-        """Return whether the batch failed so often, while others did not, that it is it.
-
-        Args:
-            batch: The batch, whose sending has just failed.
-            batches: How many batches were done before it was sent.
-        """
+        """Return whether a batch failed too often while others succeeded."""
         batch.rounds += self.batches > batches
         return batch.rounds >= _MAX_ROUNDS
 
@@ -522,11 +552,6 @@ class Dispatcher:
         else:
             self._queue.append(batch)
         self._queued.set()
-
-    def _notice(self, error_type: str) -> None:
-        """Take notice of a failed attempt."""
-        if error_type != ConnectError.__name__:
-            self._is_reached = True
 
     # --- the watch for a stall --------------------------------------------------------
 
@@ -583,94 +608,3 @@ def _as_failure(error: BaseException) -> BaseException:
         f"The source, or another part of the job, raised {type(error).__name__}.",
         hint="Let the source end by itself or raise an ordinary exception.",
     )
-
-
-class _Worker:
-    """Sends one batch after another, with retries that obey the job's limit.
-
-    Transient failures are retried here, as the client's policy says. An operator that
-    asks to slow down is the job's affair, since it concerns all workers.
-
-    Attributes:
-        generation: The limit's generation in which the last attempt began.
-        requests: How many requests were sent, retries included.
-    """
-
-    def __init__(
-        self,
-        options: DispatchOptions,
-        endpoint: Endpoint,
-        limit: ConcurrencyLimit,
-        cpu: asyncio.Lock,
-        notice: Callable[[str], None],
-    ) -> None:
-        """Send under *limit*, hold *cpu* while working, *notice* failed attempts."""
-        self.generation: int = 0
-        self.requests: int = 0
-        self._endpoint = endpoint
-        self._limit = limit
-        self._cpu = cpu
-        self._notice = notice
-        self._sleep = options.sleep
-        self._hooks = options.client.hooks
-        self._client = options.client.with_options(
-            hooks=[*options.client.hooks, self._on_event],
-            retry=RetryPolicy(
-                attempt_timeout=_ATTEMPT_SECONDS,
-                idle_timeout=_IDLE_SECONDS,
-                budget=None,
-                random=options.random,
-                retry_throttled=False,
-                sleep=self._pause,
-            ),
-            timeout=_BATCH_SECONDS,
-        )
-
-    async def send(self, batch: Batch) -> Rows:
-        """Send *batch*, for which the caller has a permit. Return the reply's rows.
-
-        Raises:
-            UID2Error: What the last attempt met.
-        """
-        self.generation = self._limit.generation
-        endpoint = self._endpoint
-        async with self._cpu:
-            values = batch.values()
-            payload = endpoint.ask(values)
-            await asyncio.sleep(0)
-        reply = await self._client.run_call(
-            Call(
-                path=endpoint.path,
-                payload=payload,
-                parse=bytes,
-                binary=endpoint.binary,
-                max_reply_bytes=endpoint.reply_bytes,
-            )
-        )
-        async with self._cpu:
-            rows = endpoint.read(reply, values)
-            tell_rows(self._hooks, endpoint.path, rows)
-            await asyncio.sleep(0)
-        return rows
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait before another attempt, and at the gate if it is shut."""
-        await self._sleep(seconds)
-        await self._limit.pass_gate()
-        self.generation = self._limit.generation
-
-    def _on_event(self, event: Event) -> None:
-        """Count requests, and tell the limit of those that failed on their way.
-
-        It learns from the job that the operator asks to slow down.
-        """
-        if isinstance(event, CallFinished):
-            self.requests += event.attempts
-        elif isinstance(event, AttemptFailed):
-            self._notice(event.error_type)
-            if event.error_type in _STRAIN:
-                self._limit.failed(self.generation)
-
-    def __repr__(self) -> str:
-        """Show how many requests were sent."""
-        return f"<_Worker requests={self.requests}>"
