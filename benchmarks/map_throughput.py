@@ -78,7 +78,7 @@ async def stream(canned: Canned, batches: int, in_flight: int) -> None:
     async with canned.client() as client:
         mapper = BulkMapper(client, concurrency=in_flight)
         async with mapper.map(people) as records:
-            while (step := await records.next_step()) is not None:
+            while (step := await records.next_chunk()) is not None:
                 rows += len(step)
     assert rows == batches * BATCH
 

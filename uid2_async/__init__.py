@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uid2_async.bulk.map_file import map_file as map_file
     from uid2_async.bulk.map_options import MapOptions as MapOptions
     from uid2_async.bulk.mapper import BulkMapper as BulkMapper
-    from uid2_async.bulk.records import (
+    from uid2_async.bulk.outcomes import (
         MapFailure as MapFailure,
         MapRecord as MapRecord,
         Progress as Progress,
@@ -83,16 +83,16 @@ _HOMES = {
     "JobSummary": "bulk.job_summary",
     "KeyRing": "protocol.keyring",
     "KeyStore": "keystore",
-    "MapFailure": "bulk.records",
+    "MapFailure": "bulk.outcomes",
     "MapOptions": "bulk.map_options",
-    "MapRecord": "bulk.records",
+    "MapRecord": "bulk.outcomes",
     "MappedUID": "models",
     "MappingState": "bulk.state.mapping_state",
     "OptOutStatus": "models",
     "OptedOut": "models",
     "Phone": "models",
     "PhoneHash": "models",
-    "Progress": "bulk.records",
+    "Progress": "bulk.outcomes",
     "RetryBudget": "retry",
     "RetryPolicy": "retry",
     "RunOptions": "bulk.run_options",

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from uid2_async.bulk.job_summary import FileProgress, JobSummary
-from uid2_async.bulk.records import Progress
+from uid2_async.bulk.outcomes import Progress
 from uid2_async.cli.job_report import (
     console_for,
     print_head,

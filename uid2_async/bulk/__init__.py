@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from uid2_async.bulk.map_options import MapOptions as MapOptions
     from uid2_async.bulk.mapper import BulkMapper as BulkMapper
     from uid2_async.bulk.optout_sweep import sweep_by_status as sweep_by_status
-    from uid2_async.bulk.records import (
+    from uid2_async.bulk.outcomes import (
         MapFailure as MapFailure,
         MapRecord as MapRecord,
         Progress as Progress,
@@ -34,10 +34,10 @@ _HOMES = {
     "BulkMapper": "mapper",
     "FileProgress": "job_summary",
     "JobSummary": "job_summary",
-    "MapFailure": "records",
+    "MapFailure": "outcomes",
     "MapOptions": "map_options",
-    "MapRecord": "records",
-    "Progress": "records",
+    "MapRecord": "outcomes",
+    "Progress": "outcomes",
     "RunOptions": "run_options",
     "Selection": "state",
     "StatusOptions": "status_file",

@@ -1,4 +1,4 @@
-"""What a bulk job asks the operator: which endpoint, in which words."""
+"""The endpoints that take many identities at once: requests and replies of each."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from uid2_async.bulk.batches import Route
 from uid2_async.models import MapRow, UnmappedReason
-from uid2_async.protocol import base64
+from uid2_async.protocol import base64, wire
 from uid2_async.protocol.identity import (
     MAP_REPLY_BYTES,
     MAP_V2_PATH,
@@ -26,17 +25,16 @@ from uid2_async.protocol.optout import (
     parse_status_reply,
 )
 from uid2_async.protocol.raw_uid import inspect_raw_uid
-from uid2_async.protocol.wire import encode
 
-__all__ = ["MAP_V2", "MAP_V3", "OPTOUT_STATUS", "RAW_UID", "Endpoint", "Rows"]
+__all__ = ["MAP_V2", "MAP_V3", "OPTOUT_STATUS", "RAW_UID", "Endpoint", "IdentityKind"]
 
 RAW_UID: Final = "raw_uid"
 """The kind of values that are raw UIDs."""
 
-Values: TypeAlias = Mapping[str, list[str]]
+Values: TypeAlias = Mapping[str, Sequence[str] | Sequence[bytes]]
 Rows: TypeAlias = Mapping[str, Sequence[MapRow]]
 
-# The operator refuses bodies over 1 MiB; what the envelope adds is far below 5 %.
+# The operator rejects bodies over 1 MiB. What the envelope adds is far below 5 %.
 _BINARY_BODY_BYTES: Final = int(1024 * 1024 * 0.95)
 # In base64, three bytes become four.
 _TEXT_BODY_BYTES: Final = _BINARY_BODY_BYTES * 3 // 4
@@ -44,22 +42,41 @@ _OPTED_OUT: Final = MapRow(e=UnmappedReason.OPTED_OUT.value)
 
 
 @attrs.frozen(kw_only=True)
-class Endpoint:
-    """One endpoint that takes many identities at once.
+class IdentityKind:
+    """A kind of identity that an endpoint takes.
 
     Attributes:
-        path: Where it is.
-        routes: How each kind is asked about.
-        ask: Builds the JSON that asks about values, which come by key.
-        read: Reads the opened reply to that: one row for each value, by key; raises
-            ProtocolError if it is not of the documented shape.
+        name: The kind, such as ``phone`` or ``phone_hash``.
+        subject: ``email``, ``phone`` or ``raw_uid``. A phone number and its hash are
+            the same identity.
+        key: The JSON key of its hashes.
+        read: Returns the identity bytes of each value, None where it is invalid.
+    """
+
+    name: str
+    subject: str
+    key: str
+    read: Callable[[Sequence[str]], list[bytes | None]]
+
+
+@attrs.frozen(kw_only=True)
+class Endpoint:
+    """An endpoint that takes many identities at once.
+
+    Attributes:
+        path: The path of its URL.
+        kinds: The kinds of identity that it takes, by name.
+        ask: Builds the JSON of a request from values by key, as bytes or as text.
+        read: Reads the opened reply to these values: one row for each, by key. Raises a
+            ProtocolError if it does not have the documented shape.
         binary: Whether raw bytes go both ways instead of base64 text.
         one_kind: Whether all identities of a request must be of one kind.
-        body_bytes: How large the JSON of a request may be, with a margin.
+        body_bytes: The greatest length of a request's JSON, with a margin.
+        reply_bytes: The greatest length of a reply.
     """
 
     path: str
-    routes: Sequence[Route]
+    kinds: Mapping[str, IdentityKind]
     ask: Callable[[Values], bytes]
     read: Callable[[bytes, Values], Rows]
     binary: bool = False
@@ -68,35 +85,39 @@ class Endpoint:
     reply_bytes: int = MAP_REPLY_BYTES
 
 
-def _route(kind: str) -> Route:
-    """Say how DII and hashes of one kind are asked about: as hashes."""
-    subject = kind.partition("_")[0]
-    return Route(
-        kind=kind,
-        subject=subject,
+_PEOPLE: Final = {
+    kind: IdentityKind(
+        name=kind,
+        subject=kind.partition("_")[0],
         key=HASH_KINDS[kind],
         read=partial(many_identity_bytes, kind),
-        prefix=b"" if subject == "email" else b"phone:",
     )
+    for kind in KINDS
+}
 
 
-_PEOPLE: Final = tuple(map(_route, KINDS))
+def _texts(values: Values) -> tuple[str, list[str]]:
+    """Return the only key of *values* and the base64 of what is sent under it."""
+    ((key, found),) = values.items()
+    return key, [
+        one if isinstance(one, str) else base64.encode_text(one) for one in found
+    ]
 
 
 def _ask_v2(values: Values) -> bytes:
-    ((key, texts),) = values.items()
-    return build_map_v2_request(key, texts)
+    return build_map_v2_request(*_texts(values))
 
 
 def _read_v2(reply: bytes, values: Values) -> Rows:
-    ((key, texts),) = values.items()
+    key, texts = _texts(values)
     return {key: parse_map_v2_reply(reply, texts)}
 
 
 MAP_V3: Final = Endpoint(
     path=MAP_V3_PATH,
-    routes=_PEOPLE,
-    ask=encode,
+    kinds=_PEOPLE,
+    # msgspec writes bytes as base64.
+    ask=wire.encode,
     read=parse_map_v3_rows,
     binary=True,
     body_bytes=_BINARY_BODY_BYTES,
@@ -104,47 +125,40 @@ MAP_V3: Final = Endpoint(
 """identity/map v3: all four kinds in one request (docs/protocol.md 2.5)."""
 
 MAP_V2: Final = Endpoint(
-    path=MAP_V2_PATH, routes=_PEOPLE, ask=_ask_v2, read=_read_v2, one_kind=True
+    path=MAP_V2_PATH, kinds=_PEOPLE, ask=_ask_v2, read=_read_v2, one_kind=True
 )
 """identity/map v2, with salt buckets (docs/protocol.md 2.6)."""
 
 
-def _read_raw_uids(texts: Sequence[str]) -> list[bytes | None]:
-    return list(map(_read_raw_uid, texts))
-
-
 def _read_raw_uid(text: str) -> bytes | None:
-    """Decode a raw UID, or return None where no operator spells one like that."""
+    """Decode a raw UID. Return None for a spelling that no operator uses."""
     data = base64.decode(text)
     if data is None or inspect_raw_uid(text) is None:
         return None
     return data if base64.encode_text(data) == text else None
 
 
+def _read_raw_uids(texts: Sequence[str]) -> list[bytes | None]:
+    return list(map(_read_raw_uid, texts))
+
+
 def _ask_status(values: Values) -> bytes:
-    return build_status_request(values[RAW_UID])
+    return build_status_request(_texts(values)[1])
 
 
 def _read_status(reply: bytes, values: Values) -> Rows:
-    found = parse_status_reply(reply).opted_out
-    return {
-        RAW_UID: [
-            _OPTED_OUT if uid in found else MapRow(u=uid) for uid in values[RAW_UID]
-        ]
-    }
+    opted_out = parse_status_reply(reply).opted_out
+    key, uids = _texts(values)
+    return {key: [_OPTED_OUT if uid in opted_out else MapRow(u=uid) for uid in uids]}
 
 
 OPTOUT_STATUS: Final = Endpoint(
     path=STATUS_PATH,
-    routes=(
-        Route(
-            kind=RAW_UID,
-            subject=RAW_UID,
-            key=RAW_UID,
-            read=_read_raw_uids,
-            prefix=b"",
-        ),
-    ),
+    kinds={
+        RAW_UID: IdentityKind(
+            name=RAW_UID, subject=RAW_UID, key=RAW_UID, read=_read_raw_uids
+        )
+    },
     ask=_ask_status,
     read=_read_status,
 )

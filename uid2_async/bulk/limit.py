@@ -51,10 +51,10 @@ class ConcurrencyLimit:
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         random: Callable[[], float],
-        tell: Callable[[Event], None] = lambda _event: None,
+        on_event: Callable[[Event], None] = lambda _event: None,
         start: int = 4,
     ) -> None:
-        """Allow *most* at once, *start* in the beginning; *tell* of changes."""
+        """Allow *most* at once, *start* at first. Report changes to *on_event*."""
         self.limit: float = min(start, most)
         self.in_flight: int = 0
         self.generation: int = 0
@@ -65,8 +65,8 @@ class ConcurrencyLimit:
         self._now = now
         self._sleep = sleep
         self._random = random
-        self._tell = tell
-        self._told = 0
+        self._on_event = on_event
+        self._reported = 0
         self._cuts_in_a_row = 0
         self._outcomes: deque[bool] = deque(maxlen=_OUTCOMES)
         self._changed = asyncio.Event()
@@ -74,11 +74,11 @@ class ConcurrencyLimit:
     async def acquire(self) -> None:
         """Wait for a permit and for the gate; safe to cancel."""
         while True:
-            self._tell_limit()
+            self._report_limit()
             while self.in_flight >= int(self.limit):
                 self._changed.clear()
                 await self._changed.wait()
-                self._tell_limit()
+                self._report_limit()
             if self._now() >= self.gate_until:
                 self.in_flight += 1
                 return
@@ -89,11 +89,11 @@ class ConcurrencyLimit:
         while (wait := self.gate_until - self._now()) > 0:
             await self._sleep(wait + self._random() * _SPREAD)
 
-    def _tell_limit(self) -> None:
-        """Tell of the limit, if it is another one than before."""
-        if int(self.limit) != self._told:
-            self._told = int(self.limit)
-            self._tell(LimitChanged(limit=self._told))
+    def _report_limit(self) -> None:
+        """Report the limit if it has changed."""
+        if int(self.limit) != self._reported:
+            self._reported = int(self.limit)
+            self._on_event(LimitChanged(limit=self._reported))
 
     def release(self) -> None:
         """Give a permit back."""
@@ -148,7 +148,7 @@ class ConcurrencyLimit:
         begins, ends = max(self.gate_until, now), now + seconds
         if ends > begins:
             self.gate_until = ends
-            self._tell(Throttled(delay=ends - begins))
+            self._on_event(Throttled(delay=ends - begins))
 
     def __repr__(self) -> str:
         """Show what is in flight and how much may be."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random as _random
+from collections import Counter
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -13,19 +14,21 @@ from collections.abc import (
     Iterator,
 )
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any, Generic, Self, TypeVar
 
 import attrs
 
-from uid2_async.bulk.batches import Block
-from uid2_async.bulk.feed import Feed, ItemFeed
-from uid2_async.bulk.job import JobOptions, MapJob
-from uid2_async.bulk.records import MapFailure, MapRecord, Progress
+from uid2_async._failures import CONTROL_FLOW
+from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, Source
+from uid2_async.bulk.dispatch import Dispatcher, DispatchOptions
+from uid2_async.bulk.outcomes import MapFailure, MapRecord, Outcome, Progress
 from uid2_async.client import UID2Client
-from uid2_async.errors import ConfigError
-from uid2_async.models import Identity, UnmappedReason
+from uid2_async.errors import ConfigError, InputError, JobError
+from uid2_async.models import Identity, UnmappedReason, kind_and_value
+from uid2_async.protocol.identity import values_of_one_kind
 
-__all__ = ["BulkMapper", "Records"]
+__all__ = ["BulkMapper", "ItemSource", "Records"]
 
 T = TypeVar("T")
 
@@ -33,7 +36,7 @@ T = TypeVar("T")
 class BulkMapper:
     """Maps any number of identities, many batches at once.
 
-    It has no state between jobs: one mapper serves many, one after the other or at
+    It has no state between jobs. One mapper serves many, one after the other or at
     once.
 
     Example:
@@ -57,17 +60,18 @@ class BulkMapper:
         """Keep the settings.
 
         Args:
-            client: Who sends; its retry policy and time-out are for interactive calls
-                and do not apply here.
-            batch_size: How many identities one request carries; the client's
-                max_batch_size by default.
-            concurrency: How many batches are in flight at most.
+            client: Sends the requests. Its retry policy and timeout are for interactive
+                calls and do not apply here.
+            batch_size: Identities in one request; the client's max_batch_size by
+                default.
+            concurrency: The greatest number of requests in flight.
             dedupe_window: How many distinct identities are remembered, so that each is
-                asked about once.
-            stall_timeout: After how many seconds without any success the job ends.
-            on_progress: Told after each step of some hundred records.
+                sent once.
+            stall_timeout: Seconds without a successful request before the job is
+                aborted.
+            on_progress: Called after each chunk of some hundred records.
             sleep: Waits for some seconds.
-            random: Gives floats in [0, 1).
+            random: Returns floats in [0, 1).
 
         Raises:
             ConfigError: If an option is not above zero.
@@ -76,7 +80,7 @@ class BulkMapper:
         if min(size, concurrency, dedupe_window, stall_timeout) <= 0:
             raise ConfigError("The options of BulkMapper must be above zero.")
         self._on_progress = on_progress
-        self._options = JobOptions(
+        self._options = DispatchOptions(
             client=client,
             batch_size=size,
             concurrency=concurrency,
@@ -86,125 +90,211 @@ class BulkMapper:
             random=random,
         )
 
+    def __repr__(self) -> str:
+        """Show the client and how much it sends at once."""
+        options = self._options
+        return (
+            f"<BulkMapper {options.client!r} batch_size={options.batch_size} "
+            f"concurrency={options.concurrency}>"
+        )
+
     @asynccontextmanager
     async def map(
         self,
         items: Iterable[T] | AsyncIterable[T],
         key: Callable[[T], Identity | str] | None = None,
     ) -> AsyncIterator[Records[T]]:
-        """Map *items*; the block owns all that works for it.
+        """Map *items*. The block owns everything that works for it.
 
         Leaving the block early, cancellation and an exception inside of it stop the
-        work and leave nothing running; the exception comes out as it is. Batches that
-        were in flight may have been answered by the operator all the same.
+        work and leave nothing running. The exception comes out as it is. The operator
+        may have answered batches that were in flight.
 
         Args:
-            items: A sync or async iterable of any length; it is read as fast as the
+            items: A sync or async iterable of any length. It is read as fast as the
                 records are taken.
-            key: Finds the identity of an item; without it, items are identities.
+            key: Returns the identity of an item. Without it, items are identities.
 
         Yields:
             An async iterator of records, one for each item, in order.
         """
-        async with self.map_feed(ItemFeed(items, key)) as records:
+        async with self.map_source(ItemSource(items, key)) as records:
             yield records
 
     @asynccontextmanager
-    async def map_feed(self, feed: Feed) -> AsyncIterator[Records[Any]]:
-        """Map what *feed* gives; for what is built on a mapper.
+    async def map_source(self, source: Source) -> AsyncIterator[Records[Any]]:
+        """Map the chunks of *source*, each with one column; for integrations.
 
-        As :meth:`map`, but the identities come in steps of one column each, which costs
-        less than to look at each item.
+        As :meth:`map`, but it costs less than looking at each item.
 
         Yields:
-            Records whose items are those of the steps' payloads: one for each row.
+            Records whose items are those of the chunks' payloads, one for each row.
         """
-        job = MapJob(self._options, feed)
-        job.start()
+        dispatcher = Dispatcher(self._options, source)
+        dispatcher.start()
         try:
-            yield Records(job, self._on_progress)
+            yield Records(dispatcher, self._on_progress)
         finally:
-            await job.stop()
+            await dispatcher.stop()
 
 
 class Records(Generic[T]):
     """The records of one job, in the order of its items.
 
     Iterating raises an AuthError if the API key or secret is not accepted, and other
-    errors that would meet every batch; a StalledError if no batch succeeded for the
-    mapper's stall_timeout; and an InputError if an item's key is neither an identity
-    nor a str.
+    errors that every batch would meet; a ConnectError if the operator cannot be reached
+    and never was; a StalledError if no batch succeeded for the mapper's stall_timeout;
+    an InputError if an item's key is neither an identity nor a str; and a RuntimeError
+    after the block of the records was left.
     """
 
     def __init__(
-        self, job: MapJob, on_progress: Callable[[Progress], object] | None = None
+        self,
+        dispatcher: Dispatcher,
+        on_progress: Callable[[Progress], object] | None = None,
     ) -> None:
-        """Take the records of *job*."""
-        self._job = job
+        """Take the records of *dispatcher*."""
+        self._dispatcher = dispatcher
         self._on_progress = on_progress
         self._ready: Iterator[MapRecord[T]] = iter(())
-        self._progress = Progress()
+        self._counts: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        """Show how far the job is."""
+        return f"<Records {self.progress}>"
 
     @property
     def progress(self) -> Progress:
         """How far the job is."""
-        job = self._job.progress()
-        return attrs.evolve(
-            self._progress,
-            batches=job.batches,
-            in_flight=job.in_flight,
-            limit=job.limit,
-            throttled=job.throttled,
-        )
+        return attrs.evolve(self._dispatcher.progress(), **self._counts)
 
     def __aiter__(self) -> Self:
         """Iterate over the records."""
         return self
 
     async def __anext__(self) -> MapRecord[T]:
-        """Give the next record."""
+        """Return the next record."""
         for record in self._ready:
             return record
         while True:
-            steps = await self.next_step()
-            if steps is None:
+            records = await self.next_chunk()
+            if records is None:
                 raise StopAsyncIteration
-            self._ready = iter(steps)
+            self._ready = iter(records)
             for record in self._ready:
                 return record
 
-    async def next_step(self) -> list[MapRecord[T]] | None:
-        """Give the next records at once, some hundred of them; None at the end.
+    async def next_chunk(self) -> list[MapRecord[T]] | None:
+        """Return the next records, some hundred at once. Return None at the end.
 
-        For those who write files: it costs less than to await each record.
+        It costs less than awaiting each record.
         """
-        block = await self._job.next_block()
-        if block is None:
+        chunk = await self._dispatcher.next_chunk()
+        if chunk is None:
             return None
-        records = list(map(MapRecord, block.payload, block.outcomes()))
-        self._count(block, records)
-        return records
+        return list(map(MapRecord, chunk.payload, self._count(chunk)))
 
-    def _count(self, block: Block, records: list[MapRecord[T]]) -> None:
-        """Count the outcomes, and tell of them."""
-        failed = opted_out = mapped = 0
-        for record in records:
-            outcome = record.outcome
-            if isinstance(outcome, MapFailure):
-                failed += 1
-            elif outcome.mapped:
-                mapped += 1
-            else:
-                opted_out += outcome.e == UnmappedReason.OPTED_OUT
-        before = self._progress
-        self._progress = attrs.evolve(
-            before,
-            rows=before.rows + len(records),
-            mapped=before.mapped + mapped,
-            opted_out=before.opted_out + opted_out,
-            invalid=before.invalid + len(records) - mapped - opted_out - failed,
-            failed=before.failed + failed,
-            duplicates=before.duplicates + block.duplicates,
-        )
+    async def next_outcomes(self) -> list[Outcome] | None:
+        """Return only the outcomes of the next records; for integrations."""
+        chunk = await self._dispatcher.next_chunk()
+        return None if chunk is None else self._count(chunk)
+
+    def _count(self, chunk: Chunk) -> list[Outcome]:
+        """Count and return the outcomes of a chunk."""
+        (outcomes,) = chunk.outcomes()
+        unmapped = [one for one in outcomes if one.u is None or one.e is not None]
+        counts = self._counts
+        counts["rows"] += len(outcomes)
+        counts["mapped"] += len(outcomes) - len(unmapped)
+        counts["duplicates"] += chunk.duplicates
+        for outcome in unmapped:
+            counts[_status(outcome)] += 1
         if self._on_progress is not None:
             self._on_progress(self.progress)
+        return outcomes
+
+
+def _status(outcome: Outcome) -> str:
+    """Return the field of Progress that counts an outcome without a raw UID."""
+    if isinstance(outcome, MapFailure):
+        return "failed"
+    return "opted_out" if outcome.e == UnmappedReason.OPTED_OUT else "invalid"
+
+
+class ItemSource:
+    """The items of an iterable, as a :class:`~uid2_async.bulk.batches.Source`."""
+
+    def __init__(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        key: Callable[[Any], Identity | str] | None,
+    ) -> None:
+        """Read *items*, whose identities *key* returns."""
+        self._key = key
+        self._loaded: list[Any] = []
+        self._taken = 0
+        self._async: AsyncIterator[Any] | None = None
+        self._sync: Iterator[Any] = iter(())
+        if isinstance(items, AsyncIterable):
+            self._async = aiter(items)
+        else:
+            self._sync = iter(items)
+
+    async def load(self) -> bool:
+        """See :meth:`Source.load <uid2_async.bulk.batches.Source.load>`."""
+        if self._async is None:
+            before = len(self._loaded)
+            self._loaded += islice(self._sync, STEP_ROWS - before)
+            return len(self._loaded) > before
+        async for item in self._async:
+            self._loaded.append(item)
+            if len(self._loaded) >= STEP_ROWS:
+                return True
+        return False
+
+    def take(self, *, partial: bool) -> Chunk | None:
+        """See :meth:`Source.take <uid2_async.bulk.batches.Source.take>`.
+
+        Raises:
+            InputError: If an item's key is neither an identity nor a str; names its
+                index.
+            JobError: If *key* raised what ends a task or a loop.
+        """
+        items = self._loaded
+        if not items or (len(items) < STEP_ROWS and not partial):
+            return None
+        self._loaded = []
+        column = self._column(items)
+        self._taken += len(items)
+        return Chunk(items, len(items), (column,))
+
+    def _column(self, items: list[Any]) -> IdentityColumn:
+        """Find the kind and the value of each item; most often all are of one kind."""
+        if self._key is None:
+            alike = values_of_one_kind(items)
+            if alike is not None:
+                return IdentityColumn(*alike)
+        return self._mixed_column(items)
+
+    def _mixed_column(self, items: list[Any]) -> IdentityColumn:
+        """Find the kind and the value of one item after the other."""
+        key = self._key
+        failure: type[InputError | JobError]
+        kinds: list[str] = []
+        values: list[str | None] = []
+        try:
+            for item in items:
+                kind, value = kind_and_value(item if key is None else key(item))
+                kinds.append(kind)
+                values.append(value)
+        except InputError as error:
+            failure, reason = InputError, error.message
+        except CONTROL_FLOW as error:
+            failure, reason = JobError, f"key= raised {type(error).__name__}."
+        else:
+            return IdentityColumn(kinds[0] if len(set(kinds)) == 1 else kinds, values)
+        raise failure(f"Item {self._taken + len(values)}: {reason}")
+
+    def __repr__(self) -> str:
+        """Show how far it is: the items may be DII."""
+        return f"<ItemSource taken={self._taken}>"

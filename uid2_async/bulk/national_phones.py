@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from uid2_async.bulk.feed import Named
+from uid2_async.bulk.batches import IdentityColumn as Named
 from uid2_async.phones import PhoneFault, check_country, load_countries, to_sendable
 
 __all__ = ["PHONE", "NationalPhones"]

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
-from uid2_async.bulk.batches import ABSENT
+from uid2_async.bulk.outcomes import ABSENT
 from uid2_async.bulk.content import Content
-from uid2_async.bulk.records import InvalidPhone, MapFailure, Outcome
+from uid2_async.bulk.outcomes import InvalidPhone, MapFailure, Outcome
 from uid2_async.models import MapRow, UnmappedReason
 
 __all__ = ["Content", "Ending", "OptOutRule", "OutcomeColumns", "choose"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
-from uid2_async.bulk.feed import STEP_ROWS, Named, Step
+from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn
 from uid2_async.bulk.files.arrow_library import load_arrow, require_text
 from uid2_async.bulk.files.columns import (
     KIND_NAME,
@@ -24,7 +24,7 @@ from uid2_async.bulk.files.columns import (
 )
 from uid2_async.bulk.mapper import BulkMapper
 from uid2_async.bulk.outcome_columns import Content, OutcomeColumns
-from uid2_async.bulk.records import Outcome
+from uid2_async.bulk.outcomes import Outcome
 from uid2_async.errors import InputError
 from uid2_async.protocol.normalize import KINDS
 
@@ -81,15 +81,15 @@ async def map_batches(
         ...     writer.write_batch(batch)
     """
     wanted = IdentityColumns(column=column, kind=type, names=names)
-    feed = _BatchFeed(batches, wanted)
+    source = _BatchSource(batches, wanted)
     table = _AddedColumns(wanted.outcome_columns())
-    async with mapper.map_feed(feed) as records:
-        while (step := await records.next_step()) is not None:
-            table.append([record.outcome for record in step])
-            while feed.waiting and feed.waiting[0].num_rows <= table.rows:
-                yield table.take(feed.waiting.popleft())
-    # Behind the last row there may be batches without any.
-    for batch in feed.waiting:
+    async with mapper.map_source(source) as records:
+        while (outcomes := await records.next_outcomes()) is not None:
+            table.append(outcomes)
+            while source.waiting and source.waiting[0].num_rows <= table.rows:
+                yield table.take(source.waiting.popleft())
+    # After the last row there may be batches without any.
+    for batch in source.waiting:
         yield table.take(batch)
 
 
@@ -136,11 +136,11 @@ class IdentityColumns:
         return value, find_column(header, KIND_NAME, hint=hint)
 
 
-class _BatchFeed:
-    """Feeds the identities of record batches, a step at a time.
+class _BatchSource:
+    """The identities of record batches, in chunks.
 
     Attributes:
-        waiting: Batches whose rows have not all been answered, in order.
+        waiting: Record batches whose rows have not all been answered, in order.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class _BatchFeed:
         self._at = 0
 
     async def load(self) -> bool:
-        """See :meth:`uid2_async.bulk.feed.Feed.load`."""
+        """See :meth:`uid2_async.bulk.batches.Source.load`."""
         async for batch in self._source:
             value, kind = self._wanted.find(batch.schema.names)
             self._values = _text(batch, value)
@@ -168,8 +168,8 @@ class _BatchFeed:
             return True
         return False
 
-    def take(self, *, partial: bool) -> Step | None:  # noqa: ARG002 - batches end where they end
-        """See :meth:`uid2_async.bulk.feed.Feed.take`."""
+    def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - batches end where they end
+        """See :meth:`uid2_async.bulk.batches.Source.take`."""
         at = self._at
         if self._values is None or at >= len(self._values):
             return None
@@ -179,7 +179,7 @@ class _BatchFeed:
             found = _strings(self._kinds.slice(at, STEP_ROWS))
             kinds = [(kind or "").strip().lower() for kind in found]
         self._at += len(values)
-        return Step(range(len(values)), len(values), [Named(kinds, values)])
+        return Chunk(None, len(values), [IdentityColumn(kinds, values)])
 
 
 def _text(batch: pa.RecordBatch, at: int) -> pa.Array:

@@ -5,7 +5,7 @@ A prepared query remembers how its reply is put back into the order of the input
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Final
 
 import msgspec
@@ -100,7 +100,7 @@ def prepare_map(
     Raises:
         InputError: If an element is neither an identity nor a str; names its place.
     """
-    alike = None if send_raw else _values_of_one_kind(identities)
+    alike = None if send_raw else values_of_one_kind(identities)
     if alike is None:
         return _prepare_each(identities, send_raw=send_raw)
     kind, values = alike
@@ -114,7 +114,7 @@ def prepare_map(
     return MapQuery(identities=identities, order=order, values=sent)
 
 
-def _values_of_one_kind(
+def values_of_one_kind(
     identities: Sequence[Any],
 ) -> tuple[str, Sequence[str]] | None:
     """Give the kind and the values of *identities*, or None if there are several.
@@ -174,7 +174,7 @@ def build_map_v3_request(query: MapQuery) -> bytes:
 
 
 def parse_map_v3_rows(
-    payload: bytes, values: Mapping[str, Sequence[str]]
+    payload: bytes, values: Mapping[str, Sized]
 ) -> dict[str, list[MapRow]]:
     """Read the opened reply to a v3 map: as many rows by key as *values* were sent.
 

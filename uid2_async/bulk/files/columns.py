@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from uid2_async.bulk.feed import STEP_ROWS, Named
+from uid2_async.bulk.batches import STEP_ROWS, IdentityColumn as Named
 from uid2_async.bulk.files.chunk import Chunk
 from uid2_async.bulk.national_phones import NationalPhones
 from uid2_async.errors import InputError

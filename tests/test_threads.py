@@ -7,18 +7,38 @@ import threading
 
 import pytest
 
-from uid2_async.bulk.in_thread import in_thread
+from uid2_async._threads import run_in_thread
 
 
 async def test_result() -> None:
     """The result comes back from another thread."""
-    assert await in_thread(threading.get_ident) != threading.get_ident()
+    assert await run_in_thread(threading.get_ident) != threading.get_ident()
 
 
 async def test_error() -> None:
     """An error is raised where it is awaited."""
     with pytest.raises(ZeroDivisionError):
-        await in_thread(lambda: 1 // 0)
+        await run_in_thread(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (SystemExit, SystemExit),
+        (StopIteration, RuntimeError),
+        (asyncio.CancelledError, RuntimeError),
+    ],
+)
+async def test_any_error(
+    error: type[BaseException], expected: type[BaseException]
+) -> None:
+    """Whatever ends the thread reaches who waits, and not as an end of their own."""
+
+    def work() -> None:
+        raise error
+
+    with pytest.raises(expected):
+        await run_in_thread(work)
 
 
 async def test_cancelled_while_blocked() -> None:
@@ -29,7 +49,7 @@ async def test_cancelled_while_blocked() -> None:
         blocked.set()
         release.wait(30)
 
-    task = asyncio.create_task(in_thread(work))
+    task = asyncio.create_task(run_in_thread(work))
     await asyncio.to_thread(blocked.wait, 30)
     (worker,) = [one for one in threading.enumerate() if one.name == "uid2-io"]
     task.cancel()
@@ -50,7 +70,7 @@ def test_the_loop_may_be_gone() -> None:
         release.wait(30)
 
     async def leave() -> None:
-        task = asyncio.create_task(in_thread(work))
+        task = asyncio.create_task(run_in_thread(work))
         await asyncio.to_thread(blocked.wait, 30)
         task.cancel()
 

@@ -1,0 +1,366 @@
+"""Dispatcher: chunks in, kept and answered chunks out, whatever endpoint is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from uid2_async import UID2Client, errors
+from uid2_async.bulk.batches import Chunk, IdentityColumn
+from uid2_async.bulk.dispatch import Dispatcher, DispatchOptions
+from uid2_async.bulk.endpoints import MAP_V2, OPTOUT_STATUS
+from uid2_async.bulk.outcomes import (
+    ABSENT,
+    INVALID,
+    INVALID_PHONES,
+    UNKNOWN_KIND,
+    MapFailure,
+)
+from uid2_async.phones import PhoneFault
+from uid2_async.protocol import base64
+from uid2_async.protocol.normalize import identity_bytes
+
+PHONE = "+12345678901"
+
+
+class Chunks:
+    """A source of chunks that are there at once.
+
+    Attributes:
+        left: Those that were not taken.
+    """
+
+    def __init__(self, *chunks: Sequence[IdentityColumn]) -> None:
+        """Give the columns of each chunk."""
+        self.left = [
+            Chunk(index, len(columns[0]), columns)
+            for index, columns in enumerate(chunks)
+        ]
+
+    def take(self, *, partial: bool) -> Chunk | None:
+        """Take the next one."""
+        return self.left.pop(0) if self.left else None
+
+    async def load(self) -> bool:
+        """There is no more."""
+        return False
+
+
+class Book:
+    """What was kept.
+
+    Attributes:
+        outcomes: By subject and identity.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.outcomes: dict[tuple[str, bytes], Any] = {}
+
+    async def keep(
+        self, subject: str, identities: Sequence[bytes], outcomes: Sequence[Any]
+    ) -> None:
+        """Take a while."""
+        await asyncio.sleep(0.01)
+        for identity, outcome in zip(identities, outcomes, strict=True):
+            assert (subject, identity) not in self.outcomes
+            self.outcomes[subject, identity] = outcome
+
+
+def make(operator: Any, source: Any, *, options: Any = None, **more: Any) -> Dispatcher:
+    """Make a dispatcher of small batches."""
+    settings = {
+        "batch_size": 10,
+        "concurrency": 20,
+        "dedupe_window": 1_000,
+        "stall_timeout": 120.0,
+        "sleep": asyncio.sleep,
+        "random": random.Random(1).random,  # noqa: S311 - jitter
+        **(options or {}),
+    }
+    client = settings.pop("client", None) or operator.client()
+    return Dispatcher(DispatchOptions(client=client, **settings), source, **more)
+
+
+async def run(operator: Any, source: Any, **more: Any) -> list[list[Any]]:
+    """Return the outcomes of all columns of all chunks."""
+    dispatcher = make(operator, source, **more)
+    dispatcher.start()
+    outcomes: list[list[Any]] = []
+    try:
+        while (chunk := await dispatcher.next_chunk()) is not None:
+            outcomes += chunk.outcomes()
+    finally:
+        await dispatcher.stop()
+    return outcomes
+
+
+def emails(count: int) -> list[str]:
+    """Make some e-mail addresses."""
+    return [f"person{number}@example.com" for number in range(count)]
+
+
+def hashes(texts: Sequence[str], kind: str = "email") -> list[bytes]:
+    """Return the identity bytes of valid DII."""
+    found = [identity_bytes(kind, text) for text in texts]
+    return [one for one in found if one is not None]
+
+
+def test_outcomes_are_kept_before_they_are_handed_out(
+    virtual: Any, make_operator: Any
+) -> None:
+    """Also if a batch holds several subjects; each identity is kept once."""
+    book, people = Book(), emails(95)
+    columns = [
+        IdentityColumn("email", people),
+        IdentityColumn("phone", [f"+1234567{number:04}" for number in range(95)]),
+    ]
+
+    async def main() -> None:
+        dispatcher = make(make_operator(), Chunks(columns, columns), keep=book.keep)
+        dispatcher.start()
+        while (chunk := await dispatcher.next_chunk()) is not None:
+            found, phones = chunk.outcomes()
+            for identity, outcome in zip(hashes(people), found, strict=True):
+                assert book.outcomes["email", identity] is outcome
+            assert {one.mapped for one in phones} == {True}
+        await dispatcher.stop()
+
+    virtual(main())
+
+    assert len(book.outcomes) == 190
+
+
+def test_failures_are_kept_too(virtual: Any, make_operator: Any, refuse: Any) -> None:
+    """Whoever keeps outcomes decides what a failure means."""
+    book = Book()
+    source = Chunks([IdentityColumn("email", emails(25))])
+    outcomes = virtual(
+        run(make_operator(lambda _: refuse(400)), source, keep=book.keep)
+    )
+
+    failure = MapFailure(error="BadRequestError", status=400)
+    assert outcomes == [[failure] * 25]
+    assert list(book.outcomes.values()) == [failure] * 25
+
+
+def test_a_keep_that_fails_ends_the_job(virtual: Any, make_operator: Any) -> None:
+    """A full disk is not ignored."""
+
+    async def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    source = Chunks([IdentityColumn("email", emails(25))])
+    with pytest.raises(OSError, match="disk full"):
+        virtual(run(make_operator(), source, keep=full))
+
+
+def test_a_slow_keep_does_not_slow_down_requests(
+    virtual: Any, make_operator: Any
+) -> None:
+    """While outcomes are kept, others are sent: as many at once as are allowed."""
+
+    async def keep(*_: object) -> None:
+        await asyncio.sleep(0.4)
+
+    async def main() -> float:
+        source = Chunks(*([IdentityColumn("email", [one])] for one in emails(4_000)))
+        await run(make_operator(), source, keep=keep)
+        return asyncio.get_running_loop().time()
+
+    # 400 batches of 0.2 to 0.6 s, 20 at once, and the slow start.
+    assert virtual(main()) <= 11.5
+
+
+def test_kinds_of_one_subject_are_one_identity(
+    virtual: Any, make_operator: Any
+) -> None:
+    """A phone and its hash are the same; an e-mail hash of the same bytes is not."""
+    (data,) = hashes([PHONE], "phone")
+    hashed = base64.encode_text(data)
+    kinds = ["phone", "phone_hash", "email_hash", "fax"]
+    values = [PHONE, hashed, hashed, PHONE]
+    operator, book = make_operator(), Book()
+
+    (found,) = virtual(
+        run(operator, Chunks([IdentityColumn(kinds, values)]), keep=book.keep)
+    )
+
+    assert set(book.outcomes) == {("phone", data), ("email", data)}
+    assert found[0] is found[1]
+    assert found[2].mapped
+    assert found[3] is UNKNOWN_KIND
+    assert len(operator.seen) == 2
+
+
+def test_special_rows_are_not_sent(virtual: Any, make_operator: Any) -> None:
+    """Absent, invalid and faulty ones have outcomes of their own, at their rows."""
+    fault = PhoneFault.TOO_SHORT
+    values = [None, PHONE, "+1", None, "+12345678902", "+12345678903"]
+    column = IdentityColumn("phone", values, {5: fault})
+    operator = make_operator()
+
+    (found,) = virtual(run(operator, Chunks([column])))
+
+    assert found[0] is found[3] is ABSENT
+    assert found[2] is INVALID
+    assert found[5] is INVALID_PHONES[fault]
+    assert found[1].mapped
+    assert found[4].mapped
+    assert len(operator.seen) == 2
+
+
+@pytest.mark.parametrize("send_raw", [False, True])
+@pytest.mark.parametrize("kind", ["email", "email_hash"])
+def test_identities_that_are_known_are_not_computed_again(
+    virtual: Any, make_operator: Any, kind: str, send_raw: bool
+) -> None:
+    """They are sent as hashes, since there is nothing else to send."""
+    identities = hashes(emails(30))
+    operator = make_operator()
+    client = operator.client(send_raw=send_raw)
+    column = IdentityColumn(kind, identities=[*identities, None])
+
+    (found,) = virtual(run(operator, Chunks([column]), options={"client": client}))
+
+    assert operator.seen == base64.encode_texts(identities)
+    assert [one.mapped for one in found] == [True] * 30 + [False]
+    assert found[30] is INVALID
+
+
+def test_raw_dii_and_hashes_share_a_job(virtual: Any, make_operator: Any) -> None:
+    """With send_raw, what JSON cannot carry and what is only known hashed is hashed."""
+    people = ["user@example.com", "\ud800@example.com", "other@example.com"]
+    known = hashes(["third@example.com"])
+    columns = [
+        IdentityColumn("email", people),
+        IdentityColumn("email_hash", identities=known * 3),
+    ]
+    operator = make_operator()
+    client = operator.client(send_raw=True)
+
+    found = virtual(run(operator, Chunks(columns), options={"client": client}))
+
+    hashed = base64.encode_texts([hashes(people)[1], *known])
+    assert sorted(operator.seen) == sorted([people[0], people[2], *hashed])
+    assert all(one.mapped for outcomes in found for one in outcomes)
+
+
+@pytest.mark.parametrize("spread", [1, 7, 100])
+def test_duplicates_anywhere_get_the_first_answer(
+    virtual: Any, make_operator: Any, refuse: Any, spread: int
+) -> None:
+    """In one column, between columns and chunks, in flight and answered, and split."""
+    dice = random.Random(spread)  # noqa: S311 - data
+    people = emails(60)
+    chunks = [
+        [IdentityColumn("email", dice.choices(people[: spread * 9], k=40))] * 2
+        for _ in range(40)
+    ]
+    fate = lambda texts: refuse(413) if len(texts) > 3 else None  # noqa: E731 - one line says it
+    operator = make_operator(fate)
+
+    found = virtual(run(operator, Chunks(*chunks)))
+
+    asked = [one for columns in chunks for column in columns for one in column.values]
+    uids = [row.u for rows in found for row in rows]
+    assert len(set(uids)) == len(set(asked)) == len(set(zip(asked, uids, strict=True)))
+    assert len(operator.seen) == len(set(operator.seen)) == len(set(asked))
+
+
+async def test_status_and_v2_over_sockets(client: UID2Client) -> None:
+    """Both endpoints answer through the same engine as v3; v2 gets one kind at once."""
+    people = [*emails(20), "optout@example.com"]
+    phones = IdentityColumn("phone", [f"+1234567{number:04}" for number in range(21)])
+    mapped, _ = await run(
+        None,
+        Chunks([IdentityColumn("email", people), phones]),
+        endpoint=MAP_V2,
+        options={"client": client},
+    )
+    uids = [one.u for one in mapped[:20]]
+    assert {one.bucket_id is not None for one in mapped[:20]} == {True}
+    assert mapped[20].e == "optout"
+
+    (status,) = await run(
+        None,
+        Chunks([IdentityColumn("raw_uid", [*uids, uids[0], "no raw UID"])]),
+        endpoint=OPTOUT_STATUS,
+        options={"client": client},
+    )
+    assert [one.u for one in status[:21]] == [*uids, uids[0]]
+    assert status[21] is INVALID
+
+
+def test_draining_answers_what_was_read(virtual: Any, make_operator: Any) -> None:
+    """No row that was read is lost, and none is read after it."""
+    source = Chunks(*([IdentityColumn("email", [one] * 60)] for one in emails(400)))
+
+    async def main() -> int:
+        dispatcher = make(make_operator(), source)
+        stop = asyncio.Event()
+        dispatcher.start()
+        waiting = asyncio.create_task(dispatcher.drain_on(stop))
+        count = 0
+        while (chunk := await dispatcher.next_chunk()) is not None:
+            assert chunk.payload == count
+            assert chunk.outcomes()[0][0].mapped
+            count += 1
+            stop.set()
+        await waiting
+        assert dispatcher.is_drained
+        await dispatcher.stop()
+        return count
+
+    count = virtual(main())
+
+    assert 0 < count == 400 - len(source.left) < 400
+
+
+def test_an_operator_that_was_never_reached_ends_the_job(
+    virtual: Any, make_operator: Any
+) -> None:
+    """After one round of retries, with the host and the cause."""
+
+    async def main() -> float:
+        source = Chunks(*([IdentityColumn("email", [one])] for one in emails(400)))
+        with pytest.raises(errors.ConnectError, match="operator.example: refused"):
+            await run(make_operator(lambda _: errors.ConnectError("refused")), source)
+        return asyncio.get_running_loop().time()
+
+    assert virtual(main()) < 5
+
+
+def test_an_operator_that_was_reached_may_come_back(
+    virtual: Any, make_operator: Any, refuse: Any
+) -> None:
+    """A refused connection later on, or after a first error, is an outage."""
+
+    def fate(texts: list[str]) -> Any:
+        now = asyncio.get_running_loop().time()
+        if now < 0.04:
+            return refuse(503)
+        return errors.ConnectError("refused") if now < 60 else None
+
+    source = Chunks(*([IdentityColumn("email", [one])] for one in emails(400)))
+    found = virtual(run(make_operator(fate), source))
+
+    assert all(one.mapped for (one,) in found)
+
+
+def test_reprs_show_no_dii(virtual: Any, make_operator: Any) -> None:
+    """Neither of columns and chunks nor of the dispatcher."""
+    column = IdentityColumn("email", ["canary@example.com"])
+    chunk = Chunk("canary", 1, [column])
+
+    async def main() -> str:
+        return repr(make(make_operator(), Chunks([column])))
+
+    shown = repr(column) + repr(chunk) + virtual(main())
+
+    assert "canary" not in shown
+    assert "/v3/identity/map" in shown

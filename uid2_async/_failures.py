@@ -1,0 +1,62 @@
+"""Errors that several callers get, and errors that mean something else to Python."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import Final, TypeVar, cast
+
+__all__ = ["CONTROL_FLOW", "fresh_error", "is_cancelled"]
+
+E = TypeVar("E", bound=BaseException)
+
+CONTROL_FLOW: Final = (
+    asyncio.CancelledError,
+    GeneratorExit,
+    StopIteration,
+    StopAsyncIteration,
+)
+"""What tells a task or a loop over a generator to end. An error of a callback or source
+must not reach a caller as one of these: the caller would end without a word."""
+
+
+def fresh_error(error: E) -> E:
+    """Return a copy of *error* that can be raised without touching the original.
+
+    The class, arguments, attributes and notes are kept. The traceback, cause and
+    context are not: their frames hold the local variables of another caller. Raising
+    one object for many callers would also add the frames of each to all of them.
+    """
+    fresh = _copy(error)
+    fresh.__dict__.update(error.__dict__)
+    if "__notes__" in fresh.__dict__:
+        fresh.__notes__ = list(fresh.__notes__)
+    return fresh.with_traceback(None)
+
+
+def _copy(error: E) -> E:
+    """Make another object of the class of *error*."""
+    if isinstance(error, BaseExceptionGroup):
+        # The members are objects of their own, with frames of their own.
+        members = [fresh_error(member) for member in error.exceptions]
+        group = type(error).__new__(type(error), error.message, members)
+        return cast("E", group)
+    try:
+        copied = copy.copy(error)
+    except Exception:  # noqa: BLE001 - a foreign class whose __init__ needs more
+        copied = error
+    if type(copied) is not type(error) or copied is error:
+        copied = type(error).__new__(type(error), *error.args)
+    # A foreign __init__ may have formatted its message once more.
+    copied.args = error.args
+    return copied
+
+
+def is_cancelled() -> bool:
+    """Return whether somebody has asked to cancel the current task.
+
+    If not, a CancelledError was raised by the code that the task awaits, such as a
+    source that awaited a cancelled future of its own.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

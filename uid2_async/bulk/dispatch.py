@@ -1,0 +1,610 @@
+"""The engine of every bulk job: a reader, workers that send, and a watch for stalls.
+
+All CPU work is done in steps of at most 5 ms under one lock, so that twenty replies
+that arrive at once do not block the event loop for their sum.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, TypeAlias
+
+import attrs
+
+from uid2_async._call import Call
+from uid2_async._failures import CONTROL_FLOW, fresh_error, is_cancelled
+from uid2_async.bulk.batches import Batch, Batcher, Chunk, Source
+from uid2_async.bulk.endpoints import MAP_V3, Endpoint
+from uid2_async.bulk.limit import ConcurrencyLimit
+from uid2_async.bulk.outcomes import MapFailure, Outcome, Progress
+from uid2_async.client import UID2Client
+from uid2_async.errors import (
+    AuthError,
+    CertificateError,
+    ClientClosedError,
+    ClientForkError,
+    ClientLoopError,
+    ClockSkewError,
+    ConfigError,
+    ConnectError,
+    JobError,
+    OperatorError,
+    PayloadTooLargeError,
+    ServerError,
+    StalledError,
+    TransportError,
+    UID2Error,
+    UnexpectedStatusError,
+)
+from uid2_async.hooks import AttemptFailed, CallFinished, Event, emit
+from uid2_async.retry import Backoff, RetryPolicy, classify
+from uid2_async.tally import tell_failed, tell_rows
+
+__all__ = ["DispatchOptions", "Dispatcher", "Keep"]
+
+Keep: TypeAlias = Callable[[str, Sequence[bytes], Sequence[Outcome]], Awaitable[None]]
+"""Keeps the outcomes of identities of one subject before their rows are handed out.
+
+Takes ``email``, ``phone`` or ``raw_uid``, the identity bytes, and their outcomes."""
+
+Rows: TypeAlias = Mapping[str, Sequence[Outcome]]
+
+# How long a batch that is not full waits for more rows while the caller waits for it.
+_LINGER_SECONDS: Final = 1.0
+# After so many rounds in which others succeeded, the batch itself must be at fault.
+_MAX_ROUNDS: Final = 3
+# How much further the source is read if nothing is left but batches that fail.
+_PROBE_ROWS: Final = 1_000
+# The watch for a stall looks this often in each stall timeout.
+_WATCH_PARTS: Final = 8
+# After so many seconds of its CPU work, a part of the job lets the others run.
+_TIME_SLICE: Final = 0.001
+_ATTEMPT_SECONDS: Final = 45.0
+_IDLE_SECONDS: Final = 20.0
+# A batch has no deadline: the stall timeout of the job ends it.
+_BATCH_SECONDS: Final = 24 * 3600.0
+
+# What every batch would meet: to go on would do harm, or wait for nothing.
+_FATAL: Final = (
+    AuthError,
+    CertificateError,
+    ClientClosedError,
+    ClientForkError,
+    ClientLoopError,
+    ClockSkewError,
+    ConfigError,
+    UnexpectedStatusError,
+)
+# What says that the operator may have too much to do.
+_STRAIN: Final = frozenset(
+    cls.__name__
+    for cls in (ServerError, TransportError, *TransportError.__subclasses__())
+)
+
+
+@attrs.frozen(kw_only=True)
+class DispatchOptions:
+    """The settings of a job; see :class:`~uid2_async.bulk.mapper.BulkMapper`."""
+
+    client: UID2Client
+    batch_size: int
+    concurrency: int
+    dedupe_window: int
+    stall_timeout: float
+    sleep: Callable[[float], Awaitable[None]]
+    random: Callable[[], float]
+
+
+class Dispatcher:
+    """Reads identities, sends them in batches, and hands out the answers in order.
+
+    Attributes:
+        limit: How many batches may be in flight.
+        batches: How many batches are done.
+        requests: How many requests were sent, retries included.
+        is_drained: Whether :meth:`drain` has cut the input short.
+    """
+
+    def __init__(
+        self,
+        options: DispatchOptions,
+        source: Source,
+        *,
+        endpoint: Endpoint = MAP_V3,
+        keep: Keep | None = None,
+    ) -> None:
+        """Prepare the job; :meth:`start` starts it.
+
+        Args:
+            options: How to send, and how much at once.
+            source: Whom to ask about.
+            endpoint: What to ask.
+            keep: Awaited with all outcomes, failures included, before their rows are
+                handed out.
+        """
+        self._options = options
+        self._source = source
+        self._endpoint = endpoint
+        self._keep = keep
+        self._batcher = Batcher(
+            endpoint,
+            batch_size=options.batch_size,
+            window=options.dedupe_window,
+            send_raw=options.client.send_raw and endpoint.binary,
+        )
+        self._cpu = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
+        self.limit: ConcurrencyLimit = ConcurrencyLimit(
+            options.concurrency,
+            now=self._now,
+            sleep=options.sleep,
+            random=options.random,
+            on_event=partial(emit, options.client.hooks),
+        )
+        self.batches: int = 0
+        self.requests: int = 0
+        self.is_drained: bool = False
+        self._chunks: deque[Chunk] = deque()
+        self._queue: deque[Batch] = deque()
+        # Batches that were queued and are not done.
+        self._unanswered = 0
+        # While some workers wait for *keep*, others send: the limit bounds them all.
+        self._workers = options.concurrency * (1 if keep is None else 2)
+        # Read ahead far enough to keep all workers busy, and no further.
+        self._max_rows = options.batch_size * (self._workers + 4)
+        self._rows = 0
+        self._probe_rows = 0
+        self._is_full = False
+        self._is_read = False
+        self._failure: BaseException | None = None
+        self._last_error: UID2Error | None = None
+        self._is_reached = False
+        self._alive_at = self._now()
+        self._was_frozen = False
+        self._is_stopped = False
+        self._lingered = False
+        self._news = asyncio.Event()
+        self._queued = asyncio.Event()
+        self._room = asyncio.Event()
+        self._slice_end = 0.0
+        self._reader: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __repr__(self) -> str:
+        """Show the endpoint and how far it is."""
+        return (
+            f"<Dispatcher {self._endpoint.path} batches={self.batches} "
+            f"queued={len(self._queue)} limit={self.limit!r}>"
+        )
+
+    # --- life -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the reader, the workers and the watch."""
+        workers = [self._send_all() for _ in range(self._workers)]
+        work = [self._read_all(), self._watch(), *workers]
+        self._tasks = [asyncio.create_task(self._guard(one)) for one in work]
+        self._reader = self._tasks[0]
+
+    def progress(self) -> Progress:
+        """Return how the requests are doing."""
+        return Progress(
+            batches=self.batches,
+            in_flight=self.limit.in_flight,
+            limit=int(self.limit.limit),
+            throttled=self.limit.throttled,
+        )
+
+    async def drain_on(self, stop: asyncio.Event) -> None:
+        """Wait for *stop*, then :meth:`drain`."""
+        await stop.wait()
+        self.drain()
+
+    def drain(self) -> None:
+        """Read no more. What was read is still asked about and handed out."""
+        if self._reader is not None and not self._is_read:
+            self.is_drained = True
+            self._reader.cancel()
+            self._end_reading()
+
+    async def stop(self) -> None:
+        """Stop everything, and wait until it has stopped."""
+        self._is_stopped = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._news.set()
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        """Let a failure of any part end the job, for whoever takes the chunks.
+
+        That includes a part that was cancelled by anybody but :meth:`stop`: without it
+        the others would wait forever.
+        """
+        try:
+            await work
+        except BaseException as error:
+            if not self._is_stopped:
+                self._fail(error)
+            if is_cancelled():
+                raise
+
+    def _fail(self, error: BaseException) -> None:
+        """End the job with *error*, unless it has ended already."""
+        if self._failure is None:
+            # The frames of the part that failed hold identities.
+            self._failure = _as_failure(error).with_traceback(None)
+            self._queue.clear()
+        self._news.set()
+
+    async def _rest(self) -> None:
+        """Let others run, if this job has held the event loop for long enough."""
+        if self._now() >= self._slice_end:
+            await asyncio.sleep(0)
+            self._slice_end = self._now() + _TIME_SLICE
+
+    # --- in ---------------------------------------------------------------------------
+
+    async def _read_all(self) -> None:
+        """Read the input, as fast as the chunks are taken."""
+        try:
+            while await self._take(partial=False) or await self._source.load():
+                pass
+            while await self._take(partial=True):
+                pass
+        except asyncio.CancelledError:
+            if not self.is_drained:
+                raise
+        else:
+            self._end_reading()
+
+    def _end_reading(self) -> None:
+        """Send what is left: nothing more will be read."""
+        self._is_read = True
+        self._flush()
+        self._news.set()
+
+    async def _take(self, *, partial: bool) -> bool:
+        """Read the next chunk, once there is room for it."""
+        await self._wait_for_room()
+        async with self._cpu:
+            try:
+                chunk = self._source.take(partial=partial)
+            except CONTROL_FLOW as error:
+                raise _as_failure(error) from None
+            if chunk is None:
+                return False
+            self._batcher.add(chunk)
+            self._rows += chunk.rows
+            self._chunks.append(chunk)
+            self._enqueue()
+            if len(self._chunks) == 1:
+                self._news.set()
+            await self._rest()
+        return True
+
+    def _has_room(self) -> bool:
+        """Return whether another chunk may be read."""
+        return self._rows < self._max_rows + self._probe_rows
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the chunks that were read before have been taken."""
+        while not self._has_room():
+            self._is_full = True
+            self._flush_if_idle()
+            self._room.clear()
+            await self._room.wait()
+        self._is_full = False
+
+    def _flush(self) -> None:
+        """Send the open batches, full or not."""
+        self._batcher.flush()
+        self._enqueue()
+
+    def _flush_if_idle(self) -> None:
+        """Send the open batches if no answer is awaited.
+
+        Otherwise everybody would wait for a batch that itself waits for room.
+        """
+        if not self._unanswered:
+            self._flush()
+
+    def _enqueue(self) -> None:
+        """Queue the full batches for the workers."""
+        if self._batcher.ready and self._failure is None:
+            if not self._unanswered:
+                # An idle job is not a stalled one.
+                self._revive()
+            self._unanswered += len(self._batcher.ready)
+            self._queue.extend(self._batcher.ready)
+            self._queued.set()
+        self._batcher.ready.clear()
+
+    # --- out --------------------------------------------------------------------------
+
+    async def next_chunk(self) -> Chunk | None:
+        """Wait for the next chunk and its answers. Return None at the end.
+
+        Raises:
+            BaseException: What ended the job.
+            RuntimeError: If the job was stopped before its end.
+        """
+        await self._rest()
+        while self._is_stopped or not (self._chunks and self._chunks[0].is_answered):
+            if self._failure is not None:
+                # One object must not be raised twice: its frames would add up.
+                failure, self._failure = self._failure, fresh_error(self._failure)
+                raise failure
+            if self._is_read and not self._chunks:
+                return None
+            if self._is_stopped:
+                raise RuntimeError(
+                    "The block of these records was left before their end: iterate "
+                    "inside of the block."
+                )
+            await self._wait_for_news()
+        chunk = self._chunks.popleft()
+        self._rows -= chunk.rows
+        self._probe_rows = 0
+        self._room.set()
+        return chunk
+
+    async def _wait_for_news(self) -> None:
+        """Wait for news. After a while, send what waits for more rows."""
+        self._news.clear()
+        self._lingered = False
+        timer = self._loop.call_later(_LINGER_SECONDS, self._linger)
+        try:
+            await self._news.wait()
+        finally:
+            timer.cancel()
+        if not self._lingered or self._is_read:
+            return
+        try:
+            if self._has_room():
+                await self._take(partial=True)
+        except Exception as error:  # noqa: BLE001 - it is raised in next_chunk
+            self._fail(error)
+        self._flush()
+
+    def _linger(self) -> None:
+        """Wake the caller, who has waited for long."""
+        self._lingered = True
+        self._news.set()
+
+    # --- between ----------------------------------------------------------------------
+
+    async def _send_all(self) -> None:
+        """Be a worker: send batch after batch."""
+        while True:
+            while not self._queue:
+                self._queued.clear()
+                await self._queued.wait()
+            await self.limit.acquire()
+            batch, rows = None, None
+            try:
+                # Others may have been faster while this worker waited for its permit.
+                if self._queue:
+                    batch = self._queue.popleft()
+                    rows = await self._send(batch)
+            finally:
+                self.limit.release()
+            if batch is not None and rows is not None:
+                await self._answer(batch, rows)
+
+    async def _send(self, batch: Batch) -> Rows | None:
+        """Send one batch. Return its outcomes, or None if it is sent again."""
+        batches = self.batches
+        try:
+            rows = await self._ask(batch)
+        except UID2Error as error:
+            self._last_error = error
+            return self._decide(batch, error, batches)
+        self.limit.succeeded()
+        self._is_reached = True
+        self._revive()
+        return rows
+
+    async def _ask(self, batch: Batch) -> Rows:
+        """Ask the operator about a batch, for which there is a permit.
+
+        Raises:
+            UID2Error: What the last attempt met.
+        """
+        batch.generation = self.limit.generation
+        endpoint = self._endpoint
+        async with self._cpu:
+            values = batch.values()
+            payload = endpoint.ask(values)
+            await self._rest()
+        reply = await self._client_for(batch).run_call(
+            Call(
+                path=endpoint.path,
+                payload=payload,
+                parse=bytes,
+                binary=endpoint.binary,
+                max_reply_bytes=endpoint.reply_bytes,
+            )
+        )
+        async with self._cpu:
+            rows = endpoint.read(reply, values)
+            tell_rows(self._options.client.hooks, endpoint.path, rows)
+            await self._rest()
+        return rows
+
+    def _client_for(self, batch: Batch) -> UID2Client:
+        """Return a client whose retries obey the limit, and who tells of them.
+
+        Transient failures are retried by its policy. An operator that asks to slow down
+        is the job's affair, since it concerns all workers.
+        """
+        client = self._options.client
+        return client.with_options(
+            hooks=[*client.hooks, partial(self._on_event, batch)],
+            retry=RetryPolicy(
+                attempt_timeout=_ATTEMPT_SECONDS,
+                idle_timeout=_IDLE_SECONDS,
+                budget=None,
+                random=self._options.random,
+                retry_throttled=False,
+                sleep=partial(self._pause, batch),
+            ),
+            timeout=_BATCH_SECONDS,
+        )
+
+    async def _pause(self, batch: Batch, seconds: float) -> None:
+        """Wait before another attempt, and at the gate if it is shut."""
+        await self._options.sleep(seconds)
+        await self.limit.pass_gate()
+        batch.generation = self.limit.generation
+
+    def _on_event(self, batch: Batch, event: Event) -> None:
+        """Count requests, and tell the limit of those that failed on their way."""
+        if isinstance(event, CallFinished):
+            self.requests += event.attempts
+        elif isinstance(event, AttemptFailed):
+            self._is_reached |= event.error_type != ConnectError.__name__
+            if event.error_type in _STRAIN:
+                self.limit.failed(batch.generation)
+
+    async def _answer(self, batch: Batch, rows: Rows) -> None:
+        """Give each identity its outcome, after it was kept."""
+        for key, group in batch.groups.items():
+            if self._keep is not None:
+                await self._keep(group.subject, group.identities, rows[key])
+            group.answer(rows[key])
+        self.batches += 1
+        self._unanswered -= 1
+        if self._is_full:
+            self._flush_if_idle()
+        self._news.set()
+
+    def _decide(self, batch: Batch, error: UID2Error, batches: int) -> Rows | None:
+        """Return the failures of a batch that ended in *error*, or send it again.
+
+        Args:
+            batch: The batch.
+            error: What its last attempt met.
+            batches: How many batches were done before it was sent.
+        """
+        decision = classify(error)
+        if isinstance(error, _FATAL) and not decision.retry:
+            self._fail(error)
+        elif isinstance(error, ConnectError) and self._is_unreachable(error):
+            host = error.region or ", ".join(self._options.client.base_urls)
+            self._fail(ConnectError(f"{host}: {error.message}", hint=error.hint))
+        elif decision.retry and decision.backoff is Backoff.THROTTLING:
+            assert isinstance(error, OperatorError)  # noqa: S101 - by classify
+            self.limit.throttle(batch.generation, error.retry_after)
+            self._requeue(batch, first=True)
+        elif isinstance(error, PayloadTooLargeError) and batch.count > 1:
+            self._unanswered += 1
+            for half in reversed(batch.halves()):
+                self._requeue(half, first=True)
+        elif decision.retry and not self._is_bad_batch(batch, batches):
+            self._requeue(batch, first=False)
+            self._probe()
+        else:
+            return self._failures(batch, error)
+        return None
+
+    def _failures(self, batch: Batch, error: UID2Error) -> Rows:
+        """Return the outcomes of a batch that cannot be sent because of *error*."""
+        status = error.status if isinstance(error, OperatorError) else None
+        rows = batch.failures(MapFailure(error=type(error).__name__, status=status))
+        counts = {key: len(failures) for key, failures in rows.items()}
+        tell_failed(self._options.client.hooks, self._endpoint.path, counts)
+        return rows
+
+    def _is_unreachable(self, error: ConnectError) -> bool:
+        """Return whether no request of this job has ever reached a host.
+
+        A wrong URL, a name that does not resolve and a refused connection do not heal
+        in the time that a job waits for an operator that was there before.
+        """
+        return not self._is_reached and not error.disconnected
+
+    def _is_bad_batch(self, batch: Batch, batches: int) -> bool:
+        """Return whether a batch failed too often while others succeeded."""
+        batch.rounds += self.batches > batches
+        return batch.rounds >= _MAX_ROUNDS
+
+    def _probe(self) -> None:
+        """Read further ahead if all that is left are batches that fail.
+
+        They hold up those after them, without whose success a batch that is at fault
+        cannot be told from an operator that is down.
+        """
+        if len(self._queue) + self.limit.in_flight <= self._options.concurrency:
+            self._probe_rows += _PROBE_ROWS
+            self._room.set()
+
+    def _requeue(self, batch: Batch, *, first: bool) -> None:
+        """Put a batch back into the queue, to be sent again."""
+        if self._failure is not None:
+            return
+        if first:
+            self._queue.appendleft(batch)
+        else:
+            self._queue.append(batch)
+        self._queued.set()
+
+    # --- the watch for a stall --------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """End the job if nothing succeeds for too long, though there is work."""
+        patience = self._options.stall_timeout
+        while True:
+            # The time that the operator itself asked for is no stall.
+            until = self._alive_at + patience + self.limit.longest_hint
+            left = until - self._now()
+            if left > 0:
+                await self._sleep_watchfully(min(left, patience / _WATCH_PARTS))
+            elif self._queue or self.limit.in_flight:
+                error = type(self._last_error).__name__ if self._last_error else "none"
+                raise StalledError(
+                    f"No batch succeeded for {patience:g} s; {self.batches} were "
+                    f"answered before. The last error was {error}."
+                )
+            else:
+                self._revive()
+
+    async def _sleep_watchfully(self, seconds: float) -> None:
+        """Sleep for *seconds*. If it took far longer, the process stood still.
+
+        A stopped process, a frozen container and a machine that is migrated cannot
+        receive replies. That time does not count, and once after each success there is
+        one more full period, since all connections may have to be made anew.
+        """
+        due = self._now() + seconds
+        await self._options.sleep(seconds)
+        late = self._now() - due
+        if late <= 0:
+            return
+        self._alive_at = min(self._alive_at + late, self._now())
+        if late >= self._options.stall_timeout / _WATCH_PARTS and not self._was_frozen:
+            self._revive()
+            self._was_frozen = True
+
+    def _revive(self) -> None:
+        """Start a new stall period now."""
+        self._alive_at = self._now()
+        self._was_frozen = False
+
+
+def _as_failure(error: BaseException) -> BaseException:
+    """Return what the consumer of the chunks gets for *error*.
+
+    A CancelledError would look as if the consumer had been cancelled, a GeneratorExit
+    or StopAsyncIteration as if the chunks had ended.
+    """
+    if not isinstance(error, CONTROL_FLOW):
+        return error
+    return JobError(
+        f"The source, or another part of the job, raised {type(error).__name__}.",
+        hint="Let the source end by itself or raise an ordinary exception.",
+    )
