@@ -6,18 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 
-from uid2_async.bulk.content import Content
-from uid2_async.bulk.files import Format, Layout, Reader, open_output, open_reader
+from uid2_async.bulk.paths import Content, FileFormatOptions, FilePair
+from uid2_async.bulk.text import open_reader
+from uid2_async.bulk.writers import open_output
 
 ADDED = {"UID": Content.TEXT, "REFRESH_FROM": Content.INSTANT, "ERROR": Content.TEXT}
-
-
-def layout(file_format: str, **options: Any) -> Layout:
-    """Make a layout with three added columns."""
-    return Layout(format=Format(file_format), added=ADDED, **options)
 
 
 def cells(first: int, rows: int) -> dict[str, list[Any]]:
@@ -31,14 +28,17 @@ def cells(first: int, rows: int) -> dict[str, list[Any]]:
 
 
 @pytest.fixture
-def make_reader(tmp_path: Path) -> Iterator[Callable[..., Reader]]:
+def make_reader(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Open *data* as the file in.SUFFIX."""
-    readers: list[Reader] = []
+    readers: list[Any] = []
 
-    def make(data: bytes, suffix: str = "csv", **options: Any) -> Reader:
+    def make(
+        data: bytes, suffix: str = "csv", *, on_bad_row: Any = None, **options: Any
+    ) -> Any:
         path = tmp_path / f"in.{suffix}"
         path.write_bytes(data)
-        reader = open_reader(path, layout(suffix.removesuffix(".gz"), **options))
+        how = FileFormatOptions(**options)
+        reader = open_reader(path, how, on_bad_row=on_bad_row)
         readers.append(reader)
         return reader
 
@@ -47,15 +47,25 @@ def make_reader(tmp_path: Path) -> Iterator[Callable[..., Reader]]:
         reader.close()
 
 
-def read_all(reader: Reader, rows: int = 1_000) -> list[Any]:
-    """Give all chunks of a file."""
-    chunks = []
+def read_all(reader: Any, rows: int = 1_000) -> list[Any]:
+    """Return all rows of a file, as they are taken."""
+    found = []
     while True:
-        chunk = reader.take(rows)
-        if chunk is not None:
-            chunks.append(chunk)
+        some = reader.take(rows)
+        if some is not None:
+            found.append(some)
         elif not reader.load():
-            return chunks
+            return found
+
+
+def fields(reader: Any) -> list[list[str]]:
+    """Read the fields of all rows, without any meaning of identifiers."""
+    reader.want([], reader.header)
+    return [
+        [some.values(name)[row] for name in reader.header]
+        for some in read_all(reader)
+        for row in range(some.count)
+    ]
 
 
 def rewrite(
@@ -65,9 +75,12 @@ def rewrite(
     step: int = 1_000,
     die_after: int | None = None,
     lost: int = 0,
+    added: dict[str, Content] | None = None,
+    make: Callable[[int, int], dict[str, list[Any]]] = cells,
+    resumable: bool = True,
     **options: Any,
 ) -> None:
-    """Add the columns to a file, as a job does.
+    """Append columns to a file, as a job does.
 
     Args:
         source: The input.
@@ -75,43 +88,58 @@ def rewrite(
         step: How many rows are read and saved at once.
         die_after: After how many steps the process dies, and another one goes on.
         lost: How many more were written by then and not saved.
-        options: Of the layout.
+        added: The columns.
+        make: Makes the cells of some rows, from the first and how many there are.
+        resumable: Whether it is saved.
+        options: Of the format.
     """
-    kind = source.name.partition(".")[2].removesuffix(".gz")
-    how = layout(kind, **options)
+    how, written = FilePair(source, target).formats(FileFormatOptions(**options))
     part = target.with_name("part")
-    # What a journal gives back.
-    saved: Any = msgspec.json.encode((None, None, 0))
+    columns = ADDED if added is None else added
+    # What a log gives back.
+    saved: Any = msgspec.json.encode((None, 0))
     most = die_after
     while True:
         reader = open_reader(source, how)
-        position, remembered, rows = msgspec.json.decode(saved)
-        if position is not None:
-            reader.seek(position)
-        output = open_output(reader, how, part, remembered=remembered)
+        reader.want([], added=columns)
+        remembered, rows = msgspec.json.decode(saved)
+        reader.skip(rows)
+        output = open_output(
+            reader, written, part, added=columns, saved=remembered, resumable=resumable
+        )
         steps = 0
         while most is None or steps < most + lost:
-            chunk = reader.take(step)
-            if chunk is None:
+            some = reader.take(step)
+            if some is None:
                 if reader.load():
                     continue
                 output.sync()
                 output.finish(target)
                 reader.close()
                 return
-            output.write(output.format(chunk, cells(rows, chunk.rows)))
+            output.write(output.format(some, make(rows, some.count)))
             steps += 1
-            rows += chunk.rows
-            if most is None or steps <= most:
-                saved = msgspec.json.encode((chunk.end, output.sync(), rows))
+            rows += some.count
+            if resumable and (most is None or steps <= most):
+                saved = msgspec.json.encode((output.sync(), rows))
         output.close()
         reader.close()
         most = None
 
 
 def rewrite_bytes(folder: Path, data: bytes, suffix: str, **options: Any) -> bytes:
-    """Add the columns to what a file of *data* holds."""
+    """Append the columns to what a file of *data* has."""
     source, target = folder / f"in.{suffix}", folder / f"out.{suffix}"
     source.write_bytes(data)
     rewrite(source, target, **options)
     return target.read_bytes()
+
+
+def convert(source: Path, target: Path, **options: Any) -> None:
+    """Write a file in another format, with no column added."""
+    rewrite(source, target, added={}, make=lambda *_: {}, **options)
+
+
+def options_of(**options: Any) -> FileFormatOptions:
+    """Make options."""
+    return attrs.evolve(FileFormatOptions(), **options)

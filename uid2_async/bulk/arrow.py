@@ -1,0 +1,690 @@
+"""Parquet and Arrow files: columns that are not read pass through with their types."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeVar
+
+import msgspec
+
+from uid2_async.bulk.columns import find_column, refuse_taken
+from uid2_async.bulk.paths import (
+    Content,
+    FileFormatOptions,
+    Format,
+    place,
+    printable,
+    write_beside,
+)
+from uid2_async.bulk.private_files import (
+    DISK,
+    Disk,
+    attempt,
+    open_private,
+    sync_file,
+)
+from uid2_async.errors import InputError
+
+__all__ = ["ArrowOutput", "ArrowReader", "ArrowRows", "load_arrow", "require_text"]
+
+T = TypeVar("T")
+
+_BATCH_ROWS: Final = 10_000
+# So that no row group has to fit into memory.
+_BUFFER_BYTES: Final = 1024 * 1024
+_MICROSECONDS: Final = 1_000_000
+
+
+def load_arrow(module: str = "pyarrow") -> Any:
+    """Import a module of pyarrow.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        pass
+    raise InputError(
+        "Parquet and Arrow files need pyarrow, which is not installed.",
+        hint="pip install 'uid2-async[arrow]'",
+    )
+
+
+def require_text(field: Any, *, name: str = "") -> None:
+    """Refuse a column of numbers or bytes: a phone would have lost its plus.
+
+    Args:
+        field: The column, as the schema has it.
+        name: The file, for the message.
+
+    Raises:
+        InputError: If it is not text.
+    """
+    types = load_arrow().types
+    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+    if _is_string(kind) or types.is_null(kind):
+        return
+    hint = "Export it as a string: numbers lose a + and leading zeros."
+    if "binary" in str(kind):
+        hint = "Cast it to a string. Encode the bytes of a hash in base64 or hex."
+    place = f"{name}: the" if name else "The"
+    raise InputError(
+        f"{place} column '{printable(field.name)}' is not text, but {kind}.", hint=hint
+    )
+
+
+def _is_string(kind: Any) -> bool:
+    """Return whether a type is one of those of strings."""
+    types = load_arrow().types
+    return bool(
+        types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    )
+
+
+def _reading(call: Callable[[], T], *, name: str, what: str) -> T:
+    """Make one call that reads; what Arrow says of a failure might show data.
+
+    Raises:
+        InputError: If it fails.
+    """
+    failures = (load_arrow().ArrowException, OSError)
+    try:
+        return call()
+    except failures:
+        pass
+    raise InputError(
+        f"{name} cannot be read as {what.capitalize()}.",
+        hint=f"Check that it is complete, and that it is {what.capitalize()}.",
+    )
+
+
+def _writing(call: Callable[[], T]) -> T:
+    """Make one call that writes; what Arrow says of a failure might show data.
+
+    Raises:
+        InputError: If the columns cannot be written.
+        JobError: If the disk is full or broken.
+    """
+    # The others come of values that Python's types cannot take.
+    failures = (load_arrow().ArrowException, ValueError, TypeError, OverflowError)
+    try:
+        return attempt("The output cannot be written", call)
+    except failures:
+        pass
+    raise InputError(
+        "The rows cannot be written: such a file does not take their types.",
+        hint="Drop or cast the columns that are neither text nor numbers.",
+    )
+
+
+# --- Reading --------------------------------------------------------------------------
+
+
+class ArrowRows:
+    """Some rows of a record batch.
+
+    Attributes:
+        count: How many.
+        batch: The rows.
+    """
+
+    __slots__ = ("_null", "_wanted", "batch", "count")
+
+    def __init__(self, batch: Any, wanted: Mapping[str, int], null: str | None) -> None:
+        """Hold the rows; *wanted* are the places of the columns that are read."""
+        self.count: int = batch.num_rows
+        self.batch: Any = batch
+        self._wanted = wanted
+        self._null = null
+
+    def __repr__(self) -> str:
+        """Show how many rows there are."""
+        return f"<ArrowRows {self.count}>"
+
+    def values(self, column: str) -> list[str]:
+        """List the values of a wanted column; a missing one is empty."""
+        missing = (None, self._null)
+        return [
+            "" if one in missing else str(one)
+            for one in self.batch.column(self._wanted[column]).to_pylist()
+        ]
+
+    def texts(self) -> list[list[str | None]]:
+        """List the values of all columns as text, to be written as CSV.
+
+        Numbers and instants as Arrow casts them to strings; bytes in base64; lists,
+        structs and maps as JSON.
+        """
+        return [_writing(partial(_texts, one)) for one in self.batch.columns]
+
+    def json_cells(self) -> list[list[str]]:
+        """List the values of all columns as JSON; numbers stay numbers."""
+        return [_writing(partial(_json_cells, one)) for one in self.batch.columns]
+
+
+def _decoded(array: Any) -> Any:
+    """Return the values of a dictionary or an extension type as plain ones."""
+    types = load_arrow().types
+    if types.is_dictionary(array.type):
+        return _decoded(array.dictionary_decode())
+    return array.storage if hasattr(array, "storage") else array
+
+
+def _has_text(kind: Any) -> bool:
+    """Return whether Arrow casts a type to strings."""
+    types = load_arrow().types
+    return (
+        _is_string(kind)
+        or types.is_null(kind)
+        or _is_number(kind)
+        or (types.is_temporal(kind) and not types.is_interval(kind))
+    )
+
+
+def _is_number(kind: Any) -> bool:
+    """Return whether a value of the type can be a bare word in JSON."""
+    types = load_arrow().types
+    floats = types.is_floating(kind) and not types.is_float16(kind)
+    return bool(
+        types.is_integer(kind)
+        or types.is_boolean(kind)
+        or types.is_decimal(kind)
+        or floats
+    )
+
+
+def _texts(array: Any) -> list[str | None]:
+    """Return the values of a column as text."""
+    array = _decoded(array)
+    if _has_text(array.type):
+        texts: list[str | None] = array.cast(load_arrow().string()).to_pylist()
+        return texts
+    return [
+        one if one is None or one[0] != '"' else msgspec.json.decode(one)
+        for one in (
+            None if one is None else msgspec.json.encode(one).decode()
+            for one in array.to_pylist()
+        )
+    ]
+
+
+def _json_cells(array: Any) -> list[str]:
+    """Return the values of a column as JSON."""
+    array = _decoded(array)
+    if _has_text(array.type):
+        texts = _texts(array)
+        if _is_number(array.type):
+            # JSON has no NaN and no infinity.
+            odd = {None, "nan", "-nan", "inf", "-inf"}
+            return ["null" if one in odd else str(one) for one in texts]
+        return [msgspec.json.encode(one).decode() for one in texts]
+    return [msgspec.json.encode(one).decode() for one in array.to_pylist()]
+
+
+class ArrowReader:
+    """Reads a Parquet or an Arrow file by record batches.
+
+    Attributes:
+        name: What messages call the file.
+        schema: The columns and their types.
+        header: The names of the columns.
+        options: How the file is written.
+        file: The file, as pyarrow has opened it.
+    """
+
+    def __init__(
+        self, stream: BinaryIO, *, name: str, options: FileFormatOptions
+    ) -> None:
+        """Read the schema.
+
+        Raises:
+            InputError: If it cannot be read, or pyarrow is missing.
+        """
+        load_arrow()
+        self.name: str = name
+        self.options: FileFormatOptions = options
+        self._stream = stream
+        self.file: Any = self._read(self._open)
+        parquet = options.format is Format.PARQUET
+        self.schema: Any = self.file.schema_arrow if parquet else self.file.schema
+        self.header: Sequence[str] = self.schema.names
+        self._size = stream.seek(0, 2)
+        self._total = self._read(self._count)
+        self._batches: Iterator[Any] = self._all_batches(0)
+        self._loaded: Any = None
+        self._at = 0
+        self._rows = 0
+        self._wanted: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        """Show the file and its columns."""
+        return f"<ArrowReader {self.name!r} {list(self.header)!r}>"
+
+    def _open(self) -> Any:
+        """Open the file."""
+        if self.options.format is Format.PARQUET:
+            parquet = load_arrow("pyarrow.parquet")
+            return parquet.ParquetFile(
+                self._stream, buffer_size=_BUFFER_BYTES, pre_buffer=False
+            )
+        return load_arrow("pyarrow.ipc").open_file(self._stream)
+
+    def _count(self) -> int:
+        """Count the rows."""
+        if self.options.format is Format.PARQUET:
+            return int(self.file.metadata.num_rows)
+        return int(self.file.count_rows())
+
+    @property
+    def bytes_read(self) -> int:
+        """About how many bytes of the file have been read."""
+        return self._size * self._rows // self._total if self._total else 0
+
+    def want(
+        self,
+        columns: Sequence[str],
+        keys: Sequence[str] = (),
+        added: Collection[str] = (),
+    ) -> None:
+        """Say which columns are read, before any rows are taken.
+
+        Args:
+            columns: Those of identifiers.
+            keys: Others, whose values are taken as they are.
+            added: The columns that will be appended.
+
+        Raises:
+            InputError: If one is missing or ambiguous, one of *columns* is not text, or
+                an added one is there.
+        """
+        refuse_taken(self.header, added, name=self.name)
+        self._wanted = {
+            one: find_column(self.header, one, name=self.name)
+            for one in (*columns, *keys)
+        }
+        for one in columns:
+            require_text(self.schema.field(self._wanted[one]), name=self.name)
+
+    def skip(self, rows: int) -> None:
+        """Pass over the rows that an earlier run has written."""
+        self._batches = self._all_batches(rows)
+        self._rows = rows
+        self._loaded = None
+
+    def _all_batches(self, skip: int) -> Iterator[Any]:
+        """Yield the record batches that follow the first *skip* rows.
+
+        What a damaged file has in place of offsets or text would end the process.
+        """
+        for batch in self._from_row(skip):
+            if batch.num_rows:
+                batch.validate(full=True)
+                yield batch
+
+    def _from_row(self, skip: int) -> Iterator[Any]:
+        """Yield record batches; whole row groups before *skip* are not read."""
+        if self.options.format is Format.PARQUET:
+            metadata = self.file.metadata
+            group = 0
+            while group < metadata.num_row_groups:
+                rows = metadata.row_group(group).num_rows
+                if rows > skip:
+                    break
+                skip -= rows
+                group += 1
+            batches: Iterator[Any] = self.file.iter_batches(
+                batch_size=_BATCH_ROWS,
+                row_groups=range(group, metadata.num_row_groups),
+            )
+        else:
+            count = self.file.num_record_batches
+            batches = (self.file.get_batch(at) for at in range(count))
+        for batch in batches:
+            yield batch.slice(skip)  # which is empty, if all of it is before
+            skip = max(0, skip - batch.num_rows)
+
+    def load(self) -> bool:
+        """Read more into memory; False at the end of the file. Blocks.
+
+        Raises:
+            InputError: If the file cannot be read.
+        """
+        if self._loaded is None:
+            self._loaded = self._read(lambda: next(self._batches, None))
+            self._at = 0
+        return self._loaded is not None
+
+    def take(self, rows: int) -> ArrowRows | None:
+        """Return at most so many rows of what has been loaded; None for no more."""
+        batch = self._loaded
+        if batch is None:
+            return None
+        part = batch.slice(self._at, rows)
+        self._at += part.num_rows
+        self._rows += part.num_rows
+        if self._at >= batch.num_rows:
+            self._loaded = None
+        return ArrowRows(part, self._wanted, self.options.null)
+
+    def _read(self, call: Callable[[], T]) -> T:
+        """Make one call that reads."""
+        return _reading(call, name=self.name, what=str(self.options.format))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+# --- Writing --------------------------------------------------------------------------
+
+
+class ArrowOutput:
+    """Writes a Parquet or an Arrow file, which is whole only when it is closed.
+
+    To be resumed it grows in parts, each an Arrow stream of its own.
+
+    Attributes:
+        save_rows: How many rows a part has, and a row group in the end.
+    """
+
+    save_rows: int = 65_536
+
+    def __init__(
+        self,
+        reader: Any,
+        options: FileFormatOptions,
+        part: Path,
+        *,
+        added: Mapping[str, Content],
+        saved: Any = None,
+        resumable: bool = True,
+        disk: Disk = DISK,
+    ) -> None:
+        """Write after the parts that were *saved*.
+
+        Args:
+            reader: The input, whose columns are written; None if there is none.
+            options: How the file is written.
+            part: The file in which it grows; to be resumed, how its parts' names begin.
+            added: The columns that are appended, and what each contains.
+            saved: How many parts there are.
+            resumable: Whether it is saved in parts.
+            disk: What may fail.
+
+        Raises:
+            InputError: If a column would lose its meaning.
+        """
+        self._arrow = load_arrow()
+        self._format = options.format
+        self._part = part
+        self._parts = int(saved or 0)
+        self._resumable = resumable
+        self._disk = disk
+        self._batches: list[Any] = []
+        self._rows = 0
+        self._instants = options.iso is not False
+        self._file: BinaryIO | None = None
+        self._writer: Any = None
+        schema = self._input_schema(reader)
+        self._width = len(schema)
+        for name, content in added.items():
+            schema = schema.append(self._arrow.field(name, self._type(content)))
+        self._schema = schema
+        self._parquet: dict[str, Any] = {}
+        if self._format is Format.PARQUET:
+            self._parquet = _parquet_options(reader, schema, added)
+            _check_lossless(reader, schema, self._parquet)
+        # The first array imports pandas, if it is installed: here, in a thread, that
+        # does not hold up the event loop.
+        self._array([], self._arrow.string())
+
+    def __repr__(self) -> str:
+        """Show where it grows."""
+        return f"<ArrowOutput {printable(self._part)!r}, {self._parts} parts>"
+
+    def _input_schema(self, reader: Any) -> Any:
+        """Return the input's columns; those of text are strings."""
+        arrow, types = self._arrow, self._arrow.types
+        if isinstance(reader, ArrowReader):
+            if reader.options.format is self._format or self._format is Format.PARQUET:
+                return reader.schema
+            # The dictionaries of Parquet differ from group to group, which an Arrow
+            # file does not take.
+            fields = [
+                one.with_type(one.type.value_type) if types.is_dictionary(one.type) else one
+                for one in reader.schema
+            ]
+            return arrow.schema(fields, reader.schema.metadata)
+        header = [] if reader is None else reader.header
+        repeated = {one for one in header if header.count(one) > 1}
+        if repeated:
+            raise InputError(
+                f"{reader.name} has several columns '{printable(min(repeated))}'.",
+                hint="Rename them, or write CSV.",
+            )
+        return arrow.schema([arrow.field(one, arrow.string()) for one in header])
+
+    def _type(self, content: Content) -> Any:
+        """Choose the type of a column."""
+        if content is Content.TEXT:
+            return self._arrow.string()
+        if content is Content.INTEGER:
+            return self._arrow.int32()
+        if self._instants:
+            return self._arrow.timestamp("us", "UTC")
+        return self._arrow.int64()
+
+    def format(
+        self,
+        rows: Any,
+        columns: Mapping[str, Sequence[Any]],
+        repeat: Sequence[int] | None = None,
+    ) -> Any:
+        """Make a record batch of rows and the columns that are appended.
+
+        Args:
+            rows: As a reader returned them; None if there is no input.
+            columns: The columns that are appended.
+            repeat: To which row each of their cells belongs; None for each row once.
+
+        Raises:
+            InputError: If a column cannot be written.
+        """
+        fields = list(self._schema)
+        arrays = [] if rows is None else self._input_arrays(rows, fields)
+        if repeat is not None:
+            places = self._arrow.array(repeat, self._arrow.int64())
+            arrays = [_writing(partial(one.take, places)) for one in arrays]
+        arrays += [
+            self._array(columns[field.name], field.type)
+            for field in fields[self._width :]
+        ]
+        return self._arrow.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+    def _input_arrays(self, rows: Any, fields: list[Any]) -> list[Any]:
+        """Return the columns of the input."""
+        if isinstance(rows, ArrowRows):
+            return [
+                one if one.type == field.type else one.dictionary_decode()
+                for one, field in zip(rows.batch.columns, fields, strict=False)
+            ]
+        string = self._arrow.string()
+        return [
+            _writing(partial(self._arrow.array, texts, string)) for texts in rows.texts()
+        ]
+
+    def _array(self, cells: Sequence[Any], kind: Any) -> Any:
+        """Make the array of a column that is appended."""
+        if self._arrow.types.is_timestamp(kind):
+            cells = [None if one is None else one * _MICROSECONDS for one in cells]
+        return self._arrow.array(cells, kind)
+
+    def write(self, formatted: Any) -> None:
+        """Write what :meth:`format` made; blocks."""
+        self._batches.append(formatted)
+        self._rows += formatted.num_rows
+        if not self._resumable and self._rows >= self.save_rows:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write the rows that have been collected as one row group."""
+        if self._writer is None:
+            self._file = os.fdopen(open_private(self._part), "wb")
+            self._writer = _writing(partial(self._open_writer, self._file))
+        table = self._arrow.Table.from_batches(self._batches, self._schema)
+        if table.num_rows:
+            _writing(partial(self._writer.write_table, table))
+        self._batches.clear()
+        self._rows = 0
+
+    def sync(self) -> int:
+        """Bring all to the disk, if it can be resumed; blocks.
+
+        Returns:
+            How many parts there are, to go on from here.
+        """
+        if self._resumable and self._batches:
+            path = self._name(self._parts)
+            path.unlink(missing_ok=True)
+            _writing(partial(self._write_part, path))
+            self._batches.clear()
+            self._rows = 0
+            self._parts += 1
+        return self._parts
+
+    def _name(self, number: int) -> Path:
+        """Name a part."""
+        return self._part.with_name(f"{self._part.name}.{number:05}")
+
+    def _write_part(self, path: Path) -> None:
+        """Write a part."""
+        ipc = load_arrow("pyarrow.ipc")
+        lz4 = "lz4" if self._arrow.Codec.is_available("lz4") else None
+        options = ipc.IpcWriteOptions(compression=lz4)
+        with os.fdopen(open_private(path), "wb") as file:
+            with ipc.new_stream(file, self._schema, options=options) as writer:
+                for batch in self._batches:
+                    writer.write_batch(batch)
+            file.flush()
+            sync_file(file.fileno(), "The output", disk=self._disk)
+
+    def finish(self, target: Path | None) -> None:
+        """Give the whole output its name; blocks.
+
+        Raises:
+            JobError: If the disk is full or broken; nothing has the name then.
+        """
+        assert target is not None  # noqa: S101 - such files are not streamed
+        if self._resumable:
+            self.sync()
+            _writing(partial(write_beside, target, self._merge, disk=self._disk))
+            for number in range(self._parts):
+                self._name(number).unlink(missing_ok=True)
+            return
+        self._flush()
+        _writing(self._writer.close)
+        self.close()
+        place(self._part, target, disk=self._disk)
+
+    def _merge(self, path: Path) -> None:
+        """Write a private file, each part as one row group."""
+        ipc = load_arrow("pyarrow.ipc")
+        with (
+            os.fdopen(open_private(path), "wb") as file,
+            self._open_writer(file) as writer,
+        ):
+            for number in range(self._parts):
+                with self._name(number).open("rb") as part:
+                    writer.write_table(ipc.open_stream(part).read_all())
+
+    def _open_writer(self, file: BinaryIO) -> Any:
+        """Begin to write tables."""
+        if self._format is Format.PARQUET:
+            writer = load_arrow("pyarrow.parquet").ParquetWriter
+            return writer(file, self._schema, **self._parquet)
+        ipc = load_arrow("pyarrow.ipc")
+        # A file may extend its dictionaries from batch to batch, and then ours does.
+        options = ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+        return ipc.new_file(file, self._schema, options=options)
+
+    def close(self) -> None:
+        """Close what is open; rows that were not saved are dropped."""
+        self._batches.clear()
+        file, self._file, self._writer = self._file, None, None
+        if file is not None:
+            file.close()
+
+
+def _is_parquet(reader: Any) -> bool:
+    """Return whether the input is Parquet."""
+    return isinstance(reader, ArrowReader) and reader.options.format is Format.PARQUET
+
+
+def _parquet_options(
+    reader: Any, schema: Any, added: Mapping[str, Content]
+) -> dict[str, Any]:
+    """Choose how Parquet is written: as the input was."""
+    # Hardly a raw UID is there twice, so a dictionary of them would be thrown away.
+    distinct = {name for name in added if name.upper() in ("UID", "PREV_UID")}
+    options: dict[str, Any] = {
+        "use_dictionary": [one.name for one in schema if one.name not in distinct]
+    }
+    if not _is_parquet(reader):
+        return options
+    if any(load_arrow().types.is_nested(one.type) for one in schema):
+        options["use_dictionary"] = True  # names would have to be those of leaves
+    metadata = reader.file.metadata
+    if metadata.num_row_groups and metadata.num_columns:
+        codec = metadata.row_group(0).column(0).compression
+        options["compression"] = "NONE" if codec == "UNCOMPRESSED" else codec
+    if any("Time(isAdjustedToUTC=true" in one for one in _logical_types(reader.file)):
+        options["write_time_adjusted_to_utc"] = True
+    return options
+
+
+def _logical_types(file: Any) -> list[str]:
+    """List what Parquet says of each column."""
+    leaves = map(file.schema.column, range(len(file.schema)))
+    return [str(leaf.logical_type) for leaf in leaves]
+
+
+def _check_lossless(reader: Any, schema: Any, options: Mapping[str, Any]) -> None:
+    """Refuse columns whose meaning Arrow does not know, and would not write again.
+
+    Raises:
+        InputError: If there are some; names them.
+    """
+    if not _is_parquet(reader):
+        return
+    parquet = load_arrow("pyarrow.parquet")
+    sample = io.BytesIO()
+
+    def write() -> None:
+        with parquet.ParquetWriter(sample, schema, **options) as writer:
+            writer.write_table(schema.empty_table())
+
+    _writing(write)
+    written = _logical_types(parquet.ParquetFile(sample))
+    lost = [
+        f"'{printable(reader.file.schema.column(at).path)}' ({before})"
+        for at, before in enumerate(_logical_types(reader.file))
+        if written[at] != before
+        and before != "None"
+        and (before, written[at]) not in _EQUIVALENT
+    ]
+    if lost:
+        raise InputError(
+            f"{reader.name} has columns of types that cannot be written again: "
+            f"{', '.join(lost)}.",
+            hint="Cast or drop them, or write CSV or JSON lines.",
+        )
+
+
+# JSON is text, and is handed on as such.
+_EQUIVALENT: Final = frozenset({("JSON", "String"), ("Null", "None")})

@@ -1,0 +1,688 @@
+"""Which columns hold identifiers, and the columns that answers become.
+
+UID, PREV_UID, REFRESH_FROM and UNMAPPED have the names and values of Snowflake's and
+Databricks' functions. ERROR is ours: an identifier that the operator could not be asked
+about has failed, which is neither an opt-out nor an invalid identifier. It also says
+why a phone is invalid, if that is known; such a row has an UNMAPPED, a failed one not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
+
+from uid2_async.bulk.batches import ABSENT
+from uid2_async.bulk.feed import STEP_ROWS, Named as IdentityColumn
+from uid2_async.bulk.paths import Content, printable
+from uid2_async.bulk.records import InvalidPhone, MapFailure, Outcome
+from uid2_async.errors import InputError
+from uid2_async.models import MapRow, UnmappedReason
+from uid2_async.phones import PhoneFault, check_country, load_countries, to_sendable
+from uid2_async.protocol import base64
+from uid2_async.protocol.hash_spelling import HashSpelling, diagnose_hash
+from uid2_async.protocol.raw_uid import Environment, inspect_raw_uid
+
+if TYPE_CHECKING:
+    from uid2_async.bulk.text import Rows
+
+__all__ = [
+    "PHONE",
+    "IdentifierColumns",
+    "NationalPhones",
+    "OptOutRule",
+    "OutcomeColumns",
+    "RowStatus",
+    "StatusColumns",
+    "choose",
+    "find_column",
+    "find_identifiers",
+    "refuse_taken",
+    "status_of_uid",
+]
+
+# --- Finding columns ------------------------------------------------------------------
+
+VALUE_NAME: Final = "INPUT"
+KIND_NAME: Final = "INPUT_TYPE"
+
+# An e-mail address, a number of seven digits or more, or a hash, raw UID or token.
+_DII: Final = re.compile(r"@|(\d[^\w]{0,2}){7}|[A-Za-z0-9+/_-]{43}")
+_NTH: Final = re.compile(r"(?P<name>.+)#(?P<which>[1-9][0-9]{0,3}|\*)", re.DOTALL)
+
+
+def refuse_taken(header: Iterable[str], added: Iterable[str], *, name: str = "") -> None:
+    """Refuse a *header* that has one of the columns that will be *added*.
+
+    Raises:
+        InputError: If one of them is there, in any letter case.
+    """
+    names = {one.casefold() for one in added}
+    taken = [one for one in header if one.casefold() in names]
+    if taken:
+        raise InputError(
+            f"{name or 'The input'} already has a column {_quoted(taken)}.",
+            hint=f"Rename or drop it: {', '.join(added)} are appended.",
+        )
+
+
+def find_column(
+    header: Sequence[str], column: str, *, name: str = "", hint: str = ""
+) -> int:
+    """Find a column by its name, in any letter case if no other one is so called.
+
+    The n-th of several columns with the same name is ``NAME#n``.
+
+    Args:
+        header: The names of the columns.
+        column: The name to find.
+        name: The file, for messages.
+        hint: What to do if there is no such column.
+
+    Raises:
+        InputError: If there is none or more than one; lists the columns.
+    """
+    found = _find_all(header, column)
+    if not found and (nth := _NTH.fullmatch(column)) and nth["which"] != "*":
+        found = _find_all(header, nth["name"])[int(nth["which"]) - 1 :][:1]
+    if len(found) == 1:
+        return found[0]
+    raise _column_error(header, column, found, name=name, hint=hint)
+
+
+def _find_all(header: Sequence[str], name: str) -> list[int]:
+    """Find the columns of a name; those in other letter case if there are none."""
+    exact = [at for at, one in enumerate(header) if one == name]
+    folded = name.casefold()
+    return exact or [at for at, one in enumerate(header) if one.casefold() == folded]
+
+
+def _column_error(
+    header: Sequence[str], column: str, found: list[int], *, name: str, hint: str
+) -> InputError:
+    """Say that a column is missing or ambiguous."""
+    place = f"{name}: " if name else ""
+    wanted = _quoted([column])
+    if found:
+        return InputError(
+            f"{place}there are {len(found)} columns {wanted}.",
+            hint=f"Name one of them: '{printable(column)}#1' is the first. "
+            f"'{printable(column)}#*' takes all, in order of preference.",
+        )
+    if any(_DII.search(one) for one in header):
+        # To list the columns would show somebody's identity.
+        return InputError(
+            f"{place}there is no column {wanted}: the first row looks like data.",
+            hint="Put a row with the names of the columns first.",
+        )
+    return InputError(
+        f"{place}there is no column {wanted}. The columns are: {_quoted(header)}.",
+        hint=_header_hint(header, column) or hint or "Write its name as the file does.",
+    )
+
+
+def _header_hint(header: Sequence[str], column: str) -> str:
+    """Say what a strange header means, if it is known."""
+    first = header[0] if header else ""
+    if first.lstrip().startswith(("{", "[{")):
+        return "The file looks like JSON: use --format jsonl, one object a line."
+    if first.startswith("sep="):
+        return "Excel wrote what the delimiter is: use --sep-line."
+    if first.startswith("#"):
+        return "If the file begins with comments, use --comment '#'."
+    if len(header) == 1 and any(mark in first for mark in ",;\t|"):
+        return "The fields are separated by something else: use --delimiter."
+    folded = column.strip().casefold()
+    if any(one.strip(' \t"').casefold() == folded for one in header):
+        return (
+            "There is white space around the name: use --strip-header, and "
+            "--skip-initial-space if blanks follow the delimiters."
+        )
+    return ""
+
+
+def _quoted(names: Iterable[str]) -> str:
+    """List names of columns."""
+    return ", ".join(f"'{printable(name)}'" for name in names)
+
+
+# --- Identifiers ----------------------------------------------------------------------
+
+PHONE: Final = "phone"
+"""The kind of identities that are phone numbers."""
+
+# What libphonenumber needs for each is five times what all else takes.
+_PHONE_STEP_ROWS: Final = 50
+
+
+def _hashes_of_nothing() -> frozenset[str]:
+    """Spell the hashes that a warehouse makes of an empty or a missing value."""
+    digests = [
+        sha256(one).digest() for one in (b"", b"null", b"NULL", b"nan", b"NaN", b"None")
+    ]
+    spelled = [(one.hex(), one.hex().upper(), base64.encode_text(one)) for one in digests]
+    return frozenset(text for texts in spelled for text in texts)
+
+
+_OF_NOTHING: Final = _hashes_of_nothing()
+_EMAIL_ODDITIES: Final = (
+    (re.compile("[\u200b-\u200f\u2060\ufeff\u00a0]"), "an invisible character"),
+    (re.compile(r"[\t\r\n]"), "a tab or a line end"),
+    (re.compile(r"mailto:|[<>\"()]", re.IGNORECASE), "more than an address"),
+    (re.compile(r"\.\s*\Z"), "a dot at the end"),
+)
+# How many values of a column are looked at, to say why they are invalid.
+_SAMPLES: Final = 1_000
+
+
+class NationalPhones:
+    """Brings phones into E.164, as :func:`~uid2_async.phones.to_sendable` does.
+
+    Attributes:
+        column: The column that tells the country of each row, or None.
+    """
+
+    def __init__(self, country: str | None, column: str | None) -> None:
+        """Take phones as they are written in one country, or in that of their row.
+
+        Args:
+            country: The two letters of the country; with *column*, that of the rows in
+                which it is empty.
+            column: The column that tells it.
+
+        Raises:
+            InputError: If *country* is unknown, or the extra ``phone`` is not
+                installed.
+        """
+        if country is not None:
+            check_country(country)
+        load_countries()
+        self.column: str | None = column
+        self._country = country
+
+    def __repr__(self) -> str:
+        """Show the country and its column."""
+        return f"NationalPhones({self._country!r}, {self.column!r})"
+
+    def rewrite(
+        self, column: IdentityColumn, countries: Sequence[str] | None
+    ) -> IdentityColumn:
+        """Rewrite the phones among the identities of some rows.
+
+        Args:
+            column: The identities; those of other kinds stay.
+            countries: The country of each row, if a column tells it.
+
+        Returns:
+            The same, with a fault for each text that is not a phone number.
+        """
+        kinds = column.kinds
+        if isinstance(kinds, str) and kinds != PHONE:
+            return column
+        values = list(column.values)
+        faults: dict[int, PhoneFault] = {}
+        for row, value in enumerate(values):
+            kind = kinds if isinstance(kinds, str) else kinds[row]
+            if value is None or kind != PHONE:
+                continue
+            country = "" if countries is None else countries[row].strip()
+            found = to_sendable(value, country or self._country)
+            if isinstance(found, PhoneFault):
+                faults[row] = found
+            else:
+                values[row] = found
+        return IdentityColumn(kinds, values, faults)
+
+
+class IdentifierColumns:
+    """Takes the identifiers out of some rows.
+
+    Attributes:
+        kinds: What each column holds; if each row tells its kind, the name of the
+            column that does.
+        wanted: The columns that are read.
+        step_rows: How many rows are taken at once, so that it takes less than 5 ms.
+        oddities: How many identifiers are odd, by what is odd about them. Those that
+            are the hash of nothing count as missing; the others are sent as they are.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[tuple[str, str]],
+        *,
+        kind_column: str | None = None,
+        phones: NationalPhones | None = None,
+        country_column: str | None = None,
+    ) -> None:
+        """Read *columns*.
+
+        Args:
+            columns: The kind and the name of each column, in order of preference.
+            kind_column: The column that tells the kind of the only one, if one does.
+            phones: What brings phones into E.164; None to take them as they are.
+            country_column: The column that tells *phones* the country, if one does.
+        """
+        self._columns = tuple(columns)
+        self._kind_column = kind_column
+        self._phones = phones
+        self._country_column = country_column
+        self.kinds: tuple[str, ...] = tuple(kind for kind, _ in columns)
+        self.wanted: list[str] = [name for _, name in columns]
+        self.wanted += [one for one in (kind_column, country_column) if one is not None]
+        self.step_rows: int = STEP_ROWS if phones is None else _PHONE_STEP_ROWS
+        self.oddities: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        """Show which columns are read."""
+        return f"IdentifierColumns({list(self._columns)!r})"
+
+    def identities(self, rows: Rows) -> list[IdentityColumn]:
+        """List the identifiers of some rows, a list for each column.
+
+        What is empty, or the hash of nothing, is not an identifier.
+        """
+        found = self._read(rows)
+        if self._phones is None:
+            return found
+        name = self._country_column
+        countries = None if name is None else rows.values(name)
+        return [self._phones.rewrite(one, countries) for one in found]
+
+    def _read(self, rows: Rows) -> list[IdentityColumn]:
+        """List them as they are written."""
+        kinds: list[str] | None = None
+        if self._kind_column is not None:
+            kinds = [one.strip().lower() for one in rows.values(self._kind_column)]
+        return [
+            IdentityColumn(kinds or kind, self._present(rows.values(name)))
+            for kind, name in self._columns
+        ]
+
+    def _present(self, values: list[str]) -> list[str | None]:
+        """Leave out what is not an identifier."""
+        if _OF_NOTHING.isdisjoint(values):
+            return [one or None for one in values]
+        nothing = sum(one in _OF_NOTHING for one in values)
+        self.oddities[str(HashSpelling.EMPTY_HASHED)] += nothing
+        return [None if one in _OF_NOTHING else one or None for one in values]
+
+    def count_oddities(
+        self, columns: Sequence[IdentityColumn], outcomes: Sequence[Sequence[Any]]
+    ) -> None:
+        """Count what is odd about e-mails, and why hashes are invalid.
+
+        Args:
+            columns: As :meth:`identities` returns them.
+            outcomes: Their outcomes, or identity bytes: what is falsy, or is not
+                mapped, is invalid.
+        """
+        for column, found in zip(columns, outcomes, strict=True):
+            kinds = column.kinds
+            for row, value in enumerate(column.values):
+                kind = kinds if isinstance(kinds, str) else kinds[row]
+                if value is not None:
+                    self._count_oddity(kind, value, found[row])
+
+    def _count_oddity(self, kind: str, value: str, outcome: Any) -> None:
+        """Count what is odd about one identifier."""
+        invalid = not outcome or getattr(outcome, "e", None) == _INVALID
+        if kind == "email" and not value.isalnum():
+            for pattern, what in _EMAIL_ODDITIES:
+                if pattern.search(value):
+                    self.oddities[f"e-mail with {what}"] += 1
+        elif kind.endswith("_hash") and invalid and self.oddities.total() < _SAMPLES:
+            self.oddities[str(diagnose_hash(value))] += 1
+
+
+def find_identifiers(
+    header: Sequence[str],
+    *,
+    column: str | None,
+    kind: str | None,
+    several: Mapping[str, str],
+    phones: NationalPhones | None = None,
+    name: str = "",
+) -> IdentifierColumns:
+    """Find the columns of the identifiers in *header*.
+
+    A name may be repeated in the header: ``NAME#2`` is the second column of it, and
+    ``NAME#*`` means all, in order of preference.
+
+    Args:
+        header: The names of the columns.
+        column: The name of the only one; ``INPUT`` if None.
+        kind: What it holds; the column ``INPUT_TYPE`` tells it if None.
+        several: Instead of these: the names of several columns by kind.
+        phones: What brings phones into E.164; None to take them as they are.
+        name: The file, for messages.
+
+    Raises:
+        InputError: If a column is missing or ambiguous; lists the columns.
+    """
+
+    def find(one: str, hint: str) -> str:
+        if not header:  # JSON lines without rows
+            return one
+        at = find_column(header, one, name=name, hint=hint)
+        return one if header.count(header[at]) > 1 else header[at]
+
+    country = None if phones is None else phones.column
+    if country is not None:
+        country = find(country, "Name the column of countries: --country-column NAME.")
+    if several or kind is not None:
+        wanted = several or {kind or "": column or VALUE_NAME}
+        columns = [
+            (each, find(one, _column_hint(each if several else "column")))
+            for each, given in wanted.items()
+            for one in _expand_name(header, given)
+        ]
+        return IdentifierColumns(columns, phones=phones, country_column=country)
+    hint = f"Name the column of identifiers: --column NAME, or {VALUE_NAME}."
+    value = find(column or VALUE_NAME, hint)
+    hint = f"Say what all rows are with --type, or add a column {KIND_NAME}."
+    kinds = find(KIND_NAME, hint)
+    return IdentifierColumns(
+        [(kinds, value)], kind_column=kinds, phones=phones, country_column=country
+    )
+
+
+def _column_hint(option: str) -> str:
+    """Say which option names a column."""
+    return f"Use --{option.replace('_', '-')} COLUMN with one of these columns."
+
+
+def _expand_name(header: Sequence[str], name: str) -> list[str]:
+    """List the columns that a name with ``#*`` means."""
+    nth = _NTH.fullmatch(name)
+    if nth is None or nth["which"] != "*" or _find_all(header, name):
+        return [name]
+    count = len(_find_all(header, nth["name"]))
+    if count <= 1:
+        return [nth["name"]]
+    return [f"{nth['name']}#{number}" for number in range(1, count + 1)]
+
+
+# --- Outcomes -------------------------------------------------------------------------
+
+INVALID_IDENTIFIER: Final = "INVALID IDENTIFIER"
+
+_OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
+_INVALID: Final = UnmappedReason.INVALID_IDENTIFIER.value
+
+Columns: TypeAlias = dict[str, list[Any]]
+
+
+class RowStatus(StrEnum):
+    """What became of a row."""
+
+    MAPPED = "mapped"
+    OPTED_OUT = "opted_out"
+    INVALID = "invalid"
+    EMPTY = "empty"
+    OTHER = "other"
+    FAILED = "failed"
+
+
+class OptOutRule(StrEnum):
+    """What an opt-out of one identifier means for a row with several.
+
+    ``any``: the person has opted out, whichever identifier says so. ``each``: the other
+    identifiers still count.
+    """
+
+    ANY = "any"
+    EACH = "each"
+
+
+_STATUSES: Final = {
+    _OPTED_OUT: RowStatus.OPTED_OUT,
+    _INVALID: RowStatus.INVALID,
+    "invalid input type": RowStatus.INVALID,
+}
+
+
+def choose(outcomes: Sequence[Outcome], rule: OptOutRule) -> int:
+    """Choose which of a row's outcomes, in order of preference, is the row's.
+
+    If one failed, the row has failed: the next one does not answer for it, as it may
+    have an opt-out that could not be seen.
+
+    Returns:
+        The place in *outcomes*.
+    """
+    for is_wanted in _WANTED[rule]:
+        for at, outcome in enumerate(outcomes):
+            if is_wanted(outcome):
+                return at
+    return next((at for at, one in enumerate(outcomes) if one is not ABSENT), 0)
+
+
+def _has_failed(outcome: Outcome) -> bool:
+    return isinstance(outcome, MapFailure)
+
+
+def _is_mapped(outcome: Outcome) -> bool:
+    return not isinstance(outcome, MapFailure) and outcome.mapped
+
+
+def _is_opted_out(outcome: Outcome) -> bool:
+    return not isinstance(outcome, MapFailure) and outcome.e == _OPTED_OUT
+
+
+def _has_reason(outcome: Outcome) -> bool:
+    return isinstance(outcome, InvalidPhone)
+
+
+def _decides(outcome: Outcome) -> bool:
+    return _is_mapped(outcome) or _has_failed(outcome)
+
+
+_WANTED: Final = {
+    OptOutRule.ANY: (_is_opted_out, _has_failed, _is_mapped, _has_reason),
+    OptOutRule.EACH: (_decides, _is_opted_out, _has_reason),
+}
+
+_BLANK: Final = MapRow()
+
+
+class OutcomeColumns:
+    """Makes the columns that are appended to some rows.
+
+    Attributes:
+        contents: The columns in order, and what each contains.
+        status_counts: How many rows have which status.
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[str],
+        *,
+        rule: OptOutRule = OptOutRule.ANY,
+        explode: bool = False,
+        snake_case: bool = False,
+        buckets: bool = False,
+        matched_type: bool | None = None,
+    ) -> None:
+        """Make columns for rows with one identifier of each of *kinds*.
+
+        Args:
+            kinds: What MATCHED_TYPE says of each identifier.
+            rule: What an opt-out means for a row with several.
+            explode: Whether each identifier gets a row of its own.
+            snake_case: Whether names are in lower case.
+            buckets: Whether there is a salt bucket, and no time of refresh (v2).
+            matched_type: Whether there is MATCHED_TYPE; by default if there are
+                several identifiers.
+        """
+        self.status_counts: Counter[str] = Counter()
+        self._kinds = kinds
+        self._rule = rule
+        self._explode = explode
+        self._buckets = buckets
+        self._matched = len(kinds) > 1 if matched_type is None else matched_type
+        middle = ["BUCKET_ID"] if buckets else ["PREV_UID", "REFRESH_FROM"]
+        matched = ["MATCHED_TYPE"] if self._matched else []
+        names = ["UID", *middle, "UNMAPPED", *matched, "ERROR"]
+        self.contents: Mapping[str, Content] = {
+            name.lower() if snake_case else name: (
+                Content.INSTANT if name == "REFRESH_FROM" else Content.TEXT
+            )
+            for name in names
+        }
+
+    def __repr__(self) -> str:
+        """Show which columns are made."""
+        return f"OutcomeColumns({list(self.contents)!r})"
+
+    def make(
+        self, outcomes: Sequence[Sequence[Outcome]]
+    ) -> tuple[Columns, list[int] | None]:
+        """Make the columns.
+
+        Args:
+            outcomes: One list for each identifier, with one outcome a row.
+
+        Returns:
+            The columns; and to which row each of their cells belongs, None if it is
+            each row once.
+        """
+        if len(outcomes) == 1 and not self._explode:
+            return self._of_each(outcomes[0], None), None
+        rows = list(zip(*outcomes, strict=True))
+        if not self._explode:
+            places = [choose(row, self._rule) for row in rows]
+            chosen = [row[at] for row, at in zip(rows, places, strict=True)]
+            return self._of_each(chosen, places), None
+        repeat: list[int] = []
+        places = []
+        for number, row in enumerate(rows):
+            present = [at for at, one in enumerate(row) if one is not ABSENT] or [0]
+            repeat += [number] * len(present)
+            places += present
+        chosen = [rows[at][place] for at, place in zip(repeat, places, strict=True)]
+        return self._of_each(chosen, places), repeat
+
+    def _of_each(
+        self, outcomes: Sequence[Outcome], places: Sequence[int] | None
+    ) -> Columns:
+        """Make the columns of rows whose identifier has been chosen.
+
+        This is done for each row of a file, so it is done column by column; the rows
+        that are not mapped are looked at afterwards.
+
+        Args:
+            outcomes: One a row.
+            places: Which of the identifiers it was; None for the first.
+        """
+        rows = [
+            one if isinstance(one, MapRow) and one.u is not None else _BLANK
+            for one in outcomes
+        ]
+        uids = [row.u for row in rows]
+        middle: list[list[Any]]
+        if self._buckets:
+            middle = [[row.bucket_id for row in rows]]
+        else:
+            middle = [[row.p for row in rows], [row.r for row in rows]]
+        unmapped: list[str | None] = [None] * len(rows)
+        errors: list[str | None] = [None] * len(rows)
+        self.status_counts[RowStatus.MAPPED] += len(rows) - uids.count(None)
+        if None in uids:
+            for at, uid in enumerate(uids):
+                if uid is None:
+                    unmapped[at], errors[at] = self._explain(outcomes[at])
+        made = [uids, *middle, unmapped]
+        if self._matched:
+            kinds = [self._kinds[at] for at in places or [0] * len(rows)]
+            made.append(
+                [
+                    None if uid is None else kind
+                    for uid, kind in zip(uids, kinds, strict=True)
+                ]
+            )
+        return dict(zip(self.contents, [*made, errors], strict=True))
+
+    def _explain(self, outcome: Outcome) -> tuple[str | None, str | None]:
+        """Return the UNMAPPED and the ERROR of a row that is not mapped; count it."""
+        if isinstance(outcome, MapFailure):
+            self.status_counts[RowStatus.FAILED] += 1
+            return None, outcome.code
+        if outcome is ABSENT:
+            self.status_counts[RowStatus.EMPTY] += 1
+            return INVALID_IDENTIFIER, None
+        reason = outcome.e or UnmappedReason.UNKNOWN.value
+        self.status_counts[_STATUSES.get(reason, RowStatus.OTHER)] += 1
+        return reason.upper(), getattr(outcome, "code", None)
+
+
+# --- Opt-out statuses -----------------------------------------------------------------
+
+_OK: Final = "ok"
+_UNVERIFIABLE: Final = "unverifiable"
+_STATUS_WORDS: Final = {
+    RowStatus.MAPPED: _OK,
+    RowStatus.OPTED_OUT: "opted_out",
+    RowStatus.OTHER: _UNVERIFIABLE,
+    RowStatus.INVALID: "invalid",
+    RowStatus.EMPTY: "invalid",
+    RowStatus.FAILED: "failed",
+}
+
+
+def status_of_uid(outcome: Outcome) -> RowStatus:
+    """Return what is known about a raw UID: MAPPED is ok, OTHER is unverifiable."""
+    if isinstance(outcome, MapFailure):
+        return RowStatus.FAILED
+    if outcome.u is None:
+        if outcome is ABSENT:
+            return RowStatus.EMPTY
+        opted_out = outcome.e == _OPTED_OUT
+        return RowStatus.OPTED_OUT if opted_out else RowStatus.INVALID
+    # The operator does not find these in its list (docs/protocol.md 2.7).
+    info = inspect_raw_uid(outcome.u)
+    if info is not None and info.environment in (Environment.INTEG, Environment.PROD):
+        return RowStatus.OTHER
+    return RowStatus.MAPPED
+
+
+class StatusColumns:
+    """Makes the column STATUS, or leaves out what must not be shared.
+
+    Attributes:
+        contents: The columns in order, and what each contains.
+        status_counts: How many rows have which status: *mapped* is ok, *other* is
+            unverifiable.
+    """
+
+    contents: ClassVar[Mapping[str, Content]] = {"STATUS": Content.TEXT}
+
+    def __init__(self, *, drop: bool, allow_unverifiable: bool) -> None:
+        """Say which rows are kept.
+
+        Args:
+            drop: Whether only those rows are written that may be shared.
+            allow_unverifiable: Whether those may whose status nobody can tell.
+        """
+        self.status_counts: Counter[str] = Counter()
+        self._drop = drop
+        self._kept = {_OK, _UNVERIFIABLE} if allow_unverifiable else {_OK}
+
+    def __repr__(self) -> str:
+        """Show which statuses are kept."""
+        return f"StatusColumns(drop={self._drop}, kept={sorted(self._kept)!r})"
+
+    def make(
+        self, outcomes: Sequence[Sequence[Outcome]]
+    ) -> tuple[Columns, list[int] | None]:
+        """See :meth:`OutcomeColumns.make`; there is one raw UID a row."""
+        (found,) = outcomes
+        statuses = list(map(status_of_uid, found))
+        self.status_counts.update(statuses)
+        words = [_STATUS_WORDS[one] for one in statuses]
+        if not self._drop:
+            return {"STATUS": words}, None
+        rows = [at for at, one in enumerate(words) if one in self._kept]
+        return {"STATUS": [words[at] for at in rows]}, rows

@@ -1,0 +1,670 @@
+"""Which files a job reads and writes, in which format, and how outputs get their names.
+
+Everything that can be refused is refused here, before any work is done.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import csv
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum, StrEnum
+from glob import escape as glob_escape, glob, has_magic
+from hashlib import sha256
+from pathlib import Path, PurePath
+from typing import Final
+
+import attrs
+import msgspec
+
+from uid2_async.bulk.private_files import (
+    DISK,
+    Disk,
+    attempt,
+    check_folder,
+    make_private_folder,
+    open_private,
+    replace,
+)
+from uid2_async.errors import ConfigError, InputError, JobError
+
+__all__ = [
+    "STDIO",
+    "Content",
+    "FileFormatOptions",
+    "FilePair",
+    "Format",
+    "InputIdentity",
+    "check_roles",
+    "check_targets",
+    "check_unchanged",
+    "expand",
+    "identify",
+    "is_gzipped",
+    "place",
+    "printable",
+    "state_paths",
+    "temp_sibling",
+    "write_beside",
+]
+
+STDIO: Final = "-"
+"""The name that means stdin or stdout."""
+
+_END_BYTES: Final = 1024 * 1024
+# The longest name there may be has 255 bytes; a character has at most four.
+_NAME_CHARS: Final = 40
+
+
+def printable(text: object) -> str:
+    """Escape what a terminal or a log would interpret, and what is not Unicode."""
+    return "".join(
+        char if char.isprintable() else ascii(char)[1:-1] for char in str(text)
+    )
+
+
+# --- Formats --------------------------------------------------------------------------
+
+
+class Format(StrEnum):
+    """The format of a file."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    ARROW = "arrow"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it can be streamed and compressed as a whole."""
+        return self in (Format.CSV, Format.JSONL)
+
+
+class Content(Enum):
+    """What a column that is added contains; None is a missing value in each."""
+
+    TEXT = "text"
+    INTEGER = "an integer of 32 bits"
+    INSTANT = "an instant, as seconds since the epoch"
+
+
+_SUFFIXES: Final = {
+    ".csv": Format.CSV,
+    ".tsv": Format.CSV,
+    ".jsonl": Format.JSONL,
+    ".ndjson": Format.JSONL,
+    ".parquet": Format.PARQUET,
+    ".arrow": Format.ARROW,
+    ".feather": Format.ARROW,
+}
+
+
+def is_gzipped(path: PurePath | None) -> bool:
+    """Return whether the name of a file ends in ``.gz``."""
+    return path is not None and path.suffix.lower() == ".gz"
+
+
+def _suffix(path: PurePath | None) -> str:
+    """Return the suffix that names the format."""
+    if path is None:
+        return ""
+    return (path.with_suffix("") if is_gzipped(path) else path).suffix.lower()
+
+
+def _read_delimiter(delimiter: str | None) -> str | None:
+    """Refuse a delimiter that the csv module does not take."""
+    if delimiter is None:
+        return None
+    with contextlib.suppress(TypeError, ValueError):
+        csv.reader([], delimiter=delimiter, strict=True)
+        if delimiter not in '"\r\n' and len(delimiter) == 1:
+            return delimiter
+    raise ConfigError(
+        "A delimiter is one character, and not a quote or a line end.",
+        hint="Examples: --delimiter ';' or --delimiter '\\t'.",
+    )
+
+
+# Encodings in which a byte depends on those before it, and codecs that are not for
+# files: names of hosts (idna, punycode) and Python literals.
+_UNUSABLE: Final = ("hz", "iso2022", "utf-7", "idna", "punycode", "undefined")
+
+
+def _read_encoding(encoding: str) -> str:
+    """Return the usual name of an encoding."""
+    try:
+        found = codecs.lookup(encoding)
+    except (LookupError, ValueError):
+        found = None
+    if (
+        found is None
+        or not getattr(found, "_is_text_encoding", True)
+        or found.incrementaldecoder is None
+        or found.name.startswith(_UNUSABLE)
+        or "escape" in found.name
+    ):
+        raise ConfigError(
+            "The encoding is unknown, or cannot be read in parts.",
+            hint="Examples: utf-8, latin-1, utf-16.",
+        )
+    # The byte order mark is kept where there is one.
+    return "utf-8" if found.name == "utf-8-sig" else found.name
+
+
+def _check_escape(_: object, __: object, escape: str | None) -> None:
+    """Refuse an escape character that cannot be told from other marks."""
+    if escape is not None and (len(escape) != 1 or escape in '"\r\n'):
+        raise ConfigError(
+            "An escape is one character, and not a quote or a line end.",
+            hint="Spark writes \\ before quotes: --escape '\\'.",
+        )
+
+
+def _check_comment(_: object, __: object, comment: str | None) -> None:
+    """Refuse a comment prefix that no line begins with."""
+    if comment is not None and (not comment or set(comment) & set('"\r\n')):
+        raise ConfigError("A comment prefix is text such as #, without a quote.")
+
+
+@attrs.frozen(kw_only=True)
+class FileFormatOptions:
+    """How the rows of a file are written.
+
+    Nothing of this is guessed from the content of a file.
+
+    Attributes:
+        format: The format; None if the name of the file tells.
+        delimiter: What separates the fields of CSV; None is a tab in ``.tsv`` files and
+            a comma in others.
+        encoding: The encoding of CSV and JSON lines.
+        escape: The character that stands before a quote within a quoted CSV field
+            (Spark writes a backslash); None if quotes are doubled.
+        comment: The prefix of CSV lines that are not rows.
+        sep_line: Whether the first line of CSV is ``sep=`` and the delimiter, as Excel
+            writes it.
+        null: The text that means a missing value, such as ``\\N`` or ``NULL``.
+        strip_header: Whether white space around column names is ignored.
+        skip_initial_space: Whether blanks after a CSV delimiter are ignored.
+        iso: Whether instants are written as ISO 8601 text; None for seconds since the
+            epoch in text files and timestamps in the others.
+        spreadsheet_safe: Whether CSV fields that a spreadsheet would run as formulas
+            are written with a ``'`` before them.
+    """
+
+    format: Format | None = attrs.field(
+        default=None, converter=attrs.converters.optional(Format)
+    )
+    delimiter: str | None = attrs.field(default=None, converter=_read_delimiter)
+    encoding: str = attrs.field(default="utf-8", converter=_read_encoding)
+    escape: str | None = attrs.field(default=None, validator=_check_escape)
+    comment: str | None = attrs.field(default=None, validator=_check_comment)
+    sep_line: bool = False
+    null: str | None = None
+    strip_header: bool = False
+    skip_initial_space: bool = False
+    iso: bool | None = None
+    spreadsheet_safe: bool = False
+
+    def for_file(
+        self, path: PurePath | None, *, other: PurePath | None = None
+    ) -> FileFormatOptions:
+        """Return the options with the format and the delimiter of one file filled in.
+
+        Args:
+            path: The file; None is stdin or stdout.
+            other: The other end of the job; its name tells the format if that of
+                *path* does not. CSV is what neither tells.
+
+        Raises:
+            InputError: If the format cannot be streamed or compressed as a whole.
+        """
+        suffix = _suffix(path)
+        chosen = self.format or _SUFFIXES.get(suffix)
+        chosen = chosen or _SUFFIXES.get(_suffix(other)) or Format.CSV
+        if not chosen.is_text:
+            _refuse_streams(path, chosen)
+        tabs = suffix == ".tsv" or (path is None and _suffix(other) == ".tsv")
+        return attrs.evolve(
+            self, format=chosen, delimiter=self.delimiter or ("\t" if tabs else ",")
+        )
+
+
+def _refuse_streams(path: PurePath | None, chosen: Format) -> None:
+    """Refuse what only text can do."""
+    if path is None:
+        raise InputError(
+            f"{chosen.capitalize()} cannot be read from stdin or written to stdout.",
+            hint="Name files, or use CSV or JSON lines.",
+        )
+    if is_gzipped(path):
+        raise InputError(
+            f"{printable(path)}: {chosen.capitalize()} files are not compressed as a "
+            "whole.",
+            hint="They compress their columns themselves. Drop the .gz.",
+        )
+
+
+# --- Inputs and outputs ---------------------------------------------------------------
+
+
+@attrs.frozen
+class FilePair:
+    """A file to read and the one to write.
+
+    Attributes:
+        source: The input's path; None for stdin.
+        target: The output's path; None for stdout.
+        folder: The folder of all outputs, which is made if it is missing; None if the
+            output was named.
+    """
+
+    source: Path | None
+    target: Path | None
+    folder: Path | None = None
+
+    def formats(
+        self, options: FileFormatOptions
+    ) -> tuple[FileFormatOptions, FileFormatOptions]:
+        """Return how the input is read and how the output is written.
+
+        The format of *options* is the input's; the output's name decides about its own.
+        A delimiter of None in what is written is the input's.
+
+        Raises:
+            InputError: If a format cannot be streamed or compressed as a whole.
+            ConfigError: If the output is to be safe for spreadsheets and is not CSV.
+        """
+        named = _SUFFIXES.get(_suffix(self.target))
+        # A name that tells nothing is no reason to take text for Parquet.
+        other = None if named is None or not named.is_text else self.target
+        source = options.for_file(self.source, other=other)
+        chosen = named or source.format or Format.CSV
+        if not chosen.is_text:
+            _refuse_streams(self.target, chosen)
+        if options.spreadsheet_safe and chosen is not Format.CSV:
+            raise ConfigError("Only CSV can be made safe for spreadsheets.")
+        delimiter = self._written_delimiter(options, source)
+        return source, attrs.evolve(options, format=chosen, delimiter=delimiter)
+
+    def _written_delimiter(
+        self, options: FileFormatOptions, source: FileFormatOptions
+    ) -> str | None:
+        """Return the delimiter of the output; None to keep that of the input."""
+        suffix = _suffix(self.target)
+        if suffix == ".tsv":
+            return "\t"
+        if source.format is not Format.CSV:
+            return options.delimiter
+        was_tabs = _suffix(self.source) == ".tsv" and options.delimiter is None
+        return "," if was_tabs and suffix == ".csv" else None
+
+
+def expand(source: str, target: str) -> list[FilePair]:
+    """List the files of a job.
+
+    Those of a folder and of the folders in it, or of a pattern, are sorted; their
+    outputs have the same names in the folder *target*. Hidden files, and those that
+    begin with an underscore, are the warehouse's own marks.
+
+    Args:
+        source: A file, a folder, a pattern (``**`` for any folders), or ``-``.
+        target: A file or ``-``; a folder if *source* is more than a file.
+
+    Raises:
+        InputError: If there is nothing to read, the folder is a lake table, or there is
+            no place for the outputs.
+    """
+    if not _is_many(source):
+        return [
+            FilePair(
+                None if source == STDIO else Path(source),
+                None if target == STDIO else Path(target),
+            )
+        ]
+    if target == STDIO:
+        raise InputError(
+            "Several files cannot be written to stdout.", hint="Name a folder."
+        )
+    folder = Path(target)
+    return [
+        FilePair(path, folder / name, folder) for name, path in _find(source, folder)
+    ]
+
+
+def _is_many(source: str) -> bool:
+    """Return whether *source* is a folder or a pattern."""
+    path = Path(source)
+    return source != STDIO and (
+        path.is_dir() or (has_magic(source) and not path.exists())
+    )
+
+
+def _find(source: str, target: Path) -> list[tuple[str, Path]]:
+    """Find the files of a folder or a pattern, and the names of their outputs.
+
+    If *target* is a folder in *source*, what lies in it is not an input.
+    """
+    root = Path(source)
+    pattern = os.path.join(glob_escape(source), "**")  # noqa: PTH118 - as glob takes it
+    if not root.is_dir():
+        pattern = source
+        parts = root.parts
+        fixed = next(at for at, part in enumerate(parts) if has_magic(part))
+        root = Path(*parts[:fixed])
+    outputs = target.resolve()
+    may_meet = root.resolve() in outputs.parents
+    found = []
+    for path in map(Path, glob(pattern, recursive=True)):  # noqa: PTH207 - the pattern may be absolute
+        name = path.relative_to(root)
+        if any(part.startswith((".", "_")) for part in name.parts):
+            continue
+        is_output = may_meet and outputs in path.resolve().parents
+        if path.is_file() and not is_output:
+            found.append((str(name), path))
+    _refuse_tables(root, (path for _, path in found))
+    if not found:
+        raise InputError(
+            f"There is no file in {printable(source)}.",
+            hint="Hidden files, and those that begin with _, do not count.",
+        )
+    return sorted(found)
+
+
+# What tells a table from a folder of files: its log says which of them count.
+_TABLES: Final = {
+    "_delta_log": "Delta Lake",
+    ".hoodie": "Hudi",
+    "metadata/*.metadata.json": "Iceberg",
+}
+
+
+def _refuse_tables(root: Path, files: Iterable[Path]) -> None:
+    """Refuse a lake table: its folder holds rows that were deleted, too."""
+    folders = {root, *root.resolve().parents}
+    folders.update(parent for path in files for parent in path.parents)
+    for folder in folders:
+        for mark, kind in _TABLES.items():
+            if next(folder.glob(mark), None) is not None:
+                raise InputError(
+                    f"{printable(folder)} is a {kind} table, not a folder of files: "
+                    "some of its files hold rows that were deleted.",
+                    hint="Export a snapshot of the table, and map that.",
+                )
+
+
+# --- Roles ----------------------------------------------------------------------------
+
+
+def state_paths(path: Path) -> list[Path]:
+    """List the files that belong to a state: SQLite's companions, staging and lock."""
+    databases = (path, path.with_name(f"{path.name}-staging"))
+    suffixes = ("", "-wal", "-shm", "-journal", ".lock")
+    return [one.with_name(one.name + end) for one in databases for end in suffixes]
+
+
+def check_roles(
+    roles: Mapping[str, Path | Iterable[Path] | None],
+    *,
+    folders: Mapping[str, Path | None] | None = None,
+) -> None:
+    """Refuse a path that has two roles in one job, whatever the roles are.
+
+    Args:
+        roles: The files by the name of the option or argument that names them. Only
+            those of ``IN`` may be there twice.
+        folders: Folders that belong to the job; no file of a role may lie in one.
+
+    Raises:
+        InputError: If two roles share a path; names both.
+    """
+    owners: dict[object, str] = {}
+    inside = {name: path.resolve() for name, path in (folders or {}).items() if path}
+    for role, paths in roles.items():
+        for path in [paths] if isinstance(paths, Path) else paths or ():
+            for key in _keys(path):
+                owner = owners.setdefault(key, role)
+                if owner != role:
+                    _refuse_roles(owner, role, path)
+            _check_inside(role, path, inside)
+    for role, paths in roles.items():
+        each = [paths] if isinstance(paths, Path) else list(paths or ())
+        keys = {_place(path) for path in each}
+        if role != "IN" and len(keys) < len(each):
+            raise InputError(
+                f"One file of {role} would be written twice.",
+                hint="Give each output a name of its own.",
+            )
+
+
+def _check_inside(role: str, path: Path, folders: Mapping[str, Path]) -> None:
+    """Refuse a path that is, or lies in, a folder of the job."""
+    place = _place(path)
+    for name, folder in folders.items():
+        if folder == place or folder in place.parents or folder == path.resolve():
+            _refuse_roles(name, role, path)
+
+
+def _refuse_roles(one: str, other: str, path: Path) -> None:
+    """Refuse two roles of one path."""
+    raise InputError(
+        f"{one} and {other} are the same file or folder: {printable(path)}.",
+        hint="Give each a name of its own.",
+    )
+
+
+def _place(path: Path) -> Path:
+    """Return where a name lies; the name itself is not followed."""
+    return path.parent.resolve() / path.name if path.name else path.resolve()
+
+
+def _keys(path: Path) -> Iterator[object]:
+    """List what tells a file from others: its place, what is there, where it leads."""
+    yield _place(path)
+    yield path.resolve()
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode):
+            yield found.st_dev, found.st_ino
+
+
+def check_targets(pairs: list[FilePair], *, force: bool, begun: bool) -> None:
+    """Refuse outputs that must not be written; make their folder if there are many.
+
+    Args:
+        pairs: The files.
+        force: Whether existing files may be replaced.
+        begun: Whether the job is resumed, so that some may be there.
+
+    Raises:
+        InputError: If an input is not a file; or if an output exists and may not be
+            replaced, is an input or the output of another, or is a link, a folder or a
+            device.
+        JobError: If its folder is missing, cannot be written to, or is one in which
+            others can replace files.
+    """
+    for pair in pairs:
+        if pair.source is not None:
+            _check_source(pair.source)
+    check_roles(
+        {
+            "IN": [pair.source for pair in pairs if pair.source is not None],
+            "OUT": [pair.target for pair in pairs if pair.target is not None],
+        }
+    )
+    for pair in pairs:
+        if pair.target is not None:
+            _check_target(pair, pair.target, may_exist=force or begun)
+    for pair in pairs:
+        if pair.folder is not None and pair.target is not None:
+            _make_folders(pair.target.parent)
+
+
+def _check_source(path: Path) -> None:
+    """Refuse an input that cannot be looked at, or is a pipe or a device."""
+    cause = "it is not a regular file"
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return
+    except OSError as error:
+        cause = error.strerror or type(error).__name__
+    hint = "Check the path. To read a pipe or a device, pipe it in and name -."
+    raise InputError(f"{printable(path)} cannot be read: {cause}.", hint=hint)
+
+
+def _check_target(pair: FilePair, target: Path, *, may_exist: bool) -> None:
+    """Check one output; see :func:`check_targets`."""
+    shown = printable(target)
+    folder = _existing_folder(pair, target)
+    if not folder.is_dir():
+        raise InputError(f"The folder of {shown} does not exist.", hint="Create it.")
+    check_folder(folder)
+    try:
+        found = target.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        raise InputError(
+            f"{shown} is a symbolic link.", hint="Name the file that it points to."
+        )
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(
+            f"{shown} is not a regular file.", hint="Name a file, or - for stdout."
+        )
+    if not may_exist:
+        raise InputError(f"{shown} already exists.", hint="Pass --force to replace it.")
+
+
+def _existing_folder(pair: FilePair, target: Path) -> Path:
+    """Return the folder of an output, or the one in which that will be made."""
+    folder = target.parent
+    while pair.folder is not None and not os.path.lexists(folder):
+        folder = folder.parent
+    return folder
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder for its owner only, and the missing ones above it."""
+    if not folder.exists():
+        _make_folders(folder.parent)
+        make_private_folder(folder)
+
+
+# --- Inputs that change ---------------------------------------------------------------
+
+
+class InputIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What tells an input file from another, and from itself after a change.
+
+    Attributes:
+        name: Its path, as the job names it; bytes that are not UTF-8 are escaped.
+        size: In bytes.
+        mtime_ns: When it was last changed, in ns since the epoch.
+        digest: SHA-256 of its first and last MiB, in hex.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    digest: str
+
+
+def identify(path: Path) -> InputIdentity:
+    """Return what tells a file from another, and from itself after a change.
+
+    Its first and last MiB are read; in between, size and time have to tell.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    cause = ""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            digest = sha256(file.read(_END_BYTES))
+            file.seek(max(0, found.st_size - _END_BYTES))
+            digest.update(file.read(_END_BYTES))
+    except OSError as error:
+        cause = error.strerror or type(error).__name__
+    else:
+        return InputIdentity(
+            name=os.fsencode(path).decode("utf-8", "backslashreplace"),
+            size=found.st_size,
+            mtime_ns=found.st_mtime_ns,
+            digest=digest.hexdigest(),
+        )
+    raise InputError(f"{printable(path)} cannot be read: {cause}.", hint="Check it.")
+
+
+def check_unchanged(path: Path, before: InputIdentity) -> None:
+    """Refuse an input that was changed while it was read.
+
+    To be called before the output gets its name.
+
+    Raises:
+        InputError: If it is not what it was.
+    """
+    if identify(path) != before:
+        raise InputError(
+            f"{printable(path)} was changed while it was read.",
+            hint="Wait until it is complete. Then run the job again (--restart).",
+        )
+
+
+# --- Whole or absent ------------------------------------------------------------------
+
+
+def temp_sibling(target: Path) -> Path:
+    """Name a file beside *target* in which it grows; one left there is removed."""
+    unfinished = target.with_name(f".{target.name[:_NAME_CHARS]}.uid2-unfinished")
+    unfinished.unlink(missing_ok=True)
+    return unfinished
+
+
+def write_beside(
+    target: Path, write: Callable[[Path], object], *, disk: Disk = DISK
+) -> None:
+    """Let *write* make a private file, and give it its name when it is whole.
+
+    Raises:
+        JobError: If it cannot be done; nothing is left behind then.
+    """
+    unfinished = temp_sibling(target)
+    try:
+        attempt(f"{printable(target)} cannot be written", write, unfinished)
+        replace(unfinished, target, disk=disk)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def place(part: Path, target: Path, *, disk: Disk = DISK) -> None:
+    """Give a part that is whole its name, whichever file system it lies on.
+
+    A part that is missing was placed by an earlier run.
+
+    Raises:
+        JobError: If it cannot be done.
+    """
+    if not part.exists():
+        if target.exists():
+            return
+        raise JobError(
+            f"Neither {printable(target)} nor its saved part exists.",
+            hint="Discard the job and begin anew (--restart).",
+        )
+    if part.stat().st_dev == target.parent.stat().st_dev:
+        replace(part, target, disk=disk)
+        return
+    write_beside(target, lambda path: _copy(part, path), disk=disk)
+    part.unlink()
+
+
+def _copy(part: Path, path: Path) -> None:
+    """Write a copy."""
+    with part.open("rb") as source, os.fdopen(open_private(path), "wb") as file:
+        shutil.copyfileobj(source, file)

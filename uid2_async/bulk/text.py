@@ -1,0 +1,1089 @@
+"""Reading CSV and JSON lines: strictly, in pieces, and keeping the text of each row.
+
+What cannot be read whole is an error with its line, never skipped or repaired. No
+message shows a value: a line of such a file is personal data.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import json
+import re
+import stat
+import sys
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from io import BufferedIOBase, BufferedReader, StringIO
+from operator import itemgetter
+from os import fstat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, cast
+
+import attrs
+import msgspec
+
+from uid2_async.bulk.columns import find_column, refuse_taken
+from uid2_async.bulk.paths import (
+    FileFormatOptions,
+    FilePair,
+    Format,
+    is_gzipped,
+    printable,
+)
+from uid2_async.errors import InputError
+
+if TYPE_CHECKING:
+    from uid2_async.bulk.arrow import ArrowReader, ArrowRows
+
+__all__ = [
+    "BadRow",
+    "CsvReader",
+    "JsonReader",
+    "LineReader",
+    "Reader",
+    "Rows",
+    "TextRows",
+    "open_reader",
+    "open_stdio",
+    "parse_csv",
+    "read_check",
+]
+
+Reader: TypeAlias = "CsvReader | JsonReader | ArrowReader"
+Rows: TypeAlias = "TextRows | ArrowRows"
+
+MAX_LINE_CHARS: Final = 64 * 1024 * 1024
+MAX_FIELD_CHARS: Final = 16 * 1024 * 1024
+MAX_ROW_LINES: Final = 1_000_000
+
+# To split a piece into lines takes a ms or two, in which no other thread runs.
+_PIECE_BYTES: Final = 256 * 1024
+# Those of UTF-32 are first: one of them begins as one of UTF-16 does.
+_MARKS: Final = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+)
+_WIDE: Final = ("utf-16", "utf-32")
+# Text in these can be written in one way only. Others have several, or lose some.
+_EXACT: Final = frozenset(
+    {"ascii", "iso8859-1", "utf-8", *(name for _, name in _MARKS)}
+)
+_NOT_TEXT: Final = {
+    b"PK\3\4": ("a ZIP archive or an Excel workbook", "Save it as CSV."),
+    b"\x1f\x8b": ("compressed by gzip", "Give it a name that ends in .gz."),
+    b"PAR1": ("Parquet", "Use --format parquet, or a name that ends in .parquet."),
+    b"ARROW1": ("an Arrow file", "Use --format arrow, or a name that ends in .arrow."),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "Decompress it first: zstd -d."),
+    b"\xfd7zXZ": ("compressed by xz", "Decompress it first: xz -d."),
+    b"BZh": ("compressed by bzip2", "Decompress it first: bzip2 -d."),
+}
+_LONGEST_MAGIC: Final = 6
+
+
+@attrs.frozen(kw_only=True)
+class BadRow:
+    """A row that cannot be read.
+
+    Attributes:
+        name: The file.
+        line: The number of its first line, from 1.
+        cause: What is wrong with it; shows no value.
+        hint: What to do about it.
+        text: The row as it is in the file.
+    """
+
+    name: str
+    line: int
+    cause: str
+    hint: str
+    text: str = attrs.field(repr=False)
+
+    def error(self) -> InputError:
+        """Return the error that says so."""
+        return InputError(f"{self.name}, line {self.line}: {self.cause}.", hint=self.hint)
+
+
+OnBadRow: TypeAlias = Callable[[BadRow], object] | None
+
+
+class LineReader:
+    """Reads the lines of a file; *load* does the reading, the rest is done in memory.
+
+    Attributes:
+        name: What messages call the file.
+        encoding: The encoding that the file turned out to have.
+        mark: Its byte order mark, decoded; empty if it has none. No line has it.
+        line: How many lines have been taken.
+        at_end: Whether all has been loaded.
+    """
+
+    def __init__(
+        self, stream: BufferedIOBase, *, name: str, encoding: str, gzipped: bool = False
+    ) -> None:
+        """Read from *stream*, which is closed by :meth:`close`."""
+        self.name: str = name
+        self.encoding: str = encoding
+        self.mark: str = ""
+        self.line: int = 0
+        self.at_end: bool = False
+        self._raw = stream
+        # Of a pipe, what is there: whoever writes to it may be slow.
+        self._read_some = stream.read1
+        if gzipped:
+            self._read_some = gzip.GzipFile(fileobj=stream, mode="rb").read
+        self._lines: list[str] = []
+        self._at = 0
+        self._rest: list[str] = []
+        self._rest_chars = 0
+        self._bytes = 0
+        self._is_reading = False
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    def __repr__(self) -> str:
+        """Show the file and how far it has been read."""
+        return f"<LineReader {self.name!r} after line {self.line}>"
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes of the file on disk have been read."""
+        try:
+            return self._raw.tell()
+        except OSError:
+            return self._bytes
+
+    @property
+    def pending(self) -> int:
+        """How many lines have been loaded and not been taken."""
+        return len(self._lines) - self._at
+
+    def peek(self, count: int) -> list[str]:
+        """Return the next *count* lines, or as many as have been loaded."""
+        return self._lines[self._at : self._at + count]
+
+    def drop(self, count: int) -> None:
+        """Take *count* lines away."""
+        self._at += count
+        self.line += count
+
+    def load(self) -> bool:
+        """Read another piece; False if there is nothing more to look at.
+
+        Raises:
+            InputError: If it cannot be read or decoded, or a line does not end.
+        """
+        if self.at_end:
+            return False
+        data = self._read() if self._decoder else self._begin()
+        text = self._decode(data)
+        self.at_end = not data
+        del self._lines[: self._at]
+        self._at = 0
+        head, line_end, rest = text.rpartition("\n")
+        if line_end or self.at_end:
+            self._rest.append(head + line_end + rest * self.at_end)
+            # At LF only: other characters that break lines are data.
+            self._lines += StringIO("".join(self._rest), newline="\n")
+            self._rest, self._rest_chars = [], 0
+        if not self.at_end:
+            self._rest.append(rest)
+            self._rest_chars += len(rest)
+        if self._rest_chars > MAX_LINE_CHARS:
+            hint = "Check that this is a text file."
+            raise self._error("the line is too long", hint, self.pending)
+        return bool(data) or self.pending > 0
+
+    def _read(self) -> bytes:
+        """Read bytes."""
+        hint = "Check that it is complete. A name that ends in .gz means compressed."
+        self._is_reading = True
+        try:
+            data = self._read_some(_PIECE_BYTES)
+        except EOFError:
+            cause = "the compressed data ends too early"
+        except (gzip.BadGzipFile, zlib.error):
+            cause = "this is not gzip, or it is damaged"
+        except OSError as error:
+            cause = error.strerror or type(error).__name__
+            hint = "Check the file and its disk."
+        else:
+            self._bytes += len(data)
+            return data
+        finally:
+            self._is_reading = False
+        raise InputError(f"{self.name} cannot be read: {cause}.", hint=hint)
+
+    def _begin(self) -> bytes:
+        """Read the first piece, and take the byte order mark off.
+
+        Raises:
+            InputError: If it is not text, or not in the given encoding.
+        """
+        data = self._read()
+        while 0 < len(data) < _LONGEST_MAGIC and (more := self._read()):
+            data += more
+        for magic, (what, hint) in _NOT_TEXT.items():
+            if data.startswith(magic):
+                raise InputError(f"{self.name} is {what}, not text.", hint=hint)
+        mark, found = next(
+            (one for one in _MARKS if data.startswith(one[0])), (b"", self.encoding)
+        )
+        family = found.removesuffix("-le").removesuffix("-be")
+        if not self.encoding.startswith(family):
+            raise self._error(
+                f"this is {family.upper()}",
+                f"Convert the file to UTF-8, or use --encoding {family}.",
+            )
+        if data and found in _WIDE:
+            raise self._error(
+                "there is no byte order mark",
+                f"Use --encoding {found}-le or {found}-be.",
+            )
+        self.encoding = found
+        self.mark = mark.decode(found)
+        self._decoder = codecs.getincrementaldecoder(found)("strict")
+        return data.removeprefix(mark)
+
+    def _decode(self, data: bytes) -> str:
+        """Decode bytes without keeping them in an error."""
+        assert self._decoder is not None  # noqa: S101 - by _begin
+        before, _ = self._decoder.getstate()
+        bad = 0
+        try:
+            text = self._decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            whole = error.object[: error.start].decode(self.encoding, "replace")
+            bad = whole.count("\n")
+        except UnicodeError:  # of codecs that do not say where
+            pass
+        else:
+            rest, _ = self._decoder.getstate()
+            self._check_text(text, before + data, rest)
+            return text
+        raise self._error(
+            f"this is not {self.encoding.upper()}",
+            "Convert the file to UTF-8, or name its encoding with --encoding.",
+            self.pending + bad,
+        )
+
+    def _check_text(self, text: str, data: bytes, rest: bytes) -> None:
+        """Refuse text that would not become *data*, less its *rest*, when written."""
+        if "\0" in text:
+            raise self._error(
+                "there is a NUL byte",
+                "Check that this is a text file. UTF-16 needs --encoding utf-16-le.",
+                self.pending + text.count("\n", 0, text.index("\0")),
+            )
+        if self.encoding not in _EXACT and _encode(text, self.encoding) + rest != data:
+            raise InputError(
+                f"{self.name}: some text cannot be written again in {self.encoding}.",
+                hint="Convert the file to UTF-8.",
+            )
+
+    def _error(self, what: str, hint: str, before: int = 0) -> InputError:
+        """Say *what* is wrong with the line that follows *before* pending ones."""
+        place = f"{self.name}, line {self.line + before + 1}"
+        return InputError(f"{place}: {what}.", hint=hint)
+
+    def close(self) -> None:
+        """Close the file.
+
+        A pipe that is being read, in a thread, is left to the end of the program:
+        closing it waits for that read, which may never end.
+        """
+        try:
+            mode = fstat(self._raw.fileno()).st_mode
+        except (OSError, ValueError):
+            return  # in memory, or closed before
+        if stat.S_ISREG(mode) or not self._is_reading:
+            self._raw.close()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Encode without keeping the text in an error; what cannot be is a lone zero."""
+    try:
+        return text.encode(encoding)
+    except UnicodeError:
+        return b"\0"
+
+
+class TextRows:
+    """Some rows of a text file.
+
+    Attributes:
+        count: How many; there may be none, if there were only blank lines.
+        records: The rows as they are in the file, with their ends.
+        ends_plainly: Whether each is known to end in LF, with no CR in it.
+    """
+
+    __slots__ = ("_columns", "_reader", "count", "ends_plainly", "records")
+
+    def __init__(
+        self,
+        records: list[str],
+        columns: Mapping[str, list[str]],
+        reader: CsvReader | JsonReader | None = None,
+        *,
+        ends_plainly: bool = False,
+    ) -> None:
+        """Hold the rows; *columns* are those that are wanted."""
+        self.count: int = len(records)
+        self.records: list[str] = records
+        self.ends_plainly: bool = ends_plainly
+        self._columns = columns
+        self._reader = reader
+
+    def __repr__(self) -> str:
+        """Show how many rows there are."""
+        return f"<TextRows {self.count}>"
+
+    def values(self, column: str) -> list[str]:
+        """List the values of a wanted column; a missing one is empty."""
+        return self._columns[column]
+
+    def texts(self) -> list[list[str | None]]:
+        """List the values of all columns, to be written in another format.
+
+        An empty value is missing.
+        """
+        assert self._reader is not None  # noqa: S101 - only tests leave it out
+        return self._reader.parse(self.records)
+
+
+class _TextReader:
+    """What the readers of text have in common.
+
+    Attributes:
+        header: The names of the columns.
+        prefix: What comes before them in the file: a byte order mark, a sep= line.
+        first: The header as it is in the file; of JSON lines there is none.
+        options: How the rows are written.
+    """
+
+    def __init__(
+        self, lines: LineReader, options: FileFormatOptions, on_bad_row: OnBadRow
+    ) -> None:
+        """Read *lines*."""
+        self.header: Sequence[str] = ()
+        self.prefix: str = ""
+        self.first: str = ""
+        self.options: FileFormatOptions = options
+        self._lines = lines
+        self._on_bad_row = on_bad_row
+        self._null = options.null
+
+    def __repr__(self) -> str:
+        """Show the file and its columns."""
+        return f"<{type(self).__name__} {self.name!r} {list(self.header)!r}>"
+
+    @property
+    def name(self) -> str:
+        """What messages call the file."""
+        return self._lines.name
+
+    @property
+    def encoding(self) -> str:
+        """The encoding that the file turned out to have."""
+        return self._lines.encoding
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes of the file on disk have been read."""
+        return self._lines.bytes_read
+
+    def load(self) -> bool:
+        """Read more into memory; False at the end of the file. Blocks.
+
+        Raises:
+            InputError: If the file cannot be read.
+        """
+        return self._lines.load()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._lines.close()
+
+    def _without_null(self, values: list[str]) -> list[str]:
+        """Empty the values that mean a missing one."""
+        if self._null is None or self._null not in values:
+            return values
+        return ["" if one == self._null else one for one in values]
+
+    def _reject(self, cause: str, hint: str, text: str, before: int = 0) -> None:
+        """Report a row that cannot be read.
+
+        Raises:
+            InputError: If nobody collects such rows.
+        """
+        bad = BadRow(
+            name=self.name,
+            line=self._lines.line + before + 1,
+            cause=cause,
+            hint=hint,
+            text=text,
+        )
+        if self._on_bad_row is None:
+            raise bad.error()
+        self._on_bad_row(bad)
+
+
+# --- CSV ------------------------------------------------------------------------------
+
+_UNFINISHED: Final = "unexpected end of data"
+_QUOTE_HINT: Final = (
+    'Quote a field that has a delimiter, a quote or a line end: "a, ""b"" c".'
+)
+_ESCAPE_HINT: Final = (
+    "If quotes are escaped by a backslash, as Spark does, use --escape '\\'."
+)
+_ESCAPES: Final = re.compile(r'(\\*)"')
+# What may follow a ' that was put there by --spreadsheet-safe (by OWASP's list).
+FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
+_DEFUSED: Final = tuple(f"'{mark}" for mark in FORMULAS)
+# The words of the csv module, and ours.
+_CSV_ERRORS: Final = {
+    _UNFINISHED: "a quote is opened here and never closed",
+    "expected after": "text follows a closing quote",
+    "new-line character": "there is a CR that does not end the line",
+    "field larger": f"a field is longer than {MAX_FIELD_CHARS} characters",
+}
+
+
+def parse_csv(
+    records: Iterable[str], options: FileFormatOptions
+) -> Iterator[list[str]]:
+    """Parse lines, or rows of them, by the csv module.
+
+    Raises:
+        csv.Error: If one cannot be read.
+    """
+    if options.escape is not None:
+        translate = _translator(options.escape)
+        records = map(translate, records)
+    return csv.reader(
+        records,
+        delimiter=options.delimiter or ",",
+        strict=True,
+        skipinitialspace=options.skip_initial_space,
+    )
+
+
+def _translator(escape: str) -> Callable[[str], str]:
+    """Make what turns escaped quotes into doubled ones.
+
+    Before a quote two escapes are one, as in Spark; elsewhere they are text. (With
+    ``escapechar`` the csv module would drop them everywhere, and join lines.)
+    """
+    marks = re.compile(f'({re.escape(escape)}+)"')
+
+    def double(found: re.Match[str]) -> str:
+        half, odd = divmod(len(found[1]), 2)
+        return escape * half + ('""' if odd else '"')
+
+    return lambda line: marks.sub(double, line)
+
+
+class CsvReader(_TextReader):
+    """Reads CSV with a header; lines that are blank or comments are passed over."""
+
+    def __init__(
+        self, lines: LineReader, options: FileFormatOptions, on_bad_row: OnBadRow = None
+    ) -> None:
+        """Read the header.
+
+        Raises:
+            InputError: If the file is empty or its first row cannot be read.
+        """
+        super().__init__(lines, options, on_bad_row)
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
+        self._wanted: dict[str, int] = {}
+        self._identifiers: frozenset[str] = frozenset()
+        self._width = 0
+        self._unfinished = 0
+        self._sep_line = self._read_sep_line() if options.sep_line else ""
+        self._read_header()
+
+    def _read_sep_line(self) -> str:
+        """Read the line that says what the delimiter is."""
+        while not self._lines.pending and self._lines.load():
+            pass
+        line = "".join(self._lines.peek(1))
+        if len(line.rstrip("\r\n")) != len("sep=;") or not line.startswith("sep="):
+            raise InputError(
+                f"{self.name}: the first line is not sep= and a delimiter.",
+                hint="Leave --sep-line out.",
+            )
+        self._lines.drop(1)
+        self.options = attrs.evolve(self.options, delimiter=line[len("sep=")])
+        return line
+
+    def _read_header(self) -> None:
+        """Read the first row that is not blank."""
+        self._on_bad_row, on_bad_row = None, self._on_bad_row
+        rows = self.take(1)
+        while rows is None or not rows.count:
+            if rows is None and not self._lines.load():
+                raise InputError(
+                    f"{self.name} is empty.", hint="It needs a row of column names."
+                )
+            rows = self.take(1)
+        self._on_bad_row = on_bad_row
+        (record,) = rows.records
+        self.prefix = self._lines.mark + self._sep_line
+        self.first = record
+        names = next(parse_csv([record], self.options))
+        if self.options.strip_header:
+            names = [name.strip() for name in names]
+        self.header = names
+        self._width = len(names)
+
+    def want(
+        self,
+        columns: Sequence[str],
+        keys: Sequence[str] = (),
+        added: Collection[str] = (),
+    ) -> None:
+        """Say which columns are read, before any rows are taken.
+
+        Args:
+            columns: Those of identifiers.
+            keys: Others, whose values are taken as they are.
+            added: The columns that will be appended.
+
+        Raises:
+            InputError: If one is missing or ambiguous, or an added one is there.
+        """
+        refuse_taken(self.header, added, name=self.name)
+        self._wanted = {
+            one: find_column(self.header, one, name=self.name)
+            for one in (*columns, *keys)
+        }
+        self._identifiers = frozenset(columns) - frozenset(keys)
+
+    def skip(self, rows: int) -> None:
+        """Pass over the rows that an earlier run has written; blocks."""
+        _skip(self, rows)
+
+    def take(self, rows: int) -> TextRows | None:
+        """Return at most so many rows of what has been loaded; None for no more.
+
+        Raises:
+            InputError: If a row cannot be read; says which, and shows no value.
+        """
+        some = self._lines.peek(rows)
+        text = "".join(some)
+        if self._width and some and not self._needs_care(text):
+            found = self._parse_plain(some)
+            if found is not None:
+                self._lines.drop(len(some))
+                plain = "\r" not in text and text[-1] == "\n"
+                return self._rows(some, found, text, ends_plainly=plain)
+        return self._take_each(rows)
+
+    def _needs_care(self, text: str) -> bool:
+        """Return whether a line may be something else than a row."""
+        comment = self.options.comment
+        return '"' in text or (comment is not None and comment in text)
+
+    def _parse_plain(self, some: list[str]) -> list[list[str]] | None:
+        """Parse lines without quotes, each of which is a row; None if one is not."""
+        try:
+            found = list(parse_csv(some, self.options))
+        except csv.Error:
+            return None
+        return found if {self._width} == set(map(len, found)) else None
+
+    def _rows(
+        self,
+        records: list[str],
+        found: list[list[str]],
+        text: str,
+        *,
+        ends_plainly: bool = False,
+    ) -> TextRows:
+        """Make rows, with the values that are wanted."""
+        columns = {}
+        for name, at in self._wanted.items():
+            values = self._without_null(list(map(itemgetter(at), found)))
+            if name in self._identifiers and "'" in text:
+                values = [
+                    one[1:] if one.startswith(_DEFUSED) else one for one in values
+                ]
+            columns[name] = values
+        return TextRows(records, columns, self, ends_plainly=ends_plainly)
+
+    def _take_each(self, rows: int) -> TextRows | None:
+        """Parse row by row, to see where each ends."""
+        lines = self._lines
+        window = rows
+        while lines.pending >= 2 * self._unfinished or lines.at_end:
+            some = lines.peek(window)
+            records, found, used = self._parse_each(some)
+            lines.drop(used)
+            if used:
+                self._unfinished = 0
+                return self._rows(records, found, "'")
+            if len(some) == lines.pending:
+                self._check_unfinished(some)
+                return None
+            # One row is longer than the window.
+            window *= 4
+        return None
+
+    def _parse_each(
+        self, some: list[str]
+    ) -> tuple[list[str], list[list[str]], int]:
+        """Parse lines; a row that they do not finish is left.
+
+        Returns:
+            The rows as they are, the fields of each, and how many lines were used.
+        """
+        records: list[str] = []
+        found: list[list[str]] = []
+        kept: list[str] = []
+        reader = parse_csv(self._keep(some, kept), self.options)
+        used = 0
+        while True:
+            cause, row = "", None
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                cause = str(error)
+            if row is None and (not cause or _UNFINISHED in cause):
+                return records, found, used + (0 if cause else len(kept))
+            record = "".join(kept)
+            cause = _explain(cause) or self._check_width(row)
+            if cause:
+                hint = _hint(record, row, self.options)
+                self._reject(cause, hint, record, used + kept.count(""))
+            elif row:
+                records.append(record)
+                found.append(row)
+            used += len(kept)
+            kept.clear()
+            if not self._width and found:
+                return records, found, used
+
+    def _keep(self, some: list[str], kept: list[str]) -> Iterator[str]:
+        """Give lines to the parser, and keep those of the present row.
+
+        A comment is kept as nothing, so that lines are counted right.
+        """
+        comment = self.options.comment
+        for line in some:
+            if comment and line.startswith(comment) and not any(kept):
+                kept.append("")
+            else:
+                kept.append(line)
+                yield line
+
+    def _check_width(self, row: list[str] | None) -> str:
+        """Say what is wrong with the number of fields of a row."""
+        if not row or not self._width or len(row) == self._width:
+            return ""
+        if len(row) == 1 and row[0].isspace():
+            return "the line has only white space"
+        return f"{len(row)} fields, but the header has {self._width}"
+
+    def _check_unfinished(self, some: list[str]) -> None:
+        """Refuse a row that the end of the file cuts off, or that does not end.
+
+        Otherwise it is parsed again, from its start, when twice as much is there.
+        """
+        if not some:
+            return
+        if self._lines.at_end:
+            self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, "".join(some))
+            self._lines.drop(len(some))
+        elif len(some) > MAX_ROW_LINES or sum(map(len, some)) > MAX_LINE_CHARS:
+            raise InputError(
+                f"{self.name}, line {self._lines.line + 1}: the row is too long.",
+                hint=_QUOTE_HINT,
+            )
+        else:
+            self._unfinished = len(some)
+
+    def parse(self, records: list[str]) -> list[list[str | None]]:
+        """List the values of all columns; see :meth:`TextRows.texts`."""
+        missing = {"", self._null}
+        columns = zip(*parse_csv(records, self.options), strict=True)
+        return [
+            [None if one in missing else one for one in column] for column in columns
+        ] or [[] for _ in self.header]
+
+
+def _explain(cause: str) -> str:
+    """Say in our words what the csv module complains of."""
+    ours = (ours for word, ours in _CSV_ERRORS.items() if word in cause)
+    return next(ours, "this is not CSV") if cause else ""
+
+
+def _hint(record: str, row: list[str] | None, options: FileFormatOptions) -> str:
+    """Say what to do about a row."""
+    if '\\"' in record and options.escape is None:
+        return _ESCAPE_HINT
+    if row and len(row) == 1 and row[0].isspace():
+        return "Remove the line."
+    if row is None and '" ' not in record and ', "' in record:
+        return "If blanks follow the delimiters, use --skip-initial-space."
+    return _QUOTE_HINT
+
+
+# --- JSON lines -----------------------------------------------------------------------
+
+# How many objects show which keys there are: an optional one may lack in the first.
+_HEADER_ROWS: Final = 1_000
+
+_Object: TypeAlias = dict[str, Any]
+
+_decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_str: Final = msgspec.json.Decoder(str | None).decode
+# RecursionError: nested too deeply. UnicodeError: half of a surrogate pair.
+_DEFECTS: Final = (msgspec.MsgspecError, RecursionError, UnicodeError)
+_JSON_HINT: Final = "Each line must have one JSON object."
+
+
+class _JsonNumber(str):
+    """A number, or NaN, as it is written."""
+
+    __slots__ = ()
+
+
+def _decode_odd(line: str) -> _Object | None:
+    """Decode an object that holds NaN or half of a surrogate pair; None if it is none.
+
+    Other programs write such things. They are passed on as they are.
+    """
+    number = _JsonNumber
+    try:
+        found = json.loads(
+            line, parse_float=number, parse_int=number, parse_constant=number
+        )
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+class JsonReader(_TextReader):
+    """Reads JSON lines: an object a line; they need not all have the same keys.
+
+    Blank lines are passed over. A file without any line has no rows. The header is the
+    keys of the first thousand objects.
+    """
+
+    def __init__(
+        self, lines: LineReader, options: FileFormatOptions, on_bad_row: OnBadRow = None
+    ) -> None:
+        """Look at the first objects.
+
+        Raises:
+            InputError: If one of them is not an object.
+        """
+        super().__init__(lines, options, on_bad_row)
+        self._wanted: dict[str, str] = {}
+        self._identifiers: frozenset[str] = frozenset()
+        self._added: Collection[str] = ()
+        self._taken: frozenset[str] = frozenset()
+        self._checked: list[str] = []
+        self.header = self._read_header()
+        self.prefix = lines.mark
+
+    def _read_header(self) -> list[str]:
+        """List the keys of the first objects."""
+        on_bad_row = self._on_bad_row
+        if on_bad_row is not None:  # such a row is reported when it is taken
+            self._on_bad_row = lambda _: None
+        found: list[_Object] = []
+        while not found and self._lines.load():
+            while (line := "".join(self._lines.peek(1))).isspace():
+                self._lines.drop(1)
+            _, found = self._decode(self._lines.peek(_HEADER_ROWS))
+            if line and not found and self._lines.pending >= _HEADER_ROWS:
+                raise InputError(
+                    f"{self.name}: none of the first lines is a JSON object.",
+                    hint=_JSON_HINT,
+                )
+        self._on_bad_row = on_bad_row
+        return list(dict.fromkeys(key for row in found for key in row))
+
+    def want(
+        self,
+        columns: Sequence[str],
+        keys: Sequence[str] = (),
+        added: Collection[str] = (),
+    ) -> None:
+        """See :meth:`CsvReader.want`; no object may have an *added* key."""
+        refuse_taken(self.header, added, name=self.name)
+        self._added = added
+        self._taken = frozenset(map(str.casefold, added))
+        self._wanted = {
+            one: self.header[find_column(self.header, one, name=self.name)]
+            for one in (*columns, *keys)
+            if self.header
+        }
+        self._identifiers = frozenset(columns) - frozenset(keys)
+
+    def skip(self, rows: int) -> None:
+        """See :meth:`CsvReader.skip`."""
+        _skip(self, rows)
+
+    def take(self, rows: int) -> TextRows | None:
+        """See :meth:`CsvReader.take`."""
+        some = self._lines.peek(rows)
+        if not some:
+            return None
+        records, found = self._decode(some)
+        columns = {name: self._values(name, found) for name in self._wanted}
+        bad = {at for _, wrong in columns.values() for at in wrong}
+        for at in sorted(bad):
+            before = some.index(records[at])
+            cause = "an identifier is not a string"
+            self._reject(cause, "Write each as a JSON string.", records[at], before)
+        kept = {name: values for name, (values, _) in columns.items()}
+        if bad:
+            good = [at for at in range(len(records)) if at not in bad]
+            records = [records[at] for at in good]
+            kept = {name: [one[at] for at in good] for name, one in kept.items()}
+        self._lines.drop(len(some))
+        return TextRows(records, kept, self)
+
+    def _values(self, name: str, found: list[_Object]) -> tuple[list[str], list[int]]:
+        """List the values of a column, and which of them cannot be identifiers."""
+        key = self._wanted[name]
+        values = self._without_null([_text(one.get(key)) for one in found])
+        if name not in self._identifiers or not any(
+            one.startswith(("[", "{")) for one in values
+        ):
+            return values, []
+        wrong = [at for at, one in enumerate(found) if _is_nested(one.get(key))]
+        return values, wrong
+
+    def _decode(self, some: list[str]) -> tuple[list[str], list[_Object]]:
+        """Return the lines that are not blank, and the fields of their objects."""
+        records: list[str] = []
+        found: list[_Object] = []
+        for at, line in enumerate(some):
+            row = None
+            try:
+                row = _decode_object(line)
+            except _DEFECTS:
+                if line.isspace():
+                    continue
+                row = _decode_odd(line)
+            if row is None:
+                hint = _JSON_HINT
+                if line.lstrip()[:1] == "[":
+                    hint += " To convert an array: jq -c '.[]'."
+                self._reject("this is not a JSON object", hint, line, at)
+                continue
+            keys = list(row)
+            if keys != self._checked:
+                self._check_keys(keys)
+            records.append(line)
+            found.append(row)
+        return records, found
+
+    def _check_keys(self, keys: list[str]) -> None:
+        """Refuse keys that will be added; most rows have those of the row before."""
+        if not self._taken.isdisjoint(map(str.casefold, keys)):
+            refuse_taken(keys, self._added, name=self.name)
+        self._checked = keys
+
+    def parse(self, records: list[str]) -> list[list[str | None]]:
+        """List the values of all columns; see :meth:`TextRows.texts`.
+
+        Raises:
+            InputError: If a row has a key that is not in the header.
+        """
+        _, found = self._decode(records)
+        known = set(self.header)
+        if any(row.keys() - known for row in found):
+            raise InputError(
+                f"{self.name}: a row has a key that the first {_HEADER_ROWS:,} lack.",
+                hint="Write JSON lines, or have one of the first lines name all keys.",
+            )
+        return [
+            [value or None for value in self._without_null(values)]
+            for values in ([_text(row.get(key)) for row in found] for key in self.header)
+        ]
+
+
+def _text(value: Any) -> str:
+    """Return a string; a number as it is written; what is null or missing as empty."""
+    if value is None:
+        return ""
+    if isinstance(value, msgspec.Raw):
+        try:
+            return _decode_str(value) or ""
+        except msgspec.ValidationError:
+            return bytes(value).decode()
+    if isinstance(value, str):
+        return value
+    return json.dumps(value)
+
+
+def _is_nested(value: Any) -> bool:
+    """Return whether a value is an array or an object."""
+    if isinstance(value, msgspec.Raw):
+        return bytes(value)[:1] in (b"[", b"{")
+    return isinstance(value, list | dict)
+
+
+# --- Opening --------------------------------------------------------------------------
+
+
+def _skip(reader: CsvReader | JsonReader, rows: int) -> None:
+    """Read rows again that an earlier run has written.
+
+    To parse them takes less than a second for a million, and no position in a file,
+    of lines or bytes, has to be remembered.
+    """
+    rest = rows
+    while rest:
+        found = reader.take(min(rest, 10_000))
+        if found is not None:
+            rest -= found.count
+        elif not reader.load():
+            raise InputError(
+                f"{reader.name} has fewer rows than the job has written.",
+                hint="Discard the job and begin anew (--restart).",
+            )
+
+
+def open_stdio(stream: TextIO, mode: str) -> BufferedIOBase:
+    """Open stdin or stdout anew, with a buffer of its own.
+
+    A thread may still be blocked in it when the program ends; with Python's own buffer
+    that is a fatal error of the interpreter.
+    """
+    try:
+        descriptor = stream.fileno()
+    except OSError:
+        return cast("BufferedIOBase", stream.buffer)  # replaced, by a test for one
+    return cast("BufferedIOBase", open(descriptor, mode, closefd=False))
+
+
+def _open_source(path: Path | None) -> BufferedReader:
+    """Open a file, or stdin, for reading bytes."""
+    if path is None:
+        return cast("BufferedReader", open_stdio(sys.stdin, "rb"))
+    try:
+        return path.open("rb")
+    except OSError as error:
+        cause = error.strerror or type(error).__name__
+    raise InputError(
+        f"{printable(path)} cannot be read: {cause}.", hint="Check the path."
+    )
+
+
+def open_reader(
+    path: Path | None, options: FileFormatOptions, *, on_bad_row: OnBadRow = None
+) -> Reader:
+    """Open a file and read its header; blocks.
+
+    Args:
+        path: The file; None is stdin.
+        options: How its rows are written.
+        on_bad_row: Gets each row that cannot be read; None to end with the first.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    options = options.for_file(path)
+    stream = _open_source(path)
+    name = "stdin" if path is None else printable(path)
+    try:
+        if options.format in (Format.PARQUET, Format.ARROW):
+            from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow
+
+            return arrow.ArrowReader(stream, name=name, options=options)
+        lines = LineReader(
+            stream, name=name, encoding=options.encoding, gzipped=is_gzipped(path)
+        )
+        kind = CsvReader if options.format is Format.CSV else JsonReader
+        return kind(lines, options, on_bad_row)
+    except BaseException:
+        if path is not None:
+            stream.close()
+        raise
+
+
+def read_check(
+    pairs: Sequence[FilePair],
+    options: FileFormatOptions,
+    want: Callable[[Reader], object],
+    *,
+    on_bad_row: OnBadRow = None,
+    limit: int = 20,
+) -> int:
+    """Read all text files through before anything is asked; blocks.
+
+    Of Parquet and Arrow files only the schema is read. Stdin is passed over.
+
+    Args:
+        pairs: The files.
+        options: How the inputs are written.
+        want: Finds the columns that a reader is to read.
+        on_bad_row: Gets each row that cannot be read; None if such a row is a fault.
+        limit: How many faults are named at most.
+
+    Returns:
+        How many rows of text there are.
+
+    Raises:
+        InputError: If there are faults; names them all, each with its file and line.
+    """
+    faults: list[InputError] = []
+    rows = 0
+
+    def collect(bad: BadRow) -> None:
+        faults.append(bad.error())
+        if len(faults) >= limit:
+            raise bad.error()
+
+    for pair in pairs:
+        if pair.source is None or len(faults) >= limit:
+            continue
+        try:
+            rows += _read_through(pair, options, want, on_bad_row or collect)
+        except InputError as error:
+            if len(faults) < limit:
+                faults.append(error.with_traceback(None))
+    if not faults:
+        return rows
+    if len(faults) == 1:
+        raise faults[0]
+    more = f" The first {limit} are:" if len(faults) >= limit else ""
+    listed = "".join(f"\n  {one.message}" for one in faults)
+    hints = dict.fromkeys(one.hint for one in faults if one.hint)
+    raise InputError(
+        f"{len(faults)} faults were found in the input.{more}{listed}",
+        hint=" ".join(hints),
+    )
+
+
+def _read_through(
+    pair: FilePair,
+    options: FileFormatOptions,
+    want: Callable[[Reader], object],
+    on_bad_row: OnBadRow,
+) -> int:
+    """Read one file; return how many rows of text it has."""
+    source, _ = pair.formats(options)
+    reader = open_reader(pair.source, source, on_bad_row=on_bad_row)
+    rows = 0
+    try:
+        want(reader)
+        while isinstance(reader, _TextReader):
+            found = reader.take(5_000)
+            if found is not None:
+                rows += found.count
+            elif not reader.load():
+                break
+    finally:
+        reader.close()
+    return rows

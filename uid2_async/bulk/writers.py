@@ -1,0 +1,592 @@
+"""Writing rows: those of an input with columns appended, and tables of our own.
+
+Text is written so that no reader splits it differently: Python before 3.13 does not
+quote a lone CR, and reads it as the end of a row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import msgspec
+
+from uid2_async.bulk.paths import (
+    Content,
+    FileFormatOptions,
+    FilePair,
+    Format,
+    is_gzipped,
+    place,
+    printable,
+    temp_sibling,
+    write_beside,
+)
+from uid2_async.bulk.private_files import (
+    DISK,
+    Disk,
+    attempt,
+    open_private,
+    reopen_private,
+    sync_file,
+    write_all,
+)
+from uid2_async.bulk.text import (
+    FORMULAS,
+    CsvReader,
+    JsonReader,
+    Reader,
+    Rows,
+    TextRows,
+    open_stdio,
+    parse_csv,
+)
+from uid2_async.errors import InputError
+
+if TYPE_CHECKING:
+    from uid2_async.bulk.arrow import ArrowOutput
+
+__all__ = ["Formatted", "Output", "TableWriter", "TextOutput", "open_output"]
+
+Output: TypeAlias = "TextOutput | ArrowOutput"
+Formatted: TypeAlias = Any
+"""Rows ready to be written: bytes, or a record batch."""
+
+Columns: TypeAlias = Mapping[str, Sequence[Any]]
+
+# About as many as a batch has: no more are lost with the process.
+_SAVE_ROWS: Final = 5_000
+_MARK: Final = "\N{ZERO WIDTH NO-BREAK SPACE}"
+_encode_json: Final = msgspec.json.Encoder().encode
+
+
+def _iso(seconds: int) -> str:
+    """Write an instant as ISO 8601 in UTC."""
+    instant = datetime.fromtimestamp(seconds, UTC)
+    return instant.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _instants(column: Sequence[Any]) -> list[str | None]:
+    """Write the instants of a column."""
+    return [None if one is None else _iso(one) for one in column]
+
+
+def _defused(field: str) -> str:
+    """Put a ' before what a spreadsheet would take for a formula."""
+    return f"'{field}" if field.startswith(FORMULAS) else field
+
+
+def _split_end(record: str, default: str) -> tuple[str, str]:
+    """Take the line end off a row; CRs before it are part of it, as in csv."""
+    body = record.rstrip("\r\n")
+    line_end = record[len(body) :]
+    return body, line_end if line_end.endswith("\n") else default
+
+
+class CsvFormat:
+    """Makes CSV of rows and of the columns that are appended to them.
+
+    This is done for each row of a file, so it is done column by column, and quotes are
+    looked for in a whole column at once.
+    """
+
+    def __init__(
+        self,
+        options: FileFormatOptions,
+        reader: Reader | None,
+        added: Mapping[str, Content],
+    ) -> None:
+        """Write CSV as *options* say.
+
+        Args:
+            options: How; a delimiter of None is that of the input.
+            reader: The input; None if there is none.
+            added: The columns that are appended, and what each contains.
+        """
+        self._added = added
+        self._reader = reader
+        self._iso = bool(options.iso)
+        self._is_safe = options.spreadsheet_safe
+        self._options = options
+        self._delimiter = options.delimiter or ","
+        self._keeps_text = False
+        if isinstance(reader, CsvReader):
+            self._options = reader.options
+            own = reader.options.delimiter or ","
+            self._delimiter = options.delimiter or own
+            self._keeps_text = self._delimiter == own
+        first = reader.first if isinstance(reader, CsvReader) else ""
+        # A last row without an end gets the one that the header has.
+        self._end = "\r\n" if first.endswith("\r\n") else "\n"
+        self._width = len(added) + (0 if reader is None else len(reader.header))
+        comment = self._options.comment
+        self._marks = (
+            self._delimiter,
+            '"',
+            "\n",
+            "\r",
+            *((" ",) if self._options.skip_initial_space else ()),
+            *((comment,) if comment else ()),
+        )
+
+    def header(self) -> str:
+        """Return what comes before the first row."""
+        names = [self._cells([name]) for name in self._added]
+        reader = self._reader
+        if self._keeps_text and isinstance(reader, CsvReader):
+            record = self._defuse([reader.first])
+            return reader.prefix + self._join(record, names, plain=False)
+        header = [] if reader is None else reader.header
+        return self._lines([*([self._cells([name]) for name in header]), *names])
+
+    def rows(
+        self, rows: Rows | None, columns: Columns, repeat: Sequence[int] | None
+    ) -> str:
+        """Return the text of some rows; see :meth:`TextOutput.format`."""
+        added = [
+            self._cells(columns[name], content) for name, content in self._added.items()
+        ]
+        if self._keeps_text and isinstance(rows, TextRows):
+            records = rows.records
+            if repeat is not None:
+                records = [records[at] for at in repeat]
+            plain = rows.ends_plainly
+            return self._join(self._defuse(records), added, plain=plain)
+        cells = [] if rows is None else [self._cells(one) for one in rows.texts()]
+        if repeat is not None:
+            cells = [[column[at] for at in repeat] for column in cells]
+        return self._lines([*cells, *added])
+
+    def _lines(self, cells: list[list[str]]) -> str:
+        """Write rows of our own."""
+        if self._width == 1:  # an empty row would be a blank line
+            cells = [[cell or '""' for cell in column] for column in cells]
+        rows = map(self._delimiter.join, zip(*cells, strict=True))
+        return "".join([f"{row}\n" for row in rows])
+
+    def _defuse(self, records: list[str]) -> list[str]:
+        """Take the sting out of the fields of rows; others stay as they are."""
+        if not self._is_safe:
+            return records
+        found = parse_csv([_split_end(one, "")[0] for one in records], self._options)
+        return [
+            record
+            if not any(map(str.startswith, fields, [FORMULAS] * len(fields)))
+            else self._delimiter.join(self._cells(fields))
+            + _split_end(record, self._end)[1]
+            for record, fields in zip(records, found, strict=True)
+        ]
+
+    def _cells(
+        self, column: Sequence[Any], content: Content = Content.TEXT
+    ) -> list[str]:
+        """Write the fields of a column."""
+        if content is Content.INSTANT and self._iso:
+            column = _instants(column)
+        elif content is not Content.TEXT:
+            return ["" if one is None else str(one) for one in column]
+        cells = [one or "" for one in column]
+        if self._is_safe:
+            cells = list(map(_defused, cells))
+        if self._needs_quotes("".join(cells)):
+            return [
+                self._quote(cell) if self._needs_quotes(cell) else cell
+                for cell in cells
+            ]
+        return cells
+
+    def _needs_quotes(self, text: str) -> bool:
+        """Return whether a field with that text would be read as something else."""
+        return any(mark in text for mark in self._marks)
+
+    def _quote(self, cell: str) -> str:
+        """Write a field in quotes."""
+        escape = self._options.escape
+        if escape is None:
+            return '"{}"'.format(cell.replace('"', '""'))
+        marks = f'({re.escape(escape)}*)("|\\Z)'
+
+        def write(found: re.Match[str]) -> str:
+            return found[1] * 2 + (f'{escape}"' if found[2] else "")
+
+        return f'"{re.sub(marks, write, cell)}"'
+
+    def _join(
+        self, records: list[str], cells: list[list[str]], *, plain: bool
+    ) -> str:
+        """Append fields to rows."""
+        delimiter = self._delimiter
+        ends = map(delimiter.join, zip(*cells, strict=True))
+        each = zip(records, ends, strict=True) if cells else ()
+        if plain:
+            return "".join(
+                [f"{record[:-1]}{delimiter}{end}\n" for record, end in each]
+            )
+        if not cells:
+            return "".join(["".join(_split_end(one, self._end)) for one in records])
+        split = [_split_end(record, self._end) for record in records]
+        return "".join(
+            [
+                f"{body}{delimiter}{end}{line_end}"
+                for (body, line_end), end in zip(split, ends, strict=True)
+            ]
+        )
+
+
+class JsonFormat:
+    """Makes JSON lines of rows and of the columns that are appended to them.
+
+    Of an object only its end is touched, so that numbers keep all of their digits.
+    """
+
+    def __init__(
+        self,
+        options: FileFormatOptions,
+        reader: Reader | None,
+        added: Mapping[str, Content],
+    ) -> None:
+        """Write JSON lines; see :class:`CsvFormat`."""
+        self._added = added
+        self._iso = bool(options.iso)
+        self._reader = reader
+        self._keeps_text = isinstance(reader, JsonReader)
+        header = [] if reader is None or self._keeps_text else list(reader.header)
+        repeated = {one for one in header if header.count(one) > 1}
+        if reader is not None and repeated:
+            raise InputError(
+                f"{reader.name} has several columns '{printable(min(repeated))}'.",
+                hint="Rename them, or write CSV.",
+            )
+        names = (_encode_json(name).decode() for name in (*header, *added))
+        escaped = [name.replace("%", "%%") for name in names]
+        self._shape = ",".join(f"{name}:%s" for name in escaped)
+
+    def header(self) -> str:
+        """Return what comes before the first row."""
+        reader = self._reader
+        return reader.prefix if isinstance(reader, JsonReader) else ""
+
+    def rows(
+        self, rows: Rows | None, columns: Columns, repeat: Sequence[int] | None
+    ) -> str:
+        """Return the text of some rows; see :meth:`TextOutput.format`."""
+        added = [
+            self._cells(columns[name], content) for name, content in self._added.items()
+        ]
+        if self._keeps_text and isinstance(rows, TextRows):
+            records = rows.records
+            if repeat is not None:
+                records = [records[at] for at in repeat]
+            return self._join(records, added)
+        cells: list[list[str]] = []
+        if isinstance(rows, TextRows):
+            cells = [self._cells(one) for one in rows.texts()]
+        elif rows is not None:
+            cells = rows.json_cells()
+        if repeat is not None:
+            cells = [[column[at] for at in repeat] for column in cells]
+        shape = f"{{{self._shape}}}\n"
+        return "".join([shape % one for one in zip(*cells, *added, strict=True)])
+
+    def _cells(
+        self, column: Sequence[Any], content: Content = Content.TEXT
+    ) -> list[str]:
+        """Write the values of a column."""
+        if content is Content.INSTANT and self._iso:
+            column = _instants(column)
+        # All at once, which is faster, if no value has a comma in it.
+        cells = _encode_json(column).decode()[1:-1].split(",")
+        if len(cells) == len(column):
+            return cells
+        return [_encode_json(one).decode() for one in column]
+
+    def _join(self, records: list[str], cells: list[list[str]]) -> str:
+        """Put fields before the ends of objects."""
+        rows = []
+        shape = self._shape
+        for record, values in zip(records, zip(*cells, strict=True), strict=True):
+            if record[-2:] == "}\n" and record[-3:-2] not in " \t\r{":
+                rows.append(f"{record[:-2]},{shape % values}}}\n")
+                continue
+            body = record.rstrip()[:-1].rstrip()
+            comma = "" if body.endswith("{") else ","
+            _, line_end = _split_end(record, "\n")
+            rows.append(f"{body}{comma}{shape % values}}}{line_end}")
+        return "".join(rows)
+
+
+class TextOutput:
+    """Text in a part that grows, and is cut to what was saved; or on stdout.
+
+    Attributes:
+        save_rows: After how many rows it is worth to save.
+    """
+
+    save_rows: int = _SAVE_ROWS
+
+    def __init__(
+        self,
+        part: Path | None,
+        text: CsvFormat | JsonFormat,
+        *,
+        encoding: str,
+        saved: Any = None,
+        disk: Disk = DISK,
+    ) -> None:
+        """Open the part, or stdout.
+
+        Args:
+            part: The file in which the output grows; None is stdout.
+            text: Makes the text.
+            encoding: The encoding of the output.
+            saved: What :meth:`sync` returned in an earlier run.
+            disk: What may fail.
+
+        Raises:
+            JobError: If it cannot be opened, or is shorter than what was saved.
+        """
+        self._part = part
+        self._text = text
+        self._encoding = encoding
+        self._disk = disk
+        self._size = int(saved or 0)
+        self._stream: Any = None
+        self._descriptor: int | None = None
+        if part is None:
+            self._stream = open_stdio(sys.stdout, "wb")
+        elif saved is None or part.exists():  # otherwise it has its name already
+            self._descriptor = reopen_private(part, self._size)
+        if saved is None:
+            try:
+                self._write_header()
+            except BaseException:
+                self.close()
+                raise
+
+    def __repr__(self) -> str:
+        """Show where it grows, and how far it is."""
+        name = "stdout" if self._part is None else printable(self._part)
+        return f"<TextOutput {name!r}, {self._size} bytes>"
+
+    def _write_header(self) -> None:
+        """Write what comes before the first row."""
+        header = self._text.header()
+        mark = ""
+        if self._encoding in ("utf-16", "utf-32"):
+            # Nobody said which; the mark does.
+            self._encoding, mark = f"{self._encoding}-le", _MARK
+        if header or mark:
+            self.write(self._encode(mark + header))
+
+    def _encode(self, text: str) -> bytes:
+        """Encode text without keeping it in an error."""
+        try:
+            return text.encode(self._encoding)
+        except UnicodeError:
+            pass
+        raise InputError(
+            f"A value cannot be written in {self._encoding}.",
+            hint="Convert the input to UTF-8, or use --encoding utf-8.",
+        )
+
+    def format(
+        self,
+        rows: Rows | None,
+        columns: Columns,
+        repeat: Sequence[int] | None = None,
+    ) -> bytes:
+        """Make the text of some rows; computes.
+
+        Args:
+            rows: As a reader returned them; None if there is no input.
+            columns: The columns that are appended.
+            repeat: To which row each of their cells belongs; None for each row once.
+        """
+        return self._encode(self._text.rows(rows, columns, repeat))
+
+    def write(self, formatted: bytes) -> None:
+        """Write what :meth:`format` made; blocks.
+
+        Raises:
+            JobError: If the disk is full or broken.
+            BrokenPipeError: If nobody reads stdout.
+        """
+        if self._stream is not None:
+            self._stream.write(formatted)
+            self._stream.flush()
+        elif self._descriptor is not None:
+            write_all(self._descriptor, formatted, "The output", disk=self._disk)
+        self._size += len(formatted)
+
+    def sync(self) -> int:
+        """Bring all to the disk; blocks.
+
+        Returns:
+            How many bytes there are, to go on from here.
+        """
+        if self._descriptor is not None:
+            sync_file(self._descriptor, "The output", disk=self._disk)
+        return self._size
+
+    def finish(self, target: Path | None) -> None:
+        """Give the whole output its name; blocks.
+
+        Raises:
+            JobError: If it cannot be done; nothing has the name then.
+        """
+        self.close()
+        part = self._part
+        if part is None or target is None:
+            return
+        if is_gzipped(target) and part.exists():
+            write_beside(target, lambda path: _compress(part, path), disk=self._disk)
+            part.unlink()
+        else:
+            place(part, target, disk=self._disk)
+
+    def close(self) -> None:
+        """Close what is open, and leave the rest as it is."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _compress(part: Path, path: Path) -> None:
+    """Write a compressed copy; the same bytes every time."""
+    with (
+        part.open("rb") as source,
+        os.fdopen(open_private(path), "wb") as file,
+        gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed,
+    ):
+        shutil.copyfileobj(source, packed)
+
+
+def open_output(
+    reader: Reader | None,
+    options: FileFormatOptions,
+    part: Path | None,
+    *,
+    added: Mapping[str, Content],
+    saved: Any = None,
+    resumable: bool = True,
+    disk: Disk = DISK,
+) -> Output:
+    """Open the output of a file; blocks.
+
+    Rows that are written in the format in which they were read keep their text, or
+    their types. To convert, CSV cells are strings, and an empty one is missing; JSON
+    values that are not strings are the text that they are in the file; those of Parquet
+    and Arrow are as :meth:`~uid2_async.bulk.arrow.ArrowRows.texts` says.
+
+    Args:
+        reader: The input, whose header has been read; None if there is none.
+        options: How the output is written, as :meth:`FilePair.formats` returned it.
+        part: The file in which the output grows; None is stdout.
+        added: The columns that are appended, and what each contains.
+        saved: What :meth:`TextOutput.sync` returned in an earlier run.
+        resumable: Whether Parquet and Arrow are saved in parts. Otherwise they are
+            written once, and what is on the disk when the process dies is of no use.
+        disk: What may fail.
+
+    Raises:
+        InputError: If the columns cannot be written in that format.
+        JobError: If it cannot be opened.
+    """
+    if options.format in (Format.PARQUET, Format.ARROW):
+        from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow
+
+        assert part is not None  # noqa: S101 - such files are not streamed
+        return arrow.ArrowOutput(
+            reader,
+            options,
+            part,
+            added=added,
+            saved=saved,
+            resumable=resumable,
+            disk=disk,
+        )
+    kind = JsonFormat if options.format is Format.JSONL else CsvFormat
+    text = isinstance(reader, CsvReader | JsonReader)
+    return TextOutput(
+        part,
+        kind(options, reader, added),
+        encoding=reader.encoding if text else options.encoding,
+        saved=saved,
+        disk=disk,
+    )
+
+
+class TableWriter:
+    """Writes a table of our own, such as a delta or an export, in the format by name.
+
+    The file appears when it is whole; if it is not, nothing is left of it.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        columns: Mapping[str, Content],
+        *,
+        options: FileFormatOptions | None = None,
+        disk: Disk = DISK,
+    ) -> None:
+        """Begin to write.
+
+        Args:
+            path: The file; None is stdout.
+            columns: The columns in order, and what each contains.
+            options: How the file is written, if not by its name.
+            disk: What may fail.
+
+        Raises:
+            InputError: If the format cannot be streamed or compressed.
+            JobError: If the file cannot be written.
+        """
+        options = (options or FileFormatOptions()).for_file(path)
+        self._path = path
+        self._part = None if path is None else attempt("", temp_sibling, path)
+        self.rows: int = 0
+        self._output = open_output(
+            None, options, self._part, added=columns, resumable=False, disk=disk
+        )
+
+    def __repr__(self) -> str:
+        """Show the file and how many rows have been written."""
+        name = "stdout" if self._path is None else printable(self._path)
+        return f"<TableWriter {name!r}, {self.rows} rows>"
+
+    def write(self, columns: Columns) -> None:
+        """Write some rows, given as columns of equal length; blocks."""
+        self._output.write(self._output.format(None, columns))
+        self.rows += len(next(iter(columns.values()), ()))
+
+    def finish(self) -> None:
+        """Give the whole file its name; blocks."""
+        try:
+            self._output.finish(self._path)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file; if it is not finished, remove what there is of it."""
+        self._output.close()
+        if self._part is not None:
+            with contextlib.suppress(OSError):
+                self._part.unlink(missing_ok=True)
+
+    def __enter__(self) -> TableWriter:
+        """Return the writer."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """See :meth:`close`."""
+        self.close()
