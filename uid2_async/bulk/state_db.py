@@ -109,13 +109,10 @@ CREATE TABLE suppressed (digest BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE VIEW mapping AS SELECT identity, {_KIND}, {_PLAIN.format("uid")} AS uid,
     {_PLAIN.format("previous_uid")} AS previous_uid, previous_since,
     refresh_from, reason, bucket, checked FROM mapping_row WHERE removed IS NULL;
-CREATE VIEW change AS SELECT identity, {_KIND}, change,
-    {_PLAIN.format("uid")} AS uid,
-    nullif({_PLAIN.format("said")}, '') AS old_uid FROM (
-    SELECT *, {CHANGE.format(said=f"({_SAID_NOW})")} AS change,
-    {_SAID_NOW} AS said FROM mapping_row
-    WHERE exported_uid IS NOT NULL OR exported >= {_EPOCH}
-    ) WHERE change IS NOT NULL;
+CREATE VIEW change AS SELECT identity, {_KIND},
+    {CHANGE.format(said=f"({_SAID_NOW})")} AS change, {_PLAIN.format("uid")} AS uid,
+    nullif({_PLAIN.format("exported_uid")}, '') AS old_uid FROM mapping_row
+    WHERE exported_uid IS NOT NULL OR exported >= {_EPOCH};
 CREATE VIEW history AS SELECT identity, {_KIND}, change,
     nullif({_PLAIN.format("old_uid")}, '') AS old_uid, run.number AS run
     FROM history_row LEFT JOIN run ON run.exported = history_row.epoch;

@@ -240,17 +240,20 @@ def _sum(column: str) -> str:
 
 
 _CHANGE_NOW: Final = CHANGE.format(said=f"({EXPORTED_UID})")
-_PENDING: Final = f"""(exported_uid IS NOT NULL OR exported >= :epoch)
-    AND {_CHANGE_NOW} IS NOT NULL"""
-_OLD_UID: Final = (
-    f"nullif(CASE WHEN {_CHANGE_NOW} <> 'ADDED' THEN exported_uid END, '')"
-)
-_VISIBLE_PREVIOUS: Final = f"""CASE WHEN uid IS NOT NULL
+# What was exported is stored only while it differs from what the row says.
+_PENDING: Final = "(exported_uid IS NOT NULL OR exported >= :epoch)"
+_OLD_UID: Final = "nullif(exported_uid, '')"
+_PREVIOUS_UID: Final = f"""CASE WHEN uid IS NOT NULL
     AND previous_since > :started - {RETENTION_SECONDS} THEN previous_uid END"""
-_ROW: Final = f"""json_array(json_array({_plain("uid")},
-    {_plain(f"({_VISIBLE_PREVIOUS})")}, refresh_from, reason, bucket, checked,
+_FULL_ROW: Final = f"""json_array(json_array({_plain("uid")},
+    {_plain(f"({_PREVIOUS_UID})")}, refresh_from, reason, bucket, checked,
     {_CHANGE_NOW}, {_plain(f"({_OLD_UID})")}),
-    {_sum("uid")} || {_sum(f"({_VISIBLE_PREVIOUS})")} || {_sum(f"({_OLD_UID})")})"""
+    {_sum("uid")} || {_sum(f"({_PREVIOUS_UID})")} || {_sum(f"({_OLD_UID})")})"""
+# Most rows have one UID, and function calls are what a look-up consists of.
+_ROW: Final = f"""CASE WHEN previous_uid IS NULL AND exported_uid IS NULL
+    THEN json_array(json_array({_plain("uid")}, NULL, refresh_from, reason, bucket,
+        checked, {_CHANGE_NOW}, NULL), {_sum("uid")})
+    ELSE {_FULL_ROW} END"""
 _ROWS: Final = msgspec.json.Decoder(list[tuple[StateRow, str] | None])
 _FAILURES: Final = msgspec.json.Decoder(list[tuple[int, str, int | None]])
 
@@ -531,7 +534,7 @@ def finish(db: StateDatabase, run: Run, exported: bool) -> None:  # noqa: FBT001
 _EXPORT: Final = (
     f"INSERT INTO history_row SELECT identity, kind, :epoch, {_CHANGE_NOW},"
     " exported_uid, exported FROM mapping_row WHERE exported_uid IS NOT NULL"
-    f" AND reason IS NOT '{_PURGED}' AND {_CHANGE_NOW} IS NOT NULL",
+    f" AND reason IS NOT '{_PURGED}'",
     "DELETE FROM mapping_row WHERE removed IS NOT NULL",
     "UPDATE mapping_row SET exported_uid = NULL,"
     f" exported = CASE WHEN uid IS NOT NULL OR reason = '{OPTED_OUT}' THEN exported END"
@@ -631,11 +634,7 @@ def _read_changes(
         key = bytes.fromhex(text)
         if sums != checksums(key, uid, old_uid):
             raise damaged()
-        changes.append(
-            Change(
-                kind=_kind(bit), identity=key, change=change, uid=uid, old_uid=old_uid
-            )
-        )
+        changes.append(Change(_kind(bit), key, change, uid, old_uid))
     return changes
 
 

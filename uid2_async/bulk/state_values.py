@@ -102,7 +102,7 @@ SUPPRESSED: Final = StateRow(e=UnmappedReason.OPTED_OUT.value)
 """The row of a person who was purged for good: the same as after an opt-out."""
 
 
-class Change(Veiled, frozen=True, gc=False, kw_only=True):
+class Change(Veiled, frozen=True, gc=False):
     """One line of an audience delta.
 
     Attributes:
