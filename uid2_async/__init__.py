@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from uid2_async.bulk.refresh import refresh_state as refresh_state
     from uid2_async.bulk.run_options import RunOptions as RunOptions
-    from uid2_async.bulk.state.mapping_state import MappingState as MappingState
+    from uid2_async.bulk.state import MappingState as MappingState
     from uid2_async.client import UID2Client as UID2Client
     from uid2_async.client_side import ClientSideClient as ClientSideClient
     from uid2_async.errors import TokenFailure as TokenFailure, UID2Error as UID2Error
@@ -87,7 +87,7 @@ _HOMES = {
     "MapOptions": "bulk.map_options",
     "MapRecord": "bulk.outcomes",
     "MappedUID": "models",
-    "MappingState": "bulk.state.mapping_state",
+    "MappingState": "bulk.state",
     "OptOutStatus": "models",
     "OptedOut": "models",
     "Phone": "models",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from uid2_async.bulk.refresh import refresh_state as refresh_state
     from uid2_async.bulk.run_options import RunOptions as RunOptions
-    from uid2_async.bulk.state import Selection as Selection
+    from uid2_async.bulk.state_values import StateSelection as StateSelection
     from uid2_async.bulk.status_file import (
         StatusOptions as StatusOptions,
         check_file as check_file,
@@ -39,7 +39,7 @@ _HOMES = {
     "MapRecord": "outcomes",
     "Progress": "outcomes",
     "RunOptions": "run_options",
-    "Selection": "state",
+    "StateSelection": "state_values",
     "StatusOptions": "status_file",
     "check_file": "status_file",
     "map_file": "map_file",
@@ -56,7 +56,7 @@ __all__ = [
     "MapRecord",
     "Progress",
     "RunOptions",
-    "Selection",
+    "StateSelection",
     "StatusOptions",
     "check_file",
     "map_file",

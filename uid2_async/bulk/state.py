@@ -1,0 +1,641 @@
+"""The state of bulk mapping: what is known about identities, in one SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar, overload
+
+import attrs
+
+from uid2_async.bulk import state_rows
+from uid2_async.bulk.records import MapFailure
+from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
+from uid2_async.bulk.state_rows import START, Outcome, Selected
+from uid2_async.bulk.state_values import (
+    Change,
+    IdentityKey,
+    RecheckIntervals,
+    Run,
+    StagingCounts,
+    StateCounts,
+    StateRow,
+    StateSelection,
+    StateStatistics,
+    seconds_from,
+)
+from uid2_async.errors import InputError, JobError, UID2Error
+from uid2_async.models import Identity, IdentityScope, IdentityType, as_identity
+from uid2_async.protocol.normalize import HASH_KINDS, READERS
+from uid2_async.protocol.raw_uid import inspect_raw_uid
+
+__all__ = ["IdentityPage", "MappingState", "Person"]
+
+T = TypeVar("T")
+
+IdentityPage: TypeAlias = tuple[IdentityType, list[bytes]]
+"""Identities of one type, in their order."""
+
+Person: TypeAlias = Identity | IdentityKey | str
+
+_PAGE: Final = 5_000
+
+
+def _utc_now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+class MappingState:
+    """What is known about the identities of all jobs so far, in one SQLite file.
+
+    An async context manager. The file contains first-level hashes and raw UIDs, and only
+    its owner can read it. One process can use it at a time. SQLite runs on a thread of
+    its own.
+
+    The views ``mapping``, ``change``, ``history`` and the table ``run`` of the file can
+    be queried with other programs; their instants are seconds since the Unix epoch.
+
+    Example:
+        >>> async def show(path: str) -> None:
+        ...     async with MappingState(path) as state:
+        ...         print(await state.get("user@example.com"))
+    """
+
+    _connection_factory: ClassVar[type[sqlite3.Connection]] = sqlite3.Connection
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        recheck_after: timedelta = timedelta(days=7),
+        optout_recheck: timedelta = timedelta(days=30),
+        invalid_recheck: timedelta = timedelta(days=180),
+        allow_shared_folder: bool = False,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        """Say where the state is and how long a check counts. Nothing is opened yet.
+
+        Args:
+            path: The file; it is created if it does not exist.
+            recheck_after: How long a check of a mapped identity counts. Then the
+                operator is asked again, so that an opt-out is noticed before the salt
+                rotates.
+            optout_recheck: The same after an opt-out.
+            invalid_recheck: The same for an identity that the operator calls invalid.
+            allow_shared_folder: Accept a folder that other users can write to.
+            clock: Returns the time, as an aware datetime.
+
+        Raises:
+            ConfigError: If a duration is shorter than a second.
+        """
+        self._path = Path(path)
+        self._recheck = RecheckIntervals.from_timedeltas(
+            recheck_after, optout_recheck, invalid_recheck
+        )
+        self._allow_shared = allow_shared_folder
+        self._clock = clock
+        self._database: StateDatabase | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._disk_failed = False
+        self._started: int | None = None
+        self._counts = StagingCounts()
+        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[None]]] = []
+        self._commits: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        """Show the path and whether it is open."""
+        state = "open" if self.is_open else "closed"
+        return f"<MappingState {str(self._path)!r} {state}>"
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open."""
+        return self._database is not None
+
+    # --- life -------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open the state.
+
+        Raises:
+            JobError: If it cannot be used: locked, damaged, not a state, not private,
+                or on a network file system.
+        """
+        if self._thread is not None:
+            raise JobError("The state is already open.", hint="Open it once.")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="uid2-state")
+        self._disk_failed, self._started = False, None
+        try:
+            await self._on_thread(self._open)
+        except BaseException:
+            self._release_thread()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the state."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Write everything into the one file and release it; idempotent.
+
+        What was recorded is kept, also for a run that is not finished.
+        """
+        if self._thread is not None:
+            try:
+                await self._on_thread(self._close)
+            finally:
+                self._release_thread()
+
+    def _open(self) -> None:
+        """Open the database, on its thread."""
+        self._database = StateDatabase(
+            self._path,
+            now=self._clock(),
+            allow_shared=self._allow_shared,
+            factory=self._connection_factory,
+        )
+
+    def _close(self) -> None:
+        """Close the database if it is open, on its thread."""
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def _release_thread(self) -> None:
+        """Let the thread end after its last work.
+
+        Whoever waited for that may have been cancelled: the state is closed anyway.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.submit(self._close)
+            thread.shutdown(wait=False)
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        """Run *work* on the thread of SQLite; all errors become ours."""
+        if self._thread is None:
+            raise JobError("The state is not open.", hint="Use it in `async with`.")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._explained, work)
+
+    def _explained(self, work: Callable[[], T]) -> T:
+        """Run *work*; an error keeps neither values nor a foreign traceback."""
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - all of them are converted
+            code = getattr(error, "sqlite_errorcode", None) or 0
+            # After a failed sync the system has forgotten what it could not write, so
+            # that a second attempt would succeed without having saved anything.
+            self._disk_failed |= code & 0xFF == sqlite3.SQLITE_IOERR
+            failure = explain(error)
+        raise failure
+
+    async def _call(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run *work* on the open database."""
+        return await self._on_thread(partial(self._work, work, *args, **kwargs))
+
+    def _work(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run it, on the thread of the database."""
+        if self._database is None:
+            raise JobError("The state is closed.", hint="Use it in `async with`.")
+        if self._disk_failed:
+            raise JobError(
+                "The disk failed earlier, so the state cannot be used.",
+                hint="Check the disk, then run the same command again.",
+            )
+        return work(self._database, *args, **kwargs)
+
+    @property
+    def _now(self) -> int:
+        """The time of the run, or the current time, in seconds since the Unix epoch.
+
+        A resumed run keeps its time, so that it writes the same rows again.
+        """
+        return seconds_from(self._clock()) if self._started is None else self._started
+
+    # --- questions --------------------------------------------------------------------
+
+    @overload
+    async def get(self, people: Person) -> StateRow | None: ...
+    @overload
+    async def get(self, people: Sequence[Person]) -> list[StateRow | None]: ...
+    async def get(
+        self, people: Person | Sequence[Person]
+    ) -> StateRow | None | list[StateRow | None]:
+        """Return what is known about one or several people, however old.
+
+        Args:
+            people: E-mail addresses, phone numbers (a str that starts with ``+``),
+                identities such as :class:`~uid2_async.EmailHash`, or keys.
+
+        Returns:
+            None for who is unknown; a list for a list.
+
+        Raises:
+            InputError: If one of them is not valid.
+        """
+        if isinstance(people, str | IdentityKey) or not isinstance(people, Sequence):
+            return (await self._get([people]))[0]
+        return await self._get(people)
+
+    async def _get(self, people: Sequence[Person]) -> list[StateRow | None]:
+        """Look people up by kind."""
+        keys = [_key(person, place) for place, person in enumerate(people, 1)]
+        rows: dict[IdentityKey, StateRow | None] = {}
+        for kind in IdentityType:
+            some = [key for key in keys if key.kind is kind]
+            found = await self.look_up(kind, [key.identity for key in some])
+            rows.update(
+                (key, row if isinstance(row, StateRow) else None)
+                for key, row in zip(some, found, strict=True)
+            )
+        return [rows[key] for key in keys]
+
+    async def due(self) -> AsyncGenerator[list[IdentityKey], None]:
+        """Iterate over pages of what a refresh would ask about now."""
+        run = Run(number=0, started=self._now)
+        async for kind, identities in self.to_ask(run, StateSelection.due()):
+            yield [IdentityKey(kind, identity) for identity in identities]
+
+    async def export(
+        self, *, limit: int = _PAGE
+    ) -> AsyncGenerator[list[tuple[IdentityKey, StateRow]], None]:
+        """Iterate over pages of everything, in the order of the identities.
+
+        Args:
+            limit: The largest number of rows in a page.
+        """
+        for shard in range(SHARDS):
+            after, is_last = START, False
+            while not is_last:
+                page = await self._call(
+                    state_rows.export_page, self._now, shard, after, limit
+                )
+                is_last = len(page) < limit
+                if page:
+                    key = page[-1][0]
+                    after = (key.identity, key.kind.bit)
+                    yield page
+
+    async def counts(self) -> StateCounts:
+        """Count what there is; reads the whole file once."""
+        return await self._call(state_rows.count, self._now, self._recheck)
+
+    async def figures(self) -> StateStatistics:
+        """Count what a report shows; reads the whole file once."""
+        return await self._call(state_rows.count_statistics, self._now)
+
+    async def runs(self) -> list[Run]:
+        """List all runs, the first one first."""
+        return await self._call(state_rows.list_runs)
+
+    async def history(
+        self, since_run: int, *, limit: int = _PAGE
+    ) -> AsyncGenerator[list[Change], None]:
+        """Iterate over pages of what has changed since a run began.
+
+        These are net changes, against what had been exported before that run.
+
+        Args:
+            since_run: The number of the run, which must not be older than 90 days.
+            limit: The largest number of changes in a page.
+
+        Raises:
+            InputError: If there was no such run, or it is too old.
+        """
+        run = await self._call(state_rows.find_run, since_run, self._now)
+        work = partial(state_rows.history_page, since=run.epoch)
+        async for _, page in self._pages(work, limit):
+            yield page
+
+    async def _pages(
+        self, work: Callable[..., list[Change]], limit: int
+    ) -> AsyncGenerator[tuple[int, list[Change]], None]:
+        """Iterate over pages of changes and their shards."""
+        for shard in range(SHARDS):
+            after, is_last = START, False
+            while not is_last:
+                page = await self._call(work, shard=shard, after=after, limit=limit)
+                is_last = len(page) < limit
+                if page:
+                    after = (page[-1].identity, page[-1].kind.bit)
+                    yield shard, page
+
+    # --- maintenance ------------------------------------------------------------------
+
+    async def purge(
+        self,
+        *people: Person,
+        raw_uids: Sequence[str] = (),
+        kind: str | None = None,
+        remember: bool = True,
+    ) -> int:
+        """Delete people, so that nothing about them can be read from the files.
+
+        If a delta has exported the raw UID of one, hash and UID are kept until the next
+        delta has said REMOVED.
+
+        Args:
+            people: Who. A str is an e-mail address, a phone number, the hash of either,
+                or a raw UID; what can be several of these is taken for all of them.
+            raw_uids: Further people by raw UID, current or previous.
+            kind: What the str among *people* are, such as ``email_hash``; by default
+                their form says it.
+            remember: Keep a keyed digest of each, so that they are never stored again.
+                From now on the state returns an opt-out for them.
+
+        Returns:
+            How many were known.
+
+        Raises:
+            InputError: If one of *people* is none of these; says which.
+            JobError: If a job is using the state, or another program reads it.
+        """
+        keys: list[IdentityKey] = []
+        uids = list(raw_uids)
+        for place, person in enumerate(people, 1):
+            if not isinstance(person, str):
+                keys.append(_key(person, place))
+                continue
+            named = list(_guess(person, kind))
+            if kind is None and inspect_raw_uid(person) is not None:
+                uids.append(person)
+            elif not named:
+                raise InputError(
+                    f"Number {place} is not an e-mail address, phone number, hash or "
+                    "raw UID.",
+                    hint="Say what they are if their form does not (kind, --type).",
+                )
+            keys += named
+        return await self._call(state_rows.purge, self._now, keys, uids, remember)
+
+    async def vacuum(self) -> None:
+        """Return unused space in the file to the file system.
+
+        SQLite needs space for a copy, in the folder for temporary files.
+        """
+        await self._call(StateDatabase.vacuum)
+
+    # --- jobs -------------------------------------------------------------------------
+
+    async def begin(
+        self,
+        *,
+        job: str | None = None,
+        scope: IdentityScope | None = None,
+        operator: str | None = None,
+        segment: str | None = None,
+    ) -> Run:
+        """Begin a run, or resume the unfinished run of the same job.
+
+        Args:
+            job: The fingerprint of the job; None for one that is never resumed.
+            scope: The scope of the operator. The first run binds the state to it.
+            operator: A name of the operator, such as its base URL; bound as well.
+            segment: The audience that the job replaces as a whole.
+
+        Returns:
+            The run. A resumed one keeps its number and its time.
+
+        Raises:
+            JobError: If the state belongs to another scope or operator.
+        """
+        run = await self._call(
+            state_rows.begin,
+            job=job,
+            scope=scope,
+            operator=operator,
+            segment=segment,
+            started=seconds_from(self._clock()),
+        )
+        self._started = run.started
+        self._counts = StagingCounts()
+        return run
+
+    async def stage(
+        self, run: Run, kind: IdentityType, identities: Sequence[bytes]
+    ) -> None:
+        """Add valid identities of the input to what *run* asks about.
+
+        They are kept in a scratch file only, so a resumed run stages all of them again.
+        """
+        del run
+        count = self._counts.staged + len(identities)
+        self._counts = attrs.evolve(self._counts, staged=count)
+        await self._call(state_rows.stage, kind, identities)
+
+    @property
+    def staging_counts(self) -> StagingCounts:
+        """How much the current run staged, and how much of it was known."""
+        return self._counts
+
+    async def to_ask(
+        self, run: Run, selection: StateSelection, *, limit: int = _PAGE
+    ) -> AsyncGenerator[IdentityPage, None]:
+        """Iterate over what the operator must be asked about, each identity once.
+
+        The pages are in the order of the identities, except that those with the same
+        first byte are ordered by type first. What was recorded in *run* is left out, so
+        a resumed run goes on where it stopped.
+
+        Args:
+            run: The run.
+            selection: Which identities.
+            limit: The largest number of identities in a page.
+        """
+        if selection.rotated:
+            await self._call(state_rows.load_rotated, selection)
+        for shard in range(SHARDS):
+            found = await self._call(
+                state_rows.select_shard, run, self._recheck, selection, shard
+            )
+            if selection.is_staged:
+                self._count(found)
+            for kind, identities in found.groups:
+                for start in range(0, len(identities), limit):
+                    yield kind, identities[start : start + limit]
+
+    def _count(self, found: Selected) -> None:
+        """Add a shard to the counts."""
+        counts = self._counts
+        asked = sum(len(identities) for _, identities in found.groups)
+        self._counts = attrs.evolve(
+            counts,
+            distinct=counts.distinct + found.distinct,
+            known=counts.known + found.distinct - asked,
+        )
+
+    async def record(
+        self,
+        run: Run,
+        kind: IdentityType,
+        identities: Sequence[bytes],
+        outcomes: Sequence[Outcome],
+    ) -> None:
+        """Apply the operator's answers; they are durable when this returns.
+
+        Calls that wait at the same time share one transaction. A failure is kept for
+        the current run only: the next one asks again.
+
+        Raises:
+            InputError: If the arguments are of different lengths.
+        """
+        if len(identities) != len(outcomes):
+            raise InputError("There must be one outcome for each identity.")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(((run, kind, identities, outcomes), future))
+        if self._commits is None:
+            self._commits = asyncio.create_task(self._commit())
+        await future
+
+    async def _commit(self) -> None:
+        """Apply what waits, transaction by transaction."""
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                await self._commit_together(waiting)
+        finally:
+            self._commits = None
+
+    async def _commit_together(
+        self, waiting: list[tuple[tuple[Any, ...], asyncio.Future[None]]]
+    ) -> None:
+        """Apply answers in one transaction, and wake up who waits for that."""
+        failure: UID2Error | None = None
+        try:
+            await self._call(state_rows.record, [recorded for recorded, _ in waiting])
+        except UID2Error as error:
+            failure = error
+        for _, future in waiting:
+            if future.done():
+                continue
+            if failure is None:
+                future.set_result(None)
+            else:
+                # A shared exception would collect the tracebacks of all who raise it.
+                future.set_exception(type(failure)(failure.message, hint=failure.hint))
+
+    async def look_up(
+        self, kind: IdentityType, identities: Sequence[bytes]
+    ) -> list[StateRow | MapFailure | None]:
+        """Return what is known about *identities*, however old, aligned with them.
+
+        Look-ups of 20,000 or more identities cost half as much for each as small ones.
+
+        Returns:
+            A failure if the current run could not ask the operator; None if the
+            identity is unknown. People who were purged for good have opted out.
+        """
+        return await self._call(state_rows.look_up, self._now, kind, identities)
+
+    async def name(
+        self, run: Run, kind: IdentityType, identities: Sequence[bytes]
+    ) -> None:
+        """Leave *identities* out of :meth:`pending_changes`: the delta has them."""
+        del run
+        await self._call(_add_named, kind, identities)
+
+    async def remove_absent(self, run: Run, segment: str, max_removed: float) -> int:
+        """Remove who was in *segment* and is not staged in *run*.
+
+        People in another segment stay. Repeating the call removes nobody else.
+
+        Args:
+            run: The run.
+            segment: The name of the audience.
+            max_removed: The largest share of the segment that may go, from 0 to 1.
+
+        Returns:
+            How many this run removed.
+
+        Raises:
+            JobError: If more would be removed, or nothing is staged. Nothing is removed
+                then.
+        """
+        return await self._call(state_rows.remove_absent, run, segment, max_removed)
+
+    async def pending_changes(
+        self, run: Run, *, limit: int = _PAGE
+    ) -> AsyncGenerator[list[Change], None]:
+        """Iterate over pages of what no delta has exported, in identity order.
+
+        Args:
+            run: The run that exports them.
+            limit: The largest number of changes in a page.
+        """
+        del run
+        async for shard, page in self._pages(state_rows.pending_page, limit):
+            changes = await self._call(state_rows.drop_named, shard, page)
+            if changes:
+                yield changes
+
+    async def finish(self, run: Run, exported: bool) -> None:  # noqa: FBT001 - the interface of jobs
+        """End *run*, in one transaction.
+
+        Args:
+            run: The run.
+            exported: Whether a durable delta contains all pending changes. Then they
+                count as exported.
+        """
+        await self._call(state_rows.finish, run, exported)
+        self._started = None
+
+    async def file_done(self, run: Run, number: int) -> None:
+        """Note that output file *number* of *run* has its final name."""
+        await self._call(state_rows.note_file_done, run, number)
+
+    async def files_done(self, run: Run) -> set[int]:
+        """Return which output files of *run* have their final names."""
+        return await self._call(state_rows.files_done, run)
+
+
+def _add_named(
+    database: StateDatabase, kind: IdentityType, identities: Sequence[bytes]
+) -> None:
+    """Add identities to those that the delta has."""
+    database.spill("named").add(kind.bit, identities)
+
+
+def _key(person: Person, place: int) -> IdentityKey:
+    """Return the key of a person.
+
+    Raises:
+        InputError: If the value is invalid; says which one it is.
+    """
+    if isinstance(person, IdentityKey):
+        return person
+    identity = as_identity(person)
+    hashed = READERS[identity.kind](identity.value)
+    if hashed is None:
+        raise InputError(f"Number {place} is not a valid {identity.kind}.")
+    return IdentityKey(identity.identity_type, hashed)
+
+
+def _guess(text: str, kind: str | None) -> Iterator[IdentityKey]:
+    """Yield whom *text* may name: a hash may be of an e-mail or of a phone."""
+    if kind is None and not text.startswith("+") and "@" not in text:
+        kinds = list(dict.fromkeys(HASH_KINDS.values()))
+    else:
+        kinds = [kind or ("phone" if text.startswith("+") else "email")]
+    for one in kinds:
+        identity = READERS[one](text)
+        if identity is not None:
+            yield IdentityKey(IdentityType(one.partition("_")[0]), identity)

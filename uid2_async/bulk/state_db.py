@@ -1,0 +1,617 @@
+"""The SQLite file of a state: where it may lie, its schema, transactions and scratch.
+
+All of it runs on one thread. Python's sqlite3 releases the interpreter lock for each
+step of a statement and takes it again afterwards, which under a busy event loop can take
+5 ms. So a statement here handles thousands of identities and returns one value: their
+keys go in as one blob that SQL cuts, and results come out as one blob or JSON array.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from uid2_async.bulk.lock import FileLock
+from uid2_async.bulk.private_files import check_folder, open_private, sync_folder
+from uid2_async.errors import JobError, UID2Error
+
+__all__ = [
+    "CHANGE",
+    "CHECKSUM_CHARS",
+    "EXPORTED_UID",
+    "SHARDS",
+    "KeySpill",
+    "StateDatabase",
+    "by_size",
+    "check_place",
+    "damaged",
+    "explain",
+    "read_mounts",
+    "shard_bounds",
+    "sort_distinct",
+    "split",
+]
+
+APPLICATION_ID: Final = 0x55494432
+"""``UID2``, in the header of the SQLite file."""
+
+SCHEMA_VERSION: Final = 2
+
+SHARDS: Final = 256
+"""The state is worked through by the first byte of the identities."""
+
+CHECKSUM_CHARS: Final = 8
+"""Each stored UID ends with a CRC-32 of identity and UID, as hexadecimal digits."""
+
+Parameters: TypeAlias = Mapping[str, Any]
+
+# --- what the delta says --------------------------------------------------------------
+
+EXPORTED_UID: Final = (
+    "CASE WHEN exported < :epoch THEN coalesce(exported_uid, uid, '') END"
+)
+"""What the last delta said about a row: a UID, '' for opted out, NULL for nothing.
+
+``exported`` is the number of the delta that says ADDED. So a first load needs no second
+pass: with the next delta's number, ``:epoch``, all of them count as exported.
+"""
+
+CHANGE: Final = """CASE
+    WHEN uid IS NOT NULL THEN CASE
+        WHEN {said} IS NULL THEN 'ADDED'
+        WHEN {said} = '' THEN 'RETURNED'
+        WHEN {said} <> uid THEN 'ROTATED' END
+    WHEN {said} <> '' THEN CASE reason
+        WHEN 'optout' THEN 'OPTED_OUT' ELSE 'REMOVED' END
+    END"""
+"""The change from what a delta ``{said}`` to what the row says now; NULL for none."""
+
+_PLAIN: Final = f"substr({{0}}, 1, length({{0}}) - {CHECKSUM_CHARS})"
+_KIND: Final = "CASE kind WHEN 0 THEN 'email' ELSE 'phone' END AS kind"
+_EPOCH: Final = "(SELECT value FROM meta WHERE name = 'epoch')"
+_SAID_NOW: Final = EXPORTED_UID.replace(":epoch", _EPOCH)
+
+_SCHEMA: Final = f"""
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE run (
+    number INTEGER PRIMARY KEY, job TEXT, segment TEXT, started INTEGER NOT NULL,
+    epoch INTEGER NOT NULL, removed INTEGER NOT NULL DEFAULT 0,
+    exported INTEGER, ended INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE file_done (
+    run INTEGER NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (run, number)
+) WITHOUT ROWID;
+CREATE TABLE mapping_row (
+    identity BLOB NOT NULL, kind INTEGER NOT NULL, uid TEXT,
+    previous_uid TEXT, previous_since INTEGER, refresh_from INTEGER,
+    reason TEXT, bucket TEXT, checked INTEGER NOT NULL, removed INTEGER,
+    exported INTEGER, exported_uid TEXT, PRIMARY KEY (identity, kind)
+) WITHOUT ROWID;
+CREATE TABLE history_row (
+    identity BLOB NOT NULL, kind INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    change TEXT NOT NULL, old_uid TEXT NOT NULL, added INTEGER NOT NULL,
+    PRIMARY KEY (identity, kind, epoch)
+) WITHOUT ROWID;
+CREATE TABLE segment (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE member (
+    segment INTEGER NOT NULL, identity BLOB NOT NULL, kind INTEGER NOT NULL,
+    PRIMARY KEY (segment, identity, kind)
+) WITHOUT ROWID;
+CREATE TABLE suppressed (digest BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE VIEW mapping AS SELECT identity, {_KIND}, {_PLAIN.format("uid")} AS uid,
+    {_PLAIN.format("previous_uid")} AS previous_uid, previous_since,
+    refresh_from, reason, bucket, checked FROM mapping_row WHERE removed IS NULL;
+CREATE VIEW change AS SELECT identity, {_KIND},
+    {CHANGE.format(said=f"({_SAID_NOW})")} AS change, {_PLAIN.format("uid")} AS uid,
+    nullif({_PLAIN.format("exported_uid")}, '') AS old_uid FROM mapping_row
+    WHERE exported_uid IS NOT NULL OR exported >= {_EPOCH};
+CREATE VIEW history AS SELECT identity, {_KIND}, change,
+    nullif({_PLAIN.format("old_uid")}, '') AS old_uid, run.number AS run
+    FROM history_row LEFT JOIN run ON run.exported = history_row.epoch;
+INSERT INTO meta VALUES ('salt', randomblob(32)), ('epoch', 1);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+# synchronous=FULL: a commit survives a power cut. A job relies on nothing else, so what
+# is not committed is simply asked again.
+_SETTINGS: Final = """
+PRAGMA secure_delete = ON;
+PRAGMA cell_size_check = ON;
+PRAGMA trusted_schema = OFF;
+PRAGMA synchronous = FULL;
+PRAGMA temp_store = MEMORY;
+PRAGMA cache_size = -24000;
+PRAGMA wal_autocheckpoint = 4000;
+"""
+_SCRATCH_SETTINGS: Final = """
+PRAGMA scratch.page_size = 16384;
+PRAGMA scratch.journal_mode = OFF;
+PRAGMA scratch.synchronous = OFF;
+PRAGMA scratch.cache_size = -8000;
+CREATE TABLE scratch.staged (
+    id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
+CREATE TABLE scratch.named (
+    id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
+CREATE TABLE scratch.absent (
+    id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
+CREATE TABLE scratch.failure (
+    identity BLOB, kind INTEGER, error TEXT, status INTEGER,
+    PRIMARY KEY (identity, kind)) WITHOUT ROWID;
+CREATE TABLE scratch.rotated (name TEXT PRIMARY KEY, at INTEGER) WITHOUT ROWID;
+"""
+_COMPANIONS: Final = ("", "-wal", "-shm", "-journal", "-staging")
+
+# --- places ---------------------------------------------------------------------------
+
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+# Locks or shared memory are unreliable there: https://sqlite.org/wal.html. WSL shows
+# the disks of Windows as 9p, and some sandboxes those of their host.
+_REMOTE: Final = frozenset(
+    "9p afs beegfs ceph cifs coda davfs davfs2 gfs gfs2 glusterfs gpfs lustre ncpfs nfs "  # noqa: SIM905 - a table of words
+    "nfs4 ocfs2 prl_fs smb3 smbfs vboxsf vmhgfs".split()
+)
+_REMOTE_FUSE: Final = frozenset(
+    "blobfuse blobfuse2 ceph curlftpfs davfs davfs2 gcsfuse glusterfs goofys juicefs "  # noqa: SIM905 - as above
+    "mount-s3 mountpoint-s3 rclone s3fs seaweedfs smbnetfs sshfs vmhgfs-fuse".split()
+)
+
+
+def read_mounts() -> list[tuple[str, str]]:
+    """List mount points and their file systems; empty without Linux's list."""
+    with suppress(OSError):
+        return list(_parse_mounts(_MOUNTS.read_text().splitlines()))
+    return []
+
+
+def _parse_mounts(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Parse lines of mountinfo (proc(5)): the point, ``-``, then the file system."""
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        point = left.split(" ")[4].encode().decode("unicode_escape")
+        yield point, right.split(" ")[0]
+
+
+def check_place(
+    path: Path, mounts: Iterable[tuple[str, str]], *, allow_shared: bool = False
+) -> None:
+    """Reject a place where a state is not safe.
+
+    Args:
+        path: The state, which need not exist yet.
+        mounts: What :func:`read_mounts` returns.
+        allow_shared: Accept a folder that others can write to.
+
+    Raises:
+        JobError: If the folder cannot be used, *path* or a companion is not a file of
+            its owner, or the file system is a network file system.
+    """
+    folder = path.parent.resolve()
+    check_folder(folder, allow_shared)
+    points = dict(mounts)
+    parents = (str(parent) for parent in (folder, *folder.parents))
+    kind = next((points[parent] for parent in parents if parent in points), "")
+    if kind in _REMOTE or kind.removeprefix("fuse.") in _REMOTE_FUSE:
+        raise JobError(
+            f"The state {path} is on a network file system ({kind}), where SQLite "
+            "cannot lock it.",
+            hint="Put it on a local disk, and copy it while no job runs.",
+        )
+    for suffix in _COMPANIONS:
+        _check_file(path.with_name(path.name + suffix))
+
+
+def _check_file(path: Path) -> None:
+    """Reject a file that SQLite would open in the place of ours."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise JobError(
+            f"{path} is a link or not a file.", hint="Give the path of the file itself."
+        )
+    if os.geteuid() not in (0, status.st_uid):
+        raise JobError(
+            f"{path} belongs to another user.", hint="Use a state of your own."
+        )
+
+
+# --- identities -----------------------------------------------------------------------
+
+
+def by_size(identities: Sequence[bytes]) -> dict[int, Sequence[bytes]]:
+    """Group *identities* by their size, in their order.
+
+    Nearly all have 32 bytes; 31 and 33 exist (docs/protocol.md 3.3).
+    """
+    sizes = set(map(len, identities))
+    if len(sizes) == 1:
+        return {sizes.pop(): identities}
+    return {size: [one for one in identities if len(one) == size] for size in sizes}
+
+
+def split(keys: bytes, size: int) -> list[bytes]:
+    """Cut identities that were joined."""
+    return [keys[start : start + size] for start in range(0, len(keys), size)]
+
+
+def sort_distinct(identities: Iterable[bytes], *, byte: int = 0) -> list[bytes]:
+    """Sort *identities* and drop duplicates, in short steps.
+
+    Sorting 50,000 at once would hold the interpreter lock for 20 ms. Identities are
+    hashes, so one byte of them makes even groups.
+
+    Args:
+        identities: Any number of them.
+        byte: Which byte makes the groups; the bytes before it must be equal.
+    """
+    groups: list[list[bytes]] = [[] for _ in range(SHARDS)]
+    for identity in identities:
+        groups[identity[byte]].append(identity)
+    return [identity for group in groups for identity in sorted(set(group))]
+
+
+def shard_bounds(shard: int) -> dict[str, bytes]:
+    """Return the range of the identities that begin with the byte *shard*."""
+    high = bytes([shard + 1]) if shard < SHARDS - 1 else b"\xff" * 64
+    return {"low": bytes([shard]), "high": high}
+
+
+class KeySpill:
+    """Any number of identities by their first byte, in a scratch table.
+
+    One row holds all identities of a shard from one flush, as one blob: staging a row
+    for each identity would take ten times as long.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, table: str) -> None:
+        """Write to the scratch table *table*, which is empty."""
+        self._connection = connection
+        self._table = table
+        self._buffers: dict[tuple[int, int], list[list[bytes]]] = {}
+        self._buffered = 0
+        self._flushes = 0
+        self.count: int = 0
+
+    def __repr__(self) -> str:
+        """Show how many identities there are."""
+        return f"<KeySpill {self._table} count={self.count}>"
+
+    def add(self, kind: int, identities: Sequence[bytes]) -> None:
+        """Add identities of one type."""
+        for size, keys in by_size(identities).items():
+            shards = self._buffers.setdefault((kind, size), [[] for _ in range(SHARDS)])
+            for key in keys:
+                shards[key[0]].append(key)
+        self.count += len(identities)
+        self._buffered += len(identities)
+        if self._buffered >= _FLUSH_AT:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what is buffered, in a few statements."""
+        rows: list[tuple[int, int, int, bytes]] = []
+        for (kind, size), shards in self._buffers.items():
+            rows += [
+                ((shard << 40) | self._flushes, kind, size, b"".join(keys))
+                for shard, keys in enumerate(shards)
+                if keys
+            ]
+            self._flushes += 1
+        for start in range(0, len(rows), _ROWS_PER_INSERT):
+            some = rows[start : start + _ROWS_PER_INSERT]
+            places = ", ".join(["(?, ?, ?, ?)"] * len(some))
+            self._connection.execute(
+                f"INSERT INTO scratch.{self._table} VALUES {places}",
+                list(chain.from_iterable(some)),
+            )
+        self._buffers.clear()
+        self._buffered = 0
+
+    def read(self, shard: int) -> Iterator[tuple[int, int, list[bytes]]]:
+        """Read a shard: the kind, the size, and identities, sorted and distinct."""
+        if self._buffered:
+            self._flush()
+        groups = self._connection.execute(
+            "SELECT kind, size, CAST(group_concat(keys, '') AS BLOB)"
+            f" FROM scratch.{self._table} WHERE id BETWEEN ? AND ? GROUP BY kind, size",
+            (shard << 40, (shard << 40) | (1 << 40) - 1),
+        ).fetchall()
+        for kind, size, keys in groups:
+            yield kind, size, sort_distinct(split(keys, size), byte=1)
+
+
+_FLUSH_AT: Final = 100_000
+_ROWS_PER_INSERT: Final = 128
+
+# --- the file -------------------------------------------------------------------------
+
+
+class StateDatabase:
+    """An open state, used by one thread.
+
+    Attributes:
+        path: The file.
+        connection: The connection to it.
+        epoch: The number of the next delta.
+        suppressed: The digests of the people who were purged for good.
+        failures: How many requests about an identity failed in this run.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        now: datetime,
+        allow_shared: bool = False,
+        factory: type[sqlite3.Connection] = sqlite3.Connection,
+    ) -> None:
+        """Open the state at *path*, or create it.
+
+        Args:
+            path: The file.
+            now: The time, for the message to whoever finds it locked.
+            allow_shared: Accept a folder that others can write to.
+            factory: The class of the connection.
+
+        Raises:
+            JobError: If the state cannot be used.
+        """
+        self.path: Path = path
+        check_place(path, read_mounts(), allow_shared=allow_shared)
+        self._lock = FileLock.take(path.with_name(path.name + ".lock"), now=now)
+        try:
+            self._drop_scratch_file()
+            os.close(open_private(path, exclusive=False))
+            sync_folder(path.parent)
+            self.connection: sqlite3.Connection = _connect(path, factory)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._spills: dict[str, KeySpill] | None = None
+        self.failures: int = 0
+        try:
+            self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        """Show the path."""
+        return f"<StateDatabase {str(self.path)!r}>"
+
+    def _load(self) -> None:
+        """Read what is kept in memory."""
+        self.epoch: int = self.meta("epoch")
+        self._salt: bytes = self.meta("salt")
+        digests = self.connection.execute("SELECT digest FROM suppressed").fetchall()
+        self.suppressed: set[bytes] = {digest for (digest,) in digests}
+        if not isinstance(self.epoch, int) or not isinstance(self._salt, bytes):
+            raise damaged()
+
+    def close(self) -> None:
+        """Write everything into the one file and release it."""
+        try:
+            with suppress(sqlite3.Error):
+                self.drop_scratch()
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self.connection.close()
+            with suppress(OSError):
+                self._drop_scratch_file()
+            self._lock.release()
+
+    def meta(self, name: str) -> Any:
+        """Read a value that the state keeps about itself, or None."""
+        row = self.connection.execute(
+            "SELECT value FROM meta WHERE name = ?", (name,)
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """Keep a value."""
+        self.connection.execute(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value)
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what happens inside, or nothing of it."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException:
+            # After some errors, such as a full disk, SQLite has rolled back itself.
+            with suppress(sqlite3.Error):
+                self.connection.execute("ROLLBACK")
+            raise
+
+    def empty_wal(self) -> None:
+        """Make sure that deleted data is not in the write-ahead log either.
+
+        Raises:
+            JobError: If another program prevents it.
+        """
+        row = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if row[0]:
+            raise JobError(
+                "Another program reads the state, so deleted data is still in its "
+                "write-ahead log.",
+                hint="Close that program and run the same command again.",
+            )
+
+    def vacuum(self) -> None:
+        """Return unused space; the copy that SQLite makes goes to a temporary file."""
+        self.drop_scratch()
+        self.connection.execute("PRAGMA temp_store = FILE")
+        try:
+            self.connection.execute("VACUUM")
+        finally:
+            self.connection.execute("PRAGMA temp_store = MEMORY")
+        self.empty_wal()
+
+    def digest(self, kind: int, identity: bytes) -> bytes:
+        """Return the digest that is kept of a person who was purged for good."""
+        key = bytes([kind]) + identity
+        return blake2b(key, key=self._salt, digest_size=32).digest()
+
+    def is_suppressed(self, kind: int, identity: bytes) -> bool:
+        """Tell whether a person was purged for good."""
+        return self.digest(kind, identity) in self.suppressed
+
+    # --- scratch ----------------------------------------------------------------------
+
+    def spill(self, table: str) -> KeySpill:
+        """Return a spill of the scratch database, which the first use creates."""
+        if self._spills is None:
+            path = self._scratch_path
+            os.close(open_private(path))
+            self.connection.execute("ATTACH ? AS scratch", (str(path),))
+            self._spills = {}
+            self.connection.executescript(_SCRATCH_SETTINGS)
+            for name in ("staged", "named", "absent"):
+                self._spills[name] = KeySpill(self.connection, name)
+        return self._spills[table]
+
+    @property
+    def has_scratch(self) -> bool:
+        """Whether a job has staged anything."""
+        return self._spills is not None
+
+    def clear_absent(self) -> KeySpill:
+        """Empty the table of absent identities and return its spill."""
+        self.spill("absent")
+        self.connection.execute("DELETE FROM scratch.absent")
+        spills = self._spills or {}
+        spills["absent"] = KeySpill(self.connection, "absent")
+        return spills["absent"]
+
+    def drop_scratch(self) -> None:
+        """Delete the scratch database."""
+        if self._spills is not None:
+            self._spills = None
+            self.failures = 0
+            self.connection.execute("DETACH scratch")
+            self._drop_scratch_file()
+
+    @property
+    def _scratch_path(self) -> Path:
+        """Where the scratch database is."""
+        return self.path.with_name(self.path.name + "-staging")
+
+    def _drop_scratch_file(self) -> None:
+        """Delete the file of the scratch database."""
+        self._scratch_path.unlink(missing_ok=True)
+
+
+def _connect(path: Path, factory: type[sqlite3.Connection]) -> sqlite3.Connection:
+    """Open the database at *path*; an empty file becomes a state."""
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=5, cached_statements=64, factory=factory
+    )
+    try:
+        _prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Check what kind of file it is, and create the tables of a new one."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application != APPLICATION_ID and (tables or application or version):
+        raise JobError(
+            "The file is an SQLite database, but not a state of bulk mapping.",
+            hint="Give the path of a state, or of a file that does not exist yet.",
+        )
+    if tables and version != SCHEMA_VERSION:
+        age = "a newer" if version > SCHEMA_VERSION else "an older"
+        raise JobError(
+            f"The state was written by {age} version of uid2_async (schema {version}; "
+            f"this version uses {SCHEMA_VERSION}).",
+            hint="Update uid2_async."
+            if version > SCHEMA_VERSION
+            else "Map everything into a new state.",
+        )
+    # Large pages make sorted writes cheaper. Only an empty file takes the size.
+    connection.execute("PRAGMA page_size = 16384")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.executescript(_SETTINGS)
+    if not tables:
+        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+
+
+# --- errors ---------------------------------------------------------------------------
+
+
+def damaged() -> JobError:
+    """Return the error for a file whose content cannot be right."""
+    return JobError(
+        "The state is damaged, or it is not a state.",
+        hint="Restore it from a backup, or map everything into a new one.",
+    )
+
+
+def explain(error: Exception) -> UID2Error:
+    """Convert any error of the state's thread to ours; it contains no values."""
+    if isinstance(error, UID2Error):
+        return error
+    if isinstance(error, MemoryError):
+        return JobError("There is not enough memory.", hint="Free some memory.")
+    if not isinstance(error, sqlite3.Error | OSError):
+        # Our own statements do not fail, so a value has a type or form it cannot have.
+        return damaged()
+    code = getattr(error, "sqlite_errorcode", None)
+    known = _MESSAGES.get(-1 if code is None else code & 0xFF)
+    if known is not None:
+        return JobError(known[0], hint=known[1])
+    name = getattr(error, "sqlite_errorname", None) or getattr(error, "strerror", None)
+    return JobError(
+        f"The state could not be used ({name or type(error).__name__}).",
+        hint="Check the path, its permissions and the disk.",
+    )
+
+
+_DAMAGED: Final = (damaged().message, damaged().hint)
+_MESSAGES: Final = {
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    # The statements are constants: only a damaged schema makes them wrong.
+    sqlite3.SQLITE_ERROR: _DAMAGED,
+    sqlite3.SQLITE_MISMATCH: _DAMAGED,
+    sqlite3.SQLITE_CONSTRAINT: _DAMAGED,
+    sqlite3.SQLITE_TOOBIG: _DAMAGED,
+    sqlite3.SQLITE_FULL: (
+        "There is no disk space left for the state.",
+        "Free disk space and run the same command again. What was recorded is kept.",
+    ),
+    sqlite3.SQLITE_BUSY: (
+        "Another program holds a lock on the state.",
+        "Close the other program that has it open.",
+    ),
+    sqlite3.SQLITE_LOCKED: (
+        "Another program holds a lock on the state.",
+        "Close the other program that has it open.",
+    ),
+    sqlite3.SQLITE_IOERR: (
+        "The disk failed while the state was read or written.",
+        "Check the disk, then run the same command again.",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        "The state cannot be written to.",
+        "Check its permissions and those of its folder.",
+    ),
+}

@@ -1,0 +1,984 @@
+"""What a state knows and what changes it: all queries, on the thread of SQLite.
+
+A delta is the difference between what the last delta said about an identity and what its
+row says now. Only the former is stored beside the row (``exported``, ``exported_uid``), so
+changes that cancel out leave nothing to export.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
+from zlib import crc32
+
+import attrs
+import msgspec
+
+from uid2_async.bulk.records import MapFailure
+from uid2_async.bulk.state_db import (
+    CHANGE,
+    CHECKSUM_CHARS,
+    EXPORTED_UID,
+    SHARDS,
+    StateDatabase,
+    by_size,
+    damaged,
+    shard_bounds,
+    sort_distinct,
+    split,
+)
+from uid2_async.bulk.state_values import (
+    AGE_DAYS,
+    DUE_DAYS,
+    KINDS,
+    OPT_OUT_DAYS,
+    RETENTION_SECONDS,
+    SUPPRESSED,
+    Change,
+    ChangeKind,
+    IdentityKey,
+    RecheckIntervals,
+    Run,
+    StateCounts,
+    StateRow,
+    StateSelection,
+    StateStatistics,
+)
+from uid2_async.errors import InputError, JobError
+from uid2_async.models import IdentityScope, IdentityType, MapRow, UnmappedReason
+from uid2_async.protocol import base64
+from uid2_async.protocol.raw_uid import RAW_UID_SIZES, raw_uid_version
+
+__all__ = [
+    "START",
+    "Outcome",
+    "Selected",
+    "begin",
+    "count",
+    "count_statistics",
+    "drop_named",
+    "export_page",
+    "files_done",
+    "find_run",
+    "finish",
+    "history_page",
+    "list_runs",
+    "load_rotated",
+    "look_up",
+    "note_file_done",
+    "pending_page",
+    "purge",
+    "record",
+    "remove_absent",
+    "select_shard",
+    "stage",
+]
+
+Outcome: TypeAlias = MapRow | MapFailure
+Recorded: TypeAlias = tuple[Run, IdentityType, Sequence[bytes], Sequence[Outcome]]
+Position: TypeAlias = tuple[bytes, int]
+"""The last identity of a page, and its kind."""
+
+START: Final[Position] = (b"", -1)
+
+OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
+_PURGED: Final = "(purged)"
+_STATEMENT_ROWS: Final = 5_000
+"""So many rows decode in 2 ms, and the event loop waits no longer than that."""
+
+_ASKED: Final = """WITH RECURSIVE asked(i) AS (
+    SELECT 0 UNION ALL SELECT i + 1 FROM asked WHERE i + 1 < :count)"""
+_KEY: Final = "substr(:keys, i * :size + 1, :size)"
+_IN_KEYS: Final = f"kind = :kind AND identity IN (SELECT {_KEY} FROM asked)"
+_GROUPED: Final = "kind, length(identity), CAST(group_concat(identity, '') AS BLOB)"
+_IN_SHARD: Final = "identity >= :low AND identity < :high"
+
+# --- what is known and due ------------------------------------------------------------
+
+_RECHECK: Final = """CASE reason
+    WHEN 'optout' THEN :optout_recheck
+    WHEN 'invalid identifier' THEN :invalid_recheck
+    ELSE :recheck END"""
+# What was checked in this very run is never asked again in it.
+_KNOWN: Final = f"""removed IS NULL AND (checked >= :started OR (
+    checked > :started - {_RECHECK}
+    AND (refresh_from IS NULL OR refresh_from > :started)))"""
+_STALE: Final = "removed IS NULL AND checked < :started AND "
+_DUE: Final = f"""{_STALE} CASE WHEN uid IS NOT NULL
+    THEN refresh_from <= :started ELSE checked <= :started - {_RECHECK} END"""
+_UNCHECKED: Final = f"""{_STALE} (uid IS NOT NULL OR reason = 'optout')
+    AND checked <= :started - :unchecked_for"""
+_ROTATED: Final = f"""{_STALE} uid IS NOT NULL AND checked < (
+    SELECT at FROM scratch.rotated WHERE name = bucket)"""
+_SELECTIONS: Final = {"due": _DUE, "sweep": _UNCHECKED, "buckets": _ROTATED}
+
+
+def stage(db: StateDatabase, kind: IdentityType, identities: Sequence[bytes]) -> None:
+    """Add identities to those that the job asks about."""
+    db.spill("staged").add(kind.bit, identities)
+
+
+def load_rotated(db: StateDatabase, selection: StateSelection) -> None:
+    """Put the rotated salt buckets into a table, to join with."""
+    db.spill("staged")
+    db.connection.execute("DELETE FROM scratch.rotated")
+    db.connection.executemany(
+        "INSERT INTO scratch.rotated VALUES (?, ?)", selection.rotated.items()
+    )
+
+
+@attrs.frozen
+class Selected:
+    """Identities of a shard that the operator is asked about.
+
+    Attributes:
+        groups: Them, by type, sorted.
+        distinct: How many different ones were looked at.
+    """
+
+    groups: list[tuple[IdentityType, list[bytes]]] = attrs.field(repr=False)
+    distinct: int
+
+
+def select_shard(
+    db: StateDatabase,
+    run: Run,
+    recheck: RecheckIntervals,
+    selection: StateSelection,
+    shard: int,
+) -> Selected:
+    """Select which identities of a shard the operator is asked about."""
+    given = {**attrs.asdict(recheck), "started": run.started}
+    if selection.is_staged:
+        staged = list(db.spill("staged").read(shard))
+        groups = [(kind, _unknown(db, given, kind, keys)) for kind, _, keys in staged]
+        distinct = sum(len(keys) for _, _, keys in staged)
+    else:
+        given |= {"unchecked_for": selection.unchecked_for, **shard_bounds(shard)}
+        condition = _SELECTIONS[selection.source.value]
+        groups = list(_grouped(db, "mapping_row", condition, given))
+        distinct = sum(len(keys) for _, keys in groups)
+    merged: dict[int, list[bytes]] = {}
+    for kind, keys in groups:
+        merged.setdefault(kind, []).extend(_not_suppressed(db, kind, keys))
+    pages = [(_kind(kind), _sorted(keys)) for kind, keys in sorted(merged.items())]
+    return Selected([page for page in pages if page[1]], distinct)
+
+
+def _sorted(keys: list[bytes]) -> list[bytes]:
+    """Sort the identities of one shard."""
+    return sort_distinct(keys, byte=1)
+
+
+def _grouped(
+    db: StateDatabase, table: str, condition: str, given: dict[str, Any]
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Read the identities of a shard that meet *condition*."""
+    rows = db.connection.execute(
+        f"SELECT {_GROUPED} FROM {table} WHERE {_IN_SHARD} AND ({condition})"
+        " GROUP BY 1, 2",
+        given,
+    )
+    for kind, size, keys in rows.fetchall():
+        yield kind, split(keys, size)
+
+
+def _unknown(
+    db: StateDatabase, given: dict[str, Any], kind: int, identities: list[bytes]
+) -> list[bytes]:
+    """Return those of sorted *identities* that are unknown or due."""
+    statement = (
+        f"{_ASKED} SELECT CAST(group_concat({_KEY}, '') AS BLOB)"
+        f" FROM asked LEFT JOIN mapping_row AS m"
+        f" ON m.identity = {_KEY} AND m.kind = :kind"
+        f" WHERE m.checked IS NULL OR NOT ({_KNOWN})"
+    )
+    unknown: list[bytes] = []
+    for keys in _keys(kind, identities):
+        (found,) = db.connection.execute(statement, {**given, **keys}).fetchone()
+        unknown += split(found or b"", keys["size"])
+    return unknown
+
+
+def _keys(kind: int, identities: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    """Make the parameters that a statement finds *identities* by, in groups."""
+    for size, same in by_size(identities).items() if identities else ():
+        for start in range(0, len(same), _STATEMENT_ROWS):
+            some = same[start : start + _STATEMENT_ROWS]
+            keys = b"".join(some)
+            yield {"keys": keys, "size": size, "count": len(some), "kind": kind}
+
+
+def _kind(bit: object) -> IdentityType:
+    """Return the type that the state stores as *bit*."""
+    if bit not in (0, 1):
+        raise damaged()
+    return KINDS[int(bit)]  # type: ignore[call-overload,no-any-return] # 0 or 1
+
+
+def _not_suppressed(
+    db: StateDatabase, kind: int, identities: Sequence[bytes]
+) -> Sequence[bytes]:
+    """Leave out the people who were purged for good."""
+    if not db.suppressed:
+        return identities
+    return [one for one in identities if not db.is_suppressed(kind, one)]
+
+
+# --- rows -----------------------------------------------------------------------------
+
+
+def _plain(column: str) -> str:
+    """Return the SQL that reads a UID without its checksum."""
+    return f"substr({column}, 1, length({column}) - {CHECKSUM_CHARS})"
+
+
+def _sum(column: str) -> str:
+    """Return the SQL that reads the checksum of a UID."""
+    return f"coalesce(substr({column}, -{CHECKSUM_CHARS}), '')"
+
+
+_CHANGE_NOW: Final = CHANGE.format(said=f"({EXPORTED_UID})")
+# What was exported is stored only while it differs from what the row says.
+_PENDING: Final = "(exported_uid IS NOT NULL OR exported >= :epoch)"
+_OLD_UID: Final = "nullif(exported_uid, '')"
+_PREVIOUS_UID: Final = f"""CASE WHEN uid IS NOT NULL
+    AND previous_since > :started - {RETENTION_SECONDS} THEN previous_uid END"""
+_FULL_ROW: Final = f"""json_array(json_array({_plain("uid")},
+    {_plain(f"({_PREVIOUS_UID})")}, refresh_from, reason, bucket, checked,
+    {_CHANGE_NOW}, {_plain(f"({_OLD_UID})")}),
+    {_sum("uid")} || {_sum(f"({_PREVIOUS_UID})")} || {_sum(f"({_OLD_UID})")})"""
+# Most rows have one UID, and function calls are what a look-up consists of.
+_ROW: Final = f"""CASE WHEN previous_uid IS NULL AND exported_uid IS NULL
+    THEN json_array(json_array({_plain("uid")}, NULL, refresh_from, reason, bucket,
+        checked, {_CHANGE_NOW}, NULL), {_sum("uid")})
+    ELSE {_FULL_ROW} END"""
+_ROWS: Final = msgspec.json.Decoder(list[tuple[StateRow, str] | None])
+_FAILURES: Final = msgspec.json.Decoder(list[tuple[int, str, int | None]])
+
+
+def look_up(
+    db: StateDatabase, now: int, kind: IdentityType, identities: Sequence[bytes]
+) -> list[StateRow | MapFailure | None]:
+    """Return what is known about *identities*, however old.
+
+    Sorted by the tens of thousand they cost half of what they cost in small groups,
+    since neighbors share pages.
+    """
+    given = {"started": now, "epoch": db.epoch}
+    statement = (
+        f"{_ASKED} SELECT json_group_array(CASE WHEN m.checked IS NOT NULL"
+        f" AND m.removed IS NULL THEN {_ROW} END) FROM asked LEFT JOIN mapping_row AS m"
+        f" ON m.identity = {_KEY} AND m.kind = :kind"
+    )
+    rows: dict[bytes, StateRow | MapFailure | None] = {}
+    for keys in _keys(kind.bit, sort_distinct(identities)):
+        (answer,) = db.connection.execute(statement, {**given, **keys}).fetchone()
+        some = split(keys["keys"], keys["size"])
+        rows.update(zip(some, _verified(some, _ROWS.decode(answer)), strict=True))
+        if db.failures:
+            rows.update(_failures(db, some, keys))
+    if db.suppressed:
+        for identity in rows:
+            if db.is_suppressed(kind.bit, identity):
+                rows[identity] = SUPPRESSED
+    return [rows[identity] for identity in identities]
+
+
+def _verified(
+    identities: Sequence[bytes], pairs: Iterable[tuple[StateRow, str] | None]
+) -> list[StateRow | None]:
+    """Return the rows of *pairs* after comparing the checksums of their UIDs."""
+    rows: list[StateRow | None] = []
+    for identity, pair in zip(identities, pairs, strict=True):
+        if pair is None:
+            rows.append(None)
+            continue
+        row, sums = pair
+        uid = row.u
+        if row.p is None and row.old_uid is None and uid is not None:
+            if sums != f"{crc32(identity + uid.encode()):08x}":
+                raise damaged()
+        elif sums != checksums(identity, uid, row.p, row.old_uid):
+            raise damaged()
+        rows.append(row)
+    return rows
+
+
+def checksums(identity: bytes, *uids: str | None) -> str:
+    """Return the checksums of the UIDs of *identity*, one after the other."""
+    return "".join(
+        f"{crc32(identity + uid.encode()):08x}" for uid in uids if uid is not None
+    )
+
+
+def _failures(
+    db: StateDatabase, identities: list[bytes], keys: dict[str, Any]
+) -> dict[bytes, MapFailure]:
+    """Find whom this run failed to ask about."""
+    (answer,) = db.connection.execute(
+        f"{_ASKED} SELECT json_group_array(json_array(i, error, status)) FROM asked"
+        f" JOIN scratch.failure AS f ON f.identity = {_KEY} AND f.kind = :kind",
+        keys,
+    ).fetchone()
+    return {
+        identities[i]: MapFailure(error=error, status=status)
+        for i, error, status in _FAILURES.decode(answer)
+    }
+
+
+# --- recording ------------------------------------------------------------------------
+
+# The operator's previous UID comes first: it knows rotations that the state did not see.
+_PREVIOUS: Final = f"""CASE
+    WHEN excluded.previous_uid IS NOT NULL THEN excluded.previous_uid
+    WHEN m.uid IS NOT NULL AND m.uid IS NOT excluded.uid THEN m.uid
+    WHEN m.previous_since > :started - {RETENTION_SECONDS}
+        AND m.previous_uid IS NOT excluded.uid THEN m.previous_uid END"""
+_UPSERT: Final = f"""INSERT INTO mapping_row AS m (identity, kind, uid, previous_uid,
+    previous_since, refresh_from, reason, bucket, checked, exported)
+SELECT substr(:keys, key * :size + 1, :size), :kind, {{uid}}, {{previous}},
+    CASE WHEN {{previous}} IS NOT NULL THEN :started END, {{refresh_from}}, {{reason}},
+    {{bucket}}, :started, CASE WHEN {{uid}} IS NOT NULL THEN :epoch END
+FROM json_each(:answers) WHERE true
+ON CONFLICT (identity, kind) DO UPDATE SET
+    uid = excluded.uid, refresh_from = excluded.refresh_from,
+    reason = excluded.reason, bucket = excluded.bucket, checked = excluded.checked,
+    previous_uid = {_PREVIOUS},
+    previous_since = CASE WHEN {_PREVIOUS} IS NULL THEN NULL
+        WHEN {_PREVIOUS} = m.previous_uid THEN m.previous_since ELSE :started END,
+    removed = NULL,
+    exported = CASE WHEN m.exported < :epoch THEN m.exported ELSE excluded.exported END,
+    exported_uid = CASE WHEN m.exported < :epoch THEN nullif(
+        coalesce(m.exported_uid, m.uid, ''), coalesce(excluded.uid, '')) END"""
+_DIGITS: Final = 12
+# Most answers are a UID and an instant. To read them from an array of strings and a
+# blob takes a third of the time that an array of arrays takes.
+_RECORD_UIDS: Final = _UPSERT.format(
+    uid="value",
+    previous="NULL",
+    refresh_from=f"CAST(CAST(substr(:instants, key * {_DIGITS} + 1, {_DIGITS})"
+    " AS TEXT) AS INTEGER)",
+    reason="NULL",
+    bucket="NULL",
+)
+_RECORD_ROWS: Final = _UPSERT.format(
+    uid="json_extract(value, '$[0]')",
+    previous="json_extract(value, '$[1]')",
+    refresh_from="json_extract(value, '$[2]')",
+    reason="json_extract(value, '$[3]')",
+    bucket="json_extract(value, '$[4]')",
+)
+
+
+def record(db: StateDatabase, recorded: Sequence[Recorded]) -> None:
+    """Apply the operator's answers, all of *recorded* in one transaction."""
+    failures: list[tuple[bytes, int, str, int | None]] = []
+    with db.transaction():
+        for run, kind, identities, outcomes in recorded:
+            rows: dict[bytes, MapRow] = {}
+            for identity, outcome in zip(identities, outcomes, strict=True):
+                if isinstance(outcome, MapFailure):
+                    status = outcome.status
+                    failures.append((identity, kind.bit, outcome.error, status))
+                elif not db.suppressed or not db.is_suppressed(kind.bit, identity):
+                    rows[identity] = outcome
+            _record_rows(db, run, kind.bit, rows)
+    if failures:
+        db.spill("staged")
+        db.failures += len(failures)
+        db.connection.executemany(
+            "INSERT OR REPLACE INTO scratch.failure VALUES (?, ?, ?, ?)", failures
+        )
+
+
+def _record_rows(
+    db: StateDatabase, run: Run, kind: int, rows: dict[bytes, MapRow]
+) -> None:
+    """Apply answers of one type."""
+    plain: list[bytes] = []
+    other: list[bytes] = []
+    for identity, row in rows.items():
+        is_plain = row.u and row.e is None and row.r is not None
+        is_plain = is_plain and not (row.p or row.bucket_id)
+        (plain if is_plain else other).append(identity)
+    given = {"started": run.started, "epoch": db.epoch}
+    for keys in _keys(kind, plain):
+        some = split(keys["keys"], keys["size"])
+        answers = [rows[identity] for identity in some]
+        uids = [_seal(*pair) for pair in zip(some, answers, strict=True)]
+        instants = "".join([f"{row.r:0{_DIGITS}d}" for row in answers])
+        keys |= {"answers": _json(uids), "instants": instants.encode()}
+        db.connection.execute(_RECORD_UIDS, {**given, **keys})
+    for keys in _keys(kind, other):
+        some = split(keys["keys"], keys["size"])
+        keys["answers"] = _json([_columns(one, rows[one]) for one in some])
+        db.connection.execute(_RECORD_ROWS, {**given, **keys})
+
+
+def _seal(identity: bytes, row: MapRow) -> str:
+    """Return the UID of *row* with its checksum."""
+    uid = row.u or ""
+    return f"{uid}{crc32(identity + uid.encode()):08x}"
+
+
+def _columns(identity: bytes, row: MapRow) -> list[str | int | None]:
+    """Return the columns that *row* fills."""
+    if not row.u or row.e is not None:
+        reason = row.e or UnmappedReason.UNKNOWN.value
+        return [None, None, None, reason, row.bucket_id]
+    previous = row.p and row.p + checksums(identity, row.p)
+    return [_seal(identity, row), previous or None, row.r, None, row.bucket_id]
+
+
+def _json(value: object) -> str:
+    """Encode an array for SQLite."""
+    return msgspec.json.encode(value).decode()
+
+
+# --- runs -----------------------------------------------------------------------------
+
+_RUN_COLUMNS: Final = "number, started, job, segment, epoch, removed, ended"
+
+
+def begin(
+    db: StateDatabase,
+    *,
+    job: str | None,
+    scope: IdentityScope | None,
+    operator: str | None,
+    segment: str | None,
+    started: int,
+) -> Run:
+    """Begin a run, or resume the unfinished one of the same *job*."""
+    db.drop_scratch()
+    with db.transaction():
+        for name, value in (("scope", scope), ("operator", operator)):
+            if value is not None:
+                _bind(db, name, str(value))
+        unfinished = [run for run in list_runs(db) if run.job == job and not run.ended]
+        if job is not None and unfinished:
+            return unfinished[-1]
+        number = db.connection.execute(
+            "INSERT INTO run (job, segment, started, epoch) VALUES (?, ?, ?, ?)",
+            (job, segment, started, db.epoch),
+        ).lastrowid
+    return Run(
+        number=number or 0, started=started, job=job, segment=segment, epoch=db.epoch
+    )
+
+
+def _bind(db: StateDatabase, name: str, value: str) -> None:
+    """Bind the state to its scope or operator, once and for all."""
+    bound = db.meta(name)
+    if bound is None:
+        db.set_meta(name, value)
+    elif bound != value:
+        raise JobError(
+            f"The state belongs to another {name}: {bound}, not {value}.",
+            hint="Use one state for each operator and scope.",
+        )
+
+
+def list_runs(db: StateDatabase) -> list[Run]:
+    """List all runs, the first one first."""
+    rows = db.connection.execute(f"SELECT {_RUN_COLUMNS} FROM run ORDER BY number")
+    return [
+        Run(
+            number=number,
+            started=started,
+            job=job,
+            segment=segment,
+            epoch=epoch,
+            removed=removed,
+            ended=bool(ended),
+        )
+        for number, started, job, segment, epoch, removed, ended in rows.fetchall()
+    ]
+
+
+def note_file_done(db: StateDatabase, run: Run, number: int) -> None:
+    """Remember that an output file of *run* has its final name."""
+    db.connection.execute(
+        "INSERT OR IGNORE INTO file_done VALUES (?, ?)", (run.number, number)
+    )
+
+
+def files_done(db: StateDatabase, run: Run) -> set[int]:
+    """Return which output files of *run* have their final names."""
+    rows = db.connection.execute(
+        "SELECT number FROM file_done WHERE run = ?", (run.number,)
+    )
+    return {number for (number,) in rows.fetchall()}
+
+
+def finish(db: StateDatabase, run: Run, exported: bool) -> None:  # noqa: FBT001 - positional across the thread boundary
+    """End *run*, in one transaction; with *exported* its delta is durable."""
+    given = {
+        "run": run.number,
+        "epoch": db.epoch,
+        "before": run.started - RETENTION_SECONDS,
+    }
+    statements = [*(_EXPORT if exported else ()), *_EXPIRE, *_END]
+    with db.transaction():
+        for statement in statements:
+            db.connection.execute(statement, given)
+    db.epoch += exported
+    db.drop_scratch()
+    # Deleted data is in the write-ahead log too, and a long one is slow to read.
+    db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+# Additions are exported by the next epoch alone, and the history derives them.
+_EXPORT: Final = (
+    f"INSERT INTO history_row SELECT identity, kind, :epoch, {_CHANGE_NOW},"
+    " exported_uid, exported FROM mapping_row WHERE exported_uid IS NOT NULL"
+    f" AND reason IS NOT '{_PURGED}'",
+    "DELETE FROM mapping_row WHERE removed IS NOT NULL",
+    "UPDATE mapping_row SET exported_uid = NULL,"
+    f" exported = CASE WHEN uid IS NOT NULL OR reason = '{OPTED_OUT}' THEN exported END"
+    " WHERE exported_uid IS NOT NULL",
+    "UPDATE run SET exported = :epoch WHERE number = :run",
+    "UPDATE meta SET value = :epoch + 1 WHERE name = 'epoch'",
+)
+_EXPIRE: Final = (
+    "UPDATE mapping_row SET previous_uid = NULL, previous_since = NULL"
+    " WHERE previous_since <= :before",
+    "DELETE FROM history_row WHERE epoch < ("
+    " SELECT min(epoch) FROM run WHERE started > :before)",
+)
+_END: Final = (
+    "DELETE FROM file_done WHERE run = :run",
+    "UPDATE run SET ended = 1 WHERE number = :run",
+)
+
+# --- changes --------------------------------------------------------------------------
+
+_CHANGE_JSON: Final = f"""json_group_array(json_array(hex(identity), kind, change,
+    {_plain("uid")}, {_plain("old_uid")}, {_sum("uid")} || {_sum("old_uid")}))"""
+_CHANGES: Final = msgspec.json.Decoder(
+    list[tuple[str, int, ChangeKind, str | None, str | None, str]]
+)
+_AFTER: Final = f"{_IN_SHARD} AND (identity, kind) > (:identity, :last_kind)"
+_PENDING_PAGE: Final = f"""SELECT {_CHANGE_JSON} FROM (
+    SELECT identity, kind, {_CHANGE_NOW} AS change, uid, {_OLD_UID} AS old_uid
+    FROM mapping_row WHERE {_AFTER} AND {_PENDING}
+    ORDER BY identity, kind LIMIT :limit)"""
+# What was exported before an epoch: the earliest later change says it, unless that
+# change is of an identity that was added later still.
+_HISTORY_PAGE: Final = f"""SELECT {_CHANGE_JSON} FROM (
+    SELECT identity, kind, {CHANGE.format(said="said")} AS change, uid,
+        nullif(said, '') AS old_uid FROM (
+        SELECT k.identity, k.kind, m.uid, m.reason,
+            CASE WHEN h.added < :since THEN h.old_uid
+                WHEN h.added IS NULL AND m.exported < :since
+                THEN coalesce(m.exported_uid, m.uid, '') END AS said
+        FROM (SELECT identity, kind FROM history_row WHERE {_AFTER} AND epoch >= :since
+            UNION SELECT identity, kind FROM mapping_row WHERE {_AFTER}
+            AND (exported >= :since OR exported_uid IS NOT NULL)) AS k
+        LEFT JOIN mapping_row AS m USING (identity, kind)
+        LEFT JOIN history_row AS h ON h.identity = k.identity AND h.kind = k.kind
+            AND h.epoch = (SELECT min(epoch) FROM history_row AS e
+                WHERE e.identity = k.identity AND e.kind = k.kind
+                AND e.epoch >= :since))
+    WHERE change IS NOT NULL ORDER BY identity, kind LIMIT :limit)"""
+
+
+def pending_page(
+    db: StateDatabase, shard: int, after: Position, limit: int
+) -> list[Change]:
+    """List pending changes of a shard after a position."""
+    return _read_changes(db, _PENDING_PAGE, shard, after, limit)
+
+
+def drop_named(db: StateDatabase, shard: int, page: list[Change]) -> list[Change]:
+    """Leave out the changes that the job has already written."""
+    if not db.has_scratch:
+        return page
+    named = _read_set(db, "named", shard)
+    return [one for one in page if (one.kind.bit, one.identity) not in named]
+
+
+def _read_set(db: StateDatabase, table: str, shard: int) -> set[tuple[int, bytes]]:
+    """Read a shard of a spill as a set."""
+    groups = db.spill(table).read(shard)
+    return {(kind, key) for kind, _, keys in groups for key in keys}
+
+
+def history_page(
+    db: StateDatabase, since: int, shard: int, after: Position, limit: int
+) -> list[Change]:
+    """List net changes against what was exported before the epoch *since*."""
+    return _read_changes(db, _HISTORY_PAGE, shard, after, limit, since=since)
+
+
+def _read_changes(
+    db: StateDatabase,
+    statement: str,
+    shard: int,
+    after: Position,
+    limit: int,
+    **given: int,
+) -> list[Change]:
+    """Read a page of changes and compare the checksums of their UIDs."""
+    identity, kind = after
+    place = {"identity": identity, "last_kind": kind, "limit": limit}
+    if not given:
+        given = {"epoch": db.epoch}
+    (answer,) = db.connection.execute(
+        statement, {**given, **shard_bounds(shard), **place}
+    ).fetchone()
+    changes = []
+    for text, bit, change, uid, old_uid, sums in _CHANGES.decode(answer):
+        key = bytes.fromhex(text)
+        if sums != checksums(key, uid, old_uid):
+            raise damaged()
+        changes.append(Change(_kind(bit), key, change, uid, old_uid))
+    return changes
+
+
+_EXPORT_ROWS: Final = msgspec.json.Decoder(list[tuple[str, int, tuple[StateRow, str]]])
+
+
+def export_page(
+    db: StateDatabase, now: int, shard: int, after: Position, limit: int
+) -> list[tuple[IdentityKey, StateRow]]:
+    """List identities of a shard and their rows, after a position."""
+    identity, kind = after
+    place = {"identity": identity, "last_kind": kind, "limit": limit}
+    given = {"started": now, "epoch": db.epoch, **shard_bounds(shard), **place}
+    (answer,) = db.connection.execute(
+        f"SELECT json_group_array(json_array(hex(identity), kind, {_ROW})) FROM ("
+        f" SELECT * FROM mapping_row WHERE {_AFTER} AND removed IS NULL"
+        " ORDER BY identity, kind LIMIT :limit)",
+        given,
+    ).fetchone()
+    rows = _EXPORT_ROWS.decode(answer)
+    keys = [IdentityKey(_kind(bit), bytes.fromhex(text)) for text, bit, _ in rows]
+    verified = _verified([key.identity for key in keys], [pair for _, _, pair in rows])
+    return [(key, row) for key, row in zip(keys, verified, strict=True) if row]
+
+
+# --- removal --------------------------------------------------------------------------
+
+_OTHER_MEMBER: Final = """EXISTS (SELECT 1 FROM segment AS s CROSS JOIN member AS o
+    ON o.segment = s.number AND o.identity = mapping_row.identity
+    AND o.kind = mapping_row.kind)"""
+_FORGET: Final = f"""DELETE FROM mapping_row WHERE {_IN_KEYS} AND {{condition}}
+    AND NOT coalesce(({EXPORTED_UID}) <> '', 0)"""
+_MARK: Final = f"""UPDATE mapping_row SET removed = coalesce(removed, :started),
+    exported_uid = coalesce(exported_uid, uid), uid = NULL, previous_uid = NULL,
+    previous_since = NULL, refresh_from = NULL, bucket = NULL, reason = {{reason}}
+    WHERE {_IN_KEYS} AND {{condition}}"""
+
+
+def _remove(
+    db: StateDatabase,
+    given: dict[str, Any],
+    keys: dict[str, Any],
+    condition: str,
+    reason: str | None = None,
+) -> int:
+    """Remove identities: forget them, unless a delta has to say that they are gone."""
+    removed = 0
+    for template in (_FORGET, _MARK):
+        statement = template.format(
+            condition=condition, reason=f"'{reason}'" if reason else "NULL"
+        )
+        db.connection.execute(f"{_ASKED} {statement}", {**given, **keys})
+        removed += db.connection.execute("SELECT changes()").fetchone()[0]
+    return removed
+
+
+def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float) -> int:
+    """Remove who was in *segment* and is not staged now, nor in another segment.
+
+    All steps can be repeated: nothing that they need is deleted before they are done.
+
+    Raises:
+        JobError: If more than the share *max_removed* would be removed.
+    """
+    if not db.has_scratch or not db.spill("staged").count:
+        raise JobError(
+            "The input contains no valid identity, so the whole audience would be "
+            "removed.",
+            hint="Check the input and its columns. To remove people, use "
+            "uid2 state purge.",
+        )
+    with db.transaction():
+        db.connection.execute(
+            "INSERT OR IGNORE INTO segment (name) VALUES (?)", (segment,)
+        )
+    (number,) = db.connection.execute(
+        "SELECT number FROM segment WHERE name = ?", (segment,)
+    ).fetchone()
+    _find_absent(db, number, max_removed)
+    absent = db.spill("absent")
+    if absent.count:
+        with db.transaction():
+            removed = sum(
+                _remove_shard(db, run, number, shard) for shard in range(SHARDS)
+            )
+            db.connection.execute(
+                "UPDATE run SET removed = removed + ? WHERE number = ?",
+                (removed, run.number),
+            )
+    for shard in range(SHARDS):
+        _add_members(db, number, shard)
+    (removed,) = db.connection.execute(
+        "SELECT removed FROM run WHERE number = ?", (run.number,)
+    ).fetchone()
+    return int(removed)
+
+
+def _find_absent(db: StateDatabase, segment: int, max_removed: float) -> None:
+    """Put the members of *segment* that are not staged into the scratch database."""
+    absent = db.clear_absent()
+    members = 0
+    for shard in range(SHARDS):
+        given = {"segment": segment, **shard_bounds(shard)}
+        groups = list(_grouped(db, "member", "segment = :segment", given))
+        present = _read_set(db, "staged", shard) if groups else set()
+        for kind, keys in groups:
+            members += len(keys)
+            gone = [key for key in keys if (kind, key) not in present]
+            if gone:
+                absent.add(kind, gone)
+    if absent.count > max_removed * members:
+        raise JobError(
+            f"{absent.count} of the {members} identities of the segment are missing "
+            f"from the input: more than {max_removed:.1%} would be removed.",
+            hint="Check that the input is the whole audience, or allow a larger share "
+            "(--max-removed).",
+        )
+
+
+def _remove_shard(db: StateDatabase, run: Run, segment: int, shard: int) -> int:
+    """Remove the absent identities of a shard; return how many left the state."""
+    given = {"started": run.started, "epoch": db.epoch}
+    removed = 0
+    for kind, _, identities in db.spill("absent").read(shard):
+        for keys in _keys(kind, identities):
+            db.connection.execute(
+                f"{_ASKED} DELETE FROM member WHERE segment = :segment AND {_IN_KEYS}",
+                {**keys, "segment": segment},
+            )
+            condition = f"removed IS NULL AND NOT {_OTHER_MEMBER}"
+            removed += _remove(db, given, keys, condition)
+    return removed
+
+
+def _add_members(db: StateDatabase, segment: int, shard: int) -> None:
+    """Make the staged identities of a shard members of *segment*."""
+    with db.transaction():
+        for kind, _, identities in db.spill("staged").read(shard):
+            for keys in _keys(kind, identities):
+                db.connection.execute(
+                    f"{_ASKED} INSERT OR IGNORE INTO member"
+                    f" SELECT :segment, {_KEY}, :kind FROM asked",
+                    {**keys, "segment": segment},
+                )
+
+
+def purge(
+    db: StateDatabase,
+    now: int,
+    people: Sequence[IdentityKey],
+    raw_uids: Sequence[str],
+    remember: bool,  # noqa: FBT001 - positional across the thread boundary
+) -> int:
+    """Delete people so that they cannot be read from the files any more.
+
+    If a delta has exported the UID of one, UID and identity stay until the next delta
+    has said that they are removed.
+
+    Returns:
+        How many were known.
+    """
+    if db.has_scratch:
+        raise JobError(
+            "A job is using the state.", hint="Purge before it begins or after it ends."
+        )
+    keys = dict.fromkeys([*people, *_find_by_uid(db, raw_uids)])
+    given = {"started": now, "epoch": db.epoch}
+    digests = [db.digest(key.kind.bit, key.identity) for key in keys]
+    purged = 0
+    with db.transaction():
+        for kind in KINDS:
+            some = [key.identity for key in keys if key.kind is kind]
+            for group in _keys(kind.bit, sort_distinct(some)):
+                for table in ("history_row", "member"):
+                    db.connection.execute(
+                        f"{_ASKED} DELETE FROM {table} WHERE {_IN_KEYS}", group
+                    )
+                purged += _remove(db, given, group, "true", _PURGED)
+        if remember:
+            db.connection.executemany(
+                "INSERT OR IGNORE INTO suppressed VALUES (?)",
+                [(digest,) for digest in digests],
+            )
+    if remember:
+        db.suppressed.update(digests)
+    db.empty_wal()
+    return purged
+
+
+def _find_by_uid(db: StateDatabase, raw_uids: Sequence[str]) -> list[IdentityKey]:
+    """Find whose UIDs these are, or were the last time they were exported."""
+    if not raw_uids:
+        return []
+    columns = ("uid", "previous_uid", "exported_uid")
+    matches = " OR ".join(f"{_plain(column)} IN wanted" for column in columns)
+    rows = db.connection.execute(
+        "WITH wanted(uid) AS MATERIALIZED (SELECT value FROM json_each(?))"
+        f" SELECT identity, kind FROM mapping_row WHERE {matches}",
+        (_json(list(raw_uids)),),
+    )
+    return [IdentityKey(_kind(bit), identity) for identity, bit in rows.fetchall()]
+
+
+# --- statistics -----------------------------------------------------------------------
+
+_STATUS: Final = """CASE WHEN removed IS NOT NULL THEN '(removed)'
+    ELSE coalesce(reason, 'mapped') END"""
+
+
+def count(db: StateDatabase, now: int, recheck: RecheckIntervals) -> StateCounts:
+    """Count what there is; reads the whole state once."""
+    given = {**attrs.asdict(recheck), "started": now, "epoch": db.epoch}
+    rows: Counter[tuple[IdentityType, str]] = Counter()
+    oldest: list[int] = []
+    due = pending = 0
+    for shard in range(SHARDS):
+        groups = db.connection.execute(
+            f"SELECT kind, {_STATUS}, count(*), total({_DUE}), total({_PENDING}),"
+            f" min(CASE WHEN removed IS NULL THEN checked END) FROM mapping_row"
+            f" WHERE {_IN_SHARD} GROUP BY 1, 2",
+            {**given, **shard_bounds(shard)},
+        )
+        for kind, status, number, some_due, some_pending, first in groups.fetchall():
+            rows[_kind(kind), str(status)] += number
+            due += int(some_due)
+            pending += int(some_pending)
+            oldest += [first] if first is not None else []
+    (pages,) = db.connection.execute("PRAGMA page_count").fetchone()
+    (size,) = db.connection.execute("PRAGMA page_size").fetchone()
+    return StateCounts(
+        rows=dict(rows),
+        due=due,
+        oldest_check=min(oldest, default=None),
+        pending=pending,
+        suppressed=len(db.suppressed),
+        runs=tuple(list_runs(db)),
+        scope=_scope(db),
+        operator=db.meta("operator"),
+        file_bytes=pages * size,
+    )
+
+
+def _scope(db: StateDatabase) -> IdentityScope | None:
+    """Return the scope that the state is bound to."""
+    scope = db.meta("scope")
+    return None if scope is None else IdentityScope(scope)
+
+
+_OVERDUE: Final = -1
+_AGES: Final = " ".join(
+    f"WHEN checked > :now - {days * 86_400} THEN {number}"
+    for number, days in enumerate(AGE_DAYS)
+)
+# The first character of a raw UID gives its version; version 2 ends with "=".
+_STATISTICS: Final = f"""SELECT kind, coalesce(reason, 'mapped'),
+    CASE WHEN substr(uid, -{CHECKSUM_CHARS + 1}, 1) = '=' THEN '='
+        ELSE substr(uid, 1, 1) END,
+    CASE {_AGES} ELSE {len(AGE_DAYS)} END,
+    CASE
+        WHEN uid IS NOT NULL THEN CASE
+            WHEN refresh_from <= :now THEN {_OVERDUE}
+            ELSE min(refresh_from / 86400 - :now / 86400, {DUE_DAYS}) END
+        WHEN reason = '{OPTED_OUT}' THEN :now / 86400 - previous_since / 86400
+    END,
+    count(*), min(checked)
+    FROM mapping_row WHERE {_IN_SHARD} AND removed IS NULL GROUP BY 1, 2, 3, 4, 5"""
+
+
+class _Totals:
+    """Adds up the groups that SQL counts."""
+
+    def __init__(self) -> None:
+        self.rows: Counter[tuple[IdentityType, str]] = Counter()
+        self.versions: Counter[int | None] = Counter()
+        self.ages: Counter[int] = Counter()
+        self.due: Counter[int | None] = Counter()
+        self.opt_outs: Counter[int | None] = Counter()
+        self.oldest: list[int] = []
+
+    def add(self, group: tuple[Any, ...]) -> None:
+        """Add one group."""
+        bit, status, mark, age, day, number, oldest = group
+        self.rows[_kind(bit), status] += number
+        self.ages[age] += number
+        self.oldest.append(oldest)
+        if status == OPTED_OUT:
+            self.opt_outs[day] += number
+        elif mark is not None:
+            self.due[day] += number
+            self.versions[_version(mark)] += number
+
+
+def _version(mark: str) -> int | None:
+    """Return the version of a raw UID by its mark: the first character, or ``=``."""
+    if mark == "=":
+        return raw_uid_version(RAW_UID_SIZES[0], 0)
+    # It holds the high six bits of the first byte; the others are zero.
+    head = base64.decode(f"{mark}AAA")
+    return None if head is None else raw_uid_version(RAW_UID_SIZES[1], head[0])
+
+
+def count_statistics(db: StateDatabase, now: int) -> StateStatistics:
+    """Count what a report shows; reads the whole state once."""
+    totals = _Totals()
+    for shard in range(SHARDS):
+        given = {"now": now, **shard_bounds(shard)}
+        for group in db.connection.execute(_STATISTICS, given).fetchall():
+            totals.add(group)
+    runs = list_runs(db)
+    dated = [totals.opt_outs[day] for day in range(OPT_OUT_DAYS)]
+    return StateStatistics(
+        now=now,
+        rows=totals.rows,
+        overdue=totals.due[_OVERDUE],
+        due=[totals.due[day] for day in range(DUE_DAYS)],
+        due_later=totals.due[DUE_DAYS],
+        due_by_bucket=totals.due[None],
+        opt_outs=dated,
+        opt_outs_before=totals.opt_outs.total() - sum(dated),
+        versions=totals.versions,
+        ages=[totals.ages[age] for age in range(len(AGE_DAYS) + 1)],
+        oldest_check=min(totals.oldest, default=None),
+        runs=len(runs),
+        last_run=runs[-1].started if runs else None,
+        scope=_scope(db),
+        operator=db.meta("operator"),
+    )
+
+
+def find_run(db: StateDatabase, number: int, now: int) -> Run:
+    """Return a run whose changes are still known.
+
+    Raises:
+        InputError: If there was no such run, or its history is no longer kept.
+    """
+    runs = {run.number: run for run in list_runs(db)}
+    if number not in runs:
+        raise InputError(
+            f"There was no run {number}.",
+            hint=f"The last one is {max(runs, default=0)} (uid2 state show).",
+        )
+    if runs[number].started <= now - RETENTION_SECONDS:
+        raise InputError(
+            f"Run {number} is older than 90 days, for which the history is kept.",
+            hint="Export the whole state instead (uid2 state export).",
+        )
+    return runs[number]

@@ -1,0 +1,327 @@
+"""Values that the state of bulk mapping takes and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import Enum, StrEnum
+from typing import ClassVar, Final, NamedTuple
+
+import attrs
+
+from uid2_async.errors import ConfigError, InputError
+from uid2_async.models import (
+    IdentityScope,
+    IdentityType,
+    MapRow,
+    UnmappedReason,
+    ms_from_datetime,
+)
+from uid2_async.veiled import Veiled
+
+__all__ = [
+    "AGE_DAYS",
+    "DUE_DAYS",
+    "KINDS",
+    "OPT_OUT_DAYS",
+    "RETENTION_SECONDS",
+    "SUPPRESSED",
+    "Change",
+    "ChangeKind",
+    "IdentityKey",
+    "RecheckIntervals",
+    "Run",
+    "StagingCounts",
+    "StateCounts",
+    "StateRow",
+    "StateSelection",
+    "StateStatistics",
+    "seconds_from",
+]
+
+KINDS: Final = tuple(sorted(IdentityType, key=lambda kind: kind.bit))
+"""The identity types by their bit, which is how the state stores them."""
+
+RETENTION_SECONDS: Final = 90 * 86_400
+"""How long a replaced UID and the history are kept: as long as the operator returns
+the previous UID."""
+
+DUE_DAYS: Final = 60
+"""For how many days the statistics count what becomes due."""
+
+OPT_OUT_DAYS: Final = RETENTION_SECONDS // 86_400
+"""For how many days the statistics know the day of an opt-out."""
+
+AGE_DAYS: Final = (1, 7, 30, 90, 180)
+"""The limits of the age classes, in days since the last check."""
+
+
+class ChangeKind(StrEnum):
+    """What a delta says about an identity."""
+
+    ADDED = "ADDED"
+    ROTATED = "ROTATED"
+    OPTED_OUT = "OPTED_OUT"
+    RETURNED = "RETURNED"
+    REMOVED = "REMOVED"
+
+
+class IdentityKey(NamedTuple):
+    """How the state refers to a person; never the DII itself.
+
+    Attributes:
+        kind: E-mail or phone.
+        identity: The first-level hash: 32 bytes, or 31 or 33 (docs/protocol.md 3.3).
+    """
+
+    kind: IdentityType
+    identity: bytes
+
+    def __repr__(self) -> str:
+        """Show the kind only."""
+        return f"IdentityKey({self.kind.value}, ***)"
+
+
+class StateRow(MapRow, frozen=True, gc=False, array_like=True):
+    """What the state knows about one identity: the fields of a map reply, and its own.
+
+    Attributes:
+        checked: When the operator was last asked, in seconds since the Unix epoch.
+        change: The pending change, a :class:`ChangeKind`, or None.
+        old_uid: The raw UID of the last delta that the pending change replaces.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("mapped", "checked", "change")
+
+    checked: int = 0
+    change: str | None = None
+    old_uid: str | None = None
+
+
+SUPPRESSED: Final = StateRow(e=UnmappedReason.OPTED_OUT.value)
+"""The row of a person who was purged for good: the same as after an opt-out."""
+
+
+class Change(Veiled, frozen=True, gc=False):
+    """One line of an audience delta.
+
+    Attributes:
+        kind: The type of the identity.
+        identity: The first-level hash.
+        change: What happened.
+        uid: The raw UID from now on, or None.
+        old_uid: The raw UID that was exported before, or None.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("kind", "change")
+
+    kind: IdentityType
+    identity: bytes
+    change: ChangeKind
+    uid: str | None
+    old_uid: str | None
+
+
+@attrs.frozen(kw_only=True)
+class Run:
+    """One job that works with the state.
+
+    Attributes:
+        number: 1 for the first run of a state, and so on.
+        started: When it began, in seconds since the Unix epoch. A resumed run keeps it.
+        job: The fingerprint of the job, or None.
+        segment: The audience that the job replaces as a whole, or None.
+        epoch: The number of the next delta at the time the run began.
+        removed: How many identities the run removed because they were absent.
+        ended: Whether it is finished.
+    """
+
+    number: int
+    started: int
+    job: str | None = None
+    segment: str | None = None
+    epoch: int = 1
+    removed: int = 0
+    ended: bool = False
+
+
+class _Source(Enum):
+    """Where a selection looks."""
+
+    STAGED = "staged"
+    DUE = "due"
+    SWEEP = "sweep"
+    BUCKETS = "buckets"
+
+
+@attrs.frozen(kw_only=True)
+class StateSelection:
+    """Which identities the operator is asked about; made by its class methods.
+
+    Attributes:
+        source: Where they come from.
+        unchecked_for: How long ago the last check is, in seconds (sweep).
+        rotated: When each of these salt buckets rotated last, in seconds since the
+            Unix epoch (API v2).
+    """
+
+    source: _Source
+    unchecked_for: int = 0
+    rotated: Mapping[str, int] = attrs.field(factory=dict, repr=False)
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether the job staged the identities itself."""
+        return self.source is _Source.STAGED
+
+    @classmethod
+    def staged(cls) -> StateSelection:
+        """Select staged identities that are unknown, due or not checked for too long.
+
+        This is what a job that maps files asks about.
+        """
+        return cls(source=_Source.STAGED)
+
+    @classmethod
+    def due(cls) -> StateSelection:
+        """Select what a refresh asks about.
+
+        These are mapped identities whose ``refresh_from`` has come, and unmapped ones
+        whose recheck interval is over.
+        """
+        return cls(source=_Source.DUE)
+
+    @classmethod
+    def sweep(cls, unchecked_for: timedelta) -> StateSelection:
+        """Select mapped and opted-out identities without a check for that long."""
+        return cls(
+            source=_Source.SWEEP, unchecked_for=int(unchecked_for.total_seconds())
+        )
+
+    @classmethod
+    def of_buckets(cls, rotated: Mapping[str, datetime]) -> StateSelection:
+        """Select what was last checked before its salt bucket rotated (API v2)."""
+        times = {name: seconds_from(at) for name, at in rotated.items()}
+        return cls(source=_Source.BUCKETS, rotated=times)
+
+
+@attrs.frozen(kw_only=True)
+class RecheckIntervals:
+    """How long a check counts, in seconds."""
+
+    recheck: int
+    optout_recheck: int
+    invalid_recheck: int
+
+    @classmethod
+    def from_timedeltas(
+        cls, recheck: timedelta, optout_recheck: timedelta, invalid_recheck: timedelta
+    ) -> RecheckIntervals:
+        """Take durations.
+
+        Raises:
+            ConfigError: If one is shorter than a second.
+        """
+        durations = (recheck, optout_recheck, invalid_recheck)
+        if min(durations) < timedelta(seconds=1):
+            raise ConfigError("A recheck interval must be at least one second.")
+        first, second, third = (int(one.total_seconds()) for one in durations)
+        return cls(recheck=first, optout_recheck=second, invalid_recheck=third)
+
+
+@attrs.frozen(kw_only=True)
+class StagingCounts:
+    """How much a job staged.
+
+    Attributes:
+        staged: How many identities, duplicates included.
+        distinct: How many different ones, as far as they have been selected.
+        known: How many of these the state answered without a request.
+    """
+
+    staged: int = 0
+    distinct: int = 0
+    known: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class StateCounts:
+    """The contents of a state in numbers.
+
+    Attributes:
+        rows: How many identities of each type have each status: ``mapped``, a reason
+            of the operator, or ``(removed)`` until a delta has said so.
+        due: How many are due for a refresh.
+        oldest_check: When the least recently checked one was checked, in seconds since
+            the Unix epoch, or None.
+        pending: How many changes no delta has exported yet.
+        suppressed: How many people were purged for good.
+        runs: All runs, the first one first.
+        scope: The scope that the state belongs to, or None before the first run.
+        operator: The operator that the state belongs to, or None before the first run.
+        file_bytes: The size of the file.
+    """
+
+    rows: Mapping[tuple[IdentityType, str], int]
+    due: int
+    oldest_check: int | None
+    pending: int
+    suppressed: int
+    runs: tuple[Run, ...]
+    scope: IdentityScope | None
+    operator: str | None
+    file_bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class StateStatistics:
+    """What a report shows of a state.
+
+    Attributes:
+        now: When it was counted, in seconds since the Unix epoch. Days are UTC days.
+        rows: How many identities of each type have each status: ``mapped``, or a reason
+            of the operator.
+        overdue: How many mapped ones are due already.
+        due: How many become due today, tomorrow and so on, for ``DUE_DAYS`` days.
+        due_later: How many become due after that.
+        due_by_bucket: How many have no such day, because the v2 endpoint returns none.
+        opt_outs: How many were mapped before and found to be opted out today, yesterday
+            and so on, for ``OPT_OUT_DAYS`` days.
+        opt_outs_before: How many earlier than that, or when they were first asked.
+        versions: How many raw UIDs have which version; None is an unknown version.
+        ages: How many identities were checked within each limit of ``AGE_DAYS``, and
+            how many longer ago.
+        oldest_check: When the least recently checked one was checked, in seconds.
+        runs: How many jobs there have been.
+        last_run: When the last one began, in seconds since the Unix epoch.
+        scope: The scope that the state belongs to, or None before the first run.
+        operator: The operator that the state belongs to, or None before the first run.
+    """
+
+    now: int
+    rows: Mapping[tuple[IdentityType, str], int]
+    overdue: int
+    due: Sequence[int]
+    due_later: int
+    due_by_bucket: int
+    opt_outs: Sequence[int]
+    opt_outs_before: int
+    versions: Mapping[int | None, int]
+    ages: Sequence[int]
+    oldest_check: int | None
+    runs: int
+    last_run: int | None
+    scope: IdentityScope | None
+    operator: str | None
+
+
+def seconds_from(instant: datetime) -> int:
+    """Convert an aware *instant* to whole seconds since the Unix epoch, rounded down.
+
+    Raises:
+        InputError: If *instant* is naive or before 1970.
+    """
+    seconds = ms_from_datetime(instant) // 1000
+    if seconds < 0:
+        raise InputError("The instant is before 1970.")
+    return seconds
