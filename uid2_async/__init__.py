@@ -14,17 +14,17 @@ from uid2_async._version import __version__ as __version__
 if TYPE_CHECKING:
     from uid2_async import errors as errors
     from uid2_async.bidstream import BidstreamClient as BidstreamClient
-    from uid2_async.bulk.job_summary import JobSummary as JobSummary
-    from uid2_async.bulk.map_file import map_file as map_file
-    from uid2_async.bulk.map_options import MapOptions as MapOptions
+    from uid2_async.bulk.options import JobSummary as JobSummary
+    from uid2_async.bulk.jobs import map_file as map_file
+    from uid2_async.bulk.options import MapOptions as MapOptions
     from uid2_async.bulk.mapper import BulkMapper as BulkMapper
     from uid2_async.bulk.outcomes import (
         MapFailure as MapFailure,
         MapRecord as MapRecord,
         Progress as Progress,
     )
-    from uid2_async.bulk.refresh import refresh_state as refresh_state
-    from uid2_async.bulk.run_options import RunOptions as RunOptions
+    from uid2_async.bulk.jobs import refresh_state as refresh_state
+    from uid2_async.bulk.options import RunOptions as RunOptions
     from uid2_async.bulk.state import MappingState as MappingState
     from uid2_async.client import UID2Client as UID2Client
     from uid2_async.client_side import ClientSideClient as ClientSideClient
@@ -80,11 +80,11 @@ _HOMES = {
     "IdentityScope": "models",
     "IdentityTokens": "identity_tokens",
     "InsufficientConsent": "models",
-    "JobSummary": "bulk.job_summary",
+    "JobSummary": "bulk.options",
     "KeyRing": "protocol.keyring",
     "KeyStore": "keystore",
     "MapFailure": "bulk.outcomes",
-    "MapOptions": "bulk.map_options",
+    "MapOptions": "bulk.options",
     "MapRecord": "bulk.outcomes",
     "MappedUID": "models",
     "MappingState": "bulk.state",
@@ -95,7 +95,7 @@ _HOMES = {
     "Progress": "bulk.outcomes",
     "RetryBudget": "retry",
     "RetryPolicy": "retry",
-    "RunOptions": "bulk.run_options",
+    "RunOptions": "bulk.options",
     "SessionPool": "transport",
     "SharingClient": "sharing",
     "TokenFailure": "errors",
@@ -107,8 +107,8 @@ _HOMES = {
     "Unmapped": "models",
     "UnmappedReason": "models",
     "errors": "errors",
-    "map_file": "bulk.map_file",
-    "refresh_state": "bulk.refresh",
+    "map_file": "bulk.jobs",
+    "refresh_state": "bulk.jobs",
 }
 
 __all__ = [

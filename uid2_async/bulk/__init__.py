@@ -9,54 +9,60 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.job_summary import (
+    from uid2_async.bulk.jobs import (
+        check_file as check_file,
+        map_file as map_file,
+        refresh_state as refresh_state,
+        sweep_by_status as sweep_by_status,
+    )
+    from uid2_async.bulk.mapper import BulkMapper as BulkMapper
+    from uid2_async.bulk.options import (
         FileProgress as FileProgress,
         JobSummary as JobSummary,
+        MapOptions as MapOptions,
+        RunOptions as RunOptions,
+        StatusOptions as StatusOptions,
     )
-    from uid2_async.bulk.map_file import map_file as map_file
-    from uid2_async.bulk.map_options import MapOptions as MapOptions
-    from uid2_async.bulk.mapper import BulkMapper as BulkMapper
-    from uid2_async.bulk.optout_sweep import sweep_by_status as sweep_by_status
     from uid2_async.bulk.outcomes import (
         MapFailure as MapFailure,
         MapRecord as MapRecord,
         Progress as Progress,
     )
-    from uid2_async.bulk.refresh import refresh_state as refresh_state
-    from uid2_async.bulk.run_options import RunOptions as RunOptions
-    from uid2_async.bulk.state_values import StateSelection as StateSelection
-    from uid2_async.bulk.status_file import (
-        StatusOptions as StatusOptions,
-        check_file as check_file,
-    )
+    from uid2_async.bulk.paths import FileFormatOptions as FileFormatOptions
+    from uid2_async.bulk.state import MappingState as MappingState
+    from uid2_async.bulk.state_values import StateRow as StateRow
 
 _HOMES = {
     "BulkMapper": "mapper",
-    "FileProgress": "job_summary",
-    "JobSummary": "job_summary",
+    "FileFormatOptions": "paths",
+    "FileProgress": "options",
+    "JobSummary": "options",
     "MapFailure": "outcomes",
-    "MapOptions": "map_options",
+    "MapOptions": "options",
     "MapRecord": "outcomes",
+    "MappingState": "state",
     "Progress": "outcomes",
-    "RunOptions": "run_options",
-    "StateSelection": "state_values",
-    "StatusOptions": "status_file",
-    "check_file": "status_file",
-    "map_file": "map_file",
-    "refresh_state": "refresh",
-    "sweep_by_status": "optout_sweep",
+    "RunOptions": "options",
+    "StateRow": "state_values",
+    "StatusOptions": "options",
+    "check_file": "jobs",
+    "map_file": "jobs",
+    "refresh_state": "jobs",
+    "sweep_by_status": "jobs",
 }
 
 __all__ = [
     "BulkMapper",
+    "FileFormatOptions",
     "FileProgress",
     "JobSummary",
     "MapFailure",
     "MapOptions",
     "MapRecord",
+    "MappingState",
     "Progress",
     "RunOptions",
-    "StateSelection",
+    "StateRow",
     "StatusOptions",
     "check_file",
     "map_file",

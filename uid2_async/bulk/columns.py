@@ -15,10 +15,9 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
-from uid2_async.bulk.batches import ABSENT
-from uid2_async.bulk.feed import STEP_ROWS, Named as IdentityColumn
+from uid2_async.bulk.batches import STEP_ROWS, IdentityColumn
+from uid2_async.bulk.outcomes import ABSENT, InvalidPhone, MapFailure, Outcome
 from uid2_async.bulk.paths import Content, printable
-from uid2_async.bulk.records import InvalidPhone, MapFailure, Outcome
 from uid2_async.errors import InputError
 from uid2_async.models import MapRow, UnmappedReason
 from uid2_async.phones import PhoneFault, check_country, load_countries, to_sendable

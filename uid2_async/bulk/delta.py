@@ -13,14 +13,15 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
+from uid2_async._threads import run_in_thread
 from uid2_async.bulk.batches import Chunk, IdentityColumn
 from uid2_async.bulk.endpoints import Endpoint
 from uid2_async.bulk.job_files import RowGroup
 from uid2_async.bulk.outcomes import Outcome
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.private_files import DISK, Disk
-from uid2_async.bulk.state import Change, MappingState, Run, StateRow
-from uid2_async.bulk.threads import run_in_thread
+from uid2_async.bulk.state import MappingState
+from uid2_async.bulk.state_values import Change, Run, StateRow
 from uid2_async.bulk.writers import TableWriter
 from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
@@ -132,7 +133,7 @@ class DeltaWriter:
 
     async def discard(self) -> None:
         """Remove what is unfinished; after :meth:`place` that is nothing."""
-        await run_in_thread(self._table.discard)
+        await run_in_thread(self._table.close)
 
     def _add(
         self,

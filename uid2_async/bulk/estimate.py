@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
 
 import attrs
 
+from uid2_async.bulk.batches import IdentityColumn
+from uid2_async.bulk.columns import NationalPhones, RowStatus, find_identifiers
 from uid2_async.bulk.costs import work_out
-from uid2_async.bulk.feed import Named
-from uid2_async.bulk.files import (
-    FilePair,
-    IdentifierColumns,
-    Layout,
-    expand,
-    find_identifiers,
-    format_of,
-    open_reader,
-)
-from uid2_async.bulk.map_options import MapOptions
-from uid2_async.bulk.national_phones import NationalPhones
-from uid2_async.bulk.outcome_columns import Ending
+from uid2_async.bulk.endpoints import MAP_V3
+from uid2_async.bulk.options import MapOptions
+from uid2_async.bulk.paths import FilePair, expand
+from uid2_async.bulk.text import open_reader
 from uid2_async.bulk.unique_count import UniqueCount
-from uid2_async.protocol.normalize import READERS
 
 __all__ = ["Estimate", "estimate_file"]
 
@@ -38,6 +33,7 @@ class Estimate:
         is_exact: Whether that is no estimate.
         invalid: How many identifiers are invalid, or of no known type.
         empty: How many rows name nobody.
+        oddities: How many identifiers are odd, by what is odd about them.
         batches: How many requests it takes.
         seconds: How long it takes at the least.
         sent_bytes: What goes to the operator.
@@ -56,6 +52,7 @@ class Estimate:
     is_exact: bool
     invalid: int
     empty: int
+    oddities: Mapping[str, int]
     batches: int
     seconds: float
     sent_bytes: int
@@ -72,34 +69,36 @@ class _Count:
 
     def __init__(self) -> None:
         self.rows = 0
-        self.endings: Counter[Ending] = Counter()
+        self.status_counts: Counter[RowStatus] = Counter()
         self.unique = UniqueCount()
+        self.oddities: Counter[str] = Counter()
 
-    def add(self, named: list[Named], rows: int) -> None:
-        """Count some rows."""
+    def add(self, columns: Sequence[IdentityColumn], rows: int) -> list[list[Any]]:
+        """Count some rows, and return the identities of each column."""
         self.rows += rows
-        for column in named:
-            self._add_column(column)
-        for values in zip(*(column.values for column in named), strict=True):
-            self.endings[Ending.EMPTY] += not any(values)
+        found = [self._add_column(column) for column in columns]
+        for values in zip(*(column.values or () for column in columns), strict=True):
+            self.status_counts[RowStatus.EMPTY] += not any(values)
+        return found
 
-    def _add_column(self, column: Named) -> None:
+    def _add_column(self, column: IdentityColumn) -> list[bytes | None]:
         """Count the identifiers of a column."""
-        kinds = column.kinds
-        found: list[bytes] = []
-        for row, value in enumerate(column.values):
-            if value is None:
+        found: list[bytes | None] = [None] * len(column)
+        for name, rows in column.rows_by_kind():
+            kind = MAP_V3.kinds.get(name)
+            if kind is None:
                 continue
-            kind = kinds if isinstance(kinds, str) else kinds[row]
-            read = READERS.get(kind)
-            identity = None if read is None else read(value)
-            if identity is None:
-                self.endings[Ending.INVALID] += 1
-            else:
-                # Turned round, a phone's hash is not taken for that of an e-mail.
-                found.append(identity if kind[0] == "e" else identity[::-1])
-        self.endings[Ending.MAPPED] += len(found)
-        self.unique.add(found)
+            identities = column.read_rows(kind, rows)
+            for row, identity in zip(rows, identities, strict=True):
+                found[row] = identity
+            # Reversed, a phone's hash is not taken for that of an e-mail.
+            reverse = -1 if kind.subject == "phone" else 1
+            self.unique.add([one[::reverse] for one in identities if one])
+        valid = len(found) - found.count(None)
+        present = sum(value is not None for value in column.values or ())
+        self.status_counts[RowStatus.MAPPED] += valid
+        self.status_counts[RowStatus.INVALID] += present - valid
+        return found
 
 
 def estimate_file(
@@ -127,17 +126,10 @@ def estimate_file(
         InputError: If the file cannot be read.
     """
     options = options or MapOptions()
-    source = os.fspath(source)
-    layout = Layout(
-        format=format_of(source, source, options.format),
-        added={},
-        delimiter=options.delimiter,
-        encoding=options.encoding,
-    )
     phones = options.national_phones()
     count = _Count()
-    for pair in expand(source, "."):
-        _count_file(pair, layout, options, phones, count)
+    for pair in expand(os.fspath(source), "."):
+        _count_file(pair, options, phones, count)
     unique = int(count.unique)
     costs = work_out(
         unique,
@@ -149,11 +141,12 @@ def estimate_file(
     )
     return Estimate(
         rows=count.rows,
-        identifiers=count.endings[Ending.MAPPED] + count.endings[Ending.INVALID],
+        identifiers=count.status_counts[RowStatus.MAPPED] + count.status_counts[RowStatus.INVALID],
         unique=unique,
         is_exact=count.unique.is_exact,
-        invalid=count.endings[Ending.INVALID],
-        empty=count.endings[Ending.EMPTY],
+        invalid=count.status_counts[RowStatus.INVALID],
+        empty=count.status_counts[RowStatus.EMPTY],
+        oddities=dict(count.oddities),
         batches=costs.once.batches,
         seconds=costs.once.seconds,
         sent_bytes=costs.once.sent_bytes,
@@ -167,28 +160,25 @@ def estimate_file(
 
 
 def _count_file(
-    pair: FilePair,
-    layout: Layout,
-    options: MapOptions,
-    phones: NationalPhones | None,
-    count: _Count,
+    pair: FilePair, options: MapOptions, phones: NationalPhones | None, count: _Count
 ) -> None:
     """Count the rows of one file."""
-    reader = open_reader(pair.source, layout)
-    try:
-        columns: IdentifierColumns = find_identifiers(
+    reader = open_reader(pair.source, options.for_file(pair.source))
+    with closing(reader):
+        columns = find_identifiers(
             reader.header,
             column=options.column,
             kind=options.type,
             several=options.identifiers,
             phones=phones,
+            name=reader.name,
         )
         reader.want(columns.wanted)
         while True:
-            chunk = reader.take(columns.step_rows)
-            if chunk is not None:
-                count.add(columns.identities(chunk), chunk.rows)
+            rows = reader.take(columns.step_rows)
+            if rows is not None:
+                identities = columns.identities(rows)
+                columns.count_oddities(identities, count.add(identities, rows.count))
             elif not reader.load():
-                return
-    finally:
-        reader.close()
+                break
+        count.oddities.update(columns.oddities)

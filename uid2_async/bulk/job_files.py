@@ -8,30 +8,83 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
+from uid2_async._threads import run_in_thread
 from uid2_async.bulk.batches import Chunk
 from uid2_async.bulk.columns import IdentifierColumns, OutcomeColumns, StatusColumns
 from uid2_async.bulk.options import FileProgress
 from uid2_async.bulk.outcomes import Progress
 from uid2_async.bulk.paths import (
+    Content,
     FileFormatOptions,
     FilePair,
     InputIdentity,
     check_unchanged,
 )
+from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.bulk.resume import Checkpoint, JobFolder
-from uid2_async.bulk.text import Reader, Rows
-from uid2_async.bulk.threads import run_in_thread
-from uid2_async.bulk.writers import Output, open_output
+from uid2_async.bulk.text import BadRow, Reader, Rows
+from uid2_async.bulk.writers import Output, TableWriter, open_output
 
-__all__ = ["FileSource", "InputFile", "JobOutputs", "RowFormatter", "RowGroup"]
+__all__ = [
+    "BadRows",
+    "FileSource",
+    "InputFile",
+    "JobOutputs",
+    "RowFormatter",
+    "RowGroup",
+]
+
+_BAD_ROW_COLUMNS: Final = ("FILE", "LINE", "REASON", "ROW")
 
 
 RowFormatter: TypeAlias = OutcomeColumns | StatusColumns
 """Turns outcomes into added columns, and counts rows by status."""
+
+
+class BadRows:
+    """Collects the rows that cannot be read, in a file of their own.
+
+    Attributes:
+        count: How many were collected.
+    """
+
+    def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
+        """Open the file. Blocks.
+
+        Raises:
+            JobError: If it cannot be written.
+        """
+        self.count: int = 0
+        self._is_whole = False
+        columns = dict.fromkeys(_BAD_ROW_COLUMNS, Content.TEXT)
+        self._table = TableWriter(path, columns, disk=disk)
+
+    def __call__(self, row: BadRow) -> None:
+        """Collect a row. Once the file is whole, nothing: inputs are read again."""
+        if self._is_whole:
+            return
+        cells = (row.name, str(row.line), row.cause, row.text)
+        self._table.write(
+            {name: [cell] for name, cell in zip(_BAD_ROW_COLUMNS, cells, strict=True)}
+        )
+        self.count += 1
+
+    def finish(self) -> None:
+        """Give the file its name. Blocks."""
+        self._is_whole = True
+        self._table.finish()
+
+    def close(self) -> None:
+        """Close the file, and remove it if it is not whole."""
+        self._table.close()
+
+    def __repr__(self) -> str:
+        """Show how many rows there are."""
+        return f"<BadRows {self.count}>"
 
 
 class RowGroup:
@@ -101,13 +154,14 @@ class FileSource:
         if self._reader is not None and not self._ended:
             self._ended = not await run_in_thread(self._reader.load)
             return True
-        await self.close()
+        await self.aclose()
         if not self._waiting:
             return False
         file = self._waiting.pop()
         self._index = file.index
-        self._reader, self._columns = await run_in_thread(partial(_open_at, file))
-        self.readers[file.index] = self._reader
+        reader, self._columns = await run_in_thread(partial(_open_at, file))
+        self._reader = reader
+        self.readers[file.index] = reader
         self._ended = False
         return True
 
@@ -135,7 +189,7 @@ class FileSource:
             elif not await self.load():
                 return
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the input that is open."""
         reader, self._reader = self._reader, None
         if reader is not None:
@@ -170,7 +224,8 @@ class JobOutputs:
         formatter: RowFormatter,
         *,
         part: Callable[[InputFile], Path | None],
-        log: JobFolder | None,
+        log: JobFolder | None = None,
+        disk: Disk = DISK,
         on_done: Callable[[Checkpoint], Awaitable[None]] | None = None,
         on_progress: Callable[[FileProgress], object] | None = None,
     ) -> None:
@@ -182,6 +237,7 @@ class JobOutputs:
             formatter: Makes the added columns.
             part: Returns where an output grows; None for stdout.
             log: Takes a checkpoint whenever rows were saved, if the job resumes by it.
+            disk: The system calls that may fail.
             on_done: Awaited with the last checkpoint of an output that has its final
                 name.
             on_progress: Called with the progress after each chunk.
@@ -194,6 +250,7 @@ class JobOutputs:
         self._formatter = formatter
         self._part = part
         self._log = log
+        self._disk = disk
         self._on_done = on_done
         self._on_progress = on_progress
         self._index = -1
@@ -274,6 +331,8 @@ class JobOutputs:
             self._part(file),
             added=self._formatter.contents,
             saved=None if file.saved is None else file.saved.output,
+            resumable=self._log is not None,
+            disk=self._disk,
         )
 
     async def _finish_file(self) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -25,7 +26,8 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from uid2_async.bulk.batches import Chunk, Source
+from uid2_async._threads import run_in_thread
+from uid2_async.bulk.batches import Chunk
 from uid2_async.bulk.columns import (
     IdentifierColumns,
     OutcomeColumns,
@@ -35,9 +37,15 @@ from uid2_async.bulk.columns import (
     status_of_uid,
 )
 from uid2_async.bulk.delta import DeltaWriter
-from uid2_async.bulk.dispatch import Dispatcher, Keep
+from uid2_async.bulk.dispatch import Dispatcher
 from uid2_async.bulk.endpoints import MAP_V2, MAP_V3, OPTOUT_STATUS, RAW_UID, Endpoint
-from uid2_async.bulk.job_files import FileSource, InputFile, JobOutputs, RowFormatter
+from uid2_async.bulk.job_files import (
+    BadRows,
+    FileSource,
+    InputFile,
+    JobOutputs,
+    RowFormatter,
+)
 from uid2_async.bulk.options import (
     Api,
     FileProgress,
@@ -56,29 +64,26 @@ from uid2_async.bulk.paths import (
     identify,
     state_paths,
 )
+from uid2_async.bulk.private_files import open_private
 from uid2_async.bulk.resume import (
     Checkpoint,
     JobFolder,
     JobTerms,
     check_inputs,
+    decode_checkpoint,
+    encode_checkpoint,
     job_folder_for,
     part_path,
 )
-from uid2_async.bulk.state import (
-    IdentityKey,
-    MappingState,
-    Run,
-    StateRow,
-    StateSelection,
-)
+from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_answers import (
     StateSource,
     UidSource,
     answer_from_state,
     stage_all,
 )
-from uid2_async.bulk.text import BadRows, Reader, open_reader, read_check
-from uid2_async.bulk.threads import run_in_thread
+from uid2_async.bulk.state_values import Run, StateSelection
+from uid2_async.bulk.text import Reader, open_reader, open_stdio, read_check
 from uid2_async.client import UID2Client, buckets_call
 from uid2_async.errors import ConfigError
 from uid2_async.frames import without_frames
@@ -262,7 +267,7 @@ async def map_file(
     prepare = partial(_map_job, os.fspath(source), os.fspath(target), options)
     job = attrs.evolve(
         await run_in_thread(prepare),
-        state=None if state is None else _as_state(state),
+        state=None if state is None else _as_state(state, run),
         delta=None if delta is None else os.fspath(delta),
     )
     return await _run(job, client, run)
@@ -307,14 +312,24 @@ async def _run(job: _Job, client: UID2Client, run: RunOptions) -> JobSummary:
     began = time.monotonic()
     async with _entered(_open_place(job, client, run)) as place:
         files = await run_in_thread(partial(_open_files, job, place, run))
-        if job.state is None:
-            summary = await _stream(job, files, client, run)
-        else:
-            async with _opened(job.state):
-                summary = await _run_with_state(job, files, client, run)
+        try:
+            summary = await _run_files(job, files, client, run)
+        finally:
+            if files.bad_rows is not None:
+                files.bad_rows.close()
         if summary.complete and place.folder is not None:
             await run_in_thread(place.folder.discard)
     return attrs.evolve(summary, seconds=time.monotonic() - began)
+
+
+async def _run_files(
+    job: _Job, files: _Files, client: UID2Client, run: RunOptions
+) -> JobSummary:
+    """Run a job whose files are open."""
+    if job.state is None:
+        return await _stream(job, files, client, run)
+    async with _opened(job.state):
+        return await _run_with_state(job, files, client, run)
 
 
 @attrs.frozen(kw_only=True)
@@ -447,7 +462,10 @@ def _spooled(pair: FilePair, place: _Place) -> FilePair:
     if pair.source is not None:
         return pair
     assert place.parts is not None  # noqa: S101 - the state is a file at least
-    return attrs.evolve(pair, source=spool_stdin(place.parts / "stdin"))
+    copy = place.parts / "stdin"
+    with os.fdopen(open_private(copy), "wb") as file:
+        shutil.copyfileobj(open_stdio(sys.stdin, "rb"), file)
+    return attrs.evolve(pair, source=copy)
 
 
 def _outputs(
@@ -603,7 +621,7 @@ async def _run_with_state(
     assert state is not None  # noqa: S101 - by the caller
     assert isinstance(options, MapOptions)  # noqa: S101 - only maps have a state
     segment = options.segment if options.full else None
-    begun = await _begin(state, client, run, job=_name_of(job, client), segment=segment)
+    begun = await _begin(state, client, job=_name_of(job, client), segment=segment)
     asking = Dispatcher(
         run.dispatch_options(client),
         StateSource(state.to_ask(begun, StateSelection.staged())),
@@ -645,10 +663,14 @@ async def _write_from_state(
     """Write the outputs and the delta from the state, and mark it as exported."""
     state = job.state
     assert state is not None  # noqa: S101 - by the caller
-    files = attrs.evolve(files, files=_skip_done(files, await state.files_done(begun)))
+    done = {
+        name: decode_checkpoint(detail)
+        for name, detail in (await state.files_done(begun)).items()
+    }
+    files = attrs.evolve(files, files=_skip_done(files.files, done))
     source = FileSource([one for one in files.files if job.keys or not one.done])
     outputs = _outputs(
-        job, files, source, run, on_done=partial(state.file_done, begun)
+        job, files, source, run, on_done=partial(_note_done, state, begun)
     )
     is_stopped = run.stop.is_set if run.stop else lambda: False
     async with aclosing(source), _open_delta(job, run) as delta:
@@ -661,7 +683,7 @@ async def _write_from_state(
             changes = await delta.finish(state, begun)
         elif complete:
             await state.finish(begun, exported=False)
-    counts = state.staging_counts()
+    counts = state.staging_counts
     return _summarize(
         job,
         outputs,
@@ -708,6 +730,11 @@ def _name_of(job: _Job, client: UID2Client) -> str:
         settings=client.settings_digest,
     )
     return terms.digest()
+
+
+async def _note_done(state: MappingState, begun: Run, checkpoint: Checkpoint) -> None:
+    """Note in the state that an output has its final name."""
+    await state.file_done(begun, checkpoint.input.name, encode_checkpoint(checkpoint))
 
 
 def _skip_done(
@@ -778,10 +805,10 @@ async def refresh_state(
     run, endpoint = run or RunOptions(), MAP_V3
     began = time.monotonic()
     target = None if delta is None else os.fspath(delta)
-    opened = _as_state(state)
+    opened = _as_state(state, run)
     _check_delta(target, opened, run)
     async with _opened(opened):
-        begun = await _begin(opened, client, run)
+        begun = await _begin(opened, client)
         selection = StateSelection.due()
         if unchecked_for is not None:
             selection = StateSelection.sweep(unchecked_for)
@@ -836,11 +863,11 @@ async def sweep_by_status(
     run = run or RunOptions(concurrency=1)
     began = time.monotonic()
     target = None if delta is None else os.fspath(delta)
-    opened = _as_state(state)
+    opened = _as_state(state, run)
     _check_delta(target, opened, run)
     counts: Counter[str] = Counter()
     async with _opened(opened):
-        begun = await _begin(opened, client, run)
+        begun = await _begin(opened, client)
         async with aclosing(opened.export()) as pages:
             asking = Dispatcher(
                 run.dispatch_options(client), UidSource(pages), endpoint=OPTOUT_STATUS
@@ -862,8 +889,14 @@ async def sweep_by_status(
     )
 
 
-def _as_state(state: MappingState | str | os.PathLike[str]) -> MappingState:
-    return state if isinstance(state, MappingState) else MappingState(Path(state))
+def _as_state(
+    state: MappingState | str | os.PathLike[str], run: RunOptions
+) -> MappingState:
+    if isinstance(state, MappingState):
+        return state
+    return MappingState(
+        Path(state), clock=run.clock, allow_shared_folder=run.shared_folders
+    )
 
 
 def _check_delta(target: str | None, state: MappingState, run: RunOptions) -> None:
@@ -880,7 +913,6 @@ def _check_delta(target: str | None, state: MappingState, run: RunOptions) -> No
 async def _begin(
     state: MappingState,
     client: UID2Client,
-    run: RunOptions,
     *,
     job: str | None = None,
     segment: str | None = None,
@@ -891,7 +923,6 @@ async def _begin(
         scope=client.scope,
         operator=",".join(sorted(client.base_urls)),
         segment=segment,
-        now=run.clock(),
     )
 
 

@@ -11,7 +11,7 @@ import csv
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum, StrEnum
 from glob import escape as glob_escape, glob, has_magic
 from hashlib import sha256
@@ -471,13 +471,20 @@ def _keys(path: Path) -> Iterator[object]:
             yield found.st_dev, found.st_ino
 
 
-def check_targets(pairs: list[FilePair], *, force: bool, begun: bool) -> None:
+def check_targets(
+    pairs: Sequence[FilePair],
+    *,
+    force: bool,
+    begun: bool,
+    allow_shared: bool = False,
+) -> None:
     """Refuse outputs that must not be written; make their folder if there are many.
 
     Args:
         pairs: The files.
         force: Whether existing files may be replaced.
         begun: Whether the job is resumed, so that some may be there.
+        allow_shared: Whether other users may write to the folders.
 
     Raises:
         InputError: If an input is not a file; or if an output exists and may not be
@@ -498,6 +505,7 @@ def check_targets(pairs: list[FilePair], *, force: bool, begun: bool) -> None:
     for pair in pairs:
         if pair.target is not None:
             _check_target(pair, pair.target, may_exist=force or begun)
+            check_folder(_existing_folder(pair, pair.target), allow_shared)
     for pair in pairs:
         if pair.folder is not None and pair.target is not None:
             _make_folders(pair.target.parent)
@@ -521,7 +529,6 @@ def _check_target(pair: FilePair, target: Path, *, may_exist: bool) -> None:
     folder = _existing_folder(pair, target)
     if not folder.is_dir():
         raise InputError(f"The folder of {shown} does not exist.", hint="Create it.")
-    check_folder(folder)
     try:
         found = target.lstat()
     except FileNotFoundError:

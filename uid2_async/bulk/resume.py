@@ -41,7 +41,16 @@ from uid2_async.bulk.private_files import (
 )
 from uid2_async.errors import JobError
 
-__all__ = ["Checkpoint", "JobFolder", "JobTerms", "check_inputs", "job_folder_for", "part_path"]
+__all__ = [
+    "Checkpoint",
+    "JobFolder",
+    "JobTerms",
+    "check_inputs",
+    "decode_checkpoint",
+    "encode_checkpoint",
+    "job_folder_for",
+    "part_path",
+]
 
 _LOG: Final = "log"
 _NEW_LOG: Final = "log.new"
@@ -113,6 +122,23 @@ class Checkpoint:
     output: Any = None
     counts: Mapping[str, int] = attrs.field(factory=dict)
     done: bool = False
+
+
+def encode_checkpoint(checkpoint: Checkpoint) -> str:
+    """Return a checkpoint as ASCII JSON."""
+    fields = attrs.asdict(checkpoint)
+    fields["input"] = msgspec.structs.asdict(checkpoint.input)
+    return json.dumps(fields)
+
+
+def decode_checkpoint(text: str) -> Checkpoint:
+    """Return the checkpoint that :func:`encode_checkpoint` wrote.
+
+    Raises:
+        ValueError, KeyError, TypeError: If it did not.
+    """
+    fields = json.loads(text)
+    return Checkpoint(**{**fields, "input": InputIdentity(**fields["input"])})
 
 
 class JobFolder:
@@ -195,9 +221,7 @@ class JobFolder:
                 hint="Run the same command again to resume from the last checkpoint.",
             )
         self._sound = False
-        fields = attrs.asdict(checkpoint)
-        fields["input"] = msgspec.structs.asdict(checkpoint.input)
-        line = _encode(fields)
+        line = _encode(encode_checkpoint(checkpoint))
         write_all(self._log, line, "The log of the job", disk=self._disk)
         sync_file(self._log, "The log of the job", disk=self._disk)
         self._sound = True
@@ -252,7 +276,7 @@ class JobFolder:
         descriptor = open_private(new)
         try:
             write_all(
-                descriptor, _encode(fingerprint), "The log of the job", disk=self._disk
+                descriptor, _encode(json.dumps(fingerprint)), "The log of the job", disk=self._disk
             )
         finally:
             os.close(descriptor)
@@ -264,13 +288,14 @@ class JobFolder:
         with open(self._log, "rb", closefd=False) as file:
             data = file.read()
         lines = list(_parse_lines(data))
-        if not lines or lines[0][1].get("kind") != _KIND:
+        first = json.loads(lines[0]) if lines else None
+        if not isinstance(first, dict) or first.get("kind") != _KIND:
             raise _damaged(1)
-        _check_terms(lines[0][1], terms)
-        for number, (_, fields) in enumerate(lines[1:], 2):
-            checkpoint = _checkpoint(fields, number)
+        _check_terms(first, terms)
+        for number, line in enumerate(lines[1:], 2):
+            checkpoint = _checkpoint(line, number)
             self.checkpoints[checkpoint.input.name] = checkpoint
-        whole = sum(length for length, _ in lines)
+        whole = sum(len(_encode(line)) for line in lines)
         if whole < len(data):
             attempt("The log of the job cannot be cut", os.ftruncate, self._log, whole)
             sync_file(self._log, "The log of the job", disk=self._disk)
@@ -289,7 +314,7 @@ def _lock_folder(path: Path, now: datetime, disk: Disk, *, shared: bool) -> File
     try:
         found = os.lstat(path)
     except OSError:
-        check_folder(path.parent, allow_shared=shared)
+        check_folder(path.parent, shared)
         make_private_folder(path, disk=disk)
     else:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
@@ -343,14 +368,14 @@ def _empty(path: Path) -> None:
 # --- the log --------------------------------------------------------------------------
 
 
-def _encode(fields: Mapping[str, Any]) -> bytes:
-    """Return one line of the log; ASCII, so that any file name can be written."""
-    body = json.dumps(fields).encode()
+def _encode(text: str) -> bytes:
+    """Return one line of the log, with its checksum."""
+    body = text.encode()
     return b"%08x %s\n" % (crc32(body), body)
 
 
-def _parse_lines(data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the length and the fields of each line, up to one that is torn.
+def _parse_lines(data: bytes) -> Iterator[str]:
+    """Yield the text of each line, up to one that is torn.
 
     Raises:
         JobError: If a line other than the last is damaged.
@@ -360,7 +385,7 @@ def _parse_lines(data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
         body = line[_CRC_BYTES:-1]
         # Compared byte for byte: parsed as a number, "A" would pass for "a".
         if line == b"%08x %s\n" % (crc32(body), body):
-            yield len(line), json.loads(body)
+            yield body.decode()
         elif number == len(lines) and (not line.endswith(b"\n") or b"\0" in line):
             return
         else:
@@ -374,11 +399,11 @@ def _damaged(number: int) -> JobError:
     )
 
 
-def _checkpoint(fields: dict[str, Any], number: int) -> Checkpoint:
-    """Read a checkpoint from the fields of line *number*."""
+def _checkpoint(line: str, number: int) -> Checkpoint:
+    """Read a checkpoint from line *number*."""
     try:
-        return Checkpoint(**{**fields, "input": InputIdentity(**fields["input"])})
-    except (KeyError, TypeError):
+        return decode_checkpoint(line)
+    except (ValueError, KeyError, TypeError):
         pass
     raise _damaged(number)
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar, overload
 import attrs
 
 from uid2_async.bulk import state_rows
-from uid2_async.bulk.records import MapFailure
+from uid2_async.bulk.outcomes import MapFailure
 from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
 from uid2_async.bulk.state_rows import START, Outcome, Selected
 from uid2_async.bulk.state_values import (
@@ -239,7 +239,7 @@ class MappingState:
     async def get(self, people: Sequence[Person]) -> list[StateRow | None]: ...
     async def get(
         self, people: Person | Sequence[Person]
-    ) -> StateRow | None | list[StateRow | None]:
+    ) -> StateRow | list[StateRow | None] | None:
         """Return what is known about one or several people, however old.
 
         Args:
@@ -587,7 +587,7 @@ class MappingState:
             if changes:
                 yield changes
 
-    async def finish(self, run: Run, exported: bool) -> None:  # noqa: FBT001 - the interface of jobs
+    async def finish(self, run: Run, exported: bool) -> None:
         """End *run*, in one transaction.
 
         Args:
@@ -598,12 +598,18 @@ class MappingState:
         await self._call(state_rows.finish, run, exported)
         self._started = None
 
-    async def file_done(self, run: Run, number: int) -> None:
-        """Note that output file *number* of *run* has its final name."""
-        await self._call(state_rows.note_file_done, run, number)
+    async def file_done(self, run: Run, name: str, detail: str) -> None:
+        """Note that the output of the input *name* of *run* has its final name.
 
-    async def files_done(self, run: Run) -> set[int]:
-        """Return which output files of *run* have their final names."""
+        Args:
+            run: The run.
+            name: The input.
+            detail: What :meth:`files_done` returns about it.
+        """
+        await self._call(state_rows.note_file_done, run, name, detail)
+
+    async def files_done(self, run: Run) -> dict[str, str]:
+        """Return the details of the inputs of *run* whose outputs have their names."""
         return await self._call(state_rows.files_done, run)
 
 

@@ -11,7 +11,8 @@ from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn
 from uid2_async.bulk.endpoints import RAW_UID, Endpoint
 from uid2_async.bulk.job_files import FileSource
 from uid2_async.bulk.outcomes import INVALID, UNKNOWN_KIND, Outcome
-from uid2_async.bulk.state import IdentityKey, MappingState, Run, StateRow
+from uid2_async.bulk.state import MappingState
+from uid2_async.bulk.state_values import IdentityKey, Run, StateRow
 from uid2_async.errors import JobError
 from uid2_async.models import IdentityType
 
@@ -145,16 +146,16 @@ def _collect(
 class AnsweredChunk(Chunk):
     """A chunk whose outcomes came from a state."""
 
-    __slots__ = ("_outcomes",)
+    __slots__ = ("_found",)
 
     def __init__(self, chunk: Chunk, outcomes: list[list[Outcome]]) -> None:
         """Give *chunk* its outcomes, a list for each column."""
         super().__init__(chunk.payload, chunk.rows, chunk.columns)
-        self._outcomes = outcomes
+        self._found = outcomes
 
     def outcomes(self) -> list[list[Outcome]]:
         """Return the outcomes of each column."""
-        return self._outcomes
+        return self._found
 
 
 async def answer_from_state(

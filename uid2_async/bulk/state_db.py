@@ -87,7 +87,8 @@ CREATE TABLE run (
     exported INTEGER, ended INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE file_done (
-    run INTEGER NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (run, number)
+    run INTEGER NOT NULL, name TEXT NOT NULL, detail TEXT NOT NULL,
+    PRIMARY KEY (run, name)
 ) WITHOUT ROWID;
 CREATE TABLE mapping_row (
     identity BLOB NOT NULL, kind INTEGER NOT NULL, uid TEXT,

@@ -8,14 +8,14 @@ changes that cancel out leave nothing to export.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 import attrs
 import msgspec
 
-from uid2_async.bulk.records import MapFailure
+from uid2_async.bulk.outcomes import MapFailure
 from uid2_async.bulk.state_db import (
     CHANGE,
     CHECKSUM_CHARS,
@@ -498,22 +498,22 @@ def list_runs(db: StateDatabase) -> list[Run]:
     ]
 
 
-def note_file_done(db: StateDatabase, run: Run, number: int) -> None:
-    """Remember that an output file of *run* has its final name."""
+def note_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:
+    """Remember that the output of an input of *run* has its final name."""
     db.connection.execute(
-        "INSERT OR IGNORE INTO file_done VALUES (?, ?)", (run.number, number)
+        "INSERT OR REPLACE INTO file_done VALUES (?, ?, ?)", (run.number, name, detail)
     )
 
 
-def files_done(db: StateDatabase, run: Run) -> set[int]:
-    """Return which output files of *run* have their final names."""
+def files_done(db: StateDatabase, run: Run) -> dict[str, str]:
+    """Return the details of the inputs of *run* whose outputs have their names."""
     rows = db.connection.execute(
-        "SELECT number FROM file_done WHERE run = ?", (run.number,)
+        "SELECT name, detail FROM file_done WHERE run = ?", (run.number,)
     )
-    return {number for (number,) in rows.fetchall()}
+    return dict(rows.fetchall())
 
 
-def finish(db: StateDatabase, run: Run, exported: bool) -> None:  # noqa: FBT001 - positional across the thread boundary
+def finish(db: StateDatabase, run: Run, exported: bool) -> None:
     """End *run*, in one transaction; with *exported* its delta is durable."""
     given = {
         "run": run.number,
@@ -786,7 +786,7 @@ def purge(
     now: int,
     people: Sequence[IdentityKey],
     raw_uids: Sequence[str],
-    remember: bool,  # noqa: FBT001 - positional across the thread boundary
+    remember: bool,
 ) -> int:
     """Delete people so that they cannot be read from the files any more.
 

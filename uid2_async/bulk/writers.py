@@ -7,13 +7,12 @@ quote a lone CR, and reads it as the end of a row.
 from __future__ import annotations
 
 import contextlib
-import csv
 import gzip
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -23,7 +22,6 @@ import msgspec
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
-    FilePair,
     Format,
     is_gzipped,
     place,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import attrs
 
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn
+from uid2_async.bulk.columns import OutcomeColumns
 from uid2_async.bulk.files.arrow_library import load_arrow, require_text
 from uid2_async.bulk.files.columns import (
     KIND_NAME,
@@ -23,8 +24,8 @@ from uid2_async.bulk.files.columns import (
     refuse_taken,
 )
 from uid2_async.bulk.mapper import BulkMapper
-from uid2_async.bulk.outcome_columns import Content, OutcomeColumns
 from uid2_async.bulk.outcomes import Outcome
+from uid2_async.bulk.paths import Content
 from uid2_async.errors import InputError
 from uid2_async.protocol.normalize import KINDS
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from uid2_async.bulk.mapper import BulkMapper
-from uid2_async.bulk.outcome_columns import Content
+from uid2_async.bulk.paths import Content
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError, InputError
 from uid2_async.integrations.arrow import ColumnNames, IdentityColumns, map_batches
