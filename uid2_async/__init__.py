@@ -14,17 +14,21 @@ from uid2_async._version import __version__ as __version__
 if TYPE_CHECKING:
     from uid2_async import errors as errors
     from uid2_async.bidstream import BidstreamClient as BidstreamClient
-    from uid2_async.bulk.options import JobSummary as JobSummary
-    from uid2_async.bulk.jobs import map_file as map_file
-    from uid2_async.bulk.options import MapOptions as MapOptions
+    from uid2_async.bulk.jobs import (
+        map_file as map_file,
+        refresh_state as refresh_state,
+    )
     from uid2_async.bulk.mapper import BulkMapper as BulkMapper
+    from uid2_async.bulk.options import (
+        JobSummary as JobSummary,
+        MapOptions as MapOptions,
+        RunOptions as RunOptions,
+    )
     from uid2_async.bulk.outcomes import (
         MapFailure as MapFailure,
         MapRecord as MapRecord,
         Progress as Progress,
     )
-    from uid2_async.bulk.jobs import refresh_state as refresh_state
-    from uid2_async.bulk.options import RunOptions as RunOptions
     from uid2_async.bulk.state import MappingState as MappingState
     from uid2_async.client import UID2Client as UID2Client
     from uid2_async.client_side import ClientSideClient as ClientSideClient

@@ -141,7 +141,8 @@ def estimate_file(
     )
     return Estimate(
         rows=count.rows,
-        identifiers=count.status_counts[RowStatus.MAPPED] + count.status_counts[RowStatus.INVALID],
+        identifiers=count.status_counts[RowStatus.MAPPED]
+        + count.status_counts[RowStatus.INVALID],
         unique=unique,
         is_exact=count.unique.is_exact,
         invalid=count.status_counts[RowStatus.INVALID],

@@ -36,9 +36,9 @@ from uid2_async.bulk.columns import (
     find_identifiers,
     status_of_uid,
 )
-from uid2_async.bulk.delta import DeltaWriter
 from uid2_async.bulk.dispatch import Dispatcher
 from uid2_async.bulk.endpoints import MAP_V2, MAP_V3, OPTOUT_STATUS, RAW_UID, Endpoint
+from uid2_async.bulk.exports import DeltaWriter, check_export
 from uid2_async.bulk.job_files import (
     BadRows,
     FileSource,
@@ -202,9 +202,7 @@ def _status_job(source: str, target: str, options: StatusOptions) -> _Job:
     return _Job(
         pairs=expand(source, target),
         target=target,
-        find=partial(
-            find_identifiers, column=options.column, kind=RAW_UID, several={}
-        ),
+        find=partial(find_identifiers, column=options.column, kind=RAW_UID, several={}),
         formatter=StatusColumns(
             drop=options.drop, allow_unverifiable=options.allow_unverifiable
         ),
@@ -573,9 +571,7 @@ async def _look_through(job: _Job, files: _Files) -> bool:
     if folder is None or folder.checkpoints:
         return False
     pairs = [file.pair for file in files.files]
-    work = partial(
-        read_check, pairs, job.options, job.want, on_bad_row=files.bad_rows
-    )
+    work = partial(read_check, pairs, job.options, job.want, on_bad_row=files.bad_rows)
     await run_in_thread(work)
     await _finish_bad_rows(files, whole=True)
     return True
@@ -806,7 +802,11 @@ async def refresh_state(
     began = time.monotonic()
     target = None if delta is None else os.fspath(delta)
     opened = _as_state(state, run)
-    _check_delta(target, opened, run)
+    if target is not None:
+        # A delta that exists is replaced, as by a job that is resumed.
+        check_export(
+            opened, target, role="--delta", force=True, shared=run.shared_folders
+        )
     async with _opened(opened):
         begun = await _begin(opened, client)
         selection = StateSelection.due()
@@ -864,7 +864,11 @@ async def sweep_by_status(
     began = time.monotonic()
     target = None if delta is None else os.fspath(delta)
     opened = _as_state(state, run)
-    _check_delta(target, opened, run)
+    if target is not None:
+        # A delta that exists is replaced, as by a job that is resumed.
+        check_export(
+            opened, target, role="--delta", force=True, shared=run.shared_folders
+        )
     counts: Counter[str] = Counter()
     async with _opened(opened):
         begun = await _begin(opened, client)
@@ -896,17 +900,6 @@ def _as_state(
         return state
     return MappingState(
         Path(state), clock=run.clock, allow_shared_folder=run.shared_folders
-    )
-
-
-def _check_delta(target: str | None, state: MappingState, run: RunOptions) -> None:
-    """Reject a delta that must not be written; one that exists is replaced."""
-    if target in (None, STDIO):
-        return
-    path = Path(str(target))
-    check_roles({"STATE": state_paths(state.path), "--delta": [path]})
-    check_targets(
-        [FilePair(None, path)], force=True, begun=False, allow_shared=run.shared_folders
     )
 
 

@@ -276,7 +276,10 @@ class JobFolder:
         descriptor = open_private(new)
         try:
             write_all(
-                descriptor, _encode(json.dumps(fingerprint)), "The log of the job", disk=self._disk
+                descriptor,
+                _encode(json.dumps(fingerprint)),
+                "The log of the job",
+                disk=self._disk,
             )
         finally:
             os.close(descriptor)

@@ -16,7 +16,13 @@ from uid2_async.bulk.state_values import IdentityKey, Run, StateRow
 from uid2_async.errors import JobError
 from uid2_async.models import IdentityType
 
-__all__ = ["AnsweredChunk", "StateSource", "UidSource", "answer_from_state", "stage_all"]
+__all__ = [
+    "AnsweredChunk",
+    "StateSource",
+    "UidSource",
+    "answer_from_state",
+    "stage_all",
+]
 
 # A sorted look-up of so many identities touches each page of the state once.
 _GROUP_ROWS: Final = 20_000
@@ -74,7 +80,9 @@ class UidSource:
             for start in range(0, len(mapped), STEP_ROWS):
                 some = mapped[start : start + STEP_ROWS]
                 column = IdentityColumn(RAW_UID, [uid for _, uid in some])
-                self._loaded.append(Chunk([key for key, _ in some], len(some), [column]))
+                self._loaded.append(
+                    Chunk([key for key, _ in some], len(some), [column])
+                )
             return True
         return False
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from uid2_async.bulk.content import Content
+from uid2_async.bulk.paths import Content, FileFormatOptions
+from uid2_async.cli.job_options import TextOptions
 from uid2_async.cli.key_source import (
     KeysFileOption,
     KeysKind,
@@ -19,12 +20,12 @@ from uid2_async.cli.options import SandboxOption, ScopeOption
 from uid2_async.cli.row_files import Cells, Shape, Work
 from uid2_async.cli.row_job import (
     ForceOption,
-    FormatOption,
     InOption,
     OutOption,
     RowJob,
 )
 from uid2_async.cli.run_async import run_async
+from uid2_async.cli.shared_options import with_shared_options
 from uid2_async.errors import InputError, TokenFailure
 from uid2_async.models import IdentityScope
 
@@ -41,6 +42,7 @@ _ADDED: Final = {
 }
 
 
+@with_shared_options
 def decrypt_tokens(  # noqa: PLR0913 - an option each
     tokens: Annotated[
         list[str] | None,
@@ -71,8 +73,8 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
             "--domain", metavar="NAME", help="The domain or app of all tokens."
         ),
     ] = None,
-    file_format: FormatOption = None,
     force: ForceOption = False,
+    text: TextOptions,
     keys: KeysOption = None,
     keys_file: KeysFileOption = None,
     sandbox: SandboxOption = False,
@@ -114,7 +116,7 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
         values=tokens or (),
         source=source,
         target=target,
-        file_format=file_format,
+        options=FileFormatOptions(**text.settings()),
         force=force,
         columns=(column, domain_column),
         shape=Shape(wanted=wanted, added=_ADDED),

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from uid2_async.bulk.content import Content
+from uid2_async.bulk.paths import Content, FileFormatOptions
+from uid2_async.cli.job_options import TextOptions
 from uid2_async.cli.key_source import KeysFileOption, KeysKind, load_keys
 from uid2_async.cli.options import SandboxOption, ScopeOption
 from uid2_async.cli.row_files import Cells, Shape, Work
 from uid2_async.cli.row_job import (
     ForceOption,
-    FormatOption,
     InOption,
     OutOption,
     RowJob,
 )
 from uid2_async.cli.run_async import run_async
+from uid2_async.cli.shared_options import with_shared_options
 from uid2_async.errors import TokenError, TokenFailure
 from uid2_async.models import IdentityScope, IdentityType
 
@@ -37,6 +38,7 @@ _STATUSES: Final = {
 }
 
 
+@with_shared_options
 def encrypt_uids(  # noqa: PLR0913 - an option each
     raw_uids: Annotated[
         list[str] | None,
@@ -71,8 +73,8 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
             "of 32 bytes, which do not, count as an e-mail's.",
         ),
     ] = None,
-    file_format: FormatOption = None,
     force: ForceOption = False,
+    text: TextOptions,
     keys_file: KeysFileOption = None,
     sandbox: SandboxOption = False,
     scope: ScopeOption = IdentityScope.UID2,
@@ -98,7 +100,7 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
         values=raw_uids or (),
         source=source,
         target=target,
-        file_format=file_format,
+        options=FileFormatOptions(**text.settings()),
         force=force,
         columns=(column,),
         shape=Shape(wanted={"--column": column or "UID"}, added=_ADDED),

@@ -9,7 +9,7 @@ import attrs
 import msgspec
 import typer
 
-from uid2_async.bulk.map_options import MapOptions
+from uid2_async.bulk.options import MapOptions
 from uid2_async.cli.job_options import (
     BatchSizeOption,
     ConcurrencyOption,

@@ -12,6 +12,7 @@ from uid2_async.models import IdentityScope
 from uid2_async.protocol.normalize import KINDS
 
 __all__ = [
+    "BadRowsOption",
     "BatchSizeOption",
     "ConcurrencyOption",
     "DeltaOption",
@@ -109,15 +110,75 @@ FormatOption = Annotated[
     ),
 ]
 DelimiterOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--delimiter",
         metavar="CHAR",
-        help="What separates the fields of CSV; \\t is a tab.",
+        help="The separator of CSV fields; \\t is a tab. Defaults to a comma, and to a "
+        "tab for .tsv files.",
     ),
 ]
 EncodingOption = Annotated[
-    str, typer.Option("--encoding", help="The encoding of a CSV file.")
+    str, typer.Option("--encoding", help="The encoding of text files.")
+]
+EscapeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--escape",
+        metavar="CHAR",
+        help="The character before a quote in a quoted CSV field. Spark writes a "
+        "backslash. By default quotes are doubled.",
+    ),
+]
+CommentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--comment", metavar="TEXT", help="CSV lines that begin with TEXT are not rows."
+    ),
+]
+SepLineOption = Annotated[
+    bool,
+    typer.Option(
+        "--sep-line",
+        help="The first line of the CSV file is sep=;, as Excel writes it.",
+    ),
+]
+NullOption = Annotated[
+    str | None,
+    typer.Option(
+        "--null", metavar="TEXT", help="The text of a missing value, such as NULL."
+    ),
+]
+StripHeaderOption = Annotated[
+    bool,
+    typer.Option("--strip-header", help="Ignore white space around column names."),
+]
+SkipInitialSpaceOption = Annotated[
+    bool,
+    typer.Option("--skip-initial-space", help="Ignore blanks after CSV delimiters."),
+]
+BadRowsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bad-rows",
+        metavar="FILE",
+        help="Collect rows that cannot be read in FILE, and map the others.",
+    ),
+]
+PrecheckOption = Annotated[
+    bool,
+    typer.Option(
+        "--precheck/--no-precheck",
+        help="Read text files through before the first request, so that a malformed "
+        "row is found before anything is sent.",
+    ),
+]
+SharedFoldersOption = Annotated[
+    bool,
+    typer.Option(
+        "--shared-folders",
+        help="Accept output folders that other users can write to.",
+    ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 QuietOption = Annotated[
@@ -167,7 +228,8 @@ DeltaOption = Annotated[
     typer.Option(
         "--delta",
         metavar="FILE",
-        help="Write what has changed since the last delta, as CSV; needs --state.",
+        help="Write what has changed since the last delta, in the format that its name "
+        "says; - is stdout. Requires --state.",
     ),
 ]
 
@@ -201,20 +263,26 @@ class IdentifierOptions:
 
 @attrs.frozen(kw_only=True)
 class TextOptions:
-    """How rows are written down."""
+    """How files are read and written; named as in FileFormatOptions."""
 
     file_format: FormatOption = None
-    delimiter: DelimiterOption = ","
+    delimiter: DelimiterOption = None
     encoding: EncodingOption = "utf-8"
+    escape: EscapeOption = None
+    comment: CommentOption = None
+    sep_line: SepLineOption = False
+    null: NullOption = None
+    strip_header: StripHeaderOption = False
+    skip_initial_space: SkipInitialSpaceOption = False
 
     def settings(self) -> dict[str, Any]:
-        """Give them as MapOptions and StatusOptions take them."""
-        return {
-            "format": self.file_format,
+        """Return them as FileFormatOptions takes them."""
+        settings = attrs.asdict(self)
+        settings["format"] = settings.pop("file_format")
+        if self.delimiter is not None:
             # As shells let it be written.
-            "delimiter": self.delimiter.replace("\\t", "\t"),
-            "encoding": self.encoding,
-        }
+            settings["delimiter"] = self.delimiter.replace("\\t", "\t")
+        return settings
 
 
 @attrs.frozen(kw_only=True)
@@ -228,11 +296,13 @@ class SendOptions:
 
 @attrs.frozen(kw_only=True)
 class ResumeOptions:
-    """What becomes of an earlier life of the job; named as in RunOptions."""
+    """What may be replaced, resumed and checked; named as in RunOptions."""
 
     job_dir: JobDirOption = None
     restart: RestartOption = False
     force: ForceOption = False
+    precheck: PrecheckOption = True
+    shared_folders: SharedFoldersOption = False
 
 
 @attrs.frozen(kw_only=True)

@@ -30,7 +30,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from uid2_async.bulk.job_summary import FileProgress, JobSummary
+from uid2_async.bulk.options import FileProgress, JobSummary
 
 __all__ = ["console_for", "print_head", "print_json", "print_summary", "progress_bar"]
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uid2_async.bulk.map_options import Api, MapOptions, Names, RefreshFrom
-from uid2_async.bulk.outcome_columns import OptOutRule
+from uid2_async.bulk.columns import OptOutRule
+from uid2_async.bulk.options import Api, MapOptions, Names, RefreshFrom
 from uid2_async.cli.durations import parse_duration
 from uid2_async.cli.job_options import (
+    BadRowsOption,
     DeltaOption,
     IdentifierOptions,
     InArgument,
@@ -24,7 +25,7 @@ from uid2_async.cli.run_job import run_job
 from uid2_async.cli.shared_options import with_shared_options
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.job_summary import JobSummary
+    from uid2_async.bulk.options import JobSummary
     from uid2_async.cli.run_job import Running
 
 __all__ = ["map_files"]
@@ -118,6 +119,7 @@ def map_files(  # noqa: PLR0913 - an option each
             help="With --full: stop if more of the audience would be removed.",
         ),
     ] = 5.0,
+    bad_rows: BadRowsOption = None,
     sending: SendOptions,
     resuming: ResumeOptions,
     talk: TalkOptions,
@@ -145,14 +147,21 @@ def map_files(  # noqa: PLR0913 - an option each
         full=full,
         segment=segment,
         max_removed=max_removed / 100,
+        bad_rows=bad_rows,
     )
     recheck = parse_duration(recheck_after)
 
     async def job(running: Running) -> JobSummary:
-        from uid2_async.bulk.map_file import map_file  # noqa: PLC0415 - imports aiohttp
+        from uid2_async.bulk.jobs import map_file  # noqa: PLC0415 - imports aiohttp
         from uid2_async.bulk.state import MappingState  # noqa: PLC0415 - as above
 
-        opened = None if state is None else MappingState(state, recheck_after=recheck)
+        opened = None
+        if state is not None:
+            opened = MappingState(
+                state,
+                recheck_after=recheck,
+                allow_shared_folder=resuming.shared_folders,
+            )
         return await map_file(
             source,
             target,

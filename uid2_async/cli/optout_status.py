@@ -11,6 +11,7 @@ import typer
 from uid2_async.cli.durations import parse_duration
 from uid2_async.cli.failure import ExitCode, complain
 from uid2_async.cli.job_options import (
+    BadRowsOption,
     DeltaOption,
     ResumeOptions,
     SendOptions,
@@ -22,7 +23,7 @@ from uid2_async.cli.shared_options import with_shared_options
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.job_summary import JobSummary
+    from uid2_async.bulk.options import JobSummary
     from uid2_async.cli.run_job import Running
 
 __all__ = ["check_optouts"]
@@ -82,6 +83,7 @@ def check_optouts(  # noqa: PLR0913 - an option each
         ),
     ] = 1,
     delta: DeltaOption = None,
+    bad_rows: BadRowsOption = None,
     text: TextOptions,
     sending: SendOptions,
     resuming: ResumeOptions,
@@ -101,11 +103,10 @@ def check_optouts(  # noqa: PLR0913 - an option each
         sending = attrs.evolve(sending, concurrency=optout_concurrency)
 
     async def sweep(running: Running) -> JobSummary:
-        from uid2_async.bulk.optout_sweep import (  # noqa: PLC0415 - imports aiohttp
+        from uid2_async.bulk.jobs import (  # noqa: PLC0415 - imports aiohttp
+            refresh_state,
             sweep_by_status,
         )
-        from uid2_async.bulk.refresh import refresh_state  # noqa: PLC0415 - as above
-        from uid2_async.bulk.state import Selection  # noqa: PLC0415 - as above
 
         run = running.options(sending)
         if by_status:
@@ -115,16 +116,14 @@ def check_optouts(  # noqa: PLR0913 - an option each
         return await refresh_state(
             Path(source),
             client=running.client,
-            selection=Selection.sweep(unchecked),
+            unchecked_for=unchecked,
             delta=delta,
             run=run,
         )
 
     async def check(running: Running) -> JobSummary:
-        from uid2_async.bulk.status_file import (  # noqa: PLC0415 - as above
-            StatusOptions,
-            check_file,
-        )
+        from uid2_async.bulk.jobs import check_file  # noqa: PLC0415 - as above
+        from uid2_async.bulk.options import StatusOptions  # noqa: PLC0415 - as above
 
         return await check_file(
             source,
@@ -134,6 +133,7 @@ def check_optouts(  # noqa: PLR0913 - an option each
                 column=column,
                 drop=drop,
                 allow_unverifiable=allow_unverifiable,
+                bad_rows=bad_rows,
                 **text.settings(),
             ),
             run=running.options(sending, resuming),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uid2_async.bulk.map_options import Api
+from uid2_async.bulk.options import Api
 from uid2_async.cli.job_options import (
     DeltaOption,
     SendOptions,
@@ -18,7 +18,7 @@ from uid2_async.cli.run_job import run_job
 from uid2_async.cli.shared_options import with_shared_options
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.job_summary import JobSummary
+    from uid2_async.bulk.options import JobSummary
     from uid2_async.cli.run_job import Running
 
 __all__ = ["refresh_people"]
@@ -29,11 +29,9 @@ def refresh_people(
     state: StateArgument,
     *,
     delta: DeltaOption = None,
-    most: Annotated[
+    limit: Annotated[
         int | None,
-        typer.Option(
-            "--most", min=1, help="Ask about so many identities at most, and end."
-        ),
+        typer.Option("--limit", min=1, help="Identities to ask about at most."),
     ] = None,
     api: Annotated[
         Api,
@@ -51,14 +49,14 @@ def refresh_people(
     """
 
     async def job(running: Running) -> JobSummary:
-        from uid2_async.bulk.refresh import refresh_state  # noqa: PLC0415 - imports aiohttp
+        from uid2_async.bulk.jobs import refresh_state  # noqa: PLC0415 - imports aiohttp
 
         return await refresh_state(
             Path(state),
             client=running.client,
             delta=delta,
             api=api,
-            most=most,
+            limit=limit,
             run=running.options(sending),
         )
 

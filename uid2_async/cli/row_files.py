@@ -6,8 +6,6 @@ was in them stays as it was. No message shows a value.
 
 from __future__ import annotations
 
-import secrets
-import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -17,19 +15,19 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from uid2_async.bulk.content import Content
-from uid2_async.bulk.files import (
-    STANDARD,
+from uid2_async.bulk.columns import find_column
+from uid2_async.bulk.paths import (
+    STDIO,
+    Content,
+    FileFormatOptions,
     FilePair,
-    Layout,
-    Output,
-    Reader,
     check_targets,
-    format_of,
-    open_output,
-    open_reader,
+    check_unchanged,
+    identify,
+    temp_sibling,
 )
-from uid2_async.bulk.files.columns import find_column
+from uid2_async.bulk.text import Reader, open_reader
+from uid2_async.bulk.writers import Output, open_output
 from uid2_async.cli.failure import ExitCode
 
 __all__ = ["Cells", "RowFile", "Shape", "Work"]
@@ -66,92 +64,95 @@ class RowFile:
     Attributes:
         source: The input's path, or ``-``.
         target: The output's path, or ``-``.
-        format: The format of both; None if their names tell it.
+        options: How they are written.
         force: Whether the output may be replaced.
         shape: The columns.
     """
 
     source: str
     target: str
-    format: str | None
+    options: FileFormatOptions
     force: bool
     shape: Shape
 
     def rewrite(self, prepare: Callable[[], Work]) -> None:
-        """Write all rows, with the columns that are appended.
+        """Write all rows, with the added columns.
 
         Args:
-            prepare: Gives what makes them; called once all else is found to be in
-                order.
+            prepare: Returns what makes them. Called once everything else is checked.
 
         Raises:
-            InputError: If a file is not as it must be, or a row cannot be read.
+            InputError: If a file cannot be read or written, or a row cannot be read.
             JobError: If the output cannot be written.
         """
         source, target = _path(self.source), _path(self.target)
-        layout = Layout(
-            format=format_of(self.source, self.target, self.format),
-            added=self.shape.added,
-        )
-        with closing(open_reader(source, layout)) as reader:
+        is_file = source is not None and source.is_file()
+        pair = FilePair(source, target)
+        reading, writing = pair.formats(self.options)
+        with closing(open_reader(source, reading)) as reader:
+            names = list(self.shape.wanted.values())
             self._find_columns(reader)
-            is_file = source is not None and source.is_file()
-            pair = FilePair(source if is_file else None, target)
-            check_targets([pair], force=self.force, begun=False)
+            reader.want(names, added=self.shape.added)
+            check_targets(
+                [pair if is_file else FilePair(None, target)],
+                force=self.force,
+                begun=False,
+            )
+            identity = identify(source) if is_file and source else None
             work = prepare()
+            part = None if target is None else temp_sibling(target)
             with (
                 _exit_on_sigterm(),
-                _part_of(target) as part,
-                closing(open_output(reader, layout, part)) as output,
+                _removing(part),
+                closing(
+                    open_output(
+                        reader, writing, part, added=self.shape.added, resumable=False
+                    )
+                ) as output,
             ):
                 self._write(reader, output, work)
+                if identity is not None and source is not None:
+                    check_unchanged(source, identity)
                 output.finish(target)
 
     def _find_columns(self, reader: Reader) -> None:
-        """Find the wanted columns, where there is a row that could have them."""
+        """Find the wanted columns, if there is a row that could have them."""
         for option, name in self.shape.wanted.items():
             if reader.header:
-                find_column(reader.header, name, hint=f"Name it with {option} NAME.")
-        reader.want(list(self.shape.wanted.values()))
+                hint = f"Name it with {option} NAME."
+                find_column(reader.header, name, name=reader.name, hint=hint)
 
     def _write(self, reader: Reader, output: Output, work: Work) -> None:
-        """Write row after row, and let go of what has been written."""
+        """Write row after row."""
         names = self.shape.wanted.values()
-        held = 0
         while True:
-            chunk = reader.take(CHUNK_ROWS)
-            if chunk is not None:
-                cells = work([chunk.values(name) for name in names])
-                columns = zip(*cells, strict=True)
-                added = dict(zip(self.shape.added, columns, strict=True))
-                output.write(output.format(chunk, added))
-                held += chunk.rows
-            elif not reader.load():
-                output.sync()
-                return
-            if held >= output.save_rows:
-                output.sync()
-                held = 0
+            rows = reader.take(CHUNK_ROWS)
+            if rows is None:
+                if not reader.load():
+                    break
+                continue
+            if not rows.count:
+                continue
+            cells = work([rows.values(name) for name in names])
+            columns = map(list, zip(*cells, strict=True))
+            added = dict(zip(self.shape.added, columns, strict=True))
+            output.write(output.format(rows, added))
+        output.sync()
 
 
 def _path(name: str) -> Path | None:
-    """Give the path of a file; None for stdin or stdout."""
-    return None if name == STANDARD else Path(name)
+    """Return the path of a file; None for stdin or stdout."""
+    return None if name == STDIO else Path(name)
 
 
 @contextmanager
-def _part_of(target: Path | None) -> Iterator[Path | None]:
-    """Make a private folder beside the output, in which that grows, and remove it."""
-    if target is None:
-        yield None
-        return
-    # Named before it is made, so that a signal in between leaves nothing behind either.
-    folder = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.partial")
+def _removing(part: Path | None) -> Iterator[None]:
+    """Remove an unfinished file after the block."""
     try:
-        folder.mkdir(mode=0o700)
-        yield folder / "part"
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

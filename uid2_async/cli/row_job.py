@@ -11,7 +11,7 @@ import attrs
 import msgspec
 import typer
 
-from uid2_async.bulk.files import STANDARD, Format
+from uid2_async.bulk.paths import STDIO, FileFormatOptions
 from uid2_async.cli.failure import ExitCode, complain
 from uid2_async.cli.row_files import Cells, RowFile, Shape, Work
 from uid2_async.cli.values import read_lines
@@ -19,7 +19,6 @@ from uid2_async.errors import InputError
 
 __all__ = [
     "ForceOption",
-    "FormatOption",
     "InOption",
     "OutOption",
     "RowJob",
@@ -38,14 +37,6 @@ OutOption = Annotated[
     str | None,
     typer.Option("--out", metavar="FILE", help="Write FILE; stdout if left out or -."),
 ]
-FormatOption = Annotated[
-    Format | None,
-    typer.Option(
-        "--format",
-        help="The format of both files; by default their suffix tells it (.csv, "
-        ".jsonl, .ndjson, .parquet, .arrow, .feather).",
-    ),
-]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace the output file if it exists.")
 ]
@@ -59,7 +50,7 @@ class RowJob:
         values: The values on the command line, or ``-``.
         source: The input's path, or ``-``; None where *values* are meant.
         target: The output's path, or ``-``.
-        file_format: The format of both; None if their names tell it.
+        options: How the files are written.
         force: Whether the output may be replaced.
         columns: The options that name columns, None where they are left out.
         shape: The columns.
@@ -69,7 +60,7 @@ class RowJob:
     values: Sequence[str] = attrs.field(repr=False)
     source: str | None
     target: str | None
-    file_format: Format | None
+    options: FileFormatOptions
     force: bool
     columns: Sequence[str | None]
     shape: Shape
@@ -102,9 +93,10 @@ class RowJob:
 
     def _print_values(self, prepare: Callable[[], Work]) -> None:
         """Print a JSON object for each value."""
-        if any((self.target, self.file_format, self.force, *self.columns)):
+        is_plain = self.options == FileFormatOptions()
+        if any((self.target, not is_plain, self.force, *self.columns)):
             raise InputError(
-                "--out, --format, --force and options for columns go with --in.",
+                "--out, --force and the options for columns and formats need --in.",
                 hint="Name a file with --in, or leave them out.",
             )
         names = list(self.shape.added)
@@ -122,8 +114,8 @@ class RowJob:
             raise InputError("Give values or --in, not both.")
         file = RowFile(
             source=source,
-            target=self.target or STANDARD,
-            format=self.file_format,
+            target=self.target or STDIO,
+            options=self.options,
             force=self.force,
             shape=self.shape,
         )

@@ -14,8 +14,7 @@ from uid2_async.cli.job_options import ResumeOptions, SendOptions, TalkOptions
 from uid2_async.cli.run_async import run_async
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.job_summary import FileProgress, JobSummary
-    from uid2_async.bulk.run_options import RunOptions
+    from uid2_async.bulk.options import FileProgress, JobSummary, RunOptions
     from uid2_async.client import UID2Client
 
 __all__ = ["Running", "run_job"]
@@ -37,7 +36,7 @@ class Running:
 
     def options(self, *groups: SendOptions | ResumeOptions) -> RunOptions:
         """Make the options of a job from those of the command."""
-        from uid2_async.bulk.run_options import RunOptions  # noqa: PLC0415 - --help need not wait
+        from uid2_async.bulk.options import RunOptions  # noqa: PLC0415 - --help need not wait
 
         settings: dict[str, Any] = {}
         for group in groups:

@@ -20,7 +20,8 @@ from uid2_async.errors import InputError
 from uid2_async.protocol.instants import iso
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.state import MappingState, StateCounts, StateFigures
+    from uid2_async.bulk.state import MappingState
+    from uid2_async.bulk.state_values import StateCounts, StateStatistics
 
 __all__ = ["state_app"]
 
@@ -30,7 +31,13 @@ state_app: typer.Typer = typer.Typer(
     rich_markup_mode=None,
 )
 
-OutOption = Annotated[str, typer.Argument(metavar="OUT", help="The CSV file to write.")]
+OutOption = Annotated[
+    str,
+    typer.Argument(
+        metavar="OUT",
+        help="The file to write, in the format that its name says; - is stdout.",
+    ),
+]
 
 
 def _open(path: str) -> MappingState:
@@ -45,11 +52,10 @@ def _open(path: str) -> MappingState:
 @state_app.command()
 def show(state: StateArgument, *, as_json: JsonOption = False) -> None:
     """Count what a state knows: by type and status, what is due, how old it is."""
-    from uid2_async.bulk.run_options import now  # noqa: PLC0415 - --help need not wait
 
     async def job() -> StateCounts:
         async with _open(state) as opened:
-            return await opened.counts(now=now())
+            return await opened.counts()
 
     counts = run_async(job())
     if as_json:
@@ -75,8 +81,8 @@ def _facts(counts: StateCounts) -> dict[str, Any]:
         "identities": dict(sorted(rows.items())),
         "due": counts.due,
         "oldest check": None if oldest is None else iso(oldest * 1000),
-        "changes that no delta has told": counts.untold,
-        "forgotten": counts.forgotten,
+        "pending changes": counts.pending,
+        "suppressed": counts.suppressed,
         "runs": len(counts.runs),
         "last run": None if last is None else last.number,
         "last run began": None if last is None else iso(last.started * 1000),
@@ -88,12 +94,12 @@ def _facts(counts: StateCounts) -> dict[str, Any]:
 def export(
     state: StateArgument, target: OutOption, *, force: ForceOption = False
 ) -> None:
-    """Write everything that a state knows into a CSV file."""
-    from uid2_async.bulk.state_files import export_state  # noqa: PLC0415 - --help need not wait
+    """Write everything that a state knows into a file."""
+    from uid2_async.bulk.exports import export_state  # noqa: PLC0415 - --help need not wait
 
     async def job() -> int:
         async with _open(state) as opened:
-            return await export_state(opened, Path(target), force=force)
+            return await export_state(opened, target, force=force)
 
     complain(f"{run_async(job()):,} identities written.")
 
@@ -115,23 +121,22 @@ def report(
         raise InputError(
             "The report needs matplotlib.", hint="pip install 'uid2-async[report]'"
         )
-    from uid2_async.bulk.files import FilePair, check_targets  # noqa: PLC0415 - --help need not wait
-    from uid2_async.bulk.run_options import now  # noqa: PLC0415 - as above
+    from uid2_async.bulk.exports import check_export  # noqa: PLC0415 - --help need not wait
 
     target, closed = Path(html), _open(state)
-    check_targets([FilePair(closed.path, target)], force=force, begun=False)
+    check_export(closed, html, role="--html", force=force)
 
-    async def job() -> StateFigures:
+    async def job() -> StateStatistics:
         async with closed as opened:
-            return await opened.figures(now=now())
+            return await opened.figures()
 
     _write_report(run_async(job()), target)
     complain(f"The report is in {target}.")
 
 
-def _write_report(figures: StateFigures, target: Path) -> None:
+def _write_report(figures: StateStatistics, target: Path) -> None:
     """Draw, and write the page whole or not at all."""
-    from uid2_async.bulk.files.output import write_beside  # noqa: PLC0415 - as above
+    from uid2_async.bulk.paths import write_beside  # noqa: PLC0415 - as above
     from uid2_async.bulk.private_files import open_private  # noqa: PLC0415 - as above
     from uid2_async.cli.report import page, pictures, sections  # noqa: PLC0415 - as above
 
@@ -156,15 +161,15 @@ def delta(
     ],
     force: ForceOption = False,
 ) -> None:
-    """Write again what has changed since a run; `uid2 state show` counts them.
+    """Write the net changes since a run, within 90 days; `uid2 state show` counts runs.
 
-    What no delta has told yet stays so.
+    Changes that no delta has exported yet stay pending.
     """
-    from uid2_async.bulk.state_files import delta_since  # noqa: PLC0415 - --help need not wait
+    from uid2_async.bulk.exports import export_history  # noqa: PLC0415 - --help need not wait
 
     async def job() -> int:
         async with _open(state) as opened:
-            return await delta_since(opened, Path(target), since, force=force)
+            return await export_history(opened, target, since=since, force=force)
 
     complain(f"{run_async(job()):,} changes written.")
 
@@ -187,15 +192,13 @@ def purge(
     They are deleted so that nothing of them can be read from the files any more, and
     the next delta says that they are removed.
     """
-    from uid2_async.bulk.state_files import purge_people  # noqa: PLC0415 - --help need not wait
-
     lines = [line for line in read_lines(["-"], None) if line.strip()]
     if not lines:
         raise InputError("stdin names nobody.", hint="One a line is needed.")
 
     async def job() -> int:
         async with _open(state) as opened:
-            return await purge_people(opened, lines, kind=kind, remember=remember)
+            return await opened.purge(*lines, kind=kind, remember=remember)
 
     complain(f"{run_async(job()):,} of {len(lines):,} were known, and are forgotten.")
 

@@ -225,7 +225,7 @@ class _AddedColumns:
 
     def append(self, outcomes: Sequence[Outcome]) -> None:
         """Add the outcomes of some more rows."""
-        for name, values in self._columns.make([outcomes]).items():
+        for name, values in self._columns.make([outcomes])[0].items():
             self._pieces[name].append(self._array(name, values))
         self.rows += len(outcomes)
 

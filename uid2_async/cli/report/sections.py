@@ -7,7 +7,12 @@ from datetime import UTC, date, datetime, timedelta
 
 import attrs
 
-from uid2_async.bulk.state.figures import AGE_DAYS, DUE_DAYS, OPT_OUT_DAYS, StateFigures
+from uid2_async.bulk.state_values import (
+    AGE_DAYS,
+    DUE_DAYS,
+    OPT_OUT_DAYS,
+    StateStatistics,
+)
 from uid2_async.models import IdentityType
 
 __all__ = ["Bars", "Section", "describe", "facts"]
@@ -53,7 +58,7 @@ class Section:
     rows: Sequence[Sequence[str]]
 
 
-def facts(figures: StateFigures) -> dict[str, str]:
+def facts(figures: StateStatistics) -> dict[str, str]:
     """List what stands at the top."""
     found = {
         "counted": _instant(figures.now),
@@ -68,7 +73,7 @@ def facts(figures: StateFigures) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def describe(figures: StateFigures) -> list[Section]:
+def describe(figures: StateStatistics) -> list[Section]:
     """Write the sections."""
     return [
         _people(figures),
@@ -86,7 +91,7 @@ def _instant(seconds: int | None) -> str | None:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _today(figures: StateFigures) -> date:
+def _today(figures: StateStatistics) -> date:
     return datetime.fromtimestamp(figures.now, UTC).date()
 
 
@@ -99,7 +104,7 @@ def _noted(values: Sequence[int]) -> list[str]:
     return [f"{value:,} ({_share(value, sum(values))})" for value in values]
 
 
-def _people(figures: StateFigures) -> Section:
+def _people(figures: StateStatistics) -> Section:
     """Mapped, opted out, invalid."""
     names = {"mapped": "mapped", "optout": "opted out", "invalid identifier": "invalid"}
     counts = {name: dict.fromkeys(IdentityType, 0) for name in names.values()}
@@ -128,7 +133,7 @@ def _people(figures: StateFigures) -> Section:
     )
 
 
-def _due(figures: StateFigures) -> Section:
+def _due(figures: StateStatistics) -> Section:
     """Raw UIDs to be asked about again, by day."""
     today = _today(figures)
     days = [(today + timedelta(days)).isoformat() for days in range(DUE_DAYS)]
@@ -152,7 +157,7 @@ def _due(figures: StateFigures) -> Section:
     )
 
 
-def _weeks(figures: StateFigures) -> Iterator[tuple[date, date, int]]:
+def _weeks(figures: StateStatistics) -> Iterator[tuple[date, date, int]]:
     """Sum up opt-outs by week, the oldest first: first day, last day, how many."""
     today = _today(figures)
     for ago in reversed(range(0, OPT_OUT_DAYS, _WEEK)):
@@ -161,7 +166,7 @@ def _weeks(figures: StateFigures) -> Iterator[tuple[date, date, int]]:
         yield first, last, sum(figures.opt_outs[ago:end])
 
 
-def _opt_outs(figures: StateFigures) -> Section:
+def _opt_outs(figures: StateStatistics) -> Section:
     """Opt-outs over time."""
     weeks = list(_weeks(figures))
     return Section(
@@ -182,7 +187,7 @@ def _opt_outs(figures: StateFigures) -> Section:
     )
 
 
-def _versions(figures: StateFigures) -> Section:
+def _versions(figures: StateStatistics) -> Section:
     """Raw UIDs by version."""
     names = {2: "version 2", 3: "version 3", 4: "version 4", None: "none known"}
     found = {
@@ -204,7 +209,7 @@ def _versions(figures: StateFigures) -> Section:
     )
 
 
-def _ages(figures: StateFigures) -> Section:
+def _ages(figures: StateStatistics) -> Section:
     """Identities by when they were checked."""
     starts = [0, *AGE_DAYS]
     labels = [

@@ -1,8 +1,9 @@
-"""The audience delta: what changed since the last one, to be merged downstream.
+"""What leaves a state as a file: deltas, their history, and all that is known.
 
-A delta is written into an unfinished file, gets its name when it is whole, and only then
-does the state count its changes as exported. A job that is killed in between writes the
-same delta again.
+The audience delta lists what changed since the last one, to be merged downstream. It is
+written into an unfinished file, gets its name when it is whole, and only then does the
+state count its changes as exported. A job that is killed in between writes the same
+delta again.
 """
 
 from __future__ import annotations
@@ -18,17 +19,42 @@ from uid2_async.bulk.batches import Chunk, IdentityColumn
 from uid2_async.bulk.endpoints import Endpoint
 from uid2_async.bulk.job_files import RowGroup
 from uid2_async.bulk.outcomes import Outcome
-from uid2_async.bulk.paths import Content, FileFormatOptions
+from uid2_async.bulk.paths import (
+    STDIO,
+    Content,
+    FileFormatOptions,
+    FilePair,
+    check_roles,
+    check_targets,
+    state_paths,
+)
 from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.bulk.state import MappingState
-from uid2_async.bulk.state_values import Change, Run, StateRow
+from uid2_async.bulk.state_values import Change, IdentityKey, Run, StateRow
 from uid2_async.bulk.writers import TableWriter
 from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
 
-__all__ = ["DELTA_COLUMNS", "DeltaWriter"]
+__all__ = [
+    "DELTA_COLUMNS",
+    "DeltaWriter",
+    "check_export",
+    "export_history",
+    "export_state",
+]
 
 DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
+
+_EXPORTED: Final = {
+    "INPUT_TYPE": Content.TEXT,
+    "IDENTITY_HASH": Content.TEXT,
+    "UID": Content.TEXT,
+    "PREV_UID": Content.TEXT,
+    "REFRESH_FROM": Content.INSTANT,
+    "UNMAPPED": Content.TEXT,
+    "BUCKET_ID": Content.TEXT,
+    "CHECKED": Content.INSTANT,
+}
 
 _SAVE_LINES: Final = 5_000
 
@@ -173,3 +199,97 @@ def _changed(
         for (row, outcome), identity in zip(found, identities, strict=True):
             assert identity is not None  # noqa: S101 - the state has a row for it
             yield row, IdentityType(kind.subject), identity, outcome
+
+
+def check_export(
+    state: MappingState,
+    target: str,
+    *,
+    role: str = "OUT",
+    force: bool = False,
+    shared: bool = False,
+) -> Path | None:
+    """Return the path of an export; None for stdout.
+
+    Args:
+        state: The state that is exported.
+        target: The file, or ``-``.
+        role: What messages call the file.
+        force: Whether an existing file may be replaced.
+        shared: Whether other users may write to its folder.
+
+    Raises:
+        InputError: If it must not be written.
+        JobError: If its folder cannot be used.
+    """
+    if target == STDIO:
+        return None
+    path = Path(target)
+    check_roles({"STATE": state_paths(state.path), role: [path]})
+    check_targets([FilePair(None, path)], force=force, begun=False, allow_shared=shared)
+    return path
+
+
+async def export_state(state: MappingState, target: str, *, force: bool = False) -> int:
+    """Write everything that an open *state* knows, whole or not at all.
+
+    Args:
+        state: The state, open.
+        target: The file, in the format that its name says, or ``-`` for CSV on stdout.
+        force: Whether an existing file may be replaced.
+
+    Returns:
+        How many identities were written.
+    """
+    path = check_export(state, target, force=force)
+    table = await run_in_thread(partial(TableWriter, path, _EXPORTED))
+    try:
+        async for page in state.export():
+            cells = zip(*(_cells(*one) for one in page), strict=True)
+            columns = dict(zip(_EXPORTED, map(list, cells), strict=True))
+            await run_in_thread(partial(table.write, columns))
+        await run_in_thread(table.finish)
+    finally:
+        await run_in_thread(table.close)
+    return table.rows
+
+
+def _cells(key: IdentityKey, row: StateRow) -> list[str | int | None]:
+    """Return what is known about one identity."""
+    return [
+        f"{key.kind.value}_hash",
+        base64.encode_text(key.identity),
+        row.u,
+        row.p,
+        row.r,
+        None if row.mapped else (row.e or "").upper(),
+        row.bucket_id,
+        row.checked,
+    ]
+
+
+async def export_history(
+    state: MappingState, target: str, *, since: int, force: bool = False
+) -> int:
+    """Write the net changes since run *since* began; none counts as exported by that.
+
+    Args:
+        state: The state, open.
+        target: The file, or ``-``.
+        since: The number of a run, at most 90 days ago.
+        force: Whether an existing file may be replaced.
+
+    Returns:
+        How many changes were written.
+
+    Raises:
+        InputError: If there was no such run, or it is too long ago.
+    """
+    path = check_export(state, target, force=force)
+    delta = await run_in_thread(partial(DeltaWriter, path))
+    try:
+        await delta.add_changes(state.history(since))
+        await delta.place()
+    finally:
+        await delta.discard()
+    return delta.lines
