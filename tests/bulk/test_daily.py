@@ -12,14 +12,15 @@ import attrs
 import pytest
 
 from uid2_async import Email, UID2Client
-from uid2_async.bulk.job_summary import JobSummary
-from uid2_async.bulk.map_file import map_file
-from uid2_async.bulk.map_options import MapOptions
-from uid2_async.bulk.optout_sweep import sweep_by_status
-from uid2_async.bulk.refresh import refresh_state
-from uid2_async.bulk.run_options import RunOptions
-from uid2_async.bulk.state import MappingState, Selection
-from uid2_async.bulk.status_file import StatusOptions, check_file
+from uid2_async.bulk.options import JobSummary
+from uid2_async.bulk.jobs import map_file
+from uid2_async.bulk.options import MapOptions
+from uid2_async.bulk.jobs import sweep_by_status
+from uid2_async.bulk.jobs import refresh_state
+from uid2_async.bulk.options import RunOptions
+from uid2_async.bulk.state import MappingState
+from uid2_async.bulk.jobs import check_file
+from uid2_async.bulk.options import StatusOptions
 from uid2_async.errors import JobError
 from uid2_async.models import MappedUID
 from uid2_async.operator import LocalOperator
@@ -260,7 +261,7 @@ async def test_a_sweep_finds_optouts_at_once(world: World) -> None:
     summary = await refresh_state(
         world.state,
         client=world.client,
-        selection=Selection.sweep(timedelta(seconds=60)),
+        unchecked_for=timedelta(seconds=60),
         delta=world.delta,
         run=world.run,
     )

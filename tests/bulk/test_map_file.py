@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from uid2_async import Email, UID2Client
-from uid2_async.bulk.map_file import map_file
-from uid2_async.bulk.map_options import MapOptions
-from uid2_async.bulk.run_options import RunOptions
+from uid2_async.bulk.jobs import map_file
+from uid2_async.bulk.options import MapOptions
+from uid2_async.bulk.options import RunOptions
 from uid2_async.errors import AuthError, ConfigError, InputError, JobError
 from uid2_async.hooks import CallFinished, Event
 from uid2_async.models import MappedUID
@@ -314,11 +314,11 @@ async def test_failed_rows_are_not_unmapped(
         ({"column": "mail", "identifiers": {"email": "mail"}}, {}, "not both"),
         ({"identifiers": {"fax": "mail"}}, {}, "email, email_hash, phone, phone_hash"),
         ({"type": "fax"}, {}, "email, email_hash, phone, phone_hash"),
-        ({"max_removed": 7}, {}, "from 0 to 1"),
+        ({"max_removed": 7}, {}, "between 0 and 1"),
         ({"delimiter": ";;"}, {}, "one character"),
-        ({"encoding": "morse"}, {}, "no such encoding"),
+        ({"encoding": "morse"}, {}, "encoding is unknown"),
         ({}, {"delta": "delta.csv"}, "what has changed in a state"),
-        ({"full": True}, {"state": "people.db"}, "told by the delta"),
+        ({"full": True}, {"state": "people.db"}, "listed in the delta"),
     ],
 )
 async def test_options_that_contradict(
@@ -350,7 +350,7 @@ async def test_a_parquet_column_of_numbers(tmp_path: Path, client: UID2Client) -
     pq.write_table(pa.table({"tel": pa.array([491234567890])}), source)
     options = MapOptions(column="tel", type="phone")
 
-    with pytest.raises(InputError, match=r"no text, but int64.*string"):
+    with pytest.raises(InputError, match=r"not text, but int64.*string"):
         await map_file(source, tmp_path / "out.parquet", client=client, options=options)
 
 
@@ -453,7 +453,7 @@ async def test_another_job_is_not_gone_on_with(
     with pytest.raises(JobError, match=r"option names.*--restart"):
         await map_file(source, target, client=client, options=snake, run=run)
     source.write_text(f"mail\n{people}new@example.com\n")
-    with pytest.raises(JobError, match=r"changed: size.*--restart"):
+    with pytest.raises(JobError, match=r"to map it: size.*--restart"):
         await map_file(source, target, client=client, options=MAIL, run=run)
     again = RunOptions(restart=True)
     summary = await map_file(source, target, client=client, options=MAIL, run=again)

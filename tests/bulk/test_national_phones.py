@@ -24,10 +24,10 @@ from uid2_async.bulk.files import (
     format_of,
     open_reader,
 )
-from uid2_async.bulk.map_file import map_file
-from uid2_async.bulk.map_options import MapOptions
-from uid2_async.bulk.national_phones import NationalPhones
-from uid2_async.bulk.run_options import RunOptions
+from uid2_async.bulk.jobs import map_file
+from uid2_async.bulk.options import MapOptions
+from uid2_async.bulk.columns import NationalPhones
+from uid2_async.bulk.options import RunOptions
 from uid2_async.errors import ConfigError, InputError, JobError
 from uid2_async.models import MappedUID
 from uid2_async.operator import LocalOperator

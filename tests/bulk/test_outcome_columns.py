@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from uid2_async.bulk.outcomes import ABSENT, UNKNOWN_KIND
-from uid2_async.bulk.outcome_columns import (
+from uid2_async.bulk.columns import (
     Content,
     Ending,
     OptOutRule,

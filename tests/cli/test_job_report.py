@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from uid2_async.bulk.job_summary import FileProgress, JobSummary
+from uid2_async.bulk.options import FileProgress, JobSummary
 from uid2_async.bulk.outcomes import Progress
 from uid2_async.cli.job_report import (
     console_for,

@@ -169,6 +169,16 @@ class _Job:
             raise
 
 
+def _expand(
+    source: str, target: str, options: MapOptions | StatusOptions
+) -> list[FilePair]:
+    """List the inputs and outputs, whose formats can be read and written."""
+    pairs = expand(source, target)
+    for pair in pairs:
+        pair.formats(options)
+    return pairs
+
+
 def _map_job(source: str, target: str, options: MapOptions) -> _Job:
     """Prepare a job that maps. Blocks."""
     phones = options.national_phones()
@@ -188,7 +198,7 @@ def _map_job(source: str, target: str, options: MapOptions) -> _Job:
     )
     iso = None if options.refresh_from is None else options.refresh_from == "iso"
     return _Job(
-        pairs=expand(source, target),
+        pairs=_expand(source, target, options),
         target=target,
         find=find,
         formatter=formatter,
@@ -200,7 +210,7 @@ def _map_job(source: str, target: str, options: MapOptions) -> _Job:
 def _status_job(source: str, target: str, options: StatusOptions) -> _Job:
     """Prepare a job that checks raw UIDs. Blocks."""
     return _Job(
-        pairs=expand(source, target),
+        pairs=_expand(source, target, options),
         target=target,
         find=partial(find_identifiers, column=options.column, kind=RAW_UID, several={}),
         formatter=StatusColumns(
