@@ -565,14 +565,17 @@ def damaged() -> JobError:
     )
 
 
-def explain(error: Exception) -> UID2Error:
+def explain(error: Exception) -> Exception:
     """Convert any error of the state's thread to ours; it contains no values."""
     if isinstance(error, UID2Error):
         return error
     if isinstance(error, MemoryError):
         return JobError("There is not enough memory.", hint="Free some memory.")
+    if isinstance(error, AttributeError | NameError | AssertionError):
+        # No content of a file causes these: they are mistakes of a program.
+        return error
     if not isinstance(error, sqlite3.Error | OSError):
-        # Our own statements do not fail, so a value has a type or form it cannot have.
+        # A value of the file has a type or form that it cannot have.
         return damaged()
     code = getattr(error, "sqlite_errorcode", None)
     known = _MESSAGES.get(-1 if code is None else code & 0xFF)
