@@ -142,6 +142,8 @@ class Days:
             for one in page
         )
 
+    key_of = staticmethod(IdentityKey)
+
     @staticmethod
     def key(number: int) -> IdentityKey:
         """Return the key of a person."""
