@@ -30,7 +30,7 @@ from uid2_async.bulk.state_values import (
     StateStatistics,
     seconds_from,
 )
-from uid2_async.errors import InputError, JobError, UID2Error
+from uid2_async.errors import InputError, JobError
 from uid2_async.models import Identity, IdentityScope, IdentityType, as_identity
 from uid2_async.protocol.normalize import HASH_KINDS, READERS
 from uid2_async.protocol.raw_uid import inspect_raw_uid
@@ -461,7 +461,7 @@ class MappingState:
             selection: Which identities.
             limit: The largest number of identities in a page.
         """
-        if selection.rotated:
+        if selection.is_by_bucket:
             await self._call(state_rows.load_rotated, selection)
         for shard in range(SHARDS):
             found = await self._call(
@@ -519,19 +519,23 @@ class MappingState:
         self, waiting: list[tuple[tuple[Any, ...], asyncio.Future[None]]]
     ) -> None:
         """Apply answers in one transaction, and wake up who waits for that."""
-        failure: UID2Error | None = None
+        failure: BaseException | None = None
         try:
             await self._call(state_rows.record, [recorded for recorded, _ in waiting])
-        except UID2Error as error:
+        except BaseException as error:  # noqa: BLE001 - nobody may wait forever
             failure = error
         for _, future in waiting:
             if future.done():
                 continue
             if failure is None:
                 future.set_result(None)
-            else:
+            elif isinstance(failure, JobError):
                 # A shared exception would collect the tracebacks of all who raise it.
-                future.set_exception(type(failure)(failure.message, hint=failure.hint))
+                future.set_exception(JobError(failure.message, hint=failure.hint))
+            elif isinstance(failure, Exception):
+                future.set_exception(failure)
+            else:
+                future.cancel()
 
     async def look_up(
         self, kind: IdentityType, identities: Sequence[bytes]

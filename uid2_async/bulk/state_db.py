@@ -566,16 +566,21 @@ def damaged() -> JobError:
     )
 
 
-def explain(error: Exception) -> UID2Error:
+def explain(error: Exception) -> Exception:
     """Convert any error of the state's thread to ours; it contains no values."""
     if isinstance(error, UID2Error):
         return error
     if isinstance(error, MemoryError):
         return JobError("There is not enough memory.", hint="Free some memory.")
-    if not isinstance(error, sqlite3.Error | OSError):
-        # Our own statements do not fail, so a value has a type or form it cannot have.
-        return damaged()
+    if isinstance(error, AttributeError | NameError | AssertionError):
+        # No content of a file causes these: they are mistakes of a program.
+        return error
     code = getattr(error, "sqlite_errorcode", None)
+    is_value = type(error) is sqlite3.OperationalError and code is None
+    if is_value or not isinstance(error, sqlite3.Error | OSError):
+        # A value of the file has a type or form that it cannot have. If it is not
+        # UTF-8, it is sqlite3 that says so, and not SQLite.
+        return damaged()
     known = _MESSAGES.get(-1 if code is None else code & 0xFF)
     if known is not None:
         return JobError(known[0], hint=known[1])

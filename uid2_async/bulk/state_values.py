@@ -174,6 +174,11 @@ class StateSelection:
         """Whether the job staged the identities itself."""
         return self.source is _Source.STAGED
 
+    @property
+    def is_by_bucket(self) -> bool:
+        """Whether salt buckets select the identities."""
+        return self.source is _Source.BUCKETS
+
     @classmethod
     def staged(cls) -> StateSelection:
         """Select staged identities that are unknown, due or not checked for too long.

@@ -11,35 +11,41 @@ from typing import Any
 
 import pytest
 
-from uid2_async.bulk.state import MappingState, Run, StateRow
+from uid2_async.bulk.state import MappingState
+from uid2_async.bulk.state_values import Change, IdentityKey, Run, StateSelection
 from uid2_async.models import IdentityScope, IdentityType, MapRow
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 EMAIL = IdentityType.EMAIL
+STAGED = StateSelection.staged()
+OPERATOR = "https://operator.example"
 
 
 def identity(number: int) -> bytes:
-    """Give the first-level hash of somebody."""
+    """Return the first-level hash of a person."""
     return sha256(b"%d" % number).digest()
 
 
+NUMBERS = {identity(number): number for number in range(10_000)}
+
+
 def uid(name: object) -> str:
-    """Give a raw UID."""
+    """Return a raw UID."""
     return base64.b64encode(sha256(repr(name).encode()).digest()).decode()
 
 
 def at(days: float) -> datetime:
-    """Give an instant, in days after the start."""
+    """Return an instant, in days after the start."""
     return START + timedelta(days=days)
 
 
 def seconds(days: float) -> int:
-    """Give the same in seconds since the Unix epoch."""
+    """Return the same in seconds since the Unix epoch."""
     return int(at(days).timestamp())
 
 
 def mapped(name: object, *, due: float = 365, prev: str | None = None) -> MapRow:
-    """Give the answer for somebody who is mapped."""
+    """Return the answer for a mapped person."""
     return MapRow(u=uid(name), p=prev, r=seconds(due))
 
 
@@ -51,62 +57,102 @@ class Days:
     identity = staticmethod(identity)
     seconds = staticmethod(seconds)
     at = staticmethod(at)
+    numbers = NUMBERS
 
-    def __init__(self, state: MappingState) -> None:
-        """Work with *state*."""
-        self.state = state
+    def __init__(self, path: Path, kind: type[MappingState] = MappingState) -> None:
+        """Make a state at *path*, which is not open yet."""
+        self.now = START
+        self.state = kind(path, clock=lambda: self.now)
 
-    async def begin(self, day: float, job: str | None = None) -> Run:
+    async def begin(self, day: float, **options: Any) -> Run:
         """Begin a run."""
-        return await self.state.begin(
-            scope=IdentityScope.UID2,
-            operator="https://operator.example",
-            now=at(day),
-            job=job,
-        )
+        self.now = at(day)
+        options = {"scope": IdentityScope.UID2, "operator": OPERATOR, **options}
+        return await self.state.begin(**options)
 
     async def run(
-        self, day: float, answers: dict[int, MapRow], *, tell: bool = True
-    ) -> dict[int, StateRow]:
-        """Do a whole run: record *answers*, and tell the changes or not."""
+        self, day: float, answers: dict[int, Any], *, export: bool = True
+    ) -> list[tuple[Any, ...]]:
+        """Do a whole run and return the pending changes, exported now or not."""
         run = await self.begin(day)
-        rows = await self.record(run, answers)
-        told = await self.state.last_seq() if tell else None
-        await self.state.finish(run, told_until=told)
-        return rows
+        await self.record(run, answers)
+        changes = await self.pending(run)
+        await self.state.finish(run, export)
+        return changes
+
+    async def full(
+        self,
+        day: float,
+        numbers: range,
+        *,
+        segment: str = "all",
+        max_removed: float = 0.05,
+        export: bool = True,
+        job: str | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Do a run over a whole audience and return its changes."""
+        run = await self.begin(day, job=job, segment=segment)
+        keys = [identity(number) for number in numbers]
+        await self.state.stage(run, EMAIL, keys)
+        for number in await self.to_ask(run):
+            await self.record(run, {number: mapped(number)})
+        self.removed = await self.state.remove_absent(run, segment, max_removed)
+        changes = await self.pending(run)
+        await self.state.finish(run, export)
+        return changes
 
     async def record(
-        self, run: Run, answers: dict[int, MapRow], kind: IdentityType = EMAIL
-    ) -> dict[int, StateRow]:
-        """Record *answers* by the number of the identity."""
-        rows = await self.state.record(
-            run,
-            [kind] * len(answers),
-            [identity(number) for number in answers],
-            list(answers.values()),
-        )
-        return dict(zip(answers, rows, strict=True))
+        self, run: Run, answers: dict[int, Any], kind: IdentityType = EMAIL
+    ) -> None:
+        """Record answers by the number of the identity."""
+        keys = [identity(number) for number in answers]
+        await self.state.record(run, kind, keys, list(answers.values()))
 
-    async def look_up(self, run: Run, *numbers: int) -> list[StateRow | None]:
+    async def look_up(self, *numbers: int, kind: IdentityType = EMAIL) -> list[Any]:
         """Look identities up."""
-        return await self.state.look_up(run, EMAIL, [identity(n) for n in numbers])
+        return await self.state.look_up(kind, [identity(n) for n in numbers])
 
-    async def get(self, run: Run, *numbers: int) -> list[StateRow | None]:
-        """Get identities, however old."""
-        return await self.state.get(run, EMAIL, [identity(n) for n in numbers])
+    async def to_ask(
+        self, run: Run, selection: StateSelection = STAGED, **options: int
+    ) -> list[int]:
+        """List who must be asked about, by number."""
+        pages = self.state.to_ask(run, selection, **options)
+        return [NUMBERS[key] async for _, page in pages for key in page]
 
-    async def changes(self, after: int = 0) -> list[tuple[Any, ...]]:
-        """List changes as plain tuples."""
-        numbers = {identity(number): number for number in range(100)}
-        return [
-            (numbers[one.identity], str(one.change), one.uid, one.old_uid)
-            for one in await self.state.changes(after=after, until=10**9)
-        ]
+    async def unknown(self, day: float, *numbers: int) -> set[int]:
+        """Return for whom a job that begins on *day* must ask the operator."""
+        run = await self.begin(day)
+        await self.state.stage(run, EMAIL, [identity(number) for number in numbers])
+        return set(await self.to_ask(run))
+
+    async def pending(self, run: Run) -> list[tuple[Any, ...]]:
+        """List pending changes as plain tuples, by number."""
+        return self.plain([p async for p in self.state.pending_changes(run)])
+
+    async def history(self, since: int) -> list[tuple[Any, ...]]:
+        """List net changes since a run, by number."""
+        return self.plain([page async for page in self.state.history(since)])
+
+    @staticmethod
+    def plain(pages: list[list[Change]]) -> list[tuple[Any, ...]]:
+        """Return changes as tuples, by number."""
+        return sorted(
+            (NUMBERS[one.identity], str(one.change), one.uid, one.old_uid)
+            for page in pages
+            for one in page
+        )
+
+    key_of = staticmethod(IdentityKey)
+
+    @staticmethod
+    def key(number: int) -> IdentityKey:
+        """Return the key of a person."""
+        return IdentityKey(EMAIL, identity(number))
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Give the path of a state that is not there yet."""
+    """Return the path of a state that does not exist yet."""
     folder = tmp_path / "private"
     folder.mkdir(mode=0o700)
     return folder / "people.db"
@@ -114,20 +160,21 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def days(path: Path) -> AsyncIterator[Days]:
-    """Give an open state."""
-    async with MappingState(path) as state:
-        yield Days(state)
+    """Return an open state."""
+    made = Days(path)
+    async with made.state:
+        yield made
 
 
 @pytest.fixture
 def of() -> type[Days]:
-    """Give the class, for states that a test opens itself."""
+    """Return the class, for states that a test opens itself."""
     return Days
 
 
 @pytest.fixture
 def on_disk(path: Path) -> Callable[..., bytes]:
-    """Give what reads all bytes in the folder of the state, or of one of its files."""
+    """Return what reads all bytes in the folder of the state."""
 
     def read(name: str = "*") -> bytes:
         return b"".join(one.read_bytes() for one in sorted(path.parent.glob(name)))

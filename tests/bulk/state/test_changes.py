@@ -1,181 +1,243 @@
-"""What a delta tells: the difference between what was told and what holds."""
+"""What a delta says: the difference between what was exported and what holds."""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from uid2_async.errors import InputError
-from uid2_async.models import MapRow
+from uid2_async.models import IdentityType, MapRow
 
 OPTED_OUT = MapRow(e="optout")
 INVALID = MapRow(e="invalid identifier")
+EMAIL = IdentityType.EMAIL
 
 
 async def test_a_new_identity_is_added(days: Any) -> None:
     """Whoever is mapped and was unknown is ADDED; opted out or invalid is no change."""
-    await days.run(0, {1: days.mapped("a"), 2: OPTED_OUT, 3: INVALID})
+    changes = await days.run(0, {1: days.mapped("a"), 2: OPTED_OUT, 3: INVALID})
 
-    assert await days.changes() == [(1, "ADDED", days.uid("a"), None)]
+    assert changes == [(1, "ADDED", days.uid("a"), None)]
+    assert await days.run(1, {}) == []
 
 
 async def test_another_uid_is_a_rotation(days: Any) -> None:
-    """The delta names the UID that it told before."""
+    """The delta names the UID that it exported before, and so does the row."""
     await days.run(0, {1: days.mapped("a")})
+    run = await days.begin(1)
+    await days.record(run, {1: days.mapped("b")})
 
-    rows = await days.run(1, {1: days.mapped("b")})
+    (row,) = await days.look_up(1)
+    assert (row.change, row.old_uid) == ("ROTATED", days.uid("a"))
+    assert await days.pending(run) == [(1, "ROTATED", days.uid("b"), days.uid("a"))]
 
-    assert (rows[1].s, rows[1].x, rows[1].o) == (2, "ROTATED", days.uid("a"))
-    assert await days.changes(1) == [(1, "ROTATED", days.uid("b"), days.uid("a"))]
+    await days.state.finish(run, True)
+    (row,) = await days.look_up(1)
+    assert (row.change, row.old_uid) == (None, None)
+    assert await days.run(2, {}) == []
 
 
 async def test_the_same_uid_is_no_change(days: Any) -> None:
-    """A check that finds nothing new tells nothing."""
+    """A check that finds nothing new exports nothing."""
     await days.run(0, {1: days.mapped("a")})
 
-    rows = await days.run(1, {1: days.mapped("a", due=500)})
-
-    assert (rows[1].s, rows[1].x, rows[1].o) == (0, None, None)
-    assert await days.changes(1) == []
+    assert await days.run(1, {1: days.mapped("a", due=500)}) == []
 
 
 async def test_an_opt_out_and_a_return(days: Any) -> None:
-    """Who was told as mapped is OPTED_OUT; who was told as that is RETURNED."""
+    """Who was exported as mapped is OPTED_OUT; who was exported as that is RETURNED."""
     await days.run(0, {1: days.mapped("a")})
-    await days.run(1, {1: OPTED_OUT})
-    await days.run(2, {1: days.mapped("a")})
 
-    assert await days.changes(1) == [
-        (1, "OPTED_OUT", None, days.uid("a")),
-        (1, "RETURNED", days.uid("a"), None),
+    assert await days.run(1, {1: OPTED_OUT}) == [(1, "OPTED_OUT", None, days.uid("a"))]
+    assert await days.run(2, {1: INVALID}) == []
+    assert await days.run(3, {1: days.mapped("a")}) == [
+        (1, "RETURNED", days.uid("a"), None)
     ]
 
 
 async def test_what_becomes_invalid_is_removed(days: Any) -> None:
     """An identity that the operator calls invalid leaves the audience."""
     await days.run(0, {1: days.mapped("a"), 2: days.mapped("b")})
-    await days.run(1, {1: INVALID, 2: MapRow(e="something new")})
-    await days.run(2, {1: days.mapped("a")})
 
-    assert await days.changes(2) == [
+    assert await days.run(1, {1: INVALID, 2: MapRow(e="something new")}) == [
         (1, "REMOVED", None, days.uid("a")),
         (2, "REMOVED", None, days.uid("b")),
-        (1, "ADDED", days.uid("a"), None),
+    ]
+    assert await days.run(2, {1: days.mapped("a")}) == [
+        (1, "ADDED", days.uid("a"), None)
     ]
 
 
-@pytest.mark.parametrize(
-    ("steps", "net"),
-    [
-        (["b", "a"], None),
-        (["b", "c"], ("ROTATED", "c", "a")),
-        (["b", None], ("OPTED_OUT", None, "a")),
-        ([None, "a"], None),
-        ([None, "b"], ("ROTATED", "b", "a")),
-        ([None, "b", None], ("OPTED_OUT", None, "a")),
-    ],
-)
-async def test_untold_changes_are_netted(
-    days: Any, steps: list[str | None], net: tuple[str, str | None, str] | None
+NETS: list[tuple[list[str | None], tuple[str, str | None, str] | None]] = [
+    (["b", "a"], None),
+    (["b", "c"], ("ROTATED", "c", "a")),
+    (["b", None], ("OPTED_OUT", None, "a")),
+    ([None, "a"], None),
+    ([None, "b"], ("ROTATED", "b", "a")),
+    ([None, "b", None], ("OPTED_OUT", None, "a")),
+]
+
+
+@pytest.mark.parametrize("exported", [False, True])
+@pytest.mark.parametrize(("steps", "net"), NETS)
+async def test_changes_are_netted(
+    days: Any,
+    steps: list[str | None],
+    net: tuple[str, str | None, str] | None,
+    exported: bool,
 ) -> None:
-    """Several changes before a delta become the one between its two ends."""
+    """Several changes become the one between their ends: before a delta, and in the
+    history if each was exported."""
     await days.run(0, {1: days.mapped("a")})
     for day, step in enumerate(steps, 1):
         answer = OPTED_OUT if step is None else days.mapped(step)
-        await days.run(day, {1: answer}, tell=False)
+        await days.run(day, {1: answer}, export=exported)
 
     expected = []
     if net is not None:
         change, new, old = net
         expected = [(1, change, new and days.uid(new), days.uid(old))]
-    assert await days.changes(1) == expected
-    (row,) = await days.get(await days.begin(9), 1)
-    seq = await days.state.last_seq() if expected else 0
-    assert (row.s, row.x, row.o) == (
-        seq,
-        net and net[0],
-        net and days.uid(net[2]),
-    )
+    assert await days.history(2) == expected
+    if not exported:
+        assert await days.run(9, {}) == expected
 
 
-async def test_who_was_never_told_is_not_told_as_gone(days: Any) -> None:
-    """Added and opted out before the first delta: there is nothing to tell."""
-    await days.run(0, {1: days.mapped("a")}, tell=False)
-    await days.run(1, {1: OPTED_OUT}, tell=False)
-    assert await days.changes() == []
+async def test_who_was_never_exported_is_not_exported_as_gone(days: Any) -> None:
+    """Added and opted out before the first delta: there is nothing to say."""
+    await days.run(0, {1: days.mapped("a")}, export=False)
+    assert await days.run(1, {1: OPTED_OUT}, export=False) == []
 
-    await days.run(2, {1: days.mapped("a")}, tell=False)
-
-    assert await days.changes() == [(1, "ADDED", days.uid("a"), None)]
-
-
-async def test_an_untold_change_is_told_with_each_look_up(days: Any) -> None:
-    """It stays in the rows, with its number, until a delta has it."""
-    first = await days.run(0, {1: days.mapped("a")}, tell=False)
-    run = await days.begin(1)
-
-    assert await days.look_up(run, 1) == [first[1]]
-    again = await days.record(run, {1: days.mapped("a")})
-    assert (again[1].s, again[1].x) == (1, "ADDED")
-
-    await days.state.finish(run, told_until=1)
-    (after,) = await days.look_up(await days.begin(2), 1)
-    assert (after.s, after.x) == (0, None)
-    assert await days.state.told_seq() == 1
-
-
-async def test_changes_come_in_pages(days: Any) -> None:
-    """They are numbered, and a page begins behind the last one."""
-    await days.run(0, {number: days.mapped(number) for number in range(10)})
-
-    pages = [
-        [one.seq for one in await days.state.changes(after=after, until=9, limit=4)]
-        for after in (0, 4, 8)
+    assert await days.run(2, {1: days.mapped("a")}, export=False) == [
+        (1, "ADDED", days.uid("a"), None)
     ]
 
-    assert pages == [[1, 2, 3, 4], [5, 6, 7, 8], [9]]
 
-
-async def test_told_changes_are_kept_for_90_days(days: Any) -> None:
-    """So that a delta can be written again; untold ones stay longer."""
-    await days.run(0, {1: days.mapped("a")})
-    await days.run(1, {2: days.mapped("b")}, tell=False)
-    await days.run(90.5, {})
-    assert await days.changes() == [(2, "ADDED", days.uid("b"), None)]
-
-    await days.run(92, {})
-
-    assert await days.changes() == []
-
-
-async def test_runs_say_which_changes_are_theirs(days: Any) -> None:
-    """A delta since a run begins behind the last change before it."""
-    await days.run(0, {1: days.mapped("a")})
-    await days.run(1, {2: days.mapped("b")})
-
-    first, second = await days.state.runs()
-
-    assert (first.number, first.after, first.ended) == (1, 0, True)
-    assert (second.number, second.after) == (2, 1)
-    assert await days.changes(second.after) == [(2, "ADDED", days.uid("b"), None)]
-
-
-async def test_a_number_that_was_never_given_is_refused(days: Any) -> None:
-    """A delta cannot hold a change that does not exist."""
+async def test_named_changes_are_left_out(days: Any) -> None:
+    """The delta already has their lines, with the keys of the input."""
     run = await days.begin(0)
+    await days.record(run, {number: days.mapped(number) for number in range(600)})
+    await days.state.name(run, EMAIL, [days.identity(n) for n in range(0, 600, 2)])
 
-    with pytest.raises(InputError, match="told_until"):
-        await days.state.finish(run, told_until=1)
+    assert [number for number, *_ in await days.pending(run)] == list(range(1, 600, 2))
+    pages = [page async for page in days.state.pending_changes(run, limit=2)]
+    assert max(map(len, pages)) == 2
+    keys = [one.identity for page in pages for one in page]
+    assert keys == sorted(days.identity(n) for n in range(1, 600, 2))
 
 
-async def test_runs_that_overlap_have_their_own_changes(days: Any) -> None:
-    """Each change names the run that recorded it."""
+async def test_the_history_is_net_of_each_run(days: Any) -> None:
+    """What was exported before a run, against what holds now, wherever it began."""
+    await days.run(0, {1: days.mapped("a"), 2: days.mapped("x")})
+    await days.run(1, {1: days.mapped("b"), 3: days.mapped("y")})
+    await days.run(2, {1: OPTED_OUT, 2: INVALID, 3: days.mapped("z")})
+    await days.run(3, {1: days.mapped("c"), 2: days.mapped("x")}, export=False)
+
+    a, b, c, x, y, z = (days.uid(name) for name in "abcxyz")
+    assert await days.history(1) == [
+        (1, "ADDED", c, None),
+        (2, "ADDED", x, None),
+        (3, "ADDED", z, None),
+    ]
+    assert await days.history(2) == [(1, "ROTATED", c, a), (3, "ADDED", z, None)]
+    assert await days.history(3) == [(1, "ROTATED", c, b), (3, "ROTATED", z, y)]
+    assert await days.history(4) == [(1, "RETURNED", c, None), (2, "ADDED", x, None)]
+
+
+async def test_the_history_is_kept_for_90_days(days: Any) -> None:
+    """A run that is too old or does not exist is refused."""
+    await days.run(0, {1: days.mapped("a")})
+    await days.run(1, {1: days.mapped("b")})
+    await days.run(2, {1: days.mapped("c")})
+    await days.run(91.5, {})
+
+    assert await days.history(3) == [(1, "ROTATED", days.uid("c"), days.uid("b"))]
+    for run, reason in ((1, "90 days"), (2, "90 days"), (5, "no run 5"), (0, "no run")):
+        with pytest.raises(InputError, match=reason):
+            await days.history(run)
+
+
+async def test_old_history_leaves_the_file(days: Any, on_disk: Any) -> None:
+    """UIDs of more than 90 days ago are in no table."""
+    await days.run(0, {1: days.mapped("a")})
+    await days.run(1, {1: days.mapped("b")})
+    await days.run(2, {1: days.mapped("c")})
+    assert days.uid("a").encode() in on_disk()
+
+    await days.run(93, {})
+
+    assert days.uid("a").encode() not in on_disk()
+    assert days.uid("b").encode() not in on_disk()
+
+
+async def test_a_change_of_an_interrupted_run_is_exported_later(days: Any) -> None:
+    """A run that resumes after another one's delta loses no change."""
     one = await days.begin(0, job="one")
-    two = await days.begin(0, job="two")
-    for number, run in enumerate([one, two, two, one]):
-        await days.record(run, {number: days.mapped(number)})
+    await days.record(one, {1: days.mapped("a")})
+    assert await days.run(1, {}) == [(1, "ADDED", days.uid("a"), None)]
 
-    changes = await days.state.changes(after=0, until=9)
+    one = await days.begin(2, job="one")
+    await days.record(one, {2: days.mapped("b")})
 
-    assert [change.run for change in changes] == [1, 2, 2, 1]
+    assert await days.pending(one) == [(2, "ADDED", days.uid("b"), None)]
+
+
+async def test_the_views_can_be_queried(days: Any, path: Path) -> None:
+    """Raw UIDs without checksums, kinds as words, instants as seconds."""
+    await days.run(0, {1: days.mapped("a"), 2: OPTED_OUT})
+    await days.run(1, {1: days.mapped("b")})
+    run = await days.begin(2)
+    await days.record(run, {1: days.mapped("c"), 3: days.mapped("n")})
+    a, b, c = (days.uid(name) for name in "abc")
+
+    with closing(sqlite3.connect(path)) as other:
+        mapping = other.execute(
+            "SELECT kind, uid, previous_uid, previous_since, refresh_from, reason,"
+            " bucket, checked FROM mapping WHERE identity = ?",
+            (days.identity(1),),
+        ).fetchall()
+        changes = other.execute("SELECT * FROM change ORDER BY change").fetchall()
+        history = other.execute("SELECT * FROM history").fetchall()
+        runs = other.execute("SELECT number, started, ended FROM run").fetchall()
+
+    instants = days.seconds(2), days.seconds(365)
+    assert mapping == [("email", c, b, *instants, None, None, days.seconds(2))]
+    assert changes == [
+        (days.identity(3), "email", "ADDED", days.uid("n"), None),
+        (days.identity(1), "email", "ROTATED", c, b),
+    ]
+    assert history == [(days.identity(1), "email", "ROTATED", a, 2)]
+    assert runs == [(n + 1, days.seconds(n), int(n < 2)) for n in range(3)]
+
+
+async def test_reprs_show_nobody(days: Any) -> None:
+    """Neither hash nor UID."""
+    await days.run(0, {1: days.mapped("a")})
+    run = await days.begin(1)
+    await days.record(run, {1: days.mapped("b")})
+    changes = [page async for page in days.state.pending_changes(run)]
+    pages = [page async for page in days.state.export()]
+
+    shown = repr([await days.look_up(1), changes, pages, days.state, run])
+
+    assert days.uid("a") not in shown
+    assert days.uid("b") not in shown
+    assert repr(days.identity(1))[2:20] not in shown
+    assert "ROTATED" in shown
+
+
+async def test_a_resumed_run_keeps_its_time(days: Any) -> None:
+    """So that it writes the same rows again, also after the 90 days of a UID."""
+    await days.run(0, {1: days.mapped("a")})
+    await days.run(1, {1: days.mapped("b")})
+    await days.begin(80, job="one")
+
+    days.now += timedelta(days=30)
+
+    await days.begin(110, job="one")
+    (row,) = await days.look_up(1)
+    assert row.p == days.uid("a")

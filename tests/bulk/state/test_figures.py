@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from uid2_async.bulk.state import IdentityKey
-from uid2_async.bulk.state.figures import AGE_DAYS, DUE_DAYS, OPT_OUT_DAYS
+from uid2_async.bulk.state_values import AGE_DAYS, DUE_DAYS, OPT_OUT_DAYS
 from uid2_async.models import IdentityScope, IdentityType, MapRow
 
 OPTED_OUT = MapRow(e="optout")
@@ -16,9 +15,15 @@ INVALID = MapRow(e="invalid identifier")
 EMAIL, PHONE = IdentityType.EMAIL, IdentityType.PHONE
 
 
+async def figures(days: Any, day: float) -> Any:
+    """Count as of a day."""
+    days.now = days.at(day)
+    return await days.state.figures()
+
+
 async def test_an_empty_state(days: Any) -> None:
     """Nothing is nothing."""
-    found = await days.state.figures(now=days.at(0))
+    found = await figures(days, 0)
 
     assert found.rows == {}
     assert (found.overdue, found.due_later, found.due_by_bucket) == (0, 0, 0)
@@ -36,13 +41,12 @@ async def test_statuses(days: Any) -> None:
     people = {number: days.mapped(number) for number in range(300)}
     await days.record(run, {**people, 300: OPTED_OUT, 301: INVALID})
     await days.record(run, {0: days.mapped("x"), 1: OPTED_OUT}, PHONE)
-    await days.state.finish(run, told_until=await days.state.last_seq())
-    run = await days.begin(1)
-    gone = IdentityKey(EMAIL, days.identity(0))
-    await days.state.purge(run, identities=[gone], remember=False)
+    await days.state.finish(run, True)
+    await days.begin(1)
+    await days.state.purge(days.key(0), remember=False)
 
-    found = await days.state.figures(now=days.at(1))
-    counts = await days.state.counts(now=days.at(1))
+    found = await figures(days, 1)
+    counts = await days.state.counts()
 
     assert found.rows | {(EMAIL, "(removed)"): 1} == counts.rows
     assert found.rows[EMAIL, "mapped"] == 299
@@ -58,7 +62,7 @@ async def test_what_is_due(days: Any) -> None:
     await days.run(0, {who: days.mapped(who, due=due) for who, due in dues.items()})
     await days.run(0.1, {8: MapRow(u=days.uid(8), bucket_id="b"), 9: OPTED_OUT})
 
-    found = await days.state.figures(now=days.at(10.5))
+    found = await figures(days, 10.5)
 
     assert found.overdue == 2
     assert {day: n for day, n in enumerate(found.due) if n} == {0: 1, 1: 1, 59: 1}
@@ -72,7 +76,7 @@ async def test_opt_outs_over_time(days: Any) -> None:
     await days.run(95.4, {1: OPTED_OUT, 2: OPTED_OUT, 3: OPTED_OUT, 4: days.mapped(4)})
     await days.run(99, {3: days.mapped(3), 1: OPTED_OUT})
 
-    found = await days.state.figures(now=days.at(100))
+    found = await figures(days, 100)
 
     assert {ago: n for ago, n in enumerate(found.opt_outs) if n} == {5: 2}
     assert found.opt_outs_before == 2
@@ -83,7 +87,7 @@ async def test_ages(days: Any) -> None:
     for who, day in enumerate((20, 109.9, 169, 170, 193, 198.99, 199, 199.01, 200)):
         await days.run(day, {who: days.mapped(who, due=400)})
 
-    found = await days.state.figures(now=days.at(200))
+    found = await figures(days, 200)
 
     assert found.ages == [2, 2, 1, 2, 1, 1]
     assert found.oldest_check == days.seconds(20)
@@ -108,7 +112,7 @@ async def test_versions(days: Any, data: bytes, version: int | None) -> None:
     uid = base64.b64encode(data).decode()
     await days.run(0, {1: MapRow(u=uid, r=days.seconds(9)), 2: OPTED_OUT})
 
-    found = await days.state.figures(now=days.at(1))
+    found = await figures(days, 1)
 
     assert found.versions == {version: 1}
 
@@ -118,7 +122,7 @@ async def test_what_a_job_left_behind_counts(days: Any) -> None:
     run = await days.begin(0)
     await days.record(run, {1: days.mapped(1)})
 
-    found = await days.state.figures(now=days.at(0))
+    found = await figures(days, 0)
 
     assert found.rows == {(EMAIL, "mapped"): 1}
 
@@ -128,10 +132,9 @@ async def test_identities_of_any_first_byte_and_size(days: Any) -> None:
     run = await days.begin(0)
     identities = [bytes([n]) * size for n in (0, 1, 254, 255) for size in (31, 32, 33)]
     rows = [days.mapped(n) for n in range(len(identities))]
-    kinds = [EMAIL] * len(identities)
-    await days.state.record(run, kinds, identities, rows)
+    await days.state.record(run, EMAIL, identities, rows)
 
-    found = await days.state.figures(now=days.at(0))
+    found = await figures(days, 0)
 
     assert found.rows == {(EMAIL, "mapped"): 12}
 
@@ -140,7 +143,39 @@ async def test_no_figure_names_anybody(days: Any) -> None:
     """Neither in a value nor in the repr."""
     await days.run(0, {1: days.mapped(1), 2: OPTED_OUT})
 
-    shown = repr(await days.state.figures(now=days.at(1)))
+    shown = repr(await figures(days, 1))
 
     assert days.uid(1) not in shown
     assert repr(days.identity(1)) not in shown
+
+
+async def test_everything_is_counted(days: Any) -> None:
+    """By type and status, with what is due, pending and how old."""
+    run = await days.begin(0)
+    await days.record(run, {0: days.mapped(1, due=1), 1: OPTED_OUT})
+    await days.record(run, {2: INVALID, 3: days.mapped(2)}, PHONE)
+    await days.state.finish(run, True)
+    await days.run(0, {4: days.mapped(4)}, export=False)
+    days.now = days.at(1)
+
+    counts = await days.state.counts()
+
+    assert counts.rows == {
+        (EMAIL, "mapped"): 2,
+        (EMAIL, "optout"): 1,
+        (PHONE, "invalid identifier"): 1,
+        (PHONE, "mapped"): 1,
+    }
+    assert (counts.due, counts.pending, counts.suppressed) == (1, 1, 0)
+    assert counts.oldest_check == days.seconds(0)
+    assert [run.number for run in counts.runs] == [1, 2]
+    assert counts.scope is IdentityScope.UID2
+    assert counts.operator == "https://operator.example"
+    assert counts.file_bytes > 4096
+
+
+async def test_an_empty_state_can_be_counted(days: Any) -> None:
+    """Before the first run it belongs to nobody."""
+    counts = await days.state.counts()
+
+    assert (counts.rows, counts.scope, counts.oldest_check) == ({}, None, None)

@@ -1,9 +1,11 @@
-"""Opening and closing, runs, crashes, locks, and files that are no state."""
+"""Opening and closing, runs, crashes, locks, places, and files that are not a state."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
+import shutil
 import signal
 import sqlite3
 import stat
@@ -18,37 +20,32 @@ from typing import Any
 import pytest
 
 from uid2_async import MappingState
-from uid2_async.bulk.state.location import (
-    StateLock,
+from uid2_async.bulk.state_db import (
+    SCHEMA_VERSION,
     _parse_mounts,
     check_place,
     read_mounts,
 )
-from uid2_async.bulk.state.store import Cadence, Store
 from uid2_async.errors import ConfigError, JobError
-from uid2_async.models import IdentityScope, MapRow
-
-CADENCE = Cadence.of(timedelta(days=7), timedelta(days=30), timedelta(days=180))
+from uid2_async.models import IdentityScope, IdentityType, MapRow
 
 # Records a batch a line, says so, and waits to be killed.
 WORKER = """
 import asyncio, sys
 from datetime import UTC, datetime
 from hashlib import sha256
-from uid2_async import IdentityScope, MappingState
+from uid2_async import MappingState
 from uid2_async.models import IdentityType, MapRow
 
 async def main():
-    async with MappingState(sys.argv[1]) as state:
-        run = await state.begin(
-            scope=IdentityScope.UID2, operator="https://operator.example",
-            now=datetime(2026, 1, 1, tzinfo=UTC), job="first",
-        )
+    clock = lambda: datetime(2026, 1, 1, tzinfo=UTC)
+    async with MappingState(sys.argv[1], clock=clock) as state:
+        run = await state.begin(job="first")
         for batch in range(3):
             numbers = range(batch * 10, batch * 10 + 10)
             keys = [sha256(b"%d" % n).digest() for n in numbers]
             rows = [MapRow(u="u%043d" % n, r=4_000_000_000) for n in range(10)]
-            await state.record(run, [IdentityType.EMAIL] * 10, keys, rows)
+            await state.record(run, IdentityType.EMAIL, keys, rows)
             print(batch, flush=True)
         await asyncio.sleep(60)
 
@@ -56,30 +53,37 @@ asyncio.run(main())
 """
 
 
-async def test_the_file_is_private(path: Path, of: Any) -> None:
-    """0600 whatever the umask, as are the files beside it."""
-    old = os.umask(0)
-    try:
-        async with MappingState(path) as state:
-            await of(state).run(0, {1: MapRow(e="optout")})
-            modes = {one.stat().st_mode for one in path.parent.iterdir()}
-    finally:
-        os.umask(old)
+async def test_the_files_are_private(path: Path, of: Any, umask: Any) -> None:
+    """0600 whatever the umask, and whatever a file of that name was before."""
+    umask(0)
+    path.touch(mode=0o644)
+    days = of(path)
+    async with days.state:
+        run = await days.begin(0)
+        await days.record(run, {1: MapRow(e="optout")})
+        await days.state.stage(run, IdentityType.EMAIL, [days.identity(1)])
+        modes = {one.name: one.stat().st_mode for one in path.parent.iterdir()}
 
-    assert {stat.S_IMODE(mode) for mode in modes} == {0o600}
+    assert {stat.S_IMODE(mode) for mode in modes.values()} == {0o600}
+    assert len(modes) == 5
 
 
 async def test_closing_is_idempotent_and_final(path: Path, of: Any) -> None:
     """A closed state refuses, and can be opened again."""
-    state = MappingState(path)
-    async with state:
-        await of(state).run(0, {1: MapRow(e="optout")})
-        with pytest.raises(JobError, match="open already"):
+    days = of(path)
+    async with days.state as state:
+        await days.run(0, {1: MapRow(e="optout")})
+        assert repr(state) == f"<MappingState {str(path)!r} open>"
+        with pytest.raises(JobError, match="already open"):
             await state.__aenter__()
     await state.aclose()
+    assert (state.is_open, state.path) == (False, path)
     with pytest.raises(JobError, match="not open"):
-        await state.told_seq()
-    assert not path.with_name(path.name + "-wal").exists()
+        await state.runs()
+    assert {one.name for one in path.parent.iterdir()} == {
+        "people.db",
+        "people.db.lock",
+    }
 
     async with state:
         assert [run.number for run in await state.runs()] == [1]
@@ -89,26 +93,41 @@ async def test_a_state_belongs_to_one_operator_and_scope(days: Any) -> None:
     """UIDs of another are other UIDs."""
     await days.begin(0)
 
-    for scope, operator in (
-        (IdentityScope.EUID, "https://operator.example"),
-        (IdentityScope.UID2, "https://other.example"),
-    ):
+    for options in ({"scope": IdentityScope.EUID}, {"operator": "https://other"}):
         with pytest.raises(JobError, match="belongs to another"):
-            await days.state.begin(scope=scope, operator=operator, now=days.at(0))
+            await days.begin(0, **options)
+    assert len(await days.state.runs()) == 1
 
 
-async def test_a_job_goes_on_with_its_run(days: Any) -> None:
+async def test_a_job_resumes_its_run(days: Any) -> None:
     """Same number, same time, until it is finished; other jobs have their own."""
-    run = await days.begin(0, job="one")
+    run = await days.begin(0, job="one", segment="a")
 
     assert await days.begin(3, job="one") == run
     assert (await days.begin(3, job="two")).number == 2
-    await days.state.finish(run, told_until=None)
+    assert (await days.begin(3, job="one")).number == 1
+    await days.state.finish(run, False)
     assert (await days.begin(4, job="one")).number == 3
+    assert (await days.begin(4)).number == 4
+    assert (await days.begin(4)).number == 5
+
+
+async def test_files_that_are_done_stay_done(days: Any) -> None:
+    """Until their run is finished; those of other runs are not mixed up."""
+    run = await days.begin(0, job="one")
+    other = await days.begin(0, job="two")
+    for number in (2, 0, 2):
+        await days.state.file_done(run, number)
+    await days.state.file_done(other, 7)
+
+    assert await days.state.files_done(await days.begin(1, job="one")) == {0, 2}
+    await days.state.finish(run, False)
+    assert await days.state.files_done(run) == set()
+    assert await days.state.files_done(other) == {7}
 
 
 async def test_a_killed_process_loses_nothing(path: Path, of: Any) -> None:
-    """What record() has returned is there; so are its changes, once each."""
+    """What record() has returned is there, and its run can be resumed."""
     command = [sys.executable, "-c", WORKER, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:  # noqa: ASYNC220, S603 - our own script
         assert worker.stdout is not None
@@ -118,166 +137,209 @@ async def test_a_killed_process_loses_nothing(path: Path, of: Any) -> None:
             await MappingState(path).__aenter__()
         worker.send_signal(signal.SIGKILL)
 
-    async with MappingState(path) as state:
-        days = of(state)
+    days = of(path)
+    async with days.state:
         run = await days.begin(2, job="first")
-        assert run.number == 1
-        assert run.started == days.seconds(0)
-        assert None not in await days.look_up(run, *range(30))
-        changes = await days.changes()
-        assert [(number, change) for number, change, _, _ in changes] == [
-            (number, "ADDED") for number in range(30)
-        ]
-        assert await state.last_seq() == 30
+        assert (run.number, run.started) == (1, days.seconds(0))
+        assert None not in await days.look_up(*range(30))
+        assert [number for number, *_ in await days.pending(run)] == list(range(30))
 
 
-async def test_a_second_object_is_locked_out(days: Any, path: Path) -> None:
-    """In the same process, too; and what is open is not disturbed."""
-    with pytest.raises(JobError, match="in use") as caught:
+async def test_a_second_one_is_refused(days: Any, path: Path) -> None:
+    """In the same process, too; the holder is named."""
+    with pytest.raises(JobError, match=f"process {os.getpid()}"):
         await MappingState(path).__aenter__()
 
-    assert caught.value.__context__ is None
-    await days.run(0, {1: MapRow(e="optout")})
+
+async def test_a_power_cut_takes_nothing_that_was_recorded(
+    days: Any, path: Path, of: Any, tmp_path: Path
+) -> None:
+    """Whatever part of the log was not synced is lost: the state is that of a commit,
+    and has all that record() had returned for."""
+    run = await days.begin(0, job="one")
+    sizes = []
+    wal = path.with_name("people.db-wal")
+    for number in range(12):
+        await days.record(run, {number: days.mapped(number)})
+        sizes.append(wal.stat().st_size)
+    data = wal.read_bytes()
+    dice = random.Random(1)  # noqa: S311 - where to cut
+
+    for trial, size in enumerate([*sizes, *dice.choices(range(len(data)), k=20)]):
+        folder = tmp_path / str(trial)
+        folder.mkdir(mode=0o700)
+        shutil.copy(path, folder / "people.db")
+        # After a power cut the end of a file may be missing, or be anything.
+        junk = dice.randbytes(4096) if trial % 2 else b""
+        (folder / "people.db-wal").write_bytes(data[:size] + junk)
+        after = of(folder / "people.db")
+        async with after.state:
+            resumed = await after.begin(1, job="one")
+            found = [number for number, *_ in await after.pending(resumed)]
+        safe = sum(one <= size for one in sizes)
+        assert found == list(range(len(found)))
+        assert len(found) >= safe
+
+
+async def test_commits_are_synced(days: Any) -> None:
+    """FULL: each commit is on the disk before record() returns."""
+    synchronous, journal = await days.state._call(
+        lambda db: [
+            db.connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("synchronous", "journal_mode")
+        ]
+    )
+
+    assert (synchronous, journal) == (2, "wal")
+
+
+def make_other_database(path: Path) -> None:
+    """Make a database of something else."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE people (name TEXT)")
+        other.commit()
 
 
 def make_table_of_files(path: Path) -> None:
     """Make a file that is no database."""
-    path.write_bytes(b"INPUT,INPUT_TYPE\n" * 1000)
+    path.write_bytes(b"email\nuser@example.com\n" * 100)
 
 
-def make_other_database(path: Path) -> None:
-    """Make a database of somebody else."""
-    with closing(sqlite3.connect(path)) as other:
-        other.execute("CREATE TABLE people (name)")
+def set_version(version: int) -> Callable[[Path], None]:
+    """Return what makes a state of another schema."""
+
+    def make(path: Path) -> None:
+        asyncio.run(open_and_close(path))
+        with closing(sqlite3.connect(path)) as other:
+            other.execute(f"PRAGMA user_version = {version}")
+            other.execute("PRAGMA journal_mode = DELETE")
+
+    return make
 
 
-def make_newer_state(path: Path) -> None:
-    """Make a state of a version that does not exist yet."""
-    Store(path, CADENCE).close()
-    with closing(sqlite3.connect(path)) as newer:
-        newer.execute("PRAGMA user_version = 99")
-
-
-def make_damaged_state(path: Path) -> None:
-    """Make a state and overwrite all its pages but the first two."""
-    Store(path, CADENCE).close()
-    data = bytearray(path.read_bytes())
-    data[8192:] = b"\xff" * (len(data) - 8192)
-    path.write_bytes(data)
+async def open_and_close(path: Path) -> None:
+    """Make an empty state."""
+    async with MappingState(path):
+        pass
 
 
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (make_table_of_files, "damaged, or no state"),
-        (make_other_database, "no state of bulk mapping"),
-        (make_newer_state, "newer version"),
-        (make_damaged_state, "damaged"),
+        (make_table_of_files, "damaged, or it is not a state"),
+        (make_other_database, "not a state of bulk mapping"),
+        (set_version(SCHEMA_VERSION + 1), "a newer version"),
+        (set_version(SCHEMA_VERSION - 1), "an older version"),
     ],
 )
-async def test_other_files_are_refused(
+def test_other_files_are_refused(
     path: Path, on_disk: Any, make: Callable[[Path], None], reason: str
 ) -> None:
-    """Each with its reason, and none of them is changed."""
+    """Each with its reason and a hint, and none of them is changed."""
     make(path)
     before = on_disk("people.db")
 
     with pytest.raises(JobError, match=reason) as caught:
-        await MappingState(path).__aenter__()
+        asyncio.run(open_and_close(path))
 
     assert on_disk("people.db") == before
-    assert caught.value.__cause__ is None
-
-
-async def test_a_full_disk_loses_nothing(path: Path, of: Any) -> None:
-    """What was recorded before is there, and the rest can be recorded later."""
-    async with MappingState(path) as state:
-        days = of(state)
-        run = await days.begin(0)
-        await days.record(run, {1: days.mapped("a")})
-        await state._ask(
-            lambda store: store.connection.execute(
-                "PRAGMA max_page_count = 40"
-            ).fetchall()
-        )
-        many = {number: days.mapped(number) for number in range(1000, 9000)}
-        with pytest.raises(JobError, match="no room"):
-            await days.record(run, many)
-        assert await days.look_up(run, 1, 1000) != [None, None]
-
-    async with MappingState(path) as state:
-        days = of(state)
-        run = await days.begin(0)
-        (known, unknown) = await days.look_up(run, 1, 1000)
-        assert (known.u, unknown) == (days.uid("a"), None)
-        await days.record(run, many)
-        assert await state.last_seq() == 8001
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
 async def test_who_stops_waiting_stops_nothing_half_way(path: Path, of: Any) -> None:
-    """A cancelled call is done or not, and the state is let go of in any case."""
-    state = MappingState(path)
-    opening = asyncio.create_task(state.__aenter__())
+    """A cancelled call is done or not, and the state is released in any case."""
+    days = of(path)
+    opening = asyncio.create_task(days.state.__aenter__())
     await asyncio.sleep(0)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
 
-    while True:
+    while not days.state.is_open:
         try:
-            await state.__aenter__()
-            break
+            await days.state.__aenter__()
         except JobError as error:
-            assert "in use" in error.message  # noqa: PT017 - until it is closed
-    days = of(state)
+            assert "locked" in error.message  # noqa: PT017 - until it is closed
     run = await days.begin(0)
     recording = asyncio.create_task(days.record(run, {1: days.mapped("a")}))
+    other = asyncio.create_task(days.record(run, {2: days.mapped("b")}))
     await asyncio.sleep(0)
     recording.cancel()
-    closing_ = asyncio.create_task(state.aclose())
     with pytest.raises(asyncio.CancelledError):
         await recording
-    await closing_
-    async with MappingState(path) as again:
-        days = of(again)
-        (row,) = await days.look_up(await days.begin(0), 1)
-        assert await again.last_seq() == (0 if row is None else 1)
+    await other
+    await days.state.aclose()
+    async with days.state:
+        assert [row is not None for row in await days.look_up(1, 2)] == [True, True]
+
+
+async def test_an_error_reaches_all_who_share_a_commit(days: Any) -> None:
+    """Each gets an exception of its own; what was recorded before is kept."""
+    run = await days.begin(0)
+    await days.record(run, {1: days.mapped("a")})
+    await days.state._call(
+        lambda db: db.connection.execute("PRAGMA max_page_count = 40").fetchall()
+    )
+    many = {number: days.mapped(number) for number in range(2_000, 9_900)}
+    calls = [days.record(run, many), days.record(run, {2: days.mapped("b")})]
+
+    errors = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert all("no disk space" in str(error) for error in errors)
+    assert errors[0] is not errors[1]
+    assert [row is None for row in await days.look_up(1, 2, 2_000)] == [0, 1, 1]
+    await days.state._call(
+        lambda db: db.connection.execute("PRAGMA max_page_count = 4000").fetchall()
+    )
+    await days.record(run, many)
+    assert (await days.look_up(2_000))[0] is not None
 
 
 def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
-    """Missing, writable for others, or a link or a folder in the place of the file."""
-    with pytest.raises(JobError, match="does not exist"):
+    """Missing, writable for others, or a link or a folder in the place of a file."""
+    with pytest.raises(JobError, match="No such file"):
         check_place(tmp_path / "no" / "people.db", [])
 
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o777)
-    with pytest.raises(JobError, match="writable"):
+    with pytest.raises(JobError, match="other users"):
         check_place(shared / "people.db", [])
+    check_place(shared / "people.db", [], allow_shared=True)
     shared.chmod(0o1777)
     check_place(shared / "people.db", [])
-
-    link = tmp_path / "link.db"
-    link.symlink_to(shared / "people.db")
-    for path in (link, shared):
-        with pytest.raises(JobError, match="link or no file"):
-            check_place(path, [])
-
-
-def test_a_lock_that_is_a_link_is_refused(path: Path) -> None:
-    """Somebody wants another file to be written to."""
-    path.with_name("people.db.lock").symlink_to(path)
-
-    with pytest.raises(JobError, match="is a link"):
-        StateLock(path)
+    for suffix in ("", "-wal", "-shm", "-journal", "-staging"):
+        link = shared / f"people.db{suffix}"
+        link.symlink_to(shared / "other")
+        with pytest.raises(JobError, match="a link or not a file"):
+            check_place(shared / "people.db", [])
+        link.unlink()
+    with pytest.raises(JobError, match="a link or not a file"):
+        check_place(shared, [])
 
 
-def test_a_damaged_lock_is_refused(path: Path) -> None:
-    """With what is in the way, and not as a damaged state."""
-    path.with_name("people.db.lock").write_bytes(b"x" * 5000)
+async def test_a_shared_folder_can_be_accepted(path: Path) -> None:
+    """By who knows that all users of the machine are trusted."""
+    path.parent.chmod(0o777)
+    with pytest.raises(JobError, match="allow shared folders"):
+        await MappingState(path).__aenter__()
 
-    with pytest.raises(JobError, match="lock is damaged"):
-        StateLock(path)
+    async with MappingState(path, allow_shared_folder=True) as state:
+        assert state.is_open
+
+
+def test_a_file_of_another_user_is_refused(path: Path, unprivileged: None) -> None:
+    """Somebody put it there, in a folder that all can write to."""
+    os.seteuid(0)
+    if os.getuid() != 0:
+        pytest.skip("only root can make files of others")
+    path.write_bytes(b"")
+    path.parent.chmod(0o1777)
+    path.parent.parent.chmod(0o755)
+    os.seteuid(65534)
+
+    with pytest.raises(JobError, match=r"another user|Permission denied"):
+        check_place(path, [])
 
 
 def test_mounts_are_read() -> None:
@@ -304,10 +366,10 @@ def test_network_file_systems_are_refused(path: Path, kind: str) -> None:
 async def test_a_program_that_writes_is_waited_for_and_then_named(
     days: Any, path: Path
 ) -> None:
-    """Nobody else should; the job is not to hang because of it."""
+    """Nobody else should write; the job must not hang because of it."""
     await days.begin(0)
-    await days.state._ask(
-        lambda store: store.connection.execute("PRAGMA busy_timeout = 1").fetchall()
+    await days.state._call(
+        lambda db: db.connection.execute("PRAGMA busy_timeout = 1").fetchall()
     )
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -317,30 +379,18 @@ async def test_a_program_that_writes_is_waited_for_and_then_named(
     assert (await days.begin(1)).number == 2
 
 
-async def test_other_errors_name_no_values(days: Any) -> None:
-    """SQLite's own word for them is enough."""
-    with pytest.raises(JobError, match=r"could not be used \(SQLITE_ERROR\)") as caught:
-        await days.state._ask(lambda store: store.connection.execute("SELECT no"))
-
-    assert caught.value.__context__ is None
-    with pytest.raises(JobError, match="No such file"):
-        await days.state._ask(lambda _: Path("/nowhere/at/all").read_bytes())
-
-
 async def test_what_is_asked_during_closing_is_refused(path: Path) -> None:
-    """It comes too late, and is told so."""
+    """It comes too late, and the error says so."""
     async with MappingState(path) as state:
         closing_ = asyncio.create_task(state.aclose())
         await asyncio.sleep(0)
         with pytest.raises(JobError, match="closed"):
-            await state.told_seq()
+            await state.runs()
         await closing_
 
 
 def test_a_recheck_takes_time(path: Path) -> None:
-    """A duration of nothing would ask for everything again and again."""
-    with pytest.raises(ConfigError, match="recheck"):
-        MappingState(
-            path,
-            recheck_after=MappingState.__init__.__kwdefaults__["recheck_after"] * 0,
-        )
+    """An interval of nothing would ask about everything again and again."""
+    for name in ("recheck_after", "optout_recheck", "invalid_recheck"):
+        with pytest.raises(ConfigError, match="at least one second"):
+            MappingState(path, **{name: timedelta(0)})

@@ -1,229 +1,328 @@
-"""The state beside a dict: journal, layers and merges must not be seen."""
+"""The state beside a dictionary, with kills: the same rows, changes and history."""
 
 from __future__ import annotations
 
+import random
 import shutil
-import tempfile
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-from hypothesis import settings, strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-)
+import attrs
+import pytest
 
-from uid2_async.bulk.state.reading import VIEW_IF_KNOWN
-from uid2_async.bulk.state.store import Cadence, Store
-from uid2_async.bulk.state.stored import Stored, settle, view
-from uid2_async.bulk.state.survey import START, select_page
-from uid2_async.bulk.state.values import ChangeKind, Run, Selection
-from uid2_async.models import IdentityScope, IdentityType, MapRow
+from uid2_async.bulk.state_values import RETENTION_SECONDS, StateSelection
+from uid2_async.models import IdentityType, MapRow
 
 DAY = 86_400
-CADENCE = Cadence.of(timedelta(days=7), timedelta(days=30), timedelta(days=180))
-KEYS = [sha256(b"%d" % number).digest() for number in range(24)]
-KEYS += [KEYS[0][:31], KEYS[1] + b"x", KEYS[2][:31], b"\xff" * 33]
-UIDS = [f"{number:a<43}=" for number in range(4)]
-
-answers = st.one_of(
-    st.builds(
-        MapRow,
-        # Any text is kept as it came, though the operator's are all 44 letters.
-        u=st.sampled_from([*UIDS, "short ", "ü" * 44]),
-        p=st.none() | st.sampled_from(UIDS),
-        r=st.integers(0, 400).map(lambda day: day * DAY),
-    ),
-    st.builds(
-        MapRow,
-        u=st.sampled_from(["short", "Ünicode", *UIDS]),
-        bucket_id=st.sampled_from(["b1", 'b"2']),
-    ),
-    st.builds(MapRow, e=st.sampled_from(["optout", "invalid identifier", "new \n"])),
-)
-batches = st.lists(
-    st.tuples(st.sampled_from(list(IdentityType)), st.sampled_from(KEYS), answers),
-    max_size=12,
-)
+EMAIL, PHONE = IdentityType.EMAIL, IdentityType.PHONE
+KEYS = [sha256(b"%d" % number).digest() for number in range(14)]
+KEYS += [KEYS[0][:31], KEYS[1] + b"x", b"\xff" * 33]
+UIDS = [f"{number:a<43}=" for number in range(3)]
+RECHECK = {"optout": 30 * DAY, "invalid identifier": 180 * DAY}
+START = 1767225600  # 2026-01-01
+Key = tuple[IdentityType, bytes]
+Said = str | None
 
 
-class Model(RuleBasedStateMachine):
-    """Does the same to a state with tiny layers and to a dict."""
+@attrs.define
+class Known:
+    """What the model knows of one identity."""
+
+    uid: str | None = None
+    reason: str | None = None
+    previous: str | None = None
+    since: int = 0
+    due: int | None = None
+    checked: int = 0
+
+
+def change(said: Said, row: Known | None) -> str | None:
+    """Name the change from what was said ('' for an opt-out) to what holds."""
+    if row is not None and row.uid is not None:
+        if said is None:
+            return "ADDED"
+        if said == "":
+            return "RETURNED"
+        return "ROTATED" if said != row.uid else None
+    if not said:
+        return None
+    return "OPTED_OUT" if row is not None and row.reason == "optout" else "REMOVED"
+
+
+class Model:
+    """The same as a state, in dictionaries."""
 
     def __init__(self) -> None:
-        """Make a folder."""
-        super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
-        self.path = self.folder / "people.db"
-        self.rows: dict[tuple[int, bytes], Stored] = {}
-        self.told = self.seq = 0
-        self.now = 100 * DAY
-
-    def teardown(self) -> None:
-        """Delete it."""
-        self.store.close()
-        shutil.rmtree(self.folder)
-
-    @initialize()
-    def open(self) -> None:
-        """Open the state."""
-        self.store = Store(self.path, CADENCE, recent_rows=8)
-        self.begin()
+        """Know nobody."""
+        self.now = START
+        self.rows: dict[Key, Known] = {}
+        self.said: dict[Key, Said] = {}
+        self.runs: list[tuple[int, dict[Key, Said]]] = []
+        self.members: dict[str, set[Key]] = {"a": set(), "b": set()}
+        self.suppressed: set[Key] = set()
+        self.added: dict[Key, int] = {}
+        self.purged: set[Key] = set()
 
     def begin(self) -> None:
-        """Begin a run, or go on with it."""
-        self.run: Run = self.store.begin(
-            IdentityScope.UID2, "operator", self.now, str(self.now)
-        )
+        """Remember what was exported before a run."""
+        self.runs.append((self.now, dict(self.said)))
 
-    @rule(batch=batches)
-    def record(self, batch: list[tuple[IdentityType, bytes, MapRow]]) -> None:
-        """Record; the rows that come back are those of the dict."""
-        last = {(kind.bit, key): answer for kind, key, answer in batch}
-        for (bit, key), answer in sorted(last.items(), key=self._order(batch)):
-            row = settle(
-                self.rows.get((bit, key)),
-                answer,
-                now=self.now,
-                told_seq=self.told,
-                next_seq=self.seq + 1,
-            )
-            self.seq = max(self.seq, row.seq)
-            self.rows[bit, key] = row
-        kinds, keys, rows = zip(*batch, strict=True) if batch else ((), (), ())
+    def record(self, key: Key, answer: MapRow) -> None:
+        """Apply an answer."""
+        if key in self.suppressed:
+            return
+        self.purged.discard(key)
+        old = self.rows.get(key, Known())
+        mapped = answer.u is not None and answer.e is None
+        new = Known(checked=self.now, uid=answer.u if mapped else None)
+        new.reason = None if mapped else answer.e
+        new.due = answer.r if mapped else None
+        new.previous = answer.p if mapped else None
+        if new.previous is None and old.uid not in (None, new.uid):
+            new.previous = old.uid
+        elif new.previous is None and old.since > self.now - RETENTION_SECONDS:
+            new.previous = old.previous if old.previous != new.uid else None
+        if new.previous is not None:
+            new.since = old.since if new.previous == old.previous else self.now
+        self.rows[key] = new
 
-        views = self.store.record(self.run, kinds, keys, rows)
+    def remove(self, key: Key) -> None:
+        """Forget a row, and that an opt-out was exported."""
+        self.rows.pop(key, None)
+        for said in (self.said, *[said for _, said in self.runs]):
+            if said.get(key) == "":
+                del said[key]
 
-        assert views == [self._view(kind.bit, key) for kind, key, _ in batch]
+    def full(self, segment: str, present: set[Key]) -> None:
+        """Replace an audience."""
+        absent = self.members[segment] - present
+        self.members[segment] = set(present)
+        for key in absent - set.union(*self.members.values()):
+            self.remove(key)
 
-    def _order(self, batch: list[tuple[IdentityType, bytes, MapRow]]) -> object:
-        """Order as changes are numbered: e-mails first, and who is new and mapped."""
-        places: dict[tuple[int, bytes], int] = {}
-        for at, (kind, key, _) in enumerate(batch):
-            places.setdefault((kind.bit, key), at)
+    def purge(self, key: Key, remember: bool) -> None:
+        """Forget a person: also in the history, before any run."""
+        self.remove(key)
+        for members in self.members.values():
+            members.discard(key)
+        if remember:
+            self.suppressed.add(key)
+        if not self.said.get(key):
+            self.said.pop(key, None)
+        for number, (_, said) in enumerate(self.runs):
+            is_later = self.added.get(key, 0) <= number
+            said[key] = self.said.get(key) if is_later else None
+        self.purged.add(key)
 
-        def order(item: tuple[tuple[int, bytes], MapRow]) -> tuple[int, bool, int]:
-            (bit, key), answer = item
-            is_added = (
-                (bit, key) not in self.rows
-                and answer.u in UIDS
-                and (answer.p, answer.bucket_id) == (None, None)
-                and len(key) == 32
-            )
-            return bit, not is_added, places[bit, key]
+    def pending(self) -> dict[Key, tuple[str, Said, Said]]:
+        """List the pending changes."""
+        return self.net(self.said)
 
-        return order
+    def net(self, said: dict[Key, Said]) -> dict[Key, tuple[str, Said, Said]]:
+        """List the changes against what was said."""
+        found = {}
+        for key in {*self.rows, *said}:
+            row, old = self.rows.get(key), said.get(key)
+            name = change(old, row)
+            if name is not None:
+                found[key] = (name, row.uid if row else None, old or None)
+        return found
 
-    def _view(self, bit: int, key: bytes) -> object:
-        """Say what the state is to say."""
-        row = self.rows.get((bit, key))
-        return row and view(row, now=self.now, told_seq=self.told)
+    def export(self) -> None:
+        """Say what holds."""
+        for key, (name, uid, _) in self.pending().items():
+            if name == "ADDED":
+                self.added[key] = len(self.runs)
+            if name == "REMOVED":
+                self.said.pop(key)
+                for _, said in self.runs if key in self.purged else ():
+                    said.pop(key, None)
+            else:
+                self.said[key] = uid or ""
 
-    @rule(tell=st.booleans(), days=st.integers(0, 120))
-    def finish(self, tell: bool, days: int) -> None:
-        """End the run and begin another."""
-        last = self.store.last_seq()
-        assert last == self.seq
-        self.store.finish(self.run, last if tell else None)
-        self.told = last if tell else self.told
-        before = self.now - 90 * DAY
-        for key, row in self.rows.items():
-            if row.since is not None and row.since <= before:
-                fields = {name: getattr(row, name) for name in row.__struct_fields__}
-                self.rows[key] = Stored(**{**fields, "prev": None, "since": None})
-        # Of told changes the dict says by their number what the state may have dropped.
-        self.now += days * DAY + 1
-        self.begin()
+    def expire(self) -> None:
+        """Drop what is too old."""
+        for row in self.rows.values():
+            if row.since <= self.now - RETENTION_SECONDS:
+                row.previous, row.since = None, 0
 
-    @rule()
-    def reopen(self) -> None:
-        """Close it and open it again."""
-        self.store.close()
-        self.open()
+    def is_known(self, key: Key) -> bool:
+        """Tell whether the operator need not be asked."""
+        row = self.rows.get(key)
+        if key in self.suppressed:
+            return True
+        if row is None:
+            return False
+        recheck = RECHECK.get(row.reason or "", 7 * DAY)
+        is_due = row.due is not None and row.due <= self.now
+        stale = row.checked <= self.now - recheck or is_due
+        return row.checked >= self.now or not stale
 
-    @rule()
-    def crash(self) -> None:
-        """Go on with what lies on the disk at this moment."""
-        other = Path(tempfile.mkdtemp(dir=self.folder))
+
+class Walk:
+    """A random walk of a state and its model."""
+
+    def __init__(self, path: Path, of: Any, seed: int) -> None:
+        """Begin with nothing."""
+        self.path, self.of = path, of
+        self.random = random.Random(seed)  # noqa: S311 - a seeded walk
+        self.model = Model()
+        self.copies = 0
+
+    async def open(self) -> None:
+        """Open the state, and begin or resume the run."""
+        self.days = self.of(self.path)
+        await self.days.state.__aenter__()
+        await self.begin()
+
+    async def begin(self) -> None:
+        """Begin the run of this time."""
+        day = (self.model.now - START) / DAY
+        self.run = await self.days.begin(day, job=str(self.model.now))
+        if not self.model.runs or self.model.runs[-1][0] != self.model.now:
+            self.model.begin()
+
+    def some_keys(self) -> list[Key]:
+        """Choose a few identities."""
+        keys = [(kind, key) for kind in IdentityType for key in KEYS]
+        return self.random.sample(keys, self.random.randrange(1, 8))
+
+    def answer(self) -> MapRow:
+        """Make an answer."""
+        dice = self.random
+        if dice.random() < 0.35:
+            return MapRow(e=dice.choice(["optout", "optout", "invalid identifier"]))
+        day = dice.randrange(0, 400)
+        previous = dice.choice([None, None, *UIDS])
+        return MapRow(u=dice.choice(UIDS), p=previous, r=START + day * DAY)
+
+    async def record(self) -> None:
+        """Record answers."""
+        for kind, key in self.some_keys():
+            answer = self.answer()
+            await self.days.state.record(self.run, kind, [key], [answer])
+            self.model.record((kind, key), answer)
+
+    async def finish(self) -> None:
+        """End the run, maybe with a delta, and begin another."""
+        exported = self.random.random() < 0.6
+        await self.days.state.finish(self.run, exported)
+        if exported:
+            self.model.export()
+        self.model.expire()
+        self.model.now += self.random.randrange(1, 40) * DAY
+        await self.begin()
+
+    async def crash(self) -> None:
+        """Go on with what is on the disk at this moment."""
+        self.copies += 1
+        folder = self.path.parent.parent / str(self.copies)
+        folder.mkdir(mode=0o700)
         for name in ("people.db", "people.db-wal"):
             if (self.path.parent / name).exists():
-                shutil.copy(self.path.parent / name, other / name)
-        self.store.close()
-        self.path = other / "people.db"
-        self.open()
+                shutil.copy(self.path.parent / name, folder / name)
+        await self.days.state.aclose()
+        self.path = folder / "people.db"
+        await self.open()
 
-    @rule()
-    def flush(self) -> None:
-        """Make a layer."""
-        self.store.pending.flush()
+    async def full(self) -> None:
+        """Replace an audience."""
+        segment, present = self.random.choice("ab"), self.some_keys()
+        await self.days.state.finish(self.run, False)
+        self.model.expire()
+        self.model.now += 1
+        await self.begin()
+        for kind, key in present:
+            await self.days.state.stage(self.run, kind, [key])
+        await self.days.state.remove_absent(self.run, segment, 1)
+        self.model.full(segment, set(present))
 
-    @precondition(lambda self: self.store.pending._layers)
-    @rule()
-    def compact(self) -> None:
-        """Make one layer of all."""
-        self.store.pending._merge_into_one()
+    async def purge(self) -> None:
+        """Purge a person."""
+        await self.days.state.finish(self.run, False)
+        self.model.expire()
+        self.model.now += 1
+        key = self.random.choice(self.some_keys())
+        remember = self.random.random() < 0.1
+        await self.days.state.purge(self.days.key_of(*key), remember=remember)
+        self.model.purge(key, remember)
+        await self.begin()
 
-    @rule()
-    def merge(self) -> None:
-        """Move all into the table."""
-        self.store.pending.merge()
-
-    @invariant()
-    def rows_agree(self) -> None:
-        """All rows are found as they are, and the due ones are not."""
+    async def check(self) -> None:
+        """Compare rows, changes, the history of each run, and what is known."""
+        model, state = self.model, self.days.state
         for kind in IdentityType:
-            expected = [self._view(kind.bit, key) for key in KEYS]
-            assert self.store.get(self.run, kind, KEYS) == expected
-            given = self.store.parameters(self.run)
-            known = [
-                row and VIEW_IF_KNOWN.of(row, given)
-                for row in (self.rows.get((kind.bit, key)) for key in KEYS)
-            ]
-            assert self.store.look_up(self.run, kind, KEYS) == known
+            for key, row in zip(KEYS, await state.look_up(kind, KEYS), strict=True):
+                self.compare((kind, key), row)
+        pages = [page async for page in state.pending_changes(self.run)]
+        assert listed(pages) == model.pending()
+        for number, (started, said) in enumerate(model.runs, 1):
+            if started > model.now - RETENTION_SECONDS:
+                pages = [page async for page in state.history(number)]
+                assert listed(pages) == model.net(said), number
 
-    @rule()
-    def changes_agree(self) -> None:
-        """The untold changes are those of the rows."""
-        expected = sorted(
-            (row.seq, bit, key, row.change, row.uid, row.told_uid)
-            for (bit, key), row in self.rows.items()
-            if row.seq > self.told
-        )
-        found = self.store.changes(self.told, 10**9, 1000)
-        assert expected == [
-            (one.seq, one.kind.bit, one.identity, one.change, one.uid, one.old_uid)
-            for one in found
-        ]
-        assert all(isinstance(one.change, ChangeKind) for one in found)
-
-    @rule(limit=st.integers(1, 5))
-    def due_agree(self, limit: int) -> None:
-        """A refresh selects what a look through the dict does."""
-        given = self.store.parameters(self.run)
-        expected = {
-            key
-            for key, row in self.rows.items()
-            if row.checked < self.now
-            and (row.status is not None or row.refresh_from is not None)
-            and VIEW_IF_KNOWN.of(row, given) is None
-            and (row.status or row.refresh_from <= self.now)
-        }
-        assert set(self._select(limit)) == expected
-
-    def _select(self, limit: int) -> Iterator[tuple[int, bytes]]:
-        """Go through the pages."""
-        place = START
-        while place is not None:
-            page, place = select_page(
-                self.store, self.run, Selection.refresh(), place, limit
+    def compare(self, key: Key, row: Any) -> None:
+        """Compare one row."""
+        expected = self.model.rows.get(key)
+        if key in self.model.suppressed:
+            assert (row.e, row.u) == ("optout", None)
+        elif expected is None:
+            assert row is None
+        else:
+            previous = expected.previous if expected.uid else None
+            if expected.since <= self.model.now - RETENTION_SECONDS:
+                previous = None
+            assert (row.u, row.p, row.r, row.e, row.checked, row.change) == (
+                expected.uid,
+                previous,
+                expected.due,
+                expected.reason,
+                expected.checked,
+                change(self.model.said.get(key), expected),
             )
-            yield from ((key.kind.bit, key.identity) for key in page)
+
+    async def check_known(self) -> None:
+        """Compare what must be asked about, in a new run of its own."""
+        await self.crash()
+        keys = [(kind, key) for kind in IdentityType for key in KEYS]
+        for kind, key in keys:
+            await self.days.state.stage(self.run, kind, [key])
+        pages = self.days.state.to_ask(self.run, StateSelection.staged())
+        asked = {(kind, key) async for kind, page in pages for key in page}
+        assert asked == {key for key in keys if not self.model.is_known(key)}
 
 
-TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=25, stateful_step_count=30)
+def listed(pages: list[Any]) -> dict[Key, tuple[str, Said, Said]]:
+    """Put changes into a dictionary."""
+    changes = [one for page in pages for one in page]
+    found = {
+        (one.kind, one.identity): (str(one.change), one.uid, one.old_uid)
+        for one in changes
+    }
+    assert len(found) == len(changes)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_a_random_walk(path: Path, of: Any, seed: int) -> None:
+    """Whatever the order of records, deltas, removals, purges and crashes."""
+    walk = Walk(path, of, seed)
+    await walk.open()
+    steps: list[Callable[[], Awaitable[None]]] = [
+        walk.record,
+        walk.record,
+        walk.record,
+        walk.finish,
+        walk.crash,
+        walk.full,
+        walk.purge,
+    ]
+    for number in range(60):
+        await walk.random.choice(steps)()
+        if number % 4 == 0:
+            await walk.check()
+    await walk.check()
+    await walk.check_known()
+    await walk.days.state.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,184 +10,303 @@ from typing import Any
 
 import pytest
 
-from uid2_async.bulk.state import IdentityKey
-from uid2_async.errors import JobError
+from uid2_async import MappingState, PhoneHash
+from uid2_async.errors import InputError, JobError
 from uid2_async.models import IdentityType, MapRow
+from uid2_async.protocol import base64
+from uid2_async.protocol.normalize import identity_bytes
 
-OPTED_OUT = MapRow(e="optout")
-EMAIL = IdentityType.EMAIL
-
-
-async def full(
-    days: Any, day: float, numbers: range, *, segment: str = "all", most: float = 0.05
-) -> int:
-    """Do a run over a whole audience, and tell its changes."""
-    run = await days.begin(day)
-    keys = [days.identity(number) for number in numbers]
-    found = await days.state.look_up(run, EMAIL, keys)
-    asked = [n for n, row in zip(numbers, found, strict=True) if row is None]
-    await days.record(run, {number: days.mapped(number) for number in asked})
-    await days.state.mark_present(run, segment, EMAIL, keys)
-    removed: int = await days.state.remove_absent(run, segment, most=most)
-    await days.state.finish(run, told_until=await days.state.last_seq())
-    return removed
+EMAIL, PHONE = IdentityType.EMAIL, IdentityType.PHONE
 
 
 async def test_who_is_absent_is_removed(days: Any) -> None:
-    """REMOVED with the UID that was told; unknown from then on."""
-    assert await full(days, 0, range(40)) == 0
-    assert await full(days, 1, range(39)) == 1
+    """REMOVED with the UID that was exported; unknown from then on."""
+    assert len(await days.full(0, range(40))) == 40
+    assert await days.full(1, range(39)) == [(39, "REMOVED", None, days.uid(39))]
 
-    assert await days.changes(40) == [(39, "REMOVED", None, days.uid(39))]
-    assert await days.get(await days.begin(2), 38, 39) != [None, None]
-    assert (await days.get(await days.begin(2), 39)) == [None]
+    assert days.removed == 1
+    assert (await days.look_up(38))[0] is not None
+    assert await days.look_up(39) == [None]
+    assert await days.unknown(2, 38, 39) == {39}
 
 
 async def test_who_comes_back_is_added(days: Any) -> None:
-    """As somebody new, after the removal was told."""
-    await full(days, 0, range(40))
-    await full(days, 1, range(39))
-    await full(days, 2, range(40))
+    """As somebody new, after the removal was exported."""
+    await days.full(0, range(40))
+    await days.full(1, range(39))
 
-    assert await days.changes(41) == [(39, "ADDED", days.uid(39), None)]
+    assert await days.full(2, range(40)) == [(39, "ADDED", days.uid(39), None)]
 
 
-async def test_who_comes_back_before_it_was_told_has_not_changed(days: Any) -> None:
-    """Removed and added again, between two deltas: nothing to tell."""
-    await full(days, 0, range(40))
-    run = await days.begin(1)
-    keys = [days.identity(number) for number in range(39)]
-    await days.state.mark_present(run, "all", EMAIL, keys)
-    assert await days.state.remove_absent(run, "all", most=0.05) == 1
-    await days.state.finish(run, told_until=None)
-    assert await days.look_up(await days.begin(2), 39) == [None]
+async def test_who_comes_back_before_a_delta_has_not_changed(days: Any) -> None:
+    """Removed and added again between two deltas: nothing to say."""
+    await days.full(0, range(40))
+    removed = await days.full(1, range(39), export=False)
+    assert removed == [(39, "REMOVED", None, days.uid(39))]
+    assert await days.look_up(39) == [None]
 
-    await days.run(2, {39: days.mapped(39)}, tell=False)
+    assert await days.full(2, range(40)) == []
+    assert (await days.look_up(39))[0].u == days.uid(39)
 
-    assert await days.changes(40) == []
+
+async def test_who_was_never_exported_leaves_no_line(days: Any, on_disk: Any) -> None:
+    """Neither a line in the delta, nor a row in the file."""
+    await days.full(0, range(40), export=False)
+
+    changes = await days.full(1, range(39))
+
+    assert {change for _, change, *_ in changes} == {"ADDED"}
+    assert days.identity(39) not in on_disk()
+
+
+async def test_an_opt_out_that_leaves_is_not_named_again(days: Any) -> None:
+    """Its UID was withdrawn already."""
+    await days.full(0, range(40))
+    await days.run(1, {39: MapRow(e="optout")})
+
+    assert await days.full(2, range(39)) == []
 
 
 async def test_too_many_are_not_removed(days: Any) -> None:
     """A wrong file must not empty an audience; the message has the counts."""
-    await full(days, 0, range(40))
+    await days.full(0, range(40))
 
     with pytest.raises(JobError, match=r"3 of the 40 .* more than 5\.0%"):
-        await full(days, 1, range(37))
+        await days.full(1, range(37))
 
-    assert await days.changes(40) == []
-    assert await full(days, 1, range(37), most=0.1) == 3
+    assert len(await days.full(2, range(37), max_removed=0.1)) == 3
+
+
+async def test_an_empty_input_removes_nobody(days: Any) -> None:
+    """Not even where all may be removed: a column was chosen wrongly."""
+    await days.full(0, range(40))
+
+    with pytest.raises(JobError, match="no valid identity"):
+        await days.full(1, range(0), max_removed=1)
+
+    assert await days.full(2, range(40)) == []
 
 
 async def test_segments_do_not_remove_each_other_s_members(days: Any) -> None:
     """Who is in another segment stays; who is in no segment is not looked at."""
     await days.run(0, {90: days.mapped(90)})
-    await full(days, 0, range(20), segment="a")
-    await full(days, 0, range(10, 30), segment="b")
+    await days.full(0, range(20), segment="a")
+    await days.full(0, range(10, 30), segment="b")
 
-    assert await full(days, 1, range(15, 20), segment="a", most=1) == 10
-    assert await full(days, 1, range(20, 30), segment="b", most=1) == 5
-    assert await days.get(await days.begin(2), 90, 15, 25) != [None] * 3
-    gone = await days.get(await days.begin(2), *range(15))
-    assert gone == [None] * 15
+    await days.full(1, range(15, 20), segment="a", max_removed=1)
+    assert days.removed == 10
+    await days.full(1, range(20, 30), segment="b", max_removed=1)
+    assert days.removed == 5
+    assert None not in await days.look_up(90, 15, 25)
+    assert await days.look_up(*range(15)) == [None] * 15
 
 
-async def test_marks_of_a_resumed_run_count_once(days: Any) -> None:
-    """The same identities, marked twice, and of an odd size."""
+async def test_types_and_sizes_are_told_apart(days: Any) -> None:
+    """An e-mail does not stand for a phone with the same hash."""
     run = await days.begin(0)
-    keys = [b"\xff" * 31, b"\xff" * 33, b"\xff" * 32]
-    for _ in range(2):
-        await days.state.mark_present(run, "all", EMAIL, keys)
-    assert await days.state.remove_absent(run, "all", most=0) == 0
-    await days.state.finish(run, told_until=None)
+    for kind, size in ((EMAIL, 31), (EMAIL, 33), (PHONE, 32)):
+        await days.state.stage(run, kind, [b"\xff" * size])
+    assert await days.state.remove_absent(run, "all", 0) == 0
+    await days.state.finish(run, False)
+    run = await days.begin(1)
+    await days.state.stage(run, EMAIL, [b"\xff" * 32])
 
-    again = await days.begin(1)
     with pytest.raises(JobError, match="3 of the 3"):
-        await days.state.remove_absent(again, "all", most=0.5)
+        await days.state.remove_absent(run, "all", 0.5)
+
+
+async def test_a_repeated_removal_removes_nobody_else(days: Any) -> None:
+    """A resumed run reports what the run removed, and its delta has it."""
+    await days.full(0, range(40))
+    run = await days.begin(1, job="one", segment="all")
+    for day in (1, 2):
+        run = await days.begin(day, job="one", segment="all")
+        await days.state.stage(run, EMAIL, [days.identity(n) for n in range(38)])
+        assert await days.state.remove_absent(run, "all", 0.05) == 2
+
+    assert len(await days.pending(run)) == 2
 
 
 async def test_a_purge_leaves_nothing_in_the_files(days: Any, on_disk: Any) -> None:
-    """Neither hash nor UID, in any file, if no delta has told it."""
-    await days.run(0, {number: days.mapped(number) for number in range(50)}, tell=False)
-    run = await days.begin(1)
-    assert days.identity(7) in on_disk()
+    """Neither hash nor UID of anybody, in any file, if no delta has exported them."""
+    numbers = range(5000)
+    for part in range(10):
+        some = {number: days.mapped(number) for number in numbers[part::10]}
+        await days.run(0, some, export=False)
+    gone = numbers[::7]
+    assert days.identity(gone[0]) in on_disk()
 
-    purged = await days.state.purge(
-        run, identities=[IdentityKey(EMAIL, days.identity(7))], remember=False
-    )
+    purged = await days.state.purge(*map(days.key, gone))
 
-    assert purged == 1
-    assert days.identity(7) not in on_disk()
-    assert days.uid(7).encode() not in on_disk()
-    assert days.identity(8) in on_disk()
-    assert len(await days.changes()) == 49
-    assert await days.get(run, 7) == [None]
+    assert purged == len(gone)
+    content = on_disk()
+    left = [
+        number
+        for number in gone
+        if days.identity(number) in content or days.uid(number).encode() in content
+    ]
+    assert left == []
+    assert days.identity(1) in content
+    assert len(await days.run(1, {})) == len(numbers) - len(gone)
 
 
-async def test_a_purge_of_who_was_told_ends_with_the_next_delta(
+async def test_a_purge_after_a_delta_ends_with_the_next_one(
     days: Any, on_disk: Any
 ) -> None:
     """The delta says REMOVED once; with that, hash and UID are gone."""
     await days.run(0, {1: days.mapped("a"), 2: days.mapped("b")})
     await days.run(1, {1: days.mapped("c")})
-    run = await days.begin(2)
 
-    assert await days.state.purge(run, raw_uids=[days.uid("c")], remember=False) == 1
-    assert await days.state.purge(run, raw_uids=[days.uid("c")], remember=False) == 1
+    for _ in range(2):
+        assert await days.state.purge(raw_uids=[days.uid("c")], remember=False) == 1
 
-    assert await days.changes() == [
-        (2, "ADDED", days.uid("b"), None),
-        (1, "REMOVED", None, days.uid("c")),
-    ]
     assert days.uid("a").encode() not in on_disk()
-    await days.state.finish(run, told_until=await days.state.last_seq())
+    assert await days.look_up(1) == [None]
+    assert await days.run(2, {}) == [(1, "REMOVED", None, days.uid("c"))]
     assert days.identity(1) not in on_disk()
     assert days.uid("c").encode() not in on_disk()
     assert days.identity(2) in on_disk()
+    assert await days.history(2) == []
+
+
+async def test_a_removed_person_can_be_purged(days: Any, on_disk: Any) -> None:
+    """Between the removal and its delta: the line stays, the history forgets it."""
+    await days.full(0, range(40))
+    await days.full(1, range(39), export=False)
+
+    assert await days.state.purge(days.key(39)) == 1
+
+    assert await days.full(2, range(39)) == [(39, "REMOVED", None, days.uid(39))]
+    assert days.identity(39) not in on_disk()
 
 
 async def test_a_purge_says_if_it_cannot_be_thorough(days: Any, path: Path) -> None:
-    """A program that reads the file keeps the old pages in the WAL."""
-    await days.run(0, {1: days.mapped("a")}, tell=False)
-    run = await days.begin(1)
+    """A program that reads the file keeps the old pages in the log."""
+    await days.run(0, {1: days.mapped("a")}, export=False)
     with closing(sqlite3.connect(path)) as reader:
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM mapping").fetchone() == (1,)
-        await days.state._ask(
-            lambda store: store.connection.execute("PRAGMA busy_timeout = 1").fetchall()
+        await days.state._call(
+            lambda db: db.connection.execute("PRAGMA busy_timeout = 1").fetchall()
         )
         with pytest.raises(JobError, match="reads the state"):
-            await days.state.purge(run, raw_uids=[days.uid("a")], remember=False)
+            await days.state.purge(raw_uids=[days.uid("a")])
 
-    await days.state.purge(run, raw_uids=[days.uid("a")], remember=False)
+    await days.state.purge(raw_uids=[days.uid("a")])
 
 
-async def test_the_previous_uid_finds_a_person_too(days: Any) -> None:
-    """Whoever asks may know the UID of last month."""
-    await days.run(0, {1: days.mapped("a")})
-    await days.run(1, {1: days.mapped("b")})
-    run = await days.begin(2)
+async def test_a_purge_waits_for_no_job(days: Any) -> None:
+    """The job has the person in its scratch file, so the purge is refused."""
+    run = await days.begin(0)
+    await days.state.stage(run, EMAIL, [days.identity(1)])
 
-    assert await days.state.purge(run, raw_uids=[days.uid("a")], remember=False) == 1
-    assert await days.state.purge(run, raw_uids=["nobody"], remember=False) == 0
+    with pytest.raises(JobError, match="A job is using the state"):
+        await days.state.purge(days.key(1))
+
+    await days.state.finish(run, False)
+    assert await days.state.purge(days.key(1)) == 0
+
+
+async def test_the_scratch_file_ends_with_its_run(
+    days: Any, path: Path, on_disk: Any
+) -> None:
+    """It is private, and nothing of it stays."""
+    run = await days.begin(0)
+    keys = [days.identity(number) for number in range(2000)]
+    await days.state.stage(run, EMAIL, keys)
+    await days.to_ask(run)
+    scratch = path.with_name("people.db-staging")
+    assert scratch.stat().st_mode & 0o777 == 0o600
+    assert keys[0] in on_disk()
+
+    await days.state.finish(run, False)
+
+    assert not scratch.exists()
+    assert keys[0] not in on_disk()
+
+
+async def test_any_uid_of_a_person_finds_them(days: Any) -> None:
+    """Whoever asks may know the UID of last month, or only the exported one."""
+    await days.run(0, {1: days.mapped("a"), 2: days.mapped("x")})
+    await days.run(1, {1: days.mapped("b"), 2: MapRow(e="optout")}, export=False)
+
+    uids = [days.uid("a"), days.uid("x"), "nobody"]
+    assert await days.state.purge(raw_uids=uids) == 2
+
+
+async def test_people_are_named_by_text(days: Any) -> None:
+    """E-mail, phone, hash of either, raw UID: by its form, or by the kind given."""
+    email = identity_bytes("email", "user@example.com") or b""
+    phone = identity_bytes("phone", "+12025550147") or b""
+    run = await days.begin(0)
+    for kind, key in ((EMAIL, email), (PHONE, phone), (PHONE, days.identity(1))):
+        await days.state.record(run, kind, [key], [days.mapped(key)])
+    await days.record(run, {2: days.mapped(2), 3: days.mapped(3)})
+    await days.state.finish(run, False)
+    purge = days.state.purge
+
+    assert await purge("USER@example.com", "+12025550147") == 2
+    assert await purge(base64.encode_text(days.identity(1))) == 1
+    assert await purge(days.uid(2)) == 1
+    assert await purge(days.identity(3).hex(), kind="phone_hash") == 0
+    assert await purge(PhoneHash(days.identity(3).hex()), remember=False) == 0
+    assert await purge(days.identity(3).hex(), kind="email_hash") == 1
+    with pytest.raises(InputError, match="Number 2 is not an e-mail") as caught:
+        await purge("user@example.com", "somebody")
+    assert "somebody" not in str(caught.value)
 
 
 @pytest.mark.parametrize("known", [True, False])
 async def test_who_is_remembered_is_not_added_again(
-    days: Any, on_disk: Any, known: bool
+    days: Any, on_disk: Any, path: Path, known: bool
 ) -> None:
-    """Answered as opted out, never asked about, never stored."""
+    """Returned as opted out, never asked about, never stored; after a restart, too."""
     if known:
-        await days.run(0, {1: days.mapped("a")}, tell=False)
-    run = await days.begin(1)
-    key = IdentityKey(EMAIL, days.identity(1))
-    await days.state.purge(run, identities=[key], remember=True)
+        await days.run(0, {1: days.mapped("a")}, export=False)
+    await days.state.purge(days.key(1))
+    for other in (2, 3):
+        (row,) = await days.look_up(1)
+        assert (row.e, row.u, row.change) == ("optout", None, None)
+        assert await days.unknown(1, 1, other) == {other}
+        run = await days.begin(1)
+        await days.record(run, {1: days.mapped("a"), other: days.mapped("b")})
+        assert await days.look_up(1) == [row]
+        assert (await days.look_up(other))[0].u == days.uid("b")
+        await days.state.finish(run, True)
+        await days.state.aclose()
+        await days.state.__aenter__()
+    assert days.identity(1) not in on_disk("people.db")
+    assert (await days.state.counts()).suppressed == 1
 
-    (row,) = await days.look_up(run, 1)
-    assert (row.e, row.u, row.s) == ("optout", None, 0)
-    rows = await days.record(run, {1: days.mapped("a"), 2: days.mapped("b")})
-    assert rows[1] == row
-    assert rows[2].u == days.uid("b")
 
-    await days.state.finish(run, told_until=None)
-    assert days.identity(1) not in on_disk()
-    assert (await days.state.counts(now=days.at(1))).forgotten == 1
+async def test_who_is_not_remembered_can_come_back(days: Any) -> None:
+    """As somebody new."""
+    await days.run(0, {1: days.mapped("a")}, export=False)
+    await days.state.purge(days.key(1), remember=False)
+
+    assert await days.unknown(1, 1) == {1}
+    changes = await days.run(1, {1: days.mapped("a")})
+    assert changes == [(1, "ADDED", days.uid("a"), None)]
+
+
+async def test_a_vacuum_makes_the_file_smaller(days: Any, path: Path) -> None:
+    """What is left is still there."""
+    await days.run(0, {number: days.mapped(number) for number in range(5000)})
+    await days.state.purge(*map(days.key, range(10, 5000)), remember=False)
+    await days.run(1, {})
+    before = path.stat().st_size
+
+    await days.state.vacuum()
+
+    assert path.stat().st_size < before / 2
+    assert (await days.state.counts()).file_bytes == path.stat().st_size
+    assert None not in await days.look_up(*range(10))
+
+
+async def test_a_state_that_ends_in_the_middle_can_be_purged(path: Path) -> None:
+    """The scratch file of a job that was killed is deleted first."""
+    path.with_name("people.db-staging").write_bytes(b"left behind")
+    async with MappingState(path) as state:
+        await asyncio.sleep(0)
+        assert not path.with_name("people.db-staging").exists()
+        assert await state.purge("user@example.com") == 0

@@ -1,25 +1,30 @@
-"""What the state says of an identity, and when it says nothing."""
+"""What the state says of an identity, and when the operator must be asked."""
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from uid2_async import Email, EmailHash, Phone
+from uid2_async.bulk.records import MapFailure
+from uid2_async.bulk.state_values import IdentityKey, StateRow, StateSelection
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityType, MapRow
+from uid2_async.protocol.normalize import identity_bytes
 
 OPTED_OUT = MapRow(e="optout")
 INVALID = MapRow(e="invalid identifier")
 EMAIL, PHONE = IdentityType.EMAIL, IdentityType.PHONE
 
 
-async def test_what_is_unknown_must_be_asked(days: Any) -> None:
-    """None stands for it, in the order of the question."""
+async def test_answers_are_aligned_with_the_question(days: Any) -> None:
+    """None stands for what is unknown; duplicates are answered each time."""
     await days.run(0, {1: days.mapped("a")})
-    run = await days.begin(1)
 
-    found = await days.look_up(run, 2, 1, 3, 1)
+    found = await days.look_up(2, 1, 3, 1)
 
     assert [row and row.u for row in found] == [
         None,
@@ -29,13 +34,43 @@ async def test_what_is_unknown_must_be_asked(days: Any) -> None:
     ]
 
 
+async def test_each_identity_is_asked_about_once(days: Any) -> None:
+    """However often it is staged; the counts say how many were known."""
+    await days.run(0, {1: days.mapped("a")})
+    run = await days.begin(1)
+    for _ in range(3):
+        keys = [days.identity(number) for number in (1, 2, 2, 3)]
+        await days.state.stage(run, EMAIL, keys)
+
+    asked = await days.to_ask(run)
+
+    assert sorted(asked) == [2, 3]
+    counts = days.state.staging_counts
+    assert (counts.staged, counts.distinct, counts.known) == (12, 3, 1)
+
+
+async def test_pages_are_full_and_in_order(days: Any) -> None:
+    """In the order of the identities, none longer than the limit."""
+    run = await days.begin(0)
+    keys = [days.identity(number) for number in range(3_000)]
+    await days.state.stage(run, EMAIL, keys)
+
+    pages = [page async for _, page in days.state.to_ask(run, STAGED, limit=7)]
+
+    assert [key for page in pages for key in page] == sorted(keys)
+    assert max(map(len, pages)) == 7
+
+
+STAGED = StateSelection.staged()
+
+
 async def test_what_is_due_must_be_asked(days: Any) -> None:
     """refresh_from is the first second in which the UID may be another."""
     await days.run(0, {1: days.mapped("a", due=2)})
 
-    assert await days.look_up(await days.begin(1.99), 1) != [None]
-    assert await days.look_up(await days.begin(2), 1) == [None]
-    assert await days.get(await days.begin(2), 1) != [None]
+    assert await days.unknown(1.99, 1) == set()
+    assert await days.unknown(2, 1) == {1}
+    assert await days.look_up(1) != [None]
 
 
 @pytest.mark.parametrize(
@@ -55,44 +90,70 @@ async def test_what_was_not_checked_for_too_long_must_be_asked(
     """A week for what is mapped, a month for opt-outs, half a year for invalid ones."""
     await days.run(0, {1: answer})
 
-    assert await days.look_up(await days.begin(known), 1) != [None]
-    assert await days.look_up(await days.begin(asked), 1) == [None]
+    assert await days.unknown(known, 1) == set()
+    assert await days.unknown(asked, 1) == {1}
 
 
 async def test_what_was_asked_in_this_run_is_not_asked_again(days: Any) -> None:
-    """Not even if the operator says that it is due already."""
-    run = await days.begin(0)
+    """Not even if the operator says that it is due already, nor after a restart."""
+    run = await days.begin(0, job="one")
+    await days.record(run, {1: days.mapped("a", due=-1)})
 
-    rows = await days.record(run, {1: days.mapped("a", due=-1)})
+    run = await days.begin(3, job="one")
+    await days.state.stage(run, EMAIL, [days.identity(1), days.identity(2)])
 
-    assert await days.look_up(run, 1) == [rows[1]]
+    assert await days.to_ask(run) == [2]
+
+
+async def test_a_failure_lasts_for_its_run(days: Any) -> None:
+    """It comes before what was known; the next run asks again."""
+    failure = MapFailure(error="ServerError", status=500)
+    await days.run(0, {1: days.mapped("a")})
+    run = await days.begin(9)
+    await days.record(run, {1: failure, 2: failure, 3: MapFailure(error="X")})
+
+    assert await days.look_up(1, 2, 3, 4) == [
+        failure,
+        failure,
+        MapFailure(error="X"),
+        None,
+    ]
+    await days.state.finish(run, False)
+
+    assert await days.unknown(9, 1, 2) == {1, 2}
+    (row,) = await days.look_up(1)
+    assert row.u == days.uid("a")
 
 
 async def test_the_replaced_uid_is_the_previous_one(days: Any) -> None:
-    """Where the operator names none; 90 days after it was noticed it is gone."""
+    """If the operator names none; 90 days after it was noticed it is gone."""
     await days.run(0, {1: days.mapped("a")})
-    rows = await days.run(10, {1: days.mapped("b")})
-    assert rows[1].p == days.uid("a")
+    await days.run(10, {1: days.mapped("b")})
+    for day, expected in ((10, "a"), (99.9, "a"), (100, None)):
+        days.now = days.at(day)
+        (row,) = await days.look_up(1)
+        assert row.p == (expected and days.uid(expected))
+    await days.run(99.9, {1: days.mapped("b")})
+    await days.run(100, {1: days.mapped("b")})
+    days.now = days.at(50)
 
-    again = await days.run(99.9, {1: days.mapped("b")})
-    assert again[1].p == days.uid("a")
-    (seen,) = await days.get(await days.begin(100), 1)
-    assert seen.p is None
-    late = await days.run(100, {1: days.mapped("b")})
-    assert late[1].p is None
+    (row,) = await days.look_up(1)
+
+    assert row.p is None
 
 
 async def test_the_operator_s_previous_uid_comes_first(days: Any) -> None:
     """It knows of rotations that the state did not see."""
     await days.run(0, {1: days.mapped("a")})
 
-    rows = await days.run(1, {1: days.mapped("c", prev=days.uid("b"))})
+    await days.run(1, {1: days.mapped("c", prev=days.uid("b"))})
 
-    assert rows[1].p == days.uid("b")
+    (row,) = await days.look_up(1)
+    assert row.p == days.uid("b")
 
 
 async def test_an_old_uid_leaves_the_file(days: Any, on_disk: Any) -> None:
-    """What is hidden after 90 days is deleted, for opted-out persons, too."""
+    """What is hidden after 90 days is deleted, for opted-out people too."""
     await days.run(0, {1: days.mapped("a"), 2: days.mapped("c")})
     await days.run(10, {1: days.mapped("b"), 2: OPTED_OUT})
     assert days.uid("a").encode() in on_disk()
@@ -109,10 +170,18 @@ async def test_an_opt_out_shows_no_uid(days: Any) -> None:
     """From the first second on, though the file keeps it for a while."""
     await days.run(0, {1: days.mapped("a", prev=days.uid("z"))})
 
-    rows = await days.run(1, {1: OPTED_OUT})
+    await days.run(1, {1: OPTED_OUT})
 
-    row = rows[1]
+    (row,) = await days.look_up(1)
     assert (row.u, row.p, row.r, row.e) == (None, None, None, "optout")
+
+
+async def test_a_uid_beside_a_reason_does_not_count(days: Any) -> None:
+    """Where an answer has a reason, its UID is not used."""
+    changes = await days.run(0, {1: MapRow(u=days.uid("a"), e="optout")})
+
+    (row,) = await days.look_up(1)
+    assert (row.u, row.e, changes) == (None, "optout", [])
 
 
 async def test_identities_of_other_sizes_are_kept_apart(days: Any) -> None:
@@ -120,71 +189,175 @@ async def test_identities_of_other_sizes_are_kept_apart(days: Any) -> None:
     run = await days.begin(0)
     keys = [b"k" * 32, b"k" * 31, b"k" * 33, b"k" * 32]
     kinds = [EMAIL, EMAIL, PHONE, PHONE]
-    answers = [days.mapped(number) for number in range(4)]
+    for number, (kind, key) in enumerate(zip(kinds, keys, strict=True)):
+        await days.state.stage(run, kind, [key])
+        await days.state.record(run, kind, [key], [days.mapped(number)])
 
-    rows = await days.state.record(run, kinds, keys, answers)
+    emails = await days.state.look_up(EMAIL, keys)
+    phones = await days.state.look_up(PHONE, keys)
 
-    assert [row.u for row in rows] == [answer.u for answer in answers]
-    for finished in (False, True):
-        if finished:
-            await days.state.finish(run, told_until=None)
-        assert await days.state.look_up(run, EMAIL, keys) == [
-            rows[0],
-            rows[1],
-            None,
-            rows[0],
-        ]
-        assert await days.state.look_up(run, PHONE, keys) == [
-            rows[3],
-            None,
-            rows[2],
-            rows[3],
-        ]
+    uids = [days.uid(number) for number in range(4)]
+    assert [row and row.u for row in emails] == [uids[0], uids[1], None, uids[0]]
+    assert [row and row.u for row in phones] == [uids[3], None, uids[2], uids[3]]
+    assert await days.to_ask(run) == []
+    assert days.state.staging_counts.known == 4
 
 
 async def test_twice_in_one_call_is_once_in_the_state(days: Any) -> None:
-    """The last answer holds, and there is one change."""
+    """The last answer holds, without a trace of the others."""
     run = await days.begin(0)
+    answers = [days.mapped("a"), days.mapped("b")]
 
-    rows = await days.state.record(
-        run,
-        [EMAIL] * 2,
-        [days.identity(1)] * 2,
-        [days.mapped("a"), days.mapped("b")],
+    await days.state.record(run, EMAIL, [days.identity(1)] * 2, answers)
+
+    assert [(row.u, row.p) for row in await days.look_up(1)] == [(days.uid("b"), None)]
+
+
+async def test_any_answer_comes_back_as_it_came(days: Any) -> None:
+    """Texts of any length and script, buckets, and instants up to the year 9999."""
+    answers = {
+        1: MapRow(u=days.uid("a"), bucket_id='b"1'),
+        2: MapRow(u="ü" * 44, p='"\\', r=253_402_300_799),
+        3: MapRow(u="short ", r=0),
+        4: MapRow(e="new \n"),
+        5: MapRow(u="", r=1),
+        6: MapRow(),
+    }
+    await days.run(0, answers)
+
+    rows = await days.look_up(*answers)
+
+    assert [(row.u, row.p, row.r, row.e, row.bucket_id) for row in rows] == [
+        (days.uid("a"), None, None, None, 'b"1'),
+        ("ü" * 44, '"\\', 253_402_300_799, None, None),
+        ("short ", None, 0, None, None),
+        (None, None, None, "new \n", None),
+        (None, None, None, "unknown", None),
+        (None, None, None, "unknown", None),
+    ]
+
+
+async def test_many_calls_share_their_commits(days: Any) -> None:
+    """Calls that wait at the same time become durable together."""
+    run = await days.begin(0)
+    begins: list[str] = []
+    await days.state._call(
+        lambda db: db.connection.set_trace_callback(
+            lambda text: begins.append(text) if text == "COMMIT" else None
+        )
     )
 
-    assert [row.u for row in rows] == [days.uid("b")] * 2
-    assert await days.changes() == [(1, "ADDED", days.uid("b"), None)]
+    await asyncio.gather(
+        *[days.record(run, {number: days.mapped(number)}) for number in range(50)]
+    )
 
-
-async def test_salt_buckets_are_kept(days: Any) -> None:
-    """The old API names them, and their rows say when to ask again."""
-    rows = await days.run(0, {1: MapRow(u=days.uid("a"), bucket_id="b1")})
-
-    assert (rows[1].bucket_id, rows[1].r) == ("b1", None)
-    assert await days.get(await days.begin(1), 1) == [
-        rows[1].__class__(u=days.uid("a"), bucket_id="b1", c=rows[1].c)
-    ]
+    assert None not in await days.look_up(*range(50))
+    assert len(begins) <= 2
 
 
 async def test_arguments_of_different_lengths_are_refused(days: Any) -> None:
     """Nothing is recorded under somebody else's identity."""
     run = await days.begin(0)
 
-    with pytest.raises(InputError, match="one row for each identity"):
-        await days.state.record(run, [EMAIL], [days.identity(1)], [])
+    with pytest.raises(InputError, match="one outcome for each identity"):
+        await days.state.record(run, EMAIL, [days.identity(1)], [])
 
 
-async def test_no_repr_shows_whom_it_is_about(days: Any) -> None:
-    """Neither hash nor UID."""
-    await days.run(0, {1: days.mapped("a")})
-    rows = await days.run(1, {1: days.mapped("b")}, tell=False)
-    changes = await days.state.changes(after=0, until=9)
-    (page,) = [page async for page in days.state.export(now=days.at(1))]
+async def test_people_are_found_as_they_are_written(days: Any) -> None:
+    """By text, by identity, and by key; a list for a list."""
+    run = await days.begin(0)
+    email = identity_bytes("email", "user@example.com") or b""
+    phone = identity_bytes("phone", "+12025550147") or b""
+    await days.state.record(run, EMAIL, [email], [days.mapped("a")])
+    await days.state.record(run, PHONE, [phone], [days.mapped("b")])
+    get = days.state.get
 
-    shown = repr([rows, changes, page, days.state])
+    row = await get(" USER@example.com")
+    assert isinstance(row, StateRow)
+    assert row.u == days.uid("a")
+    assert await get(Email("user@example.com")) == row
+    assert await get(IdentityKey(EMAIL, email)) == row
+    hashed = EmailHash(email.hex())
+    found = await get([hashed, "+12025550147", Phone("+12025550148")])
+    assert [one and one.u for one in found] == [days.uid("a"), days.uid("b"), None]
+    with pytest.raises(InputError, match="Number 2 is not a valid email") as caught:
+        await get(["user@example.com", "nobody"])
+    assert "nobody" not in str(caught.value)
 
-    assert days.uid("a") not in shown
-    assert days.uid("b") not in shown
-    assert repr(days.identity(1))[2:20] not in shown
-    assert "ROTATED" in shown
+
+async def test_a_refresh_selects_what_is_due(days: Any) -> None:
+    """Mapped ones by refresh_from, others by their recheck interval."""
+    await days.run(0, {1: days.mapped(1, due=5), 2: days.mapped(2, due=50)})
+    await days.run(0, {3: OPTED_OUT, 4: INVALID, 5: MapRow(e="new")})
+    await days.run(1, {6: days.mapped(6, due=5), 7: OPTED_OUT})
+
+    for day, expected in (
+        (4.9, set()),
+        (5, {1, 6}),
+        (7, {1, 5, 6}),
+        (30, {1, 3, 5, 6}),
+        (200, {1, 2, 3, 4, 5, 6, 7}),
+    ):
+        run = await days.begin(day)
+        found = await days.to_ask(run, StateSelection.due(), limit=2)
+        assert (set(found), len(found)) == (expected, len(expected))
+    due = [key async for page in days.state.due() for key in page]
+    assert len(due) == 7
+
+
+async def test_what_was_recorded_is_due_no_more(days: Any) -> None:
+    """A refresh can be interrupted and begun again."""
+    await days.run(0, {number: days.mapped(number, due=1) for number in range(10)})
+    run = await days.begin(1, job="refresh")
+    # Due again at once, by what the operator says: but not in this run.
+    await days.record(run, {number: days.mapped(number, due=1) for number in range(4)})
+
+    run = await days.begin(2, job="refresh")
+
+    assert set(await days.to_ask(run, StateSelection.due())) == set(range(4, 10))
+
+
+async def test_a_sweep_selects_what_was_not_checked(days: Any) -> None:
+    """Mapped or opted out, due or not; invalid ones cannot opt out."""
+    await days.run(0, {1: days.mapped(1), 2: OPTED_OUT, 3: INVALID})
+    await days.run(3, {4: days.mapped(4)})
+    run = await days.begin(5)
+
+    async def sweep(since: int) -> set[int]:
+        selection = StateSelection.sweep(timedelta(days=since))
+        return set(await days.to_ask(run, selection))
+
+    assert await sweep(5) == {1, 2}
+    assert await sweep(0) == {1, 2, 4}
+    await days.record(run, {1: days.mapped(1)})
+    assert await sweep(0) == {2, 4}
+
+
+async def test_buckets_select_what_was_checked_before_they_rotated(days: Any) -> None:
+    """For the old API, whose rows name no day."""
+    rows = {n: MapRow(u=days.uid(n), bucket_id=f"b{n % 3}") for n in range(9)}
+    await days.run(0, rows)
+    await days.run(2, {3: rows[3]})
+    run = await days.begin(3)
+    rotated = {"b0": days.at(1), "b1": days.at(0), "x": days.at(2)}
+
+    for _ in range(2):
+        selection = StateSelection.of_buckets(rotated)
+        assert set(await days.to_ask(run, selection)) == {0, 6}
+    assert await days.to_ask(run, StateSelection.of_buckets({})) == []
+
+
+async def test_everything_can_be_exported(days: Any) -> None:
+    """In the order of the identities, in pages."""
+    run = await days.begin(1)
+    await days.record(run, {number: days.mapped(number) for number in range(800)})
+    await days.record(run, {10: OPTED_OUT})
+
+    pages = [page async for page in days.state.export(limit=3)]
+
+    keys = [key.identity for page in pages for key, _ in page]
+    assert keys == sorted(days.identity(number) for number in range(800))
+    assert max(map(len, pages)) == 3
+    rows = {key.identity: row for page in pages for key, row in page}
+    assert rows[days.identity(3)].u == days.uid(3)
+    assert rows[days.identity(10)].e == "optout"

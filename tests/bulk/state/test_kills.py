@@ -1,0 +1,245 @@
+"""Killed at each statement, out of disk space at each write: run again, all is equal."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from uid2_async import MappingState
+from uid2_async.bulk.records import MapFailure
+from uid2_async.errors import JobError
+from uid2_async.models import IdentityType, MapRow
+
+EMAIL = IdentityType.EMAIL
+
+
+class Killed(BaseException):
+    """Stands for the death of the process."""
+
+
+class NoSpaceError(sqlite3.OperationalError):
+    """What SQLite raises if the disk is full."""
+
+    sqlite_errorcode = sqlite3.SQLITE_FULL
+
+
+class FailingConnection(sqlite3.Connection):
+    """Raises before statement number ``fails_at``, and before all later ones.
+
+    Attributes:
+        fails_at: The number; none by default.
+        error: What to raise.
+        executed: The statements that there were, since it was last emptied.
+    """
+
+    fails_at: ClassVar[int] = 10**9
+    error: ClassVar[Callable[[], BaseException]] = Killed
+    executed: ClassVar[list[str]] = []
+
+    def _count(self, statement: str) -> None:
+        cls = FailingConnection
+        cls.executed.append(statement)
+        if len(cls.executed) >= cls.fails_at:
+            raise cls.error()
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        """Count, and execute."""
+        self._count(args[0])
+        return super().execute(*args)
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        """Count, and execute."""
+        self._count(args[0])
+        return super().executemany(*args)
+
+    def executescript(self, script: str) -> sqlite3.Cursor:
+        """Count, and execute."""
+        self._count(script)
+        return super().executescript(script)
+
+
+class FailingState(MappingState):
+    """A state whose connection fails."""
+
+    _connection_factory = FailingConnection
+
+
+@pytest.fixture(autouse=True)
+def connection() -> Any:
+    """Return the class of the connection, set back before and after."""
+    FailingConnection.fails_at = 10**9
+    FailingConnection.error = Killed
+    yield FailingConnection
+    FailingConnection.fails_at = 10**9
+
+
+async def daily_job(days: Any, delta: Path) -> None:
+    """Do what a job with ``--full --delta --key`` does, on the second day.
+
+    40 people were mapped on the first one. Now 2 are gone, 2 are new, and those that
+    are asked about have other UIDs or opted out.
+    """
+    run = await days.begin(9, job="daily", segment="all")
+    numbers = range(2, 42)
+    await days.state.stage(run, EMAIL, [days.identity(n) for n in numbers])
+    for number in await days.to_ask(run):
+        answer: Any = days.mapped(("new", number)) if number % 5 else MapRow(e="optout")
+        if number == 12:
+            answer = MapFailure(error="ServerError", status=500)
+        await days.record(run, {number: answer})
+    await days.state.remove_absent(run, "all", 0.1)
+    lines = []
+    if 0 not in await days.state.files_done(run):
+        rows = await days.look_up(*numbers)
+        delta.with_name("out").write_text(repr([repr(row) for row in rows]))
+        await days.state.file_done(run, 0)
+    keys = [days.identity(number) for number in range(5)]
+    for number, row in enumerate(await days.look_up(*range(5))):
+        if row is not None and row.change is not None:
+            lines.append((number, row.change, row.u, row.old_uid))
+    await days.state.name(run, EMAIL, keys[2:])
+    lines += await days.pending(run)
+    part = delta.with_name("part")
+    part.write_text("\n".join(map(repr, sorted(lines, key=repr))))
+    part.replace(delta)
+    await days.state.finish(run, True)
+
+
+async def first_day(days: Any) -> None:
+    """Map 40 people, and export them."""
+    await days.full(0, range(40))
+
+
+async def everything(days: Any) -> list[Any]:
+    """List all tables, but for what says when something was done."""
+    tables = ("mapping_row", "history_row", "member", "run", "file_done", "meta")
+    found = []
+    for table in tables:
+        columns = "name" if table == "meta" else "*"
+        found += await days.state._call(
+            lambda db, sql: db.connection.execute(sql).fetchall(),
+            f"SELECT '{table}', {columns} FROM {table} ORDER BY 1, 2, 3"
+            if table != "meta"
+            else "SELECT 'meta', name, value FROM meta WHERE name <> 'salt' ORDER BY 2",
+        )
+    return found
+
+
+@pytest.fixture
+async def prepared(path: Path, of: Any) -> Path:
+    """Return a folder with the state of the first day."""
+    days = of(path)
+    async with days.state:
+        await first_day(days)
+    return path.parent
+
+
+async def job_in_copy(
+    prepared: Path, folder: Path, of: Any, work: Callable[[Any, Path], Awaitable[None]]
+) -> None:
+    """Work on the state in *folder*, which is a copy of the first day's if new."""
+    if not folder.exists():
+        shutil.copytree(prepared, folder)
+    days = of(folder / "people.db", FailingState)
+    async with days.state:
+        FailingConnection.executed.clear()
+        await work(days, folder / "delta")
+
+
+async def outcome(folder: Path, of: Any) -> tuple[Any, str]:
+    """Return the content of a state and its delta."""
+    days = of(folder / "people.db")
+    async with days.state:
+        return await everything(days), (folder / "delta").read_text()
+
+
+def kill_at(number: int, error: Callable[[], BaseException] = Killed) -> Any:
+    """Return a job in which a statement and all later ones fail."""
+
+    async def work(days: Any, delta: Path) -> None:
+        FailingConnection.fails_at, FailingConnection.error = number, error
+        await daily_job(days, delta)
+
+    return work
+
+
+def choose(statements: list[str]) -> list[int]:
+    """Choose the first and the last place of each statement.
+
+    Most do the same for each of 256 shards.
+    """
+    first = {text: place for place, text in reversed(list(enumerate(statements, 1)))}
+    last = {text: place for place, text in enumerate(statements, 1)}
+    return sorted({*first.values(), *last.values()})
+
+
+async def is_finished(folder: Path, of: Any) -> bool:
+    """Tell whether the last run was finished, so that nothing is left to do."""
+    days = of(folder / "people.db")
+    async with days.state:
+        return bool((await days.state.runs())[-1].ended) and len(
+            await days.state.runs()
+        ) == 2
+
+
+async def run_twice(
+    prepared: Path, folder: Path, of: Any, work: Callable[[Any, Path], Awaitable[None]]
+) -> Any:
+    """Do *work*, which is interrupted, and do it again without that."""
+    with suppress(Killed, JobError):
+        await job_in_copy(prepared, folder, of, work)
+    FailingConnection.fails_at = 10**9
+    if not await is_finished(folder, of):
+        await job_in_copy(prepared, folder, of, daily_job)
+    result = await outcome(folder, of)
+    shutil.rmtree(folder)
+    return result
+
+
+@pytest.mark.parametrize("error", [Killed, NoSpaceError])
+async def test_a_full_job_killed_at_each_statement(
+    prepared: Path, tmp_path: Path, of: Any, connection: Any, error: Any
+) -> None:
+    """Or without disk space: run again, state and delta are equal to those of an
+    undisturbed run."""
+    folder = tmp_path / "undisturbed"
+    await job_in_copy(prepared, folder, of, daily_job)
+    statements = list(connection.executed)
+    expected = await outcome(folder, of)
+    assert expected[1].count("REMOVED"), expected[1].count("ROTATED") == (2, 30)
+    places = choose(statements)
+    assert len(places) > 60
+
+    for place in places[:: 1 if error is Killed else 4]:
+        work = kill_at(place, error)
+        again = await run_twice(prepared, tmp_path / str(place), of, work)
+        assert again == expected, (place, statements[place - 1])
+
+
+async def test_a_failed_sync_is_final(prepared: Path, of: Any, connection: Any) -> None:
+    """The system has forgotten what it could not write: a second try would lie."""
+
+    class SyncError(sqlite3.OperationalError):
+        sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        sqlite_errorname = "SQLITE_IOERR_FSYNC"
+
+    days = of(prepared / "people.db", FailingState)
+    async with days.state:
+        run = await days.begin(1)
+        connection.error = SyncError
+        connection.fails_at = len(connection.executed) + 1
+        with pytest.raises(JobError, match="The disk failed while"):
+            await days.record(run, {1: days.mapped("a")})
+        connection.fails_at = 10**9
+        with pytest.raises(JobError, match="The disk failed earlier"):
+            await days.record(run, {1: days.mapped("a")})
+        with pytest.raises(JobError, match="The disk failed earlier"):
+            await days.look_up(1)
+    async with days.state:
+        assert (await days.look_up(1))[0].u == days.uid(1)
