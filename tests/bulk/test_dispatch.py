@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -328,7 +329,7 @@ def test_an_operator_that_was_never_reached_ends_the_job(
 
     async def main() -> float:
         source = Chunks(*([IdentityColumn("email", [one])] for one in emails(400)))
-        with pytest.raises(errors.ConnectError, match="operator.example: refused"):
+        with pytest.raises(errors.ConnectError, match=r"operator\.example: refused"):
             await run(make_operator(lambda _: errors.ConnectError("refused")), source)
         return asyncio.get_running_loop().time()
 
@@ -350,6 +351,38 @@ def test_an_operator_that_was_reached_may_come_back(
     found = virtual(run(make_operator(fate), source))
 
     assert all(one.mapped for (one,) in found)
+
+
+def test_the_event_loop_is_held_5_ms_at_most(virtual: Any, make_operator: Any) -> None:
+    """However much is there to be read and handed out, others run in between."""
+    turns: list[float] = []
+
+    class Slow(Chunks):
+        def take(self, *, partial: bool) -> Chunk | None:
+            # The clock goes on while the CPU works, and not otherwise.
+            asyncio.get_running_loop().virtual.waited += 0.0008  # type: ignore[attr-defined] # VirtualLoop
+            return super().take(partial=partial)
+
+    async def tick() -> None:
+        while True:
+            turns.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        source = Slow(*([IdentityColumn("email", ["bad"])] for _ in range(200)))
+        ticker = asyncio.create_task(tick())
+        dispatcher = make(make_operator(), source)
+        dispatcher.start()
+        while await dispatcher.next_chunk() is not None:
+            asyncio.get_running_loop().virtual.waited += 0.0008  # type: ignore[attr-defined] # as above
+        await dispatcher.stop()
+        ticker.cancel()
+
+    virtual(main())
+
+    gaps = [after - before for before, after in pairwise(turns)]
+    assert turns[-1] >= 0.3
+    assert max(gaps) <= 0.005
 
 
 def test_reprs_show_no_dii(virtual: Any, make_operator: Any) -> None:

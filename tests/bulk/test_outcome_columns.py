@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from uid2_async.bulk.outcomes import ABSENT, UNKNOWN_KIND
 from uid2_async.bulk.outcome_columns import (
     Content,
     Ending,
@@ -12,7 +11,7 @@ from uid2_async.bulk.outcome_columns import (
     OutcomeColumns,
     choose,
 )
-from uid2_async.bulk.outcomes import MapFailure
+from uid2_async.bulk.outcomes import ABSENT, UNKNOWN_KIND, MapFailure
 from uid2_async.models import MapRow
 
 UID, OTHER = "u" * 44, "v" * 44

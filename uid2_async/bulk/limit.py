@@ -22,9 +22,9 @@ _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 10.0
 # Those who wait at the gate leave it over this many seconds, not in one burst.
 _SPREAD: Final = 0.05
-# With a Retry-After, each cut costs that time, so the limit that led to one is approached
+# Each Retry-After costs that time, so the limit that led to the last one is approached
 # slowly: from this part of it, at this part of the usual speed. With Retry-After: 2 and
-# 10 requests a second, 390 requests take 49 s instead of 60.
+# 10 requests a second, 400 batches take 49 s instead of 60.
 _CAUTION_FROM: Final = 0.75
 _CAUTION_SPEED: Final = 0.1
 # A longer wish to wait is obeyed too, but the job does not outlive it.
