@@ -267,7 +267,9 @@ def test_duplicates_anywhere_get_the_first_answer(
 
     found = virtual(run(operator, Chunks(*chunks)))
 
-    asked = [one for columns in chunks for column in columns for one in column.values or ()]
+    asked = [
+        one for columns in chunks for column in columns for one in column.values or ()
+    ]
     uids = [row.u for rows in found for row in rows]
     assert len(set(uids)) == len(set(asked)) == len(set(zip(asked, uids, strict=True)))
     assert len(operator.seen) == len(set(operator.seen)) == len(set(asked))
@@ -295,6 +297,74 @@ async def test_status_and_v2_over_sockets(client: UID2Client) -> None:
     )
     assert [one.u for one in status[:21]] == [*uids, uids[0]]
     assert status[21] is INVALID
+
+
+KINDS = ["email", "email_hash", "phone", "phone_hash", "fax"]
+
+
+def any_column(dice: random.Random, rows: int) -> IdentityColumn:
+    """Make a column of one kind or several, with duplicates, absent and bad values."""
+    kinds = [dice.choice(KINDS)] * rows
+    if dice.random() < 0.5:
+        kinds = dice.choices(KINDS, k=rows)
+    values: list[str | None] = []
+    for kind in kinds:
+        number = dice.randrange(100)
+        subject = "phone" if kind in {"phone", "fax"} else "email"
+        text = f"+1234567{number:04}" if subject == "phone" else f"{number}@example.com"
+        if kind.endswith("_hash"):
+            data = identity_bytes(subject, text)
+            assert data is not None
+            text = base64.encode_text(data)
+        values.append(dice.choice([text] * 9 + ["", "bad", None]))
+    faults = {}
+    if dice.random() < 0.3:
+        faults = dict.fromkeys(dice.sample(range(rows), rows // 5), PhoneFault.TOO_LONG)
+    return IdentityColumn(kinds[0] if len(set(kinds)) == 1 else kinds, values, faults)
+
+
+def expected(column: IdentityColumn, row: int, uid_of: Any) -> Any:
+    """Say the raw UID of a row, or the outcome itself."""
+    assert column.values is not None
+    kind = column.kinds if isinstance(column.kinds, str) else column.kinds[row]
+    value = column.values[row]
+    if row in column.faults:
+        return INVALID_PHONES[column.faults[row]]
+    if value is None:
+        return ABSENT
+    if kind == "fax":
+        return UNKNOWN_KIND
+    data = identity_bytes(kind, value)
+    return INVALID if data is None else uid_of(base64.encode_text(data))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_rows_get_their_own_outcomes(
+    virtual: Any, make_operator: Any, refuse: Any, uid_of: Any, seed: int
+) -> None:
+    """Whatever the rows, windows and batches, and with failures and refusals."""
+    dice = random.Random(seed)  # noqa: S311 - data
+    rows = dice.choice([1, 7, 60])
+    chunks = [
+        [any_column(dice, rows) for _ in range(dice.choice([1, 3]))] for _ in range(30)
+    ]
+    options = {
+        "batch_size": dice.choice([1, 10, 500]),
+        "dedupe_window": dice.choice([1, 20, 10_000]),
+        "concurrency": dice.choice([1, 4, 20]),
+    }
+
+    def fate(texts: list[str]) -> Any:
+        if len(texts) > 8 and dice.random() < 0.5:
+            return refuse(413)
+        return refuse(503) if dice.random() < 0.1 else None
+
+    found = virtual(run(make_operator(fate), Chunks(*chunks), options=options))
+
+    columns = [column for chunk in chunks for column in chunk]
+    for column, outcomes in zip(columns, found, strict=True):
+        for row, outcome in enumerate(outcomes):
+            assert expected(column, row, uid_of) in (outcome, outcome.u)
 
 
 def test_draining_answers_what_was_read(virtual: Any, make_operator: Any) -> None:
