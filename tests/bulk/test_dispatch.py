@@ -299,6 +299,30 @@ async def test_status_and_v2_over_sockets(client: UID2Client) -> None:
     assert status[21] is INVALID
 
 
+def test_half_of_the_window_is_always_remembered(
+    virtual: Any, make_operator: Any
+) -> None:
+    """Whatever was met within it is not asked about again; much older ones are."""
+    people = emails(400)
+    chunks = [
+        [
+            IdentityColumn(
+                "email", [*people[at : at + 10], *people[max(0, at - 40) : at]]
+            )
+        ]
+        for at in range(0, 400, 10)
+    ]
+    operator = make_operator()
+    once = run(operator, Chunks(*chunks), options={"dedupe_window": 100})
+    assert len(virtual(once)) == 40
+    assert len(operator.seen) == len(set(operator.seen)) == 400
+
+    operator = make_operator()
+    twice = run(operator, Chunks(*chunks, chunks[0]), options={"dedupe_window": 100})
+    assert len(virtual(twice)) == 41
+    assert len(operator.seen) == 410
+
+
 KINDS = ["email", "email_hash", "phone", "phone_hash", "fax"]
 
 
