@@ -124,6 +124,12 @@ def make_operator() -> type[Operator]:
     return Operator
 
 
+@pytest.fixture(name="uid_of")
+def give_uid_of() -> Callable[[str], str]:
+    """Give what knows the raw UID of a hash."""
+    return uid_of
+
+
 @pytest.fixture
 def refuse() -> Callable[..., Reply]:
     """Give the maker of refusals."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from uid2_async.bulk.content import Content
+from uid2_async.bulk.paths import Content
 from uid2_async.cli.row_files import CHUNK_ROWS, Cells, RowFile, Shape, Work
 from uid2_async.errors import InputError
 

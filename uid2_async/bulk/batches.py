@@ -336,19 +336,18 @@ class _Window:
         """Remember that those *identities* that are new are asked about in *group*.
 
         Returns:
-            The group of each identity, and those that are new, in order.
+            The group of each identity; and those that are new, in order if all are.
         """
         young, old = self._young[subject], self._old[subject]
-        if old and not old.keys().isdisjoint(identities):
-            known = {one: old[one] for one in identities if one in old}
-            young.update({one: at for one, at in known.items() if one not in young})
+        if not old.keys().isdisjoint(identities):
+            young.update({one: old[one] for one in identities if one in old})
         before = len(young)
         groups = list(map(young.setdefault, identities, repeat(group)))
         count = len(young) - before
         if count == len(identities):
             return groups, identities
         # A dict keeps the order in which its keys were added.
-        return groups, list(islice(reversed(young), count))[::-1]
+        return groups, list(islice(reversed(young), count))
 
     def trim(self) -> None:
         """Drop the older generation if the younger one is full."""

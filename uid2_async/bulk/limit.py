@@ -7,6 +7,7 @@ the operator asks to wait; the gate alone would let everybody out at once.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -21,6 +22,11 @@ _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 10.0
 # Those who wait at the gate leave it over this many seconds, not in one burst.
 _SPREAD: Final = 0.05
+# Each Retry-After costs that time, so the limit that led to the last one is approached
+# slowly: from this part of it, at this part of the usual speed. With Retry-After: 2 and
+# 10 requests a second, 400 batches take 49 s instead of 60.
+_CAUTION_FROM: Final = 0.75
+_CAUTION_SPEED: Final = 0.1
 # A longer wish to wait is obeyed too, but the job does not outlive it.
 _BEARABLE_HINT: Final = 300.0
 
@@ -29,10 +35,10 @@ class ConcurrencyLimit:
     """The permits of a job's batches.
 
     Starts at 4 and grows by one with each success until the first cut, then by one
-    with each round of successes. Halves when the operator asks to slow down, or when
-    half of the last 20 outcomes failed; at most once for the requests of one
-    *generation*, which ends with each cut. Each cut also shuts the gate for a time.
-    Times are the event loop's, in seconds.
+    with each round of successes, and slower near the limit of the last Retry-After.
+    Halves when the operator asks to slow down, or when half of the last 20 outcomes
+    failed; at most once for the requests of one *generation*, which ends with each cut.
+    Each cut also shuts the gate for a time. Times are the event loop's, in seconds.
 
     Attributes:
         limit: How many may be in flight; a float, of which the whole part counts.
@@ -68,6 +74,7 @@ class ConcurrencyLimit:
         self._on_event = on_event
         self._reported = 0
         self._cuts_in_a_row = 0
+        self._cut_at = math.inf
         self._outcomes: deque[bool] = deque(maxlen=_OUTCOMES)
         self._changed = asyncio.Event()
 
@@ -106,6 +113,8 @@ class ConcurrencyLimit:
         self._cuts_in_a_row = 0
         self.longest_hint = 0.0
         step = 1.0 if self.generation == 0 else 1.0 / self.limit
+        if self.limit >= _CAUTION_FROM * self._cut_at:
+            step *= _CAUTION_SPEED
         self.limit = min(float(self._most), self.limit + step)
         self._changed.set()
 
@@ -134,6 +143,8 @@ class ConcurrencyLimit:
         if generation != self.generation:
             return
         self.generation += 1
+        if retry_after:
+            self._cut_at = self.limit
         self.limit = max(1.0, self.limit / 2)
         if not retry_after:
             longest = min(
