@@ -50,7 +50,7 @@ from uid2_async.bulk.text import (
     open_stdio,
     parse_csv,
 )
-from uid2_async.errors import InputError
+from uid2_async.errors import InputError, JobError
 
 if TYPE_CHECKING:
     from uid2_async.bulk.arrow import ArrowOutput
@@ -423,7 +423,12 @@ class TextOutput:
         if self._stream is not None:
             self._stream.write(formatted)
             self._stream.flush()
-        elif self._descriptor is not None:
+        elif self._descriptor is None:
+            raise JobError(
+                "The output has its name already, but rows are missing in it.",
+                hint="Discard the job and begin anew (--restart).",
+            )
+        else:
             write_all(self._descriptor, formatted, "The output", disk=self._disk)
         self._size += len(formatted)
 
