@@ -14,7 +14,7 @@ import re
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from io import BufferedIOBase, BufferedReader, StringIO
 from operator import itemgetter
 from os import fstat
@@ -104,7 +104,9 @@ class BadRow:
 
     def error(self) -> InputError:
         """Return the error that says so."""
-        return InputError(f"{self.name}, line {self.line}: {self.cause}.", hint=self.hint)
+        return InputError(
+            f"{self.name}, line {self.line}: {self.cause}.", hint=self.hint
+        )
 
 
 OnBadRow: TypeAlias = Callable[[BadRow], object] | None
@@ -917,7 +919,9 @@ class JsonReader(_TextReader):
             )
         return [
             [value or None for value in self._without_null(values)]
-            for values in ([_text(row.get(key)) for row in found] for key in self.header)
+            for values in (
+                [_text(row.get(key)) for row in found] for key in self.header
+            )
         ]
 
 

@@ -76,7 +76,11 @@ def test_kinds_that_each_row_tells() -> None:
         (["a", "b"], {}, ["no column 'INPUT'", "'a', 'b'", "--column"]),
         (["a", "b"], {"column": "c", "kind": "email"}, ["no column 'c'", "'a', 'b'"]),
         (["INPUT"], {}, ["no column 'INPUT_TYPE'", "'INPUT'", "--type"]),
-        (["a", "a"], {"column": "a"}, ["there are 2 columns 'a'", "'a#1' is the first"]),
+        (
+            ["a", "a"],
+            {"column": "a"},
+            ["there are 2 columns 'a'", "'a#1' is the first"],
+        ),
         (["A", "a"], {"column": "ä"}, ["no column"]),
         (["A", "a"], {"column": "Á", "kind": "email"}, ["no column"]),
         (["a"], {"several": {"phone": "b"}}, ["no column 'b'", "Use --phone COLUMN"]),

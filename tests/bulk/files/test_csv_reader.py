@@ -192,7 +192,9 @@ def test_pieces_do_not_matter(
     writer.writerows([["a", "b"], *rows])
     stream = Slow(text.getvalue().encode())
     stream.size = size
-    reader = CsvReader(LineReader(stream, name="x", encoding="utf-8"), FileFormatOptions())
+    reader = CsvReader(
+        LineReader(stream, name="x", encoding="utf-8"), FileFormatOptions()
+    )
     reader.want([], ["a", "b"])
 
     chunks = read_all(reader, step)

@@ -106,7 +106,9 @@ def test_pieces_do_not_matter(rows: list[dict[str, str]], size: int, step: int) 
     text = "".join(f"{json.dumps(row)}\n" for row in rows)
     stream = Slow(text.encode())
     stream.size = size
-    reader = JsonReader(LineReader(stream, name="x", encoding="utf-8"), FileFormatOptions())
+    reader = JsonReader(
+        LineReader(stream, name="x", encoding="utf-8"), FileFormatOptions()
+    )
     names = [name for name in "abc" if name in reader.header]
     reader.want(names)
 
