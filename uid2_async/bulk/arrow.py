@@ -588,9 +588,12 @@ class ArrowOutput:
         assert target is not None  # noqa: S101 - such files are not streamed
         if self._resumable:
             self.sync()
-            _writing(partial(write_beside, target, self._merge, disk=self._disk))
-            for number in range(self._parts):
-                self._name(number).unlink(missing_ok=True)
+            parts = list(map(self._name, range(self._parts)))
+            # Parts are removed after the rename only, which may not have been noted.
+            if not (target.exists() and not all(part.exists() for part in parts)):
+                _writing(partial(write_beside, target, self._merge, disk=self._disk))
+            for part in parts:
+                part.unlink(missing_ok=True)
             return
         self._flush()
         _writing(self._writer.close)

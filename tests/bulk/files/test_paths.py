@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
+from encodings.aliases import aliases
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from uid2_async.bulk.paths import (
@@ -20,7 +24,8 @@ from uid2_async.bulk.paths import (
     is_gzipped,
     state_paths,
 )
-from uid2_async.errors import InputError, JobError
+from uid2_async.bulk.text import open_reader
+from uid2_async.errors import ConfigError, InputError, JobError
 
 CSV, JSONL, PARQUET, ARROW = Format
 
@@ -131,49 +136,246 @@ def test_many_files_to_stdout(export: Path) -> None:
         expand(str(export), "-")
 
 
+def path_of(name: str) -> Path | None:
+    """Return the path of a name; - is a stream."""
+    return None if name == "-" else Path(name)
+
+
 @pytest.mark.parametrize(
     ("source", "target", "given", "expected"),
     [
-        ("a.csv", "b.csv", None, CSV),
-        ("a.CSV.gz", "-", None, CSV),
-        ("a.tsv", "-", None, CSV),
-        ("-", "b.ndjson", None, JSONL),
-        ("a.jsonl", "b.txt", None, JSONL),
-        ("a.jsonl.gz", "b.jsonl", None, JSONL),
-        ("a.parquet", "b.parquet", None, PARQUET),
-        ("a.feather", "b.arrow", None, ARROW),
-        ("a.txt", "-", "jsonl", JSONL),
-        ("-", "-", None, CSV),
-        ("a.csv", "b.jsonl", None, "different formats"),
-        ("a.parquet", "-", None, "Parquet cannot be read from stdin"),
-        ("-", "a", "arrow", "Arrow cannot be read from stdin"),
-        ("a.parquet.gz", "b.parquet", None, "Parquet is not compressed as a whole"),
-        ("a", "b", "xlsx", "no such format"),
+        ("a.csv", "b.csv", None, (CSV, CSV)),
+        ("a.CSV.gz", "-", None, (CSV, CSV)),
+        ("-", "b.ndjson", None, (JSONL, JSONL)),
+        ("a.jsonl", "b.txt", None, (JSONL, JSONL)),
+        ("a.txt", "b.jsonl", None, (JSONL, JSONL)),
+        ("a.jsonl.gz", "b.csv", None, (JSONL, CSV)),
+        ("a.parquet", "b.parquet", None, (PARQUET, PARQUET)),
+        ("a.feather", "b.parquet", None, (ARROW, PARQUET)),
+        ("a.csv", "b.arrow", None, (CSV, ARROW)),
+        ("a.parquet", "-", "csv", "not be"),
+        ("a.txt", "-", "jsonl", (JSONL, JSONL)),
+        ("a.txt", "b.parquet", "jsonl", (JSONL, PARQUET)),
+        ("a", "b.parquet", None, (CSV, PARQUET)),
+        ("-", "-", None, (CSV, CSV)),
+        ("a.parquet", "-", None, "Parquet cannot be read from stdin or written"),
+        ("-", "a", "arrow", "Arrow cannot be read from stdin or written"),
+        ("a.parquet.gz", "b.parquet", None, "Parquet files are not compressed"),
+        ("a.parquet", "b.parquet.gz", None, "Parquet files are not compressed"),
     ],
 )
 def test_formats(
-    source: str, target: str, given: str | None, expected: Format | str
+    source: str, target: str, given: str | None, expected: tuple[Format, Format] | str
 ) -> None:
-    """The option tells the format, or else the names, which must agree."""
-    if isinstance(expected, Format):
-        assert format_of(source, target, given) is expected
-    else:
+    """Each name tells its own format; a name that tells none is as the other one."""
+    pair = FilePair(path_of(source), path_of(target))
+    options = FileFormatOptions(format=given)
+    if expected == "not be":
+        assert pair.formats(options)[0].format is CSV
+    elif isinstance(expected, str):
         with pytest.raises(InputError, match=expected):
-            format_of(source, target, given)
+            pair.formats(options)
+    else:
+        assert tuple(one.format for one in pair.formats(options)) == expected
 
 
-def test_the_format_of_a_folder(tmp_path: Path) -> None:
-    """It is that of the files in it."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    (folder / "a.parquet").touch()
-    (folder / "_metadata.json").touch()
-    assert format_of(str(folder), str(tmp_path / "out"), None) is PARQUET
+@pytest.mark.parametrize(
+    ("source", "target", "given", "expected"),
+    [
+        ("a.csv", "b.csv", None, (",", None)),
+        ("a.tsv", "b.tsv", None, ("\t", "\t")),
+        ("a.tsv.gz", "b.csv", None, ("\t", ",")),
+        ("a.csv", "b.tsv", None, (",", "\t")),
+        ("a.csv", "b.tsv", ";", (";", "\t")),
+        ("a.csv", "b.txt", ";", (";", None)),
+        ("a.tsv", "-", None, ("\t", None)),
+        ("-", "b.tsv", None, ("\t", "\t")),
+        ("a.jsonl", "b.csv", ";", (";", ";")),
+        ("a.parquet", "b.tsv", None, (",", "\t")),
+    ],
+)
+def test_delimiters(
+    source: str, target: str, given: str | None, expected: tuple[str, str | None]
+) -> None:
+    """A tab in .tsv files, a comma in others; None is what the input has."""
+    pair = FilePair(path_of(source), path_of(target))
 
-    (folder / "b.csv").touch()
-    with pytest.raises(InputError, match="different formats"):
-        format_of(str(folder), str(tmp_path / "out"), None)
-    assert format_of(str(folder / "*.csv"), str(tmp_path / "out"), None) is CSV
+    read, written = pair.formats(FileFormatOptions(delimiter=given))
+
+    assert (read.delimiter, written.delimiter) == expected
+
+
+def test_only_csv_is_safe_for_spreadsheets() -> None:
+    """There is nothing to be made safe in others."""
+    options = FileFormatOptions(spreadsheet_safe=True)
+    assert FilePair(Path("a.parquet"), Path("a.csv")).formats(options)
+    with pytest.raises(ConfigError, match="Only CSV"):
+        FilePair(Path("a.csv"), Path("a.jsonl")).formats(options)
+
+
+@pytest.mark.parametrize("delimiter", ["", ",,", '"', "\n", "\r"])
+def test_delimiters_that_are_refused(delimiter: str) -> None:
+    """One character, and not a quote or a line end."""
+    with pytest.raises(ConfigError, match="A delimiter is one character"):
+        FileFormatOptions(delimiter=delimiter)
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        *("", "no-such", "hex", "rot13", "utf-7", "iso-2022-jp", "hz", "idna"),
+        *("punycode", "unicode_escape", "raw_unicode_escape", "undefined", "a\0b"),
+    ],
+)
+def test_encodings_that_are_refused(encoding: str) -> None:
+    """One that is unknown, is not for text, or cannot be read in parts."""
+    with pytest.raises(ConfigError, match="The encoding is unknown"):
+        FileFormatOptions(encoding=encoding)
+
+
+def test_every_encoding_of_python_is_read_or_refused(tmp_path: Path) -> None:
+    """No name of a codec raises an error that is not ours."""
+    path = tmp_path / "in.csv"
+    path.write_bytes(b"a,b\n1,\xe92\n")
+    for name in sorted(set(aliases.values())):
+        try:
+            reader = open_reader(path, FileFormatOptions(encoding=name))
+            reader.want(["a"])
+            while reader.take(9) is not None or reader.load():
+                pass
+            reader.close()
+        except (InputError, ConfigError):
+            pass
+
+
+def test_encodings_get_their_usual_names() -> None:
+    """The one with a byte order mark is UTF-8: the mark is kept if there is one."""
+    assert FileFormatOptions(encoding="UTF8").encoding == "utf-8"
+    assert FileFormatOptions(encoding="utf-8-sig").encoding == "utf-8"
+    assert FileFormatOptions(encoding="latin1").encoding == "iso8859-1"
+
+
+def test_names_and_formats() -> None:
+    """Text can be streamed; a suffix tells of compression."""
+    assert [one.is_text for one in Format] == [True, True, False, False]
+    assert is_gzipped(Path("a.csv.GZ"))
+    assert not is_gzipped(Path("a.csv"))
+
+
+@pytest.mark.parametrize(
+    ("mark", "kind"),
+    [
+        ("_delta_log/0.json", "Delta Lake"),
+        (".hoodie/x", "Hudi"),
+        ("metadata/v1.metadata.json", "Iceberg"),
+    ],
+)
+@pytest.mark.parametrize("source", ["table", "table/*.csv", "table/day=1", "*"])
+def test_a_lake_table(tmp_path: Path, mark: str, kind: str, source: str) -> None:
+    """Its files hold rows that were deleted, so it is not a folder of files."""
+    for name in (mark, "part-0.csv", "day=1/part-1.csv"):
+        path = tmp_path / "table" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a\n1\n")
+    if source == "*":
+        source = "**/*.csv"
+
+    with pytest.raises(InputError, match=f"is a {kind} table") as caught:
+        expand(str(tmp_path / source), str(tmp_path / "out"))
+
+    assert "snapshot" in caught.value.hint
+
+
+ROLES = {
+    "IN": [Path("in.csv"), Path("in2.csv")],
+    "OUT": [Path("out.csv"), Path("out2.csv")],
+    "--state": state_paths(Path("people.db")),
+    "--delta": Path("delta.csv"),
+    "--report": Path("report.html"),
+    "--keys-file": Path("keys.json"),
+    "--bad-rows": Path("bad.csv"),
+}
+
+
+def in_folder(folder: Path) -> dict[str, list[Path]]:
+    """Put all paths into a folder."""
+    return {
+        role: [folder / one for one in ([paths] if isinstance(paths, Path) else paths)]
+        for role, paths in ROLES.items()
+    }
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(ROLES, 2)))
+def test_two_roles_for_one_path(tmp_path: Path, one: str, other: str) -> None:
+    """Every pair of roles is refused, by name, by link, and for each file of a role."""
+    roles = in_folder(tmp_path)
+    folders = {"--job-dir": tmp_path / ".out.csv.uid2-job"}
+    check_roles(roles, folders=folders)
+    for path in roles[other]:
+        with pytest.raises(InputError, match="are the same file or folder"):
+            check_roles(roles | {one: path.parent / "x" / ".." / path.name})
+    roles[one][0].write_text("")
+    roles[other][0].symlink_to(roles[one][0])
+    with pytest.raises(InputError, match="are the same file or folder"):
+        check_roles(roles)
+    roles[other][0].unlink()
+    roles[other][0].hardlink_to(roles[one][0])
+    with pytest.raises(InputError, match="are the same file or folder"):
+        check_roles(roles)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nothing_lies_in_the_job_folder(tmp_path: Path, role: str) -> None:
+    """What a job keeps there is its own; the folder itself is no file, either."""
+    roles = in_folder(tmp_path)
+    inside = tmp_path / "job"
+    for path in (inside, inside / "x", inside / "deep" / "x"):
+        with pytest.raises(InputError, match=f"--job-dir and {role} are the same"):
+            check_roles(roles | {role: path}, folders={"--job-dir": inside})
+
+
+def test_a_file_that_changes(tmp_path: Path) -> None:
+    """An input that was truncated or rewritten while it was read is refused."""
+    path = tmp_path / "in.csv"
+    path.write_text("a\n1\n")
+    before = identify(path)
+    check_unchanged(path, before)
+
+    os.truncate(path, 2)
+
+    with pytest.raises(InputError, match="was changed while it was read"):
+        check_unchanged(path, before)
+    path.unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        check_unchanged(path, before)
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """They can be read, stored as JSON, and shown."""
+    path = tmp_path / os.fsdecode(b"caf\xe9\x1b[1m.csv")
+    path.write_text("a\n1\n")
+
+    found = identify(path)
+
+    assert msgspec.json.decode(msgspec.json.encode(found.name)) == found.name
+    assert found.name != identify_other(tmp_path).name
+    with pytest.raises(InputError) as caught:
+        check_targets([FilePair(path, path)], force=True, begun=False)
+    str(caught.value).encode()
+    assert "\x1b" not in str(caught.value)
+    pairs = expand(str(tmp_path / "*"), str(tmp_path / "out"))
+    check_targets(pairs, force=False, begun=False)
+    assert [pair.target.name for pair in pairs if pair.target] == [
+        "caf\xe8.csv".encode("latin-1").decode("utf-8", "surrogateescape"),
+        path.name,
+    ]
+
+
+def identify_other(folder: Path) -> Any:
+    """Make a file whose name differs in the byte that is not UTF-8."""
+    other = folder / os.fsdecode(b"caf\xe8.csv")
+    other.write_text("a\n1\n")
+    return identify(other)
 
 
 def check(
@@ -203,7 +405,7 @@ def source(tmp_path: Path) -> Path:
         ("in.csv", "same file"),
         ("hard.csv", "same file"),
         ("folder/../in.csv", "same file"),
-        ("link.csv", "is a symbolic link"),
+        ("link.csv", "same file"),
         ("dangling.csv", "is a symbolic link"),
         ("folder", "not a regular file"),
         ("pipe.csv", "not a regular file"),
@@ -261,7 +463,11 @@ def test_a_read_only_folder(source: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("missing.csv", "No such file"), ("pipe.csv", "no regular"), ("folder", "no reg")],
+    [
+        ("missing.csv", "No such file"),
+        ("pipe.csv", "not a regular"),
+        ("folder", "not a reg"),
+    ],
 )
 def test_inputs_that_are_refused(source: Path, name: str, words: str) -> None:
     """A pipe with a name is none that could be gone on with."""
@@ -280,7 +486,7 @@ def test_an_output_that_another_input_is(source: Path) -> None:
         check_targets(
             [FilePair(source, out), FilePair(None, source)], force=True, begun=False
         )
-    with pytest.raises(InputError, match=r"out\.csv would be written twice"):
+    with pytest.raises(InputError, match="OUT would be written twice"):
         check_targets(
             [
                 FilePair(source, out),
