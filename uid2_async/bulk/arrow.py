@@ -83,7 +83,9 @@ def _is_string(kind: Any) -> bool:
     """Return whether a type is one of those of strings."""
     types = load_arrow().types
     return bool(
-        types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
     )
 
 
@@ -457,7 +459,9 @@ class ArrowOutput:
             # The dictionaries of Parquet differ from group to group, which an Arrow
             # file does not take.
             fields = [
-                one.with_type(one.type.value_type) if types.is_dictionary(one.type) else one
+                one.with_type(one.type.value_type)
+                if types.is_dictionary(one.type)
+                else one
                 for one in reader.schema
             ]
             return arrow.schema(fields, reader.schema.metadata)
@@ -516,7 +520,8 @@ class ArrowOutput:
             ]
         string = self._arrow.string()
         return [
-            _writing(partial(self._arrow.array, texts, string)) for texts in rows.texts()
+            _writing(partial(self._arrow.array, texts, string))
+            for texts in rows.texts()
         ]
 
     def _array(self, cells: Sequence[Any], kind: Any) -> Any:
@@ -583,9 +588,12 @@ class ArrowOutput:
         assert target is not None  # noqa: S101 - such files are not streamed
         if self._resumable:
             self.sync()
-            _writing(partial(write_beside, target, self._merge, disk=self._disk))
-            for number in range(self._parts):
-                self._name(number).unlink(missing_ok=True)
+            parts = list(map(self._name, range(self._parts)))
+            # Parts are removed after the rename only, which may not have been noted.
+            if not (target.exists() and not all(part.exists() for part in parts)):
+                _writing(partial(write_beside, target, self._merge, disk=self._disk))
+            for part in parts:
+                part.unlink(missing_ok=True)
             return
         self._flush()
         _writing(self._writer.close)

@@ -53,7 +53,9 @@ _DII: Final = re.compile(r"@|(\d[^\w]{0,2}){7}|[A-Za-z0-9+/_-]{43}")
 _NTH: Final = re.compile(r"(?P<name>.+)#(?P<which>[1-9][0-9]{0,3}|\*)", re.DOTALL)
 
 
-def refuse_taken(header: Iterable[str], added: Iterable[str], *, name: str = "") -> None:
+def refuse_taken(
+    header: Iterable[str], added: Iterable[str], *, name: str = ""
+) -> None:
     """Refuse a *header* that has one of the columns that will be *added*.
 
     Raises:
@@ -162,7 +164,9 @@ def _hashes_of_nothing() -> frozenset[str]:
     digests = [
         sha256(one).digest() for one in (b"", b"null", b"NULL", b"nan", b"NaN", b"None")
     ]
-    spelled = [(one.hex(), one.hex().upper(), base64.encode_text(one)) for one in digests]
+    spelled = [
+        (one.hex(), one.hex().upper(), base64.encode_text(one)) for one in digests
+    ]
     return frozenset(text for texts in spelled for text in texts)
 
 

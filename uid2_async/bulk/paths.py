@@ -172,7 +172,7 @@ def _check_comment(_: object, __: object, comment: str | None) -> None:
 
 @attrs.frozen(kw_only=True)
 class FileFormatOptions:
-    """How the rows of a file are written.
+    r"""How the rows of a file are written.
 
     Nothing of this is guessed from the content of a file.
 
@@ -186,7 +186,7 @@ class FileFormatOptions:
         comment: The prefix of CSV lines that are not rows.
         sep_line: Whether the first line of CSV is ``sep=`` and the delimiter, as Excel
             writes it.
-        null: The text that means a missing value, such as ``\\N`` or ``NULL``.
+        null: The text that means a missing value, such as ``\N`` or ``NULL``.
         strip_header: Whether white space around column names is ignored.
         skip_initial_space: Whether blanks after a CSV delimiter are ignored.
         iso: Whether instants are written as ISO 8601 text; None for seconds since the
@@ -223,8 +223,8 @@ class FileFormatOptions:
             InputError: If the format cannot be streamed or compressed as a whole.
         """
         suffix = _suffix(path)
-        chosen = self.format or _SUFFIXES.get(suffix)
-        chosen = chosen or _SUFFIXES.get(_suffix(other)) or Format.CSV
+        named = _SUFFIXES.get(suffix) or _SUFFIXES.get(_suffix(other))
+        chosen = self.format or named or Format.CSV
         if not chosen.is_text:
             _refuse_streams(path, chosen)
         tabs = suffix == ".tsv" or (path is None and _suffix(other) == ".tsv")

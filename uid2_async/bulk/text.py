@@ -14,7 +14,7 @@ import re
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from io import BufferedIOBase, BufferedReader, StringIO
 from operator import itemgetter
 from os import fstat
@@ -82,7 +82,6 @@ _NOT_TEXT: Final = {
     b"\xfd7zXZ": ("compressed by xz", "Decompress it first: xz -d."),
     b"BZh": ("compressed by bzip2", "Decompress it first: bzip2 -d."),
 }
-_LONGEST_MAGIC: Final = 6
 
 
 @attrs.frozen(kw_only=True)
@@ -105,7 +104,9 @@ class BadRow:
 
     def error(self) -> InputError:
         """Return the error that says so."""
-        return InputError(f"{self.name}, line {self.line}: {self.cause}.", hint=self.hint)
+        return InputError(
+            f"{self.name}, line {self.line}: {self.cause}.", hint=self.hint
+        )
 
 
 OnBadRow: TypeAlias = Callable[[BadRow], object] | None
@@ -119,6 +120,7 @@ class LineReader:
         encoding: The encoding that the file turned out to have.
         mark: Its byte order mark, decoded; empty if it has none. No line has it.
         line: How many lines have been taken.
+        chars: How many characters have been loaded.
         at_end: Whether all has been loaded.
     """
 
@@ -130,6 +132,7 @@ class LineReader:
         self.encoding: str = encoding
         self.mark: str = ""
         self.line: int = 0
+        self.chars: int = 0
         self.at_end: bool = False
         self._raw = stream
         # Of a pipe, what is there: whoever writes to it may be slow.
@@ -180,6 +183,7 @@ class LineReader:
             return False
         data = self._read() if self._decoder else self._begin()
         text = self._decode(data)
+        self.chars += len(text)
         self.at_end = not data
         del self._lines[: self._at]
         self._at = 0
@@ -224,7 +228,14 @@ class LineReader:
             InputError: If it is not text, or not in the given encoding.
         """
         data = self._read()
-        while 0 < len(data) < _LONGEST_MAGIC and (more := self._read()):
+        starts = (*_NOT_TEXT, *(mark for mark, _ in _MARKS))
+        # Of a pipe, no more is waited for than can decide.
+        while data and any(
+            len(data) < len(start) and start.startswith(data) for start in starts
+        ):
+            more = self._read()
+            if not more:
+                break
             data += more
         for magic, (what, hint) in _NOT_TEXT.items():
             if data.startswith(magic):
@@ -440,10 +451,11 @@ _QUOTE_HINT: Final = (
 _ESCAPE_HINT: Final = (
     "If quotes are escaped by a backslash, as Spark does, use --escape '\\'."
 )
-_ESCAPES: Final = re.compile(r'(\\*)"')
 # What may follow a ' that was put there by --spreadsheet-safe (by OWASP's list).
 FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 _DEFUSED: Final = tuple(f"'{mark}" for mark in FORMULAS)
+# How many steps are parsed row by row after one that has to be.
+_CAREFUL_STEPS: Final = 16
 # The words of the csv module, and ours.
 _CSV_ERRORS: Final = {
     _UNFINISHED: "a quote is opened here and never closed",
@@ -453,10 +465,8 @@ _CSV_ERRORS: Final = {
 }
 
 
-def parse_csv(
-    records: Iterable[str], options: FileFormatOptions
-) -> Iterator[list[str]]:
-    """Parse lines, or rows of them, by the csv module.
+def parse_csv(records: Iterable[str], options: FileFormatOptions) -> Any:
+    """Return the csv module's reader of lines, or of rows of them.
 
     Raises:
         csv.Error: If one cannot be read.
@@ -504,6 +514,8 @@ class CsvReader(_TextReader):
         self._identifiers: frozenset[str] = frozenset()
         self._width = 0
         self._unfinished = 0
+        self._began = 0
+        self._careful = 0
         self._sep_line = self._read_sep_line() if options.sep_line else ""
         self._read_header()
 
@@ -574,38 +586,49 @@ class CsvReader(_TextReader):
         Raises:
             InputError: If a row cannot be read; says which, and shows no value.
         """
+        some = self._next_lines(rows)
+        if self._careful or not self._width:
+            self._careful = max(0, self._careful - 1)
+        elif some and (found := self._parse_lines(some)) is not None:
+            self._lines.drop(len(some))
+            return self._rows(some, found)
+        else:
+            self._careful = _CAREFUL_STEPS
+        return self._take_each(some)
+
+    def _next_lines(self, rows: int) -> list[str]:
+        """Return the next lines, up to one that may be a comment; drop comments."""
         some = self._lines.peek(rows)
-        text = "".join(some)
-        if self._width and some and not self._needs_care(text):
-            found = self._parse_plain(some)
-            if found is not None:
-                self._lines.drop(len(some))
-                plain = "\r" not in text and text[-1] == "\n"
-                return self._rows(some, found, text, ends_plainly=plain)
-        return self._take_each(rows)
-
-    def _needs_care(self, text: str) -> bool:
-        """Return whether a line may be something else than a row."""
         comment = self.options.comment
-        return '"' in text or (comment is not None and comment in text)
+        if comment is None:
+            return some
+        marked = [at for at, one in enumerate(some) if one.startswith(comment)]
+        skipped = 0
+        while marked and marked[0] == skipped:
+            skipped += 1
+            del marked[0]
+        self._lines.drop(skipped)
+        return some[skipped : marked[0]] if marked else some[skipped:]
 
-    def _parse_plain(self, some: list[str]) -> list[list[str]] | None:
-        """Parse lines without quotes, each of which is a row; None if one is not."""
+    def _parse_lines(self, some: list[str]) -> list[list[str]] | None:
+        """Parse lines each of which is a row; None if one is not."""
         try:
             found = list(parse_csv(some, self.options))
         except csv.Error:
             return None
-        return found if {self._width} == set(map(len, found)) else None
+        # As many rows as lines: none is blank, and none has several.
+        if len(found) != len(some) or {self._width} != set(map(len, found)):
+            return None
+        return found
 
     def _rows(
         self,
         records: list[str],
         found: list[list[str]],
-        text: str,
-        *,
-        ends_plainly: bool = False,
     ) -> TextRows:
         """Make rows, with the values that are wanted."""
+        text = "".join(records)
+        plain = "\r" not in text and text[-1:] == "\n"
         columns = {}
         for name, at in self._wanted.items():
             values = self._without_null(list(map(itemgetter(at), found)))
@@ -614,28 +637,29 @@ class CsvReader(_TextReader):
                     one[1:] if one.startswith(_DEFUSED) else one for one in values
                 ]
             columns[name] = values
-        return TextRows(records, columns, self, ends_plainly=ends_plainly)
+        return TextRows(records, columns, self, ends_plainly=plain)
 
-    def _take_each(self, rows: int) -> TextRows | None:
+    def _take_each(self, some: list[str]) -> TextRows | None:
         """Parse row by row, to see where each ends."""
         lines = self._lines
-        window = rows
+        single = False
         while lines.pending >= 2 * self._unfinished or lines.at_end:
-            some = lines.peek(window)
-            records, found, used = self._parse_each(some)
+            records, found, used = self._parse_each(some, single=single)
             lines.drop(used)
             if used:
                 self._unfinished = 0
-                return self._rows(records, found, "'")
+                return self._rows(records, found)
             if len(some) == lines.pending:
                 self._check_unfinished(some)
                 return None
             # One row is longer than the window.
-            window *= 4
+            some = lines.peek(4 * len(some) + 1)
+            single = True
+        self._check_length()
         return None
 
     def _parse_each(
-        self, some: list[str]
+        self, some: list[str], *, single: bool
     ) -> tuple[list[str], list[list[str]], int]:
         """Parse lines; a row that they do not finish is left.
 
@@ -644,50 +668,47 @@ class CsvReader(_TextReader):
         """
         records: list[str] = []
         found: list[list[str]] = []
-        kept: list[str] = []
-        reader = parse_csv(self._keep(some, kept), self.options)
+        reader = parse_csv(some, self.options)
         used = 0
         while True:
-            cause, row = "", None
             try:
-                row = next(reader, None)
+                for row in reader:
+                    after = reader.line_num
+                    if row and len(row) == (self._width or len(row)):
+                        records.append("".join(some[used:after]))
+                        found.append(row)
+                    elif row:
+                        self._reject_width(row, "".join(some[used:after]), used)
+                    used = after
+                    if found and (single or not self._width):
+                        break
             except csv.Error as error:
                 cause = str(error)
-            if row is None and (not cause or _UNFINISHED in cause):
-                return records, found, used + (0 if cause else len(kept))
-            record = "".join(kept)
-            cause = _explain(cause) or self._check_width(row)
-            if cause:
-                hint = _hint(record, row, self.options)
-                self._reject(cause, hint, record, used + kept.count(""))
-            elif row:
-                records.append(record)
-                found.append(row)
-            used += len(kept)
-            kept.clear()
-            if not self._width and found:
-                return records, found, used
-
-    def _keep(self, some: list[str], kept: list[str]) -> Iterator[str]:
-        """Give lines to the parser, and keep those of the present row.
-
-        A comment is kept as nothing, so that lines are counted right.
-        """
-        comment = self.options.comment
-        for line in some:
-            if comment and line.startswith(comment) and not any(kept):
-                kept.append("")
             else:
-                kept.append(line)
-                yield line
+                return records, found, used
+            if _UNFINISHED in cause:
+                return records, found, used
+            after = reader.line_num
+            self._reject_csv(cause, "".join(some[used:after]), used)
+            used = after
 
-    def _check_width(self, row: list[str] | None) -> str:
-        """Say what is wrong with the number of fields of a row."""
-        if not row or not self._width or len(row) == self._width:
-            return ""
+    def _reject_width(self, row: list[str], record: str, before: int) -> None:
+        """Report a row with too many or too few fields."""
+        cause = f"{len(row)} fields, but the header has {self._width}"
+        hint = _QUOTE_HINT
         if len(row) == 1 and row[0].isspace():
-            return "the line has only white space"
-        return f"{len(row)} fields, but the header has {self._width}"
+            cause, hint = "the line has only white space", "Remove the line."
+        self._reject(cause, hint, record, before)
+
+    def _reject_csv(self, error: str, record: str, before: int) -> None:
+        """Report a row that the csv module cannot read."""
+        ours = (ours for words, ours in _CSV_ERRORS.items() if words in error)
+        hint = _QUOTE_HINT
+        if '\\"' in record and self.options.escape is None:
+            hint = _ESCAPE_HINT
+        elif f'{self.options.delimiter} "' in record:
+            hint = "If blanks follow the delimiters, use --skip-initial-space."
+        self._reject(next(ours, "this is not CSV"), hint, record, before)
 
     def _check_unfinished(self, some: list[str]) -> None:
         """Refuse a row that the end of the file cuts off, or that does not end.
@@ -699,13 +720,20 @@ class CsvReader(_TextReader):
         if self._lines.at_end:
             self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, "".join(some))
             self._lines.drop(len(some))
-        elif len(some) > MAX_ROW_LINES or sum(map(len, some)) > MAX_LINE_CHARS:
+        else:
+            if not self._unfinished:
+                self._began = self._lines.chars
+            self._unfinished = len(some)
+            self._check_length()
+
+    def _check_length(self) -> None:
+        """Refuse a row that does not end."""
+        chars = self._lines.chars - self._began
+        if self._lines.pending > MAX_ROW_LINES or chars > MAX_LINE_CHARS:
             raise InputError(
                 f"{self.name}, line {self._lines.line + 1}: the row is too long.",
                 hint=_QUOTE_HINT,
             )
-        else:
-            self._unfinished = len(some)
 
     def parse(self, records: list[str]) -> list[list[str | None]]:
         """List the values of all columns; see :meth:`TextRows.texts`."""
@@ -714,23 +742,6 @@ class CsvReader(_TextReader):
         return [
             [None if one in missing else one for one in column] for column in columns
         ] or [[] for _ in self.header]
-
-
-def _explain(cause: str) -> str:
-    """Say in our words what the csv module complains of."""
-    ours = (ours for word, ours in _CSV_ERRORS.items() if word in cause)
-    return next(ours, "this is not CSV") if cause else ""
-
-
-def _hint(record: str, row: list[str] | None, options: FileFormatOptions) -> str:
-    """Say what to do about a row."""
-    if '\\"' in record and options.escape is None:
-        return _ESCAPE_HINT
-    if row and len(row) == 1 and row[0].isspace():
-        return "Remove the line."
-    if row is None and '" ' not in record and ', "' in record:
-        return "If blanks follow the delimiters, use --skip-initial-space."
-    return _QUOTE_HINT
 
 
 # --- JSON lines -----------------------------------------------------------------------
@@ -908,7 +919,9 @@ class JsonReader(_TextReader):
             )
         return [
             [value or None for value in self._without_null(values)]
-            for values in ([_text(row.get(key)) for row in found] for key in self.header)
+            for values in (
+                [_text(row.get(key)) for row in found] for key in self.header
+            )
         ]
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import msgspec
 
@@ -48,7 +48,7 @@ from uid2_async.bulk.text import (
     open_stdio,
     parse_csv,
 )
-from uid2_async.errors import InputError
+from uid2_async.errors import InputError, JobError
 
 if TYPE_CHECKING:
     from uid2_async.bulk.arrow import ArrowOutput
@@ -218,17 +218,13 @@ class CsvFormat:
 
         return f'"{re.sub(marks, write, cell)}"'
 
-    def _join(
-        self, records: list[str], cells: list[list[str]], *, plain: bool
-    ) -> str:
+    def _join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:
         """Append fields to rows."""
         delimiter = self._delimiter
         ends = map(delimiter.join, zip(*cells, strict=True))
         each = zip(records, ends, strict=True) if cells else ()
         if plain:
-            return "".join(
-                [f"{record[:-1]}{delimiter}{end}\n" for record, end in each]
-            )
+            return "".join([f"{record[:-1]}{delimiter}{end}\n" for record, end in each])
         if not cells:
             return "".join(["".join(_split_end(one, self._end)) for one in records])
         split = [_split_end(record, self._end) for record in records]
@@ -421,7 +417,12 @@ class TextOutput:
         if self._stream is not None:
             self._stream.write(formatted)
             self._stream.flush()
-        elif self._descriptor is not None:
+        elif self._descriptor is None:
+            raise JobError(
+                "The output has its name already, but rows are missing in it.",
+                hint="Discard the job and begin anew (--restart).",
+            )
+        else:
             write_all(self._descriptor, formatted, "The output", disk=self._disk)
         self._size += len(formatted)
 
@@ -513,11 +514,13 @@ def open_output(
             disk=disk,
         )
     kind = JsonFormat if options.format is Format.JSONL else CsvFormat
-    text = isinstance(reader, CsvReader | JsonReader)
+    encoding = options.encoding
+    if isinstance(reader, CsvReader | JsonReader):
+        encoding = reader.encoding
     return TextOutput(
         part,
         kind(options, reader, added),
-        encoding=reader.encoding if text else options.encoding,
+        encoding=encoding,
         saved=saved,
         disk=disk,
     )
@@ -581,7 +584,7 @@ class TableWriter:
             with contextlib.suppress(OSError):
                 self._part.unlink(missing_ok=True)
 
-    def __enter__(self) -> TableWriter:
+    def __enter__(self) -> Self:
         """Return the writer."""
         return self
 

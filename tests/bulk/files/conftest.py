@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -100,31 +101,49 @@ def rewrite(
     saved: Any = msgspec.json.encode((None, 0))
     most = die_after
     while True:
-        reader = open_reader(source, how)
-        reader.want([], added=columns)
-        remembered, rows = msgspec.json.decode(saved)
-        reader.skip(rows)
-        output = open_output(
-            reader, written, part, added=columns, saved=remembered, resumable=resumable
+        with (
+            closing(open_reader(source, how)) as reader,
+            closing(Run(reader, written, part, columns, saved, resumable)) as run,
+        ):
+            saved = run.write(make, step, most, lost)
+            if saved is None:
+                run.output.finish(target)
+                return
+        most = None
+
+
+class Run:
+    """One life of a job that rewrites a file."""
+
+    def __init__(
+        self, reader: Any, how: Any, part: Path, added: Any, saved: Any, resumable: bool
+    ) -> None:
+        """Open the output."""
+        remembered, self.rows = msgspec.json.decode(saved)
+        self.saved, self.reader, self.resumable = saved, reader, resumable
+        reader.want([], added=added)
+        reader.skip(self.rows)
+        self.output: Any = open_output(
+            reader, how, part, added=added, saved=remembered, resumable=resumable
         )
+        self.close = self.output.close
+
+    def write(self, make: Any, step: int, most: int | None, lost: int) -> Any:
+        """Write until the end, or until it dies; return what was saved by then."""
         steps = 0
         while most is None or steps < most + lost:
-            some = reader.take(step)
+            some = self.reader.take(step)
             if some is None:
-                if reader.load():
+                if self.reader.load():
                     continue
-                output.sync()
-                output.finish(target)
-                reader.close()
-                return
-            output.write(output.format(some, make(rows, some.count)))
+                self.output.sync()
+                return None
+            self.output.write(self.output.format(some, make(self.rows, some.count)))
             steps += 1
-            rows += some.count
-            if resumable and (most is None or steps <= most):
-                saved = msgspec.json.encode((output.sync(), rows))
-        output.close()
-        reader.close()
-        most = None
+            self.rows += some.count
+            if self.resumable and (most is None or steps <= most):
+                self.saved = msgspec.json.encode((self.output.sync(), self.rows))
+        return self.saved
 
 
 def rewrite_bytes(folder: Path, data: bytes, suffix: str, **options: Any) -> bytes:

@@ -40,7 +40,9 @@ def read_table(path: Path, encoding: str, delimiter: str) -> tuple[list[str], An
         header, *rows = (row for row in csv.reader(text, delimiter=delimiter) if row)
         return header, [[cell or None for cell in row] for row in rows]
     if ".jsonl" in path.name:
-        found = [json.loads(one) for one in data.decode("utf-8-sig").splitlines() if one]
+        found = [
+            json.loads(one) for one in data.decode("utf-8-sig").splitlines() if one
+        ]
         header = list(dict.fromkeys(key for row in found for key in row))
         return header, [[row.get(key) for key in header] for row in found]
     feather = pytest.importorskip("pyarrow.feather")

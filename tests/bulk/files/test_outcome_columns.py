@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from uid2_async.bulk.outcome_columns import (
-    Content,
-    Ending,
+from uid2_async.bulk.batches import ABSENT, UNKNOWN_KIND
+from uid2_async.bulk.columns import (
     OptOutRule,
     OutcomeColumns,
+    RowStatus,
     choose,
 )
-from uid2_async.bulk.outcomes import ABSENT, UNKNOWN_KIND, MapFailure
+from uid2_async.bulk.paths import Content
+from uid2_async.bulk.records import MapFailure
 from uid2_async.models import MapRow
 
 UID, OTHER = "u" * 44, "v" * 44
@@ -53,7 +54,7 @@ def test_one_identifier_a_row() -> None:
     columns = OutcomeColumns(["email"])
     odd = MapRow(e="too new for us")
 
-    made = columns.make([[MAPPED, OUT, INVALID, UNKNOWN_KIND, ABSENT, odd, FAILED]])
+    made, _ = columns.make([[MAPPED, OUT, INVALID, UNKNOWN_KIND, ABSENT, odd, FAILED]])
 
     assert made == {
         "UID": [UID, *[None] * 6],
@@ -70,13 +71,13 @@ def test_one_identifier_a_row() -> None:
         ],
         "ERROR": [*[None] * 6, "ServerError 503"],
     }
-    assert columns.endings == {
-        Ending.MAPPED: 1,
-        Ending.OPTED_OUT: 1,
-        Ending.INVALID: 2,
-        Ending.EMPTY: 1,
-        Ending.OTHER: 1,
-        Ending.FAILED: 1,
+    assert columns.status_counts == {
+        RowStatus.MAPPED: 1,
+        RowStatus.OPTED_OUT: 1,
+        RowStatus.INVALID: 2,
+        RowStatus.EMPTY: 1,
+        RowStatus.OTHER: 1,
+        RowStatus.FAILED: 1,
     }
 
 
@@ -84,7 +85,7 @@ def test_several_identifiers_a_row() -> None:
     """MATCHED_TYPE tells which one gave the raw UID."""
     columns = OutcomeColumns(["email", "phone"], snake_case=True)
 
-    made = columns.make([[MAPPED, INVALID, ABSENT], [SECOND, SECOND, INVALID]])
+    made, _ = columns.make([[MAPPED, INVALID, ABSENT], [SECOND, SECOND, INVALID]])
 
     assert made["uid"] == [UID, OTHER, None]
     assert made["matched_type"] == ["email", "phone", None]
@@ -95,7 +96,7 @@ def test_salt_buckets_take_the_place_of_times() -> None:
     """The old endpoint gives a bucket, and neither previous UID nor time."""
     columns = OutcomeColumns(["email"], buckets=True)
 
-    made = columns.make([[MapRow(u=UID, bucket_id="ad1ANEmVZ")]])
+    made, _ = columns.make([[MapRow(u=UID, bucket_id="ad1ANEmVZ")]])
 
     assert list(made) == ["UID", "BUCKET_ID", "UNMAPPED", "ERROR"]
     assert made["BUCKET_ID"] == ["ad1ANEmVZ"]
@@ -104,9 +105,9 @@ def test_salt_buckets_take_the_place_of_times() -> None:
 
 def test_a_row_for_each_identifier() -> None:
     """Exploded rows say to which row they belong; nobody is left out."""
-    columns = OutcomeColumns(["email", "phone"])
+    columns = OutcomeColumns(["email", "phone"], explode=True)
 
-    made, rows = columns.explode([[MAPPED, ABSENT, ABSENT], [OUT, SECOND, ABSENT]])
+    made, rows = columns.make([[MAPPED, ABSENT, ABSENT], [OUT, SECOND, ABSENT]])
 
     assert rows == [0, 0, 1, 2]
     assert made["UID"] == [UID, None, OTHER, None]

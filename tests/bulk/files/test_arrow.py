@@ -1,0 +1,395 @@
+"""Parquet and Arrow: columns keep types and values, whatever they are."""
+
+from __future__ import annotations
+
+import decimal
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bulk.files.conftest import ADDED, cells, read_all, rewrite
+from uid2_async.bulk.arrow import ArrowOutput
+from uid2_async.bulk.paths import Content, FileFormatOptions, Format
+from uid2_async.bulk.text import open_reader
+from uid2_async.bulk.writers import open_output
+from uid2_async.bulk.private_files import Disk
+from uid2_async.errors import InputError, JobError
+
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+feather = pytest.importorskip("pyarrow.feather")
+
+FORMATS = ["parquet", "arrow"]
+
+
+def table(rows: int = 30) -> Any:
+    """Make a table of many types."""
+    numbers = range(rows)
+    columns = {
+        "t": pa.array([f"user{n}@example.com" if n % 4 else None for n in numbers]),
+        "large": pa.array([f"+1202555{n:04}" for n in numbers], pa.large_string()),
+        "small": pa.array([f"k{n % 3}" for n in numbers]).dictionary_encode(),
+        "n": pa.array([n if n % 5 else None for n in numbers], pa.int16()),
+        "when": pa.array(list(numbers), pa.timestamp("us", tz="UTC")),
+        "money": pa.array([decimal.Decimal(n) for n in numbers], pa.decimal128(9, 2)),
+        "nested": pa.array(
+            [[{"a": n, "b": [str(n)]}] if n % 2 else [] for n in numbers]
+        ),
+        "bytes": pa.array([bytes([n % 256]) for n in numbers]),
+        "nothing": pa.nulls(rows),
+    }
+    return pa.table(columns).replace_schema_metadata({"made by": "a test"})
+
+
+def store(data: Any, path: Path, rows: int = 7) -> None:
+    """Write *data* with so many rows in a group."""
+    if path.suffix == ".parquet":
+        parquet.write_table(data, path, row_group_size=rows)
+    else:
+        feather.write_feather(data, path, chunksize=rows)
+
+
+def fetch(path: Path) -> Any:
+    """Read a file."""
+    return (parquet if path.suffix == ".parquet" else feather).read_table(path)
+
+
+@pytest.fixture(params=FORMATS)
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Make a file of each format."""
+    path = tmp_path / f"in.{request.param}"
+    store(table(), path)
+    return path
+
+
+def test_columns_stay(source: Path) -> None:
+    """Columns keep their types, nulls and order, and the file its metadata."""
+    before = fetch(source)
+    target = source.with_name(f"out{source.suffix}")
+
+    rewrite(source, target, step=4)
+    after = fetch(target)
+
+    assert after.select(before.column_names).equals(before)
+    assert after.schema.metadata[b"made by"] == b"a test"
+    assert after.column_names[len(before.column_names) :] == list(ADDED)
+    assert after.column("UID").type == pa.string()
+    assert after.column("UID").to_pylist() == cells(0, 30)["UID"]
+    assert after.column("ERROR").to_pylist() == cells(0, 30)["ERROR"]
+
+
+def test_instants(source: Path) -> None:
+    """They are timestamps in UTC, or seconds since the epoch."""
+    target = source.with_name(f"out{source.suffix}")
+    rewrite(source, target)
+    assert fetch(target).column("REFRESH_FROM").type == pa.timestamp("us", "UTC")
+    assert fetch(target).column("REFRESH_FROM")[1].as_py() == datetime(
+        1970, 1, 1, 0, 0, 1, tzinfo=UTC
+    )
+
+    rewrite(source, target, iso=False)
+    assert fetch(target).column("REFRESH_FROM").type == pa.int64()
+    assert (
+        fetch(target).column("REFRESH_FROM").to_pylist() == cells(0, 30)["REFRESH_FROM"]
+    )
+
+
+def test_integers(source: Path) -> None:
+    """They have 32 bits."""
+    target = source.with_name(f"out{source.suffix}")
+    rewrite(
+        source,
+        target,
+        added={"SITE_ID": Content.INTEGER},
+        make=lambda _, rows: {"SITE_ID": [None] * rows},
+    )
+
+    assert fetch(target).column("SITE_ID").type == pa.int32()
+    assert fetch(target).column("SITE_ID").null_count == 30
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+def test_going_on(source: Path, lost: int) -> None:
+    """Wherever the process dies, the rows are those of an unbroken run."""
+    whole = source.with_name(f"whole{source.suffix}")
+    rewrite(source, whole, step=4)
+
+    for steps in range(10):
+        target = source.with_name(f"out{steps}{source.suffix}")
+        rewrite(source, target, step=4, die_after=steps, lost=lost)
+        assert fetch(target).equals(fetch(whole))
+        for part in source.parent.glob("part*"):
+            part.unlink()
+
+
+def test_reading_on_behind_any_chunk(source: Path) -> None:
+    """A second reader, told where the first one was, reads the rest."""
+    how = FileFormatOptions(format=Format(source.suffix[1:]))
+    reader = open_reader(source, how)
+    reader.want(["t"])
+    chunks = read_all(reader, 4)
+    assert reader.bytes_read == source.stat().st_size
+    everything = [value for chunk in chunks for value in chunk.values("t")]
+    assert everything == [f"user{n}@example.com" if n % 4 else "" for n in range(30)]
+
+    for done in range(0, 31, 3):
+        again = open_reader(source, how)
+        again.want(["t"])
+        again.skip(done)
+        rest = [value for chunk in read_all(again, 4) for value in chunk.values("t")]
+        assert rest == everything[done:]
+        again.close()
+    reader.close()
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_no_rows(tmp_path: Path, file_format: str) -> None:
+    """A file without rows gets the columns."""
+    store(table(0), tmp_path / f"in.{file_format}")
+    target = tmp_path / f"out.{file_format}"
+
+    rewrite(tmp_path / f"in.{file_format}", target)
+
+    assert fetch(target).num_rows == 0
+    assert fetch(target).column_names[-3:] == list(ADDED)
+
+
+@pytest.mark.parametrize("column", ["t", "large", "small", "nothing"])
+def test_text(source: Path, column: str) -> None:
+    """Text is text in each of its types; nulls are empty; any letter case will do."""
+    reader = open_reader(source, FileFormatOptions())
+    reader.want([column.upper()], ["n", "nested"])
+    chunks = read_all(reader)
+    reader.close()
+
+    found = [value for chunk in chunks for value in chunk.values(column.upper())]
+    assert found == [value or "" for value in table().column(column).to_pylist()]
+    assert [value for chunk in chunks for value in chunk.values("n")][:2] == ["", "1"]
+
+
+@pytest.mark.parametrize("column", ["n", "when", "nested", "bytes", "money"])
+def test_no_text(source: Path, column: str) -> None:
+    """A number is no identifier: a phone has lost its plus and its zeros."""
+    reader = open_reader(source, FileFormatOptions())
+
+    with pytest.raises(
+        InputError, match=f"column '{column}' is not text, but"
+    ) as caught:
+        reader.want([column])
+
+    reader.close()
+    advice = "Cast it to a string" if column == "bytes" else "Export it as a string"
+    assert advice in caught.value.hint
+
+
+def test_columns_of_the_same_name(tmp_path: Path) -> None:
+    """Those that are not read pass through; one that is must be the only one."""
+    path = tmp_path / "in.arrow"
+    data = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["a", "a"])
+    with pa.ipc.new_file(path, data.schema) as writer:
+        writer.write_table(data)
+
+    rewrite(path, tmp_path / "out.arrow")
+
+    with pa.ipc.open_file(tmp_path / "out.arrow") as file:
+        assert file.read_all().column_names[:2] == ["a", "a"]
+    reader = open_reader(path, FileFormatOptions())
+    with pytest.raises(InputError, match="there are 2 columns 'a'"):
+        reader.want(["a"])
+    reader.close()
+
+
+def test_a_row_for_each_identifier(source: Path) -> None:
+    """Rows may be repeated, with all that is in them."""
+    how = FileFormatOptions(format=Format(source.suffix[1:]))
+    reader = open_reader(source, how)
+    output = open_output(reader, how, source.with_name("part"), added=ADDED)
+    while (chunk := reader.take(3)) is None:
+        reader.load()
+    output.write(output.format(chunk, cells(1, 4), [0, 1, 1, 2]))
+    output.sync()
+    target = source.with_name(f"out{source.suffix}")
+    output.finish(target)
+    reader.close()
+
+    expected = fetch(source).take([0, 1, 1, 2])
+    assert (
+        fetch(target).select(expected.column_names).to_pylist() == expected.to_pylist()
+    )
+
+
+def test_dictionaries_that_grow(tmp_path: Path) -> None:
+    """A file whose batches extend their dictionary is written like that again."""
+    path = tmp_path / "in.arrow"
+    parts = [["x"], ["x", "y"], ["x", "y", "z"]]
+    batches = [
+        pa.record_batch(
+            {"a": pa.DictionaryArray.from_arrays(pa.array([len(one) - 1]), one)}
+        )
+        for one in parts
+    ]
+    options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+    with pa.ipc.new_file(path, batches[0].schema, options=options) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+    rewrite(path, tmp_path / "out.arrow", step=1)
+
+    with pa.ipc.open_file(tmp_path / "out.arrow") as file:
+        assert file.read_all().column("a").to_pylist() == ["x", "y", "z"]
+
+
+def damage(data: bytes) -> dict[str, bytes]:
+    """Break a file in several ways."""
+    return {
+        "empty": b"",
+        "text": b"t,n\nsecret,1\n",
+        "magic": b"PAR1",
+        "cut": data[:-20],
+        "holes": data[:64] + bytes(len(data) // 2) + data[64 + len(data) // 2 :],
+    }
+
+
+@pytest.mark.parametrize("how", damage(b""))
+def test_what_cannot_be_read(source: Path, how: str) -> None:
+    """What is none of the format, cut or damaged is refused, without a value."""
+    source.write_bytes(damage(source.read_bytes())[how])
+    target = source.with_name(f"out{source.suffix}")
+
+    with pytest.raises(InputError, match="cannot be read as") as caught:
+        rewrite(source, target)
+
+    assert source.suffix[1:].capitalize() in caught.value.message
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert not target.exists()
+
+
+def test_a_column_that_is_there_already(tmp_path: Path) -> None:
+    """It is refused in any letter case."""
+    store(pa.table({"uid": ["x"]}), tmp_path / "in.parquet")
+
+    reader = open_reader(tmp_path / "in.parquet", FileFormatOptions())
+    with pytest.raises(InputError, match="already has a column 'uid'"):
+        reader.want([], added=ADDED)
+    reader.close()
+
+
+@pytest.mark.parametrize("name", ["pyarrow", "pyarrow.parquet"])
+def test_without_pyarrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """One line says what to install."""
+    store(table(), tmp_path / "in.parquet")
+    monkeypatch.setitem(sys.modules, name, None)
+
+    with pytest.raises(InputError, match="need pyarrow") as caught:
+        open_reader(tmp_path / "in.parquet", FileFormatOptions())
+
+    assert caught.value.hint == "pip install 'uid2-async[arrow]'"
+
+
+def begin(source: Path, **options: Any) -> ArrowOutput:
+    """Open an output with some rows."""
+    how = FileFormatOptions(format=Format(source.suffix[1:]))
+    part = source.with_name("part")
+    with closing(open_reader(source, how)) as reader:
+        output = open_output(reader, how, part, added=ADDED, **options)
+        done = 0
+        for some in read_all(reader):
+            output.write(output.format(some, cells(done, some.count)))
+            done += some.count
+    assert isinstance(output, ArrowOutput)
+    return output
+
+
+def test_killed_before_the_rename_was_noted(source: Path) -> None:
+    """The output is written again from its parts, and is the same."""
+    target = source.with_name(f"out{source.suffix}")
+    output = begin(source)
+    output.sync()
+    shutil.copytree(source.parent, source.parent / "killed")
+    output.finish(target)
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert [one.name for one in source.parent.glob("part*")] == []
+
+    again = begin(source.parent / "killed" / source.name, saved=1)
+    again.close()
+    again.finish(target)
+    whole = target.read_bytes()
+    assert fetch(target).num_rows == 30
+
+    again.finish(target)
+    assert target.read_bytes() == whole
+    target.unlink()
+    with pytest.raises(JobError, match="No such file"):
+        again.finish(target)
+
+
+@pytest.mark.parametrize("rows", [0, 30])
+def test_written_once(source: Path, rows: int) -> None:
+    """What is not to be resumed is written straight away, and placed when whole."""
+    store(table(rows), source)
+    target = source.with_name(f"out{source.suffix}")
+
+    rewrite(source, target, step=4, resumable=False)
+
+    assert fetch(target).num_rows == rows
+    assert fetch(target).column("UID").to_pylist() == cells(0, rows)["UID"]
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert [one.name for one in source.parent.glob("part*")] == []
+
+
+def fail(number: int) -> Callable[..., Any]:
+    """Make a system call that fails."""
+
+    def call(*_: object) -> Any:
+        raise OSError(number, "a defect")
+
+    return call
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_disk_that_fails_at_the_end(source: Path, call: str, parts: int) -> None:
+    """Nothing has the final name then, and nothing is left beside it."""
+    target = source.with_name(f"out{source.suffix}")
+    saved = begin(source).sync()
+    if parts == 2:
+        saved = begin(source, saved=saved).sync()
+    output = begin(source, saved=saved, disk=Disk(**{call: fail(5)}))
+    output.close()
+
+    with pytest.raises(JobError, match="a defect"):
+        output.finish(target)
+
+    names = sorted(one.name for one in source.parent.iterdir())
+    assert names == [source.name, *(f"part.{n:05}" for n in range(parts))]
+
+
+def test_a_full_disk(source: Path) -> None:
+    """A part that could not be written is made again."""
+    output = begin(source, disk=Disk(fsync=fail(28)))
+    with pytest.raises(JobError, match="a defect"):
+        output.sync()
+
+    target = source.with_name(f"out{source.suffix}")
+    rewrite(source, target)
+
+    assert fetch(target).num_rows == 30
+
+
+def test_types_that_cannot_be_written(tmp_path: Path) -> None:
+    """What Arrow says of it is not shown."""
+    column = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
+    store(pa.table({"a": column}), tmp_path / "in.arrow")
+
+    with pytest.raises(InputError, match="does not take their types") as caught:
+        rewrite(tmp_path / "in.arrow", tmp_path / "out.parquet")
+
+    assert caught.value.__cause__ is caught.value.__context__ is None

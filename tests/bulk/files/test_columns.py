@@ -1,0 +1,126 @@
+"""Columns are found by their names, and what is in them is taken for identifiers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from uid2_async.bulk.columns import IdentifierColumns, find_identifiers, refuse_taken
+from uid2_async.bulk.text import TextRows
+from uid2_async.errors import InputError
+
+ADDED = ("UID", "PREV_UID", "REFRESH_FROM", "UNMAPPED")
+
+
+def find(header: list[str], **how: Any) -> IdentifierColumns:
+    """Find the columns of *header*."""
+    return find_identifiers(
+        header, **{"column": None, "kind": None, "several": {}} | how
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "how", "kinds", "wanted"),
+    [
+        (["INPUT", "INPUT_TYPE"], {}, ("INPUT_TYPE",), ["INPUT", "INPUT_TYPE"]),
+        (["x", "input_type", "Input"], {}, ("input_type",), ["Input", "input_type"]),
+        (["mail"], {"column": "mail", "kind": "email"}, ("email",), ["mail"]),
+        (["MAIL", "mail"], {"column": "mail", "kind": "email"}, ("email",), ["mail"]),
+        (["Mail"], {"column": "mail", "kind": "email"}, ("email",), ["Mail"]),
+        (["INPUT", "INPUT_TYPE"], {"kind": "phone"}, ("phone",), ["INPUT"]),
+        (["a", "INPUT_TYPE"], {"column": "a"}, ("INPUT_TYPE",), ["a", "INPUT_TYPE"]),
+        (
+            ["E", "p"],
+            {"several": {"phone": "P", "email_hash": "e"}},
+            ("phone", "email_hash"),
+            ["p", "E"],
+        ),
+        ([], {"column": "a", "kind": "email"}, ("email",), ["a"]),
+    ],
+)
+def test_columns(
+    header: list[str], how: dict[str, Any], kinds: tuple[str, ...], wanted: list[str]
+) -> None:
+    """They are found by option or by contract name, in any letter case."""
+    found = find(header, **how)
+
+    assert (found.kinds, found.wanted) == (kinds, wanted)
+
+
+def test_identifiers() -> None:
+    """What is empty is none; the order is that of preference."""
+    values = {"p": ["+1", "", "x"], "E": ["", "", " "]}
+    columns = find(["E", "p"], several={"phone": "p", "email": "E"})
+
+    phones, emails = columns.identities(TextRows(["", "", ""], values))
+
+    assert (phones.kinds, phones.values) == ("phone", ["+1", None, "x"])
+    assert (emails.kinds, emails.values) == ("email", [None, None, " "])
+
+
+def test_kinds_that_each_row_tells() -> None:
+    """They may be in any letter case, with white space around them."""
+    values = {"i": ["a", "", "c"], "t": [" Email ", "phone", "shoe size"]}
+    columns = IdentifierColumns([("t", "i")], kind_column="t")
+
+    (found,) = columns.identities(TextRows(["", "", ""], values))
+
+    assert found.kinds == ["email", "phone", "shoe size"]
+    assert found.values == ["a", None, "c"]
+
+
+@pytest.mark.parametrize(
+    ("header", "how", "words"),
+    [
+        (["a", "b"], {}, ["no column 'INPUT'", "'a', 'b'", "--column"]),
+        (["a", "b"], {"column": "c", "kind": "email"}, ["no column 'c'", "'a', 'b'"]),
+        (["INPUT"], {}, ["no column 'INPUT_TYPE'", "'INPUT'", "--type"]),
+        (
+            ["a", "a"],
+            {"column": "a"},
+            ["there are 2 columns 'a'", "'a#1' is the first"],
+        ),
+        (["A", "a"], {"column": "ä"}, ["no column"]),
+        (["A", "a"], {"column": "Á", "kind": "email"}, ["no column"]),
+        (["a"], {"several": {"phone": "b"}}, ["no column 'b'", "Use --phone COLUMN"]),
+        (["a;INPUT"], {}, ["separated by something else", "--delimiter"]),
+    ],
+)
+def test_columns_that_are_not_there(
+    header: list[str], how: dict[str, Any], words: list[str]
+) -> None:
+    """The message lists the columns that were found."""
+    with pytest.raises(InputError) as caught:
+        find(header, **how)
+
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "jane@example.com",
+        "+12025550123",
+        "202-555-0123",
+        "tMmiiTI7IaAcPpQPFQ65uMVCWH8av9jw4cwf/F5HVRQ=",
+        "8b97a0bd4f9dbd9bd2ff0a1f3b8ba50b5d92f5e5e5f7ee56ef1e0bf1a9f9e6ab",
+        "A4AAAAPp_KS48A9sW4JGYBxyzj24ivCw7qdoi-y5P3RTyFzN1URWH_AgcP8QnXoZLEt69glhot",
+    ],
+)
+def test_a_file_without_header(value: str) -> None:
+    """Where the first row is data, the message does not list it as columns."""
+    with pytest.raises(InputError) as caught:
+        find(["1", value], kind="email")
+
+    assert value not in str(caught.value)
+    assert "looks like data" in caught.value.message
+
+
+def test_names_that_are_taken() -> None:
+    """A column that will be added must not be there, in any letter case."""
+    refuse_taken(["INPUT"], ADDED)
+    with pytest.raises(InputError, match="'uid', 'Unmapped'") as caught:
+        refuse_taken(["INPUT", "uid", "Unmapped"], ADDED)
+
+    assert "Rename or drop it" in caught.value.hint
