@@ -7,10 +7,12 @@ only where they are not all new, valid and of one kind.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice, repeat
 from typing import Any, Final, Protocol, TypeAlias
+
+import attrs
 
 from uid2_async.bulk.endpoints import Endpoint, IdentityKind
 from uid2_async.bulk.outcomes import (
@@ -75,30 +77,19 @@ class IdentityColumn:
         """Count the rows."""
         return len(self.values if self.identities is None else self.identities)  # type: ignore[arg-type] # one of both is given
 
-    def read(self, kind: IdentityKind) -> Sequence[bytes | None]:
-        """Return the identity bytes of all rows, which are of one *kind*."""
-        if self.identities is None and not self.faults and all(self.values or ()):
-            return kind.read(self.values)  # type: ignore[arg-type] # none is None
-        return self.read_rows(kind, range(len(self)))
-
-    def read_rows(
-        self, kind: IdentityKind, rows: Sequence[int]
-    ) -> Sequence[bytes | None]:
-        """Return the identity bytes of the given *rows*, which are of one *kind*."""
-        values, identities = self.values, self.identities
-        if identities is not None:
-            return [None if row in self.faults else identities[row] for row in rows]
-        assert values is not None  # noqa: S101 - one of both is given
-        present = [
-            index
-            for index, row in enumerate(rows)
-            if values[row] is not None and row not in self.faults
-        ]
-        found: list[bytes | None] = [None] * len(rows)
-        texts = [values[rows[index]] or "" for index in present]
-        for index, identity in zip(present, kind.read(texts), strict=True):
-            found[index] = identity
-        return found
+    def read(self, kind: IdentityKind, rows: Sequence[int]) -> Sequence[bytes | None]:
+        """Return the identity bytes of *rows*, which are of one *kind*."""
+        given = self.values if self.identities is None else self.identities
+        assert given is not None  # noqa: S101 - one of both is
+        chosen: Sequence[Any] = given
+        if len(rows) < len(given) or self.faults:
+            chosen = [None if row in self.faults else given[row] for row in rows]
+        if self.identities is not None:
+            return chosen
+        if all(chosen):
+            return kind.read(chosen)
+        identities = iter(kind.read([value for value in chosen if value]))
+        return [next(identities) if value else None for value in chosen]
 
     def rows_by_kind(self) -> Iterable[tuple[str, Sequence[int]]]:
         """Return each kind with its rows."""
@@ -109,13 +100,12 @@ class IdentityColumn:
             rows[kind].append(row)
         return rows.items()
 
-    def special_outcomes(self) -> Iterator[tuple[int, Outcome]]:
+    def special_outcomes(self) -> dict[int, Outcome]:
         """Return the rows whose outcome is known without the kind: absent or faulty."""
-        for row, value in enumerate(self.values or ()):
-            if value is None:
-                yield row, ABSENT
-        for row, fault in self.faults.items():
-            yield row, INVALID_PHONES[fault]
+        special: dict[int, Outcome] = {
+            row: ABSENT for row, value in enumerate(self.values or ()) if value is None
+        }
+        return special | {row: INVALID_PHONES[at] for row, at in self.faults.items()}
 
     def __repr__(self) -> str:
         """Show how many there are: they are DII."""
@@ -249,21 +239,58 @@ class Group:
 
 
 def _slices(ranges: Sequence[_Range]) -> list[Outcome]:
-    """Return the outcomes of a column whose identities were all new."""
+    """Return the outcomes of identities that were all new."""
     outcomes: list[Outcome] = []
     for group, start, stop in ranges:
         outcomes += group.outcomes[start:stop]
     return outcomes
 
 
-def _find_each(
-    places: Sequence[Group | Outcome], identities: Sequence[bytes | None]
+@attrs.frozen
+class _Part:
+    """The identities of one kind in a column, and where their outcomes are.
+
+    Attributes:
+        rows: Their rows.
+        identities: The identity bytes, None where they are invalid.
+        ranges: Where those are that were new.
+        known: The others, and the groups in which they were asked about.
+    """
+
+    rows: Sequence[int]
+    identities: Sequence[bytes | None]
+    ranges: Sequence[_Range]
+    known: Sequence[tuple[bytes, Group]]
+
+    def groups(self) -> set[Group]:
+        """Return the groups that must be answered first."""
+        new = {group for group, _, _ in self.ranges}
+        return new.union(group for _, group in self.known)
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the outcome of each identity."""
+        found = {identity: group.find(identity) for identity, group in self.known}
+        for group, start, stop in self.ranges:
+            outcomes = group.outcomes[start:stop]
+            found.update(zip(group.identities[start:stop], outcomes, strict=True))
+        return list(map(found.get, self.identities, repeat(INVALID)))  # type: ignore[arg-type] # None is not found
+
+
+def _join(
+    count: int, parts: Sequence[_Part], special: Mapping[int, Outcome]
 ) -> list[Outcome]:
-    """Return the outcomes of any column: each place is a group or an outcome."""
-    return [
-        place.find(identity or b"") if isinstance(place, Group) else place
-        for place, identity in zip(places, identities, strict=True)
-    ]
+    """Return the outcomes of a column of *count* rows."""
+    outcomes: list[Outcome] = [UNKNOWN_KIND] * count
+    for part in parts:
+        found = part.outcomes()
+        if len(found) == count:
+            outcomes = found
+            continue
+        for row, outcome in zip(part.rows, found, strict=True):
+            outcomes[row] = outcome
+    for row, outcome in special.items():
+        outcomes[row] = outcome
+    return outcomes
 
 
 class Batch:
@@ -332,11 +359,11 @@ class _Window:
 
     def add(
         self, subject: str, identities: Sequence[bytes], group: Group
-    ) -> tuple[list[Group], Sequence[bytes]]:
+    ) -> tuple[Sequence[bytes], Sequence[tuple[bytes, Group]]]:
         """Remember that those *identities* that are new are asked about in *group*.
 
         Returns:
-            The group of each identity; and those that are new, in order if all are.
+            Those that are new, and the others with their groups.
         """
         young, old = self._young[subject], self._old[subject]
         if not old.keys().isdisjoint(identities):
@@ -345,22 +372,16 @@ class _Window:
         groups = list(map(young.setdefault, identities, repeat(group)))
         count = len(young) - before
         if count == len(identities):
-            return groups, identities
+            return identities, ()
         # A dict keeps the order in which its keys were added.
-        return groups, list(islice(reversed(young), count))
+        new = dict.fromkeys(islice(reversed(young), count))
+        pairs = zip(identities, groups, strict=True)
+        return list(new), [pair for pair in pairs if pair[0] not in new]
 
     def trim(self) -> None:
         """Drop the older generation if the younger one is full."""
         if sum(map(len, self._young.values())) >= self._generation:
             self._old, self._young = self._young, defaultdict(dict)
-
-
-def _sendable(
-    kind: IdentityKind, identity: bytes, value: str | None
-) -> tuple[str, str]:
-    """Return the key and text of an identity: its raw value if it can be sent."""
-    sent = None if value is None else sendable(kind.name, value, send_raw=True)
-    return sent or (kind.key, base64.encode_text(identity))
 
 
 class Batcher:
@@ -398,83 +419,87 @@ class Batcher:
 
     def _add_column(self, column: IdentityColumn, chunk: Chunk) -> None:
         """Add a column. If all of it is new, its outcomes come in the same order."""
-        kind = self._kinds.get(column.kinds) if isinstance(column.kinds, str) else None
-        identities = () if kind is None else column.read(kind)
-        if kind is None or not all(identities):
-            self._add_rows(column, chunk, identities)
-            return
-        groups, ranges, new = self._place(kind, identities, column.values)  # type: ignore[arg-type] # none is None
-        if new == len(identities):
-            chunk.expect([group for group, _, _ in ranges], partial(_slices, ranges))
-            return
-        chunk.duplicates += len(identities) - new
-        chunk.expect(set(groups), partial(_find_each, groups, identities))
-
-    def _add_rows(
-        self, column: IdentityColumn, chunk: Chunk, known: Sequence[bytes | None]
-    ) -> None:
-        """Add a column in which rows differ; *known* are its identities, if read."""
-        places: list[Group | Outcome] = [UNKNOWN_KIND] * len(column)
-        identities: list[bytes | None] = [None] * len(column)
+        parts = []
         for name, rows in column.rows_by_kind():
             kind = self._kinds.get(name)
             if kind is None:
                 continue
-            found = known or column.read_rows(kind, rows)
-            for row, identity in zip(rows, found, strict=True):
-                places[row], identities[row] = INVALID, identity
-            valid = [row for row in rows if identities[row] is not None]
-            values = column.values and [column.values[row] for row in valid]
-            asked = [identity for identity in found if identity is not None]
-            groups, _, new = self._place(kind, asked, values)
-            chunk.duplicates += len(valid) - new
-            for row, group in zip(valid, groups, strict=True):
-                places[row] = group
-        for row, outcome in column.special_outcomes():
-            places[row] = outcome
-        groups = [place for place in places if isinstance(place, Group)]
-        chunk.expect(set(groups), partial(_find_each, places, identities))
+            part = self._add_part(column, kind, rows)
+            new = sum(stop - start for _, start, stop in part.ranges)
+            if new == len(column):
+                groups = [group for group, _, _ in part.ranges]
+                chunk.expect(groups, partial(_slices, part.ranges))
+                return
+            valid = len(rows) - part.identities.count(None)
+            chunk.duplicates += valid - new
+            parts.append(part)
+        groups = [group for part in parts for group in part.groups()]
+        special = column.special_outcomes()
+        chunk.expect(groups, partial(_join, len(column), parts, special))
+
+    def _add_part(
+        self, column: IdentityColumn, kind: IdentityKind, rows: Sequence[int]
+    ) -> _Part:
+        """Add the rows of one kind."""
+        identities = column.read(kind, rows)
+        valid = identities if all(identities) else list(filter(None, identities))
+        if not self._send_raw:
+            return _Part(rows, identities, *self._place(kind, valid))  # type: ignore[arg-type] # none is None
+        values: dict[bytes | None, str | None] = {}
+        if column.values is not None:
+            texts = [column.values[row] for row in rows]
+            values = dict(zip(identities, texts, strict=True))
+        return _Part(rows, identities, *self._place_raw(kind, valid, values))  # type: ignore[arg-type] # as above
 
     def _place(
-        self,
-        kind: IdentityKind,
-        identities: Sequence[bytes],
-        values: Sequence[str | None] | None,
-    ) -> tuple[list[Group], list[_Range], int]:
+        self, kind: IdentityKind, identities: Sequence[bytes]
+    ) -> tuple[list[_Range], list[tuple[bytes, Group]]]:
         """Put those *identities* that are new into open batches.
 
         Returns:
-            The group of each, the ranges of groups that the new ones are in, and how
-            many are new.
+            The ranges of groups that the new ones are in; the others and their groups.
         """
-        groups: list[Group] = []
         ranges: list[_Range] = []
-        while len(groups) < len(identities):
-            at = len(groups)
-            key, texts, size = kind.key, [], _HASH_BYTES
-            if self._send_raw:
-                key, text = _sendable(
-                    kind, identities[at], values[at] if values else None
-                )
-                texts, size = [text], len(wire.encode(text)) + 1
-            batch = self._open_batch(key, size)
+        known: list[tuple[bytes, Group]] = []
+        index = 0
+        while index < len(identities):
+            batch = self._open_batch(kind.key, _HASH_BYTES)
             room = min(
                 self._batch_size - batch.count,
-                (self._body_bytes - batch.size) // size,
-                len(texts) or self._batch_size,
+                (self._body_bytes - batch.size) // _HASH_BYTES,
             )
-            group = batch.groups.get(key) or Group(kind.subject)
-            found, new = self._window.add(
-                kind.subject, identities[at : at + room], group
-            )
-            groups += found
+            piece = identities[index : index + room]
+            group = batch.groups.get(kind.key) or Group(kind.subject)
+            new, others = self._window.add(kind.subject, piece, group)
+            known += others
             if new:
-                start = len(group.identities)
-                group.identities += new
-                group.texts += texts
-                ranges.append((group, start, len(group.identities)))
-                self._count(key, group, len(new), size)
-        return groups, ranges, sum(stop - start for _, start, stop in ranges)
+                ranges.append(self._append(kind.key, group, new, _HASH_BYTES))
+            index += room
+        return ranges, known
+
+    def _place_raw(
+        self,
+        kind: IdentityKind,
+        identities: Sequence[bytes],
+        values: Mapping[bytes | None, str | None],
+    ) -> tuple[list[_Range], list[tuple[bytes, Group]]]:
+        """Do what :meth:`_place` does, but send the *values* that are given."""
+        ranges: list[_Range] = []
+        known: list[tuple[bytes, Group]] = []
+        for identity in identities:
+            key, text = kind.key, base64.encode_text(identity)
+            value = values.get(identity)
+            if value is not None:
+                key, text = sendable(kind.name, value, send_raw=True) or (key, text)
+            size = len(wire.encode(text)) + 1
+            batch = self._open_batch(key, size)
+            group = batch.groups.get(key) or Group(kind.subject)
+            new, others = self._window.add(kind.subject, [identity], group)
+            known += others
+            if new:
+                group.texts.append(text)
+                ranges.append(self._append(key, group, new, size))
+        return ranges, known
 
     def _open_batch(self, key: str, size: int) -> Batch:
         """Return an open batch with room for one more identity of *size* bytes."""
@@ -485,15 +510,20 @@ class Batcher:
             batch = None
         return self._open.setdefault(name, batch or Batch())
 
-    def _count(self, key: str, group: Group, identities: int, size: int) -> None:
-        """Count what was put into a group of an open batch, which may be full now."""
+    def _append(
+        self, key: str, group: Group, identities: Sequence[bytes], size: int
+    ) -> _Range:
+        """Append identities of *size* bytes to a group of an open batch."""
         name = key if self._one_kind else ""
         batch = self._open[name]
         batch.groups[key] = group
-        batch.count += identities
-        batch.size += identities * size
+        start = len(group.identities)
+        group.identities += identities
+        batch.count += len(identities)
+        batch.size += len(identities) * size
         if batch.count >= self._batch_size:
             self.ready.append(self._open.pop(name))
+        return group, start, len(group.identities)
 
     def flush(self) -> None:
         """Count the open batches as full."""
