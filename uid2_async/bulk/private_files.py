@@ -142,7 +142,7 @@ def make_private_folder(path: Path, *, disk: Disk = DISK) -> None:
     sync_folder(path.parent, disk=disk)
 
 
-def check_folder(path: Path, allow_shared: bool = False) -> None:  # noqa: FBT001, FBT002 - the one option
+def check_folder(path: Path, allow_shared: bool = False) -> None:  # noqa: FBT002 - the one option
     """Reject a folder that cannot be written to, or that other users can write to.
 
     If others can write and the sticky bit is not set, they can replace our files. The

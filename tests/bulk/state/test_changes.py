@@ -92,7 +92,8 @@ async def test_changes_are_netted(
     exported: bool,
 ) -> None:
     """Several changes become the one between their ends: before a delta, and in the
-    history if each was exported."""
+    history if each was exported.
+    """
     await days.run(0, {1: days.mapped("a")})
     for day, step in enumerate(steps, 1):
         answer = OPTED_OUT if step is None else days.mapped(step)

@@ -36,8 +36,7 @@ async def use(days: Any) -> list[Any]:
         rows = [(key, row.u) async for page in state.export() for key, row in page]
         found: list[Any] = [rows, await days.pending(run), await days.history(2)]
         await days.look_up(*range(300))
-        await state.counts()
-        await state.figures()
+        await state.statistics()
         await state.stage(run, EMAIL, [days.identity(n) for n in range(310)])
         asked = await days.to_ask(run)
         await days.record(run, {n: days.mapped(("q", n)) for n in asked[:20]})

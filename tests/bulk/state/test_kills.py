@@ -183,9 +183,10 @@ async def is_finished(folder: Path, of: Any) -> bool:
     """Tell whether the last run was finished, so that nothing is left to do."""
     days = of(folder / "people.db")
     async with days.state:
-        return bool((await days.state.runs())[-1].ended) and len(
-            await days.state.runs()
-        ) == 2
+        return (
+            bool((await days.state.runs())[-1].ended)
+            and len(await days.state.runs()) == 2
+        )
 
 
 async def run_twice(
@@ -207,7 +208,8 @@ async def test_a_full_job_killed_at_each_statement(
     prepared: Path, tmp_path: Path, of: Any, connection: Any, error: Any
 ) -> None:
     """Or without disk space: run again, state and delta are equal to those of an
-    undisturbed run."""
+    undisturbed run.
+    """
     folder = tmp_path / "undisturbed"
     await job_in_copy(prepared, folder, of, daily_job)
     statements = list(connection.executed)

@@ -155,7 +155,8 @@ async def test_a_power_cut_takes_nothing_that_was_recorded(
     days: Any, path: Path, of: Any, tmp_path: Path
 ) -> None:
     """Whatever part of the log was not synced is lost: the state is that of a commit,
-    and has all that record() had returned for."""
+    and has all that record() had returned for.
+    """
     run = await days.begin(0, job="one")
     sizes = []
     wal = path.with_name("people.db-wal")

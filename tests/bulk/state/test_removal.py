@@ -276,7 +276,7 @@ async def test_who_is_remembered_is_not_added_again(
         await days.state.aclose()
         await days.state.__aenter__()
     assert days.identity(1) not in on_disk("people.db")
-    assert (await days.state.counts()).suppressed == 1
+    assert (await days.state.statistics()).suppressed == 1
 
 
 async def test_who_is_not_remembered_can_come_back(days: Any) -> None:
@@ -299,7 +299,7 @@ async def test_a_vacuum_makes_the_file_smaller(days: Any, path: Path) -> None:
     await days.state.vacuum()
 
     assert path.stat().st_size < before / 2
-    assert (await days.state.counts()).file_bytes == path.stat().st_size
+    assert (await days.state.statistics()).file_bytes == path.stat().st_size
     assert None not in await days.look_up(*range(10))
 
 
