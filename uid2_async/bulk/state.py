@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar, overload
+from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 from uid2_async.bulk import state_rows
 from uid2_async.bulk.records import MapFailure
@@ -51,9 +51,9 @@ def _utc_now() -> datetime:
 class MappingState:
     """What is known about the identities of all jobs so far, in one SQLite file.
 
-    An async context manager. The file contains first-level hashes and raw UIDs, and only
-    its owner can read it. One process can use it at a time. SQLite runs on a thread of
-    its own.
+    An async context manager. The file contains first-level hashes and raw UIDs, and
+    only its owner can read it. One process can use it at a time. SQLite runs on a
+    thread of its own.
 
     The views ``mapping``, ``change``, ``history`` and the table ``run`` of the file can
     be queried with other programs; their instants are seconds since the Unix epoch.
@@ -236,40 +236,31 @@ class MappingState:
 
     # --- questions --------------------------------------------------------------------
 
-    @overload
-    async def get(self, people: Person) -> StateRow | None: ...
-    @overload
-    async def get(self, people: Sequence[Person]) -> list[StateRow | None]: ...
-    async def get(
-        self, people: Person | Sequence[Person]
-    ) -> StateRow | list[StateRow | None] | None:
-        """Return what is known about one or several people, however old.
+    async def get(self, person: Person) -> StateRow | None:
+        """Return what is known about a person, however old; None if nothing is.
 
         Args:
-            people: E-mail addresses, phone numbers (a str that starts with ``+``),
-                identities such as :class:`~uid2_async.EmailHash`, or keys.
-
-        Returns:
-            None for who is unknown; a list for a list.
+            person: An e-mail address, a phone number (a str that starts with ``+``), an
+                identity such as :class:`~uid2_async.EmailHash`, or a key.
 
         Raises:
-            InputError: If one of them is not valid.
+            InputError: If it is not valid.
         """
-        if isinstance(people, str | IdentityKey) or not isinstance(people, Sequence):
-            return (await self._get([people]))[0]
-        return await self._get(people)
+        return (await self.get_many([person]))[0]
 
-    async def _get(self, people: Sequence[Person]) -> list[StateRow | None]:
-        """Look people up by kind."""
+    async def get_many(self, people: Sequence[Person]) -> list[StateRow | None]:
+        """Do the same for several people.
+
+        Raises:
+            InputError: If one of them is not valid; says which.
+        """
         keys = [_key(person, place) for place, person in enumerate(people, 1)]
         rows: dict[IdentityKey, StateRow | None] = {}
         for kind in IdentityType:
             some = [key for key in keys if key.kind is kind]
             found = await self.look_up(kind, [key.identity for key in some])
-            rows.update(
-                (key, row if isinstance(row, StateRow) else None)
-                for key, row in zip(some, found, strict=True)
-            )
+            for key, row in zip(some, found, strict=True):
+                rows[key] = row if isinstance(row, StateRow) else None
         return [rows[key] for key in keys]
 
     async def due(self) -> AsyncGenerator[list[IdentityKey], None]:
@@ -587,7 +578,7 @@ class MappingState:
             if changes:
                 yield changes
 
-    async def finish(self, run: Run, exported: bool) -> None:
+    async def finish(self, run: Run, *, exported: bool) -> None:
         """End *run*, in one transaction.
 
         Args:
@@ -595,7 +586,7 @@ class MappingState:
             exported: Whether a durable delta contains all pending changes. Then they
                 count as exported.
         """
-        await self._call(state_rows.finish, run, exported)
+        await self._call(state_rows.finish, run, exported=exported)
         self._started = None
 
     async def file_done(self, run: Run, number: int) -> None:

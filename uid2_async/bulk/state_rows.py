@@ -1,8 +1,8 @@
 """What a state knows and what changes it: all queries, on the thread of SQLite.
 
-A delta is the difference between what the last delta said about an identity and what its
-row says now. Only the former is stored beside the row (``exported``, ``exported_uid``), so
-changes that cancel out leave nothing to export.
+A delta is the difference between what the last delta said about an identity and what
+its row says now. Only the former is stored beside the row (``exported`` and
+``exported_uid``), so changes that cancel out leave nothing to export.
 """
 
 from __future__ import annotations
@@ -184,11 +184,12 @@ def _keys(kind: int, identities: Sequence[bytes]) -> Iterator[dict[str, Any]]:
             yield {"keys": keys, "size": size, "count": len(some), "kind": kind}
 
 
-def _kind(bit: Any) -> IdentityType:
+def _kind(bit: object) -> IdentityType:
     """Return the type that the state stores as *bit*."""
-    if bit not in (0, 1):
-        raise damaged()
-    return KINDS[bit]
+    for kind in KINDS:
+        if kind.bit == bit:
+            return kind
+    raise damaged()
 
 
 def _not_suppressed(
@@ -304,7 +305,7 @@ def _failures(
 
 # --- recording ------------------------------------------------------------------------
 
-# The operator's previous UID comes first: it knows rotations that the state did not see.
+# The operator's previous UID comes first: it knows rotations that the state missed.
 _PREVIOUS: Final = f"""CASE
     WHEN excluded.previous_uid IS NOT NULL THEN excluded.previous_uid
     WHEN m.uid IS NOT NULL AND m.uid IS NOT excluded.uid THEN m.uid
@@ -487,16 +488,16 @@ def files_done(db: StateDatabase, run: Run) -> set[int]:
     return {number for (number,) in rows.fetchall()}
 
 
-def finish(db: StateDatabase, run: Run, exported: bool) -> None:
+def finish(db: StateDatabase, run: Run, *, exported: bool) -> None:
     """End *run*, in one transaction; with *exported* its delta is durable."""
     given = {
         "run": run.number,
         "epoch": db.epoch,
         "before": run.started - RETENTION_SECONDS,
     }
-    statements = [*(_EXPORT if exported else ()), *_EXPIRE, *_END]
+    statements = f"{_EXPORT};{_END}" if exported else _END
     with db.transaction():
-        for statement in statements:
+        for statement in statements.split(";"):
             db.connection.execute(statement, given)
     db.epoch += exported
     db.drop_scratch()
@@ -505,27 +506,23 @@ def finish(db: StateDatabase, run: Run, exported: bool) -> None:
 
 
 # Additions are exported by the next epoch alone, and the history derives them.
-_EXPORT: Final = (
-    f"INSERT INTO history_row SELECT identity, kind, :epoch, {_CHANGE_NOW},"
-    " exported_uid, exported FROM mapping_row WHERE exported_uid IS NOT NULL"
-    f" AND reason IS NOT '{_PURGED}'",
-    "DELETE FROM mapping_row WHERE removed IS NOT NULL",
-    "UPDATE mapping_row SET exported_uid = NULL,"
-    f" exported = CASE WHEN uid IS NOT NULL OR reason = '{OPTED_OUT}' THEN exported END"
-    " WHERE exported_uid IS NOT NULL",
-    "UPDATE run SET exported = :epoch WHERE number = :run",
-    "UPDATE meta SET value = :epoch + 1 WHERE name = 'epoch'",
-)
-_EXPIRE: Final = (
-    "UPDATE mapping_row SET previous_uid = NULL, previous_since = NULL"
-    " WHERE previous_since <= :before",
-    "DELETE FROM history_row WHERE epoch < ("
-    " SELECT min(epoch) FROM run WHERE started > :before)",
-)
-_END: Final = (
-    "DELETE FROM file_done WHERE run = :run",
-    "UPDATE run SET ended = 1 WHERE number = :run",
-)
+_EXPORT: Final = f"""
+    INSERT INTO history_row SELECT identity, kind, :epoch, {_CHANGE_NOW}, exported_uid,
+        exported FROM mapping_row
+        WHERE exported_uid IS NOT NULL AND reason IS NOT '{_PURGED}';
+    DELETE FROM mapping_row WHERE removed IS NOT NULL;
+    UPDATE mapping_row SET exported_uid = NULL, exported = CASE
+        WHEN uid IS NOT NULL OR reason = '{OPTED_OUT}' THEN exported END
+        WHERE exported_uid IS NOT NULL;
+    UPDATE run SET exported = :epoch WHERE number = :run;
+    UPDATE meta SET value = :epoch + 1 WHERE name = 'epoch'"""
+_END: Final = """
+    UPDATE mapping_row SET previous_uid = NULL, previous_since = NULL
+        WHERE previous_since <= :before;
+    DELETE FROM history_row WHERE epoch < (
+        SELECT min(epoch) FROM run WHERE started > :before);
+    DELETE FROM file_done WHERE run = :run;
+    UPDATE run SET ended = 1 WHERE number = :run"""
 
 # --- changes --------------------------------------------------------------------------
 

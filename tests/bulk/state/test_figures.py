@@ -41,7 +41,7 @@ async def test_statuses(days: Any) -> None:
     people = {number: days.mapped(number) for number in range(300)}
     await days.record(run, {**people, 300: OPTED_OUT, 301: INVALID})
     await days.record(run, {0: days.mapped("x"), 1: OPTED_OUT}, PHONE)
-    await days.state.finish(run, True)
+    await days.state.finish(run, exported=True)
     await days.begin(1)
     await days.state.purge(days.key(0), remember=False)
 
@@ -154,7 +154,7 @@ async def test_everything_is_counted(days: Any) -> None:
     run = await days.begin(0)
     await days.record(run, {0: days.mapped(1, due=1), 1: OPTED_OUT})
     await days.record(run, {2: INVALID, 3: days.mapped(2)}, PHONE)
-    await days.state.finish(run, True)
+    await days.state.finish(run, exported=True)
     await days.run(0, {4: days.mapped(4)}, export=False)
     days.now = days.at(1)
 
