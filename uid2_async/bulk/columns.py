@@ -225,7 +225,7 @@ class NationalPhones:
         kinds = column.kinds
         if isinstance(kinds, str) and kinds != PHONE:
             return column
-        values = list(column.values)
+        values = list(column.values or ())
         faults: dict[int, PhoneFault] = {}
         for row, value in enumerate(values):
             kind = kinds if isinstance(kinds, str) else kinds[row]
@@ -324,7 +324,7 @@ class IdentifierColumns:
         """
         for column, found in zip(columns, outcomes, strict=True):
             kinds = column.kinds
-            for row, value in enumerate(column.values):
+            for row, value in enumerate(column.values or ()):
                 kind = kinds if isinstance(kinds, str) else kinds[row]
                 if value is not None:
                     self._count_oddity(kind, value, found[row])

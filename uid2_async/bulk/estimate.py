@@ -88,7 +88,7 @@ class _Count:
             kind = MAP_V3.kinds.get(name)
             if kind is None:
                 continue
-            identities = column.read_rows(kind, rows)
+            identities = column.read(kind, rows)
             for row, identity in zip(rows, identities, strict=True):
                 found[row] = identity
             # Reversed, a phone's hash is not taken for that of an e-mail.

@@ -10,27 +10,23 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar, overload
-
-import attrs
+from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 from uid2_async.bulk import state_rows
 from uid2_async.bulk.outcomes import MapFailure
 from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
-from uid2_async.bulk.state_rows import START, Outcome, Selected
+from uid2_async.bulk.state_rows import START, Outcome
 from uid2_async.bulk.state_values import (
     Change,
     IdentityKey,
-    RecheckIntervals,
     Run,
     StagingCounts,
-    StateCounts,
     StateRow,
     StateSelection,
     StateStatistics,
     seconds_from,
 )
-from uid2_async.errors import InputError, JobError
+from uid2_async.errors import ConfigError, InputError, JobError
 from uid2_async.models import Identity, IdentityScope, IdentityType, as_identity
 from uid2_async.protocol.normalize import HASH_KINDS, READERS
 from uid2_async.protocol.raw_uid import inspect_raw_uid
@@ -55,9 +51,9 @@ def _utc_now() -> datetime:
 class MappingState:
     """What is known about the identities of all jobs so far, in one SQLite file.
 
-    An async context manager. The file contains first-level hashes and raw UIDs, and only
-    its owner can read it. One process can use it at a time. SQLite runs on a thread of
-    its own.
+    An async context manager. The file contains first-level hashes and raw UIDs, and
+    only its owner can read it. One process can use it at a time. SQLite runs on a
+    thread of its own.
 
     The views ``mapping``, ``change``, ``history`` and the table ``run`` of the file can
     be queried with other programs; their instants are seconds since the Unix epoch.
@@ -96,9 +92,16 @@ class MappingState:
             ConfigError: If a duration is shorter than a second.
         """
         self._path = Path(path)
-        self._recheck = RecheckIntervals.from_timedeltas(
-            recheck_after, optout_recheck, invalid_recheck
-        )
+        intervals = {
+            "recheck": recheck_after,
+            "optout_recheck": optout_recheck,
+            "invalid_recheck": invalid_recheck,
+        }
+        if min(intervals.values()) < timedelta(seconds=1):
+            raise ConfigError("A recheck interval must be at least one second.")
+        self._intervals = {
+            name: int(interval.total_seconds()) for name, interval in intervals.items()
+        }
         self._allow_shared = allow_shared_folder
         self._clock = clock
         self._database: StateDatabase | None = None
@@ -233,40 +236,31 @@ class MappingState:
 
     # --- questions --------------------------------------------------------------------
 
-    @overload
-    async def get(self, people: Person) -> StateRow | None: ...
-    @overload
-    async def get(self, people: Sequence[Person]) -> list[StateRow | None]: ...
-    async def get(
-        self, people: Person | Sequence[Person]
-    ) -> StateRow | list[StateRow | None] | None:
-        """Return what is known about one or several people, however old.
+    async def get(self, person: Person) -> StateRow | None:
+        """Return what is known about a person, however old; None if nothing is.
 
         Args:
-            people: E-mail addresses, phone numbers (a str that starts with ``+``),
-                identities such as :class:`~uid2_async.EmailHash`, or keys.
-
-        Returns:
-            None for who is unknown; a list for a list.
+            person: An e-mail address, a phone number (a str that starts with ``+``), an
+                identity such as :class:`~uid2_async.EmailHash`, or a key.
 
         Raises:
-            InputError: If one of them is not valid.
+            InputError: If it is not valid.
         """
-        if isinstance(people, str | IdentityKey) or not isinstance(people, Sequence):
-            return (await self._get([people]))[0]
-        return await self._get(people)
+        return (await self.get_many([person]))[0]
 
-    async def _get(self, people: Sequence[Person]) -> list[StateRow | None]:
-        """Look people up by kind."""
+    async def get_many(self, people: Sequence[Person]) -> list[StateRow | None]:
+        """Do the same for several people.
+
+        Raises:
+            InputError: If one of them is not valid; says which.
+        """
         keys = [_key(person, place) for place, person in enumerate(people, 1)]
         rows: dict[IdentityKey, StateRow | None] = {}
         for kind in IdentityType:
             some = [key for key in keys if key.kind is kind]
             found = await self.look_up(kind, [key.identity for key in some])
-            rows.update(
-                (key, row if isinstance(row, StateRow) else None)
-                for key, row in zip(some, found, strict=True)
-            )
+            for key, row in zip(some, found, strict=True):
+                rows[key] = row if isinstance(row, StateRow) else None
         return [rows[key] for key in keys]
 
     async def due(self) -> AsyncGenerator[list[IdentityKey], None]:
@@ -295,13 +289,10 @@ class MappingState:
                     after = (key.identity, key.kind.bit)
                     yield page
 
-    async def counts(self) -> StateCounts:
+    async def statistics(self) -> StateStatistics:
         """Count what there is; reads the whole file once."""
-        return await self._call(state_rows.count, self._now, self._recheck)
-
-    async def figures(self) -> StateStatistics:
-        """Count what a report shows; reads the whole file once."""
-        return await self._call(state_rows.count_statistics, self._now)
+        given = {**self._intervals, "started": self._now}
+        return await self._call(state_rows.count, given)
 
     async def runs(self) -> list[Run]:
         """List all runs, the first one first."""
@@ -322,18 +313,19 @@ class MappingState:
             InputError: If there was no such run, or it is too old.
         """
         run = await self._call(state_rows.find_run, since_run, self._now)
-        work = partial(state_rows.history_page, since=run.epoch)
-        async for _, page in self._pages(work, limit):
+        async for _, page in self._changes(run.epoch, limit):
             yield page
 
-    async def _pages(
-        self, work: Callable[..., list[Change]], limit: int
+    async def _changes(
+        self, since: int | None, limit: int
     ) -> AsyncGenerator[tuple[int, list[Change]], None]:
         """Iterate over pages of changes and their shards."""
         for shard in range(SHARDS):
             after, is_last = START, False
             while not is_last:
-                page = await self._call(work, shard=shard, after=after, limit=limit)
+                page = await self._call(
+                    state_rows.changes_page, since, shard, after, limit
+                )
                 is_last = len(page) < limit
                 if page:
                     after = (page[-1].identity, page[-1].kind.bit)
@@ -439,7 +431,7 @@ class MappingState:
         """
         del run
         count = self._counts.staged + len(identities)
-        self._counts = attrs.evolve(self._counts, staged=count)
+        self._counts = self._counts._replace(staged=count)
         await self._call(state_rows.stage, kind, identities)
 
     @property
@@ -461,27 +453,22 @@ class MappingState:
             selection: Which identities.
             limit: The largest number of identities in a page.
         """
-        if selection.is_by_bucket:
+        if selection.source == "buckets":
             await self._call(state_rows.load_rotated, selection)
+        given = {**self._intervals, "started": run.started}
         for shard in range(SHARDS):
-            found = await self._call(
-                state_rows.select_shard, run, self._recheck, selection, shard
+            looked_at, pages = await self._call(
+                state_rows.select_shard, given, selection, shard
             )
-            if selection.is_staged:
-                self._count(found)
-            for kind, identities in found.groups:
+            asked = sum(len(identities) for _, identities in pages)
+            if selection.source == "staged":
+                staged, distinct, known = self._counts
+                self._counts = StagingCounts(
+                    staged, distinct + looked_at, known + looked_at - asked
+                )
+            for kind, identities in pages:
                 for start in range(0, len(identities), limit):
                     yield kind, identities[start : start + limit]
-
-    def _count(self, found: Selected) -> None:
-        """Add a shard to the counts."""
-        counts = self._counts
-        asked = sum(len(identities) for _, identities in found.groups)
-        self._counts = attrs.evolve(
-            counts,
-            distinct=counts.distinct + found.distinct,
-            known=counts.known + found.distinct - asked,
-        )
 
     async def record(
         self,
@@ -586,12 +573,12 @@ class MappingState:
             limit: The largest number of changes in a page.
         """
         del run
-        async for shard, page in self._pages(state_rows.pending_page, limit):
+        async for shard, page in self._changes(None, limit):
             changes = await self._call(state_rows.drop_named, shard, page)
             if changes:
                 yield changes
 
-    async def finish(self, run: Run, exported: bool) -> None:
+    async def finish(self, run: Run, *, exported: bool) -> None:
         """End *run*, in one transaction.
 
         Args:
@@ -599,7 +586,7 @@ class MappingState:
             exported: Whether a durable delta contains all pending changes. Then they
                 count as exported.
         """
-        await self._call(state_rows.finish, run, exported)
+        await self._call(state_rows.finish, run, exported=exported)
         self._started = None
 
     async def file_done(self, run: Run, name: str, detail: str) -> None:

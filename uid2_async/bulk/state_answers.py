@@ -147,7 +147,7 @@ def _collect(
         kind = endpoint.kinds.get(name)
         if kind is not None:
             subject = IdentityType(kind.subject)
-            found = column.read_rows(kind, rows)
+            found = column.read(kind, rows)
             identities.setdefault(subject, []).extend(filter(None, found))
 
 
@@ -240,12 +240,12 @@ def _prepare(
         if kind is None:
             continue
         identities, places = asked.setdefault(IdentityType(kind.subject), ([], []))
-        for row, identity in zip(rows, column.read_rows(kind, rows), strict=True):
+        for row, identity in zip(rows, column.read(kind, rows), strict=True):
             if identity is None:
                 outcomes[row] = INVALID
             else:
                 identities.append(identity)
                 places.append((outcomes, row))
-    for row, outcome in column.special_outcomes():
+    for row, outcome in column.special_outcomes().items():
         outcomes[row] = outcome
     return outcomes

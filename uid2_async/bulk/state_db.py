@@ -1,9 +1,10 @@
 """The SQLite file of a state: where it may lie, its schema, transactions and scratch.
 
 All of it runs on one thread. Python's sqlite3 releases the interpreter lock for each
-step of a statement and takes it again afterwards, which under a busy event loop can take
-5 ms. So a statement here handles thousands of identities and returns one value: their
-keys go in as one blob that SQL cuts, and results come out as one blob or JSON array.
+step of a statement and takes it again afterwards, which can take 5 ms under a busy
+event loop. So a statement here handles thousands of identities and returns one value:
+their keys go in as one blob that SQL cuts, and results come out as one blob or JSON
+array.
 """
 
 from __future__ import annotations
@@ -156,14 +157,18 @@ _COMPANIONS: Final = ("", "-wal", "-shm", "-journal", "-staging")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 # Locks or shared memory are unreliable there: https://sqlite.org/wal.html. WSL shows
 # the disks of Windows as 9p, and some sandboxes those of their host.
-_REMOTE: Final = frozenset(
-    "9p afs beegfs ceph cifs coda davfs davfs2 gfs gfs2 glusterfs gpfs lustre ncpfs nfs "  # noqa: SIM905 - a table of words
-    "nfs4 ocfs2 prl_fs smb3 smbfs vboxsf vmhgfs".split()
-)
-_REMOTE_FUSE: Final = frozenset(
-    "blobfuse blobfuse2 ceph curlftpfs davfs davfs2 gcsfuse glusterfs goofys juicefs "  # noqa: SIM905 - as above
-    "mount-s3 mountpoint-s3 rclone s3fs seaweedfs smbnetfs sshfs vmhgfs-fuse".split()
-)
+# fmt: off
+_REMOTE: Final = frozenset({
+    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "davfs2", "gfs", "gfs2",
+    "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "prl_fs", "smb3",
+    "smbfs", "vboxsf", "vmhgfs",
+})
+_REMOTE_FUSE: Final = frozenset({
+    "blobfuse", "blobfuse2", "ceph", "curlftpfs", "davfs", "davfs2", "gcsfuse",
+    "glusterfs", "goofys", "juicefs", "mount-s3", "mountpoint-s3", "rclone", "s3fs",
+    "seaweedfs", "smbnetfs", "sshfs", "vmhgfs-fuse",
+})
+# fmt: on
 
 
 def read_mounts() -> list[tuple[str, str]]:

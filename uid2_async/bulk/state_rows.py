@@ -1,8 +1,8 @@
 """What a state knows and what changes it: all queries, on the thread of SQLite.
 
-A delta is the difference between what the last delta said about an identity and what its
-row says now. Only the former is stored beside the row (``exported``, ``exported_uid``), so
-changes that cancel out leave nothing to export.
+A delta is the difference between what the last delta said about an identity and what
+its row says now. Only the former is stored beside the row (``exported`` and
+``exported_uid``), so changes that cancel out leave nothing to export.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
-import attrs
 import msgspec
 
 from uid2_async.bulk.outcomes import MapFailure
@@ -38,9 +37,7 @@ from uid2_async.bulk.state_values import (
     Change,
     ChangeKind,
     IdentityKey,
-    RecheckIntervals,
     Run,
-    StateCounts,
     StateRow,
     StateSelection,
     StateStatistics,
@@ -53,21 +50,18 @@ from uid2_async.protocol.raw_uid import RAW_UID_SIZES, raw_uid_version
 __all__ = [
     "START",
     "Outcome",
-    "Selected",
     "begin",
+    "changes_page",
     "count",
-    "count_statistics",
     "drop_named",
     "export_page",
     "files_done",
     "find_run",
     "finish",
-    "history_page",
     "list_runs",
     "load_rotated",
     "look_up",
     "note_file_done",
-    "pending_page",
     "purge",
     "record",
     "remove_absent",
@@ -128,47 +122,27 @@ def load_rotated(db: StateDatabase, selection: StateSelection) -> None:
     )
 
 
-@attrs.frozen
-class Selected:
-    """Identities of a shard that the operator is asked about.
-
-    Attributes:
-        groups: Them, by type, sorted.
-        distinct: How many different ones were looked at.
-    """
-
-    groups: list[tuple[IdentityType, list[bytes]]] = attrs.field(repr=False)
-    distinct: int
-
-
 def select_shard(
-    db: StateDatabase,
-    run: Run,
-    recheck: RecheckIntervals,
-    selection: StateSelection,
-    shard: int,
-) -> Selected:
-    """Select which identities of a shard the operator is asked about."""
-    given = {**attrs.asdict(recheck), "started": run.started}
-    if selection.is_staged:
+    db: StateDatabase, given: dict[str, Any], selection: StateSelection, shard: int
+) -> tuple[int, list[tuple[IdentityType, list[bytes]]]]:
+    """Select the identities of a shard that the operator is asked about.
+
+    Returns:
+        How many staged ones were looked at, and the selected ones, by type, sorted.
+    """
+    staged = []
+    if selection.source == "staged":
         staged = list(db.spill("staged").read(shard))
         groups = [(kind, _unknown(db, given, kind, keys)) for kind, _, keys in staged]
-        distinct = sum(len(keys) for _, _, keys in staged)
     else:
-        given |= {"unchecked_for": selection.unchecked_for, **shard_bounds(shard)}
-        condition = _SELECTIONS[selection.source.value]
-        groups = list(_grouped(db, "mapping_row", condition, given))
-        distinct = sum(len(keys) for _, keys in groups)
+        bounds = {"unchecked_for": selection.unchecked_for, **shard_bounds(shard)}
+        condition = _SELECTIONS[selection.source]
+        groups = list(_grouped(db, "mapping_row", condition, {**given, **bounds}))
     merged: dict[int, list[bytes]] = {}
     for kind, keys in groups:
         merged.setdefault(kind, []).extend(_not_suppressed(db, kind, keys))
-    pages = [(_kind(kind), _sorted(keys)) for kind, keys in sorted(merged.items())]
-    return Selected([page for page in pages if page[1]], distinct)
-
-
-def _sorted(keys: list[bytes]) -> list[bytes]:
-    """Sort the identities of one shard."""
-    return sort_distinct(keys, byte=1)
+    pages = [(_kind(kind), sort_distinct(merged[kind], byte=1)) for kind in merged]
+    return sum(len(keys) for _, _, keys in staged), [page for page in pages if page[1]]
 
 
 def _grouped(
@@ -212,9 +186,10 @@ def _keys(kind: int, identities: Sequence[bytes]) -> Iterator[dict[str, Any]]:
 
 def _kind(bit: object) -> IdentityType:
     """Return the type that the state stores as *bit*."""
-    if bit not in (0, 1):
-        raise damaged()
-    return KINDS[int(bit)]  # type: ignore[call-overload,no-any-return] # 0 or 1
+    for kind in KINDS:
+        if kind.bit == bit:
+            return kind
+    raise damaged()
 
 
 def _not_suppressed(
@@ -330,7 +305,7 @@ def _failures(
 
 # --- recording ------------------------------------------------------------------------
 
-# The operator's previous UID comes first: it knows rotations that the state did not see.
+# The operator's previous UID comes first: it knows rotations that the state missed.
 _PREVIOUS: Final = f"""CASE
     WHEN excluded.previous_uid IS NOT NULL THEN excluded.previous_uid
     WHEN m.uid IS NOT NULL AND m.uid IS NOT excluded.uid THEN m.uid
@@ -513,16 +488,16 @@ def files_done(db: StateDatabase, run: Run) -> dict[str, str]:
     return dict(rows.fetchall())
 
 
-def finish(db: StateDatabase, run: Run, exported: bool) -> None:
+def finish(db: StateDatabase, run: Run, *, exported: bool) -> None:
     """End *run*, in one transaction; with *exported* its delta is durable."""
     given = {
         "run": run.number,
         "epoch": db.epoch,
         "before": run.started - RETENTION_SECONDS,
     }
-    statements = [*(_EXPORT if exported else ()), *_EXPIRE, *_END]
+    statements = f"{_EXPORT};{_END}" if exported else _END
     with db.transaction():
-        for statement in statements:
+        for statement in statements.split(";"):
             db.connection.execute(statement, given)
     db.epoch += exported
     db.drop_scratch()
@@ -531,27 +506,23 @@ def finish(db: StateDatabase, run: Run, exported: bool) -> None:
 
 
 # Additions are exported by the next epoch alone, and the history derives them.
-_EXPORT: Final = (
-    f"INSERT INTO history_row SELECT identity, kind, :epoch, {_CHANGE_NOW},"
-    " exported_uid, exported FROM mapping_row WHERE exported_uid IS NOT NULL"
-    f" AND reason IS NOT '{_PURGED}'",
-    "DELETE FROM mapping_row WHERE removed IS NOT NULL",
-    "UPDATE mapping_row SET exported_uid = NULL,"
-    f" exported = CASE WHEN uid IS NOT NULL OR reason = '{OPTED_OUT}' THEN exported END"
-    " WHERE exported_uid IS NOT NULL",
-    "UPDATE run SET exported = :epoch WHERE number = :run",
-    "UPDATE meta SET value = :epoch + 1 WHERE name = 'epoch'",
-)
-_EXPIRE: Final = (
-    "UPDATE mapping_row SET previous_uid = NULL, previous_since = NULL"
-    " WHERE previous_since <= :before",
-    "DELETE FROM history_row WHERE epoch < ("
-    " SELECT min(epoch) FROM run WHERE started > :before)",
-)
-_END: Final = (
-    "DELETE FROM file_done WHERE run = :run",
-    "UPDATE run SET ended = 1 WHERE number = :run",
-)
+_EXPORT: Final = f"""
+    INSERT INTO history_row SELECT identity, kind, :epoch, {_CHANGE_NOW}, exported_uid,
+        exported FROM mapping_row
+        WHERE exported_uid IS NOT NULL AND reason IS NOT '{_PURGED}';
+    DELETE FROM mapping_row WHERE removed IS NOT NULL;
+    UPDATE mapping_row SET exported_uid = NULL, exported = CASE
+        WHEN uid IS NOT NULL OR reason = '{OPTED_OUT}' THEN exported END
+        WHERE exported_uid IS NOT NULL;
+    UPDATE run SET exported = :epoch WHERE number = :run;
+    UPDATE meta SET value = :epoch + 1 WHERE name = 'epoch'"""
+_END: Final = """
+    UPDATE mapping_row SET previous_uid = NULL, previous_since = NULL
+        WHERE previous_since <= :before;
+    DELETE FROM history_row WHERE epoch < (
+        SELECT min(epoch) FROM run WHERE started > :before);
+    DELETE FROM file_done WHERE run = :run;
+    UPDATE run SET ended = 1 WHERE number = :run"""
 
 # --- changes --------------------------------------------------------------------------
 
@@ -585,11 +556,10 @@ _HISTORY_PAGE: Final = f"""SELECT {_CHANGE_JSON} FROM (
     WHERE change IS NOT NULL ORDER BY identity, kind LIMIT :limit)"""
 
 
-def pending_page(
-    db: StateDatabase, shard: int, after: Position, limit: int
-) -> list[Change]:
-    """List pending changes of a shard after a position."""
-    return _read_changes(db, _PENDING_PAGE, shard, after, limit)
+def _page(shard: int, after: Position, limit: int) -> dict[str, Any]:
+    """Return the parameters of a page."""
+    place = {"identity": after[0], "last_kind": after[1], "limit": limit}
+    return {**shard_bounds(shard), **place}
 
 
 def drop_named(db: StateDatabase, shard: int, page: list[Change]) -> list[Change]:
@@ -606,29 +576,17 @@ def _read_set(db: StateDatabase, table: str, shard: int) -> set[tuple[int, bytes
     return {(kind, key) for kind, _, keys in groups for key in keys}
 
 
-def history_page(
-    db: StateDatabase, since: int, shard: int, after: Position, limit: int
+def changes_page(
+    db: StateDatabase, since: int | None, shard: int, after: Position, limit: int
 ) -> list[Change]:
-    """List net changes against what was exported before the epoch *since*."""
-    return _read_changes(db, _HISTORY_PAGE, shard, after, limit, since=since)
+    """List changes of a shard after a position.
 
-
-def _read_changes(
-    db: StateDatabase,
-    statement: str,
-    shard: int,
-    after: Position,
-    limit: int,
-    **given: int,
-) -> list[Change]:
-    """Read a page of changes and compare the checksums of their UIDs."""
-    identity, kind = after
-    place = {"identity": identity, "last_kind": kind, "limit": limit}
-    if not given:
-        given = {"epoch": db.epoch}
-    (answer,) = db.connection.execute(
-        statement, {**given, **shard_bounds(shard), **place}
-    ).fetchone()
+    These are the pending ones, or the net changes against what was exported before the
+    epoch *since*.
+    """
+    statement = _PENDING_PAGE if since is None else _HISTORY_PAGE
+    given = {"epoch": db.epoch, "since": since, **_page(shard, after, limit)}
+    (answer,) = db.connection.execute(statement, given).fetchone()
     changes = []
     for text, bit, change, uid, old_uid, sums in _CHANGES.decode(answer):
         key = bytes.fromhex(text)
@@ -645,9 +603,7 @@ def export_page(
     db: StateDatabase, now: int, shard: int, after: Position, limit: int
 ) -> list[tuple[IdentityKey, StateRow]]:
     """List identities of a shard and their rows, after a position."""
-    identity, kind = after
-    place = {"identity": identity, "last_kind": kind, "limit": limit}
-    given = {"started": now, "epoch": db.epoch, **shard_bounds(shard), **place}
+    given = {"started": now, "epoch": db.epoch, **_page(shard, after, limit)}
     (answer,) = db.connection.execute(
         f"SELECT json_group_array(json_array(hex(identity), kind, {_ROW})) FROM ("
         f" SELECT * FROM mapping_row WHERE {_AFTER} AND removed IS NULL"
@@ -840,52 +796,9 @@ def _find_by_uid(db: StateDatabase, raw_uids: Sequence[str]) -> list[IdentityKey
 
 # --- statistics -----------------------------------------------------------------------
 
-_STATUS: Final = """CASE WHEN removed IS NOT NULL THEN '(removed)'
-    ELSE coalesce(reason, 'mapped') END"""
-
-
-def count(db: StateDatabase, now: int, recheck: RecheckIntervals) -> StateCounts:
-    """Count what there is; reads the whole state once."""
-    given = {**attrs.asdict(recheck), "started": now, "epoch": db.epoch}
-    rows: Counter[tuple[IdentityType, str]] = Counter()
-    oldest: list[int] = []
-    due = pending = 0
-    for shard in range(SHARDS):
-        groups = db.connection.execute(
-            f"SELECT kind, {_STATUS}, count(*), total({_DUE}), total({_PENDING}),"
-            f" min(CASE WHEN removed IS NULL THEN checked END) FROM mapping_row"
-            f" WHERE {_IN_SHARD} GROUP BY 1, 2",
-            {**given, **shard_bounds(shard)},
-        )
-        for kind, status, number, some_due, some_pending, first in groups.fetchall():
-            rows[_kind(kind), str(status)] += number
-            due += int(some_due)
-            pending += int(some_pending)
-            oldest += [first] if first is not None else []
-    (pages,) = db.connection.execute("PRAGMA page_count").fetchone()
-    (size,) = db.connection.execute("PRAGMA page_size").fetchone()
-    return StateCounts(
-        rows=dict(rows),
-        due=due,
-        oldest_check=min(oldest, default=None),
-        pending=pending,
-        suppressed=len(db.suppressed),
-        runs=tuple(list_runs(db)),
-        scope=_scope(db),
-        operator=db.meta("operator"),
-        file_bytes=pages * size,
-    )
-
-
-def _scope(db: StateDatabase) -> IdentityScope | None:
-    """Return the scope that the state is bound to."""
-    scope = db.meta("scope")
-    return None if scope is None else IdentityScope(scope)
-
-
 _OVERDUE: Final = -1
 _AGES: Final = " ".join(
-    f"WHEN checked > :now - {days * 86_400} THEN {number}"
+    f"WHEN checked > :started - {days * 86_400} THEN {number}"
     for number, days in enumerate(AGE_DAYS)
 )
 # The first character of a raw UID gives its version; version 2 ends with "=".
@@ -894,37 +807,12 @@ _STATISTICS: Final = f"""SELECT kind, coalesce(reason, 'mapped'),
         ELSE substr(uid, 1, 1) END,
     CASE {_AGES} ELSE {len(AGE_DAYS)} END,
     CASE
-        WHEN uid IS NOT NULL THEN CASE
-            WHEN refresh_from <= :now THEN {_OVERDUE}
-            ELSE min(refresh_from / 86400 - :now / 86400, {DUE_DAYS}) END
-        WHEN reason = '{OPTED_OUT}' THEN :now / 86400 - previous_since / 86400
+        WHEN uid IS NOT NULL THEN CASE WHEN refresh_from <= :started THEN {_OVERDUE}
+            ELSE min(refresh_from / 86400 - :started / 86400, {DUE_DAYS}) END
+        WHEN reason = '{OPTED_OUT}' THEN :started / 86400 - previous_since / 86400
     END,
-    count(*), min(checked)
-    FROM mapping_row WHERE {_IN_SHARD} AND removed IS NULL GROUP BY 1, 2, 3, 4, 5"""
-
-
-class _Totals:
-    """Adds up the groups that SQL counts."""
-
-    def __init__(self) -> None:
-        self.rows: Counter[tuple[IdentityType, str]] = Counter()
-        self.versions: Counter[int | None] = Counter()
-        self.ages: Counter[int] = Counter()
-        self.due: Counter[int | None] = Counter()
-        self.opt_outs: Counter[int | None] = Counter()
-        self.oldest: list[int] = []
-
-    def add(self, group: tuple[Any, ...]) -> None:
-        """Add one group."""
-        bit, status, mark, age, day, number, oldest = group
-        self.rows[_kind(bit), status] += number
-        self.ages[age] += number
-        self.oldest.append(oldest)
-        if status == OPTED_OUT:
-            self.opt_outs[day] += number
-        elif mark is not None:
-            self.due[day] += number
-            self.versions[_version(mark)] += number
+    removed IS NOT NULL, count(*), total({_PENDING}), total({_DUE}), min(checked)
+    FROM mapping_row WHERE {_IN_SHARD} GROUP BY 1, 2, 3, 4, 5, 6"""
 
 
 def _version(mark: str) -> int | None:
@@ -936,31 +824,58 @@ def _version(mark: str) -> int | None:
     return None if head is None else raw_uid_version(RAW_UID_SIZES[1], head[0])
 
 
-def count_statistics(db: StateDatabase, now: int) -> StateStatistics:
-    """Count what a report shows; reads the whole state once."""
-    totals = _Totals()
+def count(db: StateDatabase, given: dict[str, Any]) -> StateStatistics:
+    """Count what there is; reads the whole state once, in parts that fit in memory."""
+    totals: Counter[Any] = Counter()
+    oldest: list[int] = []
     for shard in range(SHARDS):
-        given = {"now": now, **shard_bounds(shard)}
-        for group in db.connection.execute(_STATISTICS, given).fetchall():
-            totals.add(group)
-    runs = list_runs(db)
-    dated = [totals.opt_outs[day] for day in range(OPT_OUT_DAYS)]
+        parameters = {**given, "epoch": db.epoch, **shard_bounds(shard)}
+        groups = db.connection.execute(_STATISTICS, parameters).fetchall()
+        for kind, status, mark, age, day, gone, number, pending, due, first in groups:
+            totals.update(pending=int(pending), due=int(due), removed=number * gone)
+            if gone:
+                continue
+            oldest.append(first)
+            totals["row", _kind(kind), str(status)] += number
+            totals["age", age] += number
+            if status == OPTED_OUT:
+                totals["opt-out", day] += number
+            elif mark is not None:
+                totals["day", day] += number
+                totals["version", _version(mark)] += number
+    return _statistics(db, given["started"], totals, min(oldest, default=None))
+
+
+def _statistics(
+    db: StateDatabase, now: int, totals: Counter[Any], oldest: int | None
+) -> StateStatistics:
+    """Put totals together."""
+    opt_outs = [totals["opt-out", day] for day in range(OPT_OUT_DAYS)]
+    keys = [key for key in totals if isinstance(key, tuple)]
+    all_opt_outs = sum(totals[key] for key in keys if key[0] == "opt-out")
+    (pages,) = db.connection.execute("PRAGMA page_count").fetchone()
+    (size,) = db.connection.execute("PRAGMA page_size").fetchone()
+    scope = db.meta("scope")
     return StateStatistics(
         now=now,
-        rows=totals.rows,
-        overdue=totals.due[_OVERDUE],
-        due=[totals.due[day] for day in range(DUE_DAYS)],
-        due_later=totals.due[DUE_DAYS],
-        due_by_bucket=totals.due[None],
-        opt_outs=dated,
-        opt_outs_before=totals.opt_outs.total() - sum(dated),
-        versions=totals.versions,
-        ages=[totals.ages[age] for age in range(len(AGE_DAYS) + 1)],
-        oldest_check=min(totals.oldest, default=None),
-        runs=len(runs),
-        last_run=runs[-1].started if runs else None,
-        scope=_scope(db),
+        rows={key[1:]: totals[key] for key in keys if key[0] == "row"},
+        removed=totals["removed"],
+        pending=totals["pending"],
+        due=totals["due"],
+        overdue=totals["day", _OVERDUE],
+        due_days=[totals["day", day] for day in range(DUE_DAYS)],
+        due_later=totals["day", DUE_DAYS],
+        due_by_bucket=totals["day", None],
+        opt_outs=opt_outs,
+        opt_outs_before=all_opt_outs - sum(opt_outs),
+        versions={key[1]: totals[key] for key in keys if key[0] == "version"},
+        ages=[totals["age", age] for age in range(len(AGE_DAYS) + 1)],
+        oldest_check=oldest,
+        suppressed=len(db.suppressed),
+        runs=list_runs(db),
+        scope=None if scope is None else IdentityScope(scope),
         operator=db.meta("operator"),
+        file_bytes=pages * size,
     )
 
 

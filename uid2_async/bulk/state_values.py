@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import ClassVar, Final, NamedTuple
 
 import attrs
 
-from uid2_async.errors import ConfigError, InputError
+from uid2_async.errors import InputError
 from uid2_async.models import (
     IdentityScope,
     IdentityType,
@@ -29,10 +29,8 @@ __all__ = [
     "Change",
     "ChangeKind",
     "IdentityKey",
-    "RecheckIntervals",
     "Run",
     "StagingCounts",
-    "StateCounts",
     "StateRow",
     "StateSelection",
     "StateStatistics",
@@ -145,39 +143,20 @@ class Run:
     ended: bool = False
 
 
-class _Source(Enum):
-    """Where a selection looks."""
-
-    STAGED = "staged"
-    DUE = "due"
-    SWEEP = "sweep"
-    BUCKETS = "buckets"
-
-
 @attrs.frozen(kw_only=True)
 class StateSelection:
     """Which identities the operator is asked about; made by its class methods.
 
     Attributes:
-        source: Where they come from.
+        source: Where they come from: ``staged``, ``due``, ``sweep`` or ``buckets``.
         unchecked_for: How long ago the last check is, in seconds (sweep).
         rotated: When each of these salt buckets rotated last, in seconds since the
             Unix epoch (API v2).
     """
 
-    source: _Source
+    source: str
     unchecked_for: int = 0
     rotated: Mapping[str, int] = attrs.field(factory=dict, repr=False)
-
-    @property
-    def is_staged(self) -> bool:
-        """Whether the job staged the identities itself."""
-        return self.source is _Source.STAGED
-
-    @property
-    def is_by_bucket(self) -> bool:
-        """Whether salt buckets select the identities."""
-        return self.source is _Source.BUCKETS
 
     @classmethod
     def staged(cls) -> StateSelection:
@@ -185,7 +164,7 @@ class StateSelection:
 
         This is what a job that maps files asks about.
         """
-        return cls(source=_Source.STAGED)
+        return cls(source="staged")
 
     @classmethod
     def due(cls) -> StateSelection:
@@ -194,48 +173,22 @@ class StateSelection:
         These are mapped identities whose ``refresh_from`` has come, and unmapped ones
         whose recheck interval is over.
         """
-        return cls(source=_Source.DUE)
+        return cls(source="due")
 
     @classmethod
     def sweep(cls, unchecked_for: timedelta) -> StateSelection:
         """Select mapped and opted-out identities without a check for that long."""
-        return cls(
-            source=_Source.SWEEP, unchecked_for=int(unchecked_for.total_seconds())
-        )
+        seconds = int(unchecked_for.total_seconds())
+        return cls(source="sweep", unchecked_for=seconds)
 
     @classmethod
     def of_buckets(cls, rotated: Mapping[str, datetime]) -> StateSelection:
         """Select what was last checked before its salt bucket rotated (API v2)."""
         times = {name: seconds_from(at) for name, at in rotated.items()}
-        return cls(source=_Source.BUCKETS, rotated=times)
+        return cls(source="buckets", rotated=times)
 
 
-@attrs.frozen(kw_only=True)
-class RecheckIntervals:
-    """How long a check counts, in seconds."""
-
-    recheck: int
-    optout_recheck: int
-    invalid_recheck: int
-
-    @classmethod
-    def from_timedeltas(
-        cls, recheck: timedelta, optout_recheck: timedelta, invalid_recheck: timedelta
-    ) -> RecheckIntervals:
-        """Take durations.
-
-        Raises:
-            ConfigError: If one is shorter than a second.
-        """
-        durations = (recheck, optout_recheck, invalid_recheck)
-        if min(durations) < timedelta(seconds=1):
-            raise ConfigError("A recheck interval must be at least one second.")
-        first, second, third = (int(one.total_seconds()) for one in durations)
-        return cls(recheck=first, optout_recheck=second, invalid_recheck=third)
-
-
-@attrs.frozen(kw_only=True)
-class StagingCounts:
+class StagingCounts(NamedTuple):
     """How much a job staged.
 
     Attributes:
@@ -250,44 +203,19 @@ class StagingCounts:
 
 
 @attrs.frozen(kw_only=True)
-class StateCounts:
-    """The contents of a state in numbers.
-
-    Attributes:
-        rows: How many identities of each type have each status: ``mapped``, a reason
-            of the operator, or ``(removed)`` until a delta has said so.
-        due: How many are due for a refresh.
-        oldest_check: When the least recently checked one was checked, in seconds since
-            the Unix epoch, or None.
-        pending: How many changes no delta has exported yet.
-        suppressed: How many people were purged for good.
-        runs: All runs, the first one first.
-        scope: The scope that the state belongs to, or None before the first run.
-        operator: The operator that the state belongs to, or None before the first run.
-        file_bytes: The size of the file.
-    """
-
-    rows: Mapping[tuple[IdentityType, str], int]
-    due: int
-    oldest_check: int | None
-    pending: int
-    suppressed: int
-    runs: tuple[Run, ...]
-    scope: IdentityScope | None
-    operator: str | None
-    file_bytes: int
-
-
-@attrs.frozen(kw_only=True)
 class StateStatistics:
-    """What a report shows of a state.
+    """The contents of a state in numbers; nothing in it identifies anybody.
 
     Attributes:
         now: When it was counted, in seconds since the Unix epoch. Days are UTC days.
         rows: How many identities of each type have each status: ``mapped``, or a reason
             of the operator.
-        overdue: How many mapped ones are due already.
-        due: How many become due today, tomorrow and so on, for ``DUE_DAYS`` days.
+        removed: How many are only kept until a delta has said REMOVED.
+        pending: How many changes no delta has exported yet.
+        due: How many a refresh would ask about now.
+        overdue: How many mapped ones are among them.
+        due_days: How many mapped ones become due today, tomorrow and so on, for
+            ``DUE_DAYS`` days.
         due_later: How many become due after that.
         due_by_bucket: How many have no such day, because the v2 endpoint returns none.
         opt_outs: How many were mapped before and found to be opted out today, yesterday
@@ -297,16 +225,20 @@ class StateStatistics:
         ages: How many identities were checked within each limit of ``AGE_DAYS``, and
             how many longer ago.
         oldest_check: When the least recently checked one was checked, in seconds.
-        runs: How many jobs there have been.
-        last_run: When the last one began, in seconds since the Unix epoch.
+        suppressed: How many people were purged for good.
+        runs: All runs, the first one first.
         scope: The scope that the state belongs to, or None before the first run.
         operator: The operator that the state belongs to, or None before the first run.
+        file_bytes: The size of the file.
     """
 
     now: int
     rows: Mapping[tuple[IdentityType, str], int]
+    removed: int
+    pending: int
+    due: int
     overdue: int
-    due: Sequence[int]
+    due_days: Sequence[int]
     due_later: int
     due_by_bucket: int
     opt_outs: Sequence[int]
@@ -314,10 +246,11 @@ class StateStatistics:
     versions: Mapping[int | None, int]
     ages: Sequence[int]
     oldest_check: int | None
-    runs: int
-    last_run: int | None
+    suppressed: int
+    runs: Sequence[Run]
     scope: IdentityScope | None
     operator: str | None
+    file_bytes: int
 
 
 def seconds_from(instant: datetime) -> int:

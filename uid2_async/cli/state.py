@@ -21,7 +21,7 @@ from uid2_async.protocol.instants import iso
 
 if TYPE_CHECKING:
     from uid2_async.bulk.state import MappingState
-    from uid2_async.bulk.state_values import StateCounts, StateStatistics
+    from uid2_async.bulk.state_values import StateStatistics
 
 __all__ = ["state_app"]
 
@@ -53,9 +53,9 @@ def _open(path: str) -> MappingState:
 def show(state: StateArgument, *, as_json: JsonOption = False) -> None:
     """Count what a state knows: by type and status, what is due, how old it is."""
 
-    async def job() -> StateCounts:
+    async def job() -> StateStatistics:
         async with _open(state) as opened:
-            return await opened.counts()
+            return await opened.statistics()
 
     counts = run_async(job())
     if as_json:
@@ -70,7 +70,7 @@ def show(state: StateArgument, *, as_json: JsonOption = False) -> None:
             sys.stdout.write(f"{name}: {shown}\n")
 
 
-def _facts(counts: StateCounts) -> dict[str, Any]:
+def _facts(counts: StateStatistics) -> dict[str, Any]:
     """List the facts of a state."""
     rows = {f"{kind} {status}": n for (kind, status), n in counts.rows.items()}
     last = counts.runs[-1] if counts.runs else None
@@ -128,7 +128,7 @@ def report(
 
     async def job() -> StateStatistics:
         async with closed as opened:
-            return await opened.figures()
+            return await opened.statistics()
 
     _write_report(run_async(job()), target)
     complain(f"The report is in {target}.")

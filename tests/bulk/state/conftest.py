@@ -77,7 +77,7 @@ class Days:
         run = await self.begin(day)
         await self.record(run, answers)
         changes = await self.pending(run)
-        await self.state.finish(run, export)
+        await self.state.finish(run, exported=export)
         return changes
 
     async def full(
@@ -98,7 +98,7 @@ class Days:
             await self.record(run, {number: mapped(number)})
         self.removed = await self.state.remove_absent(run, segment, max_removed)
         changes = await self.pending(run)
-        await self.state.finish(run, export)
+        await self.state.finish(run, exported=export)
         return changes
 
     async def record(

@@ -36,7 +36,7 @@ async def test_another_uid_is_a_rotation(days: Any) -> None:
     assert (row.change, row.old_uid) == ("ROTATED", days.uid("a"))
     assert await days.pending(run) == [(1, "ROTATED", days.uid("b"), days.uid("a"))]
 
-    await days.state.finish(run, True)
+    await days.state.finish(run, exported=True)
     (row,) = await days.look_up(1)
     assert (row.change, row.old_uid) == (None, None)
     assert await days.run(2, {}) == []
@@ -91,8 +91,7 @@ async def test_changes_are_netted(
     net: tuple[str, str | None, str] | None,
     exported: bool,
 ) -> None:
-    """Several changes become the one between their ends: before a delta, and in the
-    history if each was exported."""
+    """To the one between their ends: before a delta, and in the history after it."""
     await days.run(0, {1: days.mapped("a")})
     for day, step in enumerate(steps, 1):
         answer = OPTED_OUT if step is None else days.mapped(step)

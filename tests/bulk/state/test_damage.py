@@ -36,13 +36,12 @@ async def use(days: Any) -> list[Any]:
         rows = [(key, row.u) async for page in state.export() for key, row in page]
         found: list[Any] = [rows, await days.pending(run), await days.history(2)]
         await days.look_up(*range(300))
-        await state.counts()
-        await state.figures()
+        await state.statistics()
         await state.stage(run, EMAIL, [days.identity(n) for n in range(310)])
         asked = await days.to_ask(run)
         await days.record(run, {n: days.mapped(("q", n)) for n in asked[:20]})
         await state.remove_absent(run, "all", 1)
-        await state.finish(run, True)
+        await state.finish(run, exported=True)
         await state.purge(days.key(9), raw_uids=[days.uid(3)])
     return found
 
@@ -67,10 +66,12 @@ def damage(data: bytes, dice: random.Random) -> bytes:
     return bytes(content)
 
 
-async def test_damage_is_a_job_error(path: Path, of: Any, tmp_path: Path) -> None:
+async def test_damage_is_a_job_error(
+    path: Path, of: Any, tmp_path: Path, on_disk: Any
+) -> None:
     """No foreign exception, wherever the damage is, and no UID but the right one."""
     await build(of(path))
-    whole = path.read_bytes()
+    whole = on_disk("people.db")
     expected = await use(of(path))
     uids = dict(expected[0])
     refused = 0
@@ -102,12 +103,12 @@ async def test_a_flipped_bit_in_a_uid_is_noticed(path: Path, of: Any, who: str) 
         await days.run(0, {1: days.mapped("exported"), 2: days.mapped("x")})
         answer = days.mapped("current", prev=days.uid("previous"))
         await days.run(1, {1: answer}, export=False)
-    data = path.read_bytes()
+    data = path.read_bytes()  # noqa: ASYNC240 - nothing else runs
     place = data.index(uids[who].encode())
     for bit in range(8):
         changed = bytearray(data)
         changed[place + 5 * bit] ^= 1 << bit
-        path.write_bytes(changed)
+        path.write_bytes(changed)  # noqa: ASYNC240 - nothing else runs
         async with days.state:
             run = await days.begin(2)
             with pytest.raises(JobError, match=r"damaged"):

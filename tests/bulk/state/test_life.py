@@ -56,7 +56,7 @@ asyncio.run(main())
 async def test_the_files_are_private(path: Path, of: Any, umask: Any) -> None:
     """0600 whatever the umask, and whatever a file of that name was before."""
     umask(0)
-    path.touch(mode=0o644)
+    path.touch(mode=0o644)  # noqa: ASYNC240 - nothing else runs
     days = of(path)
     async with days.state:
         run = await days.begin(0)
@@ -106,7 +106,7 @@ async def test_a_job_resumes_its_run(days: Any) -> None:
     assert await days.begin(3, job="one") == run
     assert (await days.begin(3, job="two")).number == 2
     assert (await days.begin(3, job="one")).number == 1
-    await days.state.finish(run, False)
+    await days.state.finish(run, exported=False)
     assert (await days.begin(4, job="one")).number == 3
     assert (await days.begin(4)).number == 4
     assert (await days.begin(4)).number == 5
@@ -121,7 +121,7 @@ async def test_files_that_are_done_stay_done(days: Any) -> None:
     await days.state.file_done(other, 7)
 
     assert await days.state.files_done(await days.begin(1, job="one")) == {0, 2}
-    await days.state.finish(run, False)
+    await days.state.finish(run, exported=False)
     assert await days.state.files_done(run) == set()
     assert await days.state.files_done(other) == {7}
 
@@ -154,8 +154,7 @@ async def test_a_second_one_is_refused(days: Any, path: Path) -> None:
 async def test_a_power_cut_takes_nothing_that_was_recorded(
     days: Any, path: Path, of: Any, tmp_path: Path
 ) -> None:
-    """Whatever part of the log was not synced is lost: the state is that of a commit,
-    and has all that record() had returned for."""
+    """Whatever is lost of the log: the state is that of a commit that was synced."""
     run = await days.begin(0, job="one")
     sizes = []
     wal = path.with_name("people.db-wal")

@@ -118,7 +118,7 @@ async def test_a_failure_lasts_for_its_run(days: Any) -> None:
         MapFailure(error="X"),
         None,
     ]
-    await days.state.finish(run, False)
+    await days.state.finish(run, exported=False)
 
     assert await days.unknown(9, 1, 2) == {1, 2}
     (row,) = await days.look_up(1)
@@ -278,10 +278,11 @@ async def test_people_are_found_as_they_are_written(days: Any) -> None:
     assert await get(Email("user@example.com")) == row
     assert await get(IdentityKey(EMAIL, email)) == row
     hashed = EmailHash(email.hex())
-    found = await get([hashed, "+12025550147", Phone("+12025550148")])
+    many = days.state.get_many
+    found = await many([hashed, "+12025550147", Phone("+12025550148")])
     assert [one and one.u for one in found] == [days.uid("a"), days.uid("b"), None]
     with pytest.raises(InputError, match="Number 2 is not a valid email") as caught:
-        await get(["user@example.com", "nobody"])
+        await many(["user@example.com", "nobody"])
     assert "nobody" not in str(caught.value)
 
 

@@ -66,8 +66,8 @@ def facts(figures: StateStatistics) -> dict[str, str]:
         "operator": figures.operator,
         "identities": f"{sum(figures.rows.values()):,}",
         "due already": f"{figures.overdue:,}",
-        "jobs": f"{figures.runs:,}",
-        "last job began": _instant(figures.last_run),
+        "jobs": f"{len(figures.runs):,}",
+        "last job began": _instant(figures.runs[-1].started if figures.runs else None),
         "oldest check": _instant(figures.oldest_check),
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -139,7 +139,7 @@ def _due(figures: StateStatistics) -> Section:
     days = [(today + timedelta(days)).isoformat() for days in range(DUE_DAYS)]
     rows = [
         ["due already", f"{figures.overdue:,}"],
-        *([day, f"{n:,}"] for day, n in zip(days, figures.due, strict=True)),
+        *([day, f"{n:,}"] for day, n in zip(days, figures.due_days, strict=True)),
         ["later", f"{figures.due_later:,}"],
     ]
     if figures.due_by_bucket:
@@ -150,8 +150,8 @@ def _due(figures: StateStatistics) -> Section:
         name="due",
         title=f"Raw UIDs due in the next {DUE_DAYS} days",
         text=f"{figures.overdue:,} are due already{advice}, "
-        f"{sum(figures.due):,} more until {days[-1]}, {figures.due_later:,} later.",
-        bars=Bars(labels=labels, values=figures.due),
+        f"{sum(figures.due_days):,} more until {days[-1]}, {figures.due_later:,} later.",
+        bars=Bars(labels=labels, values=figures.due_days),
         head=["day", "raw UIDs due"],
         rows=rows,
     )
