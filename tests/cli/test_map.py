@@ -260,7 +260,7 @@ ROW = b"INPUT,INPUT_TYPE\na@example.com,email\n"
         (ROW, ["--column", "mail"], ["no column 'mail'", "'INPUT', 'INPUT_TYPE'"]),
         (b"INPUT\nx\n", [], ["no column 'INPUT_TYPE'", "--type"]),
         (b"INPUT,INPUT_TYPE,UID\n", [], ["already has a column 'UID'"]),
-        (b"INPUT,INPUT\n", ["--type", "email"], ["more than one column 'INPUT'"]),
+        (b"INPUT,INPUT\n", ["--type", "email"], ["there are 2 columns 'INPUT'"]),
         (b"jane@example.com\n", ["--type", "email"], ["looks like data"]),
     ],
 )
@@ -375,7 +375,7 @@ def test_a_bad_row(uid2: Uid2, env: dict[str, str], source: Path, out: Path) -> 
     result = uid2("map", str(source), str(out), env=env)
 
     assert result.exit_code == 2
-    assert "line 4: 2 fields, where the header has 3" in result.stderr
+    assert "line 4: 2 fields, but the header has 3" in result.stderr
     assert "secret" not in result.stderr
     assert left_over(source.parent) == []
 

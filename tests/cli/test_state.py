@@ -81,7 +81,7 @@ def test_a_delta_again(mapped: Path, uid2: Uid2) -> None:
         row["UID"] for row in rows("delta.csv")
     }
     assert unknown.exit_code == 2
-    assert "The last one was 1" in unknown.stderr
+    assert "The last one is 1" in unknown.stderr
 
 
 @pytest.mark.parametrize("name", ["mail", "hash", "uid"])
@@ -110,7 +110,7 @@ def test_purge_for_good(mapped: Path, uid2: Uid2, env: dict[str, str]) -> None:
     found = json.loads(uid2("state", "show", "people.db", "--json").stdout)
 
     assert rows("out.csv")[0]["UNMAPPED"] == "OPTOUT"
-    assert found["forgotten"] == 1
+    assert found["suppressed"] == 1
     assert found["identities"]["email mapped"] == 1
 
 
@@ -120,7 +120,7 @@ def test_purge_of_nobody(mapped: Path, uid2: Uid2) -> None:
     empty = uid2("state", "purge", "people.db", stdin="\n")
 
     assert result.exit_code == empty.exit_code == 2
-    assert "Line 2 is no e-mail" in result.stderr
+    assert "Number 2 is not an e-mail" in result.stderr
     assert "secret" not in result.output
 
 
@@ -199,6 +199,7 @@ def test_estimate(folder: Path, uid2: Uid2) -> None:
         "is_exact": True,
         "invalid": 1,
         "empty": 0,
+        "oddities": {},
         "batches": 1,
         "sent_bytes": 3 * costs.SENT_BYTES,
         "received_bytes": 3 * costs.RECEIVED_BYTES,

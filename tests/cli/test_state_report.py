@@ -46,18 +46,17 @@ async def make_state(path: Path) -> None:
 
     rows = [mapped(0, -1), mapped(1, 5), mapped(2, 90), mapped(3, 5)]
     rows += [MapRow(e="optout"), MapRow(e="invalid identifier"), MapRow(e=STATUS)]
-    kinds = [IdentityType.EMAIL] * 4 + [IdentityType.PHONE] * 3
     operator = "https://operator.example"
-    async with MappingState(path) as state:
-        for ago in (40, 3):
+    for ago in (40, 3):
+        then = datetime.now(UTC) - timedelta(days=ago)
+        async with MappingState(path, clock=lambda then=then: then) as state:
             run = await state.begin(
-                scope=IdentityScope.UID2,
-                operator=operator,
-                now=datetime.now(UTC) - timedelta(days=ago),
-                job=JOB,
+                scope=IdentityScope.UID2, operator=operator, job=JOB
             )
-            await state.record(run, kinds, IDENTITIES[:7], rows)
-            await state.finish(run, told_until=await state.last_seq())
+            for kind, some in ((IdentityType.EMAIL, (0, 4)), (IdentityType.PHONE, (4, 7))):
+                part = slice(*some)
+                await state.record(run, kind, IDENTITIES[part], rows[part])
+            await state.finish(run, exported=True)
             rows[3] = MapRow(e="optout")
 
 
@@ -233,7 +232,7 @@ def test_no_state(folder: Path, uid2: Uid2) -> None:
         "There is no state none.db": uid2(
             "state", "report", "none.db", "--html", "report.html"
         ),
-        "damaged, or no state": uid2(
+        "is not a state": uid2(
             "state", "report", "text.db", "--html", "report.html"
         ),
         "no state of bulk mapping": uid2(
@@ -293,7 +292,7 @@ def test_pictures_are_the_same_each_time() -> None:
 def test_nobody_else_pays_for_matplotlib() -> None:
     """Neither the other commands nor the library import it."""
     code = (
-        "import sys, uid2_async.cli.app, uid2_async.bulk.state.mapping_state\n"
+        "import sys, uid2_async.cli.app, uid2_async.bulk.state\n"
         "print('matplotlib' in sys.modules)"
     )
     done = subprocess.run(  # noqa: S603 - our own code

@@ -23,7 +23,6 @@ from uid2_async.models import MapRow, UnmappedReason
 from uid2_async.phones import PhoneFault, check_country, load_countries, to_sendable
 from uid2_async.protocol import base64
 from uid2_async.protocol.hash_spelling import HashSpelling, diagnose_hash
-from uid2_async.protocol.raw_uid import Environment, inspect_raw_uid
 
 if TYPE_CHECKING:
     from uid2_async.bulk.text import Rows
@@ -645,6 +644,11 @@ def status_of_uid(outcome: Outcome) -> RowStatus:
         opted_out = outcome.e == _OPTED_OUT
         return RowStatus.OPTED_OUT if opted_out else RowStatus.INVALID
     # The operator does not find these in its list (docs/protocol.md 2.7).
+    from uid2_async.protocol.raw_uid import (  # noqa: PLC0415 - imports cryptography
+        Environment,
+        inspect_raw_uid,
+    )
+
     info = inspect_raw_uid(outcome.u)
     if info is not None and info.environment in (Environment.INTEG, Environment.PROD):
         return RowStatus.OTHER

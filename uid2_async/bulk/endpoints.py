@@ -24,7 +24,6 @@ from uid2_async.protocol.optout import (
     build_status_request,
     parse_status_reply,
 )
-from uid2_async.protocol.raw_uid import inspect_raw_uid
 
 __all__ = ["MAP_V2", "MAP_V3", "OPTOUT_STATUS", "RAW_UID", "Endpoint", "IdentityKind"]
 
@@ -132,6 +131,8 @@ MAP_V2: Final = Endpoint(
 
 def _read_raw_uid(text: str) -> bytes | None:
     """Decode a raw UID. Return None for a spelling that no operator uses."""
+    from uid2_async.protocol.raw_uid import inspect_raw_uid  # noqa: PLC0415 - imports cryptography
+
     data = base64.decode(text)
     if data is None or inspect_raw_uid(text) is None:
         return None

@@ -36,7 +36,7 @@ from uid2_async.bulk.columns import (
     find_identifiers,
     status_of_uid,
 )
-from uid2_async.bulk.dispatch import Dispatcher
+from uid2_async.bulk.dispatch import Dispatcher, DispatchOptions
 from uid2_async.bulk.endpoints import MAP_V2, MAP_V3, OPTOUT_STATUS, RAW_UID, Endpoint
 from uid2_async.bulk.exports import DeltaWriter, check_export
 from uid2_async.bulk.job_files import (
@@ -552,7 +552,7 @@ async def _stream(
     """Map the inputs in one pass, resumable by the log of the job."""
     checked = run.precheck and await _look_through(job, files)
     source = FileSource([file for file in files.files if not file.done])
-    dispatcher = Dispatcher(run.dispatch_options(client), source, endpoint=job.endpoint)
+    dispatcher = Dispatcher(_dispatch_options(run, client), source, endpoint=job.endpoint)
     outputs = _outputs(job, files, source, run, log=files.place.folder)
     async with aclosing(source), _dispatching(dispatcher, run.stop) as chunks:
         complete = await _write_all(
@@ -629,7 +629,7 @@ async def _run_with_state(
     segment = options.segment if options.full else None
     begun = await _begin(state, client, job=_name_of(job, client), segment=segment)
     asking = Dispatcher(
-        run.dispatch_options(client),
+        _dispatch_options(run, client),
         StateSource(state.to_ask(begun, StateSelection.staged())),
         endpoint=job.endpoint,
         keep=partial(_record, state, begun),
@@ -826,7 +826,7 @@ async def refresh_state(
             selection, endpoint = await _find_rotated(client, opened), MAP_V2
         source = StateSource(opened.to_ask(begun, selection), limit=limit)
         asking = Dispatcher(
-            run.dispatch_options(client),
+            _dispatch_options(run, client),
             source,
             endpoint=endpoint,
             keep=partial(_record, opened, begun),
@@ -884,7 +884,7 @@ async def sweep_by_status(
         begun = await _begin(opened, client)
         async with aclosing(opened.export()) as pages:
             asking = Dispatcher(
-                run.dispatch_options(client), UidSource(pages), endpoint=OPTOUT_STATUS
+                _dispatch_options(run, client), UidSource(pages), endpoint=OPTOUT_STATUS
             )
             async with _dispatching(asking, run.stop) as chunks:
                 async for chunk in chunks:
@@ -900,6 +900,27 @@ async def sweep_by_status(
         changes=changes,
         seconds=time.monotonic() - began,
         complete=complete,
+    )
+
+
+def _dispatch_options(run: RunOptions, client: UID2Client) -> DispatchOptions:
+    """Return the settings of a dispatcher.
+
+    Raises:
+        ConfigError: If one of them is not positive.
+    """
+    size = client.max_batch_size if run.batch_size is None else run.batch_size
+    numbers = (size, run.concurrency, run.dedupe_window, run.stall_timeout)
+    if min(numbers) <= 0:
+        raise ConfigError("The options of a job must be greater than zero.")
+    return DispatchOptions(
+        client=client,
+        batch_size=size,
+        concurrency=run.concurrency,
+        dedupe_window=run.dedupe_window,
+        stall_timeout=run.stall_timeout,
+        sleep=run.sleep,
+        random=run.random,
     )
 
 

@@ -14,11 +14,9 @@ from typing import Any
 import attrs
 
 from uid2_async.bulk.columns import PHONE, NationalPhones, OptOutRule, RowStatus
-from uid2_async.bulk.dispatch import DispatchOptions
 from uid2_async.bulk.outcomes import Progress
 from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.bulk.private_files import DISK, Disk
-from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError
 from uid2_async.protocol.normalize import KINDS
 
@@ -233,26 +231,6 @@ class RunOptions:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = _random.random
     disk: Disk = DISK
-
-    def dispatch_options(self, client: UID2Client) -> DispatchOptions:
-        """Return the settings of the dispatcher.
-
-        Raises:
-            ConfigError: If one of them is not positive.
-        """
-        size = client.max_batch_size if self.batch_size is None else self.batch_size
-        numbers = (size, self.concurrency, self.dedupe_window, self.stall_timeout)
-        if min(numbers) <= 0:
-            raise ConfigError("The options of a job must be greater than zero.")
-        return DispatchOptions(
-            client=client,
-            batch_size=size,
-            concurrency=self.concurrency,
-            dedupe_window=self.dedupe_window,
-            stall_timeout=self.stall_timeout,
-            sleep=self.sleep,
-            random=self.random,
-        )
 
 
 @attrs.frozen(kw_only=True)

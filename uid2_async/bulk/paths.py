@@ -137,7 +137,7 @@ _UNUSABLE: Final = ("hz", "iso2022", "utf-7", "idna", "punycode", "undefined")
 def _read_encoding(encoding: str) -> str:
     """Return the usual name of an encoding."""
     try:
-        found = codecs.lookup(encoding)
+        found: codecs.CodecInfo | None = codecs.lookup(encoding)
     except (LookupError, ValueError):
         found = None
     if (
