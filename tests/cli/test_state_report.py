@@ -235,7 +235,7 @@ def test_no_state(folder: Path, uid2: Uid2) -> None:
         "is not a state": uid2(
             "state", "report", "text.db", "--html", "report.html"
         ),
-        "no state of bulk mapping": uid2(
+        "not a state of bulk mapping": uid2(
             "state", "report", "other.db", "--html", "report.html"
         ),
         "in use by another process": asyncio.run(locked()),

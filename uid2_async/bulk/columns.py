@@ -22,7 +22,6 @@ from uid2_async.errors import InputError
 from uid2_async.models import MapRow, UnmappedReason
 from uid2_async.phones import PhoneFault, check_country, load_countries, to_sendable
 from uid2_async.protocol import base64
-from uid2_async.protocol.hash_spelling import HashSpelling, diagnose_hash
 
 if TYPE_CHECKING:
     from uid2_async.bulk.text import Rows
@@ -307,6 +306,8 @@ class IdentifierColumns:
         """Leave out what is not an identifier."""
         if _OF_NOTHING.isdisjoint(values):
             return [one or None for one in values]
+        from uid2_async.protocol.hash_spelling import HashSpelling  # noqa: PLC0415 - imports cryptography
+
         nothing = sum(one in _OF_NOTHING for one in values)
         self.oddities[str(HashSpelling.EMPTY_HASHED)] += nothing
         return [None if one in _OF_NOTHING else one or None for one in values]
@@ -330,6 +331,8 @@ class IdentifierColumns:
 
     def _count_oddity(self, kind: str, value: str, outcome: Any) -> None:
         """Count what is odd about one identifier."""
+        from uid2_async.protocol.hash_spelling import diagnose_hash  # noqa: PLC0415 - imports cryptography
+
         invalid = not outcome or getattr(outcome, "e", None) == _INVALID
         if kind == "email" and not value.isalnum():
             for pattern, what in _EMAIL_ODDITIES:
