@@ -87,9 +87,11 @@ def find_column(
     Raises:
         InputError: If there is none or more than one; lists the columns.
     """
+    nth = _NTH.fullmatch(column)
     found = _find_all(header, column)
-    if not found and (nth := _NTH.fullmatch(column)) and nth["which"] != "*":
-        found = _find_all(header, nth["name"])[int(nth["which"]) - 1 :][:1]
+    if nth and nth["which"] != "*" and column not in header:
+        number = int(nth["which"])
+        found = _find_all(header, nth["name"])[number - 1 : number] or found
     if len(found) == 1:
         return found[0]
     raise _column_error(header, column, found, name=name, hint=hint)

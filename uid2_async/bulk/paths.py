@@ -617,9 +617,9 @@ def check_unchanged(path: Path, before: InputIdentity) -> None:
 # --- Whole or absent ------------------------------------------------------------------
 
 
-def temp_sibling(target: Path) -> Path:
+def temp_sibling(target: Path, *, suffix: str = "part") -> Path:
     """Name a file beside *target* in which it grows; one left there is removed."""
-    unfinished = target.with_name(f".{target.name[:_NAME_CHARS]}.uid2-unfinished")
+    unfinished = target.with_name(f".{target.name[:_NAME_CHARS]}.uid2-{suffix}")
     unfinished.unlink(missing_ok=True)
     return unfinished
 
@@ -632,7 +632,7 @@ def write_beside(
     Raises:
         JobError: If it cannot be done; nothing is left behind then.
     """
-    unfinished = temp_sibling(target)
+    unfinished = temp_sibling(target, suffix="unfinished")
     try:
         attempt(f"{printable(target)} cannot be written", write, unfinished)
         replace(unfinished, target, disk=disk)

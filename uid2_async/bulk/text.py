@@ -289,7 +289,8 @@ class LineReader:
                 "Check that this is a text file. UTF-16 needs --encoding utf-16-le.",
                 self.pending + text.count("\n", 0, text.index("\0")),
             )
-        if self.encoding not in _EXACT and _encode(text, self.encoding) + rest != data:
+        exact = not text or self.encoding in _EXACT
+        if not exact and _encode(text, self.encoding) + rest != data:
             raise InputError(
                 f"{self.name}: some text cannot be written again in {self.encoding}.",
                 hint="Convert the file to UTF-8.",
@@ -586,10 +587,13 @@ class CsvReader(_TextReader):
         Raises:
             InputError: If a row cannot be read; says which, and shows no value.
         """
+        before = self._lines.line
         some = self._next_lines(rows)
+        if not some:
+            return self._rows([], []) if self._lines.line > before else None
         if self._careful or not self._width:
             self._careful = max(0, self._careful - 1)
-        elif some and (found := self._parse_lines(some)) is not None:
+        elif (found := self._parse_lines(some)) is not None:
             self._lines.drop(len(some))
             return self._rows(some, found)
         else:
@@ -715,8 +719,6 @@ class CsvReader(_TextReader):
 
         Otherwise it is parsed again, from its start, when twice as much is there.
         """
-        if not some:
-            return
         if self._lines.at_end:
             self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, "".join(some))
             self._lines.drop(len(some))

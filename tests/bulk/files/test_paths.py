@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
+from contextlib import closing
 from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any
@@ -239,11 +240,11 @@ def test_every_encoding_of_python_is_read_or_refused(tmp_path: Path) -> None:
     path.write_bytes(b"a,b\n1,\xe92\n")
     for name in sorted(set(aliases.values())):
         try:
-            reader = open_reader(path, FileFormatOptions(encoding=name))
-            reader.want(["a"])
-            while reader.take(9) is not None or reader.load():
-                pass
-            reader.close()
+            options = FileFormatOptions(encoding=name)
+            with closing(open_reader(path, options)) as reader:
+                reader.want(["a"])
+                while reader.take(9) is not None or reader.load():
+                    pass
         except (InputError, ConfigError):
             pass
 
