@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 import tempfile
 import traceback
@@ -167,7 +169,7 @@ def test_appended_bytes_go_to_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "words"),
-    [(0o777, "other users"), (0o770, "other users"), (0o1777, ""), (0o755, "")],
+    [(0o777, "other users"), (0o1777, ""), (0o755, "")],
 )
 def test_others_must_not_be_able_to_replace_files(
     tmp_path: Path, mode: int, words: str
@@ -181,6 +183,25 @@ def test_others_must_not_be_able_to_replace_files(
     with pytest.raises(JobError, match=words) as caught:
         check_folder(tmp_path)
     assert "chmod go-w" in caught.value.hint
+    check_folder(tmp_path, allow_shared=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_private_group_has_no_others(tmp_path: Path) -> None:
+    """Umask 002 makes folders of 0775; who is alone in the group has no others."""
+    tmp_path.chmod(0o775)
+    os.chown(tmp_path, 0, 0)
+    owner, group = pwd.getpwuid(0), grp.getgrgid(0)
+    is_alone = (owner.pw_name, group.gr_mem) == (group.gr_name, []) and not [
+        user for user in pwd.getpwall() if user.pw_gid == 0 and user.pw_uid != 0
+    ]
+    if is_alone:
+        check_folder(tmp_path)
+    for uid, gid in ((0, NOBODY), (0, 123_456), (123_456, 0)):
+        os.chown(tmp_path, uid, gid)
+        with pytest.raises(JobError, match="other users"):
+            check_folder(tmp_path)
+        check_folder(tmp_path, allow_shared=True)
 
 
 def test_a_folder_must_be_there(tmp_path: Path) -> None:
@@ -189,7 +210,7 @@ def test_a_folder_must_be_there(tmp_path: Path) -> None:
 
     with pytest.raises(JobError, match="No such file"):
         check_folder(tmp_path / "missing")
-    with pytest.raises(JobError, match="it is no folder"):
+    with pytest.raises(JobError, match="it is not a folder"):
         check_folder(tmp_path / "file")
 
 

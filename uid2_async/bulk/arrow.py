@@ -97,6 +97,8 @@ def _reading(call: Callable[[], T], *, name: str, what: str) -> T:
     """
     try:
         return call()
+    except InputError:
+        raise
     except Exception:  # noqa: BLE001, S110 - a damaged file raises anything
         pass
     raise InputError(

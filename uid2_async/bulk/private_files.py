@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import grp
 import os
+import pwd
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +37,6 @@ __all__ = [
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _HINTS: Final = {
     errno.EDQUOT: "Free some space and run the same job again: it goes on from there.",
     errno.EIO: "The disk is failing: check it before the job is run again.",
@@ -141,29 +142,60 @@ def make_private_folder(path: Path, *, disk: Disk = DISK) -> None:
     sync_folder(path.parent, disk=disk)
 
 
-def check_folder(path: Path) -> None:
-    """Refuse a folder in which nothing could be written, or others could interfere.
+def check_folder(path: Path, allow_shared: bool = False) -> None:  # noqa: FBT002 - the one option
+    """Reject a folder that cannot be written to, or that other users can write to.
 
-    Where others may write and the sticky bit is not set, they can put a file of their
-    own in the place of ours.
+    If others can write and the sticky bit is not set, they can replace our files. The
+    folder of a private group (``mkdir`` with umask 002 makes such) has no others.
+
+    Args:
+        path: The folder.
+        allow_shared: Accept a folder that others can write to: the caller knows.
 
     Raises:
-        JobError: If *path* is missing, no folder, not writable, or open to others.
+        JobError: If *path* is missing, not a folder, not writable, or open to others.
     """
     refusal = f"The folder {path} cannot be used"
-    mode = attempt(refusal, os.stat, path).st_mode
-    if not stat.S_ISDIR(mode):
-        raise JobError(f"{refusal}: it is no folder.", hint="Name a folder.")
+    status = attempt(refusal, os.stat, path)
+    if not stat.S_ISDIR(status.st_mode):
+        raise JobError(f"{refusal}: it is not a folder.", hint="Name a folder.")
     effective = os.access in os.supports_effective_ids
     if not os.access(path, os.W_OK | os.X_OK, effective_ids=effective):
         raise JobError(
             f"{refusal}: it cannot be written to.", hint="Name a folder of your own."
         )
-    if mode & _OTHERS_WRITE and not mode & stat.S_ISVTX:
+    if not allow_shared and _others_can_write(status):
         raise JobError(
             f"{refusal}: other users can replace files in it.",
-            hint="Take their right to write (chmod go-w), or set its sticky bit.",
+            hint="Run chmod go-w on it, set its sticky bit, use another folder, or "
+            "allow shared folders if all users of this machine are trusted.",
         )
+
+
+def _others_can_write(status: os.stat_result) -> bool:
+    """Tell whether others can replace the files in the folder of *status*."""
+    if status.st_mode & stat.S_ISVTX:
+        return False
+    if status.st_mode & stat.S_IWOTH:
+        return True
+    return bool(status.st_mode & stat.S_IWGRP) and not _is_private_group(status)
+
+
+def _is_private_group(status: os.stat_result) -> bool:
+    """Tell whether nobody but its owner is in the group of a folder.
+
+    Most Linux distributions create such a group, named after the user, for each user.
+    """
+    try:
+        owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
+    except KeyError:
+        return False
+    members = {user.pw_name for user in pwd.getpwall() if user.pw_gid == group.gr_gid}
+    return (
+        owner.pw_gid == group.gr_gid
+        and owner.pw_name == group.gr_name
+        and {*members, *group.gr_mem} <= {owner.pw_name}
+    )
 
 
 def write_all(descriptor: int, data: bytes, name: str, *, disk: Disk = DISK) -> None:

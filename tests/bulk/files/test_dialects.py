@@ -6,8 +6,10 @@ import csv
 import gzip
 import io
 import json
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ import pytest
 
 from tests.bulk.files.conftest import (
     ADDED,
-    cells,
     convert,
     fields,
     read_all,
@@ -99,10 +100,14 @@ def test_csv_dialects(
 )
 def test_what_the_message_advises(make_reader: Make, data: bytes, hint: str) -> None:
     """What is not plain CSV is refused with the option that reads it."""
-    with pytest.raises(InputError) as caught:
+
+    def read() -> None:
         reader = make_reader(data)
         reader.want(["email"])
         read_all(reader)
+
+    with pytest.raises(InputError) as caught:
+        read()
 
     assert hint in str(caught.value)
     assert "in.csv" in str(caught.value)
@@ -266,9 +271,6 @@ def test_names_that_are_repeated(make_reader: Make) -> None:
 @pytest.mark.parametrize("nothing", ["", "null", "NULL", "nan", "None"])
 def test_the_hash_of_nothing(make_reader: Make, nothing: str) -> None:
     """It is not an identifier, and it is counted: one person would be made of many."""
-    from base64 import b64encode
-    from hashlib import sha256
-
     digest = sha256(nothing.encode())
     spelled = [digest.hexdigest(), digest.hexdigest().upper()]
     spelled.append(b64encode(digest.digest()).decode())
@@ -392,7 +394,7 @@ def test_the_look_through_stops_at_its_limit(tmp_path: Path) -> None:
     """A file with the wrong delimiter has a fault in each line."""
     pairs = pairs_of(tmp_path, {"a.csv": b"id,email\n" + b"1\n" * 100})
 
-    with pytest.raises(InputError, match="20 faults .* The first 20 are"):
+    with pytest.raises(InputError, match=r"20 faults .* The first 20 are"):
         read_check(pairs, FileFormatOptions(), want_email)
 
 
@@ -520,7 +522,7 @@ COLUMNS = {"UID": Content.TEXT, "SINCE": Content.INSTANT}
     "name", ["t.csv", "t.csv.gz", "t.jsonl", "t.parquet", "t.arrow"]
 )
 def test_tables(tmp_path: Path, name: str) -> None:
-    """They are written in the format of their name, private, and when they are whole."""
+    """They are written in the format of their name, private, and when whole."""
     path = tmp_path / name
     with TableWriter(path, COLUMNS) as table:
         table.write({"UID": ["a\r4", None], "SINCE": [1, None]})

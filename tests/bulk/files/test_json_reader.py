@@ -81,10 +81,14 @@ def test_a_key_that_the_first_objects_lack(make_reader: Make) -> None:
 )
 def test_what_cannot_be_read(make_reader: Make, data: bytes, words: str) -> None:
     """What cannot be read whole is refused with its line, and without a value."""
-    with pytest.raises(InputError) as caught:
+
+    def read() -> None:
         reader = make_reader(data, "jsonl")
         reader.want([], added=["UID"])
         read_all(reader)
+
+    with pytest.raises(InputError) as caught:
+        read()
 
     assert words in caught.value.message
     assert "secret" not in str(caught.value)
