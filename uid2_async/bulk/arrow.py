@@ -95,10 +95,11 @@ def _reading(call: Callable[[], T], *, name: str, what: str) -> T:
     Raises:
         InputError: If it fails.
     """
-    failures = (load_arrow().ArrowException, OSError)
     try:
         return call()
-    except failures:
+    except InputError:
+        raise
+    except Exception:  # noqa: BLE001, S110 - a damaged file raises anything
         pass
     raise InputError(
         f"{name} cannot be read as {what.capitalize()}.",
@@ -253,9 +254,8 @@ class ArrowReader:
         self.options: FileFormatOptions = options
         self._stream = stream
         self.file: Any = self._read(self._open)
-        parquet = options.format is Format.PARQUET
-        self.schema: Any = self.file.schema_arrow if parquet else self.file.schema
-        self.header: Sequence[str] = self.schema.names
+        self.schema: Any = None
+        self.header: Sequence[str] = self._read(self._read_header)
         self._size = stream.seek(0, 2)
         self._total = self._read(self._count)
         self._batches: Iterator[Any] = self._all_batches(0)
@@ -276,6 +276,12 @@ class ArrowReader:
                 self._stream, buffer_size=_BUFFER_BYTES, pre_buffer=False
             )
         return load_arrow("pyarrow.ipc").open_file(self._stream)
+
+    def _read_header(self) -> list[str]:
+        """Read the schema, and return the names in it."""
+        parquet = self.options.format is Format.PARQUET
+        self.schema = self.file.schema_arrow if parquet else self.file.schema
+        return list(self.schema.names)
 
     def _count(self) -> int:
         """Count the rows."""

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
@@ -84,9 +85,11 @@ def find_column(
     Raises:
         InputError: If there is none or more than one; lists the columns.
     """
+    nth = _NTH.fullmatch(column)
     found = _find_all(header, column)
-    if not found and (nth := _NTH.fullmatch(column)) and nth["which"] != "*":
-        found = _find_all(header, nth["name"])[int(nth["which"]) - 1 :][:1]
+    if nth and nth["which"] != "*" and column not in header:
+        number = int(nth["which"])
+        found = _find_all(header, nth["name"])[number - 1 : number] or found
     if len(found) == 1:
         return found[0]
     raise _column_error(header, column, found, name=name, hint=hint)
@@ -367,13 +370,7 @@ def find_identifiers(
     Raises:
         InputError: If a column is missing or ambiguous; lists the columns.
     """
-
-    def find(one: str, hint: str) -> str:
-        if not header:  # JSON lines without rows
-            return one
-        at = find_column(header, one, name=name, hint=hint)
-        return one if header.count(header[at]) > 1 else header[at]
-
+    find = partial(_find_name, header, name)
     country = None if phones is None else phones.column
     if country is not None:
         country = find(country, "Name the column of countries: --country-column NAME.")
@@ -392,6 +389,14 @@ def find_identifiers(
     return IdentifierColumns(
         [(kinds, value)], kind_column=kinds, phones=phones, country_column=country
     )
+
+
+def _find_name(header: Sequence[str], file: str, column: str, hint: str) -> str:
+    """Return how a column is called in the file."""
+    if not header:  # JSON lines without rows
+        return column
+    at = find_column(header, column, name=file, hint=hint)
+    return column if header.count(header[at]) > 1 else header[at]
 
 
 def _column_hint(option: str) -> str:

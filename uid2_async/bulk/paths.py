@@ -223,8 +223,9 @@ class FileFormatOptions:
             InputError: If the format cannot be streamed or compressed as a whole.
         """
         suffix = _suffix(path)
-        named = _SUFFIXES.get(suffix) or _SUFFIXES.get(_suffix(other))
-        chosen = self.format or named or Format.CSV
+        named = _SUFFIXES.get(suffix, _SUFFIXES.get(_suffix(other)))
+        given: Format | None = self.format
+        chosen = (named or Format.CSV) if given is None else given
         if not chosen.is_text:
             _refuse_streams(path, chosen)
         tabs = suffix == ".tsv" or (path is None and _suffix(other) == ".tsv")
@@ -472,11 +473,7 @@ def _keys(path: Path) -> Iterator[object]:
 
 
 def check_targets(
-    pairs: Sequence[FilePair],
-    *,
-    force: bool,
-    begun: bool,
-    allow_shared: bool = False,
+    pairs: Sequence[FilePair], *, force: bool, begun: bool, allow_shared: bool = False
 ) -> None:
     """Refuse outputs that must not be written; make their folder if there are many.
 
@@ -484,7 +481,7 @@ def check_targets(
         pairs: The files.
         force: Whether existing files may be replaced.
         begun: Whether the job is resumed, so that some may be there.
-        allow_shared: Whether other users may write to the folders.
+        allow_shared: Whether a folder that others can write to is accepted.
 
     Raises:
         InputError: If an input is not a file; or if an output exists and may not be
@@ -504,8 +501,14 @@ def check_targets(
     )
     for pair in pairs:
         if pair.target is not None:
-            _check_target(pair, pair.target, may_exist=force or begun)
-            check_folder(_existing_folder(pair, pair.target), allow_shared)
+            folder = _existing_folder(pair, pair.target)
+            if not folder.is_dir():
+                shown = printable(pair.target)
+                raise InputError(
+                    f"The folder of {shown} does not exist.", hint="Create it."
+                )
+            check_folder(folder, allow_shared)
+            _check_target(pair.target, may_exist=force or begun)
     for pair in pairs:
         if pair.folder is not None and pair.target is not None:
             _make_folders(pair.target.parent)
@@ -523,12 +526,9 @@ def _check_source(path: Path) -> None:
     raise InputError(f"{printable(path)} cannot be read: {cause}.", hint=hint)
 
 
-def _check_target(pair: FilePair, target: Path, *, may_exist: bool) -> None:
-    """Check one output; see :func:`check_targets`."""
+def _check_target(target: Path, *, may_exist: bool) -> None:
+    """Refuse an output that must not be replaced."""
     shown = printable(target)
-    folder = _existing_folder(pair, target)
-    if not folder.is_dir():
-        raise InputError(f"The folder of {shown} does not exist.", hint="Create it.")
     try:
         found = target.lstat()
     except FileNotFoundError:
@@ -624,9 +624,9 @@ def check_unchanged(path: Path, before: InputIdentity) -> None:
 # --- Whole or absent ------------------------------------------------------------------
 
 
-def temp_sibling(target: Path) -> Path:
+def temp_sibling(target: Path, *, suffix: str = "part") -> Path:
     """Name a file beside *target* in which it grows; one left there is removed."""
-    unfinished = target.with_name(f".{target.name[:_NAME_CHARS]}.uid2-unfinished")
+    unfinished = target.with_name(f".{target.name[:_NAME_CHARS]}.uid2-{suffix}")
     unfinished.unlink(missing_ok=True)
     return unfinished
 
@@ -639,7 +639,7 @@ def write_beside(
     Raises:
         JobError: If it cannot be done; nothing is left behind then.
     """
-    unfinished = temp_sibling(target)
+    unfinished = temp_sibling(target, suffix="unfinished")
     try:
         attempt(f"{printable(target)} cannot be written", write, unfinished)
         replace(unfinished, target, disk=disk)

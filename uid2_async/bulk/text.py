@@ -227,19 +227,7 @@ class LineReader:
         Raises:
             InputError: If it is not text, or not in the given encoding.
         """
-        data = self._read()
-        starts = (*_NOT_TEXT, *(mark for mark, _ in _MARKS))
-        # Of a pipe, no more is waited for than can decide.
-        while data and any(
-            len(data) < len(start) and start.startswith(data) for start in starts
-        ):
-            more = self._read()
-            if not more:
-                break
-            data += more
-        for magic, (what, hint) in _NOT_TEXT.items():
-            if data.startswith(magic):
-                raise InputError(f"{self.name} is {what}, not text.", hint=hint)
+        data = self._read_magic()
         mark, found = next(
             (one for one in _MARKS if data.startswith(one[0])), (b"", self.encoding)
         )
@@ -258,6 +246,23 @@ class LineReader:
         self.mark = mark.decode(found)
         self._decoder = codecs.getincrementaldecoder(found)("strict")
         return data.removeprefix(mark)
+
+    def _read_magic(self) -> bytes:
+        """Read the first piece, and refuse what is not text."""
+        data = self._read()
+        starts = (*_NOT_TEXT, *(mark for mark, _ in _MARKS))
+        # Of a pipe, no more is waited for than can decide.
+        while data and any(
+            len(data) < len(start) and start.startswith(data) for start in starts
+        ):
+            more = self._read()
+            if not more:
+                break
+            data += more
+        for magic, (what, hint) in _NOT_TEXT.items():
+            if data.startswith(magic):
+                raise InputError(f"{self.name} is {what}, not text.", hint=hint)
+        return data
 
     def _decode(self, data: bytes) -> str:
         """Decode bytes without keeping them in an error."""
@@ -289,7 +294,8 @@ class LineReader:
                 "Check that this is a text file. UTF-16 needs --encoding utf-16-le.",
                 self.pending + text.count("\n", 0, text.index("\0")),
             )
-        if self.encoding not in _EXACT and _encode(text, self.encoding) + rest != data:
+        exact = not text or self.encoding in _EXACT
+        if not exact and _encode(text, self.encoding) + rest != data:
             raise InputError(
                 f"{self.name}: some text cannot be written again in {self.encoding}.",
                 hint="Convert the file to UTF-8.",
@@ -586,10 +592,13 @@ class CsvReader(_TextReader):
         Raises:
             InputError: If a row cannot be read; says which, and shows no value.
         """
+        before = self._lines.line
         some = self._next_lines(rows)
+        if not some:
+            return self._rows([], []) if self._lines.line > before else None
         if self._careful or not self._width:
             self._careful = max(0, self._careful - 1)
-        elif some and (found := self._parse_lines(some)) is not None:
+        elif (found := self._parse_lines(some)) is not None:
             self._lines.drop(len(some))
             return self._rows(some, found)
         else:
@@ -715,8 +724,6 @@ class CsvReader(_TextReader):
 
         Otherwise it is parsed again, from its start, when twice as much is there.
         """
-        if not some:
-            return
         if self._lines.at_end:
             self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, "".join(some))
             self._lines.drop(len(some))
@@ -1066,14 +1073,19 @@ def read_check(
         except InputError as error:
             if len(faults) < limit:
                 faults.append(error.with_traceback(None))
-    if not faults:
-        return rows
+    if faults:
+        raise _join_faults(faults, limit)
+    return rows
+
+
+def _join_faults(faults: list[InputError], limit: int) -> InputError:
+    """Make one error of several."""
     if len(faults) == 1:
-        raise faults[0]
+        return faults[0]
     more = f" The first {limit} are:" if len(faults) >= limit else ""
     listed = "".join(f"\n  {one.message}" for one in faults)
     hints = dict.fromkeys(one.hint for one in faults if one.hint)
-    raise InputError(
+    return InputError(
         f"{len(faults)} faults were found in the input.{more}{listed}",
         hint=" ".join(hints),
     )

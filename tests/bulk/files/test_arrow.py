@@ -6,7 +6,7 @@ import decimal
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ import pytest
 from tests.bulk.files.conftest import ADDED, cells, read_all, rewrite
 from uid2_async.bulk.arrow import ArrowOutput
 from uid2_async.bulk.paths import Content, FileFormatOptions, Format
+from uid2_async.bulk.private_files import Disk
 from uid2_async.bulk.text import open_reader
 from uid2_async.bulk.writers import open_output
-from uid2_async.bulk.private_files import Disk
 from uid2_async.errors import InputError, JobError
 
 pa = pytest.importorskip("pyarrow")
@@ -393,3 +393,45 @@ def test_types_that_cannot_be_written(tmp_path: Path) -> None:
         rewrite(tmp_path / "in.arrow", tmp_path / "out.parquet")
 
     assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+DUCKDB = Path(__file__).parent / "parquet"
+
+
+def test_types_that_arrow_does_not_know(tmp_path: Path) -> None:
+    """What would be written as another type is refused by name."""
+    with pytest.raises(InputError, match=r"'i' \(Interval\)") as caught:
+        rewrite(DUCKDB / "interval.parquet", tmp_path / "out.parquet")
+
+    assert "Cast or drop" in caught.value.hint
+    rewrite(DUCKDB / "interval.parquet", tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize("name", ["time_utc", "types"])
+def test_parquet_is_written_as_it_was(tmp_path: Path, name: str) -> None:
+    """A time in UTC, a UUID, JSON and enums; compressed as the input is."""
+    rewrite(DUCKDB / f"{name}.parquet", tmp_path / "out.parquet")
+
+    before = parquet.ParquetFile(DUCKDB / f"{name}.parquet")
+    after = parquet.ParquetFile(tmp_path / "out.parquet")
+    for at in range(len(before.schema)):
+        one, other = before.schema.column(at), after.schema.column(at)
+        known = {"JSON": "String"}
+        logical = str(one.logical_type)
+        assert str(other.logical_type) in (logical, known.get(logical))
+        assert (
+            after.metadata.row_group(0).column(at).compression
+            == before.metadata.row_group(0).column(at).compression
+        )
+
+
+@pytest.mark.parametrize("bits", range(8))
+def test_a_damaged_file_does_not_end_the_process(tmp_path: Path, bits: int) -> None:
+    """Every byte that may be an offset is tried; each batch is validated in full."""
+    store(table(20).select(["t", "large", "small", "nested"]), tmp_path / "in.arrow")
+    whole = (tmp_path / "in.arrow").read_bytes()
+    path = tmp_path / "damaged.arrow"
+    for at in range(bits, len(whole), 23):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with suppress(InputError):
+            rewrite(path, tmp_path / "out.arrow")

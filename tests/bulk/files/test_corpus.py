@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_outputs(name: str, tmp_path: Path) -> None:
     names = [one for one in header if one not in before]
     if ".csv" in case["source"]:
         names = header[len(before) :]
-    if name in ("parquet-empty",):
+    if name == "parquet-empty":
         assert rows == []
     how, written = FilePair(source, tmp_path / case["target"]).formats(options)
     reader = open_reader(source, how)
@@ -125,8 +126,6 @@ def attrs_iso(options: FileFormatOptions, case: Any) -> FileFormatOptions:
 
 def seconds(cell: Any) -> Any:
     """Return an instant as seconds since the epoch."""
-    from datetime import datetime
-
     if isinstance(cell, str) and not cell.isdigit():
         cell = datetime.fromisoformat(cell)
     if isinstance(cell, datetime):

@@ -42,10 +42,13 @@ def test_values(make_reader: Make, data: bytes, values: list[str]) -> None:
     assert reader.bytes_read == len(data)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp932"])
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"\xef\xbb\xbf"])
-def test_no_rows(make_reader: Make, data: bytes) -> None:
+def test_no_rows(make_reader: Make, data: bytes, encoding: str) -> None:
     """A file without objects has no rows, and whatever column is asked for."""
-    reader = make_reader(data, "jsonl")
+    if data and encoding != "utf-8":
+        return
+    reader = make_reader(data, "jsonl", encoding=encoding)
     reader.want(["a"], ["b"])
 
     assert read_all(reader) == []
@@ -78,10 +81,14 @@ def test_a_key_that_the_first_objects_lack(make_reader: Make) -> None:
 )
 def test_what_cannot_be_read(make_reader: Make, data: bytes, words: str) -> None:
     """What cannot be read whole is refused with its line, and without a value."""
-    with pytest.raises(InputError) as caught:
+
+    def read() -> None:
         reader = make_reader(data, "jsonl")
         reader.want([], added=["UID"])
         read_all(reader)
+
+    with pytest.raises(InputError) as caught:
+        read()
 
     assert words in caught.value.message
     assert "secret" not in str(caught.value)
