@@ -188,7 +188,7 @@ def test_others_must_not_be_able_to_replace_files(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_private_group_has_no_others(tmp_path: Path) -> None:
-    """umask 002 makes folders of 0775; who is alone in the group has no others."""
+    """Umask 002 makes folders of 0775; who is alone in the group has no others."""
     tmp_path.chmod(0o775)
     os.chown(tmp_path, 0, 0)
     owner, group = pwd.getpwuid(0), grp.getgrgid(0)

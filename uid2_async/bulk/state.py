@@ -343,7 +343,8 @@ class MappingState:
         """Delete people, so that nothing about them can be read from the files.
 
         If a delta has exported the raw UID of one, hash and UID are kept until the next
-        delta has said REMOVED.
+        delta has said REMOVED. The file is written anew, which needs disk space for a
+        copy of it.
 
         Args:
             people: Who. A str is an e-mail address, a phone number, the hash of either,
@@ -384,7 +385,7 @@ class MappingState:
 
         SQLite needs space for a copy, in the folder for temporary files.
         """
-        await self._call(StateDatabase.vacuum)
+        await self._call(StateDatabase.rewrite)
 
     # --- jobs -------------------------------------------------------------------------
 

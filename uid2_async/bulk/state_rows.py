@@ -503,6 +503,9 @@ def finish(db: StateDatabase, run: Run, *, exported: bool) -> None:
     db.drop_scratch()
     # Deleted data is in the write-ahead log too, and a long one is slow to read.
     db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if exported and db.meta("purged"):
+        db.rewrite()
+        db.set_meta("purged", 0)
 
 
 # Additions are exported by the next epoch alone, and the history derives them.
@@ -774,9 +777,10 @@ def purge(
                 "INSERT OR IGNORE INTO suppressed VALUES (?)",
                 [(digest,) for digest in digests],
             )
+        db.set_meta("purged", 1)
     if remember:
         db.suppressed.update(digests)
-    db.empty_wal()
+    db.rewrite()
     return purged
 
 
