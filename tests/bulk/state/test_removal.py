@@ -305,7 +305,7 @@ async def test_a_vacuum_makes_the_file_smaller(days: Any, path: Path) -> None:
     await days.state.vacuum()
 
     size = path.stat().st_size  # noqa: ASYNC240 - nothing else runs
-    assert size < before / 2
+    assert size < before * 0.6  # the history of the removed is kept
     assert (await days.state.statistics()).file_bytes == size
     assert None not in await days.look_up(*range(10))
 
