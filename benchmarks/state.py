@@ -1,7 +1,7 @@
-"""The state of bulk mapping: a first load, a daily run with nothing due, a refresh.
+"""The state of bulk mapping: first load, nothing due, refresh; the state alone.
 
-Alone, and beside a job: then the event loop is kept as busy as mapping a file keeps it,
-with 6 us of Python for each row. 1 M identities, with ``--full`` 10 M.
+1 M identities, with ``--full`` 10 M. Each line is a step of a job, in a process of its
+own, which reports CPU per identity, bytes per identity and peak memory.
 """
 
 from __future__ import annotations
@@ -15,127 +15,87 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from benchmarks.runner import Better, Effort, Measure, Sample, Table, interleave
 from uid2_async import IdentityScope, MappingState
-from uid2_async.bulk.state import Run, Selection
+from uid2_async.bulk import StateSelection
+from uid2_async.bulk.state_values import Run
 from uid2_async.models import IdentityType, MapRow
 
 MILLION = 1_000_000
 BATCH = 5_000
-STEP = 500
-BUSY_SECONDS_PER_ROW = 6e-6
+LOOK_UP = 50_000
 IN_FLIGHT = 6
 START = datetime(2026, 1, 1, tzinfo=UTC)
-NEXT_DAY = START + timedelta(days=1)
-# Half of the identities are due.
-MONTHS_LATER = START + timedelta(days=30 + 128)
-TITLES = (
-    "no state",
-    "first load in a job",
-    "daily run in a job",
-    "first load",
-    "daily run",
-    "refresh",
-)
-KINDS = [IdentityType.EMAIL] * BATCH
+EMAIL = IdentityType.EMAIL
+DAYS = {
+    "identities": 0,
+    "first load": 0,
+    "nothing due": 1,
+    "refresh, all due": 5 * 365,
+}
 
 
-async def batches(
-    rows: int, *, busy: bool
-) -> AsyncIterator[tuple[list[bytes], list[MapRow]]]:
-    """Make the same identities and answers each time; if *busy*, as a job does it."""
-    source = random.Random(1)  # noqa: S311 - keys of rows
-    for _ in range(rows // BATCH):
-        began = time.thread_time()
-        data = source.randbytes(32 * BATCH)
-        batch = [data[at : at + 32] for at in range(0, len(data), 32)]
-        answers = answer(batch)
-        for step in range(1, BATCH // STEP + 1):
-            until = began + step * STEP * BUSY_SECONDS_PER_ROW
-            while busy and time.thread_time() < until:
-                pass
-            await asyncio.sleep(0)
-        yield batch, answers
+def identities(rows: int, size: int) -> Iterator[list[bytes]]:
+    """Yield the identities of a file, in its order."""
+    dice = random.Random(7)  # noqa: S311 - identities
+    for start in range(0, rows, size):
+        count = min(size, rows - start)
+        data = dice.randbytes(32 * count)
+        yield [data[at : at + 32] for at in range(0, len(data), 32)]
 
 
-def answer(identities: list[bytes], salt: bytes = b"\xa0") -> list[MapRow]:
-    """Give each identity a UID, and a day on which to ask again."""
-    day, first = 86_400, int(START.timestamp())
-    return [
-        MapRow(
-            base64.b64encode(salt + identity).decode(),
-            None,
-            first + (30 + identity[8]) * day,
-        )
-        for identity in identities
-    ]
+def answer(identity: bytes, year: int) -> MapRow:
+    """Return the operator's answer; the UID is another one each year."""
+    uid = base64.b64encode(bytes([year]) + identity[1:]).decode()
+    due = START + timedelta(days=365 * year + identity[1])
+    return MapRow(u=uid, r=int(due.timestamp()))
 
 
-async def load(
-    state: MappingState, run: Run, batch: list[bytes], answers: list[MapRow]
-) -> None:
-    """Look up a batch of new identities, and record them."""
-    found = await state.look_up(run, IdentityType.EMAIL, batch)
-    assert found == [None] * BATCH
-    await state.record(run, KINDS, batch, answers)
-
-
-async def look(
-    state: MappingState, run: Run, batch: list[bytes], _: list[MapRow]
-) -> None:
-    """Look up a batch of known identities."""
-    found = await state.look_up(run, IdentityType.EMAIL, batch)
-    assert None not in found
-
-
-async def go_through(
-    path: Path,
-    rows: int,
-    now: datetime,
-    each: Callable[..., Coroutine[Any, Any, None]],
-    *,
-    busy: bool,
-) -> None:
-    """Run a whole job, with a few batches under way at once."""
-    async with MappingState(path) as state:
-        run = await state.begin(scope=IdentityScope.UID2, operator="o", now=now)
-        under_way: set[asyncio.Task[None]] = set()
-        async for batch, answers in batches(rows, busy=busy):
-            under_way.add(asyncio.create_task(each(state, run, batch, answers)))
-            if len(under_way) >= IN_FLIGHT:
-                done, under_way = await asyncio.wait(
-                    under_way, return_when=asyncio.FIRST_COMPLETED
-                )
-                for task in done:
-                    task.result()
-        for task in under_way:
-            await task
-        await state.finish(run, told_until=await state.last_seq())
-
-
-async def refresh(path: Path, now: datetime) -> int:
-    """Give all that is due another UID; return how many that are."""
+async def ask(
+    state: MappingState, run: Run, selection: StateSelection, year: int
+) -> int:
+    """Record answers to what must be asked about, a few batches at a time."""
     count = 0
-    async with MappingState(path) as state:
-        run = await state.begin(scope=IdentityScope.UID2, operator="o", now=now)
-        async for page in state.due(run, Selection.refresh()):
-            identities = [key.identity for key in page]
-            count += len(identities)
-            answers = answer(identities, b"\xa1")
-            await state.record(run, KINDS[: len(page)], identities, answers)
-        await state.finish(run, told_until=await state.last_seq())
+    waiting: set[asyncio.Task[None]] = set()
+    async for kind, page in state.to_ask(run, selection, limit=BATCH):
+        count += len(page)
+        rows = [answer(identity, year) for identity in page]
+        waiting.add(asyncio.create_task(state.record(run, kind, page, rows)))
+        if len(waiting) >= IN_FLIGHT:
+            done, waiting = await asyncio.wait(
+                waiting, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                task.result()
+    await asyncio.gather(*waiting)
     return count
 
 
-async def idle(rows: int) -> None:
-    """Do the job's own work, and nothing with it."""
-    async for _ in batches(rows, busy=True):
-        pass
+async def drain(pages: AsyncIterator[list[object]]) -> int:
+    """Count what is on pages."""
+    return sum([len(page) async for page in pages])
+
+
+async def job(title: str, path: Path, rows: int) -> None:
+    """Do what a job does with its state."""
+    now = START + timedelta(days=DAYS[title])
+    async with MappingState(path, clock=lambda: now) as state:
+        run = await state.begin(scope=IdentityScope.UID2, operator="o", job=title)
+        is_refresh = title.startswith("refresh")
+        for keys in () if is_refresh else identities(rows, BATCH):
+            await state.stage(run, EMAIL, keys)
+        selection = StateSelection.due() if is_refresh else StateSelection.staged()
+        asked = await ask(state, run, selection, 7 if is_refresh else 1)
+        assert asked == (0 if title == "nothing due" else rows)
+        for keys in () if is_refresh else identities(rows, LOOK_UP):
+            await state.look_up(EMAIL, keys)
+        changes = await drain(state.pending_changes(run))
+        assert changes == asked
+        await state.finish(run, exported=True)
 
 
 def peak_mib() -> float:
@@ -145,23 +105,20 @@ def peak_mib() -> float:
     return int(line.split()[1]) / 1024
 
 
-def job(title: str, path: Path, rows: int) -> None:
+def run_title(title: str, path: Path, rows: int) -> None:
     """Run a job, and print what it took as JSON."""
-    began, count = time.perf_counter(), rows
-    busy = title.endswith("in a job")
-    if title == "no state":
-        asyncio.run(idle(rows))
-    elif title.startswith("first load"):
-        asyncio.run(go_through(path, rows, START, load, busy=busy))
-    elif title.startswith("daily run"):
-        asyncio.run(go_through(path, rows, NEXT_DAY, look, busy=busy))
+    began = time.perf_counter()
+    if title == "identities":
+        for keys in identities(rows, BATCH):
+            for identity in keys:
+                answer(identity, 1)
     else:
-        count = asyncio.run(refresh(path, MONTHS_LATER))
+        asyncio.run(job(title, path, rows))
     seconds = time.perf_counter() - began
-    seen = {"us CPU/row": time.process_time() / count * 1e6, "RSS MB": peak_mib()}
-    if title != "no state":
+    seen = {"us CPU/row": time.process_time() / rows * 1e6, "RSS MB": peak_mib()}
+    if path.exists():
         seen["bytes/row"] = path.stat().st_size / rows
-    print(json.dumps([count / seconds, seen]))
+    print(json.dumps([rows / seconds, seen]))
 
 
 def measure(title: str, path: Path, rows: int) -> Measure:
@@ -180,8 +137,11 @@ def measure(title: str, path: Path, rows: int) -> Measure:
     return run_job
 
 
+TITLES = ("identities", "first load", "nothing due", "refresh, all due")
+
+
 def run(effort: Effort) -> Iterator[Table]:
-    """Measure, forwards only: the daily run reads what the first load wrote."""
+    """Measure, forwards only: each job reads what the one before it wrote."""
     size = effort.pick(1, 1, 10)
     with tempfile.TemporaryDirectory(dir=os.environ.get("UID2_BENCH_DIR")) as folder:
         path = Path(folder) / "people.db"
@@ -194,7 +154,7 @@ def run(effort: Effort) -> Iterator[Table]:
         title=f"State, {size} M identities",
         unit="rows/s",
         better=Better.MORE,
-        baseline="no state",
+        baseline="identities",
         ours=TITLES[1:],
         lines={title: [one[title][0] for one in rounds] for title in measures},
     )
@@ -202,4 +162,4 @@ def run(effort: Effort) -> Iterator[Table]:
 
 if __name__ == "__main__":
     name, database, count = sys.argv[1:]
-    job(name, Path(database), int(count))
+    run_title(name, Path(database), int(count))

@@ -48,6 +48,17 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _whole_seconds(interval: timedelta) -> int:
+    """Return a recheck interval in seconds.
+
+    Raises:
+        ConfigError: If it is shorter than a second.
+    """
+    if interval < timedelta(seconds=1):
+        raise ConfigError("A recheck interval must be at least one second.")
+    return int(interval.total_seconds())
+
+
 class MappingState:
     """What is known about the identities of all jobs so far, in one SQLite file.
 
@@ -92,15 +103,10 @@ class MappingState:
             ConfigError: If a duration is shorter than a second.
         """
         self._path = Path(path)
-        intervals = {
-            "recheck": recheck_after,
-            "optout_recheck": optout_recheck,
-            "invalid_recheck": invalid_recheck,
-        }
-        if min(intervals.values()) < timedelta(seconds=1):
-            raise ConfigError("A recheck interval must be at least one second.")
         self._intervals = {
-            name: int(interval.total_seconds()) for name, interval in intervals.items()
+            "recheck": _whole_seconds(recheck_after),
+            "optout_recheck": _whole_seconds(optout_recheck),
+            "invalid_recheck": _whole_seconds(invalid_recheck),
         }
         self._allow_shared = allow_shared_folder
         self._clock = clock
@@ -343,7 +349,8 @@ class MappingState:
         """Delete people, so that nothing about them can be read from the files.
 
         If a delta has exported the raw UID of one, hash and UID are kept until the next
-        delta has said REMOVED.
+        delta has said REMOVED. The file is written anew, which needs disk space for a
+        copy of it.
 
         Args:
             people: Who. A str is an e-mail address, a phone number, the hash of either,
@@ -384,7 +391,7 @@ class MappingState:
 
         SQLite needs space for a copy, in the folder for temporary files.
         """
-        await self._call(StateDatabase.vacuum)
+        await self._call(StateDatabase.rewrite)
 
     # --- jobs -------------------------------------------------------------------------
 

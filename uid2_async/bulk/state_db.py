@@ -456,8 +456,13 @@ class StateDatabase:
                 hint="Close that program and run the same command again.",
             )
 
-    def vacuum(self) -> None:
-        """Return unused space; the copy that SQLite makes goes to a temporary file."""
+    def rewrite(self) -> None:
+        """Write the file anew, without unused space and traces of deleted rows.
+
+        ``secure_delete`` erases deleted rows, but not the copies that stay in unused
+        space when SQLite moves rows to other pages. The copy that SQLite makes goes to
+        a temporary file.
+        """
         self.drop_scratch()
         self.connection.execute("PRAGMA temp_store = FILE")
         try:

@@ -186,10 +186,13 @@ def _keys(kind: int, identities: Sequence[bytes]) -> Iterator[dict[str, Any]]:
 
 def _kind(bit: object) -> IdentityType:
     """Return the type that the state stores as *bit*."""
-    for kind in KINDS:
-        if kind.bit == bit:
-            return kind
-    raise damaged()
+    kind = _KIND_OF_BIT.get(bit)
+    if kind is None:
+        raise damaged()
+    return kind
+
+
+_KIND_OF_BIT: Final[dict[object, IdentityType]] = {kind.bit: kind for kind in KINDS}
 
 
 def _not_suppressed(
@@ -271,21 +274,20 @@ def _verified(
             rows.append(None)
             continue
         row, sums = pair
-        uid = row.u
-        if row.p is None and row.old_uid is None and uid is not None:
-            if sums != f"{crc32(identity + uid.encode()):08x}":
-                raise damaged()
-        elif sums != checksums(identity, uid, row.p, row.old_uid):
+        if sums != checksums(identity, row.u, row.p, row.old_uid):
             raise damaged()
         rows.append(row)
     return rows
 
 
-def checksums(identity: bytes, *uids: str | None) -> str:
+def checksums(
+    identity: bytes, uid: str | None, previous: str | None, exported: str | None = None
+) -> str:
     """Return the checksums of the UIDs of *identity*, one after the other."""
-    return "".join(
-        f"{crc32(identity + uid.encode()):08x}" for uid in uids if uid is not None
-    )
+    if uid is not None and previous is None and exported is None:
+        return f"{crc32(identity + uid.encode()):08x}"
+    uids = [one for one in (uid, previous, exported) if one is not None]
+    return "".join([f"{crc32(identity + one.encode()):08x}" for one in uids])
 
 
 def _failures(
@@ -382,7 +384,10 @@ def _record_rows(
     for keys in _keys(kind, plain):
         some = split(keys["keys"], keys["size"])
         answers = [rows[identity] for identity in some]
-        uids = [_seal(*pair) for pair in zip(some, answers, strict=True)]
+        uids = [
+            f"{row.u}{checksums(identity, row.u, None)}"
+            for identity, row in zip(some, answers, strict=True)
+        ]
         instants = "".join([f"{row.r:0{_DIGITS}d}" for row in answers])
         keys |= {"answers": _json(uids), "instants": instants.encode()}
         db.connection.execute(_RECORD_UIDS, {**given, **keys})
@@ -392,19 +397,14 @@ def _record_rows(
         db.connection.execute(_RECORD_ROWS, {**given, **keys})
 
 
-def _seal(identity: bytes, row: MapRow) -> str:
-    """Return the UID of *row* with its checksum."""
-    uid = row.u or ""
-    return f"{uid}{crc32(identity + uid.encode()):08x}"
-
-
 def _columns(identity: bytes, row: MapRow) -> list[str | int | None]:
     """Return the columns that *row* fills."""
     if not row.u or row.e is not None:
         reason = row.e or UnmappedReason.UNKNOWN.value
         return [None, None, None, reason, row.bucket_id]
-    previous = row.p and row.p + checksums(identity, row.p)
-    return [_seal(identity, row), previous or None, row.r, None, row.bucket_id]
+    previous = row.p and row.p + checksums(identity, row.p, None)
+    uid = row.u + checksums(identity, row.u, None)
+    return [uid, previous or None, row.r, None, row.bucket_id]
 
 
 def _json(value: object) -> str:
@@ -503,6 +503,9 @@ def finish(db: StateDatabase, run: Run, *, exported: bool) -> None:
     db.drop_scratch()
     # Deleted data is in the write-ahead log too, and a long one is slow to read.
     db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if exported and db.meta("purged"):
+        db.rewrite()
+        db.set_meta("purged", 0)
 
 
 # Additions are exported by the next epoch alone, and the history derives them.
@@ -662,23 +665,14 @@ def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float)
             hint="Check the input and its columns. To remove people, use "
             "uid2 state purge.",
         )
-    with db.transaction():
-        db.connection.execute(
-            "INSERT OR IGNORE INTO segment (name) VALUES (?)", (segment,)
-        )
-    (number,) = db.connection.execute(
-        "SELECT number FROM segment WHERE name = ?", (segment,)
-    ).fetchone()
+    number = _segment_number(db, segment)
     _find_absent(db, number, max_removed)
-    absent = db.spill("absent")
-    if absent.count:
+    if db.spill("absent").count:
         with db.transaction():
-            removed = sum(
-                _remove_shard(db, run, number, shard) for shard in range(SHARDS)
-            )
+            gone = [_remove_shard(db, run, number, shard) for shard in range(SHARDS)]
             db.connection.execute(
                 "UPDATE run SET removed = removed + ? WHERE number = ?",
-                (removed, run.number),
+                (sum(gone), run.number),
             )
     for shard in range(SHARDS):
         _add_members(db, number, shard)
@@ -686,6 +680,18 @@ def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float)
         "SELECT removed FROM run WHERE number = ?", (run.number,)
     ).fetchone()
     return int(removed)
+
+
+def _segment_number(db: StateDatabase, name: str) -> int:
+    """Return the number of a segment; a new name gets one."""
+    with db.transaction():
+        db.connection.execute(
+            "INSERT OR IGNORE INTO segment (name) VALUES (?)", (name,)
+        )
+    (number,) = db.connection.execute(
+        "SELECT number FROM segment WHERE name = ?", (name,)
+    ).fetchone()
+    return int(number)
 
 
 def _find_absent(db: StateDatabase, segment: int, max_removed: float) -> None:
@@ -757,26 +763,33 @@ def purge(
             "A job is using the state.", hint="Purge before it begins or after it ends."
         )
     keys = dict.fromkeys([*people, *_find_by_uid(db, raw_uids)])
-    given = {"started": now, "epoch": db.epoch}
-    digests = [db.digest(key.kind.bit, key.identity) for key in keys]
-    purged = 0
+    digests = [db.digest(key.kind.bit, key.identity) for key in keys] * remember
     with db.transaction():
-        for kind in KINDS:
-            some = [key.identity for key in keys if key.kind is kind]
-            for group in _keys(kind.bit, sort_distinct(some)):
-                for table in ("history_row", "member"):
-                    db.connection.execute(
-                        f"{_ASKED} DELETE FROM {table} WHERE {_IN_KEYS}", group
-                    )
-                purged += _remove(db, given, group, "true", _PURGED)
-        if remember:
-            db.connection.executemany(
-                "INSERT OR IGNORE INTO suppressed VALUES (?)",
-                [(digest,) for digest in digests],
-            )
-    if remember:
-        db.suppressed.update(digests)
-    db.empty_wal()
+        purged = sum(
+            _purge_kind(db, now, kind, [one.identity for one in keys if one[0] is kind])
+            for kind in KINDS
+        )
+        db.connection.executemany(
+            "INSERT OR IGNORE INTO suppressed VALUES (?)",
+            [(digest,) for digest in digests],
+        )
+        db.set_meta("purged", 1)
+    db.suppressed.update(digests)
+    db.rewrite()
+    return purged
+
+
+def _purge_kind(
+    db: StateDatabase, now: int, kind: IdentityType, identities: list[bytes]
+) -> int:
+    """Delete people of one type from all tables; return how many were known."""
+    given = {"started": now, "epoch": db.epoch}
+    purged = 0
+    for keys in _keys(kind.bit, sort_distinct(identities)):
+        for table in ("history_row", "member"):
+            statement = f"{_ASKED} DELETE FROM {table} WHERE {_IN_KEYS}"
+            db.connection.execute(statement, keys)
+        purged += _remove(db, given, keys, "true", _PURGED)
     return purged
 
 
