@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uid2_async.bulk.batches import ABSENT, UNKNOWN_KIND
+from uid2_async.bulk.outcomes import ABSENT, UNKNOWN_KIND
 from uid2_async.bulk.columns import (
     OptOutRule,
     OutcomeColumns,
@@ -12,7 +12,7 @@ from uid2_async.bulk.columns import (
     choose,
 )
 from uid2_async.bulk.paths import Content
-from uid2_async.bulk.records import MapFailure
+from uid2_async.bulk.outcomes import MapFailure
 from uid2_async.models import MapRow
 
 UID, OTHER = "u" * 44, "v" * 44

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from uid2_async import MappingState
-from uid2_async.bulk.records import MapFailure
+from uid2_async.bulk.outcomes import MapFailure
 from uid2_async.errors import JobError
 from uid2_async.models import IdentityType, MapRow
 
@@ -95,10 +95,10 @@ async def daily_job(days: Any, delta: Path) -> None:
         await days.record(run, {number: answer})
     await days.state.remove_absent(run, "all", 0.1)
     lines = []
-    if 0 not in await days.state.files_done(run):
+    if "in" not in await days.state.files_done(run):
         rows = await days.look_up(*numbers)
         delta.with_name("out").write_text(repr([repr(row) for row in rows]))
-        await days.state.file_done(run, 0)
+        await days.state.file_done(run, "in", "{}")
     keys = [days.identity(number) for number in range(5)]
     for number, row in enumerate(await days.look_up(*range(5))):
         if row is not None and row.change is not None:

@@ -116,14 +116,15 @@ async def test_files_that_are_done_stay_done(days: Any) -> None:
     """Until their run is finished; those of other runs are not mixed up."""
     run = await days.begin(0, job="one")
     other = await days.begin(0, job="two")
-    for number in (2, 0, 2):
-        await days.state.file_done(run, number)
-    await days.state.file_done(other, 7)
+    for name, detail in (("b", "1"), ("a", "2"), ("b", "3")):
+        await days.state.file_done(run, name, detail)
+    await days.state.file_done(other, "c", "4")
 
-    assert await days.state.files_done(await days.begin(1, job="one")) == {0, 2}
+    resumed = await days.begin(1, job="one")
+    assert await days.state.files_done(resumed) == {"a": "2", "b": "3"}
     await days.state.finish(run, exported=False)
-    assert await days.state.files_done(run) == set()
-    assert await days.state.files_done(other) == {7}
+    assert await days.state.files_done(run) == {}
+    assert await days.state.files_done(other) == {"c": "4"}
 
 
 async def test_a_killed_process_loses_nothing(path: Path, of: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from uid2_async import Email, EmailHash, Phone
-from uid2_async.bulk.records import MapFailure
+from uid2_async.bulk.outcomes import MapFailure
 from uid2_async.bulk.state_values import IdentityKey, StateRow, StateSelection
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityType, MapRow
