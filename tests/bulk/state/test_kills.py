@@ -123,7 +123,7 @@ async def everything(days: Any) -> list[Any]:
     for table in (*tables, "meta WHERE name <> 'salt'"):
         found += await days.state._call(
             lambda db, sql: db.connection.execute(sql).fetchall(),
-            f"SELECT '{table}', * FROM {table} ORDER BY 1, 2, 3",  # noqa: S608 - names of ours
+            f"SELECT * FROM {table} ORDER BY 1, 2",  # noqa: S608 - names of ours
         )
     return found
 
