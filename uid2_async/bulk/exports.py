@@ -132,15 +132,16 @@ class DeltaWriter:
         if len(self._waiting) >= _SAVE_LINES:
             await self._save()
 
-    async def finish(self, state: MappingState, run: Run) -> int:
-        """Add the other pending changes, give the delta its name, and mark them.
+    async def complete(self, state: MappingState, run: Run) -> int:
+        """Add the other pending changes, and give the delta its name.
+
+        The state may count them as exported after that.
 
         Returns:
             How many lines it has.
         """
         await self.add_changes(state.pending_changes(run))
         await self.place()
-        await state.finish(run, exported=True)
         return self.lines
 
     async def add_changes(self, pages: AsyncIterator[Iterable[Change]]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -377,9 +378,8 @@ def _open_place(job: _Job, client: UID2Client, run: RunOptions) -> Iterator[_Pla
         try:
             yield _Place(folder=folder, parts=folder.path)
         except BaseException:
-            if not folder.checkpoints:
-                # There is nothing here that a later run could resume from. What a
-                # job with a state has learned is in the state.
+            if not folder.checkpoints and not folder.keep:
+                # There is nothing that a later run could resume.
                 folder.discard()
             raise
 
@@ -627,16 +627,28 @@ async def _run_with_state(
     assert state is not None  # noqa: S101 - by the caller
     assert isinstance(options, MapOptions)  # noqa: S101 - only maps have a state
     segment = options.segment if options.full else None
-    begun = await _begin(state, client, job=_name_of(job, client), segment=segment)
+    folder = files.place.folder
+    name = None if folder is None else folder.job
+    ended = None if name is None else await state.summary_of(name)
+    if ended is not None:
+        # A run was killed after its last step: to start another would replace its
+        # delta by an empty one.
+        return _decode_summary(ended, job)
+    begun = await _begin(state, client, job=name, segment=segment)
     asking = Dispatcher(
         _dispatch_options(run, client),
         StateSource(state.to_ask(begun, StateSelection.staged())),
         endpoint=job.endpoint,
         keep=partial(_record, state, begun),
     )
-    if not await _stage(job, files, begun, run) or not await _ask_all(
-        asking, Counter(), run
-    ):
+    if not await _stage(job, files, begun, run):
+        return _summarize(job, None, asking, complete=False)
+    try:
+        asked = await _ask_all(asking, Counter(), run)
+    finally:
+        if folder is not None:
+            folder.keep = folder.resumed or asking.batches > 0
+    if not asked:
         return _summarize(job, None, asking, complete=False)
     if segment is not None:
         await state.remove_absent(begun, segment, options.max_removed)
@@ -684,22 +696,26 @@ async def _write_from_state(
         if delta is not None and job.keys:
             chunks = delta.noting_rows(chunks, state, begun, job.endpoint)
         complete = await _write_all(outputs, chunks, asking.progress, is_stopped)
-        changes = None
+        counts = state.staging_counts
+        summary = _summarize(
+            job,
+            outputs,
+            asking,
+            bad_rows=await _finish_bad_rows(files, whole=False),
+            duplicates=counts.staged - counts.distinct,
+            from_state=counts.known,
+            complete=complete,
+        )
         if complete and delta is not None:
-            changes = await delta.finish(state, begun)
-        elif complete:
-            await state.finish(begun, exported=False)
-    counts = state.staging_counts
-    return _summarize(
-        job,
-        outputs,
-        asking,
-        bad_rows=await _finish_bad_rows(files, whole=False),
-        duplicates=counts.staged - counts.distinct,
-        from_state=counts.known,
-        changes=changes,
-        complete=complete,
-    )
+            changes = await delta.complete(state, begun)
+            summary = attrs.evolve(summary, changes=changes)
+        if complete:
+            await state.finish(
+                begun,
+                exported=delta is not None,
+                summary=_encode_summary(summary),
+            )
+    return summary
 
 
 @asynccontextmanager
@@ -725,17 +741,16 @@ async def _delta_to(
         await delta.discard()
 
 
-def _name_of(job: _Job, client: UID2Client) -> str:
-    """Return what tells a job of a state from its other jobs.
+def _encode_summary(summary: JobSummary) -> str:
+    """Return a summary as JSON, without the names of files."""
+    fields = attrs.asdict(attrs.evolve(summary, outputs=()))
+    return json.dumps(fields)
 
-    Its inputs may change: what is done of them is kept by file.
-    """
-    terms = JobTerms(
-        target=os.path.abspath(job.target),  # noqa: PTH100 - links stay as they are
-        options=job.terms(),
-        settings=client.settings_digest,
-    )
-    return terms.digest()
+
+def _decode_summary(text: str, job: _Job) -> JobSummary:
+    """Return the summary that :func:`_encode_summary` wrote."""
+    outputs = tuple(pair.target for pair in job.pairs if pair.target)
+    return JobSummary(**{**json.loads(text), "outputs": outputs})
 
 
 async def _note_done(state: MappingState, begun: Run, checkpoint: Checkpoint) -> None:
@@ -958,7 +973,9 @@ async def _end_run(
         await state.finish(begun, exported=False)
         return None
     async with _delta_to(target, run) as delta:
-        return await delta.finish(state, begun)
+        changes = await delta.complete(state, begun)
+        await state.finish(begun, exported=True)
+    return changes
 
 
 async def _find_rotated(client: UID2Client, state: MappingState) -> StateSelection:

@@ -100,9 +100,6 @@ class JobTerms:
         loaded: dict[str, Any] = json.loads(json.dumps(terms))
         return loaded
 
-    def digest(self) -> str:
-        """Return a digest of the terms, to recognize the job by."""
-        return sha256(json.dumps(self.fingerprint("")).encode()).hexdigest()
 
 
 @attrs.frozen(kw_only=True)
@@ -146,14 +143,18 @@ class JobFolder:
 
     Attributes:
         path: Where it is.
+        job: A name that no other job has, the same in each of its runs.
         resumed: Whether an earlier run has begun the job.
+        keep: Whether a run that fails leaves something to resume outside of the log.
         checkpoints: The newest checkpoint of each input, by the input's name.
     """
 
     def __init__(self, path: Path, lock: FileLock, *, disk: Disk) -> None:
         """Hold the locked folder; :meth:`open` makes it."""
         self.path: Path = path
+        self.job: str = ""
         self.resumed: bool = False
+        self.keep: bool = False
         self.checkpoints: dict[str, Checkpoint] = {}
         self._lock = lock
         self._disk = disk
@@ -295,6 +296,8 @@ class JobFolder:
         if not isinstance(first, dict) or first.get("kind") != _KIND:
             raise _damaged(1)
         _check_terms(first, terms)
+        # Its salt is random.
+        self.job = sha256(lines[0].encode()).hexdigest()
         for number, line in enumerate(lines[1:], 2):
             checkpoint = _checkpoint(line, number)
             self.checkpoints[checkpoint.input.name] = checkpoint

@@ -585,15 +585,24 @@ class MappingState:
             if changes:
                 yield changes
 
-    async def finish(self, run: Run, *, exported: bool) -> None:
+    async def summary_of(self, job: str) -> str | None:
+        """Return what :meth:`finish` was given for a job that has ended, or None."""
+        return await self._call(state_rows.summary_of, job)
+
+    async def finish(
+        self, run: Run, *, exported: bool, summary: str | None = None
+    ) -> None:
         """End *run*, in one transaction.
 
         Args:
             run: The run.
             exported: Whether a durable delta contains all pending changes. Then they
                 count as exported.
+            summary: What :meth:`summary_of` returns about the job from now on.
         """
-        await self._call(state_rows.finish, run, exported=exported)
+        await self._call(
+            state_rows.finish, run, exported=exported, summary=summary
+        )
         self._started = None
 
     async def file_done(self, run: Run, name: str, detail: str) -> None:

@@ -488,10 +488,21 @@ def files_done(db: StateDatabase, run: Run) -> dict[str, str]:
     return dict(rows.fetchall())
 
 
-def finish(db: StateDatabase, run: Run, *, exported: bool) -> None:
+def summary_of(db: StateDatabase, job: str) -> str | None:
+    """Return the summary of the run of *job* that has ended, if there is one."""
+    row = db.connection.execute(
+        "SELECT summary FROM run WHERE job = ? AND ended", (job,)
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def finish(
+    db: StateDatabase, run: Run, *, exported: bool, summary: str | None = None
+) -> None:
     """End *run*, in one transaction; with *exported* its delta is durable."""
     given = {
         "run": run.number,
+        "summary": summary,
         "epoch": db.epoch,
         "before": run.started - RETENTION_SECONDS,
     }
@@ -525,7 +536,7 @@ _END: Final = """
     DELETE FROM history_row WHERE epoch < (
         SELECT min(epoch) FROM run WHERE started > :before);
     DELETE FROM file_done WHERE run = :run;
-    UPDATE run SET ended = 1 WHERE number = :run"""
+    UPDATE run SET ended = 1, summary = :summary WHERE number = :run"""
 
 # --- changes --------------------------------------------------------------------------
 
