@@ -72,9 +72,7 @@ def _issue(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + faults.begins)
         .not_valid_after(now + faults.ends)
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
-        )
+        .add_extension(identifier, critical=False)
     )
     for extension, critical in more:
         builder = builder.add_extension(extension, critical=critical)
