@@ -150,11 +150,6 @@ async def test_a_refused_connection_is_a_connect_error() -> None:
             errors.ProtocolError,
             id="endless",
         ),
-        pytest.param(
-            b"HTTP/1.1 500 No\r\n\r\n" + b"x" * (64 * 1024 + 1),
-            errors.ProtocolError,
-            id="error",
-        ),
     ],
 )
 async def test_an_unusable_answer_is_an_error_of_ours(
