@@ -70,6 +70,8 @@ class Request(Veiled, frozen=True, kw_only=True):
         fresh_connection: Whether a kept connection must not be used.
     """
 
+    __reduce_ex__ = refuse_pickling
+
     shown: ClassVar[tuple[str, ...]] = ("path", "timeout", "fresh_connection")
 
     path: str
