@@ -142,7 +142,11 @@ def public_classes() -> Iterator[type]:
     for found in pkgutil.walk_packages(uid2_async.__path__, "uid2_async."):
         if ".integrations" in found.name or found.name.endswith("__main__"):
             continue
-        module = importlib.import_module(found.name)
+        try:
+            module = importlib.import_module(found.name)
+        except ImportError:
+            # It needs an extra, which not every Python has here.
+            continue
         for name in getattr(module, "__all__", ()):
             value = getattr(module, name)
             if inspect.isclass(value) and not issubclass(value, BaseException):

@@ -1,10 +1,11 @@
-"""B1 to B13: refusals with any body, and replies that nobody asked for."""
+"""B1 to B15: refusals with any body, and replies that nobody asked for."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
 import random
+import resource
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ import attrs
 from canaries import EMAIL
 from fault_bench import Bench, Rows
 from fault_server import Exchange, FaultServer, Step, ok, reply_bytes
+from sealed_answers import success, tokens_body
 from uid2_async import IdentityTokens, SessionPool, UID2Client, errors
 from uid2_async.bulk import BulkMapper, MapFailure
 from uid2_async.hooks import ForgedReply
@@ -282,6 +284,23 @@ async def failover(bench: Bench) -> None:
                 assert len(first.requests) == len(second.requests) == 1
 
 
+@rows.add("B15", requests=4)
+async def bombs(bench: Bench) -> None:
+    """A session that is given, and decompresses, does not undo one."""
+    bomb = gzip.compress(bytes(200_000_000), compresslevel=1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    encoded = ["Content-Encoding: gzip"]
+    for status, kind in (("401 Who", errors.AuthError), ("200", errors.ProtocolError)):
+        step = refuse_with(reply_bytes(bomb, status, encoded), close=False)
+        async with (
+            bench.server(step) as server,
+            client_of(bench, server, {}, retry={"attempts": 1}) as client,
+        ):
+            await bench.fails(kind, bench.generate(client))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 10_000, f"{grown} kB"
+
+
 # --- what nobody asked for ------------------------------------------------------------
 
 EXPIRED = b'{"status":"expired_token"}'
@@ -421,6 +440,22 @@ async def replayed_late(bench: Bench) -> None:
     await meet(bench, None, None)
     forged = [one for one in bench.events if isinstance(one, ForgedReply)]
     assert len(forged) == 1
+
+
+@rows.add("B14", requests=2)
+async def unrequested_in_clear(bench: Bench) -> None:
+    """What is not sealed names no request: it is asked for over a fresh connection."""
+    sent = asyncio.Event()
+    opted_out = then(reply_bytes(b'{"status":"optout"}'), sent)
+    body = tokens_body(advertising_token="another", refresh_token="another")
+    refreshed = refuse_with(reply_bytes(success(body)), close=False)
+    held = IdentityTokens.from_dict(tokens_body(refresh_token="an-old-one"))
+    async with bench.server(opted_out, refreshed) as server:
+        client = bench.client(server)
+        await bench.generate(client)
+        await sent.wait()
+        await asyncio.sleep(0.02)
+        assert isinstance(await client.refresh_token(held), IdentityTokens)
 
 
 test_fault = rows.test()
