@@ -6,6 +6,7 @@ or a refusal that cannot be read to its end is taken for no HTTP.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -54,7 +55,7 @@ class RefusalConnector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         """Take the options of aiohttp's own."""
         super().__init__(**options)
-        self._factory = partial(_HeadFirst, loop=self._loop)
+        self._factory = partial(_make_handler, loop=self._loop)
 
 
 class _HeadFirst(ResponseHandler):
@@ -72,6 +73,11 @@ class _HeadFirst(ResponseHandler):
         super().data_received(head + end)
         if body:
             super().data_received(body)
+
+
+def _make_handler(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    """Make the handler of one connection."""
+    return _HeadFirst(loop)
 
 
 def close_idle(session: aiohttp.ClientSession, base_urls: Iterable[str]) -> None:
