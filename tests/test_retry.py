@@ -422,6 +422,15 @@ async def test_a_confirmation_needs_time_as_every_attempt_does() -> None:
         await runner.run(deadline=0.4)
 
 
+async def test_never_is_never() -> None:
+    """One attempt and no more, for whoever repeats calls himself."""
+    runner = Runner(reused(AUTH), "ok", attempts=1, confirm=False)
+    with pytest.raises(errors.AuthError):
+        await runner.run()
+    assert runner.fresh == [False]
+    assert not RetryPolicy.never().confirm
+
+
 async def test_a_spent_budget_does_not_prevent_a_confirmation() -> None:
     """It costs nothing, and a spoiled connection spoils no call."""
     failing = operator_error(errors.ServerError, 503)

@@ -192,9 +192,6 @@ class RetryBudget:
 class RetryPolicy:
     """How often and after what time a failed attempt is repeated.
 
-    What would end the call, and came over a kept connection, is tried once more over a
-    fresh one, at once. That is not counted, and no setting prevents it.
-
     Attributes:
         attempts: How many attempts a call may make, the first included.
         stop: A tenacity stop object instead of *attempts*; the call's time-out holds
@@ -204,6 +201,8 @@ class RetryPolicy:
         attempt_timeout: How long one attempt may take, in seconds; the call's own
             time-out holds beside it.
         idle_timeout: How long an attempt may wait for the next byte, in seconds.
+        confirm: Whether a failure that would end the call, and came over a kept
+            connection, is tried once more over a fresh one; at once, and not counted.
         budget: Shared by all calls under this policy; None for no bound.
         retry_throttled: Whether to wait and retry when the operator asks to slow down;
             bulk work does that for all of its batches together.
@@ -217,6 +216,7 @@ class RetryPolicy:
     attempt_timeout: float = 15.0
     idle_timeout: float = 10.0
     retry_throttled: bool = True
+    confirm: bool = True
     budget: RetryBudget | None = attrs.field(factory=RetryBudget)
     random: Callable[[], float] = attrs.field(default=_random.random, repr=False)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(
@@ -225,8 +225,11 @@ class RetryPolicy:
 
     @classmethod
     def never(cls) -> RetryPolicy:
-        """Make one attempt and no more, but for one that a kept connection spoiled."""
-        return cls(attempts=1)
+        """Make one attempt and no more.
+
+        A kept connection may spoil it: whoever repeats the call gets a fresh one then.
+        """
+        return cls(attempts=1, confirm=False)
 
     async def run(
         self,
@@ -322,8 +325,8 @@ class _Run:
         throttled = decision.backoff is Backoff.THROTTLING
         if throttled and not self._policy.retry_throttled:
             # Others wait for all of their calls together, unless that is for too long.
-            return _asks_too_much(state) and is_doubtful(error)
-        return decision.retry or is_doubtful(error)
+            return _asks_too_much(state) and self._is_open(error)
+        return decision.retry or self._is_open(error)
 
     def _decide(self, error: UID2Error) -> Decision:
         """Decide by the table, and by what this call has spent of it."""
@@ -371,7 +374,7 @@ class _Run:
     def _confirm(self, state: RetryCallState) -> bool:
         """Let a doubtful end be tried once more, at once and without being counted."""
         error = _error(state)
-        if error is None or not is_doubtful(error):
+        if error is None or not self._is_open(error):
             return False
         if self._now() + MIN_ATTEMPT_SECONDS > self._deadline:
             return False
@@ -379,6 +382,10 @@ class _Run:
         state.upcoming_sleep = 0.0
         state.attempt_number -= 1
         return True
+
+    def _is_open(self, error: UID2Error) -> bool:
+        """Tell whether *error* must be confirmed before it ends the call."""
+        return self._policy.confirm and is_doubtful(error)
 
     def _is_exhausted(self, state: RetryCallState) -> bool:
         """Tell whether attempts, time or budget allow no further attempt."""
