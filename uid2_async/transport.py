@@ -23,7 +23,7 @@ from uid2_async.connections import (
     RefusalConnector,
     close_idle,
     drop_connection,
-    reuse_trace,
+    watch,
 )
 from uid2_async.errors import (
     ClientClosedError,
@@ -276,7 +276,6 @@ class SessionPool:
                     # Both for the sake of a session that was given.
                     raise_for_status=False,
                     auto_decompress=False,
-                    trace_request_ctx=connection if self._given is None else None,
                 ) as response,
             ):
                 body = await _read(response, request.max_reply_bytes, limit)
@@ -300,7 +299,7 @@ class SessionPool:
     def _connection(self, base_url: str, *, fresh: bool) -> ConnectionUse:
         """Begin to watch the connection of a request."""
         if self._given is None:
-            return ConnectionUse()
+            return watch(ConnectionUse())
         if fresh:
             close_idle(self._given, [base_url])
         # Nobody tells, so a session is taken to reuse what it may.
@@ -380,7 +379,6 @@ class SessionPool:
             cookie_jar=aiohttp.DummyCookieJar(),
             raise_for_status=False,
             trust_env=False,
-            trace_configs=[] if force_close else [reuse_trace()],
         )
 
     async def __aenter__(self) -> Self:

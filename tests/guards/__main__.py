@@ -262,8 +262,8 @@ GUARDS = [
     Guard(
         "a session is not let decompress",
         "transport.py",
-        "                    auto_decompress=False,\n                    trace",
-        "                    trace",
+        "                    auto_decompress=False,\n",
+        "",
         "B15",
     ),
     Guard(
