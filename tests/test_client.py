@@ -279,7 +279,7 @@ async def test_keys_are_fetched(client: UID2Client) -> None:
 
 
 async def test_roles_are_enforced(operator: LocalOperator) -> None:
-    """A key without the role gets an AuthError with a hint and a trace id, after two tries."""
+    """A key without the role gets an AuthError with a hint, after two tries."""
     publisher = operator.credentials["publisher"]
     async with connect(
         operator, api_key=publisher.api_key, client_secret=publisher.client_secret

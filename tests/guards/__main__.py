@@ -260,13 +260,6 @@ GUARDS = [
         "B3",
     ),
     Guard(
-        "a session is not let decompress",
-        "transport.py",
-        "                    auto_decompress=False,\n",
-        "",
-        "B15",
-    ),
-    Guard(
         "the connection of a refusal serves nobody else",
         "transport.py",
         "    drop_connection(response)\n    now",
