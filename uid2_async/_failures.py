@@ -6,7 +6,7 @@ import asyncio
 import copy
 from typing import Final, TypeVar, cast
 
-__all__ = ["CONTROL_FLOW", "fresh_error", "is_cancelled"]
+__all__ = ["CONTROL_FLOW", "fresh_error", "is_cancelled", "is_stray"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -58,5 +58,23 @@ def is_cancelled() -> bool:
     If not, a CancelledError was raised by the code that the task awaits, such as a
     source that awaited a cancelled future of its own.
     """
-    task = asyncio.current_task()
+    task = _current_task()
     return task is not None and task.cancelling() > 0
+
+
+def is_stray(error: BaseException, task: asyncio.Task[object] | None) -> bool:
+    """Return whether *error*, of :data:`CONTROL_FLOW`, was raised by awaited code.
+
+    If not, somebody ends *task*, which was the current one before: it was cancelled, or
+    its coroutine is closed from outside, where another task runs or none.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return not is_cancelled()
+    return task is not None and _current_task() is task
+
+
+def _current_task() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

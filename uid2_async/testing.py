@@ -46,7 +46,8 @@ class ManualClock:
     """A clock that stands still until it is told to move.
 
     It is what ``clock=`` of clients, key stores, token refreshers and operators takes;
-    give the same one to all of them. Any thread may read it.
+    give the same one to all of them. Key stores and token refreshers measure durations
+    by its :meth:`monotonic`. Any thread may read it.
     """
 
     def __init__(self, start: datetime | None = None) -> None:
@@ -58,14 +59,35 @@ class ManualClock:
         now = system_clock() if start is None else start
         ms_from_datetime(now)
         self._now = now
+        self._passed = 0.0
 
     def __call__(self) -> datetime:
-        """Tell the time."""
+        """Return the time."""
         return self._now
 
+    def monotonic(self) -> float:
+        """Return the seconds for which this clock has moved forward."""
+        return self._passed
+
     def advance(self, seconds: float) -> None:
-        """Move on by *seconds*, or back by a negative number."""
-        self._now += timedelta(seconds=seconds)
+        """Let *seconds* pass.
+
+        A negative number sets the time back, as if a wall clock was set: no time passes
+        by :meth:`monotonic`.
+        """
+        self.set(self._now + timedelta(seconds=seconds))
+        self._passed += max(0.0, seconds)
+
+    def set(self, now: datetime) -> None:
+        """Set the time to *now*, an aware datetime, as a wall clock is set.
+
+        No time passes by :meth:`monotonic`.
+
+        Raises:
+            InputError: If *now* has no time zone.
+        """
+        ms_from_datetime(now)
+        self._now = now
 
     def __repr__(self) -> str:
         """Show the time."""
