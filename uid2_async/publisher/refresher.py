@@ -256,11 +256,19 @@ class TokenRefresher:
 
     def _latest(self, tokens: IdentityTokens) -> IdentityTokens:
         """Follow *tokens* to what earlier refreshes made of them."""
-        renewed = self._renewed.get(_digest(tokens))
-        while renewed is not None:
-            tokens = renewed
-            renewed = self._renewed.get(_digest(tokens))
+        first = _digest(tokens)
+        digest, steps = first, 0
+        while (renewed := self._renewed.get(digest)) is not None:
+            tokens, digest, steps = renewed, _digest(renewed), steps + 1
+        if steps > 1:
+            # A session that is never written would make the way longer each time.
+            self._keep_renewed(first, tokens)
         return tokens
+
+    def _keep_renewed(self, digest: str, new: IdentityTokens) -> None:
+        """Remember *new* tokens for as long as they can be refreshed."""
+        life = (new.refresh_expires - self._now()).total_seconds()
+        self._renewed.set(digest, new, seconds=life)
 
     def _is_due(self, held: IdentityTokens, now: datetime) -> bool:
         """Tell whether to refresh now; what is due waits for its part of the jitter."""
@@ -331,8 +339,7 @@ class TokenRefresher:
     def _remember_tokens(self, digest: str, new: IdentityTokens) -> None:
         """Keep *new* tokens, and let them rest if they would be due again too soon."""
         now = self._now()
-        life = (new.refresh_expires - now).total_seconds()
-        self._renewed.set(digest, new, seconds=life)
+        self._keep_renewed(digest, new)
         usable = (new.identity_expires - now).total_seconds()
         interval = min(max(usable * _INTERVAL_PART, _LEAST_INTERVAL), _MOST_INTERVAL)
         if new.refresh_from < now + timedelta(seconds=interval):
