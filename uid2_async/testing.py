@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from threading import Thread
 from typing import Any, Final, Self, TypeAlias, TypeVar
@@ -213,9 +213,8 @@ class OperatorThread:
         self._operators: dict[IdentityScope, LocalOperator] = {}
         self._closing = AsyncExitStack()
         self._loop = asyncio.new_event_loop()
-        self._thread = Thread(
-            target=self._loop.run_forever, name="uid2-testing", daemon=True
-        )
+        self._stopping = False
+        self._thread = Thread(target=self._serve, name="uid2-testing", daemon=True)
 
     def __enter__(self) -> Self:
         """Start the thread."""
@@ -228,9 +227,20 @@ class OperatorThread:
             self._run(self._closing.aclose())
             self._run(self._loop.shutdown_asyncgens())
         finally:
+            self._stopping = True
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+    def _serve(self) -> None:
+        """Be the thread, until the block is left.
+
+        A SystemExit or KeyboardInterrupt in a task stops a loop: whoever waits for an
+        answer from this thread would wait forever.
+        """
+        while not self._stopping:
+            with suppress(BaseException):
+                self._loop.run_forever()
 
     def operator(self, scope: IdentityScope = IdentityScope.UID2) -> LocalOperator:
         """Give the operator of *scope* with the built-in world.
