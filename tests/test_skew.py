@@ -195,6 +195,15 @@ def test_an_old_sample_does_not_excuse_a_refusal() -> None:
     assert clocks.refuse() == Remedy()
 
 
+def test_what_is_known_outlives_a_suspended_machine() -> None:
+    """Its monotonic clock goes on: no request is refused, and none is mistrusted."""
+    clocks = Clocks(off_s=-300)
+    clocks.exchange()
+    clocks.monotonic_s += 86_400
+
+    assert clocks.error_s == pytest.approx(0, abs=0.1)
+
+
 def test_a_clock_that_is_far_off_is_warned_about_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
