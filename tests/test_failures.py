@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -27,6 +27,18 @@ class WordyError(Exception):
     def __init__(self, name: str) -> None:
         """Say what there is none of."""
         super().__init__(f"no {name}")
+
+
+class ParticularError(OSError):
+    """An error whose objects cannot be made from its arguments."""
+
+    def __new__(cls, *, code: int) -> Self:
+        """Make one."""
+        return super().__new__(cls, code, "particular")
+
+    def __init__(self, *, code: int) -> None:
+        """Keep nothing more."""
+        super().__init__(code, "particular")
 
 
 class UncopiedError(Exception):
@@ -69,6 +81,7 @@ MAKERS: list[Any] = [
     lambda: PickyError(status=7),
     lambda: WordyError("bread"),
     lambda: UncopiedError("x"),
+    lambda: ParticularError(code=5),
     lambda: ImportError("x", name="y"),
     lambda: SystemExit(3),
     lambda: asyncio.CancelledError("why"),

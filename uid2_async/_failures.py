@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import Callable
 from typing import Final, TypeVar, cast
 
 __all__ = ["CONTROL_FLOW", "fresh_error", "is_cancelled", "is_stray"]
@@ -39,17 +40,24 @@ def _copy(error: E) -> E:
     if isinstance(error, BaseExceptionGroup):
         # The members are objects of their own, with frames of their own.
         members = [fresh_error(member) for member in error.exceptions]
-        group = type(error).__new__(type(error), error.message, members)
-        return cast("E", group)
+        return cast("E", _allocate(error, error.message, members))
     try:
         copied = copy.copy(error)
     except Exception:  # noqa: BLE001 - a foreign class whose __init__ needs more
         copied = error
     if type(copied) is not type(error) or copied is error:
-        copied = type(error).__new__(type(error), *error.args)
+        copied = _allocate(error, *error.args)
     # A foreign __init__ may have formatted its message once more.
     copied.args = error.args
     return copied
+
+
+def _allocate(error: E, *args: object) -> E:
+    """Make an object of the class of *error* without running code of that class."""
+    kind = type(error)
+    builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    allocate: Callable[..., object] = builtin.__new__
+    return cast("E", allocate(kind, *args))
 
 
 def is_cancelled() -> bool:
