@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 __all__ = ["CONTROL_FLOW", "fresh_error", "is_cancelled", "is_stray"]
 
@@ -54,10 +53,9 @@ def _copy(error: E) -> E:
 
 def _allocate(error: E, *args: object) -> E:
     """Make an object of the class of *error* without running code of that class."""
-    kind = type(error)
-    builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
-    allocate: Callable[..., object] = builtin.__new__
-    return cast("E", allocate(kind, *args))
+    bases: tuple[Any, ...] = type(error).__mro__
+    builtin = next(base for base in bases if base.__module__ == "builtins")
+    return cast("E", builtin.__new__(type(error), *args))
 
 
 def is_cancelled() -> bool:
