@@ -93,8 +93,8 @@ GUARDS = [
     Guard(
         "a stale connection is replaced by a fresh one",
         "transport.py",
-        "fresh=request.fresh_connection",
-        "fresh=False",
+        "self._session(loop, fresh=request.fresh_connection)",
+        "self._session(loop, fresh=False)",
         "N10",
     ),
     Guard(
