@@ -17,6 +17,7 @@ from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
 from uid2_async.operator.settings import RuntimeConfig, Settings, check_runtime
 from uid2_async.protocol.key import Key
+from uid2_async.secret import refuse_pickling
 
 __all__ = [
     "Client",
@@ -61,6 +62,8 @@ class Client:
         service_id: The service it belongs to, 0 for none.
         disabled: Whether it is switched off.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     name: str
     key_hash: bytes = attrs.field(repr=False)
@@ -122,6 +125,8 @@ class ClientSideKeypair:
         site_id: Whose it is.
         disabled: Whether it is switched off.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     subscription_id: str
     public_key: str
@@ -218,6 +223,8 @@ class Salts:
         snapshots: By ascending *effective*; never empty.
     """
 
+    __reduce_ex__ = refuse_pickling
+
     first_level: str = attrs.field(repr=False)
     id_prefix: str
     id_secret: str = attrs.field(repr=False)
@@ -234,6 +241,8 @@ class Credentials:
         site_id: Whose it is.
         roles: What it may do.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     api_key: str = attrs.field(repr=False)
     client_secret: str = attrs.field(repr=False)
@@ -260,6 +269,8 @@ class OperatorData:
         opt_outs: Who has opted out already.
         credentials: API keys in plain, by role or name.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     scope: IdentityScope
     settings: Settings

@@ -21,6 +21,7 @@ from uid2_async.operator.faults import Fault
 from uid2_async.operator.http_server import Runner
 from uid2_async.operator.state import Call, OperatorState
 from uid2_async.operator.world import World
+from uid2_async.secret import refuse_pickling
 
 __all__ = ["LocalOperator"]
 
@@ -39,6 +40,8 @@ class LocalOperator:
         >>> async with LocalOperator() as operator:
         ...     key = operator.credentials["publisher"].api_key
     """
+
+    __reduce_ex__ = refuse_pickling
 
     def __init__(
         self,
