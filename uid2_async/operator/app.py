@@ -198,8 +198,8 @@ def _refuse_body(http: web.Request, request: Request) -> Reply | None:
         return None
     if (http.content_length or 0) > _MAX_BODY:
         return too_long()
-    expected = request.header(hdrs.EXPECT)
-    return None if (expected or _CONTINUE).lower() == _CONTINUE else unexpected()
+    expected = http.headers.get(hdrs.EXPECT, _CONTINUE)
+    return None if expected.lower() == _CONTINUE else unexpected()
 
 
 def _refuse_stream(request: Request) -> Reply:

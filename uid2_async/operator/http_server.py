@@ -35,7 +35,7 @@ _PORTS = range(65_536)
 # What aiohttp wants to see once; Netty takes the first of each.
 _REPEATED = re.compile(
     rb"(content-location|content-range|content-type|etag|host|max-forwards|server"
-    rb"|transfer-encoding|user-agent)[ \t]*:",
+    rb"|transfer-encoding|user-agent):",
     re.IGNORECASE,
 )
 _HEAD = re.compile(rb"[A-Z]+ [^\r\n]+ HTTP/1\.[01]\r\n.*?\r\n\r\n", re.DOTALL)
@@ -92,7 +92,7 @@ class _Protocol(web.RequestHandler):
         if status == 500:  # noqa: PLR2004 - an HTTP status reads best as its number
             reply = Reply(status=status, body=b"Internal Server Error")
         elif isinstance(exc, LineTooLong):
-            is_line = str(_TAKEN_LINE) in exc.args
+            is_line = str(_TAKEN_LINE) in map(str, exc.args)
             reply = bare_status(_TOO_LONG_LINE if is_line else _TOO_LONG_HEADERS)
         elif message is not None and message.startswith("Missing 'Host'"):
             reply = bad_request()
