@@ -343,9 +343,9 @@ class Pipeline:
             raise
         server_ms = opened.server_ms
         if server_ms is not None and abs(server_ms - now_ms) > _PLAUSIBLE_MS:
-            error = EnvelopeError()
-            error.untimely = True
-            raise error
+            untimely = EnvelopeError()
+            untimely.untimely = True
+            raise untimely
         return opened
 
 

@@ -106,7 +106,10 @@ def test_every_certificate_fault_has_advice_for_the_command_line(
 
 
 CERTIFICATES = {
-    "non-critical basic constraints": (Faults(ca_critical=False), "not marked critical"),
+    "non-critical basic constraints": (
+        Faults(ca_critical=False),
+        "not marked critical",
+    ),
     "no authority key identifier": (Faults(authority_key=False), "key identifier"),
     "no key usage": (Faults(ca_usage=False), "key usage"),
     "a weak key": (Faults(rsa_bits=1024), "key too weak"),

@@ -18,7 +18,9 @@ def key(asker: Any) -> str:
     return asker.data.credentials["advertiser"].api_key
 
 
-@pytest.mark.parametrize("form", ["Bearer {}", "bEARER {}", "  Bearer {}  ", "\x01\t Bearer {}\x1f\x0b"])
+@pytest.mark.parametrize(
+    "form", ["Bearer {}", "bEARER {}", "  Bearer {}  ", "\x01\t Bearer {}\x1f\x0b"]
+)
 def test_the_header_is_read_leniently(asker: Any, key: str, form: str) -> None:
     """The scheme's case and space around do not matter (docs/protocol.md 1.2)."""
     for _ in range(2):

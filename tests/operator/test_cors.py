@@ -49,9 +49,7 @@ def test_anything_else_is_no_preflight(method: str, headers: dict[str, str]) -> 
 @pytest.mark.parametrize("path", ["/v2/token/generate", "/nowhere", "/ops/healthcheck"])
 @pytest.mark.parametrize("method", ["POST", "GET", "OPTIONS"])
 @pytest.mark.parametrize("origin", ["", "a\u0085b", "\udc85"])
-def test_an_impossible_origin_is_forbidden(
-    method: str, path: str, origin: str
-) -> None:
+def test_an_impossible_origin_is_forbidden(method: str, path: str, origin: str) -> None:
     """The operator's pattern wants one character, and no line end (1.9).
 
     The last one is how aiohttp gives the byte 0x85 by itself.

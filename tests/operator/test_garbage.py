@@ -1,7 +1,7 @@
 """No request at all makes the operator fail in a way that it does not foresee.
 
-Structured garbage goes to every endpoint: shuffled fields, odd values, forged tokens and
-envelopes, odd headers. The examples are the same in each run.
+Structured garbage goes to every endpoint: shuffled fields, odd values, forged tokens
+and envelopes, odd headers. The examples are the same in each run.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Garbage:
     """Makes requests of a seed, for the world of an asker."""
 
     def __init__(self, asker: Any, seed: int) -> None:
+        """Start with the *seed*."""
         self.asker = asker
         self.random = Random(seed)  # noqa: S311 - examples, no secrets
 
@@ -262,9 +263,7 @@ async def test_over_http_as_well(
     assert not caplog.records
 
 
-async def exchange(
-    port: int, path: str, headers: dict[str, str], body: bytes
-) -> None:
+async def exchange(port: int, path: str, headers: dict[str, str], body: bytes) -> None:
     """Send a request, and wait for its answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     lines = [f"POST {path} HTTP/1.1", "Host: x", "Connection: close"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import (
-    SECP256R1,
     SECP256K1,
+    SECP256R1,
     SECP384R1,
     SECP521R1,
     EllipticCurvePrivateKey,

@@ -124,7 +124,7 @@ def test_the_error_keeps_nothing_of_the_text() -> None:
     ],
 )
 def test_nesting(make: Callable[[int], str]) -> None:
-    """1,000 levels are read on every Python, 1,001 are not, and a million do no harm."""
+    """1,000 levels are read on every Python, 1,001 are not; a million do no harm."""
     for depth in (900, 975, 999, 1_000):
         assert as_java_string(parse(make(depth)))
     for depth in (1_001, 1_000_000):

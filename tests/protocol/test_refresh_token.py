@@ -202,9 +202,9 @@ def test_what_cannot_be_sealed() -> None:
     with pytest.raises(ValueError, match="version 2 or 3"):
         seal_refresh_token(attrs.evolve(TOKEN, version=4), KEY, iv=GCM_IV)
     short = attrs.evolve(TOKEN, first_level_hash=bytes(31))
-    for text in ("short", seal_refresh_token(short, KEY, iv=GCM_IV)):
+    for inner in ("short", seal_refresh_token(short, KEY, iv=GCM_IV)):
         with pytest.raises(ValueError, match="388 characters"):
-            wrap_refresh_token(text, RESPONSE_KEY, KEY, scope=UID2, iv=GCM_IV)
+            wrap_refresh_token(inner, RESPONSE_KEY, KEY, scope=UID2, iv=GCM_IV)
 
 
 @pytest.mark.parametrize(

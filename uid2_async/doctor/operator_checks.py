@@ -254,9 +254,7 @@ def check_clock(offset: float | None, *, refused: bool) -> Finding:
     side = "behind" if offset > 0 else "ahead of"
     message = f"This machine's is {abs(offset):.0f} s {side} the operator's."
     if refused or not -_TAKEN_AHEAD_SECONDS <= offset < _REFUSED_BEHIND_SECONDS:
-        return failed(
-            check, f"{message} Requests are refused. {_LIMITS}.", _SET_CLOCK
-        )
+        return failed(check, f"{message} Requests are refused. {_LIMITS}.", _SET_CLOCK)
     if abs(offset) >= _PROMISED_SECONDS:
         return warning(check, f"{message} {_LIMITS}.", _SET_CLOCK)
     if abs(offset) >= _GOOD_SECONDS:

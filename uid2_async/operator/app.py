@@ -147,15 +147,15 @@ class _Handler:
         if early is not None:
             return request, early
         endpoint = routes.find(request.method, request.path, self._world.settings)
-        reply = endpoint if isinstance(endpoint, Reply) else _refuse_body(http, request)
-        if reply is None:
-            whole = await _with_body(http, request)
-            request = whole or request
-            reply = (
-                _refuse_stream(request)
-                if whole is None
-                else self._answer(endpoint, request, now_ms, fault)
-            )
+        if isinstance(endpoint, Reply):
+            reply = endpoint
+        elif (refusal := _refuse_body(http, request)) is not None:
+            reply = refusal
+        elif (whole := await _with_body(http, request)) is None:
+            reply = _refuse_stream(request)
+        else:
+            request = whole
+            reply = self._answer(endpoint, request, now_ms, fault)
         return request, _with_headers(
             reply, cors_headers(request.path, request.headers)
         )

@@ -70,33 +70,43 @@ def _read_boundary(content_type: str) -> str | None:
 def _has_fault(body: bytes) -> bool:
     """Tell whether Netty refuses a form: too many or too long fields, or a bad escape.
 
-    Of the last field only the size counts: what is wrong with it is found too late.
+    Of the last field only name and size count: the rest would be found too late.
     """
-    at = fields = 0
-    while fields <= _MAX_FIELDS:
-        mark = _NAME_END.search(body, at)
-        if mark is None:
-            return False
+    complete = 0
+    for name, value, is_complete in _read_fields(body):
+        complete += is_complete
+        if (
+            complete > _MAX_FIELDS
+            or len(value) > _MAX_VALUE_BYTES
+            or _is_bad_name(name)
+            or (is_complete and _BAD_ESCAPE.search(value))
+        ):
+            return True
+    return False
+
+
+def _read_fields(body: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Read the fields of a form: name, value, and whether they have an end.
+
+    The last name counts for nothing without an end, and nothing is read behind the end
+    of a line. A field without a name stands for a line end that is none.
+    """
+    at = 0
+    while (mark := _NAME_END.search(body, at)) is not None:
         name, at = body[at : mark.start()], mark.end()
         if mark[0] == b"&":
-            fields += bool(name)
-            if name and _is_bad_name(name):
-                return True
+            if name:
+                yield name, b"", True
             continue
         end = _VALUE_END.search(body, at)
         value = body[at : end.start() if end else None]
-        if _is_bad_name(name) or len(value) > _MAX_VALUE_BYTES:
-            return True
         if end is None or (end[0] == b"\r" and end.end() == len(body)):
-            return False
-        if end[0] == b"\r" or _BAD_ESCAPE.search(value):
-            return True
-        at = end.end()
-        fields += 1
+            yield name, value, False
+            return
+        yield name if end[0] != b"\r" else b"", value, True
         if end[0] != b"&":
-            # Nothing is read behind the end of a line.
-            return fields > _MAX_FIELDS
-    return True
+            return
+        at = end.end()
 
 
 def _is_bad_name(name: bytes) -> bool:

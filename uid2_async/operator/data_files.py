@@ -162,9 +162,7 @@ def _read_services(path: Path) -> frozenset[int] | None:
     """Read which services there are, or None where the file is missing."""
     if not path.exists():
         return None
-    return frozenset(
-        one.service_id for one in _read_json(path, tuple[_Service, ...])
-    )
+    return frozenset(one.service_id for one in _read_json(path, tuple[_Service, ...]))
 
 
 def _read_keys(path: Path) -> tuple[Key, ...]:

@@ -7,7 +7,7 @@ aiohttp would refuse by itself is let through to here as far as it goes.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import LineTooLong
@@ -42,7 +42,7 @@ _HEAD = re.compile(rb"[A-Z]+ [^\r\n]+ HTTP/1\.[01]\r\n.*?\r\n\r\n", re.DOTALL)
 
 
 def refuse_early(http: web.BaseRequest) -> Reply | None:
-    """Refuse another HTTP, what is too long, or has no good Host; None for no refusal."""
+    """Refuse another HTTP, what is too long, and a bad Host; None for no refusal."""
     if http.version not in {HttpVersion10, HttpVersion11}:
         return bare_status(_NO_SUCH_VERSION)
     line = len(http.method) + len(as_latin1(http.raw_path)) + len("  HTTP/1.1")

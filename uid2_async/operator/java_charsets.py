@@ -349,4 +349,6 @@ _NAMES: Final = {
     """,
 }
 
-_CODECS: Final = {name: codec for codec, text in _NAMES.items() for name in text.split()}
+_CODECS: Final = {
+    name: codec for codec, text in _NAMES.items() for name in text.split()
+}

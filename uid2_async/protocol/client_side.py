@@ -231,19 +231,23 @@ def _as_long(value: object) -> int | None:
     Fractions are cut off, and a text is read by Java's ``Long.parseLong()``, which
     takes the digits of any script (docs/protocol.md 2.10).
     """
-    number: int | None = None
-    if isinstance(value, str):
-        text = trim(value)
-        if text in {"", "null"}:
-            number = 0
-        elif _LONG_TEXT.fullmatch(text) and len(text) <= _LONG_TEXT_CHARS:
-            number = int(text)
-    elif isinstance(value, JavaDouble):
+    if isinstance(value, JavaDouble):
         return _long_of_double(value)
-    elif not isinstance(value, bool | list | dict):
-        number = value or 0  # type: ignore[assignment] - an int or None is left
+    number = _long_of_text(value) if isinstance(value, str) else value
+    if number is None:
+        return 0 if value is None else None
+    is_int = isinstance(number, int) and not isinstance(number, bool)
     # Python searches a range from end to end for what is not an int.
-    return number if number is not None and number in _LONG else None
+    return number if is_int and number in _LONG else None  # type: ignore[return-value] # is_int
+
+
+def _long_of_text(text: str) -> int | None:
+    """Read a text as a number of any size, or return None where it is none."""
+    text = trim(text)
+    if text in {"", "null"}:
+        return 0
+    is_number = len(text) <= _LONG_TEXT_CHARS and _LONG_TEXT.fullmatch(text)
+    return int(text) if is_number else None
 
 
 def _long_of_double(value: float) -> int | None:

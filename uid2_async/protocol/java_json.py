@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined] # not in typeshed
 from typing import Any
 
 from uid2_async.protocol.java_text import JavaDouble, utf16_length
@@ -269,6 +269,7 @@ class _DeepReader:
         """Read a name and its colon."""
         if self._peek() != '"':
             raise JavaJsonError
+        name: str
         name, self._at = scanstring(self._text, self._at + 1, True)  # noqa: FBT003 - strict
         if not self._takes(":"):
             raise JavaJsonError

@@ -163,7 +163,10 @@ MISSING = (
     [
         ({"email": ["a"], "email_hash": ["x"], "phone": "x"}, MISSING),
         ({"phone": "x", "email_hash": ["x"], "email": ["a"]}, MISSING),
-        ({"email": ["a"], "email_hash": 1, "phone": ["x"]}, "email_hash must be an array"),
+        (
+            {"email": ["a"], "email_hash": 1, "phone": ["x"]},
+            "email_hash must be an array",
+        ),
         ({"email": "a", "email_hash": ["x"], "phone": ["x"]}, "email must be an array"),
         ({"email": [], "email_hash": ["x"], "phone": {}}, "phone must be an array"),
         ({"email": [], "phone": ["x"], "phone_hash": ["x"]}, MISSING),

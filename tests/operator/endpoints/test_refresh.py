@@ -258,9 +258,13 @@ def test_a_forged_hash_of_another_size(
     for first in range(16):
         flh = bytes((first, first, first)).ljust(size, b"x")[:size]
         token = attrs.evolve(fields, version=2, first_level_hash=flh)
-        is_v4 = size > 2 and asker.world.buckets.snapshot(asker.now_ms).rows[
-            (first << 12 | first << 4 | first) % 1_024
-        ].salt is None
+        is_v4 = (
+            size > 2
+            and asker.world.buckets.snapshot(asker.now_ms)
+            .rows[(first << 12 | first << 4 | first) % 1_024]
+            .salt
+            is None
+        )
         status, reply = asker.refresh(
             seal_refresh_token(token, key, iv=IV + IV[:4]), who="publisher"
         )
