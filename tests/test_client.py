@@ -113,6 +113,18 @@ async def test_a_refresh_reply_in_the_clear_is_for_short_tokens_alone(
     assert await client.refresh_token(short) == OptedOut()
 
 
+async def test_a_wrong_response_key_is_named_in_the_hint(client: UID2Client) -> None:
+    """The client secret, which plays no part in a refresh, is not."""
+    tokens = await generate(client, "user@example.com")
+    wrong = attrs.evolve(tokens, refresh_response_key="A" * 43 + "=")
+
+    with pytest.raises(errors.EnvelopeError) as caught:
+        await client.refresh_token(wrong)
+
+    assert "refresh_response_key" in caught.value.hint
+    assert "client secret" not in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

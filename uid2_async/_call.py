@@ -73,6 +73,12 @@ CLIENT_VERSION: Final = f"uid2-async-{__version__}"
 # How far the operator's clock in a reply may be from ours: a bound on replays beyond
 # the nonce. Requests are refused from two minutes on.
 _PLAUSIBLE_MS: Final = 10 * 60 * 1000
+
+# The client secret plays no part in a refresh.
+_REPLY_KEY_HINT = (
+    "Check that the refresh_response_key is the one that came with this refresh token, "
+    "and that no proxy or portal answers in the operator's place."
+)
 _OK: Final = 200
 _TEXT: Final = "text/plain"
 _BINARY: Final = "application/octet-stream"
@@ -326,12 +332,17 @@ class Pipeline:
         sealed = body if call.binary else base64.decode(body)
         if sealed is None:
             raise EnvelopeError
-        opened = self._envelope.open(sealed, key=key, nonce=nonce)
+        try:
+            opened = self._envelope.open(sealed, key=key, nonce=nonce)
+        except EnvelopeError as error:
+            if call.reply_key is not None:
+                error.hint = _REPLY_KEY_HINT
+            raise
         server_ms = opened.server_ms
         if server_ms is not None and abs(server_ms - now_ms) > _PLAUSIBLE_MS:
-            error = EnvelopeError()
-            error.untimely = True
-            raise error
+            untimely = EnvelopeError()
+            untimely.untimely = True
+            raise untimely
         return opened
 
 

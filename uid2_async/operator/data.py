@@ -137,10 +137,19 @@ class ClientSideKeypair:
 
 @attrs.frozen(kw_only=True)
 class ServiceLink:
-    """For whom a service may map (docs/protocol.md 2.5)."""
+    """For whom a service may map (docs/protocol.md 2.5).
+
+    Attributes:
+        link_id: What a request names it by.
+        service_id: The service that may use it.
+        name: What it is called; with a name, its service must be listed.
+        roles: What it may be used for.
+        disabled: Whether it is switched off.
+    """
 
     link_id: str
     service_id: int
+    name: str = ""
     roles: frozenset[str] = frozenset()
     disabled: bool = False
 
@@ -255,6 +264,7 @@ class OperatorData:
         keys: The keys of all keysets.
         keypairs: The subscriptions of client-side generation.
         service_links: For whom services may map.
+        services: The numbers of the services; None where all that are named exist.
         salts: The salts of all buckets.
         opt_outs: Who has opted out already.
         credentials: API keys in plain, by role or name.
@@ -271,6 +281,7 @@ class OperatorData:
     keys: tuple[Key, ...] = attrs.field(repr=_count)
     keypairs: tuple[ClientSideKeypair, ...] = attrs.field(default=(), repr=_count)
     service_links: tuple[ServiceLink, ...] = attrs.field(default=(), repr=_count)
+    services: frozenset[int] | None = attrs.field(default=None, repr=False)
     salts: Salts
     opt_outs: tuple[OptOutRecord, ...] = attrs.field(default=(), repr=_count)
     credentials: Mapping[str, Credentials] = attrs.field(repr=_names)

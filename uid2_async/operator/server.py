@@ -18,6 +18,7 @@ from uid2_async.operator.app import http_log, make_app
 from uid2_async.operator.console.console import Console
 from uid2_async.operator.data import Credentials, OperatorData
 from uid2_async.operator.faults import Fault
+from uid2_async.operator.http_server import Runner
 from uid2_async.operator.state import Call, OperatorState
 from uid2_async.operator.world import World
 from uid2_async.secret import refuse_pickling
@@ -86,7 +87,7 @@ class LocalOperator:
         Raises:
             OSError: If the address is taken.
         """
-        runner = web.AppRunner(
+        runner = Runner(
             make_app(self._world, self._state, self._console),
             access_log=None,
             auto_decompress=False,
