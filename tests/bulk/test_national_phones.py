@@ -15,19 +15,12 @@ import pytest
 
 from uid2_async import MappingState, Phone, UID2Client
 from uid2_async.bulk.estimate import estimate_file
-from uid2_async.bulk.feed import Step
-from uid2_async.bulk.file_feed import FileFeed
-from uid2_async.bulk.files import (
-    IdentifierColumns,
-    Layout,
-    find_identifiers,
-    format_of,
-    open_reader,
-)
 from uid2_async.bulk.jobs import map_file
 from uid2_async.bulk.options import MapOptions
-from uid2_async.bulk.columns import NationalPhones
+from uid2_async.bulk.columns import NationalPhones, find_identifiers
 from uid2_async.bulk.options import RunOptions
+from uid2_async.bulk.paths import FileFormatOptions
+from uid2_async.bulk.text import open_reader
 from uid2_async.errors import ConfigError, InputError, JobError
 from uid2_async.models import MappedUID
 from uid2_async.operator import LocalOperator
@@ -303,30 +296,26 @@ async def test_a_country_that_there_is_not(
     assert names(tmp_path) == ["in.csv"]
 
 
-async def test_steps_are_smaller(tmp_path: Path) -> None:
+def test_steps_are_smaller(tmp_path: Path) -> None:
     """A tenth of the rows at once: phonenumbers takes most of the time of a step."""
     source = tmp_path / "in.csv"
     write(source, ["tel"], [["030 123456"]] * 60)
-    layout = Layout(format=format_of(str(source), "-", None), added={})
 
-    async def sizes(phones: NationalPhones | None) -> list[int]:
-        def open_it() -> tuple[Any, IdentifierColumns]:
-            reader = open_reader(source, layout)
-            columns = find_identifiers(
-                reader.header, column="tel", kind="phone", several={}, phones=phones
-            )
-            reader.want(columns.wanted, ())
-            return reader, columns
+    def sizes(phones: NationalPhones | None) -> list[int]:
+        reader = open_reader(source, FileFormatOptions())
+        columns = find_identifiers(
+            reader.header, column="tel", kind="phone", several={}, phones=phones
+        )
+        reader.want(columns.wanted)
+        steps: list[int] = []
+        while reader.load():
+            while (rows := reader.take(columns.step_rows)) is not None:
+                steps.append(rows.count)
+        reader.close()
+        return steps
 
-        feed = FileFeed([(0, open_it)])
-        steps: list[Step] = []
-        while await feed.load():
-            while (step := feed.take(partial=False)) is not None:
-                steps.append(step)
-        return [step.rows for step in steps]
-
-    assert await sizes(None) == [60]
-    assert await sizes(NationalPhones("DE", None)) == [50, 10]
+    assert sizes(None) == [60]
+    assert sizes(NationalPhones("DE", None)) == [50, 10]
 
 
 def test_estimates(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from uid2_async import BidstreamClient, SharingClient
-from uid2_async.bulk.content import Content
-from uid2_async.bulk.files import Format, Layout, open_reader
-from uid2_async.bulk.resume.journal import Checkpoint, Journal
+from uid2_async.bulk.paths import FileFormatOptions, InputIdentity
+from uid2_async.bulk.resume import Checkpoint, JobFolder, JobTerms
+from uid2_async.bulk.text import open_reader
 from uid2_async.errors import TokenError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Email
@@ -25,6 +26,7 @@ from uid2_async.protocol.reply import error_from_reply, http_date_ms, parse_retr
 KEY = bytes(range(32))
 NONCE = b"8 bytes."
 PLACE = Path(tempfile.mkdtemp(prefix="uid2-fuzz-"))
+INPUT = InputIdentity(name="in.csv", size=1, mtime_ns=1, digest="00")
 ENVELOPE = AesGcmEnvelope()
 QUERY = identity.prepare_map([Email("a@example.com"), Email("b@example.com")])
 UID = base64.encode_text(KEY)
@@ -118,9 +120,8 @@ def csv_file(data: bytes) -> None:
     """Read the bytes as a CSV file."""
     path = PLACE / "in.csv"
     path.write_bytes(data)
-    layout = Layout(format=Format.CSV, added={"UID": Content.TEXT})
     with contextlib.suppress(UID2Error):
-        reader = open_reader(path, layout)
+        reader = open_reader(path, FileFormatOptions())
         try:
             reader.want(reader.header)
             more = True
@@ -133,28 +134,29 @@ def csv_file(data: bytes) -> None:
             reader.close()
 
 
-def journal(data: bytes) -> None:
-    """Read the bytes as a journal, and go on with it."""
-    path = PLACE / "journal"
-    path.write_bytes(data)
+def job_log(data: bytes) -> None:
+    """Read the bytes as the log of a job, and resume it."""
+    folder = PLACE / "job"
+    (folder / "log").write_bytes(data)
+    checkpoint = Checkpoint(input=INPUT, rows=len(data))
     with contextlib.suppress(UID2Error):
-        opened = Journal(path)
-        try:
-            opened.append(Checkpoint(file=0, rows=len(data)))
-        finally:
-            opened.close()
-        again = Journal(path)
-        again.close()
-        assert again.last == Checkpoint(file=0, rows=len(data))
+        with _open_job(folder) as job:
+            job.append(checkpoint)
+        with _open_job(folder) as job:
+            assert job.checkpoints[INPUT.name] == checkpoint
 
 
-def _journal_seed() -> bytes:
-    path = PLACE / "seed"
-    one = Journal(path)
-    one.append(Checkpoint(file=0, rows=10, output=100))
-    one.append(Checkpoint(file=0, rows=20, output=200, done=True))
-    one.close()
-    return path.read_bytes()
+def _open_job(folder: Path) -> JobFolder:
+    terms = JobTerms(target="out.csv", options={}, settings=lambda salt: salt)
+    return JobFolder.open(folder, terms, now=datetime.now(UTC))
+
+
+def _log_seed() -> bytes:
+    folder = PLACE / "job"
+    with _open_job(folder) as job:
+        job.append(Checkpoint(input=INPUT, rows=10, output=100))
+        job.append(Checkpoint(input=INPUT, rows=20, output=200, done=True))
+    return (folder / "log").read_bytes()
 
 
 def _token_seed() -> bytes:
@@ -179,6 +181,6 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     ),
     "tokens": (advertising_tokens, [_token_seed()]),
     "csv": (csv_file, [b'id,mail\n1,"a ""b"""\r\n2,x\n', b"\xef\xbb\xbfa;b\n1;2"]),
-    "journal": (journal, [_journal_seed()]),
+    "job_log": (job_log, [_log_seed()]),
 }
 """What to fuzz, and what to begin with."""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
+from uid2_async.bulk.arrow import load_arrow, require_text
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn
-from uid2_async.bulk.columns import OutcomeColumns
-from uid2_async.bulk.files.arrow_library import load_arrow, require_text
-from uid2_async.bulk.files.columns import (
+from uid2_async.bulk.columns import (
     KIND_NAME,
     VALUE_NAME,
+    OutcomeColumns,
     find_column,
     refuse_taken,
 )
