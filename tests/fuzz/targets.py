@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from uid2_async import BidstreamClient, SharingClient
-from uid2_async.bulk.content import Content
-from uid2_async.bulk.files import Format, Layout, open_reader
+from uid2_async.bulk.paths import FileFormatOptions, Format
 from uid2_async.bulk.resume.journal import Checkpoint, Journal
+from uid2_async.bulk.text import open_reader
 from uid2_async.errors import TokenError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Email
@@ -118,11 +118,10 @@ def csv_file(data: bytes) -> None:
     """Read the bytes as a CSV file."""
     path = PLACE / "in.csv"
     path.write_bytes(data)
-    layout = Layout(format=Format.CSV, added={"UID": Content.TEXT})
     with contextlib.suppress(UID2Error):
-        reader = open_reader(path, layout)
+        reader = open_reader(path, FileFormatOptions(format=Format.CSV))
         try:
-            reader.want(reader.header)
+            reader.want(reader.header, added=["UID"])
             more = True
             while more:
                 while (chunk := reader.take(100)) is not None:

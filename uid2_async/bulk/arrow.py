@@ -576,8 +576,9 @@ class ArrowOutput:
     def _write_part(self, path: Path) -> None:
         """Write a part."""
         ipc = load_arrow("pyarrow.ipc")
-        lz4 = "lz4" if self._arrow.Codec.is_available("lz4") else None
-        options = ipc.IpcWriteOptions(compression=lz4)
+        # An Arrow file is not compressed in the end, either.
+        packs = self._format is Format.PARQUET and self._arrow.Codec.is_available("lz4")
+        options = ipc.IpcWriteOptions(compression="lz4" if packs else None)
         with os.fdopen(open_private(path), "wb") as file:
             with ipc.new_stream(file, self._schema, options=options) as writer:
                 for batch in self._batches:

@@ -83,6 +83,13 @@ def _defused(field: str) -> str:
     return f"'{field}" if field.startswith(FORMULAS) else field
 
 
+def _wide_mark(reader: Reader | None) -> str:
+    """Return the byte order mark of an input that is converted, if text needs it."""
+    if isinstance(reader, CsvReader | JsonReader) and reader.encoding != "utf-8":
+        return _MARK if reader.prefix.startswith(_MARK) else ""
+    return ""
+
+
 def _split_end(record: str, default: str) -> tuple[str, str]:
     """Take the line end off a row; CRs before it are part of it, as in csv."""
     body = record.rstrip("\r\n")
@@ -144,7 +151,8 @@ class CsvFormat:
             record = self._defuse([reader.first])
             return reader.prefix + self._join(record, names, plain=False)
         header = [] if reader is None else reader.header
-        return self._lines([*([self._cells([name]) for name in header]), *names])
+        cells = [self._cells([name]) for name in header]
+        return _wide_mark(reader) + self._lines([*cells, *names])
 
     def rows(
         self, rows: Rows | None, columns: Columns, repeat: Sequence[int] | None
@@ -267,7 +275,9 @@ class JsonFormat:
     def header(self) -> str:
         """Return what comes before the first row."""
         reader = self._reader
-        return reader.prefix if isinstance(reader, JsonReader) else ""
+        if isinstance(reader, JsonReader):
+            return reader.prefix
+        return _wide_mark(reader)
 
     def rows(
         self, rows: Rows | None, columns: Columns, repeat: Sequence[int] | None
