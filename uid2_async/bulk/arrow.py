@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
-from uid2_async.bulk.columns import find_column, refuse_taken
+from uid2_async.bulk.columns import find_column, refuse_repeated, refuse_taken
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
@@ -473,12 +473,8 @@ class ArrowOutput:
             ]
             return arrow.schema(fields, reader.schema.metadata)
         header = [] if reader is None else reader.header
-        repeated = {one for one in header if header.count(one) > 1}
-        if repeated:
-            raise InputError(
-                f"{reader.name} has several columns '{printable(min(repeated))}'.",
-                hint="Rename them, or write CSV.",
-            )
+        if reader is not None:
+            refuse_repeated(header, name=reader.name)
         return arrow.schema([arrow.field(one, arrow.string()) for one in header])
 
     def _type(self, content: Content) -> Any:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import msgspec
 
+from uid2_async.bulk.columns import refuse_repeated
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
@@ -262,12 +263,8 @@ class JsonFormat:
         self._reader = reader
         self._keeps_text = isinstance(reader, JsonReader)
         header = [] if reader is None or self._keeps_text else list(reader.header)
-        repeated = {one for one in header if header.count(one) > 1}
-        if reader is not None and repeated:
-            raise InputError(
-                f"{reader.name} has several columns '{printable(min(repeated))}'.",
-                hint="Rename them, or write CSV.",
-            )
+        if reader is not None:
+            refuse_repeated(header, name=reader.name)
         names = (_encode_json(name).decode() for name in (*header, *added))
         escaped = [name.replace("%", "%%") for name in names]
         self._shape = ",".join(f"{name}:%s" for name in escaped)
