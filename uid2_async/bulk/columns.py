@@ -38,6 +38,7 @@ __all__ = [
     "choose",
     "find_column",
     "find_identifiers",
+    "refuse_repeated",
     "refuse_taken",
     "status_of_uid",
 ]
@@ -66,6 +67,20 @@ def refuse_taken(
         raise InputError(
             f"{name or 'The input'} already has a column {_quoted(taken)}.",
             hint=f"Rename or drop it: {', '.join(added)} are appended.",
+        )
+
+
+def refuse_repeated(header: Sequence[str], *, name: str) -> None:
+    """Refuse names that are there twice, which only CSV can have.
+
+    Raises:
+        InputError: If there are some; names one.
+    """
+    repeated = [one for one, count in Counter(header).items() if count > 1]
+    if repeated:
+        raise InputError(
+            f"{name} has several columns {_quoted(repeated[:1])}.",
+            hint="Rename them, or write CSV.",
         )
 
 

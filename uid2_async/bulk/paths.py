@@ -143,7 +143,7 @@ def _read_encoding(encoding: str) -> str:
     if (
         found is None
         or not getattr(found, "_is_text_encoding", True)
-        or not callable(found.incrementaldecoder)
+        or getattr(found, "incrementaldecoder", None) is None
         or found.name.startswith(_UNUSABLE)
         or "escape" in found.name
     ):

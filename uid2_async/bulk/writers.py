@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import msgspec
 
+from uid2_async.bulk.columns import refuse_repeated
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
@@ -83,6 +84,13 @@ def _defused(field: str) -> str:
     return f"'{field}" if field.startswith(FORMULAS) else field
 
 
+def _wide_mark(reader: Reader | None) -> str:
+    """Return the byte order mark of an input that is converted, if text needs it."""
+    if isinstance(reader, CsvReader | JsonReader) and reader.encoding != "utf-8":
+        return _MARK if reader.prefix.startswith(_MARK) else ""
+    return ""
+
+
 def _split_end(record: str, default: str) -> tuple[str, str]:
     """Take the line end off a row; CRs before it are part of it, as in csv."""
     body = record.rstrip("\r\n")
@@ -144,7 +152,8 @@ class CsvFormat:
             record = self._defuse([reader.first])
             return reader.prefix + self._join(record, names, plain=False)
         header = [] if reader is None else reader.header
-        return self._lines([*([self._cells([name]) for name in header]), *names])
+        cells = [self._cells([name]) for name in header]
+        return _wide_mark(reader) + self._lines([*cells, *names])
 
     def rows(
         self, rows: Rows | None, columns: Columns, repeat: Sequence[int] | None
@@ -254,12 +263,8 @@ class JsonFormat:
         self._reader = reader
         self._keeps_text = isinstance(reader, JsonReader)
         header = [] if reader is None or self._keeps_text else list(reader.header)
-        repeated = {one for one in header if header.count(one) > 1}
-        if reader is not None and repeated:
-            raise InputError(
-                f"{reader.name} has several columns '{printable(min(repeated))}'.",
-                hint="Rename them, or write CSV.",
-            )
+        if reader is not None:
+            refuse_repeated(header, name=reader.name)
         names = (_encode_json(name).decode() for name in (*header, *added))
         escaped = [name.replace("%", "%%") for name in names]
         self._shape = ",".join(f"{name}:%s" for name in escaped)
@@ -267,7 +272,9 @@ class JsonFormat:
     def header(self) -> str:
         """Return what comes before the first row."""
         reader = self._reader
-        return reader.prefix if isinstance(reader, JsonReader) else ""
+        if isinstance(reader, JsonReader):
+            return reader.prefix
+        return _wide_mark(reader)
 
     def rows(
         self, rows: Rows | None, columns: Columns, repeat: Sequence[int] | None
