@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from uid2_async.bulk.options import FileProgress, JobSummary
 from uid2_async.bulk.outcomes import Progress
+from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.cli.job_report import (
     console_for,
     print_head,
@@ -22,6 +24,7 @@ from uid2_async.cli.job_report import (
     progress_bar,
 )
 
+STYLES = re.compile("\x1b\\[[0-9;]*m")
 HEADER = ["INPUT_TYPE", "INPUT", "UID", "PREV_UID", "REFRESH_FROM", "UNMAPPED", "ERROR"]
 ROWS = [
     ["email", "jane.with.a.very.long.name@example.com", "u" * 44, "", "17954", "", ""],
@@ -41,8 +44,9 @@ def head(folder: Path, rows: list[list[str]], width: int, column: str = "INPUT")
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([HEADER, *rows])
     screen = io.StringIO()
-    print_head(Console(file=screen, width=width), path, column)
-    return screen.getvalue()
+    console = Console(file=screen, width=width, force_terminal=True, no_color=True)
+    print_head(console, path, column, FileFormatOptions())
+    return STYLES.sub("", screen.getvalue())
 
 
 def progress(**changes: Any) -> FileProgress:

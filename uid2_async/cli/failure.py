@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from uid2_async.errors import (
     AuthError,
@@ -21,9 +23,11 @@ from uid2_async.errors import (
 
 __all__ = [
     "ExitCode",
+    "ReportStream",
     "complain",
     "complain_about",
     "complain_about_bug",
+    "discard",
     "exit_code_of",
     "mask",
 ]
@@ -46,11 +50,57 @@ class ExitCode(IntEnum):
 _PLAIN_WORD: Final = re.compile(r"-{0,2}[A-Za-z][A-Za-z_./=-]{0,30}")
 
 
+class ReportStream:
+    """Stdout or stderr for what is said about a job, never for its data.
+
+    A reader that is gone, or a disk that is full, must not change how a job ends.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        """Write to *stream*."""
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write *text* if that is possible."""
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError):
+            discard(self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream if that is possible."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            discard(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the stream in all else."""
+        return getattr(self._stream, name)
+
+    def __repr__(self) -> str:
+        """Show the stream."""
+        return f"<ReportStream {self._stream!r}>"
+
+
+def discard(stream: Any) -> None:
+    """Send what a standard stream still holds, and all that follows, nowhere."""
+    with suppress(OSError, ValueError):  # it may not be a file, or be closed
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(descriptor, stream.fileno())
+        finally:
+            os.close(descriptor)
+
+
 def complain(message: str, hint: str = "") -> None:
     """Print *message* on stderr, and *hint* below it."""
-    sys.stderr.write(f"uid2: {message}\n")
+    stderr = ReportStream(sys.stderr)
+    stderr.write(f"uid2: {message}\n")
     if hint:
-        sys.stderr.write(f"Hint: {hint}\n")
+        stderr.write(f"Hint: {hint}\n")
+    stderr.flush()
 
 
 def complain_about(error: UID2Error) -> None:

@@ -5,16 +5,14 @@ It shows the user's own data on the user's own screen; nothing of it goes to a l
 
 from __future__ import annotations
 
-import csv
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, cast
 
 import attrs
-import msgspec
 from rich import box
 from rich.console import Console
 from rich.progress import (
@@ -31,6 +29,9 @@ from rich.table import Table
 from rich.text import Text
 
 from uid2_async.bulk.options import FileProgress, JobSummary
+from uid2_async.bulk.paths import FileFormatOptions, FilePair, printable
+from uid2_async.bulk.text import open_reader
+from uid2_async.cli.failure import ReportStream
 
 __all__ = ["console_for", "print_head", "print_json", "print_summary", "progress_bar"]
 
@@ -102,7 +103,8 @@ class _Shares(ProgressColumn):
 
 def console_for(*, quiet: bool) -> Console:
     """Make the console of stderr; it heeds NO_COLOR."""
-    return Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
+    stderr = cast("IO[str]", ReportStream(sys.stderr))
+    return Console(file=stderr, quiet=quiet, highlight=False, emoji=False)
 
 
 @contextmanager
@@ -180,52 +182,74 @@ def print_json(summary: JobSummary, *, to_stdout: bool) -> None:
     fields = {
         **_counts(summary),
         "seconds": round(summary.seconds, 3),
-        "outputs": [str(path) for path in summary.outputs],
+        "outputs": [printable(path) for path in summary.outputs],
         "complete": summary.complete,
     }
-    stream = sys.stderr if to_stdout else sys.stdout
-    stream.write(msgspec.json.encode(fields).decode() + "\n")
+    stream = ReportStream(sys.stderr if to_stdout else sys.stdout)
+    stream.write(json.dumps(fields) + "\n")
+    stream.flush()
 
 
-def print_head(console: Console, output: Path, column: str) -> None:
-    """Print the identifiers of a CSV file's first rows and what was appended to them.
+def print_head(
+    console: Console, output: Path, column: str, options: FileFormatOptions
+) -> None:
+    """Print the identifiers of a text file's first rows and what was appended to them.
 
-    Raw UIDs are cut, and identifiers to what the width of the terminal leaves.
+    Raw UIDs are cut, and identifiers to what the width of the terminal leaves. Nothing
+    is printed where that is no terminal, or the rows cannot be shown.
 
     Args:
         console: Where to.
         output: The file.
         column: The column with the identifiers.
+        options: How the job has read its input.
     """
-    with output.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(islice(csv.reader(file), _HEAD_ROWS + 1))
-    if len(rows) < 2:  # noqa: PLR2004 - a header and a row
-        return
-    header = [name.upper() for name in rows[0]]
-    if column.upper() not in header:
+    if not console.is_terminal or console.quiet:
         return
     widths = {column: 0, **_INPUT_WIDTHS, **_OUTPUT_WIDTHS}
-    shown = {
-        name: header.index(name.upper()) for name in widths if name.upper() in header
-    }
-    _print_table(console, rows[1:], shown, {name: widths[name] for name in shown})
+    with suppress(Exception):  # the job is done, whatever can be shown of it
+        _, written = FilePair(output, output).formats(options)
+        if written.format is not None and written.format.is_text:
+            shown = _read_head(output, written, list(widths))
+            if shown.get(column):
+                _print_table(console, shown, {name: widths[name] for name in shown})
+
+
+def _read_head(
+    output: Path, options: FileFormatOptions, names: Sequence[str]
+) -> dict[str, list[str]]:
+    """Read some columns of the first rows; blocks.
+
+    Raises:
+        UID2Error: If they cannot be read.
+    """
+    reader = open_reader(output, options)
+    try:
+        header = {name.upper(): name for name in reader.header}
+        found = {one: header[one.upper()] for one in names if one.upper() in header}
+        reader.want(list(found.values()))
+        rows = reader.take(_HEAD_ROWS)
+        while (rows is None or not rows.count) and (rows is not None or reader.load()):
+            rows = reader.take(_HEAD_ROWS)
+        if rows is None:
+            return {}
+        return {one: rows.values(name) for one, name in found.items()}
+    finally:
+        reader.close()
 
 
 def _print_table(
-    console: Console,
-    rows: Sequence[Sequence[str]],
-    shown: dict[str, int],
-    widths: dict[str, int],
+    console: Console, columns: dict[str, list[str]], widths: dict[str, int]
 ) -> None:
-    """Print some columns of *rows*; the first gets what the others leave."""
-    first = next(iter(shown))
+    """Print the values of *columns*; the first gets what the others leave."""
+    first = next(iter(columns))
     left = console.width - len(widths) - 1 - sum(widths.values())
     widths[first] = min(max(left, _LEAST_INPUT_WIDTH), _MOST_INPUT_WIDTH)
     table = Table(title="First rows", box=box.SIMPLE_HEAD, padding=0)
     for name, width in widths.items():
         table.add_column(name, no_wrap=True, max_width=width)
-    for row in rows:
-        table.add_row(*(Text(_printable(row[at])) for at in shown.values()))
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(Text(_printable(cell)) for cell in row))
     console.print(table)
 
 
