@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from uid2_async.operator import LocalOperator, OperatorData
 
 CORPUS = Path(__file__).parent.parent / "bulk" / "corpus"
 CASES = json.loads((CORPUS / "cases.json").read_text())
-# The day on which the reference was written: salts rotate, and raw UIDs with them.
+# The day on which the reference was written.
 DAY = datetime(2026, 11, 28, 23, tzinfo=UTC)
 # A token is never the same.
 CHANGING = re.compile(rb"\b1[0-9]{9}\b|\b20[0-9-]{8}T[0-9:]{8}Z|A4AAAA[\w-]{60,}")
@@ -37,11 +38,29 @@ def comparable(path: Path, encoding: str) -> Any:
     return CHANGING.sub(b"-", data.decode(encoding).encode())
 
 
+def salts_of(day: datetime) -> OperatorData:
+    """Make an operator whose raw UIDs are those of *day*, and as old as they were."""
+    data = OperatorData.sample(base=day)
+    (*_, snapshot) = (
+        one for one in data.salts.snapshots if one.effective <= day.timestamp() * 1000
+    )
+    passed = 86_400_000 * (datetime.now(UTC) - day).days
+    rows = [
+        attrs.evolve(
+            row,
+            last_updated=row.last_updated + passed,
+            refresh_from=row.refresh_from + passed,
+        )
+        for row in snapshot.rows
+    ]
+    one = attrs.evolve(snapshot, effective=0, rows=rows)
+    return attrs.evolve(data, salts=attrs.evolve(data.salts, snapshots=[one]))
+
+
 @pytest.fixture(scope="module")
 def env_then() -> Iterator[dict[str, str]]:
-    """Run the operator of that day, and name it as a user's environment does."""
-    data = OperatorData.sample(base=DAY)
-    with LocalOperator.in_thread(data, clock=lambda: DAY) as operator:
+    """Name an operator with the salts of that day, as a user's environment does."""
+    with LocalOperator.in_thread(salts_of(DAY)) as operator:
         key = operator.credentials["everything"]
         yield {
             "UID2_BASE_URL": operator.url,
