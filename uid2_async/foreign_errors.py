@@ -5,7 +5,7 @@ A text of theirs may hold the reply's headers, a URL or a proxy's credentials.
 
 from __future__ import annotations
 
-from typing import Final
+import ssl
 
 import aiohttp
 
@@ -18,11 +18,9 @@ from uid2_async.errors import (
     TransportError,
     UID2Error,
 )
+from uid2_async.tls import explain_certificate_error
 
 __all__ = ["map_error"]
-
-# OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
-_CLOCK_CODES: Final = frozenset({9, 10})
 
 
 def map_error(  # noqa: C901, PLR0911 - one table, to be read as a whole
@@ -31,6 +29,8 @@ def map_error(  # noqa: C901, PLR0911 - one table, to be read as a whole
     """Turn a foreign exception into ours, by its class alone; never by its text."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
+            return _map_certificate(error.certificate_error)
+        case ssl.SSLCertVerificationError():
             return _map_certificate(error)
         case aiohttp.ServerFingerprintMismatch():
             return CertificateError("The operator's certificate is not the given one.")
@@ -56,13 +56,9 @@ def map_error(  # noqa: C901, PLR0911 - one table, to be read as a whole
             return TransportError(f"Sending failed with {type(error).__name__}.")
 
 
-def _map_certificate(error: aiohttp.ClientConnectorCertificateError) -> UID2Error:
-    """Tell a wrong clock apart, by OpenSSL's number."""
-    reason = error.certificate_error
-    code = getattr(reason, "verify_code", None)
-    if code in _CLOCK_CODES:
-        return CertificateError(
-            "The operator's certificate has expired or is not valid yet.",
-            hint="Check this machine's clock first, then the operator's certificate.",
-        )
-    return CertificateError("The operator's certificate was not accepted.")
+def _map_certificate(reason: BaseException | None) -> UID2Error:
+    """Name the fault that OpenSSL found; no other text is shown."""
+    if not isinstance(reason, ssl.SSLCertVerificationError):
+        return CertificateError("The operator's certificate was refused.")
+    problem = explain_certificate_error(reason)
+    return CertificateError(problem.message, hint=problem.fault.value)
