@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uid2_async import errors as errors
     from uid2_async.bidstream import BidstreamClient as BidstreamClient
     from uid2_async.bulk.job_summary import JobSummary as JobSummary
-    from uid2_async.bulk.map_file import map_file as map_file
+    from uid2_async.bulk.map_job import map_file as map_file
     from uid2_async.bulk.map_options import MapOptions as MapOptions
     from uid2_async.bulk.mapper import BulkMapper as BulkMapper
     from uid2_async.bulk.records import (
@@ -107,7 +107,7 @@ _HOMES = {
     "Unmapped": "models",
     "UnmappedReason": "models",
     "errors": "errors",
-    "map_file": "bulk.map_file",
+    "map_file": "bulk.map_job",
     "refresh_state": "bulk.refresh",
 }
 

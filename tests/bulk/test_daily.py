@@ -13,7 +13,7 @@ import pytest
 
 from uid2_async import Email, UID2Client
 from uid2_async.bulk.job_summary import JobSummary
-from uid2_async.bulk.map_file import map_file
+from uid2_async.bulk.map_job import map_file
 from uid2_async.bulk.map_options import MapOptions
 from uid2_async.bulk.optout_sweep import sweep_by_status
 from uid2_async.bulk.refresh import refresh_state

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from uid2_async import Email, UID2Client
-from uid2_async.bulk.map_file import map_file
+from uid2_async.bulk.map_job import map_file
 from uid2_async.bulk.map_options import MapOptions
 from uid2_async.bulk.run_options import RunOptions
 from uid2_async.errors import AuthError, ConfigError, InputError, JobError

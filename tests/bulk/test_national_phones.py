@@ -24,7 +24,7 @@ from uid2_async.bulk.files import (
     format_of,
     open_reader,
 )
-from uid2_async.bulk.map_file import map_file
+from uid2_async.bulk.map_job import map_file
 from uid2_async.bulk.map_options import MapOptions
 from uid2_async.bulk.national_phones import NationalPhones
 from uid2_async.bulk.run_options import RunOptions

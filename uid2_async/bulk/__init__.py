@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         FileProgress as FileProgress,
         JobSummary as JobSummary,
     )
-    from uid2_async.bulk.map_file import map_file as map_file
+    from uid2_async.bulk.map_job import map_file as map_file
     from uid2_async.bulk.map_options import MapOptions as MapOptions
     from uid2_async.bulk.mapper import BulkMapper as BulkMapper
     from uid2_async.bulk.optout_sweep import sweep_by_status as sweep_by_status
@@ -42,7 +42,7 @@ _HOMES = {
     "Selection": "state",
     "StatusOptions": "status_file",
     "check_file": "status_file",
-    "map_file": "map_file",
+    "map_file": "map_job",
     "refresh_state": "refresh",
     "sweep_by_status": "optout_sweep",
 }

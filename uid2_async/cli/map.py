@@ -149,7 +149,7 @@ def map_files(  # noqa: PLR0913 - an option each
     recheck = parse_duration(recheck_after)
 
     async def job(running: Running) -> JobSummary:
-        from uid2_async.bulk.map_file import map_file  # noqa: PLC0415 - imports aiohttp
+        from uid2_async.bulk.map_job import map_file  # noqa: PLC0415 - imports aiohttp
         from uid2_async.bulk.state import MappingState  # noqa: PLC0415 - as above
 
         opened = None if state is None else MappingState(state, recheck_after=recheck)
