@@ -65,13 +65,10 @@ def test_no_public_name_is_also_a_submodule(package: str) -> None:
     """Importing a submodule would put it in the place of the object of its name."""
     module = importlib.import_module(package)
     submodules = {one.name for one in pkgutil.iter_modules(module.__path__)}
-    clashes = [
-        name
-        for name in submodules.intersection(getattr(module, "__all__", ()))
-        if not inspect.ismodule(getattr(module, name))
-    ]
+    # This name stands for the module itself.
+    submodules -= {"errors"}
 
-    assert clashes == []
+    assert submodules.isdisjoint(getattr(module, "__all__", ()))
 
 
 def test_public_names_are_the_same_after_other_imports() -> None:
