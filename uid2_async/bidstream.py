@@ -17,11 +17,18 @@ from uid2_async.clock import Clock, ms_clock
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.keystore import Keys, ring_of
 from uid2_async.models import datetime_from_ms
+from uid2_async.openrtb import domain_or_app_in, tokens_in
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, restore_environment
 from uid2_async.protocol.token_rules import ClientType, DecryptedToken, try_decrypt
 
-__all__ = ["BidstreamClient", "OptOutNotice", "parse_optout_webhook"]
+__all__ = [
+    "BidstreamClient",
+    "OptOutNotice",
+    "domain_or_app_in",
+    "parse_optout_webhook",
+    "tokens_in",
+]
 
 _BIDSTREAM = ClientType.BIDSTREAM
 _MOST_PARAMETERS = 100
@@ -37,7 +44,9 @@ class BidstreamClient:
 
     Example:
         >>> async with KeyStore(client.fetch_bidstream_keys) as keys:
-        ...     found = BidstreamClient(keys).decrypt(token, "news.example.com")
+        ...     bidstream = BidstreamClient(keys)
+        ...     for token in tokens_in(bid_request):
+        ...         found = bidstream.decrypt(token, domain_or_app_in(bid_request))
     """
 
     def __init__(self, keys: Keys, *, clock: Clock | None = None) -> None:
