@@ -552,10 +552,18 @@ class UID2Client:
         return await self._run(call, timeout)
 
     @without_frames
-    async def log_out(
+    async def opt_out(
         self, identity: Identity | str, *, timeout: float | None = None
     ) -> None:
-        """Opt a person out, with an API key of role OPTOUT (docs/protocol.md 2.9).
+        """Opt a person out of the whole system, for good (docs/protocol.md 2.9).
+
+        Warning:
+            This is not a logout from a site, although the endpoint is called
+            token/logout. Nobody can generate a token for this person any more, on any
+            site, and no call takes it back. At a logout, delete the tokens from the
+            session or cookie and make no call.
+
+        The API key needs the role OPTOUT.
 
         Args:
             identity: An e-mail, a phone or a hash of one.
