@@ -152,7 +152,7 @@ def from_cookie(
     Raises:
         InputError: If it is no identity; the message never shows the value.
     """
-    if value is None or value.startswith("{"):
+    if not isinstance(value, str) or value.startswith("{"):
         return from_session(value, now=now)
     try:
         text = unquote(value, errors="strict")

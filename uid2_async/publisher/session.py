@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import msgspec
-
 from uid2_async.clock import system_clock
-from uid2_async.errors import InputError
-from uid2_async.identity_tokens import IdentityTokens
+from uid2_async.identity_tokens import IdentityTokens, read_object
 from uid2_async.models import OptedOut, ms_from_datetime
 
 __all__ = ["OPT_OUT_KEPT", "from_session", "to_session"]
@@ -61,22 +58,10 @@ def from_session(
     """
     if not stored:
         return None
-    fields = stored if isinstance(stored, Mapping) else _read_object(stored)
+    fields = stored if isinstance(stored, Mapping) else read_object(stored)
     # First of all, so that an opt-out counts whatever else is stored beside it.
     if fields.get("status") != "optout":
         return IdentityTokens.from_dict(fields)
     ends = fields.get("refresh_expires")
     ended = type(ends) is int and ends <= ms_from_datetime(now or system_clock())
     return None if ended else OptedOut()
-
-
-def _read_object(text: str | bytes) -> dict[str, Any]:
-    """Decode a JSON object without keeping the text in an error."""
-    try:
-        return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        pass
-    raise InputError(
-        "The stored identity is not a JSON object.",
-        hint="Store what to_session() or to_cookie() made.",
-    )
