@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from uid2_async import Email, UID2Client
+from uid2_async import Email, IdentityScope, UID2Client
 from uid2_async.bulk.job_summary import JobSummary
 from uid2_async.bulk.map_job import map_file
 from uid2_async.bulk.map_options import MapOptions
@@ -22,7 +22,7 @@ from uid2_async.bulk.state import MappingState, Selection
 from uid2_async.bulk.status_file import StatusOptions, check_file
 from uid2_async.errors import JobError
 from uid2_async.models import MappedUID
-from uid2_async.operator import LocalOperator
+from uid2_async.operator import LocalOperator, OperatorData
 from uid2_async.protocol.normalize import identity_hash
 
 DAY = 86_400
@@ -100,6 +100,18 @@ class World:
             and row.refresh_from is not None
             and row.refresh_from.timestamp() <= until
         }
+
+
+@pytest.fixture
+async def operator(scope: IdentityScope) -> AsyncIterator[LocalOperator]:
+    """Start the operator at noon: buckets rotate at midnight, and tests add hours."""
+    started = datetime.now(UTC)
+    ahead = started.replace(hour=12, minute=0, second=0) - started
+    async with LocalOperator(
+        OperatorData.sample(scope=scope, base=started + ahead),
+        clock=lambda: datetime.now(UTC) + ahead,
+    ) as running:
+        yield running
 
 
 @pytest.fixture
