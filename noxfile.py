@@ -55,7 +55,7 @@ def find_pythons() -> dict[str, str]:
 
 
 def _find_python(version: str) -> str | None:
-    """Find a Python of *version* that starts, and make its name one that PATH has.
+    """Find a Python of *version* that starts, and let its name on PATH start one.
 
     The distribution's own build comes first. It leaves the TLS settings to OpenSSL, and
     the builds of pyenv and python.org do not: where both kinds are installed, as in CI,
@@ -64,18 +64,22 @@ def _find_python(version: str) -> str | None:
     """
     name = f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    candidates = [f"/usr/bin/{name}", shutil.which(name)]
+    on_path = shutil.which(name)
+    candidates = [f"/usr/bin/{name}", on_path]
     candidates += sorted(map(str, pyenv.glob(f"versions/{version}.*/bin/{name}")))
     for candidate in candidates:
-        if candidate and _starts(candidate, version):
-            if shutil.which(name) is None:
-                os.environ["PATH"] += f"{os.pathsep}{Path(candidate).parent}"
+        if _starts(candidate, version):
+            if not _starts(on_path, version):
+                folder = Path(str(candidate)).parent
+                os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
             return candidate
     return None
 
 
-def _starts(python: str, version: str) -> bool:
+def _starts(python: str | None, version: str) -> bool:
     """Tell whether *python* runs and is of *version*."""
+    if python is None:
+        return False
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         run = subprocess.run(
