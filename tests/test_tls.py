@@ -88,7 +88,8 @@ def test_a_refused_certificate_is_named_for_what_it_is(
     assert problem.fault is kind, caught.value
     assert words.lower() in problem.message.lower()
     assert type(error) is errors.CertificateError
-    assert (error.message, error.hint) == (problem.message, kind.value)
+    assert error.message.startswith(problem.message.rstrip("."))
+    assert error.hint == kind.value
 
 
 def test_a_good_certificate_is_accepted(tmp_path: Path) -> None:

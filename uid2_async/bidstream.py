@@ -21,6 +21,7 @@ from uid2_async.openrtb import domain_or_app_in, tokens_in
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, restore_environment
 from uid2_async.protocol.token_rules import ClientType, DecryptedToken, try_decrypt
+from uid2_async.secret import refuse_pickling
 
 __all__ = [
     "BidstreamClient",
@@ -48,6 +49,8 @@ class BidstreamClient:
         ...     for token in tokens_in(bid_request):
         ...         found = bidstream.decrypt(token, domain_or_app_in(bid_request))
     """
+
+    __reduce_ex__ = refuse_pickling
 
     def __init__(self, keys: Keys, *, clock: Clock | None = None) -> None:
         """Keep where the keys are.

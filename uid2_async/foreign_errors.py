@@ -5,6 +5,7 @@ A text of theirs may hold the reply's headers, a URL or a proxy's credentials.
 
 from __future__ import annotations
 
+import copy
 import ssl
 
 import aiohttp
@@ -23,13 +24,30 @@ from uid2_async.tls import explain_certificate_error
 __all__ = ["map_error"]
 
 
-def map_error(  # noqa: C901, PLR0911 - one table, to be read as a whole
+def map_error(error: Exception) -> UID2Error:
+    """Turn an exception into an error of ours, which is new and holds nothing of it.
+
+    What the transport itself raised is copied: it may have come from a resolver or a
+    connector of the caller, with the frames of aiohttp on it.
+    """
+    name = type(error).__name__
+    try:
+        mapped = copy.copy(error) if isinstance(error, UID2Error) else _map(error)
+    except Exception:  # noqa: BLE001 - a foreign class may fail in any way
+        mapped = TransportError("Sending failed.")
+    if not isinstance(error, UID2Error):
+        mapped.message = f"{mapped.message.rstrip('.')} ({name})."
+        mapped.args = (mapped.message,)
+    return mapped
+
+
+def _map(  # noqa: C901, PLR0911 - one table, to be read as a whole
     error: Exception,
 ) -> UID2Error:
-    """Turn a foreign exception into ours, by its class alone; never by its text."""
+    """Choose by the class alone, never by the text."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            return _map_certificate(error.certificate_error)
+            return _map_certificate(getattr(error, "certificate_error", None))
         case ssl.SSLCertVerificationError():
             return _map_certificate(error)
         case aiohttp.ServerFingerprintMismatch():
@@ -48,12 +66,12 @@ def map_error(  # noqa: C901, PLR0911 - one table, to be read as a whole
             )
         case aiohttp.ClientPayloadError():
             return TransportError("The reply was cut off.")
-        case aiohttp.ClientResponseError():
-            return ProtocolError("The reply is not HTTP.", unparseable_http=True)
         case aiohttp.InvalidURL():
             return ConfigError("The base URL is not a URL.")
+        case aiohttp.ClientResponseError():
+            return ProtocolError("The reply is not HTTP.", unparseable_http=True)
         case _:
-            return TransportError(f"Sending failed with {type(error).__name__}.")
+            return TransportError("Sending failed.")
 
 
 def _map_certificate(reason: BaseException | None) -> UID2Error:

@@ -6,11 +6,14 @@ import ssl
 from enum import Enum
 from typing import Final, NamedTuple
 
+import aiohttp
+
 from uid2_async.errors import ConfigError
 
 __all__ = [
     "CertificateFault",
     "CertificateProblem",
+    "check_connector",
     "check_context",
     "explain_certificate_error",
     "verifying_context",
@@ -119,6 +122,25 @@ def _allows_old_tls(context: ssl.SSLContext) -> bool:
     if minimum is unset and context.security_level > 0:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).minimum_version is not unset
     return minimum < ssl.TLSVersion.TLSv1_2
+
+
+def check_connector(connector: aiohttp.BaseConnector) -> None:
+    """Refuse a connector of aiohttp that would let somebody else be the operator.
+
+    A connector of another kind, or a method that is overridden, cannot be looked into.
+
+    Raises:
+        ConfigError: If it verifies nothing, or by a context that is refused.
+    """
+    # There is no public attribute for it.
+    verifies = getattr(connector, "_ssl", True)
+    if verifies is False:
+        raise ConfigError(
+            "The session does not verify certificates.",
+            hint="Make its TCPConnector without ssl=False.",
+        )
+    if isinstance(verifies, ssl.SSLContext):
+        check_context(verifies)
 
 
 def verifying_context() -> ssl.SSLContext:

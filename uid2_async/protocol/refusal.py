@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["RefusedError", "client_error", "text_error", "unknown_error"]
+__all__ = [
+    "RefusedError",
+    "client_error",
+    "reply_error",
+    "text_error",
+    "unknown_error",
+]
 
 
 class RefusedError(Exception):
@@ -32,6 +38,11 @@ def client_error(message: str) -> RefusedError:
 def unknown_error(message: str) -> RefusedError:
     """Refuse with 500 ``unknown``."""
     return RefusedError(500, "unknown", message)
+
+
+def reply_error() -> RefusedError:
+    """Refuse because the reply cannot be built (docs/protocol.md 1.7)."""
+    return RefusedError(500, "error", "")
 
 
 def text_error() -> RefusedError:
