@@ -11,6 +11,8 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
+
 __all__ = [
     "AttemptFailed",
     "AttemptStarted",
@@ -193,3 +195,6 @@ def emit(hooks: Iterable[Hook], event: Event) -> None:
             hook(event)
         except Exception as error:  # noqa: BLE001 - whatever a foreign hook raises
             logger.warning("A hook failed with %s", type(error).__name__)
+
+
+strip_tracebacks(globals())

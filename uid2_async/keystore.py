@@ -16,6 +16,7 @@ from typing import Final, Self, TypeAlias
 import msgspec
 
 from uid2_async._call import positive
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock, ms_clock
 from uid2_async.errors import CallTimeoutError, KeysUnavailableError, ProtocolError
 from uid2_async.protocol import wire
@@ -331,3 +332,6 @@ def _write_private(target: Path, data: bytes) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+strip_tracebacks(globals())

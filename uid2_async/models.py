@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, TypeAlias
 import attrs
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.veiled import Veiled
 
@@ -400,3 +401,6 @@ class OptOutStatus:
     def __contains__(self, raw_uid: object) -> bool:
         """Tell whether *raw_uid* is known to be opted out."""
         return raw_uid in self.opted_out
+
+
+strip_tracebacks(globals())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import (
     CallTimeoutError,
     CertificateError,
@@ -379,3 +380,6 @@ def _retry_after(state: RetryCallState) -> float | None:
     """Read the seconds that the operator asked to wait."""
     error = _error(state)
     return error.retry_after if isinstance(error, OperatorError) else None
+
+
+strip_tracebacks(globals())

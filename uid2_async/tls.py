@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ConfigError
 
 __all__ = ["check_context", "verifying_context"]
@@ -31,3 +32,6 @@ def verifying_context() -> ssl.SSLContext:
     # The default context honours SSLKEYLOGFILE, which hands all traffic to a reader.
     context.keylog_filename = None  # type: ignore[assignment] # typeshed lacks None
     return context
+
+
+strip_tracebacks(globals())

@@ -18,6 +18,7 @@ from typing import ClassVar, Final, Protocol, Self
 
 import aiohttp
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import (
     ClientClosedError,
     ClientForkError,
@@ -403,3 +404,6 @@ async def _read(response: aiohttp.ClientResponse, region: str, limit: int) -> Re
     return Reply(
         status=response.status, headers=headers, body=b"".join(chunks), region=region
     )
+
+
+strip_tracebacks(globals())

@@ -16,6 +16,7 @@ from typing import Annotated, TypeAlias
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.client import UID2Client
 from uid2_async.integrations.starlette import (
     FreshTokensMiddleware,
@@ -67,3 +68,6 @@ async def get_freshness(
 
 FreshnessDep: TypeAlias = Annotated[Freshness | None, Depends(get_freshness)]
 """A parameter of this type keeps the session's tokens fresh for this one route."""
+
+
+strip_tracebacks(globals())

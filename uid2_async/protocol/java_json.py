@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.protocol.java_text import JavaDouble
 
 __all__ = [
@@ -186,3 +187,6 @@ _DECODER = json.JSONDecoder(
     parse_float=_double,
     parse_constant=_constant,
 )
+
+
+strip_tracebacks(globals())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uid2_async._traceback import strip_tracebacks
+
 __all__ = ["RefusedError", "client_error", "text_error", "unknown_error"]
 
 
@@ -37,3 +39,6 @@ def unknown_error(message: str) -> RefusedError:
 def text_error() -> RefusedError:
     """Refuse with the plain text of an uncaught exception (docs/protocol.md 1.9)."""
     return RefusedError(500, None, "Internal Server Error")
+
+
+strip_tracebacks(globals())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import IdentityScope
@@ -46,3 +47,6 @@ def to_openrtb_eid(
     if version == "2.5":
         return {"user": {"ext": eids}}
     raise InputError("The OpenRTB version must be 2.5 or 2.6.")
+
+
+strip_tracebacks(globals())

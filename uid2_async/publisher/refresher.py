@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock, system_clock
 from uid2_async.errors import (
     ClientClosedError,
@@ -312,3 +313,6 @@ def _bytes(token: str) -> bytes:
 
 def _no_lock(_digest: str) -> AbstractAsyncContextManager[object]:
     return nullcontext()
+
+
+strip_tracebacks(globals())

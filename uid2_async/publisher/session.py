@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import system_clock
 from uid2_async.errors import InputError
 from uid2_async.identity_tokens import IdentityTokens
@@ -80,3 +81,6 @@ def _read_object(text: str | bytes) -> dict[str, Any]:
         "The stored identity is not a JSON object.",
         hint="Store what to_session() or to_cookie() made.",
     )
+
+
+strip_tracebacks(globals())

@@ -1,0 +1,182 @@
+"""No public callable lets a person's data out through an error, a log or a stream.
+
+Every function, constructor, method and property of the API reference is called with
+canaries, first as it wants them, and then with each argument in turn of a wrong type or
+form. What it raises, logs and prints shows none of them, and neither do the frames of
+its traceback. The arguments are made from annotations: a callable for which that does
+not work fails here until tests/doubles/canary_arguments.py knows how to make them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import logging
+import warnings
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from canaries import EMAIL, UID, find_canaries, find_frames, find_leaks
+from canary_arguments import WRONG, Maker, make_ring, parameters_of
+from public_api import PublicCallable, public_callables
+from uid2_async import BidstreamClient, KeyStore, SharingClient
+from uid2_async._traceback import is_stripped, strip_traceback
+from uid2_async.bulk.mapper import Records
+from uid2_async.errors import InputError, UID2Error
+
+CALLABLES = public_callables()
+
+NOT_WRAPPED = {
+    "uid2_async.pytest_plugin": "pytest calls its fixtures, and only pytest can",
+    "uid2_async.errors": "assigns; an error that is made has not been raised",
+}
+"""What does not end a traceback, and why nothing can get out there."""
+
+NOT_CALLED = {
+    "uid2_async.pytest_plugin": "only pytest can call a fixture",
+    "uid2_async.integrations.spark.local_session": "starts Java",
+    "uid2_async.integrations.spark.map_dataframe": "needs a session of Spark",
+    "uid2_async.bulk.mapper.Records": "made by BulkMapper.map, which is walked",
+}
+"""What is not called here, and why."""
+
+PATHS = {"source", "target", "path", "delta", "state", "inputs"}
+"""Parameters that name files: an error names the file, so no canary is passed."""
+
+
+def listed(path: str, registry: dict[str, str]) -> bool:
+    """Whether *path* or what holds it is in *registry*."""
+    return any(path == one or path.startswith(f"{one}.") for one in registry)
+
+
+def ids(item: PublicCallable) -> str:
+    """Name a case."""
+    return item.path.removeprefix("uid2_async.")
+
+
+def test_the_reference_is_walked() -> None:
+    """There are hundreds of public callables, and an entry for what is no more fails."""
+    paths = {item.path for item in CALLABLES}
+    for entry in [*NOT_WRAPPED, *NOT_CALLED]:
+        assert any(listed(path, {entry: ""}) for path in paths), entry
+    called = [item for item in CALLABLES if not listed(item.path, NOT_CALLED)]
+    print(f"{len(called)} of {len(CALLABLES)} public callables are called")
+    assert len(called) > 400
+
+
+@pytest.mark.parametrize("item", CALLABLES, ids=ids)
+def test_every_public_callable_ends_its_traceback(item: PublicCallable) -> None:
+    """A function that is added to a public module cannot be forgotten."""
+    if listed(item.path, NOT_WRAPPED):
+        return
+    if item.kind != "constructor":
+        assert is_stripped(item.function)
+        return
+    for name in ("__init__", "__post_init__", "__attrs_post_init__"):
+        method = getattr(item.owner, name, None)
+        file = getattr(getattr(method, "__code__", None), "co_filename", "")
+        assert "uid2_async" not in file or is_stripped(method), name
+
+
+# --- calling --------------------------------------------------------------------------
+
+
+def instance_of(owner: type, maker: Maker) -> Any:
+    """Make an object whose methods are called."""
+    if owner is KeyStore:
+        return KeyStore(make_ring, sleep=asyncio.sleep)  # type: ignore[arg-type] # no coroutine: one more wrong thing
+    if owner in {SharingClient, BidstreamClient}:
+        return owner(make_ring())
+    made = maker.make(owner, "self", owner)
+    return made if isinstance(made, owner) else owner(**maker.arguments(owner))
+
+
+def cases(item: PublicCallable, maker: Maker) -> Iterator[Callable[[], Any]]:
+    """Give calls of *item*: with good arguments, and with one bad one."""
+    target = item.owner if item.kind == "constructor" else item.function
+    assert target is not None
+    names = [parameter.name for parameter in parameters_of(target)]
+    for bad, name in [(None, None), *itertools.product(WRONG, names)]:
+        if name in PATHS and find_canaries(repr(bad)):
+            continue
+
+        def call(bad: object = bad, name: str | None = name) -> Any:
+            arguments = maker.arguments(target)
+            if name is not None:
+                arguments[name] = bad
+            return bind(item, maker)(**arguments)
+
+        yield call
+
+
+def bind(item: PublicCallable, maker: Maker) -> Callable[..., Any]:
+    """Give *item* with its object or class, as a user calls it."""
+    if item.kind in {"function", "constructor"}:
+        return item.owner or item.function
+    name = item.path.rpartition(".")[2]
+    if item.kind == "classmethod":
+        return getattr(item.owner, name)  # type: ignore[no-any-return] # any of them
+    assert item.owner is not None
+    if item.kind == "staticmethod":
+        return getattr(item.owner, name)  # type: ignore[no-any-return] # as above
+    made = instance_of(item.owner, maker)
+    if item.kind == "property":
+        return lambda: getattr(made, name)
+    return getattr(made, name)  # type: ignore[no-any-return] # as above
+
+
+async def finish(result: Any) -> None:
+    """Do with a result what a user does: await, enter, iterate."""
+    if inspect.isawaitable(result):
+        result = await result
+    if hasattr(result, "__aenter__"):
+        async with result as result:  # noqa: PLW2901 - what is inside counts
+            pass
+    if inspect.isasyncgen(result) or isinstance(result, Records):
+        async for _ in result:
+            pass
+    if inspect.isgenerator(result):
+        list(itertools.islice(result, 3))
+
+
+async def run(call: Callable[[], Any]) -> BaseException | None:
+    """Call, and give what was raised."""
+    try:
+        async with asyncio.timeout(1):
+            await finish(call())
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - to be looked at
+        return error
+    return None
+
+
+@pytest.mark.parametrize(
+    "item", [one for one in CALLABLES if not listed(one.path, NOT_CALLED)], ids=ids
+)
+def test_nothing_leaks(
+    item: PublicCallable,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Whatever is passed: no canary in error, frames, pickle, log, stdout, stderr."""
+    caplog.set_level(logging.DEBUG)
+    maker = Maker(tmp_path)
+    leaks = []
+
+    async def walk() -> None:
+        for call in cases(item, maker):
+            error = await run(call)
+            if error is not None:
+                leaks.extend([*find_leaks(error), *find_frames(error)])
+
+    with warnings.catch_warnings(record=True) as caught:
+        asyncio.run(walk())
+    out, err = capfd.readouterr()
+    shown = [*(str(one.message) for one in caught), caplog.text, out, err]
+    assert sorted(set(leaks)) == []
+    assert find_canaries("\n".join(shown)) == []
