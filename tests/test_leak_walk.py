@@ -14,20 +14,23 @@ import inspect
 import itertools
 import logging
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from canaries import EMAIL, UID, find_canaries, find_frames, find_leaks
+from canaries import find_canaries, find_frames, find_leaks
 from canary_arguments import WRONG, Maker, make_ring, parameters_of
 from public_api import PublicCallable, public_callables
 from uid2_async import BidstreamClient, KeyStore, SharingClient
-from uid2_async._traceback import is_stripped, strip_traceback
+from uid2_async._traceback import is_stripped
 from uid2_async.bulk.mapper import Records
-from uid2_async.errors import InputError, UID2Error
+
+# What a call made is left to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 CALLABLES = public_callables()
 
@@ -41,6 +44,8 @@ NOT_CALLED = {
     "uid2_async.pytest_plugin": "only pytest can call a fixture",
     "uid2_async.integrations.spark.local_session": "starts Java",
     "uid2_async.integrations.spark.map_dataframe": "needs a session of Spark",
+    "uid2_async.client.UID2Client.run_call": "takes a Call, whose path is a constant",
+    "uid2_async.testing.OperatorThread.__exit__": "ends a thread that must run",
     "uid2_async.bulk.mapper.Records": "made by BulkMapper.map, which is walked",
 }
 """What is not called here, and why."""
@@ -80,7 +85,9 @@ def test_every_public_callable_ends_its_traceback(item: PublicCallable) -> None:
     for name in ("__init__", "__post_init__", "__attrs_post_init__"):
         method = getattr(item.owner, name, None)
         file = getattr(getattr(method, "__code__", None), "co_filename", "")
-        assert "uid2_async" not in file or is_stripped(method), name
+        # What attrs generates assigns; the walk below calls it all the same.
+        ours = "uid2_async" in file and not file.startswith("<attrs")
+        assert not ours or is_stripped(method), name
 
 
 # --- calling --------------------------------------------------------------------------
@@ -135,7 +142,7 @@ async def finish(result: Any) -> None:
     if inspect.isawaitable(result):
         result = await result
     if hasattr(result, "__aenter__"):
-        async with result as result:  # noqa: PLW2901 - what is inside counts
+        async with result as result:
             pass
     if inspect.isasyncgen(result) or isinstance(result, Records):
         async for _ in result:

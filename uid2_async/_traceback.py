@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Generator,
+    Iterator,
+    Mapping,
+)
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache, cached_property, wraps
 from opcode import opmap
@@ -17,7 +24,7 @@ from types import CodeType, FunctionType, TracebackType
 from typing import Any, Final, TypeVar, cast
 
 from uid2_async._annotations import find_mismatch
-from uid2_async.errors import InputError
+from uid2_async.errors import ConfigError, InputError, UID2Error
 
 __all__ = ["is_stripped", "strip_traceback", "strip_tracebacks", "unwrapped"]
 
@@ -48,7 +55,16 @@ _RAISE: Final = opmap["RAISE_VARARGS"]
 _METHODS: Final = frozenset(
     f"__{name}__"
     for name in (
-        *("init", "post_init", "attrs_post_init", "call", "getitem", "contains", "len"),
+        *(
+            "new",
+            "init",
+            "post_init",
+            "attrs_post_init",
+            "call",
+            "getitem",
+            "contains",
+            "len",
+        ),
         *("iter", "next", "enter", "exit", "aiter", "anext", "aenter", "aexit"),
     )
 )
@@ -193,7 +209,7 @@ def _wrap_generator(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a generator, such as the function of a context manager."""
 
     @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
+    def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         try:
             return (yield from function(*args, **kwargs))
         except BaseException as error:  # noqa: BLE001 - raised again, below
@@ -213,8 +229,9 @@ def _wrap_async_generator(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     async def call(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        items = function(*args, **kwargs)
+        items = item = step = sent = None
         try:
+            items = function(*args, **kwargs)
             step = items.__anext__()
             while True:
                 item = await step
@@ -232,7 +249,7 @@ def _wrap_async_generator(function: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as error:  # noqa: BLE001 - raised again, below
             failure = error
         failure = _strip(failure, function, args, kwargs)
-        args = kwargs = items = item = step = sent = None
+        del args, kwargs, items, item, step, sent
         try:
             raise failure
         finally:
@@ -297,7 +314,10 @@ def _is_public(cls: type, name: str, member: Any) -> bool:
     code = getattr(member, "__code__", None)
     if code is None or not code.co_filename.startswith("<attrs"):
         return True
-    return any(one.validator or one.converter for one in cls.__attrs_attrs__)  # type: ignore[attr-defined] # attrs made it
+    return hasattr(cls, "__attrs_post_init__") or any(
+        one.validator or one.converter or getattr(one.default, "takes_self", False)
+        for one in cls.__attrs_attrs__  # type: ignore[attr-defined] # attrs made it
+    )
 
 
 def _wrap_member(member: Any) -> Any:
@@ -319,9 +339,9 @@ def _wrap_member(member: Any) -> Any:
     return strip_traceback(member)
 
 
-_MANAGERS: Final[Mapping[CodeType, Callable[..., Any]]] = {
-    make(lambda: None).__code__: make for make in (contextmanager, asynccontextmanager)
-}
+_MAKERS: Final[tuple[Any, ...]] = (contextmanager, asynccontextmanager)
+# By the code of the functions that they make.
+_MANAGERS: Final = {make(lambda: None).__code__: make for make in _MAKERS}
 
 
 # --- one error ------------------------------------------------------------------------
@@ -336,12 +356,35 @@ def _strip(
     """Take from *error* what it holds of the work below *function*."""
     # The wrapper's own frame comes first.
     trace = error.__traceback__ and error.__traceback__.tb_next
-    if trace is not None and _is_foreign(error) and _callers_part(trace) is None:
-        mismatch = find_mismatch(function, args, kwargs)
-        if mismatch is not None:
-            return InputError(mismatch)
+    if trace is not None and _callers_part(trace) is None:
+        clearer = _explain(error, function, args, kwargs)
+        if clearer is not None:
+            return clearer
     _clean(error, trace, _Chain(sys.exception()))
     return error
+
+
+def _explain(
+    error: BaseException,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> UID2Error | None:
+    """Return a clearer error if *function* got what its signature does not allow."""
+    of_arguments = [kind for kind in (ConfigError, InputError) if type(error) is kind]
+    if not _is_foreign(error) and not of_arguments:
+        return None
+    mismatch = find_mismatch(function, args, kwargs)
+    if mismatch is not None:
+        # What an InputError says may repeat an argument that is of a wrong type.
+        kind = of_arguments[0] if of_arguments else InputError
+        return kind(mismatch)
+    if isinstance(error, UnicodeError):
+        return InputError(
+            "A text is not valid Unicode.",
+            hint="Look for lone surrogates, or bytes of another encoding.",
+        )
+    return None
 
 
 def _is_foreign(error: BaseException) -> bool:
@@ -355,7 +398,8 @@ class _Chain:
 
     def __init__(self, outer: BaseException | None) -> None:
         """Stop at *outer*, which the caller was handling already."""
-        self._seen = set() if outer is None else {id(outer)}
+        self.outer = outer
+        self._seen = {id(outer)}
 
     def enter(self, error: BaseException) -> bool:
         """Note *error*; return whether it is met for the first time."""
@@ -389,7 +433,7 @@ def _clean_origin(error: BaseException | None, chain: _Chain) -> BaseException |
         return None
     trace = error.__traceback__
     if _is_foreign(error) and trace is not None and _callers_part(trace) is None:
-        return error if not chain.enter(error) else None
+        return error if error is chain.outer else None
     _clean(error, trace, chain)
     return error
 
@@ -434,10 +478,6 @@ def _add_place(error: BaseException, trace: TracebackType) -> None:
 
 def _drop_values(error: BaseException) -> None:
     """Take from a foreign error what its text or attributes may repeat of a value."""
-    if isinstance(error, UnicodeError):
-        if hasattr(error, "object"):
-            error.object = type(error.object)()
-        return
     if isinstance(error, AttributeError):
         error.obj = None
     if type(error).__module__ != "builtins" or not isinstance(error, _SPEAK_OF_TYPES):

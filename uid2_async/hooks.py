@@ -5,12 +5,12 @@ No event carries DII, a token, a UID, a key, a body or a header.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Protocol, TypeAlias
 
 import msgspec
 
+from uid2_async._log import logger
 from uid2_async._traceback import strip_tracebacks
 
 __all__ = [
@@ -27,8 +27,6 @@ __all__ = [
     "Throttled",
     "emit",
 ]
-
-logger: logging.Logger = logging.getLogger("uid2_async")
 
 
 class CallStarted(msgspec.Struct, frozen=True, kw_only=True):

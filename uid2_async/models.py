@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, TypeAlias
 import attrs
 import msgspec
 
-from uid2_async._traceback import strip_tracebacks
+from uid2_async._traceback import strip_traceback, strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.veiled import Veiled
 
@@ -105,6 +105,8 @@ class _Identity(Veiled, frozen=True, gc=False):
     identity_type: ClassVar[IdentityType]
     hashed: ClassVar[bool] = False
 
+    # msgspec looks it up when the class is made.
+    @strip_traceback
     def __post_init__(self) -> None:
         """Refuse what is no string, without showing it."""
         if not isinstance(self.value, str):

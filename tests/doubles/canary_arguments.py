@@ -253,8 +253,13 @@ _NAMES: dict[str, Any] = {
     **{name: getattr(uid2_async, name) for name in uid2_async.__all__},
     **vars(typing),
     **vars(collections.abc),
-    **{"aiohttp": aiohttp, "datetime": datetime, "Path": Path, "asyncio": asyncio},
-    **{"pa": pa, "IdentityType": IdentityType, "LocalOperator": LocalOperator},
+    "aiohttp": aiohttp,
+    "datetime": datetime,
+    "Path": Path,
+    "asyncio": asyncio,
+    "pa": pa,
+    "IdentityType": IdentityType,
+    "LocalOperator": LocalOperator,
 }
 _CONTAINERS: dict[Any, Callable[[list[Any]], Any]] = {
     **dict.fromkeys((list, collections.abc.Sequence, collections.abc.Iterable), list),

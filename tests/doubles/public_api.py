@@ -13,8 +13,6 @@ from typing import Any
 
 import attrs
 
-import uid2_async
-
 _PAGES = Path(__file__).parents[2] / "docs" / "api"
 _DIRECTIVE = re.compile(
     r"^\s*\.\. (?:auto(?:module|class|function)|py:module):: ([\w.]+)", re.MULTILINE
@@ -113,9 +111,7 @@ def _items(value: Any) -> Iterator[PublicCallable]:
                 yield item
 
 
-def _member(
-    owner: type, path: str, name: str, member: Any
-) -> PublicCallable | None:
+def _member(owner: type, path: str, name: str, member: Any) -> PublicCallable | None:
     if name.startswith("_") and name not in _METHODS - {"__init__", "__post_init__"}:
         return None
     if isinstance(member, classmethod):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
+from uid2_async.cli.printing import print_to_stderr
 from uid2_async.errors import (
     AuthError,
     CallTimeoutError,
@@ -48,9 +48,9 @@ _PLAIN_WORD: Final = re.compile(r"-{0,2}[A-Za-z][A-Za-z_./=-]{0,30}")
 
 def complain(message: str, hint: str = "") -> None:
     """Print *message* on stderr, and *hint* below it."""
-    sys.stderr.write(f"uid2: {message}\n")
+    print_to_stderr(f"uid2: {message}")
     if hint:
-        sys.stderr.write(f"Hint: {hint}\n")
+        print_to_stderr(f"Hint: {hint}")
 
 
 def complain_about(error: UID2Error) -> None:
