@@ -145,10 +145,12 @@ def test_what_the_caller_handles_stays() -> None:
     """The error that was being handled already keeps its traceback."""
     try:
         raise LookupError("before")  # noqa: TRY301 - to be handled
-    except LookupError as before:
-        error = raised(lambda: ours(take)(EMAIL, fail="ours"))
-        assert error.__context__ is before
-        assert before.__traceback__ is not None
+    except LookupError as error:
+        before = error
+        failure = raised(lambda: ours(take)(EMAIL, fail="ours"))
+
+    assert failure.__context__ is before
+    assert before.__traceback__ is not None
 
 
 async def test_coroutines_and_generators() -> None:

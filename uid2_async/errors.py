@@ -68,10 +68,10 @@ class UID2Error(Exception):
 
         Both become printable: a message may name a file or repeat an operator.
         """
-        message = printable(message)
+        message = printable(f"{message}")
         super().__init__(message)
         self.message: str = message
-        self.hint: str = printable(hint or self.default_hint)
+        self.hint: str = printable(f"{hint or self.default_hint}")
         self.retryable: bool = False
         self.endpoint: str | None = None
         self.trace_id: str | None = None
@@ -192,7 +192,7 @@ class OperatorError(UID2Error):
         """Keep what the operator said."""
         super().__init__(message, hint=hint)
         self.status: int = status
-        self.code: str | None = None if code is None else printable(code)
+        self.code: str | None = None if code is None else printable(f"{code}")
         self.retry_after: float | None = retry_after
 
     def _context(self) -> list[str]:

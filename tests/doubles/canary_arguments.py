@@ -36,6 +36,7 @@ from uid2_async.models import IdentityType
 from uid2_async.operator import LocalOperator, OperatorData
 from uid2_async.protocol.base64 import encode_text
 from uid2_async.protocol.inspection import Inspection, inspect_value
+from uid2_async.transport import Reply, Request
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 SURROGATE = f"\ud800{EMAIL}"
@@ -45,6 +46,7 @@ class Shown:
     """Something of no useful type, whose repr is a canary."""
 
     def __repr__(self) -> str:
+        """Show the canary."""
         return EMAIL
 
 
@@ -61,10 +63,8 @@ class Refusing:
 
     max_connections = 4
 
-    async def send(self, request: object) -> object:
+    async def send(self, request: Request) -> Reply:
         """Answer with a text that would steer a terminal."""
-        from uid2_async.transport import Reply  # noqa: PLC0415 - as it is then
-
         body = b'{"status": "client_error", "message": "\\u001b[2J\\nforged"}'
         return Reply(status=400, headers={}, body=body)
 
@@ -274,7 +274,7 @@ _CONTAINERS: dict[Any, Callable[[list[Any]], Any]] = {
 }
 _VALUES: Mapping[Any, Callable[[], Any]] = {
     str: lambda: EMAIL,
-    bytes: lambda: EMAIL.encode(),
+    bytes: EMAIL.encode,
     bytearray: lambda: bytearray(EMAIL.encode()),
     int: lambda: 7,
     float: lambda: 1.0,
@@ -296,6 +296,12 @@ _VALUES: Mapping[Any, Callable[[], Any]] = {
     HTTPConnection: make_connection,
     pa.RecordBatch: lambda: pa.record_batch({"email": [EMAIL]}),
     OperatorData: lambda: _SAMPLE,
+    Request: lambda: Request(
+        path="/v2/token/refresh",
+        headers={"Authorization": API_KEY},
+        body=REFRESH_TOKEN.encode(),
+        timeout=0.1,
+    ),
     Inspection: lambda: inspect_value(EMAIL),
     uid2_async.MapOptions: uid2_async.MapOptions,
     uid2_async.UID2Client: make_client,

@@ -114,14 +114,11 @@ def _items(value: Any) -> Iterator[PublicCallable]:
 def _member(owner: type, path: str, name: str, member: Any) -> PublicCallable | None:
     if name.startswith("_") and name not in _METHODS - {"__init__", "__post_init__"}:
         return None
-    if isinstance(member, classmethod):
-        return PublicCallable(path, member.__func__, owner, "classmethod")
-    if isinstance(member, staticmethod):
-        return PublicCallable(path, member.__func__, owner, "staticmethod")
-    if isinstance(member, property):
-        return PublicCallable(path, member.fget, owner, "property")  # type: ignore[arg-type] # all have a getter
-    if isinstance(member, cached_property):
-        return PublicCallable(path, member.func, owner, "property")
+    if isinstance(member, classmethod | staticmethod):
+        return PublicCallable(path, member.__func__, owner, type(member).__name__)
+    if isinstance(member, property | cached_property):
+        getter = getattr(member, "fget", None) or getattr(member, "func", None)
+        return PublicCallable(path, getter, owner, "property")  # type: ignore[arg-type] # it has one
     if inspect.isfunction(member):
         return PublicCallable(path, member, owner, "method")
     return None

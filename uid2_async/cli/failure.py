@@ -73,11 +73,14 @@ def complain_about_bug(error: Exception) -> None:
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
-    where = ""
+    where = "."
     if place is not None:
-        where = f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+        where = f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}."
+    # Below a public function of the library there are no frames, but there is a note.
+    notes = getattr(error, "__notes__", [])
+    where = f". {notes[0]}" if notes else where
     complain(
-        f"An unforeseen {type(error).__name__}{where}.",
+        f"An unforeseen {type(error).__name__}{where}",
         "This is a defect of uid2_async: please report the line above.",
     )
 
