@@ -16,16 +16,19 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
 
+import uid2_async
 from canaries import find_canaries, find_frames, find_leaks
 from canary_arguments import WRONG, Maker, make_ring, parameters_of
 from public_api import PublicCallable, public_callables
 from uid2_async import BidstreamClient, KeyStore, SharingClient
-from uid2_async._traceback import is_stripped
+from uid2_async._traceback import is_stripped, strip_traceback
 from uid2_async.bulk.mapper import Records
+from uid2_async.errors import InputError, UID2Error
 
 # What a call made is left to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
@@ -173,19 +176,82 @@ def test_nothing_leaks(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Whatever is passed: no canary in error, frames, pickle, log, stdout, stderr."""
+    assert find_all(item, Maker(tmp_path), caplog, capfd) == []
+
+
+def find_all(
+    item: PublicCallable,
+    maker: Maker,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> list[str]:
+    """Make all calls of *item*, and name what shows."""
     caplog.set_level(logging.DEBUG)
-    maker = Maker(tmp_path)
-    leaks = []
+    leaks = set()
 
     async def walk() -> None:
         for call in cases(item, maker):
             error = await run(call)
             if error is not None:
-                leaks.extend([*find_leaks(error), *find_frames(error)])
+                leaks.update([*find_leaks(error), *find_frames(error)])
 
     with warnings.catch_warnings(record=True) as caught:
         asyncio.run(walk())
     out, err = capfd.readouterr()
     shown = [*(str(one.message) for one in caught), caplog.text, out, err]
-    assert sorted(set(leaks)) == []
-    assert find_canaries("\n".join(shown)) == []
+    return sorted(leaks | set(find_canaries("\n".join(shown))))
+
+
+# --- the walk itself ------------------------------------------------------------------
+
+
+def in_frame(text: str) -> None:
+    """Leak by a local variable: in the package, and not wrapped."""
+    held = f"{text}"
+    raise InputError("Wrong.") if held else KeyError
+
+
+def in_text(text: str) -> None:
+    """Leak by the message."""
+    raise UID2Error(f"{text} is wrong.")
+
+
+def in_cause(text: str) -> None:
+    """Leak by what the error came from."""
+    raise InputError("Wrong.") from ValueError(text)
+
+
+def in_log(text: str) -> None:
+    """Leak by a record."""
+    logging.getLogger("uid2_async").debug("%s", text)
+
+
+def in_stdout(text: str) -> None:
+    """Leak by a stream."""
+    print(text)  # noqa: T201 - on purpose
+
+
+@pytest.mark.parametrize("leak", [in_frame, in_text, in_cause, in_log, in_stdout])
+def test_the_walk_sees_what_is_planted(
+    leak: Callable[[str], None],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Each kind of leak is found, and none in a frame that is wrapped."""
+    planted = PublicCallable("planted", as_ours(leak))
+    assert "e-mail" in " ".join(find_all(planted, Maker(tmp_path), caplog, capfd))
+    caplog.clear()
+    wrapped = PublicCallable("wrapped", strip_traceback(as_ours(in_frame)))
+    assert find_all(wrapped, Maker(tmp_path), caplog, capfd) == []
+
+
+def as_ours(function: Any) -> Any:
+    """Give *function* as if a module of the package held it."""
+    place = str(Path(uid2_async.__file__).parent / "planted.py")
+    names = {**globals(), "__name__": "uid2_async.planted"}
+    code = function.__code__.replace(co_filename=place)
+    made = FunctionType(code, names, function.__name__)
+    made.__annotations__ = function.__annotations__
+    made.__module__ = __name__
+    return made
