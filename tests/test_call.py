@@ -29,6 +29,7 @@ from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import open_request, seal_reply
 from uid2_async.secret import Secret
 from uid2_async.slots import Slots
+from uid2_async.testing import ManualClock
 from uid2_async.transport import Reply, Request
 
 KEY = bytes(range(32))
@@ -238,6 +239,27 @@ async def test_hooks_are_told_the_operator_s_clock() -> None:
     (level,) = [one.skew for one in near.events if isinstance(one, CallFinished)]
     assert ahead == pytest.approx(90, abs=5)
     assert level == 0
+
+
+async def test_the_operators_clock_is_known_after_a_suspension() -> None:
+    """The event loop's clock stood still meanwhile; that is no clock that was set."""
+    clock = ManualClock(START)
+    transport = ScriptedTransport(answer(late_ms=300_000), answer())
+    bench = Bench()
+    bench.pipeline = Pipeline(
+        transport=transport,
+        envelope=AesGcmEnvelope(),
+        credentials=Credentials(api_key=Secret("key"), secret=Secret(KEY)),
+        clock=clock,
+        slots=Slots(2),
+    )
+    await bench.run()
+    clock.advance(86_400)
+
+    assert bench.pipeline.clock_skew == 300
+    await bench.run()
+    opened = open_request(base64.decode(transport.requests[-1].body) or b"", KEY)
+    assert opened.sent_ms == START_MS + 86_400_000 + 300_000
 
 
 async def test_a_broken_hook_cannot_break_a_call(

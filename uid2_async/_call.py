@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from uid2_async._version import __version__
-from uid2_async.clock import Clock, ms_clock
+from uid2_async.clock import Clock, monotonic_of, ms_clock
 from uid2_async.errors import (
     ClockSkewError,
     ConfigError,
@@ -149,6 +148,8 @@ class Pipeline:
         self._credentials = credentials
         self._own_headers = dict(headers or {})
         self.skew: ClockSkew = ClockSkew(ms_clock(clock))
+        # Not the loop's: that stands still while the machine is suspended.
+        self._monotonic = monotonic_of(clock, None)
         self._slots = slots
         self._random_bytes = random_bytes
 
@@ -201,11 +202,7 @@ class Pipeline:
 
     def _stamp(self) -> Stamp:
         """Note the time on both of this machine's clocks."""
-        try:
-            return self.skew.stamp(asyncio.get_running_loop().time())
-        except RuntimeError:
-            # Asked from outside; this is the clock of every usual event loop.
-            return self.skew.stamp(time.monotonic())
+        return self.skew.stamp(self._monotonic())
 
     async def exchange(
         self,

@@ -16,8 +16,9 @@ from typing import Final, Self, TypeAlias
 import msgspec
 
 from uid2_async._call import positive
+from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.clock import Clock, ms_clock
+from uid2_async.clock import Clock, Monotonic, monotonic_of, ms_clock, sleep_by
 from uid2_async.errors import CallTimeoutError, KeysUnavailableError, ProtocolError
 from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import KeyRing
@@ -30,16 +31,24 @@ _logger = logging.getLogger("uid2_async")
 _JITTER: Final = 0.2
 _FIRST_RETRY_SECONDS: Final = 10.0
 _LAST_RETRY_SECONDS: Final = 300.0
+# Without usable keys an outage must not outlast the operator's by minutes.
+_LAST_RETRY_WITHOUT_KEYS_SECONDS: Final = 60.0
 _MOST_DOUBLINGS: Final = 10
+_MS: Final = 0.001
 
 
 class KeyStore:
     """Holds a key ring and replaces it by a newer one every hour.
 
     Entering its block loads the keys and starts a background task; leaving it ends the
-    task. Where a refresh fails, the last good ring is kept and served, the error is in
-    :attr:`last_error`, and another try follows soon. A process that is frozen between
-    requests leaves the block out and awaits :meth:`ensure_fresh` instead.
+    task. If a refresh fails, the last good ring is kept and served, the error is in
+    :attr:`last_error`, and retries follow after 10 s, 20 s and so on, up to every 5
+    minutes, or every minute while there are no usable keys. A process that is frozen
+    between requests leaves the block out and awaits :meth:`ensure_fresh` instead.
+
+    Intervals, pauses and :attr:`age` are measured by a monotonic clock that goes on
+    while the machine is suspended: setting the wall clock does not change them. Only
+    the expiry of the keys, an instant set by the operator, is judged by *clock*.
 
     Example:
         >>> async with KeyStore(client.fetch_bidstream_keys) as keys:
@@ -54,8 +63,9 @@ class KeyStore:
         timeout: float = 60.0,
         required: bool = True,
         clock: Clock | None = None,
+        monotonic: Monotonic | None = None,
         random: Callable[[], float] = _random.random,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         """Keep the settings; nothing is fetched yet.
 
@@ -67,6 +77,8 @@ class KeyStore:
             required: Whether entering the block fails without usable keys; if not,
                 :attr:`ready` tells when there are some.
             clock: Gives the time as an aware datetime; the system's by default.
+            monotonic: Gives seconds that only increase, for durations; by default
+                ``clock.monotonic`` if there is such, or else the system's.
             random: Gives floats in [0, 1).
             sleep: Waits for some seconds.
 
@@ -78,12 +90,13 @@ class KeyStore:
         self._timeout = positive(timeout, "timeout")
         self._required = required
         self._now_ms = ms_clock(clock)
+        self._monotonic = monotonic_of(clock, monotonic)
         self._random = random
-        self._sleep = sleep
+        self._sleep = sleep or sleep_by(self._monotonic)
         self._ring: KeyRing | None = None
-        self._fetched_ms = 0
+        self._fetched_at = 0.0
         self._failures = 0
-        self._failed_ms = 0
+        self._rest_until = -math.inf
         self._last_error: Exception | None = None
         self._rounds = 0
         self._lock = asyncio.Lock()
@@ -108,7 +121,7 @@ class KeyStore:
         """How many seconds ago the ring was fetched; infinity where there is none."""
         if self._ring is None:
             return math.inf
-        return max(0, self._now_ms() - self._fetched_ms) / 1000
+        return max(0.0, self._monotonic() - self._fetched_at)
 
     @property
     def last_error(self) -> Exception | None:
@@ -117,7 +130,15 @@ class KeyStore:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a ring with a key that holds; what a health check asks."""
+        """Whether there is a valid key and, in a block, whether it is kept fresh.
+
+        What a health check asks. It turns false if the background task was ended by
+        anything but leaving the block; entering the block again starts a new one.
+        """
+        return self._is_usable() and (self._task is None or _is_running(self._task))
+
+    def _is_usable(self) -> bool:
+        """Return whether there is a ring with a valid key."""
         return self._ring is not None and self._ring.has_valid_key(self._now_ms())
 
     def __repr__(self) -> str:
@@ -135,12 +156,13 @@ class KeyStore:
             Exception: What the fetch met, if there are no usable keys and some are
                 required.
         """
-        if self._task is not None:
+        if self._task is not None and _is_running(self._task):
             raise RuntimeError("This KeyStore is in use by a block already.")
         await self._refresh()
         if self._required:
             self._require()
         self._task = asyncio.create_task(self._keep_fresh(), name="uid2-keystore")
+        self._task.add_done_callback(self._on_task_end)
         return self
 
     async def __aexit__(
@@ -155,53 +177,82 @@ class KeyStore:
     async def aclose(self) -> None:
         """End the background task; safe to call twice. The ring stays."""
         task, self._task = self._task, None
-        if task is not None:
+        if task is None or not _is_running(task):
+            return
+        if task.get_loop() is asyncio.get_running_loop():
             task.cancel()
             await asyncio.wait([task])
+        else:
+            task.get_loop().call_soon_threadsafe(task.cancel)
 
     async def _keep_fresh(self) -> None:
-        """Refresh for ever."""
-        while True:
+        """Refresh until the block is left."""
+        task = asyncio.current_task()
+        # A fetch may have swallowed the cancellation.
+        while self._task is task:
             await self._sleep(self._delay())
             await self._refresh()
 
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        """Report a background task that ended although the block was not left."""
+        failure = None if task.cancelled() else task.exception()
+        if task is not self._task:
+            return
+        name = "CancelledError" if failure is None else type(failure).__name__
+        _logger.error("The background refresh of the keys ended with %s", name)
+        self._last_error = KeysUnavailableError(
+            f"The background refresh of the keys ended with {name}.",
+            hint="Leave the KeyStore's block and enter it again.",
+        )
+
     def _delay(self) -> float:
-        """Compute the seconds until the next refresh: fewer after a failure."""
+        """Return the seconds until the next refresh: fewer after a failure."""
         delay = self._retry_seconds() if self._failures else self._refresh_every
         return delay * (1 - _JITTER * self._random())
 
     def _retry_seconds(self) -> float:
-        """Compute how long to wait after a failure: longer with each one."""
+        """Return how long to wait after a failure: longer with each one."""
         doublings = min(self._failures - 1, _MOST_DOUBLINGS)
-        retry = min(_FIRST_RETRY_SECONDS * 2.0**doublings, _LAST_RETRY_SECONDS)
+        longest = _LAST_RETRY_SECONDS
+        if not self._is_usable():
+            longest = _LAST_RETRY_WITHOUT_KEYS_SECONDS
+        retry = min(_FIRST_RETRY_SECONDS * 2.0**doublings, longest)
         return min(retry, self._refresh_every)
 
     # --- fetching ---------------------------------------------------------------------
 
     async def ensure_fresh(self, max_age: float) -> KeyRing:
-        """Give the ring, fetching it first if it is older than *max_age* seconds.
+        """Return the ring, and fetch it first if it is older than *max_age* seconds.
 
-        However many ask at once, one of them fetches. Where that fails, the last good
-        ring is given as long as one of its keys holds, and for some seconds nobody
-        tries again; see :attr:`last_error`.
+        However many ask at once, one of them fetches. After a failure nobody tries
+        again for 10 s, 20 s and so on (see the class), also before the first success:
+        whoever asks meanwhile gets the last good ring if one of its keys is valid, or
+        else a copy of the last error, without waiting. Keys that expire as soon as they
+        arrive are fetched again after 10 s. With valid keys, *max_age* is the only
+        bound: 0 fetches each time.
 
         Raises:
             Exception: What the fetch met, if there are no usable keys.
         """
-        if not self.ready or (self.age > max_age and not self._rests()):
+        is_stale = not self._is_usable() or self.age > max_age
+        if is_stale and not self._is_resting():
             await self._refresh()
         return self._require()
 
-    def _rests(self) -> bool:
-        """Tell whether the last failure is too recent for another try."""
-        passed = (self._now_ms() - self._failed_ms) / 1000
-        return self._failures > 0 and 0 <= passed < self._retry_seconds()
+    def _is_resting(self) -> bool:
+        """Return whether the last fetch is too recent for another one."""
+        if self._failures == 0 and self._is_usable():
+            return False
+        return self._monotonic() < self._rest_until
 
     def _require(self) -> KeyRing:
-        """Give the ring if it is usable, and raise what keeps it from being so."""
-        if not self.ready:
-            raise self._last_error or KeysUnavailableError("All keys have expired.")
-        return self.ring
+        """Return the ring if it is usable, and raise what keeps it from being so."""
+        if self._is_usable():
+            return self.ring
+        if self._last_error is not None:
+            # One object must not be raised for several callers: their frames add up.
+            raise fresh_error(self._last_error)
+        raise KeysUnavailableError("All keys have expired.")
 
     async def _refresh(self) -> None:
         """Fetch once, unless another one did so while this one waited.
@@ -215,21 +266,29 @@ class KeyStore:
             self._last_error = await self._try_fetch()
             self._rounds += 1
             self._failures = self._failures + 1 if self._last_error else 0
-            self._failed_ms = self._now_ms()
+            rest = self._retry_seconds() if self._failures else _FIRST_RETRY_SECONDS
+            self._rest_until = self._monotonic() + rest
 
     async def _try_fetch(self) -> Exception | None:
-        """Fetch, and take the keys over; say why if they could not be had."""
+        """Fetch, and keep the keys; return why if they could not be had."""
+        task = asyncio.current_task()
         try:
             async with asyncio.timeout(self._timeout):
                 ring = await self._fetch()
             now_ms = self._now_ms()
+        except CONTROL_FLOW as failure:
+            if not is_stray(failure, task):
+                raise
+            name = type(failure).__name__
+            error: Exception = KeysUnavailableError(f"The fetch ended with {name}.")
         except TimeoutError:
-            error: Exception = CallTimeoutError("The keys did not arrive in time.")
+            error = CallTimeoutError("The keys did not arrive in time.")
         except Exception as failure:  # noqa: BLE001 - whatever a foreign fetch raises
-            error = failure
+            # It is kept: its frames and those of its causes hold keys and secrets.
+            error = fresh_error(failure)
         else:
             if ring.has_valid_key(now_ms):
-                self._ring, self._fetched_ms = ring, now_ms
+                self._ring, self._fetched_at = ring, self._monotonic()
                 return None
             error = KeysUnavailableError("All of the keys that came have expired.")
         _logger.warning("Fetching the keys failed with %s", type(error).__name__)
@@ -256,7 +315,8 @@ class KeyStore:
             OSError: If the file cannot be written.
         """
         reply = msgspec.Raw(self.ring.to_json())
-        saved = _Saved(fetched_ms=self._fetched_ms, reply=reply)
+        fetched_ms = max(0, self._now_ms() - round(self.age * 1000))
+        saved = _Saved(fetched_ms=fetched_ms, reply=reply)
         _write_private(Path(path), wire.encode(saved))
 
     def load(self, path: str | os.PathLike[str]) -> bool:
@@ -277,11 +337,13 @@ class KeyStore:
         except FileNotFoundError:
             return False
         ring, fetched_ms = _read_saved(data)
-        if fetched_ms > self._now_ms():
+        now_ms = self._now_ms()
+        if fetched_ms > now_ms:
             fetched_ms = 0  # written by a wrong clock: of unknown age
-        if self._ring is not None and fetched_ms <= self._fetched_ms:
+        age = (now_ms - fetched_ms) / 1000
+        if age >= self.age - _MS:
             return False
-        self._ring, self._fetched_ms = ring, fetched_ms
+        self._ring, self._fetched_at = ring, self._monotonic() - age
         return True
 
 
@@ -296,6 +358,11 @@ def ring_of(keys: Keys) -> KeyRing:
         KeysUnavailableError: If a KeyStore has none.
     """
     return keys if isinstance(keys, KeyRing) else keys.ring
+
+
+def _is_running(task: asyncio.Task[None]) -> bool:
+    """Return whether *task* goes on: it has not ended, nor has its event loop."""
+    return not task.done() and not task.get_loop().is_closed()
 
 
 class _Saved(msgspec.Struct):

@@ -26,8 +26,8 @@ _APPLIED_MS: Final = 5_000
 _WARNED_MS: Final = 10_000
 _KNOWN_FOR_S: Final = 600.0
 _MOST_BY_DATE_MS: Final = 24 * 3600 * 1000
-# When this machine's two clocks part by more, plus a part of the time gone by, the one
-# was set or the other stood still. Less is drift, which the samples follow.
+# When this machine's two clocks part by more, plus a part of the time gone by, the wall
+# clock was set. Less is drift, which the samples follow.
 _STEP_MS: Final = 1_000
 _DRIFT: Final = 0.05
 
@@ -37,20 +37,21 @@ class Stamp(NamedTuple):
 
     Attributes:
         wall_ms: The wall clock, in ms since the Unix epoch; it may be set.
-        loop_s: The event loop's clock, in seconds; it only goes forward.
+        monotonic_s: A monotonic clock, in seconds. It goes on while the machine is
+            suspended, so that what is known of the operator's clock stays right.
     """
 
     wall_ms: int
-    loop_s: float
+    monotonic_s: float
 
     @property
     def ahead_ms(self) -> float:
-        """By how much the wall clock is ahead of the loop's."""
-        return self.wall_ms - self.loop_s * 1000
+        """By how much the wall clock is ahead of the monotonic one."""
+        return self.wall_ms - self.monotonic_s * 1000
 
 
 class _Sample(NamedTuple):
-    """What one reply said: the operator's clock against the loop's."""
+    """What one reply said: the operator's clock against the monotonic one."""
 
     rtt_ms: float
     anchor_ms: float
@@ -86,16 +87,16 @@ class ClockSkew:
         self._best: _Sample | None = None
         self._warned = False
 
-    def stamp(self, loop_s: float) -> Stamp:
-        """Note the time on both clocks; *loop_s* is the loop's."""
-        return Stamp(self._wall_ms(), loop_s)
+    def stamp(self, monotonic_s: float) -> Stamp:
+        """Note the time on both clocks."""
+        return Stamp(self._wall_ms(), monotonic_s)
 
     def offset_ms(self, now: Stamp) -> int:
         """Tell what to add to the wall clock: 0 unless it matters and is known."""
         best = self._best
         if best is None:
             return 0
-        drift_ms = (now.loop_s - best.at) * 1000 * _DRIFT
+        drift_ms = (now.monotonic_s - best.at) * 1000 * _DRIFT
         # Who sets a clock sets it right, mostly; if not, the operator will say so.
         if abs(now.ahead_ms - best.ahead_ms) > _STEP_MS + drift_ms:
             return 0
@@ -136,8 +137,8 @@ class ClockSkew:
             date_ms: The ``Date`` of the refusal, in ms, or None.
         """
         best = self._best
-        if best is not None and received.loop_s - best.at <= _KNOWN_FOR_S:
-            offset = sent.loop_s * 1000 + best.anchor_ms - sent_ms
+        if best is not None and received.monotonic_s - best.at <= _KNOWN_FOR_S:
+            offset = sent.monotonic_s * 1000 + best.anchor_ms - sent_ms
             if _matters(offset, best):
                 self._trust(best, received)
                 return Remedy(corrected=True, offset=offset / 1000)
@@ -146,7 +147,7 @@ class ClockSkew:
         if date_ms is None:
             return Remedy(late=best is not None)
         # Where the reply was half-way, the request's own time had gone on.
-        half_way_ms = (received.loop_s - sent.loop_s) * 500
+        half_way_ms = (received.monotonic_s - sent.monotonic_s) * 500
         offset = date_ms - sent_ms - half_way_ms
         if not _APPLIED_MS < abs(offset) <= _MOST_BY_DATE_MS:
             return Remedy(late=best is not None, offset=offset / 1000)
@@ -158,12 +159,12 @@ class ClockSkew:
         self, sent: Stamp, received: Stamp, server_ms: int, *, sealed: bool
     ) -> None:
         """Keep a sample: the reply was made half-way between *sent* and *received*."""
-        middle_ms = (sent.loop_s + received.loop_s) * 500
+        middle_ms = (sent.monotonic_s + received.monotonic_s) * 500
         sample = _Sample(
-            rtt_ms=(received.loop_s - sent.loop_s) * 1000,
+            rtt_ms=(received.monotonic_s - sent.monotonic_s) * 1000,
             anchor_ms=server_ms - middle_ms,
             ahead_ms=received.ahead_ms,
-            at=received.loop_s,
+            at=received.monotonic_s,
             sealed=sealed,
         )
         lost = self._samples[0] if len(self._samples) == _SAMPLES else None
@@ -182,7 +183,7 @@ class ClockSkew:
     def _trust(self, best: _Sample, now: Stamp) -> None:
         """Use *best* from now on, although the wall clock was set since."""
         self._forget()
-        self._best = best._replace(ahead_ms=now.ahead_ms, at=now.loop_s)
+        self._best = best._replace(ahead_ms=now.ahead_ms, at=now.monotonic_s)
         self._samples.append(self._best)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from threading import Thread
 from typing import Any, Final, Self, TypeAlias, TypeVar
@@ -47,7 +47,8 @@ class ManualClock:
     """A clock that stands still until it is told to move.
 
     It is what ``clock=`` of clients, key stores, token refreshers and operators takes;
-    give the same one to all of them. Any thread may read it.
+    give the same one to all of them. Key stores and token refreshers measure durations
+    by its :meth:`monotonic`. Any thread may read it.
     """
 
     def __init__(self, start: datetime | None = None) -> None:
@@ -59,14 +60,35 @@ class ManualClock:
         now = system_clock() if start is None else start
         ms_from_datetime(now)
         self._now = now
+        self._passed = 0.0
 
     def __call__(self) -> datetime:
-        """Tell the time."""
+        """Return the time."""
         return self._now
 
+    def monotonic(self) -> float:
+        """Return the seconds for which this clock has moved forward."""
+        return self._passed
+
     def advance(self, seconds: float) -> None:
-        """Move on by *seconds*, or back by a negative number."""
-        self._now += timedelta(seconds=seconds)
+        """Let *seconds* pass.
+
+        A negative number sets the time back, as if a wall clock was set: no time passes
+        by :meth:`monotonic`.
+        """
+        self.set(self._now + timedelta(seconds=seconds))
+        self._passed += max(0.0, seconds)
+
+    def set(self, now: datetime) -> None:
+        """Set the time to *now*, an aware datetime, as a wall clock is set.
+
+        No time passes by :meth:`monotonic`.
+
+        Raises:
+            InputError: If *now* has no time zone.
+        """
+        ms_from_datetime(now)
+        self._now = now
 
     def __repr__(self) -> str:
         """Show the time."""
@@ -192,9 +214,8 @@ class OperatorThread:
         self._operators: dict[IdentityScope, LocalOperator] = {}
         self._closing = AsyncExitStack()
         self._loop = asyncio.new_event_loop()
-        self._thread = Thread(
-            target=self._loop.run_forever, name="uid2-testing", daemon=True
-        )
+        self._stopping = False
+        self._thread = Thread(target=self._serve, name="uid2-testing", daemon=True)
 
     def __enter__(self) -> Self:
         """Start the thread."""
@@ -207,9 +228,20 @@ class OperatorThread:
             self._run(self._closing.aclose())
             self._run(self._loop.shutdown_asyncgens())
         finally:
+            self._stopping = True
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+    def _serve(self) -> None:
+        """Be the thread, until the block is left.
+
+        A SystemExit or KeyboardInterrupt in a task stops a loop: whoever waits for an
+        answer from this thread would wait forever.
+        """
+        while not self._stopping:
+            with suppress(BaseException):
+                self._loop.run_forever()
 
     def operator(self, scope: IdentityScope = IdentityScope.UID2) -> LocalOperator:
         """Give the operator of *scope* with the built-in world.

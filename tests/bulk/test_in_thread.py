@@ -21,6 +21,26 @@ async def test_error() -> None:
         await in_thread(lambda: 1 // 0)
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (SystemExit, SystemExit),
+        (StopIteration, RuntimeError),
+        (asyncio.CancelledError, RuntimeError),
+    ],
+)
+async def test_any_error(
+    error: type[BaseException], expected: type[BaseException]
+) -> None:
+    """Whatever ends the thread reaches who waits, and not as an end of their own."""
+
+    def work() -> None:
+        raise error
+
+    with pytest.raises(expected):
+        await in_thread(work)
+
+
 async def test_cancelled_while_blocked() -> None:
     """Cancelling does not wait for the thread; what it does later is ignored."""
     blocked, release = threading.Event(), threading.Event()

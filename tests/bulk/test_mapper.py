@@ -371,6 +371,237 @@ def test_a_failing_source_fails_the_job(virtual: Any, make_operator: Any) -> Non
     virtual(main())
 
 
+ENDS = [
+    asyncio.CancelledError,
+    GeneratorExit,
+    StopAsyncIteration,
+    KeyboardInterrupt,
+    SystemExit,
+    BaseException,
+]
+
+
+class Failing:
+    """A sync and async iterator that gives some e-mails, and then raises."""
+
+    def __init__(self, error: type[BaseException], after: int) -> None:
+        """Raise *error* after so many items."""
+        self._error = error
+        self._left = emails(after)
+
+    def __next__(self) -> str:
+        """Give the next item."""
+        if not self._left:
+            raise self._error
+        return self._left.pop()
+
+    async def __anext__(self) -> str:
+        """Give the next item."""
+        await asyncio.sleep(0)
+        return next(self)
+
+
+class Later(Failing):
+    """The async one."""
+
+    def __aiter__(self) -> Later:
+        """Iterate."""
+        return self
+
+
+class Now(Failing):
+    """The sync one."""
+
+    def __iter__(self) -> Now:
+        """Iterate."""
+        return self
+
+
+async def read_on(records: Any) -> None:
+    """Iterate to the end."""
+    async for _ in records:
+        pass
+
+
+async def ends(records: Any) -> BaseException:
+    """Iterate until *records* raise, and give what they raised."""
+    try:
+        await read_on(records)
+    except BaseException as error:  # noqa: BLE001 - that is what it is about
+        return error
+    raise AssertionError("it ended without an error")
+
+
+# A StopAsyncIteration is how an async iterator ends.
+@pytest.mark.parametrize("after", [0, 700])
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [*((Now, error) for error in ENDS)]
+    + [(Later, error) for error in ENDS if error is not StopAsyncIteration],
+)
+def test_a_source_may_raise_anything(
+    virtual: Any,
+    make_operator: Any,
+    kind: type[Failing],
+    error: type[BaseException],
+    after: int,
+) -> None:
+    """The job ends with it, or a JobError if it would end the consumer silently."""
+
+    async def main() -> None:
+        mapper = BulkMapper(make_operator().client(), batch_size=100)
+        source: Any = kind(error, after)
+        async with mapper.map(source) as records:
+            found = await ends(records)
+        silent = error in ENDS[:3]
+        assert type(found) is (errors.JobError if silent else error)
+        if silent:
+            assert error.__name__ in str(found)
+        assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr] # a task runs this
+        assert await running() == set()
+
+    virtual(main())
+
+
+@pytest.mark.parametrize("error", [*ENDS, StopIteration])
+@pytest.mark.parametrize("live", [False, True])
+def test_a_key_may_raise_anything(
+    virtual: Any, make_operator: Any, error: type[BaseException], live: bool
+) -> None:
+    """As a source may, also where its item waits for more to fill a batch."""
+
+    async def slow() -> AsyncIterator[str]:
+        yield "a@example.com"
+        await asyncio.sleep(3600)
+
+    def key(item: str) -> str:
+        raise error
+
+    async def main() -> None:
+        mapper = BulkMapper(make_operator().client())
+        async with mapper.map(slow() if live else emails(3), key) as records:
+            found = await ends(records)
+        silent = error in {*ENDS[:3], StopIteration}
+        assert type(found) is (errors.JobError if silent else error)
+
+    virtual(main())
+
+
+def test_a_job_whose_parts_are_cancelled_from_outside_ends(
+    virtual: Any, make_operator: Any
+) -> None:
+    """Whoever cancels all other tasks of the loop leaves no consumer waiting."""
+
+    async def main() -> None:
+        mapper = BulkMapper(make_operator().client(), batch_size=10)
+        async with mapper.map(emails(4_000)) as records:
+            await anext(records)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            assert type(await ends(records)) is errors.JobError
+
+    virtual(main())
+
+
+def test_a_failed_job_raises_a_new_error_each_time(
+    virtual: Any, make_operator: Any
+) -> None:
+    """The frames of one loop do not add up on the error of the next."""
+
+    async def main() -> None:
+        mapper = BulkMapper(make_operator().client())
+        async with mapper.map(Now(KeyError, 3)) as records:
+            first, second = await ends(records), await ends(records)
+        assert type(first) is type(second) is KeyError
+        assert first is not second
+        assert type(await ends(records)) is KeyError
+
+    virtual(main())
+
+
+def test_records_end_with_their_block(virtual: Any, make_operator: Any) -> None:
+    """Iterating on after it raises at once; after the last record it is over."""
+
+    async def main() -> None:
+        mapper = BulkMapper(make_operator().client(), batch_size=10)
+        async with mapper.map(emails(4_000)) as records:
+            await anext(records)
+        with pytest.raises(RuntimeError, match="block of these records was left"):
+            await read_on(records)
+        async with mapper.map(emails(40)) as records:
+            await read_on(records)
+        assert [one async for one in records] == []
+
+    virtual(main())
+
+
+class Frozen:
+    """A sleep that a process, stopped in it, wakes from late."""
+
+    def __init__(self, at: float, seconds: float) -> None:
+        """Stand still for *seconds* in the first sleep that ends after *at*."""
+        self.at, self.seconds = at, seconds
+
+    async def __call__(self, seconds: float) -> None:
+        """Sleep."""
+        loop = asyncio.get_running_loop()
+        if self.seconds and loop.time() + seconds >= self.at:
+            lost, self.seconds = self.seconds, 0.0
+            # Nothing of the loop runs meanwhile, and then the clock has jumped.
+            loop.virtual.waited += lost  # type: ignore[attr-defined] # VirtualLoop
+            await asyncio.sleep(0)
+            return
+        await asyncio.sleep(seconds)
+
+
+@pytest.mark.parametrize("frozen", [100.0, 150.0, 7_200.0])
+@pytest.mark.parametrize("at", [1.0, 60.0, 119.0])
+def test_a_process_that_stood_still_gets_one_more_period(
+    virtual: Any, make_operator: Any, lost: Any, frozen: float, at: float
+) -> None:
+    """A stall is counted in time in which the process ran; on waking it starts anew."""
+    healed: list[float] = []
+
+    def fate(texts: list[str]) -> Any:
+        now = asyncio.get_running_loop().time()
+        # 50 s after waking the network is there again.
+        return None if now >= at + frozen + 50 else lost
+
+    async def main() -> int:
+        mapper = BulkMapper(
+            make_operator(fate).client(), batch_size=10, sleep=Frozen(at, frozen)
+        )
+        records = await collect(mapper, emails(400))
+        healed.append(asyncio.get_running_loop().time())
+        return len(records)
+
+    assert virtual(main()) == 400
+    assert at + frozen + 50 <= healed[0] < at + frozen + 120
+
+
+@pytest.mark.parametrize("pause", [12.0, 30.0])
+def test_a_process_that_stands_still_again_and_again_stalls(
+    virtual: Any, make_operator: Any, lost: Any, pause: float
+) -> None:
+    """Time that stood still is not counted, but a job with a dead operator ends."""
+
+    class Jerky(Frozen):
+        async def __call__(self, seconds: float) -> None:
+            if seconds > 10:
+                self.seconds, self.at = pause, 0.0
+                await asyncio.sleep(seconds)
+            await super().__call__(seconds)
+
+    async def main() -> float:
+        client = make_operator(lambda _: lost).client()
+        mapper = BulkMapper(client, batch_size=10, sleep=Jerky(0, 0))
+        with pytest.raises(errors.StalledError):
+            await collect(mapper, emails(400))
+        return asyncio.get_running_loop().time()
+
+    assert 120 + 6 * pause < virtual(main()) < 1_800
+
+
 def test_an_item_that_is_no_identity_is_named_by_place(
     virtual: Any, make_operator: Any
 ) -> None:

@@ -1,4 +1,4 @@
-"""X1 to X9: cancellation, event loops, forks, and the end of a client."""
+"""X1 to X14: cancellation, event loops, forks, and what ends when and for whom."""
 
 from __future__ import annotations
 
@@ -9,14 +9,28 @@ import subprocess
 import sys
 import time
 import warnings
+from datetime import UTC, datetime
+from traceback import walk_tb
 from typing import Any
+
+import attrs
 
 from canaries import API_KEY, CLIENT_SECRET, EMAIL
 from fault_bench import CONTEXT, Bench, Rows
 from fault_server import Exchange, ok, refuse, silence
 from memory_operator import MemoryOperator, refusal
-from uid2_async import RetryPolicy, SessionPool, UID2Client, errors
+from sealed_answers import held_tokens
+from uid2_async import (
+    KeyRing,
+    KeyStore,
+    RetryPolicy,
+    SessionPool,
+    TokenRefresher,
+    UID2Client,
+    errors,
+)
 from uid2_async.bulk import BulkMapper
+from uid2_async.protocol.key import Key
 
 rows = Rows()
 PEOPLE = [f"{n}.{EMAIL}" for n in range(3_000)]
@@ -265,6 +279,148 @@ async def forgotten(bench: Bench) -> None:
         assert 1 <= len(told) <= 2
         assert API_KEY not in "".join(told)
         await bench._check_closed()
+
+
+@rows.add("X10", requests=(0, 60), virtual=True, within=60.0)
+async def odd_sources(bench: Bench) -> None:
+    """Whatever a source raises ends the job, and never looks like another's end."""
+    wire = bench.wire(MemoryOperator())
+    mapper = BulkMapper(bench.client(wire, max_batch_size=100))
+
+    def now(error: type[BaseException]) -> Any:
+        yield from PEOPLE[:700]
+        raise error
+
+    async def later(error: type[BaseException]) -> Any:
+        for one in PEOPLE[:700]:
+            yield one
+        raise error
+
+    for make in (now, later):
+        for error in (asyncio.CancelledError, SystemExit, BaseException):
+            is_stray = error is asyncio.CancelledError
+            kind = errors.JobError if is_stray else error
+            await bench.fails(kind, read(mapper.map(make(error))))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@rows.add("X11", requests=(1, 60), virtual=True, within=60.0)
+async def left_block(bench: Bench) -> None:
+    """Iterating after the block was left raises at once."""
+    wire = bench.wire(MemoryOperator())
+    mapper = BulkMapper(bench.client(wire, max_batch_size=100))
+    async with mapper.map(PEOPLE) as records:
+        await anext(records)
+
+    async def read_on() -> None:
+        async for _ in records:
+            pass
+
+    await bench.fails(RuntimeError, read_on())
+
+
+@rows.add("X12", virtual=True, within=5.0)
+async def shared_error(bench: Bench) -> None:
+    """1,000 who wait for one fetch get errors of their own, without each other."""
+
+    async def fetch() -> KeyRing:
+        await asyncio.sleep(1)
+        raise errors.ServerError("down")
+
+    store = KeyStore(fetch)
+
+    async def wait(number: int) -> BaseException:
+        mine = EMAIL
+        try:
+            await store.ensure_fresh(60)
+        except errors.ServerError as error:
+            assert mine
+            return error
+        raise AssertionError
+
+    found = await asyncio.gather(*map(wait, range(1_000)))
+    assert len({id(error) for error in found}) == 1_000
+    for error in found:
+        frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+        assert len(frames) <= 3
+        assert EMAIL not in repr([frame.f_locals for frame in frames[1:]])
+
+
+@rows.add("X13", virtual=True, within=20_000.0)
+async def stray_in_the_background(bench: Bench) -> None:
+    """A refresh that nobody cancelled goes on; a task that was ended is noticed."""
+    steps: list[Any] = [None, asyncio.CancelledError, GeneratorExit, None]
+
+    async def fetch() -> KeyRing:
+        step = steps.pop(0)
+        if step is not None:
+            raise step
+        key = Key(id=1, secret=bytes(32), created=0, activates=0, expires=2**40)
+        return KeyRing(keys={1: key})
+
+    async with KeyStore(fetch) as store:
+        await asyncio.sleep(3_650)
+        assert store.ready
+        assert steps == []
+        assert store.last_error is None
+        (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.sleep(0)
+        assert not store.ready
+        assert isinstance(store.last_error, errors.KeysUnavailableError)
+
+
+@rows.add("X14", within=10.0)
+async def lost_loop(bench: Bench) -> None:
+    """After a loop that was closed in a refresh, the next one starts afresh."""
+    asked: list[str] = []
+    due = attrs.evolve(held_tokens(), refresh_from=datetime(2000, 1, 1, tzinfo=UTC))
+
+    class Client:
+        clock_skew = 0.0
+
+        async def refresh_token(self, held: Any, *, timeout: float) -> Any:
+            asked.append("tokens")
+            if len(asked) < 3:
+                await asyncio.Event().wait()
+            raise errors.ConnectError("lost")
+
+    async def fetch() -> KeyRing:
+        asked.append("keys")
+        if len(asked) < 3:
+            await asyncio.Event().wait()
+        raise errors.ConnectError("lost")
+
+    client: Any = Client()
+    refresher = TokenRefresher(client, random=lambda: 0.0)
+    store = KeyStore(fetch)
+
+    async def both() -> list[Any]:
+        async with asyncio.timeout(5):
+            return await asyncio.gather(
+                refresher.ensure_fresh(due),
+                store.ensure_fresh(60),
+                return_exceptions=True,
+            )
+
+    def run() -> list[Any]:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(both())
+        loop.run_until_complete(asyncio.sleep(0.05))
+        assert len(asked) == 2
+        left = asyncio.all_tasks(loop)
+        loop.close()
+        try:
+            return asyncio.run(both())
+        finally:
+            for one in [task, *left]:
+                one._log_destroy_pending = False  # type: ignore[attr-defined] # on purpose
+
+    tokens, keys = await asyncio.to_thread(run)
+    assert sorted(asked) == ["keys", "keys", "tokens", "tokens"]
+    assert isinstance(tokens.error, errors.ConnectError)
+    assert isinstance(keys, errors.ConnectError)
 
 
 test_fault = rows.test()

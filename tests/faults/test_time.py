@@ -1,4 +1,4 @@
-"""D1 to D10: clocks that are off, set, or stopped."""
+"""D1 to D15: clocks that are off, set, or stopped, and how often is asked."""
 
 from __future__ import annotations
 
@@ -11,12 +11,25 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
-from canaries import API_KEY, CLIENT_SECRET
+import attrs
+from tenacity import stop_after_attempt
+
+from canaries import ADVERTISING_TOKEN, API_KEY, CLIENT_SECRET, REFRESH_TOKEN
 from fault_bench import Bench, Rows
 from fault_server import Exchange, FaultServer, ok, refuse
 from memory_operator import MemoryOperator, refusal
-from sealed_answers import now_ms
-from uid2_async import IdentityTokens, errors
+from sealed_answers import held_tokens, now_ms, seal, success, tokens_body
+from uid2_async import (
+    IdentityTokens,
+    KeyRing,
+    KeyStore,
+    MappedUID,
+    TokenRefresher,
+    errors,
+)
+from uid2_async.bulk import BulkMapper
+from uid2_async.protocol.key import Key
+from uid2_async.transport import Reply
 
 rows = Rows()
 BAD_TIME = b'{"status":"client_error","message":"Invalid timestamp: request too old"}'
@@ -261,6 +274,147 @@ async def suspended(bench: Bench) -> None:
         assert out.split() == [b"4000"]
         assert server.requests[1].age_ms > 500
         assert server.requests[2].age_ms < 500
+
+
+class Keys:
+    """Gives keys that stay valid, or does not, and counts.
+
+    Attributes:
+        fetches: How often they were asked for.
+        up: Whether there are any.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has been fetched yet."""
+        self.fetches = 0
+        self.up = True
+
+    async def fetch(self) -> KeyRing:
+        """Fetch."""
+        self.fetches += 1
+        if not self.up:
+            raise errors.ConnectError("down")
+        key = Key(id=1, secret=bytes(32), created=0, activates=0, expires=2**40)
+        return KeyRing(keys={1: key})
+
+
+@rows.add("D11", requests=3, virtual=True, within=31.0)
+async def clock_is_set_in_a_pause(bench: Bench) -> None:
+    """Ages and pauses neither stop nor end where the wall clock is set by days."""
+    wall = Wall()
+    keys = Keys()
+    store = KeyStore(keys.fetch, clock=wall)
+    await store.ensure_fresh(60)
+    wire = bench.wire(MemoryOperator(lambda path: refusal(503)))
+    client = bench.client(wire, retry={"stop": stop_after_attempt(1)})
+    refresher = TokenRefresher(client, clock=wall, random=lambda: 0.0)
+    held = attrs.evolve(
+        held_tokens(),
+        refresh_from=datetime(2000, 1, 1, tzinfo=UTC),
+        identity_expires=datetime(2100, 1, 1, tzinfo=UTC),
+        refresh_expires=datetime(2100, 1, 1, tzinfo=UTC),
+    )
+    for number, days in enumerate([0, -30, 30], start=1):
+        wall.off = timedelta(days=days)
+        for _ in range(5):
+            assert (await refresher.ensure_fresh(held)).error is not None
+        assert wire.requests == number
+        wall.off = -wall.off
+        await asyncio.sleep(2)
+        # The pause is 5 s, then 10 s.
+        await refresher.ensure_fresh(held)
+        assert wire.requests == number
+        assert abs(store.age - asyncio.get_running_loop().time()) < 1
+        await asyncio.sleep(3 + 5 * (number - 1))
+    assert keys.fetches == 1
+
+
+@rows.add("D12", virtual=True, within=200.0)
+async def machine_sleeps(bench: Bench) -> None:
+    """Keys are fetched within a minute after a suspended machine resumes."""
+    loop = asyncio.get_running_loop()
+    keys = Keys()
+    slept = 0.0
+    async with KeyStore(keys.fetch, monotonic=lambda: loop.time() + slept) as store:
+        await asyncio.sleep(100)
+        slept = 86_400.0
+        assert store.age > slept
+        await asyncio.sleep(61)
+        assert keys.fetches == 2
+        assert store.age < 120
+
+
+@rows.add("D13", requests=(1, 400), virtual=True, within=7_400.0)
+async def process_is_frozen(bench: Bench) -> None:
+    """A job that stood still for two hours goes on when it wakes."""
+    loop: Any = asyncio.get_running_loop()
+    frozen_until = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal frozen_until
+        if not frozen_until and loop.time() > 60:
+            # Nothing of the loop runs meanwhile, and then the clock has jumped.
+            loop.virtual.waited += 7_200.0
+            frozen_until = loop.time()
+            return
+        await asyncio.sleep(seconds)
+
+    def fate(path: str) -> Any:
+        is_back = frozen_until and loop.time() > frozen_until + 30
+        return None if is_back else errors.ConnectError("lost")
+
+    wire = bench.wire(MemoryOperator(fate))
+    mapper = BulkMapper(bench.client(wire), sleep=sleep)
+    async with mapper.map(["somebody@example.com"]) as records:
+        found = [record.result async for record in records]
+    assert [type(one) for one in found] == [MappedUID]
+
+
+@rows.add("D14", requests=(55, 61), virtual=True, within=3_700.0)
+async def due_at_once(bench: Bench) -> None:
+    """10,000 page views in an hour with tokens that come back due: one a minute."""
+    now = datetime.now(UTC)
+    made = 0
+
+    def fate(path: str) -> Reply:
+        nonlocal made
+        made += 1
+        body = tokens_body(
+            advertising_token=f"{made:04}{ADVERTISING_TOKEN[4:]}",
+            refresh_token=f"{made:04}{REFRESH_TOKEN[4:]}",
+            refresh_from=now_ms() - 3_600_000,
+        )
+        sealed = seal(path, b"", success(body))
+        return Reply(status=200, headers={}, body=sealed)
+
+    wire = bench.wire(MemoryOperator(fate))
+    client = bench.client(wire)
+    due = now - timedelta(hours=1)
+    held = attrs.evolve(held_tokens(), refresh_from=due)
+    async with TokenRefresher(client, clock=lambda: now) as refresher:
+        for _ in range(10_000):
+            found = await refresher.ensure_fresh(held)
+            assert found.tokens is not None
+            held = found.tokens
+            await asyncio.sleep(0.36)
+
+
+@rows.add("D15", virtual=True, within=3_700.0)
+async def no_keys_yet(bench: Bench) -> None:
+    """10,000 calls in an hour of outage make 70 fetches, before any success too."""
+    keys = Keys()
+    keys.up = False
+    store = KeyStore(keys.fetch)
+    found = []
+    for _ in range(10_000):
+        found.append(await bench.fails(errors.ConnectError, store.ensure_fresh(3_600)))
+        await asyncio.sleep(0.36)
+    assert 50 <= keys.fetches <= 70
+    assert len({id(error) for error in found}) == len(found)
+    bench.errors.clear()  # they are all alike
+    keys.up = True
+    await asyncio.sleep(60)
+    await store.ensure_fresh(3_600)
 
 
 test_fault = rows.test()

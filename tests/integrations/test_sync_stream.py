@@ -139,3 +139,29 @@ def test_an_error_of_the_source_comes_out_as_it_is() -> None:
     assert caught.value is error
     assert transform.ended == "cancelled"
     assert threads() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (asyncio.CancelledError, RuntimeError),
+        (GeneratorExit, RuntimeError),
+        (SystemExit, SystemExit),
+        (KeyboardInterrupt, KeyboardInterrupt),
+    ],
+)
+def test_whatever_ends_the_loop_reaches_the_caller(
+    error: type[BaseException], expected: type[BaseException]
+) -> None:
+    """And what would mean something else in synchronous code is a RuntimeError."""
+
+    async def fail(numbers: AsyncIterator[int]) -> AsyncGenerator[int, None]:
+        async for number in numbers:
+            yield number
+            raise error
+
+    stream = stream_in_thread(fail, range(3))
+    assert next(stream) == 0
+    with pytest.raises(expected):
+        next(stream)
+    assert threads() == []

@@ -6,7 +6,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from traceback import walk_tb
 from typing import Any
 
 import attrs
@@ -15,6 +17,7 @@ import pytest
 from uid2_async import (
     Freshness,
     IdentityTokens,
+    OptedOut,
     RetryPolicy,
     TokenRefresher,
     TokenState,
@@ -22,6 +25,7 @@ from uid2_async import (
     errors,
 )
 from uid2_async.operator import Fault, LocalOperator
+from virtual_time import VirtualLoop, run_virtual
 
 REFRESH = "/v2/token/refresh"
 # The lifetimes of the built-in world, in seconds.
@@ -44,8 +48,15 @@ async def make(hasty: UID2Client, operator: LocalOperator) -> AsyncIterator[Make
     """Make refreshers that follow the operator's clock and never wait for jitter."""
     made = []
 
+    def monotonic() -> float:
+        return operator.now.timestamp()
+
     def make_one(**options: Any) -> TokenRefresher:
-        defaults = {"clock": lambda: operator.now, "random": lambda: 0.0}
+        defaults = {
+            "clock": lambda: operator.now,
+            "monotonic": monotonic,
+            "random": lambda: 0.0,
+        }
         made.append(TokenRefresher(hasty, **(defaults | options)))
         return made[-1]
 
@@ -199,7 +210,8 @@ async def test_an_unreachable_operator_is_not_asked_on_each_page(
     operator.advance(4)
     again = await refresher.ensure_fresh(tokens)
 
-    assert again.error is first.error is not None
+    assert str(again.error) == str(first.error)
+    assert again.error is not first.error is not None
     assert refreshes(operator) == 1
     operator.advance(1)
     assert (await refresher.ensure_fresh(tokens)).error is None
@@ -498,6 +510,7 @@ async def test_a_reply_that_repeats_older_tokens_is_refused(
     operator.advance(DUE)
 
     second = await refresher.ensure_fresh(first)
+    operator.advance(60)
     third = await refresher.ensure_fresh(first)
 
     assert second.tokens is not None
@@ -668,6 +681,310 @@ async def test_a_client_that_cannot_be_used_is_no_outage(
         operator.advance(60)
         with pytest.raises(errors.ClientLoopError):
             await refresher.ensure_fresh(tokens)
+
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def make_tokens(number: int, *, due: datetime, expires: datetime) -> IdentityTokens:
+    """Make tokens that their number tells from others."""
+    return IdentityTokens(
+        advertising_token=f"advertising {number}",
+        refresh_token=f"refresh {number}",
+        refresh_response_key=None,
+        identity_expires=expires,
+        refresh_from=due,
+        refresh_expires=expires + timedelta(days=30),
+    )
+
+
+class ScriptedClient:
+    """A client that refreshes as a test says, at the time of the loop."""
+
+    clock_skew = 0.0
+
+    def __init__(self, answer: Callable[[int, datetime], Any]) -> None:
+        """Return or raise what *answer* gives for the number of the request."""
+        self.requests = 0
+        self.wall_is_off = timedelta()
+        self._answer = answer
+
+    def now(self) -> datetime:
+        """Tell the time, as the wall clock is set."""
+        passed = timedelta(seconds=asyncio.get_running_loop().time())
+        return START + passed + self.wall_is_off
+
+    async def refresh_token(self, held: IdentityTokens, *, timeout: float) -> Any:
+        """Refresh tokens."""
+        self.requests += 1
+        await asyncio.sleep(0.05)
+        found = self._answer(self.requests, self.now())
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def refresher(self, **options: Any) -> TokenRefresher:
+        """Make a refresher that goes by this client's clock, and by the loop's."""
+        client: Any = self
+        settings: dict[str, Any] = {"clock": self.now, "random": lambda: 0.0}
+        return TokenRefresher(client, **(settings | options))
+
+
+def due_tokens() -> IdentityTokens:
+    """Make tokens that are due for the next 30 days."""
+    return make_tokens(0, due=START, expires=START + timedelta(days=30))
+
+
+def due_at_once(number: int, now: datetime) -> IdentityTokens:
+    """Refresh to tokens that were due an hour ago, and are valid for three days."""
+    hour = timedelta(hours=1)
+    return make_tokens(number, due=now - hour, expires=now + 72 * hour)
+
+
+def soon_due(number: int, now: datetime) -> IdentityTokens:
+    """Refresh to tokens that are due in a second."""
+    second = timedelta(seconds=1)
+    return make_tokens(number, due=now + second, expires=now + 7_200 * second)
+
+
+def short_lived(number: int, now: datetime) -> IdentityTokens:
+    """Refresh to tokens that have expired ten seconds later."""
+    second = timedelta(seconds=1)
+    return make_tokens(number, due=now, expires=now + 10 * second)
+
+
+def expired(number: int, now: datetime) -> IdentityTokens:
+    """Refresh to tokens that have expired."""
+    return make_tokens(number, due=START, expires=now - timedelta(seconds=1))
+
+
+def down(number: int, now: datetime) -> errors.UID2Error:
+    """Refuse."""
+    return errors.ServerError("down")
+
+
+def stray(number: int, now: datetime) -> BaseException:
+    """Cancel nobody in particular."""
+    return asyncio.CancelledError()
+
+
+async def view(refresher: TokenRefresher, pages: int) -> list[Freshness]:
+    """View so many pages in an hour, each with the session that the first one had."""
+    found = []
+    for _ in range(pages):
+        found.append(await refresher.ensure_fresh(due_tokens()))
+        await asyncio.sleep(3_600 / pages)
+    return found
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize(
+    ("answer", "least", "most"),
+    [
+        (due_at_once, 55, 61),
+        (soon_due, 55, 61),
+        (short_lived, 500, 721),
+        (expired, 55, 64),
+        (down, 55, 64),
+        (stray, 55, 64),
+    ],
+)
+def test_page_views_do_not_set_the_rate_of_refreshes(
+    answer: Any, least: int, most: int, *, background: bool
+) -> None:
+    """2,000 in an hour: one refresh a minute, or five seconds for short lives."""
+
+    async def main() -> int:
+        client = ScriptedClient(answer)
+        async with client.refresher(background=background) as refresher:
+            await view(refresher, 2_000)
+        return client.requests
+
+    assert least <= run_virtual(main()) <= most
+
+
+def test_tokens_that_live_as_usual_are_refreshed_when_they_are_due() -> None:
+    """The bound is none for an operator whose tokens are due after a minute."""
+
+    def minutely(number: int, now: datetime) -> IdentityTokens:
+        minute = timedelta(minutes=1.2)
+        return make_tokens(number, due=now + minute, expires=now + 2 * minute)
+
+    async def main() -> int:
+        client = ScriptedClient(minutely)
+        async with client.refresher(random=lambda: 0.0, margin=0) as refresher:
+            for one in await view(refresher, 2_000):
+                assert one.state.usable
+        return client.requests
+
+    assert 48 <= run_virtual(main()) <= 51
+
+
+def test_each_person_has_a_rate_of_their_own() -> None:
+    """One person's tokens resting keep nobody else's from being refreshed."""
+
+    async def main() -> int:
+        client = ScriptedClient(due_at_once)
+        async with client.refresher() as refresher:
+            for number in range(100):
+                held = attrs.evolve(due_tokens(), refresh_token=f"of {number}")
+                assert (await refresher.ensure_fresh(held)).changed
+        return client.requests
+
+    assert run_virtual(main()) == 100
+
+
+def test_the_pause_doubles_and_ends_with_a_success() -> None:
+    """5, 10, 20, 40, 60 and 60 s; the next failure pauses for 5 s again."""
+    at: list[float] = []
+
+    def answer(number: int, now: datetime) -> Any:
+        at.append(asyncio.get_running_loop().time())
+        return soon_due(number, now) if number == 8 else down(number, now)
+
+    async def main() -> None:
+        client = ScriptedClient(answer)
+        async with client.refresher() as refresher:
+            while len(at) < 10:
+                await refresher.ensure_fresh(due_tokens())
+                await asyncio.sleep(0.1)
+
+    run_virtual(main())
+
+    pauses = [later - sooner for sooner, later in pairwise(at)]
+    assert pauses[:7] == pytest.approx([5, 10, 20, 40, 60, 60, 60], abs=0.3)
+    assert pauses[8] == pytest.approx(5, abs=0.3)
+
+
+@pytest.mark.parametrize("days", [-40, -1, 1, 20])
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_wall_clock_that_is_set_changes_no_pause(days: int, *, fails: bool) -> None:
+    """What was noted ends after its time, no sooner and no later."""
+    held = make_tokens(
+        0, due=START - timedelta(days=90), expires=START + timedelta(days=90)
+    )
+
+    async def main() -> None:
+        client = ScriptedClient(lambda *_: down(0, START) if fails else OptedOut())
+        async with client.refresher() as refresher:
+            await refresher.ensure_fresh(held)
+            client.wall_is_off = timedelta(days=days)
+            length = 5 if fails else 72 * 3_600
+            await asyncio.sleep(length - 1)
+            await refresher.ensure_fresh(held)
+            assert client.requests == 1
+            client.wall_is_off = timedelta()
+            await asyncio.sleep(2)
+            await refresher.ensure_fresh(held)
+            assert client.requests == 2
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("cut", ["run", "loop"])
+@pytest.mark.parametrize("background", [False, True])
+def test_a_loop_that_is_cut_off_in_a_refresh_holds_up_no_other(
+    cut: str, *, background: bool
+) -> None:
+    """The next loop makes a refresh of its own, and closing waits for nothing."""
+    kept: list[Any] = []
+    began = asyncio.Event()
+
+    class Hanging(ScriptedClient):
+        async def refresh_token(self, *args: Any, **options: Any) -> Any:
+            if self.requests == 0:
+                self.requests += 1
+                began.set()
+                await asyncio.Event().wait()
+            return await super().refresh_token(*args, **options)
+
+    client = Hanging(due_at_once)
+    refresher = client.refresher(background=background)
+
+    async def first() -> None:
+        kept.append(asyncio.create_task(refresher.ensure_fresh(due_tokens())))
+        await began.wait()
+
+    async def then() -> None:
+        async with asyncio.timeout(60):
+            found = await refresher.ensure_fresh(due_tokens())
+            if background:
+                await asyncio.sleep(1)
+                found = await refresher.ensure_fresh(due_tokens())
+            assert found.changed
+            assert client.requests == 2
+            await refresher.aclose()
+
+    if cut == "run":
+        run_virtual(first())
+    else:
+        loop = VirtualLoop()
+        loop.run_until_complete(first())
+        kept += asyncio.all_tasks(loop)
+        for task in kept:
+            task._log_destroy_pending = False
+        loop.close()
+    run_virtual(then())
+
+
+@pytest.mark.parametrize("raised", [False, True])
+async def test_waiters_share_no_error_object(*, raised: bool) -> None:
+    """Neither one that is returned, nor one that is raised, nor its frames."""
+
+    @asynccontextmanager
+    async def broken(digest: str) -> AsyncIterator[None]:
+        canary = "of the lock"
+        raise ConnectionError(canary)
+        yield
+
+    async def wait(refresher: TokenRefresher, number: int) -> BaseException | None:
+        mine = f"waiter {number}"
+        try:
+            return (await refresher.ensure_fresh(due_tokens())).error
+        except ConnectionError as error:
+            assert mine
+            return error
+
+    client = ScriptedClient(down)
+    client.now = lambda: START + timedelta(seconds=9)  # type: ignore[method-assign] # it stands still
+    refresher = client.refresher(lock=broken if raised else None)
+    found = await asyncio.gather(*(wait(refresher, n) for n in range(1_000)))
+    if not raised:
+        found += [await wait(refresher, 1_000)]
+
+    assert len({id(error) for error in found}) == len(found)
+    for number, error in enumerate(found):
+        assert error is not None
+        frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+        assert len(frames) == (3 if raised else 0)
+        names = {name for frame in frames[1:] for name in frame.f_locals}
+        assert not names & {"mine", "canary"}
+        assert not frames or frames[0].f_locals["number"] == number
+
+
+@pytest.mark.parametrize("error", [GeneratorExit, BaseException, KeyError])
+async def test_a_refresh_that_ends_in_the_background_is_logged(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody waits for it; the next page view tries again, or says why not."""
+
+    @asynccontextmanager
+    async def broken(digest: str) -> AsyncIterator[None]:
+        raise error
+        yield
+
+    client = ScriptedClient(down)
+    client.now = lambda: START + timedelta(seconds=100)  # type: ignore[method-assign] # it stands still
+    async with client.refresher(lock=broken, background=True) as refresher:
+        assert (await refresher.ensure_fresh(due_tokens())).state is TokenState.DUE
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert "running=0" in repr(refresher)
+        if error is GeneratorExit:
+            found = await refresher.ensure_fresh(due_tokens())
+            assert "GeneratorExit" in str(found.error)
+        else:
+            assert f"failed with {error.__name__}" in caplog.text
 
 
 @pytest.mark.parametrize(

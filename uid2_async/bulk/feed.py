@@ -13,7 +13,8 @@ from collections.abc import (
 from itertools import islice
 from typing import Any, Final, Protocol
 
-from uid2_async.errors import InputError
+from uid2_async._failures import CONTROL_FLOW
+from uid2_async.errors import InputError, JobError
 from uid2_async.models import Identity, kind_and_value
 from uid2_async.phones import PhoneFault
 
@@ -122,6 +123,7 @@ class ItemFeed:
         Raises:
             InputError: If an item's key is neither an identity nor a str; names its
                 place.
+            JobError: If *key* raised what ends a task or a loop.
         """
         items = self._collected
         if not items or (len(items) < STEP_ROWS and not partial):
@@ -134,6 +136,7 @@ class ItemFeed:
     def _name(self, items: list[Any]) -> Named:
         """Find the kind and the value of each item."""
         key = self._key
+        failure: type[InputError | JobError]
         kinds: list[str] = []
         values: list[str | None] = []
         try:
@@ -142,7 +145,9 @@ class ItemFeed:
                 kinds.append(kind)
                 values.append(value)
         except InputError as error:
-            reason = error.message
+            failure, reason = InputError, error.message
+        except CONTROL_FLOW as error:
+            failure, reason = JobError, f"key= raised {type(error).__name__}."
         else:
             return Named(kinds, values)
-        raise InputError(f"Item {self._taken + len(values)}: {reason}")
+        raise failure(f"Item {self._taken + len(values)}: {reason}")

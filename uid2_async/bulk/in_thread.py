@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from uid2_async._failures import CONTROL_FLOW
+
 __all__ = ["in_thread"]
 
 T = TypeVar("T")
@@ -31,11 +33,14 @@ async def in_thread(work: Callable[[], T]) -> T:
             done.set_result(result)  # type: ignore[arg-type] # None only beside an error, or where T is None
 
     def run() -> None:
-        result, failure = None, None
+        result: T | None = None
+        failure: BaseException | None = None
         try:
             result = work()
-        except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
             failure = error
+            if isinstance(error, CONTROL_FLOW):  # no future takes a StopIteration
+                failure = RuntimeError(f"A thread ended with {type(error).__name__}.")
         # The loop may be gone by now, and with it whoever waited.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, failure)

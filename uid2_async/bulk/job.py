@@ -14,6 +14,7 @@ from typing import Final
 
 import attrs
 
+from uid2_async._failures import CONTROL_FLOW, fresh_error, is_cancelled
 from uid2_async.bulk.batches import Batch, Batcher, Block, Fresh
 from uid2_async.bulk.endpoints import MAP_V3, Endpoint, Rows
 from uid2_async.bulk.feed import Feed
@@ -30,6 +31,7 @@ from uid2_async.errors import (
     ClientLoopError,
     ClockSkewError,
     ConfigError,
+    JobError,
     OperatorError,
     PayloadTooLargeError,
     StalledError,
@@ -52,6 +54,9 @@ _PROBE_ROWS: Final = 1_000
 _LEDGER_WINDOW: Final = 50_000
 # About how many identities are looked up in the ledger at once.
 _LOOK_UP: Final = 5_000
+
+# The watch for a stall looks this often in each stall timeout.
+_WATCH_PARTS: Final = 8
 
 # What would meet every batch: to go on is to do harm, or to wait for nothing.
 _FATAL: Final = (
@@ -145,6 +150,8 @@ class MapJob:
         self._failure: BaseException | None = None
         self._last_error: UID2Error | None = None
         self._alive_at = self._now()
+        self._was_frozen = False
+        self._stopped = False
         self._cpu = asyncio.Lock()
         self._answered = asyncio.Event()
         self._queued = asyncio.Event()
@@ -195,16 +202,25 @@ class MapJob:
 
     async def stop(self) -> None:
         """Stop all of them, and wait until they have."""
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._answered.set()
 
     async def _guard(self, work: Awaitable[None]) -> None:
-        """Let a failure of any part end the job, at whoever takes the records."""
+        """Let a failure of any part end the job, at whoever takes the records.
+
+        That includes a part that was cancelled by anybody but :meth:`stop`: without it
+        the others would wait forever.
+        """
         try:
             await work
-        except Exception as error:  # noqa: BLE001 - it is raised again in next_block
-            self._fail(error)
+        except BaseException as error:
+            if not self._stopped:
+                self._fail(_as_failure(error))
+            if is_cancelled():
+                raise
 
     def _fail(self, error: BaseException) -> None:
         """End the job with *error*, unless it has ended already."""
@@ -218,13 +234,18 @@ class MapJob:
 
     async def _feed_all(self) -> None:
         """Read the input, as fast as the records are taken."""
-        more = True
-        while more:
-            if not await self._take(partial=False):
-                more = await self._feed.load()
-        while await self._take(partial=True):
-            pass
-        self._end_feed()
+        try:
+            more = True
+            while more:
+                if not await self._take(partial=False):
+                    more = await self._feed.load()
+            while await self._take(partial=True):
+                pass
+        except asyncio.CancelledError:
+            if not self.is_drained:
+                raise
+        else:
+            self._end_feed()
 
     def _end_feed(self) -> None:
         """Take notice that nothing will be read any more."""
@@ -336,13 +357,21 @@ class MapJob:
         """Wait for the next block whose rows are all answered; None at the end.
 
         Raises:
-            Exception: What ended the job.
+            BaseException: What ended the job.
+            RuntimeError: If the job was stopped before its end.
         """
-        while not (self._blocks and self._blocks[0].is_answered):
+        while self._stopped or not (self._blocks and self._blocks[0].is_answered):
             if self._failure is not None:
-                raise self._failure
+                # One object must not be raised twice: its frames would add up.
+                failure, self._failure = self._failure, fresh_error(self._failure)
+                raise failure
             if self._exhausted and not self._blocks:
                 return None
+            if self._stopped:
+                raise RuntimeError(
+                    "The block of these records was left before their end: iterate "
+                    "inside of the block."
+                )
             self._answered.clear()
             await self._wait_for_answer()
         block = self._blocks.popleft()
@@ -409,7 +438,7 @@ class MapJob:
             self._set_back(batch, error, sender.generation, successes)
             return None
         self.limit.succeeded()
-        self._alive_at = self._now()
+        self._revive()
         return rows
 
     async def _keep(self, batch: Batch, rows: Rows) -> None:
@@ -496,7 +525,7 @@ class MapJob:
             until = self._alive_at + patience + self.limit.longest_hint
             left = until - self._now()
             if left > 0:
-                await self._options.sleep(left)
+                await self._sleep_watchfully(min(left, patience / _WATCH_PARTS))
             elif self._queue or self.limit.in_flight:
                 error = type(self._last_error).__name__ if self._last_error else "none"
                 raise StalledError(
@@ -504,4 +533,40 @@ class MapJob:
                     f"answered before. The last error was {error}."
                 )
             else:
-                self._alive_at = self._now()
+                self._revive()
+
+    async def _sleep_watchfully(self, seconds: float) -> None:
+        """Sleep for *seconds*. If it took far longer, the process stood still.
+
+        A stopped process, a frozen container and a machine that is migrated cannot
+        receive replies. That time does not count, and once after each success there is
+        one more full period, since all connections may have to be made anew.
+        """
+        due = self._now() + seconds
+        await self._options.sleep(seconds)
+        late = self._now() - due
+        if late <= 0:
+            return
+        self._alive_at = min(self._alive_at + late, self._now())
+        if late >= self._options.stall_timeout / _WATCH_PARTS and not self._was_frozen:
+            self._revive()
+            self._was_frozen = True
+
+    def _revive(self) -> None:
+        """Start a new stall period now."""
+        self._alive_at = self._now()
+        self._was_frozen = False
+
+
+def _as_failure(error: BaseException) -> BaseException:
+    """Return what the consumer of the records gets for *error*.
+
+    A CancelledError would look as if the consumer had been cancelled, a GeneratorExit
+    or StopAsyncIteration as if the records had ended.
+    """
+    if not isinstance(error, CONTROL_FLOW):
+        return error
+    return JobError(
+        f"The source, or another part of the job, raised {type(error).__name__}.",
+        hint="Let the source end by itself or raise an ordinary exception.",
+    )

@@ -20,6 +20,8 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import attrs
 
+from uid2_async._failures import CONTROL_FLOW
+
 __all__ = ["Transform", "stream_in_thread"]
 
 A = TypeVar("A")
@@ -119,10 +121,13 @@ class _LoopThread(Generic[A, B]):
 
     def _run(self) -> None:
         """Be the thread."""
-        error = None
+        error: BaseException | None = None
         try:
             with asyncio.Runner() as runner:
                 runner.run(self._produce())
+        except CONTROL_FLOW as caught:
+            # In the caller's thread it would mean something else, or nothing.
+            error = RuntimeError(f"The stream ended with {type(caught).__name__}.")
         except BaseException as caught:  # noqa: BLE001 - it is for the caller's thread
             error = caught
         if not self._started.done():

@@ -8,6 +8,7 @@ held, or has already expired, is not taken.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random as _random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import attrs
 
+from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.clock import Clock, system_clock
+from uid2_async.clock import Clock, Monotonic, monotonic_of, system_clock
 from uid2_async.errors import (
     ClientClosedError,
     ClientForkError,
@@ -34,8 +36,8 @@ from uid2_async.identity_tokens import IdentityTokens, TokenState
 from uid2_async.models import OptedOut
 from uid2_async.protocol.tokens import REFRESH_PATH
 from uid2_async.publisher.freshness import Freshness, Outcome, report
-from uid2_async.publisher.memory import Memory
 from uid2_async.publisher.session import OPT_OUT_KEPT
+from uid2_async.publisher.ttl_cache import TTLCache
 
 if TYPE_CHECKING:
     from uid2_async.client import UID2Client
@@ -47,10 +49,30 @@ RefreshLock: TypeAlias = Callable[[str], AbstractAsyncContextManager[object]]
 """Makes an async context manager for the digest of a refresh token; it may yield False
 to say that another process refreshes or has just refreshed these tokens."""
 
+_logger = logging.getLogger("uid2_async")
+
+# The pause after repeated failures doubles up to this many seconds.
+_LONGEST_PAUSE: Final = 60.0
+# For how many seconds after its pause a failure still counts as repeated.
+_FAILURE_KEPT: Final = 600.0
+# Seconds between two successful refreshes of one person's tokens, at least and at most,
+# and the part of the new tokens' life that lies between these bounds.
+_LEAST_INTERVAL: Final = 5.0
+_MOST_INTERVAL: Final = 60.0
+_INTERVAL_PART: Final = 0.1
 # The whole of the jitter is at most this part of the time that is left to refresh.
 _JITTER_PART: Final = 0.1
 # What the program does wrong, which no page should hide.
 _MISUSE: Final = (ClientClosedError, ClientForkError, ClientLoopError, ConfigError)
+
+
+@attrs.frozen
+class _Failure:
+    """Why a refresh failed, and until when it is not tried again."""
+
+    error: UID2Error
+    pause: float
+    until: float
 
 
 class TokenRefresher:
@@ -62,6 +84,17 @@ class TokenRefresher:
     an outage does not slow down each page; and opt-outs, so that nobody who has opted
     out is asked about for 72 hours. Use one per process, in the event loop of the
     client, and close it before the client.
+
+    Whatever the clocks and the replies say, the operator is asked about one person's
+    tokens at most once a minute after a success (every 5 seconds if the new tokens live
+    for less than a minute, in between a tenth of their life), and after failures once
+    per *pause*, which doubles up to a minute. So tokens that come back already due,
+    which happens if this machine's clock is an hour ahead, cause 60 requests an hour
+    and not one per page view. A refresh is due an hour after the last one by default.
+
+    Pauses and what is remembered are measured by a monotonic clock that goes on while
+    the machine is suspended: setting the wall clock does not change them. Only the
+    instants in the tokens themselves are compared with *clock*.
 
     Single-flight is per process: N processes make at most N refreshes, which does no
     harm. *lock* makes it one. It is called with the SHA-256 of the refresh token in hex
@@ -89,6 +122,7 @@ class TokenRefresher:
         client: UID2Client | ClientSideClient,
         *,
         clock: Clock | None = None,
+        monotonic: Monotonic | None = None,
         lock: RefreshLock | None = None,
         background: bool = False,
         timeout: float = 5.0,
@@ -103,6 +137,8 @@ class TokenRefresher:
         Args:
             client: Who calls the operator; it is not closed with the refresher.
             clock: Gives the time as an aware datetime; the system's by default.
+            monotonic: Gives seconds that only increase, for durations; by default
+                ``clock.monotonic`` if there is such, or else the system's.
             lock: One refresh for several processes; see above.
             background: Whether tokens that are due but usable are returned at once and
                 refreshed in a task, whose result the next call gives. Not for processes
@@ -113,7 +149,8 @@ class TokenRefresher:
                 not all come at once; never more than a tenth of the time up to
                 identity_expires.
             pause: For how many seconds after a failure the same tokens are not
-                refreshed again; the error is given meanwhile.
+                refreshed again; the error is given meanwhile. It doubles with each
+                failure in a row, up to a minute.
             margin: By how many seconds tokens are taken for older than this machine's
                 clock says, in case it is slow.
             remember: How many new tokens, failures and opt-outs are kept, of each.
@@ -132,12 +169,16 @@ class TokenRefresher:
         self._background = background
         self._timeout = timeout
         self._jitter = timedelta(seconds=jitter)
-        self._pause = timedelta(seconds=pause)
+        self._pause = pause
         self._margin = timedelta(seconds=margin)
         self._random = random
-        self._renewed: Memory[IdentityTokens] = Memory(remember)
-        self._failed: Memory[UID2Error] = Memory(remember)
-        self._opted_out: Memory[OptedOut] = Memory(remember)
+        self._monotonic = monotonic_of(clock, monotonic)
+        self._renewed = TTLCache[IdentityTokens](remember, self._monotonic)
+        self._failed = TTLCache[_Failure](remember, self._monotonic)
+        self._opted_out = TTLCache[OptedOut](remember, self._monotonic)
+        # Tokens that have only just come, and would be due again too soon.
+        self._resting = TTLCache[float](remember, self._monotonic)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._flights: dict[str, asyncio.Task[Outcome]] = {}
         self._closed = False
 
@@ -160,7 +201,7 @@ class TokenRefresher:
         Whoever waits for one gets the held tokens and a TransportError.
         """
         self._closed = True
-        flights = list(self._flights.values())
+        flights = list(self._running().values())
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
@@ -192,21 +233,21 @@ class TokenRefresher:
         if self._closed:
             raise RuntimeError("The refresher is closed.")
         now = self._now()
-        held = self._latest(tokens, now)
+        held = self._latest(tokens)
         digest = _digest(held)
-        if self._opted_out.recall(digest, now) is not None:
+        if self._opted_out.get(digest) is not None:
             return report(tokens, held, OptedOut(), now)
-        if not self._is_due(held, now):
+        if not self._is_due(held, now) or self._resting.get(digest) is not None:
             return report(tokens, held, None, now)
-        failure = self._failed.recall(digest, now)
-        if failure is not None:
-            return report(tokens, held, failure, now)
-        flight = self._fly(held, digest)
+        failure = self._failed.get(digest)
+        if failure is not None and self._monotonic() < failure.until:
+            return report(tokens, held, fresh_error(failure.error), now)
+        flight = self._single_flight(held, digest)
         if self._background and held.state(now).usable:
             return report(tokens, held, None, now)
         # Not awaited itself: whoever waits may be cancelled, the refresh goes on.
         await asyncio.wait({flight})
-        return report(tokens, held, _landed(flight), self._now())
+        return report(tokens, held, _result(flight), self._now())
 
     def _now(self) -> datetime:
         """Read the clock; tokens are judged by the later edge of what it may mean."""
@@ -214,13 +255,21 @@ class TokenRefresher:
         ahead = timedelta(seconds=max(0.0, self._client.clock_skew))
         return self._clock() + self._margin + ahead
 
-    def _latest(self, tokens: IdentityTokens, now: datetime) -> IdentityTokens:
+    def _latest(self, tokens: IdentityTokens) -> IdentityTokens:
         """Follow *tokens* to what earlier refreshes made of them."""
-        renewed = self._renewed.recall(_digest(tokens), now)
-        while renewed is not None:
-            tokens = renewed
-            renewed = self._renewed.recall(_digest(tokens), now)
+        first = _digest(tokens)
+        digest, steps = first, 0
+        while (renewed := self._renewed.get(digest)) is not None:
+            tokens, digest, steps = renewed, _digest(renewed), steps + 1
+        if steps > 1:
+            # A session that is never written would make the way longer each time.
+            self._keep_renewed(first, tokens)
         return tokens
+
+    def _keep_renewed(self, digest: str, new: IdentityTokens) -> None:
+        """Remember *new* tokens for as long as they can be refreshed."""
+        life = (new.refresh_expires - self._now()).total_seconds()
+        self._renewed.set(digest, new, seconds=life)
 
     def _is_due(self, held: IdentityTokens, now: datetime) -> bool:
         """Tell whether to refresh now; what is due waits for its part of the jitter."""
@@ -231,29 +280,71 @@ class TokenRefresher:
         jitter = min(self._jitter, left * _JITTER_PART)
         return now >= held.refresh_from + jitter * self._random()
 
-    def _fly(self, held: IdentityTokens, digest: str) -> asyncio.Task[Outcome]:
+    def _single_flight(
+        self, held: IdentityTokens, digest: str
+    ) -> asyncio.Task[Outcome]:
         """Join the refresh of *held* that runs, or start one."""
-        flight = self._flights.get(digest)
+        running = self._running()
+        flight = running.get(digest)
         if flight is None:
-            flight = asyncio.create_task(self._refresh(held, digest))
-            self._flights[digest] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(digest, None))
+            flight = running[digest] = asyncio.create_task(self._refresh(held, digest))
+
+            def end(task: asyncio.Task[Outcome]) -> None:
+                running.pop(digest, None)
+                _log_end(task)
+
+            flight.add_done_callback(end)
         return flight
+
+    def _running(self) -> dict[str, asyncio.Task[Outcome]]:
+        """Return the refreshes of the running loop.
+
+        Those of a loop that was closed meanwhile never end: nobody may wait for them.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._flights = loop, {}
+        return self._flights
 
     async def _refresh(self, held: IdentityTokens, digest: str) -> Outcome:
         """Refresh *held*, and remember what came out."""
-        async with self._lock(digest) as mine:
-            if mine is False and held.state(self._now()).usable:
-                return None
-            outcome = await self._ask(held)
-        now = self._now()
-        if isinstance(outcome, IdentityTokens):
-            self._renewed.keep(digest, outcome, until=outcome.refresh_expires)
-        elif isinstance(outcome, OptedOut):
-            self._opted_out.keep(digest, outcome, until=now + OPT_OUT_KEPT)
-        else:
-            self._failed.keep(digest, outcome, until=now + self._pause)
+        task = asyncio.current_task()
+        try:
+            async with self._lock(digest) as mine:
+                if mine is False and held.state(self._now()).usable:
+                    return None
+                outcome = await self._ask(held)
+        except CONTROL_FLOW as error:
+            if not is_stray(error, task):
+                raise
+            outcome = TransportError(f"The refresh ended with {type(error).__name__}.")
+        self._remember(digest, outcome)
         return outcome
+
+    def _remember(
+        self, digest: str, outcome: IdentityTokens | OptedOut | UID2Error
+    ) -> None:
+        """Keep what came of a refresh, for as long as it counts."""
+        if isinstance(outcome, IdentityTokens):
+            self._remember_tokens(digest, outcome)
+        elif isinstance(outcome, OptedOut):
+            seconds = OPT_OUT_KEPT.total_seconds()
+            self._opted_out.set(digest, outcome, seconds=seconds)
+        else:
+            before, pause = self._failed.get(digest), self._pause
+            if before is not None:
+                pause = max(pause, min(before.pause * 2, _LONGEST_PAUSE))
+            failure = _Failure(outcome, pause, self._monotonic() + pause)
+            self._failed.set(digest, failure, seconds=pause + _FAILURE_KEPT)
+
+    def _remember_tokens(self, digest: str, new: IdentityTokens) -> None:
+        """Keep *new* tokens, and let them rest if they would be due again too soon."""
+        now = self._now()
+        self._keep_renewed(digest, new)
+        usable = (new.identity_expires - now).total_seconds()
+        interval = min(max(usable * _INTERVAL_PART, _LEAST_INTERVAL), _MOST_INTERVAL)
+        if new.refresh_from < now + timedelta(seconds=interval):
+            self._resting.set(_digest(new), interval, seconds=interval)
 
     async def _ask(self, held: IdentityTokens) -> IdentityTokens | OptedOut | UID2Error:
         """Ask the operator; a failure is an answer."""
@@ -265,7 +356,7 @@ class TokenRefresher:
             raise
         except UID2Error as error:
             # It is kept for a while: the frames of a traceback hold tokens.
-            return error.with_traceback(None)
+            return fresh_error(error)
         if isinstance(reply, OptedOut):
             return reply
         return attrs.evolve(reply, extra=held.extra)
@@ -279,15 +370,29 @@ class TokenRefresher:
             if compare_digest(_bytes(getattr(held, name)), _bytes(getattr(new, name))):
                 raise _refused("The refresh reply repeats what was held.", name)
         # What has been refreshed before is no news; nor may _latest go in circles.
-        if self._renewed.recall(_digest(new), now) is not None:
+        if self._renewed.get(_digest(new)) is not None:
             raise _refused("The refresh reply repeats older tokens.", "refresh_token")
 
 
-def _landed(flight: asyncio.Task[Outcome]) -> Outcome:
-    """Take what a finished refresh returned or raised."""
+def _result(flight: asyncio.Task[Outcome]) -> Outcome:
+    """Return what a finished refresh gave, or raise it; each caller gets its own."""
     if flight.cancelled():
-        return TransportError("The refresher was closed during the refresh.")
-    return flight.result()
+        return TransportError(
+            "The refresh was cancelled: the refresher was closed, or something cancels "
+            "all tasks."
+        )
+    error = flight.exception()
+    if error is not None:
+        raise fresh_error(error)
+    outcome = flight.result()
+    return fresh_error(outcome) if isinstance(outcome, UID2Error) else outcome
+
+
+def _log_end(flight: asyncio.Task[Outcome]) -> None:
+    """Log what a refresh raised: in the background nobody waits for it."""
+    error = None if flight.cancelled() else flight.exception()
+    if error is not None:
+        _logger.warning("Refreshing tokens failed with %s", type(error).__name__)
 
 
 def _refused(message: str, name: str) -> ProtocolError:

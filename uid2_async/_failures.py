@@ -1,0 +1,86 @@
+"""Errors that several callers get, and errors that mean something else to Python."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import Any, Final, TypeVar, cast
+
+__all__ = ["CONTROL_FLOW", "fresh_error", "is_cancelled", "is_stray"]
+
+E = TypeVar("E", bound=BaseException)
+
+CONTROL_FLOW: Final = (
+    asyncio.CancelledError,
+    GeneratorExit,
+    StopIteration,
+    StopAsyncIteration,
+)
+"""What tells a task or a loop over a generator to end. An error of a callback or source
+must not reach a caller as one of these: the caller would end without a word."""
+
+
+def fresh_error(error: E) -> E:
+    """Return a copy of *error* that can be raised without touching the original.
+
+    The class, arguments, attributes and notes are kept. The traceback, cause and
+    context are not: their frames hold the local variables of another caller. Raising
+    one object for many callers would also add the frames of each to all of them.
+    """
+    fresh = _copy(error)
+    fresh.__dict__.update(error.__dict__)
+    if "__notes__" in fresh.__dict__:
+        fresh.__notes__ = list(fresh.__notes__)
+    return fresh.with_traceback(None)
+
+
+def _copy(error: E) -> E:
+    """Make another object of the class of *error*."""
+    if isinstance(error, BaseExceptionGroup):
+        # The members are objects of their own, with frames of their own.
+        members = [fresh_error(member) for member in error.exceptions]
+        return cast("E", _allocate(error, error.message, members))
+    try:
+        copied = copy.copy(error)
+    except Exception:  # noqa: BLE001 - a foreign class whose __init__ needs more
+        copied = error
+    if type(copied) is not type(error) or copied is error:
+        copied = _allocate(error, *error.args)
+    # A foreign __init__ may have formatted its message once more.
+    copied.args = error.args
+    return copied
+
+
+def _allocate(error: E, *args: object) -> E:
+    """Make an object of the class of *error* without running code of that class."""
+    bases: tuple[Any, ...] = type(error).__mro__
+    builtin = next(base for base in bases if base.__module__ == "builtins")
+    return cast("E", builtin.__new__(type(error), *args))
+
+
+def is_cancelled() -> bool:
+    """Return whether somebody has asked to cancel the current task.
+
+    If not, a CancelledError was raised by the code that the task awaits, such as a
+    source that awaited a cancelled future of its own.
+    """
+    task = _current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def is_stray(error: BaseException, task: asyncio.Task[object] | None) -> bool:
+    """Return whether *error*, of :data:`CONTROL_FLOW`, was raised by awaited code.
+
+    If not, somebody ends *task*, which was the current one before: it was cancelled, or
+    its coroutine is closed from outside, where another task runs or none.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return not is_cancelled()
+    return task is not None and _current_task() is task
+
+
+def _current_task() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
