@@ -94,13 +94,15 @@ async def wrong_types(bench: Bench) -> None:
 
 @rows.add("L4", requests=1)
 async def steering_texts(bench: Bench) -> None:
-    """What an operator says cannot steer a terminal, whoever prints the error."""
+    """No operator and no name of a file steers a terminal, whoever prints the error."""
     body = b'{"status": "client_error", "message": "a\\u001b[2J\\nb\\u202e"}'
     async with bench.server(refuse("400 Bad Request", body=body)) as server:
         call = bench.generate(bench.client(server))
         error = await bench.fails(errors.BadRequestError, call)
     assert r"a\x1b[2J\nb\u202e" in error.message
     assert str(error).isprintable()
+    named = errors.JobError("a\x1b[2J\nb cannot be read.")
+    assert named.args == (named.message,) == (r"a\x1b[2J\nb cannot be read.",)
 
 
 @rows.add("L5")
