@@ -238,3 +238,17 @@ def test_a_module_wraps_what_is_public() -> None:
     assert is_stripped(Value.prop.fget)
     assert not is_stripped(Value._private)
     assert Value.make().prop == "x"
+
+
+def test_a_default_is_no_wrong_argument() -> None:
+    """What attrs marks a default with is not what the caller passed."""
+
+    @attrs.frozen(kw_only=True)
+    class Options:
+        names: dict[str, str] = attrs.field(factory=dict)
+        share: float = attrs.field(validator=attrs.validators.le(1))
+
+    Options.__module__ = OURS
+    strip_tracebacks({"Options": Options, "__name__": OURS})
+
+    assert "names" not in str(raised(lambda: Options(share=2)))

@@ -10,6 +10,8 @@ from typing import Any
 
 __all__ = ["find_mismatch"]
 
+_VARIABLE = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+
 
 def find_mismatch(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -30,8 +32,10 @@ def find_mismatch(
     names = getattr(function, "__globals__", {})
     for name, value in bound.items():
         parameter = signature.parameters[name]
-        variable = parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
-        if not variable and not _fits(value, _resolve(parameter.annotation, names)):
+        # A default is right by itself, such as the mark of attrs for one that is made.
+        if value is parameter.default or parameter.kind in _VARIABLE:
+            continue
+        if not _fits(value, _resolve(parameter.annotation, names)):
             what = inspect.formatannotation(parameter.annotation).strip("'")
             return f"{name} must be {what}, not {type(value).__name__}."
     return None
