@@ -113,6 +113,18 @@ async def test_a_refresh_reply_in_the_clear_is_for_short_tokens_alone(
     assert await client.refresh_token(short) == OptedOut()
 
 
+async def test_a_wrong_response_key_is_named_in_the_hint(client: UID2Client) -> None:
+    """The client secret, which plays no part in a refresh, is not."""
+    tokens = await generate(client, "user@example.com")
+    wrong = attrs.evolve(tokens, refresh_response_key="A" * 43 + "=")
+
+    with pytest.raises(errors.EnvelopeError) as caught:
+        await client.refresh_token(wrong)
+
+    assert "refresh_response_key" in caught.value.hint
+    assert "client secret" not in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -279,7 +291,7 @@ async def test_keys_are_fetched(client: UID2Client) -> None:
 
 
 async def test_roles_are_enforced(operator: LocalOperator) -> None:
-    """A key without the role gets an AuthError with a hint, a trace id and one try."""
+    """A key without the role gets an AuthError with a hint, after two tries."""
     publisher = operator.credentials["publisher"]
     async with connect(
         operator, api_key=publisher.api_key, client_secret=publisher.client_secret
@@ -291,7 +303,8 @@ async def test_roles_are_enforced(operator: LocalOperator) -> None:
     assert caught.value.status == 401
     assert "role" in caught.value.hint
     assert caught.value.trace_id == operator.calls[-1].trace_id
-    assert len(operator.calls) == 2
+    # The kept connection, and a fresh one that confirms it.
+    assert len(operator.calls) == 3
 
 
 async def test_a_wrong_secret_is_named(

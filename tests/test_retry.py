@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import Callable
 from typing import Any
@@ -135,7 +136,7 @@ class Runner:
             self.attempt,
             deadline=deadline,
             now=lambda: self.now,
-            on_retry=lambda attempt, delay: self.announced.append((attempt, delay)),
+            on_retry=lambda delay: self.announced.append((len(self.fresh) + 1, delay)),
         )
 
 
@@ -326,6 +327,115 @@ async def test_a_policy_of_one_attempt_never_retries() -> None:
             now=lambda: 0.0,
             on_retry=lambda *_: None,
         )
+
+
+def reused(error: errors.UID2Error) -> errors.UID2Error:
+    """Let an error have come over a kept connection."""
+    found = copy.copy(error)
+    found.reused_connection = True
+    return found
+
+
+AUTH = operator_error(errors.AuthError, 401)
+BUSY = operator_error(errors.RateLimitError, 429)
+TOO_LONG = operator_error(errors.RateLimitError, 429, 86_400)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AUTH,
+        operator_error(errors.BadRequestError, 400),
+        operator_error(errors.InvalidTokenError, 400),
+        operator_error(errors.PayloadTooLargeError, 413),
+        operator_error(errors.UnexpectedStatusError, 404),
+        TOO_LONG,
+        foreign_nonce(),
+        clock_skew(),
+        errors.ProtocolError("x"),
+        errors.CallTimeoutError("x"),
+        errors.ConnectError("x", disconnected=True),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_ends_a_call_counts_over_a_fresh_connection_alone(
+    error: errors.UID2Error,
+) -> None:
+    """It is tried once more, at once, for nothing, and not counted; then it counts."""
+    runner = Runner(reused(error), "ok", attempts=1)
+    assert await runner.run() == "ok"
+    assert runner.fresh == [False, True]
+    assert runner.delays == [0.0]
+    assert runner.announced == [(2, 0.0)]
+    assert runner.policy.budget is not None
+    assert runner.policy.budget.level == runner.policy.budget.capacity
+    for first in (error, reused(error)):
+        runner = Runner(first, error, "ok", attempts=1)
+        with pytest.raises(type(error)):
+            await runner.run()
+        assert len(runner.fresh) == 1 + first.reused_connection
+
+
+async def test_a_confirmation_is_no_attempt() -> None:
+    """After it there are as many attempts as before."""
+    failing = operator_error(errors.ServerError, 500)
+    runner = Runner(reused(AUTH), *[failing] * 4, "ok")
+    with pytest.raises(errors.ServerError):
+        await runner.run()
+    assert len(runner.fresh) == 5
+
+
+async def test_a_failure_of_a_reused_connection_is_retried_over_a_fresh_one() -> None:
+    """Where a retry follows anyway, it is the confirmation: no request is added."""
+    failing = operator_error(errors.ServerError, 503)
+    runner = Runner(reused(failing), failing, failing, failing, "ok")
+    with pytest.raises(errors.ServerError):
+        await runner.run()
+    assert runner.fresh == [False, True, False, False]
+
+
+async def test_a_busy_operator_is_not_asked_twice() -> None:
+    """Who waits for all of its calls together is told of a 429 as it comes."""
+    runner = Runner(reused(BUSY), "ok", retry_throttled=False)
+    with pytest.raises(errors.RateLimitError):
+        await runner.run()
+    assert runner.fresh == [False]
+    runner = Runner(reused(TOO_LONG), "ok", retry_throttled=False)
+    assert await runner.run() == "ok"
+
+
+@pytest.mark.parametrize("error", [REFUSED, errors.CertificateError("x")])
+async def test_without_a_connection_nothing_is_confirmed(
+    error: errors.UID2Error,
+) -> None:
+    """Where none was made, none can have been spoiled."""
+    runner = Runner(reused(error), "ok", attempts=1)
+    with pytest.raises(type(error)):
+        await runner.run()
+    assert runner.fresh == [False]
+
+
+async def test_a_confirmation_needs_time_as_every_attempt_does() -> None:
+    """With less than half a second left the verdict stands."""
+    runner = Runner(reused(AUTH), "ok")
+    with pytest.raises(errors.AuthError):
+        await runner.run(deadline=0.4)
+
+
+async def test_never_is_never() -> None:
+    """One attempt and no more, for whoever repeats calls himself."""
+    runner = Runner(reused(AUTH), "ok", attempts=1, confirm=False)
+    with pytest.raises(errors.AuthError):
+        await runner.run()
+    assert runner.fresh == [False]
+    assert not RetryPolicy.never().confirm
+
+
+async def test_a_spent_budget_does_not_prevent_a_confirmation() -> None:
+    """It costs nothing, and a spoiled connection spoils no call."""
+    failing = operator_error(errors.ServerError, 503)
+    budget = RetryBudget(capacity=0)
+    assert await Runner(reused(failing), "ok", budget=budget).run() == "ok"
 
 
 async def test_an_empty_budget_shows_the_real_error() -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import ssl
 import subprocess
 import sys
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import aiohttp
 import pytest
 import trustme
 from aioresponses import aioresponses
 
-from uid2_async import SessionPool, errors
+from uid2_async import SessionPool, UID2Client, errors
+from uid2_async.protocol import base64
 from uid2_async.transport import Reply, Request
+from virtual_time import run_virtual
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 OK = HEAD + b"Content-Length: 2\r\n\r\nhi"
@@ -150,11 +153,6 @@ async def test_a_refused_connection_is_a_connect_error() -> None:
             errors.ProtocolError,
             id="endless",
         ),
-        pytest.param(
-            b"HTTP/1.1 500 No\r\n\r\n" + b"x" * (64 * 1024 + 1),
-            errors.ProtocolError,
-            id="error",
-        ),
     ],
 )
 async def test_an_unusable_answer_is_an_error_of_ours(
@@ -283,6 +281,120 @@ async def test_a_given_sessions_limit_bounds_the_requests(raw_server: Any) -> No
         assert SessionPool("https://x", session=session).max_connections == 3
 
 
+def blind_context(*, verify: bool) -> ssl.SSLContext:
+    """Make a context that does not check host names, or nothing at all."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    if not verify:
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@pytest.mark.parametrize(
+    "verifies",
+    [False, blind_context(verify=False), blind_context(verify=True)],
+    ids=["nothing", "no certificate", "no host name"],
+)
+async def test_a_given_session_that_does_not_verify_is_refused(verifies: Any) -> None:
+    """By every client that takes one, unless all base URLs are http."""
+    connector = aiohttp.TCPConnector(ssl=verifies)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        with pytest.raises(errors.ConfigError, match="verify"):
+            SessionPool(["http://127.0.0.1", "https://x"], session=session)
+        with pytest.raises(errors.ConfigError, match="verify"):
+            UID2Client(
+                "https://x",
+                api_key="k",
+                client_secret=base64.encode_text(bytes(32)),
+                session=session,
+            )
+        SessionPool("http://127.0.0.1", session=session)
+
+
+async def test_a_given_session_that_verifies_is_accepted() -> None:
+    """By the default, a private CA, or the fingerprint of the certificate."""
+    private = ssl.create_default_context()
+    for verifies in (True, private, aiohttp.Fingerprint(bytes(32))):
+        connector = aiohttp.TCPConnector(ssl=verifies)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            SessionPool("https://x", session=session)
+
+
+class _Slow:
+    """A refusal whose body comes at a byte a second, and its session."""
+
+    closed = False
+    connector = None
+    connection = None
+    status = 503
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "3"}
+
+    def __init__(self) -> None:
+        self.content = self
+        self.dropped = False
+
+    def post(self, *_: Any, **__: Any) -> _Slow:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def at_eof(self) -> bool:
+        return False
+
+    async def readany(self) -> bytes:
+        await asyncio.sleep(0.4)
+        return b"x"
+
+    def close(self) -> None:
+        self.dropped = True
+
+
+@pytest.mark.parametrize(("timeout", "most"), [(15, 1.0), (0.5, 0.5)])
+def test_the_body_of_a_refusal_may_take_a_second(timeout: float, most: float) -> None:
+    """No longer, nor longer than the attempt: then the status counts without it."""
+
+    async def main() -> None:
+        slow = _Slow()
+        pool = SessionPool("http://127.0.0.1", session=slow)  # type: ignore[arg-type] # a double
+        reply = await pool.send(request(timeout=timeout))
+        assert (reply.status, reply.headers["retry-after"]) == (503, "3")
+        assert reply.body == b"x" * int(most / 0.4)
+        assert slow.dropped
+        assert asyncio.get_running_loop().time() == pytest.approx(most, abs=0.01)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("encoding", ["Identity", "IDENTITY ", "identity, identity"])
+async def test_the_encoding_that_is_none_is_accepted(
+    raw_server: Any, encoding: str
+) -> None:
+    """In any case, since names of encodings have none."""
+    answer = OK.replace(b"\r\n\r\n", b"\r\nContent-Encoding: %b\r\n\r\n")
+    async with raw_server(answer % encoding.encode()) as server:
+        assert (await send(server.url)).body == b"hi"
+
+
+async def test_a_given_session_decompresses_nothing(raw_server: Any) -> None:
+    """A bomb stays what it is, whatever the session would do."""
+    bomb = gzip.compress(bytes(50_000_000))
+    head = "HTTP/1.1 {} X\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n"
+    async with aiohttp.ClientSession() as session:
+        for status in (200, 503):
+            answer = head.format(status, len(bomb)).encode() + bomb
+            async with raw_server(answer) as server:
+                sending = send(server.url, {"session": session})
+                if status == 503:
+                    assert len((await sending).body) <= 64 * 1024
+                    continue
+                with pytest.raises(errors.ProtocolError, match="encoding"):
+                    await sending
+
+
 def test_a_context_that_does_not_verify_is_refused() -> None:
     """Verification cannot be switched off by accident."""
     context = ssl.create_default_context()
@@ -402,7 +514,8 @@ async def test_a_second_running_loop_is_refused(raw_server: Any) -> None:
 
 FORK = """
 import asyncio, os, sys
-from uid2_async import SessionPool, errors
+from uid2_async import SessionPool, UID2Client, errors
+from uid2_async.protocol import base64
 from uid2_async.transport import Request
 
 ask = Request(path="/", headers={}, body=b"", timeout=5)

@@ -41,7 +41,7 @@ from uid2_async.protocol.envelope import (
 )
 from uid2_async.protocol.reply import error_from_reply, http_date_ms
 from uid2_async.retry import RetryPolicy
-from uid2_async.secret import Secret
+from uid2_async.secret import Secret, refuse_pickling
 from uid2_async.skew import ClockSkew, Stamp
 from uid2_async.slots import Slots
 from uid2_async.transport import Reply, Request, Transport
@@ -73,6 +73,12 @@ CLIENT_VERSION: Final = f"uid2-async-{__version__}"
 # How far the operator's clock in a reply may be from ours: a bound on replays beyond
 # the nonce. Requests are refused from two minutes on.
 _PLAUSIBLE_MS: Final = 10 * 60 * 1000
+
+# The client secret plays no part in a refresh.
+_REPLY_KEY_HINT = (
+    "Check that the refresh_response_key is the one that came with this refresh token, "
+    "and that no proxy or portal answers in the operator's place."
+)
 _OK: Final = 200
 _TEXT: Final = "text/plain"
 _BINARY: Final = "application/octet-stream"
@@ -85,6 +91,8 @@ class Credentials(Veiled, frozen=True, kw_only=True):
         api_key: Sent with each request.
         secret: 32 bytes, never sent.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     api_key: Secret[str]
     secret: Secret[bytes]
@@ -105,6 +113,8 @@ class Call(Veiled, Generic[T], frozen=True, kw_only=True):
             envelope's affair (token/client-generate); the payload does not count then.
         max_reply_bytes: How large the reply may be.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     shown: ClassVar[tuple[str, ...]] = ("path", "binary")
 
@@ -227,14 +237,19 @@ class Pipeline:
                 timeout=max(0.0, min(limits[0], deadline - now())),
                 idle_timeout=limits[1],
                 max_reply_bytes=call.max_reply_bytes,
-                fresh_connection=fresh,
+                # What is not sealed does not say which request it answers.
+                fresh_connection=fresh or call.reply_key == b"",
             )
             reply = await self._transport.send(request)
             received = self._stamp()
         on_reply(reply)
-        if reply.status != _OK:
-            raise self._refusal(call, reply, sent, sent_ms, received)
-        opened = open_reply(reply.body)
+        try:
+            if reply.status != _OK:
+                raise self._refusal(call, reply, sent, sent_ms, received)
+            opened = open_reply(reply.body)
+        except UID2Error as error:
+            error.reused_connection = reply.reused_connection
+            raise
         if opened.server_ms is not None:
             self.skew.observe(sent, received, opened.server_ms)
         return call.parse(opened.payload)
@@ -253,7 +268,8 @@ class Pipeline:
             now_ms=self.skew.time_ms(received),
             secrets=secrets,
         )
-        if isinstance(error, ClockSkewError):
+        # Nobody knows what time it was when another request was refused.
+        if isinstance(error, ClockSkewError) and not reply.reused_connection:
             date_ms = http_date_ms(reply.headers.get("date"))
             remedy = self.skew.refused(sent, sent_ms, received, date_ms)
             error.corrected, error.late = remedy.corrected, remedy.late
@@ -316,12 +332,17 @@ class Pipeline:
         sealed = body if call.binary else base64.decode(body)
         if sealed is None:
             raise EnvelopeError
-        opened = self._envelope.open(sealed, key=key, nonce=nonce)
+        try:
+            opened = self._envelope.open(sealed, key=key, nonce=nonce)
+        except EnvelopeError as error:
+            if call.reply_key is not None:
+                error.hint = _REPLY_KEY_HINT
+            raise
         server_ms = opened.server_ms
         if server_ms is not None and abs(server_ms - now_ms) > _PLAUSIBLE_MS:
-            error = EnvelopeError()
-            error.untimely = True
-            raise error
+            untimely = EnvelopeError()
+            untimely.untimely = True
+            raise untimely
         return opened
 
 
@@ -394,11 +415,11 @@ class _CallRun(Generic[T]):
         except UID2Error as error:
             # The frames below hold the secret, the request and the opened reply.
             failure = error.with_traceback(None)
+        # It is so whatever a transport says: nobody is asked for a third time.
+        failure.reused_connection = failure.reused_connection and not fresh
         self._failed(failure, now() - started)
-        if isinstance(failure, EnvelopeError) and (
-            failure.foreign_nonce or failure.untimely
-        ):
-            await self._forged()
+        if isinstance(failure, EnvelopeError):
+            await self._not_opened(failure)
         raise failure
 
     def _failed(self, error: UID2Error, elapsed: float) -> None:
@@ -407,7 +428,7 @@ class _CallRun(Generic[T]):
         error.endpoint = self._call.path
         error.trace_id = self.trace_id
         error.attempts = self.attempts
-        if isinstance(error, ClockSkewError):
+        if isinstance(error, ClockSkewError) and not error.reused_connection:
             self._retry_time_once(error)
         self.emit(
             AttemptFailed(
@@ -427,9 +448,13 @@ class _CallRun(Generic[T]):
             error.corrected = error.late = False
         self._time_retried = True
 
-    async def _forged(self) -> None:
-        """Tell of a reply that was meant for somebody else or for another time."""
-        await self._pipeline.renew()
+    async def _not_opened(self, error: EnvelopeError) -> None:
+        """Give up connections with foreign replies on them, and report such a reply."""
+        forged = error.foreign_nonce or error.untimely
+        if forged or error.reused_connection:
+            await self._pipeline.renew()
+        if not forged:
+            return
         logger.warning(
             "%s: a reply was sealed for another request, trace id %s",
             self._call.path,
@@ -441,8 +466,9 @@ class _CallRun(Generic[T]):
         """Remember who answered."""
         self.region = reply.region
 
-    def retry_scheduled(self, attempt: int, delay: float) -> None:
+    def retry_scheduled(self, delay: float) -> None:
         """Tell hooks and log that another attempt follows."""
+        attempt = self.attempts + 1
         logger.info("%s: attempt %d follows in %.3f s", self._call.path, attempt, delay)
         self.emit(
             RetryScheduled(endpoint=self._call.path, attempt=attempt, delay=delay)

@@ -21,6 +21,7 @@ from uid2_async.models import datetime_from_ms
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, restore_environment
 from uid2_async.protocol.token_rules import ClientType, DecryptedToken, try_decrypt
+from uid2_async.secret import refuse_pickling
 
 __all__ = ["BidstreamClient", "OptOutNotice", "parse_optout_webhook"]
 
@@ -43,6 +44,8 @@ class BidstreamClient:
         >>> async with KeyStore(client.fetch_bidstream_keys) as keys:
         ...     found = BidstreamClient(keys).decrypt(token, "news.example.com")
     """
+
+    __reduce_ex__ = refuse_pickling
 
     def __init__(self, keys: Keys, *, clock: Clock | None = None) -> None:
         """Keep where the keys are.

@@ -27,6 +27,7 @@ from uid2_async.transport import SessionPool, Transport
 
 if TYPE_CHECKING:
     import aiohttp
+from uid2_async.secret import refuse_pickling
 
 __all__ = ["ClientSideClient"]
 
@@ -50,6 +51,8 @@ class ClientSideClient:
         ... ) as client:
         ...     tokens = await client.generate_token("user@example.com")
     """
+
+    __reduce_ex__ = refuse_pickling
 
     def __init__(  # noqa: PLR0913 - keyword options, each of its own meaning
         self,

@@ -10,6 +10,7 @@ import attrs
 
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
+from uid2_async.secret import refuse_pickling
 
 __all__ = ["Settings", "find_sources", "list_faults", "read_settings"]
 
@@ -43,6 +44,8 @@ class Settings:
         scope: Which system.
         allow_http: Whether plain http is allowed beyond loopback hosts.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     base_url: str
     api_key: str = attrs.field(repr=False)

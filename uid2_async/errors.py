@@ -59,6 +59,8 @@ class UID2Error(Exception):
             sent.
         region: The base URL that the last attempt asked, or None where the transport
             does not tell.
+        reused_connection: Whether it came over a connection that had served another
+            request before, so that it was no sure answer to this one.
     """
 
     default_hint: ClassVar[str] = "See the documentation of the call that raised this."
@@ -77,6 +79,7 @@ class UID2Error(Exception):
         self.trace_id: str | None = None
         self.attempts: int = 0
         self.region: str | None = None
+        self.reused_connection: bool = False
 
     def __str__(self) -> str:
         """Say what happened, what to do, and which call it was."""

@@ -5,7 +5,8 @@ A text of theirs may hold the reply's headers, a URL or a proxy's credentials.
 
 from __future__ import annotations
 
-from typing import Final
+import copy
+import ssl
 
 import aiohttp
 
@@ -18,19 +19,36 @@ from uid2_async.errors import (
     TransportError,
     UID2Error,
 )
+from uid2_async.tls import explain_certificate_error
 
 __all__ = ["map_error"]
 
-# OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
-_CLOCK_CODES: Final = frozenset({9, 10})
+
+def map_error(error: Exception) -> UID2Error:
+    """Turn an exception into an error of ours, which is new and holds nothing of it.
+
+    What the transport itself raised is copied: it may have come from a resolver or a
+    connector of the caller, with the frames of aiohttp on it.
+    """
+    name = type(error).__name__
+    try:
+        mapped = copy.copy(error) if isinstance(error, UID2Error) else _map(error)
+    except Exception:  # noqa: BLE001 - a foreign class may fail in any way
+        mapped = TransportError("Sending failed.")
+    if not isinstance(error, UID2Error):
+        mapped.message = f"{mapped.message.rstrip('.')} ({name})."
+        mapped.args = (mapped.message,)
+    return mapped
 
 
-def map_error(  # noqa: C901, PLR0911 - one table, to be read as a whole
+def _map(  # noqa: C901, PLR0911 - one table, to be read as a whole
     error: Exception,
 ) -> UID2Error:
-    """Turn a foreign exception into ours, by its class alone; never by its text."""
+    """Choose by the class alone, never by the text."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
+            return _map_certificate(getattr(error, "certificate_error", None))
+        case ssl.SSLCertVerificationError():
             return _map_certificate(error)
         case aiohttp.ServerFingerprintMismatch():
             return CertificateError("The operator's certificate is not the given one.")
@@ -48,21 +66,17 @@ def map_error(  # noqa: C901, PLR0911 - one table, to be read as a whole
             )
         case aiohttp.ClientPayloadError():
             return TransportError("The reply was cut off.")
-        case aiohttp.ClientResponseError():
-            return ProtocolError("The reply is not HTTP.", unparseable_http=True)
         case aiohttp.InvalidURL():
             return ConfigError("The base URL is not a URL.")
+        case aiohttp.ClientResponseError():
+            return ProtocolError("The reply is not HTTP.", unparseable_http=True)
         case _:
-            return TransportError(f"Sending failed with {type(error).__name__}.")
+            return TransportError("Sending failed.")
 
 
-def _map_certificate(error: aiohttp.ClientConnectorCertificateError) -> UID2Error:
-    """Tell a wrong clock apart, by OpenSSL's number."""
-    reason = error.certificate_error
-    code = getattr(reason, "verify_code", None)
-    if code in _CLOCK_CODES:
-        return CertificateError(
-            "The operator's certificate has expired or is not valid yet.",
-            hint="Check this machine's clock first, then the operator's certificate.",
-        )
-    return CertificateError("The operator's certificate was not accepted.")
+def _map_certificate(reason: BaseException | None) -> UID2Error:
+    """Name the fault that OpenSSL found; no other text is shown."""
+    if not isinstance(reason, ssl.SSLCertVerificationError):
+        return CertificateError("The operator's certificate was refused.")
+    problem = explain_certificate_error(reason)
+    return CertificateError(problem.message, hint=problem.fault.value)

@@ -22,6 +22,7 @@ from uid2_async.clock import Clock, Monotonic, monotonic_of, ms_clock, sleep_by
 from uid2_async.errors import CallTimeoutError, KeysUnavailableError, ProtocolError
 from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import KeyRing
+from uid2_async.secret import refuse_pickling
 
 __all__ = ["KeyStore", "Keys", "ring_of"]
 
@@ -54,6 +55,8 @@ class KeyStore:
         >>> async with KeyStore(client.fetch_bidstream_keys) as keys:
         ...     bidstream = BidstreamClient(keys)
     """
+
+    __reduce_ex__ = refuse_pickling
 
     def __init__(
         self,

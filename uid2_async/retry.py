@@ -85,6 +85,11 @@ _ONCE: Final = Decision(retry=True, once=True, fresh_connection=True)
 _CORRECTED: Final = Decision(retry=True, backoff=Backoff.NONE, once=True, free=True)
 _LATE: Final = Decision(retry=True, once=True)
 
+# What would end the call came over a kept connection, and may answer nothing of ours.
+_CONFIRM: Final = Decision(
+    retry=True, backoff=Backoff.NONE, free=True, fresh_connection=True
+)
+
 _EDGE_STATUSES: Final = frozenset({408, 425})
 
 
@@ -122,6 +127,20 @@ def classify(  # noqa: C901, PLR0911, PLR0912 - one table, to be read as a whole
             return _ONCE
         case _:
             return _NO
+
+
+def is_doubtful(error: UID2Error) -> bool:
+    """Return whether *error* must not end a call before a fresh connection says so.
+
+    True where the connection had served another request: an unrequested reply, or a
+    part of one, may have lain on it, or the operator may have gone from it.
+    """
+    match error:
+        # There was no connection yet.
+        case ConnectError(disconnected=False) | CertificateError():
+            return False
+        case _:
+            return error.reused_connection
 
 
 class RetryBudget:
@@ -183,6 +202,8 @@ class RetryPolicy:
         attempt_timeout: How long one attempt may take, in seconds; the call's own
             time-out holds beside it.
         idle_timeout: How long an attempt may wait for the next byte, in seconds.
+        confirm: Whether a failure that would end the call, and came over a kept
+            connection, is tried once more over a fresh one; at once, and not counted.
         budget: Shared by all calls under this policy; None for no bound.
         retry_throttled: Whether to wait and retry when the operator asks to slow down;
             bulk work does that for all of its batches together.
@@ -196,6 +217,7 @@ class RetryPolicy:
     attempt_timeout: float = 15.0
     idle_timeout: float = 10.0
     retry_throttled: bool = True
+    confirm: bool = True
     budget: RetryBudget | None = attrs.field(factory=RetryBudget)
     random: Callable[[], float] = attrs.field(default=_random.random, repr=False)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(
@@ -204,8 +226,11 @@ class RetryPolicy:
 
     @classmethod
     def never(cls) -> RetryPolicy:
-        """Make one attempt and no more."""
-        return cls(attempts=1)
+        """Make one attempt and no more.
+
+        A kept connection may spoil it: whoever repeats the call gets a fresh one then.
+        """
+        return cls(attempts=1, confirm=False)
 
     async def run(
         self,
@@ -213,7 +238,7 @@ class RetryPolicy:
         *,
         deadline: float,
         now: Callable[[], float],
-        on_retry: Callable[[int, float], None],
+        on_retry: Callable[[float], None],
     ) -> T:
         """Make attempts until one succeeds or no further one is due.
 
@@ -221,7 +246,7 @@ class RetryPolicy:
             attempt: Makes one attempt; takes whether it must use a fresh connection.
             deadline: When the call must be over, by *now*'s clock, in seconds.
             now: The event loop's clock.
-            on_retry: Told the number of the next attempt and the delay before it.
+            on_retry: Told the delay before the next attempt, in seconds.
 
         Returns:
             What the attempt returned.
@@ -265,7 +290,7 @@ class _Run:
         began: float,
         deadline: float,
         now: Callable[[], float],
-        on_retry: Callable[[int, float], None],
+        on_retry: Callable[[float], None],
     ) -> None:
         self._policy = policy
         self._began = began
@@ -297,6 +322,15 @@ class _Run:
         error = _error(state)
         if error is None:
             return False
+        self.decision = decision = self._decide(error)
+        throttled = decision.backoff is Backoff.THROTTLING
+        if throttled and not self._policy.retry_throttled:
+            # Others wait for all of their calls together, unless that is for too long.
+            return _asks_too_much(state) and self._is_open(error)
+        return decision.retry or self._is_open(error)
+
+    def _decide(self, error: UID2Error) -> Decision:
+        """Decide by the table, and by what this call has spent of it."""
         decision = classify(error)
         error.retryable = decision.retry
         if decision.once and decision in self._spent:
@@ -304,13 +338,14 @@ class _Run:
             # cannot be opened is no accident.
             decision = _TRANSIENT_FRESH if decision is _STALE else _NO
         self._spent.add(decision)
-        self.decision = decision
-        if decision.backoff is Backoff.THROTTLING:
-            return decision.retry and self._policy.retry_throttled
-        return decision.retry
+        # Where one kept connection is spoiled, the next may be too.
+        fresh = decision.fresh_connection or error.reused_connection
+        return attrs.evolve(decision, fresh_connection=fresh)
 
     def delay(self, state: RetryCallState) -> float:
         """Compute the seconds to wait: never less than the operator asked for."""
+        if not self.decision.retry:
+            return 0.0
         computed = self._backoff(state)
         hint = _retry_after(state)
         if not hint:
@@ -333,13 +368,35 @@ class _Run:
 
     def is_over(self, state: RetryCallState) -> bool:
         """Tell whether no further attempt is due; pays for it if one is."""
+        if self.decision.retry and not self._is_exhausted(state):
+            return False
+        return not self._confirm(state)
+
+    def _confirm(self, state: RetryCallState) -> bool:
+        """Let a doubtful end be tried once more, at once and without being counted."""
+        error = _error(state)
+        if error is None or not self._is_open(error):
+            return False
+        if self._now() + MIN_ATTEMPT_SECONDS > self._deadline:
+            return False
+        self.decision = _CONFIRM
+        state.upcoming_sleep = 0.0
+        state.attempt_number -= 1
+        return True
+
+    def _is_open(self, error: UID2Error) -> bool:
+        """Tell whether *error* must be confirmed before it ends the call."""
+        return self._policy.confirm and is_doubtful(error)
+
+    def _is_exhausted(self, state: RetryCallState) -> bool:
+        """Tell whether attempts, time or budget allow no further attempt."""
         policy = self._policy
         if policy.stop is not None:
             if policy.stop(state):
                 return True
         elif state.attempt_number >= policy.attempts:
             return True
-        if (_retry_after(state) or 0.0) > MAX_RETRY_AFTER_SECONDS:
+        if _asks_too_much(state):
             return True
         if self._now() + state.upcoming_sleep + MIN_ATTEMPT_SECONDS > self._deadline:
             return True
@@ -361,7 +418,7 @@ class _Run:
 
     def before_sleep(self, state: RetryCallState) -> None:
         """Tell that another attempt will follow."""
-        self._on_retry(state.attempt_number + 1, state.upcoming_sleep)
+        self._on_retry(state.upcoming_sleep)
 
 
 def _error(state: RetryCallState) -> UID2Error | None:
@@ -380,6 +437,11 @@ def _retry_after(state: RetryCallState) -> float | None:
     """Read the seconds that the operator asked to wait."""
     error = _error(state)
     return error.retry_after if isinstance(error, OperatorError) else None
+
+
+def _asks_too_much(state: RetryCallState) -> bool:
+    """Tell whether the operator asked to wait for longer than a call does."""
+    return (_retry_after(state) or 0.0) > MAX_RETRY_AFTER_SECONDS
 
 
 strip_tracebacks(globals())

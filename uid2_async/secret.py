@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from typing import Generic, NoReturn, TypeVar
 
-__all__ = ["Secret"]
+__all__ = ["Secret", "refuse_pickling"]
 
 T = TypeVar("T")
+
+
+def refuse_pickling(holder: object, _protocol: object) -> NoReturn:
+    """Refuse to be copied or pickled: to be set as ``__reduce_ex__`` of a class.
+
+    A pickle takes secrets to places that nobody looks after: queues, caches, workers.
+
+    Raises:
+        TypeError: Always. It names the class only.
+    """
+    name = type(holder).__name__
+    raise TypeError(
+        f"A {name} is neither copied nor pickled: it holds secrets. Make one where it "
+        "is used, from settings that are read there."
+    )
 
 
 class Secret(Generic[T]):
@@ -18,6 +33,7 @@ class Secret(Generic[T]):
     """
 
     __slots__ = ("__value",)
+    __reduce_ex__ = refuse_pickling
 
     def __init__(self, value: T) -> None:
         """Hide *value*."""
@@ -42,7 +58,3 @@ class Secret(Generic[T]):
     def __hash__(self) -> int:
         """Hash by identity."""
         return id(self)
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        """Refuse to be copied or pickled."""
-        raise TypeError("A Secret is neither copied nor pickled.")

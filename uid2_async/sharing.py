@@ -17,6 +17,7 @@ from uid2_async.protocol.token_rules import (
     SharingSealer,
     try_decrypt,
 )
+from uid2_async.secret import refuse_pickling
 
 __all__ = ["SharingClient"]
 
@@ -36,6 +37,8 @@ class SharingClient:
         >>> async with KeyStore(client.fetch_sharing_keys) as keys:
         ...     token = SharingClient(keys).encrypt(raw_uid)
     """
+
+    __reduce_ex__ = refuse_pickling
 
     def __init__(self, keys: Keys, *, clock: Clock | None = None) -> None:
         """Keep where the keys are.

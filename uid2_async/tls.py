@@ -1,28 +1,147 @@
-"""TLS contexts: what the library makes itself, and what it takes from a caller."""
+"""TLS contexts and certificates: what is accepted, and why a certificate was not."""
 
 from __future__ import annotations
 
 import ssl
+from enum import Enum
+from typing import Final, NamedTuple
+
+import aiohttp
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ConfigError
 
-__all__ = ["check_context", "verifying_context"]
+__all__ = [
+    "CertificateFault",
+    "CertificateProblem",
+    "check_connector",
+    "check_context",
+    "explain_certificate_error",
+    "verifying_context",
+]
+
+
+class CertificateFault(Enum):
+    """Why a certificate was refused; the value is the hint for whoever must act."""
+
+    EXPIRED = "Check this machine's clock. If it is right, renew the certificate."
+    NOT_YET_VALID = "Set this machine's clock (NTP). If it is right, check the dates."
+    UNTRUSTED = (
+        "For a private CA, load its certificate into the context that is passed as "
+        "ssl= to SessionPool, or set SSL_CERT_FILE to its PEM file. Otherwise a proxy "
+        "may be intercepting the connection."
+    )
+    WRONG_HOST = "Use the host name that the certificate was issued for."
+    NONCONFORMING = (
+        "Reissue the certificate that the message describes, which may be that of the "
+        "CA. Python 3.13 and later enforce RFC 5280. Until then, pass ssl= to "
+        "SessionPool with a context without ssl.VERIFY_X509_STRICT."
+    )
+    WEAK = (
+        "Reissue the certificate with RSA of 2048 bits or more, or an elliptic curve, "
+        "and SHA-256."
+    )
+    WRONG_PURPOSE = (
+        "Reissue the certificate: a server needs the extended key usage serverAuth, "
+        "a CA needs CA:TRUE and the key usage keyCertSign."
+    )
+    REVOKED = "Do not trust this server. Ask whoever runs it for a new certificate."
+    OTHER = "Compare the server's certificate chain with what the message says."
+
+
+class CertificateProblem(NamedTuple):
+    """Why OpenSSL refused a certificate.
+
+    Attributes:
+        fault: The kind, whose value is a hint.
+        message: What happened, in one sentence, with OpenSSL's own words.
+    """
+
+    fault: CertificateFault
+    message: str
+
+
+# By OpenSSL's numbers, from its x509_vfy.h.
+_CODES: Final[dict[CertificateFault, tuple[int, ...]]] = {
+    CertificateFault.NOT_YET_VALID: (9,),
+    CertificateFault.EXPIRED: (10,),
+    CertificateFault.UNTRUSTED: (2, 18, 19, 20, 21, 27, 28),
+    CertificateFault.WRONG_HOST: (62, 63, 64),
+    CertificateFault.REVOKED: (23,),
+    CertificateFault.WEAK: (66, 67, 68),
+    CertificateFault.WRONG_PURPOSE: (24, 25, 26, 32, 37, 39, 47, 48, 79),
+    CertificateFault.NONCONFORMING: (13, 14, 34, 41, *range(80, 95)),
+}
+_FAULTS: Final = {code: fault for fault, codes in _CODES.items() for code in codes}
+
+
+def explain_certificate_error(
+    error: ssl.SSLCertVerificationError,
+) -> CertificateProblem:
+    """Return why OpenSSL refused a certificate, in its own words and with a hint.
+
+    The text is OpenSSL's description of its error code. It holds the name of the host
+    at most, never a header, a URL or a secret.
+    """
+    # Neither is there where somebody else than the ssl module made the exception.
+    code: int = getattr(error, "verify_code", 0)
+    text = str(getattr(error, "verify_message", "")).rstrip(".")
+    return CertificateProblem(
+        fault=_FAULTS.get(code, CertificateFault.OTHER),
+        message=f"The operator's certificate was refused: {text or 'no reason given'}.",
+    )
 
 
 def check_context(context: ssl.SSLContext) -> None:
     """Refuse a context that would let somebody else be the operator.
 
     Raises:
-        ConfigError: If it does not verify, or allows what is older than TLS 1.2.
+        ConfigError: If it does not verify, or explicitly allows what is older than
+            TLS 1.2.
     """
     if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
         raise ConfigError(
             "The SSL context does not verify certificates and host names.",
             hint="Load a private CA into a context of ssl.create_default_context().",
         )
-    if context.minimum_version < ssl.TLSVersion.TLSv1_2:
-        raise ConfigError("The SSL context allows versions older than TLS 1.2.")
+    if _allows_old_tls(context):
+        raise ConfigError(
+            "The SSL context allows versions older than TLS 1.2.",
+            hint="Set its minimum_version to ssl.TLSVersion.TLSv1_2.",
+        )
+
+
+def _allows_old_tls(context: ssl.SSLContext) -> bool:
+    """Return whether somebody let *context* speak what is older than TLS 1.2.
+
+    Debian, Ubuntu and others build Python so that OpenSSL chooses the oldest version.
+    That is MINIMUM_SUPPORTED, the least of all numbers, and yet no old TLS: OpenSSL 3
+    has it at security level 0 only.
+    """
+    minimum = context.minimum_version
+    unset = ssl.TLSVersion.MINIMUM_SUPPORTED
+    if minimum is unset and context.security_level > 0:
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).minimum_version is not unset
+    return minimum < ssl.TLSVersion.TLSv1_2
+
+
+def check_connector(connector: aiohttp.BaseConnector) -> None:
+    """Refuse a connector of aiohttp that would let somebody else be the operator.
+
+    A connector of another kind, or a method that is overridden, cannot be looked into.
+
+    Raises:
+        ConfigError: If it verifies nothing, or by a context that is refused.
+    """
+    # There is no public attribute for it.
+    verifies = getattr(connector, "_ssl", True)
+    if verifies is False:
+        raise ConfigError(
+            "The session does not verify certificates.",
+            hint="Make its TCPConnector without ssl=False.",
+        )
+    if isinstance(verifies, ssl.SSLContext):
+        check_context(verifies)
 
 
 def verifying_context() -> ssl.SSLContext:

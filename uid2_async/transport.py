@@ -19,6 +19,13 @@ from typing import ClassVar, Final, Protocol, Self
 import aiohttp
 
 from uid2_async._traceback import strip_tracebacks
+from uid2_async.connections import (
+    ConnectionUse,
+    RefusalConnector,
+    close_idle,
+    drop_connection,
+    watch,
+)
 from uid2_async.errors import (
     ClientClosedError,
     ClientForkError,
@@ -30,7 +37,8 @@ from uid2_async.errors import (
 )
 from uid2_async.foreign_errors import map_error
 from uid2_async.regions import Regions, normalize_base_url, sends_clear
-from uid2_async.tls import check_context, verifying_context
+from uid2_async.secret import refuse_pickling
+from uid2_async.tls import check_connector, check_context, verifying_context
 from uid2_async.veiled import Veiled
 
 __all__ = ["Reply", "Request", "SessionPool", "Transport", "verifying_context"]
@@ -40,7 +48,9 @@ _GRACE_SECONDS: Final = 1.0
 # Shorter than the common 60 s of edges, so that few kept connections are stale.
 _KEEPALIVE_SECONDS: Final = 10.0
 _DNS_SECONDS: Final = 30
-_ERROR_REPLY_BYTES: Final = 64 * 1024
+_REFUSAL_BYTES: Final = 64 * 1024
+# How long the body of a refusal may take: its status is known by then.
+_REFUSAL_SECONDS: Final = 1.0
 _OK: Final = 200
 _FAILOVER_STATUSES: Final = frozenset({502, 503, 504})
 # What a fork inherited: were it collected in the child, aiohttp would take the sockets
@@ -61,6 +71,8 @@ class Request(Veiled, frozen=True, kw_only=True):
         fresh_connection: Whether a kept connection must not be used.
     """
 
+    __reduce_ex__ = refuse_pickling
+
     shown: ClassVar[tuple[str, ...]] = ("path", "timeout", "fresh_connection")
 
     path: str
@@ -80,6 +92,8 @@ class Reply(Veiled, frozen=True, kw_only=True):
         headers: By lower-case name.
         body: As sent.
         region: The base URL that answered; None where the transport does not tell.
+        reused_connection: Whether it came over a connection that had served another
+            request, so that it may be the answer to nothing that was asked now.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("status",)
@@ -88,6 +102,7 @@ class Reply(Veiled, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     body: bytes
     region: str | None = None
+    reused_connection: bool = False
 
 
 class Transport(Protocol):
@@ -119,10 +134,12 @@ class SessionPool:
     whose loop has been closed opens new ones; used in another running loop or after a
     fork it refuses, without touching the connections of the first.
 
-    Requests go over kept connections. One that met a closed connection goes out again
-    over a connection of its own, since all kept ones may be as stale; a *session* that
-    is given has but one pool, in which that cannot be told apart.
+    Requests go over kept connections, which close with the first status that is not
+    200. A request that must have a fresh connection gets one of its own; in a *session*
+    that is given, the idle ones to the same host are closed before it.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     def __init__(  # noqa: PLR0913 - keyword options, each of its own meaning
         self,
@@ -153,7 +170,8 @@ class SessionPool:
             allow_http: Whether plain http is allowed beyond loopback hosts.
 
         Raises:
-            ConfigError: If a base URL or an option is wrong.
+            ConfigError: If a base URL or an option is wrong, or *session* does not
+                verify certificates, as far as that can be seen.
         """
         urls = [base_urls] if isinstance(base_urls, str) else base_urls
         normal = [normalize_base_url(url, allow_http=allow_http) for url in urls]
@@ -168,6 +186,8 @@ class SessionPool:
         connector = session and session.connector
         if connector and connector.limit:
             max_connections = min(max_connections, connector.limit)
+        if connector and any(url.startswith("https:") for url in normal):
+            check_connector(connector)
         self.regions: Regions = Regions(normal, cooldown=cooldown)
         self.max_connections: int = max_connections
         self._given = session
@@ -201,11 +221,11 @@ class SessionPool:
         alone for the cool-down; the next attempt goes to the next one.
         """
         loop = asyncio.get_running_loop()
+        base_url = self.regions.choose(loop.time())
         session = await self._session(loop, fresh=request.fresh_connection)
         # Kept, since another loop brings a count of its own.
         under_way = self._under_way
         under_way[session] += 1
-        base_url = self.regions.choose(loop.time())
         try:
             reply = await self._post(session, base_url, request)
         except UID2Error as error:
@@ -226,8 +246,11 @@ class SessionPool:
     async def renew(self) -> None:
         """Use none of the present connections for another request.
 
-        Those under way are not disturbed; their connections are closed after them.
+        Those under way are not disturbed; their connections are closed after them, but
+        for those of a session that was given.
         """
+        if self._given is not None:
+            close_idle(self._given, self.base_urls)
         session, self._kept = self._kept, None
         if session is None:
             return
@@ -240,9 +263,10 @@ class SessionPool:
         self, session: aiohttp.ClientSession, base_url: str, request: Request
     ) -> Reply:
         """Send to one region, with every foreign exception mapped and detached."""
+        connection = self._connection(base_url, fresh=request.fresh_connection)
         try:
             async with (
-                asyncio.timeout(request.timeout),
+                asyncio.timeout(request.timeout) as limit,
                 session.post(
                     base_url + request.path,
                     data=request.body,
@@ -250,14 +274,39 @@ class SessionPool:
                     allow_redirects=False,
                     proxy=self._proxy,
                     timeout=self._timeouts(request.idle_timeout),
+                    # Both for the sake of a session that was given.
+                    raise_for_status=False,
+                    auto_decompress=False,
                 ) as response,
             ):
-                return await _read(response, base_url, request.max_reply_bytes)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                body = await _read(response, request.max_reply_bytes, limit)
+                headers = {
+                    name.lower(): text for name, text in response.headers.items()
+                }
+                return Reply(
+                    status=response.status,
+                    headers=headers,
+                    body=body,
+                    region=base_url,
+                    reused_connection=connection.reused,
+                )
+        except Exception as error:  # noqa: BLE001 - whatever it is, it holds the API key
             mapped = map_error(error)
         if self._closed:
             raise ClientClosedError("The client was closed during the call.")
+        mapped.reused_connection = connection.reused
         raise mapped
+
+    def _connection(self, base_url: str, *, fresh: bool) -> ConnectionUse:
+        """Begin to watch the connection of a request."""
+        if self._given is None:
+            return watch(ConnectionUse())
+        if fresh:
+            close_idle(self._given, [base_url])
+        # Nobody tells, so a session is taken to reuse what it may.
+        connector = self._given.connector
+        kept = connector is None or not connector.force_close
+        return ConnectionUse(reused=kept and not fresh)
 
     def _timeouts(self, idle: float) -> aiohttp.ClientTimeout:
         """Give aiohttp's limits for a request; the same ones as long as *idle* is."""
@@ -277,6 +326,8 @@ class SessionPool:
         if self._closed:
             raise ClientClosedError("The client is closed.")
         if self._given is not None:
+            if self._given.closed:
+                raise ClientClosedError("The session that was given is closed.")
             return self._given
         if self._loop is not loop or self._pid != os.getpid():
             await self._enter_loop(loop)
@@ -316,7 +367,7 @@ class SessionPool:
         if self._ssl is None and self._needs_tls:
             self._ssl = verifying_context()
         connector = partial(
-            aiohttp.TCPConnector,
+            RefusalConnector,
             limit=self.max_connections,
             ssl=self._ssl or True,
             ttl_dns_cache=_DNS_SECONDS,
@@ -373,37 +424,69 @@ class SessionPool:
         return f"<SessionPool {', '.join(self.base_urls)} {state}>"
 
 
-async def _read(response: aiohttp.ClientResponse, region: str, limit: int) -> Reply:
-    """Read a reply of *region*, counting while it streams.
+async def _read(
+    response: aiohttp.ClientResponse, limit: int, attempt: asyncio.Timeout
+) -> bytes:
+    """Read a body, counting while it streams.
 
     Raises:
-        ProtocolError: If it is larger than allowed, or encoded though identity was
-            asked for.
+        ProtocolError: If that of a status 200 is larger than *limit* bytes, or encoded
+            though identity was asked for.
     """
-    if response.headers.get("Content-Encoding", "identity") != "identity":
+    if response.status != _OK:
+        return await _read_refusal(response, attempt)
+    try:
+        return await _read_answer(response, limit)
+    except ProtocolError:
+        drop_connection(response)
+        raise
+
+
+async def _read_answer(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Read the body of a status 200, all or nothing."""
+    encodings = response.headers.get("Content-Encoding", "identity").split(",")
+    if any(one.strip().lower() not in ("identity", "") for one in encodings):
         raise ProtocolError(
             "The reply has a content encoding, which was not asked for."
         )
-    if response.status != _OK:
-        limit = _ERROR_REPLY_BYTES
-    chunks = []
-    size = response.content_length or 0
-    if size <= limit:
-        size = 0
-        # Asked for the end beforehand, a small reply is read in one go.
-        while not response.content.at_eof():
-            chunk = await response.content.readany()
-            size += len(chunk)
-            if size > limit:
-                break
-            chunks.append(chunk)
-    if size > limit:
-        response.close()
+    chunks: list[bytes] = []
+    if (response.content_length or 0) > limit or not await _collect(
+        response, limit, chunks
+    ):
         raise ProtocolError(f"The reply is larger than {limit} bytes.")
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Reply(
-        status=response.status, headers=headers, body=b"".join(chunks), region=region
-    )
+    return b"".join(chunks)
+
+
+async def _read_refusal(
+    response: aiohttp.ClientResponse, attempt: asyncio.Timeout
+) -> bytes:
+    """Read what comes of the body of another status: that counts, whatever follows."""
+    drop_connection(response)
+    now = asyncio.get_running_loop().time()
+    until = min(now + _REFUSAL_SECONDS, attempt.when() or now)
+    attempt.reschedule(None)
+    chunks: list[bytes] = []
+    # Cut off, encoded, of the wrong length or too slow: the status is known.
+    with suppress(Exception):
+        async with asyncio.timeout_at(until):
+            await _collect(response, _REFUSAL_BYTES, chunks)
+    response.close()
+    return b"".join(chunks)
+
+
+async def _collect(
+    response: aiohttp.ClientResponse, limit: int, chunks: list[bytes]
+) -> bool:
+    """Read into *chunks*; return whether the body ended within *limit* bytes."""
+    size = 0
+    # Asked for the end beforehand, a small reply is read in one go.
+    while not response.content.at_eof():
+        chunk = await response.content.readany()
+        size += len(chunk)
+        if size > limit:
+            return False
+        chunks.append(chunk)
+    return True
 
 
 strip_tracebacks(globals())

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from certificates import DAY, HOST, Faults, contexts
 from uid2_async import IdentityScope, KeyRing, errors
 from uid2_async.doctor import Check, Finding, Outcome
 from uid2_async.doctor.network_checks import (
@@ -43,6 +45,7 @@ from uid2_async.doctor.settings_checks import (
 )
 from uid2_async.models import IdentityMap, MapRow, OptedOut
 from uid2_async.protocol.key import Key
+from uid2_async.tls import CertificateFault, CertificateProblem
 from uid2_async.transport import Reply, verifying_context
 
 PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
@@ -86,6 +89,59 @@ def test_every_tls_fault_has_advice(fault: HandshakeFault) -> None:
     assert finding.hint
 
 
+@pytest.mark.parametrize("fault", CertificateFault)
+def test_every_certificate_fault_has_advice_for_the_command_line(
+    fault: CertificateFault,
+) -> None:
+    """OpenSSL's words say what it is, and no hint is about Python code."""
+    problem = CertificateProblem(fault, "The operator's certificate was refused: why.")
+    handshake = Handshake(fault=HandshakeFault.CERTIFICATE, problem=problem)
+
+    finding = check_tls(handshake, 0.0)
+
+    assert says(finding, "failed", "The operator's certificate was refused: why.")
+    assert finding.hint
+    assert "SessionPool" not in finding.hint
+    assert "TLS 1.2" not in finding.hint
+
+
+CERTIFICATES = {
+    "non-critical basic constraints": (
+        Faults(ca_critical=False),
+        "not marked critical",
+    ),
+    "no authority key identifier": (Faults(authority_key=False), "key identifier"),
+    "no key usage": (Faults(ca_usage=False), "key usage"),
+    "a weak key": (Faults(rsa_bits=1024), "key too weak"),
+    "a wrong purpose": (
+        Faults(purpose=ExtendedKeyUsageOID.CLIENT_AUTH),
+        "purpose",
+    ),
+    "an issuer that is no CA": (Faults(ca=False, ca_usage=False), "CA"),
+    "another host": (Faults(host="x.example"), "mismatch"),
+    "expired": (Faults(begins=-2 * DAY, ends=-DAY), "expired"),
+    "not yet valid": (Faults(begins=DAY, ends=2 * DAY), "not yet valid"),
+}
+
+
+@pytest.mark.parametrize("case", CERTIFICATES)
+async def test_a_refused_certificate_is_named_for_what_it_is(
+    raw_server: Any, tmp_path: Path, case: str
+) -> None:
+    """As Python 3.13 refuses it, by its strict flag; never as an old TLS."""
+    faults, words = CERTIFICATES[case]
+    server, client = contexts(faults, tmp_path)
+    async with raw_server(b"", context=server) as running:
+        port = int(running.url.rpartition(":")[2])
+        found = await shake_hands("127.0.0.1", port, HOST, client, timeout=5.0)
+
+    finding = check_tls(found, 0.0)
+
+    assert found.fault is HandshakeFault.CERTIFICATE
+    assert words.lower() in finding.message.lower()
+    assert "handshake failed" not in finding.message
+
+
 @pytest.mark.parametrize("fault", ConnectionFault)
 def test_every_connection_fault_has_advice(fault: ConnectionFault) -> None:
     """Refused, silent and unreachable are told apart."""
@@ -108,6 +164,7 @@ def test_a_proxy_that_alone_knows_the_way() -> None:
     finding = check_dns(Resolution("a.example"), ["HTTPS_PROXY"])
 
     assert says(finding, "failed", "HTTPS_PROXY is set")
+    assert "SessionPool" not in finding.hint
 
 
 @pytest.mark.parametrize(
@@ -244,14 +301,25 @@ def test_a_secret_that_nothing_tells_of() -> None:
         (None, False, "ok"),
         (10.0, False, "warning"),
         (-59.0, False, "warning"),
-        (61.0, False, "failed"),
+        (61.0, False, "warning"),
+        (119.9, False, "warning"),
+        (-119.0, False, "warning"),
+        (120.0, False, "failed"),
+        (-119.1, False, "failed"),
         (1.0, True, "failed"),
         (None, True, "failed"),
     ],
 )
 def test_clocks(offset: float | None, refused: bool, outcome: str) -> None:
-    """Ten seconds are a warning, a minute is more than is promised."""
-    assert check_clock(offset, refused=refused).outcome == outcome
+    """Ten seconds are a warning; from two minutes on requests fail (1.4)."""
+    finding = check_clock(offset, refused=refused)
+
+    assert finding.outcome == outcome
+    if offset is not None:
+        assert ("Requests are refused." in finding.message) is (outcome == "failed")
+        assert ("60 s is promised" in finding.message) is (
+            outcome == "failed" or abs(offset) >= 60
+        )
 
 
 @pytest.mark.parametrize(

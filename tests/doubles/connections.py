@@ -56,7 +56,9 @@ class Connections:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
         for writer in writers:
-            writer.transport.abort()
+            # CPython before 3.11.4 cannot abort TLS that is closed already.
+            with suppress(AttributeError):
+                writer.transport.abort()
         # What was still shaking hands is nobody's yet; from Python 3.12 on it is waited
         # for, as far as its other end is gone.
         with suppress(TimeoutError):

@@ -1,9 +1,10 @@
-"""C1 to C12: what a reply's seal can be, and a secret."""
+"""C1 to C13: what a reply's seal can be, and a secret."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 from typing import Any
 
 from canaries import API_KEY, CLIENT_SECRET, KEY
@@ -15,6 +16,7 @@ from uid2_async import AesGcmEnvelope, UID2Client, errors
 from uid2_async.hooks import ForgedReply
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import seal_reply
+from uid2_async.secret import Secret
 
 rows = Rows()
 NONCE = b"8 bytes."
@@ -133,9 +135,9 @@ async def swapped(bench: Bench) -> None:
         assert client._transport._kept is None
 
 
-@rows.add("C7", requests=2)
+@rows.add("C7", requests=3)
 async def replayed(bench: Bench) -> None:
-    """An earlier reply of one's own is no reply to another request."""
+    """An earlier reply of one's own is no reply to another request, asked twice."""
     first: list[Seen] = []
 
     async def replay(exchange: Exchange) -> None:
@@ -147,7 +149,7 @@ async def replayed(bench: Bench) -> None:
         await bench.generate(client)
         error = await bench.fails(errors.EnvelopeError, bench.generate(client))
         assert error.foreign_nonce
-        assert len(server.requests) == 2
+        assert len(server.requests) == 3
 
 
 @rows.add("C8", requests=2)
@@ -241,6 +243,18 @@ async def bad_secret(bench: Bench) -> None:
             bench.errors.append(error)
             assert "canary" not in str(error)  # noqa: PT017 - several of them
     assert len(bench.errors) == len(wrong)
+
+
+@rows.add("C13")
+async def pickled(bench: Bench) -> None:
+    """What holds secrets goes into no pickle, and so to no queue or cache."""
+    client = bench.client("https://x")
+    for holder in (client, client._transport, client._pipeline, Secret("canary")):
+        try:
+            pickle.dumps([holder])
+        except TypeError as error:
+            bench.errors.append(error)
+    assert len(bench.errors) == 4
 
 
 test_fault = rows.test()

@@ -1,4 +1,4 @@
-"""N1 to N20: what a network does to a call."""
+"""N1 to N22: what a network does to a call."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import random
 import socket
 import time
 from typing import Any
+
+import aiohttp
 
 from canaries import EMAIL
 from fault_bench import Bench, Rows
@@ -86,6 +88,14 @@ class DeadFirstLoop(NameLoop):
     """The first address of a name is dead."""
 
     answers = ("127.0.0.77", "127.0.0.1")
+
+
+class EmptyLoop(NameLoop):
+    """Names resolve to no address at all."""
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        """Find nothing, and say nothing of it."""
+        return []
 
 
 @rows.add("N2", requests=0, loop=NameLoop)
@@ -352,6 +362,24 @@ async def proxy_refuses(bench: Bench) -> None:
             error = await bench.fails(errors.ConnectError, bench.generate(client))
             assert connects.pop().startswith(b"CONNECT ")
             assert "canary-password" not in str(error) + repr(client._transport)
+
+
+@rows.add("N21", requests=0, loop=EmptyLoop)
+async def name_without_address(bench: Bench) -> None:
+    """The resolver gives an empty answer, which aiohttp takes for impossible."""
+    client = bench.client("http://operator.invalid:8080")
+    error = await bench.fails(errors.TransportError, bench.generate(client))
+    assert error.attempts == 4
+
+
+@rows.add("N22", requests=0)
+async def closed_session(bench: Bench) -> None:
+    """A session that is given has been closed by its owner."""
+    session = aiohttp.ClientSession()
+    await session.close()
+    client = bench.client("http://127.0.0.1:1", pool={"session": session})
+    error = await bench.fails(errors.ClientClosedError, bench.generate(client))
+    assert error.attempts == 1
 
 
 test_fault = rows.test()

@@ -1,17 +1,21 @@
-"""T1 to T11: what a TLS handshake can meet."""
+"""T1 to T13: what a TLS handshake can meet."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
 import ssl
+import tempfile
 import warnings
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import trustme
 
 from canaries import API_KEY
+from certificates import Faults, contexts
 from connections import Connections
 from fault_bench import Bench, Rows
 from fault_server import (
@@ -225,6 +229,31 @@ async def no_verification(bench: Bench) -> None:
         except errors.ConfigError as error:
             bench.errors.append(error)
     assert len(bench.errors) == 3
+
+
+@rows.add("T12")
+async def session_without_verification(bench: Bench) -> None:
+    """A session that is given verifies, or is not taken."""
+    nameless = ssl.create_default_context()
+    nameless.check_hostname = False
+    for verifies in (False, nameless):
+        connector = aiohttp.TCPConnector(ssl=verifies)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            try:
+                SessionPool("https://127.0.0.1", session=session)
+            except errors.ConfigError as error:
+                bench.errors.append(error)
+    assert len(bench.errors) == 2
+
+
+@rows.add("T13", requests=0)
+async def nonconforming(bench: Bench) -> None:
+    """What Python 3.13 refuses is named for what it is, and not for an old TLS."""
+    with tempfile.TemporaryDirectory() as folder:
+        context, trust = contexts(Faults(ca_critical=False), Path(folder))
+        error = await is_refused(bench, context, trust)
+    assert "Basic Constraints" in error.message
+    assert "RFC 5280" in error.hint
 
 
 test_fault = rows.test()

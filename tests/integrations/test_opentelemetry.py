@@ -213,7 +213,7 @@ async def test_a_failed_call_is_an_error(
     observed: UID2Client, operator: LocalOperator, telemetry: Telemetry
 ) -> None:
     """Its class is told, on the span and in the duration."""
-    operator.fail_next(Fault(status=401))
+    operator.fail_next(Fault(status=401), times=2)
 
     with pytest.raises(errors.AuthError):
         await observed.generate_token(EMAIL)
@@ -350,7 +350,7 @@ async def do_everything(
     mapped = found[EMAIL]
     assert isinstance(mapped, MappedUID)
     await client.opt_out_status([mapped.raw_uid])
-    operator.fail_next(Fault(status=400, body=f"bad {EMAIL}"))
+    operator.fail_next(Fault(status=400, body=f"bad {EMAIL}"), times=2)
     with pytest.raises(errors.BadRequestError):
         await client.log_out(EMAIL)
     store = KeyStore(client.fetch_bidstream_keys)

@@ -64,14 +64,40 @@ def test_who_sees_a_keyset(
     assert bool(keysets.visible_to(client("SHARER"))) is sharer
 
 
-def test_keys_of_unknown_keysets_do_not_exist(base: Any) -> None:
-    """A key belongs to a keyset (docs/protocol.md 6.3)."""
-    keysets = make(base, Keyset(keyset_id=5, site_id=10))
+def test_keys_of_unknown_keysets_open_and_are_not_given_out(base: Any) -> None:
+    """A token names its key, and nothing else (docs/protocol.md 6.4)."""
     data = OperatorData.sample(base=base)
     orphans = Keysets(attrs.evolve(data, keysets=()))
 
-    assert keysets.key(105) is not None
-    assert all(orphans.key(key.id) is None for key in data.keys)
+    assert all(orphans.key(key.id) == key for key in data.keys)
+    assert all(orphans.site_of(key) is None for key in data.keys)
+    assert orphans.visible_to(client("ID_READER", "SHARER")) == []
+
+
+@pytest.mark.parametrize("ids", [(1, 2), (2, 1)])
+def test_of_keys_that_activate_together_the_last_one_seals(
+    base: Any, ids: tuple[int, int]
+) -> None:
+    """The order is that of the file, not of the ids (docs/protocol.md 6.4)."""
+    keys = tuple(
+        Key(
+            id=one,
+            secret=bytes(32),
+            created=0,
+            activates=0,
+            expires=2**40,
+            keyset_id=5,
+        )
+        for one in ids
+    )
+    keyset = Keyset(keyset_id=5, site_id=10, default=True)
+    data = OperatorData.sample(base=base)
+    keysets = Keysets(attrs.evolve(data, keysets=(keyset,), keys=keys))
+
+    sealing = keysets.site_key(10, 1_000)
+
+    assert sealing is not None
+    assert sealing.id == ids[1]
 
 
 def test_a_site_seals_with_its_enabled_default(base: Any) -> None:

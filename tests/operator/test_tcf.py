@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from uid2_async.operator.tcf import REQUIRED_PURPOSES, Consent, read_consent
+from uid2_async.operator.tcf import (
+    REQUIRED_PURPOSES,
+    Consent,
+    UnusableConsentError,
+    read_consent,
+)
 
 CONFORMANCE = Path(__file__).parents[1] / "conformance"
 VENDOR = 21
@@ -202,7 +207,6 @@ def test_further_parts(rest: str) -> None:
         pytest.param("xyz", id="short"),
         pytest.param("xyz!", id="no base64"),
         pytest.param(GOOD.replace("A", "+", 1), id="standard alphabet"),
-        pytest.param(core(version=1), id="version 1"),
         pytest.param(core(version=3), id="version 3"),
         pytest.param(GOOD[:-8], id="cut in the publisher restrictions"),
         pytest.param(GOOD[:40], id="cut in the purposes"),
@@ -227,6 +231,25 @@ def test_further_parts(rest: str) -> None:
 def test_invalid(text: str) -> None:
     """What the real operator's decoder cannot read to the end is invalid."""
     assert verdict(text) == "invalid"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BA",
+        "BA==",
+        "B_",
+        "BOEFEAyOEFEAyAHABDENAI4AAAB9vABAASA",
+        "BA.!",
+        "BA..x",
+        core(version=1),
+        core(version=1, vendors=as_flags([21], 21)),
+    ],
+)
+def test_version_1_makes_the_operator_fail(text: str) -> None:
+    """It is taken by its first six bits alone, and then of no use (2.1)."""
+    with pytest.raises(UnusableConsentError):
+        read_consent(text)
 
 
 def test_restrictions_are_read_over() -> None:

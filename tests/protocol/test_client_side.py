@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256K1,
     SECP256R1,
     SECP384R1,
+    SECP521R1,
     EllipticCurvePrivateKey,
     derive_private_key,
 )
@@ -154,6 +156,96 @@ def test_json_of_another_shape_makes_the_operator_fail(body: bytes) -> None:
     assert found.message == "Unknown error while handling client side token generate"
 
 
+@pytest.mark.parametrize(
+    ("text", "timestamp"),
+    [
+        ("null", 0),
+        ('""', 0),
+        ('" \\t\\u0001"', 0),
+        ('"null"', 0),
+        ('" null "', 0),
+        ('"123"', 123),
+        ('" 5 "', 5),
+        ('"+5"', 5),
+        ('"-0"', 0),
+        ('"00005"', 5),
+        ('"\\u0661\\u0662"', 12),
+        ('"+\\uff11"', 1),
+        ("1.5", 1),
+        ("-1.9", -1),
+        ("-0.0", 0),
+        ("1e3", 1_000),
+        ("1e18", 10**18),
+        ("1e-400", 0),
+        ("9.223372036854775808e18", 2**63 - 1),
+        ("-9223372036854775808", -(2**63)),
+        ('"9223372036854775807"', 2**63 - 1),
+    ],
+)
+def test_a_timestamp_is_read_as_a_long(text: str, timestamp: int) -> None:
+    """Texts and fractions are taken as Jackson takes them (docs/protocol.md 2.10)."""
+    body = f'{{"timestamp":{text}}}'.encode()
+
+    assert client_side.parse_client_generate_request(body).timestamp == timestamp
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("true", "false", "[]", "{}", "[5]", "9223372036854775808", "1e19", "1e400"),
+        *("-9.3e18", '"x"', '"1_0"', '"1.0"', '"1e3"', '"+"', '"0x5"', '"5L"'),
+        *('"\\ud835\\udfce"', '"\\u00b2"', '"\\u00a05"', '"true"', '"NaN"'),
+        '"9223372036854775808"',
+        f'"{"9" * 5_000}"',
+    ],
+)
+def test_a_timestamp_that_is_no_long_makes_the_operator_fail(text: str) -> None:
+    """The answer to it is 500 (docs/protocol.md 2.10)."""
+    with pytest.raises(RefusedError) as caught:
+        client_side.parse_client_generate_request(f'{{"timestamp":{text}}}'.encode())
+
+    assert (caught.value.status, caught.value.code) == (500, "unknown")
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", '["a"]', '{"a":1}'])
+@pytest.mark.parametrize(
+    "key", ["payload", "iv", "public_key", "subscription_id", "app_name"]
+)
+def test_a_text_is_no_list_and_no_object(key: str, value: str) -> None:
+    """Here, unlike elsewhere, neither becomes text (docs/protocol.md 2.10)."""
+    with pytest.raises(RefusedError) as caught:
+        client_side.parse_client_generate_request(f'{{"{key}":{value}}}'.encode())
+
+    assert (caught.value.status, caught.value.code) == (500, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("1e3", "1000.0"), ("true", "true"), ("1.50", "1.5")]
+)
+def test_another_scalar_becomes_text(value: str, text: str) -> None:
+    """As everywhere (docs/protocol.md 1.3)."""
+    request = client_side.parse_client_generate_request(f'{{"iv":{value}}}'.encode())
+
+    assert request.iv == text
+
+
+@pytest.mark.parametrize(
+    ("app_name", "data"),
+    [
+        (None, b"[5]"),
+        ("a\u00e9/<\u2028\x7f", '[5,"a\u00e9/<\u2028\x7f"]'.encode()),
+        ("\U0001f600", b'[5,"\\uD83D\\uDE00"]'),
+        ("\ud800x", b'[5,"\\uD800x"]'),
+        ('"\\\b\t\n\x0b\f\r\x1f', b'[5,"\\"\\\\\\b\\t\\n\\u000B\\f\\r\\u001F"]'),
+    ],
+)
+def test_what_is_authenticated_is_written_as_jackson_writes_it(
+    app_name: str | None, data: bytes
+) -> None:
+    """A character beyond U+FFFF is two escapes (docs/protocol.md 2.10)."""
+    assert client_side._additional_data(5, app_name) == data
+
+
 def test_a_missing_timestamp_is_zero() -> None:
     """The time is only authenticated, so that its absence counts as 0."""
     request = client_side.parse_client_generate_request(b"{}")
@@ -180,11 +272,39 @@ def test_a_public_key_that_is_none_is_refused(text: str) -> None:
     assert refusal({**build(), "public_key": text}).message == "bad public key"
 
 
-def test_a_key_of_another_curve_makes_the_operator_fail() -> None:
+@pytest.mark.parametrize("curve", [SECP384R1, SECP521R1, SECP256K1])
+def test_a_key_of_another_curve_makes_the_operator_fail(curve: Any) -> None:
     """The key agreement fails, and the answer is 500 (docs/protocol.md 2.10)."""
-    other = public_text(derive_private_key(7, SECP384R1()))
+    other = public_text(derive_private_key(7, curve()))
 
     assert refusal({**build(), "public_key": other}).status == 500
+
+
+KEY = b64decode(public_text(CLIENT_KEY))
+HEAD = KEY[:26]
+
+
+@pytest.mark.parametrize(
+    ("key", "status"),
+    [
+        # Of the right form: it is found out only when the key is agreed on.
+        (KEY[:-1] + bytes((KEY[-1] ^ 1,)), 500),
+        (HEAD + b"\x04" + bytes(64), 500),
+        (HEAD + b"\x04" + b"\xff" * 64, 500),
+        # Of no form that Java reads.
+        (HEAD + b"\x02" + KEY[27:], 400),
+        (KEY[:-1], 400),
+        (KEY + b"x", 400),
+        (b"\x30\x19" + HEAD[2:24] + b"\x02\x00" + b"\x00", 400),
+        (b"\x30\x39" + HEAD[2:24] + b"\x22\x00\x02" + KEY[27:59], 400),
+        (b"", 400),
+    ],
+)
+def test_a_point_off_the_curve_makes_the_operator_fail(key: bytes, status: int) -> None:
+    """What is no uncompressed point is refused before (docs/protocol.md 2.10)."""
+    fields = {**build(), "public_key": b64encode(key).decode()}
+
+    assert refusal(fields).status == status
 
 
 @pytest.mark.parametrize("text", ["%", "", b64encode(bytes(11)).decode()])

@@ -39,6 +39,8 @@ ACCEPTED = {
     ),
     "1,000 digits": (f"[-{'1' * 1000}]", [-int("1" * 1000)]),
     "1,000 digits in all": (f"[-1.{'0' * 996}e+123]", [-1e123]),
+    "a zero before the point does not count": (f"[-0.{'1' * 1000}]", [-1 / 9]),
+    "a zero before an exponent does not count": (f"[0e{'0' * 1000}]", [0.0]),
     "longest name": (f'{{"{"n" * 50_000}":1}}', {"n" * 50_000: 1}),
     "root scalar": (" 5 ", 5),
     "root null": ("null", None),
@@ -84,6 +86,8 @@ REFUSED = {
     "line comment right after a root number": "1//",
     "1,001 digits": f"[{'1' * 1001}]",
     "1,001 digits in all": f"[1.{'0' * 997}e123]",
+    "1,001 digits with a zero before both": f"[0.{'1' * 999}e1]",
+    "1,001 digits after a zero": f"[0.{'0' * 1001}]",
     "name too long": f'{{"{"n" * 50_001}":1}}',
     "name too long in UTF-16": f'{{"{chr(0x1F600) * 25_001}":1}}',
 }
@@ -120,8 +124,9 @@ def test_the_error_keeps_nothing_of_the_text() -> None:
     ],
 )
 def test_nesting(make: Callable[[int], str]) -> None:
-    """900 levels are read on every Python, 1,001 are not, and a million do no harm."""
-    assert as_java_string(parse(make(900)))
+    """1,000 levels are read on every Python, 1,001 are not; a million do no harm."""
+    for depth in (900, 975, 999, 1_000):
+        assert as_java_string(parse(make(depth)))
     for depth in (1_001, 1_000_000):
         with pytest.raises(JavaJsonError):
             parse(make(depth))
@@ -133,17 +138,42 @@ def test_many_brackets_are_not_deep() -> None:
     assert parse(text) == [*([[]] * 1_000), "[" * 1_001]
 
 
-def test_deep_nesting_meets_no_recursion_error() -> None:
-    """Where the interpreter's stack ends first, the answer is still JavaJsonError."""
+def on_a_deep_stack(text: str, levels: int = 700) -> object:
+    """Parse *text* where the interpreter's stack is about to end."""
+    return on_a_deep_stack(text, levels - 1) if levels else parse(text)
 
-    def dig(levels: int) -> object:
-        return dig(levels - 1) if levels else parse("[" * 900 + "]" * 900)
 
-    try:
-        value = dig(600)
-    except JavaJsonError:
+def test_the_depth_of_the_stack_plays_no_part() -> None:
+    """Jackson's limit holds wherever the operator is embedded."""
+    value = on_a_deep_stack("[" * 1_000 + "]" * 1_000)
+
+    assert as_java_string(value) == "[" * 1_000 + "]" * 1_000
+
+
+DEEP = 900
+
+
+@pytest.mark.parametrize(("text", "value"), ACCEPTED.values(), ids=ACCEPTED)
+def test_deep_inside_the_same_is_read(text: str, value: object) -> None:
+    """What is nested deeply follows the same grammar."""
+    if text[0] == "/" or text.startswith(" 5"):
+        text = text.strip()
+    deep = parse("[" * DEEP + text.replace("//c", "") + "\n" + "]" * DEEP)
+
+    for _ in range(DEEP):
+        (deep,) = deep  # type: ignore[misc]
+    assert deep == value
+
+
+@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
+def test_deep_inside_the_same_is_refused(text: str) -> None:
+    """What is nested deeply follows the same grammar; there, a list may be empty."""
+    if not text.strip() or text == "/**/" or "right after a root" in text:
         return
-    assert as_java_string(value) == "[" * 900 + "]" * 900
+    if text in {"1/**/", "1//"}:
+        return
+    with pytest.raises(JavaJsonError):
+        on_a_deep_stack("[" * DEEP + text + "]" * DEEP)
 
 
 def test_bytes_are_utf8_with_replacement() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from base64 import b64encode
 from copy import deepcopy
 from typing import Any
@@ -218,14 +217,6 @@ def test_reprs_hide_secrets() -> None:
     assert key.__rich_repr__() == [("id", 1)]
     for shown in (repr(ring), repr(ring.keys), repr(body), repr(KeysReply(body))):
         assert SECRET.decode() not in shown
-
-
-def test_a_ring_pickles() -> None:
-    """It can be handed to other processes."""
-    ring = make_ring(wire_key(1, keyset_id=5), caller_site_id=9)
-    again = pickle.loads(pickle.dumps(ring))  # noqa: S301 - made one line above
-    assert again == ring
-    assert again.active_key(5, 500_000) == ring.key(1)
 
 
 KEYS = [

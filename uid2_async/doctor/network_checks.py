@@ -22,6 +22,7 @@ from uid2_async.errors import (
     ProtocolError,
     UID2Error,
 )
+from uid2_async.tls import CertificateFault
 from uid2_async.transport import Reply
 
 __all__ = [
@@ -86,8 +87,8 @@ def _explain_proxy(proxies: Sequence[str]) -> str:
     if not proxies:
         return ""
     return (
-        f"{proxies[0]} is set, but uid2_async uses no proxy of the environment: let "
-        "traffic through directly, or give SessionPool a proxy."
+        f"{proxies[0]} is set, but the uid2 command connects directly and ignores it. "
+        "Allow direct connections to the operator, or run this where they are allowed."
     )
 
 
@@ -108,6 +109,10 @@ def check_tls(found: Handshake | None, now: float) -> Finding:
     check = Check.TLS
     if found is None:
         return ok(check, "Not used: the base URL is plain http.")
+    if found.problem is not None:
+        problem = found.problem
+        hint = _CERTIFICATE_HINTS.get(problem.fault, problem.fault.value)
+        return failed(check, f"No secure connection. {problem.message}", hint)
     if found.fault is not None:
         return failed(
             check,
@@ -126,18 +131,23 @@ _TLS_HINTS: Final = {
         "If this is a sandbox or a private operator without TLS, begin the base URL "
         "with http://; else check the port."
     ),
-    HandshakeFault.UNTRUSTED: (
-        "For a private CA, let SSL_CERT_FILE name its certificate; else something "
-        "between here and the operator reads along."
-    ),
-    HandshakeFault.WRONG_HOST: "Use the host name that the certificate is made for.",
-    HandshakeFault.EXPIRED: (
-        "Check this machine's clock; if it is right, renew the certificate."
-    ),
-    HandshakeFault.NOT_YET_VALID: "Set this machine's clock (NTP).",
+    HandshakeFault.CERTIFICATE: "Check the certificate of the operator.",
     HandshakeFault.TIMEOUT: "Check what lies between here and the operator.",
     HandshakeFault.OTHER: (
         "Check that the operator speaks TLS 1.2 or newer, and what lies between."
+    ),
+}
+
+# Where the library's own hint is for a program, these are for the command line.
+_CERTIFICATE_HINTS: Final = {
+    CertificateFault.UNTRUSTED: (
+        "For a private CA, set SSL_CERT_FILE to its PEM file. Otherwise a proxy may be "
+        "intercepting the connection."
+    ),
+    CertificateFault.NONCONFORMING: (
+        "Reissue the certificate that the message describes, which may be that of the "
+        "CA. Python 3.13 and later enforce RFC 5280; until then, run this with Python "
+        "3.12 or earlier."
     ),
 }
 

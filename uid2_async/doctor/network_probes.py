@@ -14,6 +14,8 @@ from typing import Final
 
 import attrs
 
+from uid2_async.tls import CertificateProblem, explain_certificate_error
+
 __all__ = [
     "Connection",
     "ConnectionFault",
@@ -68,10 +70,7 @@ class HandshakeFault(Enum):
     """Why TLS failed."""
 
     NO_TLS = "the server does not speak TLS"
-    UNTRUSTED = "nobody known has signed the certificate"
-    WRONG_HOST = "the certificate is another host's"
-    EXPIRED = "the certificate has expired"
-    NOT_YET_VALID = "the certificate is not valid yet"
+    CERTIFICATE = "the certificate was refused"
     TIMEOUT = "the handshake took too long"
     OTHER = "the handshake failed"
 
@@ -84,11 +83,13 @@ class Handshake:
         version: Such as ``TLSv1.3``.
         expires: When the certificate ends, in seconds since the Unix epoch.
         fault: Why it failed; None where it did not.
+        problem: Why the certificate was refused, where that is the fault.
     """
 
     version: str = ""
     expires: float = 0.0
     fault: HandshakeFault | None = None
+    problem: CertificateProblem | None = None
 
 
 async def resolve(host: str, port: int, *, timeout: float) -> Resolution:
@@ -141,8 +142,15 @@ async def shake_hands(
             _, writer = await asyncio.open_connection(
                 address, port, ssl=context, server_hostname=host
             )
+    except ssl.SSLCertVerificationError as error:
+        return Handshake(
+            fault=HandshakeFault.CERTIFICATE, problem=explain_certificate_error(error)
+        )
     except ssl.SSLError as error:
-        return Handshake(fault=_judge(error))
+        no_tls = error.reason in _NO_TLS_REASONS
+        return Handshake(
+            fault=HandshakeFault.NO_TLS if no_tls else HandshakeFault.OTHER
+        )
     except TimeoutError:
         return Handshake(fault=HandshakeFault.TIMEOUT)
     except OSError:
@@ -157,28 +165,9 @@ async def shake_hands(
     return handshake
 
 
-# OpenSSL's numbers, from its x509_vfy.h.
-_VERIFY_FAULTS: Final = {
-    9: HandshakeFault.NOT_YET_VALID,
-    10: HandshakeFault.EXPIRED,
-    18: HandshakeFault.UNTRUSTED,
-    19: HandshakeFault.UNTRUSTED,
-    20: HandshakeFault.UNTRUSTED,
-    21: HandshakeFault.UNTRUSTED,
-    62: HandshakeFault.WRONG_HOST,
-    64: HandshakeFault.WRONG_HOST,
-}
 _NO_TLS_REASONS: Final = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}
 )
-
-
-def _judge(error: ssl.SSLError) -> HandshakeFault:
-    """Tell the kinds of TLS failures apart."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return _VERIFY_FAULTS.get(error.verify_code, HandshakeFault.OTHER)
-    no_tls = error.reason in _NO_TLS_REASONS
-    return HandshakeFault.NO_TLS if no_tls else HandshakeFault.OTHER
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

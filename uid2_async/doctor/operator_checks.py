@@ -235,6 +235,9 @@ def _was_opened(error: UID2Error | None) -> bool:
 
 _GOOD_SECONDS: Final = 10.0
 _PROMISED_SECONDS: Final = 60.0
+# docs/protocol.md 1.4
+_REFUSED_BEHIND_SECONDS: Final = 120.0
+_TAKEN_AHEAD_SECONDS: Final = 119.0
 
 
 def check_clock(offset: float | None, *, refused: bool) -> Finding:
@@ -251,11 +254,19 @@ def check_clock(offset: float | None, *, refused: bool) -> Finding:
         return ok(check, "Right to two minutes, or the operator would have said so.")
     side = "behind" if offset > 0 else "ahead of"
     message = f"This machine's is {abs(offset):.0f} s {side} the operator's."
-    if refused or abs(offset) >= _PROMISED_SECONDS:
-        return failed(check, f"{message} Requests are refused.", _SET_CLOCK)
+    if refused or not -_TAKEN_AHEAD_SECONDS <= offset < _REFUSED_BEHIND_SECONDS:
+        return failed(check, f"{message} Requests are refused. {_LIMITS}.", _SET_CLOCK)
+    if abs(offset) >= _PROMISED_SECONDS:
+        return warning(check, f"{message} {_LIMITS}.", _SET_CLOCK)
     if abs(offset) >= _GOOD_SECONDS:
         return warning(check, message, _SET_CLOCK)
     return ok(check, message)
+
+
+_LIMITS: Final = (
+    "Only 60 s is promised; operators refuse requests that are 120 s behind or more "
+    "than 119 s ahead"
+)
 
 
 _SET_CLOCK: Final = "Set this machine's clock: let NTP run, and check the time zone."

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha512
 
-from uid2_async.operator.data import Client, OperatorData
+from uid2_async.operator.data import Client, OperatorData, ServiceLink
 from uid2_async.protocol.identity import MapV2Request
-from uid2_async.protocol.refusal import RefusedError
+from uid2_async.protocol.java_text import trim
+from uid2_async.protocol.refusal import RefusedError, unknown_error
 
 __all__ = ["ApiKeys", "ServiceLinks", "unauthorized"]
 
@@ -30,9 +31,10 @@ class ApiKeys:
     def find(self, authorization: str | None) -> Client | None:
         """Find the client of an ``Authorization`` header, disabled or not.
 
-        The scheme's letter case does not matter, and exactly one space follows it.
+        The scheme's letter case does not matter, and exactly one space follows it. What
+        stands around is trimmed as Java does it: control characters and spaces.
         """
-        header = (authorization or "").strip()
+        header = trim(authorization or "")
         if header[: len(_SCHEME)].lower() != _SCHEME:
             return None
         return self._find_key(header[len(_SCHEME) :])
@@ -42,7 +44,7 @@ class ApiKeys:
         known = self._known.get(key)
         if known is not None:
             return known
-        data = key.encode("utf-8", "surrogateescape")
+        data = key.encode()
         for client in self._clients:
             if sha512(client.key_salt + data).digest() == client.key_hash:
                 self._known[key] = client
@@ -65,8 +67,9 @@ class ServiceLinks:
     def __init__(self, data: OperatorData) -> None:
         """Index the links that count."""
         self._validate = data.settings.validate_service_links
-        self._allowed = {
-            (link.service_id, link.link_id)
+        self._services = data.services
+        self._links = {
+            (link.service_id, link.link_id): link
             for link in data.service_links
             if "MAPPER" in link.roles and not link.disabled
         }
@@ -79,14 +82,29 @@ class ServiceLinks:
             request: The request; None for v3, which cannot name a link.
 
         Raises:
-            RefusedError: 401, if the link is not good, or nobody can tell.
+            RefusedError: 401, if the link is not good, or nobody can tell; 500, if it
+                is, but its service is not listed.
         """
         if client.service_id == 0:
             return
         if self._validate:
             if request is None or not request.has_link:
                 return
-            # A null is looked up as well, and never found.
-            if (client.service_id, request.link_id) in self._allowed:
+            # Java looks up the service and the link as one text, in which a null is
+            # spelled like a link of that name.
+            name = "null" if request.link_id is None else request.link_id
+            link = self._links.get((client.service_id, name))
+            if link is not None:
+                self._check_service(link)
                 return
         raise RefusedError(401, "unauthorized", "Invalid link_id")
+
+    def _check_service(self, link: ServiceLink) -> None:
+        """Fail as the operator does on counting by the name of an unlisted service.
+
+        Raises:
+            RefusedError: If the service of *link* is not listed.
+        """
+        is_listed = self._services is None or link.service_id in self._services
+        if not is_listed and link.name.strip():
+            raise unknown_error("Unknown error while mapping identity v2")

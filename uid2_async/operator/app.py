@@ -10,20 +10,30 @@ from time import perf_counter
 from typing import Final
 
 import attrs
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion10, hdrs, web
 
 from uid2_async._log import http_logger, logger
 from uid2_async.operator import dispatch, routes
 from uid2_async.operator.console.console import Console
-from uid2_async.operator.cors import cors_headers, preflight
-from uid2_async.operator.exchange import Reply, Request, too_long
+from uid2_async.operator.content_type import is_form
+from uid2_async.operator.cors import answer_early, cors_headers
+from uid2_async.operator.exchange import (
+    Reply,
+    Request,
+    as_latin1,
+    bad_request,
+    too_long,
+    unexpected,
+)
 from uid2_async.operator.faults import Fault
+from uid2_async.operator.http_server import refuse_early
 from uid2_async.operator.state import Call, OperatorState
 from uid2_async.operator.world import World
 
 __all__ = ["http_log", "make_app"]
 
 _MAX_BODY: Final = 1_048_576
+_CONTINUE: Final = "100-continue"
 
 http_log: logging.Logger = http_logger
 """For the runner: what aiohttp cannot read or handle, without any content."""
@@ -49,9 +59,18 @@ def make_app(
     """
     handler = _Handler(world, state, console)
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler.handle)
+    app.router.add_route("*", "/{path:.*}", handler.handle, expect_handler=_continue)
     app.on_response_prepare.append(_strip)
     return app
+
+
+async def _continue(http: web.Request) -> None:
+    """Let the client send its body; what else it may expect is judged later."""
+    expected = http.headers.get(hdrs.EXPECT, "").lower()
+    if expected == _CONTINUE and http.version != HttpVersion10:
+        await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # Reset the size, because it is taken for that of the answer.
+        http.writer.output_size = 0
 
 
 class _Whole(web.Response):
@@ -86,14 +105,16 @@ class _Handler:
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """Answer one request, counted as in flight meanwhile."""
-        path = routes.clean_path(http.rel_url.raw_path)
+        path, refusal = routes.read_target(as_latin1(http.raw_path))
         if self._console is not None and self._console.owns(http.method, path):
             return await _show(self._console, http, path)
         with self._state.answering():
-            return await self._handle(http, path)
+            return await self._handle(http, path, refuse_early(http) or refusal)
 
-    async def _handle(self, http: web.Request, path: str) -> web.StreamResponse:
-        """Answer one request, and note the call."""
+    async def _handle(
+        self, http: web.Request, path: str, refusal: Reply | None
+    ) -> web.StreamResponse:
+        """Answer one request, with *refusal* if there is one, and note the call."""
         began = perf_counter()
         resets = self._state.resets
         due = http.method == hdrs.METH_POST
@@ -102,7 +123,10 @@ class _Handler:
         now_ms = self._state.now_ms()
         if fault is not None:
             now_ms += round(fault.clock_offset * 1000)
-        request, reply = await self._reply(http, request, now_ms, fault)
+        if refusal is not None and (fault is None or fault.status is None):
+            reply = refusal
+        else:
+            request, reply = await self._reply(http, request, now_ms, fault)
         if fault is not None:
             await asyncio.sleep(fault.delay)
             reply = _with_headers(reply, _fault_headers(fault, now_ms))
@@ -119,16 +143,16 @@ class _Handler:
         """Read the body and answer, in the order of docs/protocol.md 1.6."""
         if fault is not None and fault.status is not None:
             return await _with_body(http, request) or request, _scripted(fault)
-        if http.version >= HttpVersion11 and hdrs.HOST not in http.headers:
-            return request, Reply(status=400, body=b"Bad Request")
-        reply = preflight(request.method, request.path, request.headers)
-        if reply is not None:
-            return request, reply
+        early = answer_early(request)
+        if early is not None:
+            return request, early
         endpoint = routes.find(request.method, request.path, self._world.settings)
         if isinstance(endpoint, Reply):
             reply = endpoint
+        elif (refusal := _refuse_body(http, request)) is not None:
+            reply = refusal
         elif (whole := await _with_body(http, request)) is None:
-            reply = too_long()
+            reply = _refuse_stream(request)
         else:
             request = whole
             reply = self._answer(endpoint, request, now_ms, fault)
@@ -166,6 +190,21 @@ async def _show(console: Console, http: web.Request, path: str) -> web.StreamRes
     request = Request(method=http.method, path=path, headers=http.headers)
     whole = await _with_body(http, request)
     return await _respond(http, console.answer(whole) if whole else too_long(), None)
+
+
+def _refuse_body(http: web.Request, request: Request) -> Reply | None:
+    """Refuse a body before it is read, by what the headers say; None for no refusal."""
+    if request.method != hdrs.METH_POST or not http.can_read_body:
+        return None
+    if (http.content_length or 0) > _MAX_BODY:
+        return too_long()
+    expected = http.headers.get(hdrs.EXPECT, _CONTINUE)
+    return None if expected.lower() == _CONTINUE else unexpected()
+
+
+def _refuse_stream(request: Request) -> Reply:
+    """Refuse a body that has turned out to be over the limit while it was read."""
+    return bad_request() if is_form(request.content_type) else too_long()
 
 
 async def _with_body(http: web.Request, request: Request) -> Request | None:
@@ -210,7 +249,7 @@ def _with_headers(reply: Reply, headers: Mapping[str, str]) -> Reply:
 def _call(request: Request, reply: Reply, fault: Fault | None) -> Call:
     """Note a call without what identifies a person or opens anything."""
     headers = {
-        name.lower(): value
+        name.lower(): _printable(value)
         for name, value in request.headers.items()
         if name.lower() != "authorization"
     }
@@ -231,6 +270,16 @@ def _call(request: Request, reply: Reply, fault: Fault | None) -> Call:
     )
 
 
+def _printable(value: str) -> str:
+    """Make a header printable whose bytes are not UTF-8."""
+    return value if value.isprintable() else as_latin1(value)
+
+
+def _sendable(value: str) -> str:
+    """Leave out of a header what aiohttp cannot send: bytes that are not UTF-8."""
+    return value.encode("utf-8", "ignore").decode()
+
+
 async def _respond(
     http: web.Request, reply: Reply, fault: Fault | None
 ) -> web.StreamResponse:
@@ -238,7 +287,7 @@ async def _respond(
     if fault is not None and fault.drop:
         _close(http)
         return web.Response()
-    headers = dict(reply.headers)
+    headers = {name: _sendable(value) for name, value in reply.headers.items()}
     if reply.content_type is not None:
         headers[hdrs.CONTENT_TYPE] = reply.content_type
     if fault is not None and fault.cut_after is not None:

@@ -24,6 +24,8 @@ __all__ = ["Buckets"]
 
 _DAY_MS = 86_400_000
 _PREVIOUS_MS = 90 * _DAY_MS
+_CHOOSING_BYTES = 3
+_V4_FIRST_BYTE = 16
 
 
 class Buckets:
@@ -63,6 +65,18 @@ class Buckets:
         found = self._make(flh, identity_type, row.salt, row.key)
         # A bucket without any salt is refused with the operator's data.
         return base64.encode_text(found or b"")
+
+    def can_map(self, flh: bytes, now_ms: int) -> bool:
+        """Tell whether *flh*, from a forged token, is long enough for its bucket.
+
+        Three bytes choose the bucket, and v4 raw UIDs begin at the sixteenth
+        (docs/protocol.md 4.2 and 4.4).
+        """
+        if len(flh) < _CHOOSING_BYTES:
+            return False
+        rows = self.snapshot(now_ms).rows
+        is_v4 = rows[bucket_index(flh, len(rows))].salt is None
+        return len(flh) >= _V4_FIRST_BYTE or not is_v4
 
     def bucket_id(self, flh: bytes, now_ms: int) -> str:
         """Name the bucket of a first-level hash."""

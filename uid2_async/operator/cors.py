@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from uid2_async.operator.exchange import Reply
+from uid2_async.operator.exchange import Reply, Request
 from uid2_async.protocol.tokens import VALIDATE_PATH
 
-__all__ = ["cors_headers", "preflight"]
+__all__ = ["answer_early", "cors_headers"]
 
 _METHODS = "GET,POST,OPTIONS"
 _HEADERS = (
@@ -17,18 +17,30 @@ _HEADERS = (
 )
 
 
-def preflight(method: str, path: str, headers: Mapping[str, str]) -> Reply | None:
-    """Answer a preflight request, or return None where this is none."""
-    origin = headers.get("Origin")
-    asked = headers.get("Access-Control-Request-Method")
-    if method != "OPTIONS" or not origin or asked is None:
+# A line end of Java's regular expressions, on which the operator's pattern for origins
+# does not match.
+_NEXT_LINE = "\x85"
+
+
+def answer_early(request: Request) -> Reply | None:
+    """Answer a preflight request, or one with an impossible Origin; else give None.
+
+    So it is with any method and path, whether there is such an endpoint or not.
+    """
+    origin = request.header("Origin")
+    if origin is None:
+        return None
+    if not origin or _NEXT_LINE in origin:
+        return Reply(status=403, body=b"Forbidden")
+    asked = request.headers.get("Access-Control-Request-Method")
+    if request.method != "OPTIONS" or asked is None:
         return None
     # token/validate has a handler of its own, which allows one header more.
-    extra = ",Authorization" if path == VALIDATE_PATH else ""
+    extra = ",Authorization" if request.path == VALIDATE_PATH else ""
     return Reply(
         status=204,
         headers={
-            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Origin": request.headers["Origin"],
             "Access-Control-Allow-Methods": _METHODS,
             "Access-Control-Allow-Headers": _HEADERS + extra,
         },

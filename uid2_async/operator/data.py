@@ -18,6 +18,7 @@ from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
 from uid2_async.operator.settings import RuntimeConfig, Settings, check_runtime
 from uid2_async.protocol.key import Key
+from uid2_async.secret import refuse_pickling
 
 __all__ = [
     "Client",
@@ -62,6 +63,8 @@ class Client:
         service_id: The service it belongs to, 0 for none.
         disabled: Whether it is switched off.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     name: str
     key_hash: bytes = attrs.field(repr=False)
@@ -124,6 +127,8 @@ class ClientSideKeypair:
         disabled: Whether it is switched off.
     """
 
+    __reduce_ex__ = refuse_pickling
+
     subscription_id: str
     public_key: str
     private_key: str = attrs.field(repr=False)
@@ -133,10 +138,19 @@ class ClientSideKeypair:
 
 @attrs.frozen(kw_only=True)
 class ServiceLink:
-    """For whom a service may map (docs/protocol.md 2.5)."""
+    """For whom a service may map (docs/protocol.md 2.5).
+
+    Attributes:
+        link_id: What a request names it by.
+        service_id: The service that may use it.
+        name: What it is called; with a name, its service must be listed.
+        roles: What it may be used for.
+        disabled: Whether it is switched off.
+    """
 
     link_id: str
     service_id: int
+    name: str = ""
     roles: frozenset[str] = frozenset()
     disabled: bool = False
 
@@ -210,6 +224,8 @@ class Salts:
         snapshots: By ascending *effective*; never empty.
     """
 
+    __reduce_ex__ = refuse_pickling
+
     first_level: str = attrs.field(repr=False)
     id_prefix: str
     id_secret: str = attrs.field(repr=False)
@@ -226,6 +242,8 @@ class Credentials:
         site_id: Whose it is.
         roles: What it may do.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     api_key: str = attrs.field(repr=False)
     client_secret: str = attrs.field(repr=False)
@@ -247,10 +265,13 @@ class OperatorData:
         keys: The keys of all keysets.
         keypairs: The subscriptions of client-side generation.
         service_links: For whom services may map.
+        services: The numbers of the services; None where all that are named exist.
         salts: The salts of all buckets.
         opt_outs: Who has opted out already.
         credentials: API keys in plain, by role or name.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     scope: IdentityScope
     settings: Settings
@@ -261,6 +282,7 @@ class OperatorData:
     keys: tuple[Key, ...] = attrs.field(repr=_count)
     keypairs: tuple[ClientSideKeypair, ...] = attrs.field(default=(), repr=_count)
     service_links: tuple[ServiceLink, ...] = attrs.field(default=(), repr=_count)
+    services: frozenset[int] | None = attrs.field(default=None, repr=False)
     salts: Salts
     opt_outs: tuple[OptOutRecord, ...] = attrs.field(default=(), repr=_count)
     credentials: Mapping[str, Credentials] = attrs.field(repr=_names)

@@ -3,7 +3,8 @@
 The folder holds ``world.json`` (scope and settings), ``runtime_config.json``,
 ``clients.json``, ``sites.json``, ``keysets.json``, ``keyset_keys.json``,
 ``client_side_keypairs.json``, ``service_links.json``, ``salts_metadata.json`` with the
-salt files that it names, ``optouts.json`` and ``credentials.json``.
+salt files that it names, ``optouts.json`` and ``credentials.json``. Without
+``services.json`` every service that is named exists.
 """
 
 from __future__ import annotations
@@ -56,6 +57,13 @@ class _RuntimeFile:
 
 
 @attrs.frozen(kw_only=True)
+class _Service:
+    """What services.json holds of each service."""
+
+    service_id: int
+
+
+@attrs.frozen(kw_only=True)
 class _SaltFile:
     """One snapshot in salts_metadata.json; times in ms."""
 
@@ -96,6 +104,7 @@ def load(folder: Path) -> OperatorData:
         service_links=_read_json(
             folder / "service_links.json", tuple[ServiceLink, ...]
         ),
+        services=_read_services(folder / "services.json"),
         salts=_read_salts(folder),
         opt_outs=_read_json(folder / "optouts.json", tuple[OptOutRecord, ...]),
         credentials=_read_json(folder / "credentials.json", dict[str, Credentials]),
@@ -147,6 +156,13 @@ def _read_clients(path: Path) -> tuple[Client, ...]:
         if len(client.secret) != KEY_BYTES:
             raise _malformed(path, f"at [{at}].secret")
     return clients
+
+
+def _read_services(path: Path) -> frozenset[int] | None:
+    """Read which services there are, or None where the file is missing."""
+    if not path.exists():
+        return None
+    return frozenset(one.service_id for one in _read_json(path, tuple[_Service, ...]))
 
 
 def _read_keys(path: Path) -> tuple[Key, ...]:

@@ -6,7 +6,6 @@ application's affair.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import attrs
@@ -14,17 +13,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.operator import routes
 from uid2_async.operator.api_keys import unauthorized
+from uid2_async.operator.content_type import body_text, take_form
 from uid2_async.operator.data import Client
 from uid2_async.operator.endpoints.client_side import client_generate
 from uid2_async.operator.endpoints.refresh import refresh
 from uid2_async.operator.exchange import BINARY, JSON, TEXT, Reply, Request, refused
 from uid2_async.operator.faults import Fault
+from uid2_async.operator.routes import HEALTH_PATH
 from uid2_async.operator.world import Question, World
 from uid2_async.protocol import base64
-from uid2_async.protocol.client_side import (
-    CLIENT_GENERATE_PATH,
-    seal_client_generate_reply,
-)
+from uid2_async.protocol.client_side import seal_client_generate_reply
 from uid2_async.protocol.envelope import (
     IV_BYTES,
     KEY_BYTES,
@@ -33,17 +31,15 @@ from uid2_async.protocol.envelope import (
     seal_reply,
 )
 from uid2_async.protocol.normalize import KINDS
-from uid2_async.protocol.refusal import RefusedError
+from uid2_async.protocol.refusal import RefusedError, reply_error
 from uid2_async.protocol.request_body import RequestBody, read_request_body
 from uid2_async.protocol.tokens import REFRESH_PATH
 
 __all__ = ["answer"]
 
-_CHARSET = re.compile(
-    r";\s*charset\s*=\s*\"?(?P<name>[A-Za-z0-9._:+-]+)", re.IGNORECASE
-)
 _TRACE_HEADER = "X-Amzn-Trace-Id"
 _NO_FAULT = Fault()
+_AES_SIZES = (16, 24, 32)
 _COUNTED_KEYS = (*KINDS, "advertising_ids")
 # No others: what a caller names a key could be anything.
 _SHOWN_KEYS = frozenset(_COUNTED_KEYS) | {
@@ -75,14 +71,20 @@ def answer(
         fault: What shall go wrong with the envelope of a 200.
     """
     sealer = _Sealer(world.random, fault or _NO_FAULT)
+    if endpoint == HEALTH_PATH:
+        return Reply(status=200, body=b"OK")
+    try:
+        body = take_form(request.content_type, request.body)
+    except RefusedError as refusal:
+        # Before the API key is looked at: not even the trace id is repeated.
+        return refused(refusal)
+    request = attrs.evolve(request, body=body)
     if isinstance(endpoint, routes.Sealed):
         reply = _answer_sealed(world, endpoint, request, now_ms, sealer)
     elif endpoint == REFRESH_PATH:
         reply = _answer_refresh(world, request, now_ms, sealer)
-    elif endpoint == CLIENT_GENERATE_PATH:
-        return _answer_client_side(world, request, now_ms, sealer)
     else:
-        return Reply(status=200, body=b"OK")
+        return _answer_client_side(world, request, now_ms, sealer)
     trace = request.headers.get(_TRACE_HEADER)
     return attrs.evolve(reply, headers={_TRACE_HEADER: trace}) if trace else reply
 
@@ -124,14 +126,13 @@ def _answer_sealed(
     sealer: _Sealer,
 ) -> Reply:
     """Answer a request to an endpoint behind an API key."""
-    header = request.headers.get("Authorization")
-    client = world.api_keys.authorize(header, endpoint.roles)
+    client = world.api_keys.authorize(request.header("Authorization"), endpoint.roles)
     if client is None:
         return refused(unauthorized())
     body = None
     try:
         body = read_request_body(
-            _body_text(request),
+            body_text(request.content_type, request.body),
             binary=request.binary,
             key=client.secret,
             now_ms=now_ms,
@@ -143,17 +144,6 @@ def _answer_sealed(
         return _noted(refused(refusal), client, body)
     sealed = sealer.seal(payload, client, body, now_ms)
     return _noted(_sealed_reply(sealed, binary=body.binary), client, body)
-
-
-def _body_text(request: Request) -> bytes:
-    """Take the body, decoded by the charset of its content type if it has one."""
-    found = _CHARSET.search(request.headers.get("Content-Type", ""))
-    if found is None or found["name"].lower() in {"utf-8", "utf8"}:
-        return request.body
-    try:
-        return request.body.decode(found["name"], "replace").encode("utf-8", "replace")
-    except LookupError:
-        return request.body
 
 
 def _noted(reply: Reply, client: Client, body: RequestBody | None) -> Reply:
@@ -182,10 +172,11 @@ def _answer_refresh(
     world: World, request: Request, now_ms: int, sealer: _Sealer
 ) -> Reply:
     """Answer token/refresh, for which an API key is optional."""
-    client = world.api_keys.find(request.headers.get("Authorization"))
+    client = world.api_keys.find(request.header("Authorization"))
     try:
+        text = body_text(request.content_type, request.body)
         payload, key = refresh(
-            world, _body_text(request), authenticated=client is not None, now_ms=now_ms
+            world, text, authenticated=client is not None, now_ms=now_ms
         )
     except RefusedError as refusal:
         reply = refused(refusal)
@@ -194,17 +185,24 @@ def _answer_refresh(
         if key is None:
             reply = Reply(status=200, content_type=JSON, body=payload)
         else:
-            cipher = AESGCM(sealer.key(key))
-            sealed = gcm_seal(payload, cipher, world.random(IV_BYTES))
-            reply = _sealed_reply(sealed, binary=request.binary)
+            reply = _seal_refresh(payload, sealer.key(key), world, request)
     return attrs.evolve(reply, client=None if client is None else client.name, items=1)
+
+
+def _seal_refresh(payload: bytes, key: bytes, world: World, request: Request) -> Reply:
+    """Seal a reply to token/refresh with the key of the wrapper."""
+    if len(key) not in _AES_SIZES:
+        # Only a forged wrapper holds such a key.
+        return refused(reply_error())
+    sealed = gcm_seal(payload, AESGCM(key), world.random(IV_BYTES))
+    return _sealed_reply(sealed, binary=request.binary)
 
 
 def _answer_client_side(
     world: World, request: Request, now_ms: int, sealer: _Sealer
 ) -> Reply:
     """Answer token/client-generate, which knows no API key."""
-    origin = request.headers.get("Origin")
+    origin = request.header("Origin")
     try:
         payload, cipher = client_generate(
             world, request.body, origin=origin, now_ms=now_ms

@@ -9,11 +9,30 @@ import attrs
 from uid2_async.protocol import wire
 from uid2_async.protocol.refusal import RefusedError
 
-__all__ = ["Reply", "Request", "no_method", "not_found", "refused", "too_long"]
+__all__ = [
+    "Reply",
+    "Request",
+    "as_latin1",
+    "bad_request",
+    "bare_status",
+    "no_method",
+    "not_found",
+    "refused",
+    "too_long",
+    "unexpected",
+    "unrooted",
+]
 
 BINARY = "application/octet-stream"
 TEXT = "text/plain"
 JSON = "application/json"
+
+
+def as_latin1(text: str) -> str:
+    """Take each byte of what aiohttp has read for one character."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 @attrs.frozen(kw_only=True)
@@ -32,10 +51,23 @@ class Request:
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(default=b"", repr=False)
 
+    def header(self, name: str) -> str | None:
+        """Give the first header of that *name* as the operator reads it, or None.
+
+        It takes each byte for one character, whereas aiohttp decodes UTF-8.
+        """
+        value = self.headers.get(name)
+        return None if value is None else as_latin1(value)
+
+    @property
+    def content_type(self) -> str:
+        """The content type, empty where there is none."""
+        return self.header("Content-Type") or ""
+
     @property
     def binary(self) -> bool:
         """Whether the body is declared as raw bytes: the bare type, no parameters."""
-        return self.headers.get("Content-Type", "").lower() == BINARY
+        return self.content_type.lower() == BINARY
 
 
 @attrs.frozen(kw_only=True)
@@ -85,6 +117,26 @@ def not_found() -> Reply:
 def no_method(allowed: str) -> Reply:
     """Answer a known path with the wrong method (docs/protocol.md 1.9)."""
     return Reply(status=405, headers={"Allow": allowed})
+
+
+def bad_request() -> Reply:
+    """Answer what is no request to the HTTP server (docs/protocol.md 1.6 and 1.9)."""
+    return Reply(status=400, body=b"Bad Request")
+
+
+def unrooted() -> Reply:
+    """Answer a path that does not begin with a slash (docs/protocol.md 1.9)."""
+    return Reply(status=404, body=b"Not Found")
+
+
+def bare_status(status: int) -> Reply:
+    """Answer what the HTTP server refuses by itself (docs/protocol.md 1.9)."""
+    return Reply(status=status)
+
+
+def unexpected() -> Reply:
+    """Answer an expectation that is not known (docs/protocol.md 1.9)."""
+    return Reply(status=417, body=b"Expectation Failed")
 
 
 def too_long() -> Reply:

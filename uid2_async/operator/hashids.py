@@ -6,6 +6,8 @@ not been maintained for years, so that the few lines stand here.
 
 from __future__ import annotations
 
+from uid2_async.secret import refuse_pickling
+
 __all__ = ["BucketIds"]
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ1234567890"
@@ -19,6 +21,7 @@ class BucketIds:
     """Turns numbers of the salt file into the bucket ids of one salt snapshot."""
 
     __slots__ = ("_guards", "_prefix", "_tables")
+    __reduce_ex__ = refuse_pickling
 
     def __init__(self, prefix: str, secret: str) -> None:
         """Prepare everything that does not depend on the number.

@@ -23,15 +23,11 @@ class Keysets:
     """The keysets of an operator with their keys."""
 
     def __init__(self, data: OperatorData) -> None:
-        """Index the keys of the keysets that exist."""
+        """Index the keys; of those that activate together the last one seals."""
         self._keysets = {one.keyset_id: one for one in data.keysets}
-        self._keys = {
-            key.id: key
-            for key in sorted(data.keys, key=lambda one: one.id)
-            if key.keyset_id in self._keysets
-        }
+        self._keys = {key.id: key for key in sorted(data.keys, key=lambda one: one.id)}
         groups: dict[int | None, list[Key]] = defaultdict(list)
-        for key in self._keys.values():
+        for key in data.keys:
             groups[key.keyset_id].append(key)
         self._groups = {keyset: by_activation(keys) for keyset, keys in groups.items()}
         self._defaults = {
@@ -39,15 +35,19 @@ class Keysets:
         }
 
     def key(self, key_id: int) -> Key | None:
-        """Find a key by the id that a token names, whether it still seals or not."""
+        """Find a key by the id that a token names, whether it still seals or not.
+
+        Its keyset plays no part, and may not even exist.
+        """
         return self._keys.get(key_id)
 
-    def site_of(self, key: Key) -> int:
-        """Tell whose *key* is: the site of its keyset."""
-        return self.keyset_of(key).site_id
+    def site_of(self, key: Key) -> int | None:
+        """Tell whose *key* is: the site of its keyset; None where that is unknown."""
+        keyset = self._keysets.get(key.keyset_id or 0)
+        return None if keyset is None else keyset.site_id
 
     def keyset_of(self, key: Key) -> Keyset:
-        """Find the keyset of a key of this operator."""
+        """Find the keyset of a key that someone may have, which therefore exists."""
         return self._keysets[key.keyset_id or 0]
 
     def default_keyset(self, site_id: int) -> Keyset | None:
@@ -84,7 +84,7 @@ class Keysets:
 
     def owners(self, keys: Sequence[Key]) -> Iterator[int]:
         """List the distinct sites that own *keys*, ascending."""
-        yield from sorted({self.site_of(key) for key in keys})
+        yield from sorted({self.keyset_of(key).site_id for key in keys})
 
 
 def _is_readable(keyset: Keyset, client: Client) -> bool:

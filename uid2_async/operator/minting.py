@@ -17,10 +17,14 @@ from uid2_async.protocol.refresh_token import (
 from uid2_async.protocol.token_codec import AdvertisingToken, seal_token
 from uid2_async.protocol.tokens import TokensBody
 
-__all__ = ["Subject", "mint_tokens"]
+__all__ = ["Subject", "UnwrappableError", "mint_tokens"]
 
 SERVER_SIDE = 0b01
 CLIENT_SIDE = 0b11
+
+
+class UnwrappableError(Exception):
+    """The first-level hash is of a size with which a refresh token is not wrapped."""
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +47,12 @@ class Subject:
 
 
 def mint_tokens(world: World, subject: Subject, now_ms: int) -> TokensBody | None:
-    """Make the tokens of *subject*, or return None where a key is missing."""
+    """Make the tokens of *subject*, or return None where a key is missing.
+
+    Raises:
+        UnwrappableError: If its first-level hash, from a forged token, has not 32 to 34
+            bytes.
+    """
     site = world.keysets.site_key(subject.site_id, now_ms)
     master = world.keysets.master_key(now_ms)
     refresh = world.keysets.refresh_key(now_ms)
@@ -113,10 +122,10 @@ def _refresh_token(
         established_ms=subject.established_ms,
         first_level_hash=subject.flh,
     )
-    return wrap_refresh_token(
-        seal_refresh_token(token, key, iv=world.random(IV_BYTES)),
-        response_key,
-        key,
-        scope=world.scope,
-        iv=world.random(IV_BYTES),
-    )
+    inner = seal_refresh_token(token, key, iv=world.random(IV_BYTES))
+    iv = world.random(IV_BYTES)
+    try:
+        return wrap_refresh_token(inner, response_key, key, scope=world.scope, iv=iv)
+    except ValueError:
+        pass
+    raise UnwrappableError

@@ -12,6 +12,8 @@ from collections.abc import Collection
 from functools import cache
 from typing import TYPE_CHECKING
 
+from uid2_async.protocol.java_text import trim
+
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
 
@@ -25,11 +27,13 @@ __all__ = [
 _LOCALHOST = "localhost"
 _MAX_NAME = 253
 _PORTS = range(-1, 2**31)  # what Java lets pass; the port itself plays no part
+_PORT_DIGITS = 10
 
-# At most one "@"; no brackets, so that an IPv6 address finds no match.
+# At most one "@", and before it nothing that Java has refused there since its release
+# 20; no brackets, so that an IPv6 address finds no match.
 _ORIGIN = re.compile(
-    r"(?:https?|ftp|file)://(?:[^/?#@]*@)?(?P<host>[^/?#@:\[\]]*)"
-    r"(?::(?P<port>[+-]?[0-9]{1,20})?)?(?:[/?#].*)?",
+    r"(?:url:)?(?:https?|ftp|file|jrt)://(?:[^\x00-\x1f\x7f/?#@\[\\\]]*@)?"
+    r"(?P<host>[^/?#@:\[\]]*)(?::(?P<port>[+-]?[0-9]+)?)?(?:[/?#].*)?",
     re.ASCII | re.IGNORECASE | re.DOTALL,
 )
 _INNER = r"[a-z0-9_\u0080-\U0010ffff-]"
@@ -60,7 +64,8 @@ def registrable_domain(origin: str) -> str | None:
     ``localhost`` and one label before it give ``localhost``, without any list.
 
     Args:
-        origin: An Origin header, such as ``https://www.example.com:8443``.
+        origin: An Origin header, such as ``https://www.example.com:8443``, with each
+            byte read as one character.
 
     Returns:
         Such as ``example.com``; None where there is none: no URL, an IP address, a bare
@@ -102,11 +107,18 @@ def app_allowed(name: str, app_names: Collection[str]) -> bool:
 
 def _host_name(origin: str) -> str | None:
     """Return the host in *origin* if it is a domain name, in lower case."""
-    found = _ORIGIN.fullmatch(origin)
-    if found is None or int(found["port"] or 0) not in _PORTS:
+    found = _ORIGIN.fullmatch(trim(origin))
+    if found is None or not _is_port(found["port"] or "0"):
         return None
     name = found["host"].translate(_FOLD).removesuffix(".")
     return name if len(name) <= _MAX_NAME and _NAME.fullmatch(name) else None
+
+
+def _is_port(text: str) -> bool:
+    """Tell whether Java takes a number for a port."""
+    digits = text.lstrip("+-").lstrip("0") or "0"
+    sign = "-" if text[0] == "-" else ""
+    return len(digits) <= _PORT_DIGITS and int(sign + digits) in _PORTS
 
 
 @cache

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import attrs
 
 from uid2_async.operator.endpoints import keys, maps, tokens
-from uid2_async.operator.exchange import Reply, no_method, not_found
+from uid2_async.operator.exchange import (
+    Reply,
+    bad_request,
+    no_method,
+    not_found,
+    unrooted,
+)
 from uid2_async.operator.settings import Settings
 from uid2_async.operator.world import Question, World
 from uid2_async.protocol.buckets import BUCKETS_PATH
@@ -28,11 +35,22 @@ from uid2_async.protocol.tokens import (
     VALIDATE_PATH,
 )
 
-__all__ = ["HEALTH_PATH", "PATHS", "Endpoint", "Sealed", "clean_path", "find"]
+__all__ = [
+    "HEALTH_PATH",
+    "PATHS",
+    "Endpoint",
+    "Sealed",
+    "clean_path",
+    "find",
+    "read_target",
+]
 
 HEALTH_PATH: Final = "/ops/healthcheck"
 
-_SLASHES = re.compile(r"/{2,}")
+_ORIGIN = re.compile(r"[^/][^?]*?://[^/?]*")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 
 
 @attrs.frozen
@@ -74,10 +92,42 @@ PATHS: Final = (*_SEALED, REFRESH_PATH, CLIENT_GENERATE_PATH)
 """All that can be called by POST."""
 
 
+def read_target(target: str) -> tuple[str, Reply | None]:
+    """Read the target of a request: its path, and what is wrong with it.
+
+    Args:
+        target: What stands in the request line between method and version.
+
+    Returns:
+        The path, cleaned, and None; or the path as it is, and the refusal.
+    """
+    path = _ORIGIN.sub("", target, count=1) if target[:1] != "/" else target
+    path = path.partition("?")[0] or ("/" if path != target else "")
+    if path and path[0] != "/":
+        return path, unrooted()
+    if not path or _BAD_ESCAPE.search(path):
+        return path, bad_request()
+    return clean_path(path), None
+
+
 def clean_path(path: str) -> str:
-    """Take double slashes and one trailing slash out of *path*."""
-    path = _SLASHES.sub("/", path)
-    return path.removesuffix("/") or "/"
+    """Decode what need not be escaped, and take out empty and dotted segments.
+
+    So does RFC 3986 (6.2.2), except for empty segments and the slash at the end.
+    """
+    segments: list[str] = []
+    for segment in _ESCAPE.sub(_unescape, path).split("/"):
+        if segment == "..":
+            del segments[-1:]
+        elif segment not in {"", "."}:
+            segments.append(segment)
+    return "/" + "/".join(segments)
+
+
+def _unescape(escape: re.Match[str]) -> str:
+    """Decode one escape, if it stands for what need not be escaped."""
+    char = chr(int(escape[1], 16))
+    return char if char in _UNRESERVED else escape[0]
 
 
 def find(method: str, path: str, settings: Settings) -> Endpoint | Reply:

@@ -19,8 +19,10 @@ from uid2_async.operator.app import http_log, make_app
 from uid2_async.operator.console.console import Console
 from uid2_async.operator.data import Credentials, OperatorData
 from uid2_async.operator.faults import Fault
+from uid2_async.operator.http_server import Runner
 from uid2_async.operator.state import Call, OperatorState
 from uid2_async.operator.world import World
+from uid2_async.secret import refuse_pickling
 
 __all__ = ["LocalOperator"]
 
@@ -39,6 +41,8 @@ class LocalOperator:
         >>> async with LocalOperator() as operator:
         ...     key = operator.credentials["publisher"].api_key
     """
+
+    __reduce_ex__ = refuse_pickling
 
     def __init__(
         self,
@@ -84,7 +88,7 @@ class LocalOperator:
         Raises:
             OSError: If the address is taken.
         """
-        runner = web.AppRunner(
+        runner = Runner(
             make_app(self._world, self._state, self._console),
             access_log=None,
             auto_decompress=False,

@@ -13,12 +13,13 @@ import attrs
 
 from uid2_async.protocol import base64
 
-__all__ = ["REQUIRED_PURPOSES", "Consent", "read_consent"]
+__all__ = ["REQUIRED_PURPOSES", "Consent", "UnusableConsentError", "read_consent"]
 
 REQUIRED_PURPOSES = frozenset({1, 2, 3, 4, 7, 10})
 """The purposes that an EUID needs (docs/protocol.md 2.1)."""
 
-_VERSION = 2
+_VERSION_BITS = 6
+_OLD_VERSION, _VERSION = 1, 2
 _PURPOSE_BITS = 24
 # Fields of no interest, in bits: between version and purposes (created, updated, CMP id
 # and version, screen, language, vendor list, policy, two flags, special features), and
@@ -63,18 +64,32 @@ class Consent:
         return granted.issuperset(purposes)
 
 
+class UnusableConsentError(Exception):
+    """A consent string of TCF version 1, which knows no legitimate interest.
+
+    The real operator's decoder takes it without reading further than the version, and
+    then fails on being asked for what version 1 does not have.
+    """
+
+
 def read_consent(text: str) -> Consent | None:
-    """Read the TCF v2 consent string *text*, or return None where it is none."""
-    parts = []
+    """Read the TCF v2 consent string *text*, or return None where it is none.
+
+    Raises:
+        UnusableConsentError: If it is of version 1.
+    """
     # Java's split drops empty parts at the end.
-    for part in text.rstrip(".").split("."):
-        data = base64.decode_url(part)
-        if data is None:
-            return None
-        parts.append(_Bits(data))
+    core, *segments = text.rstrip(".").split(".")
     try:
-        consent = _read_core(parts[0])
-        _read_segments(parts[1:])
+        bits = _decode(core)
+        version = bits.take(_VERSION_BITS)
+        if version == _OLD_VERSION:
+            raise UnusableConsentError
+        if version != _VERSION:
+            return None
+        rest = [_decode(segment) for segment in segments]
+        consent = _read_core(bits)
+        _read_segments(rest)
     except (EOFError, ValueError):
         return None
     return consent
@@ -102,10 +117,20 @@ class _Bits:
         return self._value >> (self._end - self.at) & ((1 << width) - 1)
 
 
-def _read_core(bits: _Bits) -> Consent | None:
-    """Read the first part; None where it is of another version."""
-    if bits.take(6) != _VERSION:
-        return None
+def _decode(part: str) -> _Bits:
+    """Decode a part.
+
+    Raises:
+        ValueError: If it is no base64.
+    """
+    data = base64.decode_url(part)
+    if data is None:
+        raise ValueError("A part is no base64.")
+    return _Bits(data)
+
+
+def _read_core(bits: _Bits) -> Consent:
+    """Read the first part, from behind its version."""
     bits.take(_BEFORE_PURPOSES)
     purposes = _read_flags(bits, _PURPOSE_BITS)
     legitimate_purposes = _read_flags(bits, _PURPOSE_BITS)

@@ -25,7 +25,11 @@ from uid2_async.models import (
 )
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.identity_input import missing_message, sendable
-from uid2_async.protocol.java_text import as_java_string, literal_text
+from uid2_async.protocol.java_text import (
+    as_java_string,
+    literal_text,
+    replace_surrogates,
+)
 from uid2_async.protocol.normalize import HASH_KINDS, KINDS, many_identity_bytes
 from uid2_async.protocol.refusal import RefusedError, client_error, unknown_error
 from uid2_async.protocol.reply import expect_success
@@ -351,16 +355,10 @@ def parse_map_v2_request(
     """
     if payload is None:
         raise _unknown_v2()
-    kinds = KINDS if phones else KINDS[:2]
-    lists = {key: payload[key] for key in kinds if payload.get(key) is not None}
-    for key, items in lists.items():
-        if not isinstance(items, list):
-            raise client_error(f"{key} must be an array")
-    filled = [key for key, items in lists.items() if items]
-    if not lists or len(filled) > 1:
-        raise client_error(missing_message(phones=phones))
-    kind = filled[0] if filled else KINDS[0]
-    values = [as_java_string(item) for item in lists.get(kind, ())]
+    kind, items = _one_list(payload, phones=phones)
+    texts = [as_java_string(item) for item in items]
+    # Java encodes a lone surrogate as "?", for the hash as well as for the reply.
+    values = [None if text is None else replace_surrogates(text) for text in texts]
     if None in values and kind != "phone":
         raise _unknown_v2()
     return MapV2Request(
@@ -369,6 +367,28 @@ def parse_map_v2_request(
         has_link="link_id" in payload,
         link_id=as_java_string(payload.get("link_id")),
     )
+
+
+def _one_list(payload: Mapping[str, Any], *, phones: bool) -> tuple[str, list[Any]]:
+    """Find the one key whose list is not empty, key by key in the operator's order.
+
+    The first fault on the way ends it (docs/protocol.md 2.5).
+    """
+    chosen: tuple[str, list[Any]] | None = None
+    is_there = False
+    for key in KINDS if phones else KINDS[:2]:
+        items = payload.get(key)
+        if items is None:
+            continue
+        is_there = True
+        if not isinstance(items, list):
+            raise client_error(f"{key} must be an array")
+        if items and chosen is not None:
+            raise client_error(missing_message(phones=phones))
+        chosen = (key, items) if items else chosen
+    if not is_there:
+        raise client_error(missing_message(phones=phones))
+    return chosen or (KINDS[0], [])
 
 
 def _unknown_v2() -> RefusedError:

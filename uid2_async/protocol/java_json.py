@@ -6,17 +6,19 @@ where it is stricter (comments). Numbers that Java reads as ``Double`` come back
 :class:`~uid2_async.protocol.java_text.JavaDouble`, since a value of the wrong type is
 not refused: it is turned into text and judged as that.
 
-On Python 3.11 the scanner shares the interpreter's recursion limit: some 900 levels of
-nesting are then refused already, where Jackson refuses the 1,001st.
+Before Python 3.12 the scanner shares the interpreter's recursion limit, which ends well
+before Jackson's 1,000 levels of nesting: what is deeper is read without recursion.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from json.decoder import scanstring  # type: ignore[attr-defined] # not in typeshed
+from typing import Any
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.protocol.java_text import JavaDouble
+from uid2_async.protocol.java_text import JavaDouble, utf16_length
 
 __all__ = [
     "JavaJsonError",
@@ -49,6 +51,8 @@ _LEXEME = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+_ZERO_FIRST = re.compile(r"-?0(?:\.[0-9]+|[eE].+)\Z")
+
 
 class JavaJsonError(ValueError):
     """The operator would not read this as JSON; the error shows nothing of it."""
@@ -71,11 +75,24 @@ def parse(data: bytes | str) -> object:
     """
     text = data if isinstance(data, str) else decode_utf8(data)
     try:
-        return _DECODER.decode(_without_comments(text))
-    except (ValueError, RecursionError):
+        return _decode(_without_comments(text))
+    except ValueError:
         pass
     # Outside of the handler: the scanner's own error holds the whole text.
     raise JavaJsonError("This is no JSON that the operator reads.")
+
+
+def _decode(text: str) -> object:
+    """Read JSON without comments, however deep the interpreter's stack is already.
+
+    Raises:
+        ValueError: If it is no JSON.
+    """
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        pass
+    return _DeepReader(text).read()
 
 
 def parse_raw(data: bytes) -> object:
@@ -152,9 +169,12 @@ def _check_digits(text: str) -> None:
         JavaJsonError: If it has.
     """
     # Signs, point and E make up five characters at most; most numbers are short.
-    if len(text) > _MAX_NUMBER_DIGITS and sum(map(str.isdigit, text)) > (
-        _MAX_NUMBER_DIGITS
-    ):
+    if len(text) <= _MAX_NUMBER_DIGITS:
+        return
+    digits = sum(map(str.isdigit, text))
+    # Jackson does not count a lone 0 before a point or an exponent, unless both follow.
+    digits -= _ZERO_FIRST.match(text) is not None
+    if digits > _MAX_NUMBER_DIGITS:
         raise JavaJsonError
 
 
@@ -174,10 +194,8 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
         JavaJsonError: If a key is longer than Jackson takes, in UTF-16 code units.
     """
     for name, _ in pairs:
-        if len(name) * 2 > _MAX_NAME_UNITS:
-            units = len(name) + sum(char > "\uffff" for char in name)
-            if units > _MAX_NAME_UNITS:
-                raise JavaJsonError
+        if len(name) * 2 > _MAX_NAME_UNITS and utf16_length(name) > _MAX_NAME_UNITS:
+            raise JavaJsonError
     return dict(pairs)
 
 
@@ -187,6 +205,123 @@ _DECODER = json.JSONDecoder(
     parse_float=_double,
     parse_constant=_constant,
 )
+
+
+class _DeepReader:
+    """Reads JSON with a stack of its own, slower than the standard library's scanner.
+
+    What lists, objects, strings and numbers are made of is checked as there.
+    """
+
+    _SPACE = re.compile(r"[ \t\n\r]*")
+    _NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+    _WORDS = {"true": True, "false": False, "null": None}  # noqa: RUF012 - read only
+
+    def __init__(self, text: str) -> None:
+        """Stand before the first token of *text*."""
+        self._text = text
+        self._at = 0
+
+    def read(self) -> object:
+        """Read the one value that is there.
+
+        Raises:
+            ValueError: If it is no JSON.
+        """
+        holders: list[_Holder] = []
+        value: object = None
+        is_complete = False
+        while not is_complete or holders:
+            if not is_complete:
+                value, is_complete = self._begin(holders)
+            else:
+                value, is_complete = self._go_on(holders, value)
+        if self._peek():
+            raise JavaJsonError
+        return value
+
+    def _begin(self, holders: list[_Holder]) -> tuple[object, bool]:
+        """Read a scalar, or open a list or an object; tell whether it is complete."""
+        mark = self._peek()
+        if mark not in {"[", "{"}:
+            return self._scalar(mark), True
+        self._at += 1
+        holder = _Holder(mark)
+        if self._takes(holder.end):
+            return holder.close(), True
+        holders.append(holder)
+        if holder.end == "}":
+            holder.name = self._name()
+        return None, False
+
+    def _go_on(self, holders: list[_Holder], value: object) -> tuple[object, bool]:
+        """Put a complete *value* where it belongs; tell whether that is complete."""
+        holder = holders[-1]
+        holder.add(value)
+        if self._takes(holder.end):
+            return holders.pop().close(), True
+        if not self._takes(","):
+            raise JavaJsonError
+        if holder.end == "}":
+            holder.name = self._name()
+        return None, False
+
+    def _name(self) -> str:
+        """Read a name and its colon."""
+        if self._peek() != '"':
+            raise JavaJsonError
+        name: str
+        name, self._at = scanstring(self._text, self._at + 1, True)  # noqa: FBT003 - strict
+        if not self._takes(":"):
+            raise JavaJsonError
+        return name
+
+    def _scalar(self, mark: str) -> object:
+        """Read a string, a number or a word."""
+        if mark == '"':
+            value, self._at = scanstring(self._text, self._at + 1, True)  # noqa: FBT003 - strict
+            return value
+        number = self._NUMBER.match(self._text, self._at)
+        if number is not None:
+            self._at = number.end()
+            is_double = number[2] is not None or number[3] is not None
+            return _double(number[0]) if is_double else _integer(number[0])
+        for word, constant in self._WORDS.items():
+            if self._text.startswith(word, self._at):
+                self._at += len(word)
+                return constant
+        raise JavaJsonError
+
+    def _peek(self) -> str:
+        """Skip white space, and give the next character, or nothing at the end."""
+        found = self._SPACE.match(self._text, self._at)
+        self._at = found.end() if found else self._at
+        return self._text[self._at : self._at + 1]
+
+    def _takes(self, mark: str) -> bool:
+        """Skip *mark* if it comes next, and tell whether it did."""
+        if self._peek() != mark:
+            return False
+        self._at += 1
+        return True
+
+
+class _Holder:
+    """A list or an object that is being read."""
+
+    def __init__(self, start: str) -> None:
+        """Begin what *start* begins."""
+        self.end: str = {"[": "]", "{": "}"}[start]
+        self.name: str = ""
+        self._items: list[Any] = []
+
+    def add(self, value: object) -> None:
+        """Add a value, under the name that was read last where it is an object."""
+        self._items.append(value if self.end == "]" else (self.name, value))
+
+    def close(self) -> object:
+        """Make the list or the object."""
+        return self._items if self.end == "]" else _object(self._items)
 
 
 strip_tracebacks(globals())

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from uid2_async._traceback import strip_tracebacks
+from uid2_async.secret import refuse_pickling
 
 __all__ = [
     "CBC_IV_SIZE",
@@ -49,6 +50,8 @@ class Key:
         keyset_id: Its keyset, or None where it was shared for opening alone.
         site_id: The site that owns it, where it is known.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     id: int
     secret: bytes = attrs.field(repr=False)

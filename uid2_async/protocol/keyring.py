@@ -18,6 +18,7 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import wire
 from uid2_async.protocol.key import Key, active_key, by_activation
+from uid2_async.secret import refuse_pickling
 from uid2_async.veiled import Veiled
 
 __all__ = ["Key", "KeyRing", "KeysBody", "KeysReply", "WireKey", "WireSite"]
@@ -43,6 +44,8 @@ class WireKey(Veiled, frozen=True, kw_only=True, omit_defaults=True):
         keyset_id: In key/sharing alone, and only where the caller may seal with it.
         site_id: In key/latest alone; -1 for master keys.
     """
+
+    __reduce_ex__ = refuse_pickling
 
     shown: ClassVar[tuple[str, ...]] = ("id",)
 
@@ -156,7 +159,8 @@ def _last_expiry_ms(ring: KeyRing) -> int:
 class KeyRing:
     """The keys of one caller, as of one reply.
 
-    It is a value: a newer reply makes a new ring. It pickles, secrets included.
+    It is a value: a newer reply makes a new ring. To use it in another process, save it
+    to a private file with :class:`~uid2_async.keystore.KeyStore`.
 
     Attributes:
         keys: The keys by their id.
@@ -170,6 +174,8 @@ class KeyRing:
         allow_clock_skew_seconds: How far in the future a token may be made.
         site_data: The lower-case names of sites, by site id (docs/protocol.md 6.3).
     """
+
+    __reduce_ex__ = refuse_pickling
 
     keys: Mapping[int, Key]
     identity_scope: IdentityScope = IdentityScope.UID2

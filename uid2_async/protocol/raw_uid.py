@@ -148,7 +148,8 @@ def raw_uid_v4(
     Raises:
         ValueError: If *key* is no AES key.
     """
-    sealed = flh[_V4_SEALED]
+    # A shorter one can only come from a forged refresh token; Java fills it up.
+    sealed = flh[_V4_SEALED].ljust(_V4_SEALED.stop - _V4_SEALED.start, b"\0")
     metadata = environment << 6 | _V4_FLAG | type_byte(scope, identity_type)
     header = bytes((metadata,)) + (key_id & 0xFFFFFF).to_bytes(3, "big")
     iv = sha256(salt.encode() + sealed + header).digest()[:_V4_IV_SIZE]

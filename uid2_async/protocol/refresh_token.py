@@ -12,12 +12,12 @@ from struct import Struct
 from typing import Any, Final
 
 import attrs
-import msgspec
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.errors import ProtocolError
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol import base64, wire
+from uid2_async.protocol.java_json import parse_object
+from uid2_async.protocol.java_text import as_java_string
 from uid2_async.protocol.key import Key, KeyLookup
 from uid2_async.protocol.raw_uid import (
     TYPE_BYTES,
@@ -37,20 +37,22 @@ __all__ = [
 ]
 
 WRAPPED_CHARS: Final = 388
-"""How long a wrapped refresh token is; a body of any other length is no wrapper."""
+"""How long a wrapped refresh token is, in UTF-16 code units as Java counts them.
+
+A body of any other length is no wrapper.
+"""
 
 _V2, _V3 = 2, 3
 _V3_BYTE = 112
 _TYPE_FILL = 0b11
-_HASH_SIZE = 32
-_RESPONSE_KEY_SIZE = 32
 # v2 grants a minute to those who refresh in the last moment.
 _V2_GRACE_MS = 60_000
 
 _HEADER = Struct(">BBi")  # type byte, version, key id
 # expires, created, operator's four, site, publisher, client key, bits, established,
-# type byte, first-level hash
-_PAYLOAD = Struct(">qqiBiiiqiiqB32s")
+# type byte; then comes the first-level hash
+_PAYLOAD = Struct(">qqiBiiiqiiqB")
+_HASH_SIZE = 32
 _SERVICE = (0, 1, 0, 0)
 
 _HEADER_V2 = Struct(">Bqqqi")  # version, created, expires, valid till, key id
@@ -74,7 +76,8 @@ class RefreshToken:
         site_id: The site that generated the identity.
         privacy_bits: int32, see docs/protocol.md 5.4.
         established_ms: When the identity was first generated.
-        first_level_hash: 32 bytes; the raw UID is made from them anew at each refresh.
+        first_level_hash: 32 bytes, of which the raw UID is made anew at each refresh;
+            a forged v2 token may hold any other number of them.
     """
 
     version: int = _V3
@@ -137,14 +140,11 @@ def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
         iv: 12 random bytes, or 16 for v2.
 
     Returns:
-        168 characters of base64.
+        168 characters of base64, with a first-level hash of 32 bytes.
 
     Raises:
-        ValueError: If the version is neither 2 nor 3, or the first-level hash has not
-            32 bytes.
+        ValueError: If the version is neither 2 nor 3.
     """
-    if len(token.first_level_hash) != _HASH_SIZE:
-        raise ValueError("A first-level hash has 32 bytes.")
     if token.version == _V3:
         return base64.encode_text(_seal_v3(token, key, iv))
     if token.version == _V2:
@@ -165,9 +165,9 @@ def _seal_v3(token: RefreshToken, key: Key, iv: bytes) -> bytes:
         token.privacy_bits,
         token.established_ms,
         kind,
-        token.first_level_hash,
     )
-    return _HEADER.pack(kind, _V3_BYTE, key.id) + key.seal_gcm(iv, payload)
+    sealed = key.seal_gcm(iv, payload + token.first_level_hash)
+    return _HEADER.pack(kind, _V3_BYTE, key.id) + sealed
 
 
 def _seal_v2(token: RefreshToken, key: Key, iv: bytes) -> bytes:
@@ -222,6 +222,9 @@ def _open_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
     if payload is None:
         raise RefreshTokenError(RefreshTokenFailure.UNDECRYPTABLE)
     fields = _unpack(_PAYLOAD, payload)
+    flh = payload[_PAYLOAD.size : _PAYLOAD.size + _HASH_SIZE]
+    if len(flh) < _HASH_SIZE:
+        raise RefreshTokenError(RefreshTokenFailure.TOO_SHORT)
     sealed_kind: int = fields[11]
     scope, identity_type = TYPE_BYTES[sealed_kind]
     if identity_type is None or (sealed_kind ^ kind) & TYPE_MASK:
@@ -235,7 +238,7 @@ def _open_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
         site_id=fields[6],
         privacy_bits=fields[9],
         established_ms=fields[10],
-        first_level_hash=fields[12],
+        first_level_hash=flh,
     )
 
 
@@ -265,13 +268,6 @@ def _open_v2(data: bytes, key_of: KeyLookup) -> RefreshToken:
     )
 
 
-class _Wrapped(msgspec.Struct):
-    """The JSON inside of a wrapper, in the order of the operator."""
-
-    refresh_response_key: str
-    refresh_token: str = ""
-
-
 def wrap_refresh_token(
     text: str,
     refresh_response_key: bytes,
@@ -293,9 +289,14 @@ def wrap_refresh_token(
         388 characters of base64.
 
     Raises:
-        ValueError: If the result has another length, which no operator would open.
+        ValueError: If the result has another length, since its first-level hash has:
+            no operator would open it.
     """
-    inner = _Wrapped(base64.encode_text(refresh_response_key), text)
+    # In the order of the operator.
+    inner = {
+        "refresh_response_key": base64.encode_text(refresh_response_key),
+        "refresh_token": text,
+    }
     header = _WRAPPER.pack(scope.bit << 4, key.id)
     wrapped = base64.encode_text(header + key.seal_gcm(iv, wire.encode(inner)))
     if len(wrapped) != WRAPPED_CHARS:
@@ -307,11 +308,12 @@ def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
     """Open the wrapper of a refresh token. Its scope byte is not looked at.
 
     Args:
-        text: The body of a request, of 388 characters.
+        text: The body of a request, of 388 UTF-16 code units.
         key_of: Finds a key by its id.
 
     Returns:
-        The token inside, and the 32 bytes that seal the answer.
+        The token inside, empty where there is none, and the key that seals the answer:
+            32 bytes, or any number in a forged one.
 
     Raises:
         RefreshTokenError: With NOT_BASE64, UNKNOWN_KEY, UNDECRYPTABLE, BAD_JSON, or
@@ -331,15 +333,16 @@ def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
 
 
 def _read_inner(payload: bytes) -> tuple[str, bytes] | None:
-    """Read the JSON of a wrapper, or None where it is not the documented one."""
-    try:
-        inner = wire.decode(payload, _Wrapped)
-    except ProtocolError:
+    """Read the JSON of a wrapper, or None where it has no key in base64.
+
+    Values of the wrong type are turned into text (docs/protocol.md 1.3).
+    """
+    fields = parse_object(payload) or {}
+    key_text = as_java_string(fields.get("refresh_response_key"))
+    response_key = None if key_text is None else base64.decode(key_text)
+    if response_key is None:
         return None
-    response_key = base64.decode(inner.refresh_response_key)
-    if response_key is None or len(response_key) != _RESPONSE_KEY_SIZE:
-        return None
-    return inner.refresh_token, response_key
+    return as_java_string(fields.get("refresh_token")) or "", response_key
 
 
 def _find(key_of: KeyLookup, key_id: int) -> Key:

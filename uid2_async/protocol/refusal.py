@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from uid2_async._traceback import strip_tracebacks
 
-__all__ = ["RefusedError", "client_error", "text_error", "unknown_error"]
+__all__ = [
+    "RefusedError",
+    "client_error",
+    "reply_error",
+    "text_error",
+    "unknown_error",
+]
 
 
 class RefusedError(Exception):
@@ -34,6 +40,11 @@ def client_error(message: str) -> RefusedError:
 def unknown_error(message: str) -> RefusedError:
     """Refuse with 500 ``unknown``."""
     return RefusedError(500, "unknown", message)
+
+
+def reply_error() -> RefusedError:
+    """Refuse because the reply cannot be built (docs/protocol.md 1.7)."""
+    return RefusedError(500, "error", "")
 
 
 def text_error() -> RefusedError:

@@ -132,6 +132,66 @@ def with_service(asker: Any, *, validate: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("email", "identifier"),
+    [
+        ("\ud83d", "?"),
+        ("a\udc00b\ud800@x.y", "a?b?@x.y"),
+        ("\udc00\ud800@x.y", "??@x.y"),
+        ("\U0001f600@x.y", "\U0001f600@x.y"),
+    ],
+)
+def test_a_lone_surrogate_is_a_question_mark(
+    asker: Any, email: str, identifier: str
+) -> None:
+    """In the reply and in the hash, as Java encodes it (docs/protocol.md 2.5, 3.3)."""
+    status, reply = asker.ask(MAP_V2, {"email": [email, identifier]})
+
+    rows = reply["body"].get("unmapped") or reply["body"]["mapped"]
+    assert status == 200
+    assert rows[0] == rows[1]
+    assert rows[0]["identifier"] == identifier
+
+
+MISSING = (
+    "Required Parameter Missing: exactly one of [email, email_hash, phone, phone_hash] "
+    "must be specified"
+)
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        ({"email": ["a"], "email_hash": ["x"], "phone": "x"}, MISSING),
+        ({"phone": "x", "email_hash": ["x"], "email": ["a"]}, MISSING),
+        (
+            {"email": ["a"], "email_hash": 1, "phone": ["x"]},
+            "email_hash must be an array",
+        ),
+        ({"email": "a", "email_hash": ["x"], "phone": ["x"]}, "email must be an array"),
+        ({"email": [], "email_hash": ["x"], "phone": {}}, "phone must be an array"),
+        ({"email": [], "phone": ["x"], "phone_hash": ["x"]}, MISSING),
+        ({"email": ["a"], "phone_hash": True}, "phone_hash must be an array"),
+        ({"email": None, "phone": None}, MISSING),
+        ({}, MISSING),
+    ],
+)
+def test_v2_goes_key_by_key(asker: Any, payload: dict, message: str) -> None:
+    """The first fault in the order of the keys is told (docs/protocol.md 2.5)."""
+    assert asker.ask(MAP_V2, payload) == (
+        400,
+        {"message": message, "status": "client_error"},
+    )
+
+
+def test_only_empty_lists_map_nobody(asker: Any) -> None:
+    """That is no error (docs/protocol.md 2.5)."""
+    assert asker.ask(MAP_V2, {"phone": [], "email_hash": []}) == (
+        200,
+        {"body": {"mapped": []}, "status": "success"},
+    )
+
+
+@pytest.mark.parametrize(
     ("link", "status"), [({}, 200), ({"link_id": "l"}, 200), ({"link_id": "m"}, 401)]
 )
 def test_a_service_needs_a_good_link(asker: Any, link: dict, status: int) -> None:
@@ -141,6 +201,52 @@ def test_a_service_needs_a_good_link(asker: Any, link: dict, status: int) -> Non
     found = asker.ask(MAP_V2, {"email": ["a@b.c"], **link}, who="advertiser")
 
     assert found[0] == status
+
+
+def with_link(asker: Any, link: ServiceLink, services: frozenset[int] | None) -> None:
+    """Give the advertiser's service one link."""
+    with_service(asker, validate=True)
+    data = attrs.evolve(asker.data, service_links=(link,), services=services)
+    asker.load(data, validate_service_links=True)
+
+
+@pytest.mark.parametrize(("name", "status"), [("null", 200), ("l", 401)])
+def test_a_null_link_is_looked_up_as_text(asker: Any, name: str, status: int) -> None:
+    """Java spells it so in the key that it looks up (docs/protocol.md 2.5)."""
+    link = ServiceLink(link_id=name, service_id=7, roles=frozenset({"MAPPER"}))
+    with_link(asker, link, None)
+
+    payload = {"email": ["a@b.c"], "link_id": None}
+
+    assert asker.ask(MAP_V2, payload, who="advertiser")[0] == status
+
+
+@pytest.mark.parametrize(
+    ("name", "services", "status"),
+    [
+        ("good", frozenset({7}), 200),
+        ("good", None, 200),
+        ("good", frozenset({8}), 500),
+        (" ", frozenset(), 200),
+    ],
+)
+def test_the_service_of_a_link_must_be_listed(
+    asker: Any, name: str, services: frozenset[int] | None, status: int
+) -> None:
+    """The operator fails on counting by its name (docs/protocol.md 2.5)."""
+    roles = frozenset({"MAPPER"})
+    with_link(
+        asker, ServiceLink(link_id="l", service_id=7, name=name, roles=roles), services
+    )
+
+    found = asker.ask(MAP_V2, {"email": ["a@b.c"], "link_id": "l"}, who="advertiser")
+
+    assert found[0] == status
+    if status == 500:
+        assert found[1] == {
+            "message": "Unknown error while mapping identity v2",
+            "status": "unknown",
+        }
 
 
 def test_v3_cannot_name_a_link(asker: Any) -> None:

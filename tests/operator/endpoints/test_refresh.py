@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from uid2_async.models import IdentityScope, IdentityType
+from uid2_async.operator import OperatorData
 from uid2_async.protocol.refresh_token import (
     RefreshToken,
     open_refresh_token,
@@ -194,3 +195,102 @@ def test_a_wrapped_v2_token_is_refreshed_too(asker: Any) -> None:
 
     uid2 = asker.data.scope is IdentityScope.UID2
     assert (status, reply["status"]) == ((200, "success") if uid2 else (400, "error"))
+
+
+INVALID = (400, {"message": "Invalid Token presented", "status": "invalid_token"})
+NOT_BUILT = (500, {"message": "", "status": "error"})
+
+
+def wrap(asker: Any, **fields: Any) -> str:
+    """Forge a wrapper that holds these fields."""
+    key = asker.world.keysets.refresh_key(asker.now_ms)
+    data = json.dumps(fields).encode()
+    head = bytes(1) + key.id.to_bytes(4)
+    padding = b" " * (291 - len(head) - 28 - len(data))
+    return b64encode(head + key.seal_gcm(IV, data + padding)).decode()
+
+
+@pytest.mark.parametrize("token", [None, 5, [], {}, "", True, 1.5])
+def test_a_forged_wrapper_holds_an_invalid_token(asker: Any, token: Any) -> None:
+    """What is no text becomes one, and is no token (docs/protocol.md 2.2)."""
+    body = wrap(asker, refresh_response_key="A" * 43, refresh_token=token)
+
+    assert len(body) == 388
+    assert asker.refresh(body) == ERROR
+    assert asker.refresh(body, who="publisher") == INVALID
+
+
+@pytest.mark.parametrize("key", ["", "AAAA", 1234])
+def test_a_forged_key_seals_nothing(asker: Any, key: Any) -> None:
+    """Only AES keys do, and it is found last of all (docs/protocol.md 2.2)."""
+    body = wrap(asker, refresh_response_key=key, refresh_token=seal(asker))
+    bad = wrap(asker, refresh_response_key=key, refresh_token="x")
+
+    assert asker.refresh(body) == NOT_BUILT
+    assert asker.refresh(bad) == ERROR
+
+
+@pytest.mark.parametrize("size", [16, 24])
+def test_a_forged_key_may_be_a_shorter_aes_key(asker: Any, size: int) -> None:
+    """Java does not look at the size of a key either (docs/protocol.md 2.2)."""
+    key = b64encode(bytes(size)).decode()
+    body = wrap(asker, refresh_response_key=key, refresh_token=seal(asker))
+
+    assert asker.refresh(body, key)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        *((size, "invalid") for size in (0, 1, 2)),
+        *((size, "short") for size in (3, 15)),
+        *((size, "not built") for size in (16, 30, 31, 35, 64)),
+        *((size, "success") for size in (32, 33, 34)),
+    ],
+)
+def test_a_forged_hash_of_another_size(
+    base: Any, make_asker: Any, size: int, expected: str
+) -> None:
+    """Too short to choose a bucket, or of a size that no wrapper holds (2.2)."""
+    asker = make_asker(OperatorData.sample(base=base))
+    key = asker.world.keysets.refresh_key(asker.now_ms)
+    fields = open_refresh_token(seal(asker), asker.world.keysets.key)
+    for first in range(16):
+        flh = bytes((first, first, first)).ljust(size, b"x")[:size]
+        token = attrs.evolve(fields, version=2, first_level_hash=flh)
+        is_v4 = (
+            size > 2
+            and asker.world.buckets.snapshot(asker.now_ms)
+            .rows[(first << 12 | first << 4 | first) % 1_024]
+            .salt
+            is None
+        )
+        status, reply = asker.refresh(
+            seal_refresh_token(token, key, iv=IV + IV[:4]), who="publisher"
+        )
+        if expected == "success":
+            assert (status, reply["status"]) == (200, "success")
+        elif expected == "not built" or (expected == "short" and not is_v4):
+            assert (status, reply) == NOT_BUILT
+        else:
+            assert (status, reply) == INVALID
+
+
+@pytest.mark.parametrize(
+    ("body", "is_wrapper"),
+    [
+        ("A" * 386 + "\U0001f600", True),
+        ("A" * 387 + "\U0001f600", False),
+        ("A" * 387 + "\u00e9", True),
+        ("!" * 388, True),
+        ("!" * 387, False),
+    ],
+)
+def test_the_length_counts_code_units(
+    asker: Any, body: str, *, is_wrapper: bool
+) -> None:
+    """As Java's length() does (docs/protocol.md 2.2)."""
+    status, reply = asker.refresh(body)
+
+    assert status == 400
+    assert (reply["status"] == "client_error") is is_wrapper

@@ -97,6 +97,34 @@ def test_a_consent_string_must_be_readable(asker: Any, text: str | None) -> None
 
 
 @pytest.mark.parametrize("scope", [IdentityScope.EUID])
+@pytest.mark.parametrize("text", ["BA", "BOEFEAyOEFEAyAHABDENAI4AAAB9vABAASA", "BA.!"])
+def test_a_consent_string_of_version_1_makes_the_operator_fail(
+    asker: Any, text: str
+) -> None:
+    """It can be read, but not asked for what it lacks (docs/protocol.md 2.1)."""
+    found = asker.ask(GENERATE, {"email": "a@example.com", "tcf_consent_string": text})
+
+    assert found == (
+        500,
+        {"message": "Unknown error while generating token v2", "status": "unknown"},
+    )
+
+
+def test_a_key_of_no_keyset_opens_and_belongs_to_nobody(asker: Any) -> None:
+    """The operator fails on looking for whose it is (docs/protocol.md 2.3)."""
+    email = {"email": "a@example.com"}
+    _, reply = asker.ask(GENERATE, email, who="publisher")
+    publisher = asker.data.credentials["publisher"].site_id
+    keysets = tuple(one for one in asker.data.keysets if one.site_id != publisher)
+    asker.load(attrs.evolve(asker.data, keysets=keysets))
+
+    token = {"token": reply["body"]["advertising_token"]}
+    found = asker.ask("/v2/token/validate", email | token, who="publisher")
+
+    assert found == (500, "Internal Server Error")
+
+
+@pytest.mark.parametrize("scope", [IdentityScope.EUID])
 def test_consent_is_not_asked_for_without_a_string(asker: Any) -> None:
     """No key, no check (docs/protocol.md 2.1)."""
     status, reply = asker.ask(GENERATE, {"email": "a@example.com"})

@@ -68,7 +68,7 @@ class Console:
             now_ms: The operator's clock, as the call saw it.
             took: How long it took, in s.
         """
-        authorization = request.headers.get("Authorization")
+        authorization = request.header("Authorization")
         exchange = Exchange(
             at_ms=now_ms,
             took_ms=took * 1000,

@@ -76,7 +76,7 @@ def latest_keys(world: World, question: Question) -> bytes:
         raise RefusedError(401, "invalid_client", message)
     keys = world.keysets.visible_to(question.client)
     return build_latest_reply(
-        _wire_key(key, site_id=world.keysets.site_of(key)) for key in keys
+        _wire_key(key, site_id=world.keysets.keyset_of(key).site_id) for key in keys
     )
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from uid2_async.operator.endpoints.tokens import no_active_key
-from uid2_async.operator.minting import Subject, mint_tokens
+from uid2_async.operator.minting import Subject, UnwrappableError, mint_tokens
 from uid2_async.operator.world import World
 from uid2_async.protocol.java_json import decode_utf8
+from uid2_async.protocol.java_text import utf16_length
 from uid2_async.protocol.refresh_token import (
+    WRAPPED_CHARS,
     RefreshToken,
     RefreshTokenError,
     RefreshTokenFailure,
     open_refresh_token,
     unwrap_refresh_token,
 )
-from uid2_async.protocol.refusal import RefusedError, client_error, unknown_error
-from uid2_async.protocol.tokens import (
-    SEALED_REFRESH_CHARS,
-    build_status_reply,
-    build_tokens_reply,
+from uid2_async.protocol.refusal import (
+    RefusedError,
+    client_error,
+    reply_error,
+    unknown_error,
 )
+from uid2_async.protocol.tokens import build_status_reply, build_tokens_reply
 
 __all__ = ["refresh"]
 
@@ -59,7 +62,7 @@ def refresh(
     """
     text = decode_utf8(body)
     key = None
-    if len(text) == SEALED_REFRESH_CHARS:
+    if utf16_length(text) == WRAPPED_CHARS:
         text, key = _unwrap(world, text)
     token = _open(world, text, authenticated=authenticated)
     return _answer(world, token, authenticated=authenticated, now_ms=now_ms), key
@@ -86,8 +89,11 @@ def _open(world: World, text: str, *, authenticated: bool) -> RefreshToken:
         malformed = True
     if not malformed:
         raise unknown_error("Unknown error while refreshing token v2")
-    refusal = RefusedError(400, "invalid_token", "Invalid Token presented")
-    raise _disclose(refusal, authenticated=authenticated)
+    raise _disclose(_invalid_token(), authenticated=authenticated)
+
+
+def _invalid_token() -> RefusedError:
+    return RefusedError(400, "invalid_token", "Invalid Token presented")
 
 
 def _answer(
@@ -102,6 +108,8 @@ def _answer(
     flh = token.first_level_hash
     if world.opt_outs.is_out_on_refresh(flh, token.identity_type):
         return build_status_reply("optout")
+    if not world.buckets.can_map(flh, now_ms):
+        raise _disclose(_invalid_token(), authenticated=authenticated)
     subject = Subject(
         flh=flh,
         identity_type=token.identity_type,
@@ -109,7 +117,10 @@ def _answer(
         privacy_bits=token.privacy_bits,
         established_ms=token.established_ms,
     )
-    tokens = mint_tokens(world, subject, now_ms)
+    try:
+        tokens = mint_tokens(world, subject, now_ms)
+    except UnwrappableError:
+        raise reply_error() from None
     if tokens is None:
         raise _disclose(no_active_key(), authenticated=authenticated)
     return build_tokens_reply(tokens)

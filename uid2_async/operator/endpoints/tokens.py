@@ -6,7 +6,11 @@ from uid2_async.errors import TokenError
 from uid2_async.models import IdentityScope
 from uid2_async.operator.minting import SERVER_SIDE, Subject, mint_tokens
 from uid2_async.operator.settings import EMBEDDED_OPT_OUT
-from uid2_async.operator.tcf import REQUIRED_PURPOSES, read_consent
+from uid2_async.operator.tcf import (
+    REQUIRED_PURPOSES,
+    UnusableConsentError,
+    read_consent,
+)
 from uid2_async.operator.world import Question, World
 from uid2_async.protocol.refusal import (
     RefusedError,
@@ -62,11 +66,14 @@ def _has_consent(world: World, request: GenerateRequest) -> bool:
     """Judge the consent string, which only EUID operators look at.
 
     Raises:
-        RefusedError: If there is one that cannot be read.
+        RefusedError: If there is one that cannot be read, or is of TCF version 1.
     """
     if world.scope is not IdentityScope.EUID or not request.has_consent:
         return True
-    consent = read_consent(request.consent) if request.consent else None
+    try:
+        consent = read_consent(request.consent) if request.consent else None
+    except UnusableConsentError:
+        raise unknown_error("Unknown error while generating token v2") from None
     if consent is None:
         raise client_error("User consent is invalid")
     return consent.allows(REQUIRED_PURPOSES, world.settings.tcf_vendor_id)
@@ -79,7 +86,11 @@ def validate(world: World, question: Question) -> bytes:
     )
     token = _open_token(world, request.token)
     key = world.keysets.key(token.site_key_id)
-    if key is None or world.keysets.site_of(key) != question.client.site_id:
+    owner = None if key is None else world.keysets.site_of(key)
+    if owner is None:
+        # A key of a keyset that does not exist opens tokens, but is nobody's.
+        raise text_error()
+    if owner != question.client.site_id:
         raise client_error("Unauthorised to validate token")
     identity = request.identity
     raw_uid = world.buckets.raw_uid(
