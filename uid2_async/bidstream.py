@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.clock import Clock, ms_clock
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.keystore import Keys, ring_of
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 _BIDSTREAM = ClientType.BIDSTREAM
+# Called for each token, by methods that are wrapped themselves.
+_ring_of = unwrapped(ring_of)
+_try_decrypt = unwrapped(try_decrypt)
 _MOST_PARAMETERS = 100
 _SECONDS_DIGITS = 11  # up to the year 5138
 
@@ -75,8 +79,8 @@ class BidstreamClient:
             TokenError: If it is refused; the reason says why.
             KeysUnavailableError: If there are no keys, or all have expired.
         """
-        found = try_decrypt(
-            token, ring_of(self._keys), self._now_ms(), _BIDSTREAM, domain_or_app
+        found = _try_decrypt(
+            token, _ring_of(self._keys), self._now_ms(), _BIDSTREAM, domain_or_app
         )
         if isinstance(found, DecryptedToken):
             return found
@@ -103,10 +107,10 @@ class BidstreamClient:
         """
         if isinstance(tokens, str) or isinstance(domains_or_apps, str):
             raise InputError("decrypt_many takes lists, not a str.")
-        ring, now_ms = ring_of(self._keys), self._now_ms()
+        ring, now_ms = _ring_of(self._keys), self._now_ms()
         rows = _pair(tokens, domains_or_apps)
         return [
-            try_decrypt(token, ring, now_ms, _BIDSTREAM, name) for token, name in rows
+            _try_decrypt(token, ring, now_ms, _BIDSTREAM, name) for token, name in rows
         ]
 
     def __repr__(self) -> str:
@@ -183,3 +187,6 @@ def _read_seconds(text: str) -> datetime | None:
     if not (text.isascii() and text.isdigit() and len(text) <= _SECONDS_DIGITS):
         return None
     return datetime_from_ms(int(text) * 1000)
+
+
+strip_tracebacks(globals())

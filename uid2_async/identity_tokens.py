@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.models import datetime_from_ms, ms_from_datetime
 
@@ -193,3 +194,6 @@ def _take_time(fields: dict[str, Any], name: str) -> datetime:
     except OverflowError:
         pass
     raise InputError(f"Identity tokens: {name} is no instant in ms.")
+
+
+strip_tracebacks(globals())

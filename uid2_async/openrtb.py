@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import IdentityScope
@@ -208,3 +209,6 @@ def _objects_in(value: object) -> Iterator[Mapping[str, Any]]:
     """Yield the objects in a list; of anything else, nothing."""
     if isinstance(value, list | tuple):
         yield from (one for one in value if isinstance(one, Mapping))
+
+
+strip_tracebacks(globals())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from uid2_async._traceback import strip_tracebacks
+
 __all__ = ["Content"]
 
 
@@ -13,3 +15,6 @@ class Content(Enum):
     TEXT = "text"
     INTEGER = "an integer of 32 bits"
     INSTANT = "an instant, as seconds since the epoch"
+
+
+strip_tracebacks(globals())

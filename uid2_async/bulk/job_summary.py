@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.outcome_columns import Ending
 from uid2_async.bulk.records import Progress
 
@@ -82,3 +83,6 @@ class JobSummary:
             ending.value: endings.get(ending, 0) for ending in Ending
         }
         return cls(**counted, **more)
+
+
+strip_tracebacks(globals())

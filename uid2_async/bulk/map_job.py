@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.blocks import entered, opened_for
 from uid2_async.bulk.delta_task import DeltaTask
 from uid2_async.bulk.endpoints import MAP_V2, MAP_V3
@@ -33,12 +34,10 @@ from uid2_async.bulk.state_ledger import StateLedger
 from uid2_async.bulk.write_files import write_files
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError
-from uid2_async.frames import without_frames
 
 __all__ = ["map_file"]
 
 
-@without_frames
 async def map_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -196,3 +195,6 @@ class _MapWork:
         if ledger is None:
             return summary
         return attrs.evolve(summary, from_state=ledger.answered)
+
+
+strip_tracebacks(globals())

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.national_phones import PHONE, NationalPhones
 from uid2_async.bulk.outcome_columns import OptOutRule
 from uid2_async.errors import ConfigError
@@ -142,3 +143,6 @@ class MapOptions:
         # A bound that stopped a job is raised to let it go on.
         del terms["max_removed"]
         return terms
+
+
+strip_tracebacks(globals())

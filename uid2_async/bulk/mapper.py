@@ -17,6 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import Block
 from uid2_async.bulk.feed import Feed, ItemFeed
 from uid2_async.bulk.job import JobOptions, MapJob
@@ -208,3 +209,6 @@ class Records(Generic[T]):
         )
         if self._on_progress is not None:
             self._on_progress(self.progress)
+
+
+strip_tracebacks(globals())

@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.blocks import opened_for
 from uid2_async.bulk.endpoints import OPTOUT_STATUS, RAW_UID
 from uid2_async.bulk.feed import STEP_ROWS, Named, Step
@@ -25,7 +26,6 @@ from uid2_async.bulk.run_options import RunOptions
 from uid2_async.bulk.state import IdentityKey, MappingState, Run, StateRow
 from uid2_async.bulk.status_columns import ending_of
 from uid2_async.client import UID2Client
-from uid2_async.frames import without_frames
 from uid2_async.models import MapRow, UnmappedReason
 
 __all__ = ["sweep_by_status"]
@@ -60,7 +60,6 @@ class _UIDFeed:
         return Step(keys, len(keys), (Named(RAW_UID, [uid for _, uid in some]),))
 
 
-@without_frames
 async def sweep_by_status(
     state: MappingState | str | os.PathLike[str],
     *,
@@ -145,3 +144,6 @@ async def _record(
             [key.identity for key in gone],
             [_OPTED_OUT] * len(gone),
         )
+
+
+strip_tracebacks(globals())

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import ABSENT
 from uid2_async.bulk.content import Content
 from uid2_async.bulk.records import InvalidPhone, MapFailure, Outcome
@@ -239,3 +240,6 @@ class OutcomeColumns:
         reason = row.e or UnmappedReason.UNKNOWN.value
         self.endings[_ENDINGS.get(reason, Ending.OTHER)] += 1
         return reason.upper()
+
+
+strip_tracebacks(globals())

@@ -7,6 +7,7 @@ from typing import Generic, TypeAlias, TypeVar
 import attrs
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import MappedUID, MapRow, Unmapped
 
 __all__ = ["InvalidPhone", "MapFailure", "MapRecord", "Outcome", "Progress"]
@@ -99,3 +100,6 @@ class Progress:
     in_flight: int = 0
     limit: int = 0
     throttled: int = 0
+
+
+strip_tracebacks(globals())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.blocks import opened_for
 from uid2_async.bulk.delta_task import write_delta
 from uid2_async.bulk.endpoints import MAP_V2, MAP_V3, Endpoint
@@ -24,7 +25,6 @@ from uid2_async.bulk.run_options import RunOptions
 from uid2_async.bulk.state import IdentityKey, MappingState, Run, Selection
 from uid2_async.bulk.state_ledger import StateLedger
 from uid2_async.client import UID2Client, buckets_call
-from uid2_async.frames import without_frames
 from uid2_async.models import datetime_from_ms
 from uid2_async.protocol import base64
 
@@ -78,7 +78,6 @@ async def _find_rotated(
     return Selection.of_buckets(rotated), MAP_V2
 
 
-@without_frames
 async def refresh_state(
     state: MappingState | str | os.PathLike[str],
     *,
@@ -184,3 +183,6 @@ def job_progress(endings: Counter[str], job: MapJob) -> FileProgress:
         endings=endings,
         job=job.progress(),
     )
+
+
+strip_tracebacks(globals())

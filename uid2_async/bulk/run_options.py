@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.job import JobOptions
 from uid2_async.bulk.job_summary import FileProgress
 from uid2_async.bulk.resume.private_files import DISK, Disk
@@ -79,3 +80,6 @@ class RunOptions:
             sleep=self.sleep,
             random=self.random,
         )
+
+
+strip_tracebacks(globals())

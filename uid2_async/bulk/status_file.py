@@ -8,6 +8,7 @@ from functools import partial
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.blocks import entered
 from uid2_async.bulk.endpoints import OPTOUT_STATUS, RAW_UID
 from uid2_async.bulk.files import (
@@ -24,7 +25,6 @@ from uid2_async.bulk.run_options import RunOptions
 from uid2_async.bulk.status_columns import StatusColumns
 from uid2_async.bulk.write_files import write_files
 from uid2_async.client import UID2Client
-from uid2_async.frames import without_frames
 
 __all__ = ["StatusOptions", "check_file"]
 
@@ -51,7 +51,6 @@ class StatusOptions:
     encoding: str = "utf-8"
 
 
-@without_frames
 async def check_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -114,3 +113,6 @@ def _plan(source: str, target: str, options: StatusOptions) -> JobPlan:
         keys=(),
         terms=attrs.asdict(options),
     )
+
+
+strip_tracebacks(globals())

@@ -22,6 +22,7 @@ from typing import (
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.feed import STEP_ROWS, Named, Step
 from uid2_async.bulk.files.arrow_library import load_arrow, require_text
 from uid2_async.bulk.files.columns import (
@@ -319,3 +320,6 @@ class _AddedColumns:
             return self._arrow.array(values, self._arrow.string())
         seconds = self._arrow.array(values, self._arrow.timestamp("s", tz="UTC"))
         return seconds.cast(self._arrow.timestamp("us", tz="UTC"))
+
+
+strip_tracebacks(globals())

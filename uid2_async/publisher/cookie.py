@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import system_clock
 from uid2_async.errors import InputError
 from uid2_async.identity_tokens import IdentityTokens
@@ -159,3 +160,6 @@ def from_cookie(
     except UnicodeDecodeError:
         text = "%"  # no JSON either, and nobody's data
     return from_session(text, now=now)
+
+
+strip_tracebacks(globals())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import system_clock
 from uid2_async.identity_tokens import IdentityTokens, read_object
 from uid2_async.models import OptedOut, ms_from_datetime
@@ -65,3 +66,6 @@ def from_session(
     ends = fields.get("refresh_expires")
     ended = type(ends) is int and ends <= ms_from_datetime(now or system_clock())
     return None if ended else OptedOut()
+
+
+strip_tracebacks(globals())

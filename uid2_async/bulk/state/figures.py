@@ -8,6 +8,7 @@ from typing import Final
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.state.store import KINDS, Store
 from uid2_async.bulk.state.stored import KEPT_SECONDS, OPTED_OUT, REMOVED
 from uid2_async.models import IdentityScope, IdentityType
@@ -163,3 +164,6 @@ def count_figures(store: Store, now: int) -> StateFigures:
         scope=None if scope is None else IdentityScope(scope),
         operator=store.meta("operator"),
     )
+
+
+strip_tracebacks(globals())

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.state import removal, survey
 from uid2_async.bulk.state.figures import StateFigures, count_figures
 from uid2_async.bulk.state.store import Cadence, Store
@@ -395,3 +396,6 @@ def _explain(error: Exception) -> JobError:
         f"The state could not be used ({name or type(error).__name__}).",
         hint="Check the path, its permissions and the disk.",
     )
+
+
+strip_tracebacks(globals())

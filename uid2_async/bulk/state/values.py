@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.models import (
     IdentityScope,
@@ -190,3 +191,6 @@ def seconds_from(instant: datetime) -> int:
     if seconds < 0:
         raise InputError("An instant before 1970 was given.")
     return seconds
+
+
+strip_tracebacks(globals())
