@@ -28,6 +28,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from uid2_async._threads import run_in_thread
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import Chunk
 from uid2_async.bulk.columns import (
     IdentifierColumns,
@@ -87,7 +88,6 @@ from uid2_async.bulk.state_values import Run, StateSelection
 from uid2_async.bulk.text import Reader, open_reader, open_stdio, read_check
 from uid2_async.client import UID2Client, buckets_call
 from uid2_async.errors import ConfigError
-from uid2_async.frames import without_frames
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
 
 __all__ = ["check_file", "map_file", "refresh_state", "sweep_by_status"]
@@ -225,7 +225,6 @@ def _status_job(source: str, target: str, options: StatusOptions) -> _Job:
 # --- files ----------------------------------------------------------------------------
 
 
-@without_frames
 async def map_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -282,7 +281,6 @@ async def map_file(
     return await _run(job, client, run)
 
 
-@without_frames
 async def check_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -792,7 +790,6 @@ def _progress_of(phase: str, rows: int, chunk: Chunk, files: _Files) -> FileProg
 # --- states ---------------------------------------------------------------------------
 
 
-@without_frames
 async def refresh_state(
     state: MappingState | str | os.PathLike[str],
     *,
@@ -860,7 +857,6 @@ async def refresh_state(
     )
 
 
-@without_frames
 async def sweep_by_status(
     state: MappingState | str | os.PathLike[str],
     *,
@@ -1070,3 +1066,6 @@ async def _entered(block: AbstractContextManager[T]) -> AsyncIterator[T]:
         await run_in_thread(partial(block.__exit__, type(error), error, traceback))
         raise
     await run_in_thread(partial(block.__exit__, None, None, None))
+
+
+strip_tracebacks(globals())

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_rows
 from uid2_async.bulk.outcomes import MapFailure
 from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
@@ -652,3 +653,6 @@ def _guess(text: str, kind: str | None) -> Iterator[IdentityKey]:
         identity = READERS[one](text)
         if identity is not None:
             yield IdentityKey(IdentityType(one.partition("_")[0]), identity)
+
+
+strip_tracebacks(globals())
