@@ -275,8 +275,8 @@ GUARDS = [
     Guard(
         "another job is not gone on with",
         "bulk/resume.py",
-        "    if changed:\n        raise JobError(\n            f\"The unfinished job",
-        "    if False:\n        raise JobError(\n            f\"The unfinished job",
+        '    if changed:\n        raise JobError(\n            f"The unfinished job',
+        '    if False:\n        raise JobError(\n            f"The unfinished job',
         "F9",
     ),
     Guard(

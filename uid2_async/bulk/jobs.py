@@ -1,10 +1,10 @@
 """File jobs: map files, check raw UIDs for opt-outs, refresh a state.
 
 A job without a state streams: the dispatcher answers the rows of the inputs, and they
-are written in order, with checkpoints in the log of the job's folder. A job with a state
-works in steps, each of which is one transaction of the state or can be repeated: read
-all inputs, ask the operator about what the state does not know, write the outputs from
-the state, write the delta, mark it as exported.
+are written in order, with checkpoints in the log of the job's folder. A job with a
+state works in steps, each of which is one transaction of the state or can be repeated:
+read all inputs, ask the operator about what the state does not know, write the outputs
+from the state, write the delta, mark it as exported.
 """
 
 from __future__ import annotations
@@ -550,7 +550,9 @@ async def _stream(
     """Map the inputs in one pass, resumable by the log of the job."""
     checked = run.precheck and await _look_through(job, files)
     source = FileSource([file for file in files.files if not file.done])
-    dispatcher = Dispatcher(_dispatch_options(run, client), source, endpoint=job.endpoint)
+    dispatcher = Dispatcher(
+        _dispatch_options(run, client), source, endpoint=job.endpoint
+    )
     outputs = _outputs(job, files, source, run, log=files.place.folder)
     async with aclosing(source), _dispatching(dispatcher, run.stop) as chunks:
         complete = await _write_all(

@@ -236,8 +236,8 @@ def _refuse_streams(path: PurePath | None, chosen: Format) -> None:
         )
     if is_gzipped(path):
         raise InputError(
-            f"{printable(str(path))}: {chosen.capitalize()} files are not compressed as a "
-            "whole.",
+            f"{printable(str(path))}: {chosen.capitalize()} files are not compressed "
+            "as a whole.",
             hint="They compress their columns themselves. Drop the .gz.",
         )
 
@@ -384,8 +384,8 @@ def _refuse_tables(root: Path, files: Iterable[Path]) -> None:
         for mark, kind in _TABLES.items():
             if next(folder.glob(mark), None) is not None:
                 raise InputError(
-                    f"{printable(str(folder))} is a {kind} table, not a folder of files: "
-                    "some of its files hold rows that were deleted.",
+                    f"{printable(str(folder))} is a {kind} table, not a folder of "
+                    "files: some of its files hold rows that were deleted.",
                     hint="Export a snapshot of the table, and map that.",
                 )
 
@@ -596,7 +596,9 @@ def identify(path: Path) -> InputIdentity:
             mtime_ns=found.st_mtime_ns,
             digest=digest.hexdigest(),
         )
-    raise InputError(f"{printable(str(path))} cannot be read: {cause}.", hint="Check it.")
+    raise InputError(
+        f"{printable(str(path))} cannot be read: {cause}.", hint="Check it."
+    )
 
 
 def check_unchanged(path: Path, before: InputIdentity) -> None:

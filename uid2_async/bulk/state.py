@@ -601,9 +601,7 @@ class MappingState:
                 count as exported.
             summary: What :meth:`summary_of` returns about the job from now on.
         """
-        await self._call(
-            state_rows.finish, run, exported=exported, summary=summary
-        )
+        await self._call(state_rows.finish, run, exported=exported, summary=summary)
         self._started = None
 
     async def file_done(self, run: Run, name: str, detail: str) -> None:
