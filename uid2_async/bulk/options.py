@@ -69,8 +69,8 @@ def _check_kinds(_: object, __: object, identifiers: Mapping[str, str]) -> None:
 class MapOptions(FileFormatOptions):
     """What decides the output of :func:`~uid2_async.map_file`.
 
-    The attributes of :class:`~uid2_async.bulk.FileFormatOptions` say how
-     the files are written. All but *max_removed* must stay the same while a job is resumed.
+    The attributes of :class:`~uid2_async.bulk.FileFormatOptions` say how the files are
+    written. All options but *max_removed* must stay the same while a job is resumed.
 
     Attributes:
         column: The column with the identifiers. Defaults to ``INPUT``.
