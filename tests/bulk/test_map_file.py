@@ -244,6 +244,23 @@ async def test_several_identifiers(tmp_path: Path, client: UID2Client) -> None:
     assert rows[0]["refresh_from"].endswith("Z")
 
 
+async def test_all_columns_of_a_name(tmp_path: Path, client: UID2Client) -> None:
+    """``NAME#*`` is several columns of one type: MATCHED_TYPE is that of the column."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text(
+        "mail,mail,tel\n,a@example.com,+4930123456\n,,+4930123456\nb@example.com,,\n"
+    )
+    options = MapOptions(identifiers={"email": "mail#*", "phone": "tel"})
+
+    await map_file(source, target, client=client, options=options)
+
+    assert [row["MATCHED_TYPE"] for row in records(target)] == [
+        "email",
+        "phone",
+        "email",
+    ]
+
+
 async def test_explode(tmp_path: Path, client: UID2Client) -> None:
     """A row for each identifier, with the columns of its row."""
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"

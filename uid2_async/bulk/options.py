@@ -70,8 +70,8 @@ def _check_kinds(_: object, __: object, identifiers: Mapping[str, str]) -> None:
 class MapOptions(FileFormatOptions):
     """What decides the output of :func:`~uid2_async.map_file`.
 
-    The attributes of FileFormatOptions say how the files are written. All but
-    *max_removed* must stay the same while a job is resumed.
+    The attributes of :class:`~uid2_async.bulk.FileFormatOptions` say how the files are
+    written. All options but *max_removed* must stay the same while a job is resumed.
 
     Attributes:
         column: The column with the identifiers. Defaults to ``INPUT``.
@@ -179,7 +179,7 @@ class StatusOptions(FileFormatOptions):
         column: The column with the raw UIDs.
         drop: Whether only rows that may be shared are written.
         allow_unverifiable: Whether rows whose status cannot be verified may be shared.
-        bad_rows: See :class:`MapOptions`.
+        bad_rows: See :class:`~uid2_async.MapOptions`.
     """
 
     column: str = "UID"

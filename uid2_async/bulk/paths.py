@@ -22,6 +22,7 @@ import attrs
 import msgspec
 
 from uid2_async._printable import printable
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.private_files import (
     DISK,
     Disk,
@@ -670,3 +671,6 @@ def _copy(part: Path, path: Path) -> None:
     """Write a copy."""
     with part.open("rb") as source, os.fdopen(open_private(path), "wb") as file:
         shutil.copyfileobj(source, file)
+
+
+strip_tracebacks(globals())

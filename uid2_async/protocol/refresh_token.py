@@ -312,8 +312,8 @@ def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
         key_of: Finds a key by its id.
 
     Returns:
-        The token inside, empty where there is none, and the key that seals the answer:
-            32 bytes, or any number in a forged one.
+        The token inside, empty if there is none, and the key that seals the answer.
+        The key has 32 bytes, or any number in a forged token.
 
     Raises:
         RefreshTokenError: With NOT_BASE64, UNKNOWN_KEY, UNDECRYPTABLE, BAD_JSON, or
