@@ -21,8 +21,7 @@ from pathlib import Path
 
 from benchmarks.runner import Better, Effort, Measure, Sample, Table, interleave
 from uid2_async import IdentityScope, MappingState
-from uid2_async.bulk import StateSelection
-from uid2_async.bulk.state_values import Run
+from uid2_async.bulk.state_values import Run, StateSelection
 from uid2_async.models import IdentityType, MapRow
 
 MILLION = 1_000_000

@@ -57,7 +57,7 @@ _UNRESOLVED = (
     r"Clock|DataFrame|RefreshLock|SparkSession|datetime|stop_base|wait_base|"
     r"Callable\[\[\]|uid2_async\.integrations\.fastapi\.get_refresher|"
     r"uid2_async\.publisher\.refresher\.Annotated|"
-    r"uid2_async\.bulk\.resume\.private_files\.Disk"
+    r"Disk|uid2_async\.bulk\.private_files\.Disk|Monotonic"
 )
 nitpick_ignore_regex = [
     ("py:.*", rf"({_FOREIGN})\..*"),

@@ -73,8 +73,8 @@ class Day:
         source: All customers.
         work: A private folder on a local disk, the same each day.
         outbox: Where deltas are handed on to.
-        restart: Whether an unfinished run is discarded: it refuses to go on with other
-            customers than it began with.
+        restart: Whether an unfinished run is discarded. It cannot be resumed by another
+            version of the library, or with another key or operator.
     """
 
     day: str

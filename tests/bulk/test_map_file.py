@@ -16,8 +16,7 @@ import pytest
 
 from uid2_async import Email, UID2Client
 from uid2_async.bulk.jobs import map_file
-from uid2_async.bulk.options import MapOptions
-from uid2_async.bulk.options import RunOptions
+from uid2_async.bulk.options import MapOptions, RunOptions
 from uid2_async.errors import AuthError, ConfigError, InputError, JobError
 from uid2_async.hooks import CallFinished, Event
 from uid2_async.models import MappedUID
@@ -243,6 +242,23 @@ async def test_several_identifiers(tmp_path: Path, client: UID2Client) -> None:
     assert [row["matched_type"] for row in rows] == ["email", "phone", "phone", "", ""]
     assert [row["unmapped"] for row in rows[3:]] == ["OPTOUT", "INVALID IDENTIFIER"]
     assert rows[0]["refresh_from"].endswith("Z")
+
+
+async def test_all_columns_of_a_name(tmp_path: Path, client: UID2Client) -> None:
+    """``NAME#*`` is several columns of one type: MATCHED_TYPE is that of the column."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text(
+        "mail,mail,tel\n,a@example.com,+4930123456\n,,+4930123456\nb@example.com,,\n"
+    )
+    options = MapOptions(identifiers={"email": "mail#*", "phone": "tel"})
+
+    await map_file(source, target, client=client, options=options)
+
+    assert [row["MATCHED_TYPE"] for row in records(target)] == [
+        "email",
+        "phone",
+        "email",
+    ]
 
 
 async def test_explode(tmp_path: Path, client: UID2Client) -> None:

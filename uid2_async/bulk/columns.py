@@ -16,9 +16,17 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
+from uid2_async._printable import printable
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, IdentityColumn
-from uid2_async.bulk.outcomes import ABSENT, InvalidPhone, MapFailure, Outcome
-from uid2_async.bulk.paths import Content, printable
+from uid2_async.bulk.outcomes import (
+    ABSENT,
+    InvalidPhone,
+    MapFailure,
+    OptOutRule,
+    Outcome,
+)
+from uid2_async.bulk.paths import Content
 from uid2_async.errors import InputError
 from uid2_async.models import MapRow, UnmappedReason
 from uid2_async.phones import PhoneFault, check_country, load_countries, to_sendable
@@ -31,7 +39,6 @@ __all__ = [
     "PHONE",
     "IdentifierColumns",
     "NationalPhones",
-    "OptOutRule",
     "OutcomeColumns",
     "RowStatus",
     "StatusColumns",
@@ -451,17 +458,6 @@ class RowStatus(StrEnum):
     FAILED = "failed"
 
 
-class OptOutRule(StrEnum):
-    """What an opt-out of one identifier means for a row with several.
-
-    ``any``: the person has opted out, whichever identifier says so. ``each``: the other
-    identifiers still count.
-    """
-
-    ANY = "any"
-    EACH = "each"
-
-
 _STATUSES: Final = {
     _OPTED_OUT: RowStatus.OPTED_OUT,
     _INVALID: RowStatus.INVALID,
@@ -563,24 +559,29 @@ class OutcomeColumns:
         return f"OutcomeColumns({list(self.contents)!r})"
 
     def make(
-        self, outcomes: Sequence[Sequence[Outcome]]
+        self,
+        outcomes: Sequence[Sequence[Outcome]],
+        kinds: Sequence[str | Sequence[str]] | None = None,
     ) -> tuple[Columns, list[int] | None]:
         """Make the columns.
 
         Args:
             outcomes: One list for each identifier, with one outcome a row.
+            kinds: What MATCHED_TYPE says of each identifier in these rows. A file may
+                have several columns of a kind (``NAME#*``). By default as the object
+                was made.
 
         Returns:
             The columns; and to which row each of their cells belongs, None if it is
             each row once.
         """
         if len(outcomes) == 1 and not self._explode:
-            return self._of_each(outcomes[0], None), None
+            return self._of_each(outcomes[0], None, kinds), None
         rows = list(zip(*outcomes, strict=True))
         if not self._explode:
             places = [choose(row, self._rule) for row in rows]
             chosen = [row[at] for row, at in zip(rows, places, strict=True)]
-            return self._of_each(chosen, places), None
+            return self._of_each(chosen, places, kinds), None
         repeat: list[int] = []
         places = []
         for number, row in enumerate(rows):
@@ -588,10 +589,13 @@ class OutcomeColumns:
             repeat += [number] * len(present)
             places += present
         chosen = [rows[at][place] for at, place in zip(repeat, places, strict=True)]
-        return self._of_each(chosen, places), repeat
+        return self._of_each(chosen, places, kinds), repeat
 
     def _of_each(
-        self, outcomes: Sequence[Outcome], places: Sequence[int] | None
+        self,
+        outcomes: Sequence[Outcome],
+        places: Sequence[int] | None,
+        kinds: Sequence[str | Sequence[str]] | None,
     ) -> Columns:
         """Make the columns of rows whose identifier has been chosen.
 
@@ -601,6 +605,7 @@ class OutcomeColumns:
         Args:
             outcomes: One a row.
             places: Which of the identifiers it was; None for the first.
+            kinds: See :meth:`make`.
         """
         rows = [
             one if isinstance(one, MapRow) and one.u is not None else _BLANK
@@ -621,11 +626,11 @@ class OutcomeColumns:
                     unmapped[at], errors[at] = self._explain(outcomes[at])
         made = [uids, *middle, unmapped]
         if self._matched:
-            kinds = [self._kinds[at] for at in places or [0] * len(rows)]
+            named = kinds or self._kinds
             made.append(
                 [
-                    None if uid is None else kind
-                    for uid, kind in zip(uids, kinds, strict=True)
+                    None if uid is None else named[at]
+                    for uid, at in zip(uids, places or [0] * len(rows), strict=True)
                 ]
             )
         return dict(zip(self.contents, [*made, errors], strict=True))
@@ -705,9 +710,12 @@ class StatusColumns:
         return f"StatusColumns(drop={self._drop}, kept={sorted(self._kept)!r})"
 
     def make(
-        self, outcomes: Sequence[Sequence[Outcome]]
+        self,
+        outcomes: Sequence[Sequence[Outcome]],
+        kinds: Sequence[str | Sequence[str]] | None = None,
     ) -> tuple[Columns, list[int] | None]:
         """See :meth:`OutcomeColumns.make`; there is one raw UID a row."""
+        del kinds
         (found,) = outcomes
         statuses = list(map(status_of_uid, found))
         self.status_counts.update(statuses)
@@ -716,3 +724,6 @@ class StatusColumns:
             return {"STATUS": words}, None
         rows = [at for at, one in enumerate(words) if one in self._kept]
         return {"STATUS": [words[at] for at in rows]}, rows
+
+
+strip_tracebacks(globals())

@@ -266,7 +266,8 @@ class JobOutputs:
         group: RowGroup = chunk.payload
         await self._advance(group.file)
         if self._output is not None:
-            columns, repeat = self._formatter.make(chunk.outcomes())
+            kinds = [column.kinds for column in chunk.columns]
+            columns, repeat = self._formatter.make(chunk.outcomes(), kinds)
             self._unsaved.append(self._output.format(group.rows, columns, repeat))
             self._unsaved_rows += chunk.rows
             self._file_rows += chunk.rows

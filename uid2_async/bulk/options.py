@@ -13,8 +13,9 @@ from typing import Any
 
 import attrs
 
-from uid2_async.bulk.columns import PHONE, NationalPhones, OptOutRule, RowStatus
-from uid2_async.bulk.outcomes import Progress
+from uid2_async._traceback import strip_tracebacks
+from uid2_async.bulk.columns import PHONE, NationalPhones, RowStatus
+from uid2_async.bulk.outcomes import OptOutRule, Progress
 from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.errors import ConfigError
@@ -69,7 +70,8 @@ def _check_kinds(_: object, __: object, identifiers: Mapping[str, str]) -> None:
 class MapOptions(FileFormatOptions):
     """What decides the output of :func:`~uid2_async.map_file`.
 
-    The attributes of FileFormatOptions say how the files are written. All but *max_removed* must stay the same while a job is resumed.
+    The attributes of :class:`~uid2_async.bulk.FileFormatOptions` say how the files are
+    written. All options but *max_removed* must stay the same while a job is resumed.
 
     Attributes:
         column: The column with the identifiers. Defaults to ``INPUT``.
@@ -177,7 +179,7 @@ class StatusOptions(FileFormatOptions):
         column: The column with the raw UIDs.
         drop: Whether only rows that may be shared are written.
         allow_unverifiable: Whether rows whose status cannot be verified may be shared.
-        bad_rows: See :class:`MapOptions`.
+        bad_rows: See :class:`~uid2_async.MapOptions`.
     """
 
     column: str = "UID"
@@ -306,3 +308,6 @@ class JobSummary:
             status.value: status_counts.get(status, 0) for status in RowStatus
         }
         return cls(**counted, **more)
+
+
+strip_tracebacks(globals())

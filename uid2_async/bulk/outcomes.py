@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
 import attrs
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import MappedUID, MapRow, Unmapped, UnmappedReason
 from uid2_async.phones import PhoneFault
 
@@ -18,6 +20,7 @@ __all__ = [
     "InvalidPhone",
     "MapFailure",
     "MapRecord",
+    "OptOutRule",
     "Outcome",
     "Progress",
 ]
@@ -45,6 +48,17 @@ class MapFailure:
     def code(self) -> str:
         """The error and status, for the column ERROR of a file."""
         return self.error if self.status is None else f"{self.error} {self.status}"
+
+
+class OptOutRule(StrEnum):
+    """What an opt-out of one identifier means for a row with several.
+
+    ``any``: the person has opted out, whichever identifier says so. ``each``: the other
+    identifiers still count.
+    """
+
+    ANY = "any"
+    EACH = "each"
 
 
 class InvalidPhone(MapRow, frozen=True, gc=False):
@@ -128,3 +142,6 @@ class Progress:
     in_flight: int = 0
     limit: int = 0
     throttled: int = 0
+
+
+strip_tracebacks(globals())

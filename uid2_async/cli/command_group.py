@@ -18,10 +18,10 @@ from uid2_async.cli.failure import (
     complain,
     complain_about,
     complain_about_bug,
-    discard,
     exit_code_of,
     mask,
 )
+from uid2_async.cli.printing import discard
 from uid2_async.errors import UID2Error
 
 __all__ = ["CommandGroup"]

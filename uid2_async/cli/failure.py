@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
+from uid2_async.cli.printing import print_to_stderr
 from uid2_async.errors import (
     AuthError,
     CallTimeoutError,
@@ -23,11 +21,9 @@ from uid2_async.errors import (
 
 __all__ = [
     "ExitCode",
-    "ReportStream",
     "complain",
     "complain_about",
     "complain_about_bug",
-    "discard",
     "exit_code_of",
     "mask",
 ]
@@ -50,57 +46,11 @@ class ExitCode(IntEnum):
 _PLAIN_WORD: Final = re.compile(r"-{0,2}[A-Za-z][A-Za-z_./=-]{0,30}")
 
 
-class ReportStream:
-    """Stdout or stderr for what is said about a job, never for its data.
-
-    A reader that is gone, or a disk that is full, must not change how a job ends.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        """Write to *stream*."""
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write *text* if that is possible."""
-        try:
-            self._stream.write(text)
-        except (OSError, ValueError):
-            discard(self._stream)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush the stream if that is possible."""
-        try:
-            self._stream.flush()
-        except (OSError, ValueError):
-            discard(self._stream)
-
-    def __getattr__(self, name: str) -> Any:
-        """Be the stream in all else."""
-        return getattr(self._stream, name)
-
-    def __repr__(self) -> str:
-        """Show the stream."""
-        return f"<ReportStream {self._stream!r}>"
-
-
-def discard(stream: Any) -> None:
-    """Send what a standard stream still holds, and all that follows, nowhere."""
-    with suppress(OSError, ValueError):  # it may not be a file, or be closed
-        descriptor = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(descriptor, stream.fileno())
-        finally:
-            os.close(descriptor)
-
-
 def complain(message: str, hint: str = "") -> None:
     """Print *message* on stderr, and *hint* below it."""
-    stderr = ReportStream(sys.stderr)
-    stderr.write(f"uid2: {message}\n")
+    print_to_stderr(f"uid2: {message}")
     if hint:
-        stderr.write(f"Hint: {hint}\n")
-    stderr.flush()
+        print_to_stderr(f"Hint: {hint}")
 
 
 def complain_about(error: UID2Error) -> None:
@@ -123,11 +73,14 @@ def complain_about_bug(error: Exception) -> None:
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
-    where = ""
+    where = "."
     if place is not None:
-        where = f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+        where = f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}."
+    # Below a public function of the library there are no frames, but there is a note.
+    notes = getattr(error, "__notes__", [])
+    where = f". {notes[0]}" if notes else where
     complain(
-        f"An unforeseen {type(error).__name__}{where}.",
+        f"An unforeseen {type(error).__name__}{where}",
         "This is a defect of uid2_async: please report the line above.",
     )
 

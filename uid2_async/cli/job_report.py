@@ -5,7 +5,6 @@ It shows the user's own data on the user's own screen; nothing of it goes to a l
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,10 +27,11 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from uid2_async._printable import printable
 from uid2_async.bulk.options import FileProgress, JobSummary
-from uid2_async.bulk.paths import FileFormatOptions, FilePair, printable
+from uid2_async.bulk.paths import FileFormatOptions, FilePair
 from uid2_async.bulk.text import open_reader
-from uid2_async.cli.failure import ReportStream
+from uid2_async.cli.printing import ReportStream, dump_json
 
 __all__ = ["console_for", "print_head", "print_json", "print_summary", "progress_bar"]
 
@@ -182,11 +182,11 @@ def print_json(summary: JobSummary, *, to_stdout: bool) -> None:
     fields = {
         **_counts(summary),
         "seconds": round(summary.seconds, 3),
-        "outputs": [printable(path) for path in summary.outputs],
+        "outputs": [str(path) for path in summary.outputs],
         "complete": summary.complete,
     }
     stream = ReportStream(sys.stderr if to_stdout else sys.stdout)
-    stream.write(json.dumps(fields) + "\n")
+    stream.write(dump_json(fields))
     stream.flush()
 
 
@@ -196,7 +196,9 @@ def print_head(
     """Print the identifiers of a text file's first rows and what was appended to them.
 
     Raw UIDs are cut, and identifiers to what the width of the terminal leaves. Nothing
-    is printed where that is no terminal, or the rows cannot be shown.
+    is printed unless stderr is a terminal: a file or a log keeps what it is given. That
+    rich was told to color its output does not count. Rows that cannot be read are not
+    shown.
 
     Args:
         console: Where to.
@@ -204,13 +206,15 @@ def print_head(
         column: The column with the identifiers.
         options: How the job has read its input.
     """
-    if not console.is_terminal or console.quiet:
+    if console.quiet or not console.file.isatty():
         return
     widths = {column: 0, **_INPUT_WIDTHS, **_OUTPUT_WIDTHS}
     with suppress(Exception):  # the job is done, whatever can be shown of it
+        # What the name says counts: it may not be the format of the input.
         _, written = FilePair(output, output).formats(options)
         if written.format is not None and written.format.is_text:
-            shown = _read_head(output, written, list(widths))
+            how = attrs.evolve(options, format=written.format)
+            shown = _read_head(output, how, list(widths))
             if shown.get(column):
                 _print_table(console, shown, {name: widths[name] for name in shown})
 
@@ -249,12 +253,5 @@ def _print_table(
     for name, width in widths.items():
         table.add_column(name, no_wrap=True, max_width=width)
     for row in zip(*columns.values(), strict=True):
-        table.add_row(*(Text(_printable(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
-
-
-def _printable(cell: str) -> str:
-    """Take the sting out of control characters: a file must not steer a terminal."""
-    return "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cell
-    )

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.java_json import parse_object
@@ -311,8 +312,8 @@ def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
         key_of: Finds a key by its id.
 
     Returns:
-        The token inside, empty where there is none, and the key that seals the answer:
-            32 bytes, or any number in a forged one.
+        The token inside, empty if there is none, and the key that seals the answer.
+        The key has 32 bytes, or any number in a forged token.
 
     Raises:
         RefreshTokenError: With NOT_BASE64, UNKNOWN_KEY, UNDECRYPTABLE, BAD_JSON, or
@@ -357,3 +358,6 @@ def _unpack(struct: Struct, data: bytes, start: int = 0) -> tuple[Any, ...]:
     if len(data) - start < struct.size:
         raise RefreshTokenError(RefreshTokenFailure.TOO_SHORT)
     return struct.unpack_from(data, start)
+
+
+strip_tracebacks(globals())
