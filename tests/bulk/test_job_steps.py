@@ -12,6 +12,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import traceback
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -113,13 +114,14 @@ class StepDisk:
 
     Attributes:
         on_step: What is called.
-        sizes: How many bytes of each open file are on the disk.
+        written: A descriptor of each file that was written to since it was synced, and
+            how many of its bytes are on the disk.
         renames: What a folder that was not synced since may forget: old name, new
             name, and a link to what had the new name before.
     """
 
     on_step: Callable[[], object] = lambda: None
-    sizes: dict[int, int] = attrs.field(factory=dict)
+    written: dict[int, tuple[int, int]] = attrs.field(factory=dict)
     renames: list[tuple[Path, Path, Path | None]] = attrs.field(factory=list)
 
     def disk(self) -> Disk:
@@ -128,20 +130,24 @@ class StepDisk:
 
     def _write(self, descriptor: int, data: bytes) -> int:
         self.on_step()
-        self.sizes.setdefault(descriptor, os.fstat(descriptor).st_size)
+        status = os.fstat(descriptor)
+        if status.st_ino not in self.written:
+            self.written[status.st_ino] = os.dup(descriptor), status.st_size
         return os.write(descriptor, data)
 
     def _fsync(self, descriptor: int) -> None:
         self.on_step()
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
-            self.renames = [
-                one for one in self.renames if one[1].parent.stat().st_ino != status.st_ino
+            kept = [
+                one
+                for one in self.renames
+                if not os.path.samestat(one[1].parent.stat(), status)
             ]
-            return
-        for other in list(self.sizes):
-            if _inode(other) in (None, status.st_ino):
-                del self.sizes[other]
+            self._forget([one for one in self.renames if one not in kept])
+            self.renames = kept
+        elif status.st_ino in self.written:
+            os.close(self.written.pop(status.st_ino)[0])
 
     def _replace(self, source: Path, target: Path) -> None:
         self.on_step()
@@ -154,27 +160,25 @@ class StepDisk:
 
     def cut_power(self) -> None:
         """Take what is not on the disk; the process ends after that."""
-        for descriptor, size in self.sizes.items():
-            if _inode(descriptor) is not None:
-                os.ftruncate(descriptor, size)
+        for descriptor, size in self.written.values():
+            os.ftruncate(descriptor, size)
         for source, target, before in reversed(self.renames):
             target.rename(source)
             if before is not None:
                 before.rename(target)
 
     def tidy(self) -> None:
-        """Remove the links to what was replaced; only a power cut needs them."""
-        for _, _, before in self.renames:
+        """Close and remove what only a power cut needs."""
+        self._forget(self.renames)
+        for descriptor, _ in self.written.values():
+            os.close(descriptor)
+        self.written.clear()
+
+    @staticmethod
+    def _forget(renames: list[tuple[Path, Path, Path | None]]) -> None:
+        for _, _, before in renames:
             if before is not None:
                 before.unlink(missing_ok=True)
-
-
-def _inode(descriptor: int) -> int | None:
-    """Return which file a descriptor is of; None if it was closed."""
-    try:
-        return os.fstat(descriptor).st_ino
-    except OSError:
-        return None
 
 
 def write_inputs(folder: Path, files: dict[str, Any]) -> None:
@@ -204,7 +208,6 @@ class Job:
             self.disk.tidy()
 
     async def _run(self) -> JobSummary:
-        from uid2_async import UID2Client
 
         more: dict[str, Any] = {}
         if self.with_state:
@@ -259,10 +262,12 @@ class Job:
         return files
 
     async def _exported(self) -> Any:
-        async with MappingState(self.folder / "people.db", clock=lambda: LATER) as state:
+        async with MappingState(
+            self.folder / "people.db", clock=lambda: LATER
+        ) as state:
             known = [one async for page in state.export() for one in page]
             history = [one async for page in state.history(1) for one in page]
-            return known, history, len(await state.runs())
+            return known, history
 
 
 def count_steps(job: Job, kind: str) -> tuple[int, dict[str, Any]]:
@@ -322,6 +327,8 @@ def killed_at(job: Job, kind: str, step: int, *, power: bool = False) -> None:
 
         try:
             end_at(job, kind, step, end)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     os.close(write)

@@ -686,7 +686,9 @@ async def _write_from_state(
         for name, detail in (await state.files_done(begun)).items()
     }
     files = attrs.evolve(files, files=_skip_done(files.files, done))
-    source = FileSource([one for one in files.files if job.keys or not one.done])
+    # The delta names the rows of all files, and there is no checkpoint within a file.
+    read = [attrs.evolve(one, saved=None) for one in files.files]
+    source = FileSource([one for one in read if job.keys or not one.done])
     outputs = _outputs(
         job, files, source, run, on_done=partial(_note_done, state, begun)
     )
