@@ -28,43 +28,58 @@ PYTEST = (
     *("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/docs"),
     "--ignore=tests/spark",
 )
+# The first test of these waits until Chromium or a JVM has started.
+PATIENT = ("--timeout", "300")
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
-SUPPORTED = ("3.11", "3.12", "3.13")
+SUPPORTED = nox.project.python_versions(PYPROJECT)  # the classifiers
 # The first is the aim, and a warning; beyond the second the session fails.
 WISHED_WHEEL_BYTES = 400_000
 WHEEL_BYTES = 520_000
 
 
-def find_pythons() -> list[str]:
-    """List the supported Pythons that start, and put them on PATH.
+def find_pythons() -> dict[str, str]:
+    """Find the supported Pythons that start, by version, and let nox find them too.
 
-    A pyenv shim may stand for a version that is not switched on: then the version's own
-    folder is looked up. Where none of the supported ones is found, the Python that runs
-    nox serves, so that no session passes by running nothing.
+    If there is none, the Python that runs nox is used, so that no session passes by
+    running nothing.
     """
-    found = [version for version in SUPPORTED if _put_on_path(version)]
+    starting = {version: _find_python(version) for version in SUPPORTED}
+    found = {version: path for version, path in starting.items() if path}
     if not found and sys.version_info >= (3, 11):
-        found = [sys.executable]
+        found = {sys.executable: sys.executable}
     if not found:
-        raise SystemExit("No Python of 3.11, 3.12 or 3.13 starts on this machine.")
+        raise SystemExit(f"No Python of {', '.join(SUPPORTED)} starts on this machine.")
+    # virtualenv would prefer the Python that runs nox, whatever PATH says.
+    os.environ["VIRTUALENV_TRY_FIRST_WITH"] = os.pathsep.join(found.values())
     return found
 
 
-def _put_on_path(version: str) -> bool:
-    """Make ``python<version>`` startable by name, if it is anywhere."""
+def _find_python(version: str) -> str | None:
+    """Find a Python of *version* that starts, and let its name on PATH start one.
+
+    The distribution's own build comes first. It leaves the TLS settings to OpenSSL, and
+    the builds of pyenv and python.org do not: where both kinds are installed, as in CI,
+    each is tested. A pyenv shim may stand for a version that is not switched on, so the
+    folders of pyenv's versions are searched as well.
+    """
     name = f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    candidates = [shutil.which(name)]
+    on_path = shutil.which(name)
+    candidates = [f"/usr/bin/{name}", on_path]
     candidates += sorted(map(str, pyenv.glob(f"versions/{version}.*/bin/{name}")))
     for candidate in candidates:
-        if candidate and _starts(candidate, version):
-            os.environ["PATH"] = f"{Path(candidate).parent}:{os.environ['PATH']}"
-            return True
-    return False
+        if _starts(candidate, version):
+            if not _starts(on_path, version):
+                folder = Path(str(candidate)).parent
+                os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+            return candidate
+    return None
 
 
-def _starts(python: str, version: str) -> bool:
+def _starts(python: str | None, version: str) -> bool:
     """Tell whether *python* runs and is of *version*."""
+    if python is None:
+        return False
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         run = subprocess.run(
@@ -75,7 +90,8 @@ def _starts(python: str, version: str) -> bool:
     return run.returncode == 0 and run.stdout.strip() == version
 
 
-PYTHONS = find_pythons()
+FOUND = find_pythons()
+PYTHONS = list(FOUND)
 
 
 def group(name: str) -> list[str]:
@@ -125,10 +141,18 @@ def typing(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests on every supported Python that starts here."""
+    _log_pythons(session)
     session.install("-q", WITH_EXTRAS, *group("tests"))
     # Jobs are killed at more moments once; the versions of Python do not matter there.
     env = {"UID2_KILLS": "10"} if session.python == PYTHONS[0] else {}
     session.run(*PYTEST, "-n", "auto", *session.posargs, env=env)
+
+
+def _log_pythons(session: nox.Session) -> None:
+    """Say which of the supported Pythons are tested here, and which were not found."""
+    here = ", ".join(f"{version} ({path})" for version, path in FOUND.items())
+    missing = ", ".join(one for one in SUPPORTED if one not in FOUND) or "none"
+    session.log(f"Pythons found: {here}. Not found, so not tested: {missing}.")
 
 
 @nox.session
@@ -223,7 +247,7 @@ def spark(session: nox.Session) -> None:
     if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
         session.error("Java is missing: Spark needs 17 or newer, by PATH or JAVA_HOME.")
     session.install("-q", ".[arrow,cli,spark]", *group("tests"))
-    session.run("pytest", "-q", "tests/spark", *session.posargs)
+    session.run("pytest", "-q", *PATIENT, "tests/spark", *session.posargs)
 
 
 @nox.session
@@ -234,7 +258,9 @@ def browser(session: nox.Session) -> None:
     env["PREBID_PACKAGE"] = str(_fetch_prebid(session))
     # The official SDK calls the sandbox whose console is visited.
     session.install("-q", WITH_EXTRAS, *group("browser"), *group("differential"))
-    session.run("pytest", "-q", "-rs", "tests/browser", *session.posargs, env=env)
+    session.run(
+        *("pytest", "-q", "-rs", *PATIENT, "tests/browser"), *session.posargs, env=env
+    )
 
 
 def _find_browser(session: nox.Session, name: str) -> str:

@@ -28,11 +28,10 @@ from uid2_async import (
     UID2Client,
     errors,
 )
-from uid2_async.bidstream import parse_optout_webhook
+from uid2_async.bidstream import domain_or_app_in, parse_optout_webhook, tokens_in
 from uid2_async.operator import Fault, LocalOperator
 from uid2_async.publisher import to_openrtb_eid
 
-SOURCE = "uidapi.com"  # euid.eu for EUID
 # The bid goes on in each of these cases, as for somebody who is not known: a token that
 # is refused is nobody's. Count them by seller; these are the words for the alert.
 ADVICE: dict[str, str] = {
@@ -67,7 +66,12 @@ class Bidder:
 
         It takes some microseconds and asks nobody: call it for each bid request.
         """
-        raw_uid, outcome = self._open(bid_request)
+        raw_uid, outcome = None, "no token"
+        for token in tokens_in(bid_request):
+            raw_uid, outcome = self._open(token, domain_or_app_in(bid_request))
+            # An opt-out by e-mail counts although a second token is of the phone.
+            if outcome in {"known", "opted out"}:
+                break
         self.outcomes[outcome] += 1
         return raw_uid
 
@@ -78,13 +82,10 @@ class Bidder:
             for outcome, count in self.outcomes.most_common()
         ]
 
-    def _open(self, bid_request: dict[str, Any]) -> tuple[str | None, str]:
-        """Open the token, and say what became of it."""
-        token = find_token(bid_request)
-        if token is None:
-            return None, "no token"
+    def _open(self, token: str, domain_or_app: str | None) -> tuple[str | None, str]:
+        """Open a token, and say what became of it."""
         try:
-            found = self._bidstream.decrypt(token, find_home(bid_request))
+            found = self._bidstream.decrypt(token, domain_or_app)
         except errors.TokenError as error:
             return None, error.reason
         except errors.KeysUnavailableError:
@@ -93,22 +94,6 @@ class Bidder:
         if found.raw_uid in self.opted_out:
             return None, "opted out"
         return found.raw_uid, "known"
-
-
-def find_token(bid_request: dict[str, Any]) -> str | None:
-    """Find the token in an OpenRTB 2.6 bid request."""
-    for eid in bid_request.get("user", {}).get("eids", []):
-        if eid.get("source") == SOURCE and eid.get("uids"):
-            token: str = eid["uids"][0]["id"]
-            return token
-    return None
-
-
-def find_home(bid_request: dict[str, Any]) -> str | None:
-    """Find where the ad is shown: tokens made by a page are good on its site alone."""
-    site, app = bid_request.get("site", {}), bid_request.get("app", {})
-    home: str | None = site.get("domain") or app.get("bundle")
-    return home
 
 
 # --- as a service ---------------------------------------------------------------------

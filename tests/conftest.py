@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from importlib.metadata import entry_points
@@ -86,6 +87,24 @@ class RawServer:
             writer.write(self.answer)
             await writer.drain()
             again = self._keep
+
+
+@pytest.fixture(scope="session", autouse=True)
+def foreground_signals() -> Iterator[None]:
+    """Handle signals as a program in the foreground does, and so do its children.
+
+    A shell starts jobs in the background with SIGINT ignored, and ``nohup`` and some CI
+    runners ignore more. Children inherit that, and wait forever for the signal that a
+    test sends.
+    """
+    handlers = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, to) for number, to in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

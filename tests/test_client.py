@@ -169,7 +169,7 @@ async def test_an_opt_out_is_a_value_everywhere(
 
 async def test_logging_out_opts_out(client: UID2Client, consent: str | None) -> None:
     """token/logout reaches the built-in operator's own store."""
-    await client.log_out("leaving@example.com")
+    await client.opt_out("leaving@example.com")
 
     assert (
         await client.generate_token("leaving@example.com", tcf_consent_string=consent)
@@ -434,7 +434,7 @@ async def test_one_invalid_identity_is_refused_before_anything_is_sent(
     for call in (
         client.generate_token(identity, tcf_consent_string=consent),
         client.validate_token(identity, "token"),
-        client.log_out(identity),
+        client.opt_out(identity),
     ):
         with pytest.raises(errors.InputError, match="is not valid") as caught:
             await call

@@ -72,13 +72,22 @@ def test_wrong_tokens_are_named_by_field(change: dict, message: str) -> None:
     assert caught.value.__context__ is None
 
 
-@pytest.mark.parametrize("text", ["", "canary", "[]", "null", "{", '"x"', b"\xff{}"])
-def test_tokens_must_be_an_object(text: str | bytes) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "canary", "[]", "null", "{", '"x"', b"\xff{}", "\udc80", 5, None, [1]]
+)
+def test_tokens_must_be_an_object(text: Any) -> None:
     """What is no JSON object is refused without being kept in the error."""
     with pytest.raises(InputError, match="not a JSON object") as caught:
         IdentityTokens.from_json(text)
 
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("fields", [None, 5, "canary", b"canary", [["canary", 1]]])
+def test_a_dict_must_be_a_mapping(fields: Any) -> None:
+    """What is not a mapping is refused in the same words."""
+    with pytest.raises(InputError, match="not a JSON object"):
+        IdentityTokens.from_dict(fields)
 
 
 def test_tokens_go_through_a_dict() -> None:

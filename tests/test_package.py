@@ -24,6 +24,12 @@ EXTRAS = {"uid2_async.__main__"} | {
 }
 
 
+def packages() -> list[str]:
+    """List the packages in ours, and itself."""
+    found = pkgutil.walk_packages(uid2_async.__path__, "uid2_async.")
+    return ["uid2_async", *(one.name for one in found if one.ispkg)]
+
+
 def run(code: str) -> str:
     """Run *code* in a Python of its own."""
     done = subprocess.run(  # noqa: S603 - our own code
@@ -52,6 +58,34 @@ def test_the_version_is_one() -> None:
     source = ROOT / pyproject["tool"]["hatch"]["version"]["path"]
 
     assert f'__version__ = "{uid2_async.__version__}"' in source.read_text("utf-8")
+
+
+@pytest.mark.parametrize("package", packages())
+def test_no_public_name_is_also_a_submodule(package: str) -> None:
+    """Importing a submodule would put it in the place of the object of its name."""
+    module = importlib.import_module(package)
+    submodules = {one.name for one in pkgutil.iter_modules(module.__path__)}
+    # This name stands for the module itself.
+    submodules -= {"errors"}
+
+    assert submodules.isdisjoint(getattr(module, "__all__", ()))
+
+
+def test_public_names_are_the_same_after_other_imports() -> None:
+    """What one package has loaded does not replace a name of another."""
+    code = (
+        "import importlib, inspect, uid2_async\n"
+        "for name in uid2_async.__all__:\n"
+        "    getattr(uid2_async, name)\n"
+        f"for package in map(importlib.import_module, {packages()}):\n"
+        "    for name in getattr(package, '__all__', []):\n"
+        "        value = getattr(package, name)\n"
+        "        assert name == 'errors' or not inspect.ismodule(value), name\n"
+        "        ours = getattr(uid2_async, name, value)\n"
+        "        assert value is ours, name\n"
+    )
+
+    assert run(code) == ""
 
 
 @pytest.mark.parametrize(

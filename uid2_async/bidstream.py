@@ -13,18 +13,29 @@ from urllib.parse import parse_qs
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.clock import Clock, ms_clock
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.keystore import Keys, ring_of
 from uid2_async.models import datetime_from_ms
+from uid2_async.openrtb import domain_or_app_in, tokens_in
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, restore_environment
 from uid2_async.protocol.token_rules import ClientType, DecryptedToken, try_decrypt
 from uid2_async.secret import refuse_pickling
 
-__all__ = ["BidstreamClient", "OptOutNotice", "parse_optout_webhook"]
+__all__ = [
+    "BidstreamClient",
+    "OptOutNotice",
+    "domain_or_app_in",
+    "parse_optout_webhook",
+    "tokens_in",
+]
 
 _BIDSTREAM = ClientType.BIDSTREAM
+# Called for each token, by methods that are wrapped themselves.
+_ring_of = unwrapped(ring_of)
+_try_decrypt = unwrapped(try_decrypt)
 _MOST_PARAMETERS = 100
 _SECONDS_DIGITS = 11  # up to the year 5138
 
@@ -38,7 +49,9 @@ class BidstreamClient:
 
     Example:
         >>> async with KeyStore(client.fetch_bidstream_keys) as keys:
-        ...     found = BidstreamClient(keys).decrypt(token, "news.example.com")
+        ...     bidstream = BidstreamClient(keys)
+        ...     for token in tokens_in(bid_request):
+        ...         found = bidstream.decrypt(token, domain_or_app_in(bid_request))
     """
 
     __reduce_ex__ = refuse_pickling
@@ -66,8 +79,8 @@ class BidstreamClient:
             TokenError: If it is refused; the reason says why.
             KeysUnavailableError: If there are no keys, or all have expired.
         """
-        found = try_decrypt(
-            token, ring_of(self._keys), self._now_ms(), _BIDSTREAM, domain_or_app
+        found = _try_decrypt(
+            token, _ring_of(self._keys), self._now_ms(), _BIDSTREAM, domain_or_app
         )
         if isinstance(found, DecryptedToken):
             return found
@@ -94,10 +107,10 @@ class BidstreamClient:
         """
         if isinstance(tokens, str) or isinstance(domains_or_apps, str):
             raise InputError("decrypt_many takes lists, not a str.")
-        ring, now_ms = ring_of(self._keys), self._now_ms()
+        ring, now_ms = _ring_of(self._keys), self._now_ms()
         rows = _pair(tokens, domains_or_apps)
         return [
-            try_decrypt(token, ring, now_ms, _BIDSTREAM, name) for token, name in rows
+            _try_decrypt(token, ring, now_ms, _BIDSTREAM, name) for token, name in rows
         ]
 
     def __repr__(self) -> str:
@@ -174,3 +187,6 @@ def _read_seconds(text: str) -> datetime | None:
     if not (text.isascii() and text.isdigit() and len(text) <= _SECONDS_DIGITS):
         return None
     return datetime_from_ms(int(text) * 1000)
+
+
+strip_tracebacks(globals())

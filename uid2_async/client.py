@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack
 
 from uid2_async._call import Call, Credentials, Pipeline, positive
 from uid2_async._refresh import refresh_call
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
 from uid2_async.errors import ConfigError, InputError
-from uid2_async.frames import cut_frames, without_frames
 from uid2_async.hooks import Hook
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
@@ -118,10 +118,6 @@ class UID2Client:
             ConfigError: If a setting is wrong or contradicts another one.
             TypeError: If both *session* and *transport* are given.
         """
-        given = Secret((api_key, client_secret))
-        self._api_key_digest = sha256(api_key.encode()).hexdigest()
-        # An error that is raised here shows what this frame holds.
-        del api_key, client_secret
         if session is not None and transport is not None:
             raise TypeError("Give session or transport, not both.")
         pool = SessionPool(base_url, session=session, allow_http=allow_http)
@@ -132,10 +128,11 @@ class UID2Client:
         self._pipeline = Pipeline(
             transport=self._transport,
             envelope=envelope or AesGcmEnvelope(),
-            credentials=cut_frames(lambda: _credentials(given, scope, pool.base_urls)),
+            credentials=_credentials(api_key, client_secret, scope, pool.base_urls),
             clock=clock,
             slots=Slots(getattr(self._transport, "max_connections", _DEFAULT_SLOTS)),
         )
+        self._api_key_digest = sha256(api_key.encode()).hexdigest()
         self._consent_missed = False
         self._set_options(
             retry=retry or RetryPolicy(),
@@ -181,9 +178,7 @@ class UID2Client:
         # Only this way of making a client pays for it.
         from uid2_async.environment import read_settings  # noqa: PLC0415 - reason above
 
-        given = Secret(os.environ if environ is None else environ)
-        del environ
-        settings = cut_frames(lambda: read_settings(scope, given.reveal()))
+        settings = read_settings(scope, os.environ if environ is None else environ)
         client = cls(
             settings.base_url,
             api_key=settings.api_key,
@@ -252,7 +247,6 @@ class UID2Client:
         told = [salt, self.scope, urls, self._api_key_digest]
         return sha256(wire.encode(told)).hexdigest()
 
-    @without_frames
     async def run_call(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Make *call* with this client's options; for what is built on a client.
 
@@ -263,7 +257,7 @@ class UID2Client:
         return await self._run(call, timeout)
 
     async def _run(self, call: Call[T], timeout: float | None) -> T:
-        """Make *call*; the public method around it sees to the frames."""
+        """Make *call*."""
         return await self._pipeline.run(
             call,
             retry=self._retry,
@@ -271,7 +265,6 @@ class UID2Client:
             hooks=self.hooks,
         )
 
-    @without_frames
     async def generate_token(
         self,
         identity: Identity | str,
@@ -319,7 +312,6 @@ class UID2Client:
                 stacklevel=4,
             )
 
-    @without_frames
     async def refresh_token(
         self, identity_tokens: IdentityTokens, *, timeout: float | None = None
     ) -> IdentityTokens | OptedOut:
@@ -344,7 +336,6 @@ class UID2Client:
         work = self._run(call, timeout)
         return await counted(work, hooks=self.hooks, endpoint=call.path, kind="token")
 
-    @without_frames
     async def validate_token(
         self,
         identity: Identity | str,
@@ -375,7 +366,6 @@ class UID2Client:
         )
         return await self._run(call, timeout)
 
-    @without_frames
     async def map_identities(
         self, identities: Iterable[Identity | str], *, timeout: float | None = None
     ) -> IdentityMap:
@@ -419,7 +409,6 @@ class UID2Client:
         )
         return await self._run(call, timeout)
 
-    @without_frames
     async def map_identities_v2(
         self,
         identities: Iterable[Identity | str],
@@ -474,7 +463,6 @@ class UID2Client:
             rows[key] = await self._run(call, timeout)
         return identity.align_map(query, rows)
 
-    @without_frames
     async def identity_buckets(
         self, since: datetime, *, timeout: float | None = None
     ) -> list[Bucket]:
@@ -497,7 +485,6 @@ class UID2Client:
         _deprecated("identity_buckets uses an endpoint past its announced end.")
         return await self._run(buckets_call(since), timeout)
 
-    @without_frames
     async def opt_out_status(
         self, raw_uids: Iterable[str], *, timeout: float | None = None
     ) -> OptOutStatus:
@@ -526,14 +513,12 @@ class UID2Client:
         )
         return await self._run(call, timeout)
 
-    @without_frames
     async def fetch_sharing_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt and encrypt with (docs/protocol.md 6.1)."""
         from uid2_async.protocol.keys import SHARING_PATH  # noqa: PLC0415 - see below
 
         return await self._fetch_keys(SHARING_PATH, timeout)
 
-    @without_frames
     async def fetch_bidstream_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt bid stream tokens with (docs/protocol.md 6.2)."""
         from uid2_async.protocol.keys import BIDSTREAM_PATH  # noqa: PLC0415 - see below
@@ -553,11 +538,18 @@ class UID2Client:
         )
         return await self._run(call, timeout)
 
-    @without_frames
-    async def log_out(
+    async def opt_out(
         self, identity: Identity | str, *, timeout: float | None = None
     ) -> None:
-        """Opt a person out, with an API key of role OPTOUT (docs/protocol.md 2.9).
+        """Opt a person out of the whole system, for good (docs/protocol.md 2.9).
+
+        Warning:
+            This is not a logout from a site, although the endpoint is called
+            token/logout. Nobody can generate a token for this person any more, on any
+            site, and no call takes it back. At a logout, delete the tokens from the
+            session or cookie and make no call.
+
+        The API key needs the role OPTOUT.
 
         Args:
             identity: An e-mail, a phone or a hash of one.
@@ -589,11 +581,15 @@ class UID2Client:
 
 
 def _credentials(
-    given: Secret[tuple[str, str]], scope: IdentityScope, base_urls: Sequence[str]
+    api_key: object, client_secret: object, scope: IdentityScope, urls: Sequence[str]
 ) -> Credentials:
     """Check API key and client secret, which are never shown."""
-    api_key, client_secret = given.reveal()
-    check_api_key(api_key, scope, base_urls)
+    if not isinstance(api_key, str) or not isinstance(client_secret, str):
+        raise ConfigError(
+            "The API key or the client secret is not a str.",
+            hint="Pass both as the operator gave them out.",
+        )
+    check_api_key(api_key, scope, urls)
     secret = base64.decode(client_secret)
     if secret is None or len(secret) != KEY_BYTES:
         raise ConfigError(
@@ -619,3 +615,6 @@ def buckets_call(since: datetime) -> Call[list[Bucket]]:
         parse=buckets.parse_buckets_reply,
         max_reply_bytes=_BUCKETS_BYTES,
     )
+
+
+strip_tracebacks(globals())

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 
 from uid2_async._call import Call, Pipeline, positive
 from uid2_async._refresh import refresh_call
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
 from uid2_async.errors import ConfigError
-from uid2_async.frames import without_frames
 from uid2_async.hooks import Hook
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Identity, OptedOut, as_identity
@@ -137,7 +137,6 @@ class ClientSideClient:
         """Show the base URLs."""
         return f"<ClientSideClient {', '.join(self.base_urls)}>"
 
-    @without_frames
     async def generate_token(
         self, identity: Identity | str, *, timeout: float | None = None
     ) -> IdentityTokens | OptedOut:
@@ -185,7 +184,6 @@ class ClientSideClient:
         )
         return body, lambda reply: client_side.open_client_generate_reply(reply, cipher)
 
-    @without_frames
     async def refresh_token(
         self, identity_tokens: IdentityTokens, *, timeout: float | None = None
     ) -> IdentityTokens | OptedOut:
@@ -224,3 +222,6 @@ def _origin_header(origin: str | None) -> dict[str, str]:
     if not (origin.isascii() and origin.isprintable() and origin.strip()):
         raise ConfigError("The origin is empty or not printable ASCII.")
     return {"Origin": origin}
+
+
+strip_tracebacks(globals())

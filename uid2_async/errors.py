@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
+from uid2_async._printable import printable
+
 __all__ = [
     "AuthError",
     "BadRequestError",
@@ -64,10 +66,14 @@ class UID2Error(Exception):
     default_hint: ClassVar[str] = "See the documentation of the call that raised this."
 
     def __init__(self, message: str = "", *, hint: str | None = None) -> None:
-        """Keep *message*, and *hint* where it says more than the class's own."""
+        """Keep *message*, and *hint* where it says more than the class's own.
+
+        Both become printable: a message may name a file or repeat an operator.
+        """
+        message = printable(f"{message}")
         super().__init__(message)
         self.message: str = message
-        self.hint: str = hint or self.default_hint
+        self.hint: str = printable(f"{hint or self.default_hint}")
         self.retryable: bool = False
         self.endpoint: str | None = None
         self.trace_id: str | None = None
@@ -79,7 +85,7 @@ class UID2Error(Exception):
         """Say what happened, what to do, and which call it was."""
         text = f"{self.message} Hint: {self.hint}"
         context = self._context()
-        return f"{text} [{', '.join(context)}]" if context else text
+        return printable(f"{text} [{', '.join(context)}]" if context else text)
 
     def _context(self) -> list[str]:
         """List what identifies the call."""
@@ -189,7 +195,7 @@ class OperatorError(UID2Error):
         """Keep what the operator said."""
         super().__init__(message, hint=hint)
         self.status: int = status
-        self.code: str | None = code
+        self.code: str | None = None if code is None else printable(f"{code}")
         self.retry_after: float | None = retry_after
 
     def _context(self) -> list[str]:

@@ -5,11 +5,13 @@ No event carries DII, a token, a UID, a key, a body or a header.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Protocol, TypeAlias
 
 import msgspec
+
+from uid2_async._log import logger
+from uid2_async._traceback import strip_tracebacks
 
 __all__ = [
     "AttemptFailed",
@@ -25,8 +27,6 @@ __all__ = [
     "Throttled",
     "emit",
 ]
-
-logger: logging.Logger = logging.getLogger("uid2_async")
 
 
 class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,3 +193,6 @@ def emit(hooks: Iterable[Hook], event: Event) -> None:
             hook(event)
         except Exception as error:  # noqa: BLE001 - whatever a foreign hook raises
             logger.warning("A hook failed with %s", type(error).__name__)
+
+
+strip_tracebacks(globals())

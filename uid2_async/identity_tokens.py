@@ -6,6 +6,7 @@ Instants are aware UTC datetimes inside and ms at the edge. No repr shows a toke
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -14,10 +15,11 @@ from typing import Any
 import attrs
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.models import datetime_from_ms, ms_from_datetime
 
-__all__ = ["IdentityTokens", "TokenState"]
+__all__ = ["IdentityTokens", "TokenState", "read_object"]
 
 
 class TokenState(StrEnum):
@@ -83,7 +85,7 @@ class IdentityTokens:
             InputError: If it is no JSON object, or a field is missing or of the wrong
                 type; the message names the field, never its value.
         """
-        return cls.from_dict(_read_object(text))
+        return cls.from_dict(read_object(text))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> IdentityTokens:
@@ -95,6 +97,8 @@ class IdentityTokens:
         Raises:
             InputError: As for :meth:`from_json`.
         """
+        if not isinstance(fields, Mapping):
+            raise _no_object()
         rest = dict(fields)
         key = rest.pop("refresh_response_key", None)
         if not isinstance(key, str | None):
@@ -153,18 +157,25 @@ class IdentityTokens:
         return TokenState.FRESH
 
 
-def _read_object(text: str | bytes) -> dict[str, Any]:
-    """Decode a JSON object without keeping the text in an error."""
-    try:
-        fields = msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        fields = None
-    if fields is None:
-        raise InputError(
-            "Identity tokens are not a JSON object.",
-            hint="Pass the JSON that IdentityTokens.to_json() wrote.",
-        )
-    return fields
+def read_object(text: str | bytes) -> dict[str, Any]:
+    """Decode a JSON object that anybody may have sent, keeping it out of errors.
+
+    Raises:
+        InputError: If it is something else, of another type, or not UTF-8.
+    """
+    # Frameworks decode cookies to str with lone surrogates, which UTF-8 cannot encode.
+    refusals = (msgspec.MsgspecError, RecursionError, TypeError, UnicodeError)
+    with suppress(*refusals):
+        return msgspec.json.decode(text, type=dict[str, Any])
+    raise _no_object()
+
+
+def _no_object() -> InputError:
+    """Return the error for what is not a JSON object."""
+    return InputError(
+        "Identity tokens are not a JSON object.",
+        hint="Pass what to_json(), to_dict(), to_session() or to_cookie() made.",
+    )
 
 
 def _take(fields: dict[str, Any], name: str, kind: type) -> Any:
@@ -183,3 +194,6 @@ def _take_time(fields: dict[str, Any], name: str) -> datetime:
     except OverflowError:
         pass
     raise InputError(f"Identity tokens: {name} is no instant in ms.")
+
+
+strip_tracebacks(globals())

@@ -17,6 +17,7 @@ import msgspec
 
 from uid2_async._call import positive
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock, Monotonic, monotonic_of, ms_clock, sleep_by
 from uid2_async.errors import CallTimeoutError, KeysUnavailableError, ProtocolError
 from uid2_async.protocol import wire
@@ -401,3 +402,6 @@ def _write_private(target: Path, data: bytes) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+strip_tracebacks(globals())

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, TypeAlias
 import attrs
 import msgspec
 
+from uid2_async._traceback import strip_traceback, strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.veiled import Veiled
 
@@ -104,6 +105,8 @@ class _Identity(Veiled, frozen=True, gc=False):
     identity_type: ClassVar[IdentityType]
     hashed: ClassVar[bool] = False
 
+    # msgspec looks it up when the class is made.
+    @strip_traceback
     def __post_init__(self) -> None:
         """Refuse what is no string, without showing it."""
         if not isinstance(self.value, str):
@@ -400,3 +403,6 @@ class OptOutStatus:
     def __contains__(self, raw_uid: object) -> bool:
         """Tell whether *raw_uid* is known to be opted out."""
         return raw_uid in self.opted_out
+
+
+strip_tracebacks(globals())

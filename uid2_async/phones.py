@@ -11,6 +11,7 @@ from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
@@ -205,3 +206,6 @@ def _judge_length(lib: ModuleType, number: object) -> PhoneFault:
     if reason in {possible.TOO_SHORT, possible.IS_POSSIBLE_LOCAL_ONLY}:
         return PhoneFault.TOO_SHORT
     return PhoneFault.NOT_VALID
+
+
+strip_tracebacks(globals())

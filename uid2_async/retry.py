@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import (
     CallTimeoutError,
     CertificateError,
@@ -441,3 +442,6 @@ def _retry_after(state: RetryCallState) -> float | None:
 def _asks_too_much(state: RetryCallState) -> bool:
     """Tell whether the operator asked to wait for longer than a call does."""
     return (_retry_after(state) or 0.0) > MAX_RETRY_AFTER_SECONDS
+
+
+strip_tracebacks(globals())

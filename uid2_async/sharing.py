@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.clock import Clock, ms_clock
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.keystore import Keys, ring_of
@@ -21,6 +22,10 @@ from uid2_async.secret import refuse_pickling
 __all__ = ["SharingClient"]
 
 _SHARING = ClientType.SHARING
+# Called for each token, by methods that are wrapped themselves.
+_ring_of = unwrapped(ring_of)
+_try_decrypt = unwrapped(try_decrypt)
+_seal_one = unwrapped(SharingSealer.seal)
 
 
 class SharingClient:
@@ -95,7 +100,7 @@ class SharingClient:
     def _sealer(self, keyset_id: int | None) -> SharingSealer:
         """Choose the keys of this moment."""
         return SharingSealer(
-            ring_of(self._keys), now_ms=self._now_ms(), keyset_id=keyset_id
+            _ring_of(self._keys), now_ms=self._now_ms(), keyset_id=keyset_id
         )
 
     def decrypt(self, token: str) -> DecryptedToken:
@@ -108,7 +113,7 @@ class SharingClient:
             TokenError: If it is refused; the reason says why.
             KeysUnavailableError: If there are no keys, or all have expired.
         """
-        found = try_decrypt(token, ring_of(self._keys), self._now_ms(), _SHARING)
+        found = _try_decrypt(token, _ring_of(self._keys), self._now_ms(), _SHARING)
         if isinstance(found, DecryptedToken):
             return found
         raise TokenError(found)
@@ -127,8 +132,8 @@ class SharingClient:
         """
         if isinstance(tokens, str):
             raise InputError("tokens is a str; pass a list of them.")
-        ring, now_ms = ring_of(self._keys), self._now_ms()
-        return [try_decrypt(token, ring, now_ms, _SHARING) for token in tokens]
+        ring, now_ms = _ring_of(self._keys), self._now_ms()
+        return [_try_decrypt(token, ring, now_ms, _SHARING) for token in tokens]
 
     def __repr__(self) -> str:
         """Show the keys' own repr, which shows no key."""
@@ -140,7 +145,8 @@ def _seal(
 ) -> str:
     """Make a token under IVs that nobody has used."""
     ivs = os.urandom(2 * GCM_IV_SIZE)
-    return sealer.seal(
+    return _seal_one(
+        sealer,
         raw_uid,
         master_iv=ivs[:GCM_IV_SIZE],
         site_iv=ivs[GCM_IV_SIZE:],
@@ -158,3 +164,6 @@ def _try_seal(
         return TokenFailure.INVALID_PAYLOAD
     except TokenError as error:
         return error.reason
+
+
+strip_tracebacks(globals())

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from threading import Thread
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.client import UID2Client
 from uid2_async.clock import Clock, system_clock
 from uid2_async.errors import InputError, UID2Error
@@ -314,3 +315,6 @@ class _Relay:
 
     async def aclose(self) -> None:
         """Leave the pool to whoever made it."""
+
+
+strip_tracebacks(globals())

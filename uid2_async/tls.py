@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import aiohttp
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ConfigError
 
 __all__ = [
@@ -150,3 +151,6 @@ def verifying_context() -> ssl.SSLContext:
     # The default context honours SSLKEYLOGFILE, which hands all traffic to a reader.
     context.keylog_filename = None  # type: ignore[assignment] # typeshed lacks None
     return context
+
+
+strip_tracebacks(globals())

@@ -18,6 +18,7 @@ from typing import ClassVar, Final, Protocol, Self
 
 import aiohttp
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.connections import (
     ConnectionUse,
     RefusalConnector,
@@ -486,3 +487,6 @@ async def _collect(
             return False
         chunks.append(chunk)
     return True
+
+
+strip_tracebacks(globals())

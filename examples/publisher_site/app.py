@@ -33,7 +33,7 @@ from uid2_async.integrations.fastapi import ClientDep, FreshnessDep, uid2_lifesp
 from uid2_async.operator import LocalOperator
 from uid2_async.publisher import from_session, to_openrtb_eid, to_session
 
-from .sessions import SessionsInMemory
+from .sessions import SessionsInMemory, start_session
 
 HERE = Path(__file__).parent
 MEANINGS = {
@@ -135,8 +135,7 @@ async def log_in(
     except UID2Error as error:
         problem, status = f"No tokens could be had: {error}", 503
     else:
-        request.session.clear()
-        request.session.update(email=email, uid2=identity, refreshes=0)
+        start_session(request, email=email, uid2=identity, refreshes=0)
         return _back()
     context = {"entered": email, "problem": problem}
     return templates.TemplateResponse(request, "page.html", context, status_code=status)
@@ -144,17 +143,17 @@ async def log_in(
 
 @router.post("/logout")
 async def log_out(request: Request) -> Response:
-    """End the session, and the tokens with it."""
+    """End the session, and the tokens with it; this is not an opt-out."""
     request.session.clear()
     return _back()
 
 
 @router.post("/opt-out")
 async def opt_out(request: Request, client: ClientDep) -> Response:
-    """Opt out who is logged in, and drop the tokens at once."""
+    """Opt out who is logged in, of UID2 and for good, and drop the tokens at once."""
     if "email" in request.session:
         try:
-            await client.log_out(Email(request.session["email"]))
+            await client.opt_out(Email(request.session["email"]))
         except UID2Error as error:
             raise HTTPException(
                 503, f"The opt-out did not go through: {error}"

@@ -6,10 +6,31 @@ import secrets
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "site_session"
+
+
+class Session(dict[str, Any]):
+    """What is known of a visitor.
+
+    Attributes:
+        successor: The one that takes its place in the browser, if a login began one.
+    """
+
+    successor: Session | None = None
+
+
+def start_session(request: Request, **values: object) -> None:
+    """Begin a session with *values*, under a new name; the old one is forgotten.
+
+    Call it at each login. If the name stayed, whoever had put it into the browser
+    before (session fixation) would be logged in as well.
+    """
+    session: Session = request.scope["session"]
+    session.clear()
+    session.successor = Session(values)
 
 
 class SessionsInMemory:
@@ -21,7 +42,7 @@ class SessionsInMemory:
     def __init__(self, app: ASGIApp) -> None:
         """Wrap *app*."""
         self._app = app
-        self._sessions: dict[str, dict[str, Any]] = {}
+        self._sessions: dict[str, Session] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -29,22 +50,24 @@ class SessionsInMemory:
             await self._app(scope, receive, send)
             return
         name = HTTPConnection(scope).cookies.get(COOKIE, "")
-        session = scope["session"] = self._sessions.get(name, {})
+        session = scope["session"] = self._sessions.get(name, Session())
         known = bool(session)
 
         async def send_with_cookie(message: Message) -> None:
-            if message["type"] == "http.response.start" and bool(session) != known:
+            current = session.successor or session
+            changed = current is not session or bool(session) != known
+            if message["type"] == "http.response.start" and changed:
                 headers = MutableHeaders(scope=message)
-                headers.append("Set-Cookie", self._start_or_end(name, session))
+                headers.append("Set-Cookie", self._start_or_end(name, current))
             await send(message)
 
         await self._app(scope, receive, send_with_cookie)
 
-    def _start_or_end(self, name: str, session: dict[str, Any]) -> str:
+    def _start_or_end(self, name: str, session: Session) -> str:
         """Keep a session that has begun or forget one that has ended."""
         attributes = "Path=/; HttpOnly; SameSite=Lax"
+        self._sessions.pop(name, None)
         if not session:
-            self._sessions.pop(name, None)
             return f"{COOKIE}=; Max-Age=0; {attributes}"
         # A name that the browser brought along is never taken over.
         name = secrets.token_urlsafe(32)

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from uid2_async import Email, UID2Client
-from uid2_async.bulk.options import JobSummary
-from uid2_async.bulk.jobs import map_file
-from uid2_async.bulk.options import MapOptions
-from uid2_async.bulk.jobs import sweep_by_status
-from uid2_async.bulk.jobs import refresh_state
-from uid2_async.bulk.options import RunOptions
+from uid2_async import Email, IdentityScope, UID2Client
+from uid2_async.bulk.jobs import check_file, map_file, refresh_state, sweep_by_status
+from uid2_async.bulk.options import JobSummary, MapOptions, RunOptions, StatusOptions
 from uid2_async.bulk.state import MappingState
-from uid2_async.bulk.jobs import check_file
-from uid2_async.bulk.options import StatusOptions
 from uid2_async.errors import JobError
 from uid2_async.models import MappedUID
-from uid2_async.operator import LocalOperator
+from uid2_async.operator import LocalOperator, OperatorData
 from uid2_async.protocol.normalize import identity_hash
 
 DAY = 86_400
@@ -101,6 +95,18 @@ class World:
             and row.refresh_from is not None
             and row.refresh_from.timestamp() <= until
         }
+
+
+@pytest.fixture
+async def operator(scope: IdentityScope) -> AsyncIterator[LocalOperator]:
+    """Start the operator at noon: buckets rotate at midnight, and tests add hours."""
+    started = datetime.now(UTC)
+    ahead = started.replace(hour=12, minute=0, second=0) - started
+    async with LocalOperator(
+        OperatorData.sample(scope=scope, base=started + ahead),
+        clock=lambda: datetime.now(UTC) + ahead,
+    ) as running:
+        yield running
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ import pytest
 
 from uid2_async import Email, UID2Client
 from uid2_async.bulk.jobs import map_file
-from uid2_async.bulk.options import MapOptions
-from uid2_async.bulk.options import RunOptions
+from uid2_async.bulk.options import MapOptions, RunOptions
 from uid2_async.errors import AuthError, ConfigError, InputError, JobError
 from uid2_async.hooks import CallFinished, Event
 from uid2_async.models import MappedUID

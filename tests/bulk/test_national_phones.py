@@ -14,11 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from uid2_async import MappingState, Phone, UID2Client
+from uid2_async.bulk.columns import NationalPhones, find_identifiers
 from uid2_async.bulk.estimate import estimate_file
 from uid2_async.bulk.jobs import map_file
-from uid2_async.bulk.options import MapOptions
-from uid2_async.bulk.columns import NationalPhones, find_identifiers
-from uid2_async.bulk.options import RunOptions
+from uid2_async.bulk.options import MapOptions, RunOptions
 from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.bulk.text import open_reader
 from uid2_async.errors import ConfigError, InputError, JobError

@@ -380,7 +380,7 @@ def test_any_bytes_are_read_or_refused(before: bytes, after: bytes) -> None:
 def test_a_full_disk_loses_only_the_line_that_met_it(
     open_job: Open, path: Path
 ) -> None:
-    """F5: no line follows a torn one, and the next run resumes from the last whole one."""
+    """F5: no line follows a torn one; the next run resumes from the last whole one."""
     failing = FailingDisk(only="write", kept=10)
     with open_job() as job:
         job.append(Checkpoint(input=INPUT, rows=1))

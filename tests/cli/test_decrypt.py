@@ -243,7 +243,6 @@ def test_keys_from_a_file(
         ),
         (["--in", "IN", "--domain-column", "y"], "no column 'y'"),
         (["--in", "NONE.csv"], "cannot be read"),
-        
         (["x", "--domain", "a", "--domain-column", "b"], "either --domain or"),
         (["x", "--domain", "a", "--keys", "sharing"], "--keys bidstream alone"),
         (["x", "--keys-file", "NONE"], "no such file"),

@@ -41,7 +41,8 @@ def head(folder: Path, rows: list[list[str]], width: int, column: str = "INPUT")
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([HEADER, *rows])
     screen = io.StringIO()
-    print_head(Console(file=screen, width=width), path, column)
+    screen.isatty = lambda: True  # type: ignore[method-assign] # elsewhere nobody is shown
+    print_head(Console(file=screen, width=width, color_system=None), path, column)
     return screen.getvalue()
 
 

@@ -369,6 +369,21 @@ def test_failed_rows(
     assert left_over(source.parent) == ["out.csv"]
 
 
+def test_invalid_rows_are_results(
+    uid2: Uid2, env: dict[str, str], tmp_path: Path, out: Path
+) -> None:
+    """A job whose rows are all invalid ends with 0, as the help says."""
+    source = tmp_path / "invalid.csv"
+    source.write_text("mail\nnobody\n", encoding="utf-8")
+    arguments = ("--column", "mail", "--type", "email")
+    result = uid2("map", str(source), str(out), *arguments, env=env)
+
+    assert result.exit_code == 0
+    assert "INVALID IDENTIFIER" in out.read_text("utf-8")
+    words = " ".join(uid2("--help").stdout.split())
+    assert "3 done, but some rows could not be asked about (map" in words
+
+
 def test_a_bad_row(uid2: Uid2, env: dict[str, str], source: Path, out: Path) -> None:
     """A row of another length names its line, and no partial file is left."""
     source.write_bytes(source.read_bytes() + b"3,secret\n")

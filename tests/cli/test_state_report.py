@@ -53,7 +53,10 @@ async def make_state(path: Path) -> None:
             run = await state.begin(
                 scope=IdentityScope.UID2, operator=operator, job=JOB
             )
-            for kind, some in ((IdentityType.EMAIL, (0, 4)), (IdentityType.PHONE, (4, 7))):
+            for kind, some in (
+                (IdentityType.EMAIL, (0, 4)),
+                (IdentityType.PHONE, (4, 7)),
+            ):
                 part = slice(*some)
                 await state.record(run, kind, IDENTITIES[part], rows[part])
             await state.finish(run, exported=True)
@@ -232,9 +235,7 @@ def test_no_state(folder: Path, uid2: Uid2) -> None:
         "There is no state none.db": uid2(
             "state", "report", "none.db", "--html", "report.html"
         ),
-        "is not a state": uid2(
-            "state", "report", "text.db", "--html", "report.html"
-        ),
+        "is not a state": uid2("state", "report", "text.db", "--html", "report.html"),
         "not a state of bulk mapping": uid2(
             "state", "report", "other.db", "--html", "report.html"
         ),

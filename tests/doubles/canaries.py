@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +39,7 @@ CANARIES = {
 
 # The frames of the tests are the caller's own: they hold what the caller passed.
 _OWN = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2] / "uid2_async"
 
 
 def find_canaries(text: str) -> list[str]:
@@ -59,6 +62,24 @@ def find_leaks(error: BaseException) -> list[str]:
     ]
 
 
+def find_frames(error: BaseException) -> list[str]:
+    """Name the frames of our own package that an error holds, but for the last border.
+
+    A traceback ends in the wrapper of the public callable, whose frame holds nothing.
+    """
+    return [
+        f"frame of {tb.tb_frame.f_code.co_name} in {tb.tb_frame.f_code.co_filename}"
+        for one in _chain(error, set())
+        for tb in _frames(one.__traceback__)
+        if Path(tb.tb_frame.f_code.co_filename).is_relative_to(_PACKAGE)
+        and "failure" not in tb.tb_frame.f_code.co_varnames
+    ]
+
+
+# Where errors of Python keep values.
+_SLOTS = ("object", "obj", "doc", "value", "filename", "filename2")
+
+
 def _chain(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
     """Go through an error and all that it came from or holds."""
     if error is None or id(error) in seen:
@@ -77,6 +98,9 @@ def _texts(error: BaseException) -> Iterator[tuple[str, str]]:
     yield "repr", repr(error)
     yield "args", repr(error.args)
     yield "attributes", repr(vars(error))
+    yield "its own attributes", repr([getattr(error, name, None) for name in _SLOTS])
+    with suppress(Exception):
+        yield "pickle", pickle.dumps(error).decode("latin-1")
     lines = traceback.format_exception(error, chain=False)
     own = [i for i, line in enumerate(lines) if str(_OWN) in line]
     yield "traceback", "".join(line for i, line in enumerate(lines) if i not in own)

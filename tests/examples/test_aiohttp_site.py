@@ -66,6 +66,23 @@ async def test_somebody_who_opted_out(
     assert len(operator.calls) == 1
 
 
+@pytest.mark.parametrize("status", [200, 503])
+async def test_logging_in_replaces_planted_tokens(
+    browser: TestClient[Any, Any], operator: LocalOperator, status: int
+) -> None:
+    """No visitor keeps tokens that somebody else has put into the browser."""
+    await text(browser, "/login", email="attacker@example.com")
+    (planted,) = browser.session.cookie_jar
+    if status != 200:
+        operator.fail_next(Fault(status=status))
+
+    page = await text(browser, "/login", **EMAIL)
+
+    held = {cookie.value for cookie in browser.session.cookie_jar}
+    assert planted.value not in held
+    assert ("token is fresh" in page) == (status == 200)
+
+
 async def test_bad_moments(
     browser: TestClient[Any, Any], operator: LocalOperator
 ) -> None:

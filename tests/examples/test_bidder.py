@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from uid2_async import IdentityTokens, RetryPolicy, TokenFailure, UID2Client
 from uid2_async.operator import Fault, LocalOperator
-from uid2_async.publisher import to_openrtb_eid
+from uid2_async.publisher import add_openrtb_eid, to_openrtb_eid
 
 
 @pytest.fixture
@@ -60,6 +60,18 @@ async def known(bidder: TestClient[Any, Any], bid_request: dict[str, Any]) -> bo
     return answer["known"]
 
 
+async def test_every_shape_of_bid_request(
+    bidder: TestClient[Any, Any], tokens: IdentityTokens
+) -> None:
+    """OpenRTB 2.5, null objects and a second uid cost no bid and raise nothing."""
+    second = to_openrtb_eid(tokens)
+    second["user"]["eids"][0]["uids"].insert(0, {"id": "damaged"})
+
+    assert await known(bidder, to_openrtb_eid(tokens, "2.5"))
+    assert await known(bidder, second)
+    assert not await known(bidder, {"user": None, "site": None, "app": None})
+
+
 async def test_keys_serve_on_in_an_outage(
     bidder: TestClient[Any, Any],
     operator: LocalOperator,
@@ -101,6 +113,25 @@ async def test_an_opt_out_ends_the_bids(
     assert (await bidder.get(f"/optout?{query}")).status == 200
     assert (await bidder.get("/optout?identity=x")).status == 400
     assert not await known(bidder, to_openrtb_eid(tokens))
+
+
+async def test_an_opt_out_ends_the_bids_by_other_tokens_too(
+    bidder: TestClient[Any, Any],
+    example: Any,
+    make_client: Callable[[], UID2Client],
+    tokens: IdentityTokens,
+) -> None:
+    """Who opted out by e-mail is not bid on by phone."""
+    async with make_client() as client:
+        by_phone = await client.generate_token("+12345678901")
+    assert isinstance(by_phone, IdentityTokens)
+    assert bidder.app is not None
+    opted_out = bidder.app[example.BIDDER].opted_out
+    opted_out.add(bidder.app[example.BIDDER].identify(to_openrtb_eid(tokens)))
+
+    both = add_openrtb_eid(to_openrtb_eid(tokens), by_phone)
+    assert await known(bidder, to_openrtb_eid(by_phone))
+    assert not await known(bidder, both)
 
 
 async def test_a_refused_token_is_counted_with_what_to_do(

@@ -79,6 +79,32 @@ def test_logging_out_ends_the_session(browser: Any) -> None:
     assert reply.status_code == 401
 
 
+def test_logging_in_changes_the_name_of_the_session(browser: Any) -> None:
+    """Who has planted a session is not logged in with the next person (fixation)."""
+    log_in(browser, "attacker@example.com")
+    (planted,) = browser.cookies.jar
+    cookie = f"{planted.name}={planted.value}"
+
+    log_in(browser)
+
+    (renewed,) = browser.cookies.jar
+    assert renewed.value != planted.value
+    assert identity(browser)["email"] == EMAIL
+    copied = browser.get("/identity", headers={"Cookie": cookie})
+    assert copied.status_code == 401
+
+
+def test_a_name_that_the_browser_brings_is_not_taken_over(browser: Any) -> None:
+    """A session never goes by a name that somebody else chose."""
+    browser.cookies.set("site_session", "chosen")
+
+    log_in(browser)
+
+    assert "chosen" not in {one.value for one in browser.cookies.jar if one.domain}
+    copied = browser.get("/identity", headers={"Cookie": "site_session=chosen"})
+    assert copied.status_code == 401
+
+
 def test_opting_out_here_takes_effect_at_once(browser: Any) -> None:
     """The token is gone, and logging in again brings none."""
     log_in(browser)

@@ -204,11 +204,52 @@ GUARDS = [
     ),
     Guard(
         "errors leave without frames",
-        "frames.py",
-        "            failure = error.with_traceback(None)\n"
-        "        # This frame stays on the error.\n",
-        "            failure = error\n",
+        "_traceback.py",
+        "    error.__traceback__ = part\n",
+        "",
         "N2",
+    ),
+    Guard(
+        "plain functions end their tracebacks",
+        "_traceback.py",
+        "    failure = strip(failure, function, {positional}, {named})\n    {forget}\n",
+        "",
+        "L1",
+    ),
+    Guard(
+        "what a foreign error repeats is dropped",
+        "_traceback.py",
+        "        if not _is_raised_by_us(trace):\n",
+        "        if False:\n",
+        "L2",
+    ),
+    Guard(
+        "an argument of a wrong type is named",
+        "_traceback.py",
+        "    if mismatch is not None:\n",
+        "    if False:\n",
+        "L3",
+    ),
+    Guard(
+        "text from outside is escaped",
+        "errors.py",
+        '        message = printable(f"{message}")\n',
+        '        message = f"{message}"\n',
+        "L4",
+    ),
+    Guard(
+        "people are shown on a terminal only",
+        "cli/job_report.py",
+        "    if not console.file.isatty():\n",
+        "    if False:\n",
+        "L5",
+    ),
+    Guard(
+        "no line of the log is forged",
+        "_log.py",
+        "    if shown != message:\n",
+        "    if False:\n",
+        "L6",
     ),
     Guard(
         "foreign errors are detached",
@@ -234,8 +275,8 @@ GUARDS = [
     Guard(
         "another job is not gone on with",
         "bulk/resume.py",
-        "    if changed:\n        raise JobError(\n            f\"The unfinished job",
-        "    if False:\n        raise JobError(\n            f\"The unfinished job",
+        '    if changed:\n        raise JobError(\n            f"The unfinished job',
+        '    if False:\n        raise JobError(\n            f"The unfinished job',
         "F9",
     ),
     Guard(

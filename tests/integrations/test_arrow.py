@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +64,86 @@ async def test_batches_keep_their_rows_and_columns(mapper: BulkMapper) -> None:
         assert after["UID"].null_count == 0
         after.validate(full=True)
     assert len({one.schema for one in found}) == 1
+
+
+class Frame:
+    """A data frame as its libraries export it: nothing but the Arrow interface."""
+
+    def __init__(self, table: Any) -> None:
+        """Hold *table*."""
+        self._table = table
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the columns, as pandas and polars do."""
+        return iter(self._table.column_names)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Export the rows."""
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+def stream(batches: list[Any]) -> AsyncIterator[Any]:
+    """Give batches as an async iterable."""
+
+    async def give() -> AsyncIterator[Any]:
+        for one in batches:
+            yield one
+
+    return give()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pa.Table.from_batches,
+        lambda batches: pa.RecordBatchReader.from_batches(batches[0].schema, batches),
+        lambda batches: Frame(pa.Table.from_batches(batches)),
+        pa.concat_batches,
+        stream,
+        iter,
+        list,
+    ],
+    ids=["table", "reader", "frame", "batch", "async", "iterator", "list"],
+)
+async def test_every_source_of_batches(
+    mapper: BulkMapper, make: Callable[[list[Any]], Any]
+) -> None:
+    """Tables, readers and frames are mapped as iterables of batches are."""
+    batches = [mails(0, 3), mails(3, 2)]
+
+    found = await run(make(batches), mapper, column="mail", type="email")
+
+    assert (
+        pa.Table.from_batches(found)
+        .select(["n", "mail"])
+        .equals(pa.Table.from_batches(batches))
+    )
+    assert all(one["UID"].null_count == 0 for one in found)
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        (None, "NoneType"),
+        (pa.chunked_array([["person@example.com"]]), "ChunkedArray"),
+        (5, "int"),
+        ("person@example.com", "str"),
+        ({"mail": ["person@example.com"]}, "str"),
+        ([pa.table({"mail": ["person@example.com"]})], "Table"),
+        ([{"mail": "person@example.com"}], "dict"),
+    ],
+)
+async def test_other_sources_are_refused(
+    mapper: BulkMapper, source: Any, kind: str
+) -> None:
+    """The error names the type, says what to pass, and holds no value."""
+    sources = [source, stream(source)] if isinstance(source, list) else [source]
+    for one in sources:
+        with pytest.raises(InputError, match=rf"not {kind}\.") as caught:
+            await run(one, mapper, column="mail", type="email")
+
+        assert "Pass a pyarrow.Table" in caught.value.hint
+        assert "@" not in str(caught.value)
 
 
 async def test_the_columns_say_what_a_call_says(

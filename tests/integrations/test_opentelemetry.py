@@ -352,7 +352,7 @@ async def do_everything(
     await client.opt_out_status([mapped.raw_uid])
     operator.fail_next(Fault(status=400, body=f"bad {EMAIL}"), times=2)
     with pytest.raises(errors.BadRequestError):
-        await client.log_out(EMAIL)
+        await client.opt_out(EMAIL)
     store = KeyStore(client.fetch_bidstream_keys)
     telemetry.hook.observe_keys(store, "bidstream")
     async with store, BulkMapper(client).map([EMAIL, PHONE]) as records:

@@ -956,7 +956,7 @@ async def test_waiters_share_no_error_object(*, raised: bool) -> None:
     for number, error in enumerate(found):
         assert error is not None
         frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-        assert len(frames) == (3 if raised else 0)
+        assert len(frames) == (2 if raised else 0)
         names = {name for frame in frames[1:] for name in frame.f_locals}
         assert not names & {"mine", "canary"}
         assert not frames or frames[0].f_locals["number"] == number

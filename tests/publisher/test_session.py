@@ -77,6 +77,9 @@ def test_in_doubt_an_opt_out_counts(plain: IdentityTokens, ends: Any) -> None:
     [
         ("canary", "not a JSON object"),
         (b"\xffcanary", "not a JSON object"),
+        ("canary\udc80", "not a JSON object"),
+        (5, "not a JSON object"),
+        (["canary"], "not a JSON object"),
         ("[1]", "not a JSON object"),
         ('{"status":"canary"}', "advertising_token is missing"),
         ({"advertising_token": "canary"}, "refresh_token is missing"),

@@ -12,13 +12,13 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
+from uid2_async._printable import printable
 from uid2_async.bulk.columns import find_column, refuse_repeated, refuse_taken
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
     Format,
     place,
-    printable,
     write_beside,
 )
 from uid2_async.bulk.private_files import (
@@ -455,7 +455,7 @@ class ArrowOutput:
 
     def __repr__(self) -> str:
         """Show where it grows."""
-        return f"<ArrowOutput {printable(self._part)!r}, {self._parts} parts>"
+        return f"<ArrowOutput {printable(str(self._part))!r}, {self._parts} parts>"
 
     def _input_schema(self, reader: Any) -> Any:
         """Return the input's columns; those of text are strings."""

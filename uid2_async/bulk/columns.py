@@ -16,9 +16,11 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
+from uid2_async._printable import printable
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, IdentityColumn
 from uid2_async.bulk.outcomes import ABSENT, InvalidPhone, MapFailure, Outcome
-from uid2_async.bulk.paths import Content, printable
+from uid2_async.bulk.paths import Content
 from uid2_async.errors import InputError
 from uid2_async.models import MapRow, UnmappedReason
 from uid2_async.phones import PhoneFault, check_country, load_countries, to_sendable
@@ -728,3 +730,6 @@ class StatusColumns:
             return {"STATUS": words}, None
         rows = [at for at, one in enumerate(words) if one in self._kept]
         return {"STATUS": [words[at] for at in rows]}, rows
+
+
+strip_tracebacks(globals())

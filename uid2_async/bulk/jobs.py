@@ -1,10 +1,10 @@
 """File jobs: map files, check raw UIDs for opt-outs, refresh a state.
 
 A job without a state streams: the dispatcher answers the rows of the inputs, and they
-are written in order, with checkpoints in the log of the job's folder. A job with a state
-works in steps, each of which is one transaction of the state or can be repeated: read
-all inputs, ask the operator about what the state does not know, write the outputs from
-the state, write the delta, mark it as exported.
+are written in order, with checkpoints in the log of the job's folder. A job with a
+state works in steps, each of which is one transaction of the state or can be repeated:
+read all inputs, ask the operator about what the state does not know, write the outputs
+from the state, write the delta, mark it as exported.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from uid2_async._threads import run_in_thread
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import Chunk
 from uid2_async.bulk.columns import (
     IdentifierColumns,
@@ -87,7 +88,6 @@ from uid2_async.bulk.state_values import Run, StateSelection
 from uid2_async.bulk.text import Reader, open_reader, open_stdio, read_check
 from uid2_async.client import UID2Client, buckets_call
 from uid2_async.errors import ConfigError
-from uid2_async.frames import without_frames
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
 
 __all__ = ["check_file", "map_file", "refresh_state", "sweep_by_status"]
@@ -225,7 +225,6 @@ def _status_job(source: str, target: str, options: StatusOptions) -> _Job:
 # --- files ----------------------------------------------------------------------------
 
 
-@without_frames
 async def map_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -282,7 +281,6 @@ async def map_file(
     return await _run(job, client, run)
 
 
-@without_frames
 async def check_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -552,7 +550,9 @@ async def _stream(
     """Map the inputs in one pass, resumable by the log of the job."""
     checked = run.precheck and await _look_through(job, files)
     source = FileSource([file for file in files.files if not file.done])
-    dispatcher = Dispatcher(_dispatch_options(run, client), source, endpoint=job.endpoint)
+    dispatcher = Dispatcher(
+        _dispatch_options(run, client), source, endpoint=job.endpoint
+    )
     outputs = _outputs(job, files, source, run, log=files.place.folder)
     async with aclosing(source), _dispatching(dispatcher, run.stop) as chunks:
         complete = await _write_all(
@@ -792,7 +792,6 @@ def _progress_of(phase: str, rows: int, chunk: Chunk, files: _Files) -> FileProg
 # --- states ---------------------------------------------------------------------------
 
 
-@without_frames
 async def refresh_state(
     state: MappingState | str | os.PathLike[str],
     *,
@@ -860,7 +859,6 @@ async def refresh_state(
     )
 
 
-@without_frames
 async def sweep_by_status(
     state: MappingState | str | os.PathLike[str],
     *,
@@ -1070,3 +1068,6 @@ async def _entered(block: AbstractContextManager[T]) -> AsyncIterator[T]:
         await run_in_thread(partial(block.__exit__, type(error), error, traceback))
         raise
     await run_in_thread(partial(block.__exit__, None, None, None))
+
+
+strip_tracebacks(globals())

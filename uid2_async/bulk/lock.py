@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 from datetime import UTC, datetime
@@ -93,6 +92,8 @@ class FileLock:
 
 def _lock(descriptor: int, path: Path, disk: Disk) -> None:
     """Lock an open file, or say who holds it."""
+    import fcntl  # noqa: PLC0415 - Windows has none; open_private refuses there
+
     try:
         disk.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

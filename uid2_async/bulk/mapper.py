@@ -20,6 +20,7 @@ from typing import Any, Generic, Self, TypeVar
 import attrs
 
 from uid2_async._failures import CONTROL_FLOW
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, Source
 from uid2_async.bulk.dispatch import Dispatcher, DispatchOptions
 from uid2_async.bulk.outcomes import MapFailure, MapRecord, Outcome, Progress
@@ -298,3 +299,6 @@ class ItemSource:
     def __repr__(self) -> str:
         """Show how far it is: the items may be DII."""
         return f"<ItemSource taken={self._taken}>"
+
+
+strip_tracebacks(globals())

@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.columns import PHONE, NationalPhones, OptOutRule, RowStatus
 from uid2_async.bulk.outcomes import Progress
 from uid2_async.bulk.paths import FileFormatOptions
@@ -307,3 +308,6 @@ class JobSummary:
             status.value: status_counts.get(status, 0) for status in RowStatus
         }
         return cls(**counted, **more)
+
+
+strip_tracebacks(globals())

@@ -7,6 +7,7 @@ from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 import attrs
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import MappedUID, MapRow, Unmapped, UnmappedReason
 from uid2_async.phones import PhoneFault
 
@@ -128,3 +129,6 @@ class Progress:
     in_flight: int = 0
     limit: int = 0
     throttled: int = 0
+
+
+strip_tracebacks(globals())

@@ -21,6 +21,8 @@ from typing import Final
 import attrs
 import msgspec
 
+from uid2_async._printable import printable
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.private_files import (
     DISK,
     Disk,
@@ -46,7 +48,6 @@ __all__ = [
     "identify",
     "is_gzipped",
     "place",
-    "printable",
     "state_paths",
     "temp_sibling",
     "write_beside",
@@ -58,13 +59,6 @@ STDIO: Final = "-"
 _END_BYTES: Final = 1024 * 1024
 # The longest name there may be has 255 bytes; a character has at most four.
 _NAME_CHARS: Final = 40
-
-
-def printable(text: object) -> str:
-    """Escape what a terminal or a log would interpret, and what is not Unicode."""
-    return "".join(
-        char if char.isprintable() else ascii(char)[1:-1] for char in str(text)
-    )
 
 
 # --- Formats --------------------------------------------------------------------------
@@ -243,8 +237,8 @@ def _refuse_streams(path: PurePath | None, chosen: Format) -> None:
         )
     if is_gzipped(path):
         raise InputError(
-            f"{printable(path)}: {chosen.capitalize()} files are not compressed as a "
-            "whole.",
+            f"{printable(str(path))}: {chosen.capitalize()} files are not compressed "
+            "as a whole.",
             hint="They compress their columns themselves. Drop the .gz.",
         )
 
@@ -391,8 +385,8 @@ def _refuse_tables(root: Path, files: Iterable[Path]) -> None:
         for mark, kind in _TABLES.items():
             if next(folder.glob(mark), None) is not None:
                 raise InputError(
-                    f"{printable(folder)} is a {kind} table, not a folder of files: "
-                    "some of its files hold rows that were deleted.",
+                    f"{printable(str(folder))} is a {kind} table, not a folder of "
+                    "files: some of its files hold rows that were deleted.",
                     hint="Export a snapshot of the table, and map that.",
                 )
 
@@ -452,7 +446,7 @@ def _check_inside(role: str, path: Path, folders: Mapping[str, Path]) -> None:
 def _refuse_roles(one: str, other: str, path: Path) -> None:
     """Refuse two roles of one path."""
     raise InputError(
-        f"{one} and {other} are the same file or folder: {printable(path)}.",
+        f"{one} and {other} are the same file or folder: {printable(str(path))}.",
         hint="Give each a name of its own.",
     )
 
@@ -503,7 +497,7 @@ def check_targets(
         if pair.target is not None:
             folder = _existing_folder(pair, pair.target)
             if not folder.is_dir():
-                shown = printable(pair.target)
+                shown = printable(str(pair.target))
                 raise InputError(
                     f"The folder of {shown} does not exist.", hint="Create it."
                 )
@@ -523,12 +517,12 @@ def _check_source(path: Path) -> None:
     except OSError as error:
         cause = error.strerror or type(error).__name__
     hint = "Check the path. To read a pipe or a device, pipe it in and name -."
-    raise InputError(f"{printable(path)} cannot be read: {cause}.", hint=hint)
+    raise InputError(f"{printable(str(path))} cannot be read: {cause}.", hint=hint)
 
 
 def _check_target(target: Path, *, may_exist: bool) -> None:
     """Refuse an output that must not be replaced."""
-    shown = printable(target)
+    shown = printable(str(target))
     try:
         found = target.lstat()
     except FileNotFoundError:
@@ -603,7 +597,9 @@ def identify(path: Path) -> InputIdentity:
             mtime_ns=found.st_mtime_ns,
             digest=digest.hexdigest(),
         )
-    raise InputError(f"{printable(path)} cannot be read: {cause}.", hint="Check it.")
+    raise InputError(
+        f"{printable(str(path))} cannot be read: {cause}.", hint="Check it."
+    )
 
 
 def check_unchanged(path: Path, before: InputIdentity) -> None:
@@ -616,7 +612,7 @@ def check_unchanged(path: Path, before: InputIdentity) -> None:
     """
     if identify(path) != before:
         raise InputError(
-            f"{printable(path)} was changed while it was read.",
+            f"{printable(str(path))} was changed while it was read.",
             hint="Wait until it is complete. Then run the job again (--restart).",
         )
 
@@ -641,7 +637,7 @@ def write_beside(
     """
     unfinished = temp_sibling(target, suffix="unfinished")
     try:
-        attempt(f"{printable(target)} cannot be written", write, unfinished)
+        attempt(f"{printable(str(target))} cannot be written", write, unfinished)
         replace(unfinished, target, disk=disk)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -661,7 +657,7 @@ def place(part: Path, target: Path, *, disk: Disk = DISK) -> None:
         if target.exists():
             return
         raise JobError(
-            f"Neither {printable(target)} nor its saved part exists.",
+            f"Neither {printable(str(target))} nor its saved part exists.",
             hint="Discard the job and begin anew (--restart).",
         )
     if part.stat().st_dev == target.parent.stat().st_dev:
@@ -675,3 +671,6 @@ def _copy(part: Path, path: Path) -> None:
     """Write a copy."""
     with part.open("rb") as source, os.fdopen(open_private(path), "wb") as file:
         shutil.copyfileobj(source, file)
+
+
+strip_tracebacks(globals())

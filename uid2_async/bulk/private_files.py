@@ -7,10 +7,7 @@ function here takes, so that a test can let them fail.
 from __future__ import annotations
 
 import errno
-import fcntl
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +26,7 @@ __all__ = [
     "open_private",
     "reopen_private",
     "replace",
+    "require_posix",
     "sync_file",
     "sync_folder",
     "write_all",
@@ -45,6 +43,13 @@ _HINTS: Final = {
 }
 
 
+def _flock(descriptor: int, operation: int) -> None:
+    """Lock an open file."""
+    import fcntl  # noqa: PLC0415 - Windows has none, and only this needs it
+
+    fcntl.flock(descriptor, operation)
+
+
 @attrs.frozen(kw_only=True)
 class Disk:
     """What the operating system does, and what may fail while a job runs."""
@@ -52,10 +57,29 @@ class Disk:
     write: Callable[[int, bytes], int] = attrs.field(default=os.write)
     fsync: Callable[[int], None] = attrs.field(default=os.fsync)
     replace: Callable[[Path, Path], None] = attrs.field(default=os.replace)
-    flock: Callable[[int, int], None] = attrs.field(default=fcntl.flock)
+    flock: Callable[[int, int], None] = attrs.field(default=_flock)
 
 
 DISK: Final = Disk()
+
+
+def require_posix() -> None:
+    """Refuse to work on files where the calls are missing that keep them safe.
+
+    Raises:
+        JobError: On Windows.
+    """
+    try:
+        import fcntl  # noqa: F401, PLC0415 - stands for all of POSIX
+    except ImportError:
+        pass
+    else:
+        return
+    raise JobError(
+        "Jobs on files need a POSIX system: this one has no fcntl.",
+        hint="Run them on Linux, on macOS or in WSL. Everything else works here, "
+        "BulkMapper for lists and streams too.",
+    )
 
 
 def attempt(
@@ -94,6 +118,7 @@ def open_private(path: Path, *, exclusive: bool = True, append: bool = False) ->
     Raises:
         JobError: If it cannot be opened, or is there and is no regular file.
     """
+    require_posix()
     refusal = f"{path} cannot be opened"
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     flags |= (os.O_EXCL if exclusive else 0) | (os.O_APPEND if append else 0)
@@ -138,6 +163,7 @@ def make_private_folder(path: Path, *, disk: Disk = DISK) -> None:
     Raises:
         JobError: If it cannot be made, or is there already.
     """
+    require_posix()
     attempt(f"The folder {path} cannot be made", os.mkdir, path, 0o700)
     sync_folder(path.parent, disk=disk)
 
@@ -155,6 +181,7 @@ def check_folder(path: Path, allow_shared: bool = False) -> None:  # noqa: FBT00
     Raises:
         JobError: If *path* is missing, not a folder, not writable, or open to others.
     """
+    require_posix()
     refusal = f"The folder {path} cannot be used"
     status = attempt(refusal, os.stat, path)
     if not stat.S_ISDIR(status.st_mode):
@@ -186,6 +213,9 @@ def _is_private_group(status: os.stat_result) -> bool:
 
     Most Linux distributions create such a group, named after the user, for each user.
     """
+    import grp  # noqa: PLC0415 - Windows has none
+    import pwd  # noqa: PLC0415 - as above
+
     try:
         owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
     except KeyError:

@@ -101,7 +101,6 @@ class JobTerms:
         return loaded
 
 
-
 @attrs.frozen(kw_only=True)
 class Checkpoint:
     """A state of one input from which the job can resume.

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_rows
 from uid2_async.bulk.outcomes import MapFailure
 from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
@@ -601,9 +602,7 @@ class MappingState:
                 count as exported.
             summary: What :meth:`summary_of` returns about the job from now on.
         """
-        await self._call(
-            state_rows.finish, run, exported=exported, summary=summary
-        )
+        await self._call(state_rows.finish, run, exported=exported, summary=summary)
         self._started = None
 
     async def file_done(self, run: Run, name: str, detail: str) -> None:
@@ -653,3 +652,6 @@ def _guess(text: str, kind: str | None) -> Iterator[IdentityKey]:
         identity = READERS[one](text)
         if identity is not None:
             yield IdentityKey(IdentityType(one.partition("_")[0]), identity)
+
+
+strip_tracebacks(globals())

@@ -9,6 +9,7 @@ from typing import ClassVar, Final, NamedTuple
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.models import (
     IdentityScope,
@@ -263,3 +264,6 @@ def seconds_from(instant: datetime) -> int:
     if seconds < 0:
         raise InputError("The instant is before 1970.")
     return seconds
+
+
+strip_tracebacks(globals())

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, cast
 import attrs
 import msgspec
 
+from uid2_async._printable import printable
 from uid2_async.bulk.columns import find_column, refuse_taken
 from uid2_async.bulk.paths import (
     FileFormatOptions,
     FilePair,
     Format,
     is_gzipped,
-    printable,
 )
 from uid2_async.errors import InputError
 
@@ -996,7 +996,7 @@ def _open_source(path: Path | None) -> BufferedReader:
     except OSError as error:
         cause = error.strerror or type(error).__name__
     raise InputError(
-        f"{printable(path)} cannot be read: {cause}.", hint="Check the path."
+        f"{printable(str(path))} cannot be read: {cause}.", hint="Check the path."
     )
 
 
@@ -1015,7 +1015,7 @@ def open_reader(
     """
     options = options.for_file(path)
     stream = _open_source(path)
-    name = "stdin" if path is None else printable(path)
+    name = "stdin" if path is None else printable(str(path))
     try:
         if options.format in (Format.PARQUET, Format.ARROW):
             from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow

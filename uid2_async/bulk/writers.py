@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import msgspec
 
+from uid2_async._printable import printable
 from uid2_async.bulk.columns import refuse_repeated
 from uid2_async.bulk.paths import (
     Content,
@@ -26,7 +27,6 @@ from uid2_async.bulk.paths import (
     Format,
     is_gzipped,
     place,
-    printable,
     temp_sibling,
     write_beside,
 )
@@ -375,7 +375,7 @@ class TextOutput:
 
     def __repr__(self) -> str:
         """Show where it grows, and how far it is."""
-        name = "stdout" if self._part is None else printable(self._part)
+        name = "stdout" if self._part is None else printable(str(self._part))
         return f"<TextOutput {name!r}, {self._size} bytes>"
 
     def _write_header(self) -> None:
@@ -569,7 +569,7 @@ class TableWriter:
 
     def __repr__(self) -> str:
         """Show the file and how many rows have been written."""
-        name = "stdout" if self._path is None else printable(self._path)
+        name = "stdout" if self._path is None else printable(str(self._path))
         return f"<TableWriter {name!r}, {self.rows} rows>"
 
     def write(self, columns: Columns) -> None:

@@ -33,9 +33,11 @@ app: typer.Typer = typer.Typer(
     help="UID2 and EUID from the command line. The environment names the operator: "
     "UID2_BASE_URL (or UID2_ENV=integ|prod), UID2_API_KEY and UID2_SECRET_KEY; EUID_* "
     "for EUID; each may end in _FILE and name a file.",
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 done but with "
-    "failed rows or invalid values, 4 key or secret not accepted, 5 rate limited, "
-    "timed out or stalled (the same command goes on), 130 interrupted, 143 terminated.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 done, but "
+    "some rows could not be asked about (map, refresh, optout-status) or some values "
+    "are invalid (hash, inspect, encrypt, decrypt), 4 key or secret not accepted, "
+    "5 rate limited, timed out or stalled (the same command goes on), 130 interrupted, "
+    "143 terminated.",
     # With rich, help takes three times as long and breaks lines where the source does.
     rich_markup_mode=None,
     # A traceback that shows local variables would show DII and keys.

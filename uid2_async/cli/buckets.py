@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
-import msgspec
 import typer
 
+from uid2_async._printable import printable
 from uid2_async.cli.failure import complain
 from uid2_async.cli.options import SandboxOption, ScopeOption
+from uid2_async.cli.printing import dump_json
 from uid2_async.cli.run_async import run_async
 from uid2_async.errors import InputError
 from uid2_async.models import Bucket, IdentityScope
@@ -87,10 +88,9 @@ async def _fetch(
 
 def _print_jsonl(buckets: Iterable[Bucket]) -> None:
     """Print a JSON object a line."""
-    encode = msgspec.json.Encoder().encode
     for one in buckets:
         fields = {"bucket_id": one.bucket_id, "last_updated": one.last_updated}
-        sys.stdout.write(f"{encode(fields).decode()}\n")
+        sys.stdout.write(dump_json(fields))
 
 
 def _print_csv(buckets: Iterable[Bucket]) -> None:
@@ -99,4 +99,4 @@ def _print_csv(buckets: Iterable[Bucket]) -> None:
     writer.writerow(["bucket_id", "last_updated"])
     for one in buckets:
         time = one.last_updated.isoformat().replace("+00:00", "Z")
-        writer.writerow([one.bucket_id, time])
+        writer.writerow([printable(one.bucket_id), time])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
@@ -13,6 +13,7 @@ import typer
 
 from uid2_async.cli.failure import ExitCode, complain
 from uid2_async.cli.options import SandboxOption, ScopeOption
+from uid2_async.cli.printing import dump_json, print_lines
 from uid2_async.cli.run_async import run_async
 from uid2_async.models import IdentityScope
 
@@ -65,7 +66,7 @@ def find_causes(
         _examine(scope, need or (), timeout, sandbox=sandbox, show=not as_json)
     )
     if as_json:
-        typer.echo(json.dumps(_report(scope, findings), indent=2))
+        sys.stdout.write(dump_json(_report(scope, findings), indent=2))
     faults = [one for one in findings if one.outcome == "failed"]
     if faults:
         complain(f"Failed: {', '.join(one.check for one in faults)}.")
@@ -93,7 +94,7 @@ async def _examine(
         async for finding in results:
             findings.append(finding)
             if show:
-                typer.echo("\n".join(_lines(finding)))
+                print_lines(_lines(finding))
     return findings
 
 

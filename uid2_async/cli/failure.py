@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
+from uid2_async.cli.printing import print_to_stderr
 from uid2_async.errors import (
     AuthError,
     CallTimeoutError,
@@ -48,9 +48,9 @@ _PLAIN_WORD: Final = re.compile(r"-{0,2}[A-Za-z][A-Za-z_./=-]{0,30}")
 
 def complain(message: str, hint: str = "") -> None:
     """Print *message* on stderr, and *hint* below it."""
-    sys.stderr.write(f"uid2: {message}\n")
+    print_to_stderr(f"uid2: {message}")
     if hint:
-        sys.stderr.write(f"Hint: {hint}\n")
+        print_to_stderr(f"Hint: {hint}")
 
 
 def complain_about(error: UID2Error) -> None:
@@ -73,11 +73,14 @@ def complain_about_bug(error: Exception) -> None:
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
-    where = ""
+    where = "."
     if place is not None:
-        where = f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+        where = f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}."
+    # Below a public function of the library there are no frames, but there is a note.
+    notes = getattr(error, "__notes__", [])
+    where = f". {notes[0]}" if notes else where
     complain(
-        f"An unforeseen {type(error).__name__}{where}.",
+        f"An unforeseen {type(error).__name__}{where}",
         "This is a defect of uid2_async: please report the line above.",
     )
 

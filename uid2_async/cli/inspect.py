@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from uid2_async.cli.key_source import (
     load_keys,
 )
 from uid2_async.cli.options import SandboxOption, ScopeOption
+from uid2_async.cli.printing import dump_json, print_lines
 from uid2_async.cli.run_async import run_async
 from uid2_async.cli.values import STANDARD, read_text
 from uid2_async.errors import InputError
@@ -83,9 +84,9 @@ def inspect_one(
         )
         _open(report, text, source, now_ms=now_ms, domain=domain, show_uid=show_uid)
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        sys.stdout.write(dump_json(report, indent=2))
     else:
-        typer.echo("\n".join(lines(report)))
+        print_lines(lines(report))
     if not found.kinds:
         raise typer.Exit(ExitCode.INCOMPLETE)
 

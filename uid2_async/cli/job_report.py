@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-import msgspec
 from rich import box
 from rich.console import Console
 from rich.progress import (
@@ -30,7 +29,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from uid2_async._printable import printable
 from uid2_async.bulk.options import FileProgress, JobSummary
+from uid2_async.cli.printing import dump_json
 
 __all__ = ["console_for", "print_head", "print_json", "print_summary", "progress_bar"]
 
@@ -184,19 +185,23 @@ def print_json(summary: JobSummary, *, to_stdout: bool) -> None:
         "complete": summary.complete,
     }
     stream = sys.stderr if to_stdout else sys.stdout
-    stream.write(msgspec.json.encode(fields).decode() + "\n")
+    stream.write(dump_json(fields))
 
 
 def print_head(console: Console, output: Path, column: str) -> None:
     """Print the identifiers of a CSV file's first rows and what was appended to them.
 
-    Raw UIDs are cut, and identifiers to what the width of the terminal leaves.
+    Raw UIDs are cut, and identifiers to what the width of the terminal leaves. Nothing
+    is printed unless stderr is a terminal: a file or a log keeps what it is given. That
+    rich was told to color its output does not count.
 
     Args:
         console: Where to.
         output: The file.
         column: The column with the identifiers.
     """
+    if not console.file.isatty():
+        return
     with output.open(encoding="utf-8-sig", newline="") as file:
         rows = list(islice(csv.reader(file), _HEAD_ROWS + 1))
     if len(rows) < 2:  # noqa: PLR2004 - a header and a row
@@ -225,12 +230,5 @@ def _print_table(
     for name, width in widths.items():
         table.add_column(name, no_wrap=True, max_width=width)
     for row in rows:
-        table.add_row(*(Text(_printable(row[at])) for at in shown.values()))
+        table.add_row(*(Text(printable(row[at])) for at in shown.values()))
     console.print(table)
-
-
-def _printable(cell: str) -> str:
-    """Take the sting out of control characters: a file must not steer a terminal."""
-    return "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cell
-    )

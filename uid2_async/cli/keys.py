@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,7 @@ from uid2_async.cli.key_source import (
     save_keys,
 )
 from uid2_async.cli.options import SandboxOption, ScopeOption
+from uid2_async.cli.printing import dump_json, print_lines
 from uid2_async.cli.run_async import run_async
 from uid2_async.models import IdentityScope, ms_from_datetime
 from uid2_async.protocol.instants import iso
@@ -56,9 +57,9 @@ def list_keys(
     ring = run_async(load_keys(kind, scope, sandbox=sandbox, file=keys_file))
     report = _describe(ring, ms_from_datetime(datetime.now(UTC)))
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        sys.stdout.write(dump_json(report, indent=2))
     else:
-        typer.echo("\n".join(_lines(report)))
+        print_lines(_lines(report))
     if save is not None:
         run_async(save_keys(ring, save))
         complain(f"The keys are in {save}; guard it like the client secret.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from uid2_async.cli.failure import complain
+from uid2_async.cli.printing import print_lines
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityScope
 
@@ -93,13 +94,12 @@ async def _serve(
     if not loopback:
         _warn(host, console=shown)
     async with LocalOperator(data, host=host, port=port, console=shown) as operator:
-        typer.echo(f"# {data.scope} operator at {operator.url} - Ctrl-C stops it")
+        print_lines([f"# {data.scope} operator at {operator.url} - Ctrl-C stops it"])
         if shown:
-            typer.echo(f"# Console, for a browser: {operator.url}/")
-        for line in _lines(
-            data.scope, operator.url, operator.credentials, loopback=loopback
-        ):
-            typer.echo(line)
+            print_lines([f"# Console, for a browser: {operator.url}/"])
+        print_lines(
+            _lines(data.scope, operator.url, operator.credentials, loopback=loopback)
+        )
         await stopped.wait()
     complain("The sandbox has stopped.")
 

@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from uid2_async.cli.failure import complain
 from uid2_async.cli.job_options import ForceOption, JsonOption, StateArgument
 from uid2_async.cli.options import KindOption
+from uid2_async.cli.printing import dump_json, print_lines
 from uid2_async.cli.run_async import run_async
 from uid2_async.cli.values import read_lines
 from uid2_async.errors import InputError
@@ -59,15 +59,15 @@ def show(state: StateArgument, *, as_json: JsonOption = False) -> None:
 
     counts = run_async(job())
     if as_json:
-        sys.stdout.write(msgspec.json.encode(_facts(counts)).decode() + "\n")
+        sys.stdout.write(dump_json(_facts(counts)))
         return
     for name, value in _facts(counts).items():
         if isinstance(value, dict):
             for each, count in value.items():
-                sys.stdout.write(f"{name} {each}: {count:,}\n")
+                print_lines([f"{name} {each}: {count:,}"])
         elif value is not None:
             shown = f"{value:,}" if isinstance(value, int) else value
-            sys.stdout.write(f"{name}: {shown}\n")
+            print_lines([f"{name}: {shown}"])
 
 
 def _facts(counts: StateStatistics) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock, system_clock
 from uid2_async.doctor import (
     network_checks,
@@ -240,3 +241,6 @@ _STEPS: Final[Mapping[Check, _Step]] = {
     Check.KEYS: ((Check.CLOCK,), _Case.examine_keys),
     Check.LATENCY: ((Check.API_KEY,), _Case.examine_latency),
 }
+
+
+strip_tracebacks(globals())

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import AuthError, OperatorError, UID2Error
 
 __all__ = [
@@ -109,3 +110,6 @@ def failure(check: Check, error: UID2Error) -> Finding:
 def skipped(check: Check, message: str) -> Finding:
     """Say that the check would tell nothing."""
     return Finding(check=check, outcome=Outcome.SKIPPED, message=message)
+
+
+strip_tracebacks(globals())

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Final
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.doctor.findings import (
     Check,
     Finding,
@@ -378,3 +379,6 @@ def _find_fault(ring: KeyRing, scope: IdentityScope, now_ms: int) -> Finding | N
 def _count_active(ring: KeyRing, now_ms: int) -> int:
     """Count the keys that seal now."""
     return sum(key.is_active(now_ms) for key in ring.keys.values())
+
+
+strip_tracebacks(globals())

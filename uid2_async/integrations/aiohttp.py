@@ -15,6 +15,7 @@ from typing import Final
 
 from aiohttp import web
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.client import UID2Client
 from uid2_async.publisher import TokenRefresher
 
@@ -52,3 +53,6 @@ def uid2_context(
             yield
 
     return context
+
+
+strip_tracebacks(globals())

@@ -10,10 +10,19 @@ from collections.abc import (
     Iterable,
     Sequence,
 )
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from contextlib import suppress
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Protocol,
+    TypeAlias,
+    runtime_checkable,
+)
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.arrow import load_arrow, require_text
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn
 from uid2_async.bulk.columns import (
@@ -32,14 +41,34 @@ from uid2_async.protocol.normalize import KINDS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ColumnNames", "IdentityColumns", "map_batches"]
+__all__ = [
+    "ArrowStream",
+    "BatchSource",
+    "ColumnNames",
+    "IdentityColumns",
+    "map_batches",
+]
+
+
+@runtime_checkable
+class ArrowStream(Protocol):
+    """What exports a stream of record batches (the Arrow PyCapsule interface)."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Return a capsule of the stream."""
+
+
+BatchSource: TypeAlias = (
+    "AsyncIterable[pa.RecordBatch] | Iterable[pa.RecordBatch] | ArrowStream"
+)
+"""What :func:`map_batches` reads."""
 
 ColumnNames: TypeAlias = Literal["upper", "snake"]
 """How the added columns are spelled, ``PREV_UID`` or ``prev_uid``."""
 
 
 async def map_batches(
-    batches: AsyncIterable[pa.RecordBatch] | Iterable[pa.RecordBatch],
+    batches: BatchSource,
     *,
     mapper: BulkMapper,
     column: str | None = None,
@@ -60,8 +89,11 @@ async def map_batches(
     To stop before the end, close the generator: ``contextlib.aclosing`` does.
 
     Args:
-        batches: What to read; an iterable that is not async holds up the event loop
-            while it reads.
+        batches: Record batches, as an iterable, an async iterable or a
+            ``pyarrow.RecordBatchReader``; or one object with the Arrow PyCapsule
+            interface: a ``pyarrow.Table``, a DataFrame of polars, pandas 2.2 or
+            newer, a relation of DuckDB. What is not async holds up the event loop
+            while it is read.
         mapper: Who maps, and how many requests are in flight.
         column: The column with the identities; INPUT by default.
         type: What they are: email, phone, email_hash or phone_hash; by default each
@@ -72,8 +104,8 @@ async def map_batches(
         One batch for each that was read, in order.
 
     Raises:
-        InputError: If pyarrow is not installed, or a column is missing, is no text, or
-            is there already.
+        InputError: If pyarrow is not installed, *batches* is something else, or a
+            column is missing, is no text, or is there already.
         AuthError: If the key is not accepted; see
             :class:`~uid2_async.bulk.mapper.Records` for what else ends the job.
 
@@ -82,7 +114,7 @@ async def map_batches(
         ...     writer.write_batch(batch)
     """
     wanted = IdentityColumns(column=column, kind=type, names=names)
-    source = _BatchSource(batches, wanted)
+    source = _BatchSource(_read_batches(batches), wanted)
     table = _AddedColumns(wanted.outcome_columns())
     async with mapper.map_source(source) as records:
         while (outcomes := await records.next_outcomes()) is not None:
@@ -146,13 +178,11 @@ class _BatchSource:
 
     def __init__(
         self,
-        batches: AsyncIterable[pa.RecordBatch] | Iterable[pa.RecordBatch],
+        batches: AsyncIterable[pa.RecordBatch],
         wanted: IdentityColumns,
     ) -> None:
         self.waiting: deque[pa.RecordBatch] = deque()
-        self._source = aiter(
-            batches if isinstance(batches, AsyncIterable) else _as_async(batches)
-        )
+        self._source = aiter(batches)
         self._wanted = wanted
         self._values: Any = None
         self._kinds: Any = None
@@ -202,10 +232,54 @@ def _strings(array: pa.Array) -> list[str | None]:
     )
 
 
-async def _as_async(batches: Iterable[pa.RecordBatch]) -> AsyncIterator[pa.RecordBatch]:
-    """Read an iterable as if it were async."""
-    for batch in batches:
-        yield batch
+async def _read_batches(source: BatchSource) -> AsyncIterator[pa.RecordBatch]:
+    """Yield the record batches of any source.
+
+    Raises:
+        InputError: If there is something else.
+    """
+    kind = load_arrow().RecordBatch
+    if isinstance(source, AsyncIterable):
+        async for batch in source:
+            yield _check_batch(batch, kind)
+        return
+    for batch in _open_source(source):
+        yield _check_batch(batch, kind)
+
+
+def _open_source(source: object) -> Any:
+    """Return an iterable of what should be record batches.
+
+    A table would iterate over its columns and a frame over their names, so the Arrow
+    interface comes first.
+
+    Raises:
+        InputError: If it cannot be read at all, or Arrow refuses the data.
+    """
+    arrow = load_arrow()
+    if isinstance(source, ArrowStream):
+        # A stream of something else than rows, such as a single column, is refused.
+        with suppress(arrow.ArrowException):
+            return arrow.RecordBatchReader.from_stream(source)
+    elif isinstance(source, Iterable):
+        return source
+    raise _wrong_source(source)
+
+
+def _check_batch(batch: object, kind: type) -> Any:
+    """Return *batch* if it is a record batch."""
+    if isinstance(batch, kind):
+        return batch
+    raise _wrong_source(batch)
+
+
+def _wrong_source(value: object) -> InputError:
+    """Return the error for what is not a record batch; it holds no value."""
+    return InputError(
+        f"map_batches takes pyarrow record batches, not {type(value).__name__}.",
+        hint="Pass a pyarrow.Table, a RecordBatchReader, a polars or pandas DataFrame, "
+        "or an iterable of record batches, such as table.to_batches().",
+    )
 
 
 class _AddedColumns:
@@ -247,3 +321,6 @@ class _AddedColumns:
             return self._arrow.array(values, self._arrow.string())
         seconds = self._arrow.array(values, self._arrow.timestamp("s", tz="UTC"))
         return seconds.cast(self._arrow.timestamp("us", tz="UTC"))
+
+
+strip_tracebacks(globals())

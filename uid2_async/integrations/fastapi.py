@@ -16,6 +16,7 @@ from typing import Annotated, TypeAlias
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
+from uid2_async._traceback import strip_traceback, strip_tracebacks
 from uid2_async.client import UID2Client
 from uid2_async.integrations.starlette import (
     FreshTokensMiddleware,
@@ -39,12 +40,15 @@ __all__ = [
 ]
 
 
+# Wrapped here and not at the end: overriding a dependency goes by its identity.
+@strip_traceback
 def get_client(connection: HTTPConnection) -> UID2Client:
     """Give the client that the lifespan opened."""
     client: UID2Client = connection.state.uid2_client
     return client
 
 
+@strip_traceback
 def get_refresher(connection: HTTPConnection) -> TokenRefresher:
     """Give what refreshes tokens, as the lifespan opened it."""
     refresher: TokenRefresher = connection.state.uid2_refresher
@@ -58,6 +62,7 @@ RefresherDep: TypeAlias = Annotated[TokenRefresher, Depends(get_refresher)]
 """A parameter of this type is what refreshes tokens."""
 
 
+@strip_traceback
 async def get_freshness(
     connection: HTTPConnection, refresher: RefresherDep
 ) -> Freshness | None:
@@ -67,3 +72,6 @@ async def get_freshness(
 
 FreshnessDep: TypeAlias = Annotated[Freshness | None, Depends(get_freshness)]
 """A parameter of this type keeps the session's tokens fresh for this one route."""
+
+
+strip_tracebacks(globals())

@@ -19,6 +19,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async._version import __version__
 from uid2_async.hooks import (
     AttemptFailed,
@@ -315,3 +316,6 @@ def _server(region: str) -> dict[str, AttributeValue]:
     parts = urlsplit(region)
     port = parts.port or (80 if parts.scheme == "http" else 443)
     return {"server.address": parts.hostname or "", "server.port": port}
+
+
+strip_tracebacks(globals())

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.mapper import BulkMapper
 from uid2_async.bulk.paths import Content
 from uid2_async.client import UID2Client
@@ -272,3 +273,6 @@ def _find_function(name: str) -> Callable[[], object]:
         f"A worker cannot import {name}.",
         hint="Install its module on the workers, or send it there: addPyFile.",
     )
+
+
+strip_tracebacks(globals())

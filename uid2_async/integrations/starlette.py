@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.client import UID2Client
 from uid2_async.errors import InputError
 from uid2_async.identity_tokens import TokenState
@@ -117,3 +118,6 @@ class FreshTokensMiddleware:
             if self._where(request):
                 request.state.uid2 = await keep_fresh(request)
         await self._app(scope, receive, send)
+
+
+strip_tracebacks(globals())

@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 from aiohttp import HttpVersion10, hdrs, web
 
+from uid2_async._log import http_logger, logger
 from uid2_async.operator import dispatch, routes
 from uid2_async.operator.console.console import Console
 from uid2_async.operator.content_type import is_form
@@ -33,9 +34,8 @@ __all__ = ["http_log", "make_app"]
 
 _MAX_BODY: Final = 1_048_576
 _CONTINUE: Final = "100-continue"
-_log = logging.getLogger("uid2_async")
 
-http_log: logging.Logger = logging.getLogger("uid2_async.http")
+http_log: logging.Logger = http_logger
 """For the runner: what aiohttp cannot read or handle, without any content."""
 
 
@@ -174,10 +174,10 @@ class _Handler:
             )
         except ImportError as error:
             # A missing extra: the message names it.
-            _log.error("The embedded operator cannot answer: %s", error)
+            logger.error("The embedded operator cannot answer: %s", error)
         except Exception as error:  # noqa: BLE001 - the real one answers 500 as well
             # Neither message nor traceback: they could hold what was sent.
-            _log.error(
+            logger.error(
                 "The embedded operator failed on %s: %s",
                 request.path,
                 type(error).__name__,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
 from uid2_async.operator.settings import RuntimeConfig, Settings, check_runtime
@@ -339,3 +340,6 @@ class OperatorData:
         from uid2_async.operator.sample import sample  # noqa: PLC0415 - imports this
 
         return sample(scope, seed, base)
+
+
+strip_tracebacks(globals())

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
+
 __all__ = ["Fault"]
 
 
@@ -43,3 +45,6 @@ class Fault:
     wrong_key: bool = False
     clock_offset: float = 0.0
     date: bool = False
+
+
+strip_tracebacks(globals())

@@ -13,6 +13,7 @@ from typing import Self
 
 from aiohttp import web
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import Identity, as_identity, datetime_from_ms
 from uid2_async.operator.app import http_log, make_app
 from uid2_async.operator.console.console import Console
@@ -270,3 +271,6 @@ def _url_of(host: str, port: int) -> str:
     if address.version == 4:  # noqa: PLR2004 - the version of IP
         return f"http://{'127.0.0.1' if address.is_unspecified else address}:{port}"
     return f"http://[{'::1' if address.is_unspecified else address}]:{port}"
+
+
+strip_tracebacks(globals())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ConfigError
 from uid2_async.protocol.raw_uid import Environment
 
@@ -64,3 +65,6 @@ class Settings:
     validate_service_links: bool = False
     tcf_vendor_id: int = 21
     allow_clock_skew_seconds: int = 1_800
+
+
+strip_tracebacks(globals())

@@ -10,6 +10,7 @@ from threading import Lock
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import ms_from_datetime
 from uid2_async.operator.faults import Fault
 
@@ -194,3 +195,6 @@ class OperatorState:
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+strip_tracebacks(globals())

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 from msgspec import ValidationError, convert, to_builtins
 
+from uid2_async._traceback import strip_tracebacks
+
 # By how many characters are over; a single one is beyond help.
 _PADDING = ("", "", "==", "=")
 
@@ -73,3 +75,6 @@ def decode_url(text: str | bytes) -> bytes | None:
     if "+" in text or "/" in text:
         return None
     return decode(text.replace("-", "+").replace("_", "/"))
+
+
+strip_tracebacks(globals())

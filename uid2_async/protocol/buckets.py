@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import Bucket, ms_from_datetime
 from uid2_async.protocol import wire
 from uid2_async.protocol.java_text import as_java_string
@@ -86,3 +87,6 @@ def build_buckets_reply(buckets: Iterable[tuple[str, int]]) -> bytes:
         for bucket_id, updated_ms in buckets
     ]
     return wire.encode({"body": body, "status": "success"})
+
+
+strip_tracebacks(globals())

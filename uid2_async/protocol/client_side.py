@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ConfigError, EnvelopeError
 from uid2_async.models import Identity
 from uid2_async.protocol import base64, wire
@@ -340,3 +341,6 @@ def _decrypt(
 def seal_client_generate_reply(payload: bytes, cipher: AESGCM, iv: bytes) -> bytes:
     """Seal a reply as base64 text: no time, no nonce."""
     return base64.encode(gcm_seal(payload, cipher, iv))
+
+
+strip_tracebacks(globals())

@@ -15,6 +15,7 @@ import attrs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import EnvelopeError
 from uid2_async.secret import Secret, refuse_pickling
 from uid2_async.veiled import Veiled
@@ -227,3 +228,6 @@ def is_timely(sent_ms: int, now_ms: int) -> bool:
     """
     seconds = (now_ms - sent_ms) // 1000
     return -120 < seconds < 120  # noqa: PLR2004 - two minutes, the rule itself
+
+
+strip_tracebacks(globals())

@@ -11,6 +11,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Final
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.protocol import base64
 from uid2_async.protocol.inspection_terms import Note
 from uid2_async.protocol.normalize import normalize_email, normalize_phone
@@ -145,3 +146,6 @@ def _read_foreign(text: str) -> HashSpelling:
     if normalize_phone(text) or normalize_email(text):
         return HashSpelling.NOT_HASHED
     return HashSpelling.UNKNOWN
+
+
+strip_tracebacks(globals())

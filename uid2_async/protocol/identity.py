@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import InputError, ProtocolError
 from uid2_async.models import (
     Email,
@@ -44,6 +45,9 @@ _KINDS_OF: Final[dict[type, str]] = {
     one: one.kind for one in (Email, EmailHash, Phone, PhoneHash)
 }
 _INVALID: Final = MapRow(e=UnmappedReason.INVALID_IDENTIFIER.value)
+
+# Called for each identity, by functions that are wrapped themselves.
+_kind_and_value = unwrapped(kind_and_value)
 
 
 class _MapV3Body(msgspec.Struct):
@@ -143,7 +147,7 @@ def _prepare_each(identities: Sequence[Identity | str], *, send_raw: bool) -> Ma
     values: dict[str, list[str]] = {kind: [] for kind in KINDS}
     try:
         for one in identities:
-            kind, value = kind_and_value(one)
+            kind, value = _kind_and_value(one)
             field = sendable(kind, value, send_raw=send_raw)
             if field is None:
                 order.append(None)
@@ -399,3 +403,6 @@ def build_map_v2_reply(
     if unmapped:
         body["unmapped"] = unmapped
     return wire.encode({"body": body, "status": "success"})
+
+
+strip_tracebacks(globals())

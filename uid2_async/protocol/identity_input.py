@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.models import Identity, IdentityType
 from uid2_async.protocol import base64
@@ -122,3 +123,6 @@ def refuse_input(fault: InputFault, *, phones: bool) -> RefusedError:
     if fault is InputFault.MISSING:
         return client_error(missing_message(phones=phones))
     return client_error("Invalid Identifier")
+
+
+strip_tracebacks(globals())

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.identity_tokens import IdentityTokens, TokenState
 from uid2_async.models import IdentityScope, IdentityType, datetime_from_ms
@@ -333,3 +334,6 @@ def _standard(text: str) -> str:
 def _decode(text: str) -> bytes | None:
     """Decode either alphabet."""
     return base64.decode(_standard(text))
+
+
+strip_tracebacks(globals())

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import ms_from_datetime
 from uid2_async.protocol.inspection import Inspection
 from uid2_async.protocol.instants import iso
@@ -36,3 +37,6 @@ def _plain(value: object) -> object:
     if isinstance(value, IntEnum):
         return value.name.lower()
     return value.value if isinstance(value, Enum) else value
+
+
+strip_tracebacks(globals())

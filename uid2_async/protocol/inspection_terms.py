@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from uid2_async._traceback import strip_tracebacks
+
 __all__ = ["Encoding", "Note", "ValueKind"]
 
 
@@ -89,3 +91,6 @@ class Note(StrEnum):
         "be opened, unless the operator does not encrypt."
     )
     ODD_KEY = "It begins like an API key but is not of the documented form."
+
+
+strip_tracebacks(globals())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import datetime_from_ms
 
 __all__ = ["iso"]
@@ -18,3 +19,6 @@ def iso(ms: int) -> str:
         return f"{ms} ms"
     unit = "milliseconds" if ms % 1000 else "seconds"
     return instant.isoformat(timespec=unit).replace("+00:00", "Z")
+
+
+strip_tracebacks(globals())

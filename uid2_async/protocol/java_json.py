@@ -17,6 +17,7 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined] # not in typeshed
 from typing import Any
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.protocol.java_text import JavaDouble, utf16_length
 
 __all__ = [
@@ -321,3 +322,6 @@ class _Holder:
     def close(self) -> object:
         """Make the list or the object."""
         return self._items if self.end == "]" else _object(self._items)
+
+
+strip_tracebacks(globals())

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Self
 
+from uid2_async._traceback import strip_tracebacks
+
 __all__ = [
     "JavaDouble",
     "as_java_string",
@@ -168,3 +170,6 @@ def _double_string(value: float) -> str:
         digits = f"{float(value):.1E}"
     mantissa, _, exponent = digits.partition("E")
     return f"{mantissa}E{int(exponent)}"
+
+
+strip_tracebacks(globals())

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.secret import refuse_pickling
 
 __all__ = [
@@ -103,6 +104,8 @@ class Key:
         Raises:
             ValueError: If *iv* has not 16 bytes.
         """
+        if len(iv) != CBC_IV_SIZE:
+            raise ValueError("A CBC IV has 16 bytes.")
         padder = _PADDING.padder()
         cipher = Cipher(self._aes, CBC(iv)).encryptor()
         padded = padder.update(data) + padder.finalize()
@@ -148,3 +151,6 @@ def active_key(keys: Sequence[Key], now_ms: int) -> Key | None:
         if key.is_active(now_ms):
             return key
     return None
+
+
+strip_tracebacks(globals())

@@ -14,6 +14,7 @@ import attrs
 import msgspec
 from msgspec import Meta
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import wire
 from uid2_async.protocol.key import Key, active_key, by_activation
@@ -273,3 +274,6 @@ class KeyRing:
             f"<KeyRing {self.identity_scope} keys={len(self.keys)} "
             f"caller_site_id={self.caller_site_id}>"
         )
+
+
+strip_tracebacks(globals())

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import wire
 from uid2_async.protocol.key import Key
@@ -137,3 +138,6 @@ def parse_latest_reply(payload: bytes) -> tuple[Key, ...]:
     reply = wire.decode(payload, _LatestReply)
     expect_success(reply.status, reply.body)
     return tuple(key.to_key() for key in reply.body or ())
+
+
+strip_tracebacks(globals())

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from uid2_async._traceback import strip_tracebacks
+
 __all__ = ["format_local_date_time", "parse_local_date_time"]
 
 # Java's SignStyle.EXCEEDS_PAD: four digits without a sign, more of them with "+".
@@ -109,3 +111,6 @@ def _date_from_day(day: int) -> tuple[int, int, int]:
     month = (march_month + 2) % 12 + 1
     year = era * 400 + year_of_era + (month <= _FEBRUARY)
     return year, month, day_of_year - (153 * march_month + 2) // 5 + 1
+
+
+strip_tracebacks(globals())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import Identity
 from uid2_async.protocol import base64
 
@@ -161,3 +162,6 @@ def identity_hash(identity: Identity) -> str | None:
     """Hash *identity* into the canonical base64 that is sent, or None where invalid."""
     data = READERS[identity.kind](identity.value)
     return None if data is None else base64.encode_text(data)
+
+
+strip_tracebacks(globals())

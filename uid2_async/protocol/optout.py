@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import OptOutStatus, datetime_from_ms
 from uid2_async.protocol import wire
 from uid2_async.protocol.java_text import as_java_string
@@ -73,3 +74,6 @@ def parse_status_request(payload: Mapping[str, Any] | None, *, limit: int) -> li
 def build_status_reply(found: Iterable[OptedOutUID]) -> bytes:
     """Build the reply that lists the opted-out ones."""
     return wire.encode({"body": {"opted_out": list(found)}, "status": "success"})
+
+
+strip_tracebacks(globals())

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol import base64
 
@@ -220,3 +221,6 @@ def restore_environment(data: bytes) -> bytes:
     if missing & 0x3F or data[0] >> 6:
         return data
     return bytes((data[0] | missing,)) + data[1:]
+
+
+strip_tracebacks(globals())

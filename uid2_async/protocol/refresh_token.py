@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.java_json import parse_object
@@ -357,3 +358,6 @@ def _unpack(struct: Struct, data: bytes, start: int = 0) -> tuple[Any, ...]:
     if len(data) - start < struct.size:
         raise RefreshTokenError(RefreshTokenFailure.TOO_SHORT)
     return struct.unpack_from(data, start)
+
+
+strip_tracebacks(globals())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uid2_async._traceback import strip_tracebacks
+
 __all__ = [
     "RefusedError",
     "client_error",
@@ -48,3 +50,6 @@ def reply_error() -> RefusedError:
 def text_error() -> RefusedError:
     """Refuse with the plain text of an uncaught exception (docs/protocol.md 1.9)."""
     return RefusedError(500, None, "Internal Server Error")
+
+
+strip_tracebacks(globals())

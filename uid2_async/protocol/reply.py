@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import (
     AuthError,
     BadRequestError,
@@ -248,3 +249,6 @@ def expect_success(status: str, body: Any) -> None:
         raise error_from_status_word(status)
     if body is None:
         raise ProtocolError("The reply has no body.", path="body")
+
+
+strip_tracebacks(globals())

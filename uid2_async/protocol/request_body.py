@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import base64, java_json
 from uid2_async.protocol.envelope import (
@@ -132,3 +133,6 @@ def _refuse(data: bytes, message: str, scope: IdentityScope) -> RefusedError:
     if java_json.parse_object(data) is not None:
         return client_error(_UNENCRYPTED.format(host=host))
     return client_error(message + _HINT.format(host=host))
+
+
+strip_tracebacks(globals())

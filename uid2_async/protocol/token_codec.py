@@ -11,10 +11,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TypeAlias
 
+from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol import base64, token_layout as layout
-from uid2_async.protocol.key import KeyLookup
+from uid2_async.protocol.key import Key, KeyLookup
 from uid2_async.protocol.raw_uid import (
     RAW_UID_SIZES,
     TYPE_BYTES,
@@ -45,8 +46,10 @@ _SITE_BYTES = layout.SITE.size
 _unpack_header = layout.HEADER.unpack_from
 _unpack_master = layout.MASTER_BRIEF.unpack_from
 _unpack_site = layout.SITE.unpack_from
-_encode = base64.encode_text
-_decode = base64.decode
+_encode = unwrapped(base64.encode_text)
+_decode = unwrapped(base64.decode)
+_decode_url = unwrapped(base64.decode_url)
+_open_gcm = unwrapped(Key.open_gcm)
 
 
 def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
@@ -69,7 +72,7 @@ def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
         # str.translate would take thirty times as long.
         data = _decode(text.replace("-", "+").replace("_", "/"))
     elif version == V4:
-        data = base64.decode_url(text)
+        data = _decode_url(text)
     elif isinstance(version, int):
         data = _decode(text)
     else:
@@ -144,14 +147,14 @@ def open_shells(  # noqa: PLR0911 - one for each check, in their order
     key = key_of(master_key_id)
     if key is None:
         return TokenFailure.NOT_AUTHORIZED_FOR_MASTER_KEY
-    master = key.open_gcm(data, _HEADER_BYTES)
+    master = _open_gcm(key, data, _HEADER_BYTES)
     if identity_type is None or master is None or len(master) < _MASTER_BYTES:
         return TokenFailure.INVALID_PAYLOAD
     expires_ms, created_ms, site_key_id = _unpack_master(master)
     key = key_of(site_key_id)
     if key is None:
         return TokenFailure.NOT_AUTHORIZED_FOR_KEY
-    site = key.open_gcm(master, _MASTER_BYTES)
+    site = _open_gcm(key, master, _MASTER_BYTES)
     if site is None or not _belongs(raw_uid := site[_SITE_BYTES:], kind):
         return TokenFailure.INVALID_PAYLOAD
     return (
@@ -343,3 +346,6 @@ def _write_site_v2(token: AdvertisingToken) -> bytes:
     return (
         head + raw_uid + layout.TAIL_V2.pack(token.privacy_bits, token.established_ms)
     )
+
+
+strip_tracebacks(globals())

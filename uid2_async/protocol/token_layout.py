@@ -9,6 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import ClassVar
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.veiled import Veiled
 
@@ -97,3 +98,6 @@ class AdvertisingToken(Veiled, frozen=True, kw_only=True, gc=False):
     established_ms: int
     refreshed_ms: int | None = None
     raw_uid: str
+
+
+strip_tracebacks(globals())

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import Enum
 from typing import ClassVar
 
+from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import (
     InputError,
     KeysUnavailableError,
@@ -18,6 +19,7 @@ from uid2_async.errors import (
 )
 from uid2_async.models import IdentityScope, IdentityType, datetime_from_ms
 from uid2_async.protocol import base64
+from uid2_async.protocol.key import Key
 from uid2_async.protocol.keyring import KeyRing
 from uid2_async.protocol.raw_uid import (
     RAW_UID_SIZES,
@@ -64,6 +66,14 @@ class ClientType(Enum):
 
 # Looking up a member of an enum costs a tenth of a microsecond on Python 3.11.
 _BIDSTREAM = ClientType.BIDSTREAM
+
+# Called for each token, by functions that are wrapped themselves.
+_read_text = unwrapped(read_text)
+_open_shells = unwrapped(open_shells)
+_has_valid_key = unwrapped(KeyRing.has_valid_key)
+_seal_gcm = unwrapped(Key.seal_gcm)
+_encode_url = unwrapped(base64.encode_url_text)
+_decode = unwrapped(base64.decode)
 
 
 class DecryptedToken(Veiled, frozen=True, kw_only=True, gc=False):
@@ -163,12 +173,12 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     Raises:
         KeysUnavailableError: If all keys of *ring* have expired.
     """
-    if not ring.has_valid_key(now_ms):
+    if not _has_valid_key(ring, now_ms):
         raise KeysUnavailableError(_NO_VALID_KEY)
-    data = read_text(text)
+    data = _read_text(text)
     if not isinstance(data, bytes):
         return data
-    opened = open_shells(data, ring.keys.get, ring.identity_scope)
+    opened = _open_shells(data, ring.keys.get, ring.identity_scope)
     if not isinstance(opened, tuple):
         return opened
     version, _, identity_type, _, _, expires_ms, created_ms, _, raw_uid, site = opened
@@ -237,7 +247,7 @@ class SharingSealer:
             TokenError: If the ring has no key to seal with.
             KeysUnavailableError: If all keys of *ring* have expired.
         """
-        if not ring.has_valid_key(now_ms):
+        if not _has_valid_key(ring, now_ms):
             raise KeysUnavailableError(_NO_VALID_KEY)
         keyset_id = ring.default_keyset_id if keyset_id is None else keyset_id
         master = ring.active_key(ring.master_keyset_id, now_ms)
@@ -273,17 +283,17 @@ class SharingSealer:
             InputError: If *raw_uid* is none, or *identity_type* contradicts it.
             TokenError: If the raw UID belongs to the other scope.
         """
-        data = base64.decode(raw_uid) if isinstance(raw_uid, str) else None
+        data = _decode(raw_uid) if isinstance(raw_uid, str) else None
         if data is None or len(data) not in RAW_UID_SIZES:
             raise InputError("The raw UID is not 32 or 33 bytes in base64.")
         if len(data) == RAW_UID_SIZES[0]:
             kind = type_byte(self._scope, identity_type or IdentityType.EMAIL)
         else:
             kind = self._read_kind(data[0], identity_type)
-        sealed = self._site.seal_gcm(site_iv, self._site_fields + data)
-        sealed = self._master.seal_gcm(master_iv, self._master_fields + sealed)
+        sealed = _seal_gcm(self._site, site_iv, self._site_fields + data)
+        sealed = _seal_gcm(self._master, master_iv, self._master_fields + sealed)
         head = HEADER.pack(kind | TYPE_FILL, V4_BYTE, self._master.id)
-        return base64.encode_url_text(head + sealed)
+        return _encode_url(head + sealed)
 
     def _read_kind(self, first: int, claimed: IdentityType | None) -> int:
         """Read the type byte of a raw UID of 33 bytes, which must fit."""
@@ -329,3 +339,6 @@ def encrypt(
     return sealer.seal(
         raw_uid, master_iv=master_iv, site_iv=site_iv, identity_type=identity_type
     )
+
+
+strip_tracebacks(globals())

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ProtocolError
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
@@ -273,3 +274,6 @@ def parse_logout_request(
 def build_logout_reply() -> bytes:
     """Build the reply to logout."""
     return wire.encode({"body": {"optout": "OK"}, "status": "success"})
+
+
+strip_tracebacks(globals())

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ProtocolError
 
 T = TypeVar("T")
@@ -52,3 +53,6 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     raise ProtocolError(message, path=path)
+
+
+strip_tracebacks(globals())

@@ -6,7 +6,7 @@ into what a browser, a session or a bid request takes, without any I/O.
 
 from __future__ import annotations
 
-from uid2_async.publisher.bid_request import to_openrtb_eid
+from uid2_async.openrtb import add_openrtb_eid, to_openrtb_eid
 from uid2_async.publisher.cookie import cookie_name, from_cookie, to_cookie
 from uid2_async.publisher.freshness import Freshness
 from uid2_async.publisher.page import to_js_sdk, to_prebid_params
@@ -16,6 +16,7 @@ from uid2_async.publisher.session import from_session, to_session
 __all__ = [
     "Freshness",
     "TokenRefresher",
+    "add_openrtb_eid",
     "cookie_name",
     "from_cookie",
     "from_session",

@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import system_clock
 from uid2_async.errors import InputError
 from uid2_async.identity_tokens import IdentityTokens
@@ -152,10 +153,13 @@ def from_cookie(
     Raises:
         InputError: If it is no identity; the message never shows the value.
     """
-    if value is None or value.startswith("{"):
+    if not isinstance(value, str) or value.startswith("{"):
         return from_session(value, now=now)
     try:
         text = unquote(value, errors="strict")
     except UnicodeDecodeError:
         text = "%"  # no JSON either, and nobody's data
     return from_session(text, now=now)
+
+
+strip_tracebacks(globals())

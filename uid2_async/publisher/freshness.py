@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import (
     BadRequestError,
     ExpiredTokenError,
@@ -78,3 +79,6 @@ def report(
     if state is TokenState.DEAD:
         return Freshness(tokens=None, state=state, changed=True, error=error)
     return Freshness(tokens=held, state=state, changed=held is not given, error=error)
+
+
+strip_tracebacks(globals())

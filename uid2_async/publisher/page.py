@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import IdentityScope, OptedOut
@@ -108,3 +109,6 @@ def _server_only(
             f"With server_only Prebid.js reads no cookie but {system.token_cookie}."
         )
     return {"name": system.prebid_name}
+
+
+strip_tracebacks(globals())

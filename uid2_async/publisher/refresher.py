@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 import attrs
 
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock, Monotonic, monotonic_of, system_clock
 from uid2_async.errors import (
     ClientClosedError,
@@ -417,3 +418,6 @@ def _bytes(token: str) -> bytes:
 
 def _no_lock(_digest: str) -> AbstractAsyncContextManager[object]:
     return nullcontext()
+
+
+strip_tracebacks(globals())

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import msgspec
-
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import system_clock
-from uid2_async.errors import InputError
-from uid2_async.identity_tokens import IdentityTokens
+from uid2_async.identity_tokens import IdentityTokens, read_object
 from uid2_async.models import OptedOut, ms_from_datetime
 
 __all__ = ["OPT_OUT_KEPT", "from_session", "to_session"]
@@ -61,7 +59,7 @@ def from_session(
     """
     if not stored:
         return None
-    fields = stored if isinstance(stored, Mapping) else _read_object(stored)
+    fields = stored if isinstance(stored, Mapping) else read_object(stored)
     # First of all, so that an opt-out counts whatever else is stored beside it.
     if fields.get("status") != "optout":
         return IdentityTokens.from_dict(fields)
@@ -70,13 +68,4 @@ def from_session(
     return None if ended else OptedOut()
 
 
-def _read_object(text: str | bytes) -> dict[str, Any]:
-    """Decode a JSON object without keeping the text in an error."""
-    try:
-        return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        pass
-    raise InputError(
-        "The stored identity is not a JSON object.",
-        hint="Store what to_session() or to_cookie() made.",
-    )
+strip_tracebacks(globals())

@@ -1,13 +1,13 @@
-"""What UID2 and EUID are called in browsers and bid requests.
+"""What UID2 and EUID are called in browsers.
 
-The names are those of the official web SDK (uid2-web-integrations), of Prebid.js
-(modules uid2IdSystem and euidIdSystem) and of the eids that exchanges know.
+The names are those of the official web SDK (uid2-web-integrations) and of Prebid.js
+(modules uid2IdSystem and euidIdSystem).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -24,15 +24,11 @@ class System:
         prebid_name: The Prebid module, and the prefix of its parameters.
         identity_cookie: Where the web SDK keeps the whole identity.
         token_cookie: Where Prebid finds the advertising token of a server.
-        eid_source: The ``source`` of its eids.
-        eid_ext: The ``ext`` of a uid in its eids, where one is published.
     """
 
     prebid_name: str
     identity_cookie: str
     token_cookie: str
-    eid_source: str
-    eid_ext: Mapping[str, Any]
 
 
 SYSTEMS: Final[Mapping[IdentityScope, System]] = {
@@ -40,14 +36,10 @@ SYSTEMS: Final[Mapping[IdentityScope, System]] = {
         prebid_name="uid2",
         identity_cookie="__uid_2",
         token_cookie="__uid2_advertising_token",  # noqa: S106 - a cookie's name
-        eid_source="uidapi.com",
-        eid_ext={"rtiPartner": "UID2"},
     ),
     IdentityScope.EUID: System(
         prebid_name="euid",
         identity_cookie="__euid",
         token_cookie="__euid_advertising_token",  # noqa: S106 - as above
-        eid_source="euid.eu",
-        eid_ext={},
     ),
 }

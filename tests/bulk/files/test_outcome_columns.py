@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from uid2_async.bulk.outcomes import ABSENT, UNKNOWN_KIND
 from uid2_async.bulk.columns import (
     OptOutRule,
     OutcomeColumns,
     RowStatus,
     choose,
 )
+from uid2_async.bulk.outcomes import ABSENT, UNKNOWN_KIND, MapFailure
 from uid2_async.bulk.paths import Content
-from uid2_async.bulk.outcomes import MapFailure
 from uid2_async.models import MapRow
 
 UID, OTHER = "u" * 44, "v" * 44

@@ -343,9 +343,9 @@ def test_a_file_of_another_user_is_refused(path: Path, unprivileged: None) -> No
 
 
 def test_mounts_are_read() -> None:
-    """Where Linux lists them, the root is among them."""
+    """Where Linux lists them, the root is among them; in a chroot it may be none."""
     if sys.platform == "linux":
-        assert "/" in dict(read_mounts())
+        assert dict(read_mounts()).keys() & {"/", "/proc"}
     assert list(
         _parse_mounts([r"1 2 0:3 / /a\040b rw,noatime shared:1 - nfs4 x rw"])
     ) == [("/a b", "nfs4")]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Final
 
+from uid2_async._printable import printable
 from uid2_async.cli.report.sections import Section
 
 __all__ = ["render"]
@@ -51,7 +52,7 @@ def render(
         pictures: The SVG of each section.
     """
     listed = "\n".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}</dd></div>"
         for name, value in facts.items()
     )
     parts = "\n".join(
@@ -91,8 +92,8 @@ def _section(section: Section, picture: str) -> str:
         summary = f"As a table, {len(section.rows)} rows"
         table = f"<details><summary>{summary}</summary>\n{table}\n</details>"
     return f"""<section aria-labelledby="{section.name}">
-<h2 id="{section.name}">{escape(section.title)}</h2>
-<p>{escape(section.text)}</p>
+<h2 id="{section.name}">{_escape(section.title)}</h2>
+<p>{_escape(section.text)}</p>
 {picture}
 {table}
 </section>"""
@@ -100,10 +101,10 @@ def _section(section: Section, picture: str) -> str:
 
 def _table(section: Section) -> str:
     """Write the table of a section."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in section.head)
+    head = "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in section.head)
     rows = "\n".join(
-        f'<tr><th scope="row">{escape(first)}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in rest)
+        f'<tr><th scope="row">{_escape(first)}</th>'
+        + "".join(f"<td>{_escape(cell)}</td>" for cell in rest)
         + "</tr>"
         for first, *rest in section.rows
     )
@@ -113,3 +114,8 @@ def _table(section: Section) -> str:
 {rows}
 </tbody>
 </table></div>"""
+
+
+def _escape(text: str) -> str:
+    """Make *text* fit for the page: neither markup nor a control character."""
+    return html.escape(printable(text))

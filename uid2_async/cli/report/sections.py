@@ -150,7 +150,8 @@ def _due(figures: StateStatistics) -> Section:
         name="due",
         title=f"Raw UIDs due in the next {DUE_DAYS} days",
         text=f"{figures.overdue:,} are due already{advice}, "
-        f"{sum(figures.due_days):,} more until {days[-1]}, {figures.due_later:,} later.",
+        f"{sum(figures.due_days):,} more until {days[-1]}, "
+        f"{figures.due_later:,} later.",
         bars=Bars(labels=labels, values=figures.due_days),
         head=["day", "raw UIDs due"],
         rows=rows,
