@@ -28,7 +28,10 @@ if TYPE_CHECKING:
         MapRecord as MapRecord,
         Progress as Progress,
     )
-    from uid2_async.bulk.paths import FileFormatOptions as FileFormatOptions
+    from uid2_async.bulk.paths import (
+        FileFormatOptions as FileFormatOptions,
+        Format as Format,
+    )
     from uid2_async.bulk.state import MappingState as MappingState
     from uid2_async.bulk.state_values import StateRow as StateRow
 
@@ -36,6 +39,7 @@ _HOMES = {
     "BulkMapper": "mapper",
     "FileFormatOptions": "paths",
     "FileProgress": "options",
+    "Format": "paths",
     "JobSummary": "options",
     "MapFailure": "outcomes",
     "MapOptions": "options",
@@ -55,6 +59,7 @@ __all__ = [
     "BulkMapper",
     "FileFormatOptions",
     "FileProgress",
+    "Format",
     "JobSummary",
     "MapFailure",
     "MapOptions",

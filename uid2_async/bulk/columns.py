@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 from uid2_async._printable import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, IdentityColumn
-from uid2_async.bulk.outcomes import ABSENT, InvalidPhone, MapFailure, Outcome
+from uid2_async.bulk.outcomes import (
+    ABSENT,
+    InvalidPhone,
+    MapFailure,
+    OptOutRule,
+    Outcome,
+)
 from uid2_async.bulk.paths import Content
 from uid2_async.errors import InputError
 from uid2_async.models import MapRow, UnmappedReason
@@ -33,7 +39,6 @@ __all__ = [
     "PHONE",
     "IdentifierColumns",
     "NationalPhones",
-    "OptOutRule",
     "OutcomeColumns",
     "RowStatus",
     "StatusColumns",
@@ -451,17 +456,6 @@ class RowStatus(StrEnum):
     EMPTY = "empty"
     OTHER = "other"
     FAILED = "failed"
-
-
-class OptOutRule(StrEnum):
-    """What an opt-out of one identifier means for a row with several.
-
-    ``any``: the person has opted out, whichever identifier says so. ``each``: the other
-    identifiers still count.
-    """
-
-    ANY = "any"
-    EACH = "each"
 
 
 _STATUSES: Final = {

@@ -14,8 +14,8 @@ from typing import Any
 import attrs
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.columns import PHONE, NationalPhones, OptOutRule, RowStatus
-from uid2_async.bulk.outcomes import Progress
+from uid2_async.bulk.columns import PHONE, NationalPhones, RowStatus
+from uid2_async.bulk.outcomes import OptOutRule, Progress
 from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.errors import ConfigError

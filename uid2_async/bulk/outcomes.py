@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
 import attrs
@@ -19,6 +20,7 @@ __all__ = [
     "InvalidPhone",
     "MapFailure",
     "MapRecord",
+    "OptOutRule",
     "Outcome",
     "Progress",
 ]
@@ -46,6 +48,17 @@ class MapFailure:
     def code(self) -> str:
         """The error and status, for the column ERROR of a file."""
         return self.error if self.status is None else f"{self.error} {self.status}"
+
+
+class OptOutRule(StrEnum):
+    """What an opt-out of one identifier means for a row with several.
+
+    ``any``: the person has opted out, whichever identifier says so. ``each``: the other
+    identifiers still count.
+    """
+
+    ANY = "any"
+    EACH = "each"
 
 
 class InvalidPhone(MapRow, frozen=True, gc=False):

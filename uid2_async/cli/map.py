@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uid2_async.bulk.columns import OptOutRule
 from uid2_async.bulk.options import Api, MapOptions, Names, RefreshFrom
+from uid2_async.bulk.outcomes import OptOutRule
 from uid2_async.cli.durations import parse_duration
 from uid2_async.cli.job_options import (
     BadRowsOption,

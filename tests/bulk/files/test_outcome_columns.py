@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 from uid2_async.bulk.columns import (
-    OptOutRule,
     OutcomeColumns,
     RowStatus,
     choose,
 )
-from uid2_async.bulk.outcomes import ABSENT, UNKNOWN_KIND, MapFailure
+from uid2_async.bulk.outcomes import ABSENT, UNKNOWN_KIND, MapFailure, OptOutRule
 from uid2_async.bulk.paths import Content
 from uid2_async.models import MapRow
 
