@@ -5,14 +5,21 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
+
+from uid2_async.operator import LocalOperator, OperatorData
 
 CORPUS = Path(__file__).parent.parent / "bulk" / "corpus"
 CASES = json.loads((CORPUS / "cases.json").read_text())
-# When the operator's salts rotate depends on the day, and a token is never the same.
+# The day on which the reference was written.
+DAY = datetime(2026, 11, 28, 23, tzinfo=UTC)
+# A token is never the same.
 CHANGING = re.compile(rb"\b1[0-9]{9}\b|\b20[0-9-]{8}T[0-9:]{8}Z|A4AAAA[\w-]{60,}")
 
 
@@ -31,8 +38,41 @@ def comparable(path: Path, encoding: str) -> Any:
     return CHANGING.sub(b"-", data.decode(encoding).encode())
 
 
+def salts_of(day: datetime) -> OperatorData:
+    """Make an operator whose raw UIDs are those of *day*, and as old as they were."""
+    data = OperatorData.sample(base=day)
+    (*_, snapshot) = (
+        one for one in data.salts.snapshots if one.effective <= day.timestamp() * 1000
+    )
+    passed = 86_400_000 * (datetime.now(UTC) - day).days
+    rows = [
+        attrs.evolve(
+            row,
+            last_updated=row.last_updated + passed,
+            refresh_from=row.refresh_from + passed,
+        )
+        for row in snapshot.rows
+    ]
+    one = attrs.evolve(snapshot, effective=0, rows=rows)
+    return attrs.evolve(data, salts=attrs.evolve(data.salts, snapshots=[one]))
+
+
+@pytest.fixture(scope="module")
+def env_then() -> Iterator[dict[str, str]]:
+    """Name an operator with the salts of that day, as a user's environment does."""
+    with LocalOperator.in_thread(salts_of(DAY)) as operator:
+        key = operator.credentials["everything"]
+        yield {
+            "UID2_BASE_URL": operator.url,
+            "UID2_API_KEY": key.api_key,
+            "UID2_SECRET_KEY": key.client_secret,
+        }
+
+
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_reference_outputs(name: str, uid2: Any, tmp_path: Path) -> None:
+def test_reference_outputs(
+    name: str, uid2: Callable[..., Any], env_then: dict[str, str], tmp_path: Path
+) -> None:
     """What earlier versions have written is written again."""
     case = CASES[name]
     options = case["options"]
@@ -45,8 +85,8 @@ def test_reference_outputs(name: str, uid2: Any, tmp_path: Path) -> None:
     if case["command"] != "map":
         files = ["--in", source, "--out", str(made)]
 
-    found = uid2(case["command"], "--sandbox", *options, *files)
+    found = uid2(case["command"], *options, *files, env=env_then)
 
-    assert found.exit_code == case["exit"]
+    assert found.exit_code == case["exit"], found.output
     expected = CORPUS / name / case["target"]
     assert comparable(made, encoding) == comparable(expected, encoding)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from uid2_async.bulk.options import FileProgress, JobSummary
 from uid2_async.bulk.outcomes import Progress
+from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.cli.job_report import (
     console_for,
     print_head,
@@ -32,6 +34,7 @@ ROWS = [
 def terminal(width: int = 80) -> tuple[Console, io.StringIO]:
     """Make a terminal that can be read afterwards."""
     screen = io.StringIO()
+    screen.isatty = lambda: True  # type: ignore[method-assign] # it is one
     return Console(file=screen, width=width, force_terminal=True), screen
 
 
@@ -42,7 +45,8 @@ def head(folder: Path, rows: list[list[str]], width: int, column: str = "INPUT")
         csv.writer(file).writerows([HEADER, *rows])
     screen = io.StringIO()
     screen.isatty = lambda: True  # type: ignore[method-assign] # elsewhere nobody is shown
-    print_head(Console(file=screen, width=width, color_system=None), path, column)
+    console = Console(file=screen, width=width, color_system=None)
+    print_head(console, path, column, FileFormatOptions())
     return screen.getvalue()
 
 
@@ -89,6 +93,62 @@ def test_control_characters(tmp_path: Path) -> None:
 def test_nothing_to_show(tmp_path: Path, rows: list[list[str]], column: str) -> None:
     """Without rows, or without that column, there is no table."""
     assert head(tmp_path, rows, 80, column) == ""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "options", "end"),
+    [
+        ("utf-16", {"encoding": "utf-16"}, "\n"),
+        ("cp932", {"encoding": "cp932"}, "\n"),
+        ("utf-8", {"delimiter": ";"}, "\r\r\n"),
+    ],
+)
+def test_the_head_is_read_as_it_was_written(
+    tmp_path: Path, encoding: str, options: dict[str, Any], end: str
+) -> None:
+    """The options of the job say how its output is read."""
+    path = tmp_path / "out.csv"
+    delimiter = options.get("delimiter", ",")
+    lines = [["mail", "UID"], ["東@example.com", "u" * 44]]
+    text = "".join(delimiter.join(line) + end for line in lines)
+    path.write_bytes(text.encode(encoding))
+    console, screen = terminal()
+    print_head(console, path, "mail", FileFormatOptions(**options))
+
+    assert "東@example.com" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data", [None, b"", b"\xff\xfe\xff", b'INPUT\n"x', b"INPUT\n\0"]
+)
+def test_a_head_that_cannot_be_read(tmp_path: Path, data: bytes | None) -> None:
+    """The job is done, so that this is no failure: nothing is shown."""
+    path = tmp_path / "out.csv"
+    if data is not None:
+        path.write_bytes(data)
+    console, screen = terminal()
+    print_head(console, path, "INPUT", FileFormatOptions())
+
+    assert screen.getvalue() == ""
+
+
+def test_the_head_is_for_a_terminal(tmp_path: Path) -> None:
+    """The user's own data go to the user's own screen, and to no log."""
+    path = tmp_path / "out.csv"
+    path.write_text("INPUT\njane@example.com\n")
+    screen = io.StringIO()
+    print_head(Console(file=screen), path, "INPUT", FileFormatOptions())
+
+    assert screen.getvalue() == ""
+
+
+def test_names_that_are_not_utf8(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file name of any bytes can be told in JSON."""
+    name = os.fsdecode(b"out-\xff.csv")
+    print_json(JobSummary(outputs=(Path(name),)), to_stdout=False)
+
+    (told,) = json.loads(capsys.readouterr().out)["outputs"]
+    assert os.fsencode(told) == b"out-\xff.csv"
 
 
 def test_summary() -> None:
@@ -182,10 +242,13 @@ def test_result_on_the_same_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert screen.getvalue() == ""
 
 
-def test_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """NO_COLOR is heeded, and what is printed goes to stderr."""
     monkeypatch.setenv("NO_COLOR", "1")
     console = console_for(quiet=False)
+    console.print("[red]words[/red]")
 
     assert console.no_color
-    assert console.stderr
+    assert capsys.readouterr() == ("", "words\n")

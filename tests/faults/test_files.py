@@ -1,7 +1,7 @@
 """F1 to F14: files and processes of bulk work.
 
 What a row says of one part of a job is tested at length beside that part
-(tests/bulk/resume, tests/bulk/files, tests/bulk/test_kills.py); here it is held against
+(tests/bulk/test_resume.py, tests/bulk/files, tests/bulk/test_kills.py); here it is held against
 a whole job.
 """
 
@@ -139,11 +139,11 @@ async def terminated(bench: Bench) -> None:
 
 @rows.add("X9", within=30.0)
 async def interrupted(bench: Bench) -> None:
-    """Ctrl-C: an end in order, with 130; the journal is valid."""
+    """Ctrl-C: an end in order, with 130; the log is valid."""
     await stop_and_go_on(signal.SIGINT, 130)
 
 
-# --- the journal ----------------------------------------------------------------------
+# --- the log --------------------------------------------------------------------------
 
 
 @rows.add("F3", requests=(24, 200), within=20.0)
@@ -153,8 +153,8 @@ async def torn(bench: Bench) -> None:
     for cut in (1, 30, 90):
         with job() as folder:
             await broken(bench, folder)
-            journal = folder / ".out.csv.uid2-job" / "journal"
-            journal.write_bytes(journal.read_bytes()[:-cut])
+            log = folder / ".out.csv.uid2-job" / "log"
+            log.write_bytes(log.read_bytes()[:-cut])
             await run(bench, folder)
             assert (folder / "out.csv").read_bytes() == expected
 
@@ -165,13 +165,13 @@ async def flipped(bench: Bench) -> None:
     with job(12_000) as folder:
         client = make_client(bench, rejected_after(23))
         await bench.fails(errors.AuthError, run(bench, folder, client=client))
-        journal = folder / ".out.csv.uid2-job" / "journal"
-        data = bytearray(journal.read_bytes())
+        log = folder / ".out.csv.uid2-job" / "log"
+        data = bytearray(log.read_bytes())
         assert data.count(b"\n") >= 2
-        data[20] ^= 1
-        journal.write_bytes(data)
+        data[60] ^= 1
+        log.write_bytes(data)
         error = await bench.fails(errors.JobError, run(bench, folder))
-        assert "Line 1 of the job's journal is damaged" in str(error)
+        assert "Line 1 of the job's log is damaged" in str(error)
 
 
 # --- the disk -------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def failing(call: str, number: int, code: int) -> Disk:
 
 @rows.add("F5", requests=(36, 400), within=60.0)
 async def full(bench: Bench) -> None:
-    """No space for output, journal or rename: the same job goes on when there is."""
+    """No space for output, log or rename: the same job goes on when there is."""
     expected = await whole(bench)
     for call, numbers in {"write": range(2, 8), "replace": range(1, 3)}.items():
         for number in numbers:
@@ -253,7 +253,7 @@ async def changed(bench: Bench) -> None:
         with (folder / "in.csv").open("a") as file:
             file.write("late@example.com\n")
         error = await bench.fails(errors.JobError, run(bench, folder))
-        assert "changed: size" in str(error)
+        assert "has changed since the job began to map it: size" in str(error)
 
 
 @rows.add("F9", requests=(11, 20))
@@ -274,8 +274,7 @@ async def another_job(bench: Bench) -> None:
         error = await bench.fails(errors.JobError, run(bench, folder, client=stranger))
         assert "another API key or operator" in str(error)
         kept = folder / ".out.csv.uid2-job"
-        for name in ("manifest.json", "journal"):
-            assert not find_canaries((kept / name).read_text())
+        assert not find_canaries((kept / "log").read_text())
 
 
 @rows.add("F10", requests=(13, 60), within=10.0)
@@ -284,7 +283,8 @@ async def two_at_once(bench: Bench) -> None:
     with job() as folder:
         slow = make_client(bench, lambda _: 0.05)
         first = asyncio.create_task(run(bench, folder, client=slow))
-        while not (folder / ".out.csv.uid2-job" / "journal").exists():  # noqa: ASYNC110 - a file's coming
+        log = folder / ".out.csv.uid2-job" / "log"
+        while not log.exists() and not first.done():  # noqa: ASYNC110 - a file's coming
             await asyncio.sleep(0.01)
         error = await bench.fails(errors.JobError, run(bench, folder))
         assert f"process {os.getpid()}" in str(error)

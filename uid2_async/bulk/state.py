@@ -167,8 +167,11 @@ class MappingState:
     async def aclose(self) -> None:
         """Write everything into the one file and release it; idempotent.
 
-        What was recorded is kept, also for a run that is not finished.
+        What was recorded is kept, also for a run that is not finished, and by callers
+        who were cancelled while they waited for it.
         """
+        if self._commits is not None:
+            await asyncio.wait([self._commits])
         if self._thread is not None:
             try:
                 await self._on_thread(self._close)

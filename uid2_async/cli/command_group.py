@@ -8,7 +8,6 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import typer
@@ -22,6 +21,7 @@ from uid2_async.cli.failure import (
     exit_code_of,
     mask,
 )
+from uid2_async.cli.printing import discard
 from uid2_async.errors import UID2Error
 
 __all__ = ["CommandGroup"]
@@ -44,6 +44,7 @@ class CommandGroup(TyperGroup):
         Raises:
             SystemExit: Always, with the code of :class:`ExitCode`.
         """
+        _open_standard_streams()
         arguments = sys.argv[1:] if args is None else list(args)
         if any(_is_secret(one, arguments) for one in arguments):
             complain(
@@ -76,12 +77,12 @@ class CommandGroup(TyperGroup):
             complain_about(error)
             code = exit_code_of(error)
         except BrokenPipeError:
-            _discard_stdout()
+            discard(sys.stdout)
             code = ExitCode.FAILURE
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             complain(f"{where}{error.strerror or type(error).__name__}.")
-            _discard_stdout()
+            discard(sys.stdout)
             code = ExitCode.FAILURE
         except KeyboardInterrupt:
             complain("Interrupted.")
@@ -126,7 +127,18 @@ def _complain_about_usage(error: Any, arguments: Sequence[str]) -> None:
     complain(message, f"See '{command} --help'.")
 
 
-def _discard_stdout() -> None:
-    """Send what is still buffered nowhere: the reader is gone, or the disk full."""
-    with suppress(OSError):  # stdout may be no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _open_standard_streams() -> None:
+    """Open those of stdin, stdout and stderr that the caller has closed.
+
+    Else the next file that is opened would take their place, and what is printed would
+    be written into it. A closed stdout fails when data is written to it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            flags = os.O_RDWR if name == "stderr" else os.O_RDONLY
+            descriptor = os.open(os.devnull, flags)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - as long as the process

@@ -5,13 +5,11 @@ It shows the user's own data on the user's own screen; nothing of it goes to a l
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, cast
 
 import attrs
 from rich import box
@@ -31,7 +29,9 @@ from rich.text import Text
 
 from uid2_async._printable import printable
 from uid2_async.bulk.options import FileProgress, JobSummary
-from uid2_async.cli.printing import dump_json
+from uid2_async.bulk.paths import FileFormatOptions, FilePair
+from uid2_async.bulk.text import open_reader
+from uid2_async.cli.printing import ReportStream, dump_json
 
 __all__ = ["console_for", "print_head", "print_json", "print_summary", "progress_bar"]
 
@@ -103,7 +103,8 @@ class _Shares(ProgressColumn):
 
 def console_for(*, quiet: bool) -> Console:
     """Make the console of stderr; it heeds NO_COLOR."""
-    return Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
+    stderr = cast("IO[str]", ReportStream(sys.stderr))
+    return Console(file=stderr, quiet=quiet, highlight=False, emoji=False)
 
 
 @contextmanager
@@ -184,51 +185,73 @@ def print_json(summary: JobSummary, *, to_stdout: bool) -> None:
         "outputs": [str(path) for path in summary.outputs],
         "complete": summary.complete,
     }
-    stream = sys.stderr if to_stdout else sys.stdout
+    stream = ReportStream(sys.stderr if to_stdout else sys.stdout)
     stream.write(dump_json(fields))
+    stream.flush()
 
 
-def print_head(console: Console, output: Path, column: str) -> None:
-    """Print the identifiers of a CSV file's first rows and what was appended to them.
+def print_head(
+    console: Console, output: Path, column: str, options: FileFormatOptions
+) -> None:
+    """Print the identifiers of a text file's first rows and what was appended to them.
 
     Raw UIDs are cut, and identifiers to what the width of the terminal leaves. Nothing
     is printed unless stderr is a terminal: a file or a log keeps what it is given. That
-    rich was told to color its output does not count.
+    rich was told to color its output does not count. Rows that cannot be read are not
+    shown.
 
     Args:
         console: Where to.
         output: The file.
         column: The column with the identifiers.
+        options: How the job has read its input.
     """
-    if not console.file.isatty():
-        return
-    with output.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(islice(csv.reader(file), _HEAD_ROWS + 1))
-    if len(rows) < 2:  # noqa: PLR2004 - a header and a row
-        return
-    header = [name.upper() for name in rows[0]]
-    if column.upper() not in header:
+    if console.quiet or not console.file.isatty():
         return
     widths = {column: 0, **_INPUT_WIDTHS, **_OUTPUT_WIDTHS}
-    shown = {
-        name: header.index(name.upper()) for name in widths if name.upper() in header
-    }
-    _print_table(console, rows[1:], shown, {name: widths[name] for name in shown})
+    with suppress(Exception):  # the job is done, whatever can be shown of it
+        # What the name says counts: it may not be the format of the input.
+        _, written = FilePair(output, output).formats(options)
+        if written.format is not None and written.format.is_text:
+            how = attrs.evolve(options, format=written.format)
+            shown = _read_head(output, how, list(widths))
+            if shown.get(column):
+                _print_table(console, shown, {name: widths[name] for name in shown})
+
+
+def _read_head(
+    output: Path, options: FileFormatOptions, names: Sequence[str]
+) -> dict[str, list[str]]:
+    """Read some columns of the first rows; blocks.
+
+    Raises:
+        UID2Error: If they cannot be read.
+    """
+    reader = open_reader(output, options)
+    try:
+        header = {name.upper(): name for name in reader.header}
+        found = {one: header[one.upper()] for one in names if one.upper() in header}
+        reader.want(list(found.values()))
+        rows = reader.take(_HEAD_ROWS)
+        while (rows is None or not rows.count) and (rows is not None or reader.load()):
+            rows = reader.take(_HEAD_ROWS)
+        if rows is None:
+            return {}
+        return {one: rows.values(name) for one, name in found.items()}
+    finally:
+        reader.close()
 
 
 def _print_table(
-    console: Console,
-    rows: Sequence[Sequence[str]],
-    shown: dict[str, int],
-    widths: dict[str, int],
+    console: Console, columns: dict[str, list[str]], widths: dict[str, int]
 ) -> None:
-    """Print some columns of *rows*; the first gets what the others leave."""
-    first = next(iter(shown))
+    """Print the values of *columns*; the first gets what the others leave."""
+    first = next(iter(columns))
     left = console.width - len(widths) - 1 - sum(widths.values())
     widths[first] = min(max(left, _LEAST_INPUT_WIDTH), _MOST_INPUT_WIDTH)
     table = Table(title="First rows", box=box.SIMPLE_HEAD, padding=0)
     for name, width in widths.items():
         table.add_column(name, no_wrap=True, max_width=width)
-    for row in rows:
-        table.add_row(*(Text(printable(row[at])) for at in shown.values()))
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)

@@ -172,6 +172,6 @@ def map_files(  # noqa: PLR0913 - an option each
             run=running.options(sending, resuming),
         )
 
-    head = identifiers.column or "INPUT"
+    head = (identifiers.column or "INPUT", options)
     code = run_job(job, talk, to_stdout=target == "-", head=head)
     raise typer.Exit(code)

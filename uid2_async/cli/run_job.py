@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,6 +14,7 @@ from uid2_async.cli.run_async import run_async
 
 if TYPE_CHECKING:
     from uid2_async.bulk.options import FileProgress, JobSummary, RunOptions
+    from uid2_async.bulk.paths import FileFormatOptions
     from uid2_async.client import UID2Client
 
 __all__ = ["Running", "run_job"]
@@ -49,7 +49,7 @@ def run_job(
     talk: TalkOptions,
     *,
     to_stdout: bool = False,
-    head: str | None = None,
+    head: tuple[str, FileFormatOptions] | None = None,
     check: Callable[[JobSummary], ExitCode] = lambda _: ExitCode.OK,
 ) -> ExitCode:
     """Run *job*, and print what it did.
@@ -61,7 +61,8 @@ def run_job(
         job: What is to be done.
         talk: Whom to talk to.
         to_stdout: Whether stdout carries the data.
-        head: The column to show of the first rows; None to show none.
+        head: The column to show of the first rows, and how the job reads its input;
+            None to show none.
         check: Says how a command ends whose job is done and has no failed rows.
     """
     from uid2_async.cli import job_report  # noqa: PLC0415 - --help need not wait
@@ -75,16 +76,8 @@ def run_job(
     job_report.print_summary(console, summary)
     if head is not None and summary.complete:
         for output in summary.outputs[:1]:
-            _show_head(output, head, console)
+            job_report.print_head(console, output, *head)
     return _ending(summary, check)
-
-
-def _show_head(output: Path, column: str, console: Any) -> None:
-    """Print the first rows of a CSV file."""
-    from uid2_async.cli import job_report  # noqa: PLC0415 - --help need not wait
-
-    if output.suffix.lower() == ".csv" and not console.quiet:
-        job_report.print_head(console, output, column)
 
 
 async def _connected(

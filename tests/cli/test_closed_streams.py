@@ -1,0 +1,65 @@
+"""What is said about a job never changes its exit code; what it writes does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Write a small file."""
+    path = tmp_path / "in.csv"
+    path.write_text("mail\nuser@example.com\nx\n")
+    return path
+
+
+def run(source: Path, target: str, redirected: str, *options: str) -> int:
+    """Map a file by a shell that redirects the command's output."""
+    command = [sys.executable, "-m", "uid2_async", "map", "--sandbox"]
+    command += ["--column", "mail", "--type", "email", *options, "in.csv", target]
+    done = subprocess.run(  # noqa: S603 - the interpreter that runs this
+        ["/bin/sh", "-c", f'"$@" {redirected}', "sh", *command],
+        cwd=source.parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        **closed_pipes(),
+        timeout=60,
+        check=False,
+    )
+    return done.returncode
+
+
+def closed_pipes() -> dict[str, Any]:
+    """Make pipes that nobody reads; they are used where nothing is redirected."""
+    pipes = []
+    for _ in range(2):
+        reading, writing = os.pipe()
+        os.close(reading)
+        pipes.append(writing)
+    return {"stdout": pipes[0], "stderr": pipes[1]}
+
+
+@pytest.mark.parametrize("redirected", ["", ">&- 2>&-", ">/dev/full 2>/dev/full"])
+@pytest.mark.parametrize("option", [(), ("--json",), ("--state", "people.db")])
+def test_a_lost_report(source: Path, redirected: str, option: tuple[str, ...]) -> None:
+    """A job that is done ends with 0, whoever reads its summary or does not."""
+    assert run(source, "out.csv", redirected, *option) == 0
+    lines = (source.parent / "out.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["mail", "user@example.com", "x"]
+
+
+@pytest.mark.parametrize("redirected", ["", ">&-", ">/dev/full", ">&- 2>&-"])
+def test_lost_data(source: Path, redirected: str) -> None:
+    """Data that could not be written to stdout are a failure."""
+    assert run(source, "-", redirected) == 1
+
+
+def test_a_lost_report_of_data(source: Path) -> None:
+    """Data on stdout are whole although nobody reads stderr."""
+    assert run(source, "-", ">data.csv") == 0
+    assert (source.parent / "data.csv").read_text().count("\n") == 3
