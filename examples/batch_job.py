@@ -4,7 +4,7 @@
 
 The operator is the one that the environment names (UID2_BASE_URL, UID2_API_KEY,
 UID2_SECRET_KEY); if it names none, an embedded one. The file has the columns INPUT and
-INPUT_TYPE. A run that was killed goes on where it was when it is started again.
+INPUT_TYPE. If a run is killed, start it again to resume.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ For cron, and as an Airflow task with the date of the run:
     15 3 * * *  cd /srv/uid2 && python daily_job.py customers.csv work outbox
     BashOperator(bash_command="python daily_job.py customers.csv work outbox {{ ds }}")
 
-A day that failed, was killed or stopped is run again by the same command: it goes on
-where it was, and hands each change on once. A day that is done is not done again.
+If a day fails, is killed or stopped, run the same command again: it resumes, and hands
+on each change once. A day that is done is not done again.
 
 The operator is the one that the environment names (UID2_BASE_URL, UID2_API_KEY,
 UID2_SECRET_KEY); if it names none, an embedded one. The exit codes are those of

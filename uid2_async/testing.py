@@ -213,14 +213,23 @@ class OperatorThread:
         self._clock = clock
         self._operators: dict[IdentityScope, LocalOperator] = {}
         self._closing = AsyncExitStack()
-        self._loop = asyncio.new_event_loop()
+        # Made on entering: a loop that nobody closes is a leak.
+        self._entered_loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
         self._thread = Thread(target=self._serve, name="uid2-testing", daemon=True)
 
     def __enter__(self) -> Self:
         """Start the thread."""
+        self._entered_loop = asyncio.new_event_loop()
         self._thread.start()
         return self
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the thread."""
+        if self._entered_loop is None:
+            raise RuntimeError("Use the thread in a with block.")
+        return self._entered_loop
 
     def __exit__(self, *_: object) -> None:
         """Stop the operators and the thread."""

@@ -52,7 +52,7 @@ def test_faults_come_in_order_and_retries_wait_for_nothing(uid2_client, uid2_ope
     assert statuses(uid2_operator) == [503, 0, 429, 200]
 
 
-@pytest.mark.uid2(role="everything", faults={"/v3/identity/map": 401})
+@pytest.mark.uid2(role="everything", faults={"/v3/identity/map": [401, 401]})
 def test_faults_of_one_path(uid2_client):
     ask(uid2_client, "user@example.com")
     with pytest.raises(errors.AuthError):

@@ -40,6 +40,7 @@ IdentityPage: TypeAlias = tuple[IdentityType, list[bytes]]
 """Identities of one type, in their order."""
 
 Person: TypeAlias = Identity | IdentityKey | str
+"""An e-mail address, a phone number, an identity, or the key of one."""
 
 _PAGE: Final = 5_000
 
