@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,19 +14,26 @@ __all__ = ["run_in_thread"]
 T = TypeVar("T")
 
 
-async def run_in_thread(work: Callable[[], T]) -> T:
+async def run_in_thread(
+    work: Callable[[], T], *, discard: Callable[[T], object] = lambda _: None
+) -> T:
     """Run *work* in a thread of its own and wait for it.
 
     Unlike ``asyncio.to_thread``, nothing waits for the thread once this is cancelled: a
     read from a terminal or pipe may never end, and Ctrl-C has to end the program.
+
+    Args:
+        work: What blocks.
+        discard: Closes its result if nobody waits for that any more.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
     def settle(result: T | None, error: BaseException | None) -> None:
         if done.cancelled():
-            return
-        if error is not None:
+            if error is None:
+                discard(result)  # type: ignore[arg-type] # as below
+        elif error is not None:
             done.set_exception(error)
         else:
             done.set_result(result)  # type: ignore[arg-type] # None only beside an error, or where T is None
@@ -41,9 +47,11 @@ async def run_in_thread(work: Callable[[], T]) -> T:
             failure = error
             if isinstance(error, CONTROL_FLOW):  # no future takes a StopIteration
                 failure = RuntimeError(f"A thread ended with {type(error).__name__}.")
-        # The loop may be gone by now, and with it whoever waited.
-        with contextlib.suppress(RuntimeError):
+        try:
             loop.call_soon_threadsafe(settle, result, failure)
+        except RuntimeError:  # the loop is gone, and with it whoever waited
+            if failure is None:
+                discard(result)  # type: ignore[arg-type] # as above
 
     threading.Thread(target=run, name="uid2-io", daemon=True).start()
     return await done

@@ -7,6 +7,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -159,7 +160,9 @@ class FileSource:
             return False
         file = self._waiting.pop()
         self._index = file.index
-        reader, self._columns = await run_in_thread(partial(_open_at, file))
+        reader, self._columns = await run_in_thread(
+            partial(_open_at, file), discard=lambda opened: opened[0].close()
+        )
         self._reader = reader
         self.readers[file.index] = reader
         self._ended = False
@@ -318,7 +321,9 @@ class JobOutputs:
             return
         if file.index not in self._source.readers:
             await self._load_reader(file)
-        self._output = await run_in_thread(partial(self._open_output, file))
+        self._output = await run_in_thread(
+            partial(self._open_output, file), discard=methodcaller("close")
+        )
 
     async def _load_reader(self, file: InputFile) -> None:
         """Let the source open an input without rows, which no chunk came from."""

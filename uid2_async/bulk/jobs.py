@@ -85,7 +85,7 @@ from uid2_async.bulk.state_answers import (
     stage_all,
 )
 from uid2_async.bulk.state_values import Run, StateSelection
-from uid2_async.bulk.text import Reader, open_reader, open_stdio, read_check
+from uid2_async.bulk.text import InputFaults, Reader, open_reader, open_stdio, read_check
 from uid2_async.client import UID2Client, buckets_call
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
@@ -439,6 +439,7 @@ def _open_files(job: _Job, place: _Place, run: RunOptions) -> _Files:
     """Look at each input, and find where an interrupted run stopped. Blocks."""
     bad_rows = None if job.bad_rows is None else BadRows(job.bad_rows, disk=run.disk)
     checkpoints = {} if place.folder is None else place.folder.checkpoints
+    faults = InputFaults()
     files = []
     for index, named in enumerate(job.pairs):
         # The rows of a job with a state are read twice.
@@ -446,7 +447,8 @@ def _open_files(job: _Job, place: _Place, run: RunOptions) -> _Files:
         identity = None
         if pair.source is not None:
             identity = identify(pair.source)
-            job.open(pair, bad_rows)[0].close()
+            with faults.collecting():
+                job.open(pair, bad_rows)[0].close()
         saved = None if identity is None else checkpoints.get(identity.name)
         files.append(
             InputFile(
@@ -459,6 +461,7 @@ def _open_files(job: _Job, place: _Place, run: RunOptions) -> _Files:
                 done=saved is not None and saved.done,
             )
         )
+    faults.check()
     check_inputs(checkpoints, [one.identity for one in files if one.identity])
     return _Files(files=files, place=place, bad_rows=bad_rows)
 
@@ -668,8 +671,15 @@ async def _stage(job: _Job, files: _Files, begun: Run, run: RunOptions) -> bool:
             run.on_progress(_progress_of("reading", rows, chunk, files))
         return run.stop is None or not run.stop.is_set()
 
-    async with aclosing(FileSource(files.files)) as source:
-        staged = await stage_all(source, state, begun, job.endpoint, on_chunk)
+    faults, staged = InputFaults(files.bad_rows), True
+    for file in files.files:
+        if not staged or faults.is_full:
+            break
+        read = attrs.evolve(file, open=partial(job.open, file.pair, faults), saved=None)
+        with faults.collecting():
+            async with aclosing(FileSource([read])) as source:
+                staged = await stage_all(source, state, begun, job.endpoint, on_chunk)
+    faults.check()
     if staged:
         await _finish_bad_rows(files, whole=True)
     return staged

@@ -191,7 +191,7 @@ class JobFolder:
         folder = cls(path, _lock_folder(path, now, disk, shared=shared), disk=disk)
         try:
             if restart:
-                attempt(f"The folder {path} cannot be emptied", _empty, path)
+                attempt(f"The folder {path} cannot be emptied", _empty, path, disk)
             folder.resumed = (path / _LOG).exists()
             if not folder.resumed:
                 folder._begin(terms.fingerprint(random(16).hex()))
@@ -239,7 +239,7 @@ class JobFolder:
         self._close_log()
         try:
             refusal = f"The folder {self.path} cannot be deleted"
-            attempt(refusal, _empty, self.path)
+            attempt(refusal, _empty, self.path, self._disk)
             (self.path / _LOCK).unlink(missing_ok=True)
             # Others may have created it, or the next job may be in it already.
             with contextlib.suppress(OSError):
@@ -357,7 +357,7 @@ def _is_log(path: Path) -> bool:
     return head[_CRC_BYTES:].startswith(json.dumps({"kind": _KIND})[:-1].encode())
 
 
-def _empty(path: Path) -> None:
+def _empty(path: Path, disk: Disk) -> None:
     """Delete all but the lock; the log last."""
     for entry in path.iterdir():
         if entry.name in (_LOG, _LOCK):
@@ -366,7 +366,7 @@ def _empty(path: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    sync_folder(path)
+    sync_folder(path, disk=disk)
     (path / _LOG).unlink(missing_ok=True)
 
 

@@ -14,7 +14,15 @@ import re
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import contextmanager
 from io import BufferedIOBase, BufferedReader, StringIO
 from operator import itemgetter
 from os import fstat
@@ -40,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadRow",
     "CsvReader",
+    "InputFaults",
     "JsonReader",
     "LineReader",
     "Reader",
@@ -1032,6 +1041,75 @@ def open_reader(
         raise
 
 
+class InputFaults:
+    """Collects what is wrong with the inputs of a job, to say it all at once.
+
+    It is called with each row that cannot be read.
+
+    Attributes:
+        limit: How many faults are named at most.
+    """
+
+    def __init__(self, on_bad_row: OnBadRow = None, *, limit: int = 20) -> None:
+        """Collect faults; bad rows are none if they go to *on_bad_row*."""
+        self.limit: int = limit
+        self._on_bad_row = on_bad_row
+        self._faults: list[InputError] = []
+
+    def __call__(self, bad: BadRow) -> None:
+        """Collect a row.
+
+        Raises:
+            InputError: If no more is to be read.
+        """
+        if self._on_bad_row is not None:
+            self._on_bad_row(bad)
+            return
+        self._faults.append(bad.error())
+        if self.is_full:
+            raise bad.error()
+
+    def __repr__(self) -> str:
+        """Show how many faults there are."""
+        return f"<InputFaults {len(self._faults)}>"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more is to be read."""
+        return len(self._faults) >= self.limit
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Collect the error of one file, after which the next one can be read."""
+        try:
+            yield
+        except InputError as error:
+            if not self.is_full:
+                self._faults.append(error.with_traceback(None))
+
+    def check(self) -> None:
+        """Raise all faults as one error.
+
+        Raises:
+            InputError: If there are any; names each with its file and line.
+        """
+        if self._faults:
+            raise _join_faults(self._faults, self.limit)
+
+
+def _join_faults(faults: list[InputError], limit: int) -> InputError:
+    """Make one error of several."""
+    if len(faults) == 1:
+        return faults[0]
+    more = f" The first {limit} are:" if len(faults) >= limit else ""
+    listed = "".join(f"\n  {one.message}" for one in faults)
+    hints = dict.fromkeys(one.hint for one in faults if one.hint)
+    return InputError(
+        f"{len(faults)} faults were found in the input.{more}{listed}",
+        hint=" ".join(hints),
+    )
+
+
 def read_check(
     pairs: Sequence[FilePair],
     options: FileFormatOptions,
@@ -1057,38 +1135,14 @@ def read_check(
     Raises:
         InputError: If there are faults; names them all, each with its file and line.
     """
-    faults: list[InputError] = []
+    faults = InputFaults(on_bad_row, limit=limit)
     rows = 0
-
-    def collect(bad: BadRow) -> None:
-        faults.append(bad.error())
-        if len(faults) >= limit:
-            raise bad.error()
-
     for pair in pairs:
-        if pair.source is None or len(faults) >= limit:
-            continue
-        try:
-            rows += _read_through(pair, options, want, on_bad_row or collect)
-        except InputError as error:
-            if len(faults) < limit:
-                faults.append(error.with_traceback(None))
-    if faults:
-        raise _join_faults(faults, limit)
+        if pair.source is not None and not faults.is_full:
+            with faults.collecting():
+                rows += _read_through(pair, options, want, faults)
+    faults.check()
     return rows
-
-
-def _join_faults(faults: list[InputError], limit: int) -> InputError:
-    """Make one error of several."""
-    if len(faults) == 1:
-        return faults[0]
-    more = f" The first {limit} are:" if len(faults) >= limit else ""
-    listed = "".join(f"\n  {one.message}" for one in faults)
-    hints = dict.fromkeys(one.hint for one in faults if one.hint)
-    return InputError(
-        f"{len(faults)} faults were found in the input.{more}{listed}",
-        hint=" ".join(hints),
-    )
 
 
 def _read_through(
