@@ -85,7 +85,13 @@ from uid2_async.bulk.state_answers import (
     stage_all,
 )
 from uid2_async.bulk.state_values import Run, StateSelection
-from uid2_async.bulk.text import InputFaults, Reader, open_reader, open_stdio, read_check
+from uid2_async.bulk.text import (
+    InputFaults,
+    Reader,
+    open_reader,
+    open_stdio,
+    read_check,
+)
 from uid2_async.client import UID2Client, buckets_call
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
@@ -117,7 +123,7 @@ class _Job:
 
     pairs: Sequence[FilePair]
     target: str
-    find: Callable[[Sequence[str]], IdentifierColumns]
+    find: Callable[..., IdentifierColumns]
     formatter: RowFormatter
     endpoint: Endpoint
     options: MapOptions | StatusOptions
@@ -149,7 +155,7 @@ class _Job:
 
     def want(self, reader: Reader) -> IdentifierColumns:
         """Find the columns of an input, and let its *reader* read them."""
-        columns = self.find(reader.header)
+        columns = self.find(reader.header, name=reader.name)
         reader.want(columns.wanted, self.keys, self.formatter.contents)
         return columns
 
@@ -461,6 +467,10 @@ def _open_files(job: _Job, place: _Place, run: RunOptions) -> _Files:
                 done=saved is not None and saved.done,
             )
         )
+    if faults.count:
+        # One run says all that is wrong, as the look-through does.
+        pairs = [one.pair for one in files]
+        read_check(pairs, job.options, job.want, on_bad_row=bad_rows)
     faults.check()
     check_inputs(checkpoints, [one.identity for one in files if one.identity])
     return _Files(files=files, place=place, bad_rows=bad_rows)

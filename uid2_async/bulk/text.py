@@ -1074,9 +1074,14 @@ class InputFaults:
         return f"<InputFaults {len(self._faults)}>"
 
     @property
+    def count(self) -> int:
+        """How many faults there are."""
+        return len(self._faults)
+
+    @property
     def is_full(self) -> bool:
         """Whether no more is to be read."""
-        return len(self._faults) >= self.limit
+        return self.count >= self.limit
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -1102,7 +1107,8 @@ def _join_faults(faults: list[InputError], limit: int) -> InputError:
     if len(faults) == 1:
         return faults[0]
     more = f" The first {limit} are:" if len(faults) >= limit else ""
-    listed = "".join(f"\n  {one.message}" for one in faults)
+    # Messages are of one line, in which an end of line would be shown as an escape.
+    listed = "".join(f" [{n}] {one.message}" for n, one in enumerate(faults, 1))
     hints = dict.fromkeys(one.hint for one in faults if one.hint)
     return InputError(
         f"{len(faults)} faults were found in the input.{more}{listed}",

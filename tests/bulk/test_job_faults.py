@@ -1,0 +1,204 @@
+# ruff: noqa: ASYNC240 - the files of a test are small
+"""What once lost data, or cost a whole job, through map_file."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from day_operator import Day
+from uid2_async import MapOptions, RunOptions, errors, map_file
+from uid2_async.bulk.options import JobSummary
+
+FAULTY = {
+    "a.csv": b"id,mail\n1,secret@example.com\n2,secret,x\n3\n",
+    "b.csv": b"",
+    "c.csv": b"id,email\n1,secret\n",
+    "d.csv": b"id,mail\n1,secret\n\xff\n",
+    "e.csv": b'id,mail\n1,secret\n2,"secret\n',
+    "f.csv": b"id,mail\n1,secret@example.com\n",
+}
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    """Write the inputs of a job."""
+    for name, data in files.items():
+        path = folder / "in" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    return folder / "in"
+
+
+async def run(
+    source: Path,
+    target: Path,
+    *,
+    day: Day | None = None,
+    options: dict[str, Any] | None = None,
+    state: Path | None = None,
+    delta: Path | None = None,
+    **more: Any,
+) -> JobSummary:
+    """Run a job on the column mail."""
+    async with (day or Day("first")).client() as client:
+        return await map_file(
+            source,
+            target,
+            client=client,
+            options=MapOptions(column="mail", type="email", **(options or {})),
+            state=state,
+            delta=delta,
+            run=RunOptions(**{"batch_size": 4, "concurrency": 2, **more}),
+        )
+
+
+@pytest.fixture(params=["state", "stream"])
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    """Name a state, or none."""
+    return tmp_path / "people.db" if request.param == "state" else None
+
+
+async def test_all_faults_at_once(tmp_path: Path, state: Path | None) -> None:
+    """What cannot be read is named with file and line, before any request."""
+    source, day = write(tmp_path, FAULTY), Day("first")
+
+    with pytest.raises(errors.InputError) as caught:
+        await run(source, tmp_path / "out", day=day, state=state)
+
+    message = caught.value.message
+    for words in (
+        "a.csv, line 3",
+        "a.csv, line 4",
+        "b.csv is empty",
+        "c.csv: there is no column 'mail'",
+        "d.csv, line 3",
+        "e.csv, line 3",
+    ):
+        assert words in message
+    assert "secret" not in message
+    assert day.asked == 0
+    assert not list(tmp_path.rglob("out/*.csv"))
+
+
+async def test_at_most_20_faults(tmp_path: Path, state: Path | None) -> None:
+    """A file with the wrong delimiter has a fault in each line."""
+    source = write(tmp_path, {"a.csv": b"id,mail\n" + b"1\n" * 100})
+
+    with pytest.raises(errors.InputError, match=r"20 faults .* The first 20 are"):
+        await run(source, tmp_path / "out", state=state)
+
+
+async def test_a_carriage_return_in_a_key(tmp_path: Path) -> None:
+    """A cell of the input never hides another person's change (faults 2 and 5)."""
+    rows = "".join(f'"x\r{n}",p{n}@example.com\n' for n in range(9))
+    source = write(tmp_path, {"a.csv": f"id,mail\n{rows}".encode()}) / "a.csv"
+    delta = tmp_path / "delta.csv"
+    await run(
+        source,
+        tmp_path / "out.csv",
+        options={"keys": ["id"]},
+        state=tmp_path / "people.db",
+        delta=delta,
+    )
+
+    # As a Python before 3.13 reads it, which ends a row at a CR that is not quoted.
+    with delta.open(newline="") as file:
+        lines = list(csv.reader(file))
+    assert [line[-1] for line in lines[1:]] == [f"x\r{n}" for n in range(9)]
+    assert delta.read_bytes().count(b'"x\r') == 9
+
+
+@pytest.mark.parametrize(
+    ("roles", "words"),
+    [
+        ({"state": "job/people.db", "job_dir": "job"}, "--state"),
+        ({"state": "p.db", "delta": "job/d.csv", "job_dir": "job"}, "--delta"),
+        ({"state": "out.csv"}, "--state"),
+        ({"state": "p.db", "delta": "p.db"}, "--delta"),
+        ({"state": "p.db", "delta": "p.db-wal"}, "--delta"),
+        ({"state": "p.db", "delta": "out.csv"}, "--delta"),
+        ({"state": "in/a.csv"}, "--state"),
+    ],
+)
+async def test_two_roles(tmp_path: Path, roles: dict[str, str], words: str) -> None:
+    """No file is two things at once (fault 6)."""
+    source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
+    (tmp_path / "job").mkdir()
+    day = Day("first")
+    paths: dict[str, Any] = {name: tmp_path / path for name, path in roles.items()}
+
+    with pytest.raises(errors.InputError, match=words):
+        await run(source, tmp_path / "out.csv", day=day, **paths)
+
+    assert day.asked == 0
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["in", "job"]
+    assert not list((tmp_path / "job").iterdir())
+    assert source.read_bytes() == b"mail\np@example.com\n"
+
+
+@pytest.mark.parametrize("change", ["cut", "rewritten"])
+async def test_an_input_that_changes(
+    tmp_path: Path, state: Path | None, change: str
+) -> None:
+    """No output gets its name if its input has changed meanwhile (fault 7)."""
+    rows = b"".join(b"p%d@example.com\n" % n for n in range(40))
+    source = write(tmp_path, {"a.csv": b"mail\n" + rows}) / "a.csv"
+
+    def change_it() -> None:
+        data = source.read_bytes()
+        source.write_bytes(data[:100] if change == "cut" else data.upper())
+
+    with pytest.raises((errors.InputError, errors.JobError), match="changed"):
+        await run(
+            source, tmp_path / "out.csv", day=Day("first", change_it), state=state
+        )
+    assert not (tmp_path / "out.csv").exists()
+
+
+async def test_a_mended_file(tmp_path: Path, state: Path | None) -> None:
+    """What is done of a folder stays done when a bad file is mended (K4)."""
+    good = b"mail\n" + b"".join(b"p%d@example.com\n" % n for n in range(20_000))
+    source = write(tmp_path, {"a.csv": good, "b.csv": b"mail\nq@example.com,x\n"})
+    out, day = tmp_path / "out", Day("first")
+    with pytest.raises(errors.InputError, match=r"b\.csv, line 2"):
+        await run(source, out, day=day, state=state, precheck=False, batch_size=500)
+    write(tmp_path, {"b.csv": b"mail\nq@example.com\n"})
+
+    summary = await run(
+        source, out, day=day, state=state, precheck=False, batch_size=500
+    )
+
+    assert summary.complete
+    assert summary.rows == 20_001
+    # A state looks all files through first, so that nothing had been asked.
+    assert summary.resumed_rows > 10_000 or state is not None
+    assert day.asked <= 20_001 + 500
+
+
+async def test_shared_folders(tmp_path: Path, state: Path | None) -> None:
+    """Where strangers can replace files a job writes only if it is told so (K10)."""
+    source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
+    tmp_path.chmod(0o777)
+
+    with pytest.raises(errors.JobError, match="other users"):
+        await run(source, tmp_path / "out.csv", state=state)
+    summary = await run(source, tmp_path / "out.csv", state=state, shared_folders=True)
+
+    assert summary.mapped == 1
+
+
+async def test_names_of_any_bytes(tmp_path: Path, state: Path | None) -> None:
+    """A file name needs not be UTF-8, and a message about it can be printed (K11)."""
+    name = os.fsdecode(b"caf\xe9.csv")
+    source = write(tmp_path, {name: b"mail\np@example.com\n"})
+    summary = await run(source / name, tmp_path / name, state=state)
+    with pytest.raises(errors.InputError) as caught:
+        await run(source / name, tmp_path / name, state=state)
+
+    assert summary.mapped == 1
+    assert (tmp_path / name).exists()
+    str(caught.value).encode()

@@ -1,0 +1,66 @@
+"""An operator in memory that answers as on a given day, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from uid2_async import UID2Client
+from uid2_async.protocol import base64
+from uid2_async.protocol.envelope import open_request, seal_reply
+from uid2_async.transport import Reply, Request
+
+KEY = bytes(range(32))
+
+
+class Day:
+    """A transport that answers as the operator of a day, at once, and counts."""
+
+    max_connections = 100
+
+    def __init__(
+        self, name: str, on_request: Callable[[], object] = lambda: None
+    ) -> None:
+        """Answer with the raw UIDs of the day *name*; *on_request* is called first."""
+        self.name = name
+        self.asked = 0
+        self._on_request = on_request
+
+    async def send(self, request: Request) -> Reply:
+        """Answer a request; in the second week each fourth person has opted out."""
+        self._on_request()
+        opened = open_request(request.body, KEY)
+        asked: dict[str, list[str]] = msgspec.json.decode(opened.payload)
+        body: dict[str, Any] = {"email": [], "phone": []}
+        for kind, hashes in asked.items():
+            self.asked += len(hashes)
+            body[kind] = list(map(self._row, hashes))
+        sealed = seal_reply(
+            msgspec.json.encode({"body": body, "status": "success"}),
+            key=KEY,
+            now_ms=opened.sent_ms,
+            nonce=opened.nonce,
+            iv=bytes(12),
+        )
+        return Reply(status=200, headers={}, body=sealed)
+
+    def _row(self, hashed: str) -> dict[str, Any]:
+        digest = sha256(f"{self.name}{hashed}".encode()).digest()
+        if self.name == "second" and digest[0] % 4 == 0:
+            return {"e": "optout"}
+        return {"u": base64.encode_text(digest), "p": None, "r": 1}
+
+    async def aclose(self) -> None:
+        """Hold nothing."""
+
+    def client(self) -> UID2Client:
+        """Return a client that asks it."""
+        return UID2Client(
+            "https://operator.example",
+            api_key="key",
+            client_secret=base64.encode_text(KEY),
+            transport=self,
+        )
