@@ -136,7 +136,9 @@ class StepDisk:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             self.renames = [
-                one for one in self.renames if one[1].parent.stat().st_ino != status.st_ino
+                one
+                for one in self.renames
+                if one[1].parent.stat().st_ino != status.st_ino
             ]
             return
         for other in list(self.sizes):
@@ -204,7 +206,6 @@ class Job:
             self.disk.tidy()
 
     async def _run(self) -> JobSummary:
-        from uid2_async import UID2Client
 
         more: dict[str, Any] = {}
         if self.with_state:
@@ -259,7 +260,9 @@ class Job:
         return files
 
     async def _exported(self) -> Any:
-        async with MappingState(self.folder / "people.db", clock=lambda: LATER) as state:
+        async with MappingState(
+            self.folder / "people.db", clock=lambda: LATER
+        ) as state:
             known = [one async for page in state.export() for one in page]
             history = [one async for page in state.history(1) for one in page]
             return known, history, len(await state.runs())
