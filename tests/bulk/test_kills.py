@@ -28,8 +28,13 @@ PEOPLE = 2_400
 DISTINCT = PEOPLE * 9 // 10
 BATCH = 20
 IN_FLIGHT = 6
-# What was in flight, and what waited to be saved meanwhile.
-LOST = 2 * IN_FLIGHT * BATCH
+# With a state, what was in flight and what waited to be saved meanwhile. Without one,
+# what follows the last checkpoint, of which so short a job makes none.
+LOST = {
+    "plain": PEOPLE + 1,
+    "delta": 2 * IN_FLIGHT * BATCH,
+    "full": 2 * IN_FLIGHT * BATCH,
+}
 
 
 @attrs.frozen
@@ -156,7 +161,7 @@ def test_killed_at_any_moment(
 
     asked = asked_since(operator, begun)
     assert job.outcome() == unbroken
-    assert asked - DISTINCT <= LOST
+    assert asked - DISTINCT <= LOST[kind]
     left = {"in.csv", "out.csv"}
     if KINDS[kind]:
         left |= {"delta.csv", "people.db", "people.db.lock", "state.csv"}
@@ -189,4 +194,4 @@ def test_stopped_in_order(
 
     asked = asked_since(operator, begun)
     assert job.outcome() == unbroken
-    assert asked - DISTINCT <= LOST
+    assert asked - DISTINCT <= LOST[kind]

@@ -1,8 +1,8 @@
 """F1 to F14: files and processes of bulk work.
 
 What a row says of one part of a job is tested at length beside that part
-(tests/bulk/test_resume.py, tests/bulk/files, tests/bulk/test_kills.py); here it is held against
-a whole job.
+(tests/bulk/test_resume.py, tests/bulk/files, tests/bulk/test_kills.py); here it is held
+against a whole job.
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ delta again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from uid2_async._threads import run_in_thread
 from uid2_async.bulk.batches import Chunk, IdentityColumn
@@ -56,6 +56,7 @@ _EXPORTED: Final = {
     "CHECKED": Content.INSTANT,
 }
 
+_INPUT_TYPES: Final = {kind: f"{kind.value}_hash" for kind in IdentityType}
 _SAVE_LINES: Final = 5_000
 
 
@@ -144,14 +145,21 @@ class DeltaWriter:
         await self.place()
         return self.lines
 
-    async def add_changes(self, pages: AsyncIterator[Iterable[Change]]) -> None:
+    async def add_changes(self, pages: AsyncIterator[Sequence[Change]]) -> None:
         """Write a line for each change of *pages*."""
-        blank = [""] * len(self._keys)
+        await self._save()
         async for page in pages:
-            for change in page:
-                who = (change.kind, change.identity)
-                self._add(change.change, who, (change.uid, change.old_uid), blank)
-            await self._save()
+            self.lines += len(page)
+            hashes = base64.encode_texts([one.identity for one in page])
+            columns: dict[str, list[Any]] = {
+                "CHANGE": [one.change for one in page],
+                "INPUT_TYPE": [_INPUT_TYPES[one.kind] for one in page],
+                "IDENTITY_HASH": hashes,
+                "UID": [one.uid for one in page],
+                "OLD_UID": [one.old_uid for one in page],
+                **{key: [""] * len(page) for key in self._keys},
+            }
+            await run_in_thread(partial(self._table.write, columns))
 
     async def place(self) -> None:
         """Give the delta its name: it is whole."""
