@@ -80,3 +80,28 @@ def test_the_loop_may_be_gone() -> None:
     worker.join(30)
 
     assert not worker.is_alive()
+
+
+async def test_a_result_that_nobody_waits_for_is_discarded() -> None:
+    """A file that is opened while its job is cancelled is closed."""
+    go, discarded = threading.Event(), asyncio.Event()
+
+    def work() -> str:
+        go.wait(5)
+        return "opened"
+
+    results: list[str] = []
+
+    def discard(result: str) -> None:
+        results.append(result)
+        discarded.set()
+
+    task = asyncio.create_task(run_in_thread(work, discard=discard))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    go.set()
+    await asyncio.wait_for(discarded.wait(), 5)
+
+    assert results == ["opened"]
+    assert task.cancelled()
