@@ -109,6 +109,18 @@ def _suffix(path: PurePath | None) -> str:
     return (path.with_suffix("") if is_gzipped(path) else path).suffix.lower()
 
 
+def _read_format(name: str) -> Format:
+    """Return the format called *name*, which no error repeats.
+
+    Raises:
+        ConfigError: If there is no such format.
+    """
+    found = {one.value: one for one in Format}.get(name)
+    if found is None:
+        raise ConfigError(f"The format must be one of {', '.join(Format)}.")
+    return found
+
+
 def _read_delimiter(delimiter: str | None) -> str | None:
     """Refuse a delimiter that the csv module does not take."""
     if delimiter is None:
@@ -190,7 +202,7 @@ class FileFormatOptions:
     """
 
     format: Format | None = attrs.field(
-        default=None, converter=attrs.converters.optional(Format)
+        default=None, converter=attrs.converters.optional(_read_format)
     )
     delimiter: str | None = attrs.field(default=None, converter=_read_delimiter)
     encoding: str = attrs.field(default="utf-8", converter=_read_encoding)
