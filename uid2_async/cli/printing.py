@@ -17,6 +17,8 @@ __all__ = ["dump_json", "print_lines", "print_to_stderr"]
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines on stdout, for people."""
     sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
+    # A sandbox whose stdout is a pipe says where it is before it ends.
+    sys.stdout.flush()
 
 
 def print_to_stderr(line: str) -> None:
