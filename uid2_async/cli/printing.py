@@ -69,6 +69,8 @@ def discard(stream: Any) -> None:
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines on stdout, for people."""
     sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
+    # A sandbox whose stdout is a pipe says where it is before it ends.
+    sys.stdout.flush()
 
 
 def print_to_stderr(line: str) -> None:
