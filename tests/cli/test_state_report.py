@@ -239,7 +239,7 @@ def test_no_state(folder: Path, uid2: Uid2) -> None:
         "not a state of bulk mapping": uid2(
             "state", "report", "other.db", "--html", "report.html"
         ),
-        "in use by another process": asyncio.run(locked()),
+        "is locked by process": asyncio.run(locked()),
     }
 
     for words, result in results.items():

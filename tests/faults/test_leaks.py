@@ -28,6 +28,7 @@ from uid2_async import (
     errors,
 )
 from uid2_async._log import logger
+from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.cli.job_report import print_head
 from uid2_async.models import as_identity
 from uid2_async.protocol.normalize import identity_bytes
@@ -115,9 +116,8 @@ async def first_rows(bench: Bench) -> None:
         for terminal in (False, True):
             file = io.StringIO()
             file.isatty = lambda terminal=terminal: terminal  # type: ignore[method-assign,misc] # as a terminal says
-            print_head(
-                Console(file=file, force_terminal=True), Path(output.name), "mail"
-            )
+            console = Console(file=file, force_terminal=True)
+            print_head(console, Path(output.name), "mail", FileFormatOptions())
             assert (EMAIL in file.getvalue()) is terminal
 
 

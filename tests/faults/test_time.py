@@ -361,7 +361,7 @@ async def process_is_frozen(bench: Bench) -> None:
 
     def fate(path: str) -> Any:
         is_back = frozen_until and loop.time() > frozen_until + 30
-        return None if is_back else errors.ConnectError("lost")
+        return None if is_back else errors.ConnectError("lost", disconnected=True)
 
     wire = bench.wire(MemoryOperator(fate))
     mapper = BulkMapper(bench.client(wire), sleep=sleep)

@@ -161,7 +161,7 @@ def test_an_outage_leaves_the_page_its_tokens(
     browser.get("/login")
     held = dict(session["uid2"])
     operator.advance(2 * HOUR)
-    operator.fail_next(Fault(status=400, body="{}"))
+    operator.fail_next(Fault(status=400, body="{}"), times=2)
 
     told = browser.get("/article").json()
 

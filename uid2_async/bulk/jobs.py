@@ -384,7 +384,7 @@ def _open_place(job: _Job, client: UID2Client, run: RunOptions) -> Iterator[_Pla
         except BaseException:
             if not folder.checkpoints and not folder.keep:
                 # There is nothing that a later run could resume.
-                folder.discard()
+                folder.discard(done=False)
             raise
 
 

@@ -191,6 +191,7 @@ class JobFolder:
         folder = cls(path, _lock_folder(path, now, disk, shared=shared), disk=disk)
         try:
             if restart:
+                _forget_checkpoints(path, disk)
                 attempt(f"The folder {path} cannot be emptied", _empty, path, disk)
             folder.resumed = (path / _LOG).exists()
             if not folder.resumed:
@@ -227,17 +228,23 @@ class JobFolder:
         self._sound = True
         self.checkpoints[checkpoint.input.name] = checkpoint
 
-    def discard(self) -> None:
-        """Delete the folder: the job is done.
+    def discard(self, *, done: bool = True) -> None:
+        """Delete the folder.
 
-        The log goes last, so that an interrupted deletion is still recognized as a job
-        whose outputs are done.
+        The log goes last, so that an interrupted deletion is still recognized as that
+        of a job.
+
+        Args:
+            done: Whether the job is done. Then the log says so to the end. Otherwise
+                it must not vouch for what is deleted.
 
         Raises:
             JobError: If something could not be deleted.
         """
         self._close_log()
         try:
+            if not done:
+                _forget_checkpoints(self.path, self._disk)
             refusal = f"The folder {self.path} cannot be deleted"
             attempt(refusal, _empty, self.path, self._disk)
             (self.path / _LOCK).unlink(missing_ok=True)
@@ -355,6 +362,21 @@ def _is_log(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return head[_CRC_BYTES:].startswith(json.dumps({"kind": _KIND})[:-1].encode())
+
+
+def _forget_checkpoints(path: Path, disk: Disk) -> None:
+    """Cut the log behind its first line."""
+    log = path / _LOG
+    if not log.exists():
+        return
+    descriptor = open_private(log, exclusive=False)
+    try:
+        with open(descriptor, "rb", closefd=False) as file:
+            first = len(file.readline())
+        attempt("The log of the job cannot be cut", os.ftruncate, descriptor, first)
+        sync_file(descriptor, "The log of the job", disk=disk)
+    finally:
+        os.close(descriptor)
 
 
 def _empty(path: Path, disk: Disk) -> None:
