@@ -157,7 +157,9 @@ def test_a_token_is_added_once() -> None:
 )
 def test_what_would_be_lost_is_refused(request_: Any) -> None:
     """Nothing of another type is replaced; the message holds no value."""
-    with pytest.raises(InputError, match=r"must be (an object|a list|Mapping)") as caught:
+    with pytest.raises(
+        InputError, match=r"must be (an object|a list|Mapping)"
+    ) as caught:
         add_openrtb_eid(request_, TOKENS)
 
     assert TOKEN not in str(caught.value)
