@@ -144,7 +144,7 @@ def tests(session: nox.Session) -> None:
     _log_pythons(session)
     session.install("-q", WITH_EXTRAS, *group("tests"))
     # Jobs are killed at more moments once; the versions of Python do not matter there.
-    env = {"UID2_KILLS": "10"} if session.python == PYTHONS[0] else {}
+    env = {"UID2_KILLS": "4"} if session.python == PYTHONS[0] else {}
     session.run(*PYTEST, "-n", "auto", *session.posargs, env=env)
 
 

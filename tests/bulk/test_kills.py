@@ -1,6 +1,6 @@
 """A job that is killed at any moment goes on as if nothing had happened.
 
-``UID2_KILLS`` says at how many random moments it is killed (2); in CI it is 10.
+``UID2_KILLS`` says at how many random moments it is killed (2); in CI it is 4.
 """
 
 from __future__ import annotations
