@@ -39,7 +39,7 @@ __all__ = [
     "RowGroup",
 ]
 
-_BAD_ROW_COLUMNS: Final = ("FILE", "LINE", "REASON", "ROW")
+_BAD_ROW_COLUMNS: Final[tuple[str, ...]] = ("FILE", "LINE", "REASON", "ROW")
 
 
 RowFormatter: TypeAlias = OutcomeColumns | StatusColumns
