@@ -41,7 +41,7 @@ from uid2_async.protocol.envelope import (
 )
 from uid2_async.protocol.reply import error_from_reply, http_date_ms
 from uid2_async.retry import RetryPolicy
-from uid2_async.secret import Secret, refuse_pickling
+from uid2_async.secret import Secret, Unpicklable
 from uid2_async.skew import ClockSkew, Stamp
 from uid2_async.slots import Slots
 from uid2_async.transport import Reply, Request, Transport
@@ -84,7 +84,7 @@ _TEXT: Final = "text/plain"
 _BINARY: Final = "application/octet-stream"
 
 
-class Credentials(Veiled, frozen=True, kw_only=True):
+class Credentials(Veiled, Unpicklable, frozen=True, kw_only=True):
     """An API key and its client secret.
 
     Attributes:
@@ -92,13 +92,11 @@ class Credentials(Veiled, frozen=True, kw_only=True):
         secret: 32 bytes, never sent.
     """
 
-    __reduce_ex__ = refuse_pickling
-
     api_key: Secret[str]
     secret: Secret[bytes]
 
 
-class Call(Veiled, Generic[T], frozen=True, kw_only=True):
+class Call(Veiled, Unpicklable, Generic[T], frozen=True, kw_only=True):
     """What to ask, and how to read the answer.
 
     Attributes:
@@ -113,8 +111,6 @@ class Call(Veiled, Generic[T], frozen=True, kw_only=True):
             envelope's affair (token/client-generate); the payload does not count then.
         max_reply_bytes: How large the reply may be.
     """
-
-    __reduce_ex__ = refuse_pickling
 
     shown: ClassVar[tuple[str, ...]] = ("path", "binary")
 

@@ -22,7 +22,7 @@ from uid2_async.openrtb import domain_or_app_in, tokens_in
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, restore_environment
 from uid2_async.protocol.token_rules import ClientType, DecryptedToken, try_decrypt
-from uid2_async.secret import refuse_pickling
+from uid2_async.secret import Unpicklable
 
 __all__ = [
     "BidstreamClient",
@@ -40,7 +40,7 @@ _MOST_PARAMETERS = 100
 _SECONDS_DIGITS = 11  # up to the year 5138
 
 
-class BidstreamClient:
+class BidstreamClient(Unpicklable):
     """Opens the tokens of bid requests (docs/protocol.md 6.6).
 
     It works locally, with the keys of key/bidstream, and may be used by any thread. A
@@ -53,8 +53,6 @@ class BidstreamClient:
         ...     for token in tokens_in(bid_request):
         ...         found = bidstream.decrypt(token, domain_or_app_in(bid_request))
     """
-
-    __reduce_ex__ = refuse_pickling
 
     def __init__(self, keys: Keys, *, clock: Clock | None = None) -> None:
         """Keep where the keys are.

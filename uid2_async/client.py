@@ -31,7 +31,7 @@ from uid2_async.protocol import base64, identity, tokens, wire
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
 from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
-from uid2_async.secret import Secret, refuse_pickling
+from uid2_async.secret import Secret, Unpicklable
 from uid2_async.slots import Slots
 from uid2_async.tally import counted, counted_map
 from uid2_async.transport import SessionPool, Transport
@@ -60,7 +60,7 @@ class _Options(TypedDict, total=False):
     send_raw: bool
 
 
-class UID2Client:
+class UID2Client(Unpicklable):
     """A client of a UID2 or EUID operator.
 
     It holds connections and no other state: share one for all calls of an event loop.
@@ -72,8 +72,6 @@ class UID2Client:
         >>> async with UID2Client.from_env() as client:
         ...     tokens = await client.generate_token("user@example.com")
     """
-
-    __reduce_ex__ = refuse_pickling
 
     def __init__(  # noqa: PLR0913 - keyword options, each of its own meaning
         self,

@@ -27,7 +27,7 @@ from uid2_async.transport import SessionPool, Transport
 
 if TYPE_CHECKING:
     import aiohttp
-from uid2_async.secret import refuse_pickling
+from uid2_async.secret import Unpicklable
 
 __all__ = ["ClientSideClient"]
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 _DEFAULT_SLOTS: Final = 10
 
 
-class ClientSideClient:
+class ClientSideClient(Unpicklable):
     """Generates and refreshes tokens with the key pair of a subscription.
 
     What the operator checks in place of an API key is where the request comes from: the
@@ -51,8 +51,6 @@ class ClientSideClient:
         ... ) as client:
         ...     tokens = await client.generate_token("user@example.com")
     """
-
-    __reduce_ex__ = refuse_pickling
 
     def __init__(  # noqa: PLR0913 - keyword options, each of its own meaning
         self,

@@ -10,7 +10,7 @@ import attrs
 
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
-from uid2_async.secret import refuse_pickling
+from uid2_async.secret import Unpicklable
 
 __all__ = ["Settings", "find_sources", "list_faults", "read_settings"]
 
@@ -34,7 +34,7 @@ _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
+class Settings(Unpicklable):
     """What a client needs to reach an operator.
 
     Attributes:
@@ -44,8 +44,6 @@ class Settings:
         scope: Which system.
         allow_http: Whether plain http is allowed beyond loopback hosts.
     """
-
-    __reduce_ex__ = refuse_pickling
 
     base_url: str
     api_key: str = attrs.field(repr=False)

@@ -22,7 +22,7 @@ from uid2_async.clock import Clock, Monotonic, monotonic_of, ms_clock, sleep_by
 from uid2_async.errors import CallTimeoutError, KeysUnavailableError, ProtocolError
 from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import KeyRing
-from uid2_async.secret import refuse_pickling
+from uid2_async.secret import Unpicklable
 
 __all__ = ["KeyStore", "Keys", "ring_of"]
 
@@ -38,7 +38,7 @@ _MOST_DOUBLINGS: Final = 10
 _MS: Final = 0.001
 
 
-class KeyStore:
+class KeyStore(Unpicklable):
     """Holds a key ring and replaces it by a newer one every hour.
 
     Entering its block loads the keys and starts a background task; leaving it ends the
@@ -55,8 +55,6 @@ class KeyStore:
         >>> async with KeyStore(client.fetch_bidstream_keys) as keys:
         ...     bidstream = BidstreamClient(keys)
     """
-
-    __reduce_ex__ = refuse_pickling
 
     def __init__(
         self,

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, NoReturn, SupportsIndex, TypeVar
 
-__all__ = ["Secret", "refuse_pickling"]
+__all__ = ["Secret", "Unpicklable"]
 
 T = TypeVar("T")
 
 
-def refuse_pickling(holder: object, _protocol: object) -> NoReturn:
-    """Refuse to be copied or pickled: to be set as ``__reduce_ex__`` of a class.
+class Unpicklable:
+    """The base of what holds secrets: it refuses to be copied or pickled.
 
     A pickle takes secrets to places that nobody looks after: queues, caches, workers.
-
-    Raises:
-        TypeError: Always. It names the class only.
     """
-    name = type(holder).__name__
-    raise TypeError(
-        f"A {name} is neither copied nor pickled: it holds secrets. Make one where it "
-        "is used, from settings that are read there."
-    )
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            TypeError: Always. It names the class only.
+        """
+        name = type(self).__name__
+        raise TypeError(
+            f"A {name} is neither copied nor pickled: it holds secrets. Make one where "
+            "it is used, from settings that are read there."
+        )
 
 
-class Secret(Generic[T]):
+class Secret(Unpicklable, Generic[T]):
     """Holds a value, and gives it out only where :meth:`reveal` is written.
 
     It is neither a str nor bytes, so that nothing prints, formats, compares or joins it
@@ -33,7 +39,6 @@ class Secret(Generic[T]):
     """
 
     __slots__ = ("__value",)
-    __reduce_ex__ = refuse_pickling
 
     def __init__(self, value: T) -> None:
         """Hide *value*."""

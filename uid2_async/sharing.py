@@ -17,7 +17,7 @@ from uid2_async.protocol.token_rules import (
     SharingSealer,
     try_decrypt,
 )
-from uid2_async.secret import refuse_pickling
+from uid2_async.secret import Unpicklable
 
 __all__ = ["SharingClient"]
 
@@ -28,7 +28,7 @@ _try_decrypt = unwrapped(try_decrypt)
 _seal_one = unwrapped(SharingSealer.seal)
 
 
-class SharingClient:
+class SharingClient(Unpicklable):
     """Makes and opens the tokens in which raw UIDs are shared (docs/protocol.md 6.5).
 
     It works locally, with the keys of key/sharing, and may be used by any thread.
@@ -37,8 +37,6 @@ class SharingClient:
         >>> async with KeyStore(client.fetch_sharing_keys) as keys:
         ...     token = SharingClient(keys).encrypt(raw_uid)
     """
-
-    __reduce_ex__ = refuse_pickling
 
     def __init__(self, keys: Keys, *, clock: Clock | None = None) -> None:
         """Keep where the keys are.

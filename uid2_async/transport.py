@@ -37,7 +37,7 @@ from uid2_async.errors import (
 )
 from uid2_async.foreign_errors import map_error
 from uid2_async.regions import Regions, normalize_base_url, sends_clear
-from uid2_async.secret import refuse_pickling
+from uid2_async.secret import Unpicklable
 from uid2_async.tls import check_connector, check_context, verifying_context
 from uid2_async.veiled import Veiled
 
@@ -58,7 +58,7 @@ _FAILOVER_STATUSES: Final = frozenset({502, 503, 504})
 _inherited: Final[list[object]] = []
 
 
-class Request(Veiled, frozen=True, kw_only=True):
+class Request(Veiled, Unpicklable, frozen=True, kw_only=True):
     """One POST.
 
     Attributes:
@@ -70,8 +70,6 @@ class Request(Veiled, frozen=True, kw_only=True):
         max_reply_bytes: How large a reply may be.
         fresh_connection: Whether a kept connection must not be used.
     """
-
-    __reduce_ex__ = refuse_pickling
 
     shown: ClassVar[tuple[str, ...]] = ("path", "timeout", "fresh_connection")
 
@@ -127,7 +125,7 @@ class Transport(Protocol):
         ...
 
 
-class SessionPool:
+class SessionPool(Unpicklable):
     """Sends over kept connections, to the first region that works.
 
     The sessions are opened by the first call, in the event loop that runs then. A pool
@@ -138,8 +136,6 @@ class SessionPool:
     200. A request that must have a fresh connection gets one of its own; in a *session*
     that is given, the idle ones to the same host are closed before it.
     """
-
-    __reduce_ex__ = refuse_pickling
 
     def __init__(  # noqa: PLR0913 - keyword options, each of its own meaning
         self,

@@ -61,7 +61,7 @@ class BadRows:
         """
         self.count: int = 0
         self._is_whole = False
-        columns: dict[str, Content] = {name: Content.TEXT for name in _BAD_ROW_COLUMNS}
+        columns: dict[str, Content] = dict.fromkeys(_BAD_ROW_COLUMNS, Content.TEXT)
         self._table = TableWriter(path, columns, disk=disk)
 
     def __call__(self, row: BadRow) -> None:

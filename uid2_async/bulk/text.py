@@ -545,7 +545,9 @@ class CsvReader(_TextReader):
                 hint="Leave --sep-line out.",
             )
         self._lines.drop(1)
-        self.options = attrs.evolve(self.options, delimiter=line[len("sep=")])
+        self.options: FileFormatOptions = attrs.evolve(
+            self.options, delimiter=line[len("sep=")]
+        )
         return line
 
     def _read_header(self) -> None:
@@ -560,12 +562,12 @@ class CsvReader(_TextReader):
             rows = self.take(1)
         self._on_bad_row = on_bad_row
         (record,) = rows.records
-        self.prefix = self._lines.mark + self._sep_line
-        self.first = record
+        self.prefix: str = self._lines.mark + self._sep_line
+        self.first: str = record
         names = next(parse_csv([record], self.options))
         if self.options.strip_header:
             names = [name.strip() for name in names]
-        self.header = names
+        self.header: Sequence[str] = names
         self._width = len(names)
 
     def want(
@@ -816,8 +818,8 @@ class JsonReader(_TextReader):
         self._added: Collection[str] = ()
         self._taken: frozenset[str] = frozenset()
         self._checked: list[str] = []
-        self.header = self._read_header()
-        self.prefix = lines.mark
+        self.header: Sequence[str] = self._read_header()
+        self.prefix: str = lines.mark
 
     def _read_header(self) -> list[str]:
         """List the keys of the first objects."""

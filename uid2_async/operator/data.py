@@ -18,7 +18,7 @@ from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
 from uid2_async.operator.settings import RuntimeConfig, Settings, check_runtime
 from uid2_async.protocol.key import Key
-from uid2_async.secret import refuse_pickling
+from uid2_async.secret import Unpicklable
 
 __all__ = [
     "Client",
@@ -50,7 +50,7 @@ REFRESH_KEYSET = -2
 
 
 @attrs.frozen(kw_only=True)
-class Client:
+class Client(Unpicklable):
     """An API key as the operator keeps it (docs/protocol.md 1.2 and 1.8).
 
     Attributes:
@@ -63,8 +63,6 @@ class Client:
         service_id: The service it belongs to, 0 for none.
         disabled: Whether it is switched off.
     """
-
-    __reduce_ex__ = refuse_pickling
 
     name: str
     key_hash: bytes = attrs.field(repr=False)
@@ -116,7 +114,7 @@ class Keyset:
 
 
 @attrs.frozen(kw_only=True)
-class ClientSideKeypair:
+class ClientSideKeypair(Unpicklable):
     """A subscription for generation in browsers and apps (docs/protocol.md 2.10).
 
     Attributes:
@@ -126,8 +124,6 @@ class ClientSideKeypair:
         site_id: Whose it is.
         disabled: Whether it is switched off.
     """
-
-    __reduce_ex__ = refuse_pickling
 
     subscription_id: str
     public_key: str
@@ -214,7 +210,7 @@ class SaltSnapshot:
 
 
 @attrs.frozen(kw_only=True)
-class Salts:
+class Salts(Unpicklable):
     """The salts of all buckets over time.
 
     Attributes:
@@ -224,8 +220,6 @@ class Salts:
         snapshots: By ascending *effective*; never empty.
     """
 
-    __reduce_ex__ = refuse_pickling
-
     first_level: str = attrs.field(repr=False)
     id_prefix: str
     id_secret: str = attrs.field(repr=False)
@@ -233,7 +227,7 @@ class Salts:
 
 
 @attrs.frozen(kw_only=True)
-class Credentials:
+class Credentials(Unpicklable):
     """What a client needs to call the operator.
 
     Attributes:
@@ -243,8 +237,6 @@ class Credentials:
         roles: What it may do.
     """
 
-    __reduce_ex__ = refuse_pickling
-
     api_key: str = attrs.field(repr=False)
     client_secret: str = attrs.field(repr=False)
     site_id: int
@@ -252,7 +244,7 @@ class Credentials:
 
 
 @attrs.frozen(kw_only=True)
-class OperatorData:
+class OperatorData(Unpicklable):
     """Everything that an embedded operator is loaded with.
 
     Attributes:
@@ -270,8 +262,6 @@ class OperatorData:
         opt_outs: Who has opted out already.
         credentials: API keys in plain, by role or name.
     """
-
-    __reduce_ex__ = refuse_pickling
 
     scope: IdentityScope
     settings: Settings

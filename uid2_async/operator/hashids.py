@@ -6,7 +6,7 @@ not been maintained for years, so that the few lines stand here.
 
 from __future__ import annotations
 
-from uid2_async.secret import refuse_pickling
+from uid2_async.secret import Unpicklable
 
 __all__ = ["BucketIds"]
 
@@ -17,11 +17,10 @@ _GUARD_COUNT = 4
 _MIN_LENGTH = 9
 
 
-class BucketIds:
+class BucketIds(Unpicklable):
     """Turns numbers of the salt file into the bucket ids of one salt snapshot."""
 
     __slots__ = ("_guards", "_prefix", "_tables")
-    __reduce_ex__ = refuse_pickling
 
     def __init__(self, prefix: str, secret: str) -> None:
         """Prepare everything that does not depend on the number.

@@ -22,7 +22,7 @@ from uid2_async.operator.faults import Fault
 from uid2_async.operator.http_server import Runner
 from uid2_async.operator.state import Call, OperatorState
 from uid2_async.operator.world import World
-from uid2_async.secret import refuse_pickling
+from uid2_async.secret import Unpicklable
 
 __all__ = ["LocalOperator"]
 
@@ -31,7 +31,7 @@ _ROLES = frozenset({"GENERATOR", "ID_READER", "MAPPER", "OPTOUT", "SHARER"})
 _GRACE_SECONDS = 0.05
 
 
-class LocalOperator:
+class LocalOperator(Unpicklable):
     """An operator that answers like the real one, on a port of this machine.
 
     Use it as an async context manager, or with :meth:`in_thread` from synchronous code.
@@ -41,8 +41,6 @@ class LocalOperator:
         >>> async with LocalOperator() as operator:
         ...     key = operator.credentials["publisher"].api_key
     """
-
-    __reduce_ex__ = refuse_pickling
 
     def __init__(
         self,

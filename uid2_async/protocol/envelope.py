@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import EnvelopeError
-from uid2_async.secret import Secret, refuse_pickling
+from uid2_async.secret import Secret, Unpicklable
 from uid2_async.veiled import Veiled
 
 __all__ = [
@@ -97,10 +97,8 @@ class Envelope(Protocol):
         ...
 
 
-class AesGcmEnvelope:
+class AesGcmEnvelope(Unpicklable):
     """The envelope of every UID2 and EUID operator: AES-256-GCM without AAD."""
-
-    __reduce_ex__ = refuse_pickling
 
     # The last key that sealed, which is the client secret again and again: preparing
     # the cipher takes longer than a request of usual length does.

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.secret import refuse_pickling
+from uid2_async.secret import Unpicklable
 
 __all__ = [
     "CBC_IV_SIZE",
@@ -38,7 +38,7 @@ _PADDING = PKCS7(128)  # the block of AES, in bits
 
 
 @attrs.frozen(kw_only=True)
-class Key:
+class Key(Unpicklable):
     """A key that seals tokens (docs/protocol.md 6.3).
 
     Attributes:
@@ -50,8 +50,6 @@ class Key:
         keyset_id: Its keyset, or None where it was shared for opening alone.
         site_id: The site that owns it, where it is known.
     """
-
-    __reduce_ex__ = refuse_pickling
 
     id: int
     secret: bytes = attrs.field(repr=False)

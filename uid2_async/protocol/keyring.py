@@ -18,7 +18,7 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import wire
 from uid2_async.protocol.key import Key, active_key, by_activation
-from uid2_async.secret import refuse_pickling
+from uid2_async.secret import Unpicklable
 from uid2_async.veiled import Veiled
 
 __all__ = ["Key", "KeyRing", "KeysBody", "KeysReply", "WireKey", "WireSite"]
@@ -32,7 +32,7 @@ _Digits = Annotated[str, Meta(pattern=r"^[0-9]{1,11}\Z")]
 _Secret = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
-class WireKey(Veiled, frozen=True, kw_only=True, omit_defaults=True):
+class WireKey(Veiled, Unpicklable, frozen=True, kw_only=True, omit_defaults=True):
     """A key in a reply; times in seconds since the Unix epoch.
 
     Attributes:
@@ -44,8 +44,6 @@ class WireKey(Veiled, frozen=True, kw_only=True, omit_defaults=True):
         keyset_id: In key/sharing alone, and only where the caller may seal with it.
         site_id: In key/latest alone; -1 for master keys.
     """
-
-    __reduce_ex__ = refuse_pickling
 
     shown: ClassVar[tuple[str, ...]] = ("id",)
 
@@ -156,7 +154,7 @@ def _last_expiry_ms(ring: KeyRing) -> int:
 
 
 @attrs.frozen(kw_only=True, repr=False)
-class KeyRing:
+class KeyRing(Unpicklable):
     """The keys of one caller, as of one reply.
 
     It is a value: a newer reply makes a new ring. To use it in another process, save it
@@ -174,8 +172,6 @@ class KeyRing:
         allow_clock_skew_seconds: How far in the future a token may be made.
         site_data: The lower-case names of sites, by site id (docs/protocol.md 6.3).
     """
-
-    __reduce_ex__ = refuse_pickling
 
     keys: Mapping[int, Key]
     identity_scope: IdentityScope = IdentityScope.UID2
