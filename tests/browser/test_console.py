@@ -19,6 +19,7 @@ pytest.importorskip("selenium")
 pytest.importorskip("uid2_client")
 
 import uid2_client as sdk
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
@@ -67,7 +68,7 @@ class Page:
 
     def press(self, *keys: str) -> None:
         """Type where the focus is."""
-        self.driver.switch_to.active_element.send_keys(*keys)
+        ActionChains(self.driver).send_keys(*keys).perform()
 
     def tab_to(self, css: str) -> None:
         """Move the focus forward until it is on the element, and visibly so.

@@ -13,6 +13,7 @@ from uid2_async.operator import LocalOperator
 
 pytest.importorskip("selenium")
 
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
@@ -46,7 +47,7 @@ class Page:
 
     def press(self, *keys: str) -> None:
         """Type where the focus is."""
-        self.driver.switch_to.active_element.send_keys(*keys)
+        ActionChains(self.driver).send_keys(*keys).perform()
 
     def tab_to(self, name: str) -> None:
         """Move the focus forward until it is on the element."""
