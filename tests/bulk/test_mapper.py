@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -355,6 +357,25 @@ def test_leaving_the_block_stops_everything(
         assert await running() == set()
 
     virtual(main())
+
+
+def test_leaving_the_block_at_once_leaves_nothing_behind(
+    virtual: Any, make_operator: Any
+) -> None:
+    """No coroutine that was made for the job is dropped without having been awaited."""
+
+    async def main() -> None:
+        async with BulkMapper(operator.client()).map(emails(10)):
+            pass
+
+    operator = make_operator()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        virtual(main())
+        gc.collect()
+
+    assert [str(one.message) for one in caught] == []
+    assert operator.requests == 0
 
 
 def test_a_failing_source_fails_the_job(virtual: Any, make_operator: Any) -> None:

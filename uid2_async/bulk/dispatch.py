@@ -185,9 +185,8 @@ class Dispatcher:
 
     def start(self) -> None:
         """Start the reader, the workers and the watch."""
-        workers = [self._send_all() for _ in range(self._workers)]
-        work = [self._read_all(), self._watch(), *workers]
-        self._tasks = [asyncio.create_task(self._guard(one)) for one in work]
+        parts = [self._read_all, self._watch, *[self._send_all] * self._workers]
+        self._tasks = [asyncio.create_task(self._guard(part)) for part in parts]
         self._reader = self._tasks[0]
 
     def progress(self) -> Progress:
@@ -219,14 +218,14 @@ class Dispatcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._news.set()
 
-    async def _guard(self, work: Awaitable[None]) -> None:
+    async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
         """Let a failure of any part end the job, for whoever takes the chunks.
 
         That includes a part that was cancelled by anybody but :meth:`stop`: without it
         the others would wait forever.
         """
         try:
-            await work
+            await part()
         except BaseException as error:
             if not self._is_stopped:
                 self._fail(error)
