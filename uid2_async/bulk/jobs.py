@@ -846,13 +846,7 @@ async def refresh_state(
     """
     run, endpoint = run or RunOptions(), MAP_V3
     began = time.monotonic()
-    target = None if delta is None else os.fspath(delta)
-    opened = _as_state(state, run)
-    if target is not None:
-        # A delta that exists is replaced, as by a job that is resumed.
-        check_export(
-            opened, target, role="--delta", force=True, shared=run.shared_folders
-        )
+    opened, target = _state_and_delta(state, delta, run)
     async with _opened(opened):
         begun = await _begin(opened, client)
         selection = StateSelection.due()
@@ -870,15 +864,7 @@ async def refresh_state(
         counts: Counter[str] = Counter()
         complete = await _ask_all(asking, counts, run)
         changes = await _end_run(opened, begun, target if complete else None, run)
-    return JobSummary.of(
-        counts,
-        rows=counts.total(),
-        requests=asking.requests,
-        throttled=asking.limit.throttled,
-        changes=changes,
-        seconds=time.monotonic() - began,
-        complete=complete,
-    )
+    return _summary_of_state(counts, asking, changes, complete=complete, began=began)
 
 
 async def sweep_by_status(
@@ -907,13 +893,7 @@ async def sweep_by_status(
     """
     run = run or RunOptions(concurrency=1)
     began = time.monotonic()
-    target = None if delta is None else os.fspath(delta)
-    opened = _as_state(state, run)
-    if target is not None:
-        # A delta that exists is replaced, as by a job that is resumed.
-        check_export(
-            opened, target, role="--delta", force=True, shared=run.shared_folders
-        )
+    opened, target = _state_and_delta(state, delta, run)
     counts: Counter[str] = Counter()
     async with _opened(opened):
         begun = await _begin(opened, client)
@@ -927,6 +907,35 @@ async def sweep_by_status(
                     _tell(run, "asking", counts, asking)
         complete = not asking.is_drained
         changes = await _end_run(opened, begun, target if complete else None, run)
+    return _summary_of_state(counts, asking, changes, complete=complete, began=began)
+
+
+def _state_and_delta(
+    state: MappingState | str | os.PathLike[str],
+    delta: str | os.PathLike[str] | None,
+    run: RunOptions,
+) -> tuple[MappingState, str | None]:
+    """Return the state, and where its delta goes, once that was checked.
+
+    A delta that exists is replaced, as by a job that is resumed.
+    """
+    opened = _as_state(state, run)
+    if delta is None:
+        return opened, None
+    target = os.fspath(delta)
+    check_export(opened, target, role="--delta", force=True, shared=run.shared_folders)
+    return opened, target
+
+
+def _summary_of_state(
+    counts: Counter[str],
+    asking: Dispatcher,
+    changes: int | None,
+    *,
+    complete: bool,
+    began: float,
+) -> JobSummary:
+    """Return the summary of a job whose rows are identities of a state."""
     return JobSummary.of(
         counts,
         rows=counts.total(),
