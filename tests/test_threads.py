@@ -105,3 +105,27 @@ async def test_a_result_that_nobody_waits_for_is_discarded() -> None:
 
     assert results == ["opened"]
     assert task.cancelled()
+
+
+def test_a_result_that_comes_as_its_waiter_is_cancelled_is_discarded() -> None:
+    """It is closed also if the result was there and the waiter had not yet run."""
+    release, discarded = threading.Event(), list[str]()
+
+    def work() -> str:
+        release.wait()
+        return "opened"
+
+    async def main() -> None:
+        waiter = asyncio.create_task(run_in_thread(work, discard=discarded.append))
+        before = set(threading.enumerate())
+        await asyncio.sleep(0)
+        (thread,) = set(threading.enumerate()) - before
+        release.set()
+        thread.join()
+        asyncio.get_running_loop().call_soon(waiter.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+
+    asyncio.run(main())
+
+    assert discarded == ["opened"]

@@ -26,8 +26,22 @@ async def run_in_thread(
         work: What blocks.
         discard: Closes its result if nobody waits for that any more.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
+    done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    _start_thread(work, done, discard)
+    try:
+        return await done
+    except asyncio.CancelledError:
+        # The result may be there already, and the waiter cancelled before it ran.
+        if not done.cancelled() and done.exception() is None:
+            discard(done.result())
+        raise
+
+
+def _start_thread(
+    work: Callable[[], T], done: asyncio.Future[T], discard: Callable[[T], object]
+) -> None:
+    """Let a thread do *work* and put what comes of it into *done*."""
+    loop = done.get_loop()
 
     def settle(result: T | None, error: BaseException | None) -> None:
         if done.cancelled():
@@ -54,4 +68,3 @@ async def run_in_thread(
                 discard(result)  # type: ignore[arg-type] # as above
 
     threading.Thread(target=run, name="uid2-io", daemon=True).start()
-    return await done
