@@ -38,7 +38,7 @@ WHEEL_BYTES = 560_000
 
 
 def find_pythons() -> dict[str, str]:
-    """Find the supported Pythons that start, by version, and let nox find them too.
+    """Find the supported Pythons that start, by version.
 
     If there is none, the Python that runs nox is used, so that no session passes by
     running nothing.
@@ -46,16 +46,14 @@ def find_pythons() -> dict[str, str]:
     starting = {version: _find_python(version) for version in SUPPORTED}
     found = {version: path for version, path in starting.items() if path}
     if not found and sys.version_info >= (3, 11):
-        found = {sys.executable: sys.executable}
+        found = {"{}.{}".format(*sys.version_info): sys.executable}
     if not found:
         raise SystemExit(f"No Python of {', '.join(SUPPORTED)} starts on this machine.")
-    # virtualenv would prefer the Python that runs nox, whatever PATH says.
-    os.environ["VIRTUALENV_TRY_FIRST_WITH"] = os.pathsep.join(found.values())
     return found
 
 
 def _find_python(version: str) -> str | None:
-    """Find a Python of *version* that starts, and let its name on PATH start one.
+    """Find a Python of *version* that starts.
 
     The distribution's own build comes first. It leaves the TLS settings to OpenSSL, and
     the builds of pyenv and python.org do not: where both kinds are installed, as in CI,
@@ -64,16 +62,9 @@ def _find_python(version: str) -> str | None:
     """
     name = f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    on_path = shutil.which(name)
-    candidates = [f"/usr/bin/{name}", on_path]
+    candidates = [f"/usr/bin/{name}", shutil.which(name)]
     candidates += sorted(map(str, pyenv.glob(f"versions/{version}.*/bin/{name}")))
-    for candidate in candidates:
-        if _starts(candidate, version):
-            if not _starts(on_path, version):
-                folder = Path(str(candidate)).parent
-                os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
-            return candidate
-    return None
+    return next((one for one in candidates if _starts(one, version)), None)
 
 
 def _starts(python: str | None, version: str) -> bool:
@@ -91,7 +82,9 @@ def _starts(python: str | None, version: str) -> bool:
 
 
 FOUND = find_pythons()
-PYTHONS = list(FOUND)
+# By path: of a version alone, nox would take the build that runs it.
+PYTHONS = [nox.param(path, id=version) for version, path in FOUND.items()]
+FIRST = next(iter(FOUND.values()))
 
 
 def group(name: str) -> list[str]:
@@ -138,13 +131,14 @@ def typing(session: nox.Session) -> None:
     session.run("basedpyright", "--verifytypes", "uid2_async", "--ignoreexternal")
 
 
-@nox.session(python=PYTHONS)
+@nox.session
+@nox.parametrize("python", PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests on every supported Python that starts here."""
     _log_pythons(session)
     session.install("-q", WITH_EXTRAS, *group("tests"))
     # Jobs are killed at more moments once; the versions of Python do not matter there.
-    env = {"UID2_KILLS": "4"} if session.python == PYTHONS[0] else {}
+    env = {"UID2_KILLS": "4"} if session.python == FIRST else {}
     session.run(*PYTEST, "-n", "auto", *session.posargs, env=env)
 
 
@@ -203,7 +197,7 @@ def audit(session: nox.Session) -> None:
     )
 
 
-@nox.session(python=PYTHONS[0])
+@nox.session(python=FIRST)
 def tests_min(session: nox.Session) -> None:
     """Run the tests with the lowest versions that pyproject.toml allows."""
     project = PYPROJECT["project"]
