@@ -462,8 +462,8 @@ def copy_sources(target: Path) -> None:
             shutil.copy(source, target / name)
 
 
-def run_rows(target: Path, rows: list[str]) -> bool:
-    """Run some rows in the copy; tell whether they pass."""
+def run_rows(target: Path, rows: list[str], *, timeout: float) -> str:
+    """Run some rows in the copy, for *timeout* s; return what a failure printed."""
     picked = " or ".join(f"[{row}]" for row in rows)
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     try:
@@ -473,15 +473,14 @@ def run_rows(target: Path, rows: list[str]) -> bool:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=timeout,
         )
     except subprocess.TimeoutExpired:
-        return False
+        return f"The rows did not end within {timeout:.0f} s."
+    printed = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
     if done.returncode not in (0, 1):
-        raise SystemExit(
-            f"The rows do not start:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-        )
-    return done.returncode == 0
+        raise SystemExit(f"The rows do not start:\n{printed}")
+    return printed if done.returncode else ""
 
 
 def without(guard: Guard, source: str) -> str:
@@ -504,7 +503,7 @@ def is_caught(target: Path, guard: Guard) -> bool:
     whole = path.read_text(encoding="utf-8")
     path.write_text(without(guard, whole), encoding="utf-8")
     try:
-        return not run_rows(target, [guard.row])
+        return bool(run_rows(target, [guard.row], timeout=120))
     finally:
         path.write_text(whole, encoding="utf-8")
 
@@ -514,8 +513,9 @@ def check_some(guards: list[Guard]) -> list[tuple[Guard, bool]]:
     with tempfile.TemporaryDirectory() as name:
         target = Path(name)
         copy_sources(target)
-        if not run_rows(target, sorted({guard.row for guard in guards})):
-            raise SystemExit("The rows fail with every guard in place.")
+        rows = sorted({guard.row for guard in guards})
+        if printed := run_rows(target, rows, timeout=600):
+            raise SystemExit(f"Rows fail with every guard in place:\n{printed}")
         return [(guard, is_caught(target, guard)) for guard in guards]
 
 
