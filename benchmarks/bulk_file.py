@@ -99,7 +99,7 @@ async def by_hand_once(
             nonlocal rows
             rows += len(batch)
             writer.writerows(
-                [*row, one.u, one.p, one.r]
+                [*row, one.raw_uid, one.previous_raw_uid, one.refresh_from_s]
                 for row, one in zip(batch, found, strict=True)
             )
 
@@ -214,7 +214,7 @@ def count_wrong(source: Path, target: Path) -> int:
         for row, mapped in pairs:
             identity = identity_bytes("email", row[2]) or b""
             expected = map_one(buckets.first_level_hash(identity))
-            wrong += mapped[:4] != [*row, expected.u]
+            wrong += mapped[:4] != [*row, expected.raw_uid]
     return wrong
 
 

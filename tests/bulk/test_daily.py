@@ -79,7 +79,7 @@ class World:
 
     async def uid(self, person: str) -> MappedUID:
         """Ask directly."""
-        found = (await self.client.map_identities([Email(person)])).rows[0]
+        found = (await self.client.map_identities([Email(person)]))[0]
         assert isinstance(found, MappedUID)
         return found
 
@@ -90,7 +90,7 @@ class World:
         until = self.operator.now.timestamp() + day * DAY
         return {
             person: row
-            for person, row in zip(PEOPLE, found.rows, strict=True)
+            for person, row in zip(PEOPLE, found, strict=True)
             if isinstance(row, MappedUID)
             and row.refresh_from is not None
             and row.refresh_from.timestamp() <= until

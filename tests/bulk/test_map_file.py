@@ -19,7 +19,6 @@ from uid2_async.bulk.jobs import map_file
 from uid2_async.bulk.options import MapOptions, RunOptions
 from uid2_async.errors import AuthError, ConfigError, InputError, JobError
 from uid2_async.hooks import CallFinished, Event
-from uid2_async.models import MappedUID
 from uid2_async.operator import LocalOperator
 from uid2_async.operator.faults import Fault
 
@@ -38,7 +37,7 @@ MAIL = MapOptions(column="mail", type="email")
 async def uids(client: UID2Client) -> list[str | None]:
     """Ask directly for the raw UIDs of PEOPLE."""
     found = await client.map_identities(list(map(Email, PEOPLE)))
-    return [one.raw_uid if isinstance(one, MappedUID) else None for one in found.rows]
+    return [one.raw_uid for one in found]
 
 
 def records(path: Path) -> list[dict[str, Any]]:

@@ -665,7 +665,7 @@ def test_records_hide_their_items() -> None:
     from uid2_async.bulk.outcomes import MapRecord  # noqa: PLC0415 - this test alone
     from uid2_async.models import MapRow  # noqa: PLC0415 - as above
 
-    shown = repr(MapRecord("canary@example.com", MapRow(u="canary")))
+    shown = repr(MapRecord("canary@example.com", MapRow(raw_uid="canary")))
 
     assert shown == "MapRecord(outcome=MapRow(mapped=True))"
 
@@ -684,4 +684,4 @@ async def test_the_embedded_operator_maps_in_bulk(operator: LocalOperator) -> No
         records = await collect(BulkMapper(client, batch_size=300), items)
         direct = await client.map_identities(items)
 
-    assert [record.result for record in records] == list(direct.rows)
+    assert [record.result for record in records] == list(direct)

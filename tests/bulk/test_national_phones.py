@@ -79,7 +79,7 @@ def names(folder: Path) -> list[str]:
 async def uids(client: UID2Client, phones: list[str | None]) -> list[str]:
     """Ask directly for the raw UIDs of phones; nothing where there is none."""
     found = await client.map_identities([Phone(one) for one in phones if one])
-    rows = iter(found.rows)
+    rows = iter(found)
     answers = [next(rows) if one else None for one in phones]
     return [one.raw_uid if isinstance(one, MappedUID) else "" for one in answers]
 

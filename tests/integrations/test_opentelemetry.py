@@ -347,7 +347,7 @@ async def do_everything(
     operator.fail_next(Fault(status=429))
     operator.fail_next(Fault(drop=True))
     found = await client.map_identities([EMAIL, PHONE, "canary, not valid"])
-    mapped = found[EMAIL]
+    mapped = found.get(EMAIL)
     assert isinstance(mapped, MappedUID)
     await client.opt_out_status([mapped.raw_uid])
     operator.fail_next(Fault(status=400, body=f"bad {EMAIL}"), times=2)

@@ -59,8 +59,14 @@ async def every_call(client: UID2Client, tokens: IdentityTokens) -> None:
     mixed: list[Identity | str] = [Email("x"), "+12345678901"]
     found = await client.map_identities(mixed)
     assert_type(found, IdentityMap)
-    assert_type(found["x"], MappedUID | Unmapped)
-    assert_type(found.rows, tuple[MappedUID | Unmapped, ...])
+    assert_type(found[0], MappedUID | Unmapped)
+    assert_type(found[:1], tuple[MappedUID | Unmapped, ...])
+    assert_type(found.get("x"), MappedUID | Unmapped | None)
+    assert_type(list(found), list[MappedUID | Unmapped])
+    for identity, row in found.items():
+        assert_type(identity, Identity | str)
+        assert_type(row.raw_uid, str | None)
+        assert_type(row.refresh_from, datetime | None)
     await client.map_identities(["only", "texts"])
     await client.map_identities([Email("only identities")])
     assert_type(

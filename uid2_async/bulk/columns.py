@@ -358,7 +358,7 @@ class IdentifierColumns:
         """Count what is odd about one identifier."""
         from uid2_async.protocol.hash_spelling import diagnose_hash  # noqa: PLC0415 - imports cryptography
 
-        invalid = not outcome or getattr(outcome, "e", None) == _INVALID
+        invalid = not outcome or getattr(outcome, "reason", None) == _INVALID
         if kind == "email" and not value.isalnum():
             for pattern, what in _EMAIL_ODDITIES:
                 if pattern.search(value):
@@ -490,7 +490,7 @@ def _is_mapped(outcome: Outcome) -> bool:
 
 
 def _is_opted_out(outcome: Outcome) -> bool:
-    return not isinstance(outcome, MapFailure) and outcome.e == _OPTED_OUT
+    return not isinstance(outcome, MapFailure) and outcome.reason == _OPTED_OUT
 
 
 def _has_reason(outcome: Outcome) -> bool:
@@ -608,15 +608,18 @@ class OutcomeColumns:
             kinds: See :meth:`make`.
         """
         rows = [
-            one if isinstance(one, MapRow) and one.u is not None else _BLANK
+            one if isinstance(one, MapRow) and one.raw_uid is not None else _BLANK
             for one in outcomes
         ]
-        uids = [row.u for row in rows]
+        uids = [row.raw_uid for row in rows]
         middle: list[list[Any]]
         if self._buckets:
             middle = [[row.bucket_id for row in rows]]
         else:
-            middle = [[row.p for row in rows], [row.r for row in rows]]
+            middle = [
+                [row.previous_raw_uid for row in rows],
+                [row.refresh_from_s for row in rows],
+            ]
         unmapped: list[str | None] = [None] * len(rows)
         errors: list[str | None] = [None] * len(rows)
         self.status_counts[RowStatus.MAPPED] += len(rows) - uids.count(None)
@@ -643,7 +646,7 @@ class OutcomeColumns:
         if outcome is ABSENT:
             self.status_counts[RowStatus.EMPTY] += 1
             return INVALID_IDENTIFIER, None
-        reason = outcome.e or UnmappedReason.UNKNOWN.value
+        reason = outcome.reason or UnmappedReason.UNKNOWN.value
         self.status_counts[_STATUSES.get(reason, RowStatus.OTHER)] += 1
         return reason.upper(), getattr(outcome, "code", None)
 
@@ -666,10 +669,10 @@ def status_of_uid(outcome: Outcome) -> RowStatus:
     """Return what is known about a raw UID: MAPPED is ok, OTHER is unverifiable."""
     if isinstance(outcome, MapFailure):
         return RowStatus.FAILED
-    if outcome.u is None:
+    if outcome.raw_uid is None:
         if outcome is ABSENT:
             return RowStatus.EMPTY
-        opted_out = outcome.e == _OPTED_OUT
+        opted_out = outcome.reason == _OPTED_OUT
         return RowStatus.OPTED_OUT if opted_out else RowStatus.INVALID
     # The operator does not find these in its list (docs/protocol.md 2.7).
     from uid2_async.protocol.raw_uid import (  # noqa: PLC0415 - imports cryptography
@@ -677,7 +680,7 @@ def status_of_uid(outcome: Outcome) -> RowStatus:
         inspect_raw_uid,
     )
 
-    info = inspect_raw_uid(outcome.u)
+    info = inspect_raw_uid(outcome.raw_uid)
     if info is not None and info.environment in (Environment.INTEG, Environment.PROD):
         return RowStatus.OTHER
     return RowStatus.MAPPED

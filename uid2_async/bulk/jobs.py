@@ -100,7 +100,7 @@ __all__ = ["check_file", "map_file", "refresh_state", "sweep_by_status"]
 
 T = TypeVar("T")
 
-_OPTED_OUT: Final = MapRow(e=UnmappedReason.OPTED_OUT.value)
+_OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
 
 # --- what a job is --------------------------------------------------------------------

@@ -203,7 +203,9 @@ class Records(Generic[T]):
     def _count(self, chunk: Chunk) -> list[Outcome]:
         """Count and return the outcomes of a chunk."""
         (outcomes,) = chunk.outcomes()
-        unmapped = [one for one in outcomes if one.u is None or one.e is not None]
+        unmapped = [
+            one for one in outcomes if one.raw_uid is None or one.reason is not None
+        ]
         counts = self._counts
         counts["rows"] += len(outcomes)
         counts["mapped"] += len(outcomes) - len(unmapped)
@@ -219,7 +221,7 @@ def _status(outcome: Outcome) -> str:
     """Return the field of Progress that counts an outcome without a raw UID."""
     if isinstance(outcome, MapFailure):
         return "failed"
-    return "opted_out" if outcome.e == UnmappedReason.OPTED_OUT else "invalid"
+    return "opted_out" if outcome.reason == UnmappedReason.OPTED_OUT else "invalid"
 
 
 class ItemSource:

@@ -277,11 +277,11 @@ def _verified(
             rows.append(None)
             continue
         row, sums = pair
-        uid = row.u
-        if uid is not None and row.p is None and row.old_uid is None:
+        uid = row.raw_uid
+        if uid is not None and row.previous_raw_uid is None and row.old_uid is None:
             if f"{crc32(uid.encode(), crc32(identity)):08x}" != sums:
                 raise damaged()
-        elif sums != checksums(identity, uid, row.p, row.old_uid):
+        elif sums != checksums(identity, uid, row.previous_raw_uid, row.old_uid):
             raise damaged()
         rows.append(row)
     return rows
@@ -383,18 +383,18 @@ def _record_rows(
     plain: list[bytes] = []
     other: list[bytes] = []
     for identity, row in rows.items():
-        is_plain = row.u and row.e is None and row.r is not None
-        is_plain = is_plain and not (row.p or row.bucket_id)
+        is_plain = row.raw_uid and row.reason is None and row.refresh_from_s is not None
+        is_plain = is_plain and not (row.previous_raw_uid or row.bucket_id)
         (plain if is_plain else other).append(identity)
     given = {"started": run.started, "epoch": db.epoch}
     for keys in _keys(kind, plain):
         some = split(keys["keys"], keys["size"])
         answers = [rows[identity] for identity in some]
         uids = [
-            f"{row.u}{checksums(identity, row.u, None)}"
+            f"{row.raw_uid}{checksums(identity, row.raw_uid, None)}"
             for identity, row in zip(some, answers, strict=True)
         ]
-        instants = "".join([f"{row.r:0{_DIGITS}d}" for row in answers])
+        instants = "".join([f"{row.refresh_from_s:0{_DIGITS}d}" for row in answers])
         keys |= {"answers": _json(uids), "instants": instants.encode()}
         db.connection.execute(_RECORD_UIDS, {**given, **keys})
     for keys in _keys(kind, other):
@@ -405,12 +405,14 @@ def _record_rows(
 
 def _columns(identity: bytes, row: MapRow) -> list[str | int | None]:
     """Return the columns that *row* fills."""
-    if not row.u or row.e is not None:
-        reason = row.e or UnmappedReason.UNKNOWN.value
+    if not row.raw_uid or row.reason is not None:
+        reason = row.reason or UnmappedReason.UNKNOWN.value
         return [None, None, None, reason, row.bucket_id]
-    previous = row.p and row.p + checksums(identity, row.p, None)
-    uid = row.u + checksums(identity, row.u, None)
-    return [uid, previous or None, row.r, None, row.bucket_id]
+    previous = row.previous_raw_uid and row.previous_raw_uid + checksums(
+        identity, row.previous_raw_uid, None
+    )
+    uid = row.raw_uid + checksums(identity, row.raw_uid, None)
+    return [uid, previous or None, row.refresh_from_s, None, row.bucket_id]
 
 
 def _json(value: object) -> str:

@@ -13,8 +13,8 @@ import pytest
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityType, MapRow
 
-OPTED_OUT = MapRow(e="optout")
-INVALID = MapRow(e="invalid identifier")
+OPTED_OUT = MapRow(reason="optout")
+INVALID = MapRow(reason="invalid identifier")
 EMAIL = IdentityType.EMAIL
 
 
@@ -64,7 +64,7 @@ async def test_what_becomes_invalid_is_removed(days: Any) -> None:
     """An identity that the operator calls invalid leaves the audience."""
     await days.run(0, {1: days.mapped("a"), 2: days.mapped("b")})
 
-    assert await days.run(1, {1: INVALID, 2: MapRow(e="something new")}) == [
+    assert await days.run(1, {1: INVALID, 2: MapRow(reason="something new")}) == [
         (1, "REMOVED", None, days.uid("a")),
         (2, "REMOVED", None, days.uid("b")),
     ]
@@ -239,4 +239,4 @@ async def test_a_resumed_run_keeps_its_time(days: Any) -> None:
 
     await days.begin(110, job="one")
     (row,) = await days.look_up(1)
-    assert row.p == days.uid("a")
+    assert row.previous_raw_uid == days.uid("a")

@@ -33,6 +33,7 @@ from uid2_async.models import IdentityScope, IdentityType, MapRow
 WORKER = """
 import asyncio, sys
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from uid2_async import MappingState
 from uid2_async.models import IdentityType, MapRow
@@ -44,7 +45,8 @@ async def main():
         for batch in range(3):
             numbers = range(batch * 10, batch * 10 + 10)
             keys = [sha256(b"%d" % n).digest() for n in numbers]
-            rows = [MapRow(u="u%043d" % n, r=4_000_000_000) for n in range(10)]
+            row = partial(MapRow, refresh_from_s=4_000_000_000)
+            rows = [row(raw_uid="u%043d" % n) for n in range(10)]
             await state.record(run, IdentityType.EMAIL, keys, rows)
             print(batch, flush=True)
         await asyncio.sleep(60)
@@ -60,7 +62,7 @@ async def test_the_files_are_private(path: Path, of: Any, umask: Any) -> None:
     days = of(path)
     async with days.state:
         run = await days.begin(0)
-        await days.record(run, {1: MapRow(e="optout")})
+        await days.record(run, {1: MapRow(reason="optout")})
         await days.state.stage(run, IdentityType.EMAIL, [days.identity(1)])
         modes = {one.name: one.stat().st_mode for one in path.parent.iterdir()}
 
@@ -72,7 +74,7 @@ async def test_closing_is_idempotent_and_final(path: Path, of: Any) -> None:
     """A closed state refuses, and can be opened again."""
     days = of(path)
     async with days.state as state:
-        await days.run(0, {1: MapRow(e="optout")})
+        await days.run(0, {1: MapRow(reason="optout")})
         assert repr(state) == f"<MappingState {str(path)!r} open>"
         with pytest.raises(JobError, match="already open"):
             await state.__aenter__()

@@ -46,7 +46,7 @@ async def test_who_comes_back_before_a_delta_has_not_changed(days: Any) -> None:
     assert await days.look_up(39) == [None]
 
     assert await days.full(2, range(40)) == []
-    assert (await days.look_up(39))[0].u == days.uid(39)
+    assert (await days.look_up(39))[0].raw_uid == days.uid(39)
 
 
 async def test_who_was_never_exported_leaves_no_line(days: Any, on_disk: Any) -> None:
@@ -62,7 +62,7 @@ async def test_who_was_never_exported_leaves_no_line(days: Any, on_disk: Any) ->
 async def test_an_opt_out_that_leaves_is_not_named_again(days: Any) -> None:
     """Its UID was withdrawn already."""
     await days.full(0, range(40))
-    await days.run(1, {39: MapRow(e="optout")})
+    await days.run(1, {39: MapRow(reason="optout")})
 
     assert await days.full(2, range(39)) == []
 
@@ -229,7 +229,7 @@ async def test_the_scratch_file_ends_with_its_run(
 async def test_any_uid_of_a_person_finds_them(days: Any) -> None:
     """Whoever asks may know the UID of last month, or only the exported one."""
     await days.run(0, {1: days.mapped("a"), 2: days.mapped("x")})
-    await days.run(1, {1: days.mapped("b"), 2: MapRow(e="optout")}, export=False)
+    await days.run(1, {1: days.mapped("b"), 2: MapRow(reason="optout")}, export=False)
 
     uids = [days.uid("a"), days.uid("x"), "nobody"]
     assert await days.state.purge(raw_uids=uids) == 2
@@ -267,12 +267,12 @@ async def test_who_is_remembered_is_not_added_again(
     await days.state.purge(days.key(1))
     for other in (2, 3):
         (row,) = await days.look_up(1)
-        assert (row.e, row.u, row.change) == ("optout", None, None)
+        assert (row.reason, row.raw_uid, row.change) == ("optout", None, None)
         assert await days.unknown(1, 1, other) == {other}
         run = await days.begin(1)
         await days.record(run, {1: days.mapped("a"), other: days.mapped("b")})
         assert await days.look_up(1) == [row]
-        assert (await days.look_up(other))[0].u == days.uid("b")
+        assert (await days.look_up(other))[0].raw_uid == days.uid("b")
         await days.state.finish(run, exported=True)
         await days.state.aclose()
         await days.state.__aenter__()
