@@ -332,7 +332,7 @@ async def test_transient_failures_are_survived(
     client: UID2Client, operator: LocalOperator
 ) -> None:
     """A dropped connection, a 503 and a cut reply in a row end in the answer."""
-    patient = client.with_options(retry=RetryPolicy(random=lambda: 0.0))
+    patient = client.with_options(retry=RetryPolicy(_random=lambda: 0.0))
     for fault in (Fault(drop=True), Fault(status=503), Fault(cut_after=10)):
         operator.fail_next(fault)
 
@@ -344,7 +344,7 @@ async def test_an_operator_that_stays_down_is_reported(
     client: UID2Client, operator: LocalOperator, consent: str | None
 ) -> None:
     """The last answer comes out, with the number of attempts."""
-    patient = client.with_options(retry=RetryPolicy(random=lambda: 0.0))
+    patient = client.with_options(retry=RetryPolicy(_random=lambda: 0.0))
     operator.fail_next(Fault(status=500, body=b"broken"), times=9)
 
     with pytest.raises(errors.ServerError) as caught:
@@ -360,7 +360,7 @@ async def test_a_forged_reply_is_refused(
 ) -> None:
     """Neither another request's reply nor another key's is taken."""
     operator.fail_next(fault, times=9)
-    patient = client.with_options(retry=RetryPolicy(random=lambda: 0.0))
+    patient = client.with_options(retry=RetryPolicy(_random=lambda: 0.0))
 
     with pytest.raises(errors.EnvelopeError):
         await generate(patient, "user@example.com")
@@ -385,7 +385,7 @@ async def test_a_second_region_takes_over(operator: LocalOperator) -> None:
         api_key=operator.api_key,
         client_secret=operator.client_secret,
         scope=operator.data.scope,
-        retry=RetryPolicy(random=lambda: 0.0),
+        retry=RetryPolicy(_random=lambda: 0.0),
     ) as client:
         assert await generate(client, "user@example.com")
 

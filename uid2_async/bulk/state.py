@@ -86,7 +86,7 @@ class MappingState:
         recheck_after: timedelta = timedelta(days=7),
         optout_recheck: timedelta = timedelta(days=30),
         invalid_recheck: timedelta = timedelta(days=180),
-        allow_shared_folder: bool = False,
+        shared_folders: bool = False,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
         """Say where the state is and how long a check counts. Nothing is opened yet.
@@ -98,7 +98,8 @@ class MappingState:
                 rotates.
             optout_recheck: The same after an opt-out.
             invalid_recheck: The same for an identity that the operator calls invalid.
-            allow_shared_folder: Accept a folder that other users can write to.
+            shared_folders: Whether the state may lie in a folder that other users can
+                write to.
             clock: Returns the time, as an aware datetime.
 
         Raises:
@@ -110,7 +111,7 @@ class MappingState:
             "optout_recheck": _whole_seconds(optout_recheck),
             "invalid_recheck": _whole_seconds(invalid_recheck),
         }
-        self._allow_shared = allow_shared_folder
+        self._shared_folders = shared_folders
         self._clock = clock
         self._database: StateDatabase | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -183,7 +184,7 @@ class MappingState:
         self._database = StateDatabase(
             self._path,
             now=self._clock(),
-            allow_shared=self._allow_shared,
+            allow_shared=self._shared_folders,
             factory=self._connection_factory,
         )
 
@@ -607,6 +608,14 @@ class MappingState:
         """
         await self._call(state_rows.finish, run, exported=exported, summary=summary)
         self._started = None
+
+    async def begin_delta(self, run: Run, target: str) -> None:
+        """Note that *run* writes its delta into the file *target*."""
+        await self._call(state_rows.note_file_done, run, state_rows.DELTA, target)
+
+    async def has_unfinished_delta(self, target: str) -> bool:
+        """Return whether a run was interrupted that writes its delta into *target*."""
+        return await self._call(state_rows.has_unfinished_delta, target)
 
     async def file_done(self, run: Run, name: str, detail: str) -> None:
         """Note that the output of the input *name* of *run* has its final name.

@@ -78,6 +78,9 @@ START: Final[Position] = (b"", -1)
 
 OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 _PURGED: Final = "(purged)"
+DELTA: Final = ""
+"""What stands for the delta of a run among the names of its inputs."""
+
 _STATEMENT_ROWS: Final = 5_000
 """So many rows decode in 2 ms, and the event loop waits no longer than that."""
 
@@ -488,6 +491,14 @@ def note_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:
     )
 
 
+def has_unfinished_delta(db: StateDatabase, target: str) -> bool:
+    """Return whether a run was interrupted that writes its delta into *target*."""
+    rows = db.connection.execute(
+        "SELECT 1 FROM file_done WHERE name = ? AND detail = ?", (DELTA, target)
+    )
+    return rows.fetchone() is not None
+
+
 def files_done(db: StateDatabase, run: Run) -> dict[str, str]:
     """Return the details of the inputs of *run* whose outputs have their names."""
     rows = db.connection.execute(
@@ -537,6 +548,7 @@ _EXPORT: Final = f"""
         WHEN uid IS NOT NULL OR reason = '{OPTED_OUT}' THEN exported END
         WHERE exported_uid IS NOT NULL;
     UPDATE run SET exported = :epoch WHERE number = :run;
+    DELETE FROM file_done WHERE name = '{DELTA}';
     UPDATE meta SET value = :epoch + 1 WHERE name = 'epoch'"""
 _END: Final = """
     UPDATE mapping_row SET previous_uid = NULL, previous_since = NULL

@@ -326,7 +326,7 @@ async def test_a_shared_folder_can_be_accepted(path: Path) -> None:
     with pytest.raises(JobError, match="allow shared folders"):
         await MappingState(path).__aenter__()
 
-    async with MappingState(path, allow_shared_folder=True) as state:
+    async with MappingState(path, shared_folders=True) as state:
         assert state.is_open
 
 
