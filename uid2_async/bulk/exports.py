@@ -129,7 +129,7 @@ class DeltaWriter:
             keys = [one[row] for one in cells]
             self._add(str(outcome.change), (kind, identity), uids, keys)
         for kind, some in named.items():
-            await state.name(run, kind, some)
+            await state.mark_written(run, kind, some)
         if len(self._waiting) >= _SAVE_LINES:
             await self._save()
 

@@ -818,7 +818,9 @@ def _decode_summary(text: str, job: _Job) -> JobSummary:
 
 async def _note_done(state: MappingState, begun: Run, checkpoint: Checkpoint) -> None:
     """Note in the state that an output has its final name."""
-    await state.file_done(begun, checkpoint.input.name, encode_checkpoint(checkpoint))
+    await state.mark_file_done(
+        begun, checkpoint.input.name, encode_checkpoint(checkpoint)
+    )
 
 
 def _skip_done(

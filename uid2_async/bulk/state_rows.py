@@ -782,7 +782,7 @@ def purge(
     now: int,
     people: Sequence[IdentityKey],
     raw_uids: Sequence[str],
-    remember: bool,
+    suppress: bool,
 ) -> int:
     """Delete people so that they cannot be read from the files any more.
 
@@ -797,7 +797,7 @@ def purge(
             "A job is using the state.", hint="Purge before it begins or after it ends."
         )
     keys = dict.fromkeys([*people, *_find_by_uid(db, raw_uids)])
-    digests = [db.digest(key.kind.bit, key.identity) for key in keys] * remember
+    digests = [db.digest(key.kind.bit, key.identity) for key in keys] * suppress
     with db.transaction():
         purged = sum(
             _purge_kind(db, now, kind, [one.identity for one in keys if one[0] is kind])

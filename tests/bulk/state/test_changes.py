@@ -120,7 +120,9 @@ async def test_named_changes_are_left_out(days: Any) -> None:
     """The delta already has their lines, with the keys of the input."""
     run = await days.begin(0)
     await days.record(run, {number: days.mapped(number) for number in range(600)})
-    await days.state.name(run, EMAIL, [days.identity(n) for n in range(0, 600, 2)])
+    await days.state.mark_written(
+        run, EMAIL, [days.identity(n) for n in range(0, 600, 2)]
+    )
 
     assert [number for number, *_ in await days.pending(run)] == list(range(1, 600, 2))
     pages = [page async for page in days.state.pending_changes(run, limit=2)]

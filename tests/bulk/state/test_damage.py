@@ -44,7 +44,7 @@ async def use(days: Any) -> list[Any]:
         await days.record(run, {n: days.mapped(("q", n)) for n in asked[:20]})
         await state.remove_absent(run, "all", 1)
         await state.finish(run, exported=True)
-        await state.purge(days.key(9), raw_uids=[days.uid(3)])
+        await state.purge(days.uid(3), kind="raw_uid")
     return found
 
 

@@ -100,12 +100,12 @@ async def daily_job(days: Any, delta: Path) -> None:
     if "in" not in await days.state.files_done(run):
         rows = await days.look_up(*numbers)
         delta.with_name("out").write_text(repr([repr(row) for row in rows]))
-        await days.state.file_done(run, "in", "{}")
+        await days.state.mark_file_done(run, "in", "{}")
     keys = [days.identity(number) for number in range(5)]
     for number, row in enumerate(await days.look_up(*range(5))):
         if row is not None and row.change is not None:
             lines.append((number, row.change, row.raw_uid, row.old_uid))
-    await days.state.name(run, EMAIL, keys[2:])
+    await days.state.mark_written(run, EMAIL, keys[2:])
     lines += await days.pending(run)
     part = delta.with_name("part")
     part.write_text("\n".join(map(repr, sorted(lines, key=repr))))

@@ -119,8 +119,8 @@ async def test_files_that_are_done_stay_done(days: Any) -> None:
     run = await days.begin(0, job="one")
     other = await days.begin(0, job="two")
     for name, detail in (("b", "1"), ("a", "2"), ("b", "3")):
-        await days.state.file_done(run, name, detail)
-    await days.state.file_done(other, "c", "4")
+        await days.state.mark_file_done(run, name, detail)
+    await days.state.mark_file_done(other, "c", "4")
 
     resumed = await days.begin(1, job="one")
     assert await days.state.files_done(resumed) == {"a": "2", "b": "3"}

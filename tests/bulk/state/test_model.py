@@ -102,12 +102,12 @@ class Model:
         for key in absent - set.union(*self.members.values()):
             self.remove(key)
 
-    def purge(self, key: Key, remember: bool) -> None:
+    def purge(self, key: Key, suppress: bool) -> None:
         """Forget a person: also in the history, before any run."""
         self.remove(key)
         for members in self.members.values():
             members.discard(key)
-        if remember:
+        if suppress:
             self.suppressed.add(key)
         if not self.said.get(key):
             self.said.pop(key, None)
@@ -251,9 +251,9 @@ class Walk:
         self.model.expire()
         self.model.now += 1
         key = self.random.choice(self.some_keys())
-        remember = self.random.random() < 0.1
-        await self.days.state.purge(self.days.key_of(*key), remember=remember)
-        self.model.purge(key, remember)
+        suppress = self.random.random() < 0.1
+        await self.days.state.purge(self.days.key_of(*key), suppress=suppress)
+        self.model.purge(key, suppress)
         await self.begin()
 
     async def check(self) -> None:
