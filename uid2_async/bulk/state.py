@@ -116,6 +116,7 @@ class MappingState:
         self._clock = clock
         self._database: StateDatabase | None = None
         self._thread: ThreadPoolExecutor | None = None
+        self._released: ThreadPoolExecutor | None = None
         self._disk_failed = False
         self._started: int | None = None
         self._counts = StagingCounts()
@@ -182,6 +183,9 @@ class MappingState:
 
     def _open(self) -> None:
         """Open the database, on its thread."""
+        if self._released is not None:
+            # Its last work closes what is open by then, which must not be this.
+            self._released.shutdown()
         self._database = StateDatabase(
             self._path,
             now=self._clock(),
@@ -204,6 +208,7 @@ class MappingState:
         if thread is not None:
             thread.submit(self._close)
             thread.shutdown(wait=False)
+            self._released = thread
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         """Run *work* on the thread of SQLite; all errors become ours."""
