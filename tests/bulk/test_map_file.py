@@ -6,6 +6,8 @@ import asyncio
 import csv
 import gzip
 import json
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from uid2_async import Email, UID2Client
+from uid2_async.bulk.estimate import estimate_file
 from uid2_async.bulk.jobs import map_file
 from uid2_async.bulk.options import (
     FileJobOptions,
@@ -27,6 +30,7 @@ from uid2_async.errors import AuthError, ConfigError, InputError, JobError
 from uid2_async.hooks import CallFinished, Event
 from uid2_async.operator import LocalOperator
 from uid2_async.operator.faults import Fault
+from uid2_async.protocol.hash_spelling import HashSpelling
 
 PEOPLE = [
     "jane@example.com",
@@ -499,6 +503,48 @@ def test_numbers_of_a_job_are_positive() -> None:
     for name in ("batch_size", "concurrency", "dedupe_window", "stall_timeout"):
         with pytest.raises(ConfigError, match=f"{name} must be greater than zero"):
             MapOptions(**{name: 0})
+
+
+@pytest.mark.parametrize("with_state", [False, True])
+async def test_what_looks_wrong_in_an_input(
+    tmp_path: Path, client: UID2Client, with_state: bool
+) -> None:
+    """A job counts what an estimate does, over all of its runs, in the same pass."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    nothing = sha256(b"").hexdigest()
+    people = [f"p{number}@example.com," for number in range(3_000)]
+    people[5] = f"jane@example.com\u200b,{nothing}"
+    people[6] = "Joe <joe@example.com>,tMmiiTI7IaAcPpQPFQ65uMVCWH8av9jw4cwf_F5HVRQ="
+    people[-1] = "jim@example.com.,"
+    source.write_text("\n".join(["mail,hash", *people, ""]))
+    options = MapOptions(
+        identifiers={"email": "mail", "email_hash": "hash"},
+        batch_size=100,
+        concurrency=1,
+    )
+    job = partial(
+        map_file,
+        source,
+        target,
+        client=client,
+        options=options,
+        state=tmp_path / "people.db" if with_state else None,
+    )
+    stop = asyncio.Event()
+
+    first = await job(stop=stop, on_progress=lambda _: stop.set())
+    summary = await job()
+
+    assert not first.complete
+    assert summary.input_warnings == {
+        "e-mail with an invisible character": 1,
+        "e-mail with more than an address": 1,
+        "e-mail with a dot at the end": 1,
+        str(HashSpelling.EMPTY_HASHED): 1,
+        str(HashSpelling.BASE64URL): 1,
+    }
+    estimate = estimate_file(source, options=options)
+    assert summary.input_warnings == estimate.input_warnings
 
 
 async def test_an_orderly_end(tmp_path: Path, client: UID2Client) -> None:

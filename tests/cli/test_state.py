@@ -209,7 +209,7 @@ def test_estimate(folder: Path, uid2: Uid2) -> None:
         "is_exact": True,
         "invalid": 1,
         "empty": 0,
-        "oddities": {},
+        "input_warnings": {},
         "batches": 1,
         "sent_bytes": 3 * costs.SENT_BYTES,
         "received_bytes": 3 * costs.RECEIVED_BYTES,

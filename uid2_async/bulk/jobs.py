@@ -587,6 +587,7 @@ def _summarize(
     """Count what a job did."""
     if outputs is not None:
         more["rows"] = outputs.rows
+        more["input_warnings"] = dict(outputs.input_warnings)
         more.setdefault("duplicates", outputs.duplicates)
     return JobSummary.of(
         {} if outputs is None else outputs.status_counts,

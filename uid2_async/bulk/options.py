@@ -291,7 +291,8 @@ class JobSummary:
         other: Rows that the operator left unmapped for an unknown reason.
         failed: Rows that the operator could not be asked about. They have an ERROR.
         bad_rows: Rows that could not be read and are in the file of bad rows.
-        oddities: What was odd about identifiers, and how many of them.
+        input_warnings: What looks wrong in the inputs, and in how many identifiers. The
+            first 1,000 invalid hashes of a file are looked at.
         duplicates: Identifiers that shared a request with an earlier one in this run.
         from_state: Identities that the state answered.
         requests: Requests sent in this run, retries included.
@@ -311,7 +312,7 @@ class JobSummary:
     other: int = 0
     failed: int = 0
     bad_rows: int = 0
-    oddities: Mapping[str, int] = attrs.field(factory=dict)
+    input_warnings: Mapping[str, int] = attrs.field(factory=dict)
     duplicates: int = 0
     from_state: int = 0
     requests: int = 0
