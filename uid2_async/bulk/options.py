@@ -225,7 +225,7 @@ class MapOptions(FileJobOptions):
 
 @attrs.frozen(kw_only=True)
 class StatusOptions(FileJobOptions):
-    """The options of :func:`~uid2_async.bulk.check_file`; see also :class:`MapOptions`.
+    """The options of :func:`~uid2_async.bulk.check_file`; more in its bases.
 
     Attributes:
         column: The column with the raw UIDs.
