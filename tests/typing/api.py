@@ -19,9 +19,12 @@ from uid2_async import (
     IdentityMap,
     IdentityTokens,
     InsufficientConsent,
+    JobSummary,
     KeyRing,
     KeyStore,
+    MapOptions,
     MappedUID,
+    MappingState,
     OptedOut,
     OptOutStatus,
     RetryPolicy,
@@ -33,6 +36,7 @@ from uid2_async import (
     Transport,
     UID2Client,
     Unmapped,
+    map_file,
 )
 from uid2_async.hooks import Event
 from uid2_async.operator import LocalOperator
@@ -75,6 +79,21 @@ async def every_call(client: UID2Client, tokens: IdentityTokens) -> None:
     assert_type(await client.opt_out_status(["uid"]), OptOutStatus)
     assert_type(await client.fetch_sharing_keys(), KeyRing)
     assert_type(client.with_options(retry=RetryPolicy.never()), UID2Client)
+
+
+async def jobs(client: UID2Client) -> None:
+    """One object has all options of a job, and one name purges a person."""
+    options = MapOptions(column="mail", type="email", concurrency=10, force=True)
+    assert_type(
+        await map_file("in.csv", "out.csv", client=client, options=options), JobSummary
+    )
+    async with MappingState("people.db") as state:
+        assert_type(await state.purge("user@example.com"), int)
+        await state.purge([Email("user@example.com"), "+12345678901"])
+        found = await state.get("user@example.com")
+        if found is not None:
+            assert_type(found.refresh_from, datetime | None)
+            assert_type(found.result, MappedUID | Unmapped)
 
 
 async def publishing(client: UID2Client, tokens: IdentityTokens) -> None:
