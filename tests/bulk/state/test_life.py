@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -89,6 +90,43 @@ async def test_closing_is_idempotent_and_final(path: Path, of: Any) -> None:
 
     async with state:
         assert [run.number for run in await state.runs()] == [1]
+
+
+class SlowToClose(sqlite3.Connection):
+    """A connection that closes when it is let."""
+
+    gate = threading.Event()
+
+    def close(self) -> None:
+        """Wait, and close."""
+        self.gate.wait(30)
+        super().close()
+
+
+class SlowState(MappingState):
+    """A state that takes its time to close."""
+
+    _connection_factory = SlowToClose
+
+
+async def test_a_state_is_opened_again_after_its_last_closing(path: Path) -> None:
+    """Closing that was cancelled still ends first, and never closes the new opening."""
+    state = SlowState(path)
+    await state.__aenter__()
+    SlowToClose.gate.clear()
+    closing = asyncio.create_task(state.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+
+    opening = asyncio.create_task(state.__aenter__())
+    await asyncio.sleep(0)
+    assert not opening.done()
+    SlowToClose.gate.set()
+    await opening
+
+    assert await state.runs() == []
+    await state.aclose()
 
 
 async def test_a_state_belongs_to_one_operator_and_scope(days: Any) -> None:
