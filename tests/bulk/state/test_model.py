@@ -157,8 +157,8 @@ class Model:
             return False
         recheck = RECHECK.get(row.reason or "", 7 * DAY)
         is_due = row.due is not None and row.due <= self.now
-        stale = row.checked_s <= self.now - recheck or is_due
-        return row.checked_s >= self.now or not stale
+        stale = row.checked <= self.now - recheck or is_due
+        return row.checked >= self.now or not stale
 
 
 class Walk:
