@@ -185,8 +185,8 @@ class CertificateError(TransportError):
     """The operator's certificate was not accepted; never retried."""
 
     default_hint = (
-        "Check the host name, this machine's clock and its CA bundle; pass ssl= to "
-        "SessionPool for a private CA."
+        "Check the host name, this machine's clock and its CA bundle. For a private "
+        "CA, set UID2_CA_FILE (or EUID_CA_FILE), or pass ca_file= to the client."
     )
 
 
