@@ -304,7 +304,8 @@ class SessionPool(Unpicklable):
                 session.post(
                     base_url + request.path,
                     data=request.body,
-                    **self._headers(request, base_url),
+                    headers={**request.headers, **self._login(base_url, "http:")},
+                    proxy_headers=self._login(base_url, "https:"),
                     allow_redirects=False,
                     proxy=self._proxy,
                     ssl=self._request_ssl,
@@ -332,17 +333,14 @@ class SessionPool(Unpicklable):
         mapped.reused_connection = connection.reused
         raise mapped
 
-    def _headers(self, request: Request, base_url: str) -> dict[str, dict[str, str]]:
-        """Return the headers for the operator, and those for the proxy.
+    def _login(self, base_url: str, scheme: str) -> dict[str, str]:
+        """Return what the proxy is shown with requests of *scheme*.
 
         In plain http there is no tunnel: the proxy reads what the operator gets.
         """
-        headers, login = dict(request.headers), {}
-        if self._proxy_login is not None:
-            login = {"Proxy-Authorization": self._proxy_login.reveal()}
-        if base_url.startswith("http:"):
-            return {"headers": headers | login}
-        return {"headers": headers, "proxy_headers": login}
+        if self._proxy_login is None or not base_url.startswith(scheme):
+            return {}
+        return {"Proxy-Authorization": self._proxy_login.reveal()}
 
     def _connection(self, base_url: str, *, fresh: bool) -> ConnectionUse:
         """Begin to watch the connection of a request."""
