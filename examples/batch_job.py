@@ -50,8 +50,8 @@ def main(source: str, target: str) -> int:
     try:
         done = asyncio.run(run(source, target))
     except errors.UID2Error as error:
-        # It says what to do, and holds neither people nor secrets.
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        # Neither text holds personal data or secrets.
+        print(f"{type(error).__name__}: {error} {error.hint}", file=sys.stderr)
         return 1
     print(f"{done.rows} rows in {done.seconds:.1f} s, {done.requests} requests:")
     print(f"  mapped    {done.mapped}")

@@ -181,8 +181,8 @@ def main() -> int:
     except asyncio.CancelledError:
         return 128 + signal.SIGTERM
     except errors.UID2Error as error:
-        # It says what to do, and holds neither people nor secrets.
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        # Neither text holds personal data or secrets.
+        print(f"{type(error).__name__}: {error} {error.hint}", file=sys.stderr)
         return exit_code(error)
 
 

@@ -156,6 +156,9 @@ def uid2_env(
     monkeypatch.setenv(f"{prefix}_BASE_URL", uid2_operator.url)
     monkeypatch.setenv(f"{prefix}_API_KEY", credentials.api_key)
     monkeypatch.setenv(f"{prefix}_SECRET_KEY", credentials.client_secret)
+    # What leads to a real operator does not lead to this one.
+    for name in ("PROXY", "PROXY_FILE", "CA_FILE"):
+        monkeypatch.delenv(f"{prefix}_{name}", raising=False)
     return uid2_operator
 
 

@@ -83,7 +83,7 @@ class SharingClient(Unpicklable):
         Returns:
             For each raw UID a token, or why there is none, INVALID_PAYLOAD where it is
             no raw UID or contradicts *identity_type*, INVALID_IDENTITY_SCOPE where it
-            belongs to the other scope. A failure is a str too: ask for TokenFailure.
+            belongs to the other scope.
 
         Raises:
             InputError: If *raw_uids* is a str.

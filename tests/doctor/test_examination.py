@@ -325,7 +325,7 @@ async def test_an_untrusted_certificate(
         environ["UID2_BASE_URL"] = server.url
         found = await expect(examined, environ, Check.TLS, "certificate was refused")
 
-    assert "SSL_CERT_FILE" in found.causes[0].hint
+    assert "UID2_CA_FILE" in found.causes[0].hint
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+import attrs
+
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock, system_clock
 from uid2_async.doctor import (
@@ -16,11 +18,20 @@ from uid2_async.doctor import (
     operator_checks,
     settings_checks,
 )
-from uid2_async.doctor.findings import Check, Finding, Outcome, skipped
+from uid2_async.doctor.findings import (
+    Check,
+    Finding,
+    Outcome,
+    failure,
+    ok,
+    skipped,
+)
 from uid2_async.doctor.operator_checks import Role
 from uid2_async.doctor.operator_probes import Interview, date_offset, knock
 from uid2_async.environment import Settings, read_settings
+from uid2_async.errors import ConfigError, TransportError
 from uid2_async.models import IdentityScope, ms_from_datetime
+from uid2_async.regions import parse_proxy
 from uid2_async.transport import SessionPool, verifying_context
 
 __all__ = ["examine"]
@@ -102,13 +113,21 @@ class _Case:
         self.resources: AsyncExitStack = AsyncExitStack()
 
     @property
+    def next_hop(self) -> SplitResult:
+        """The URL of the proxy, or of the operator where there is none."""
+        proxy = self.settings.proxy
+        return self.url if proxy is None else urlsplit(parse_proxy(proxy).url)
+
+    @property
     def port(self) -> int:
-        """The port of the base URL."""
-        return self.url.port or _PORTS[self.url.scheme]
+        """The port of the next hop."""
+        return self.next_hop.port or _PORTS[self.next_hop.scheme]
 
     @property
     def proxies(self) -> list[str]:
-        """The variables that name an HTTP proxy."""
+        """The variables that name an HTTP proxy, and are not used."""
+        if self.settings.proxy is not None:
+            return []
         return [name for name in _PROXIES if self.environ.get(name)]
 
     async def examine_settings(self) -> Finding:
@@ -128,7 +147,15 @@ class _Case:
             with warnings.catch_warnings():
                 # What it warns of is in the finding.
                 warnings.simplefilter("ignore")
-                self.pool = SessionPool(base_url, allow_http=allow_http)
+                try:
+                    self.pool = SessionPool(
+                        base_url,
+                        proxy=self.settings.proxy,
+                        ca_file=self.settings.ca_file,
+                        allow_http=allow_http,
+                    )
+                except ConfigError as error:
+                    return failure(Check.BASE_URL, error)
             await self.resources.enter_async_context(self.pool)
             self.base_urls = self.pool.base_urls
             self.url = urlsplit(self.base_urls[0])
@@ -146,10 +173,10 @@ class _Case:
 
     async def examine_dns(self) -> Finding:
         """Look up the host."""
-        host = self.url.hostname or ""
+        host = self.next_hop.hostname or ""
         found = await network_probes.resolve(host, self.port, timeout=self.timeout)
         self.addresses = found.addresses
-        return network_checks.check_dns(found, self.proxies)
+        return self._name_hop(network_checks.check_dns(found, self.proxies))
 
     async def examine_connection(self) -> Finding:
         """Connect to the port."""
@@ -157,17 +184,29 @@ class _Case:
             self.addresses, self.port, timeout=self.timeout
         )
         self.address = found.address
-        return network_checks.check_connection(found, self.proxies)
+        return self._name_hop(network_checks.check_connection(found, self.proxies))
+
+    def _name_hop(self, finding: Finding) -> Finding:
+        """Say that it is the proxy that was looked at, where it was."""
+        if self.settings.proxy is None:
+            return finding
+        return attrs.evolve(finding, message=f"Proxy: {finding.message}")
 
     async def examine_tls(self) -> Finding:
         """Begin TLS, where the base URL wants it."""
         found = None
+        if self.settings.proxy is not None and self.url.scheme == "https":
+            # Only a request opens a tunnel; it has no API key.
+            reply = await knock(self.pool, timeout=self.timeout)
+            if isinstance(reply, TransportError):
+                return failure(Check.TLS, reply)
+            return ok(Check.TLS, "The proxy opens a tunnel to the operator.")
         if self.url.scheme == "https":
             found = await network_probes.shake_hands(
                 self.address,
                 self.port,
                 self.url.hostname or "",
-                verifying_context(),
+                verifying_context(self.settings.ca_file),
                 timeout=self.timeout,
             )
         return network_checks.check_tls(found, self.clock().timestamp())

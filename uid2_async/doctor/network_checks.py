@@ -87,8 +87,8 @@ def _explain_proxy(proxies: Sequence[str]) -> str:
     if not proxies:
         return ""
     return (
-        f"{proxies[0]} is set, but the uid2 command connects directly and ignores it. "
-        "Allow direct connections to the operator, or run this where they are allowed."
+        f"{proxies[0]} is set, but is not read. If the operator is reached through "
+        "this proxy, set UID2_PROXY (or EUID_PROXY) to its URL."
     )
 
 
@@ -140,10 +140,6 @@ _TLS_HINTS: Final = {
 
 # Where the library's own hint is for a program, these are for the command line.
 _CERTIFICATE_HINTS: Final = {
-    CertificateFault.UNTRUSTED: (
-        "For a private CA, set SSL_CERT_FILE to its PEM file. Otherwise a proxy may be "
-        "intercepting the connection."
-    ),
     CertificateFault.NONCONFORMING: (
         "Reissue the certificate that the message describes, which may be that of the "
         "CA. Python 3.13 and later enforce RFC 5280; until then, run this with Python "
