@@ -12,7 +12,7 @@ import ssl as _ssl
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import ClassVar, Final, Protocol, Self
 
@@ -459,9 +459,10 @@ class SessionPool(Unpicklable):
         sessions = [self._kept, self._fresh, *self._retired]
         self._kept = self._fresh = None
         self._retired = set()
-        for session in sessions:
-            if session is not None:
-                await session.close()
+        async with AsyncExitStack() as stack:
+            # Who is cancelled as one of them closes still closes the others.
+            for session in filter(None, sessions):
+                stack.push_async_callback(session.close)
 
     def __repr__(self) -> str:
         """Show the regions and whether it is open."""
