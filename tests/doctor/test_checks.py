@@ -44,7 +44,7 @@ from uid2_async.doctor.settings_checks import (
     check_base_url,
 )
 from uid2_async.models import IdentityMap, MapRow, OptedOut
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 from uid2_async.tls import CertificateFault, CertificateProblem
 from uid2_async.transport import Reply, verifying_context
 

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from uid2_async.operator.api_keys import ApiKeys
+from uid2_async.operator.indexes import ApiKeys
 
 MAPPER = frozenset({"MAPPER"})
 

@@ -8,8 +8,8 @@ import attrs
 import pytest
 
 from uid2_async.models import IdentityType
-from uid2_async.operator.buckets import Buckets
 from uid2_async.operator.data import OperatorData, SaltKey, SaltRow, SaltSnapshot
+from uid2_async.operator.salts import SaltBuckets
 from uid2_async.protocol.base64 import decode
 
 FLH = bytes(range(32))
@@ -19,12 +19,12 @@ KEY = SaltKey(7, "K123456789K123456789K123456789K1", "salt")
 
 def buckets(
     base: Any, *rows: SaltRow, identity_v3: bool = False, **snapshot: int
-) -> Buckets:
+) -> SaltBuckets:
     """Make buckets of *rows*."""
     data = OperatorData.sample(base=base)
     times = {"effective": 0, "expires": 2**60, **snapshot}
     snapshots = [SaltSnapshot(rows=rows, **times)]
-    return Buckets(
+    return SaltBuckets(
         attrs.evolve(
             data,
             salts=attrs.evolve(data.salts, snapshots=snapshots),
@@ -74,14 +74,14 @@ def test_the_previous_raw_uid_is_given_for_90_days(
 
     mapped = buckets(base, one).mapper(IdentityType.EMAIL, now_ms)(FLH)
 
-    assert (mapped.p is not None) is there
+    assert (mapped.previous_raw_uid is not None) is there
 
 
 def test_without_previous_material_there_is_no_previous_raw_uid(base: Any) -> None:
     """However young the bucket is (docs/protocol.md 4.5)."""
     mapped = buckets(base, row(salt="s")).mapper(IdentityType.EMAIL, 1)(FLH)
 
-    assert mapped.p is None
+    assert mapped.previous_raw_uid is None
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,10 @@ def test_the_refresh_time_is_not_in_the_past(
     """Else it is the next midnight; in seconds, cut (docs/protocol.md 4.6)."""
     one = row(salt="s", refresh_from=refresh_from)
 
-    assert buckets(base, one).mapper(IdentityType.EMAIL, 1_500)(FLH).r == seconds
+    assert (
+        buckets(base, one).mapper(IdentityType.EMAIL, 1_500)(FLH).refresh_from
+        == seconds
+    )
 
 
 def test_the_snapshot_is_the_last_one_in_effect(base: Any) -> None:
@@ -107,7 +110,7 @@ def test_the_snapshot_is_the_last_one_in_effect(base: Any) -> None:
     ]
     data = OperatorData.sample(base=base)
     salts = attrs.evolve(data.salts, snapshots=snapshots)
-    made = Buckets(attrs.evolve(data, salts=salts))
+    made = SaltBuckets(attrs.evolve(data, salts=salts))
 
     found = {now: made.snapshot(now).effective for now in (0, 10, 25, 60, 200, -1)}
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uid2_async.operator.cors import answer_early, cors_headers
-from uid2_async.operator.exchange import Reply, Request
+from uid2_async.operator.http_messages import Reply, Request, answer_early, cors_headers
 
 ASKED = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from uid2_async.operator.hashids import BucketIds
+from uid2_async.operator.salts import BucketIds
 
 CONFORMANCE = Path(__file__).parents[1] / "conformance"
 

@@ -8,8 +8,8 @@ import attrs
 import pytest
 
 from uid2_async.operator.data import Client, Keyset, OperatorData
-from uid2_async.operator.keysets import Keysets
-from uid2_async.protocol.key import Key
+from uid2_async.operator.indexes import Keysets
+from uid2_async.protocol.keyring import Key
 
 
 def make(base: Any, *keysets: Keyset, expires: int = 2**40) -> Keysets:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from uid2_async.models import IdentityType
-from uid2_async.operator.optouts import OptOuts
+from uid2_async.operator.indexes import OptOuts
 from uid2_async.protocol.normalize import identity_bytes
 
 EMAIL, PHONE = IdentityType.EMAIL, IdentityType.PHONE

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from uid2_async.operator import origin as origin_module
-from uid2_async.operator.origin import (
+from uid2_async.operator import client_side as origin_module
+from uid2_async.operator.client_side import (
     MissingPublicSuffixListError,
     app_allowed,
     origin_allowed,
     registrable_domain,
 )
-from uid2_async.protocol.java_json import JavaJsonError, parse_raw
+from uid2_async.operator.java_json import JavaJsonError, parse_raw
 
 CONFORMANCE = Path(__file__).parents[1] / "conformance"
 

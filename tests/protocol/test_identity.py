@@ -9,8 +9,13 @@ import pytest
 
 from uid2_async import Email, EmailHash, Unmapped, UnmappedReason
 from uid2_async.errors import InputError, OperatorError, ProtocolError
-from uid2_async.protocol import identity, java_json
-from uid2_async.protocol.refusal import RefusedError
+from uid2_async.operator import (
+    java_json,
+    mapping as operator_mapping,
+    salts as operator_salts,
+)
+from uid2_async.operator.http_messages import RefusedError
+from uid2_async.protocol import mapping
 
 HASH = "tMmiiTI7IaAcPpQPFQ65uMVCWH8av9jw4cwf/F5HVRQ="
 UID = "A" * 44
@@ -24,7 +29,7 @@ def reply(**rows: list[Any]) -> bytes:
 
 def test_invalid_identities_stay_here() -> None:
     """Only what the operator would accept is sent, hashed."""
-    query = identity.prepare_map(MIXED)
+    query = mapping.prepare_map(MIXED)
 
     assert query.order == ["email_hash", None, "phone_hash", "email_hash", "email_hash"]
     assert {key: len(values) for key, values in query.values.items()} == {
@@ -37,7 +42,7 @@ def test_invalid_identities_stay_here() -> None:
 
 def test_raw_dii_is_sent_on_request_alone() -> None:
     """With send_raw the operator normalizes; hashes stay hashes."""
-    query = identity.prepare_map([*MIXED, "\ud83dx@y.z"], send_raw=True)
+    query = mapping.prepare_map([*MIXED, "\ud83dx@y.z"], send_raw=True)
 
     assert query.values["email"] == ["user@example.com", "x@y.z"]
     assert query.values["phone"] == ["+12345678901"]
@@ -47,12 +52,12 @@ def test_raw_dii_is_sent_on_request_alone() -> None:
 def test_a_wrong_element_is_named_by_its_place() -> None:
     """None in a list of 5,000 can be found."""
     with pytest.raises(InputError, match=r"Item 1: .* not NoneType"):
-        identity.prepare_map(["a@b.com", None])  # type: ignore[list-item] # under test
+        mapping.prepare_map(["a@b.com", None])  # type: ignore[list-item] # under test
 
 
 def test_a_v3_reply_is_put_into_the_order_of_the_input() -> None:
     """Each kind answers in its own list; the rows come back as asked."""
-    query = identity.prepare_map(MIXED)
+    query = mapping.prepare_map(MIXED)
     body = {
         "email_hash": [
             {"u": UID, "p": None, "r": 1},
@@ -64,7 +69,7 @@ def test_a_v3_reply_is_put_into_the_order_of_the_input() -> None:
         "phone": [],
     }
 
-    found = identity.parse_map_v3_reply(reply(**body), query)
+    found = mapping.parse_map_v3_reply(reply(**body), query)
 
     assert [row.mapped for row in found.wire_rows] == [True, False, False, False, True]
     assert found.rows[1] == Unmapped(UnmappedReason.INVALID_IDENTIFIER)
@@ -88,10 +93,10 @@ def test_a_v3_reply_is_put_into_the_order_of_the_input() -> None:
 )
 def test_rows_are_never_guessed(payload: bytes, path: str) -> None:
     """A reply of another length or shape is refused by its place."""
-    query = identity.prepare_map(["a@b.c", "b@b.c", "c@b.c"])
+    query = mapping.prepare_map(["a@b.c", "b@b.c", "c@b.c"])
 
     with pytest.raises(ProtocolError) as caught:
-        identity.parse_map_v3_reply(payload, query)
+        mapping.parse_map_v3_reply(payload, query)
 
     assert caught.value.path == path
     assert "canary" not in str(caught.value)
@@ -99,20 +104,20 @@ def test_rows_are_never_guessed(payload: bytes, path: str) -> None:
 
 def test_a_v3_reply_of_another_status_is_an_error() -> None:
     """A map has no other answer than success."""
-    query = identity.prepare_map(["a@b.c"])
+    query = mapping.prepare_map(["a@b.c"])
 
     with pytest.raises(OperatorError):
-        identity.parse_map_v3_reply(b'{"status":"optout"}', query)
+        mapping.parse_map_v3_reply(b'{"status":"optout"}', query)
 
 
 def test_a_v3_request_is_read_as_built() -> None:
     """The operator sees what the client put in, and its reply has all four keys."""
-    query = identity.prepare_map(MIXED, send_raw=True)
-    built = identity.build_map_v3_request(query)
+    query = mapping.prepare_map(MIXED, send_raw=True)
+    built = mapping.build_map_v3_request(query)
 
-    assert identity.parse_map_v3_request(json.loads(built)) == query.values
-    rows = {"email": [identity.MappedRow(u=UID, p=None, r=1)]}
-    assert json.loads(identity.build_map_v3_reply(rows)) == {
+    assert operator_mapping.parse_map_v3_request(json.loads(built)) == query.values
+    rows = {"email": [operator_salts.MappedRow(UID, None, 1)]}
+    assert json.loads(operator_mapping.build_map_v3_reply(rows)) == {
         "status": "success",
         "body": {
             "email": [{"u": UID, "p": None, "r": 1}],
@@ -138,31 +143,33 @@ def test_a_v3_request_is_read_as_built() -> None:
 def test_the_v3_schema_is_strict(text: str, message: str) -> None:
     """Unknown keys and elements that are no scalars cost the request."""
     with pytest.raises(RefusedError, match=message):
-        identity.parse_map_v3_request(java_json.parse_object(text.encode()))
+        operator_mapping.parse_map_v3_request(java_json.parse_object(text.encode()))
 
 
 def test_v3_elements_are_lenient() -> None:
     """Numbers and booleans count as their text, null lists as empty ones."""
     payload = java_json.parse_object(b'{"email":[1.50,true,"x"],"phone":null}')
 
-    assert identity.parse_map_v3_request(payload) == {
+    assert operator_mapping.parse_map_v3_request(payload) == {
         "email": ["1.50", "true", "x"],
         "phone": [],
     }
     with pytest.raises(RefusedError):
-        identity.parse_map_v3_request(None)
+        operator_mapping.parse_map_v3_request(None)
 
 
 def test_a_v2_request_is_read_as_built() -> None:
     """One kind at a time, with the service link where there is one."""
-    built = json.loads(identity.build_map_v2_request("email_hash", [HASH], link_id="l"))
+    built = json.loads(mapping.build_map_v2_request("email_hash", [HASH], link_id="l"))
 
-    read = identity.parse_map_v2_request(built, phones=True)
+    read = operator_mapping.parse_map_v2_request(built, phones=True)
 
     assert (read.kind, read.values, read.link_id) == ("email_hash", [HASH], "l")
-    assert read.has_link
-    plain = json.loads(identity.build_map_v2_request("phone", ["+1"]))
-    assert not identity.parse_map_v2_request(plain, phones=True).has_link
+    plain = json.loads(mapping.build_map_v2_request("phone", ["+1"]))
+    assert operator_mapping.parse_map_v2_request(plain, phones=True).link_id is None
+    # Java spells a null like a link of that name.
+    null = {"email": [], "link_id": None}
+    assert operator_mapping.parse_map_v2_request(null, phones=True).link_id == "null"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +188,7 @@ def test_a_wrong_v2_request_is_refused(
 ) -> None:
     """Shape errors are 400, a null among e-mails costs the batch a 500."""
     with pytest.raises(RefusedError) as caught:
-        identity.parse_map_v2_request(payload, phones=True)
+        operator_mapping.parse_map_v2_request(payload, phones=True)
 
     assert caught.value.status == status
     assert (caught.value.message or "").startswith(message)
@@ -189,22 +196,26 @@ def test_a_wrong_v2_request_is_refused(
 
 def test_v2_takes_empty_lists_and_null_phones() -> None:
     """Empty lists map to nothing; a null among phones is one invalid row."""
-    empty = identity.parse_map_v2_request({"email": [], "phone": []}, phones=True)
-    phones = identity.parse_map_v2_request({"phone": [None, 7]}, phones=True)
+    empty = operator_mapping.parse_map_v2_request(
+        {"email": [], "phone": []}, phones=True
+    )
+    phones = operator_mapping.parse_map_v2_request({"phone": [None, 7]}, phones=True)
 
     assert empty.values == []
     assert phones.values == [None, "7"]
     with pytest.raises(RefusedError, match="email or email_hash"):
-        identity.parse_map_v2_request({"phone": ["x"]}, phones=False)
+        operator_mapping.parse_map_v2_request({"phone": ["x"]}, phones=False)
 
 
 def test_a_v2_reply_is_matched_by_identifier() -> None:
     """Mapped and unmapped ones come in two lists; duplicates share an answer."""
-    mapped = [identity.MappedV2(identifier="a", advertising_id=UID, bucket_id="b")]
-    unmapped = [identity.UnmappedV2(identifier="c", reason="optout")]
-    payload = identity.build_map_v2_reply(mapped, unmapped)
+    mapped = [
+        operator_mapping.MappedV2(identifier="a", advertising_id=UID, bucket_id="b")
+    ]
+    unmapped = [operator_mapping.UnmappedV2(identifier="c", reason="optout")]
+    payload = operator_mapping.build_map_v2_reply(mapped, unmapped)
 
-    rows = identity.parse_map_v2_reply(payload, ["a", "c", "a"])
+    rows = mapping.parse_map_v2_reply(payload, ["a", "c", "a"])
 
     assert [row.bucket_id for row in rows] == ["b", None, "b"]
     assert rows[1].e == "optout"
@@ -212,9 +223,9 @@ def test_a_v2_reply_is_matched_by_identifier() -> None:
 
 def test_a_v2_reply_without_unmapped_ones_lacks_the_list() -> None:
     """The operator leaves an empty list out, and the client does not need it."""
-    payload = identity.build_map_v2_reply([], [])
+    payload = operator_mapping.build_map_v2_reply([], [])
 
     assert json.loads(payload)["body"] == {"mapped": []}
-    assert identity.parse_map_v2_reply(payload, []) == []
+    assert mapping.parse_map_v2_reply(payload, []) == []
     with pytest.raises(ProtocolError):
-        identity.parse_map_v2_reply(payload, ["a"])
+        mapping.parse_map_v2_reply(payload, ["a"])

@@ -18,8 +18,14 @@ from uid2_async.identity_tokens import IdentityTokens, TokenState
 from uid2_async.models import IdentityScope, IdentityType, MappedUID
 from uid2_async.operator import LocalOperator, OperatorData
 from uid2_async.protocol import base64
-from uid2_async.protocol.inspection import Inspection, inspect_value
-from uid2_async.protocol.inspection_terms import Encoding, Note, ValueKind
+from uid2_async.protocol.hash_spelling import HashSpelling
+from uid2_async.protocol.inspection import (
+    Encoding,
+    Inspection,
+    Note,
+    ValueKind,
+    inspect_value,
+)
 from uid2_async.protocol.raw_uid import Environment
 
 VECTORS = json.loads(
@@ -123,36 +129,41 @@ THREE = (ValueKind.HASH, ValueKind.RAW_UID, ValueKind.CLIENT_SECRET)
             HASH.rstrip("="),
             THREE,
             Encoding.BASE64,
-            (Note.NO_PADDING, Note.AMBIGUOUS),
+            (HashSpelling.UNPADDED.advice, Note.AMBIGUOUS),
         ),
         (URL_HASH, THREE, Encoding.BASE64URL, (Note.URL_SAFE, Note.AMBIGUOUS)),
         (
             b64encode(HEX.encode()).decode(),
             (ValueKind.HASH,),
             Encoding.BASE64_OF_HEX,
-            (Note.HEX_ENCODED,),
+            (HashSpelling.BASE64_OF_HEX.advice,),
         ),
         (
             b64encode(HASH.encode()).decode(),
             (ValueKind.HASH,),
             Encoding.BASE64_OF_BASE64,
-            (Note.ENCODED_TWICE,),
+            (HashSpelling.BASE64_OF_BASE64.advice,),
         ),
-        (f"0x{HEX}", (ValueKind.HASH,), Encoding.HEX, (Note.PREFIXED,)),
+        (
+            f"0x{HEX}",
+            (ValueKind.HASH,),
+            Encoding.HEX,
+            (HashSpelling.PREFIXED_HEX.advice,),
+        ),
         (
             sha256(b"").hexdigest(),
             (ValueKind.HASH,),
             Encoding.HEX,
-            (Note.OF_NOTHING,),
+            (HashSpelling.EMPTY_HASHED.advice,),
         ),
         (
             b64encode(sha256(b"").digest()).decode(),
             (ValueKind.HASH,),
             Encoding.BASE64,
-            (Note.OF_NOTHING,),
+            (HashSpelling.EMPTY_HASHED.advice,),
         ),
-        (HEX[:32], (), None, (Note.OTHER_HASH,)),
-        (HEX[:40], (), None, (Note.OTHER_HASH,)),
+        (HEX[:32], (), None, (HashSpelling.OTHER_HASH.advice,)),
+        (HEX[:40], (), None, (HashSpelling.OTHER_HASH.advice,)),
     ],
 )
 def test_hashes(
@@ -336,7 +347,7 @@ def test_percent_encoding(value: str, kind: ValueKind) -> None:
 
     assert found.kinds == (kind,)
     assert found.length == len(value)
-    assert Note.PERCENT_ENCODED in found.notes
+    assert HashSpelling.PERCENT_ENCODED.advice in found.notes
 
 
 @pytest.mark.parametrize(

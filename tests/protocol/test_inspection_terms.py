@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uid2_async.protocol.inspection_terms import Note
+from uid2_async.protocol.inspection import Note
 
 
 @pytest.mark.parametrize("note", Note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uid2_async.protocol.instants import iso
+from uid2_async.protocol.wire import iso
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from uid2_async.protocol.java_json import (
+from uid2_async.operator.java_json import (
     JavaJsonError,
     decode_utf8,
     parse,
     parse_object,
     parse_raw,
 )
-from uid2_async.protocol.java_text import JavaDouble, as_java_string, literal_text
+from uid2_async.operator.java_text import JavaDouble, as_java_string, literal_text
 
 ACCEPTED = {
     "plain": ('{"a":[1,true,null,"x"]}', {"a": [1, True, None, "x"]}),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import binary, integers, lists
 
-from uid2_async.protocol.key import Key, active_key, by_activation
+from uid2_async.protocol.keyring import Key, active_key, by_activation
 
 SECRET = bytes(range(32))
 KEY = Key(id=7, secret=SECRET, created=0, activates=100, expires=200)

@@ -10,7 +10,8 @@ import pytest
 
 from uid2_async.errors import OperatorError, ProtocolError
 from uid2_async.models import IdentityScope
-from uid2_async.protocol import keys
+from uid2_async.operator import keys as operator_keys
+from uid2_async.protocol import keyring
 from uid2_async.protocol.keyring import KeyRing, WireKey, WireSite
 
 
@@ -29,7 +30,7 @@ def wire_sites(elements: list[dict[str, Any]]) -> list[WireSite]:
 
 def test_a_request_has_no_payload() -> None:
     """The key endpoints are asked with an empty payload (docs/protocol.md 2.8)."""
-    assert keys.build_keys_request() == b""
+    assert keyring.build_keys_request() == b""
 
 
 def test_the_sharing_reply_is_the_recorded_one(vectors: dict[str, Any]) -> None:
@@ -37,7 +38,7 @@ def test_the_sharing_reply_is_the_recorded_one(vectors: dict[str, Any]) -> None:
     expected = vectors["key_sharing_response"]
     body = expected["body"]
 
-    built = keys.build_sharing_reply(
+    built = operator_keys.build_sharing_reply(
         caller_site_id=124,
         default_keyset_id=700,
         token_expiry_seconds=2_592_000,
@@ -54,7 +55,7 @@ def test_the_sharing_reply_is_the_recorded_one(vectors: dict[str, Any]) -> None:
 
 def test_what_a_caller_has_not_is_left_out() -> None:
     """Without keyset, SHARER and client-side generation there are fewer fields."""
-    built = keys.build_sharing_reply(
+    built = operator_keys.build_sharing_reply(
         caller_site_id=124,
         default_keyset_id=None,
         token_expiry_seconds=60,
@@ -80,7 +81,7 @@ def test_the_bidstream_reply_is_the_recorded_one(vectors: dict[str, Any]) -> Non
     expected = vectors["key_bidstream_response"]
     body = expected["body"]
 
-    built = keys.build_bidstream_reply(
+    built = operator_keys.build_bidstream_reply(
         max_lifetime_seconds=259_200,
         scope=IdentityScope.UID2,
         clock_skew_seconds=1_800,
@@ -93,7 +94,7 @@ def test_the_bidstream_reply_is_the_recorded_one(vectors: dict[str, Any]) -> Non
 
 def test_no_site_is_not_the_same_as_no_site_data() -> None:
     """Site_data is there, if empty, where the operator generates client-side."""
-    built = keys.build_bidstream_reply(
+    built = operator_keys.build_bidstream_reply(
         max_lifetime_seconds=1,
         scope=IdentityScope.UID2,
         clock_skew_seconds=1,
@@ -102,7 +103,7 @@ def test_no_site_is_not_the_same_as_no_site_data() -> None:
     )
 
     assert json.loads(built)["body"]["site_data"] == []
-    assert keys.build_bidstream_reply(
+    assert operator_keys.build_bidstream_reply(
         max_lifetime_seconds=1,
         scope=IdentityScope.UID2,
         clock_skew_seconds=1,
@@ -114,7 +115,7 @@ def test_no_site_is_not_the_same_as_no_site_data() -> None:
 def test_a_key_ring_reads_what_is_built(vectors: dict[str, Any]) -> None:
     """Both halves understand each other."""
     body = vectors["key_sharing_response"]["body"]
-    built = keys.build_sharing_reply(
+    built = operator_keys.build_sharing_reply(
         caller_site_id=124,
         default_keyset_id=700,
         token_expiry_seconds=60,
@@ -139,16 +140,16 @@ def test_the_latest_keys_come_back_as_built(vectors: dict[str, Any]) -> None:
         for at, one in enumerate(vectors["key_bidstream_response"]["body"]["keys"])
     ]
 
-    built = keys.build_latest_reply(wire_keys(elements))
+    built = operator_keys.build_latest_reply(wire_keys(elements))
 
     assert json.loads(built) == {"body": elements, "status": "success"}
-    assert [key.site_id for key in keys.parse_latest_reply(built)] == [-1, 0]
+    assert [key.site_id for key in keyring.parse_latest_reply(built)] == [-1, 0]
 
 
 def test_latest_keys_of_another_shape_are_refused() -> None:
     """The place of the deviation is named, the key is not."""
     with pytest.raises(ProtocolError) as caught:
-        keys.parse_latest_reply(b'{"status":"success","body":[{"id":1}]}')
+        keyring.parse_latest_reply(b'{"status":"success","body":[{"id":1}]}')
 
     assert caught.value.path.startswith("body[")
 
@@ -156,4 +157,4 @@ def test_latest_keys_of_another_shape_are_refused() -> None:
 def test_another_status_word_is_no_success() -> None:
     """A sealed 200 can still say no."""
     with pytest.raises(OperatorError):
-        keys.parse_latest_reply(b'{"status":"other"}')
+        keyring.parse_latest_reply(b'{"status":"other"}')

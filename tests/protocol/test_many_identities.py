@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from uid2_async.errors import InputError
 from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash
-from uid2_async.protocol import identity
+from uid2_async.protocol import mapping
 from uid2_async.protocol.normalize import (
     KINDS,
     identity_bytes,
@@ -86,8 +86,8 @@ def test_a_query_of_strings_is_the_plain_one(texts: list[str]) -> None:
 
 def assert_plain(identities: Sequence[Identity | str], *, send_raw: bool) -> None:
     """Compare the query of *identities* with the plain one."""
-    query = identity.prepare_map(identities, send_raw=send_raw)
-    plain = identity._prepare_each(identities, send_raw=send_raw)
+    query = mapping.prepare_map(identities, send_raw=send_raw)
+    plain = mapping._prepare_each(identities, send_raw=send_raw)
 
     assert (query.order, query.values) == (plain.order, plain.values)
     assert query.identities is identities
@@ -97,6 +97,6 @@ def assert_plain(identities: Sequence[Identity | str], *, send_raw: bool) -> Non
 def test_a_stranger_is_named_by_its_place(stranger: object) -> None:
     """What is no identity is refused, alone or among others."""
     with pytest.raises(InputError, match="Item 0"):
-        identity.prepare_map([stranger])  # type: ignore[list-item] # that is the test
+        mapping.prepare_map([stranger])  # type: ignore[list-item] # that is the test
     with pytest.raises(InputError, match="Item 1"):
-        identity.prepare_map(["user@example.com", stranger])  # type: ignore[list-item] # as above
+        mapping.prepare_map(["user@example.com", stranger])  # type: ignore[list-item] # as above

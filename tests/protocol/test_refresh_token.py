@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis.strategies import binary, builds, integers, sampled_from, text
 
 from uid2_async.models import IdentityScope, IdentityType
-from uid2_async.protocol.key import Key
-from uid2_async.protocol.refresh_token import (
+from uid2_async.operator.minting import (
     WRAPPED_CHARS,
     RefreshToken,
     RefreshTokenError,
@@ -26,6 +25,7 @@ from uid2_async.protocol.refresh_token import (
     unwrap_refresh_token,
     wrap_refresh_token,
 )
+from uid2_async.protocol.keyring import Key
 
 WORLDS = Path(__file__).parents[1] / "conformance"
 UID2, EUID = IdentityScope

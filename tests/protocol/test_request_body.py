@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from uid2_async.models import IdentityScope
+from uid2_async.operator.envelope import RequestBody, read_request_body
+from uid2_async.operator.http_messages import RefusedError
 from uid2_async.protocol.envelope import AesGcmEnvelope
-from uid2_async.protocol.refusal import RefusedError
-from uid2_async.protocol.request_body import RequestBody, read_request_body
 
 KEY = bytes(range(32))
 NOW_MS = 1_700_000_000_123

@@ -23,7 +23,7 @@ from hypothesis.strategies import (
 
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.models import IdentityScope, IdentityType
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 from uid2_async.protocol.raw_uid import type_byte
 from uid2_async.protocol.token_codec import (
     AdvertisingToken,

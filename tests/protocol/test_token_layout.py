@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from uid2_async.protocol.token_layout import AdvertisingToken
+from uid2_async.protocol.token_codec import AdvertisingToken
 from uid2_async.veiled import Veiled
 
 VALUES = [

@@ -24,8 +24,8 @@ from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Email, datetime_from_ms, ms_from_datetime
 from uid2_async.protocol import tokens
 from uid2_async.protocol.envelope import AesGcmEnvelope, Opened
-from uid2_async.protocol.identity import MAP_V3_PATH
-from uid2_async.protocol.keys import BIDSTREAM_PATH, SHARING_PATH
+from uid2_async.protocol.keyring import BIDSTREAM_PATH, SHARING_PATH
+from uid2_async.protocol.mapping import MAP_V3_PATH
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import Reply, Request, SessionPool
 

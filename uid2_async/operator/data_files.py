@@ -23,17 +23,18 @@ from uid2_async.operator.data import (
     Keyset,
     OperatorData,
     OptOutRecord,
+    RuntimeConfig,
     SaltKey,
     SaltRow,
     Salts,
     SaltSnapshot,
     ServiceLink,
+    Settings,
     Site,
 )
-from uid2_async.operator.settings import RuntimeConfig, Settings
 from uid2_async.protocol import wire
 from uid2_async.protocol.envelope import KEY_BYTES
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 
 T = TypeVar("T")
 
@@ -89,10 +90,10 @@ def load(folder: Path) -> OperatorData:
         ConfigError: If a file is missing or malformed; the message names the file and
             the place in it, never its content.
     """
-    world = _read_json(folder / "world.json", _World)
+    settings = _read_json(folder / "world.json", _World)
     return OperatorData(
-        scope=_read_scope(world.scope),
-        settings=world.operator_settings,
+        scope=_read_scope(settings.scope),
+        settings=settings.operator_settings,
         runtime=_read_json(folder / "runtime_config.json", _RuntimeFile).runtime_config,
         clients=_read_clients(folder / "clients.json"),
         sites=_read_json(folder / "sites.json", tuple[Site, ...]),

@@ -1,6 +1,6 @@
 """The built-in world of the embedded operator, made from a seed.
 
-Everything follows from scope, seed and the day on which the world begins, so that two
+Everything follows from scope, seed and the day on which the index begins, so that two
 processes have the same keys and give the same raw UIDs.
 """
 
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from uid2_async.models import IdentityScope, ms_from_datetime
 from uid2_async.operator.data import (
+    EMBEDDED_OPT_OUT,
     MASTER_KEYSET,
     REFRESH_KEYSET,
     Client,
@@ -31,15 +32,16 @@ from uid2_async.operator.data import (
     Credentials,
     Keyset,
     OperatorData,
+    RuntimeConfig,
     SaltKey,
     SaltRow,
     Salts,
     SaltSnapshot,
+    Settings,
     Site,
 )
-from uid2_async.operator.settings import EMBEDDED_OPT_OUT, RuntimeConfig, Settings
 from uid2_async.protocol import base64
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 
 __all__ = ["sample"]
 
@@ -73,7 +75,7 @@ _KEYSETS = (
     (14, _SHARER, frozenset({_BIDDER, _EVERYTHING})),
     (15, _EVERYTHING, frozenset({_BIDDER, _SHARER})),
 )
-# When the keys of a keyset begin, in days from the beginning of the world. All hold for
+# When the keys of a keyset begin, in days from the first day of the data. All hold for
 # ten years.
 _KEY_DAYS = (-30, 60)
 _KEY_LIFE_DAYS = 3_650
@@ -95,7 +97,7 @@ def sample(
 
 @lru_cache(maxsize=8)
 def _sample(scope: IdentityScope, seed: int, day: int) -> OperatorData:
-    """Make the world that begins on *day*, counted from the Unix epoch."""
+    """Make the data that begin on *day*, counted from the Unix epoch."""
 
     def seeded(label: str) -> bytes:
         return sha256(f"{scope}/{seed}/{label}".encode()).digest()

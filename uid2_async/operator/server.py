@@ -15,13 +15,11 @@ from aiohttp import web
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import Identity, as_identity, datetime_from_ms
-from uid2_async.operator.app import http_log, make_app
+from uid2_async.operator.app import Runner, http_log, make_app
 from uid2_async.operator.console.console import Console
 from uid2_async.operator.data import Credentials, OperatorData
-from uid2_async.operator.faults import Fault
-from uid2_async.operator.http_server import Runner
-from uid2_async.operator.state import Call, OperatorState
-from uid2_async.operator.world import World
+from uid2_async.operator.indexes import DataIndex
+from uid2_async.operator.state import Call, Fault, OperatorState
 from uid2_async.secret import Unpicklable
 
 __all__ = ["LocalOperator"]
@@ -69,9 +67,9 @@ class LocalOperator(Unpicklable):
         if data is None:
             data = OperatorData.sample(base=datetime_from_ms(self._state.now_ms()))
         self._data = data
-        self._world = World(data)
+        self._index = DataIndex(data)
         self._console = (
-            Console(data, self._world, self._state, host=host) if console else None
+            Console(data, self._index, self._state, host=host) if console else None
         )
         self._host = host
         self._port = port
@@ -87,7 +85,7 @@ class LocalOperator(Unpicklable):
             OSError: If the address is taken.
         """
         runner = Runner(
-            make_app(self._world, self._state, self._console),
+            make_app(self._index, self._state, self._console),
             access_log=None,
             auto_decompress=False,
             handle_signals=False,
@@ -209,7 +207,7 @@ class LocalOperator(Unpicklable):
         Raises:
             InputError: If *identity* is not valid.
         """
-        self._world.opt_out(as_identity(identity), self._state.now_ms())
+        self._index.opt_out(as_identity(identity), self._state.now_ms())
 
     def opt_in(self, identity: Identity | str) -> None:
         """Undo an opt-out.
@@ -217,8 +215,8 @@ class LocalOperator(Unpicklable):
         Raises:
             InputError: If *identity* is not valid.
         """
-        flh = self._world.first_level_hash(as_identity(identity))
-        self._world.opt_outs.remove(flh)
+        flh = self._index.first_level_hash(as_identity(identity))
+        self._index.opt_outs.remove(flh)
 
     def fail_next(
         self, fault: Fault, times: int = 1, *, path: str | None = None
@@ -255,7 +253,7 @@ class LocalOperator(Unpicklable):
     def reset(self) -> None:
         """Forget calls, faults, the clock's advance and opt-outs since the start."""
         self._state.reset()
-        self._world.opt_outs.reset()
+        self._index.opt_outs.reset()
         if self._console is not None:
             self._console.reset()
 

@@ -13,7 +13,6 @@ from typing import Final
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.protocol import base64
-from uid2_async.protocol.inspection_terms import Note
 from uid2_async.protocol.normalize import normalize_email, normalize_phone
 from uid2_async.protocol.raw_uid import inspect_raw_uid_bytes
 
@@ -42,22 +41,37 @@ class HashSpelling(StrEnum):
     @property
     def advice(self) -> str:
         """What to do, in a sentence; empty where all is well."""
-        return str(_ADVICE.get(self, ""))
+        return _ADVICE.get(self, "")
 
 
 _ADVICE: Final = {
-    HashSpelling.EMPTY_HASHED: Note.OF_NOTHING,
+    HashSpelling.EMPTY_HASHED: (
+        "It is the SHA-256 of an empty text: leave out people without the value before "
+        "hashing, or all of them become one person."
+    ),
     HashSpelling.BASE64URL: (
         "It is in the URL-safe alphabet, which operators refuse here: write + for - "
         "and / for _, and end it with one =."
     ),
-    HashSpelling.UNPADDED: Note.NO_PADDING,
-    HashSpelling.BASE64_OF_HEX: Note.HEX_ENCODED,
-    HashSpelling.BASE64_OF_BASE64: Note.ENCODED_TWICE,
-    HashSpelling.PREFIXED_HEX: Note.PREFIXED,
-    HashSpelling.PERCENT_ENCODED: Note.PERCENT_ENCODED,
+    HashSpelling.UNPADDED: "The padding is missing: append one =.",
+    HashSpelling.BASE64_OF_HEX: (
+        "The hex text was encoded, not the 32 bytes that it stands for, so no operator "
+        "accepts it: decode it once and send the 64 hex characters, or encode the "
+        "bytes."
+    ),
+    HashSpelling.BASE64_OF_BASE64: ("It was encoded in base64 twice: decode it once."),
+    HashSpelling.PREFIXED_HEX: (
+        r"It begins with 0x or \x, as databases print bytes: leave out the prefix and "
+        "send the 64 hex characters."
+    ),
+    HashSpelling.PERCENT_ENCODED: (
+        "It is percent-encoded, as in a URL or cookie: decode it before use."
+    ),
     HashSpelling.SPACED: "Remove the white space around it; operators refuse it.",
-    HashSpelling.OTHER_HASH: Note.OTHER_HASH,
+    HashSpelling.OTHER_HASH: (
+        "It looks like the hex of another hash; UID2 and EUID take SHA-256, 64 "
+        "characters."
+    ),
     HashSpelling.RAW_UID: "It is a raw UID: it has been mapped already.",
     HashSpelling.NOT_HASHED: (
         "It is DII itself: give it as e-mail or phone, and it is hashed on the way."

@@ -1,34 +1,172 @@
-"""The keys that an operator gave out: by id, by keyset and by time.
+"""Keys, key rings, and the client's half of key/sharing, key/bidstream and key/latest.
 
-The structs are the bodies of key/sharing, key/bidstream and key/latest as they lie on
-the wire, for both sides (docs/protocol.md 6.1 to 6.3).
+docs/protocol.md 2.8 and 6.1 to 6.4. A blob is what a key seals: the IV, the ciphertext
+and, with GCM, the tag (docs/protocol.md 5.1).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from operator import attrgetter
+from typing import Annotated, ClassVar, Final, Literal, Self, TypeAlias
 
 import attrs
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.padding import PKCS7
 from msgspec import Meta
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import wire
-from uid2_async.protocol.key import Key, active_key, by_activation
+from uid2_async.protocol.reply import expect_success
 from uid2_async.secret import Unpicklable
 from uid2_async.veiled import Veiled
 
-__all__ = ["Key", "KeyRing", "KeysBody", "KeysReply", "WireKey", "WireSite"]
+GCM_IV_SIZE = 12
+
+
+CBC_IV_SIZE = 16
+
+
+_PADDING = PKCS7(128)  # the block of AES, in bits
+
+
+@attrs.frozen(kw_only=True)
+class Key(Unpicklable):
+    """A key that seals tokens (docs/protocol.md 6.3).
+
+    Attributes:
+        id: The number by which a token names it, int32.
+        secret: 32 bytes.
+        created: When it was made, in seconds since the Unix epoch.
+        activates: From when on it seals, in seconds.
+        expires: Until when it seals, in seconds; it opens tokens beyond that.
+        keyset_id: Its keyset, or None where it was shared for opening alone.
+        site_id: The site that owns it, where it is known.
+    """
+
+    id: int
+    secret: bytes = attrs.field(repr=False)
+    created: int
+    activates: int
+    expires: int
+    keyset_id: int | None = None
+    site_id: int | None = None
+
+    @cached_property
+    def _gcm(self) -> AESGCM:
+        """The GCM cipher: making one costs more than using it."""
+        return AESGCM(self.secret)
+
+    @cached_property
+    def _gcm_decrypt(self) -> Callable[[bytes, bytes, bytes | None], bytes]:
+        """Its method, bound once: it is called twice for each token."""
+        return self._gcm.decrypt
+
+    @cached_property
+    def _aes(self) -> AES:
+        """The block cipher that CBC runs on."""
+        return AES(self.secret)
+
+    def is_active(self, now_ms: int) -> bool:
+        """Tell whether it seals at *now_ms* (docs/protocol.md 6.4)."""
+        return self.activates <= now_ms // 1000 < self.expires
+
+    def seal_gcm(self, iv: bytes, data: bytes) -> bytes:
+        """Seal *data* into a GCM blob.
+
+        Raises:
+            ValueError: If *iv* has not 12 bytes: such a blob could not be opened.
+        """
+        if len(iv) != GCM_IV_SIZE:
+            raise ValueError("A GCM IV has 12 bytes.")
+        return iv + self._gcm.encrypt(iv, data, None)
+
+    def open_gcm(self, data: bytes, start: int = 0) -> bytes | None:
+        """Open the GCM blob that begins at *start*; None where it is not authentic."""
+        body = start + GCM_IV_SIZE
+        try:
+            return self._gcm_decrypt(data[start:body], data[body:], None)
+        except (InvalidTag, ValueError):
+            return None
+
+    def seal_cbc(self, iv: bytes, data: bytes) -> bytes:
+        """Seal *data* into a CBC blob, padded by PKCS#7.
+
+        Raises:
+            ValueError: If *iv* has not 16 bytes.
+        """
+        if len(iv) != CBC_IV_SIZE:
+            raise ValueError("A CBC IV has 16 bytes.")
+        padder = _PADDING.padder()
+        cipher = Cipher(self._aes, CBC(iv)).encryptor()
+        padded = padder.update(data) + padder.finalize()
+        return iv + cipher.update(padded) + cipher.finalize()
+
+    def open_cbc(self, data: bytes, start: int = 0) -> bytes | None:
+        """Open the CBC blob that begins at *start*; None where its padding is wrong.
+
+        CBC does not tell a forged blob: what comes out is to be judged by its content.
+        """
+        body = start + CBC_IV_SIZE
+        unpadder = _PADDING.unpadder()
+        try:
+            cipher = Cipher(self._aes, CBC(data[start:body])).decryptor()
+            padded = cipher.update(data[body:]) + cipher.finalize()
+            return unpadder.update(padded) + unpadder.finalize()
+        except ValueError:
+            return None
+
+
+KeyLookup: TypeAlias = Callable[[int], Key | None]
+"""Finds a key by its id, as ``ring.key`` does, or ``get`` of a dict."""
+
+
+def by_activation(keys: Iterable[Key]) -> tuple[Key, ...]:
+    """Order the keys of one keyset as :func:`active_key` wants them.
+
+    Of two keys that activate together, the one that came last counts as the newer.
+    """
+    return tuple(sorted(keys, key=attrgetter("activates")))
+
+
+def active_key(keys: Sequence[Key], now_ms: int) -> Key | None:
+    """Choose the key that seals at *now_ms*, or None (docs/protocol.md 6.4).
+
+    It is the latest one that has activated, stepping back over expired ones.
+
+    Args:
+        keys: The keys of one keyset, in the order of :func:`by_activation`.
+        now_ms: The time in ms.
+    """
+    for key in reversed(keys):
+        if key.is_active(now_ms):
+            return key
+    return None
+
 
 _DEFAULT_TOKEN_EXPIRY = 30 * 86_400
+
+
 _DEFAULT_CLOCK_SKEW = 1_800
 
+
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
+
+
 _Seconds = Annotated[int, Meta(ge=0, lt=10**11)]
+
+
 _Digits = Annotated[str, Meta(pattern=r"^[0-9]{1,11}\Z")]
+
+
 _Secret = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
@@ -270,6 +408,37 @@ class KeyRing(Unpicklable):
             f"<KeyRing {self.identity_scope} keys={len(self.keys)} "
             f"caller_site_id={self.caller_site_id}>"
         )
+
+
+SHARING_PATH: Final = "/v2/key/sharing"
+
+
+BIDSTREAM_PATH: Final = "/v2/key/bidstream"
+
+
+LATEST_PATH: Final = "/v2/key/latest"
+
+
+class _LatestReply(msgspec.Struct):
+    status: str
+    body: tuple[WireKey, ...] | None = None
+
+
+def build_keys_request() -> bytes:
+    """Build the payload of all three: there is nothing to say."""
+    return b""
+
+
+def parse_latest_reply(payload: bytes) -> tuple[Key, ...]:
+    """Read the opened reply to key/latest.
+
+    Raises:
+        ProtocolError: If it is not of the documented shape.
+        OperatorError: If the status word is another one.
+    """
+    reply = wire.decode(payload, _LatestReply)
+    expect_success(reply.status, reply.body)
+    return tuple(key.to_key() for key in reply.body or ())
 
 
 strip_tracebacks(globals())

@@ -1,7 +1,7 @@
-"""Normalization and hashing of DII exactly as the operator does it (protocol.md 3).
+"""Normalize and hash DII exactly as the operator does (docs/protocol.md 3).
 
-Everything that names a person ends as *identity bytes*: the SHA-256 of the normalized
-value, or what a given hash decodes to.
+Each identity ends as *identity bytes*: the SHA-256 of the normalized value, or the
+bytes that a given hash decodes to.
 """
 
 from __future__ import annotations
@@ -12,33 +12,34 @@ from hashlib import sha256
 from typing import Final
 
 from uid2_async._traceback import strip_tracebacks
+from uid2_async.errors import InputError
 from uid2_async.models import Identity
 from uid2_async.protocol import base64
 
-__all__ = [
-    "HASH_KINDS",
-    "KINDS",
-    "READERS",
-    "decode_hash",
-    "identity_bytes",
-    "identity_hash",
-    "many_identity_bytes",
-    "normalize_email",
-    "normalize_phone",
-]
-
 KINDS: Final = ("email", "email_hash", "phone", "phone_hash")
+
+
 # As what each kind is sent.
 HASH_KINDS: Final = {kind: f"{kind.removesuffix('_hash')}_hash" for kind in KINDS}
 
+
 # The operator folds ASCII letters alone: "Ü" and the Kelvin sign stay as they are.
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
+
 _PHONE = re.compile(r"\+[0-9]{10,15}")
+
+
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
+
+
 _BASE64_CHARS = 44
+
 
 # How many e-mails are hashed together: one that is unusual slows these down.
 _TOGETHER = 250
+
+
 _USUAL = bytes(set(range(256)) - set(b"@ \n"))
 
 
@@ -162,6 +163,46 @@ def identity_hash(identity: Identity) -> str | None:
     """Hash *identity* into the canonical base64 that is sent, or None where invalid."""
     data = READERS[identity.kind](identity.value)
     return None if data is None else base64.encode_text(data)
+
+
+def sendable(kind: str, value: str, *, send_raw: bool) -> tuple[str, str] | None:
+    """Say under which key and as what an identity is sent, or None where it is invalid.
+
+    A hash goes out in its canonical spelling; DII as its hash, unless *send_raw* says
+    otherwise and JSON can carry it (a lone surrogate can only be hashed).
+    """
+    data = identity_bytes(kind, value)
+    if data is None:
+        return None
+    hash_kind = HASH_KINDS[kind]
+    if send_raw and kind != hash_kind and _is_utf8(value):
+        return kind, value
+    return hash_kind, base64.encode_text(data)
+
+
+def _is_utf8(text: str) -> bool:
+    """Tell whether *text* can be encoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write_identity_input(identity: Identity, *, send_raw: bool) -> dict[str, str]:
+    """Make the request field of *identity*; see :func:`sendable`.
+
+    Raises:
+        InputError: If the operator would call it invalid; names the kind alone.
+    """
+    field = sendable(identity.kind, identity.value, send_raw=send_raw)
+    if field is None:
+        raise InputError(
+            f"The {identity.kind} is not valid.",
+            hint="See docs/protocol.md 3 for what the operator accepts.",
+        )
+    key, value = field
+    return {key: value}
 
 
 strip_tracebacks(globals())

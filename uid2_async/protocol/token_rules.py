@@ -19,23 +19,24 @@ from uid2_async.errors import (
 )
 from uid2_async.models import IdentityScope, IdentityType, datetime_from_ms
 from uid2_async.protocol import base64
-from uid2_async.protocol.key import Key
-from uid2_async.protocol.keyring import KeyRing
+from uid2_async.protocol.keyring import Key, KeyRing
 from uid2_async.protocol.raw_uid import (
     RAW_UID_SIZES,
     TYPE_BYTES,
     TYPE_MASK,
     type_byte,
 )
-from uid2_async.protocol.token_codec import open_shells, read_text
-from uid2_async.protocol.token_layout import (
+from uid2_async.protocol.token_codec import (
     CLIENT_SIDE_GENERATED,
     HEADER,
     MASTER,
     SITE,
     TYPE_FILL,
     V4_BYTE,
+    open_shells,
+    read_text,
 )
+from uid2_async.protocol.wire import FIRST_MS, LAST_MS
 from uid2_async.veiled import Veiled
 
 __all__ = [
@@ -51,10 +52,6 @@ __all__ = [
 _OPERATOR = (0, 1, 0, 0)
 
 _NO_VALID_KEY = "No key, or all keys have expired."
-
-# The years 1 to 9999, which is what a datetime can hold.
-_FIRST_MS = -62_135_596_800_000
-_LAST_MS = 253_402_300_799_999
 
 
 class ClientType(Enum):
@@ -189,9 +186,9 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     if expires_ms < now_ms:
         return TokenFailure.EXPIRED_TOKEN
     if not (
-        _FIRST_MS <= established_ms <= _LAST_MS
-        and _FIRST_MS <= start_ms <= _LAST_MS
-        and expires_ms <= _LAST_MS
+        FIRST_MS <= established_ms <= LAST_MS
+        and FIRST_MS <= start_ms <= LAST_MS
+        and expires_ms <= LAST_MS
     ):
         return TokenFailure.INVALID_PAYLOAD
     if client is _BIDSTREAM:

@@ -12,7 +12,7 @@ from uid2_async.operator.console.exchanges import (
     Exchanges,
     KeyCheck,
 )
-from uid2_async.operator.exchange import Reply
+from uid2_async.operator.http_messages import Reply
 from uid2_async.operator.state import Call
 
 

@@ -11,7 +11,7 @@ import pytest
 from uid2_async.operator import Fault, LocalOperator
 from uid2_async.operator.console.console import _FILES, _PAGE
 from uid2_async.operator.console.guard import Guard
-from uid2_async.operator.exchange import Request
+from uid2_async.operator.http_messages import Request
 
 FOREIGN_HOSTS = [
     "evil.example",

@@ -15,7 +15,7 @@ import uid2_async
 from uid2_async.operator import LocalOperator, OperatorData
 from uid2_async.operator.console.refusals import MEANINGS
 from uid2_async.operator.console.wording import fault_words, span
-from uid2_async.operator.faults import Fault
+from uid2_async.operator.state import Fault
 
 GENERATE = "/v2/token/generate"
 # A consent string without some of the purposes.

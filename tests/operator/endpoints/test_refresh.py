@@ -11,7 +11,7 @@ import pytest
 
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.operator import OperatorData
-from uid2_async.protocol.refresh_token import (
+from uid2_async.operator.minting import (
     RefreshToken,
     open_refresh_token,
     seal_refresh_token,

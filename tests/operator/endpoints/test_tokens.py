@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from uid2_async import IdentityScope
-from uid2_async.operator.settings import EMBEDDED_OPT_OUT
+from uid2_async.operator.data import EMBEDDED_OPT_OUT
 from uid2_async.protocol.token_codec import AdvertisingToken, open_token
 
 GENERATE = "/v2/token/generate"

@@ -17,9 +17,9 @@ from uid2_async.operator.console.guard import SECURITY_HEADERS, Guard
 from uid2_async.operator.console.inspecting import inspect
 from uid2_async.operator.console.people import People
 from uid2_async.operator.data import OperatorData
-from uid2_async.operator.exchange import JSON, Reply, Request
+from uid2_async.operator.http_messages import JSON, Reply, Request
+from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import Call, OperatorState
-from uid2_async.operator.world import World
 
 __all__ = ["Console"]
 
@@ -38,17 +38,17 @@ class Console:
     """Shows what an operator does, and tells it what to do."""
 
     def __init__(
-        self, data: OperatorData, world: World, state: OperatorState, *, host: str
+        self, data: OperatorData, index: DataIndex, state: OperatorState, *, host: str
     ) -> None:
-        """Watch the operator that answers from *world* at the address *host*."""
+        """Watch the operator that answers from *index* at the address *host*."""
         self._exchanges = Exchanges()
         self._data = data
-        self._world = world
+        self._index = index
         self._state = state
         self._guard = Guard(host)
-        self._people = People(data, world)
+        self._people = People(data, index)
         # Tells one operator from the next at the same port.
-        self._run = world.random(8).hex()
+        self._run = index.random(8).hex()
 
     def owns(self, method: str, path: str) -> bool:
         """Tell whether a request is for the console and not for the operator."""
@@ -73,7 +73,7 @@ class Console:
             at_ms=now_ms,
             took_ms=took * 1000,
             call=call,
-            caller=identify(self._world.api_keys, authorization),
+            caller=identify(self._index.api_keys, authorization),
             body=request.body,
             reply=reply,
         )
@@ -117,7 +117,7 @@ class Console:
                 return _json(self._news(int(number)))
             exchange = self._exchanges.find(int(number)) if what == "calls" else None
             if exchange is not None:
-                return _json(views.call_view(exchange, self._world))
+                return _json(views.call_view(exchange, self._index))
         return _fault(404, "There is no such thing here, or not any more.")
 
     def _news(self, after: int) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class Console:
 
     def _inspect(self, order: orders.Inspect) -> dict[str, Any]:
         """Tell what a value is."""
-        return inspect(self._world, order.value, now_ms=self._state.now_ms())
+        return inspect(self._index, order.value, now_ms=self._state.now_ms())
 
     def _clear(self, _order: orders.Nothing) -> dict[str, Any]:
         """Forget the calls that are shown; the log of calls keeps them."""

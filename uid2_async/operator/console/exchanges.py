@@ -9,9 +9,9 @@ from typing import Final
 
 import attrs
 
-from uid2_async.operator.api_keys import ApiKeys
 from uid2_async.operator.data import Client
-from uid2_async.operator.exchange import Reply
+from uid2_async.operator.http_messages import Reply
+from uid2_async.operator.indexes import ApiKeys
 from uid2_async.operator.state import Call
 
 __all__ = ["CALLS_KEPT", "Caller", "Exchange", "Exchanges", "KeyCheck", "identify"]

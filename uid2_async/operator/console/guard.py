@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from uid2_async.operator.exchange import JSON, Request
+from uid2_async.operator.http_messages import JSON, Request
 
 __all__ = ["SECURITY_HEADERS", "Guard", "is_loopback"]
 

@@ -11,31 +11,28 @@ from uid2_async.errors import InputError, TokenError
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash
 from uid2_async.operator.console.reading import refresh_fields
-from uid2_async.operator.world import World
-from uid2_async.protocol.inspection import inspect_value
-from uid2_async.protocol.inspection_fields import describe
-from uid2_async.protocol.inspection_terms import ValueKind
-from uid2_async.protocol.instants import iso
-from uid2_async.protocol.refresh_token import (
+from uid2_async.operator.indexes import DataIndex
+from uid2_async.operator.minting import (
     WRAPPED_CHARS,
     RefreshTokenError,
     open_refresh_token,
     unwrap_refresh_token,
 )
-from uid2_async.protocol.token_codec import open_token
-from uid2_async.protocol.token_layout import CLIENT_SIDE_GENERATED
+from uid2_async.protocol.inspection import ValueKind, describe, inspect_value
+from uid2_async.protocol.token_codec import CLIENT_SIDE_GENERATED, open_token
+from uid2_async.protocol.wire import iso
 
 __all__ = ["inspect", "look_up"]
 
 
-_Opener: TypeAlias = Callable[[World, str, int], dict[str, Any]]
+_Opener: TypeAlias = Callable[[DataIndex, str, int], dict[str, Any]]
 
 
-def inspect(world: World, value: str, *, now_ms: int) -> dict[str, Any]:
+def inspect(index: DataIndex, value: str, *, now_ms: int) -> dict[str, Any]:
     """Describe *value*; tokens are opened and people looked up where that is possible.
 
     Returns:
-        The fields of :func:`uid2_async.protocol.inspection_fields.describe`, and with
+        The fields of :func:`uid2_async.protocol.inspection.describe`, and with
         ``opened`` what only this operator can tell.
     """
     value = _unpacked(value)
@@ -46,9 +43,9 @@ def inspect(world: World, value: str, *, now_ms: int) -> dict[str, Any]:
     if parts:
         tokens = IdentityTokens.from_json(text)
         for name in parts:
-            _add_opened(report[name], getattr(tokens, name), world, now_ms)
+            _add_opened(report[name], getattr(tokens, name), index, now_ms)
     else:
-        _add_opened(report, text, world, now_ms)
+        _add_opened(report, text, index, now_ms)
     return report
 
 
@@ -61,19 +58,21 @@ def _unpacked(value: str) -> str:
     return json.dumps(body) if isinstance(body, dict) else value
 
 
-def _add_opened(report: dict[str, Any], text: str, world: World, now_ms: int) -> None:
+def _add_opened(
+    report: dict[str, Any], text: str, index: DataIndex, now_ms: int
+) -> None:
     """Add what the operator itself knows to the report of one value."""
     for kind in report["kinds"]:
         opener = _OPENERS.get(kind)
-        found = None if opener is None else opener(world, text, now_ms)
+        found = None if opener is None else opener(index, text, now_ms)
         if found:
             report["opened"] = {**report.get("opened", {}), **found}
 
 
-def _open_token(world: World, text: str, now_ms: int) -> dict[str, Any]:
+def _open_token(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
     """Open an advertising token."""
     try:
-        token = open_token(text, world.keysets.key)
+        token = open_token(text, index.keysets.key)
     except TokenError:
         return {"opened": "no: it is not sealed with keys of this sandbox"}
     created = token.created_ms
@@ -88,22 +87,22 @@ def _open_token(world: World, text: str, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _open_refresh(world: World, text: str, now_ms: int) -> dict[str, Any]:
+def _open_refresh(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
     """Open a refresh token."""
     try:
         if len(text) == WRAPPED_CHARS:
-            text, _ = unwrap_refresh_token(text, world.keysets.key)
-        token = open_refresh_token(text, world.keysets.key)
+            text, _ = unwrap_refresh_token(text, index.keysets.key)
+        token = open_refresh_token(text, index.keysets.key)
     except RefreshTokenError as error:
         return {"opened": f"no: {error.reason.value}"}
-    out = world.opt_outs.is_out_on_refresh(token.first_level_hash, token.identity_type)
+    out = index.opt_outs.is_out_on_refresh(token.first_level_hash, token.identity_type)
     fields = refresh_fields(token)
     return {**fields, "expired": token.expires_ms < now_ms, "opted_out": out}
 
 
-def _look_up_uid(world: World, text: str, _now_ms: int) -> dict[str, Any]:
+def _look_up_uid(index: DataIndex, text: str, _now_ms: int) -> dict[str, Any]:
     """Tell whether a raw UID is known to be opted out."""
-    since = world.opt_outs.since_ms(text)
+    since = index.opt_outs.since_ms(text)
     return {} if since is None else {"opted_out_since": iso(since)}
 
 
@@ -112,10 +111,10 @@ def _reader(
 ) -> _Opener:
     """Make a reader of identities that looks each up; several where it is ambiguous."""
 
-    def read(world: World, text: str, now_ms: int) -> dict[str, Any]:
+    def read(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for maker in makers:
-            fields = look_up(world, maker(text), now_ms=now_ms)
+            fields = look_up(index, maker(text), now_ms=now_ms)
             prefix = f"as_{maker.kind}_" if len(makers) > 1 else ""
             found |= {f"{prefix}{name}": value for name, value in fields.items()}
         return found
@@ -123,16 +122,16 @@ def _reader(
     return read
 
 
-def look_up(world: World, identity: Identity, *, now_ms: int) -> dict[str, Any]:
+def look_up(index: DataIndex, identity: Identity, *, now_ms: int) -> dict[str, Any]:
     """Say what the operator would map an identity to; empty where it is not valid."""
     try:
-        flh = world.first_level_hash(identity)
+        flh = index.first_level_hash(identity)
     except InputError:
         return {}
     kind = identity.identity_type
     return {
-        "raw_uid": world.buckets.raw_uid(flh, kind, now_ms),
-        "opted_out": world.opt_outs.is_out(flh, kind),
+        "raw_uid": index.buckets.raw_uid(flh, kind, now_ms),
+        "opted_out": index.opt_outs.is_out(flh, kind),
     }
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from uid2_async.errors import InputError
 from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash
-from uid2_async.operator.faults import Fault
+from uid2_async.operator.state import Fault
 
 __all__ = ["Advance", "Arm", "Disarm", "Inspect", "Nothing", "Switch", "read_order"]
 

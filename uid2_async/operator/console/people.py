@@ -8,7 +8,7 @@ from uid2_async.errors import InputError
 from uid2_async.models import Email, Identity, Phone
 from uid2_async.operator.console.orders import Switch
 from uid2_async.operator.data import OperatorData
-from uid2_async.operator.world import World
+from uid2_async.operator.indexes import DataIndex
 from uid2_async.protocol import base64
 
 __all__ = ["People"]
@@ -19,14 +19,14 @@ _SHOWN: Final = 100
 class People:
     """The opt-out store of an operator, as people know each other."""
 
-    def __init__(self, data: OperatorData, world: World) -> None:
+    def __init__(self, data: OperatorData, index: DataIndex) -> None:
         """Take the names of those who had opted out at the start."""
-        self._world = world
+        self._index = index
         self._initial: dict[bytes, str] = {}
         for record in data.opt_outs:
             text = record.email if record.email is not None else record.phone or ""
             one = Email(text) if record.email is not None else Phone(text)
-            self._initial[world.first_level_hash(one)] = text
+            self._initial[index.first_level_hash(one)] = text
         self._typed: dict[bytes, str] = {}
 
     def reset(self) -> None:
@@ -39,7 +39,7 @@ class People:
 
     def view(self) -> dict[str, Any]:
         """List who is opted out, latest first, and how many there are."""
-        everyone = self._world.opt_outs.people
+        everyone = self._index.opt_outs.people
         people = [
             {
                 "hash": base64.encode_text(flh),
@@ -68,10 +68,10 @@ class People:
 
     def _switch(self, identity: Identity, now_ms: int, *, out: bool) -> str:
         """Opt an identity out or in, and say what it is then."""
-        flh = self._world.first_level_hash(identity)
-        opt_outs = self._world.opt_outs
+        flh = self._index.first_level_hash(identity)
+        opt_outs = self._index.opt_outs
         if out:
-            self._world.opt_out(identity, now_ms)
+            self._index.opt_out(identity, now_ms)
             self._typed[flh] = identity.value
         else:
             self._opt_in(flh)
@@ -83,5 +83,5 @@ class People:
 
     def _opt_in(self, flh: bytes) -> None:
         """Opt someone in, and forget who it is."""
-        self._world.opt_outs.remove(flh)
+        self._index.opt_outs.remove(flh)
         self._typed.pop(flh, None)

@@ -10,34 +10,31 @@ import attrs
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.errors import EnvelopeError
-from uid2_async.operator.console.exchanges import Exchange
-from uid2_async.operator.exchange import BINARY
-from uid2_async.operator.world import World
-from uid2_async.protocol import base64
-from uid2_async.protocol.client_side import (
-    CLIENT_GENERATE_PATH,
-    open_client_generate_reply,
+from uid2_async.operator.client_side import (
     open_client_generate_request,
     parse_client_generate_request,
 )
-from uid2_async.protocol.envelope import (
-    NONCE_BYTES,
-    RequestEnvelopeError,
-    gcm_open,
-    open_request,
-)
-from uid2_async.protocol.instants import iso
-from uid2_async.protocol.java_json import JavaJsonError, decode_utf8, parse
-from uid2_async.protocol.refresh_token import (
+from uid2_async.operator.console.exchanges import Exchange
+from uid2_async.operator.envelope import RequestEnvelopeError, open_request
+from uid2_async.operator.http_messages import BINARY, RefusedError
+from uid2_async.operator.indexes import DataIndex
+from uid2_async.operator.java_json import JavaJsonError, decode_utf8, parse
+from uid2_async.operator.minting import (
     WRAPPED_CHARS,
     RefreshToken,
     RefreshTokenError,
     open_refresh_token,
     unwrap_refresh_token,
 )
-from uid2_async.protocol.refusal import RefusedError
-from uid2_async.protocol.token_layout import CLIENT_SIDE_GENERATED
+from uid2_async.protocol import base64
+from uid2_async.protocol.client_side import (
+    CLIENT_GENERATE_PATH,
+    open_client_generate_reply,
+)
+from uid2_async.protocol.envelope import NONCE_BYTES, gcm_open
+from uid2_async.protocol.token_codec import CLIENT_SIDE_GENERATED
 from uid2_async.protocol.tokens import REFRESH_PATH
+from uid2_async.protocol.wire import iso
 
 __all__ = ["CHARS_SHOWN", "Part", "Reading", "read", "refresh_fields"]
 
@@ -83,15 +80,15 @@ class Reading:
     refresh_token: RefreshToken | None = None
 
 
-def read(exchange: Exchange, world: World) -> Reading:
+def read(exchange: Exchange, index: DataIndex) -> Reading:
     """Open *exchange* with what the operator knows; never fails."""
     path = exchange.call.path
     if exchange.call.method == "POST" and exchange.body:
         if path == REFRESH_PATH:
-            return _read_refresh(exchange, world)
+            return _read_refresh(exchange, index)
         if path == CLIENT_GENERATE_PATH:
-            return _read_client_side(exchange, world)
-        return _read_sealed(exchange, world)
+            return _read_client_side(exchange, index)
+        return _read_sealed(exchange, index)
     body = _plain(exchange.body, "Not sealed.") if exchange.body else Part("No body.")
     return Reading(request=body, reply=_read_reply(exchange, None))
 
@@ -99,10 +96,10 @@ def read(exchange: Exchange, world: World) -> Reading:
 # --- behind an API key ----------------------------------------------------------------
 
 
-def _read_sealed(exchange: Exchange, world: World) -> Reading:
+def _read_sealed(exchange: Exchange, index: DataIndex) -> Reading:
     """Open an envelope with the client secret that fits."""
     client = exchange.caller.client
-    others = (one for one in world.clients if one is not client)
+    others = (one for one in index.clients if one is not client)
     secret = None if client is None else client.secret
     for one in (*([] if client is None else [client]), *others):
         for data in _decoded(exchange):
@@ -161,14 +158,14 @@ def _read_reply(
 # --- token/refresh --------------------------------------------------------------------
 
 
-def _read_refresh(exchange: Exchange, world: World) -> Reading:
+def _read_refresh(exchange: Exchange, index: DataIndex) -> Reading:
     """Open the refresh token that is the whole request."""
     text = decode_utf8(exchange.body)
     key = token = None
     try:
         if len(text) == WRAPPED_CHARS:
-            text, key = unwrap_refresh_token(text, world.keysets.key)
-        token = open_refresh_token(text, world.keysets.key)
+            text, key = unwrap_refresh_token(text, index.keysets.key)
+        token = open_refresh_token(text, index.keysets.key)
     except RefreshTokenError as error:
         how = f"A refresh token that cannot be opened: {error.reason.value}."
         request = _plain(exchange.body, how)
@@ -198,12 +195,12 @@ def refresh_fields(token: RefreshToken) -> dict[str, Any]:
 # --- token/client-generate ------------------------------------------------------------
 
 
-def _read_client_side(exchange: Exchange, world: World) -> Reading:
+def _read_client_side(exchange: Exchange, index: DataIndex) -> Reading:
     """Open the payload with the subscription's private key."""
     outer = _plain(exchange.body, "Not opened: its payload is no one's here.")
     try:
         request = parse_client_generate_request(exchange.body)
-        found = world.keypair(request.subscription_id)
+        found = index.keypair(request.subscription_id)
         if found is None:
             return Reading(request=outer, reply=_read_reply(exchange, None))
         fields, cipher = open_client_generate_request(request, found[1])

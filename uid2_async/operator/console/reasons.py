@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import attrs
 
-from uid2_async.operator import routes
+from uid2_async.operator import dispatch
 from uid2_async.operator.console.exchanges import Exchange, KeyCheck
 from uid2_async.operator.console.reading import Reading
 from uid2_async.operator.console.refusals import MEANINGS
 from uid2_async.operator.console.wording import fault_words, span
-from uid2_async.operator.faults import Fault
-from uid2_async.operator.settings import Settings
+from uid2_async.operator.data import Settings
+from uid2_async.operator.state import Fault
 from uid2_async.protocol.tokens import REFRESH_PATH
 
 __all__ = ["Reason", "explain"]
@@ -125,8 +125,8 @@ def _explain_key(exchange: Exchange, settings: Settings) -> str:
         return _KEY_CHECKS[exchange.caller.check]
     if client.disabled:
         return f"The key of {client.name} is disabled."
-    endpoint = routes.find("POST", exchange.call.path, settings)
-    needed = endpoint.roles if isinstance(endpoint, routes.Sealed) else frozenset()
+    endpoint = dispatch.find("POST", exchange.call.path, settings)
+    needed = endpoint.roles if isinstance(endpoint, dispatch.Sealed) else frozenset()
     has = ", ".join(sorted(client.roles)) or "no role"
     return (
         f"The key of {client.name} has {has}; this call needs "

@@ -43,7 +43,7 @@ def snippets(
         scope: UID2 or EUID.
         url: Where the sandbox is reached from here.
         credentials: Those of one role.
-        built_in: Whether the world is the built-in one, so that a sandbox in a
+        built_in: Whether the index is the built-in one, so that a sandbox in a
             container has the same keys.
     """
     far = not is_loopback(urlsplit(url).hostname or "")

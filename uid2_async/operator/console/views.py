@@ -11,14 +11,14 @@ from uid2_async.operator.console.reasons import explain
 from uid2_async.operator.console.snippets import snippets
 from uid2_async.operator.console.wording import fault_words
 from uid2_async.operator.data import OperatorData
-from uid2_async.operator.optouts import (
+from uid2_async.operator.dispatch import PATHS
+from uid2_async.operator.indexes import (
     NEVER_OPTED_OUT,
     OPTED_OUT,
     OPTED_OUT_ON_REFRESH,
+    DataIndex,
 )
-from uid2_async.operator.routes import PATHS
 from uid2_async.operator.state import Armed
-from uid2_async.operator.world import World
 
 __all__ = ["armed_view", "call_view", "summary", "world_view"]
 
@@ -42,10 +42,10 @@ def summary(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def call_view(exchange: Exchange, world: World) -> dict[str, Any]:
+def call_view(exchange: Exchange, index: DataIndex) -> dict[str, Any]:
     """Open a call, and say why it failed."""
-    reading = read(exchange, world)
-    reason = explain(exchange, reading, world.settings)
+    reading = read(exchange, index)
+    reason = explain(exchange, reading, index.settings)
     call = exchange.call
     reply = exchange.reply
     answered = dict(reply.headers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uid2_async.operator.faults import Fault
+from uid2_async.operator.state import Fault
 
 __all__ = ["fault_words", "span"]
 

@@ -1,11 +1,13 @@
-"""identity/map v3 and v2, both halves (docs/protocol.md 2.5 and 2.6).
+"""identity/map v3 and v2, identity/buckets and optout/status: the client's half.
 
-A prepared query remembers how its reply is put back into the order of the input.
+docs/protocol.md 2.4 to 2.7. A prepared query remembers how to put its reply back into
+the order of the input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -13,38 +15,47 @@ import msgspec
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import InputError, ProtocolError
 from uid2_async.models import (
+    Bucket,
     Email,
     EmailHash,
     Identity,
     IdentityMap,
     MapRow,
+    OptOutStatus,
     Phone,
     PhoneHash,
     UnmappedReason,
+    datetime_from_ms,
     kind_and_value,
+    ms_from_datetime,
 )
 from uid2_async.protocol import base64, wire
-from uid2_async.protocol.identity_input import missing_message, sendable
-from uid2_async.protocol.java_text import (
-    as_java_string,
-    literal_text,
-    replace_surrogates,
+from uid2_async.protocol.normalize import (
+    HASH_KINDS,
+    KINDS,
+    many_identity_bytes,
+    sendable,
 )
-from uid2_async.protocol.normalize import HASH_KINDS, KINDS, many_identity_bytes
-from uid2_async.protocol.refusal import RefusedError, client_error, unknown_error
 from uid2_async.protocol.reply import expect_success
 from uid2_async.veiled import Veiled
 
 MAP_V3_PATH: Final = "/v3/identity/map"
+
+
 MAP_V2_PATH: Final = "/v2/identity/map"
+
 
 # How large a reply may be: far more than the rows that fit into one request.
 MAP_REPLY_BYTES: Final = 8 * 1024 * 1024
 
+
 _KINDS_OF: Final[dict[type, str]] = {
     one: one.kind for one in (Email, EmailHash, Phone, PhoneHash)
 }
+
+
 _INVALID: Final = MapRow(e=UnmappedReason.INVALID_IDENTIFIER.value)
+
 
 # Called for each identity, by functions that are wrapped themselves.
 _kind_and_value = unwrapped(kind_and_value)
@@ -173,9 +184,6 @@ def align_map(query: MapQuery, rows: Mapping[str, Sequence[MapRow]]) -> Identity
     return IdentityMap(query.identities, wire_rows)
 
 
-# --- v3, the client's half ------------------------------------------------------------
-
-
 def build_map_v3_request(query: MapQuery) -> bytes:
     """Build the JSON of a v3 map; no key beyond the four is allowed there."""
     return wire.encode(query.values)
@@ -211,68 +219,6 @@ def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
         ProtocolError: As :func:`parse_map_v3_rows`.
     """
     return align_map(query, parse_map_v3_rows(payload, query.values))
-
-
-# --- v3, the operator's half ----------------------------------------------------------
-
-
-class MappedRow(Veiled, frozen=True, gc=False):
-    """A mapped row of a v3 reply: all three keys are always there."""
-
-    u: str
-    p: str | None
-    r: int
-
-
-class UnmappedRow(msgspec.Struct, frozen=True, gc=False):
-    """An unmapped row of a v3 reply."""
-
-    e: str
-
-
-def parse_map_v3_request(
-    payload: Mapping[str, Any] | None, *, phones: bool = True
-) -> dict[str, list[str]]:
-    """Read a v3 map as the operator does: a strict schema with lenient elements.
-
-    Args:
-        payload: The request's JSON object, None where it was empty.
-        phones: Whether the operator supports phones; if not, its message leaves them
-            out, but it maps them all the same.
-
-    Returns:
-        The values by key; a key may be missing.
-
-    Raises:
-        RefusedError: If there is no key, an unknown one, or a value that is no list of
-            scalars.
-    """
-    if not payload:
-        kinds = ", ".join(KINDS if phones else KINDS[:2])
-        raise client_error(
-            f"Required Parameter Missing: one or more of [{kinds}] must be specified"
-        )
-    values = {}
-    for key, items in payload.items():
-        if key not in KINDS or not isinstance(items, list | None):
-            raise client_error("Incorrect request format")
-        texts = [
-            item if isinstance(item, str) else literal_text(item)
-            for item in items or ()
-        ]
-        if None in texts:
-            raise client_error("Incorrect request format")
-        values[key] = [text for text in texts if text is not None]
-    return values
-
-
-def build_map_v3_reply(rows: Mapping[str, Sequence[MappedRow | UnmappedRow]]) -> bytes:
-    """Build the reply to a v3 map; all four keys are always there."""
-    body = {key: rows.get(key, ()) for key in KINDS}
-    return wire.encode({"body": body, "status": "success"})
-
-
-# --- v2, the client's half ------------------------------------------------------------
 
 
 def build_map_v2_request(
@@ -311,98 +257,82 @@ def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
     return [row for row in found if row is not None]
 
 
-# --- v2, the operator's half ----------------------------------------------------------
+BUCKETS_PATH: Final = "/v2/identity/buckets"
 
 
-class MappedV2(Veiled, frozen=True, gc=False):
-    """A mapped identity of a v2 reply."""
-
-    identifier: str | None
-    advertising_id: str
+class _WireBucket(msgspec.Struct):
     bucket_id: str
+    last_updated: datetime  # without zone on the wire, and UTC
 
 
-class UnmappedV2(Veiled, frozen=True, gc=False):
-    """An unmapped identity of a v2 reply."""
-
-    identifier: str | None
-    reason: str
+class _BucketsReply(msgspec.Struct):
+    status: str
+    body: list[_WireBucket] | None = None
 
 
-class MapV2Request(Veiled, frozen=True, kw_only=True):
-    """A v2 map as the operator reads it.
-
-    Attributes:
-        kind: The kind of the values; meaningless where there are none.
-        values: What is to be mapped; None only among phones.
-        has_link: Whether the key link_id is there, even with null.
-        link_id: Its value as text.
-    """
-
-    kind: str
-    values: list[str | None]
-    has_link: bool
-    link_id: str | None
-
-
-def parse_map_v2_request(
-    payload: Mapping[str, Any] | None, *, phones: bool
-) -> MapV2Request:
-    """Read a v2 map as the operator does.
+def build_buckets_request(since: datetime) -> bytes:
+    """Build the JSON that asks which buckets rotated at *since* or later.
 
     Raises:
-        RefusedError: For the wrong shape; for a null element, which costs the batch.
+        InputError: If *since* is naive.
     """
-    if payload is None:
-        raise _unknown_v2()
-    kind, items = _one_list(payload, phones=phones)
-    texts = [as_java_string(item) for item in items]
-    # Java encodes a lone surrogate as "?", for the hash as well as for the reply.
-    values = [None if text is None else replace_surrogates(text) for text in texts]
-    if None in values and kind != "phone":
-        raise _unknown_v2()
-    return MapV2Request(
-        kind=kind,
-        values=values,
-        has_link="link_id" in payload,
-        link_id=as_java_string(payload.get("link_id")),
+    # In UTC, the first and the last day of the calendar may lie outside of it.
+    ms = min(max(ms_from_datetime(since), wire.FIRST_MS), wire.LAST_MS)
+    utc = datetime_from_ms(ms).replace(tzinfo=None)
+    text = utc.isoformat(timespec="milliseconds")
+    return wire.encode({"since_timestamp": text})
+
+
+def parse_buckets_reply(payload: bytes) -> list[Bucket]:
+    """Read the opened reply, in the operator's order.
+
+    Raises:
+        ProtocolError: If it is not of the documented shape.
+    """
+    reply = wire.decode(payload, _BucketsReply)
+    expect_success(reply.status, reply.body)
+    return [
+        Bucket(one.bucket_id, one.last_updated.replace(tzinfo=UTC))
+        for one in reply.body or ()
+    ]
+
+
+STATUS_PATH: Final = "/v2/optout/status"
+
+
+class OptedOutUID(Veiled, frozen=True):
+    """One opted-out raw UID of a reply; the time in ms."""
+
+    advertising_id: str
+    opted_out_since: wire.EpochMs
+
+
+class _StatusBody(msgspec.Struct):
+    opted_out: list[OptedOutUID]
+
+
+class _StatusReply(msgspec.Struct):
+    status: str
+    body: _StatusBody | None = None
+
+
+def build_status_request(raw_uids: Sequence[str]) -> bytes:
+    """Build the JSON that asks for the status of *raw_uids*."""
+    return wire.encode({"advertising_ids": raw_uids})
+
+
+def parse_status_reply(payload: bytes) -> OptOutStatus:
+    """Read the opened reply: the opted-out ones alone, each once.
+
+    Raises:
+        ProtocolError: If it is not of the documented shape.
+    """
+    reply = wire.decode(payload, _StatusReply)
+    expect_success(reply.status, reply.body)
+    found = reply.body.opted_out if reply.body else []
+    return OptOutStatus(
+        {one.advertising_id: datetime_from_ms(one.opted_out_since) for one in found}
     )
-
-
-def _one_list(payload: Mapping[str, Any], *, phones: bool) -> tuple[str, list[Any]]:
-    """Find the one key whose list is not empty, key by key in the operator's order.
-
-    The first fault on the way ends it (docs/protocol.md 2.5).
-    """
-    chosen: tuple[str, list[Any]] | None = None
-    is_there = False
-    for key in KINDS if phones else KINDS[:2]:
-        items = payload.get(key)
-        if items is None:
-            continue
-        is_there = True
-        if not isinstance(items, list):
-            raise client_error(f"{key} must be an array")
-        if items and chosen is not None:
-            raise client_error(missing_message(phones=phones))
-        chosen = (key, items) if items else chosen
-    if not is_there:
-        raise client_error(missing_message(phones=phones))
-    return chosen or (KINDS[0], [])
-
-
-def _unknown_v2() -> RefusedError:
-    return unknown_error("Unknown error while mapping identity v2")
-
-
-def build_map_v2_reply(
-    mapped: Sequence[MappedV2], unmapped: Sequence[UnmappedV2]
-) -> bytes:
-    """Build the reply to a v2 map; *unmapped* is left out where it is empty."""
-    body: dict[str, object] = {"mapped": mapped}
-    if unmapped:
-        body["unmapped"] = unmapped
-    return wire.encode({"body": body, "status": "success"})
 
 
 strip_tracebacks(globals())

@@ -3,7 +3,7 @@
 The standard library's scanner does the reading, made as strict as Jackson where it is
 more lenient (``NaN``, endless numbers and names, nesting without end), and as lenient
 where it is stricter (comments). Numbers that Java reads as ``Double`` come back as
-:class:`~uid2_async.protocol.java_text.JavaDouble`, since a value of the wrong type is
+:class:`~uid2_async.operator.java_text.JavaDouble`, since a value of the wrong type is
 not refused: it is turned into text and judged as that.
 
 Before Python 3.12 the scanner shares the interpreter's recursion limit, which ends well
@@ -17,26 +17,25 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined] # not in typeshed
 from typing import Any
 
-from uid2_async._traceback import strip_tracebacks
-from uid2_async.protocol.java_text import JavaDouble, utf16_length
-
-__all__ = [
-    "JavaJsonError",
-    "decode_utf8",
-    "parse",
-    "parse_object",
-    "parse_raw",
-]
+from uid2_async.operator.java_text import JavaDouble, utf16_length
 
 # Jackson's StreamReadConstraints, as they come.
 _MAX_DEPTH = 1_000
+
+
 _MAX_NUMBER_DIGITS = 1_000
+
+
 _MAX_NAME_UNITS = 50_000
+
 
 # Java's decoder makes one replacement character of a surrogate, even of a cut one;
 # Python's makes one of each byte.
 _ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]?")
+
+
 _REPLACEMENT = "\ufffd".encode()
+
 
 # Strings come first, so that nothing inside of one is taken for anything else. Jackson
 # takes no control characters in comments either.
@@ -50,6 +49,7 @@ _LEXEME = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+
 
 _ZERO_FIRST = re.compile(r"-?0(?:\.[0-9]+|[eE].+)\Z")
 
@@ -322,6 +322,3 @@ class _Holder:
     def close(self) -> object:
         """Make the list or the object."""
         return self._items if self.end == "]" else _object(self._items)
-
-
-strip_tracebacks(globals())
