@@ -34,11 +34,7 @@ from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import Call, Fault, OperatorState
 
 _MAX_BODY: Final = 1_048_576
-
-
 _CONTINUE: Final = "100-continue"
-
-
 http_log: logging.Logger = http_logger
 """For the runner: what aiohttp cannot read or handle, without any content."""
 
@@ -321,35 +317,21 @@ def _close(http: web.Request) -> None:
 
 
 _MAX_LINE: Final = 4_096
-
-
 _MAX_HEADERS: Final = 8_192
-
 
 # How much aiohttp takes; the two differ so that its error tells which one it was.
 _TAKEN_LINE: Final = 65_536
-
-
 _TAKEN_HEADER: Final = 65_535
-
-
 _TOO_LONG_LINE: Final = 414
-
-
 _TOO_LONG_HEADERS: Final = 431
-
-
 _NO_SUCH_VERSION: Final = 501
-
 
 # RFC 3986's host, of which Vert.x looks at no more than this, and a port.
 _AUTHORITY = re.compile(
     r"(?:\[[^\]][^\]]*\]|[A-Za-z0-9\-._~!$&'()*+,;=]*)(?::(?P<port>[0-9]*))?"
 )
 
-
 _PORTS = range(65_536)
-
 
 # What aiohttp wants to see once; Netty takes the first of each.
 _REPEATED = re.compile(
@@ -357,7 +339,6 @@ _REPEATED = re.compile(
     rb"|transfer-encoding|user-agent):",
     re.IGNORECASE,
 )
-
 
 _HEAD = re.compile(rb"[A-Z]+ [^\r\n]+ HTTP/1\.[01]\r\n.*?\r\n\r\n", re.DOTALL)
 

@@ -115,21 +115,14 @@ def _read_hash(fields: Mapping[str, object], *, phones: bool) -> IdentityInput:
 
 _LONG: Final = range(-(2**63), 2**63)
 
-
 # Java's parseLong() reads code units, so that digits beyond U+FFFF are none.
 _LONG_TEXT = re.compile(r"[+-]?(?:(?![\U00010000-\U0010ffff])\d)+")
-
-
 _LONG_TEXT_CHARS: Final = 4_000
-
 
 # An uncompressed point in a SubjectPublicKeyInfo, of one of the curves in use: P-192 to
 # P-521, secp256k1 and Brainpool's, all of which Java knows.
 _P256: Final = bytes.fromhex("06082a8648ce3d030107")
-
-
 _P256_BITS_BYTES: Final = 66
-
 
 _POINT = re.compile(
     rb"\x30(?P<length>\x81.|[\x00-\x7f])(?P<body>\x30(?P<algorithm_length>.)"
@@ -140,7 +133,6 @@ _POINT = re.compile(
     rb"\x03(?P<bits_length>\x81.|[\x00-\x7f])(?P<bits>[\x00-\x07]\x04(?:..)+))",
     re.DOTALL,
 )
-
 
 _KEYS: Final = frozenset(
     {"subscription_id", "public_key", "timestamp", "iv", "payload", "app_name"}
@@ -308,16 +300,9 @@ def seal_client_generate_reply(payload: bytes, cipher: AESGCM, iv: bytes) -> byt
 
 
 _LOCALHOST = "localhost"
-
-
 _MAX_NAME = 253
-
-
 _PORTS = range(-1, 2**31)  # what Java lets pass; the port itself plays no part
-
-
 _PORT_DIGITS = 10
-
 
 # At most one "@", and before it nothing that Java has refused there since its release
 # 20; no brackets, so that an IPv6 address finds no match.
@@ -327,19 +312,12 @@ _ORIGIN = re.compile(
     re.ASCII | re.IGNORECASE | re.DOTALL,
 )
 
-
 _INNER = r"[a-z0-9_\u0080-\U0010ffff-]"
-
-
 _OUTER = r"[a-z0-9\u0080-\U0010ffff]"
-
-
 _LABEL = rf"{_OUTER}(?:{_INNER}{{0,61}}{_OUTER})?"
-
 
 # The last label starts with no digit, which tells names from IPv4 addresses.
 _NAME = re.compile(rf"(?:{_LABEL}\.){{0,126}}(?![0-9]){_LABEL}")
-
 
 # Lower case of ASCII alone, and the full stops of other scripts.
 _FOLD = str.maketrans(

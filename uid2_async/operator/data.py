@@ -88,8 +88,6 @@ def _names(values: Mapping[str, object]) -> str:
 
 
 MASTER_KEYSET = -1
-
-
 REFRESH_KEYSET = -2
 
 

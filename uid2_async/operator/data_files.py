@@ -37,7 +37,6 @@ from uid2_async.protocol.envelope import KEY_BYTES
 from uid2_async.protocol.keyring import Key
 
 T = TypeVar("T")
-
 _SALT_FIELDS = 11
 _NEVER = 2**62
 

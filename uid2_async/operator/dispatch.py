@@ -90,7 +90,6 @@ _SEALED: Final = {
     LATEST_PATH: _sealed(keys.latest_keys, "ID_READER"),
 }
 
-
 PATHS: Final = (*_SEALED, REFRESH_PATH, CLIENT_GENERATE_PATH)
 """All that can be called by POST."""
 
@@ -115,16 +114,9 @@ def _find_endpoint(path: str, settings: Settings) -> Endpoint | None:
 
 
 _TRACE_HEADER = "X-Amzn-Trace-Id"
-
-
 _NO_FAULT = Fault()
-
-
 _AES_SIZES = (16, 24, 32)
-
-
 _COUNTED_KEYS = (*KINDS, "advertising_ids")
-
 
 # No others: what a caller names a key could be anything.
 _SHOWN_KEYS = frozenset(_COUNTED_KEYS) | {

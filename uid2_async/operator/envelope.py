@@ -15,8 +15,6 @@ from uid2_async.protocol.envelope import HEAD, gcm_open, gcm_seal
 from uid2_async.veiled import Veiled
 
 REQUEST_VERSION = 1
-
-
 MIN_REQUEST_BYTES = 45
 
 
@@ -92,12 +90,10 @@ _HOSTS: Final = {
     IdentityScope.EUID: "https://euid.eu",
 }
 
-
 _HINT: Final = (
     " See {host}/docs/getting-started/gs-encryption-decryption for details on the "
     "request envelope format."
 )
-
 
 _UNENCRYPTED: Final = (
     "Invalid body: The request body is unencrypted JSON. It must be an encrypted "
@@ -106,12 +102,8 @@ _UNENCRYPTED: Final = (
     "examples."
 )
 
-
 _MISSING: Final = "Invalid body: Body is missing."
-
-
 _NOT_BASE64: Final = "Invalid body: Body is not valid base64."
-
 
 _FAULTS: Final = {
     EnvelopeFault.TOO_SHORT: "Invalid body: Body too short. Check encryption method.",
@@ -122,10 +114,7 @@ _FAULTS: Final = {
     EnvelopeFault.DECRYPT: "Invalid body: Check encryption key (ClientSecret).",
 }
 
-
 _TOO_OLD: Final = "Invalid timestamp: Request too old or client time drift."
-
-
 _BAD_JSON: Final = "Invalid payload in body: Data is not valid json string."
 
 

@@ -21,11 +21,7 @@ from uid2_async.protocol import wire
 from uid2_async.protocol.tokens import VALIDATE_PATH
 
 BINARY = "application/octet-stream"
-
-
 TEXT = "text/plain"
-
-
 JSON = "application/json"
 
 
@@ -185,14 +181,8 @@ def too_long() -> Reply:
 
 
 _TARGET_ORIGIN = re.compile(r"[^/][^?]*?://[^/?]*")
-
-
 _PATH_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-
-
 _BAD_PATH_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-
-
 _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 
 
@@ -236,13 +226,11 @@ def _unescape(escape: re.Match[str]) -> str:
 
 _METHODS = "GET,POST,OPTIONS"
 
-
 _HEADERS = (
     "X-UID2-Client-Version,Access-Control-Request-Method,"
     "Access-Control-Allow-Credentials,Access-Control-Allow-Origin,"
     "Access-Control-Allow-Headers,Content-Type"
 )
-
 
 # A line end of Java's regular expressions, on which the operator's pattern for origins
 # does not match.
@@ -285,23 +273,11 @@ def cors_headers(path: str, headers: Mapping[str, str]) -> dict[str, str]:
 
 
 _FORM: Final = "application/x-www-form-urlencoded"
-
-
 _MULTIPART: Final = "multipart/form-data"
-
-
 _MAX_FIELDS: Final = 256
-
-
 _MAX_VALUE_BYTES: Final = 8_192
-
-
 _BAD_FORM_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-
-
 _NAME_END = re.compile(rb"[=&]")
-
-
 _VALUE_END = re.compile(rb"&|\r?\n|\r")
 
 

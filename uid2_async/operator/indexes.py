@@ -224,13 +224,11 @@ OPTED_OUT: Final = {
 }
 """Whoever is opted out everywhere."""
 
-
 OPTED_OUT_ON_REFRESH: Final = {
     IdentityType.EMAIL: "refresh-optout@example.com",
     IdentityType.PHONE: "+00000000002",
 }
 """Whoever is opted out on refresh, and only there."""
-
 
 NEVER_OPTED_OUT: Final = {
     IdentityType.EMAIL: "validate@example.com",
@@ -238,10 +236,7 @@ NEVER_OPTED_OUT: Final = {
 }
 """Whoever is never opted out."""
 
-
 _RAW_UID_BYTES = 33
-
-
 _KEPT_BITS = 0x3F
 
 
@@ -322,7 +317,7 @@ class OptOuts:
         return flh == refresh_out or self.is_out(flh, identity_type)
 
     @property
-    def people(self) -> list[tuple[bytes, int]]:
+    def listed(self) -> list[tuple[bytes, int]]:
         """Who has opted out, latest first: first-level hash, and since when in s."""
         found = [
             (flh, self._since.get(uid, 0)) for flh, uid in list(self._raw_uids.items())

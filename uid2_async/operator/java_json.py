@@ -21,21 +21,13 @@ from uid2_async.operator.java_text import JavaDouble, utf16_length
 
 # Jackson's StreamReadConstraints, as they come.
 _MAX_DEPTH = 1_000
-
-
 _MAX_NUMBER_DIGITS = 1_000
-
-
 _MAX_NAME_UNITS = 50_000
-
 
 # Java's decoder makes one replacement character of a surrogate, even of a cut one;
 # Python's makes one of each byte.
 _ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]?")
-
-
 _REPLACEMENT = "\ufffd".encode()
-
 
 # Strings come first, so that nothing inside of one is taken for anything else. Jackson
 # takes no control characters in comments either.
@@ -49,7 +41,6 @@ _LEXEME = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-
 
 _ZERO_FIRST = re.compile(r"-?0(?:\.[0-9]+|[eE].+)\Z")
 

@@ -140,26 +140,14 @@ _LOCAL_DATE_TIME = re.compile(
     r"(?::(?P<second>[0-9]{2})(?:\.(?P<fraction>[0-9]{0,9}))?)?"
 )
 
-
 _MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-
-
 _MAX_YEAR = 999_999_999
-
-
 _FEBRUARY = 2
-
-
 _DAY_MS = 86_400_000
-
-
 _LONG = range(-(2**63), 2**63)
-
 
 # The calendar repeats after 400 years; counted from 1 March 0000, leap days end years.
 _ERA_DAYS = 146_097
-
-
 _EPOCH_DAY = 719_468
 
 

@@ -18,7 +18,6 @@ from uid2_async.protocol.keyring import Key, KeysBody, KeysReply, WireKey, WireS
 MASTER_KEYSET_ID: Final = 9_999_999
 """What stands for the master keyset, -1, since SDKs assume positive ids."""
 
-
 # Lifetimes on the wire are longer than configured, so that SDKs do not refuse tokens
 # over a small difference between clocks.
 _TOLERANCE_SECONDS = 10

@@ -234,8 +234,6 @@ def build_status_reply(found: Iterable[OptedOutUID]) -> bytes:
 
 
 _OPTED_OUT = UnmappedRow(UnmappedReason.OPTED_OUT.value)
-
-
 _INVALID = UnmappedRow(UnmappedReason.INVALID_IDENTIFIER.value)
 
 

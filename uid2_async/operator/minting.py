@@ -30,43 +30,22 @@ WRAPPED_CHARS: Final = 388
 A body of any other length is no wrapper.
 """
 
-
 _V2, _V3 = 2, 3
-
-
 _V3_BYTE = 112
-
-
 _TYPE_FILL = 0b11
-
 
 # v2 grants a minute to those who refresh in the last moment.
 _V2_GRACE_MS = 60_000
-
-
 _HEADER = Struct(">BBi")  # type byte, version, key id
-
 
 # expires, created, operator's four, site, publisher, client key, bits, established,
 # type byte; then comes the first-level hash
 _PAYLOAD = Struct(">qqiBiiiqiiqB")
-
-
 _HASH_SIZE = 32
-
-
 _SERVICE = (0, 1, 0, 0)
-
-
 _HEADER_V2 = Struct(">Bqqqi")  # version, created, expires, valid till, key id
-
-
 _IDENTITY_V2 = Struct(">ii")  # site id, length of the hash's text
-
-
 _TAIL_V2 = Struct(">iq")  # privacy bits, established
-
-
 _WRAPPER = Struct(">Bi")  # scope, key id
 
 
@@ -369,8 +348,6 @@ def _unpack(struct: Struct, data: bytes, start: int = 0) -> tuple[Any, ...]:
 
 
 SERVER_SIDE = 0b01
-
-
 CLIENT_SIDE = 0b11
 
 

@@ -20,11 +20,7 @@ from uid2_async.secret import Unpicklable
 from uid2_async.veiled import Veiled
 
 _V4_SEALED = slice(16, 32)
-
-
 _V4_IV_SIZE = 12
-
-
 _CTR_START = bytes(4)
 
 
@@ -90,14 +86,8 @@ def raw_uid_v4(
 
 
 _DAY_MS = 86_400_000
-
-
 _PREVIOUS_MS = 90 * _DAY_MS
-
-
 _CHOOSING_BYTES = 3
-
-
 _V4_FIRST_BYTE = 16
 
 
@@ -240,14 +230,9 @@ class SaltBuckets:
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ1234567890"
 
-
 # Kept out of the alphabet: they stand between several numbers, which do not occur here.
 _SEPARATORS = "cfhistuCFHISTU"
-
-
 _GUARD_COUNT = 4
-
-
 _MIN_LENGTH = 9
 
 

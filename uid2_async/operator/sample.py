@@ -44,19 +44,18 @@ from uid2_async.protocol import base64
 from uid2_async.protocol.keyring import Key
 
 __all__ = ["sample"]
-
 _DAY_SECONDS = 86_400
 _DAY_MS = _DAY_SECONDS * 1000
 _NEVER = 2**62
-
 _BUCKETS = 1_024
 _ROTATION_DAYS = 365
+
 # Every fourth bucket has moved on to v4 raw UIDs: both kinds coexist in the field.
 _V4_EVERY = 4
 _FIRST_BUCKET = 1_000_000
-
 _FALLBACK = 2
 _PUBLISHER, _ADVERTISER, _BIDDER, _SHARER, _EVERYTHING = range(101, 106)
+
 _CLIENTS = {
     "publisher": (_PUBLISHER, ("GENERATOR",)),
     "advertiser": (_ADVERTISER, ("MAPPER",)),
@@ -67,6 +66,7 @@ _CLIENTS = {
         ("GENERATOR", "ID_READER", "MAPPER", "OPTOUT", "SHARER"),
     ),
 }
+
 _KEYSETS = (
     (MASTER_KEYSET, -1, None),
     (REFRESH_KEYSET, -2, frozenset({-1, -2, _FALLBACK})),
@@ -75,11 +75,11 @@ _KEYSETS = (
     (14, _SHARER, frozenset({_BIDDER, _EVERYTHING})),
     (15, _EVERYTHING, frozenset({_BIDDER, _SHARER})),
 )
+
 # When the keys of a keyset begin, in days from the first day of the data. All hold for
 # ten years.
 _KEY_DAYS = (-30, 60)
 _KEY_LIFE_DAYS = 3_650
-
 _Seeded: TypeAlias = Callable[[str], bytes]
 
 

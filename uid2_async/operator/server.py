@@ -23,8 +23,8 @@ from uid2_async.operator.state import Call, Fault, OperatorState
 from uid2_async.secret import Unpicklable
 
 __all__ = ["LocalOperator"]
-
 _ROLES = frozenset({"GENERATOR", "ID_READER", "MAPPER", "OPTOUT", "SHARER"})
+
 # Long enough for an answer that is being written, not for a scripted delay.
 _GRACE_SECONDS = 0.05
 

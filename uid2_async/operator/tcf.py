@@ -14,13 +14,13 @@ import attrs
 from uid2_async.protocol import base64
 
 __all__ = ["REQUIRED_PURPOSES", "Consent", "UnusableConsentError", "read_consent"]
-
 REQUIRED_PURPOSES = frozenset({1, 2, 3, 4, 7, 10})
 """The purposes that an EUID needs (docs/protocol.md 2.1)."""
 
 _VERSION_BITS = 6
 _OLD_VERSION, _VERSION = 1, 2
 _PURPOSE_BITS = 24
+
 # Fields of no interest, in bits: between version and purposes (created, updated, CMP id
 # and version, screen, language, vendor list, policy, two flags, special features), and
 # between purposes and vendors (purpose one treatment, publisher country).
@@ -30,7 +30,6 @@ _BEFORE_VENDORS = 1 + 12
 # The kinds of segments after the first dot, of which the first of each is read.
 _VENDOR_SEGMENTS = (2, 1)
 _PUBLISHER_SEGMENT = 3
-
 _Ids: TypeAlias = frozenset[int]
 
 

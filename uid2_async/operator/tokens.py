@@ -296,7 +296,6 @@ def opt_out(index: DataIndex, call: AuthorizedRequest) -> bytes:
 # 2021-03-08T17:00:00Z: whoever was established before has opted out.
 _FIRST_ESTABLISHED_MS = 1_615_222_800_000
 
-
 _WRAPPER_FAULTS = {
     RefreshTokenFailure.NOT_BASE64: "Invalid body: Body is not valid base64.",
     RefreshTokenFailure.UNKNOWN_KEY: (

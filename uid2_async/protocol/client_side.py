@@ -31,8 +31,6 @@ from uid2_async.protocol.envelope import gcm_open
 from uid2_async.protocol.normalize import write_identity_input
 
 CLIENT_GENERATE_PATH: Final = "/v2/token/client-generate"
-
-
 PREFIX_CHARS = 9  # "UID2-X-L-", "UID2-Y-L-"
 
 
@@ -141,7 +139,6 @@ _ESCAPES = {code: f"\\u{code:04X}" for code in range(0x20)} | {
     34: '\\"',
     92: "\\\\",
 }
-
 
 _SURROGATES = re.compile("[\ud800-\udfff\U00010000-\U0010ffff]")
 

@@ -19,16 +19,9 @@ from uid2_async.errors import EnvelopeError
 from uid2_async.secret import Secret, Unpicklable
 
 IV_BYTES = 12
-
-
 NONCE_BYTES = 8
-
-
 KEY_BYTES = 32
-
-
 TAG_BYTES = 16
-
 
 # The head of the plaintext in both directions: time in ms, then the nonce.
 HEAD = Struct(">q8s")

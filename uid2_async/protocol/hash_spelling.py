@@ -88,6 +88,7 @@ _HEX: Final = re.compile(r"[0-9a-fA-F]+")
 _PREFIXES: Final = ("0x", "0X", "\\x")
 _SHA256_BYTES: Final = 32
 _SHA256_CHARS: Final = 2 * _SHA256_BYTES
+
 # MD5, SHA-1, SHA-224, SHA-384 and SHA-512 in hex.
 _OTHER_HASH_CHARS: Final = frozenset({32, 40, 56, 96, 128})
 _BASE64_CHARS: Final = 44

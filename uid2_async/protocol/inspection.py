@@ -162,39 +162,17 @@ _API_KEY: Final = re.compile(
     r"(UID2|EUID)-[CO]-([LTIP])-([0-9]{1,10})-.{6}\..{38}", re.DOTALL
 )
 
-
 _API_KEY_BEGIN: Final = re.compile(r"E?UID2?-[CO]-", re.IGNORECASE)
-
-
 _ENVIRONMENTS: Final = {"L": "local", "T": "test", "I": "integ", "P": "prod"}
-
-
 _SHA256_BYTES: Final = 32
-
-
 _SHORT_CHARS: Final = (43, 44)
-
-
 _HEADER_CHARS: Final = 8  # of which base64 makes the six bytes of a header
-
-
 _V2_BYTES: Final = 133
-
-
 _TOKEN_BYTES: Final = (163, 164)
-
-
 _INNER_V3_BYTES: Final = 124
-
-
 _INNER_V2_BYTES: Final = 125
-
-
 _INNER_V2_KEY: Final = Struct(">25xi")
-
-
 _WRAPPER: Final = Struct(">Bi")  # scope, key id
-
 
 # Base64 of 32 bytes is not among these: it may be something else than a hash.
 _HASHES: Final = {
@@ -403,7 +381,6 @@ def _read_wrapper(text: str) -> Inspection | None:
 
 
 _WRAPPER_SCOPES: Final = {scope.bit << 4: scope for scope in IdentityScope}
-
 
 _READERS: Final[tuple[Callable[[str], Inspection | None], ...]] = (
     _read_api_key,

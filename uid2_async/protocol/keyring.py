@@ -30,11 +30,7 @@ from uid2_async.secret import Unpicklable
 from uid2_async.veiled import Veiled
 
 GCM_IV_SIZE = 12
-
-
 CBC_IV_SIZE = 16
-
-
 _PADDING = PKCS7(128)  # the block of AES, in bits
 
 
@@ -153,20 +149,10 @@ def active_key(keys: Sequence[Key], now_ms: int) -> Key | None:
 
 
 _DEFAULT_TOKEN_EXPIRY = 30 * 86_400
-
-
 _DEFAULT_CLOCK_SKEW = 1_800
-
-
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
-
-
 _Seconds = Annotated[int, Meta(ge=0, lt=10**11)]
-
-
 _Digits = Annotated[str, Meta(pattern=r"^[0-9]{1,11}\Z")]
-
-
 _Secret = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
@@ -411,11 +397,7 @@ class KeyRing(Unpicklable):
 
 
 SHARING_PATH: Final = "/v2/key/sharing"
-
-
 BIDSTREAM_PATH: Final = "/v2/key/bidstream"
-
-
 LATEST_PATH: Final = "/v2/key/latest"
 
 

@@ -40,22 +40,16 @@ from uid2_async.protocol.reply import expect_success
 from uid2_async.veiled import Veiled
 
 MAP_V3_PATH: Final = "/v3/identity/map"
-
-
 MAP_V2_PATH: Final = "/v2/identity/map"
-
 
 # How large a reply may be: far more than the rows that fit into one request.
 MAP_REPLY_BYTES: Final = 8 * 1024 * 1024
-
 
 _KINDS_OF: Final[dict[type, str]] = {
     one: one.kind for one in (Email, EmailHash, Phone, PhoneHash)
 }
 
-
 _INVALID: Final = MapRow(e=UnmappedReason.INVALID_IDENTIFIER.value)
-
 
 # Called for each identity, by functions that are wrapped themselves.
 _kind_and_value = unwrapped(kind_and_value)

@@ -18,28 +18,17 @@ from uid2_async.protocol import base64
 
 KINDS: Final = ("email", "email_hash", "phone", "phone_hash")
 
-
 # As what each kind is sent.
 HASH_KINDS: Final = {kind: f"{kind.removesuffix('_hash')}_hash" for kind in KINDS}
 
-
 # The operator folds ASCII letters alone: "Ü" and the Kelvin sign stay as they are.
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
-
-
 _PHONE = re.compile(r"\+[0-9]{10,15}")
-
-
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
-
-
 _BASE64_CHARS = 44
-
 
 # How many e-mails are hashed together: one that is unusual slows these down.
 _TOGETHER = 250
-
-
 _USUAL = bytes(set(range(256)) - set(b"@ \n"))
 
 

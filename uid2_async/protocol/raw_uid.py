@@ -20,14 +20,10 @@ from uid2_async.protocol import base64
 RAW_UID_SIZES = (32, 33)
 """How many bytes a raw UID has, v2, and v3 or v4."""
 
-
 TYPE_MASK = 0b0001_1100
 """The bits of a type byte that hold the scope and the identity type."""
 
-
 _TEXT_LENGTH = 44
-
-
 V4_FLAG = 1 << 5
 
 

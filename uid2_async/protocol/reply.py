@@ -38,15 +38,15 @@ __all__ = [
 _MESSAGE_CHARS = 200
 _MESSAGE_BODY_BYTES = 64 * 1024
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
+
 # So many characters of a secret in a row are no accident.
 _ECHO_CHARS = 12
 _SECONDS = re.compile(r"[0-9]{1,6}", re.ASCII)
-
 _BAD_SECRET = "Invalid body: Check encryption key"  # noqa: S105 - the operator's words
 _BAD_TIME = "Invalid timestamp"
-
 _SECRET_HINT = "The client secret does not belong to this API key: check both."  # noqa: S105 - advice
 _LINK_HINT = "Check link_id: it must belong to this service and be enabled."
+
 _HOME_HINTS = {
     "invalid_http_origin": (
         "origin= must be on a domain that is registered for the subscription: add it "
@@ -57,6 +57,7 @@ _HOME_HINTS = {
         "UID2 portal."
     ),
 }
+
 _REFRESH_HINT = (
     "The refresh token is invalid or has expired: generate a new token. (With a valid "
     "API key the operator tells the two apart.)"

@@ -23,45 +23,22 @@ from uid2_async.veiled import Veiled
 CLIENT_SIDE_GENERATED = 1 << 1
 """The privacy bit of tokens that a browser or app has generated."""
 
-
 V2, V3, V4 = 2, 3, 4
-
 
 # The version as tokens spell it: byte 0 in v2, byte 1 since v3.
 V2_BYTE, V3_BYTE, V4_BYTE = 2, 112, 128
-
-
 VERSIONS = {V3_BYTE: V3, V4_BYTE: V4}
-
-
 VERSION_BYTES = {version: byte for byte, version in VERSIONS.items()}
-
 
 # The low bits of a type byte make the second base64 character spell the version.
 TYPE_FILL = 0b11
-
-
 HEADER = Struct(">BBi")  # type byte, version, master key id
-
-
 MASTER = Struct(">qqiBiii")  # expires, created, operator's four, site key id
-
-
 MASTER_BRIEF = Struct(">qq13xi")  # the same without the operator, to be read fast
-
-
 SITE = Struct(">iqiiqq")  # site, publisher, client key, bits, established, refreshed
-
-
 HEADER_V2 = Struct(">Bi")  # version, master key id
-
-
 MASTER_V2 = Struct(">qi")  # expires, site key id
-
-
 SITE_V2 = Struct(">ii")  # site id, length of the raw UID's text
-
-
 TAIL_V2 = Struct(">iq")  # privacy bits, established
 
 
@@ -125,42 +102,20 @@ class AdvertisingToken(Veiled, frozen=True, kw_only=True, gc=False):
 
 _HEADER_CHARS = 4
 
-
 # What counts as the operator of a v2 token: site, type (a service), version and key.
 _SERVICE = (0, 1, 0, 0)
-
-
 _BARE_UID_BYTES, _TYPED_UID_BYTES = RAW_UID_SIZES
-
 
 # Bound once, since looking them up costs as much as using them, for each token.
 _HEADER_BYTES = HEADER.size
-
-
 _MASTER_BYTES = MASTER.size
-
-
 _SITE_BYTES = SITE.size
-
-
 _unpack_header = HEADER.unpack_from
-
-
 _unpack_master = MASTER_BRIEF.unpack_from
-
-
 _unpack_site = SITE.unpack_from
-
-
 _encode = unwrapped(base64.encode_text)
-
-
 _decode = unwrapped(base64.decode)
-
-
 _decode_url = unwrapped(base64.decode_url)
-
-
 _open_gcm = unwrapped(Key.open_gcm)
 
 
@@ -210,7 +165,6 @@ def _read_version(head: str) -> int | TokenFailure:
 
 SiteFields: TypeAlias = tuple[int, int, int, int, int, int | None]
 """Site id, publisher id, client key id, privacy bits, established and refreshed ms."""
-
 
 Opened: TypeAlias = tuple[
     int,

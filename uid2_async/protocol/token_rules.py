@@ -50,7 +50,6 @@ __all__ = [
 
 # Who made a token, where it was no operator: site, type (a service), version, key.
 _OPERATOR = (0, 1, 0, 0)
-
 _NO_VALID_KEY = "No key, or all keys have expired."
 
 

@@ -19,16 +19,9 @@ from uid2_async.protocol.reply import error_from_status_word, expect_success
 from uid2_async.veiled import Veiled
 
 GENERATE_PATH: Final = "/v2/token/generate"
-
-
 REFRESH_PATH: Final = "/v2/token/refresh"
-
-
 VALIDATE_PATH: Final = "/v2/token/validate"
-
-
 LOGOUT_PATH: Final = "/v2/token/logout"
-
 
 # A refresh token of this length is a wrapper, and the reply to it is sealed.
 SEALED_REFRESH_CHARS: Final = 388

@@ -12,20 +12,15 @@ from uid2_async.errors import ProtocolError
 from uid2_async.models import datetime_from_ms
 
 T = TypeVar("T")
-
-
 FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 """The years 1 to 9999, which a datetime can hold, in ms since the Unix epoch."""
 
 EpochMs: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
 """An instant in ms that a datetime can hold, from 1970 to the end of 9999."""
 
-
 # msgspec ends its messages with the place: "... - at `$.body.email_hash[3].u`". The
 # rest can hold the rejected value (enums) and is thrown away.
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-
-
 _encoder = msgspec.json.Encoder()
 
 

@@ -6,12 +6,7 @@ from typing import Any
 
 import pytest
 
-from uid2_async.operator.console.exchanges import (
-    Caller,
-    Exchange,
-    Exchanges,
-    KeyCheck,
-)
+from uid2_async.operator.console.calls import Caller, Exchange, ExchangeLog, KeyCheck
 from uid2_async.operator.http_messages import Reply
 from uid2_async.operator.state import Call
 
@@ -28,14 +23,14 @@ def exchange(size: int = 0) -> Exchange:
     )
 
 
-def numbers(kept: Exchanges) -> list[int]:
+def numbers(kept: ExchangeLog) -> list[int]:
     """List what is kept."""
     return [one.number for one in kept.after(0)]
 
 
 def test_the_oldest_go_when_there_are_too_many() -> None:
     """Numbers go on, so that what is gone can be told."""
-    kept = Exchanges(calls_kept=3)
+    kept = ExchangeLog(calls_kept=3)
     for _ in range(5):
         kept.add(exchange())
 
@@ -47,7 +42,7 @@ def test_the_oldest_go_when_there_are_too_many() -> None:
 
 def test_the_oldest_go_when_they_are_too_large() -> None:
     """All bodies count, and the newest is kept however large it is."""
-    kept = Exchanges(bytes_kept=100)
+    kept = ExchangeLog(bytes_kept=100)
     for size in (60, 40, 1):
         kept.add(exchange(size))
     assert numbers(kept) == [2, 3]
@@ -63,22 +58,22 @@ def test_an_operator_keeps_500_calls(desk: Any) -> None:
     for _ in range(501):
         desk.operator._console._exchanges.add(exchange())
 
-    news = desk.see("news/0")
-    assert len(news["calls"]) == 500
-    assert news["first"] == 2
+    updates = desk.see("updates/0")
+    assert len(updates["calls"]) == 500
+    assert updates["first"] == 2
 
 
 def test_clearing_and_resetting_forget_the_calls(desk: Any) -> None:
     """The log of calls is only forgotten by the second."""
     desk.send("GET", "/ops/healthcheck")
     desk.order("clear", {})
-    assert desk.see("news/0")["calls"] == []
-    assert desk.see("news/0")["first"] == 2
+    assert desk.see("updates/0")["calls"] == []
+    assert desk.see("updates/0")["first"] == 2
     assert len(desk.operator.calls) == 1
     desk.send("GET", "/ops/healthcheck")
     desk.operator.reset()
 
-    assert desk.see("news/0")["calls"] == []
+    assert desk.see("updates/0")["calls"] == []
     assert desk.operator.calls == []
     assert desk.send("GET", "/_console/calls/1").status == 404
 

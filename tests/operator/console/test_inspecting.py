@@ -12,7 +12,7 @@ import pytest
 
 from uid2_async.models import Email
 from uid2_async.operator import LocalOperator, OperatorData
-from uid2_async.operator.console.inspecting import look_up
+from uid2_async.operator.console.views import look_up
 from uid2_async.operator.minting import unwrap_refresh_token
 
 ADDRESS = "jane@example.com"

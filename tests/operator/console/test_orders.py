@@ -36,24 +36,24 @@ def test_people_are_opted_out_and_in(
     desk: Any, order: dict[str, str], identity: dict[str, str]
 ) -> None:
     """The next generate is another; who it was is shown by what was typed."""
-    done = desk.order("people", {"out": True, **order})
-    (person,) = desk.see("news/0")["people"]
+    done = desk.order("opt-out", {"out": True, **order})
+    (person,) = desk.see("updates/0")["opt_outs"]
     assert done.json["message"] == f"{order['identity'].strip()} is opted out."
     assert person["name"] == order["identity"].strip()
     assert status_of(desk, identity) == "optout"
 
-    done = desk.order("people", {"out": False, **order})
+    done = desk.order("opt-out", {"out": False, **order})
     assert done.json["message"].endswith(" is opted in.")
     assert status_of(desk, identity) == "success"
-    assert desk.see("news/0")["people"] == []
+    assert desk.see("updates/0")["opt_outs"] == []
 
 
 def test_someone_is_opted_in_by_the_hash_in_the_list(desk: Any) -> None:
     """Whoever opted out by a call has no name here."""
     desk.call("/v2/token/logout", {"email": ADDRESS})
-    (person,) = desk.see("news/0")["people"]
+    (person,) = desk.see("updates/0")["opt_outs"]
     assert person["name"] is None
-    done = desk.order("people", {"out": False, "hash": person["hash"]})
+    done = desk.order("opt-out", {"out": False, "hash": person["hash"]})
 
     assert done.json["message"] == "This person is opted in."
     assert status_of(desk, {"email": ADDRESS}) == "success"
@@ -70,7 +70,7 @@ def test_test_identities_are_not_impressed(
     desk: Any, identity: str, *, out: bool, said: str
 ) -> None:
     """And the console says so."""
-    done = desk.order("people", {"out": out, "identity": identity})
+    done = desk.order("opt-out", {"out": out, "identity": identity})
 
     assert said in done.json["message"]
 
@@ -82,22 +82,22 @@ def test_those_who_had_opted_out_at_the_start_have_names() -> None:
     console = operator._console
     assert console is not None
 
-    view = console._people.view()
+    view = console._opt_outs.view()
 
-    assert view["people_count"] == len(world.opt_outs) > 0
-    names = {one["name"] for one in view["people"]}
+    assert view["opt_out_count"] == len(world.opt_outs) > 0
+    names = {one["name"] for one in view["opt_outs"]}
     assert names == {one.email or one.phone for one in world.opt_outs}
 
 
 def test_who_was_typed_in_is_forgotten(desk: Any) -> None:
     """With the opt-in, and with everything else."""
-    people = desk.operator._console._people
+    people = desk.operator._console._opt_outs
     order = {"identity": ADDRESS}
     for forget in (
-        lambda: desk.order("people", {"out": False, **order}),
+        lambda: desk.order("opt-out", {"out": False, **order}),
         desk.operator.reset,
     ):
-        desk.order("people", {"out": True, **order})
+        desk.order("opt-out", {"out": True, **order})
         assert people._typed != {}
         forget()
         assert people._typed == {}
@@ -108,8 +108,8 @@ def test_the_list_of_people_is_short(desk: Any) -> None:
     for n in range(101):
         desk.operator.opt_out(f"person{n}@example.com")
 
-    news = desk.see("news/0")
-    assert (len(news["people"]), news["people_count"]) == (100, 101)
+    updates = desk.see("updates/0")
+    assert (len(updates["opt_outs"]), updates["opt_out_count"]) == (100, 101)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_faults_are_counted_down_and_disarmed(desk: Any) -> None:
     desk.order("faults", {"status": 503, "times": 3})
     desk.order("faults", {"drop": True, "path": "/v3/identity/map"})
     desk.call(GENERATE, {"email": ADDRESS})
-    first, second = desk.see("news/0")["armed"]
+    first, second = desk.see("updates/0")["armed"]
     assert (first["what"], first["times"], first["path"]) == ("HTTP 503", 2, None)
     assert (second["what"], second["path"]) == ("no answer", "/v3/identity/map")
 
@@ -148,34 +148,34 @@ def test_faults_are_counted_down_and_disarmed(desk: Any) -> None:
 
     assert done.json == {"message": "Disarmed."}
     assert again.json == {"message": "It has hit already."}
-    assert desk.see("news/0")["armed"] == [second]
+    assert desk.see("updates/0")["armed"] == [second]
     assert desk.call(GENERATE, {"email": ADDRESS}).status == 200
 
 
 def test_time_goes_forward_and_back_to_now(desk: Any) -> None:
     """For all that the operator does."""
-    before = desk.see("news/0")["now_ms"]
+    before = desk.see("updates/0")["now_ms"]
     desk.order("clock", {"seconds": 7_200})
     desk.order("clock", {"seconds": -3_600})
-    news = desk.see("news/0")
-    assert news["ahead_ms"] == 3_600_000
-    assert 3_600_000 <= news["now_ms"] - before < 3_660_000
-    assert desk.operator.now.timestamp() * 1000 >= news["now_ms"]
+    updates = desk.see("updates/0")
+    assert updates["ahead_ms"] == 3_600_000
+    assert 3_600_000 <= updates["now_ms"] - before < 3_660_000
+    assert desk.operator.now.timestamp() * 1000 >= updates["now_ms"]
     desk.order("clock", {"seconds": None})
 
-    assert desk.see("news/0")["ahead_ms"] == 0
+    assert desk.see("updates/0")["ahead_ms"] == 0
 
 
 @pytest.mark.parametrize(
     ("name", "order", "said"),
     [
-        ("people", {"out": True, "identity": "nobody"}, "The email is not valid."),
-        ("people", {"out": True}, "The email is not valid."),
-        ("people", {"out": True, "hash": "x"}, "A hash alone can be opted in"),
-        ("people", {"out": "yes"}, "not what the console takes at out."),
-        ("people", {"out": True, "identity": "x" * 1_001}, "takes at identity."),
-        ("people", {"out": True, "kind": "x@example.com"}, "takes at kind."),
-        ("people", [], "not what the console takes."),
+        ("opt-out", {"out": True, "identity": "nobody"}, "The email is not valid."),
+        ("opt-out", {"out": True}, "The email is not valid."),
+        ("opt-out", {"out": True, "hash": "x"}, "A hash alone can be opted in"),
+        ("opt-out", {"out": "yes"}, "not what the console takes at out."),
+        ("opt-out", {"out": True, "identity": "x" * 1_001}, "takes at identity."),
+        ("opt-out", {"out": True, "kind": "x@example.com"}, "takes at kind."),
+        ("opt-out", [], "not what the console takes."),
         ("faults", {}, "This fault does nothing."),
         ("faults", {"status": 200}, "takes at status."),
         ("faults", {"status": 503, "times": 0}, "takes at times."),
@@ -196,8 +196,8 @@ def test_an_order_that_cannot_be_obeyed(
     assert answer.status == 400
     assert said in answer.json["error"]
     assert "x@example.com" not in answer.json["error"]
-    assert desk.see("news/0")["armed"] == []
-    assert desk.see("news/0")["people"] == []
+    assert desk.see("updates/0")["armed"] == []
+    assert desk.see("updates/0")["opt_outs"] == []
 
 
 def test_what_is_no_json_is_no_order(desk: Any) -> None:
@@ -214,18 +214,19 @@ def test_the_clock_stays_within_ten_years(desk: Any) -> None:
     most = 3_650 * 86_400
     assert desk.order("clock", {"seconds": most}).status == 200
     assert desk.order("clock", {"seconds": 1}).status == 400
-    assert desk.see("news/0")["ahead_ms"] == most * 1000
+    assert desk.see("updates/0")["ahead_ms"] == most * 1000
 
 
 @pytest.mark.parametrize(
-    "path", ["calls/1", "calls/x", "calls/", "calls/" + "9" * 30, "nothing", "news/-1"]
+    "path",
+    ["calls/1", "calls/x", "calls/", "calls/" + "9" * 30, "nothing", "updates/-1"],
 )
 def test_what_is_not_there(desk: Any, path: str) -> None:
     """Gone or never been: 404 with a word."""
     answer = desk.send("GET", f"/_console/{path}")
 
     assert answer.status == 404
-    assert "not any more" in answer.json["error"]
+    assert "no longer kept" in answer.json["error"]
 
 
 def test_another_operator_is_told_apart(make_desk: Any) -> None:
@@ -233,6 +234,6 @@ def test_another_operator_is_told_apart(make_desk: Any) -> None:
     runs = set()
     for _ in range(2):
         with LocalOperator.in_thread(console=True) as operator:
-            runs.add(make_desk(operator).see("news/0")["run"])
+            runs.add(make_desk(operator).see("updates/0")["run"])
 
     assert len(runs) == 2

@@ -13,8 +13,11 @@ import pytest
 
 import uid2_async
 from uid2_async.operator import LocalOperator, OperatorData
-from uid2_async.operator.console.refusals import MEANINGS
-from uid2_async.operator.console.wording import fault_words, span
+from uid2_async.operator.console.explanations import (
+    _BY_MESSAGE,
+    format_duration,
+    format_fault,
+)
 from uid2_async.operator.state import Fault
 
 GENERATE = "/v2/token/generate"
@@ -177,7 +180,7 @@ def test_every_message_is_one_of_the_operators() -> None:
     }
 
     assert [
-        words for words in MEANINGS if not any(words in text for text in texts)
+        words for words in _BY_MESSAGE if not any(words in text for text in texts)
     ] == []
 
 
@@ -194,7 +197,7 @@ def test_every_message_is_one_of_the_operators() -> None:
 )
 def test_a_span_of_time(seconds: float, text: str) -> None:
     """In the largest unit."""
-    assert span(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_faults_in_words() -> None:
@@ -211,9 +214,9 @@ def test_faults_in_words() -> None:
         clock_offset=-60,
     )
 
-    assert fault_words(fault) == (
+    assert format_fault(fault) == (
         "HTTP 429, Retry-After 2, no answer, a delay of 1 minute, the answer cut after "
         "5 bytes, the operator's clock 1 minute behind, another payload, another "
         "nonce, another key"
     )
-    assert fault_words(Fault()) == "nothing"
+    assert format_fault(Fault()) == "nothing"

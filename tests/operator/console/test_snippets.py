@@ -15,7 +15,7 @@ ROLES = ["publisher", "advertiser", "bidder", "sharer", "everything"]
 
 def snippets(desk: Any, role: str = "publisher", **headers: str) -> dict[str, str]:
     """Read the snippets of a role."""
-    world = desk.send("GET", "/_console/world", **headers).json
+    world = desk.send("GET", "/_console/operator", **headers).json
     (found,) = [one["snippets"] for one in world["roles"] if one["name"] == role]
     return {**found}
 
@@ -104,7 +104,7 @@ def test_from_another_machine_http_is_allowed(make_desk: Any) -> None:
 
 def test_the_world_is_shown(desk: Any) -> None:
     """Keys by role, subscriptions, test identities, paths and lifetimes."""
-    world = desk.see("world")
+    world = desk.see("operator")
 
     assert [one["name"] for one in world["roles"]] == ROLES
     assert world["roles"][0]["roles"] == ["GENERATOR"]
