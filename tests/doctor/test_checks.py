@@ -13,24 +13,25 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certificates import DAY, HOST, Faults, contexts
 from uid2_async import IdentityScope, KeyRing, errors
-from uid2_async.doctor import Check, Finding, Outcome
-from uid2_async.doctor.network_checks import (
-    check_connection,
-    check_dns,
-    check_latency,
-    check_operator,
-    check_tls,
-)
-from uid2_async.doctor.network_probes import (
+from uid2_async.doctor import CheckId, Finding, Outcome
+from uid2_async.doctor.network import (
     Connection,
     ConnectionFault,
     Handshake,
     HandshakeFault,
     Resolution,
-    connect,
-    shake_hands,
+    check_connection,
+    check_dns,
+    check_latency,
+    check_operator,
+    check_tls,
+    date_offset,
+    tcp_connect,
+    tls_handshake,
 )
-from uid2_async.doctor.operator_checks import (
+from uid2_async.doctor.operator import (
+    CallOutcome,
+    Endpoint,
     check_api_key,
     check_client_secret,
     check_clock,
@@ -38,11 +39,7 @@ from uid2_async.doctor.operator_checks import (
     check_roles,
     check_test_identities,
 )
-from uid2_async.doctor.operator_probes import Answer, Question, date_offset
-from uid2_async.doctor.settings_checks import (
-    check_api_key_form,
-    check_base_url,
-)
+from uid2_async.doctor.settings import check_api_key_form, check_base_url
 from uid2_async.models import IdentityMap, MapRow, OptedOut
 from uid2_async.protocol.keyring import Key
 from uid2_async.tls import CertificateFault, CertificateProblem
@@ -52,23 +49,23 @@ PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="ut
 UID = "A" * 44
 OUT = MapRow(e="optout")
 MAPPED = MapRow(u=UID)
-UNKNOWN_KEY = Answer(error=errors.AuthError("HTTP 401.", status=401))
+UNKNOWN_KEY = CallOutcome(error=errors.AuthError("HTTP 401.", status=401))
 
 
-def answers(**given: Answer) -> dict[Question, Answer]:
+def answers(**given: CallOutcome) -> dict[Endpoint, CallOutcome]:
     """Answer with a missing role whatever is not given."""
-    return {one: given.get(one.name.lower(), UNKNOWN_KEY) for one in Question}
+    return {one: given.get(one.name.lower(), UNKNOWN_KEY) for one in Endpoint}
 
 
-def mapped(*rows: MapRow) -> Answer:
+def mapped(*rows: MapRow) -> CallOutcome:
     """Answer a map call."""
-    return Answer(value=IdentityMap(["a"] * len(rows), rows))
+    return CallOutcome(value=IdentityMap(["a"] * len(rows), rows))
 
 
-def refused(error: errors.OperatorError, status: int) -> Answer:
+def refused(error: errors.OperatorError, status: int) -> CallOutcome:
     """Answer with an error of an HTTP status."""
     error.status = status
-    return Answer(error=error)
+    return CallOutcome(error=error)
 
 
 def says(finding: Finding, outcome: str, words: str) -> bool:
@@ -133,7 +130,7 @@ async def test_a_refused_certificate_is_named_for_what_it_is(
     server, client = contexts(faults, tmp_path)
     async with raw_server(b"", context=server) as running:
         port = int(running.url.rpartition(":")[2])
-        found = await shake_hands("127.0.0.1", port, HOST, client, timeout=5.0)
+        found = await tls_handshake("127.0.0.1", port, HOST, client, timeout=5.0)
 
     finding = check_tls(found, 0.0)
 
@@ -257,7 +254,9 @@ def test_a_service_without_a_link_has_the_role() -> None:
     """A 401 with a message is not about the role (docs/protocol.md 2.5)."""
     link = errors.AuthError("The operator said: Invalid link_id", status=401)
 
-    assert says(check_roles(answers(map=Answer(error=link)), []), "ok", "has MAPPER")
+    assert says(
+        check_roles(answers(map=CallOutcome(error=link)), []), "ok", "has MAPPER"
+    )
 
 
 def test_a_role_that_cannot_be_told() -> None:
@@ -270,7 +269,7 @@ def test_a_role_that_cannot_be_told() -> None:
 
 def test_replies_that_are_no_http_tell_nothing() -> None:
     """A garbled answer shows neither a role nor a secret to be right."""
-    garbled = Answer(error=errors.ProtocolError("No HTTP.", unparseable_http=True))
+    garbled = CallOutcome(error=errors.ProtocolError("No HTTP.", unparseable_http=True))
 
     assert says(check_api_key(answers(map=garbled)), "failed", "No HTTP")
     assert says(check_client_secret(answers(map=garbled)), "failed", "No HTTP")
@@ -331,22 +330,22 @@ def test_clocks(offset: float | None, refused: bool, outcome: str) -> None:
         ({"map": mapped(OUT, OUT)}, "failed", "validate@example.com was not"),
         (
             {
-                "generate": Answer(value="tokens"),
-                "refresh": Answer(value=OptedOut()),
+                "generate": CallOutcome(value="tokens"),
+                "refresh": CallOutcome(value=OptedOut()),
             },
             "failed",
             "optout@example.com got tokens",
         ),
         (
             {
-                "generate": Answer(value=OptedOut()),
-                "refresh": Answer(value="tokens"),
+                "generate": CallOutcome(value=OptedOut()),
+                "refresh": CallOutcome(value="tokens"),
             },
             "failed",
             "was not opted out on refresh",
         ),
         (
-            {"generate": Answer(value=OptedOut())},
+            {"generate": CallOutcome(value=OptedOut())},
             "failed",
             "HTTP 401",
         ),
@@ -357,7 +356,9 @@ def test_clocks(offset: float | None, refused: bool, outcome: str) -> None:
         ),
     ],
 )
-def test_test_identities(given: dict[str, Answer], outcome: str, words: str) -> None:
+def test_test_identities(
+    given: dict[str, CallOutcome], outcome: str, words: str
+) -> None:
     """An operator that does not respect opt-outs is found out."""
     assert says(check_test_identities(answers(**given)), outcome, words)
 
@@ -365,12 +366,12 @@ def test_test_identities(given: dict[str, Answer], outcome: str, words: str) -> 
 NOW_MS = 1_000_000_000
 
 
-def ring(**fields: Any) -> Answer:
+def ring(**fields: Any) -> CallOutcome:
     """Answer with a ring of one key."""
     key = Key(
         id=1, secret=bytes(32), created=0, activates=0, expires=2_000_000, keyset_id=5
     )
-    return Answer(value=KeyRing(**({"keys": {1: key}} | fields)))
+    return CallOutcome(value=KeyRing(**({"keys": {1: key}} | fields)))
 
 
 @pytest.mark.parametrize(
@@ -395,13 +396,13 @@ def ring(**fields: Any) -> Answer:
             "None is to encrypt with",
         ),
         (
-            {"bidstream": Answer(error=errors.ProtocolError("Not of the shape."))},
+            {"bidstream": CallOutcome(error=errors.ProtocolError("Not of the shape."))},
             "failed",
             "Not of the shape",
         ),
     ],
 )
-def test_keys(given: dict[str, Answer], outcome: str, words: str) -> None:
+def test_keys(given: dict[str, CallOutcome], outcome: str, words: str) -> None:
     """Keys must be there, hold, be of the scope, and be fit for what the role does."""
     finding = check_keys(answers(**given), IdentityScope.UID2, NOW_MS)
 
@@ -419,7 +420,7 @@ def test_keys_that_have_all_expired() -> None:
 
 def test_findings_hold_no_value() -> None:
     """An answer never shows what was returned."""
-    assert UID not in repr(Answer(value=UID))
+    assert UID not in repr(CallOutcome(value=UID))
 
 
 @pytest.mark.parametrize(
@@ -441,7 +442,7 @@ def test_dates(headers: dict[str, str], offset: float | None) -> None:
 
 async def test_nothing_to_connect_to() -> None:
     """Without an address there is no connection, and no exception."""
-    found = await connect((), 443, timeout=1.0)
+    found = await tcp_connect((), 443, timeout=1.0)
 
     assert found.fault is ConnectionFault.UNREACHABLE
 
@@ -450,7 +451,7 @@ async def test_a_port_that_is_silent_in_tls(raw_server: Any) -> None:
     """A server that takes the connection and says nothing times out."""
     async with raw_server(b"", keep=True) as server:
         port = int(server.url.rpartition(":")[2])
-        found = await shake_hands(
+        found = await tls_handshake(
             "127.0.0.1", port, "localhost", verifying_context(), timeout=0.2
         )
 
@@ -461,7 +462,7 @@ def test_the_page_lists_every_check() -> None:
     """What is checked is documented, in the same order."""
     table = PAGE.split("| --- | --- |")[1].split("\n\n")[0]
 
-    assert re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE) == [*Check]
+    assert re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE) == [*CheckId]
 
 
 async def test_the_example_of_the_page(

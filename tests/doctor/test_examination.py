@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from uid2_async import IdentityScope
-from uid2_async.doctor import Check, Finding, Outcome, Role, examine
+from uid2_async.doctor import CheckId, Finding, Outcome, Role, examine
 from uid2_async.operator import Fault, LocalOperator, OperatorData
 from uid2_async.operator.data import MASTER_KEYSET
 
@@ -104,7 +104,7 @@ def examined() -> Callable[..., Awaitable[Examined]]:
 
 
 async def expect(
-    examined: Examine, environ: Environ, check: Check, words: str, **options: Any
+    examined: Examine, environ: Environ, check: CheckId, words: str, **options: Any
 ) -> Examined:
     """Examine, and expect one cause: *check*, whose message holds *words*."""
     found = await examined(environ, **options)
@@ -123,7 +123,7 @@ async def test_all_is_well(examined: Examine, environ: Environ) -> None:
     """With everything in order every check says so, in the order of the checks."""
     found = await examined(environ, needed=list(Role))
 
-    assert [one.check for one in found.findings] == list(Check)
+    assert [one.check for one in found.findings] == list(CheckId)
     assert found.outcomes == {Outcome.OK}
 
 
@@ -142,7 +142,7 @@ async def test_roles_are_found_by_harmless_calls(
 ) -> None:
     """Each key is told exactly its own roles; nothing fails because of the others."""
     found = await examined(name(operator, who))
-    (finding,) = (one for one in found.findings if one.check is Check.ROLES)
+    (finding,) = (one for one in found.findings if one.check is CheckId.ROLES)
 
     assert finding.message.startswith(f"It has {roles}; it lacks ")
     assert found.causes == found.warnings == []
@@ -185,7 +185,7 @@ async def test_missing_settings(
     examined: Examine, environ: Environ, words: str, hint: str
 ) -> None:
     """Every variable that is missing is named, and those that were meant."""
-    found = await expect(examined, environ, Check.SETTINGS, words)
+    found = await expect(examined, environ, CheckId.SETTINGS, words)
 
     assert hint in found.causes[0].hint
     assert found.outcomes == {Outcome.FAILED, Outcome.SKIPPED}
@@ -196,7 +196,7 @@ async def test_settings_without_effect(examined: Examine, environ: Environ) -> N
     found = await examined(environ | {"UID2_ENV": "prod", "UID2_CLIENT_SECRET": "x"})
 
     (finding,) = found.warnings
-    assert finding.check is Check.SETTINGS
+    assert finding.check is CheckId.SETTINGS
     assert "without effect: UID2_ENV, UID2_CLIENT_SECRET" in finding.message
 
 
@@ -218,7 +218,7 @@ async def test_base_urls(
 ) -> None:
     """A base URL that cannot be right fails before anything is sent."""
     found = await expect(
-        examined, environ | {"UID2_BASE_URL": url}, Check.BASE_URL, words
+        examined, environ | {"UID2_BASE_URL": url}, CheckId.BASE_URL, words
     )
 
     assert "canary" not in repr(found.findings)
@@ -248,7 +248,7 @@ async def test_keys_that_cannot_be_right(
         (f"{key}\n", "not printable"),
     ):
         changed = environ | {f"{scope}_API_KEY": wrong}
-        await expect(examined, changed, Check.API_KEY_FORM, words)
+        await expect(examined, changed, CheckId.API_KEY_FORM, words)
 
 
 @in_both
@@ -266,7 +266,7 @@ async def test_secrets_that_cannot_be_right(
         (environ[f"{scope}_API_KEY"], "looks like an API key"),
     ):
         changed = environ | {f"{scope}_SECRET_KEY": wrong}
-        await expect(examined, changed, Check.CLIENT_SECRET_FORM, words)
+        await expect(examined, changed, CheckId.CLIENT_SECRET_FORM, words)
 
 
 # --- network --------------------------------------------------------------------------
@@ -277,7 +277,7 @@ async def test_a_host_that_does_not_resolve(
 ) -> None:
     """The host is named."""
     environ |= {"UID2_BASE_URL": "https://operator.invalid"}
-    await expect(examined, environ, Check.DNS, "operator.invalid does not resolve")
+    await expect(examined, environ, CheckId.DNS, "operator.invalid does not resolve")
 
 
 async def test_a_closed_port(examined: Examine, environ: Environ) -> None:
@@ -286,7 +286,7 @@ async def test_a_closed_port(examined: Examine, environ: Environ) -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     environ |= {"UID2_BASE_URL": url}
-    found = await expect(examined, environ, Check.CONNECTION, "is closed")
+    found = await expect(examined, environ, CheckId.CONNECTION, "is closed")
     assert "that the operator runs" in found.causes[0].hint
 
     found = await examined(environ | {"HTTPS_PROXY": "http://proxy:3128"})
@@ -296,7 +296,7 @@ async def test_a_closed_port(examined: Examine, environ: Environ) -> None:
 async def test_https_where_there_is_no_tls(examined: Examine, environ: Environ) -> None:
     """https:// at a port that speaks plain http."""
     environ["UID2_BASE_URL"] = environ["UID2_BASE_URL"].replace("http", "https")
-    found = await expect(examined, environ, Check.TLS, "does not speak TLS")
+    found = await expect(examined, environ, CheckId.TLS, "does not speak TLS")
 
     assert "http://" in found.causes[0].hint
 
@@ -314,7 +314,7 @@ async def test_http_where_there_is_tls(
     """http:// at a port that speaks TLS."""
     async with raw_server(HTML, context=tls("127.0.0.1")) as server:
         environ["UID2_BASE_URL"] = server.url.replace("https", "http")
-        await expect(examined, environ, Check.OPERATOR, "does not speak plain http")
+        await expect(examined, environ, CheckId.OPERATOR, "does not speak plain http")
 
 
 async def test_an_untrusted_certificate(
@@ -323,7 +323,7 @@ async def test_an_untrusted_certificate(
     """A private CA that this machine does not know."""
     async with raw_server(HTML, context=tls("127.0.0.1")) as server:
         environ["UID2_BASE_URL"] = server.url
-        found = await expect(examined, environ, Check.TLS, "certificate was refused")
+        found = await expect(examined, environ, CheckId.TLS, "certificate was refused")
 
     assert "SSL_CERT_FILE" in found.causes[0].hint
 
@@ -354,7 +354,7 @@ async def test_wrong_certificates(
     authority.issue_cert(host, not_after=expires).configure_cert(context)
     async with raw_server(HTML, context=context) as server:
         environ["UID2_BASE_URL"] = server.url
-        await expect(examined, environ, Check.TLS, words)
+        await expect(examined, environ, CheckId.TLS, words)
 
 
 @pytest.mark.parametrize(("days", "warned"), [(3, True), (100, False)])
@@ -376,9 +376,9 @@ async def test_a_certificate_that_is_about_to_end(
     authority.issue_cert("127.0.0.1", not_after=expires).configure_cert(context)
     async with raw_server(HTML, context=context) as server:
         environ["UID2_BASE_URL"] = server.url
-        found = await expect(examined, environ, Check.OPERATOR, "a web page")
+        found = await expect(examined, environ, CheckId.OPERATOR, "a web page")
 
-    (finding,) = (one for one in found.findings if one.check is Check.TLS)
+    (finding,) = (one for one in found.findings if one.check is CheckId.TLS)
     assert f"holds for {days} days" in finding.message
     assert (finding.outcome is Outcome.WARNING) is warned
 
@@ -396,7 +396,7 @@ async def test_something_else_answers(
     """A captive portal is no operator."""
     async with raw_server(answer) as server:
         environ["UID2_BASE_URL"] = server.url
-        found = await expect(examined, environ, Check.OPERATOR, words)
+        found = await expect(examined, environ, CheckId.OPERATOR, words)
 
     assert "secret" not in found.causes[0].message
 
@@ -404,7 +404,7 @@ async def test_something_else_answers(
 async def test_a_wrong_path(examined: Examine, environ: Environ) -> None:
     """An operator that is not where the base URL says."""
     environ["UID2_BASE_URL"] += "/uid2"
-    await expect(examined, environ, Check.OPERATOR, "no operator at this path")
+    await expect(examined, environ, CheckId.OPERATOR, "no operator at this path")
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ async def test_something_before_the_operator(
 ) -> None:
     """Gateways and load balancers are told from operators."""
     operator.fail_next(fault)
-    await expect(examined, environ, Check.OPERATOR, words)
+    await expect(examined, environ, CheckId.OPERATOR, words)
 
 
 async def test_an_operator_that_hangs(
@@ -436,7 +436,7 @@ async def test_an_operator_that_hangs(
     """It takes connections, and does not answer."""
     operator.fail_next(Fault(delay=60))
     await expect(
-        examined, environ, Check.OPERATOR, "does not answer in time", timeout=1.0
+        examined, environ, CheckId.OPERATOR, "does not answer in time", timeout=1.0
     )
 
 
@@ -446,7 +446,7 @@ async def test_an_operator_that_hangs_on_sealed_calls(
     """One call without any answer is enough; the others are not waited for."""
     operator.fail_next(Fault(delay=60), times=5, path="/v3/identity/map")
     found = await expect(
-        examined, environ, Check.ROLES, "did not answer in time", timeout=1.0
+        examined, environ, CheckId.ROLES, "did not answer in time", timeout=1.0
     )
 
     lost = "Not to be told: MAPPER, SHARER, ID_READER, OPTOUT"
@@ -464,7 +464,7 @@ async def test_an_old_operator(
     assert found.causes == []
     assert "Not to be told: MAPPER." in finding.message
     await expect(
-        examined, environ, Check.ROLES, "Not to be told: MAPPER", needed=[Role.MAPPER]
+        examined, environ, CheckId.ROLES, "Not to be told: MAPPER", needed=[Role.MAPPER]
     )
 
 
@@ -478,7 +478,7 @@ async def test_an_unknown_key(
     """A key of the right form that this operator does not know."""
     name = f"{scope}_API_KEY"
     environ[name] = environ[name][:-1] + "_"
-    found = await expect(examined, environ, Check.API_KEY, "does not know the key")
+    found = await expect(examined, environ, CheckId.API_KEY, "does not know the key")
 
     assert found.causes[0].unauthorized
 
@@ -493,7 +493,7 @@ async def test_a_key_without_any_role(
     async with LocalOperator(attrs.evolve(data, clients=clients)) as operator:
         environ = name(operator)
         found = await expect(
-            examined, environ, Check.API_KEY, "disabled or has no role"
+            examined, environ, CheckId.API_KEY, "disabled or has no role"
         )
 
     assert found.causes[0].unauthorized
@@ -504,7 +504,7 @@ async def test_a_missing_role(examined: Examine, operator: LocalOperator) -> Non
     """A key that cannot do what it is needed for; all else is in order."""
     environ = name(operator, "publisher")
     found = await expect(
-        examined, environ, Check.ROLES, "Needed: MAPPER", needed=[Role.MAPPER]
+        examined, environ, CheckId.ROLES, "Needed: MAPPER", needed=[Role.MAPPER]
     )
 
     assert found.causes[0].unauthorized
@@ -517,7 +517,7 @@ async def test_a_wrong_secret(
     """A secret of the right form that is another key's."""
     environ[f"{scope}_SECRET_KEY"] = "A" * 43 + "="
     found = await expect(
-        examined, environ, Check.CLIENT_SECRET, "does not belong to the API key"
+        examined, environ, CheckId.CLIENT_SECRET, "does not belong to the API key"
     )
 
     assert found.causes[0].unauthorized
@@ -529,7 +529,7 @@ async def test_replies_that_cannot_be_opened(
     """Replies that are sealed with another secret than the requests."""
     operator.fail_next(Fault(wrong_key=True), times=9, path="/v2/token/generate")
     # The first is taken by the request without key, which is answered as ever.
-    await expect(examined, environ, Check.CLIENT_SECRET, "could not be opened")
+    await expect(examined, environ, CheckId.CLIENT_SECRET, "could not be opened")
 
 
 @in_both
@@ -544,7 +544,7 @@ async def test_a_clock_that_is_off(
     await expect(
         examined,
         name(operator, who),
-        Check.CLOCK,
+        CheckId.CLOCK,
         f"{abs(seconds)} s {side} the operator's",
     )
 
@@ -554,7 +554,7 @@ async def test_a_clock_beyond_all_guesses(
 ) -> None:
     """A clock that is off by days is still the cause that is named."""
     operator.advance(3 * 86_400)
-    await expect(examined, environ, Check.CLOCK, "off by more than")
+    await expect(examined, environ, CheckId.CLOCK, "off by more than")
 
 
 async def test_a_clock_that_a_date_header_tells(
@@ -563,7 +563,7 @@ async def test_a_clock_that_a_date_header_tells(
     """Where something before the operator sends a Date, no guessing is needed."""
     operator.advance(3 * 86_400)
     operator.fail_next(Fault(date=True))
-    await expect(examined, environ, Check.CLOCK, f"{3 * 86_400} s behind")
+    await expect(examined, environ, CheckId.CLOCK, f"{3 * 86_400} s behind")
 
 
 async def test_a_clock_that_is_slightly_off(
@@ -573,7 +573,7 @@ async def test_a_clock_that_is_slightly_off(
     operator.advance(30)
     found = await examined(environ)
 
-    assert [one.check for one in found.warnings] == [Check.CLOCK]
+    assert [one.check for one in found.warnings] == [CheckId.CLOCK]
     assert found.causes == []
 
 
@@ -590,7 +590,7 @@ async def test_expired_keys(examined: Examine, who: str) -> None:
     async with LocalOperator(data) as operator:
         found = await examined(name(operator, who))
 
-    assert [one.check for one in found.causes] == [Check.KEYS]
+    assert [one.check for one in found.causes] == [CheckId.KEYS]
     assert "cannot give out keys" in found.causes[0].message
 
 
@@ -606,7 +606,7 @@ async def test_no_key_to_encrypt_with(examined: Examine) -> None:
         found = await examined(name(operator, "sharer"))
 
     (finding,) = found.warnings
-    assert finding.check is Check.KEYS
+    assert finding.check is CheckId.KEYS
     assert "None is to encrypt with" in finding.message
 
 
@@ -624,4 +624,4 @@ async def test_an_operator_of_the_other_scope(
             f"{scope}_API_KEY": bidder.api_key,
             f"{scope}_SECRET_KEY": bidder.client_secret,
         }
-        await expect(examined, environ, Check.KEYS, f"serves {other}")
+        await expect(examined, environ, CheckId.KEYS, f"serves {other}")

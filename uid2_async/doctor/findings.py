@@ -1,4 +1,4 @@
-"""What an examination says: one finding for each check."""
+"""The result of each check."""
 
 from __future__ import annotations
 
@@ -9,19 +9,8 @@ import attrs
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import AuthError, OperatorError, UID2Error
 
-__all__ = [
-    "Check",
-    "Finding",
-    "Outcome",
-    "failed",
-    "failure",
-    "ok",
-    "skipped",
-    "warning",
-]
 
-
-class Check(StrEnum):
+class CheckId(StrEnum):
     """What is checked, in this order; the value is for people to read."""
 
     SETTINGS = "settings"
@@ -62,25 +51,25 @@ class Finding:
         unauthorized: Whether it failed because key or secret are not accepted.
     """
 
-    check: Check
+    check: CheckId
     outcome: Outcome
     message: str
     hint: str = ""
     unauthorized: bool = False
 
 
-def ok(check: Check, message: str) -> Finding:
+def ok(check: CheckId, message: str) -> Finding:
     """Say that all is well."""
     return Finding(check=check, outcome=Outcome.OK, message=message)
 
 
-def warning(check: Check, message: str, hint: str) -> Finding:
+def warning(check: CheckId, message: str, hint: str) -> Finding:
     """Say that it works, but not as it should."""
     return Finding(check=check, outcome=Outcome.WARNING, message=message, hint=hint)
 
 
 def failed(
-    check: Check, message: str, hint: str, *, unauthorized: bool = False
+    check: CheckId, message: str, hint: str, *, unauthorized: bool = False
 ) -> Finding:
     """Say that it does not work, and why."""
     return Finding(
@@ -92,7 +81,7 @@ def failed(
     )
 
 
-def failure(check: Check, error: UID2Error) -> Finding:
+def failed_call(check: CheckId, error: UID2Error) -> Finding:
     """Say that a call ended in *error*."""
     status = error.status if isinstance(error, OperatorError) else 0
     where = [f"POST {error.endpoint}"] if error.endpoint else []
@@ -107,7 +96,7 @@ def failure(check: Check, error: UID2Error) -> Finding:
     )
 
 
-def skipped(check: Check, message: str) -> Finding:
+def skipped(check: CheckId, message: str) -> Finding:
     """Say that the check would tell nothing."""
     return Finding(check=check, outcome=Outcome.SKIPPED, message=message)
 

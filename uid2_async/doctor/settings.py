@@ -1,4 +1,4 @@
-"""Checks of the settings alone; nothing is sent."""
+"""Checks of the settings, for which nothing is sent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from uid2_async.doctor.findings import Check, Finding, failed, ok, warning
+from uid2_async.doctor.findings import CheckId, Finding, failed, ok, warning
 from uid2_async.environment import find_sources, list_faults
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
@@ -22,19 +22,14 @@ from uid2_async.regions import (
     sends_clear,
 )
 
-__all__ = [
-    "check_api_key_form",
-    "check_base_url",
-    "check_client_secret_form",
-    "check_settings",
-]
-
 # What samples and tests of the official SDKs call these settings.
 _OTHER_NAMES: Final = {
     "base_url": ("UID_SERVER_BASE_URL", "UID_CLIENT_BASE_URL", "OPERATOR_URL"),
     "api_key": ("UID_API_KEY", "CLIENT_KEY"),
     "client_secret": ("UID_CLIENT_SECRET", "CLIENT_SECRET"),
 }
+
+
 _PLACES: Final = {
     "prod.uidapi.com": "Ohio",
     "global.prod.uidapi.com": "the nearest region",
@@ -43,7 +38,11 @@ _PLACES: Final = {
     "jp.prod.uidapi.com": "Tokyo",
     "sg.prod.uidapi.com": "Singapore",
 }
+
+
 _ENVIRONMENTS: Final = {"I": "integration", "P": "production"}
+
+
 _KEY_BEGINNINGS: Final = ("UID2-", "EUID-")
 
 
@@ -53,7 +52,7 @@ def check_settings(scope: IdentityScope, environ: Mapping[str, str]) -> Finding:
     faults = list_faults(scope, environ)
     if faults:
         return failed(
-            Check.SETTINGS,
+            CheckId.SETTINGS,
             " ".join(fault.message for fault in faults),
             _other_settings(scope, environ) or faults[0].hint,
         )
@@ -62,11 +61,11 @@ def check_settings(scope: IdentityScope, environ: Mapping[str, str]) -> Finding:
     message = f"Taken from {', '.join(used)}."
     if idle:
         return warning(
-            Check.SETTINGS,
+            CheckId.SETTINGS,
             f"{message} Set, but without effect: {', '.join(idle)}.",
             "Unset what is not meant.",
         )
-    return ok(Check.SETTINGS, message)
+    return ok(CheckId.SETTINGS, message)
 
 
 def _other_settings(scope: IdentityScope, environ: Mapping[str, str]) -> str:
@@ -88,7 +87,7 @@ def check_base_url(
     scope: IdentityScope, base_url: str, *, allow_http: bool = False
 ) -> Finding:
     """Judge a base URL by itself: scheme, host, scope and path."""
-    check = Check.BASE_URL
+    check = CheckId.BASE_URL
     try:
         url = normalize_base_url(base_url, allow_http=allow_http)
     except ConfigError as error:
@@ -143,7 +142,7 @@ def check_api_key_form(
         api_key: The API key.
         base_urls: Where it is to be used.
     """
-    check = Check.API_KEY_FORM
+    check = CheckId.API_KEY_FORM
     fault = _find_key_fault(scope, api_key, base_urls)
     if fault:
         return failed(check, fault, _UNQUOTE if _is_quoted(api_key) else _KEY_HINT)
@@ -176,14 +175,20 @@ def _find_key_fault(
 
 
 _UNQUOTE: Final = "Remove the quotes: some tools keep them as part of the value."
+
+
 _SWAPPED: Final = "Check whether API key and client secret have changed places."
+
+
 _WHOLE: Final = "Check that all of it was copied."
+
+
 _KEY_HINT: Final = "Use the key that the UID2 portal shows for this environment."
 
 
 def check_client_secret_form(client_secret: str) -> Finding:
     """Judge a client secret by its form, without showing it."""
-    check = Check.CLIENT_SECRET_FORM
+    check = CheckId.CLIENT_SECRET_FORM
     data = base64.decode(client_secret)
     if data is not None and len(data) == KEY_BYTES:
         return ok(check, "Base64 of 32 bytes.")

@@ -1,4 +1,4 @@
-"""The order of the checks, and which of them tell nothing once another has failed."""
+"""The list of checks, each with those that it requires."""
 
 from __future__ import annotations
 
@@ -10,22 +10,17 @@ from urllib.parse import SplitResult, urlsplit
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock, system_clock
-from uid2_async.doctor import (
-    network_checks,
-    network_probes,
-    operator_checks,
-    settings_checks,
-)
-from uid2_async.doctor.findings import Check, Finding, Outcome, skipped
-from uid2_async.doctor.operator_checks import Role
-from uid2_async.doctor.operator_probes import Interview, date_offset, knock
+from uid2_async.doctor import network, operator, settings
+from uid2_async.doctor.findings import CheckId, Finding, Outcome, skipped
+from uid2_async.doctor.network import date_offset, request_without_key
+from uid2_async.doctor.operator import OperatorProbe, Role
 from uid2_async.environment import Settings, read_settings
 from uid2_async.models import IdentityScope, ms_from_datetime
 from uid2_async.transport import SessionPool, verifying_context
 
-__all__ = ["examine"]
-
 _PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
+
 _PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -53,13 +48,13 @@ async def examine(
     Yields:
         One finding for each check, as soon as it is there; skipped ones too.
     """
-    case = _Case(scope, environ, needed=needed, timeout=timeout, clock=clock)
-    causes: dict[Check, Check] = {}
+    case = _Run(scope, environ, needed=needed, timeout=timeout, clock=clock)
+    causes: dict[CheckId, CheckId] = {}
     async with case.resources:
-        for check, (needs, examine_step) in _STEPS.items():
+        for check, (needs, run) in _CHECKS.items():
             cause = next((causes[one] for one in needs if one in causes), None)
             if cause is None:
-                finding = await examine_step(case)
+                finding = await run(case)
                 if finding.outcome is Outcome.FAILED:
                     causes[check] = check
             else:
@@ -68,7 +63,7 @@ async def examine(
             yield finding
 
 
-class _Case:
+class _Run:
     """What has been found so far.
 
     Each step uses what those before it left here; the table of steps says which those
@@ -81,7 +76,7 @@ class _Case:
     addresses: tuple[str, ...]
     address: str
     date_offset: float | None
-    interview: Interview
+    interview: OperatorProbe
 
     def __init__(
         self,
@@ -113,7 +108,7 @@ class _Case:
 
     async def examine_settings(self) -> Finding:
         """Read the variables."""
-        finding = settings_checks.check_settings(self.scope, self.environ)
+        finding = settings.check_settings(self.scope, self.environ)
         if finding.outcome is not Outcome.FAILED:
             self.settings = read_settings(self.scope, self.environ)
         return finding
@@ -121,9 +116,7 @@ class _Case:
     async def examine_base_url(self) -> Finding:
         """Judge the base URL, and get ready to use it."""
         base_url, allow_http = self.settings.base_url, self.settings.allow_http
-        finding = settings_checks.check_base_url(
-            self.scope, base_url, allow_http=allow_http
-        )
+        finding = settings.check_base_url(self.scope, base_url, allow_http=allow_http)
         if finding.outcome is not Outcome.FAILED:
             with warnings.catch_warnings():
                 # What it warns of is in the finding.
@@ -136,110 +129,110 @@ class _Case:
 
     async def examine_api_key_form(self) -> Finding:
         """Judge the API key by itself."""
-        return settings_checks.check_api_key_form(
+        return settings.check_api_key_form(
             self.scope, self.settings.api_key, self.base_urls
         )
 
     async def examine_client_secret_form(self) -> Finding:
         """Judge the client secret by itself."""
-        return settings_checks.check_client_secret_form(self.settings.client_secret)
+        return settings.check_client_secret_form(self.settings.client_secret)
 
     async def examine_dns(self) -> Finding:
         """Look up the host."""
         host = self.url.hostname or ""
-        found = await network_probes.resolve(host, self.port, timeout=self.timeout)
+        found = await network.resolve(host, self.port, timeout=self.timeout)
         self.addresses = found.addresses
-        return network_checks.check_dns(found, self.proxies)
+        return network.check_dns(found, self.proxies)
 
     async def examine_connection(self) -> Finding:
         """Connect to the port."""
-        found = await network_probes.connect(
+        found = await network.tcp_connect(
             self.addresses, self.port, timeout=self.timeout
         )
         self.address = found.address
-        return network_checks.check_connection(found, self.proxies)
+        return network.check_connection(found, self.proxies)
 
     async def examine_tls(self) -> Finding:
         """Begin TLS, where the base URL wants it."""
         found = None
         if self.url.scheme == "https":
-            found = await network_probes.shake_hands(
+            found = await network.tls_handshake(
                 self.address,
                 self.port,
                 self.url.hostname or "",
                 verifying_context(),
                 timeout=self.timeout,
             )
-        return network_checks.check_tls(found, self.clock().timestamp())
+        return network.check_tls(found, self.clock().timestamp())
 
     async def examine_operator(self) -> Finding:
         """See who answers, without showing the API key."""
-        found = await knock(self.pool, timeout=self.timeout)
+        found = await request_without_key(self.pool, timeout=self.timeout)
         self.date_offset = date_offset(found, self.clock())
-        return network_checks.check_operator(found, https=self.url.scheme == "https")
+        return network.check_operator(found, https=self.url.scheme == "https")
 
     async def examine_api_key(self) -> Finding:
         """Ask for all roles."""
-        self.interview = Interview(
+        self.interview = OperatorProbe(
             self.settings, self.pool, timeout=self.timeout, clock=self.clock
         )
         await self.interview.ask_for_roles()
-        return operator_checks.check_api_key(self.interview.answers)
+        return operator.check_api_key(self.interview.answers)
 
     async def examine_roles(self) -> Finding:
         """Judge which of them were accepted."""
-        return operator_checks.check_roles(self.interview.answers, self.needed)
+        return operator.check_roles(self.interview.answers, self.needed)
 
     async def examine_client_secret(self) -> Finding:
         """Judge whether what it sealed was opened."""
-        return operator_checks.check_client_secret(self.interview.answers)
+        return operator.check_client_secret(self.interview.answers)
 
     async def examine_clock(self) -> Finding:
         """Compare the clocks."""
         interview = self.interview
         if interview.refused_clock:
             await interview.find_offset(self.date_offset)
-        return operator_checks.check_clock(
-            interview.offset, refused=interview.refused_clock
-        )
+        return operator.check_clock(interview.offset, refused=interview.refused_clock)
 
     async def examine_test_identities(self) -> Finding:
         """See whether opt-outs are respected."""
-        if operator_checks.find_roles(self.interview.answers)[Role.GENERATOR]:
+        if operator.find_roles(self.interview.answers)[Role.GENERATOR]:
             await self.interview.ask_for_test_identities()
-        return operator_checks.check_test_identities(self.interview.answers)
+        return operator.check_test_identities(self.interview.answers)
 
     async def examine_keys(self) -> Finding:
         """Judge the keys that came."""
         now_ms = ms_from_datetime(self.clock())
         now_ms += round((self.interview.offset or 0.0) * 1000)
-        return operator_checks.check_keys(self.interview.answers, self.scope, now_ms)
+        return operator.check_keys(self.interview.answers, self.scope, now_ms)
 
     async def examine_latency(self) -> Finding:
         """Judge how long all calls took."""
-        return network_checks.check_latency(self.interview.seconds)
+        return network.check_latency(self.interview.seconds)
 
 
-_Step = tuple[tuple[Check, ...], Callable[[_Case], Awaitable[Finding]]]
-_STEPS: Final[Mapping[Check, _Step]] = {
-    Check.SETTINGS: ((), _Case.examine_settings),
-    Check.BASE_URL: ((Check.SETTINGS,), _Case.examine_base_url),
-    Check.API_KEY_FORM: ((Check.SETTINGS,), _Case.examine_api_key_form),
-    Check.CLIENT_SECRET_FORM: ((Check.SETTINGS,), _Case.examine_client_secret_form),
-    Check.DNS: ((Check.BASE_URL,), _Case.examine_dns),
-    Check.CONNECTION: ((Check.DNS,), _Case.examine_connection),
-    Check.TLS: ((Check.CONNECTION,), _Case.examine_tls),
-    Check.OPERATOR: ((Check.TLS,), _Case.examine_operator),
-    Check.API_KEY: (
-        (Check.API_KEY_FORM, Check.CLIENT_SECRET_FORM, Check.OPERATOR),
-        _Case.examine_api_key,
+_Check = tuple[tuple[CheckId, ...], Callable[[_Run], Awaitable[Finding]]]
+
+
+_CHECKS: Final[Mapping[CheckId, _Check]] = {
+    CheckId.SETTINGS: ((), _Run.examine_settings),
+    CheckId.BASE_URL: ((CheckId.SETTINGS,), _Run.examine_base_url),
+    CheckId.API_KEY_FORM: ((CheckId.SETTINGS,), _Run.examine_api_key_form),
+    CheckId.CLIENT_SECRET_FORM: ((CheckId.SETTINGS,), _Run.examine_client_secret_form),
+    CheckId.DNS: ((CheckId.BASE_URL,), _Run.examine_dns),
+    CheckId.CONNECTION: ((CheckId.DNS,), _Run.examine_connection),
+    CheckId.TLS: ((CheckId.CONNECTION,), _Run.examine_tls),
+    CheckId.OPERATOR: ((CheckId.TLS,), _Run.examine_operator),
+    CheckId.API_KEY: (
+        (CheckId.API_KEY_FORM, CheckId.CLIENT_SECRET_FORM, CheckId.OPERATOR),
+        _Run.examine_api_key,
     ),
-    Check.ROLES: ((Check.API_KEY,), _Case.examine_roles),
-    Check.CLIENT_SECRET: ((Check.API_KEY,), _Case.examine_client_secret),
-    Check.CLOCK: ((Check.CLIENT_SECRET,), _Case.examine_clock),
-    Check.TEST_IDENTITIES: ((Check.CLOCK,), _Case.examine_test_identities),
-    Check.KEYS: ((Check.CLOCK,), _Case.examine_keys),
-    Check.LATENCY: ((Check.API_KEY,), _Case.examine_latency),
+    CheckId.ROLES: ((CheckId.API_KEY,), _Run.examine_roles),
+    CheckId.CLIENT_SECRET: ((CheckId.API_KEY,), _Run.examine_client_secret),
+    CheckId.CLOCK: ((CheckId.CLIENT_SECRET,), _Run.examine_clock),
+    CheckId.TEST_IDENTITIES: ((CheckId.CLOCK,), _Run.examine_test_identities),
+    CheckId.KEYS: ((CheckId.CLOCK,), _Run.examine_keys),
+    CheckId.LATENCY: ((CheckId.API_KEY,), _Run.examine_latency),
 }
 
 

@@ -1,22 +1,32 @@
-"""Checks of what an operator answered: pure functions of the answers."""
+"""Harmless calls to an operator, and what their outcomes say.
+
+Nothing here changes anything or concerns a person: test identities are used, keys are
+fetched, and a logout names nobody. The checks are pure functions of the outcomes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
+import attrs
+
+from uid2_async._call import Call
 from uid2_async._traceback import strip_tracebacks
+from uid2_async.client import UID2Client
+from uid2_async.clock import Clock
 from uid2_async.doctor.findings import (
-    Check,
+    CheckId,
     Finding,
     failed,
-    failure,
+    failed_call,
     ok,
     skipped,
     warning,
 )
-from uid2_async.doctor.operator_probes import Answer, Question
+from uid2_async.environment import Settings
 from uid2_async.errors import (
     AuthError,
     BadRequestError,
@@ -30,19 +40,240 @@ from uid2_async.errors import (
     TransportError,
     UID2Error,
 )
-from uid2_async.models import IdentityMap, IdentityScope, OptedOut, UnmappedReason
-from uid2_async.protocol.keyring import KeyRing
+from uid2_async.identity_tokens import IdentityTokens
+from uid2_async.models import (
+    Email,
+    IdentityMap,
+    IdentityScope,
+    OptedOut,
+    UnmappedReason,
+    datetime_from_ms,
+    ms_from_datetime,
+)
+from uid2_async.protocol import tokens
+from uid2_async.protocol.envelope import AesGcmEnvelope, Opened
+from uid2_async.protocol.keyring import BIDSTREAM_PATH, SHARING_PATH, KeyRing
+from uid2_async.protocol.mapping import MAP_V3_PATH
+from uid2_async.retry import RetryPolicy
+from uid2_async.transport import SessionPool
 
-__all__ = [
-    "Role",
-    "check_api_key",
-    "check_client_secret",
-    "check_clock",
-    "check_keys",
-    "check_roles",
-    "check_test_identities",
-    "find_roles",
-]
+OPTED_OUT: Final = "optout@example.com"
+
+
+REFRESH_OPTED_OUT: Final = "refresh-optout@example.com"
+
+
+VALID: Final = "validate@example.com"
+
+
+class Endpoint(StrEnum):
+    """The endpoints that are asked; all but the last need a role."""
+
+    GENERATE = tokens.GENERATE_PATH
+    MAP = MAP_V3_PATH
+    SHARING = SHARING_PATH
+    BIDSTREAM = BIDSTREAM_PATH
+    LOGOUT = tokens.LOGOUT_PATH
+    REFRESH = tokens.REFRESH_PATH
+
+
+# No base64, so that no operator tries to decrypt it.
+_NO_TOKEN: Final = b"not-a-token"
+
+
+@attrs.frozen(kw_only=True)
+class CallOutcome:
+    """What became of one call.
+
+    Attributes:
+        value: What it returned; never shown.
+        error: Why it returned nothing, or None.
+    """
+
+    value: Any = attrs.field(default=None, repr=False)
+    error: UID2Error | None = None
+
+
+class _ListeningEnvelope(AesGcmEnvelope):
+    """The usual envelope, which hears the operator's clock."""
+
+    def __init__(self) -> None:
+        """Start without having heard anything."""
+        self.server_ms: int | None = None
+
+    def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> Opened:
+        """Open a reply, and note the time in it."""
+        opened = super().open(body, key=key, nonce=nonce)
+        self.server_ms = opened.server_ms
+        return opened
+
+
+class OperatorProbe:
+    """Asks an operator, one call at a time and without retries.
+
+    Attributes:
+        answers: What has been answered.
+        seconds: How long each answered call took.
+        offset: The operator's clock minus this machine's in seconds, where it is known.
+        refused_clock: Whether the operator refused this machine's time.
+    """
+
+    def __init__(
+        self, settings: Settings, pool: SessionPool, *, timeout: float, clock: Clock
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            settings: Checked settings.
+            pool: What carries the calls; it is not closed here.
+            timeout: How long each call may take, in seconds.
+            clock: This machine's.
+        """
+        self.answers: dict[Endpoint, CallOutcome] = {}
+        self.seconds: list[float] = []
+        self.offset: float | None = None
+        self.refused_clock: bool = False
+        self._clock = clock
+        self._shift_ms = 0
+        self._envelope = _ListeningEnvelope()
+        self._client = UID2Client(
+            settings.base_url,
+            api_key=settings.api_key,
+            client_secret=settings.client_secret,
+            scope=settings.scope,
+            transport=pool,
+            envelope=self._envelope,
+            retry=RetryPolicy.never(),
+            timeout=timeout,
+            allow_http=settings.allow_http,
+            clock=lambda: datetime_from_ms(self._now_ms() + self._shift_ms),
+        )
+
+    async def ask_for_roles(self) -> None:
+        """Make a call for each role, and one that tells whether the key is known.
+
+        Where one is not answered at all, the others are not made.
+        """
+        for question in Endpoint:
+            await self._ask(question)
+            error = self.answers[question].error
+            if isinstance(error, TransportError):
+                return
+            self.refused_clock |= isinstance(error, ClockSkewError)
+
+    async def find_offset(self, hint: float | None) -> None:
+        """Find how far the clocks are apart, by trying times until one is accepted.
+
+        Args:
+            hint: What a ``Date`` header says of it, in seconds.
+        """
+        question = next(
+            one
+            for one, answer in self.answers.items()
+            if isinstance(answer.error, ClockSkewError)
+        )
+        for shift in _shifts(hint):
+            self._shift_ms = round(shift * 1000)
+            await self._ask(question)
+            error = self.answers[question].error
+            if isinstance(error, TransportError):
+                return
+            if not isinstance(error, ClockSkewError):
+                # A reply tells it exactly, a refusal for another reason about.
+                self.offset = shift if self.offset is None else self.offset
+                return
+
+    async def ask_for_test_identities(self) -> None:
+        """Refresh the tokens of a test identity that opts out in between."""
+        made = await self._answer(_generate(self._client, REFRESH_OPTED_OUT))
+        if isinstance(made.value, IdentityTokens):
+            made = await self._answer(self._client.refresh_token(made.value))
+        self.answers[Endpoint.REFRESH] = made
+
+    async def _ask(self, question: Endpoint) -> None:
+        """Make the call, and keep the answer."""
+        self.answers[question] = await self._answer(_CALLS[question](self._client))
+
+    async def _answer(self, call: Awaitable[object]) -> CallOutcome:
+        """Await *call*; note how long it took, and what the operator's clock says."""
+        now = asyncio.get_running_loop().time
+        self._envelope.server_ms = None
+        before_ms, started = self._now_ms(), now()
+        try:
+            answer = CallOutcome(value=await call)
+        except UID2Error as error:
+            answer = CallOutcome(error=error)
+        if not isinstance(answer.error, TransportError):
+            self.seconds.append(now() - started)
+        server_ms = self._envelope.server_ms
+        if server_ms is not None:
+            middle_ms = (before_ms + self._now_ms()) / 2
+            self.offset = (server_ms - middle_ms) / 1000
+        return answer
+
+    def _now_ms(self) -> int:
+        return ms_from_datetime(self._clock())
+
+
+def _generate(client: UID2Client, email: str) -> Awaitable[object]:
+    """Generate without a consent string, and without the warning of that in EUID."""
+    call = Call(
+        path=tokens.GENERATE_PATH,
+        payload=tokens.build_generate_request(Email(email)),
+        parse=tokens.parse_tokens_reply,
+    )
+    return client.run_call(call)
+
+
+def _logout_nobody(client: UID2Client) -> Awaitable[object]:
+    """Ask for a logout without saying whose."""
+    call = Call(path=tokens.LOGOUT_PATH, parse=tokens.parse_logout_reply)
+    return client.run_call(call)
+
+
+def _refresh_nothing(client: UID2Client) -> Awaitable[object]:
+    """Refresh what is no token: only whom it knows does an operator tell so."""
+    call = Call(
+        path=tokens.REFRESH_PATH,
+        payload=_NO_TOKEN,
+        parse=tokens.parse_refresh_reply,
+        bare=True,
+        reply_key=b"",
+    )
+    return client.run_call(call)
+
+
+_CALLS: Final[Mapping[Endpoint, Callable[[UID2Client], Awaitable[object]]]] = {
+    Endpoint.GENERATE: lambda client: _generate(client, OPTED_OUT),
+    Endpoint.MAP: lambda client: client.map_identities([OPTED_OUT, VALID]),
+    Endpoint.SHARING: UID2Client.fetch_sharing_keys,
+    Endpoint.BIDSTREAM: UID2Client.fetch_bidstream_keys,
+    Endpoint.LOGOUT: _logout_nobody,
+    Endpoint.REFRESH: _refresh_nothing,
+}
+
+
+# An operator takes times from 120 s ago to 119 s ahead (docs/protocol.md 1.4).
+_SHIFT_SECONDS: Final = 200
+
+
+_SHIFT_STEPS: Final = 9
+
+
+_HOUR_SECONDS: Final = 3_600
+
+
+_HOURS: Final = 14
+
+
+def _shifts(hint: float | None) -> Iterator[float]:
+    """List the offsets to try: half an hour in steps, and what wrong zones make."""
+    if hint is not None:
+        yield hint
+    for step in range(1, _SHIFT_STEPS + 1):
+        yield from (step * _SHIFT_SECONDS, -step * _SHIFT_SECONDS)
+    for hour in range(1, _HOURS + 1):
+        yield from (hour * _HOUR_SECONDS, -hour * _HOUR_SECONDS)
 
 
 class Role(StrEnum):
@@ -55,13 +286,16 @@ class Role(StrEnum):
     OPTOUT = "OPTOUT"
 
 
-Answers = Mapping[Question, Answer]
+CallOutcomes = Mapping[Endpoint, CallOutcome]
+
 
 _UNAUTHORIZED: Final = 401
+
+
 _PORTAL: Final = "in the UID2 portal, or with whoever runs the operator"
 
 
-def _permitted(answer: Answer | None) -> bool | None:
+def _permitted(answer: CallOutcome | None) -> bool | None:
     """Tell whether an answer shows that the key may ask; None where it does not tell.
 
     The role is judged before envelope and content (docs/protocol.md 1.6), so that any
@@ -79,35 +313,35 @@ def _permitted(answer: Answer | None) -> bool | None:
             return None
 
 
-def find_roles(answers: Answers) -> dict[Role, bool | None]:
+def find_roles(answers: CallOutcomes) -> dict[Role, bool | None]:
     """Tell for each role whether the key has it; None where that remains open."""
-    reads = _permitted(answers.get(Question.BIDSTREAM))
-    shares = _permitted(answers.get(Question.SHARING))
-    ring = answers.get(Question.SHARING, Answer()).value
+    reads = _permitted(answers.get(Endpoint.BIDSTREAM))
+    shares = _permitted(answers.get(Endpoint.SHARING))
+    ring = answers.get(Endpoint.SHARING, CallOutcome()).value
     if isinstance(ring, KeyRing):
         # Only sharers are told how long their tokens may live (docs/protocol.md 6.1).
         shares = ring.max_sharing_lifetime_seconds is not None
     elif shares and reads is not False:
         shares = None
     return {
-        Role.GENERATOR: _permitted(answers.get(Question.GENERATE)),
-        Role.MAPPER: _permitted(answers.get(Question.MAP)),
+        Role.GENERATOR: _permitted(answers.get(Endpoint.GENERATE)),
+        Role.MAPPER: _permitted(answers.get(Endpoint.MAP)),
         Role.SHARER: shares,
         Role.ID_READER: reads,
-        Role.OPTOUT: _permitted(answers.get(Question.LOGOUT)),
+        Role.OPTOUT: _permitted(answers.get(Endpoint.LOGOUT)),
     }
 
 
-def check_api_key(answers: Answers) -> Finding:
+def check_api_key(answers: CallOutcomes) -> Finding:
     """Judge whether the operator accepts the API key for anything."""
-    check = Check.API_KEY
-    asked = [one for one in Question if one is not Question.REFRESH]
+    check = CheckId.API_KEY
+    asked = [one for one in Endpoint if one is not Endpoint.REFRESH]
     if any(_permitted(answers.get(one)) for one in asked):
         return ok(check, "The operator accepts it.")
-    trouble = _find_trouble(answers)
+    trouble = _find_inconclusive(answers)
     if trouble is not None:
-        return failure(check, trouble)
-    if _is_known(answers.get(Question.REFRESH)):
+        return failed_call(check, trouble)
+    if _is_known(answers.get(Endpoint.REFRESH)):
         return failed(
             check,
             "The operator knows the key, but it is disabled or has no role.",
@@ -123,20 +357,20 @@ def check_api_key(answers: Answers) -> Finding:
     )
 
 
-def _is_known(answer: Answer | None) -> bool:
+def _is_known(answer: CallOutcome | None) -> bool:
     """Tell whether a refresh was refused as to a known caller (protocol.md 2.2)."""
     error = None if answer is None else answer.error
     return isinstance(error, InvalidTokenError) and error.code == "invalid_token"
 
 
-def check_roles(answers: Answers, needed: Collection[Role]) -> Finding:
+def check_roles(answers: CallOutcomes, needed: Collection[Role]) -> Finding:
     """Judge which roles the key has.
 
     Args:
         answers: What the operator answered.
         needed: Those that it must have.
     """
-    check = Check.ROLES
+    check = CheckId.ROLES
     roles = find_roles(answers)
     message = f"It has {_list(roles, has=True)}; it lacks {_list(roles, has=False)}."
     missing = [role for role in needed if roles[role] is False]
@@ -151,7 +385,7 @@ def check_roles(answers: Answers, needed: Collection[Role]) -> Finding:
     if not unclear:
         return ok(check, message)
     message = f"{message} Not to be told: {', '.join(unclear)}."
-    trouble = _find_trouble(answers)
+    trouble = _find_inconclusive(answers)
     if isinstance(trouble, TransportError | ServerError | RateLimitError):
         return failed(check, f"{message} {trouble.message}", trouble.hint)
     if {*needed} & {*unclear}:
@@ -163,7 +397,7 @@ def check_roles(answers: Answers, needed: Collection[Role]) -> Finding:
     return warning(check, message, "Update the operator, if it lacks these endpoints.")
 
 
-def _find_trouble(answers: Answers) -> UID2Error | None:
+def _find_inconclusive(answers: CallOutcomes) -> UID2Error | None:
     """Find the first error that tells nothing of a role."""
     for answer in answers.values():
         if answer.error is not None and _permitted(answer) is None:
@@ -177,11 +411,11 @@ def _list(roles: Mapping[Role, bool | None], *, has: bool) -> str:
     return ", ".join(named) or "nothing"
 
 
-def check_client_secret(answers: Answers) -> Finding:
+def check_client_secret(answers: CallOutcomes) -> Finding:
     """Judge whether the client secret is that of the API key."""
-    check = Check.CLIENT_SECRET
+    check = CheckId.CLIENT_SECRET
     errors = [
-        one.error for question, one in answers.items() if question != Question.REFRESH
+        one.error for question, one in answers.items() if question != Endpoint.REFRESH
     ]
     for error in errors:
         fault = _find_secret_fault(error)
@@ -191,13 +425,13 @@ def check_client_secret(answers: Answers) -> Finding:
         return ok(check, "It belongs to the API key.")
     for error in errors:
         if error is not None and not isinstance(error, AuthError):
-            return failure(check, error)
+            return failed_call(check, error)
     return skipped(check, "No call was let through that would tell.")
 
 
 def _find_secret_fault(error: UID2Error | None) -> Finding | None:
     """Say what a call shows to be wrong about sealing or opening, or None."""
-    check = Check.CLIENT_SECRET
+    check = CheckId.CLIENT_SECRET
     match error:
         case AuthError() if error.status != _UNAUTHORIZED:
             return failed(
@@ -208,7 +442,7 @@ def _find_secret_fault(error: UID2Error | None) -> Finding | None:
                 unauthorized=True,
             )
         case EnvelopeError():
-            return failure(check, error)
+            return failed_call(check, error)
         case BadRequestError() if "Invalid body" in error.message:
             return failed(
                 check,
@@ -234,9 +468,15 @@ def _was_opened(error: UID2Error | None) -> bool:
 
 
 _GOOD_SECONDS: Final = 10.0
+
+
 _PROMISED_SECONDS: Final = 60.0
+
+
 # docs/protocol.md 1.4
 _REFUSED_BEHIND_SECONDS: Final = 120.0
+
+
 _TAKEN_AHEAD_SECONDS: Final = 119.0
 
 
@@ -247,7 +487,7 @@ def check_clock(offset: float | None, *, refused: bool) -> Finding:
         offset: By how many seconds this machine's is behind; None where that is open.
         refused: Whether the operator refused a request for its time.
     """
-    check = Check.CLOCK
+    check = CheckId.CLOCK
     if offset is None:
         if refused:
             return failed(check, "It is off by more than half an hour.", _SET_CLOCK)
@@ -272,9 +512,9 @@ _LIMITS: Final = (
 _SET_CLOCK: Final = "Set this machine's clock: let NTP run, and check the time zone."
 
 
-def check_test_identities(answers: Answers) -> Finding:
+def check_test_identities(answers: CallOutcomes) -> Finding:
     """Judge whether test identities answer as documented (docs/protocol.md 7)."""
-    check = Check.TEST_IDENTITIES
+    check = CheckId.TEST_IDENTITIES
     roles = find_roles(answers)
     if not (roles[Role.GENERATOR] or roles[Role.MAPPER]):
         return skipped(check, "They need the role GENERATOR or MAPPER.")
@@ -282,13 +522,13 @@ def check_test_identities(answers: Answers) -> Finding:
     if roles[Role.GENERATOR]:
         for question, what in _OPT_OUTS.items():
             if (error := answers[question].error) is not None:
-                return failure(check, error)
+                return failed_call(check, error)
             if not isinstance(answers[question].value, OptedOut):
                 wrong.append(what)
     if roles[Role.MAPPER]:
-        if (error := answers[Question.MAP].error) is not None:
-            return failure(check, error)
-        wrong += _misfits(answers[Question.MAP].value)
+        if (error := answers[Endpoint.MAP].error) is not None:
+            return failed_call(check, error)
+        wrong += _wrong_rows(answers[Endpoint.MAP].value)
     if wrong:
         return failed(
             check,
@@ -299,12 +539,12 @@ def check_test_identities(answers: Answers) -> Finding:
 
 
 _OPT_OUTS: Final = {
-    Question.GENERATE: "optout@example.com got tokens",
-    Question.REFRESH: "refresh-optout@example.com was not opted out on refresh",
+    Endpoint.GENERATE: "optout@example.com got tokens",
+    Endpoint.REFRESH: "refresh-optout@example.com was not opted out on refresh",
 }
 
 
-def _misfits(found: IdentityMap) -> list[str]:
+def _wrong_rows(found: IdentityMap) -> list[str]:
     """List which rows of the map of test identities are not as documented."""
     out, valid = (row.result() for row in found.wire_rows)
     wrong = []
@@ -315,7 +555,7 @@ def _misfits(found: IdentityMap) -> list[str]:
     return wrong
 
 
-def check_keys(answers: Answers, scope: IdentityScope, now_ms: int) -> Finding:
+def check_keys(answers: CallOutcomes, scope: IdentityScope, now_ms: int) -> Finding:
     """Judge whether keys can be had, and whether they hold.
 
     Args:
@@ -323,11 +563,11 @@ def check_keys(answers: Answers, scope: IdentityScope, now_ms: int) -> Finding:
         scope: The scope that is expected.
         now_ms: The operator's time.
     """
-    check = Check.KEYS
+    check = CheckId.KEYS
     roles = find_roles(answers)
     permitted = {
         question: answers[question]
-        for question in (Question.SHARING, Question.BIDSTREAM)
+        for question in (Endpoint.SHARING, Endpoint.BIDSTREAM)
         if _permitted(answers.get(question))
     }
     if not permitted:
@@ -340,7 +580,7 @@ def check_keys(answers: Answers, scope: IdentityScope, now_ms: int) -> Finding:
                 "It may have no master key that holds: tell who runs the operator.",
             )
         if answer.error is not None:
-            return failure(check, answer.error)
+            return failed_call(check, answer.error)
         fault = _find_fault(answer.value, scope, now_ms)
         if fault is not None:
             return fault
@@ -349,7 +589,7 @@ def check_keys(answers: Answers, scope: IdentityScope, now_ms: int) -> Finding:
         f"{_count_active(answer.value, now_ms)} of them active."
         for question, answer in permitted.items()
     )
-    ring = permitted[Question.SHARING].value if roles[Role.SHARER] else None
+    ring = permitted[Endpoint.SHARING].value if roles[Role.SHARER] else None
     if ring is not None and ring.active_key(ring.default_keyset_id, now_ms) is None:
         return warning(
             check,
@@ -363,13 +603,13 @@ def _find_fault(ring: KeyRing, scope: IdentityScope, now_ms: int) -> Finding | N
     """Say why nothing can be done with a ring, or None."""
     if ring.identity_scope is not scope:
         return failed(
-            Check.KEYS,
+            CheckId.KEYS,
             f"The operator serves {ring.identity_scope}, but the scope is {scope}.",
             f"Use the base URL of {scope}, or --scope {ring.identity_scope}.",
         )
     if not _count_active(ring, now_ms):
         return failed(
-            Check.KEYS,
+            CheckId.KEYS,
             f"Not one of {len(ring.keys)} keys is active now.",
             "Tell who runs the operator: it has stopped to get new keys.",
         )
