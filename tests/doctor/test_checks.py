@@ -14,6 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from certificates import DAY, HOST, Faults, contexts
 from uid2_async import IdentityScope, KeyRing, errors
 from uid2_async.doctor import CheckId, Finding, Outcome
+from uid2_async.doctor.checks import check_api_key_form, check_base_url
 from uid2_async.doctor.network import (
     Connection,
     ConnectionFault,
@@ -30,8 +31,6 @@ from uid2_async.doctor.network import (
     tls_handshake,
 )
 from uid2_async.doctor.operator import (
-    CallOutcome,
-    Endpoint,
     check_api_key,
     check_client_secret,
     check_clock,
@@ -39,7 +38,7 @@ from uid2_async.doctor.operator import (
     check_roles,
     check_test_identities,
 )
-from uid2_async.doctor.settings import check_api_key_form, check_base_url
+from uid2_async.doctor.probe import CallOutcome, Endpoint
 from uid2_async.models import IdentityMap, MapRow, OptedOut
 from uid2_async.protocol.keyring import Key
 from uid2_async.tls import CertificateFault, CertificateProblem
@@ -196,9 +195,9 @@ def test_silence_over_tls(error: errors.UID2Error) -> None:
 
 def test_latency() -> None:
     """The middle counts; one slow call is no warning."""
-    assert says(check_latency([0.1, 0.1, 5.0]), "ok", "100 ms in the middle, 5000 ms")
+    assert says(check_latency([0.1, 0.1, 5.0]), "ok", "Median 100 ms, longest 5000 ms")
     assert says(check_latency([0.1, 2.0, 5.0]), "warning", "nearer region")
-    assert says(check_latency([]), "failed", "No call was answered")
+    assert says(check_latency([]), "failed", "No call got a reply")
 
 
 @pytest.mark.parametrize(
@@ -207,10 +206,10 @@ def test_latency() -> None:
         ("UID2", "https://au.prod.uidapi.com", "ok", "UID2 production, Sydney"),
         ("UID2", "operator-integ.uidapi.com/v2", "ok", "UID2 integration."),
         ("EUID", "https://prod.euid.eu", "ok", "EUID production."),
-        ("UID2", "https://prd.uidapi.com", "warning", "none of the published"),
-        ("UID2", "https://prod.uidapi.com/x", "warning", "none of the published"),
-        ("UID2", "https://prod.uidapi.com:8443", "warning", "none of the published"),
-        ("UID2", "http://10.0.0.1:8080", "warning", "travels in clear"),
+        ("UID2", "https://prd.uidapi.com", "warning", "not one of the published"),
+        ("UID2", "https://prod.uidapi.com/x", "warning", "not one of the published"),
+        ("UID2", "https://prod.uidapi.com:8443", "warning", "not one of the published"),
+        ("UID2", "http://10.0.0.1:8080", "warning", "sent in the clear"),
     ],
 )
 def test_base_urls(scope: str, url: str, outcome: str, words: str) -> None:
@@ -224,8 +223,8 @@ def test_base_urls(scope: str, url: str, outcome: str, words: str) -> None:
     ("key", "outcome", "words"),
     [
         ("old-key", "ok", "older keys"),
-        ("UID2-C-I-8-cut", "warning", "all of it was copied"),
-        ("A" * 43 + "=", "warning", "changed places"),
+        ("UID2-C-I-8-cut", "warning", "copied completely"),
+        ("A" * 43 + "=", "warning", "are swapped"),
     ],
 )
 def test_api_keys(key: str, outcome: str, words: str) -> None:
@@ -264,7 +263,7 @@ def test_a_role_that_cannot_be_told() -> None:
     wrong = refused(errors.AuthError("The operator could not open the request."), 400)
     found = answers(sharing=wrong, bidstream=wrong)
 
-    assert says(check_roles(found, []), "warning", "Not to be told: SHARER")
+    assert says(check_roles(found, []), "warning", "Unknown: SHARER")
 
 
 def test_replies_that_are_no_http_tell_nothing() -> None:
@@ -280,7 +279,7 @@ def test_a_request_that_was_rewritten() -> None:
     body = refused(errors.BadRequestError("The operator said: Invalid body: x"), 400)
 
     finding = check_client_secret(answers(generate=body))
-    assert says(finding, "failed", "arrived changed")
+    assert says(finding, "failed", "was changed on its way")
     assert not finding.unauthorized
 
 
@@ -315,8 +314,8 @@ def test_clocks(offset: float | None, refused: bool, outcome: str) -> None:
 
     assert finding.outcome == outcome
     if offset is not None:
-        assert ("Requests are refused." in finding.message) is (outcome == "failed")
-        assert ("60 s is promised" in finding.message) is (
+        assert ("Requests are rejected." in finding.message) is (outcome == "failed")
+        assert ("60 s is guaranteed" in finding.message) is (
             outcome == "failed" or abs(offset) >= 60
         )
 
@@ -379,7 +378,7 @@ def ring(**fields: Any) -> CallOutcome:
     [
         ({}, "skipped", "SHARER or ID_READER"),
         ({"bidstream": ring()}, "ok", "1 keys, 1 of them active"),
-        ({"bidstream": ring(keys={})}, "failed", "Not one of 0 keys is active"),
+        ({"bidstream": ring(keys={})}, "failed", "None of 0 keys is active"),
         (
             {"bidstream": ring(identity_scope=IdentityScope.EUID)},
             "failed",
@@ -393,7 +392,7 @@ def ring(**fields: Any) -> CallOutcome:
         (
             {"sharing": ring(max_sharing_lifetime_seconds=60)},
             "warning",
-            "None is to encrypt with",
+            "None of them can encrypt",
         ),
         (
             {"bidstream": CallOutcome(error=errors.ProtocolError("Not of the shape."))},
@@ -415,7 +414,7 @@ def test_keys_that_have_all_expired() -> None:
         answers(bidstream=ring()), IdentityScope.UID2, 3_000_000_000 * 1000
     )
 
-    assert says(finding, "failed", "Not one of 1 keys is active")
+    assert says(finding, "failed", "None of 1 keys is active")
 
 
 def test_findings_hold_no_value() -> None:

@@ -11,7 +11,7 @@ from uid2_async.errors import AuthError, OperatorError, UID2Error
 
 
 class CheckId(StrEnum):
-    """What is checked, in this order; the value is for people to read."""
+    """The checks, in their order. The value is their name in the output."""
 
     SETTINGS = "settings"
     BASE_URL = "base URL"
@@ -46,9 +46,9 @@ class Finding:
     Attributes:
         check: What was checked.
         outcome: How it ended.
-        message: What was found, in a sentence.
-        hint: What to do about it; empty where nothing is to be done.
-        unauthorized: Whether it failed because key or secret are not accepted.
+        message: What was found, as a sentence.
+        hint: What to do about it, or an empty string.
+        unauthorized: Whether it failed because the key or secret was not accepted.
     """
 
     check: CheckId
@@ -59,19 +59,19 @@ class Finding:
 
 
 def ok(check: CheckId, message: str) -> Finding:
-    """Say that all is well."""
+    """Return a finding that all is well."""
     return Finding(check=check, outcome=Outcome.OK, message=message)
 
 
 def warning(check: CheckId, message: str, hint: str) -> Finding:
-    """Say that it works, but not as it should."""
+    """Return a finding about something that works, but not as it should."""
     return Finding(check=check, outcome=Outcome.WARNING, message=message, hint=hint)
 
 
 def failed(
     check: CheckId, message: str, hint: str, *, unauthorized: bool = False
 ) -> Finding:
-    """Say that it does not work, and why."""
+    """Return a finding about something that does not work."""
     return Finding(
         check=check,
         outcome=Outcome.FAILED,
@@ -82,7 +82,7 @@ def failed(
 
 
 def failed_call(check: CheckId, error: UID2Error) -> Finding:
-    """Say that a call ended in *error*."""
+    """Return a finding about a call that raised *error*."""
     status = error.status if isinstance(error, OperatorError) else 0
     where = [f"POST {error.endpoint}"] if error.endpoint else []
     where += [f"HTTP {status}"] if status else []
@@ -97,7 +97,7 @@ def failed_call(check: CheckId, error: UID2Error) -> Finding:
 
 
 def skipped(check: CheckId, message: str) -> Finding:
-    """Say that the check would tell nothing."""
+    """Return a finding that the check was not made."""
     return Finding(check=check, outcome=Outcome.SKIPPED, message=message)
 
 

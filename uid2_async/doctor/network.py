@@ -30,7 +30,7 @@ from uid2_async.doctor.findings import (
     ok,
     warning,
 )
-from uid2_async.doctor.operator import Endpoint
+from uid2_async.doctor.probe import Endpoint
 from uid2_async.errors import CallTimeoutError, ConnectError, ProtocolError, UID2Error
 from uid2_async.tls import (
     CertificateFault,
@@ -42,11 +42,11 @@ from uid2_async.transport import Reply, Request, SessionPool
 
 @attrs.frozen
 class Resolution:
-    """What DNS says of a host.
+    """The result of resolving a host name.
 
     Attributes:
         host: The host.
-        addresses: Its addresses; empty where it has none.
+        addresses: Its addresses, empty if it has none.
     """
 
     host: str
@@ -63,13 +63,13 @@ class ConnectionFault(Enum):
 
 @attrs.frozen(kw_only=True)
 class Connection:
-    """What happened at a port.
+    """The result of connecting to a port.
 
     Attributes:
         address: The address that was tried last.
         port: The port.
         seconds: How long it took.
-        fault: Why there is no connection; None where there is one.
+        fault: Why there is no connection, or None.
     """
 
     address: str
@@ -82,20 +82,20 @@ class HandshakeFault(Enum):
     """Why TLS failed."""
 
     NO_TLS = "the server does not speak TLS"
-    CERTIFICATE = "the certificate was refused"
+    CERTIFICATE = "the certificate was rejected"
     TIMEOUT = "the handshake took too long"
     OTHER = "the handshake failed"
 
 
 @attrs.frozen(kw_only=True)
 class Handshake:
-    """What happened during TLS.
+    """The result of a TLS handshake.
 
     Attributes:
         version: Such as ``TLSv1.3``.
-        expires: When the certificate ends, in seconds since the Unix epoch.
-        fault: Why it failed; None where it did not.
-        problem: Why the certificate was refused, where that is the fault.
+        expires: When the certificate expires, in seconds since the Unix epoch.
+        fault: Why it failed, or None.
+        problem: Why the certificate was rejected, if that is the fault.
     """
 
     version: str = ""
@@ -105,7 +105,7 @@ class Handshake:
 
 
 async def resolve(host: str, port: int, *, timeout: float) -> Resolution:
-    """Look up the addresses of *host*."""
+    """Resolve *host*."""
     loop = asyncio.get_running_loop()
     with suppress(OSError, UnicodeError, TimeoutError):
         async with asyncio.timeout(timeout):
@@ -128,7 +128,7 @@ async def tcp_connect(
 
 
 async def _tcp_connect(address: str, port: int, timeout: float) -> Connection:
-    """Connect to one address, and hang up."""
+    """Connect to one address, and close the connection."""
     now = asyncio.get_running_loop().time
     started = now()
     fault = None
@@ -148,7 +148,7 @@ async def _tcp_connect(address: str, port: int, timeout: float) -> Connection:
 async def tls_handshake(
     address: str, port: int, host: str, context: ssl.SSLContext, *, timeout: float
 ) -> Handshake:
-    """Begin TLS with *host* at *address*, and hang up."""
+    """Make a TLS handshake with *host* at *address*, and close the connection."""
     try:
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(
@@ -183,7 +183,7 @@ _NO_TLS_REASONS: Final = frozenset(
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
-    """Hang up; how the other side takes it does not matter."""
+    """Close a connection, whatever the other side does."""
     writer.close()
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(1.0):
@@ -193,14 +193,14 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 async def request_without_key(
     pool: SessionPool, *, timeout: float
 ) -> Reply | UID2Error:
-    """Ask for what needs an API key without one.
+    """Send a request without an API key to an endpoint that requires one.
 
     Args:
-        pool: Where to send it.
-        timeout: How long it may take, in seconds.
+        pool: Sends the request.
+        timeout: Seconds that it may take.
 
     Returns:
-        The reply, or why there is none.
+        The reply, or the error if there is none.
     """
     request = Request(
         path=Endpoint.GENERATE,
@@ -219,9 +219,9 @@ async def request_without_key(
 
 
 def date_offset(reply: Reply | UID2Error, now: datetime) -> float | None:
-    """Read how many seconds the ``Date`` of *reply* is ahead of *now*, if it has one.
+    """Return how many seconds the ``Date`` of *reply* is ahead of *now*, or None.
 
-    Operators send none, what stands before them may.
+    Operators send no such header, but a proxy before them may.
     """
     if isinstance(reply, UID2Error) or "date" not in reply.headers:
         return None
@@ -233,13 +233,8 @@ def date_offset(reply: Reply | UID2Error, now: datetime) -> float | None:
 
 
 _SLOW_SECONDS: Final = 1.0
-
-
 _CERTIFICATE_DAYS: Final = 14
-
-
 _DAY_SECONDS: Final = 86_400
-
 
 _UNAUTHORIZED_BODY: Final = re.compile(
     rb'\{.*"status"\s*:\s*"unauthorized".*\}', re.DOTALL
@@ -247,10 +242,10 @@ _UNAUTHORIZED_BODY: Final = re.compile(
 
 
 def check_dns(found: Resolution, proxies: Sequence[str]) -> Finding:
-    """Judge whether the host has an address.
+    """Check whether the host has an address.
 
     Args:
-        found: What DNS says.
+        found: The result of resolving it.
         proxies: The variables that name an HTTP proxy, which is not used.
     """
     if not found.addresses:
@@ -262,25 +257,25 @@ def check_dns(found: Resolution, proxies: Sequence[str]) -> Finding:
         )
     first, *others = found.addresses
     if first == found.host:
-        return ok(CheckId.DNS, f"There is nothing to look up: {first} is an address.")
+        return ok(CheckId.DNS, f"Not needed: {first} is an address.")
     more = f" and {len(others)} more" if others else ""
     return ok(CheckId.DNS, f"{found.host} is {first}{more}.")
 
 
 def check_connection(found: Connection, proxies: Sequence[str]) -> Finding:
-    """Judge whether the port can be reached.
+    """Check whether the port can be reached.
 
     Args:
-        found: What happened.
+        found: The result of connecting.
         proxies: The variables that name an HTTP proxy, which is not used.
     """
     if found.fault is None:
         ms = round(found.seconds * 1000)
         return ok(CheckId.CONNECTION, f"Port {found.port} answers within {ms} ms.")
     where = f"{found.address}, port {found.port}"
-    hint = "Check firewall, security group and VPN on the way to the operator."
+    hint = "Check the firewall, security group and VPN on the way to the operator."
     if found.fault is ConnectionFault.REFUSED:
-        hint = "Check the port in the base URL, and that the operator runs."
+        hint = "Check the port in the base URL, and that the operator is running."
     return failed(
         CheckId.CONNECTION,
         f"{where} is {_CONNECTION_FAULTS[found.fault]}.",
@@ -289,7 +284,7 @@ def check_connection(found: Connection, proxies: Sequence[str]) -> Finding:
 
 
 def _explain_proxy(proxies: Sequence[str]) -> str:
-    """Say that the proxy of the environment is not used, if there is one."""
+    """Return that the proxy of the environment is not used, if there is one."""
     if not proxies:
         return ""
     return (
@@ -301,15 +296,15 @@ def _explain_proxy(proxies: Sequence[str]) -> str:
 _CONNECTION_FAULTS: Final = {
     ConnectionFault.REFUSED: "closed: the connection was refused",
     ConnectionFault.TIMEOUT: "silent: connecting timed out",
-    ConnectionFault.UNREACHABLE: "out of reach",
+    ConnectionFault.UNREACHABLE: "unreachable",
 }
 
 
 def check_tls(found: Handshake | None, now: float) -> Finding:
-    """Judge TLS.
+    """Check TLS.
 
     Args:
-        found: What happened; None where the base URL is plain http.
+        found: The result of the handshake, None if the base URL is plain http.
         now: The time in seconds since the Unix epoch.
     """
     check = CheckId.TLS
@@ -326,7 +321,7 @@ def check_tls(found: Handshake | None, now: float) -> Finding:
             _TLS_HINTS[found.fault],
         )
     days = int((found.expires - now) // _DAY_SECONDS)
-    message = f"{found.version}, the certificate holds for {days} days."
+    message = f"{found.version}, the certificate is valid for {days} days."
     if days < _CERTIFICATE_DAYS:
         return warning(check, message, "Renew the operator's certificate.")
     return ok(check, message)
@@ -335,17 +330,16 @@ def check_tls(found: Handshake | None, now: float) -> Finding:
 _TLS_HINTS: Final = {
     HandshakeFault.NO_TLS: (
         "If this is a sandbox or a private operator without TLS, begin the base URL "
-        "with http://; else check the port."
+        "with http://. Otherwise check the port."
     ),
     HandshakeFault.CERTIFICATE: "Check the certificate of the operator.",
-    HandshakeFault.TIMEOUT: "Check what lies between here and the operator.",
+    HandshakeFault.TIMEOUT: "Check the network between this machine and the operator.",
     HandshakeFault.OTHER: (
-        "Check that the operator speaks TLS 1.2 or newer, and what lies between."
+        "Check that the operator supports TLS 1.2 or later, and the network in between."
     ),
 }
 
-
-# Where the library's own hint is for a program, these are for the command line.
+# The library's own hints are for programs; these are for the command line.
 _CERTIFICATE_HINTS: Final = {
     CertificateFault.UNTRUSTED: (
         "For a private CA, set SSL_CERT_FILE to its PEM file. Otherwise a proxy may be "
@@ -360,60 +354,57 @@ _CERTIFICATE_HINTS: Final = {
 
 
 def is_operator(reply: Reply) -> bool:
-    """Tell whether *reply*, to a request without API key, is an operator's."""
+    """Return whether *reply*, to a request without API key, is an operator's."""
     return reply.status == 401 and bool(_UNAUTHORIZED_BODY.search(reply.body))  # noqa: PLR2004 - an HTTP status reads best as its number
 
 
 def check_operator(found: Reply | UID2Error, *, https: bool) -> Finding:
-    """Judge whether it is an operator that answers, before any key is sent to it.
+    """Check whether an operator replies, before the API key is sent to it.
 
     Args:
-        found: The reply to a request without API key, or why there is none.
+        found: The reply to a request without API key, or the error.
         https: Whether it was sent over TLS.
     """
     check = CheckId.OPERATOR
     if isinstance(found, UID2Error):
         return _explain_no_reply(found, https=https)
     if is_operator(found):
-        return ok(check, "An operator answers; it wants an API key, as it should.")
+        return ok(check, "An operator replies, and requires an API key.")
     if 300 <= found.status < 400:  # noqa: PLR2004 - an HTTP status reads best as its number
         return failed(
             check,
             f"HTTP {found.status}: it redirects to {_host_of(found)}.",
-            "If that is the operator, make it the base URL; else a portal or proxy "
-            "answers in its place.",
+            "If that is the operator, use it as the base URL. Otherwise a portal or "
+            "proxy replies in its place.",
         )
     message, hint = _BY_STATUS.get(found.status, _UNEXPECTED_STATUS)
     return failed(check, f"HTTP {found.status}: {message}", hint)
 
 
 _UNEXPECTED_STATUS: Final = (
-    "this is not how an operator answers.",
+    "an operator does not reply like this.",
     "Check the base URL.",
 )
 
-
 _NO_OPERATOR: Final = (
-    "a web page or other service answers, not an operator.",
-    "Check the base URL; a captive portal or proxy may answer in its place.",
+    "a web page or other service replies, not an operator.",
+    "Check the base URL. A captive portal or proxy may reply in its place.",
 )
-
 
 _FAILING: Final = (
-    "the operator, or what stands before it, is failing.",
-    "Try again later; if it stays, tell who runs the operator.",
+    "the operator, or a gateway before it, is failing.",
+    "Try again later. If it persists, contact whoever runs the operator.",
 )
-
 
 _BY_STATUS: Final = {
     200: _NO_OPERATOR,
     401: (
-        "something before the operator asks for a login of its own.",
+        "a gateway before the operator requires a login of its own.",
         "Check the gateway or proxy on the way.",
     ),
     403: (
-        "something before the operator keeps this machine out.",
-        "Have its address allowed by whoever runs the operator or its firewall.",
+        "a gateway before the operator blocks this machine.",
+        "Ask whoever runs the operator or its firewall to allow its address.",
     ),
     404: (
         "there is no operator at this path.",
@@ -421,7 +412,7 @@ _BY_STATUS: Final = {
     ),
     405: _NO_OPERATOR,
     429: (
-        "the operator asks to slow down.",
+        "the operator limits the rate of requests.",
         "Try again later, and send fewer requests at once.",
     ),
     500: _FAILING,
@@ -432,26 +423,26 @@ _BY_STATUS: Final = {
 
 
 def _explain_no_reply(error: UID2Error, *, https: bool) -> Finding:
-    """Say why there is no answer."""
+    """Explain why there is no reply."""
     hung_up = isinstance(error, ConnectError) and error.disconnected
     garbled = isinstance(error, ProtocolError) and error.unparseable_http
     if not https and (hung_up or garbled):
         return failed(
             CheckId.OPERATOR,
-            "What answers does not speak plain http.",
+            "The server does not support plain http.",
             "Begin the base URL with https://, or check the port.",
         )
     if isinstance(error, CallTimeoutError):
         return failed(
             CheckId.OPERATOR,
-            "It accepts connections, but does not answer in time.",
-            "Look at the operator's load and health; --timeout waits longer.",
+            "It accepts connections, but does not reply in time.",
+            "Check the operator's load and health. --timeout waits longer.",
         )
     return failed_call(CheckId.OPERATOR, error)
 
 
 def _host_of(reply: Reply) -> str:
-    """Name the place of a redirect, without path and query, which may hold anything."""
+    """Return the host of a redirect, without path and query, which may hold secrets."""
     try:
         parts = urlsplit(reply.headers.get("location", ""))
         host = parts.hostname or ""
@@ -463,17 +454,15 @@ def _host_of(reply: Reply) -> str:
 
 
 def check_latency(seconds: Sequence[float]) -> Finding:
-    """Judge how long the calls took, each over a kept connection."""
+    """Check how long the calls took, each over a kept connection."""
     if not seconds:
-        return failed(
-            CheckId.LATENCY, "No call was answered.", "See the checks before."
-        )
+        return failed(CheckId.LATENCY, "No call got a reply.", "See the checks before.")
     middle, longest = (round(one * 1000) for one in (median(seconds), max(seconds)))
-    message = f"{middle} ms in the middle, {longest} ms at most ({len(seconds)} calls)."
+    message = f"Median {middle} ms, longest {longest} ms ({len(seconds)} calls)."
     if median(seconds) > _SLOW_SECONDS:
         return warning(
             CheckId.LATENCY,
             message,
-            "Use a nearer region, or look at the operator's load.",
+            "Use a nearer region, or check the operator's load.",
         )
     return ok(CheckId.LATENCY, message)

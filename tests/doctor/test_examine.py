@@ -259,7 +259,7 @@ async def test_secrets_that_cannot_be_right(
     secret = environ[f"{scope}_SECRET_KEY"]
     for wrong, words in (
         (secret[:40], "has 40 characters and is base64 of 30 bytes"),
-        ("x!y?z-canary", "has 12 characters and is no base64"),
+        ("x!y?z-canary", "has 12 characters and is not base64"),
         ("ab" * 32, "not plain base64 of 32 bytes: hex"),
         (f"{secret}\n", "not plain base64 of 32 bytes: white space"),
         (f"'{secret}'", "in quotes"),
@@ -287,7 +287,7 @@ async def test_a_closed_port(examined: Examine, environ: Environ) -> None:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     environ |= {"UID2_BASE_URL": url}
     found = await expect(examined, environ, CheckId.CONNECTION, "is closed")
-    assert "that the operator runs" in found.causes[0].hint
+    assert "that the operator is running" in found.causes[0].hint
 
     found = await examined(environ | {"HTTPS_PROXY": "http://proxy:3128"})
     assert "HTTPS_PROXY is set" in found.causes[0].hint
@@ -314,7 +314,7 @@ async def test_http_where_there_is_tls(
     """http:// at a port that speaks TLS."""
     async with raw_server(HTML, context=tls("127.0.0.1")) as server:
         environ["UID2_BASE_URL"] = server.url.replace("https", "http")
-        await expect(examined, environ, CheckId.OPERATOR, "does not speak plain http")
+        await expect(examined, environ, CheckId.OPERATOR, "does not support plain http")
 
 
 async def test_an_untrusted_certificate(
@@ -379,14 +379,14 @@ async def test_a_certificate_that_is_about_to_end(
         found = await expect(examined, environ, CheckId.OPERATOR, "a web page")
 
     (finding,) = (one for one in found.findings if one.check is CheckId.TLS)
-    assert f"holds for {days} days" in finding.message
+    assert f"valid for {days} days" in finding.message
     assert (finding.outcome is Outcome.WARNING) is warned
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (HTML, "a web page or other service answers"),
+        (HTML, "a web page or other service replies"),
         (REDIRECT, "redirects to https://login.example."),
     ],
 )
@@ -411,11 +411,11 @@ async def test_a_wrong_path(examined: Examine, environ: Environ) -> None:
     ("fault", "words"),
     [
         (Fault(status=503), "failing"),
-        (Fault(status=403, body=PAGE), "keeps this machine out"),
+        (Fault(status=403, body=PAGE), "blocks this machine"),
         (Fault(status=401, body=PAGE), "a login of its own"),
-        (Fault(status=429), "slow down"),
-        (Fault(status=418), "not how an operator answers"),
-        (Fault(drop=True), "does not speak plain http"),
+        (Fault(status=429), "limits the rate"),
+        (Fault(status=418), "does not reply like this"),
+        (Fault(drop=True), "does not support plain http"),
     ],
 )
 async def test_something_before_the_operator(
@@ -436,7 +436,7 @@ async def test_an_operator_that_hangs(
     """It takes connections, and does not answer."""
     operator.fail_next(Fault(delay=60))
     await expect(
-        examined, environ, CheckId.OPERATOR, "does not answer in time", timeout=1.0
+        examined, environ, CheckId.OPERATOR, "does not reply in time", timeout=1.0
     )
 
 
@@ -449,7 +449,7 @@ async def test_an_operator_that_hangs_on_sealed_calls(
         examined, environ, CheckId.ROLES, "did not answer in time", timeout=1.0
     )
 
-    lost = "Not to be told: MAPPER, SHARER, ID_READER, OPTOUT"
+    lost = "Unknown: MAPPER, SHARER, ID_READER, OPTOUT"
     assert lost in found.causes[0].message
 
 
@@ -462,9 +462,9 @@ async def test_an_old_operator(
     (finding,) = found.warnings
 
     assert found.causes == []
-    assert "Not to be told: MAPPER." in finding.message
+    assert "Unknown: MAPPER." in finding.message
     await expect(
-        examined, environ, CheckId.ROLES, "Not to be told: MAPPER", needed=[Role.MAPPER]
+        examined, environ, CheckId.ROLES, "Unknown: MAPPER", needed=[Role.MAPPER]
     )
 
 
@@ -585,13 +585,13 @@ def with_keys(change: Callable[[Any], Any]) -> OperatorData:
 
 @pytest.mark.parametrize("who", ["bidder", "sharer"])
 async def test_expired_keys(examined: Examine, who: str) -> None:
-    """An operator that has no master key any more cannot give out keys."""
+    """An operator that has no master key any more does not return keys."""
     data = with_keys(lambda key: attrs.evolve(key, expires=key.activates + 60))
     async with LocalOperator(data) as operator:
         found = await examined(name(operator, who))
 
     assert [one.check for one in found.causes] == [CheckId.KEYS]
-    assert "cannot give out keys" in found.causes[0].message
+    assert "does not return keys" in found.causes[0].message
 
 
 async def test_no_key_to_encrypt_with(examined: Examine) -> None:
@@ -607,7 +607,7 @@ async def test_no_key_to_encrypt_with(examined: Examine) -> None:
 
     (finding,) = found.warnings
     assert finding.check is CheckId.KEYS
-    assert "None is to encrypt with" in finding.message
+    assert "None of them can encrypt" in finding.message
 
 
 @in_both
