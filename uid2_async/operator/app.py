@@ -40,7 +40,7 @@ http_log: logging.Logger = http_logger
 
 
 def _forget(record: logging.LogRecord) -> bool:
-    """Keep the kind of an error alone: its text can quote the request."""
+    """Keep only the kind of an error: its text can quote the request."""
     if record.exc_info and record.exc_info[0]:
         record.msg = f"{record.msg}: {record.exc_info[0].__name__}"
     record.exc_info = record.exc_text = None
@@ -86,7 +86,7 @@ class _Cut(web.StreamResponse):
 
 
 async def _strip(_request: web.Request, response: web.StreamResponse) -> None:
-    """Take out the headers that aiohttp adds by itself."""
+    """Remove the headers that aiohttp adds by itself."""
     kept = response.kept if isinstance(response, _Whole | _Cut) else frozenset()
     for name in (hdrs.SERVER, hdrs.DATE, hdrs.CONTENT_TYPE):
         if name not in kept:
@@ -186,7 +186,7 @@ class _Handler:
 
 
 async def _show(console: Console, http: web.Request, path: str) -> web.StreamResponse:
-    """Answer a request of the console's page; it is no call."""
+    """Answer a request of the console's page, which is not a call."""
     request = Request(method=http.method, path=path, headers=http.headers)
     whole = await _with_body(http, request)
     return await _respond(http, console.answer(whole) if whole else too_long(), None)
@@ -208,7 +208,7 @@ def _refuse_stream(request: Request) -> Reply:
 
 
 async def _with_body(http: web.Request, request: Request) -> Request | None:
-    """Read the body of *request*, or return None where it is over the limit."""
+    """Read the body of *request*, or return None if it is over the limit."""
     if (http.content_length or 0) > _MAX_BODY:
         return None
     pieces = []
@@ -360,7 +360,7 @@ def refuse_early(http: web.BaseRequest) -> Reply | None:
 
 
 def _is_authority(text: str) -> bool:
-    """Tell whether *text* is a host, possibly empty, and maybe a port."""
+    """Return whether *text* is a host, possibly empty, and maybe a port."""
     found = _AUTHORITY.fullmatch(text)
     return found is not None and int((found["port"] or "0")[:6]) in _PORTS
 
@@ -378,7 +378,7 @@ class _Protocol(web.RequestHandler):
     __slots__ = ()
 
     def data_received(self, data: bytes) -> None:
-        """Take in *data*, without the headers that Netty would not look at."""
+        """Receive *data* without the headers that Netty ignores."""
         super().data_received(_without_repeated(data))
 
     def handle_error(
@@ -404,9 +404,9 @@ class _Protocol(web.RequestHandler):
 
 
 def _without_repeated(data: bytes) -> bytes:
-    """Take out of the head of a request what repeats a header that should be single.
+    """Remove repeated headers that must be single from the head of a request.
 
-    Heads that come in several pieces are left alone.
+    A head that arrives in several pieces is left as it is.
     """
     head = _HEAD.match(data)
     if head is None:

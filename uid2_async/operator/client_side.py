@@ -159,7 +159,7 @@ def parse_client_generate_request(body: bytes) -> ClientGenerateRequest:
     """Read the outer JSON.
 
     Raises:
-        RefusedError: If there is none, it is no JSON, or not of the strict schema.
+        RefusedError: If there is none, it is not JSON, or not of the strict schema.
     """
     missing = "json payload expected but not found"
     if not body:
@@ -183,7 +183,7 @@ def parse_client_generate_request(body: bytes) -> ClientGenerateRequest:
 
 
 def _as_long(value: object) -> int | None:
-    """Read a ``long`` as Jackson does, or return None where it refuses.
+    """Read a ``long`` as Jackson does, or return None if it refuses.
 
     Fractions are cut off, and a text is read by Java's ``Long.parseLong()``, which
     takes the digits of any script (docs/protocol.md 2.10).
@@ -199,7 +199,7 @@ def _as_long(value: object) -> int | None:
 
 
 def _long_of_text(text: str) -> int | None:
-    """Read a text as a number of any size, or return None where it is none."""
+    """Read a text as a number of any size, or return None if it is not one."""
     text = trim(text)
     if text in {"", "null"}:
         return 0
@@ -250,7 +250,7 @@ def _agree(server_key: EllipticCurvePrivateKey, der: bytes) -> AESGCM:
     using one that is not on the server key's curve.
 
     Raises:
-        RefusedError: If *der* is no public key, or one of another curve.
+        RefusedError: If *der* is not a public key, or one of another curve.
     """
     if not _POINT.fullmatch(der) or not _has_der_lengths(der):
         raise client_error("bad public key")
@@ -264,7 +264,7 @@ def _agree(server_key: EllipticCurvePrivateKey, der: bytes) -> AESGCM:
 
 
 def _has_der_lengths(der: bytes) -> bool:
-    """Tell whether the lengths in a key that matches ``_POINT`` are right."""
+    """Return whether the lengths in a key that matches ``_POINT`` are right."""
     found = _POINT.fullmatch(der)
     if found is None:
         return False
@@ -316,10 +316,10 @@ _INNER = r"[a-z0-9_\u0080-\U0010ffff-]"
 _OUTER = r"[a-z0-9\u0080-\U0010ffff]"
 _LABEL = rf"{_OUTER}(?:{_INNER}{{0,61}}{_OUTER})?"
 
-# The last label starts with no digit, which tells names from IPv4 addresses.
+# The last label does not start with a digit, unlike that of an IPv4 address.
 _NAME = re.compile(rf"(?:{_LABEL}\.){{0,126}}(?![0-9]){_LABEL}")
 
-# Lower case of ASCII alone, and the full stops of other scripts.
+# Lower case only of ASCII, and the full stops of other scripts.
 _FOLD = str.maketrans(
     string.ascii_uppercase + "\u3002\uff0e\uff61", string.ascii_lowercase + "..."
 )
@@ -329,7 +329,7 @@ class MissingPublicSuffixListError(ImportError):
     """The package that holds the public suffix list is not installed."""
 
     def __init__(self) -> None:
-        """Say how to install it."""
+        """Name the extra to install."""
         super().__init__(
             "Judging an Origin needs the public suffix list: "
             "pip install 'uid2-async[sandbox]'"
@@ -346,7 +346,7 @@ def registrable_domain(origin: str) -> str | None:
             byte read as one character.
 
     Returns:
-        Such as ``example.com``; None where there is none: no URL, an IP address, a bare
+        Such as ``example.com``; None if there is none: no URL, an IP address, a bare
         public suffix, or a suffix that is not on the public suffix list.
 
     Raises:
@@ -362,10 +362,10 @@ def registrable_domain(origin: str) -> str | None:
 
 
 def origin_allowed(origin: str | None, domains: Collection[str]) -> bool:
-    """Tell whether the registrable domain of *origin* is one of the site's *domains*.
+    """Return whether the registrable domain of *origin* is one of the site's *domains*.
 
     Args:
-        origin: The Origin header, or None where there is none.
+        origin: The Origin header, or None if there is none.
         domains: The site's ``domain_names``. One that is deeper than a registrable
             domain never matches.
 
@@ -379,7 +379,7 @@ def origin_allowed(origin: str | None, domains: Collection[str]) -> bool:
 
 
 def app_allowed(name: str, app_names: Collection[str]) -> bool:
-    """Tell whether *name* is one of the site's *app_names*, whatever the case."""
+    """Return whether *name* is one of the site's *app_names*, whatever the case."""
     return any(_equal_ignoring_case(name, other) for other in app_names)
 
 
@@ -393,7 +393,7 @@ def _host_name(origin: str) -> str | None:
 
 
 def _is_port(text: str) -> bool:
-    """Tell whether Java takes a number for a port."""
+    """Return whether Java takes a number for a port."""
     digits = text.lstrip("+-").lstrip("0") or "0"
     sign = "-" if text[0] == "-" else ""
     return len(digits) <= _PORT_DIGITS and int(sign + digits) in _PORTS

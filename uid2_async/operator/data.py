@@ -1,7 +1,7 @@
 """What an operator is loaded with: API keys, sites, keysets, salts, opt-outs, settings.
 
-The values are those of the files that an operator reads; :class:`OperatorData` holds
-them all and does not change while an operator runs.
+The values are those of the files that an operator reads. :class:`OperatorData` contains
+them all, and does not change while an operator runs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _count(values: Sized) -> str:
 
 
 def _names(values: Mapping[str, object]) -> str:
-    """Show the names alone, for a repr."""
+    """Show only the names, for a repr."""
     return ", ".join(values)
 
 
@@ -227,7 +227,7 @@ class SaltRow:
         id: Its number, from which its name is made.
         last_updated: When it last rotated.
         refresh_from: Until when it does not rotate.
-        salt: The salt of v2 and v3 raw UIDs; None where *key* makes v4.
+        salt: The salt of v2 and v3 raw UIDs; None if *key* makes v4.
         previous_salt: The salt before the last rotation.
         key: The key of v4 raw UIDs.
         previous_key: The key before the last rotation.
@@ -299,7 +299,7 @@ class OperatorData(Unpicklable):
         keys: The keys of all keysets.
         keypairs: The subscriptions of client-side generation.
         service_links: For whom services may map.
-        services: The numbers of the services; None where all that are named exist.
+        services: The numbers of the services; None if all that are named exist.
         salts: The salts of all buckets.
         opt_outs: Who has opted out already.
         credentials: API keys in plain, by role or name.
@@ -320,7 +320,7 @@ class OperatorData(Unpicklable):
     credentials: Mapping[str, Credentials] = attrs.field(repr=_names)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what an operator could not answer with.
+        """Reject data that an operator could not run with.
 
         Raises:
             ConfigError: If lifetimes contradict each other, a site has two default
@@ -355,7 +355,7 @@ class OperatorData(Unpicklable):
         seed: int = 0,
         base: datetime | None = None,
     ) -> OperatorData:
-        """Make the built-in world: the same for the same arguments.
+        """Make the built-in sample data: the same for the same arguments.
 
         There are credentials for ``publisher``, ``advertiser``, ``bidder``, ``sharer``
         and ``everything``, 1,024 salt buckets that rotate once a year, and one

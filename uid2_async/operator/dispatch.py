@@ -168,7 +168,7 @@ def answer(
 
 @attrs.frozen
 class _Sealer:
-    """Seals replies, wrongly if told so."""
+    """Seals replies, wrongly if the fault says so."""
 
     random: Callable[[int], bytes]
     fault: Fault
@@ -271,7 +271,7 @@ def _seal_refresh(
 ) -> Reply:
     """Seal a reply to token/refresh with the key of the wrapper."""
     if len(key) not in _AES_SIZES:
-        # Only a forged wrapper holds such a key.
+        # Only a forged wrapper has such a key.
         return reply_to_refusal(reply_error())
     sealed = gcm_seal(payload, AESGCM(key), index.random(IV_BYTES))
     return _sealed_reply(sealed, binary=request.binary)

@@ -75,7 +75,7 @@ def seal_reply(
 
 
 def is_timely(sent_ms: int, now_ms: int) -> bool:
-    """Tell whether the operator accepts the time in a request envelope.
+    """Return whether the operator accepts the time in a request envelope.
 
     The seconds between are floored, then cut to whole minutes towards zero, and more
     than one minute is refused: less than 120 s late, at most 119 s early
@@ -123,9 +123,9 @@ class RequestBody(Veiled, frozen=True, kw_only=True):
 
     Attributes:
         nonce: 8 bytes to repeat in the reply.
-        payload: The JSON object, or None where the payload was empty.
+        payload: The JSON object, or None if the payload was empty.
         raw: The JSON's bytes, for endpoints that read it in another way.
-        binary: Whether the reply is to be raw bytes.
+        binary: Whether the reply must be raw bytes.
     """
 
     nonce: bytes
@@ -199,7 +199,7 @@ def _open_or_refuse(data: bytes, key: bytes, scope: IdentityScope) -> OpenedRequ
 
 
 def _refuse(data: bytes, message: str, scope: IdentityScope) -> RefusedError:
-    """Refuse *data*, which is told apart when it is bare JSON."""
+    """Return the refusal of *data*, with its own message for bare JSON."""
     host = _HOSTS[scope]
     if java_json.parse_object(data) is not None:
         return client_error(_UNENCRYPTED.format(host=host))

@@ -26,7 +26,7 @@ JSON = "application/json"
 
 
 def as_latin1(text: str) -> str:
-    """Take each byte of what aiohttp has read for one character."""
+    """Return text read by aiohttp with one character for each byte."""
     if text.isascii():
         return text
     return text.encode("utf-8", "surrogateescape").decode("latin-1")
@@ -49,7 +49,7 @@ class Request:
     body: bytes = attrs.field(default=b"", repr=False)
 
     def header(self, name: str) -> str | None:
-        """Give the first header of that *name* as the operator reads it, or None.
+        """Return the first header of that *name* as the operator reads it, or None.
 
         It takes each byte for one character, whereas aiohttp decodes UTF-8.
         """
@@ -58,7 +58,7 @@ class Request:
 
     @property
     def content_type(self) -> str:
-        """The content type, empty where there is none."""
+        """The content type, empty if there is none."""
         return self.header("Content-Type") or ""
 
     @property
@@ -100,7 +100,7 @@ class RefusedError(Exception):
     Attributes:
         status: The HTTP status.
         code: The status word, or None for a plain-text answer.
-        message: The message; None where there is none (401).
+        message: The message; None if there is none (401).
     """
 
     def __init__(self, status: int, code: str | None, message: str | None) -> None:
@@ -156,7 +156,7 @@ def no_method(allowed: str) -> Reply:
 
 
 def bad_request() -> Reply:
-    """Answer what is no request to the HTTP server (docs/protocol.md 1.6 and 1.9)."""
+    """Answer what is not an HTTP request (docs/protocol.md 1.6 and 1.9)."""
     return Reply(status=400, body=b"Bad Request")
 
 
@@ -190,7 +190,7 @@ def read_target(target: str) -> tuple[str, Reply | None]:
     """Read the target of a request: its path, and what is wrong with it.
 
     Args:
-        target: What stands in the request line between method and version.
+        target: The part of the request line between method and version.
 
     Returns:
         The path, cleaned, and None; or the path as it is, and the refusal.
@@ -282,7 +282,7 @@ _VALUE_END = re.compile(rb"&|\r?\n|\r")
 
 
 def is_form(content_type: str) -> bool:
-    """Tell whether the body is read as a form while it comes in."""
+    """Return whether the body is read as a form while it comes in."""
     kind = content_type.lower()
     return kind.startswith(_FORM) or (
         kind.startswith(_MULTIPART) and _read_boundary(content_type) is None
@@ -322,7 +322,7 @@ def _read_boundary(content_type: str) -> str | None:
 
 
 def _has_fault(body: bytes) -> bool:
-    """Tell whether Netty refuses a form: too many or too long fields, or a bad escape.
+    """Return whether Netty rejects a form: many or long fields, or a bad escape.
 
     Of the last field only name and size count: the rest would be found too late.
     """
@@ -342,8 +342,8 @@ def _has_fault(body: bytes) -> bool:
 def _read_fields(body: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
     """Read the fields of a form: name, value, and whether they have an end.
 
-    The last name counts for nothing without an end, and nothing is read behind the end
-    of a line. A field without a name stands for a line end that is none.
+    The last name does not count without an end, and nothing is read after the end of a
+    line. A field without a name stands for a stray carriage return.
     """
     at = 0
     while (mark := _NAME_END.search(body, at)) is not None:
@@ -364,7 +364,7 @@ def _read_fields(body: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
 
 
 def _is_bad_name(name: bytes) -> bool:
-    """Tell whether a field cannot be called that."""
+    """Return whether a field cannot be called that."""
     if _BAD_FORM_ESCAPE.search(name):
         return True
     return not trim(unquote_plus(name.decode("utf-8", "replace")))
@@ -430,5 +430,5 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _unquote(value: str) -> str:
-    """Take a quote from each end, and all backslashes."""
+    """Remove a quote from each end, and all backslashes."""
     return value.removeprefix('"').removesuffix('"').replace("\\", "")

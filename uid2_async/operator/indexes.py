@@ -48,7 +48,7 @@ class ApiKeys:
     """The API keys of an operator, of which only salted hashes are kept."""
 
     def __init__(self, clients: Iterable[Client]) -> None:
-        """Take the *clients* of the operator's data."""
+        """Index *clients*."""
         self._clients = tuple(clients)
         self._known: dict[str, Client] = {}
 
@@ -159,7 +159,7 @@ class Keysets:
         return self._keys.get(key_id)
 
     def site_of(self, key: Key) -> int | None:
-        """Tell whose *key* is: the site of its keyset; None where that is unknown."""
+        """Return the site of the keyset of *key*, or None if it is unknown."""
         keyset = self._keysets.get(key.keyset_id or 0)
         return None if keyset is None else keyset.site_id
 
@@ -168,7 +168,7 @@ class Keysets:
         return self._keysets[key.keyset_id or 0]
 
     def default_keyset(self, site_id: int) -> Keyset | None:
-        """Find what a site seals with, or None where it has nothing of its own."""
+        """Find what a site seals with, or None if it has nothing of its own."""
         return self._defaults.get(site_id)
 
     def master_key(self, now_ms: int) -> Key | None:
@@ -205,7 +205,7 @@ class Keysets:
 
 
 def _is_readable(keyset: Keyset, client: Client) -> bool:
-    """Tell whether *client* may have the keys of *keyset*."""
+    """Return whether *client* may have the keys of *keyset*."""
     if keyset.keyset_id == MASTER_KEYSET:
         return True
     if keyset.keyset_id == REFRESH_KEYSET or not keyset.enabled:
@@ -222,19 +222,19 @@ OPTED_OUT: Final = {
     IdentityType.EMAIL: "optout@example.com",
     IdentityType.PHONE: "+00000000000",
 }
-"""Whoever is opted out everywhere."""
+"""The test identities that are always opted out."""
 
 OPTED_OUT_ON_REFRESH: Final = {
     IdentityType.EMAIL: "refresh-optout@example.com",
     IdentityType.PHONE: "+00000000002",
 }
-"""Whoever is opted out on refresh, and only there."""
+"""The test identities that are opted out only on refresh."""
 
 NEVER_OPTED_OUT: Final = {
     IdentityType.EMAIL: "validate@example.com",
     IdentityType.PHONE: "+12345678901",
 }
-"""Whoever is never opted out."""
+"""The test identities that are never opted out."""
 
 _RAW_UID_BYTES = 33
 _KEPT_BITS = 0x3F
@@ -244,10 +244,10 @@ class OptOuts:
     """The opt-out store of an operator, by first-level hash and by raw UID."""
 
     def __init__(self, records: Iterable[OptOutRecord], buckets: SaltBuckets) -> None:
-        """Take who has opted out before the start.
+        """Start with the people in *records*.
 
         Raises:
-            ConfigError: If a record names nobody; the message tells which one.
+            ConfigError: If a record has no valid identity; names its index.
         """
         self._buckets = buckets
         self._tests = {
@@ -272,7 +272,7 @@ class OptOuts:
             self.add(flh, raw_uid, since)
 
     def _hash(self, kind: str, value: str) -> bytes | None:
-        """Make the first-level hash of an e-mail or phone, or None where invalid."""
+        """Make the first-level hash of an e-mail or phone, or None if invalid."""
         data = identity_bytes(kind, value)
         return None if data is None else self._buckets.first_level_hash(data)
 
@@ -306,13 +306,13 @@ class OptOuts:
             self._since.pop(recorded, None)
 
     def is_out(self, flh: bytes, identity_type: IdentityType) -> bool:
-        """Tell whether someone gets no raw UID and no token (docs/protocol.md 7)."""
+        """Return whether someone gets no raw UID and no token (docs/protocol.md 7)."""
         if flh in self._raw_uids:
             return flh not in self._tests[identity_type]
         return flh == self._always[identity_type]
 
     def is_out_on_refresh(self, flh: bytes, identity_type: IdentityType) -> bool:
-        """Tell whether someone's token is not refreshed (docs/protocol.md 7)."""
+        """Return whether someone's token is not refreshed (docs/protocol.md 7)."""
         refresh_out, _ = self._tests[identity_type]
         return flh == refresh_out or self.is_out(flh, identity_type)
 
@@ -325,7 +325,7 @@ class OptOuts:
         return sorted(found, key=lambda one: one[1], reverse=True)
 
     def since_ms(self, raw_uid: str) -> int | None:
-        """Tell since when a raw UID is opted out, in ms, or None where it is not."""
+        """Return since when a raw UID is opted out, in ms, or None if it is not."""
         since = self._since.get(raw_uid)
         return None if since is None else since * 1000
 
@@ -348,7 +348,7 @@ class AuthorizedRequest:
 
     Attributes:
         client: Who asks.
-        payload: The JSON object, or None where it was empty.
+        payload: The JSON object, or None if it was empty.
         now_ms: The operator's clock.
     """
 
@@ -429,7 +429,7 @@ class DataIndex:
         return self.buckets.first_level_hash(data)
 
     def opt_out(self, identity: Identity, now_ms: int) -> None:
-        """Opt *identity* out, as of *now_ms*; test identities are not impressed.
+        """Opt *identity* out, as of *now_ms*; test identities are not affected.
 
         Raises:
             InputError: If *identity* is not valid.

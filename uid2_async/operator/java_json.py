@@ -77,7 +77,7 @@ def _decode(text: str) -> object:
     """Read JSON without comments, however deep the interpreter's stack is already.
 
     Raises:
-        ValueError: If it is no JSON.
+        ValueError: If it is not JSON.
     """
     try:
         return _DECODER.decode(text)
@@ -106,7 +106,7 @@ def parse_raw(data: bytes) -> object:
 
 
 def parse_object(data: bytes | str) -> dict[str, object] | None:
-    """Read the payload of a request, or return None where it is no JSON object."""
+    """Read the payload of a request, or return None if it is not JSON object."""
     try:
         value = parse(data)
     except JavaJsonError:
@@ -217,7 +217,7 @@ class _DeepReader:
         """Read the one value that is there.
 
         Raises:
-            ValueError: If it is no JSON.
+            ValueError: If it is not JSON.
         """
         holders: list[_Holder] = []
         value: object = None

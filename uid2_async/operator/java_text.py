@@ -55,7 +55,7 @@ def literal_text(value: object) -> str | None:
     """Return the text of a scalar as v3/identity/map takes it (docs/protocol.md 2.6).
 
     A number keeps the text that it has in the JSON. None stands for what that endpoint
-    refuses in a list of identities: null, a list or an object.
+    rejects in a list of identities: null, a list or an object.
     """
     if isinstance(value, JavaDouble):
         return value.text
@@ -88,7 +88,7 @@ def as_java_string(value: object) -> str | None:
 
 
 def _list_parts(items: Iterable[object]) -> Iterator[object]:
-    """Take a list apart into its values and the text between them."""
+    """Yield the values of a list and the text between them."""
     yield "["
     for at, item in enumerate(items):
         if at:
@@ -98,7 +98,7 @@ def _list_parts(items: Iterable[object]) -> Iterator[object]:
 
 
 def _map_parts(items: dict[str, object]) -> Iterator[object]:
-    """Take an object apart into its values and the text between them."""
+    """Yield the values of an object and the text between them."""
     yield "{"
     for at, (key, item) in enumerate(items.items()):
         yield f", {key}=" if at else f"{key}="
@@ -155,7 +155,7 @@ def parse_local_date_time(text: str) -> int | None:
     """Read *text* into ms since the Unix epoch, rounded down.
 
     Returns:
-        The instant, or None where *text* is no local date and time to Java.
+        The instant, or None if *text* is no local date and time to Java.
 
     Raises:
         OverflowError: If it is one, but its ms do not fit into 64 bits: years beyond
@@ -200,7 +200,7 @@ def format_local_date_time(ms: int) -> str:
 
 
 def _is_date(year: int, month: int, day: int) -> bool:
-    """Tell whether there is such a day in the Gregorian calendar and in Java."""
+    """Return whether there is such a day in the Gregorian calendar and in Java."""
     if abs(year) > _MAX_YEAR or not 1 <= month <= len(_MONTH_DAYS):
         return False
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
@@ -208,7 +208,7 @@ def _is_date(year: int, month: int, day: int) -> bool:
 
 
 def _is_time(hour: int, minute: int, second: int) -> bool:
-    """Tell whether there is such a time of day; Java knows no 24:00 and no 60."""
+    """Return whether there is such a time of day; Java has no 24:00 and no :60."""
     return hour < 24 and minute < 60 and second < 60  # noqa: PLR2004 - the clock
 
 

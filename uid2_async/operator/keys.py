@@ -16,7 +16,7 @@ from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import Key, KeysBody, KeysReply, WireKey, WireSite
 
 MASTER_KEYSET_ID: Final = 9_999_999
-"""What stands for the master keyset, -1, since SDKs assume positive ids."""
+"""The master keyset on the wire, instead of -1: SDKs assume positive ids."""
 
 # Lifetimes on the wire are longer than configured, so that SDKs do not refuse tokens
 # over a small difference between clocks.
@@ -38,13 +38,13 @@ def build_sharing_reply(
 
     Args:
         caller_site_id: The site of the API key.
-        default_keyset_id: What it seals with, None where it has none.
+        default_keyset_id: What it seals with, None if it has none.
         token_expiry_seconds: How long sharing tokens hold.
         max_lifetime_seconds: The configured limit; None for callers that do not share.
         scope: UID2 or EUID.
         clock_skew_seconds: How far in the future a token may be made.
         keys: The keys, by ascending id.
-        sites: Their sites' names; None where the operator does not generate
+        sites: Their sites' names; None if the operator does not generate
             client-side.
     """
     body = KeysBody(
@@ -187,7 +187,7 @@ def _wire_key(
 
 
 def _sites(index: DataIndex, keys: Sequence[Key]) -> list[WireSite] | None:
-    """List the names of the sites that own *keys*; None where it is switched off."""
+    """List the names of the sites that own *keys*, or None if it is switched off."""
     if not index.settings.client_side_token_generate:
         return None
     with_apps = index.settings.key_sharing_endpoint_provide_app_names

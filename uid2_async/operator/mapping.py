@@ -45,7 +45,7 @@ def parse_map_v3_request(
     """Read a v3 map as the operator does: a strict schema with lenient elements.
 
     Args:
-        payload: The request's JSON object, None where it was empty.
+        payload: The request's JSON object, None if it was empty.
         phones: Whether the operator supports phones; if not, its message leaves them
             out, but it maps them all the same.
 
@@ -53,8 +53,8 @@ def parse_map_v3_request(
         The values by key; a key may be missing.
 
     Raises:
-        RefusedError: If there is no key, an unknown one, or a value that is no list of
-            scalars.
+        RefusedError: If there is no key, an unknown one, or a value that is not a
+            list of scalars.
     """
     if not payload:
         kinds = ", ".join(KINDS if phones else KINDS[:2])
@@ -101,7 +101,7 @@ class MapV2Request(Veiled, frozen=True, kw_only=True):
 
     Attributes:
         kind: The kind of the values; meaningless where there are none.
-        values: What is to be mapped; None only among phones.
+        values: The values to map; None only among phones.
         link_id: The service link as text, ``null`` for null; None if the key is absent.
     """
 
@@ -170,7 +170,7 @@ def _unknown_v2() -> RefusedError:
 def build_map_v2_reply(
     mapped: Sequence[MappedV2], unmapped: Sequence[UnmappedV2]
 ) -> bytes:
-    """Build the reply to a v2 map; *unmapped* is left out where it is empty."""
+    """Build the reply to a v2 map; *unmapped* is left out if it is empty."""
     body: dict[str, object] = {"mapped": mapped}
     if unmapped:
         body["unmapped"] = unmapped
@@ -299,7 +299,7 @@ def buckets(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
 
 def opt_out_status(index: DataIndex, call: AuthorizedRequest) -> bytes:
-    """Answer optout/status, from the recorded raw UIDs alone."""
+    """Answer optout/status, only from the recorded raw UIDs."""
     raw_uids = parse_status_request(
         call.payload, limit=index.settings.optout_status_max_request_size
     )

@@ -27,14 +27,14 @@ from uid2_async.protocol.tokens import TokensBody
 WRAPPED_CHARS: Final = 388
 """How long a wrapped refresh token is, in UTF-16 code units as Java counts them.
 
-A body of any other length is no wrapper.
+A body of any other length is not a wrapper.
 """
 
 _V2, _V3 = 2, 3
 _V3_BYTE = 112
 _TYPE_FILL = 0b11
 
-# v2 grants a minute to those who refresh in the last moment.
+# v2 allows one more minute for a refresh in the last moment.
 _V2_GRACE_MS = 60_000
 _HEADER = Struct(">BBi")  # type byte, version, key id
 
@@ -57,13 +57,13 @@ class RefreshToken:
         version: 2 or 3.
         scope: UID2 or EUID; v2 is UID2 always.
         identity_type: What the identity is; v2 is an e-mail always.
-        expires_ms: Until when it holds. A v2 token that is opened holds a minute longer
-            than it was sealed for.
+        expires_ms: When it expires. A v2 token is valid for a minute longer after it is
+            opened.
         created_ms: When it was made.
         site_id: The site that generated the identity.
         privacy_bits: int32, see docs/protocol.md 5.4.
         established_ms: When the identity was first generated.
-        first_level_hash: 32 bytes, of which the raw UID is made anew at each refresh;
+        first_level_hash: 32 bytes, from which each refresh makes the raw UID;
             a forged v2 token may hold any other number of them.
     """
 
@@ -93,9 +93,9 @@ class RefreshTokenFailure(Enum):
 
     @property
     def malformed(self) -> bool:
-        """Whether the operator calls an inner token invalid for it.
+        """Whether the operator calls the token invalid for this reason.
 
-        What is not malformed makes the operator fail with 500 (docs/protocol.md 2.2).
+        Any other reason makes the operator fail with 500 (docs/protocol.md 2.2).
         """
         return self not in _FATAL
 
@@ -181,7 +181,7 @@ def open_refresh_token(text: str, key_of: KeyLookup) -> RefreshToken:
     Expiry, and the operator's own scope, are left to the caller.
 
     Args:
-        text: The token in base64, or the body of a request that is no wrapper.
+        text: The token in base64, or the body of a request that is not a wrapper.
         key_of: Finds a key by its id.
 
     Raises:
@@ -320,7 +320,7 @@ def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
 
 
 def _read_inner(payload: bytes) -> tuple[str, bytes] | None:
-    """Read the JSON of a wrapper, or None where it has no key in base64.
+    """Read the JSON of a wrapper, or None if it has no key in base64.
 
     Values of the wrong type are turned into text (docs/protocol.md 1.3).
     """
@@ -375,7 +375,7 @@ class Subject:
 
 
 def mint_tokens(index: DataIndex, subject: Subject, now_ms: int) -> TokensBody | None:
-    """Make the tokens of *subject*, or return None where a key is missing.
+    """Make the tokens of *subject*, or return None if a key is missing.
 
     Raises:
         UnwrappableError: If its first-level hash, from a forged token, has not 32 to 34

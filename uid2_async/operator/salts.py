@@ -73,7 +73,7 @@ def raw_uid_v4(
         environment: Where the operator runs.
 
     Raises:
-        ValueError: If *key* is no AES key.
+        ValueError: If *key* is not an AES key.
     """
     # A shorter one can only come from a forged refresh token; Java fills it up.
     sealed = flh[_V4_SEALED].ljust(_V4_SEALED.stop - _V4_SEALED.start, b"\0")
@@ -109,7 +109,7 @@ class SaltBuckets:
     """The salt buckets of an operator."""
 
     def __init__(self, data: OperatorData) -> None:
-        """Take the salts, and what decides on the format of raw UIDs."""
+        """Use the salts and settings of *data*."""
         self._salts = data.salts
         self._scope = data.scope
         self._identity_v3 = data.settings.identity_v3
@@ -122,7 +122,7 @@ class SaltBuckets:
         return first_level_hash(identity, self._salts.first_level)
 
     def snapshot(self, now_ms: int) -> SaltSnapshot:
-        """Choose the salts of an instant; stale ones are better than none.
+        """Return the salts of an instant, stale ones if there are no others.
 
         It is the last snapshot of the leading run that is in effect, else the last of
         all (docs/protocol.md 4.3).
@@ -144,7 +144,7 @@ class SaltBuckets:
         return base64.encode_text(found or b"")
 
     def can_map(self, flh: bytes, now_ms: int) -> bool:
-        """Tell whether *flh*, from a forged token, is long enough for its bucket.
+        """Return whether *flh*, from a forged token, is long enough for its bucket.
 
         Three bytes choose the bucket, and v4 raw UIDs begin at the sixteenth
         (docs/protocol.md 4.2 and 4.4).
@@ -265,8 +265,8 @@ class BucketIds(Unpicklable):
     def __call__(self, number: int) -> str:
         """Return the bucket id of *number*, the first column of the salt file.
 
-        The scheme has no id for a negative number: the prefix alone remains, as it does
-        in the Java library.
+        The scheme has no id for a negative number: only the prefix remains, as in
+        the Java library.
         """
         if number < 0:
             return self._prefix

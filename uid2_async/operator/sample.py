@@ -1,4 +1,4 @@
-"""The built-in world of the embedded operator, made from a seed.
+"""The built-in sample data of the embedded operator, made from a seed.
 
 Everything follows from scope, seed and the day on which the index begins, so that two
 processes have the same keys and give the same raw UIDs.
@@ -43,7 +43,6 @@ from uid2_async.operator.data import (
 from uid2_async.protocol import base64
 from uid2_async.protocol.keyring import Key
 
-__all__ = ["sample"]
 _DAY_SECONDS = 86_400
 _DAY_MS = _DAY_SECONDS * 1000
 _NEVER = 2**62
@@ -86,7 +85,7 @@ _Seeded: TypeAlias = Callable[[str], bytes]
 def sample(
     scope: IdentityScope, seed: int, base: datetime | None = None
 ) -> OperatorData:
-    """Make the built-in world; see :meth:`OperatorData.sample`.
+    """Make the sample data of :meth:`OperatorData.sample`.
 
     Raises:
         InputError: If *base* has no time zone.
@@ -239,7 +238,7 @@ def _row(at: int, day: int, seeded: _Seeded) -> SaltRow:
 
 
 def _rotate(at: int, row: SaltRow, seeded: _Seeded) -> SaltRow:
-    """Give a bucket its next salt, on the day on which that is due."""
+    """Return a bucket with its next salt, as of the day when that is due."""
     salt = key = None
     label = f"salt {at} {row.refresh_from}"
     if at % _V4_EVERY == 0:

@@ -22,7 +22,6 @@ from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import Call, Fault, OperatorState
 from uid2_async.secret import Unpicklable
 
-__all__ = ["LocalOperator"]
 _ROLES = frozenset({"GENERATOR", "ID_READER", "MAPPER", "OPTOUT", "SHARER"})
 
 # Long enough for an answer that is being written, not for a scripted delay.
@@ -52,13 +51,13 @@ class LocalOperator(Unpicklable):
         """Prepare an operator; it listens once the block is entered.
 
         Args:
-            data: What it is loaded with; the built-in world if None.
+            data: What it is loaded with; the sample data if None.
             host: The address to listen at.
             port: The port to listen at; 0 for a free one.
             clock: Tells the time, with a time zone; the real time if None.
             console: Serve a page at ``/`` that shows the calls decrypted and controls
                 the operator (docs/sandbox.md); a real operator answers 404 there.
-                Whoever reaches *host* can use it.
+                Everyone who can reach *host* can use it.
 
         Raises:
             ConfigError: If a private key or an opt-out record in *data* is malformed.
@@ -185,7 +184,7 @@ class LocalOperator(Unpicklable):
 
     @property
     def api_key(self) -> str:
-        """The API key that can do most; in the built-in world, everything."""
+        """The API key with most roles; in the sample data, everything."""
         return self._best.api_key
 
     @property
@@ -202,7 +201,7 @@ class LocalOperator(Unpicklable):
     # --- what a test needs ------------------------------------------------------------
 
     def opt_out(self, identity: Identity | str) -> None:
-        """Opt *identity* out, as of now; test identities are not impressed.
+        """Opt *identity* out, as of now; test identities are not affected.
 
         Raises:
             InputError: If *identity* is not valid.

@@ -56,7 +56,7 @@ _CALLS_KEPT = 10_000
 
 @attrs.frozen(kw_only=True)
 class Call:
-    """A request that an embedded operator answered; it holds no DII, token or key.
+    """A request that an embedded operator answered; contains no DII, token or key.
 
     Attributes:
         method: The HTTP method.
@@ -141,7 +141,7 @@ class OperatorState:
             self._offset_ms = 0
 
     def arm(self, fault: Fault, *, times: int, path: str | None) -> None:
-        """Make *fault* at the next *times* calls, of *path* alone if it is given."""
+        """Make *fault* at the next *times* calls, or only those of *path*."""
         with self._lock:
             self._ever_armed += 1
             number = self._ever_armed
@@ -159,7 +159,7 @@ class OperatorState:
             return self._armed.pop(number, None) is not None
 
     def take_fault(self, path: str) -> Fault | None:
-        """Take the fault that is due at a call of *path*; the oldest comes first."""
+        """Return the oldest fault armed for *path*, and use it up."""
         with self._lock:
             for number, armed in self._armed.items():
                 if armed.path in {None, path}:
@@ -200,7 +200,7 @@ class OperatorState:
         Args:
             call: What was answered.
             resets: What :attr:`resets` was when the call came: an answer that was still
-                under way during a reset is none of what follows.
+                under way during a reset is not recorded.
 
         Returns:
             Whether it was added.

@@ -13,7 +13,6 @@ import attrs
 
 from uid2_async.protocol import base64
 
-__all__ = ["REQUIRED_PURPOSES", "Consent", "UnusableConsentError", "read_consent"]
 REQUIRED_PURPOSES = frozenset({1, 2, 3, 4, 7, 10})
 """The purposes that an EUID needs (docs/protocol.md 2.1)."""
 
@@ -50,7 +49,7 @@ class Consent:
     legitimate_vendors: _Ids = attrs.field(repr=False)
 
     def allows(self, purposes: Collection[int], vendor_id: int) -> bool:
-        """Tell whether *vendor_id* may act for every one of *purposes*.
+        """Return whether *vendor_id* may act for every one of *purposes*.
 
         A purpose counts by consent or by legitimate interest, each only if the vendor
         is on the list of the same ground.
@@ -72,7 +71,7 @@ class UnusableConsentError(Exception):
 
 
 def read_consent(text: str) -> Consent | None:
-    """Read the TCF v2 consent string *text*, or return None where it is none.
+    """Read the TCF v2 consent string *text*, or return None if it is not one.
 
     Raises:
         UnusableConsentError: If it is of version 1.
@@ -120,7 +119,7 @@ def _decode(part: str) -> _Bits:
     """Decode a part.
 
     Raises:
-        ValueError: If it is no base64.
+        ValueError: If it is not base64.
     """
     data = base64.decode_url(part)
     if data is None:
@@ -147,7 +146,7 @@ def _read_core(bits: _Bits) -> Consent:
 
 
 def _read_segments(segments: list[_Bits]) -> None:
-    """Read the parts after the first dot, for their errors alone."""
+    """Read the parts after the first dot, only for their errors."""
     for kind in _VENDOR_SEGMENTS:
         for bits in _first_of(kind, segments):
             _read_vendors(bits)

@@ -71,7 +71,7 @@ def read_identity_input(
     """Find the one identity of a request.
 
     Args:
-        payload: The request's JSON object, None where it was empty.
+        payload: The request's JSON object, None if it was empty.
         phones: Whether the operator supports phones; if not, they count as absent.
     """
     kinds = KINDS if phones else KINDS[:2]
@@ -87,7 +87,7 @@ def read_identity_input(
 
 
 def missing_message(*, phones: bool) -> str:
-    """Say that there is not exactly one identity."""
+    """Return the message for other than exactly one identity."""
     which = "[email, email_hash, phone, phone_hash]" if phones else None
     return (
         "Required Parameter Missing: exactly one of "
@@ -229,7 +229,7 @@ def generate(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
 
 def _has_consent(index: DataIndex, request: GenerateRequest) -> bool:
-    """Judge the consent string, which only EUID operators look at.
+    """Check the consent string, which only EUID operators look at.
 
     Raises:
         RefusedError: If there is one that cannot be read, or is of TCF version 1.
@@ -293,7 +293,7 @@ def opt_out(index: DataIndex, call: AuthorizedRequest) -> bytes:
     return build_logout_reply()
 
 
-# 2021-03-08T17:00:00Z: whoever was established before has opted out.
+# 2021-03-08T17:00:00Z. Identities established earlier count as opted out.
 _FIRST_ESTABLISHED_MS = 1_615_222_800_000
 
 _WRAPPER_FAULTS = {
@@ -323,10 +323,10 @@ def refresh(
         now_ms: The operator's clock.
 
     Returns:
-        The reply's JSON, and the key that seals it; None where it goes out bare.
+        The reply's JSON, and the key that seals it, or None if it goes out bare.
 
     Raises:
-        RefusedError: If there is no refresh.
+        RefusedError: If the token is not refreshed.
     """
     text = decode_utf8(body)
     key = None
@@ -337,7 +337,7 @@ def refresh(
 
 
 def _unwrap(index: DataIndex, text: str) -> tuple[str, bytes]:
-    """Take the wrapper off."""
+    """Open the wrapper."""
     try:
         return unwrap_refresh_token(text, index.keysets.key)
     except RefreshTokenError as error:
@@ -367,7 +367,7 @@ def _invalid_token() -> RefusedError:
 def _refresh_token(
     index: DataIndex, token: RefreshToken, *, authenticated: bool, now_ms: int
 ) -> bytes:
-    """Judge an opened token and make new ones."""
+    """Check an opened token, and make new ones."""
     if token.established_ms < _FIRST_ESTABLISHED_MS:
         return build_status_reply("optout")
     if token.expires_ms < now_ms:
@@ -395,7 +395,7 @@ def _refresh_token(
 
 
 def _disclose(refusal: RefusedError, *, authenticated: bool) -> RefusedError:
-    """Tell the cause to those with a known API key alone."""
+    """Return the cause only to callers with a known API key."""
     if authenticated:
         return refusal
     return RefusedError(400, "error", "Error refreshing token")

@@ -74,7 +74,7 @@ class Envelope(Protocol):
                 has no head.
 
         Raises:
-            EnvelopeError: Whatever is wrong with it, with one message.
+            EnvelopeError: For every fault, with one message.
         """
         ...
 
@@ -114,15 +114,15 @@ class AesGcmEnvelope(Unpicklable):
         return Opened(inner[HEAD.size :], server_ms)
 
     def _prepared_for(self, key: bytes) -> AESGCM | None:
-        """Give the cipher of *key*, if it is the last one that sealed."""
+        """Return the cipher of *key*, if that is the last key that sealed."""
         if self._prepared is None:
             return None
         known, cipher = self._prepared.reveal()
-        # The very same object, so that no secret is compared.
+        # By identity, so that no secret is compared.
         return cipher if known is key else None
 
     def __repr__(self) -> str:
-        """Show the kind alone."""
+        """Show only the kind."""
         return "AesGcmEnvelope()"
 
 

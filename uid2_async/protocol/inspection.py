@@ -118,10 +118,10 @@ def _no_parts() -> Mapping[str, Inspection]:
 
 @attrs.frozen(kw_only=True)
 class Inspection:
-    """What a value says of itself; what it does not say is None.
+    """What a value says about itself; what it does not say is None.
 
     Attributes:
-        kinds: What it may be, the likeliest first; empty where nothing is known.
+        kinds: What it may be, most likely first; empty if unknown.
         length: How many characters it has.
         version: Of a token or raw UID: 2, 3 or 4.
         scope: UID2 or EUID.
@@ -185,14 +185,14 @@ _HASHES: Final = {
 
 
 def inspect_value(text: str, *, now_ms: int) -> Inspection:
-    """Tell what *text* is, without any key (docs/protocol.md 1.2, 3.3, 4.4 and 5).
+    """Return what *text* is, without any key (docs/protocol.md 1.2, 3.3, 4.4 and 5).
 
     Args:
         text: A token, identity tokens as JSON, a raw UID, a hash, a key; or anything.
         now_ms: The time in ms, by which identity tokens are judged.
 
     Returns:
-        What it is; :attr:`Inspection.kinds` is empty where it is nothing known.
+        What it is; :attr:`Inspection.kinds` is empty if it is unknown.
 
     Raises:
         OverflowError: If *now_ms* is outside of the years 1 to 9999.
@@ -208,12 +208,12 @@ def inspect_value(text: str, *, now_ms: int) -> Inspection:
 
 
 def _inspect(text: str, now_ms: int) -> Inspection:
-    """Tell the same of a text without white space around it."""
+    """Inspect a text without white space around it."""
     return _read_json(text, now_ms) if text.startswith("{") else _read_plain(text)
 
 
 def _read_plain(text: str) -> Inspection:
-    """Ask each reader in turn; earlier ones are surer of what they find."""
+    """Return the result of the first reader that recognizes *text*."""
     for read in _READERS:
         found = read(text)
         if found is not None:
@@ -261,7 +261,7 @@ def _read_api_key(text: str) -> Inspection | None:
 
 
 def _read_hash(text: str) -> Inspection | None:
-    """Read what can be nothing but a hash, rightly written or not (protocol.md 3.3)."""
+    """Read what can only be a hash, in a valid spelling or not (protocol.md 3.3)."""
     spelling = diagnose_hash(text)
     if spelling is HashSpelling.OTHER_HASH:
         return Inspection(length=len(text), notes=(spelling.advice,))
@@ -414,7 +414,7 @@ def _decode(text: str) -> bytes | None:
 
 
 def describe(found: Inspection) -> dict[str, Any]:
-    """Turn *found* into fields that JSON has; what it does not tell is left out."""
+    """Return the fields of *found* as JSON values, without those that are None."""
     report: dict[str, Any] = {"kinds": [kind.value for kind in found.kinds]}
     for field in attrs.fields(Inspection):
         value = getattr(found, field.name)
@@ -428,7 +428,7 @@ def describe(found: Inspection) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
-    """Turn a value into one that JSON has."""
+    """Return a value as JSON has it."""
     if isinstance(value, datetime):
         return iso(ms_from_datetime(value))
     if isinstance(value, IntEnum):

@@ -42,10 +42,10 @@ class Key(Unpicklable):
         id: The number by which a token names it, int32.
         secret: 32 bytes.
         created: When it was made, in seconds since the Unix epoch.
-        activates: From when on it seals, in seconds.
-        expires: Until when it seals, in seconds; it opens tokens beyond that.
-        keyset_id: Its keyset, or None where it was shared for opening alone.
-        site_id: The site that owns it, where it is known.
+        activates: When it starts sealing, in seconds.
+        expires: When it stops sealing, in seconds; it opens tokens beyond that.
+        keyset_id: Its keyset, or None if it was shared only for opening.
+        site_id: The site that owns it, if known.
     """
 
     id: int
@@ -72,7 +72,7 @@ class Key(Unpicklable):
         return AES(self.secret)
 
     def is_active(self, now_ms: int) -> bool:
-        """Tell whether it seals at *now_ms* (docs/protocol.md 6.4)."""
+        """Return whether it seals at *now_ms* (docs/protocol.md 6.4)."""
         return self.activates <= now_ms // 1000 < self.expires
 
     def seal_gcm(self, iv: bytes, data: bytes) -> bytes:
@@ -86,7 +86,7 @@ class Key(Unpicklable):
         return iv + self._gcm.encrypt(iv, data, None)
 
     def open_gcm(self, data: bytes, start: int = 0) -> bytes | None:
-        """Open the GCM blob that begins at *start*; None where it is not authentic."""
+        """Open the GCM blob that begins at *start*, or None if it is not authentic."""
         body = start + GCM_IV_SIZE
         try:
             return self._gcm_decrypt(data[start:body], data[body:], None)
@@ -107,9 +107,9 @@ class Key(Unpicklable):
         return iv + cipher.update(padded) + cipher.finalize()
 
     def open_cbc(self, data: bytes, start: int = 0) -> bytes | None:
-        """Open the CBC blob that begins at *start*; None where its padding is wrong.
+        """Open the CBC blob that begins at *start*; None if its padding is wrong.
 
-        CBC does not tell a forged blob: what comes out is to be judged by its content.
+        CBC does not detect a forged blob, so callers must check the plaintext.
         """
         body = start + CBC_IV_SIZE
         unpadder = _PADDING.unpadder()
@@ -162,11 +162,11 @@ class WireKey(Veiled, Unpicklable, frozen=True, kw_only=True, omit_defaults=True
     Attributes:
         id: The number by which a token names it.
         created: When it was made.
-        activates: From when on it seals.
-        expires: Until when it seals.
+        activates: When it starts sealing.
+        expires: When it stops sealing.
         secret: 32 bytes, base64 on the wire.
-        keyset_id: In key/sharing alone, and only where the caller may seal with it.
-        site_id: In key/latest alone; -1 for master keys.
+        keyset_id: Only in key/sharing, and only where the caller may seal with it.
+        site_id: Only in key/latest; -1 for master keys.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("id",)
@@ -181,7 +181,7 @@ class WireKey(Veiled, Unpicklable, frozen=True, kw_only=True, omit_defaults=True
 
     @classmethod
     def from_key(cls, key: Key) -> WireKey:
-        """Bring a key into the form in which it is sent."""
+        """Return *key* in the form in which it is sent."""
         return cls(
             id=key.id,
             created=key.created,
@@ -221,11 +221,11 @@ class KeysBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of key/sharing and of key/bidstream; what is None is left out.
 
     Attributes:
-        caller_site_id: The site of the API key; sharing alone.
-        master_keyset_id: The keyset of the master keys; sharing alone.
-        default_keyset_id: The keyset that the caller seals with; sharing alone.
-        token_expiry_seconds: How long a sharing token holds, a string of digits on the
-            wire; sharing alone.
+        caller_site_id: The site of the API key; only in key/sharing.
+        master_keyset_id: The keyset of the master keys; only in key/sharing.
+        default_keyset_id: The keyset that the caller seals with; only in key/sharing.
+        token_expiry_seconds: How long a sharing token is valid, a string of digits
+            on the wire; only in key/sharing.
         max_sharing_lifetime_seconds: The longest life of a token that is shared.
         max_bidstream_lifetime_seconds: The longest life of a token in the bidstream.
         identity_scope: UID2 or EUID.
@@ -273,7 +273,7 @@ def _group_by_keyset(ring: KeyRing) -> dict[int, tuple[Key, ...]]:
 
 
 def _last_expiry_ms(ring: KeyRing) -> int:
-    """Find until when any key holds; the epoch where there is none."""
+    """Return when the last key expires, or the epoch if there is no key."""
     return max((key.expires for key in ring.keys.values()), default=0) * 1000
 
 
@@ -290,7 +290,7 @@ class KeyRing(Unpicklable):
         caller_site_id: The site of the API key; None from key/bidstream.
         master_keyset_id: The keyset of the master keys; None from key/bidstream.
         default_keyset_id: The keyset that tokens are made with, or None.
-        token_expiry_seconds: How long a sharing token holds.
+        token_expiry_seconds: How long a sharing token is valid.
         max_sharing_lifetime_seconds: The longest life of a shared token, or None.
         max_bidstream_lifetime_seconds: The longest life in the bidstream, or None.
         allow_clock_skew_seconds: How far in the future a token may be made.
@@ -320,14 +320,14 @@ class KeyRing(Unpicklable):
         """Read the opened reply of key/sharing or key/bidstream.
 
         Raises:
-            ProtocolError: If it is not of the documented shape; names the path alone.
+            ProtocolError: If it is not of the documented shape; names only the path.
         """
         data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
         return cls.from_body(wire.decode(data, KeysReply).body)
 
     @classmethod
     def from_body(cls, body: KeysBody) -> Self:
-        """Take over the body of a reply; what it lacks gets the documented default."""
+        """Make a ring of the body of a reply, with the documented defaults."""
         expiry = body.token_expiry_seconds
         skew = body.allow_clock_skew_seconds
         return cls(
@@ -351,7 +351,7 @@ class KeyRing(Unpicklable):
     def to_json(self) -> bytes:
         """Write the ring as the reply that :meth:`from_json` reads.
 
-        It holds the secrets of all keys: keep it as you would keep the client secret.
+        It contains the secrets of all keys: protect it like the client secret.
         """
         body = KeysBody(
             caller_site_id=self.caller_site_id,
@@ -371,7 +371,7 @@ class KeyRing(Unpicklable):
         return wire.encode(KeysReply(body))
 
     def key(self, key_id: int) -> Key | None:
-        """Find a key by the id that a token names, whether it still holds or not."""
+        """Find a key by the id that a token names, expired or not."""
         return self.keys.get(key_id)
 
     def active_key(self, keyset_id: int | None, now_ms: int) -> Key | None:
@@ -385,7 +385,7 @@ class KeyRing(Unpicklable):
         return active_key(keys, now_ms)
 
     def has_valid_key(self, now_ms: int) -> bool:
-        """Tell whether any key expires after *now_ms*; else the ring is of no use."""
+        """Return whether any key expires after *now_ms*."""
         return now_ms < self._valid_until_ms
 
     def __repr__(self) -> str:

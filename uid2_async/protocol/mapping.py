@@ -93,8 +93,8 @@ class MapQuery(Veiled, frozen=True, kw_only=True):
 
     Attributes:
         identities: What the caller gave.
-        order: For each of them the key under which it is sent, None where it is
-            invalid and stays here.
+        order: For each of them the key under which it is sent, None if it is
+            invalid and is not sent.
         values: What is sent, by key.
     """
 
@@ -111,7 +111,7 @@ def prepare_map(
     Most batches are of one kind, and are hashed at once, which takes half of the time.
 
     Raises:
-        InputError: If an element is neither an identity nor a str; names its place.
+        InputError: If an element is neither an identity nor a str; names its index.
     """
     alike = None if send_raw else values_of_one_kind(identities)
     if alike is None:
@@ -130,7 +130,7 @@ def prepare_map(
 def values_of_one_kind(
     identities: Sequence[Any],
 ) -> tuple[str, Sequence[str]] | None:
-    """Give the kind and the values of *identities*, or None if there are several.
+    """Return the kind and the values of *identities*, or None if there are several.
 
     Found by calls that look at all of them; a phone among e-mails is found by its first
     character (an e-mail with a line end in it may be taken for one: None is safe).
@@ -147,7 +147,7 @@ def values_of_one_kind(
 
 
 def _prepare_each(identities: Sequence[Identity | str], *, send_raw: bool) -> MapQuery:
-    """Do what :func:`prepare_map` does, with one after the other."""
+    """Prepare the identities one by one."""
     order: list[str | None] = []
     values: dict[str, list[str]] = {kind: [] for kind in KINDS}
     try:
@@ -316,7 +316,7 @@ def build_status_request(raw_uids: Sequence[str]) -> bytes:
 
 
 def parse_status_reply(payload: bytes) -> OptOutStatus:
-    """Read the opened reply: the opted-out ones alone, each once.
+    """Read the opened reply, which lists only raw UIDs that are opted out.
 
     Raises:
         ProtocolError: If it is not of the documented shape.

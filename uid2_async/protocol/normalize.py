@@ -21,7 +21,7 @@ KINDS: Final = ("email", "email_hash", "phone", "phone_hash")
 # As what each kind is sent.
 HASH_KINDS: Final = {kind: f"{kind.removesuffix('_hash')}_hash" for kind in KINDS}
 
-# The operator folds ASCII letters alone: "Ü" and the Kelvin sign stay as they are.
+# The operator folds only ASCII letters: "Ü" and the Kelvin sign stay as they are.
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _PHONE = re.compile(r"\+[0-9]{10,15}")
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
@@ -33,7 +33,7 @@ _USUAL = bytes(set(range(256)) - set(b"@ \n"))
 
 
 def normalize_email(text: str) -> str | None:
-    """Normalize an e-mail address, or return None where the operator refuses it.
+    """Normalize an e-mail address, or return None if the operator refuses it.
 
     Every space of the local part goes, only trailing ones of the domain; for
     ``gmail.com`` the dots and everything from the first ``+`` go too. There is no check
@@ -90,7 +90,7 @@ READERS: Final[dict[str, Callable[[str], bytes | None]]] = {
 
 
 def identity_bytes(kind: str, value: str) -> bytes | None:
-    """Turn a value of *kind* into its identity bytes, or None where it is invalid.
+    """Turn a value of *kind* into its identity bytes, or None if it is invalid.
 
     Args:
         kind: One of ``KINDS``.
@@ -103,9 +103,9 @@ def identity_bytes(kind: str, value: str) -> bytes | None:
 
 
 def many_identity_bytes(kind: str, values: Sequence[str]) -> list[bytes | None]:
-    """Do what :func:`identity_bytes` does with each of many values of one kind.
+    """Apply :func:`identity_bytes` to many values of one kind.
 
-    It takes half of the time for e-mails, and a third for hashes in base64.
+    This takes half of the time for e-mails, and a third for hashes in base64.
     """
     if kind == "email":
         found: list[bytes | None] = []
@@ -120,11 +120,11 @@ def many_identity_bytes(kind: str, values: Sequence[str]) -> list[bytes | None]:
 
 
 def _hash_emails(texts: Sequence[str]) -> list[bytes | None]:
-    """Do what :func:`_hash_email` does with each of some texts.
+    """Apply :func:`_hash_email` to some texts.
 
     The hash itself is a third of the work; the rest is Python, one call for each step
     of each address. So the steps are done for all of them at once: joined by line ends,
-    they are encoded and lowered in two calls (bytes fold ASCII letters alone, as the
+    they are encoded and lowered in two calls (bytes fold only ASCII letters, as the
     rule wants it). Then all bytes but "@", space and line end are taken out: where each
     line leaves a single "@", which neither begins nor ends it, all are usual addresses,
     which need no more, unless they are of Gmail. If one is not, all go the plain way.
@@ -149,13 +149,13 @@ def _hash_gmail(address: bytes) -> bytes | None:
 
 
 def identity_hash(identity: Identity) -> str | None:
-    """Hash *identity* into the canonical base64 that is sent, or None where invalid."""
+    """Hash *identity* into the canonical base64 that is sent, or None if invalid."""
     data = READERS[identity.kind](identity.value)
     return None if data is None else base64.encode_text(data)
 
 
 def sendable(kind: str, value: str, *, send_raw: bool) -> tuple[str, str] | None:
-    """Say under which key and as what an identity is sent, or None where it is invalid.
+    """Return the key and the value to send of an identity, or None if it is invalid.
 
     A hash goes out in its canonical spelling; DII as its hash, unless *send_raw* says
     otherwise and JSON can carry it (a lone surrogate can only be hashed).
@@ -170,7 +170,7 @@ def sendable(kind: str, value: str, *, send_raw: bool) -> tuple[str, str] | None
 
 
 def _is_utf8(text: str) -> bool:
-    """Tell whether *text* can be encoded."""
+    """Return whether *text* can be encoded."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -182,7 +182,7 @@ def write_identity_input(identity: Identity, *, send_raw: bool) -> dict[str, str
     """Make the request field of *identity*; see :func:`sendable`.
 
     Raises:
-        InputError: If the operator would call it invalid; names the kind alone.
+        InputError: If the operator would reject it; names only the kind.
     """
     field = sendable(identity.kind, identity.value, send_raw=send_raw)
     if field is None:

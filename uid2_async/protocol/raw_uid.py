@@ -73,7 +73,7 @@ A table, because it is read for each token.
 
 
 def inspect_raw_uid(text: str) -> RawUIDInfo | None:
-    """Tell what a raw UID says of itself, or None where *text* cannot be one.
+    """Return what a raw UID says about itself, or None if *text* cannot be one.
 
     A v2 raw UID carries no information, so any 32 bytes pass for one.
     """
@@ -82,7 +82,7 @@ def inspect_raw_uid(text: str) -> RawUIDInfo | None:
 
 
 def inspect_raw_uid_bytes(data: bytes) -> RawUIDInfo | None:
-    """Tell the same from the bytes of a raw UID (docs/protocol.md 4.4)."""
+    """Return the same from the bytes of a raw UID (docs/protocol.md 4.4)."""
     version = raw_uid_version(len(data), data[0] if data else 0)
     if version is None:
         return None
@@ -104,9 +104,9 @@ def inspect_raw_uid_bytes(data: bytes) -> RawUIDInfo | None:
 
 
 def raw_uid_version(size: int, first: int) -> int | None:
-    """Tell the version of a raw UID by its size in bytes and its first byte.
+    """Return the version of a raw UID, by its size in bytes and its first byte.
 
-    None is one that cannot be; a v4 raw UID may still have a wrong checksum.
+    None means that it cannot be a raw UID. The checksum of v4 is not verified.
     """
     if size == RAW_UID_SIZES[0]:
         return 2
@@ -118,16 +118,16 @@ def raw_uid_version(size: int, first: int) -> int | None:
 
 
 def restore_environment(data: bytes) -> bytes:
-    """Give a v4 raw UID back the environment that an opt-out record drops.
+    """Restore the environment of a v4 raw UID, which an opt-out record drops.
 
     Such a record keeps the low six bits of byte 0 (docs/protocol.md 2.7). The last byte
-    is the XOR of all others as they were, and so tells the two that are missing.
+    is the XOR of all others as they were, and so gives the two missing ones.
 
     Args:
         data: The bytes of a raw UID of any version.
 
     Returns:
-        The bytes as the operator made them; *data* itself where nothing is missing.
+        The bytes as the operator made them; *data* itself if nothing is missing.
     """
     if len(data) != RAW_UID_SIZES[1] or not data[0] & V4_FLAG:
         return data

@@ -43,15 +43,15 @@ TAIL_V2 = Struct(">iq")  # privacy bits, established
 
 
 class AdvertisingToken(Veiled, frozen=True, kw_only=True, gc=False):
-    """What both shells of a token say, in one; times in ms since the Unix epoch.
+    """What both layers of a token say, in one; times in ms since the Unix epoch.
 
     Attributes:
         version: 2, 3 or 4.
         scope: UID2 or EUID; None for v2, which does not say.
         identity_type: What the raw UID was made from; None for v2.
-        master_key_id: The key of the outer shell.
-        site_key_id: The key of the inner shell.
-        expires_ms: Until when it holds.
+        master_key_id: The key of the outer layer.
+        site_key_id: The key of the inner layer.
+        expires_ms: When it expires.
         created_ms: When it was made; None for v2.
         operator_site_id: The operator's site.
         operator_type: 1 is a service.
@@ -125,9 +125,9 @@ def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
     The first four characters tell the version (docs/protocol.md 5.1).
 
     Args:
-        text: The token; what is no str is refused, as it may come from foreign JSON.
-        strict: Take v4 in the URL-safe alphabet alone, as the operator does; the SDKs
-            take either.
+        text: The token. It may come from foreign JSON, so that any type is handled.
+        strict: Accept v4 only in the URL-safe alphabet, as the operator does. The SDKs
+            accept either.
 
     Returns:
         The bytes of a v2, v3 or v4 token, or INVALID_PAYLOAD, or VERSION_NOT_SUPPORTED.
@@ -151,7 +151,7 @@ def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
 # byte of the master key id.
 @lru_cache(maxsize=256)
 def _read_version(head: str) -> int | TokenFailure:
-    """Tell the version by the first four characters of a token."""
+    """Return the version, by the first four characters of a token."""
     url = "-" in head or "_" in head
     data = base64.decode_url(head) if url else base64.decode(head)
     if data is None:
@@ -181,22 +181,22 @@ Opened: TypeAlias = tuple[
 """Version, scope, identity type, master key id, site key id, expires and created ms,
 the bytes of the master payload, the raw UID, and what stands beside it.
 
-A tuple and no struct, since one is made for each token and taken apart at once.
+A tuple, not a struct, because one is made for each token and unpacked at once.
 """
 
 
 def open_shells(  # noqa: PLR0911 - one for each check, in their order
     data: bytes, key_of: KeyLookup, scope: IdentityScope | None = None
 ) -> Opened | TokenFailure:
-    """Open both shells of a token.
+    """Open both layers of a token.
 
     Args:
         data: The bytes that :func:`read_text` returned.
         key_of: Finds a key by its id.
-        scope: The one scope to accept; None accepts both. v2 does not tell its own.
+        scope: The only scope to accept; None accepts both. v2 has none.
 
     Returns:
-        What it says; or, by the first check that fails, VERSION_NOT_SUPPORTED,
+        Its fields; or, by the first check that fails, VERSION_NOT_SUPPORTED,
         INVALID_IDENTITY_SCOPE, NOT_AUTHORIZED_FOR_MASTER_KEY, NOT_AUTHORIZED_FOR_KEY or
         INVALID_PAYLOAD.
     """
@@ -239,14 +239,14 @@ def open_shells(  # noqa: PLR0911 - one for each check, in their order
 
 
 def _belongs(raw_uid: bytes, kind: int) -> bool:
-    """Tell whether *raw_uid* is of the type byte *kind*; 32 bytes are of any."""
+    """Return whether *raw_uid* is of the type byte *kind*; 32 bytes fit any."""
     if len(raw_uid) == _TYPED_UID_BYTES:
         return not (raw_uid[0] ^ kind) & TYPE_MASK
     return len(raw_uid) == _BARE_UID_BYTES
 
 
 def _open_shells_v2(data: bytes, key_of: KeyLookup) -> Opened | TokenFailure:
-    """Open both shells of a v2 token (docs/protocol.md 5.2)."""
+    """Open both layers of a v2 token (docs/protocol.md 5.2)."""
     _, master_key_id = HEADER_V2.unpack_from(data)
     key = key_of(master_key_id)
     if key is None:
@@ -266,12 +266,12 @@ def _open_shells_v2(data: bytes, key_of: KeyLookup) -> Opened | TokenFailure:
 
 
 def _read_site_v2(payload: bytes | None) -> tuple[str, SiteFields] | None:
-    """Read the raw UID and the fields beside it, or None where they do not fit."""
+    """Read the raw UID and the fields beside it, or None if they do not fit."""
     if payload is None or len(payload) < SITE_V2.size:
         return None
     site_id, length = SITE_V2.unpack_from(payload)
     tail = SITE_V2.size + length
-    # CBC does not notice a forged token, so the content has to fit exactly.
+    # CBC does not detect a forged token, so the content must fit exactly.
     if length <= 0 or len(payload) != tail + TAIL_V2.size:
         return None
     raw_uid = payload[SITE_V2.size : tail]
@@ -304,7 +304,7 @@ def open_token(
 
 
 def _make_token(opened: Opened) -> AdvertisingToken:
-    """Put what both shells say into one value; v2 tells no operator."""
+    """Join the fields of both layers. v2 names no operator."""
     version, scope, identity_type, master_id, site_key_id = opened[:5]
     expires_ms, created_ms, master, raw_uid, site = opened[5:]
     operator = _SERVICE
@@ -340,11 +340,11 @@ def seal_token(
     Args:
         token: What it says; its two key ids choose the keys.
         key_of: Finds a key by its id.
-        master_iv: Of the outer shell: 12 random bytes, or 16 for v2.
-        site_iv: Of the inner shell: as many, and others.
+        master_iv: Of the outer layer: 12 random bytes, or 16 for v2.
+        site_iv: Of the inner layer: as many, and others.
 
     Raises:
-        TokenError: If a key is missing, or the version is none of the three.
+        TokenError: If a key is missing, or the version is unknown.
         InputError: If the raw UID is none, or belongs to another scope or type, or a
             field that the version has is None.
     """

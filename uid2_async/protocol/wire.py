@@ -37,9 +37,9 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     """Read JSON *data* as a value of *kind*.
 
     Raises:
-        ProtocolError: If it is no JSON or not of the shape; names the path alone. It is
-            raised outside of the handler, so that no foreign error that may hold the
-            reply stays reachable from it.
+        ProtocolError: If it is not JSON or not of the shape; names only the path. It is
+            raised outside of the handler, so that no foreign error that may contain
+            the reply stays reachable from it.
     """
     decoder: msgspec.json.Decoder[T] | None = _decoders.get(kind)
     if decoder is None:
@@ -60,7 +60,8 @@ def decode(data: bytes | str, kind: type[T]) -> T:
 def iso(ms: int) -> str:
     """Write *ms* since the Unix epoch as ISO 8601 in UTC, ms only where there are some.
 
-    What no calendar holds, such as the end of a key that never ends, stays a number.
+    An instant outside of the calendar, such as the end of a key that never expires,
+    stays a number.
     """
     try:
         instant = datetime_from_ms(ms)

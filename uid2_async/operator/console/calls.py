@@ -67,7 +67,7 @@ class Caller:
 
 
 def identify_caller(api_keys: ApiKeys, authorization: str | None) -> Caller:
-    """Tell who called by the ``Authorization`` header."""
+    """Return the caller of an ``Authorization`` header."""
     client = api_keys.find(authorization)
     if client is not None:
         return Caller(KeyCheck.KNOWN, client)
@@ -121,7 +121,7 @@ class ExchangeLog:
         self._last = 0
 
     def add(self, exchange: Exchange) -> None:
-        """Give *exchange* its number and keep it."""
+        """Number *exchange* and keep it."""
         with self._lock:
             self._last += 1
             self._kept.append(attrs.evolve(exchange, number=self._last))
@@ -143,7 +143,7 @@ class ExchangeLog:
             return self._kept[0].number if self._kept else self._last + 1
 
     def find(self, number: int) -> Exchange | None:
-        """Find an exchange, or None where it is gone."""
+        """Find an exchange, or None if it is no longer kept."""
         with self._lock:
             return next((one for one in self._kept if one.number == number), None)
 
@@ -169,7 +169,7 @@ class OpenedBody:
         how: How it travelled and what opened it; a sentence.
         text: What it says, JSON indented; may be empty, and ends somewhere beyond
             :data:`CHARS_SHOWN`.
-        data: The JSON, or None where it is none.
+        data: The JSON, or None if it is none.
     """
 
     how: str
@@ -238,7 +238,7 @@ def _open_sealed(exchange: Exchange, index: DataIndex) -> OpenedCall:
 
 
 def _envelope_candidates(exchange: Exchange) -> Iterator[bytes]:
-    """Give what the envelope may be: the body as it is, or decoded."""
+    """Yield what the envelope may be: the body as it is, or decoded."""
     if exchange.call.binary:
         yield exchange.body
     decoded = base64.decode(exchange.body)
@@ -330,7 +330,7 @@ def _open_client_side(exchange: Exchange, index: DataIndex) -> OpenedCall:
 
 
 def _show_bytes(data: bytes, how: str, *, empty: str = "Empty.") -> OpenedBody:
-    """Show *data* as JSON where it is some, else as text."""
+    """Show *data* as JSON if possible, else as text."""
     if not data:
         return OpenedBody(empty)
     try:

@@ -31,13 +31,13 @@ def _count(number: float, name: str) -> str:
 
 
 def format_fault(fault: Fault) -> str:
-    """Say what a fault does."""
+    """Describe what a fault does."""
     words = [text for text in _fault_parts(fault) if text]
     return ", ".join(words) or "nothing"
 
 
 def _fault_parts(fault: Fault) -> tuple[str, ...]:
-    """Say what each thing that can go wrong does, empty where it does not."""
+    """Describe each part of a fault; empty for those that are off."""
     clock = fault.clock_offset
     where = "ahead" if clock > 0 else "behind"
     return (
@@ -73,7 +73,7 @@ class Explanation:
 def explain(
     exchange: Exchange, reading: OpenedCall, settings: Settings
 ) -> Explanation | None:
-    """Say why *exchange* failed, or return None where it did not."""
+    """Return why *exchange* failed, or None if it did not."""
     call = exchange.call
     fault = call.fault
     if fault is not None and (fault.drop or fault.status is not None):
@@ -101,7 +101,7 @@ def _said(exchange: Exchange, reading: OpenedCall) -> str:
 
 
 def _fields(reading: OpenedCall) -> dict[str, Any]:
-    """Give the reply's JSON object, or an empty one."""
+    """Return the reply's JSON object, or an empty one."""
     data = reading.reply.data
     return data if isinstance(data, dict) else {}
 
@@ -118,7 +118,7 @@ _STATUS_WORDS: Final = {
 
 
 def _explain_success(exchange: Exchange, reading: OpenedCall) -> Explanation | None:
-    """Say what a 200 without success means, or a fault that spoils one."""
+    """Explain a 200 without success, or a fault that makes it unreadable."""
     fault = exchange.call.fault
     said = _said(exchange, reading)
     if fault is not None and _spoils(fault):
@@ -128,7 +128,7 @@ def _explain_success(exchange: Exchange, reading: OpenedCall) -> Explanation | N
 
 
 def _spoils(fault: Fault) -> bool:
-    """Tell whether a client cannot read a 200 with *fault*."""
+    """Return whether a client cannot read a 200 with *fault*."""
     cut = fault.cut_after is not None
     return cut or fault.wrong_key or fault.wrong_nonce or fault.payload is not None
 
@@ -136,7 +136,7 @@ def _spoils(fault: Fault) -> bool:
 def _explain_refusal(
     exchange: Exchange, reading: OpenedCall, settings: Settings
 ) -> str:
-    """Say what a status other than 200 means."""
+    """Explain a status other than 200."""
     status = exchange.call.status
     message = str(_fields(reading).get("message") or "")
     if status == 401 and not message:  # noqa: PLR2004 - as above
@@ -162,7 +162,7 @@ _BY_STATUS: Final = {
 
 
 def _explain_key(exchange: Exchange, settings: Settings) -> str:
-    """Say why an API key was not accepted, which the operator keeps to itself."""
+    """Return why an API key was rejected, which a real operator does not say."""
     client = exchange.caller.client
     if client is None:
         return _KEY_CHECKS[exchange.caller.check]
@@ -189,7 +189,7 @@ _KEY_CHECKS: Final = {
 
 
 def _explain_secret(exchange: Exchange, reading: OpenedCall) -> str:
-    """Say with whose secret a request was sealed."""
+    """Explain whose secret sealed a request."""
     owner = exchange.caller.client.name if exchange.caller.client else "the key"
     if reading.sealed_by is not None and reading.sealed_by != owner:
         return (
@@ -203,7 +203,7 @@ def _explain_secret(exchange: Exchange, reading: OpenedCall) -> str:
 
 
 def _explain_time(exchange: Exchange, sent_ms: int) -> str:
-    """Say how far the clocks are apart."""
+    """Explain the offset between the clocks."""
     off_ms = exchange.at_ms - sent_ms
     offset = format_duration(abs(off_ms) / 1000)
     where = "behind" if off_ms > 0 else "ahead of"
@@ -215,7 +215,7 @@ def _explain_time(exchange: Exchange, sent_ms: int) -> str:
 
 
 def _explain_refresh(exchange: Exchange, reading: OpenedCall) -> str:
-    """Say what the operator tells nobody without an API key."""
+    """Explain what the operator does not tell callers without an API key."""
     token = reading.refresh_token
     if token is None:
         cause = "it is not valid here"

@@ -52,7 +52,7 @@ _HEADERS_KEPT_BACK: Final = frozenset({"cookie"})
 
 
 def call_summary(exchange: Exchange) -> dict[str, Any]:
-    """Tell in a line what a call was."""
+    """Summarize a call."""
     call = exchange.call
     known = exchange.caller.client
     return {
@@ -98,7 +98,7 @@ def call_view(exchange: Exchange, index: DataIndex) -> dict[str, Any]:
 
 
 def _body_view(part: OpenedBody, size: int) -> dict[str, Any]:
-    """Show a request or a reply, cut where it is very long."""
+    """Show a request or a reply, cut if it is very long."""
     return {
         "how": part.how,
         "text": part.text[:CHARS_SHOWN],
@@ -197,7 +197,7 @@ def inspection_view(index: DataIndex, value: str, *, now_ms: int) -> dict[str, A
 
 
 def _unwrap_reply(value: str) -> str:
-    """Take identity tokens out of the reply around them, as copied from a call."""
+    """Return the identity tokens of a reply that was copied from a call."""
     try:
         body = json.loads(value)["body"]
     except (ValueError, TypeError, LookupError, RecursionError):
@@ -248,7 +248,7 @@ def _open_refresh_token(index: DataIndex, text: str, now_ms: int) -> dict[str, A
 
 
 def _look_up_raw_uid(index: DataIndex, text: str, _now_ms: int) -> dict[str, Any]:
-    """Tell whether a raw UID is known to be opted out."""
+    """Return whether a raw UID is known to be opted out."""
     since = index.opt_outs.since_ms(text)
     return {} if since is None else {"opted_out_since": iso(since)}
 
@@ -256,7 +256,7 @@ def _look_up_raw_uid(index: DataIndex, text: str, _now_ms: int) -> dict[str, Any
 def _identity_opener(
     *makers: type[Email | Phone | EmailHash | PhoneHash],
 ) -> _Opener:
-    """Make a reader of identities that looks each up; several where it is ambiguous."""
+    """Return a function that looks up a text as each kind of identity."""
 
     def read(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -270,7 +270,7 @@ def _identity_opener(
 
 
 def look_up(index: DataIndex, identity: Identity, *, now_ms: int) -> dict[str, Any]:
-    """Say what the operator would map an identity to; empty where it is not valid."""
+    """Return what the operator maps an identity to, or nothing if it is invalid."""
     try:
         flh = index.first_level_hash(identity)
     except InputError:
