@@ -261,7 +261,7 @@ async def test_over_http_as_well(
         assert count == 15 * len(dispatch.PATHS)
         statuses = {call.status for call in operator.calls}
         async with aiohttp.ClientSession(operator.url) as session:
-            for what in ("news/0", *(f"calls/{at + 1}" for at in range(count))):
+            for what in ("updates/0", *(f"calls/{at + 1}" for at in range(count))):
                 async with session.get(f"/_console/{what}") as shown:
                     assert shown.status == 200, what
     assert statuses <= {200, 400, 401, 403, 500}

@@ -1,4 +1,4 @@
-"""What a value is, without keys."""
+"""What values say without any key."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from uid2_async.protocol.raw_uid import Environment
 VECTORS = json.loads(
     (Path(__file__).parents[1] / "vectors" / "protocol_vectors.json").read_text()
 )
+
 TOKENS = {one["name"]: one for one in VECTORS["advertising_tokens"]}
 REFRESH = VECTORS["refresh_tokens"]
 V4_TOKEN: str = TOKENS["v4 uid2 email, v4 raw uid (prod)"]["token"]
@@ -38,16 +39,16 @@ V3_TOKEN: str = TOKENS["v3 uid2 email, v3 raw uid"]["token"]
 V2_TOKEN: str = TOKENS["v2 uid2 email, v2 raw uid"]["token"]
 MASTER_ID: int = VECTORS["token_keys"]["master"]["id"]
 REFRESH_ID: int = VECTORS["token_keys"]["refresh"]["id"]
-
 UID2, EUID = IdentityScope
 CONSENT = "CPehNtWPehNtWABAMBFRACBoALAAAEJAAIYgAKwAQAKgArABAAqAAA"
 NOW_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000
-
 HEX = sha256(b"jane@example.com").hexdigest()
 HASH = b64encode(bytes.fromhex(HEX)).decode()
+
 # Of 32 bytes that spell both - and _ in the URL-safe alphabet.
 URL_HASH = urlsafe_b64encode(b"\xfb\xff" * 16).decode()
+
 # 33 bytes whose first one is no type byte.
 NO_UID = b64encode(b"\x03" * 33).decode()
 
@@ -455,3 +456,11 @@ def test_no_value_is_shown(value: str) -> None:
 
     assert texts
     assert not any(piece in shown for piece in pieces)
+
+
+@pytest.mark.parametrize("note", Note)
+def test_notes_are_sentences(note: Note) -> None:
+    """A note stands on a line of its own, as whole sentences."""
+    assert note.value.endswith(".")
+    assert note.value[0].isupper() or note.value[0].isdigit()
+    assert "\n" not in note.value

@@ -353,11 +353,6 @@ _CERTIFICATE_HINTS: Final = {
 }
 
 
-def is_operator(reply: Reply) -> bool:
-    """Return whether *reply*, to a request without API key, is an operator's."""
-    return reply.status == 401 and bool(_UNAUTHORIZED_BODY.search(reply.body))  # noqa: PLR2004 - an HTTP status reads best as its number
-
-
 def check_operator(found: Reply | UID2Error, *, https: bool) -> Finding:
     """Check whether an operator replies, before the API key is sent to it.
 
@@ -368,7 +363,8 @@ def check_operator(found: Reply | UID2Error, *, https: bool) -> Finding:
     check = CheckId.OPERATOR
     if isinstance(found, UID2Error):
         return _explain_no_reply(found, https=https)
-    if is_operator(found):
+    is_refusal = found.status == 401  # noqa: PLR2004 - an HTTP status reads best as its number
+    if is_refusal and _UNAUTHORIZED_BODY.search(found.body):
         return ok(check, "An operator replies, and requires an API key.")
     if 300 <= found.status < 400:  # noqa: PLR2004 - an HTTP status reads best as its number
         return failed(

@@ -23,7 +23,6 @@ from uid2_async.operator.http_messages import (
     answer_early,
     as_latin1,
     bad_request,
-    bare_status,
     cors_headers,
     is_form,
     read_target,
@@ -129,7 +128,10 @@ class _Handler:
             request, reply = await self._reply(http, request, now_ms, fault)
         if fault is not None:
             await asyncio.sleep(fault.delay)
-            reply = _with_headers(reply, _fault_headers(fault, now_ms))
+            headers = dict(fault.headers)
+            if fault.date:
+                headers[hdrs.DATE] = formatdate(now_ms / 1000, usegmt=True)
+            reply = _with_headers(reply, headers)
         call = _call(request, reply, fault)
         recorded = self._state.record(call, resets=resets)
         if recorded and self._console is not None:
@@ -152,7 +154,7 @@ class _Handler:
         elif (refusal := _refuse_body(http, request)) is not None:
             reply = refusal
         elif (whole := await _with_body(http, request)) is None:
-            reply = _refuse_stream(request)
+            reply = bad_request() if is_form(request.content_type) else too_long()
         else:
             request = whole
             reply = self._answer(endpoint, request, now_ms, fault)
@@ -202,11 +204,6 @@ def _refuse_body(http: web.Request, request: Request) -> Reply | None:
     return None if expected.lower() == _CONTINUE else unexpected()
 
 
-def _refuse_stream(request: Request) -> Reply:
-    """Refuse a body that has turned out to be over the limit while it was read."""
-    return bad_request() if is_form(request.content_type) else too_long()
-
-
 async def _with_body(http: web.Request, request: Request) -> Request | None:
     """Read the body of *request*, or return None if it is over the limit."""
     if (http.content_length or 0) > _MAX_BODY:
@@ -231,14 +228,6 @@ def _scripted(fault: Fault) -> Reply:
         headers={} if again is None else {"Retry-After": str(again)},
         body=body,
     )
-
-
-def _fault_headers(fault: Fault, now_ms: int) -> dict[str, str]:
-    """Make the headers that a fault adds."""
-    headers = dict(fault.headers)
-    if fault.date:
-        headers[hdrs.DATE] = formatdate(now_ms / 1000, usegmt=True)
-    return headers
 
 
 def _with_headers(reply: Reply, headers: Mapping[str, str]) -> Reply:
@@ -275,11 +264,6 @@ def _printable(value: str) -> str:
     return value if value.isprintable() else as_latin1(value)
 
 
-def _sendable(value: str) -> str:
-    """Leave out of a header what aiohttp cannot send: bytes that are not UTF-8."""
-    return value.encode("utf-8", "ignore").decode()
-
-
 async def _respond(
     http: web.Request, reply: Reply, fault: Fault | None
 ) -> web.StreamResponse:
@@ -287,7 +271,11 @@ async def _respond(
     if fault is not None and fault.drop:
         _close(http)
         return web.Response()
-    headers = {name: _sendable(value) for name, value in reply.headers.items()}
+    # aiohttp cannot send bytes that are not UTF-8.
+    headers = {
+        name: value.encode("utf-8", "ignore").decode()
+        for name, value in reply.headers.items()
+    }
     if reply.content_type is not None:
         headers[hdrs.CONTENT_TYPE] = reply.content_type
     if fault is not None and fault.cut_after is not None:
@@ -346,13 +334,13 @@ _HEAD = re.compile(rb"[A-Z]+ [^\r\n]+ HTTP/1\.[01]\r\n.*?\r\n\r\n", re.DOTALL)
 def refuse_early(http: web.BaseRequest) -> Reply | None:
     """Refuse another HTTP, what is too long, and a bad Host; None for no refusal."""
     if http.version not in {HttpVersion10, HttpVersion11}:
-        return bare_status(_NO_SUCH_VERSION)
+        return Reply(status=_NO_SUCH_VERSION)
     line = len(http.method) + len(as_latin1(http.raw_path)) + len("  HTTP/1.1")
     if line > _MAX_LINE:
-        return bare_status(_TOO_LONG_LINE)
+        return Reply(status=_TOO_LONG_LINE)
     size = sum(len(name) + len(value) + 2 for name, value in http.raw_headers)
     if size > _MAX_HEADERS:
-        return bare_status(_TOO_LONG_HEADERS)
+        return Reply(status=_TOO_LONG_HEADERS)
     host = http.headers.get(hdrs.HOST)
     if http.version == HttpVersion11 and (host is None or not _is_authority(host)):
         return bad_request()
@@ -363,13 +351,6 @@ def _is_authority(text: str) -> bool:
     """Return whether *text* is a host, possibly empty, and maybe a port."""
     found = _AUTHORITY.fullmatch(text)
     return found is not None and int((found["port"] or "0")[:6]) in _PORTS
-
-
-def respond_bare(reply: Reply) -> web.Response:
-    """Send a refusal, and close the connection."""
-    response = web.Response(status=reply.status, body=reply.body)
-    response.force_close()
-    return response
 
 
 class _Protocol(web.RequestHandler):
@@ -395,12 +376,14 @@ class _Protocol(web.RequestHandler):
             reply = Reply(status=status, body=b"Internal Server Error")
         elif isinstance(exc, LineTooLong):
             is_line = str(_TAKEN_LINE) in map(str, exc.args)
-            reply = bare_status(_TOO_LONG_LINE if is_line else _TOO_LONG_HEADERS)
+            reply = Reply(status=_TOO_LONG_LINE if is_line else _TOO_LONG_HEADERS)
         elif message is not None and message.startswith("Missing 'Host'"):
             reply = bad_request()
         else:
-            reply = bare_status(status)
-        return respond_bare(reply)
+            reply = Reply(status=status)
+        response = web.Response(status=reply.status, body=reply.body)
+        response.force_close()
+        return response
 
 
 def _without_repeated(data: bytes) -> bytes:

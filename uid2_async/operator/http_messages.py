@@ -160,16 +160,6 @@ def bad_request() -> Reply:
     return Reply(status=400, body=b"Bad Request")
 
 
-def unrooted() -> Reply:
-    """Answer a path that does not begin with a slash (docs/protocol.md 1.9)."""
-    return Reply(status=404, body=b"Not Found")
-
-
-def bare_status(status: int) -> Reply:
-    """Answer what the HTTP server refuses by itself (docs/protocol.md 1.9)."""
-    return Reply(status=status)
-
-
 def unexpected() -> Reply:
     """Answer an expectation that is not known (docs/protocol.md 1.9)."""
     return Reply(status=417, body=b"Expectation Failed")
@@ -198,7 +188,7 @@ def read_target(target: str) -> tuple[str, Reply | None]:
     path = _TARGET_ORIGIN.sub("", target, count=1) if target[:1] != "/" else target
     path = path.partition("?")[0] or ("/" if path != target else "")
     if path and path[0] != "/":
-        return path, unrooted()
+        return path, Reply(status=404, body=b"Not Found")
     if not path or _BAD_PATH_ESCAPE.search(path):
         return path, bad_request()
     return clean_path(path), None

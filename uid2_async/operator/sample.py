@@ -1,7 +1,7 @@
 """The built-in sample data of the embedded operator, made from a seed.
 
-Everything follows from scope, seed and the day on which the index begins, so that two
-processes have the same keys and give the same raw UIDs.
+Everything follows from scope, seed and the first day of the data, so that two processes
+have the same keys and return the same raw UIDs.
 """
 
 from __future__ import annotations

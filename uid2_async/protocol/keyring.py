@@ -258,11 +258,6 @@ class KeysReply(msgspec.Struct, frozen=True):
     status: Literal["success"] = "success"
 
 
-def _by_id(keys: Iterable[Key]) -> dict[int, Key]:
-    """Index *keys*; of two with the same id the last one stays."""
-    return {key.id: key for key in keys}
-
-
 def _group_by_keyset(ring: KeyRing) -> dict[int, tuple[Key, ...]]:
     """Sort the keys of each keyset once; the operator's order is not promised."""
     groups = defaultdict(list)
@@ -331,7 +326,8 @@ class KeyRing(Unpicklable):
         expiry = body.token_expiry_seconds
         skew = body.allow_clock_skew_seconds
         return cls(
-            keys=_by_id(key.to_key() for key in body.keys),
+            # Of two keys with the same id, the last one counts.
+            keys={key.id: key.to_key() for key in body.keys},
             identity_scope=body.identity_scope or IdentityScope.UID2,
             caller_site_id=body.caller_site_id,
             master_keyset_id=body.master_keyset_id,

@@ -1,14 +1,16 @@
-"""identity/map v3 and v2, both halves."""
+"""identity/map, identity/buckets and optout/status (docs/protocol.md 2.4 to 2.7)."""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from uid2_async import Email, EmailHash, Unmapped, UnmappedReason
+from uid2_async import Bucket, Email, EmailHash, Unmapped, UnmappedReason
 from uid2_async.errors import InputError, OperatorError, ProtocolError
+from uid2_async.models import datetime_from_ms
 from uid2_async.operator import (
     java_json,
     mapping as operator_mapping,
@@ -229,3 +231,121 @@ def test_a_v2_reply_without_unmapped_ones_lacks_the_list() -> None:
     assert mapping.parse_map_v2_reply(payload, []) == []
     with pytest.raises(ProtocolError):
         mapping.parse_map_v2_reply(payload, ["a"])
+
+
+SINCE = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+
+
+def test_a_buckets_request_is_read_as_built() -> None:
+    """The instant goes out as UTC without a zone, and comes in as ms."""
+    built = json.loads(mapping.build_buckets_request(SINCE))
+
+    assert built == {"since_timestamp": "2026-01-02T03:04:05.678"}
+    assert operator_mapping.parse_buckets_request(built) == int(
+        SINCE.timestamp() * 1000
+    )
+
+
+def test_a_naive_instant_is_refused() -> None:
+    """Local time is never guessed."""
+    with pytest.raises(InputError):
+        mapping.build_buckets_request(datetime(2026, 1, 1))  # noqa: DTZ001 - under test
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "message"),
+    [
+        (None, 500, "Internal Server Error"),
+        ({}, 400, "missing parameter since_timestamp"),
+        ({"since_timestamp": None}, 400, "missing parameter since_timestamp"),
+        ({"since_timestamp": 7}, 400, "invalid date, must conform to ISO 8601"),
+        ({"since_timestamp": "+999999999-01-01T00:00"}, 500, "Internal Server Error"),
+    ],
+)
+def test_a_wrong_buckets_request_is_refused(
+    payload: dict | None, status: int, message: str
+) -> None:
+    """Missing, unreadable and out of range have their own answers."""
+    with pytest.raises(RefusedError) as caught:
+        operator_mapping.parse_buckets_request(payload)
+
+    assert (caught.value.status, caught.value.message) == (status, message)
+
+
+def test_a_buckets_reply_is_read_as_built() -> None:
+    """The times come back aware, in the operator's order."""
+    payload = operator_mapping.build_buckets_reply([("b", 1), ("a", 1_700_000_000_123)])
+
+    assert json.loads(payload)["body"][0] == {
+        "bucket_id": "b",
+        "last_updated": "1970-01-01T00:00:00.001",
+    }
+    assert mapping.parse_buckets_reply(payload) == [
+        Bucket("b", datetime(1970, 1, 1, 0, 0, 0, 1000, tzinfo=UTC)),
+        Bucket("a", datetime(2023, 11, 14, 22, 13, 20, 123_000, tzinfo=UTC)),
+    ]
+
+
+def test_a_wrong_buckets_reply_is_named() -> None:
+    """A date that is none is an error with its path."""
+    with pytest.raises(ProtocolError) as caught:
+        mapping.parse_buckets_reply(
+            b'{"status":"success","body":[{"bucket_id":"b","last_updated":"x"}]}'
+        )
+
+    assert caught.value.path == "body[0].last_updated"
+
+
+def test_a_status_request_is_read_as_built() -> None:
+    """Raw UIDs go out as they are."""
+    built = json.loads(mapping.build_status_request(["a", "b"]))
+
+    assert operator_mapping.parse_status_request(built, limit=2) == ["a", "b"]
+
+
+def test_null_elements_are_left_out() -> None:
+    """The operator ignores null and reads other types as text."""
+    payload = {"advertising_ids": [None, 7, "a"]}
+
+    assert operator_mapping.parse_status_request(payload, limit=3) == ["7", "a"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "message"),
+    [
+        (None, 400, "Invalid request body"),
+        ({}, 400, "Required Parameter Missing: advertising_ids"),
+        ({"advertising_ids": None}, 400, "Required Parameter Missing: advertising_ids"),
+        ({"advertising_ids": ["a"] * 3}, 400, "Request payload is too large"),
+        ({"advertising_ids": "a"}, 500, "Unknown error while getting optout status"),
+    ],
+)
+def test_a_wrong_status_request_is_refused(
+    payload: dict | None, status: int, message: str
+) -> None:
+    """Each fault has its own answer."""
+    with pytest.raises(RefusedError) as caught:
+        operator_mapping.parse_status_request(payload, limit=2)
+
+    assert (caught.value.status, caught.value.message) == (status, message)
+
+
+def test_a_status_reply_is_read_as_built() -> None:
+    """Only the opted-out ones are listed, with their time."""
+    found = mapping.OptedOutUID(advertising_id="canary", opted_out_since=5)
+    payload = operator_mapping.build_status_reply([found])
+
+    status = mapping.parse_status_reply(payload)
+
+    assert status.opted_out == {"canary": datetime_from_ms(5)}
+    assert "canary" not in repr(found) + repr(status)
+
+
+def test_a_wrong_status_reply_is_named() -> None:
+    """A reply of another shape is refused by its place."""
+    with pytest.raises(ProtocolError) as caught:
+        mapping.parse_status_reply(
+            b'{"status":"success","body":{"opted_out":[{"advertising_id":"x"}]}}'
+        )
+
+    assert caught.value.path == "body.opted_out[0]"
