@@ -391,7 +391,7 @@ function wire() {
     event.preventDefault();
     const command = FAULTS[byId("fault").value][3](Number(byId("amount").value));
     const path = byId("path").value || null;
-    tell("faults", { ...order, path, times: Number(byId("times").value) }, "fault-said");
+    tell("faults", { ...command, path, times: Number(byId("times").value) }, "fault-said");
   });
   byId("time-form").addEventListener("submit", (event) => {
     event.preventDefault();
