@@ -83,7 +83,7 @@ def replies(data: bytes) -> None:
             found = parse()
             repr(found)
             if isinstance(found, IdentityMap):
-                repr(found.rows)
+                repr(list(found))
 
 
 def refusals(data: bytes) -> None:
