@@ -25,8 +25,8 @@ from uid2_async.hooks import (
     ForgedReply,
     RetryScheduled,
 )
+from uid2_async.operator.envelope import open_request, seal_reply
 from uid2_async.protocol import base64
-from uid2_async.protocol.envelope import open_request, seal_reply
 from uid2_async.secret import Secret
 from uid2_async.slots import Slots
 from uid2_async.testing import ManualClock

@@ -18,7 +18,7 @@ import pytest
 
 from uid2_async import KeyRing, KeyStore, UID2Client, errors
 from uid2_async.operator import LocalOperator
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 from virtual_time import run_virtual
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -27,7 +27,7 @@ from uid2_async.models import (
     OptOutStatus,
     as_identity,
 )
-from uid2_async.protocol import base64, identity, tokens, wire
+from uid2_async.protocol import base64, mapping, tokens, wire
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
 from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
@@ -356,28 +356,28 @@ class UID2Client(OperatorClient):
         Raises:
             InputError: If there are too many, or one is neither identity nor str.
         """
-        query = identity.prepare_map(
+        query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
         return await counted_map(
             self._map_v3(query, timeout),
             hooks=self.hooks,
-            endpoint=identity.MAP_V3_PATH,
+            endpoint=mapping.MAP_V3_PATH,
             query=query,
         )
 
     async def _map_v3(
-        self, query: identity.MapQuery, timeout: float | None
+        self, query: mapping.MapQuery, timeout: float | None
     ) -> IdentityMap:
         """Map what is valid in *query*, if anything is."""
         if not query.values:
-            return identity.align_map(query, {})
+            return mapping.align_map(query, {})
         call = Call(
-            path=identity.MAP_V3_PATH,
-            payload=identity.build_map_v3_request(query),
-            parse=lambda payload: identity.parse_map_v3_reply(payload, query),
+            path=mapping.MAP_V3_PATH,
+            payload=mapping.build_map_v3_request(query),
+            parse=lambda payload: mapping.parse_map_v3_reply(payload, query),
             binary=True,
-            max_reply_bytes=identity.MAP_REPLY_BYTES,
+            max_reply_bytes=mapping.MAP_REPLY_BYTES,
         )
         return await self._run(call, timeout)
 
@@ -408,32 +408,32 @@ class UID2Client(OperatorClient):
             InputError: If there are too many, or one is neither identity nor str.
         """
         _deprecated("map_identities_v2 uses an endpoint past its announced end.")
-        query = identity.prepare_map(
+        query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
         return await counted_map(
             self._map_v2(query, link_id, timeout),
             hooks=self.hooks,
-            endpoint=identity.MAP_V2_PATH,
+            endpoint=mapping.MAP_V2_PATH,
             query=query,
         )
 
     async def _map_v2(
-        self, query: identity.MapQuery, link_id: str | None, timeout: float | None
+        self, query: mapping.MapQuery, link_id: str | None, timeout: float | None
     ) -> IdentityMap:
         """Map what is valid in *query*, by one call for each kind."""
         rows = {}
         for key, values in query.values.items():
             call = Call(
-                path=identity.MAP_V2_PATH,
-                payload=identity.build_map_v2_request(key, values, link_id=link_id),
-                parse=lambda payload, sent=values: identity.parse_map_v2_reply(  # type: ignore[misc] # mypy cannot infer lambda defaults
+                path=mapping.MAP_V2_PATH,
+                payload=mapping.build_map_v2_request(key, values, link_id=link_id),
+                parse=lambda payload, sent=values: mapping.parse_map_v2_reply(  # type: ignore[misc] # mypy cannot infer lambda defaults
                     payload, sent
                 ),
-                max_reply_bytes=identity.MAP_REPLY_BYTES,
+                max_reply_bytes=mapping.MAP_REPLY_BYTES,
             )
             rows[key] = await self._run(call, timeout)
-        return identity.align_map(query, rows)
+        return mapping.align_map(query, rows)
 
     async def identity_buckets(
         self, since: datetime, *, timeout: float | None = None
@@ -472,28 +472,25 @@ class UID2Client(OperatorClient):
         Raises:
             InputError: If there are too many.
         """
-        # Publishers have no use for it, and do not pay for it.
-        from uid2_async.protocol import optout  # noqa: PLC0415 - reason above
-
         batch = self._batch(raw_uids, "raw_uids")
         if not batch:
             return OptOutStatus({})
         call = Call(
-            path=optout.STATUS_PATH,
-            payload=optout.build_status_request(batch),
-            parse=optout.parse_status_reply,
+            path=mapping.STATUS_PATH,
+            payload=mapping.build_status_request(batch),
+            parse=mapping.parse_status_reply,
         )
         return await self._run(call, timeout)
 
     async def fetch_sharing_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt and encrypt with (docs/protocol.md 6.1)."""
-        from uid2_async.protocol.keys import SHARING_PATH  # noqa: PLC0415 - see below
+        from uid2_async.protocol.keyring import SHARING_PATH  # noqa: PLC0415 - see below
 
         return await self._fetch_keys(SHARING_PATH, timeout)
 
     async def fetch_bidstream_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt bid stream tokens with (docs/protocol.md 6.2)."""
-        from uid2_async.protocol.keys import BIDSTREAM_PATH  # noqa: PLC0415 - see below
+        from uid2_async.protocol.keyring import BIDSTREAM_PATH  # noqa: PLC0415 - see below
 
         return await self._fetch_keys(BIDSTREAM_PATH, timeout)
 
@@ -578,13 +575,10 @@ def _deprecated(message: str) -> None:
 
 def buckets_call(since: datetime) -> Call[list[Bucket]]:
     """Make the call of :meth:`UID2Client.identity_buckets`."""
-    # Only those who still live by buckets pay for it.
-    from uid2_async.protocol import buckets  # noqa: PLC0415 - reason above
-
     return Call(
-        path=buckets.BUCKETS_PATH,
-        payload=buckets.build_buckets_request(since),
-        parse=buckets.parse_buckets_reply,
+        path=mapping.BUCKETS_PATH,
+        payload=mapping.build_buckets_request(since),
+        parse=mapping.parse_buckets_reply,
         max_reply_bytes=_BUCKETS_BYTES,
     )
 

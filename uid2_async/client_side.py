@@ -22,7 +22,7 @@ from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Identity, OptedOut, as_identity
 from uid2_async.protocol import client_side, tokens
 from uid2_async.protocol.envelope import IV_BYTES, AesGcmEnvelope
-from uid2_async.protocol.identity_input import write_identity_input
+from uid2_async.protocol.normalize import write_identity_input
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import Transport
 

@@ -10,7 +10,7 @@ from uid2_async.clock import Clock, ms_clock
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.keystore import Keys, ring_of
 from uid2_async.models import IdentityType
-from uid2_async.protocol.key import GCM_IV_SIZE
+from uid2_async.protocol.keyring import GCM_IV_SIZE
 from uid2_async.protocol.token_rules import (
     ClientType,
     DecryptedToken,

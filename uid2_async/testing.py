@@ -20,14 +20,14 @@ from uid2_async.clock import Clock, system_clock
 from uid2_async.errors import InputError, UID2Error
 from uid2_async.models import IdentityScope, ms_from_datetime
 from uid2_async.operator import LocalOperator, OperatorData
-from uid2_async.protocol import base64, wire
-from uid2_async.protocol.envelope import (
-    IV_BYTES,
+from uid2_async.operator.envelope import (
     OpenedRequest,
     RequestEnvelopeError,
     open_request,
     seal_reply,
 )
+from uid2_async.protocol import base64, wire
+from uid2_async.protocol.envelope import IV_BYTES
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import Reply, Request, SessionPool
 

@@ -20,7 +20,7 @@ import pytest
 from uid2_async import Email, EmailHash, IdentityScope, Phone, PhoneHash, UID2Client
 from uid2_async.models import MappedUID, Unmapped
 from uid2_async.operator import LocalOperator
-from uid2_async.operator.faults import Fault
+from uid2_async.operator.state import Fault
 
 Uid2 = Callable[..., Any]
 

@@ -29,7 +29,7 @@ from uid2_async import (
 )
 from uid2_async.bulk import BulkMapper
 from uid2_async.bulk.private_files import System
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 from uid2_async.transport import Reply
 
 rows = Rows()

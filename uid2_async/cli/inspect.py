@@ -67,8 +67,7 @@ def inspect_one(
     machine. VALUE itself is not printed. Exits with 3 if VALUE is nothing known.
     """
     from uid2_async.cli.inspect_report import lines  # noqa: PLC0415 - loads the ciphers
-    from uid2_async.protocol.inspection import inspect_value  # noqa: PLC0415 - as above
-    from uid2_async.protocol.inspection_fields import describe  # noqa: PLC0415 - as above
+    from uid2_async.protocol.inspection import describe, inspect_value  # noqa: PLC0415 - as above
 
     if keys is not None and keys_file is not None:
         raise InputError("Give either --keys or --keys-file.")
@@ -93,7 +92,7 @@ def inspect_one(
 
 def _refuse_key(found: Inspection) -> None:
     """Refuse an API key that other users and the shell's history have seen."""
-    from uid2_async.protocol.inspection_terms import ValueKind  # noqa: PLC0415 - as above
+    from uid2_async.protocol.inspection import ValueKind  # noqa: PLC0415 - as above
 
     if ValueKind.API_KEY in found.kinds:
         raise InputError(

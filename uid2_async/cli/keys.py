@@ -21,11 +21,10 @@ from uid2_async.cli.options import SandboxOption, ScopeOption
 from uid2_async.cli.printing import dump_json, print_lines
 from uid2_async.cli.run_async import run_async
 from uid2_async.models import IdentityScope, ms_from_datetime
-from uid2_async.protocol.instants import iso
+from uid2_async.protocol.wire import iso
 
 if TYPE_CHECKING:
-    from uid2_async.protocol.key import Key
-    from uid2_async.protocol.keyring import KeyRing
+    from uid2_async.protocol.keyring import Key, KeyRing
 
 __all__ = ["list_keys"]
 

@@ -81,7 +81,7 @@ async def _serve(
 ) -> None:
     """Answer until a signal comes."""
     from uid2_async.operator import LocalOperator  # noqa: PLC0415 - --help need not wait
-    from uid2_async.operator.console.guard import is_loopback  # noqa: PLC0415 - as above
+    from uid2_async.operator.console.views import is_loopback  # noqa: PLC0415 - as above
 
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -124,7 +124,7 @@ def _lines(
     loopback: bool,
 ) -> Iterator[str]:
     """Write the environment of each API key as a line of shell."""
-    from uid2_async.operator.console.snippets import environment  # noqa: PLC0415 - as above
+    from uid2_async.operator.console.views import environment  # noqa: PLC0415 - as above
 
     for name, one in credentials.items():
         settings = environment(scope, url, one, allow_http=not loopback)

@@ -17,7 +17,7 @@ from uid2_async.cli.printing import dump_json, print_lines
 from uid2_async.cli.run_async import run_async
 from uid2_async.cli.values import read_lines
 from uid2_async.errors import InputError
-from uid2_async.protocol.instants import iso
+from uid2_async.protocol.wire import iso
 
 if TYPE_CHECKING:
     from uid2_async.bulk.state import MappingState
