@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
@@ -60,8 +60,6 @@ __all__ = ["map_frame"]
 F = TypeVar("F")
 T = TypeVar("T")
 
-ProgressOption: TypeAlias = "bool | Callable[[FileProgress], object]"
-
 _NAME: Final = "The frame"
 
 
@@ -80,15 +78,15 @@ async def map_frame(  # noqa: PLR0913 - each names one thing about the frame or 
     options: MapOptions | None = None,
     state: MappingState | str | os.PathLike[str] | None = None,
     delta: str | os.PathLike[str] | None = None,
-    progress: ProgressOption = False,
+    progress: bool | Callable[[FileProgress], object] = False,
     run: RunOptions | None = None,
 ) -> F:
     """Map the identifiers in a DataFrame.
 
     The result has the same rows, index and columns, followed by UID, PREV_UID,
-    REFRESH_FROM (a timestamp in UTC), UNMAPPED and ERROR, as :func:`map_file` writes
-    them. With several identifiers there is a MATCHED_TYPE as well. The frame that was
-    passed is not changed.
+    REFRESH_FROM (a timestamp in UTC), UNMAPPED and ERROR, as
+    :func:`~uid2_async.map_file` writes them. With several identifiers there is a
+    MATCHED_TYPE as well. The frame that was passed is not changed.
 
     Missing values (None, NaN, NaT, ``pandas.NA``) and empty strings count as missing
     identifiers.
@@ -489,7 +487,9 @@ class _Spool(ArrowOutput):
 
 @contextmanager
 def _reporting(
-    progress: ProgressOption, run: RunOptions, rows: int | None
+    progress: bool | Callable[[FileProgress], object],
+    run: RunOptions,
+    rows: int | None,
 ) -> Iterator[RunOptions]:
     """Yield *run* with the progress that was asked for."""
     if callable(progress):
