@@ -82,11 +82,6 @@ class Convertible(Foreign):
         return cls(table)
 
 
-def in_duckdb(table: Any) -> Any:
-    """Put a table into a database of its own."""
-    return duckdb.connect().from_arrow(table)
-
-
 MAKERS: dict[str, tuple[Callable[[Any], Any], type]] = {
     "pandas": (lambda table: table.to_pandas(), pd.DataFrame),
     "polars": (pl.from_arrow, pl.DataFrame),
@@ -94,7 +89,7 @@ MAKERS: dict[str, tuple[Callable[[Any], Any], type]] = {
     "table": (lambda table: table, pa.Table),
     "batch": (lambda table: table.combine_chunks().to_batches()[0], pa.RecordBatch),
     "reader": (lambda table: table.to_reader(max_chunksize=2), pa.RecordBatchReader),
-    "duckdb": (in_duckdb, duckdb.DuckDBPyRelation),
+    "duckdb": (duckdb.from_arrow, duckdb.DuckDBPyRelation),
     "foreign": (Foreign, pa.Table),
     "convertible": (Convertible, Convertible),
 }

@@ -96,7 +96,7 @@ class _ArrowTable(_Eager):
     def __init__(self, table: pa.Table, back: Callable[[pa.Table], Any]) -> None:
         """Hold the table; *back* makes what the caller passed of the result."""
         self.labels = table.column_names
-        self.rows = table.num_rows
+        self.rows: int | None = table.num_rows
         self._table = table
         self._back = back
 
@@ -123,7 +123,7 @@ class _Pandas(_Eager):
     def __init__(self, frame: Any) -> None:
         """Hold the frame."""
         self.labels = frame.columns.tolist()
-        self.rows = len(frame)
+        self.rows: int | None = len(frame)
         self._frame = frame
 
     def column(self, at: int) -> Any:
@@ -141,7 +141,9 @@ class _Pandas(_Eager):
         """See :meth:`Frame.extend`."""
         frame = self._frame
         # Without arguments it makes a copy, which since pandas 3 costs nothing.
-        frame = frame.assign() if added.repeat is None else frame.iloc[added.repeat]
+        frame = (
+            frame.assign() if added.repeat is None else frame.iloc[added.repeat].copy()
+        )
         levels = frame.columns.nlevels
         for name, column in zip(added.table.column_names, added.table, strict=True):
             label = name if levels == 1 else (name, *[""] * (levels - 1))
@@ -155,7 +157,7 @@ class _Narwhals(_Eager):
     def __init__(self, frame: Any, back: Callable[[Any], Any]) -> None:
         """Hold the frame; *back* makes what the caller passed of the result."""
         self.labels = frame.columns
-        self.rows = len(frame)
+        self.rows: int | None = len(frame)
         self._frame = frame
         self._back = back
 
@@ -276,7 +278,12 @@ def _to_relation(lazy: Any, _uid2_mapped: Any) -> Any:
         for name, kind in zip(before.columns, before.types, strict=True)
     ]
     columns += map(_quoted, _uid2_mapped.column_names[len(columns) :])
-    return before.query("_uid2_input", f"SELECT {', '.join(columns)} FROM _uid2_mapped")  # noqa: S608 - names, quoted
+    query = f"SELECT {', '.join(columns)} FROM _uid2_mapped"  # noqa: S608 - quoted
+    mapped = before.query("_uid2_input", query)
+    # Before DuckDB 2 each query leaves a view of the relation that it was called on.
+    with suppress(Exception):
+        before.query("_uid2_input", "DROP VIEW IF EXISTS _uid2_input")
+    return mapped
 
 
 def _quoted(name: str) -> str:
@@ -316,7 +323,8 @@ def _converting(call: Callable[[], T], label: Hashable = None) -> T:
         return call()
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 - each library raises its own
+    # Each library raises its own, and a panic of polars is not an Exception.
+    except BaseException as error:  # noqa: BLE001 - as above
         kind = type(error).__name__
     what = "The frame" if label is None else f"The column '{printable(str(label))}'"
     raise InputError(
