@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.bulk_file import MILLION, write
 from benchmarks.canned import API_KEY, SECRET, Canned, canned_operator
 from benchmarks.runner import Better, Effort, Measure, Sample, Table, interleave
-from uid2_async import MapOptions, RunOptions, UID2Client, map_file, map_frame
+from uid2_async import MapOptions, UID2Client, map_file, map_frame
 
 SERVICE_SECONDS = 0.05
 FILE = "map_file, Parquet"
@@ -59,8 +59,7 @@ async def map_once(line: str, source: Path, url: str) -> None:
                 source,
                 source.with_name("mapped.parquet"),
                 client=client,
-                options=MapOptions(column="email", type="email"),
-                run=RunOptions(force=True),
+                options=MapOptions(column="email", type="email", force=True),
             )
             rows = summary.rows
         seconds = time.perf_counter() - began

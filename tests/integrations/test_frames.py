@@ -17,7 +17,7 @@ import pytest
 
 from canaries import EMAIL, find_canaries, find_leaks
 from uid2_async import MapOptions, UID2Client, map_file, map_frame
-from uid2_async.bulk.options import FileProgress, RunOptions
+from uid2_async.bulk.options import FileProgress
 from uid2_async.errors import AuthError, ConfigError, InputError
 from uid2_async.operator import Fault, LocalOperator
 
@@ -473,8 +473,7 @@ async def test_a_state_remembers(
             client=client,
             state=state,
             delta=delta,
-            options=MapOptions(keys=["id"]),
-            run=RunOptions(force=True),
+            options=MapOptions(keys=["id"], force=True),
         )
         with delta.open(encoding="utf-8", newline="") as file:
             changes = [(row["CHANGE"], row["id"]) for row in csv.DictReader(file)]
@@ -649,7 +648,7 @@ async def test_a_stream_is_read_as_fast_as_it_is_answered(
         reader,
         email="mail",
         client=client,
-        run=RunOptions(batch_size=100, concurrency=2),
+        options=MapOptions(batch_size=100, concurrency=2),
     )
 
     assert sum(batch.num_rows for batch in out) == 4_000

@@ -35,7 +35,7 @@ from uid2_async.bulk.columns import (
     refuse_taken,
 )
 from uid2_async.bulk.jobs import map_table
-from uid2_async.bulk.options import FileProgress, MapOptions, RunOptions
+from uid2_async.bulk.options import FileProgress, MapOptions
 from uid2_async.bulk.paths import Content, FileFormatOptions, Format
 from uid2_async.errors import InputError
 from uid2_async.integrations._frame_kinds import (
@@ -45,7 +45,7 @@ from uid2_async.integrations._frame_kinds import (
     open_frame,
     temporary_file,
 )
-from uid2_async.models import IdentityMap, kind_and_value
+from uid2_async.models import Identity, MapRow, kind_and_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,6 @@ async def map_frame(  # noqa: PLR0913 - each names one thing about the frame or 
     state: MappingState | str | os.PathLike[str] | None = None,
     delta: str | os.PathLike[str] | None = None,
     progress: bool | Callable[[FileProgress], object] = False,
-    run: RunOptions | None = None,
 ) -> F:
     """Map the identifiers in a DataFrame.
 
@@ -112,7 +111,7 @@ async def map_frame(  # noqa: PLR0913 - each names one thing about the frame or 
         country: The two-letter country of phone numbers in national format. Requires
             the extra ``phone``.
         country_column: The column with the country of each row.
-        options: How the frame is mapped, in more detail. What concerns files is
+        options: How the frame is mapped, and how the job runs. What concerns files is
             ignored.
         state: What remembers answers between calls, so that only new and stale
             identities are asked about. A state that is not open is opened for the call.
@@ -120,7 +119,6 @@ async def map_frame(  # noqa: PLR0913 - each names one thing about the frame or 
             *state*.
         progress: Whether to show a progress bar, if tqdm is installed. Or a function
             that is called with the progress.
-        run: How the job runs.
 
     Returns:
         The frame with its new columns.
@@ -153,28 +151,27 @@ async def map_frame(  # noqa: PLR0913 - each names one thing about the frame or 
         country_column=country_column,
     )
     table = _FrameTable(opened, names.header)
-    with _reporting(progress, run or RunOptions(), opened.rows) as reporting:
+    with _reporting(progress, opened.rows) as on_progress:
         await map_table(
             table,
             client=client,
             options=chosen,
             state=state,
             delta=delta,
-            run=reporting,
+            on_progress=on_progress,
         )
     result: F = await run_in_thread(table.result)
     return result
 
 
-def to_arrow(found: IdentityMap) -> pa.Table:
-    """Return the results of a call as a table.
+def to_arrow(identities: Sequence[Identity | str], rows: Sequence[MapRow]) -> pa.Table:
+    """Return the results of a call as a table; see IdentityMap.
 
     Its columns are INPUT, INPUT_TYPE and those of :func:`map_frame`.
     """
     _require_extra()
     arrow = load_arrow()
-    pairs = list(map(kind_and_value, found.identities))
-    rows = found.wire_rows
+    pairs = list(map(kind_and_value, identities))
     buckets = any(row.bucket_id is not None for row in rows)
     formatter = OutcomeColumns([""], buckets=buckets)
     output = _AddedColumns(FileFormatOptions(), formatter.contents)
@@ -191,15 +188,19 @@ def to_arrow(found: IdentityMap) -> pa.Table:
     return table
 
 
-def to_pandas(found: IdentityMap) -> pd.DataFrame:
+def to_pandas(
+    identities: Sequence[Identity | str], rows: Sequence[MapRow]
+) -> pd.DataFrame:
     """Return what :func:`to_arrow` does as a DataFrame of pandas."""
     _load("pandas")
-    return to_arrow(found).to_pandas()
+    return to_arrow(identities, rows).to_pandas()
 
 
-def to_polars(found: IdentityMap) -> pl.DataFrame:
+def to_polars(
+    identities: Sequence[Identity | str], rows: Sequence[MapRow]
+) -> pl.DataFrame:
     """Return what :func:`to_arrow` does as a DataFrame of polars."""
-    frame: pl.DataFrame = _load("polars").from_arrow(to_arrow(found))
+    frame: pl.DataFrame = _load("polars").from_arrow(to_arrow(identities, rows))
     return frame
 
 
@@ -487,20 +488,18 @@ class _Spool(ArrowOutput):
 
 @contextmanager
 def _reporting(
-    progress: bool | Callable[[FileProgress], object],
-    run: RunOptions,
-    rows: int | None,
-) -> Iterator[RunOptions]:
-    """Yield *run* with the progress that was asked for."""
+    progress: bool | Callable[[FileProgress], object], rows: int | None
+) -> Iterator[Callable[[FileProgress], object] | None]:
+    """Yield what is called with the progress."""
     if callable(progress):
-        yield attrs.evolve(run, on_progress=progress)
+        yield progress
         return
     tqdm = _load_tqdm() if progress else None
     if tqdm is None:
-        yield run
+        yield None
         return
     with tqdm(total=rows, unit=" rows") as bar:
-        yield attrs.evolve(run, on_progress=_Bar(bar, rows))
+        yield _Bar(bar, rows)
 
 
 def _load_tqdm() -> Any:
