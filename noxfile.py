@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
-WITH_EXTRAS = ".[arrow,cli,fastapi,otel,phone,report,starlette]"
+WITH_EXTRAS = ".[arrow,cli,fastapi,frames,otel,phone,report,starlette]"
 # The browser, the documentation and Spark have sessions of their own.
 PYTEST = (
     *("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/docs"),
@@ -314,7 +314,7 @@ def live(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, as ratios between things that run in the same minute."""
-    session.install("-q", ".[arrow,cli]", *group("bench"))
+    session.install("-q", ".[arrow,cli,frames]", *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

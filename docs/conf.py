@@ -50,7 +50,7 @@ python_use_unqualified_type_names = True
 # Every name must be found, but for those of others, type variables and private ones.
 _FOREIGN = (
     "aiohttp|asyncio|collections|contextlib|cryptography|datetime|fastapi|msgspec|"
-    "opentelemetry|os|pa|pathlib|pyarrow|pyspark|pytest|ssl|starlette|tenacity|typing"
+    "opentelemetry|os|pa|pathlib|pd|pl|pyarrow|pyspark|pytest|ssl|starlette|tenacity|typing"
 )
 # What a module imports for type checkers alone, Sphinx sees without its home.
 _UNRESOLVED = (

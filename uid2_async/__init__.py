@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         IdentityTokens as IdentityTokens,
         TokenState as TokenState,
     )
+    from uid2_async.integrations.frames import map_frame as map_frame
     from uid2_async.keystore import KeyStore as KeyStore
     from uid2_async.models import (
         Bucket as Bucket,
@@ -163,6 +164,7 @@ _HOMES = {
     "UnmappedReason": "models",
     "errors": "errors",
     "map_file": "bulk.jobs",
+    "map_frame": "integrations.frames",
     "refresh_state": "bulk.jobs",
 }
 
@@ -235,6 +237,7 @@ __all__ = [
     "UnmappedReason",
     "errors",
     "map_file",
+    "map_frame",
     "refresh_state",
 ]
 

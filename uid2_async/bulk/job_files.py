@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
@@ -46,6 +46,10 @@ __all__ = [
 
 _BAD_ROW_COLUMNS: Final[tuple[str, ...]] = ("FILE", "LINE", "REASON", "ROW")
 
+
+OpenOutput: TypeAlias = Callable[
+    [Reader, FileFormatOptions, Mapping[str, Content]], Output
+]
 
 RowFormatter: TypeAlias = OutcomeColumns | StatusColumns
 """Turns outcomes into added columns, and counts rows by status."""
@@ -125,6 +129,7 @@ class InputFile:
         identity: What the input was when the job opened it; None for a pipe.
         open: Opens the input and finds its columns. Blocks.
         writing: How the output is written.
+        open_output: Opens what takes the rows instead of a file. Blocks.
         saved: The checkpoint of an interrupted run, if there is one.
         done: Whether an interrupted run has finished its output.
     """
@@ -134,6 +139,7 @@ class InputFile:
     identity: InputIdentity | None
     open: Callable[[], tuple[Reader, IdentifierColumns]]
     writing: FileFormatOptions
+    open_output: OpenOutput | None = None
     saved: Checkpoint | None = None
     done: bool = False
 
@@ -348,8 +354,11 @@ class JobOutputs:
             pass
 
     def _open_output(self, file: InputFile) -> Output:
+        reader = self._source.readers.pop(file.index)
+        if file.open_output is not None:
+            return file.open_output(reader, file.writing, self._formatter.contents)
         return open_output(
-            self._source.readers.pop(file.index),
+            reader,
             file.writing,
             self._part(file),
             added=self._formatter.contents,

@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 
@@ -59,6 +59,8 @@ from uid2_async.bulk.options import (
 from uid2_async.bulk.outcomes import Outcome, Progress
 from uid2_async.bulk.paths import (
     STDIO,
+    Content,
+    FileFormatOptions,
     FilePair,
     check_roles,
     check_targets,
@@ -92,11 +94,19 @@ from uid2_async.bulk.text import (
     open_stdio,
     read_check,
 )
+from uid2_async.bulk.writers import Output
 from uid2_async.client import UID2Client, buckets_call
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
 
-__all__ = ["check_file", "map_file", "refresh_state", "sweep_by_status"]
+__all__ = [
+    "RowTable",
+    "check_file",
+    "map_file",
+    "map_table",
+    "refresh_state",
+    "sweep_by_status",
+]
 
 T = TypeVar("T")
 
@@ -119,6 +129,7 @@ class _Job:
         options: What decides about the output.
         state: The state, if there is one.
         delta: Where the delta goes, ``-`` for stdout, if one is wanted.
+        table: The rows, if they are in memory and not in files.
     """
 
     pairs: Sequence[FilePair]
@@ -129,6 +140,7 @@ class _Job:
     options: MapOptions | StatusOptions
     state: MappingState | None = None
     delta: str | None = None
+    table: RowTable | None = None
 
     @property
     def keys(self) -> Sequence[str]:
@@ -167,8 +179,11 @@ class _Job:
         Raises:
             InputError: If it cannot be read, or lacks a column.
         """
-        reading, _ = pair.formats(self.options)
-        reader = open_reader(pair.source, reading, on_bad_row=on_bad_row)
+        if self.table is not None:
+            reader = self.table.open_reader()
+        else:
+            reading, _ = pair.formats(self.options)
+            reader = open_reader(pair.source, reading, on_bad_row=on_bad_row)
         try:
             return reader, self.want(reader)
         except BaseException:
@@ -186,7 +201,9 @@ def _expand(
     return pairs
 
 
-def _map_job(source: str, target: str, options: MapOptions) -> _Job:
+def _map_job(
+    target: str, options: MapOptions, find_pairs: Callable[[], Sequence[FilePair]]
+) -> _Job:
     """Prepare a job that maps. Blocks."""
     phones = options.national_phones()
     formatter = OutcomeColumns(
@@ -201,11 +218,12 @@ def _map_job(source: str, target: str, options: MapOptions) -> _Job:
         column=options.column,
         kind=options.type,
         several=options.identifiers,
+        kind_column=options.type_column,
         phones=phones,
     )
     iso = None if options.refresh_from is None else options.refresh_from == "iso"
     return _Job(
-        pairs=_expand(source, target, options),
+        pairs=find_pairs(),
         target=target,
         find=find,
         formatter=formatter,
@@ -290,6 +308,26 @@ async def map_file(
         StalledError: If no request succeeded for the job's stall_timeout.
     """
     options = options or MapOptions()
+    _check_delta(options, state, delta)
+    context = _Context(
+        client=client,
+        options=options,
+        stop=stop,
+        on_progress=on_progress,
+        system=_system,
+    )
+    name = os.fspath(target)
+    find_pairs = partial(_expand, os.fspath(source), name, options)
+    job = attrs.evolve(
+        await run_in_thread(partial(_map_job, name, options, find_pairs)),
+        state=None if state is None else _as_state(state, context),
+        delta=None if delta is None else os.fspath(delta),
+    )
+    return await _run(job, context)
+
+
+def _check_delta(options: MapOptions, state: object, delta: object) -> None:
+    """Reject a delta without a state, and an audience without a delta."""
     if delta is not None and state is None:
         raise ConfigError(
             "A delta lists what has changed in a state.",
@@ -300,20 +338,67 @@ async def map_file(
             "People missing from a full input are listed in the delta.",
             hint="Name a delta as well (--delta).",
         )
+
+
+class RowTable(Protocol):
+    """Rows in memory, which a job maps as it maps the rows of a file."""
+
+    def open_reader(self) -> Reader:
+        """Return a reader of the rows. A job with a state reads them twice. Blocks."""
+        ...
+
+    def open_output(
+        self,
+        reader: Reader,
+        options: FileFormatOptions,
+        added: Mapping[str, Content],
+    ) -> Output:
+        """Return what takes the *added* columns of the rows of *reader*. Blocks."""
+        ...
+
+
+async def map_table(
+    table: RowTable,
+    *,
+    client: UID2Client,
+    options: MapOptions,
+    state: MappingState | str | os.PathLike[str] | None = None,
+    delta: str | os.PathLike[str] | None = None,
+    on_progress: Callable[[FileProgress], object] | None = None,
+) -> JobSummary:
+    """Map rows in memory as :func:`map_file` maps a file; for integrations.
+
+    Nothing is resumed but what a state remembers.
+    """
+    _check_delta(options, state, delta)
     context = _Context(
         client=client,
         options=options,
-        stop=stop,
+        stop=None,
         on_progress=on_progress,
-        system=_system,
+        system=SYSTEM,
     )
-    prepare = partial(_map_job, os.fspath(source), os.fspath(target), options)
+    pair = FilePair(None, None)
     job = attrs.evolve(
-        await run_in_thread(prepare),
+        await run_in_thread(partial(_map_job, STDIO, options, lambda: [pair])),
+        table=table,
         state=None if state is None else _as_state(state, context),
         delta=None if delta is None else os.fspath(delta),
     )
-    return await _run(job, context)
+    await run_in_thread(partial(_check_paths, job, None, context, begun=False))
+    file = InputFile(
+        index=0,
+        pair=pair,
+        identity=None,
+        open=partial(job.open, pair, None),
+        writing=job.options,
+        open_output=table.open_output,
+    )
+    place = _Place(folder=None, parts=None)
+    files = _Files(files=[file], place=place, bad_rows=None)
+    began = time.monotonic()
+    summary = await _run_files(job, files, context)
+    return attrs.evolve(summary, seconds=time.monotonic() - began)
 
 
 async def check_file(

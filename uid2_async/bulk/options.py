@@ -145,7 +145,8 @@ class MapOptions(FileJobOptions):
     Attributes:
         column: The column with the identifiers. Defaults to ``INPUT``.
         type: What they are: ``email``, ``phone``, ``email_hash`` or ``phone_hash``.
-            Defaults to the value of the INPUT_TYPE column of each row.
+            Defaults to the value of *type_column* in each row.
+        type_column: The column with the type of each row. Defaults to ``INPUT_TYPE``.
         identifiers: Instead of *column* and *type*: several columns by type, in order
             of preference.
         country: The two-letter country of phone numbers in national format, such as
@@ -168,6 +169,7 @@ class MapOptions(FileJobOptions):
 
     column: str | None = None
     type: str | None = None
+    type_column: str | None = None
     identifiers: Mapping[str, str] = attrs.field(factory=dict, validator=_check_kinds)
     country: str | None = None
     country_column: str | None = None
@@ -186,10 +188,12 @@ class MapOptions(FileJobOptions):
 
     def __attrs_post_init__(self) -> None:
         """Reject contradictions."""
-        if self.identifiers and (self.column or self.type):
+        if self.identifiers and (self.column or self.type or self.type_column):
             raise ConfigError(
                 "Name one column with its type, or several columns by type; not both."
             )
+        if self.type is not None and self.type_column is not None:
+            raise ConfigError("Name one type for all rows, or their column; not both.")
         if self.type is not None and self.type not in KINDS:
             raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
         if self._is_national() and not self._has_phones():
