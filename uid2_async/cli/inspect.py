@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uid2_async.cli.failure import ExitCode
+from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.key_source import (
     KeysFileOption,
     KeysKind,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uid2_async.cli.failure import complain
+from uid2_async.cli.failure import print_error
 from uid2_async.cli.key_source import (
     KeysFileOption,
     KeysKind,
@@ -62,7 +62,7 @@ def list_keys(
         print_lines(_lines(report))
     if save is not None:
         run_async(save_keys(ring, save))
-        complain(f"The keys are in {save}; guard it like the client secret.")
+        print_error(f"The keys are in {save}; guard it like the client secret.")
 
 
 def _describe(ring: KeyRing, now_ms: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,23 +11,25 @@ import typer
 from uid2_async.bulk.options import Api, MapOptions, Names, RefreshFrom
 from uid2_async.bulk.outcomes import OptOutRule
 from uid2_async.cli.durations import parse_duration
+from uid2_async.cli.job_display import JobDisplay
 from uid2_async.cli.job_options import (
     BadRowsOption,
+    ConnectionOptions,
     DeltaOption,
     IdentifierOptions,
     InArgument,
     OutArgument,
+    OutputOptions,
     ResumeOptions,
     SendOptions,
-    TalkOptions,
     TextOptions,
 )
-from uid2_async.cli.run_job import run_job
+from uid2_async.cli.run_job import is_saved, run_job
 from uid2_async.cli.shared_options import with_shared_options
 
 if TYPE_CHECKING:
     from uid2_async.bulk.options import JobSummary
-    from uid2_async.cli.run_job import Running
+    from uid2_async.cli.run_job import JobContext
 
 __all__ = ["map_files"]
 
@@ -122,7 +125,8 @@ def map_files(  # noqa: PLR0913 - an option each
     bad_rows: BadRowsOption = None,
     sending: SendOptions,
     resuming: ResumeOptions,
-    talk: TalkOptions,
+    output: OutputOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Map files of e-mails, phones or hashes of them to raw UIDs.
 
@@ -134,6 +138,13 @@ def map_files(  # noqa: PLR0913 - an option each
 
     An interrupted job goes on where it was when the same command is given again.
     """
+    display = JobDisplay(
+        command="map",
+        options=output,
+        to_stdout="-" in (target, delta),
+        paths={"IN": source, "OUT": target, "--state": state, "--delta": delta},
+        is_saved=partial(is_saved, source, target, state, resuming.job_dir),
+    )
     options = MapOptions(
         **identifiers.settings(context),
         **text.settings(),
@@ -151,7 +162,7 @@ def map_files(  # noqa: PLR0913 - an option each
     )
     recheck = parse_duration(recheck_after)
 
-    async def job(running: Running) -> JobSummary:
+    async def work(job: JobContext) -> JobSummary:
         from uid2_async.bulk.jobs import map_file  # noqa: PLC0415 - imports aiohttp
         from uid2_async.bulk.state import MappingState  # noqa: PLC0415 - as above
 
@@ -165,13 +176,13 @@ def map_files(  # noqa: PLR0913 - an option each
         return await map_file(
             source,
             target,
-            client=running.client,
+            client=job.client,
             options=options,
             state=opened,
             delta=delta,
-            run=running.options(sending, resuming),
+            run=job.options(sending, resuming),
         )
 
     head = (identifiers.column or "INPUT", options)
-    code = run_job(job, talk, to_stdout=target == "-", head=head)
+    code = run_job(work, connection, display, head=head)
     raise typer.Exit(code)

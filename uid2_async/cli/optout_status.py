@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,22 +10,25 @@ import attrs
 import typer
 
 from uid2_async.cli.durations import parse_duration
-from uid2_async.cli.failure import ExitCode, complain
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.failure import print_error
+from uid2_async.cli.job_display import JobDisplay
 from uid2_async.cli.job_options import (
     BadRowsOption,
+    ConnectionOptions,
     DeltaOption,
+    OutputOptions,
     ResumeOptions,
     SendOptions,
-    TalkOptions,
     TextOptions,
 )
-from uid2_async.cli.run_job import run_job
+from uid2_async.cli.run_job import is_saved, run_job
 from uid2_async.cli.shared_options import with_shared_options
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
     from uid2_async.bulk.options import JobSummary
-    from uid2_async.cli.run_job import Running
+    from uid2_async.cli.run_job import JobContext
 
 __all__ = ["check_optouts"]
 
@@ -87,7 +91,8 @@ def check_optouts(  # noqa: PLR0913 - an option each
     text: TextOptions,
     sending: SendOptions,
     resuming: ResumeOptions,
-    talk: TalkOptions,
+    output: OutputOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Check who has opted out.
 
@@ -96,39 +101,52 @@ def check_optouts(  # noqa: PLR0913 - an option each
     prod, which the operator does not find here), invalid or failed. With --drop it
     exits with 3 if something unverifiable was left out.
     """
+    display = JobDisplay(
+        command="optout-status",
+        options=output,
+        to_stdout="-" in (target, delta),
+        paths={"IN": source, "OUT": target, "--delta": delta},
+        is_saved=partial(
+            is_saved,
+            source,
+            target or "-",
+            source if target is None else None,
+            resuming.job_dir,
+        ),
+    )
     if target is None and (drop or allow_unverifiable):
         raise InputError("--drop writes a file.", hint="Name OUT.")
     unchecked = parse_duration(unchecked_for)
     if by_status or target is not None:
         sending = attrs.evolve(sending, concurrency=optout_concurrency)
 
-    async def sweep(running: Running) -> JobSummary:
+    async def sweep(job: JobContext) -> JobSummary:
         from uid2_async.bulk.jobs import (  # noqa: PLC0415 - imports aiohttp
             refresh_state,
             sweep_by_status,
         )
 
-        run = running.options(sending)
+        run = job.options(sending)
         if by_status:
             return await sweep_by_status(
-                Path(source), client=running.client, delta=delta, run=run
+                Path(source), client=job.client, delta=delta, run=run
             )
         return await refresh_state(
             Path(source),
-            client=running.client,
+            client=job.client,
             unchecked_for=unchecked,
             delta=delta,
             run=run,
         )
 
-    async def check(running: Running) -> JobSummary:
+    async def check(job: JobContext) -> JobSummary:
         from uid2_async.bulk.jobs import check_file  # noqa: PLC0415 - as above
         from uid2_async.bulk.options import StatusOptions  # noqa: PLC0415 - as above
 
         return await check_file(
             source,
             target or "-",
-            client=running.client,
+            client=job.client,
             options=StatusOptions(
                 column=column,
                 drop=drop,
@@ -136,19 +154,19 @@ def check_optouts(  # noqa: PLR0913 - an option each
                 bad_rows=bad_rows,
                 **text.settings(),
             ),
-            run=running.options(sending, resuming),
+            run=job.options(sending, resuming),
         )
 
     def left_out(summary: JobSummary) -> ExitCode:
         if target is None or not drop or allow_unverifiable or not summary.other:
             return ExitCode.OK
-        complain(
+        print_error(
             f"{summary.other:,} raw UIDs were left out since nobody can tell their "
             "status.",
             "Map their identities again, or pass --allow-unverifiable.",
         )
         return ExitCode.INCOMPLETE
 
-    job = sweep if target is None else check
-    code = run_job(job, talk, to_stdout=target == "-", check=left_out)
+    work = sweep if target is None else check
+    code = run_job(work, connection, display, check=left_out)
     raise typer.Exit(code)

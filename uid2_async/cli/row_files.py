@@ -28,7 +28,7 @@ from uid2_async.bulk.paths import (
 )
 from uid2_async.bulk.text import Reader, open_reader
 from uid2_async.bulk.writers import Output, open_output
-from uid2_async.cli.failure import ExitCode
+from uid2_async.cli.exit_codes import ExitCode
 
 __all__ = ["Cells", "RowFile", "Shape", "Work"]
 

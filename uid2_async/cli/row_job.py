@@ -12,7 +12,8 @@ import msgspec
 import typer
 
 from uid2_async.bulk.paths import STDIO, FileFormatOptions
-from uid2_async.cli.failure import ExitCode, complain
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.failure import print_error
 from uid2_async.cli.row_files import Cells, RowFile, Shape, Work
 from uid2_async.cli.values import read_lines
 from uid2_async.errors import InputError
@@ -88,7 +89,7 @@ class RowJob:
             self._rewrite(self.source, lambda: count(prepare()))
         if outcomes:
             told = ", ".join(f"{why} {n:,}" for why, n in sorted(outcomes.items()))
-            complain(f"Rows without {self.lacking}: {outcomes.total():,} ({told}).")
+            print_error(f"Rows without {self.lacking}: {outcomes.total():,} ({told}).")
             raise typer.Exit(ExitCode.INCOMPLETE)
 
     def _print_values(self, prepare: Callable[[], Work]) -> None:

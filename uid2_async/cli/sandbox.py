@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uid2_async.cli.failure import complain
+from uid2_async.cli.failure import print_error
 from uid2_async.cli.printing import print_lines
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityScope
@@ -101,19 +101,19 @@ async def _serve(
             _lines(data.scope, operator.url, operator.credentials, loopback=loopback)
         )
         await stopped.wait()
-    complain("The sandbox has stopped.")
+    print_error("The sandbox has stopped.")
 
 
 def _warn(host: str, *, console: bool) -> None:
     """Warn of other machines."""
-    complain(
+    print_error(
         f"warning: {host} can be reached from other machines, over plain http and "
         "with API keys that anyone can look up."
     )
     if console:
-        complain("warning: The console shows them every call, decrypted.")
+        print_error("warning: The console shows them every call, decrypted.")
     else:
-        complain("The console is off there; --console switches it on.")
+        print_error("The console is off there; --console switches it on.")
 
 
 def _lines(
