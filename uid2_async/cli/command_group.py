@@ -133,7 +133,7 @@ def _is_secret(argument: str, arguments: Sequence[str]) -> bool:
     """Tell whether *argument* is an option for a secret, or an API key."""
     if _API_KEY.search(argument):
         return True
-    if arguments[0] == "map" and _KEY_COLUMN.fullmatch(argument):
+    if arguments[0] in ("map", "estimate") and _KEY_COLUMN.fullmatch(argument):
         return False
     return _SECRET_OPTION.fullmatch(argument) is not None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
@@ -19,15 +20,18 @@ __all__ = [
     "ConnectionOptions",
     "DeltaOption",
     "ForceOption",
+    "FullOption",
     "IdentifierOptions",
     "InArgument",
     "JsonOption",
+    "KeyOption",
     "OutArgument",
     "OutputOptions",
     "ProgressMode",
     "ResumeOptions",
     "SendOptions",
     "StateArgument",
+    "StateOption",
     "TextOptions",
 ]
 
@@ -261,6 +265,29 @@ DeltaOption = Annotated[
         metavar="FILE",
         help="Write what has changed since the last delta, in the format that its name "
         "says; - is stdout. Requires --state.",
+    ),
+]
+StateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        metavar="FILE",
+        help="Remember answers in FILE, and ask only about what is new or due.",
+    ),
+]
+KeyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        metavar="COL",
+        help="A column of the input that the delta repeats. Can be repeated.",
+    ),
+]
+FullOption = Annotated[
+    bool,
+    typer.Option(
+        "--full",
+        help="IN is the whole audience: the delta has a REMOVED for all others.",
     ),
 ]
 

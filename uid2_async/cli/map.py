@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,12 +15,15 @@ from uid2_async.cli.job_options import (
     BadRowsOption,
     ConnectionOptions,
     DeltaOption,
+    FullOption,
     IdentifierOptions,
     InArgument,
+    KeyOption,
     OutArgument,
     OutputOptions,
     ResumeOptions,
     SendOptions,
+    StateOption,
     TextOptions,
 )
 from uid2_async.cli.run_job import is_saved, run_job
@@ -76,14 +78,7 @@ def map_files(  # noqa: PLR0913 - an option each
         Api,
         typer.Option("--api", help="v2: for operators that live by salt buckets."),
     ] = Api.V3,
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            "--state",
-            metavar="FILE",
-            help="Remember answers in FILE, and ask only about what is new or due.",
-        ),
-    ] = None,
+    state: StateOption = None,
     recheck_after: Annotated[
         str,
         typer.Option(
@@ -93,22 +88,8 @@ def map_files(  # noqa: PLR0913 - an option each
         ),
     ] = "7d",
     delta: DeltaOption = None,
-    keys: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--key",
-            metavar="COL",
-            help="A column of the input that the delta repeats; may be given again.",
-        ),
-    ] = None,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full",
-            help="IN is the whole audience: who is missing from it is REMOVED in the "
-            "delta.",
-        ),
-    ] = False,
+    keys: KeyOption = None,
+    full: FullOption = False,
     segment: Annotated[
         str, typer.Option("--segment", help="With --full: the name of that audience.")
     ] = "default",
