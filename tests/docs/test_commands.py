@@ -38,7 +38,8 @@ def lines_of(page: Path) -> list[str]:
 
 def parts_of(line: str) -> tuple[str, str, int]:
     """Tell what a line prints first, the command, and what it may end with."""
-    rest, _, code = line.partition(" || test $? -eq ")
+    rest, _, handler = line.partition(" || ")
+    code = max(re.findall(r"-eq ([0-9]+)", handler), default="0")
     if rest.startswith("printf "):
         first, _, command = rest.partition(" | ")
         return first, command, 0
