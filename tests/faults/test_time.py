@@ -161,7 +161,7 @@ async def clock_is_set(bench: Bench) -> None:
         assert abs(server.requests[-1].age_ms) < 1_000
         assert client.clock_skew == 0
         await bench.generate(client, timeout=5)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4.5
         assert abs(server.requests[-1].age_ms) < 1_000
 
 
