@@ -200,7 +200,7 @@ def purge(
             return await opened.purge(*lines, kind=kind, remember=remember)
 
     count = run_async(job())
-    print_message("info", f"{count:,} of {len(lines):,} identities were purged.")
+    print_message("info", f"{count:,} of {len(lines):,} were known, and are forgotten.")
 
 
 @state_app.command()
