@@ -123,7 +123,7 @@ def shell(
     for line in (
         "uid2 map people.csv audience.csv --column email --type email",
         "uid2 map people.csv all.csv --email mail --phone tel --state people.db",
-        "uid2 encrypt --in audience.csv --out for-partner.csv",
+        "uid2 encrypt audience.csv for-partner.csv",
     ):
         assert run(line).exit_code == 0, line
     shared = csv.read_csv("for-partner.csv").select(["UID_TOKEN"])

@@ -35,7 +35,7 @@ _COLUMNS = ("id", "keyset_id", "created", "activates", "expires", "state")
 def list_keys(
     *,
     kind: Annotated[
-        KeysKind, typer.Option("--kind", help="The keys of sharers, or of bidders.")
+        KeysKind, typer.Option("--keys", help="The keys of sharers, or of bidders.")
     ] = KeysKind.SHARING,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object.")
