@@ -23,6 +23,7 @@ from uid2_async.cli import (
 )
 from uid2_async.cli.command_group import CommandGroup
 from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.help_panels import PanelCommand
 from uid2_async.cli.printing import (
     LOG,
     LogFormat,
@@ -87,7 +88,7 @@ def list_exit_codes(
         bool, typer.Option("--json", help="Print a JSON array.")
     ] = False,
 ) -> None:
-    """Print the exit codes of all commands, and what a scheduler should do."""
+    """List the exit codes, and what a scheduler should do."""
     if as_json:
         rows = [
             {"code": one.value, "meaning": one.meaning, "action": one.action}
@@ -99,10 +100,10 @@ def list_exit_codes(
         print_lines([f"{one.value:>3}  {one.meaning}", f"     {one.action}"])
 
 
-app.command(name="map")(map_command.map_files)
-app.command(name="refresh")(refresh.refresh_people)
-app.command(name="optout-status")(optout_status.check_optouts)
-app.command(name="estimate")(estimate.estimate_files)
+app.command(name="map", cls=PanelCommand)(map_command.map_files)
+app.command(name="refresh", cls=PanelCommand)(refresh.refresh_people)
+app.command(name="optout-status", cls=PanelCommand)(optout_status.check_optouts)
+app.command(name="estimate", cls=PanelCommand)(estimate.estimate_files)
 app.add_typer(state_app, name="state")
 app.add_typer(token_app, name="token")
 app.command(name="encrypt")(encrypt.encrypt_uids)

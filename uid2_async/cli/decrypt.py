@@ -84,7 +84,7 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
     sandbox: SandboxOption = False,
     scope: ScopeOption = IdentityScope.UID2,
 ) -> None:
-    """Decrypt advertising tokens, of any version, on this machine.
+    """Decrypt advertising tokens of any version locally.
 
     Every row and column of IN is kept, in order; UID, SITE_ID and DECRYPTION_STATUS are
     appended. With --token they are printed as JSON, a line each.

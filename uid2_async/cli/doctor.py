@@ -57,10 +57,10 @@ def explain(
     sandbox: SandboxOption = False,
     scope: ScopeOption = IdentityScope.UID2,
 ) -> None:
-    """Find out why it does not work: settings, network, API key, clock, keys.
+    """Find out why requests fail: settings, network, key, clock.
 
-    Checks one thing after the other, and says what to do about each that fails. All
-    calls are harmless, and no key or secret is printed. Exits with 0 if nothing has
+    Checks one thing after the other, and says how to fix each that fails. All calls
+    are harmless, and no key or secret is printed. Exits with 0 if nothing has
     failed, 4 if key or secret are not accepted, and 1 for all other failures.
     """
     findings = run_async(

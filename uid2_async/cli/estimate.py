@@ -56,7 +56,7 @@ def estimate_files(  # noqa: PLR0913 - each of them is an option
     full: FullOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate the requests, the traffic and the time of 'uid2 map'.
+    """Estimate the requests, traffic and time of 'uid2 map'.
 
     It takes the options of 'uid2 map', reads the file once, and sends nothing. The size
     of a state and its daily run are estimated, too.

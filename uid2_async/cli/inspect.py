@@ -61,10 +61,10 @@ def inspect_one(
     sandbox: SandboxOption = False,
     scope: ScopeOption = IdentityScope.UID2,
 ) -> None:
-    """Tell what VALUE is, its version, scope, type, times, and what is wrong with it.
+    """Show what a token, raw UID or hash is, and what is wrong.
 
-    Nothing is sent. With --keys or --keys-file, advertising tokens are opened, on this
-    machine. VALUE itself is not printed. Exits with 3 if VALUE is nothing known.
+    Prints version, scope, type and times. Nothing is sent. With --keys or
+    --keys-file, advertising tokens are decrypted on this machine. VALUE itself is not printed. Exits with 3 if VALUE is nothing known.
     """
     from uid2_async.cli.inspect_report import lines  # noqa: PLC0415 - loads the ciphers
     from uid2_async.protocol.inspection import inspect_value  # noqa: PLC0415 - as above

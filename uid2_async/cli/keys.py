@@ -53,7 +53,7 @@ def list_keys(
     sandbox: SandboxOption = False,
     scope: ScopeOption = IdentityScope.UID2,
 ) -> None:
-    """List the keys that tokens are opened and made with; no secret is printed."""
+    """List the keys of tokens, without their secrets."""
     ring = run_async(load_keys(kind, scope, sandbox=sandbox, file=keys_file))
     report = _describe(ring, ms_from_datetime(datetime.now(UTC)))
     if as_json:

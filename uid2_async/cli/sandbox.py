@@ -59,7 +59,7 @@ def run_sandbox(
         ),
     ] = None,
 ) -> None:
-    """Run an operator that answers like the real one, until Ctrl-C.
+    """Run a local operator to develop and test against.
 
     Prints its URL, at which a browser shows what it does, and for each API key a line
     to paste into a shell in which `uid2` or a program of yours is to use it.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["state_app"]
 
 state_app: typer.Typer = typer.Typer(
-    help="Look into a state of bulk mapping, hand it on, and forget people.",
+    help="Inspect, export, purge and maintain a state file.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
