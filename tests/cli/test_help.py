@@ -28,7 +28,8 @@ def test_map_has_panels(uid2: Uid2, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each panel of map has an example of one line, and no option is in two or none."""
     monkeypatch.setenv("COLUMNS", "80")
     text = uid2("map", "--help").stdout
-    options = [one for one in get_command(app).commands["map"].params if one.opts]
+    root: Any = get_command(app)
+    options = [one for one in root.commands["map"].params if one.opts]
     names = [one.name for one in options if one.param_type_name == "option"]
     listed = re.findall(r"^  (?:-q, )?(--[a-z-]+)", text, re.MULTILINE)
 

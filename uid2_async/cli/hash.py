@@ -46,8 +46,9 @@ def hash_values(
     """Normalize and hash identities locally.
 
     Nothing is sent. Prints a line for each value, in order: its type, a tab, and the
-    SHA-256 in base64 that the operator would make of it, or INVALID. Hashes given in hex
-    come out in base64. With --jobs the lines keep their order. Exits with 3 if a value is invalid.
+    SHA-256 in base64 that the operator would make of it, or INVALID. Hashes in hex
+    come out in base64. With --jobs the lines keep their order. Exits with 3 if a value
+    is invalid.
     """
     if country is not None:
         if kind is not Kind.PHONE:

@@ -64,7 +64,8 @@ def inspect_one(
     """Show what a token, raw UID or hash is, and what is wrong.
 
     Prints version, scope, type and times. Nothing is sent. With --keys or
-    --keys-file, advertising tokens are decrypted on this machine. VALUE itself is not printed. Exits with 3 if VALUE is nothing known.
+    --keys-file, advertising tokens are decrypted on this machine. VALUE itself is not
+    printed. Exits with 3 if VALUE is nothing known.
     """
     from uid2_async.cli.inspect_report import lines  # noqa: PLC0415 - loads the ciphers
     from uid2_async.protocol.inspection import inspect_value  # noqa: PLC0415 - as above

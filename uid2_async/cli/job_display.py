@@ -18,10 +18,11 @@ from uid2_async.cli.failure import Failure, on_failure, print_error
 from uid2_async.cli.job_options import OutputOptions, ProgressMode
 from uid2_async.cli.printing import LOG, print_json, print_message
 from uid2_async.errors import InputError
-from uid2_async.hooks import CallFinished, Event
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from uid2_async.hooks import Event
 
 __all__ = ["PROGRESS_SECONDS", "JobDisplay"]
 
@@ -94,6 +95,8 @@ class JobDisplay:
 
     def on_event(self, event: Event) -> None:
         """Count requests, retries included: a hook of the client."""
+        from uid2_async.hooks import CallFinished  # noqa: PLC0415 - --help need not wait
+
         if isinstance(event, CallFinished):
             self.requests += event.attempts
 
