@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 from aiohttp import HttpVersion10, hdrs, web
 
-from uid2_async._log import http_logger, logger
+from uid2_async._log import access_logger, http_logger, logger
 from uid2_async.operator import dispatch, routes
 from uid2_async.operator.console.console import Console
 from uid2_async.operator.content_type import is_form
@@ -37,6 +37,20 @@ _CONTINUE: Final = "100-continue"
 
 http_log: logging.Logger = http_logger
 """For the runner: what aiohttp cannot read or handle, without any content."""
+
+
+def _log_access(request: Request, reply: Reply, took: float) -> None:
+    """Write a request to the access log; a path that is not ours may hold anything."""
+    known = reply.status != 404  # noqa: PLR2004 - Not Found
+    access_logger.info(
+        "%(method)s %(path)s %(status)d %(ms).1f ms",
+        {
+            "method": request.method,
+            "path": request.path if known else "-",
+            "status": reply.status,
+            "ms": took * 1000,
+        },
+    )
 
 
 def _forget(record: logging.LogRecord) -> bool:
@@ -132,8 +146,9 @@ class _Handler:
             reply = _with_headers(reply, _fault_headers(fault, now_ms))
         call = _call(request, reply, fault)
         recorded = self._state.record(call, resets=resets)
+        took = perf_counter() - began
+        _log_access(request, reply, took)
         if recorded and self._console is not None:
-            took = perf_counter() - began
             self._console.record(call, request, reply, now_ms=now_ms, took=took)
         return await _respond(http, reply, fault)
 

@@ -38,14 +38,14 @@ class Console:
     """Shows what an operator does, and tells it what to do."""
 
     def __init__(
-        self, data: OperatorData, world: World, state: OperatorState, *, host: str
+        self, data: OperatorData, world: World, state: OperatorState, *, guard: Guard
     ) -> None:
-        """Watch the operator that answers from *world* at the address *host*."""
+        """Watch the operator that answers from *world* to whom *guard* lets in."""
         self._exchanges = Exchanges()
         self._data = data
         self._world = world
         self._state = state
-        self._guard = Guard(host)
+        self._guard = guard
         self._people = People(data, world)
         # Tells one operator from the next at the same port.
         self._run = world.random(8).hex()
@@ -169,6 +169,13 @@ class Console:
         """Tell what a value is."""
         return inspect(self._world, order.value, now_ms=self._state.now_ms())
 
+    def _reset(self, _order: orders.Nothing) -> dict[str, Any]:
+        """Forget calls, faults, the clock's advance and opt-outs since the start."""
+        self._state.reset()
+        self._world.opt_outs.reset()
+        self.reset()
+        return {"message": "The sandbox is as it was at its start."}
+
     def _clear(self, _order: orders.Nothing) -> dict[str, Any]:
         """Forget the calls that are shown; the log of calls keeps them."""
         self._exchanges.clear()
@@ -181,6 +188,7 @@ class Console:
         "clock": (orders.Advance, _set_clock),
         "inspect": (orders.Inspect, _inspect),
         "clear": (orders.Nothing, _clear),
+        "reset": (orders.Nothing, _reset),
     }
 
 

@@ -1,4 +1,4 @@
-"""Who may use the console: a browser on its own page, and nobody through another page.
+"""Who may use the console: a browser on its own page, and whoever has the token.
 
 A page from elsewhere that someone has open could send requests to this machine, or
 point its own name here (DNS rebinding). The first are told by what browsers say of
@@ -7,7 +7,8 @@ where a request comes from, the second by the Host header.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hmac
+from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -44,12 +45,23 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Refuses what does not come from the console's own page."""
+    """Refuses what comes neither from the console's own page nor with the token."""
 
-    def __init__(self, host: str) -> None:
-        """Know the address that the operator listens at."""
+    def __init__(
+        self, host: str, *, allowed_hosts: Collection[str] = (), token: str = ""
+    ) -> None:
+        """Know the address that the operator listens at.
+
+        Args:
+            host: The address.
+            allowed_hosts: Other names of this machine, such as that of a container.
+            token: What requests under those names carry as ``Authorization: Bearer``;
+                without a token there are no such requests.
+        """
         self._host = host.lower()
         self._local = is_loopback(self._host)
+        self._allowed_hosts = {one.lower() for one in allowed_hosts}
+        self._token = token
 
     def refusal(self, request: Request, *, page: bool) -> str | None:
         """Say why *request* is refused, or return None.
@@ -59,19 +71,33 @@ class Guard:
             page: Whether it asks for the page itself, to which a link may lead from
                 anywhere.
         """
-        if not self._is_own(request.headers.get("Host", "")):
+        host = request.headers.get("Host", "")
+        if _name_of(host) in self._allowed_hosts and not self._has_token(request):
+            return "Send the token of the sandbox, as Authorization: Bearer TOKEN."
+        if not self._is_own(host):
             return "The Host header names another machine than this one."
         return None if page else _stranger(request)
 
     def _is_own(self, host: str) -> bool:
         """Tell whether a Host header is this machine's; only names can be rebound."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if is_loopback(name):
+        name = _name_of(host)
+        if is_loopback(name) or name in self._allowed_hosts:
             return True
         return not self._local and (name == self._host or _is_address(name))
+
+    def _has_token(self, request: Request) -> bool:
+        """Tell whether *request* carries the token."""
+        sent = request.headers.get("Authorization", "").encode()
+        due = f"Bearer {self._token}".encode()
+        return bool(self._token) and hmac.compare_digest(sent, due)
+
+
+def _name_of(host: str) -> str:
+    """Take the name from a Host header; nothing if it has none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _stranger(request: Request) -> str | None:
