@@ -84,7 +84,7 @@ class Bench:
         **options: Any,
     ) -> UID2Client:
         """Make a client of a URL, a server or a transport; waits are scaled down."""
-        policy: dict[str, Any] = {"sleep": self.sleep, "random": lambda: 0.5}
+        policy: dict[str, Any] = {"_sleep": self.sleep, "_random": lambda: 0.5}
         policy |= retry or {}
         url = getattr(where, "url", where)
         if isinstance(url, str):

@@ -393,7 +393,7 @@ async def lost_loop(bench: Bench) -> None:
         raise errors.ConnectError("lost")
 
     client: Any = Client()
-    refresher = TokenRefresher(client, random=lambda: 0.0)
+    refresher = TokenRefresher(client, _random=lambda: 0.0)
     store = KeyStore(fetch)
 
     async def both() -> list[Any]:

@@ -140,7 +140,7 @@ def test_salts_rotate_day_by_day(base: datetime) -> None:
 
 
 def test_making_the_world_is_a_matter_of_milliseconds(base: datetime) -> None:
-    """Every test may have a world of its own; two seconds of CPU are a generous bound."""
+    """Each test may have a world of its own; two seconds of CPU are generous."""
     before = process_time()
     OperatorData.sample(seed=12_345, base=base)
 

@@ -11,10 +11,15 @@ from typing import Any
 import attrs
 
 from uid2_async.bulk.batches import Batcher, Chunk, IdentityColumn
-from uid2_async.bulk.columns import NationalPhones, RowStatus, find_identifiers
+from uid2_async.bulk.columns import (
+    InputWarnings,
+    NationalPhones,
+    RowStatus,
+    find_identifiers,
+)
 from uid2_async.bulk.costs import START_SECONDS, work_out
 from uid2_async.bulk.endpoints import MAP_V3
-from uid2_async.bulk.options import MapOptions, RunOptions
+from uid2_async.bulk.options import MapOptions
 from uid2_async.bulk.paths import FilePair, expand
 from uid2_async.bulk.text import open_reader
 from uid2_async.bulk.unique_count import UniqueCount
@@ -33,7 +38,7 @@ class Estimate:
         is_exact: Whether that is no estimate.
         invalid: How many identifiers are invalid, or of no known type.
         empty: How many rows name nobody.
-        oddities: How many identifiers are odd, by what is odd about them.
+        input_warnings: What looks wrong in the input, and in how many identifiers.
         batches: How many requests the command sends.
         seconds: How long the whole command takes, its start and its end included.
         sent_bytes: What goes to the operator.
@@ -52,7 +57,7 @@ class Estimate:
     is_exact: bool
     invalid: int
     empty: int
-    oddities: Mapping[str, int]
+    input_warnings: Mapping[str, int]
     batches: int
     seconds: float
     sent_bytes: int
@@ -74,7 +79,7 @@ class _Count:
         self._batcher = batcher
         self.status_counts: Counter[RowStatus] = Counter()
         self.unique = UniqueCount()
-        self.oddities: Counter[str] = Counter()
+        self.warnings: Counter[str] = Counter()
 
     def add(self, columns: Sequence[IdentityColumn], rows: int) -> list[list[Any]]:
         """Count some rows, and return the identities of each column."""
@@ -152,7 +157,7 @@ def estimate_file(
     # Without a state the job forgets identities that it met long ago.
     batcher = None
     if not with_state:
-        window = RunOptions().dedupe_window
+        window = options.dedupe_window
         batcher = Batcher(MAP_V3, batch_size=batch_size, window=window, send_raw=False)
     count = _Count(batcher)
     for pair in expand(os.fspath(source), "."):
@@ -175,7 +180,7 @@ def estimate_file(
         is_exact=count.unique.is_exact,
         invalid=count.status_counts[RowStatus.INVALID],
         empty=count.status_counts[RowStatus.EMPTY],
-        oddities=dict(count.oddities),
+        input_warnings=dict(count.warnings),
         batches=count.batches or costs.once.batches,
         seconds=START_SECONDS
         + (costs.first_load if with_state else costs.once).seconds,
@@ -193,6 +198,7 @@ def _count_file(
     pair: FilePair, options: MapOptions, phones: NationalPhones | None, count: _Count
 ) -> None:
     """Count the rows of one file."""
+    warnings = InputWarnings()
     reader = open_reader(pair.source, options.for_file(pair.source))
     with closing(reader):
         columns = find_identifiers(
@@ -208,7 +214,8 @@ def _count_file(
             rows = reader.take(columns.step_rows)
             if rows is not None:
                 identities = columns.identities(rows)
-                columns.count_oddities(identities, count.add(identities, rows.count))
+                found = count.add(identities, rows.count)
+                warnings.add(identities, found, columns.take_hashes_of_nothing())
             elif not reader.load():
                 break
-        count.oddities.update(columns.oddities)
+        count.warnings.update(warnings.counts)

@@ -12,7 +12,6 @@ from uid2_async.bulk.outcomes import OptOutRule
 from uid2_async.cli.durations import parse_duration
 from uid2_async.cli.job_display import JobDisplay
 from uid2_async.cli.job_options import (
-    BadRowsOption,
     ConnectionOptions,
     DeltaOption,
     FullOption,
@@ -21,10 +20,12 @@ from uid2_async.cli.job_options import (
     KeyOption,
     OutArgument,
     OutputOptions,
+    ReplaceOptions,
     ResumeOptions,
     SendOptions,
     StateOption,
     TextOptions,
+    settings_of,
 )
 from uid2_async.cli.run_job import is_saved, run_job
 from uid2_async.cli.shared_options import with_shared_options
@@ -103,8 +104,8 @@ def map_files(  # noqa: PLR0913 - an option each
             help="With --full: stop if more of the audience would be removed.",
         ),
     ] = 5.0,
-    bad_rows: BadRowsOption = None,
     sending: SendOptions,
+    replacing: ReplaceOptions,
     resuming: ResumeOptions,
     output: OutputOptions,
     connection: ConnectionOptions,
@@ -139,7 +140,7 @@ def map_files(  # noqa: PLR0913 - an option each
         full=full,
         segment=segment,
         max_removed=max_removed / 100,
-        bad_rows=bad_rows,
+        **settings_of(sending, replacing, resuming),
     )
     recheck = parse_duration(recheck_after)
 
@@ -152,16 +153,15 @@ def map_files(  # noqa: PLR0913 - an option each
             opened = MappingState(
                 state,
                 recheck_after=recheck,
-                allow_shared_folder=resuming.shared_folders,
+                shared_folders=replacing.shared_folders,
             )
         return await map_file(
             source,
             target,
-            client=job.client,
             options=options,
             state=opened,
             delta=delta,
-            run=job.options(sending, resuming),
+            **job.arguments(),
         )
 
     head = (identifiers.column or "INPUT", options)

@@ -14,13 +14,14 @@ from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.failure import print_error
 from uid2_async.cli.job_display import JobDisplay
 from uid2_async.cli.job_options import (
-    BadRowsOption,
     ConnectionOptions,
     DeltaOption,
     OutputOptions,
+    ReplaceOptions,
     ResumeOptions,
     SendOptions,
     TextOptions,
+    settings_of,
 )
 from uid2_async.cli.run_job import is_saved, run_job
 from uid2_async.cli.shared_options import with_shared_options
@@ -87,9 +88,9 @@ def check_optouts(  # noqa: PLR0913 - an option each
         ),
     ] = 1,
     delta: DeltaOption = None,
-    bad_rows: BadRowsOption = None,
     text: TextOptions,
     sending: SendOptions,
+    replacing: ReplaceOptions,
     resuming: ResumeOptions,
     output: OutputOptions,
     connection: ConnectionOptions,
@@ -125,18 +126,24 @@ def check_optouts(  # noqa: PLR0913 - an option each
             refresh_state,
             sweep_by_status,
         )
+        from uid2_async.bulk.options import (  # noqa: PLC0415 - as above
+            JobOptions,
+            RefreshOptions,
+        )
 
-        run = job.options(sending)
+        settings = settings_of(sending, replacing)
         if by_status:
             return await sweep_by_status(
-                Path(source), client=job.client, delta=delta, run=run
+                Path(source),
+                options=JobOptions(**settings),
+                delta=delta,
+                **job.arguments(),
             )
         return await refresh_state(
             Path(source),
-            client=job.client,
-            unchecked_for=unchecked,
+            options=RefreshOptions(unchecked_for=unchecked, **settings),
             delta=delta,
-            run=run,
+            **job.arguments(),
         )
 
     async def check(job: JobContext) -> JobSummary:
@@ -146,15 +153,14 @@ def check_optouts(  # noqa: PLR0913 - an option each
         return await check_file(
             source,
             target or "-",
-            client=job.client,
             options=StatusOptions(
                 column=column,
                 drop=drop,
                 allow_unverifiable=allow_unverifiable,
-                bad_rows=bad_rows,
                 **text.settings(),
+                **settings_of(sending, replacing, resuming),
             ),
-            run=job.options(sending, resuming),
+            **job.arguments(),
         )
 
     def left_out(summary: JobSummary) -> ExitCode:

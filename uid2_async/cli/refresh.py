@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uid2_async.bulk.options import Api
+from uid2_async.bulk.options import Api, RefreshOptions
 from uid2_async.cli.job_display import JobDisplay
 from uid2_async.cli.job_options import (
     ConnectionOptions,
     DeltaOption,
     OutputOptions,
+    ReplaceOptions,
     SendOptions,
     StateArgument,
+    settings_of,
 )
 from uid2_async.cli.run_job import run_job
 from uid2_async.cli.shared_options import with_shared_options
@@ -42,6 +44,7 @@ def refresh_people(
         ),
     ] = Api.V3,
     sending: SendOptions,
+    replacing: ReplaceOptions,
     output: OutputOptions,
     connection: ConnectionOptions,
 ) -> None:
@@ -57,17 +60,16 @@ def refresh_people(
         paths={"STATE": state, "--delta": delta},
         is_saved=lambda: True,
     )
+    options = RefreshOptions(api=api, limit=limit, **settings_of(sending, replacing))
 
     async def work(job: JobContext) -> JobSummary:
         from uid2_async.bulk.jobs import refresh_state  # noqa: PLC0415 - imports aiohttp
 
         return await refresh_state(
             Path(state),
-            client=job.client,
+            options=options,
             delta=delta,
-            api=api,
-            limit=limit,
-            run=job.options(sending),
+            **job.arguments(),
         )
 
     raise typer.Exit(run_job(work, connection, display))

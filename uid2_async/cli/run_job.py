@@ -13,11 +13,11 @@ import attrs
 
 from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.failure import Failure, print_error
-from uid2_async.cli.job_options import ConnectionOptions, ResumeOptions, SendOptions
+from uid2_async.cli.job_options import ConnectionOptions
 from uid2_async.cli.run_async import run_async
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.options import FileProgress, JobSummary, RunOptions
+    from uid2_async.bulk.options import FileProgress, JobSummary
     from uid2_async.bulk.paths import FileFormatOptions
     from uid2_async.cli.job_display import JobDisplay
     from uid2_async.client import UID2Client
@@ -39,14 +39,13 @@ class JobContext:
     stop: asyncio.Event
     on_progress: Callable[[FileProgress], object]
 
-    def options(self, *groups: SendOptions | ResumeOptions) -> RunOptions:
-        """Make the options of a job from those of the command."""
-        from uid2_async.bulk.options import RunOptions  # noqa: PLC0415 - --help need not wait
-
-        settings: dict[str, Any] = {}
-        for group in groups:
-            settings |= attrs.asdict(group)
-        return RunOptions(stop=self.stop, on_progress=self.on_progress, **settings)
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that every job takes."""
+        return {
+            "client": self.client,
+            "stop": self.stop,
+            "on_progress": self.on_progress,
+        }
 
 
 def run_job(
