@@ -22,7 +22,9 @@ logger: logging.Logger = logging.getLogger("uid2_async")
 # The requests that the embedded operator answers.
 http_logger: logging.Logger = logging.getLogger("uid2_async.http")
 # Each request that it answers, at level INFO, without any content.
+# A channel of its own: whoever logs the library does not ask for it.
 access_logger: logging.Logger = logging.getLogger("uid2_async.access")
+access_logger.propagate = False
 
 # A filter of a logger does not see the records of its children.
 for _one in (logger, http_logger, access_logger):
