@@ -62,7 +62,10 @@ class Failure:
 
     def print(self) -> None:
         """Print the message, the call and the hint on stderr."""
-        facts = [f"{name} {value}" for name, value in self.call.items()]
+        facts = [
+            f"{value} {name}" if name == "attempts" else f"{name} {value}"
+            for name, value in self.call.items()
+        ]
         where = f" [{', '.join(facts)}]" if facts else ""
         if self.message:
             print_error(f"{self.message}{where}", self.hint)
