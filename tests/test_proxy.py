@@ -27,7 +27,7 @@ from uid2_async import (
     UID2Client,
 )
 from uid2_async.doctor import examine
-from uid2_async.doctor.findings import Check, Outcome
+from uid2_async.doctor.findings import CheckId, Outcome
 from uid2_async.errors import CertificateError
 from uid2_async.operator import Fault, LocalOperator, OperatorData
 
@@ -303,5 +303,5 @@ async def test_the_doctor_takes_the_same_way(
         assert not failed
         assert any("proxy" in one.message for one in findings)
     else:
-        assert [one.check for one in failed] == [Check.TLS]
+        assert [one.check for one in failed] == [CheckId.TLS]
         assert "HTTP 407" in failed[0].message

@@ -232,7 +232,6 @@ class JobOutputs:
     """Writes answered chunks to the outputs of a job, one output after the other.
 
     Attributes:
-        status_counts: Rows by status, of the finished outputs and the current one.
         rows: Rows written, those of an interrupted run included.
         duplicates: Identifiers that were answered by a request for an earlier one.
         input_warnings: What looks wrong in the inputs, and in how many identifiers.
@@ -263,9 +262,10 @@ class JobOutputs:
                 name.
             on_progress: Called with the progress after each chunk.
         """
-        self.status_counts: Counter[str] = Counter()
         self.rows: int = 0
         self.duplicates: int = 0
+        # Of the outputs that are done; the formatter counts for the current one.
+        self._status_counts: Counter[str] = Counter()
         self.input_warnings: Counter[str] = Counter()
         self._warnings = InputWarnings()
         self._files = files
@@ -302,6 +302,20 @@ class JobOutputs:
                 await self._start_saving()
         if self._on_progress is not None:
             self._on_progress(self._progress(group, progress()))
+
+    @property
+    def status_counts(self) -> Counter[str]:
+        """Rows by status, of the finished outputs and the current one."""
+        return self._status_counts + self._formatter.status_counts
+
+    @property
+    def finished(self) -> tuple[Path, ...]:
+        """The outputs that are whole and have their names."""
+        return tuple(
+            file.pair.target
+            for index, file in enumerate(self._files)
+            if file.pair.target and (file.done or index < self._index)
+        )
 
     async def finish(self) -> None:
         """Finish the outputs that are left: each is whole and gets its name."""
@@ -386,7 +400,7 @@ class JobOutputs:
 
     def _leave(self, file: InputFile) -> None:
         """Count an output that is done."""
-        self.status_counts.update(self._formatter.status_counts)
+        self._status_counts.update(self._formatter.status_counts)
         self._formatter.status_counts.clear()
         self.input_warnings.update(self._warnings.counts)
         self._warnings = InputWarnings()
@@ -438,7 +452,7 @@ class JobOutputs:
             rows=self.rows,
             bytes_read=self._bytes_before + group.bytes_read,
             total_bytes=None if None in sizes else sum(filter(None, sizes)),
-            endings=self.status_counts + self._formatter.status_counts,
+            endings=self.status_counts,
             job=attrs.evolve(job, rows=self.rows, duplicates=self.duplicates),
         )
 

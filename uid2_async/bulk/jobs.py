@@ -667,18 +667,30 @@ async def _write_all(
 
 
 def _summarize(
-    job: _Job, outputs: JobOutputs | None, dispatcher: Dispatcher, **more: Any
+    outputs: JobOutputs | None,
+    dispatcher: Dispatcher,
+    counts: Mapping[str, int] | None = None,
+    **more: Any,
 ) -> JobSummary:
-    """Count what a job did."""
+    """Count what a job did.
+
+    Args:
+        outputs: The outputs of the job; None if it was stopped before it wrote any row.
+        dispatcher: What asked the operator.
+        counts: Instead of rows, the identities that were asked about, by status.
+        more: Other fields of the summary.
+    """
     if outputs is not None:
-        more["rows"] = outputs.rows
+        counts, more["rows"] = outputs.status_counts, outputs.rows
         more["input_warnings"] = dict(outputs.input_warnings)
         more.setdefault("duplicates", outputs.duplicates)
+        more["outputs"] = outputs.finished
+    else:
+        more["rows"] = sum((counts or {}).values())
     return JobSummary.of(
-        {} if outputs is None else outputs.status_counts,
+        counts or {},
         requests=dispatcher.requests,
         throttled=dispatcher.limit.throttled,
-        outputs=tuple(pair.target for pair in job.pairs if pair.target),
         **more,
     )
 
@@ -699,7 +711,6 @@ async def _stream(job: _Job, files: _Files, context: _Context) -> JobSummary:
     bad_rows = await _finish_bad_rows(files, whole=complete and not checked)
     resumed = sum(file.saved.rows for file in files.files if file.saved)
     return _summarize(
-        job,
         outputs,
         dispatcher,
         bad_rows=bad_rows,
@@ -778,14 +789,15 @@ async def _run_with_state(job: _Job, files: _Files, context: _Context) -> JobSum
         keep=partial(_record, state, begun),
     )
     if not await _stage(job, files, begun, context):
-        return _summarize(job, None, asking, complete=False)
+        return _summarize(None, asking, complete=False)
+    counts: Counter[str] = Counter()
     try:
-        asked = await _ask_all(asking, Counter(), context)
+        asked = await _ask_all(asking, counts, context)
     finally:
         if folder is not None:
             folder.keep = folder.resumed or asking.batches > 0
     if not asked:
-        return _summarize(job, None, asking, complete=False)
+        return _summarize(None, asking, counts=counts, complete=False)
     if segment is not None:
         await state.remove_absent(begun, segment, options.max_removed)
     return await _write_from_state(job, files, begun, asking, context)
@@ -843,7 +855,6 @@ async def _write_from_state(
         complete = await _write_all(outputs, chunks, asking.progress, is_stopped)
         counts = state.staging_counts
         summary = _summarize(
-            job,
             outputs,
             asking,
             bad_rows=await _finish_bad_rows(files, whole=False),

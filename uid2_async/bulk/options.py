@@ -286,6 +286,9 @@ class FileProgress:
 class JobSummary:
     """What a file job did.
 
+    The rows of a job with a state that was stopped before it wrote any are the
+    identities that it has asked about.
+
     Attributes:
         rows: Rows in the output.
         mapped: Rows with a raw UID.
@@ -304,8 +307,8 @@ class JobSummary:
         resumed_rows: Rows that an interrupted run had finished.
         changes: Changes in the delta, or None without a delta.
         seconds: Duration of this run.
-        outputs: The files that were written.
-        complete: Whether the job is done. False after an orderly interruption.
+        outputs: The files that are whole and have their names.
+        complete: Whether the job is done. False if it was stopped cleanly.
     """
 
     rows: int = 0

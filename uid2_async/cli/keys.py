@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uid2_async.cli.failure import complain
+from uid2_async.cli.failure import print_error
 from uid2_async.cli.key_source import (
     KeysFileOption,
     KeysKind,
@@ -34,7 +34,7 @@ _COLUMNS = ("id", "keyset_id", "created", "activates", "expires", "state")
 def list_keys(
     *,
     kind: Annotated[
-        KeysKind, typer.Option("--kind", help="The keys of sharers, or of bidders.")
+        KeysKind, typer.Option("--keys", help="The keys of sharers, or of bidders.")
     ] = KeysKind.SHARING,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object.")
@@ -52,7 +52,7 @@ def list_keys(
     sandbox: SandboxOption = False,
     scope: ScopeOption = IdentityScope.UID2,
 ) -> None:
-    """List the keys that tokens are opened and made with; no secret is printed."""
+    """List the keys of tokens, without their secrets."""
     ring = run_async(load_keys(kind, scope, sandbox=sandbox, file=keys_file))
     report = _describe(ring, ms_from_datetime(datetime.now(UTC)))
     if as_json:
@@ -61,7 +61,7 @@ def list_keys(
         print_lines(_lines(report))
     if save is not None:
         run_async(save_keys(ring, save))
-        complain(f"The keys are in {save}; guard it like the client secret.")
+        print_error(f"The keys are in {save}; guard it like the client secret.")
 
 
 def _describe(ring: KeyRing, now_ms: int) -> dict[str, Any]:

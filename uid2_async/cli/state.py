@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uid2_async.cli.failure import complain
 from uid2_async.cli.job_options import ForceOption, JsonOption, StateArgument
 from uid2_async.cli.options import KindOption
-from uid2_async.cli.printing import dump_json, print_lines
+from uid2_async.cli.printing import dump_json, print_lines, print_message
 from uid2_async.cli.run_async import run_async
 from uid2_async.cli.values import read_lines
 from uid2_async.errors import InputError
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["state_app"]
 
 state_app: typer.Typer = typer.Typer(
-    help="Look into a state of bulk mapping, hand it on, and forget people.",
+    help="Inspect, export, purge and maintain a state file.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -101,7 +100,7 @@ def export(
         async with _open(state) as opened:
             return await export_state(opened, target, force=force)
 
-    complain(f"{run_async(job()):,} identities written.")
+    print_message("info", f"{run_async(job()):,} identities written.")
 
 
 @state_app.command()
@@ -131,7 +130,7 @@ def report(
             return await opened.statistics()
 
     _write_report(run_async(job()), target)
-    complain(f"The report is in {target}.")
+    print_message("info", f"The report is in {target}.")
 
 
 def _write_report(figures: StateStatistics, target: Path) -> None:
@@ -171,7 +170,7 @@ def delta(
         async with _open(state) as opened:
             return await export_history(opened, target, since=since, force=force)
 
-    complain(f"{run_async(job()):,} changes written.")
+    print_message("info", f"{run_async(job()):,} changes written.")
 
 
 @state_app.command()
@@ -202,7 +201,8 @@ def purge(
         async with _open(state) as opened:
             return await opened.purge(lines, kind=kind, suppress=suppress)
 
-    complain(f"{run_async(job()):,} of {len(lines):,} were known, and are deleted.")
+    count = run_async(job())
+    print_message("info", f"{count:,} of {len(lines):,} were known, and are deleted.")
 
 
 @state_app.command()
@@ -215,4 +215,6 @@ def vacuum(state: StateArgument) -> None:
             await opened.vacuum()
 
     run_async(job())
-    complain(f"{before:,} bytes before, {Path(state).stat().st_size:,} now.")
+    print_message(
+        "info", f"{before:,} bytes before, {Path(state).stat().st_size:,} now."
+    )

@@ -14,7 +14,7 @@ import attrs
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 
-from uid2_async._log import http_logger, logger
+from uid2_async._log import access_logger, http_logger, logger
 from uid2_async.operator import dispatch
 from uid2_async.operator.console.console import Console
 from uid2_async.operator.http_messages import (
@@ -36,6 +36,20 @@ _MAX_BODY: Final = 1_048_576
 _CONTINUE: Final = "100-continue"
 http_log: logging.Logger = http_logger
 """For the runner: what aiohttp cannot read or handle, without any content."""
+
+
+def _log_access(request: Request, reply: Reply, took: float) -> None:
+    """Write a request to the access log; a path that is not ours may hold anything."""
+    known = reply.status != 404  # noqa: PLR2004 - Not Found
+    access_logger.info(
+        "%(method)s %(path)s %(status)d %(ms).1f ms",
+        {
+            "method": request.method,
+            "path": request.path if known else "-",
+            "status": reply.status,
+            "ms": took * 1000,
+        },
+    )
 
 
 def _forget(record: logging.LogRecord) -> bool:
@@ -134,8 +148,9 @@ class _Handler:
             reply = _with_headers(reply, headers)
         call = _call(request, reply, fault)
         recorded = self._state.record(call, resets=resets)
+        took = perf_counter() - began
+        _log_access(request, reply, took)
         if recorded and self._console is not None:
-            took = perf_counter() - began
             self._console.record(call, request, reply, now_ms=now_ms, took=took)
         return await _respond(http, reply, fault)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,7 +16,7 @@ from aiohttp import web
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import Identity, as_identity, datetime_from_ms
 from uid2_async.operator.app import Runner, http_log, make_app
-from uid2_async.operator.console.console import Console
+from uid2_async.operator.console.console import Console, Guard
 from uid2_async.operator.data import Credentials, OperatorData
 from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import Call, Fault, OperatorState
@@ -47,6 +47,8 @@ class LocalOperator(Unpicklable):
         port: int = 0,
         clock: Callable[[], datetime] | None = None,
         console: bool = False,
+        allowed_hosts: Collection[str] = (),
+        control_token: str = "",
     ) -> None:
         """Prepare an operator; it listens once the block is entered.
 
@@ -58,6 +60,10 @@ class LocalOperator(Unpicklable):
             console: Serve a page at ``/`` that shows the calls decrypted and controls
                 the operator (docs/sandbox.md); a real operator answers 404 there.
                 Everyone who can reach *host* can use it.
+            allowed_hosts: Other names under which the console's API is reached, such
+                as that of a container.
+            control_token: What requests under these names carry as
+                ``Authorization: Bearer``.
 
         Raises:
             ConfigError: If a private key or an opt-out record in *data* is malformed.
@@ -67,8 +73,9 @@ class LocalOperator(Unpicklable):
             data = OperatorData.sample(base=datetime_from_ms(self._state.now_ms()))
         self._data = data
         self._index = DataIndex(data)
+        guard = Guard(host, allowed_hosts=allowed_hosts, token=control_token)
         self._console = (
-            Console(data, self._index, self._state, host=host) if console else None
+            Console(data, self._index, self._state, guard=guard) if console else None
         )
         self._host = host
         self._port = port

@@ -7,9 +7,10 @@ browsers say of a request's origin, the latter by the Host header.
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.resources import files
 from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -49,12 +50,23 @@ _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 
 class Guard:
-    """Rejects requests that do not come from the console's own page."""
+    """Rejects requests without the token that are not from the console's own page."""
 
-    def __init__(self, host: str) -> None:
-        """Allow the address at which the operator listens."""
+    def __init__(
+        self, host: str, *, allowed_hosts: Collection[str] = (), token: str = ""
+    ) -> None:
+        """Allow the address at which the operator listens.
+
+        Args:
+            host: The address.
+            allowed_hosts: Other names of this machine, such as that of a container.
+            token: What requests under those names carry as ``Authorization: Bearer``;
+                without a token there are no such requests.
+        """
         self._host = host.lower()
         self._local = is_loopback(self._host)
+        self._allowed_hosts = {name.lower() for name in allowed_hosts}
+        self._token = token
 
     def refusal(self, request: Request, *, page: bool) -> str | None:
         """Return why *request* is rejected, or None.
@@ -63,19 +75,33 @@ class Guard:
             request: The request.
             page: Whether it asks for the page itself. Any site may link to that.
         """
-        if not self._is_own(request.headers.get("Host", "")):
+        host = request.headers.get("Host", "")
+        if _name_of(host) in self._allowed_hosts and not self._has_token(request):
+            return "Send the token of the sandbox, as Authorization: Bearer TOKEN."
+        if not self._is_own(host):
             return "The Host header names another machine than this one."
         return None if page else _foreign_page(request)
 
     def _is_own(self, host: str) -> bool:
         """Return whether a Host header names this machine; only names are rebound."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if is_loopback(name):
+        name = _name_of(host)
+        if is_loopback(name) or name in self._allowed_hosts:
             return True
         return not self._local and (name == self._host or _is_address(name))
+
+    def _has_token(self, request: Request) -> bool:
+        """Return whether *request* carries the token."""
+        sent = request.headers.get("Authorization", "").encode()
+        expected = f"Bearer {self._token}".encode()
+        return bool(self._token) and hmac.compare_digest(sent, expected)
+
+
+def _name_of(host: str) -> str:
+    """Return the name in a Host header; empty if it has none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _foreign_page(request: Request) -> str | None:
@@ -318,14 +344,19 @@ class Console:
     """Shows what an operator does, and controls it."""
 
     def __init__(
-        self, data: OperatorData, index: DataIndex, state: OperatorState, *, host: str
+        self,
+        data: OperatorData,
+        index: DataIndex,
+        state: OperatorState,
+        *,
+        guard: Guard,
     ) -> None:
-        """Watch the operator that answers from *index* at the address *host*."""
+        """Watch the operator that answers from *index* to those whom *guard* allows."""
         self._exchanges = ExchangeLog()
         self._data = data
         self._index = index
         self._state = state
-        self._guard = Guard(host)
+        self._guard = guard
         self._opt_outs = OptOutList(data, index)
         # Distinguishes this operator from the next one at the same port.
         self._run = index.random(8).hex()
@@ -449,6 +480,13 @@ class Console:
         """Tell what a value is."""
         return inspection_view(self._index, command.value, now_ms=self._state.now_ms())
 
+    def _reset(self, _command: NoArguments) -> dict[str, Any]:
+        """Forget calls, faults, the clock's advance and opt-outs since the start."""
+        self._state.reset()
+        self._index.opt_outs.reset()
+        self.reset()
+        return {"message": "The sandbox is as it was at its start."}
+
     def _clear(self, _command: NoArguments) -> dict[str, Any]:
         """Empty the list of calls. The operator's own log keeps them."""
         self._exchanges.clear()
@@ -461,6 +499,7 @@ class Console:
         "clock": (SetClock, _set_clock),
         "inspect": (InspectValue, _inspect),
         "clear": (NoArguments, _clear),
+        "reset": (NoArguments, _reset),
     }
 
 

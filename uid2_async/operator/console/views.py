@@ -373,7 +373,7 @@ def _docker(scope: IdentityScope, credentials: Credentials) -> str:
     lines = [
         "docker network create uid2",
         "docker run -d --name uid2-sandbox --network uid2 -p 127.0.0.1:8080:8080 \\",
-        f'  python:3.13-slim sh -c "{install} && {start}"',
+        f'  python:3.13-slim sh -c "{install} && exec {start}"',
         "docker run --network uid2 \\",
         *(f"  -e {one} \\" for one in _shell_assignments(settings)),
         "  YOUR_IMAGE",
