@@ -224,6 +224,7 @@ async def test_the_control_api_of_another_container(
             rows = await client.map_identities(["jane@example.com"])
         done.append(ask(url, "/_console/clock", {"seconds": 3600}, **token)[0])
         news = ask(url, "/_console/updates/0", **token)[1]
+        other = url.replace("uid2-sandbox", "other")
         refused = [
             ask(url, "/_console/updates/0")[0],
             ask(url, "/_console/reset", {}, Authorization="Bearer t0ke")[0],

@@ -212,7 +212,7 @@ def _write_env_file(
     path: str, scope: IdentityScope, url: str, one: Credentials, *, loopback: bool
 ) -> None:
     """Write variables as lines that Docker and compose read."""
-    from uid2_async.operator.console.snippets import environment  # noqa: PLC0415 - as above
+    from uid2_async.operator.console.views import environment  # noqa: PLC0415 - as above
 
     settings = environment(scope, url, one, allow_http=not loopback)
     lines = [f"{name}={value}\n" for name, value in settings.items()]
