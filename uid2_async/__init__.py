@@ -14,6 +14,7 @@ from uid2_async._version import __version__ as __version__
 if TYPE_CHECKING:
     from uid2_async import errors as errors
     from uid2_async.bidstream import BidstreamClient as BidstreamClient
+    from uid2_async.blocking import BlockingClient as BlockingClient
     from uid2_async.bulk.jobs import (
         map_file as map_file,
         refresh_state as refresh_state,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from uid2_async.protocol.keyring import KeyRing as KeyRing
     from uid2_async.protocol.token_rules import DecryptedToken as DecryptedToken
     from uid2_async.publisher.freshness import Freshness as Freshness
+    from uid2_async.publisher.generate import try_generate as try_generate
     from uid2_async.publisher.refresher import TokenRefresher as TokenRefresher
     from uid2_async.retry import RetryBudget as RetryBudget, RetryPolicy as RetryPolicy
     from uid2_async.sharing import SharingClient as SharingClient
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AesGcmEnvelope": "protocol.envelope",
     "BidstreamClient": "bidstream",
+    "BlockingClient": "blocking",
     "Bucket": "models",
     "BulkMapper": "bulk.mapper",
     "ClientSideClient": "client_side",
@@ -113,11 +116,13 @@ _HOMES = {
     "errors": "errors",
     "map_file": "bulk.jobs",
     "refresh_state": "bulk.jobs",
+    "try_generate": "publisher.generate",
 }
 
 __all__ = [
     "AesGcmEnvelope",
     "BidstreamClient",
+    "BlockingClient",
     "Bucket",
     "BulkMapper",
     "ClientSideClient",
@@ -161,6 +166,7 @@ __all__ = [
     "errors",
     "map_file",
     "refresh_state",
+    "try_generate",
 ]
 
 

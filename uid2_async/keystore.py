@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -348,8 +348,15 @@ class KeyStore(Unpicklable):
         return True
 
 
-Keys: TypeAlias = KeyStore | KeyRing
-"""Where keys come from: kept fresh, or as they are."""
+class _HasRing(Protocol):
+    """What keeps a ring fresh, such as a KeyStore."""
+
+    @property
+    def ring(self) -> KeyRing: ...
+
+
+Keys: TypeAlias = _HasRing | KeyRing
+"""Where keys come from: a KeyStore or BlockingKeyStore, or a ring as it is."""
 
 
 def ring_of(keys: Keys) -> KeyRing:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from threading import Thread
-from typing import Any, Final, Self, TypeAlias, TypeVar
+from typing import Any, Final, Self, TypeAlias
 
+from uid2_async._portal import Portal
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.client import UID2Client
 from uid2_async.clock import Clock, system_clock
@@ -32,8 +32,6 @@ from uid2_async.retry import RetryPolicy
 from uid2_async.transport import Reply, Request, SessionPool
 
 __all__ = ["ManualClock", "OperatorThread", "ScriptedTransport", "Step", "no_wait"]
-
-T = TypeVar("T")
 
 _KEY: Final = bytes(range(32))
 _BINARY: Final = "application/octet-stream"
@@ -212,45 +210,15 @@ class OperatorThread:
         """Prepare the thread; *clock* is that of the operators."""
         self._clock = clock
         self._operators: dict[IdentityScope, LocalOperator] = {}
-        self._closing = AsyncExitStack()
-        # Made on entering: a loop that nobody closes is a leak.
-        self._entered_loop: asyncio.AbstractEventLoop | None = None
-        self._stopping = False
-        self._thread = Thread(target=self._serve, name="uid2-testing", daemon=True)
+        self._portal = Portal("uid2-testing")
 
     def __enter__(self) -> Self:
-        """Start the thread."""
-        self._entered_loop = asyncio.new_event_loop()
-        self._thread.start()
+        """Enter; the first operator starts the thread."""
         return self
-
-    @property
-    def _loop(self) -> asyncio.AbstractEventLoop:
-        """The loop of the thread."""
-        if self._entered_loop is None:
-            raise RuntimeError("Use the thread in a with block.")
-        return self._entered_loop
 
     def __exit__(self, *_: object) -> None:
         """Stop the operators and the thread."""
-        try:
-            self._run(self._closing.aclose())
-            self._run(self._loop.shutdown_asyncgens())
-        finally:
-            self._stopping = True
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-
-    def _serve(self) -> None:
-        """Be the thread, until the block is left.
-
-        A SystemExit or KeyboardInterrupt in a task stops a loop: whoever waits for an
-        answer from this thread would wait forever.
-        """
-        while not self._stopping:
-            with suppress(BaseException):
-                self._loop.run_forever()
+        self._portal.close()
 
     def operator(self, scope: IdentityScope = IdentityScope.UID2) -> LocalOperator:
         """Give the operator of *scope* with the built-in world.
@@ -261,8 +229,7 @@ class OperatorThread:
         if scope not in self._operators:
             data = OperatorData.sample(scope=scope, base=self._clock())
             operator = LocalOperator(data, clock=self._clock)
-            self._run(self._closing.enter_async_context(operator))
-            self._operators[scope] = operator
+            self._operators[scope] = self._portal.open(operator)
         return self._operators[scope]
 
     @contextmanager
@@ -293,16 +260,12 @@ class OperatorThread:
                 api_key=credentials.api_key,
                 client_secret=credentials.client_secret,
                 scope=operator.data.scope,
-                transport=_Relay(pool, self._loop),
+                transport=_Relay(pool, self._portal),
                 retry=RetryPolicy(sleep=no_wait),
                 clock=lambda: operator.now,
             )
         finally:
-            self._run(pool.aclose())
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run *work* on the thread, and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+            self._portal.run(pool.aclose)
 
     def __repr__(self) -> str:
         """Show the operators."""
@@ -312,15 +275,14 @@ class OperatorThread:
 class _Relay:
     """Sends from any event loop, through a pool that lives in another one."""
 
-    def __init__(self, pool: SessionPool, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: SessionPool, portal: Portal) -> None:
         self.max_connections = pool.max_connections
         self._pool = pool
-        self._loop = loop
+        self._portal = portal
 
     async def send(self, request: Request) -> Reply:
         """Send by the pool; cancellation gets through to it."""
-        sent = asyncio.run_coroutine_threadsafe(self._pool.send(request), self._loop)
-        return await asyncio.wrap_future(sent)
+        return await asyncio.wrap_future(self._portal.submit(self._pool.send, request))
 
     async def aclose(self) -> None:
         """Leave the pool to whoever made it."""
