@@ -199,7 +199,7 @@ def _take_parameters(
 class BlockingTokenRefresher(_Bound[TokenRefresher]):
     """A :class:`~uid2_async.TokenRefresher` for synchronous code, thread-safe.
 
-    :meth:`BlockingClient.token_refresher` makes it.
+    :meth:`~uid2_async.BlockingClient.token_refresher` makes it.
     """
 
     ensure_fresh = _blocking(TokenRefresher.ensure_fresh)
@@ -208,9 +208,10 @@ class BlockingTokenRefresher(_Bound[TokenRefresher]):
 class BlockingKeyStore(_Bound[KeyStore]):
     """A :class:`~uid2_async.KeyStore` for synchronous code, thread-safe.
 
-    :meth:`BlockingClient.bidstream_keys` and :meth:`BlockingClient.sharing_keys` make
-    it. The first use fetches the keys, and a task of the loop keeps them fresh. A
-    BidstreamClient or SharingClient takes it as its *keys*.
+    :meth:`~uid2_async.BlockingClient.bidstream_keys` and
+    :meth:`~uid2_async.BlockingClient.sharing_keys` make it. The first use fetches the
+    keys, and a task of the loop keeps them fresh. A BidstreamClient or SharingClient
+    takes it as its *keys*.
     """
 
     ensure_fresh = _blocking(KeyStore.ensure_fresh)
@@ -253,7 +254,7 @@ class BlockingKeyStore(_Bound[KeyStore]):
         return self._is_open() and self._object.ready
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the ring to a file; see :meth:`KeyStore.save`."""
+        """Write the ring to a file; see :meth:`uid2_async.KeyStore.save`."""
         self._store().save(path)
 
     def _store(self) -> KeyStore:

@@ -17,12 +17,14 @@ from uid2_async.publisher.generate import (
 )
 from uid2_async.publisher.page import to_js_sdk, to_prebid_params
 from uid2_async.publisher.refresher import TokenRefresher
+from uid2_async.publisher.sealed_cookie import SealedCookie
 from uid2_async.publisher.session import from_session, to_session
 
 __all__ = [
     "Freshness",
     "GenerateResult",
     "InvalidIdentity",
+    "SealedCookie",
     "TokenRefresher",
     "Unavailable",
     "add_openrtb_eid",
