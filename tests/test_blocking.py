@@ -297,7 +297,9 @@ def test_a_failure_spares_the_next_logins(
     assert [type(reply) for reply in replies] == [Unavailable] * 5
     assert len(operator.calls) == 1
     assert len(caplog.records) == 1
-    # A request that is bad by itself says nothing about the operator.
+    assert isinstance(uid2.try_generate("no e-mail"), InvalidIdentity)
+    # Each client has its own.
     other = uid2.with_options(timeout=9.0)
     assert isinstance(other.try_generate("no e-mail"), InvalidIdentity)
     assert isinstance(other.try_generate("user@example.com"), Unavailable)
+    assert len(operator.calls) == 2

@@ -1,7 +1,7 @@
 """One small application for each web framework, as the documentation writes them.
 
 Each has ``/login`` and ``/page`` by synchronous views, ``/alogin`` and ``/apage`` by
-coroutines, where the framework has both. They answer with a JSON bool: is there a token?
+coroutines, where the framework has both. They answer with a JSON bool: a token?
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Monotonic, MonotonicClock
 from uid2_async.errors import BadRequestError, InputError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
-from uid2_async.models import Identity, InsufficientConsent, OptedOut
+from uid2_async.models import Identity, InsufficientConsent, OptedOut, as_identity
+from uid2_async.protocol.tokens import build_generate_request
 
 if TYPE_CHECKING:
     from uid2_async.client import UID2Client
@@ -85,9 +86,11 @@ async def try_generate(
     if breaker is None:
         breaker = _breakers[client] = _CircuitBreaker(MonotonicClock())
     refusal = breaker.enter()
-    if refusal is not None:
-        return Unavailable(fresh_error(refusal))
     try:
+        if refusal is not None:
+            # A mistyped identity is to be corrected now, operator or not.
+            build_generate_request(as_identity(identity))
+            return Unavailable(fresh_error(refusal))
         reply = await client.generate_token(
             identity, tcf_consent_string=tcf_consent_string, timeout=timeout
         )
@@ -100,7 +103,8 @@ async def try_generate(
             breaker.open(fresh_error(error))
         return Unavailable(fresh_error(error))
     finally:
-        breaker.leave()
+        if refusal is None:
+            breaker.leave()
     breaker.close()
     return reply
 
@@ -134,6 +138,12 @@ class _CircuitBreaker:
     def close(self) -> None:
         """Let everybody ask."""
         self._error = None
+
+
+def close_circuit_breakers() -> None:
+    """Forget the failures of all clients: for tests, each with an operator as new."""
+    for breaker in list(_breakers.values()):
+        breaker.close()
 
 
 _breakers: Final[WeakKeyDictionary[UID2Client, _CircuitBreaker]] = WeakKeyDictionary()
