@@ -29,7 +29,7 @@ from uid2_async.protocol.envelope import (
     seal_reply,
 )
 from uid2_async.retry import RetryPolicy
-from uid2_async.transport import Reply, Request, SessionPool
+from uid2_async.transport import Reply, Request, SessionPool, refuse_second_loop
 
 __all__ = ["ManualClock", "OperatorThread", "ScriptedTransport", "Step", "no_wait"]
 
@@ -195,9 +195,9 @@ def _is_binary(request: Request) -> bool:
 class OperatorThread:
     """Embedded operators on a thread with an event loop of its own.
 
-    The connections of its clients live on the same thread. So a client works in every
-    event loop, in several at once, and in tests that have none; and it can be closed
-    where no loop runs any more. Leaving the block stops everything.
+    The connections of its clients live on the same thread, so that they can be closed
+    where no loop runs any more. A client is as strict as any other: it is refused in a
+    second event loop while the first one is open. Leaving the block stops everything.
 
     Example:
         >>> with OperatorThread() as thread:
@@ -273,15 +273,21 @@ class OperatorThread:
 
 
 class _Relay:
-    """Sends from any event loop, through a pool that lives in another one."""
+    """Sends through a pool that lives in another event loop, which can close it.
+
+    As strict as the pool would be in the loop of the caller.
+    """
 
     def __init__(self, pool: SessionPool, portal: Portal) -> None:
         self.max_connections = pool.max_connections
         self._pool = pool
         self._portal = portal
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, request: Request) -> Reply:
         """Send by the pool; cancellation gets through to it."""
+        refuse_second_loop(self._loop)
+        self._loop = asyncio.get_running_loop()
         return await asyncio.wrap_future(self._portal.submit(self._pool.send, request))
 
     async def aclose(self) -> None:

@@ -30,6 +30,7 @@ from django.utils.cache import patch_vary_headers
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.blocking import BlockingClient
+from uid2_async.clock import clock_in_use
 from uid2_async.doctor.findings import Finding, Outcome
 from uid2_async.doctor.settings_checks import (
     check_api_key_form,
@@ -112,7 +113,8 @@ class _Process:
     def site(self) -> Site:
         """Return the site; another one only if tests have changed the settings."""
         given, keys = _settings()
-        key = (sorted(map(repr, given.items())), keys, environment_of(given))
+        described = sorted(map(repr, given.items()))
+        key = (described, keys, environment_of(given), clock_in_use())
         with self._lock:
             if self._site is None or self._key != key:
                 if self._site is not None:

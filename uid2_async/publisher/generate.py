@@ -10,7 +10,7 @@ import attrs
 
 from uid2_async._failures import fresh_error
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.clock import Monotonic, MonotonicClock
+from uid2_async.clock import Monotonic, monotonic_of
 from uid2_async.errors import BadRequestError, InputError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Identity, InsufficientConsent, OptedOut, as_identity
@@ -84,7 +84,7 @@ async def try_generate(
     """
     breaker = _breakers.get(client)
     if breaker is None:
-        breaker = _breakers[client] = _CircuitBreaker(MonotonicClock())
+        breaker = _breakers[client] = _CircuitBreaker(monotonic_of(None, None))
     refusal = breaker.enter()
     try:
         if refusal is not None:
