@@ -84,19 +84,24 @@ urlpatterns = [
 ]
 
 
-def set_up() -> None:
-    """Do what a settings module does."""
-    settings.configure(
-        SECRET_KEY=os.environ["SITE_SECRET"],  # all processes have the same one
-        ROOT_URLCONF=__name__,
-        ALLOWED_HOSTS=["127.0.0.1", "localhost", "testserver"],
-        INSTALLED_APPS=["uid2_async.integrations.django.UID2Config"],
-        MIDDLEWARE=[
+def make_settings() -> dict[str, Any]:
+    """Make what a settings module has."""
+    return {
+        "SECRET_KEY": os.environ["SITE_SECRET"],  # all processes have the same one
+        "ROOT_URLCONF": __name__,
+        "ALLOWED_HOSTS": ["127.0.0.1", "localhost", "testserver"],
+        "INSTALLED_APPS": ["uid2_async.integrations.django.UID2Config"],
+        "MIDDLEWARE": [
             "django.middleware.security.SecurityMiddleware",
             "django.middleware.csrf.CsrfViewMiddleware",
             "uid2_async.integrations.django.UID2Middleware",
         ],
-    )
+    }
+
+
+def set_up() -> None:
+    """Start Django with the settings."""
+    settings.configure(**make_settings())
     django.setup()
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from uid2_async.bulk.options import (
         JobSummary as JobSummary,
         MapOptions as MapOptions,
-        RunOptions as RunOptions,
     )
     from uid2_async.bulk.outcomes import (
         MapFailure as MapFailure,
@@ -102,7 +101,6 @@ _HOMES = {
     "Progress": "bulk.outcomes",
     "RetryBudget": "retry",
     "RetryPolicy": "retry",
-    "RunOptions": "bulk.options",
     "SessionPool": "transport",
     "SharingClient": "sharing",
     "TokenFailure": "errors",
@@ -152,7 +150,6 @@ __all__ = [
     "Progress",
     "RetryBudget",
     "RetryPolicy",
-    "RunOptions",
     "SessionPool",
     "SharingClient",
     "TokenFailure",

@@ -35,7 +35,7 @@ from uid2_async.publisher.refresher import TokenRefresher
 from uid2_async.secret import Unpicklable
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.options import JobSummary, MapOptions, RunOptions
+    from uid2_async.bulk.options import FileProgress, JobSummary, MapOptions
     from uid2_async.bulk.state import MappingState
     from uid2_async.models import IdentityScope
 
@@ -420,9 +420,13 @@ class BlockingClient(_Bound[UID2Client]):
         options: MapOptions | None = None,
         state: MappingState | str | os.PathLike[str] | None = None,
         delta: str | os.PathLike[str] | None = None,
-        run: RunOptions | None = None,
+        on_progress: Callable[[FileProgress], object] | None = None,
     ) -> JobSummary:
-        """Map a file, or the files of a folder: :func:`~uid2_async.map_file`."""
+        """Map a file, or the files of a folder: :func:`~uid2_async.map_file`.
+
+        An interrupt (Ctrl-C) ends the job; the same call resumes it. *on_progress* is
+        called in the thread of the event loop.
+        """
         # Web applications do not pay for it.
         from uid2_async.bulk.jobs import map_file  # noqa: PLC0415 - reason above
 
@@ -434,7 +438,7 @@ class BlockingClient(_Bound[UID2Client]):
                 options=options,
                 state=state,
                 delta=delta,
-                run=run,
+                on_progress=on_progress,
             )
 
         return self._call(work)

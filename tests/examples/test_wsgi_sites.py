@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
@@ -43,14 +42,15 @@ def _browse_flask(site: ModuleType) -> Iterator[Callable[..., str]]:
 
 
 def _browse_django(site: ModuleType) -> Iterator[Callable[..., str]]:
-    from django.conf import settings  # noqa: PLC0415 - may be missing
-    from django.test import Client  # noqa: PLC0415 - as above
+    import django  # noqa: PLC0415 - may be missing
+    from django.conf import settings  # noqa: PLC0415 - as above
+    from django.test import Client, override_settings  # noqa: PLC0415 - as above
 
     from uid2_async.integrations.django import get_client  # noqa: PLC0415 - as above
 
-    if not settings.configured:
-        site.set_up()
-    sys.modules[settings.ROOT_URLCONF] = site
+    if not settings.configured:  # once in a process, by whichever test comes first
+        settings.configure(SECRET_KEY="overridden below")
+    django.setup()
     browser = Client(enforce_csrf_checks=True)
 
     def visit(path: str = "/", **form: str) -> str:
@@ -61,8 +61,9 @@ def _browse_django(site: ModuleType) -> Iterator[Callable[..., str]]:
         data = {**form, "csrfmiddlewaretoken": token}
         return browser.post(path, data=data, follow=True).content.decode()
 
-    yield visit
-    get_client().close()
+    with override_settings(**site.make_settings()):
+        yield visit
+        get_client().close()
 
 
 def test_a_visit(
