@@ -160,14 +160,15 @@ def _is_in_loop() -> bool:
 
 def _blocking(
     method: Callable[Concatenate[O, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[_Bound[O], P], T]:
-    """Make the blocking form of a coroutine method."""
+) -> Callable[[Callable[..., object]], Callable[Concatenate[_Bound[O], P], T]]:
+    """Put the blocking form of a coroutine method in the place of a function."""
 
     def call(self: _Bound[O], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._call(method, *args, **kwargs)
 
     # Not of the wrapper that strips tracebacks: this one gets its own.
-    return wraps(unwrapped(method))(call)
+    blocking = wraps(unwrapped(method))(call)
+    return lambda _: blocking
 
 
 def _adds_self(
@@ -202,7 +203,8 @@ class BlockingTokenRefresher(_Bound[TokenRefresher]):
     :meth:`~uid2_async.BlockingClient.token_refresher` makes it.
     """
 
-    ensure_fresh = _blocking(TokenRefresher.ensure_fresh)
+    @_blocking(TokenRefresher.ensure_fresh)
+    def ensure_fresh(self) -> None: ...
 
 
 class BlockingKeyStore(_Bound[KeyStore]):
@@ -214,7 +216,8 @@ class BlockingKeyStore(_Bound[KeyStore]):
     takes it as its *keys*.
     """
 
-    ensure_fresh = _blocking(KeyStore.ensure_fresh)
+    @_blocking(KeyStore.ensure_fresh)
+    def ensure_fresh(self) -> None: ...
 
     def __init__(
         self,
@@ -353,18 +356,41 @@ class BlockingClient(_Bound[UID2Client]):
         """Show scope and base URLs."""
         return f"<BlockingClient {self.scope} {', '.join(self.base_urls)}>"
 
-    generate_token = _blocking(UID2Client.generate_token)
-    refresh_token = _blocking(UID2Client.refresh_token)
-    validate_token = _blocking(UID2Client.validate_token)
-    map_identities = _blocking(UID2Client.map_identities)
-    map_identities_v2 = _blocking(UID2Client.map_identities_v2)
-    identity_buckets = _blocking(UID2Client.identity_buckets)
-    opt_out_status = _blocking(UID2Client.opt_out_status)
-    fetch_sharing_keys = _blocking(UID2Client.fetch_sharing_keys)
-    fetch_bidstream_keys = _blocking(UID2Client.fetch_bidstream_keys)
-    opt_out = _blocking(UID2Client.opt_out)
-    run_call = _blocking(UID2Client.run_call)
-    try_generate = _blocking(try_generate)
+    @_blocking(UID2Client.generate_token)
+    def generate_token(self) -> None: ...
+
+    @_blocking(UID2Client.refresh_token)
+    def refresh_token(self) -> None: ...
+
+    @_blocking(UID2Client.validate_token)
+    def validate_token(self) -> None: ...
+
+    @_blocking(UID2Client.map_identities)
+    def map_identities(self) -> None: ...
+
+    @_blocking(UID2Client.map_identities_v2)
+    def map_identities_v2(self) -> None: ...
+
+    @_blocking(UID2Client.identity_buckets)
+    def identity_buckets(self) -> None: ...
+
+    @_blocking(UID2Client.opt_out_status)
+    def opt_out_status(self) -> None: ...
+
+    @_blocking(UID2Client.fetch_sharing_keys)
+    def fetch_sharing_keys(self) -> None: ...
+
+    @_blocking(UID2Client.fetch_bidstream_keys)
+    def fetch_bidstream_keys(self) -> None: ...
+
+    @_blocking(UID2Client.opt_out)
+    def opt_out(self) -> None: ...
+
+    @_blocking(UID2Client.run_call)
+    def run_call(self) -> None: ...
+
+    @_blocking(try_generate)
+    def try_generate(self) -> None: ...
 
     @_replaces_first(TokenRefresher)
     def token_refresher(self, **options: Any) -> BlockingTokenRefresher:

@@ -118,13 +118,17 @@ class Site:
         """
         timeout = float(settings.get("TIMEOUT", WEB_TIMEOUT))
         options = dict(settings.get("COOKIE", {}))
-        self.cookie = SealedCookie(options.pop("keys", list(keys)), **options)
+        self.cookie: SealedCookie = SealedCookie(
+            options.pop("keys", list(keys)), **options
+        )
         scope, environ = environment_of(settings)
-        self.client = BlockingClient.from_env(scope, environ=environ, timeout=timeout)
+        self.client: BlockingClient = BlockingClient.from_env(
+            scope, environ=environ, timeout=timeout
+        )
         self.refresher: BlockingTokenRefresher = self.client.token_refresher(
             timeout=timeout
         )
-        self.timeout = timeout
+        self.timeout: float = timeout
 
     def visitor(self, cookies: Mapping[str, str]) -> Visitor:
         """Return the visitor with the cookies of a request."""
