@@ -22,11 +22,13 @@ ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
-WITH_EXTRAS = ".[arrow,cli,fastapi,frames,otel,phone,report,starlette]"
-# The browser, the documentation and Spark have sessions of their own.
+WITH_EXTRAS = (
+    ".[arrow,cli,django,fastapi,flask,frames,metrics,otel,phone,report,starlette]"
+)
+# The browser, the documentation, web servers and Spark have sessions of their own.
 PYTEST = (
     *("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/docs"),
-    "--ignore=tests/spark",
+    *("--ignore=tests/spark", "--ignore=tests/web"),
 )
 # The first test of these waits until Chromium or a JVM has started.
 PATIENT = ("--timeout", "300")
@@ -203,8 +205,8 @@ def tests_min(session: nox.Session) -> None:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + extras["arrow"] + extras["cli"]
-    wanted += extras["fastapi"] + extras["phone"] + extras["report"]
-    wanted += extras["starlette"]
+    for name in ("django", "fastapi", "flask", "phone", "report", "starlette"):
+        wanted += extras[name]
     # The versions of the SDK go with those of the API.
     wanted += [*extras["otel"], "opentelemetry-sdk>=1.30"]
     session.install("-q", *(re.sub(r">=", "==", one) for one in wanted))
@@ -255,6 +257,13 @@ def browser(session: nox.Session) -> None:
     session.run(
         *("pytest", "-q", "-rs", *PATIENT, "tests/browser"), *session.posargs, env=env
     )
+
+
+@nox.session
+def web(session: nox.Session) -> None:
+    """Run applications under gunicorn and uvicorn: logins at once, outages, the end."""
+    session.install("-q", ".[django,fastapi,flask,starlette]", *group("web"))
+    session.run("pytest", "-q", "-n", "2", "tests/web", *session.posargs)
 
 
 def _find_browser(session: nox.Session, name: str) -> str:

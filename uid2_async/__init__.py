@@ -14,6 +14,7 @@ from uid2_async._version import __version__ as __version__
 if TYPE_CHECKING:
     from uid2_async import errors as errors
     from uid2_async.bidstream import BidstreamClient as BidstreamClient
+    from uid2_async.blocking import BlockingClient as BlockingClient
     from uid2_async.bulk.jobs import (
         map_file as map_file,
         refresh_state as refresh_state,
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from uid2_async.protocol.keyring import KeyRing as KeyRing
     from uid2_async.protocol.token_rules import DecryptedToken as DecryptedToken
     from uid2_async.publisher.freshness import Freshness as Freshness
+    from uid2_async.publisher.generate import try_generate as try_generate
     from uid2_async.publisher.refresher import TokenRefresher as TokenRefresher
     from uid2_async.retry import RetryBudget as RetryBudget, RetryPolicy as RetryPolicy
     from uid2_async.sharing import SharingClient as SharingClient
@@ -100,6 +102,7 @@ _HOMES = {
     "AuthError": "errors",
     "BadRequestError": "errors",
     "BidstreamClient": "bidstream",
+    "BlockingClient": "blocking",
     "Bucket": "models",
     "BulkMapper": "bulk.mapper",
     "CallTimeoutError": "errors",
@@ -166,6 +169,7 @@ _HOMES = {
     "map_file": "bulk.jobs",
     "map_frame": "integrations.frames",
     "refresh_state": "bulk.jobs",
+    "try_generate": "publisher.generate",
 }
 
 __all__ = [
@@ -173,6 +177,7 @@ __all__ = [
     "AuthError",
     "BadRequestError",
     "BidstreamClient",
+    "BlockingClient",
     "Bucket",
     "BulkMapper",
     "CallTimeoutError",
@@ -239,6 +244,7 @@ __all__ = [
     "map_file",
     "map_frame",
     "refresh_state",
+    "try_generate",
 ]
 
 

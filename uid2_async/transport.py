@@ -131,6 +131,17 @@ class Transport(Protocol):
         ...
 
 
+def refuse_second_loop(first: asyncio.AbstractEventLoop | None) -> None:
+    """Refuse to leave the *first* event loop of a client while that one is open.
+
+    Raises:
+        ClientLoopError: If it is open, and another one runs.
+    """
+    if first is None or first is asyncio.get_running_loop() or first.is_closed():
+        return
+    raise ClientLoopError("The client is used in a second event loop.")
+
+
 class SessionPool(Unpicklable):
     """Sends over kept connections, to the first region that works.
 
@@ -404,8 +415,7 @@ class SessionPool(Unpicklable):
         if self._pid != os.getpid():
             _inherited.append(self)
             raise ClientForkError("The client was made before this fork.")
-        if not self._loop.is_closed():
-            raise ClientLoopError("The client is used in a second event loop.")
+        refuse_second_loop(self._loop)
 
     def _open(self, *, force_close: bool) -> aiohttp.ClientSession:
         """Open a session with every default set explicitly."""

@@ -88,7 +88,7 @@ def make_app(operator: LocalOperator) -> FastAPI:
                 operator.url,
                 api_key=operator.api_key,
                 client_secret=operator.client_secret,
-                timeout=5.0,
+                timeout=3.0,
                 clock=now,
             ),
             make_refresher=lambda client: TokenRefresher(client, clock=now),

@@ -228,9 +228,7 @@ async def test_the_control_api_of_another_container(
         refused = [
             ask(url, "/_console/updates/0")[0],
             ask(url, "/_console/reset", {}, Authorization="Bearer t0ke")[0],
-            ask(url.replace("uid2-sandbox", "other"), "/_console/updates/0", **token)[
-                0
-            ],
+            ask(other, "/_console/updates/0", **token)[0],
         ]
         reset = ask(url, "/_console/reset", {}, **token)[0]
         after = ask(url, "/_console/updates/0", **token)[1]

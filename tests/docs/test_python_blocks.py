@@ -20,6 +20,7 @@ NOT_RUN = {
     "docs/guides/from-official-sdk.md": 1,
     "docs/guides/processes.md": 2,
     "docs/spark.md": 1,
+    "docs/web.md": 1,
 }
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime
 from ipaddress import ip_address
-from threading import Thread
 from typing import Self
 
 from aiohttp import web
 
+from uid2_async._portal import Portal
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import Identity, as_identity, datetime_from_ms
 from uid2_async.operator.app import Runner, http_log, make_app
@@ -130,36 +128,9 @@ class LocalOperator(Unpicklable):
         A synchronous context manager; arguments and errors are those of the class.
         """
         operator = cls(data, host=host, port=port, clock=clock, console=console)
-        started: Future[Callable[[], object]] = Future()
-        thread = Thread(
-            target=lambda: asyncio.run(operator._serve(started)),
-            name="uid2-operator",
-            daemon=True,
-        )
-        thread.start()
-        try:
-            stop = started.result()
-            try:
-                yield operator
-            finally:
-                stop()
-        finally:
-            thread.join()
-
-    async def _serve(self, started: Future[Callable[[], object]]) -> None:
-        """Run until the function that *started* is given is called."""
-        loop = asyncio.get_running_loop()
-        stopped = asyncio.Event()
-        try:
-            await self.__aenter__()
-        except BaseException as error:  # noqa: BLE001 - it is for the other thread
-            started.set_exception(error)
-            return
-        started.set_result(lambda: loop.call_soon_threadsafe(stopped.set))
-        try:
-            await stopped.wait()
-        finally:
-            await self.__aexit__()
+        with Portal("uid2-operator") as portal:
+            portal.open(operator)
+            yield operator
 
     def __repr__(self) -> str:
         """Show where it listens."""
