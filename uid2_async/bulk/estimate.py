@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,7 +17,8 @@ from uid2_async.bulk.columns import NationalPhones, RowStatus, find_identifiers
 from uid2_async.bulk.costs import work_out
 from uid2_async.bulk.endpoints import MAP_V3
 from uid2_async.bulk.options import MapOptions
-from uid2_async.bulk.paths import FilePair, expand
+from uid2_async.bulk.paths import FilePair, Remote
+from uid2_async.bulk.stores import copy_path, expand_locations
 from uid2_async.bulk.text import open_reader
 from uid2_async.bulk.unique_count import UniqueCount
 
@@ -115,7 +118,7 @@ def estimate_file(
     The figures behind it are those of docs/scale.md.
 
     Args:
-        source: A file, a folder, a pattern, or ``-``.
+        source: A file, a folder, a pattern, or its URL, or ``-``.
         options: Where the identifiers are.
         batch_size: How many identities one request carries.
         concurrency: How many requests are in flight.
@@ -128,8 +131,9 @@ def estimate_file(
     options = options or MapOptions()
     phones = options.national_phones()
     count = _Count()
-    for pair in expand(os.fspath(source), "."):
-        _count_file(pair, options, phones, count)
+    with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
+        for pair in expand_locations(os.fspath(source), "."):
+            _count_file(_fetched(pair, Path(folder)), options, phones, count)
     unique = int(count.unique)
     costs = work_out(
         unique,
@@ -160,11 +164,21 @@ def estimate_file(
     )
 
 
+def _fetched(pair: FilePair, folder: Path) -> FilePair:
+    """Copy an input that is not on this machine into a folder."""
+    if not isinstance(pair.source, Remote):
+        return pair
+    copy = copy_path(folder, pair.source)
+    pair.source.fetch(copy)
+    return attrs.evolve(pair, source=copy, name=pair.source.name)
+
+
 def _count_file(
     pair: FilePair, options: MapOptions, phones: NationalPhones | None, count: _Count
 ) -> None:
     """Count the rows of one file."""
-    reader = open_reader(pair.source, options.for_file(pair.source))
+    assert not isinstance(pair.source, Remote)  # noqa: S101 - by _fetched
+    reader = open_reader(pair.source, options.for_file(pair.source), name=pair.name)
     with closing(reader):
         columns = find_identifiers(
             reader.header,

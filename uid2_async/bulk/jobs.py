@@ -22,10 +22,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeVar
 
 import attrs
+import msgspec
 
 from uid2_async._threads import run_in_thread
 from uid2_async._traceback import strip_tracebacks
@@ -60,9 +62,11 @@ from uid2_async.bulk.outcomes import Outcome, Progress
 from uid2_async.bulk.paths import (
     STDIO,
     FilePair,
+    InputIdentity,
+    Location,
+    Remote,
     check_roles,
     check_targets,
-    expand,
     identify,
     state_paths,
 )
@@ -85,6 +89,13 @@ from uid2_async.bulk.state_answers import (
     stage_all,
 )
 from uid2_async.bulk.state_values import Run, StateSelection
+from uid2_async.bulk.stores import (
+    copy_path,
+    expand_locations,
+    is_url,
+    local_path,
+    locate,
+)
 from uid2_async.bulk.text import (
     InputFaults,
     Reader,
@@ -146,12 +157,25 @@ class _Job:
     def bad_rows(self) -> Path | None:
         """Where rows go that cannot be read; None if they are an error."""
         path = self.options.bad_rows
-        return None if path is None else Path(path)
+        return None if path is None else local_path(path, "--bad-rows")
+
+    @property
+    def delta_location(self) -> Location | None:
+        """Where the delta goes; None if none is wanted, or if it goes to stdout."""
+        return None if self.delta in (None, STDIO) else locate(str(self.delta))
 
     def terms(self) -> dict[str, Any]:
         """Return what must not change while the job is resumed."""
         state = None if self.state is None else str(self.state.path)
-        return {**self.options.terms(), "delta": self.delta, "state": state}
+        terms = {**self.options.terms(), "delta": self.delta, "state": state}
+        pinned = [str(one) for one in self.remotes if one.is_pinned]
+        return {**terms, "source": pinned} if pinned else terms
+
+    @property
+    def remotes(self) -> list[Remote]:
+        """The inputs and outputs that are not on this machine."""
+        ends = [end for pair in self.pairs for end in (pair.source, pair.target)]
+        return [end for end in ends if isinstance(end, Remote)]
 
     def want(self, reader: Reader) -> IdentifierColumns:
         """Find the columns of an input, and let its *reader* read them."""
@@ -168,7 +192,8 @@ class _Job:
             InputError: If it cannot be read, or lacks a column.
         """
         reading, _ = pair.formats(self.options)
-        reader = open_reader(pair.source, reading, on_bad_row=on_bad_row)
+        source = _local(pair.source)
+        reader = open_reader(source, reading, name=pair.name, on_bad_row=on_bad_row)
         try:
             return reader, self.want(reader)
         except BaseException:
@@ -176,17 +201,28 @@ class _Job:
             raise
 
 
+def _local(location: Location | None) -> Path | None:
+    """Return a path that is one by now."""
+    assert not isinstance(location, Remote)  # noqa: S101 - by _localized
+    return location
+
+
 def _expand(
-    source: str, target: str, options: MapOptions | StatusOptions
+    source: str | Remote, target: str | Remote, options: MapOptions | StatusOptions
 ) -> list[FilePair]:
     """List the inputs and outputs, whose formats can be read and written."""
-    pairs = expand(source, target)
+    pairs = expand_locations(source, target)
     for pair in pairs:
         pair.formats(options)
     return pairs
 
 
-def _map_job(source: str, target: str, options: MapOptions) -> _Job:
+def _named(location: str | os.PathLike[str] | Remote) -> str | Remote:
+    """Return what a caller names as text, unless it is an object of ours."""
+    return location if isinstance(location, Remote) else os.fspath(location)
+
+
+def _map_job(source: str | Remote, target: str | Remote, options: MapOptions) -> _Job:
     """Prepare a job that maps. Blocks."""
     phones = options.national_phones()
     formatter = OutcomeColumns(
@@ -206,7 +242,7 @@ def _map_job(source: str, target: str, options: MapOptions) -> _Job:
     iso = None if options.refresh_from is None else options.refresh_from == "iso"
     return _Job(
         pairs=_expand(source, target, options),
-        target=target,
+        target=str(target),
         find=find,
         formatter=formatter,
         endpoint=MAP_V2 if options.api is Api.V2 else MAP_V3,
@@ -232,8 +268,8 @@ def _status_job(source: str, target: str, options: StatusOptions) -> _Job:
 
 
 async def map_file(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Remote,
+    target: str | os.PathLike[str] | Remote,
     *,
     client: UID2Client,
     options: MapOptions | None = None,
@@ -246,8 +282,10 @@ async def map_file(
     Call it again with the same arguments to resume an interrupted job.
 
     Args:
-        source: A file, a folder, a pattern such as ``export/*.parquet``, or ``-``.
-        target: The file to write, or the folder, or ``-``.
+        source: A file, a folder, a pattern such as ``export/*.parquet``, or ``-``. Its
+            URL if it lies in a store, such as ``s3://bucket/day=*/part-*.parquet``. The
+            folder or the URL of a Delta Lake table.
+        target: The file to write, or the folder, or its URL, or ``-``.
         client: The client that asks the operator.
         options: How the files are read, mapped and written.
         state: What remembers answers between jobs. A state that is not open is opened
@@ -278,7 +316,7 @@ async def map_file(
             "People missing from a full input are listed in the delta.",
             hint="Name a delta as well (--delta).",
         )
-    prepare = partial(_map_job, os.fspath(source), os.fspath(target), options)
+    prepare = partial(_map_job, _named(source), _named(target), options)
     job = attrs.evolve(
         await run_in_thread(prepare),
         state=None if state is None else _as_state(state, run),
@@ -361,7 +399,7 @@ class _Place:
 @contextlib.contextmanager
 def _open_place(job: _Job, client: UID2Client, run: RunOptions) -> Iterator[_Place]:
     """Check the paths of a job, and open its folder. Blocks."""
-    path = Path(run.job_dir) if run.job_dir else job_folder_for(job.target)
+    path = _job_folder(job, run)
     begun = job.is_resumable and JobFolder.is_begun(path) and not run.restart
     _check_paths(job, path if job.is_resumable else None, run, begun=begun)
     if not job.is_resumable:
@@ -388,12 +426,25 @@ def _open_place(job: _Job, client: UID2Client, run: RunOptions) -> Iterator[_Pla
             raise
 
 
+def _job_folder(job: _Job, run: RunOptions) -> Path:
+    """Return the folder of a job: beside its output, or its state, or right here."""
+    if run.job_dir:
+        return local_path(run.job_dir, "--job-dir")
+    remote = next((one for one in job.remotes if str(one) == job.target), None)
+    if remote is None and not is_url(job.target):
+        return job_folder_for(job.target)
+    beside = Path() if job.state is None else job.state.path.parent
+    digest = sha256(job.target.encode()).hexdigest()[:8]
+    name = PurePosixPath(job.target).name[:40]
+    return job_folder_for(beside / f"{name}-{digest}")
+
+
 def _check_paths(
     job: _Job, folder: Path | None, run: RunOptions, *, begun: bool
 ) -> None:
     """Reject paths in two roles, outputs that exist, and folders that are unsafe."""
-    delta = None if job.delta in (None, STDIO) else Path(str(job.delta))
-    roles = {
+    delta = job.delta_location
+    roles: dict[str, list[Location] | list[Path]] = {
         "IN": [pair.source for pair in job.pairs if pair.source is not None],
         "OUT": [pair.target for pair in job.pairs if pair.target is not None],
         "--state": [] if job.state is None else state_paths(job.state.path),
@@ -401,7 +452,7 @@ def _check_paths(
         "--bad-rows": [] if job.bad_rows is None else [job.bad_rows],
     }
     check_roles(roles, folders={"--job-dir": folder})
-    extra = [FilePair(None, path) for path in (delta, job.bad_rows) if path is not None]
+    extra = [FilePair(None, one) for one in (delta, job.bad_rows) if one is not None]
     check_targets(
         [*job.pairs, *extra],
         force=run.force,
@@ -413,13 +464,17 @@ def _check_paths(
 @contextlib.contextmanager
 def _temporary_folder(job: _Job) -> Iterator[Path | None]:
     """Make a folder for unfinished files that no run resumes from. Blocks."""
-    beside = job.pairs[0].target
+    target = job.pairs[0].target
+    beside = target if isinstance(target, Path) else None
     if beside is None and job.state is not None:
         beside = job.state.path
-    if beside is None:
+    if beside is not None:
+        folder = tempfile.mkdtemp(prefix=f".{beside.name[:40]}.", dir=beside.parent)
+    elif job.remotes:
+        folder = tempfile.mkdtemp(prefix="uid2-")
+    else:
         yield None
         return
-    folder = tempfile.mkdtemp(prefix=f".{beside.name[:40]}.", dir=beside.parent)
     try:
         yield Path(folder)
     finally:
@@ -450,21 +505,25 @@ def _open_files(job: _Job, place: _Place, run: RunOptions) -> _Files:
     for index, named in enumerate(job.pairs):
         # The rows of a job with a state are read twice.
         pair = named if job.state is None else _spooled(named, place)
-        identity = None
-        if pair.source is not None:
-            identity = identify(pair.source)
+        identity = None if pair.source is None else identify(pair.source)
+        saved = None if identity is None else checkpoints.get(identity.name)
+        done = saved is not None and saved.done
+        if not pair.is_local:
+            pair, identity = _localized(pair, identity, place, run, checkpoints)
+        if identity is not None and not (done and isinstance(named.source, Remote)):
             with faults.collecting():
                 job.open(pair, bad_rows)[0].close()
-        saved = None if identity is None else checkpoints.get(identity.name)
         files.append(
             InputFile(
                 index=index,
                 pair=pair,
+                original=named.source,
                 identity=identity,
                 open=partial(job.open, pair, bad_rows),
                 writing=pair.formats(job.options)[1],
+                deliver=_delivery(named, place),
                 saved=saved,
-                done=saved is not None and saved.done,
+                done=done,
             )
         )
     if faults.count:
@@ -474,6 +533,44 @@ def _open_files(job: _Job, place: _Place, run: RunOptions) -> _Files:
     faults.check()
     check_inputs(checkpoints, [one.identity for one in files if one.identity])
     return _Files(files=files, place=place, bad_rows=bad_rows)
+
+
+def _localized(
+    pair: FilePair,
+    identity: InputIdentity | None,
+    place: _Place,
+    run: RunOptions,
+    checkpoints: Mapping[str, Checkpoint],
+) -> tuple[FilePair, InputIdentity | None]:
+    """Copy a remote input into the job's folder, and let the output grow there. Blocks.
+
+    A copy that an interrupted run has made is not made again, and an input whose output
+    is done is not copied.
+    """
+    assert place.parts is not None  # noqa: S101 - a job with remote files has a folder
+    source, target = pair.source, pair.target
+    if isinstance(source, Remote) and identity is not None:
+        check_inputs(checkpoints, [] if source.is_pinned else [identity])
+        version = str(msgspec.structs.astuple(identity))
+        copy = copy_path(place.parts, source, version=version)
+        saved = checkpoints.get(identity.name)
+        if not copy.exists() and not (saved is not None and saved.done):
+            source.fetch(copy, disk=run.disk)
+        pair = attrs.evolve(pair, source=copy, name=source.name)
+        if source.is_pinned and copy.exists():
+            size = copy.stat().st_size
+            identity = msgspec.structs.replace(identity, size=size)
+    if isinstance(target, Remote):
+        pair = attrs.evolve(pair, target=copy_path(place.parts, target, version="out"))
+    return pair, identity
+
+
+def _delivery(pair: FilePair, place: _Place) -> Callable[[Path], None] | None:
+    """Return what makes a remote output of a whole file."""
+    if not isinstance(pair.target, Remote):
+        return None
+    job = "" if place.folder is None else place.folder.job
+    return partial(pair.target.deliver, job=job)
 
 
 def _spooled(pair: FilePair, place: _Place) -> FilePair:
@@ -538,6 +635,12 @@ async def _write_all(
     return complete
 
 
+def _outputs_of(job: _Job) -> tuple[Path | str, ...]:
+    """List what a job writes: paths, and the names of what is not on this machine."""
+    targets = [pair.target for pair in job.pairs if pair.target is not None]
+    return tuple(str(one) if isinstance(one, Remote) else one for one in targets)
+
+
 def _summarize(
     job: _Job, outputs: JobOutputs | None, dispatcher: Dispatcher, **more: Any
 ) -> JobSummary:
@@ -549,7 +652,7 @@ def _summarize(
         {} if outputs is None else outputs.status_counts,
         requests=dispatcher.requests,
         throttled=dispatcher.limit.throttled,
-        outputs=tuple(pair.target for pair in job.pairs if pair.target),
+        outputs=_outputs_of(job),
         **more,
     )
 
@@ -746,17 +849,23 @@ async def _open_delta(job: _Job, run: RunOptions) -> AsyncIterator[DeltaWriter |
     if job.delta is None:
         yield None
         return
-    async with _delta_to(job.delta, run, keys=job.keys) as delta:
+    assert job.state is not None  # noqa: S101 - a delta lists the changes of one
+    async with _delta_to(job.delta, job.state, run, keys=job.keys) as delta:
         yield delta
 
 
 @asynccontextmanager
 async def _delta_to(
-    target: str, run: RunOptions, *, keys: Sequence[str] = ()
+    target: str, state: MappingState, run: RunOptions, *, keys: Sequence[str] = ()
 ) -> AsyncIterator[DeltaWriter]:
     """Open a delta; what is not whole is removed."""
-    path = None if target == STDIO else Path(target)
-    delta = await run_in_thread(partial(DeltaWriter, path, keys=keys, disk=run.disk))
+
+    def open_delta() -> DeltaWriter:
+        path = None if target == STDIO else locate(target)
+        folder = state.path.parent
+        return DeltaWriter(path, keys=keys, folder=folder, disk=run.disk)
+
+    delta = await run_in_thread(open_delta)
     try:
         yield delta
     finally:
@@ -771,8 +880,7 @@ def _encode_summary(summary: JobSummary) -> str:
 
 def _decode_summary(text: str, job: _Job) -> JobSummary:
     """Return the summary that :func:`_encode_summary` wrote."""
-    outputs = tuple(pair.target for pair in job.pairs if pair.target)
-    return JobSummary(**{**json.loads(text), "outputs": outputs})
+    return JobSummary(**{**json.loads(text), "outputs": _outputs_of(job)})
 
 
 async def _note_done(state: MappingState, begun: Run, checkpoint: Checkpoint) -> None:
@@ -973,9 +1081,8 @@ def _as_state(
 ) -> MappingState:
     if isinstance(state, MappingState):
         return state
-    return MappingState(
-        Path(state), clock=run.clock, allow_shared_folder=run.shared_folders
-    )
+    path = local_path(state, "--state")
+    return MappingState(path, clock=run.clock, allow_shared_folder=run.shared_folders)
 
 
 async def _begin(
@@ -1001,7 +1108,7 @@ async def _end_run(
     if target is None:
         await state.finish(begun, exported=False)
         return None
-    async with _delta_to(target, run) as delta:
+    async with _delta_to(target, state, run) as delta:
         changes = await delta.complete(state, begun)
         await state.finish(begun, exported=True)
     return changes

@@ -278,7 +278,7 @@ class JobSummary:
         resumed_rows: Rows that an interrupted run had finished.
         changes: Changes in the delta, or None without a delta.
         seconds: Duration of this run.
-        outputs: The files that were written.
+        outputs: The files that were written; what is not on this machine by its name.
         complete: Whether the job is done. False after an orderly interruption.
     """
 
@@ -298,7 +298,7 @@ class JobSummary:
     resumed_rows: int = 0
     changes: int | None = None
     seconds: float = 0.0
-    outputs: tuple[Path, ...] = ()
+    outputs: tuple[Path | str, ...] = ()
     complete: bool = True
 
     @classmethod

@@ -76,6 +76,8 @@ def run_job(
     job_report.print_summary(console, summary)
     if head is not None and summary.complete:
         for output in summary.outputs[:1]:
+            if isinstance(output, str):  # not on this machine
+                break
             job_report.print_head(console, output, *head)
     return _ending(summary, check)
 
