@@ -23,10 +23,10 @@ ROOT = Path(__file__).parent
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
 WITH_EXTRAS = ".[arrow,cli,fastapi,otel,phone,report,starlette]"
-# The browser, the documentation and Spark have sessions of their own.
+# The browser, the documentation, Spark and stores have sessions of their own.
 PYTEST = (
     *("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/docs"),
-    "--ignore=tests/spark",
+    *("--ignore=tests/spark", "--ignore=tests/stores"),
 )
 # The first test of these waits until Chromium or a JVM has started.
 PATIENT = ("--timeout", "300")
@@ -245,6 +245,40 @@ def spark(session: nox.Session) -> None:
 
 
 @nox.session
+def stores(session: nox.Session) -> None:
+    """Map from and to S3 (moto's server), PostgreSQL and Delta tables."""
+    _find_postgresql(session)
+    extras = ".[arrow,cli,lake,report,s3,sql]"
+    session.install("-q", extras, *group("stores"))
+    session.run("pytest", "-q", "-rs", "-n", "2", "tests/stores", *session.posargs)
+
+
+def _find_postgresql(session: nox.Session) -> None:
+    """Find PostgreSQL's server; as root on Debian, install it first."""
+    folder = Path("/usr/lib/postgresql")
+    if not shutil.which("initdb") and not list(folder.glob("*/bin/initdb")):
+        if shutil.which("apt-get") and os.geteuid() == 0:
+            _install_debian(session, "postgresql")
+        if not list(folder.glob("*/bin/initdb")):
+            session.error(
+                "initdb is not on PATH. Install PostgreSQL (Debian: apt-get install "
+                "postgresql), or run this as root there."
+            )
+
+
+def _install_debian(session: nox.Session, *packages: str) -> None:
+    """Install packages of the distribution."""
+    quiet = ("apt-get", "-qq", "-o", "Dpkg::Use-Pty=0")
+    session.run(*quiet, "update", external=True, silent=True)
+    session.run(
+        *(*quiet, "install", "-y", "--no-install-recommends", *packages),
+        env={"DEBIAN_FRONTEND": "noninteractive"},
+        external=True,
+        silent=True,
+    )
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """Visit example site and sandbox console, and run Prebid.js, in Chromium."""
     names = {"CHROMIUM": "chromium", "CHROMEDRIVER": "chromedriver"}
@@ -260,16 +294,7 @@ def browser(session: nox.Session) -> None:
 def _find_browser(session: nox.Session, name: str) -> str:
     """Find one of Chromium's programs; as root on Debian, install it first."""
     if not shutil.which(name) and shutil.which("apt-get") and os.geteuid() == 0:
-        quiet = ("apt-get", "-qq", "-o", "Dpkg::Use-Pty=0")
-        env = {"DEBIAN_FRONTEND": "noninteractive"}
-        packages = ("chromium", "chromium-driver", "fonts-liberation")
-        session.run(*quiet, "update", external=True, silent=True)
-        session.run(
-            *(*quiet, "install", "-y", "--no-install-recommends", *packages),
-            env=env,
-            external=True,
-            silent=True,
-        )
+        _install_debian(session, "chromium", "chromium-driver", "fonts-liberation")
     path = shutil.which(name)
     if path is None:
         session.error(

@@ -52,7 +52,7 @@ class Bucket:
         finally:
             found.close()
 
-    def keys(self) -> list[str]:
+    def listed(self) -> list[str]:
         """List the objects."""
         found = self.client.list_objects_v2(Bucket=self.name).get("Contents", [])
         return [one["Key"] for one in found]
@@ -100,8 +100,13 @@ class Store:
             return found
         if isinstance(fault, tuple):
             status, code = fault
-            start(f"{status} {code}", [("Content-Type", "application/xml")])
-            return [f"<Error><Code>{code}</Code></Error>".encode()]
+            body = f"<Error><Code>{code}</Code></Error>".encode()
+            if environ["REQUEST_METHOD"] == "HEAD":
+                body = b""
+            headers = {"Content-Type": "application/xml", "Connection": "close"}
+            headers["Content-Length"] = str(len(body))
+            start(f"{status} {code}", list(headers.items()))
+            return [body]
         connection = environ["werkzeug.socket"]
         if fault == "refuse":
             connection.shutdown(socket.SHUT_RDWR)

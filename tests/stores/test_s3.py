@@ -22,8 +22,6 @@ from uid2_async.operator import LocalOperator
 OPTIONS = MapOptions(column="mail", type="email")
 SECRET = "canary-secret-access-key"
 COLUMNS = ("id", "mail", "UID", "PREV_UID", "REFRESH_FROM", "UNMAPPED", "ERROR")
-# botocore's own retries would take minutes.
-ONCE = {"AWS_MAX_ATTEMPTS": "1"}
 
 pytestmark = pytest.mark.usefixtures("aws")
 
@@ -66,7 +64,7 @@ def test_csv_to_parquet(bucket: Any, people: bytes, run: Any, tmp_path: Path) ->
 
     assert summary.outputs == (bucket.url("out/people.parquet"),)
     assert left_in(tmp_path) == []
-    assert bucket.keys() == ["in/people.csv", "out/people.parquet"]
+    assert bucket.listed() == ["in/people.csv", "out/people.parquet"]
     Path("people.csv").write_bytes(people)
     run("people.csv", "local.parquet")
     columns = read_parquet(bucket.get("out/people.parquet"))
@@ -76,8 +74,10 @@ def test_csv_to_parquet(bucket: Any, people: bytes, run: Any, tmp_path: Path) ->
     assert summary.invalid == 30
 
 
-@pytest.mark.parametrize("pattern", ["day=*/part-*.csv", "", "**/*.csv"])
-@pytest.mark.parametrize("is_local", [False, True])
+@pytest.mark.parametrize(
+    ("pattern", "is_local"),
+    [("day=*/part-*.csv", False), ("", True), ("**/*.csv", True)],
+)
 def test_patterns(
     bucket: Any, people: bytes, run: Any, pattern: str, is_local: bool
 ) -> None:
@@ -93,7 +93,7 @@ def test_patterns(
     if is_local:
         written = [n for n in left_in(Path("out")) if n.endswith(".csv")]
     else:
-        written = [n[4:] for n in bucket.keys() if n.startswith("out/")]
+        written = [n[4:] for n in bucket.listed() if n.startswith("out/")]
     assert written == names
 
 
@@ -104,16 +104,12 @@ def test_from_here_and_to_here(bucket: Any, people: bytes, run: Any) -> None:
         Path("in", name).write_bytes(people)
     run("in", bucket.url("all"))
     run("in/a.csv", bucket.url("one.jsonl.gz"))
-    run(
-        bucket.url("one.jsonl.gz"),
-        "one.csv",
-        options=MapOptions(column="mail", type="email", names="snake"),
-    )
+    bucket.put("none.csv", b"id,mail\n")
+    run(bucket.url("none.csv"), "none.csv")
 
-    assert bucket.keys() == ["all/a.csv", "all/b.csv", "one.jsonl.gz"]
+    assert bucket.listed() == ["all/a.csv", "all/b.csv", "none.csv", "one.jsonl.gz"]
     assert bucket.get("one.jsonl.gz")[:2] == b"\x1f\x8b"
-    header = Path("one.csv").read_text().partition("\n")[0]
-    assert header.startswith("id,mail,UID")
+    assert Path("none.csv").read_text().startswith("id,mail,UID")
     assert estimate_file(bucket.url("one.jsonl.gz"), options=OPTIONS).rows == 300
 
 
@@ -173,7 +169,9 @@ def interrupt(run: Any, source: str, target: str, **more: Any) -> Any:
         if progress.rows:
             stop.set()
 
-    options = RunOptions(stop=stop, on_progress=tell, concurrency=1, **more)
+    options = RunOptions(
+        stop=stop, on_progress=tell, concurrency=1, batch_size=5, **more
+    )
     return run(source, target, run=options)
 
 
@@ -182,17 +180,19 @@ def test_resume(
     bucket: Any, people: bytes, run: Any, operator: LocalOperator, kind: str
 ) -> None:
     """A job that was interrupted goes on from its copy of the input."""
-    bucket.put("in.csv", people)
+    # Each person is there many times, so that it has several parts.
+    header, rows = people.split(b"\n", 1)
+    bucket.put("in.csv", header + b"\n" + rows * 40)
     ends = (bucket.url("in.csv"), bucket.url(f"out.{kind}"))
     assert not interrupt(run, *ends).complete
-    assert bucket.keys() == ["in.csv"]
+    assert bucket.listed() == ["in.csv"]
 
     summary = run(*ends)
 
     assert summary.complete
     assert summary.resumed_rows > 0
     assert sum(call.items or 0 for call in operator.calls) == 270
-    assert bucket.keys() == ["in.csv", f"out.{kind}"]
+    assert bucket.listed() == ["in.csv", f"out.{kind}"]
 
 
 @pytest.mark.parametrize("moment", ["between", "fetching", "mapping"])
@@ -224,12 +224,12 @@ def test_an_input_that_changes(
         with pytest.raises(InputError, match=r"in\.csv was changed while"):
             run(*ends, run=options)
 
-    assert bucket.keys() == ["in.csv"]
+    assert bucket.listed() == ["in.csv"]
     assert run(*ends, run=RunOptions(restart=True)).complete
     assert b"someone@" in bucket.get("out.csv")
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("UID2_KILLS", "3"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("UID2_KILLS", "2"))))
 def test_killed_at_any_moment(
     bucket: Any, people: bytes, command: Any, tmp_path: Path, seed: int
 ) -> None:
@@ -243,7 +243,7 @@ def test_killed_at_any_moment(
     time.sleep(1 + 2 * dice.random())
     process.kill()
     process.communicate()
-    if "out.parquet" in bucket.keys():
+    if "out.parquet" in bucket.listed():
         assert len(read_parquet(bucket.get("out.parquet"))["id"]) == 300
 
     process = command(*line)
@@ -277,52 +277,56 @@ def test_partial_uploads(bucket: Any, people: bytes, run: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "error", "words"),
+    ("where", "fault", "words"),
     [
-        ((403, "InvalidAccessKeyId"), InputError, "denied AWS_ACCESS_KEY_ID"),
-        ((403, "SignatureDoesNotMatch"), InputError, "denied AWS_SECRET_ACCESS_KEY"),
-        ((403, "ExpiredToken"), InputError, "denied AWS_PROFILE"),
-        ((503, "SlowDown"), JobError, "slow down resumes"),
-        ((500, "InternalError"), JobError, "could not be used resumes"),
-        ("refuse", JobError, "cannot be reached resumes"),
+        ("in.csv", (403, "InvalidAccessKeyId"), "denied AWS_ACCESS_KEY_ID"),
+        ("in.csv", (503, "SlowDown"), "slow down resumes"),
+        ("in.csv", (500, "InternalError"), "could not be used resumes"),
+        ("out.csv", (403, "SignatureDoesNotMatch"), "denied AWS_SECRET_ACCESS_KEY"),
+        ("out.csv", (503, "SlowDown"), "slow down resumes"),
+        ("out.csv", "refuse", "cannot be reached resumes"),
     ],
 )
-@pytest.mark.parametrize("where", ["in.csv", "out.csv"])
-def test_a_fault_that_stays(
+def test_a_fault_that_stays(  # noqa: PLR0913, PLR0917 - fixtures
     bucket: Any,
     people: bytes,
     run: Any,
     store: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    fault: Any,
-    error: type[Exception],
-    words: str,
     where: str,
+    fault: Any,
+    words: str,
 ) -> None:
     """It says what failed, why, and what to do; never a credential; nothing is half."""
+    # botocore's own retries would take minutes.
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     bucket.put("in.csv", people)
     store.fault = lambda _, path: fault if path.endswith(where) else None
 
-    with pytest.raises(error) as caught:
+    with pytest.raises(InputError if "denied" in words else JobError) as caught:
         run(bucket.url("in.csv"), bucket.url("out.csv"))
 
     text = str(caught.value)
     assert all(word in text for word in words.split()), text
     assert where in text
-    assert type(caught.value) is error
     assert SECRET not in text + caplog.text
     assert "AKIA" not in text + caplog.text
     store.fault = lambda *_: None
-    assert bucket.keys() == ["in.csv"]
-    assert run(bucket.url("in.csv"), bucket.url("out.csv")).complete
+    assert bucket.listed() == ["in.csv"]
 
 
-@pytest.mark.parametrize("fault", [(503, "SlowDown"), "refuse", "cut"])
-@pytest.mark.parametrize("where", ["GET", "PUT"])
+@pytest.mark.parametrize(
+    ("where", "fault"),
+    [
+        ("GET", "cut"),
+        ("GET", (503, "SlowDown")),
+        ("PUT", (503, "SlowDown")),
+        ("PUT", "refuse"),
+    ],
+)
 def test_an_outage_that_passes(
-    bucket: Any, people: bytes, run: Any, store: Any, fault: Any, where: str
+    bucket: Any, people: bytes, run: Any, store: Any, where: str, fault: Any
 ) -> None:
     """A few failures in the middle are not noticed."""
     bucket.put("in.csv", people)

@@ -161,6 +161,11 @@ def _split(url: str) -> tuple[str, _Store]:
     """
     scheme = url.partition("://")[0].lower()
     store = _STORES.get(scheme)
+    if store is None and scheme.startswith("postgres"):
+        raise InputError(
+            "A database is read by a query and written to a table.",
+            hint="Use --query with IN, and --to-table with OUT.",
+        )
     if store is None:
         raise InputError(
             "The scheme of a URL must be s3, gs, az or https.",
@@ -487,9 +492,8 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
             f"The store of {name} asks to slow down, after several attempts.",
             hint=f"Wait a few minutes. {_RESUME}",
         )
-    if isinstance(error, ConnectionError | TimeoutError) or any(
-        one.__name__.endswith(_NETWORK_ERRORS) for one in type(error).__mro__
-    ):
+    is_lost = any(one.__name__.endswith(_NETWORK_ERRORS) for one in type(error).__mro__)
+    if isinstance(error, ConnectionError | TimeoutError) or (is_lost and not status):
         return _Reason.OTHER, JobError(
             f"The store of {name} cannot be reached ({kind}).",
             hint=f"Check the network and the endpoint. {_RESUME}",
@@ -502,6 +506,10 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
 
 def _status_of(error: Exception) -> int | None:
     """Return the HTTP status that an error carries, if it does."""
+    response = getattr(error, "response", None)  # botocore's
+    told = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    if isinstance(told.get("HTTPStatusCode"), int):
+        return int(told["HTTPStatusCode"])
     for attribute in ("status", "status_code", "code"):
         found = getattr(error, attribute, None)
         if isinstance(found, int | str) and str(found).isdigit():
@@ -592,9 +600,10 @@ def _expand_url(source: str, target: str | Remote) -> list[FilePair]:
         if kind is not None:
             raise lake_table_error(one.name, kind)
     found = list(_find_objects(one, scheme, fs, key.rstrip("/")))
-    if not found and info is None and not has_magic(source):
-        raise one.missing()
     if not found:
+        missing = one.missing()
+        if info is None and not has_magic(source) and not source.endswith("/"):
+            raise missing
         raise InputError(
             f"There is no file in {one.name}.",
             hint="Hidden files, and those that begin with _, do not count.",

@@ -1,0 +1,362 @@
+"""Jobs from and to PostgreSQL: types are kept, and a table is whole or not there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from uid2_async import UID2Client
+from uid2_async.bulk import MapOptions, Query, RunOptions, Table, map_file
+from uid2_async.errors import ConfigError, InputError, JobError
+from uid2_async.operator import LocalOperator
+
+PASSWORD = "canary-password"
+OPTIONS = MapOptions(column="email", type="email")
+TYPED = """
+CREATE TABLE typed (id int PRIMARY KEY, email text, n numeric(12,3), d date,
+ ts timestamptz, u uuid, j jsonb, a int[], b bytea, v varchar(20), ok bool);
+INSERT INTO typed VALUES (1, 'a@example.com', 1.230, '2020-01-02',
+ '2020-01-02 03:04:05+00', '6f1c0f9e-7a86-4b40-8d3c-1f2b3c4d5e6f', '{"a": 1}', '{1,2}',
+ '\\x0102', 'x', true), (2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+CREATE TABLE people AS SELECT n AS id, 'person' || n || '@example.com' AS email
+ FROM generate_series(0, 299) AS n
+"""
+
+
+def find_programs() -> Path:
+    """Return the folder of the server's programs, or skip."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    path = shutil.which("initdb") or (str(found[-1]) if found else None)
+    if path is None:
+        pytest.skip("PostgreSQL is not installed")
+    return Path(path).resolve().parent
+
+
+@attrs.define
+class Server:
+    """A server in a temporary folder, on loopback.
+
+    Attributes:
+        folder: Where its data is.
+        user: The name of the user it runs as; None for the one of the tests.
+        port: Where it listens.
+    """
+
+    folder: Path
+    user: str | None
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    def program(self, name: str, *arguments: str) -> list[str]:
+        """Return a command line of one of its programs."""
+        return [str(find_programs() / name), *arguments]
+
+    def settings(self) -> dict[str, Any]:
+        """Return how its programs are run; initdb refuses root."""
+        settings: dict[str, Any] = {"cwd": self.folder, "stderr": subprocess.DEVNULL}
+        if self.user is not None:
+            settings |= {"user": self.user, "extra_groups": []}
+        return settings | {"stdout": subprocess.DEVNULL}
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        port, folder = str(self.port), str(self.folder)
+        line = ("-D", f"{folder}/data", "-p", port, "-k", folder, "-h", "127.0.0.1")
+        self.process = subprocess.Popen(  # noqa: S603 - PostgreSQL's own program
+            self.program("postgres", *line, "-F"), **self.settings()
+        )
+        ready = self.program("pg_isready", "-q", "-h", "127.0.0.1", "-p", port)
+        for _ in range(600):
+            if subprocess.run(ready, check=False).returncode == 0:  # noqa: S603 - as above
+                return
+            time.sleep(0.05)
+        raise AssertionError("PostgreSQL does not start")
+
+    def stop(self) -> None:
+        """Stop it at once, as a crash would."""
+        assert self.process is not None
+        self.process.send_signal(3)
+        self.process.wait()
+
+    def uri(self, password: str = PASSWORD) -> str:
+        """Return the URI with the password in it."""
+        return f"postgresql://owner:{password}@127.0.0.1:{self.port}/postgres"
+
+    def run(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run statements, and return the rows of the last."""
+        dbapi = pytest.importorskip("adbc_driver_postgresql.dbapi")
+        rows: list[tuple[Any, ...]] = []
+        with dbapi.connect(self.uri()) as connection, connection.cursor() as cursor:
+            for statement in sql.split(";"):
+                cursor.execute(statement)
+                rows = cursor.fetchall() if cursor.description else []
+            connection.commit()
+        return rows
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Server]:
+    """Run a server."""
+    find_programs()
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    user = "postgres" if os.geteuid() == 0 else None
+    if user is not None:
+        owner = pwd.getpwnam(user)
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        server = Server(folder, user, free.getsockname()[1])
+    secret = folder / "password"
+    secret.write_text(PASSWORD)
+    secret.chmod(0o644)
+    line = ("-D", f"{folder}/data", "-U", "owner", "--pwfile", str(secret))
+    line += ("-A", "scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C")
+    subprocess.run(server.program("initdb", *line), check=True, **server.settings())  # noqa: S603 - as above
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    """Give the server with new tables."""
+    running.run("DROP SCHEMA public CASCADE; CREATE SCHEMA public;" + TYPED)
+    return running
+
+
+@pytest.fixture
+def run(
+    operator: LocalOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Run a job in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(source: Any, target: Any, **more: Any) -> Any:
+        async def job() -> Any:
+            settings = {"options": OPTIONS, **more}
+            async with UID2Client.from_env(max_batch_size=20) as client:
+                return await map_file(source, target, client=client, **settings)
+
+        return asyncio.run(job())
+
+    return run
+
+
+PEOPLE = "SELECT id, email FROM people ORDER BY id"
+
+
+def count(server: Server, table: str = "mapped") -> int:
+    """Count the rows of a table that have a raw UID."""
+    return int(server.run(f'SELECT count("UID") FROM {table}')[0][0])  # noqa: S608 - ours
+
+
+def test_types_are_kept(server: Server, run: Any, tmp_path: Path) -> None:
+    """Columns have the types they had, and added ones those of their content."""
+    query = Query(server.uri(), "SELECT * FROM typed ORDER BY id;")
+
+    summary = run(query, Table(server.uri(), "mapped"))
+
+    assert summary.outputs == (f"postgresql://127.0.0.1:{server.port}/postgres#mapped",)
+    types = (
+        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+        "WHERE attrelid = '{}'::regclass AND attnum > 0"
+    )
+    before, after = (dict(server.run(types.format(t))) for t in ("typed", "mapped"))
+    before["v"] = "character varying"  # its length is not told
+    assert {name: after[name] for name in before} == before
+    assert after["REFRESH_FROM"] == "timestamp with time zone"
+    names = ", ".join(before)
+    same = f"SELECT {names} FROM typed EXCEPT SELECT {names} FROM mapped"  # noqa: S608 - ours
+    assert server.run(same) == []
+    assert list(tmp_path.iterdir()) == []
+    run(query, "out.csv")
+    assert "6f1c0f9e-7a86-4b40-8d3c-1f2b3c4d5e6f" in Path("out.csv").read_text()
+
+
+def test_if_exists(server: Server, run: Any) -> None:
+    """A table that exists stays, is replaced, or gets more rows."""
+    query = Query(server.uri(), PEOPLE)
+    run(query, Table(server.uri(), "mapped"))
+    with pytest.raises(InputError, match="already exists"):
+        run(query, Table(server.uri(), "mapped"))
+    run(query, Table(server.uri(), "mapped", "replace"))
+    assert count(server) == 300
+    run(query, Table(server.uri(), "mapped", "append"))
+    assert count(server) == 600
+    run(query, Table(server.uri(), "new", "append"))
+    assert count(server, "new") == 300
+
+
+def test_a_table_is_whole_or_not_there(server: Server, run: Any) -> None:
+    """A row that the table rejects undoes all, and nothing of it is shown."""
+    server.run(
+        'CREATE TABLE mapped (id int, email text, "UID" text, "PREV_UID" text, '
+        '"REFRESH_FROM" timestamptz, "UNMAPPED" text, "ERROR" text, '
+        "CHECK (id <> 250))"
+    )
+    target = Table(server.uri(), "mapped", "append")
+    with pytest.raises(InputError, match="rejects a row") as caught:
+        run(Query(server.uri(), PEOPLE), target)
+    assert "person" not in str(caught.value)
+    assert server.run("SELECT count(*) FROM mapped") == [(0,)]
+
+    server.run("ALTER TABLE mapped DROP CONSTRAINT mapped_id_check")
+    assert run(Query(server.uri(), PEOPLE), target).resumed_rows == 300
+    assert count(server) == 300
+
+
+def test_a_job_inserts_once(server: Server, run: Any, tmp_path: Path) -> None:
+    """A job that was killed after its transaction is done when it is run again."""
+    query, target = Query(server.uri(), PEOPLE), Table(server.uri(), "mapped", "append")
+    run(query, "out.arrow")
+    for _ in range(2):
+        target.deliver(tmp_path / "out.arrow", job="a" * 64)
+    assert count(server) == 300
+    target.deliver(tmp_path / "out.arrow", job="b" * 64)
+    assert count(server) == 600
+
+
+def test_the_query_runs_once(server: Server, run: Any, operator: LocalOperator) -> None:
+    """A job that is resumed maps the rows of then; another query is another job."""
+    slow = RunOptions(on_progress=lambda _: server.run("DELETE FROM people"))
+    server.run("CREATE TABLE mapped (id int)")
+    target = Table(server.uri(), "mapped", "append")
+    with pytest.raises(InputError, match="lacks a column"):
+        run(Query(server.uri(), PEOPLE), target, run=slow)
+    assert server.run("SELECT count(*) FROM people") == [(0,)]
+    with pytest.raises(JobError, match="option source"):
+        run(Query(server.uri(), f"{PEOPLE} DESC"), target)
+    server.run("DROP TABLE mapped")
+    asked = len(operator.calls)
+    run(Query(server.uri(), PEOPLE), target)
+    assert count(server) == 300
+    assert len(operator.calls) == asked
+
+
+def test_a_restart_in_the_middle(server: Server, run: Any) -> None:
+    """The server may be gone when the table is due; the next run writes it."""
+    stopped: list[bool] = []
+
+    def stop(_: Any) -> None:
+        if not stopped:
+            stopped.append(True)
+            server.stop()
+
+    query, target = Query(server.uri(), PEOPLE), Table(server.uri(), "mapped")
+    try:
+        with pytest.raises(JobError, match="cannot be reached") as caught:
+            run(query, target, run=RunOptions(on_progress=stop))
+    finally:
+        server.start()
+    assert "run the same command again" in caught.value.hint
+    assert server.run("SELECT to_regclass('mapped')") == [(None,)]
+
+    assert run(query, target).resumed_rows == 300
+    assert count(server) == 300
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("UID2_KILLS", "2"))))
+def test_killed_at_any_moment(
+    server: Server, command: Any, tmp_path: Path, seed: int
+) -> None:
+    """There is no table or all of it, and every row is there once."""
+    dice = random.Random(seed)  # noqa: S311 - a moment
+    line = (
+        "map",
+        server.uri(),
+        server.uri(),
+        "--query",
+        PEOPLE,
+        "--to-table",
+        "mapped",
+    )
+    line += ("--if-exists", "append", "--column", "email", "--type", "email", "-q")
+    line += ("--batch-size", "5", "--concurrency", "2")
+    process = command(*line)
+    time.sleep(1 + 2 * dice.random())
+    process.kill()
+    process.communicate()
+    exists = server.run("SELECT to_regclass('mapped')") != [(None,)]
+    is_done = exists and not list(tmp_path.glob("*uid2-job"))
+    assert not exists or count(server) == 300
+    if is_done:
+        return
+
+    process = command(*line)
+    _, errors = process.communicate(timeout=100)
+
+    assert process.returncode == 0, errors
+    assert count(server) == 300
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_wrong_is_named(
+    server: Server, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither password nor query are in an error, a log, a repr or the job's folder."""
+    good = server.uri()
+    elsewhere = f"postgresql://owner:{PASSWORD}@127.0.0.1:1/postgres"
+    cases: list[tuple[Any, Any, str, str]] = [
+        (
+            Query(server.uri("wrong-canary"), PEOPLE),
+            "x.csv",
+            "denies access",
+            "password",
+        ),
+        (Query(elsewhere, PEOPLE), "x.csv", "cannot be reached", "port"),
+        (Query(good + "x", PEOPLE), "x.csv", "does not exist", "database"),
+        (
+            Query(good, "SELECT 'canary@example.com' FROM nothing"),
+            "x.csv",
+            "lacks a table",
+            "",
+        ),
+        (
+            Query(good, "SELEC 'canary@example.com'"),
+            "x.csv",
+            "rejects the statement",
+            "psql",
+        ),
+        (Query(good, PEOPLE), Table(good, "none.mapped"), "lacks the schema", "Create"),
+        (good, "x.csv", "by a query", "--query"),
+    ]
+    texts = [
+        repr(end) for case in cases for end in case[:2] if not isinstance(end, str)
+    ]
+    for source, target, message, hint in cases:
+        with pytest.raises((InputError, JobError), match=message) as caught:
+            run(source, target)
+        assert hint in caught.value.hint
+        texts.append(str(caught.value))
+    shown = " ".join(texts) + caplog.text
+    assert "canary" not in shown
+    with pytest.raises(ConfigError, match="begin with postgresql"):
+        Query("mysql://owner:canary@host/db", PEOPLE)
+    with pytest.raises(ConfigError, match="TABLE or SCHEMA"):
+        Table(good, "a.b.c")
+
+
+def test_the_log_has_no_password(server: Server, run: Any) -> None:
+    """Nor has it the query; both are told by a digest or left out."""
+    server.run("CREATE TABLE mapped (id int)")
+    with pytest.raises(InputError):
+        run(
+            Query(server.uri(), PEOPLE + " -- canary"),
+            Table(server.uri(), "mapped", "append"),
+        )
+    (log,) = Path().glob(".*.uid2-job/log")
+    assert "mapped" in log.read_text()
+    assert "canary" not in log.read_text()
