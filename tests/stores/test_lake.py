@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from uid2_async import UID2Client
-from uid2_async.bulk import MapOptions, RunOptions, map_file
+from uid2_async.bulk import MapOptions, map_file
 from uid2_async.bulk.estimate import estimate_file
 from uid2_async.errors import InputError
 from uid2_async.operator import LocalOperator
@@ -107,7 +107,7 @@ def test_a_resumed_job_keeps_its_version(run: Any) -> None:
         raise OSError
 
     with pytest.raises(OSError):  # noqa: PT011 - ours, in the middle of the job
-        run("table", "out.parquet", run=RunOptions(on_progress=delete))
+        run("table", "out.parquet", on_progress=delete)
 
     run("table", "out.parquet")
 

@@ -19,7 +19,7 @@ import attrs
 import pytest
 
 from uid2_async import UID2Client
-from uid2_async.bulk import MapOptions, Query, RunOptions, Table, map_file
+from uid2_async.bulk import MapOptions, Query, Table, map_file
 from uid2_async.errors import ConfigError, InputError, JobError
 from uid2_async.operator import LocalOperator
 
@@ -231,11 +231,14 @@ def test_a_job_inserts_once(server: Server, run: Any, tmp_path: Path) -> None:
 
 def test_the_query_runs_once(server: Server, run: Any, operator: LocalOperator) -> None:
     """A job that is resumed maps the rows of then; another query is another job."""
-    slow = RunOptions(on_progress=lambda _: server.run("DELETE FROM people"))
+
+    def delete(_: Any) -> None:
+        server.run("DELETE FROM people")
+
     server.run("CREATE TABLE mapped (id int)")
     target = Table(server.uri(), "mapped", "append")
     with pytest.raises(InputError, match="lacks a column"):
-        run(Query(server.uri(), PEOPLE), target, run=slow)
+        run(Query(server.uri(), PEOPLE), target, on_progress=delete)
     assert server.run("SELECT count(*) FROM people") == [(0,)]
     with pytest.raises(JobError, match="option source"):
         run(Query(server.uri(), f"{PEOPLE} DESC"), target)
@@ -258,7 +261,7 @@ def test_a_restart_in_the_middle(server: Server, run: Any) -> None:
     query, target = Query(server.uri(), PEOPLE), Table(server.uri(), "mapped")
     try:
         with pytest.raises(JobError, match="cannot be reached") as caught:
-            run(query, target, run=RunOptions(on_progress=stop))
+            run(query, target, on_progress=stop)
     finally:
         server.start()
     assert "run the same command again" in caught.value.hint

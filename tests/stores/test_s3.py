@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from uid2_async import UID2Client
-from uid2_async.bulk import MapOptions, RunOptions, map_file, refresh_state
+from uid2_async.bulk import MapOptions, map_file, refresh_state
 from uid2_async.bulk.estimate import estimate_file
 from uid2_async.errors import InputError, JobError, UID2Error
 from uid2_async.operator import LocalOperator
@@ -35,9 +36,13 @@ def run(
 
     def run(source: str, target: str, **more: Any) -> Any:
         async def job() -> Any:
-            settings = {"options": OPTIONS, **more}
+            given = {"on_progress", "stop", "state", "delta"} & more.keys()
+            settings = {name: more.pop(name) for name in given}
+            options = attrs.evolve(OPTIONS, **more)
             async with UID2Client.from_env(max_batch_size=50) as client:
-                return await map_file(source, target, client=client, **settings)
+                return await map_file(
+                    source, target, client=client, options=options, **settings
+                )
 
         return asyncio.run(job())
 
@@ -122,7 +127,7 @@ def test_an_object_that_exists(bucket: Any, people: bytes, run: Any) -> None:
     assert "--force" in caught.value.hint
     assert bucket.get("out.csv") == b"precious"
 
-    run(bucket.url("in.csv"), bucket.url("out.csv"), run=RunOptions(force=True))
+    run(bucket.url("in.csv"), bucket.url("out.csv"), force=True)
 
     assert bucket.get("out.csv").startswith(b"id,mail,UID")
 
@@ -130,12 +135,11 @@ def test_an_object_that_exists(bucket: Any, people: bytes, run: Any) -> None:
 def test_one_object_has_one_role(bucket: Any, people: bytes, run: Any) -> None:
     """IN is not OUT, and a state lies on this machine."""
     bucket.put("in.csv", people)
-    forced = RunOptions(force=True)
     with pytest.raises(InputError, match="are the same file"):
-        run(bucket.url("in.csv"), bucket.url("in.csv"), run=forced)
+        run(bucket.url("in.csv"), bucket.url("in.csv"), force=True)
     for more in (
         {"state": bucket.url("s.db")},
-        {"run": RunOptions(job_dir="s3://b/j")},
+        {"job_dir": "s3://b/j"},
     ):
         with pytest.raises(InputError, match="must be on this machine"):
             run(bucket.url("in.csv"), bucket.url("out.csv"), **more)
@@ -169,10 +173,8 @@ def interrupt(run: Any, source: str, target: str, **more: Any) -> Any:
         if progress.rows:
             stop.set()
 
-    options = RunOptions(
-        stop=stop, on_progress=tell, concurrency=1, batch_size=5, **more
-    )
-    return run(source, target, run=options)
+    slow = {"concurrency": 1, "batch_size": 5, **more}
+    return run(source, target, stop=stop, on_progress=tell, **slow)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -220,12 +222,11 @@ def test_an_input_that_changes(
         with pytest.raises(InputError, match=r"in\.csv was changed while"):
             run(*ends)
     else:
-        options = RunOptions(on_progress=lambda _: bucket.put("in.csv", changed))
         with pytest.raises(InputError, match=r"in\.csv was changed while"):
-            run(*ends, run=options)
+            run(*ends, on_progress=lambda _: bucket.put("in.csv", changed))
 
     assert bucket.listed() == ["in.csv"]
-    assert run(*ends, run=RunOptions(restart=True)).complete
+    assert run(*ends, restart=True).complete
     assert b"someone@" in bucket.get("out.csv")
 
 

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     )
     from uid2_async.bulk.mapper import BulkMapper as BulkMapper
     from uid2_async.bulk.options import (
+        FileJobOptions as FileJobOptions,
         FileProgress as FileProgress,
+        JobOptions as JobOptions,
         JobSummary as JobSummary,
         MapOptions as MapOptions,
-        RunOptions as RunOptions,
+        RefreshOptions as RefreshOptions,
         StatusOptions as StatusOptions,
     )
     from uid2_async.bulk.outcomes import (
@@ -43,9 +45,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "BulkMapper": "mapper",
     "FileFormatOptions": "paths",
+    "FileJobOptions": "options",
     "FileProgress": "options",
     "Format": "paths",
     "IfExists": "database",
+    "JobOptions": "options",
     "JobSummary": "options",
     "MapFailure": "outcomes",
     "MapOptions": "options",
@@ -53,7 +57,7 @@ _HOMES = {
     "MappingState": "state",
     "Progress": "outcomes",
     "Query": "database",
-    "RunOptions": "options",
+    "RefreshOptions": "options",
     "StateRow": "state_values",
     "StatusOptions": "options",
     "Table": "database",
@@ -66,9 +70,11 @@ _HOMES = {
 __all__ = [
     "BulkMapper",
     "FileFormatOptions",
+    "FileJobOptions",
     "FileProgress",
     "Format",
     "IfExists",
+    "JobOptions",
     "JobSummary",
     "MapFailure",
     "MapOptions",
@@ -76,7 +82,7 @@ __all__ = [
     "MappingState",
     "Progress",
     "Query",
-    "RunOptions",
+    "RefreshOptions",
     "StateRow",
     "StatusOptions",
     "Table",

@@ -12,15 +12,16 @@ from uid2_async.bulk.options import Api, MapOptions, Names, RefreshFrom
 from uid2_async.bulk.outcomes import OptOutRule
 from uid2_async.cli.durations import parse_duration
 from uid2_async.cli.job_options import (
-    BadRowsOption,
     DeltaOption,
     IdentifierOptions,
     InArgument,
     OutArgument,
+    ReplaceOptions,
     ResumeOptions,
     SendOptions,
     TalkOptions,
     TextOptions,
+    settings_of,
 )
 from uid2_async.cli.run_job import run_job
 from uid2_async.cli.shared_options import with_shared_options
@@ -120,7 +121,6 @@ def map_files(  # noqa: PLR0913 - an option each
             help="With --full: stop if more of the audience would be removed.",
         ),
     ] = 5.0,
-    bad_rows: BadRowsOption = None,
     query: Annotated[
         str | None,
         typer.Option(
@@ -142,6 +142,7 @@ def map_files(  # noqa: PLR0913 - an option each
         typer.Option("--if-exists", help="With --to-table: what if it exists."),
     ] = IfExists.FAIL,
     sending: SendOptions,
+    replacing: ReplaceOptions,
     resuming: ResumeOptions,
     talk: TalkOptions,
 ) -> None:
@@ -168,7 +169,7 @@ def map_files(  # noqa: PLR0913 - an option each
         full=full,
         segment=segment,
         max_removed=max_removed / 100,
-        bad_rows=bad_rows,
+        **settings_of(sending, replacing, resuming),
     )
     recheck = parse_duration(recheck_after)
 
@@ -181,16 +182,15 @@ def map_files(  # noqa: PLR0913 - an option each
             opened = MappingState(
                 state,
                 recheck_after=recheck,
-                allow_shared_folder=resuming.shared_folders,
+                shared_folders=replacing.shared_folders,
             )
         return await map_file(
             source if query is None else Query(source, query),
             target if to_table is None else Table(target, to_table, if_exists),
-            client=running.client,
             options=options,
             state=opened,
             delta=delta,
-            run=running.options(sending, resuming),
+            **running.arguments(),
         )
 
     head = (identifiers.column or "INPUT", options)
