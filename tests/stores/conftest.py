@@ -1,4 +1,4 @@
-"""A server that speaks S3's protocol, on loopback, and an operator.
+"""A server that speaks S3's protocol, PostgreSQL, and an operator, on loopback.
 
 ``nox -s stores`` installs what is needed.
 """
@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import pwd
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +26,117 @@ import pytest
 from uid2_async.operator import LocalOperator
 
 PEOPLE = 300
+PASSWORD = "canary-password"
+TYPED = """
+CREATE TABLE typed (id int PRIMARY KEY, email text, n numeric(12,3), d date,
+ ts timestamptz, u uuid, j jsonb, a int[], b bytea, v varchar(20), ok bool);
+INSERT INTO typed VALUES (1, 'a@example.com', 1.230, '2020-01-02',
+ '2020-01-02 03:04:05+00', '6f1c0f9e-7a86-4b40-8d3c-1f2b3c4d5e6f', '{"a": 1}', '{1,2}',
+ '\\x0102', 'x', true), (2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+CREATE TABLE people AS SELECT n AS id, 'person' || n || '@example.com' AS email
+ FROM generate_series(0, 299) AS n
+"""
+
+
+def find_programs() -> Path:
+    """Return the folder of the server's programs, or skip."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    path = shutil.which("initdb") or (str(found[-1]) if found else None)
+    if path is None:
+        pytest.skip("PostgreSQL is not installed")
+    return Path(path).resolve().parent
+
+
+@attrs.define
+class Server:
+    """A server in a temporary folder, on loopback.
+
+    Attributes:
+        folder: Where its data is.
+        user: The name of the user it runs as; None for the one of the tests.
+        port: Where it listens.
+    """
+
+    folder: Path
+    user: str | None
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    def program(self, name: str, *arguments: str) -> list[str]:
+        """Return a command line of one of its programs."""
+        return [str(find_programs() / name), *arguments]
+
+    def settings(self) -> dict[str, Any]:
+        """Return how its programs are run; initdb refuses root."""
+        settings: dict[str, Any] = {"cwd": self.folder, "stderr": subprocess.DEVNULL}
+        if self.user is not None:
+            settings |= {"user": self.user, "extra_groups": []}
+        return settings | {"stdout": subprocess.DEVNULL}
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        port, folder = str(self.port), str(self.folder)
+        line = ("-D", f"{folder}/data", "-p", port, "-k", folder, "-h", "127.0.0.1")
+        self.process = subprocess.Popen(  # noqa: S603 - PostgreSQL's own program
+            self.program("postgres", *line, "-F"), **self.settings()
+        )
+        ready = self.program("pg_isready", "-q", "-h", "127.0.0.1", "-p", port)
+        for _ in range(600):
+            if subprocess.run(ready, check=False).returncode == 0:  # noqa: S603 - as above
+                return
+            time.sleep(0.05)
+        raise AssertionError("PostgreSQL does not start")
+
+    def stop(self) -> None:
+        """Stop it at once, as a crash would."""
+        assert self.process is not None
+        self.process.send_signal(3)
+        self.process.wait()
+
+    def uri(self, password: str = PASSWORD) -> str:
+        """Return the URI with the password in it."""
+        return f"postgresql://owner:{password}@127.0.0.1:{self.port}/postgres"
+
+    def run(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run statements, and return the rows of the last."""
+        dbapi = pytest.importorskip("adbc_driver_postgresql.dbapi")
+        rows: list[tuple[Any, ...]] = []
+        with dbapi.connect(self.uri()) as connection, connection.cursor() as cursor:
+            for statement in sql.split(";"):
+                cursor.execute(statement)
+                rows = cursor.fetchall() if cursor.description else []
+            connection.commit()
+        return rows
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Server]:
+    """Run a server."""
+    find_programs()
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    user = "postgres" if os.geteuid() == 0 else None
+    if user is not None:
+        owner = pwd.getpwnam(user)
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        server = Server(folder, user, free.getsockname()[1])
+    secret = folder / "password"
+    secret.write_text(PASSWORD)
+    secret.chmod(0o644)
+    line = ("-D", f"{folder}/data", "-U", "owner", "--pwfile", str(secret))
+    line += ("-A", "scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C")
+    subprocess.run(server.program("initdb", *line), check=True, **server.settings())  # noqa: S603 - as above
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    """Give the server with new tables."""
+    running.run("DROP SCHEMA public CASCADE; CREATE SCHEMA public;" + TYPED)
+    return running
 
 
 @attrs.frozen

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 import random
-import shutil
-import socket
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 from uid2_async import UID2Client
@@ -23,118 +17,7 @@ from uid2_async.bulk import MapOptions, Query, Table, map_file
 from uid2_async.errors import ConfigError, InputError, JobError
 from uid2_async.operator import LocalOperator
 
-PASSWORD = "canary-password"
 OPTIONS = MapOptions(column="email", type="email")
-TYPED = """
-CREATE TABLE typed (id int PRIMARY KEY, email text, n numeric(12,3), d date,
- ts timestamptz, u uuid, j jsonb, a int[], b bytea, v varchar(20), ok bool);
-INSERT INTO typed VALUES (1, 'a@example.com', 1.230, '2020-01-02',
- '2020-01-02 03:04:05+00', '6f1c0f9e-7a86-4b40-8d3c-1f2b3c4d5e6f', '{"a": 1}', '{1,2}',
- '\\x0102', 'x', true), (2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
-CREATE TABLE people AS SELECT n AS id, 'person' || n || '@example.com' AS email
- FROM generate_series(0, 299) AS n
-"""
-
-
-def find_programs() -> Path:
-    """Return the folder of the server's programs, or skip."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    path = shutil.which("initdb") or (str(found[-1]) if found else None)
-    if path is None:
-        pytest.skip("PostgreSQL is not installed")
-    return Path(path).resolve().parent
-
-
-@attrs.define
-class Server:
-    """A server in a temporary folder, on loopback.
-
-    Attributes:
-        folder: Where its data is.
-        user: The name of the user it runs as; None for the one of the tests.
-        port: Where it listens.
-    """
-
-    folder: Path
-    user: str | None
-    port: int
-    process: subprocess.Popen[bytes] | None = None
-
-    def program(self, name: str, *arguments: str) -> list[str]:
-        """Return a command line of one of its programs."""
-        return [str(find_programs() / name), *arguments]
-
-    def settings(self) -> dict[str, Any]:
-        """Return how its programs are run; initdb refuses root."""
-        settings: dict[str, Any] = {"cwd": self.folder, "stderr": subprocess.DEVNULL}
-        if self.user is not None:
-            settings |= {"user": self.user, "extra_groups": []}
-        return settings | {"stdout": subprocess.DEVNULL}
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        port, folder = str(self.port), str(self.folder)
-        line = ("-D", f"{folder}/data", "-p", port, "-k", folder, "-h", "127.0.0.1")
-        self.process = subprocess.Popen(  # noqa: S603 - PostgreSQL's own program
-            self.program("postgres", *line, "-F"), **self.settings()
-        )
-        ready = self.program("pg_isready", "-q", "-h", "127.0.0.1", "-p", port)
-        for _ in range(600):
-            if subprocess.run(ready, check=False).returncode == 0:  # noqa: S603 - as above
-                return
-            time.sleep(0.05)
-        raise AssertionError("PostgreSQL does not start")
-
-    def stop(self) -> None:
-        """Stop it at once, as a crash would."""
-        assert self.process is not None
-        self.process.send_signal(3)
-        self.process.wait()
-
-    def uri(self, password: str = PASSWORD) -> str:
-        """Return the URI with the password in it."""
-        return f"postgresql://owner:{password}@127.0.0.1:{self.port}/postgres"
-
-    def run(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run statements, and return the rows of the last."""
-        dbapi = pytest.importorskip("adbc_driver_postgresql.dbapi")
-        rows: list[tuple[Any, ...]] = []
-        with dbapi.connect(self.uri()) as connection, connection.cursor() as cursor:
-            for statement in sql.split(";"):
-                cursor.execute(statement)
-                rows = cursor.fetchall() if cursor.description else []
-            connection.commit()
-        return rows
-
-
-@pytest.fixture(scope="session")
-def running() -> Iterator[Server]:
-    """Run a server."""
-    find_programs()
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    user = "postgres" if os.geteuid() == 0 else None
-    if user is not None:
-        owner = pwd.getpwnam(user)
-        os.chown(folder, owner.pw_uid, owner.pw_gid)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        server = Server(folder, user, free.getsockname()[1])
-    secret = folder / "password"
-    secret.write_text(PASSWORD)
-    secret.chmod(0o644)
-    line = ("-D", f"{folder}/data", "-U", "owner", "--pwfile", str(secret))
-    line += ("-A", "scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C")
-    subprocess.run(server.program("initdb", *line), check=True, **server.settings())  # noqa: S603 - as above
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    """Give the server with new tables."""
-    running.run("DROP SCHEMA public CASCADE; CREATE SCHEMA public;" + TYPED)
-    return running
 
 
 @pytest.fixture
@@ -158,12 +41,12 @@ def run(
 PEOPLE = "SELECT id, email FROM people ORDER BY id"
 
 
-def count(server: Server, table: str = "mapped") -> int:
+def count(server: Any, table: str = "mapped") -> int:
     """Count the rows of a table that have a raw UID."""
     return int(server.run(f'SELECT count("UID") FROM {table}')[0][0])  # noqa: S608 - ours
 
 
-def test_types_are_kept(server: Server, run: Any, tmp_path: Path) -> None:
+def test_types_are_kept(server: Any, run: Any, tmp_path: Path) -> None:
     """Columns have the types they had, and added ones those of their content."""
     query = Query(server.uri(), "SELECT * FROM typed ORDER BY id;")
 
@@ -186,7 +69,7 @@ def test_types_are_kept(server: Server, run: Any, tmp_path: Path) -> None:
     assert "6f1c0f9e-7a86-4b40-8d3c-1f2b3c4d5e6f" in Path("out.csv").read_text()
 
 
-def test_if_exists(server: Server, run: Any) -> None:
+def test_if_exists(server: Any, run: Any) -> None:
     """A table that exists stays, is replaced, or gets more rows."""
     query = Query(server.uri(), PEOPLE)
     run(query, Table(server.uri(), "mapped"))
@@ -200,7 +83,7 @@ def test_if_exists(server: Server, run: Any) -> None:
     assert count(server, "new") == 300
 
 
-def test_a_table_is_whole_or_not_there(server: Server, run: Any) -> None:
+def test_a_table_is_whole_or_not_there(server: Any, run: Any) -> None:
     """A row that the table rejects undoes all, and nothing of it is shown."""
     server.run(
         'CREATE TABLE mapped (id int, email text, "UID" text, "PREV_UID" text, '
@@ -218,7 +101,7 @@ def test_a_table_is_whole_or_not_there(server: Server, run: Any) -> None:
     assert count(server) == 300
 
 
-def test_a_job_inserts_once(server: Server, run: Any, tmp_path: Path) -> None:
+def test_a_job_inserts_once(server: Any, run: Any, tmp_path: Path) -> None:
     """A job that was killed after its transaction is done when it is run again."""
     query, target = Query(server.uri(), PEOPLE), Table(server.uri(), "mapped", "append")
     run(query, "out.arrow")
@@ -229,7 +112,7 @@ def test_a_job_inserts_once(server: Server, run: Any, tmp_path: Path) -> None:
     assert count(server) == 600
 
 
-def test_the_query_runs_once(server: Server, run: Any, operator: LocalOperator) -> None:
+def test_the_query_runs_once(server: Any, run: Any, operator: LocalOperator) -> None:
     """A job that is resumed maps the rows of then; another query is another job."""
 
     def delete(_: Any) -> None:
@@ -249,7 +132,7 @@ def test_the_query_runs_once(server: Server, run: Any, operator: LocalOperator) 
     assert len(operator.calls) == asked
 
 
-def test_a_restart_in_the_middle(server: Server, run: Any) -> None:
+def test_a_restart_in_the_middle(server: Any, run: Any) -> None:
     """The server may be gone when the table is due; the next run writes it."""
     stopped: list[bool] = []
 
@@ -273,7 +156,7 @@ def test_a_restart_in_the_middle(server: Server, run: Any) -> None:
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("UID2_KILLS", "2"))))
 def test_killed_at_any_moment(
-    server: Server, command: Any, tmp_path: Path, seed: int
+    server: Any, command: Any, tmp_path: Path, seed: int
 ) -> None:
     """There is no table or all of it, and every row is there once."""
     dice = random.Random(seed)  # noqa: S311 - a moment
@@ -306,8 +189,11 @@ def test_killed_at_any_moment(
     assert list(tmp_path.iterdir()) == []
 
 
+PASSWORD = "canary-password"
+
+
 def test_what_is_wrong_is_named(
-    server: Server, run: Any, caplog: pytest.LogCaptureFixture
+    server: Any, run: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither password nor query are in an error, a log, a repr or the job's folder."""
     good = server.uri()
@@ -352,7 +238,7 @@ def test_what_is_wrong_is_named(
         Table(good, "a.b.c")
 
 
-def test_the_log_has_no_password(server: Server, run: Any) -> None:
+def test_the_log_has_no_password(server: Any, run: Any) -> None:
     """Nor has it the query; both are told by a digest or left out."""
     server.run("CREATE TABLE mapped (id int)")
     with pytest.raises(InputError):

@@ -39,6 +39,7 @@ from uid2_async.bulk.columns import (
     find_identifiers,
     status_of_uid,
 )
+from uid2_async.bulk.database import Query, Table
 from uid2_async.bulk.dispatch import Dispatcher, DispatchOptions
 from uid2_async.bulk.endpoints import MAP_V2, MAP_V3, OPTOUT_STATUS, RAW_UID, Endpoint
 from uid2_async.bulk.exports import DeltaWriter, check_export
@@ -287,8 +288,8 @@ class _Context:
 
 
 async def map_file(
-    source: str | os.PathLike[str] | Remote,
-    target: str | os.PathLike[str] | Remote,
+    source: str | os.PathLike[str] | Query,
+    target: str | os.PathLike[str] | Table,
     *,
     client: UID2Client,
     options: MapOptions | None = None,
@@ -305,8 +306,8 @@ async def map_file(
     Args:
         source: A file, a folder, a pattern such as ``export/*.parquet``, or ``-``. Its
             URL if it lies in a store, such as ``s3://bucket/day=*/part-*.parquet``. The
-            folder or the URL of a Delta Lake table.
-        target: The file to write, or the folder, or its URL, or ``-``.
+            folder or the URL of a Delta Lake table. A query of a database.
+        target: The file to write, or the folder, or its URL, or ``-``. A table.
         client: The client that asks the operator.
         options: How the files are read, mapped and written, and how the job runs.
         state: What remembers answers between jobs. A state that is not open is opened
