@@ -250,7 +250,8 @@ def stores(session: nox.Session) -> None:
     _find_postgresql(session)
     extras = ".[arrow,cli,lake,report,s3,sql]"
     session.install("-q", extras, *group("stores"))
-    session.run("pytest", "-q", "-rs", "-n", "2", "tests/stores", *session.posargs)
+    run = ("pytest", "-q", "-rs", *PATIENT, "-n", "2", "tests/stores")
+    session.run(*run, *session.posargs)
 
 
 def _find_postgresql(session: nox.Session) -> None:
