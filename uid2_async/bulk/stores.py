@@ -254,8 +254,8 @@ class StoreFile(Remote):
     """
 
     url: str = attrs.field(repr=False)
-    _fs: Any = attrs.field(repr=False, eq=False)
-    _key: str = attrs.field(repr=False)
+    _fs: Any = attrs.field(repr=False, eq=False, alias="fs")
+    _key: str = attrs.field(repr=False, alias="key")
 
     @property
     def name(self) -> str:
