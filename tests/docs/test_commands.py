@@ -135,7 +135,12 @@ def shell(
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in PATHS if lines_of(pages.ROOT / path)]
+    "path",
+    [
+        path
+        for path in PATHS
+        if lines_of(pages.ROOT / path) and pages.ROOT / path != pages.STORES
+    ],
 )
 def test_the_shell_blocks_run(path: str, shell: Shell) -> None:
     """Line by line, in the order of the page, against the embedded operator."""

@@ -183,6 +183,9 @@ def _decoded(array: Any) -> Any:
     types = load_arrow().types
     if types.is_dictionary(array.type):
         return _decoded(array.dictionary_decode())
+    if getattr(array.type, "extension_name", "") == "arrow.uuid":
+        texts = [None if one is None else str(one) for one in array.to_pylist()]
+        return load_arrow().array(texts, load_arrow().string())
     return array.storage if hasattr(array, "storage") else array
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -20,7 +22,8 @@ from uid2_async.bulk.columns import (
 from uid2_async.bulk.costs import START_SECONDS, work_out
 from uid2_async.bulk.endpoints import MAP_V3
 from uid2_async.bulk.options import MapOptions
-from uid2_async.bulk.paths import FilePair, expand
+from uid2_async.bulk.paths import FilePair, Remote
+from uid2_async.bulk.stores import copy_path, expand_locations
 from uid2_async.bulk.text import open_reader
 from uid2_async.bulk.unique_count import UniqueCount
 
@@ -141,7 +144,7 @@ def estimate_file(
     The figures behind it are those of docs/scale.md.
 
     Args:
-        source: A file, a folder, a pattern, or ``-``.
+        source: A file, a folder, a pattern, or its URL, or ``-``.
         options: Where the identifiers are.
         batch_size: How many identities one request carries.
         concurrency: How many requests are in flight.
@@ -160,8 +163,9 @@ def estimate_file(
         window = options.dedupe_window
         batcher = Batcher(MAP_V3, batch_size=batch_size, window=window, send_raw=False)
     count = _Count(batcher)
-    for pair in expand(os.fspath(source), "."):
-        _count_file(pair, options, phones, count)
+    with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
+        for pair in expand_locations(os.fspath(source), "."):
+            _count_file(_fetched(pair, Path(folder)), options, phones, count)
     count.end()
     unique = int(count.unique)
     identifiers = count.status_counts[RowStatus.MAPPED]
@@ -194,12 +198,22 @@ def estimate_file(
     )
 
 
+def _fetched(pair: FilePair, folder: Path) -> FilePair:
+    """Copy an input that is not on this machine into a folder."""
+    if not isinstance(pair.source, Remote):
+        return pair
+    copy = copy_path(folder, pair.source)
+    pair.source.fetch(copy)
+    return attrs.evolve(pair, source=copy, name=pair.source.name)
+
+
 def _count_file(
     pair: FilePair, options: MapOptions, phones: NationalPhones | None, count: _Count
 ) -> None:
     """Count the rows of one file."""
     warnings = InputWarnings()
-    reader = open_reader(pair.source, options.for_file(pair.source))
+    assert not isinstance(pair.source, Remote)  # noqa: S101 - by _fetched
+    reader = open_reader(pair.source, options.for_file(pair.source), name=pair.name)
     with closing(reader):
         columns = find_identifiers(
             reader.header,

@@ -28,6 +28,8 @@ from uid2_async.bulk.paths import (
     FileFormatOptions,
     FilePair,
     InputIdentity,
+    Location,
+    Remote,
     check_unchanged,
 )
 from uid2_async.bulk.private_files import DISK, Disk
@@ -125,21 +127,27 @@ class InputFile:
 
     Attributes:
         index: Its place among the inputs.
-        pair: The paths.
+        pair: The paths; of what is remote, those of the copies in the job's folder.
+        original: The input as it was named.
+        output: The output as it was named: a path, or the name of what is remote.
         identity: What the input was when the job opened it; None for a pipe.
         open: Opens the input and finds its columns. Blocks.
         writing: How the output is written.
         open_output: Opens what takes the rows instead of a file. Blocks.
+        deliver: Makes the remote output of the whole file, if it is remote. Blocks.
         saved: The checkpoint of an interrupted run, if there is one.
         done: Whether an interrupted run has finished its output.
     """
 
     index: int
     pair: FilePair
+    original: Location | None = None
+    output: Path | str | None = None
     identity: InputIdentity | None
     open: Callable[[], tuple[Reader, IdentifierColumns]]
     writing: FileFormatOptions
     open_output: OpenOutput | None = None
+    deliver: Callable[[Path], None] | None = None
     saved: Checkpoint | None = None
     done: bool = False
 
@@ -309,12 +317,12 @@ class JobOutputs:
         return self._status_counts + self._formatter.status_counts
 
     @property
-    def finished(self) -> tuple[Path, ...]:
+    def finished(self) -> tuple[Path | str, ...]:
         """The outputs that are whole and have their names."""
         return tuple(
-            file.pair.target
+            file.output
             for index, file in enumerate(self._files)
-            if file.pair.target and (file.done or index < self._index)
+            if file.output and (file.done or index < self._index)
         )
 
     async def finish(self) -> None:
@@ -396,6 +404,8 @@ class JobOutputs:
                 await run_in_thread(partial(self._log.append, checkpoint))
             if self._on_done is not None:
                 await self._on_done(checkpoint)
+        if file.deliver is not None and isinstance(file.pair.target, Path):
+            await run_in_thread(partial(file.pair.target.unlink, missing_ok=True))
         self._leave(file)
 
     def _leave(self, file: InputFile) -> None:
@@ -463,7 +473,12 @@ def _finish(output: Output, file: InputFile) -> None:
     Raises:
         InputError: If the input has changed.
     """
-    if file.identity is not None and file.pair.source is not None:
-        check_unchanged(file.pair.source, file.identity)
+    original, target = file.original, file.pair.target
+    pinned = isinstance(original, Remote) and original.is_pinned
+    if file.identity is not None and original is not None and not pinned:
+        check_unchanged(original, file.identity)
     output.sync()
-    output.finish(file.pair.target)
+    assert not isinstance(target, Remote)  # noqa: S101 - its copy, by now
+    output.finish(target)
+    if file.deliver is not None and target is not None:
+        file.deliver(target)

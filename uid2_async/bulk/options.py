@@ -307,7 +307,8 @@ class JobSummary:
         resumed_rows: Rows that an interrupted run had finished.
         changes: Changes in the delta, or None without a delta.
         seconds: Duration of this run.
-        outputs: The files that are whole and have their names.
+        outputs: The outputs that are whole and have their names; what is not on this
+            machine by its name.
         complete: Whether the job is done. False if it was stopped cleanly.
     """
 
@@ -327,7 +328,7 @@ class JobSummary:
     resumed_rows: int = 0
     changes: int | None = None
     seconds: float = 0.0
-    outputs: tuple[Path, ...] = ()
+    outputs: tuple[Path | str, ...] = ()
     complete: bool = True
 
     @classmethod

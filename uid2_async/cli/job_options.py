@@ -82,13 +82,16 @@ InArgument = Annotated[
     typer.Argument(
         metavar="IN",
         help="A file (.csv, .jsonl, .parquet, .arrow; .csv.gz, .jsonl.gz), a folder or "
-        "a pattern such as 'export/*.parquet'; - is stdin.",
+        "a pattern such as 'export/*.parquet'; its URL (s3://, gs://, az://, https://) "
+        "or a Delta table; - is stdin.",
     ),
 ]
 OutArgument = Annotated[
     str,
     typer.Argument(
-        metavar="OUT", help="The file to write, or the folder; - is stdout."
+        metavar="OUT",
+        help="The file to write, or the folder, or its URL (s3://, gs://, az://); - is "
+        "stdout.",
     ),
 ]
 StateArgument = Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from uid2_async.bulk.database import IfExists, Query, Table
 from uid2_async.bulk.options import Api, MapOptions, Names, RefreshFrom
 from uid2_async.bulk.outcomes import OptOutRule
 from uid2_async.cli.durations import parse_duration
@@ -104,6 +105,26 @@ def map_files(  # noqa: PLR0913 - an option each
             help="With --full: stop if more of the audience would be removed.",
         ),
     ] = 5.0,
+    query: Annotated[
+        str | None,
+        typer.Option(
+            "--query",
+            metavar="SQL",
+            help="IN is the URI of a PostgreSQL database, and this query its rows.",
+        ),
+    ] = None,
+    to_table: Annotated[
+        str | None,
+        typer.Option(
+            "--to-table",
+            metavar="TABLE",
+            help="OUT is the URI of a PostgreSQL database, and this table is written.",
+        ),
+    ] = None,
+    if_exists: Annotated[
+        IfExists,
+        typer.Option("--if-exists", help="With --to-table: what if it exists."),
+    ] = IfExists.FAIL,
     sending: SendOptions,
     replacing: ReplaceOptions,
     resuming: ResumeOptions,
@@ -156,8 +177,8 @@ def map_files(  # noqa: PLR0913 - an option each
                 shared_folders=replacing.shared_folders,
             )
         return await map_file(
-            source,
-            target,
+            source if query is None else Query(source, query),
+            target if to_table is None else Table(target, to_table, if_exists),
             options=options,
             state=opened,
             delta=delta,

@@ -86,6 +86,8 @@ def run_job(
     job_report.print_summary(console, summary)
     if head is not None and summary.complete:
         for output in summary.outputs[:1]:
+            if isinstance(output, str):  # not on this machine
+                break
             job_report.print_head(console, output, *head)
     failure = None if summary.complete else _interruption(stopped_by, display)
     code = failure.exit_code if failure else _exit_code(summary, check)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ from uid2_async.errors import InputError
 from uid2_async.protocol.wire import iso
 
 if TYPE_CHECKING:
+    from uid2_async.bulk.paths import Location
     from uid2_async.bulk.state import MappingState
     from uid2_async.bulk.state_values import StateStatistics
 
@@ -122,8 +124,8 @@ def report(
         )
     from uid2_async.bulk.exports import check_export  # noqa: PLC0415 - --help need not wait
 
-    target, closed = Path(html), _open(state)
-    check_export(closed, html, role="--html", force=force)
+    closed = _open(state)
+    target = check_export(closed, html, role="--html", force=force) or Path(html)
 
     async def job() -> StateStatistics:
         async with closed as opened:
@@ -133,7 +135,7 @@ def report(
     print_message("info", f"The report is in {target}.")
 
 
-def _write_report(figures: StateStatistics, target: Path) -> None:
+def _write_report(figures: StateStatistics, target: Location) -> None:
     """Draw, and write the page whole or not at all."""
     from uid2_async.bulk.paths import write_beside  # noqa: PLC0415 - as above
     from uid2_async.bulk.private_files import open_private  # noqa: PLC0415 - as above
@@ -147,7 +149,12 @@ def _write_report(figures: StateStatistics, target: Path) -> None:
         with os.fdopen(open_private(path), "w", encoding="utf-8") as file:
             file.write(text)
 
-    write_beside(target, write)
+    if isinstance(target, Path):
+        write_beside(target, write)
+        return
+    with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
+        write(whole := Path(folder) / "report.html")
+        target.deliver(whole)
 
 
 @state_app.command()
