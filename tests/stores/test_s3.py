@@ -314,7 +314,7 @@ def test_a_fault_that_stays(  # noqa: PLR0913, PLR0917 - fixtures
     with pytest.raises(InputError if "denied" in words else JobError) as caught:
         run(bucket.url("in.csv"), bucket.url("out.csv"))
 
-    text = str(caught.value)
+    text = f"{caught.value} {caught.value.hint}"
     assert all(word in text for word in words.split()), text
     assert where in text
     assert SECRET not in text + caplog.text
