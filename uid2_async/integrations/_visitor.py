@@ -185,7 +185,7 @@ class Visitor:
     ) -> GenerateResult:
         """Generate tokens at a login, and keep them.
 
-        See :func:`~uid2_async.publisher.try_generate`.
+        See :func:`~uid2_async.try_generate`.
         """
         reply = self._site.client.try_generate(
             identity,

@@ -83,7 +83,7 @@ async def generate_tokens(
     """Generate tokens at a login, and keep them in ``request.session``.
 
     It never raises because the operator fails, and takes at most 3 s: see
-    :func:`~uid2_async.publisher.try_generate`. Without tokens and opt-out, what the
+    :func:`~uid2_async.try_generate`. Without tokens and opt-out, what the
     session held before is deleted.
 
     Args:
