@@ -36,7 +36,7 @@ from uid2_async.protocol.envelope import AesGcmEnvelope
 from uid2_async.protocol.keyring import Key, KeyRing, KeysBody, WireKey
 from uid2_async.publisher import TokenRefresher
 from uid2_async.secret import Secret
-from uid2_async.slots import Slots
+from uid2_async.slots import ConnectionLimit
 from uid2_async.transport import Request
 
 URL = "https://operator.example"
@@ -90,7 +90,7 @@ HOLDERS: dict[type, Callable[[], Any]] = {
         envelope=AesGcmEnvelope(),
         credentials=credentials(),
         clock=None,
-        slots=Slots(1),
+        connection_limit=ConnectionLimit(1),
     ),
     Request: lambda: Request(
         path="/", headers={"Authorization": API_KEY}, body=b"", timeout=1

@@ -15,7 +15,7 @@ from uid2_async.hooks import Hook
 from uid2_async.protocol.envelope import Envelope
 from uid2_async.retry import RetryPolicy
 from uid2_async.secret import Unpicklable
-from uid2_async.slots import Slots
+from uid2_async.slots import ConnectionLimit
 from uid2_async.transport import SessionPool, Transport
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ __all__ = ["CallOptions", "ConnectionOptions", "OperatorClient"]
 
 T = TypeVar("T")
 
-_DEFAULT_SLOTS: Final = 100
+_DEFAULT_CONNECTIONS: Final = 100
 
 
 class CallOptions(TypedDict, total=False):
@@ -97,13 +97,13 @@ class OperatorClient(Unpicklable):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Join the parts that carry calls."""
-        limit = getattr(self._transport, "max_connections", _DEFAULT_SLOTS)
+        limit = getattr(self._transport, "max_connections", _DEFAULT_CONNECTIONS)
         self._pipeline = Pipeline(
             transport=self._transport,
             envelope=envelope,
             credentials=credentials,
             clock=clock,
-            slots=Slots(limit),
+            connection_limit=ConnectionLimit(limit),
             headers=headers,
         )
 

@@ -32,7 +32,7 @@ from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
 from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
 from uid2_async.secret import Secret
-from uid2_async.tally import counted, counted_map
+from uid2_async.tally import count_identities, count_identity
 from uid2_async.transport import Transport
 
 if TYPE_CHECKING:
@@ -271,7 +271,9 @@ class UID2Client(OperatorClient):
             path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
         )
         work = self._run(call, timeout)
-        return await counted(work, hooks=self.hooks, endpoint=call.path, kind=one.kind)
+        return await count_identity(
+            work, hooks=self.hooks, endpoint=call.path, kind=one.kind
+        )
 
     def _warn_of_missing_consent(self) -> None:
         """Warn the caller of generate_token, the first time."""
@@ -306,7 +308,9 @@ class UID2Client(OperatorClient):
         """
         call = refresh_call(identity_tokens, self._pipeline.now_ms)
         work = self._run(call, timeout)
-        return await counted(work, hooks=self.hooks, endpoint=call.path, kind="token")
+        return await count_identity(
+            work, hooks=self.hooks, endpoint=call.path, kind="token"
+        )
 
     async def validate_token(
         self,
@@ -359,7 +363,7 @@ class UID2Client(OperatorClient):
         query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
-        return await counted_map(
+        return await count_identities(
             self._map_v3(query, timeout),
             hooks=self.hooks,
             endpoint=mapping.MAP_V3_PATH,
@@ -411,7 +415,7 @@ class UID2Client(OperatorClient):
         query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
-        return await counted_map(
+        return await count_identities(
             self._map_v2(query, link_id, timeout),
             hooks=self.hooks,
             endpoint=mapping.MAP_V2_PATH,

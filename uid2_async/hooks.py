@@ -19,10 +19,10 @@ __all__ = [
     "CallFinished",
     "CallStarted",
     "Event",
-    "ForgedReply",
     "Hook",
     "IdentitiesAnswered",
     "LimitChanged",
+    "ReplyMismatch",
     "RetryScheduled",
     "Throttled",
     "emit",
@@ -91,10 +91,11 @@ class RetryScheduled(msgspec.Struct, frozen=True, kw_only=True):
     delay: float
 
 
-class ForgedReply(msgspec.Struct, frozen=True, kw_only=True):
-    """A reply came that was sealed for another request, or long ago.
+class ReplyMismatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply whose nonce or timestamp does not match its request.
 
-    An accident of an edge, or an attack: the call fails, and nothing is retried.
+    An intermediary mixed up replies, or someone replays them. The call fails without a
+    retry, unless the connection had been used before.
 
     Attributes:
         endpoint: The call's path.
@@ -170,7 +171,7 @@ Event: TypeAlias = (
     | AttemptStarted
     | AttemptFailed
     | RetryScheduled
-    | ForgedReply
+    | ReplyMismatch
     | CallFinished
     | IdentitiesAnswered
     | Throttled

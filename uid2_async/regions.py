@@ -15,8 +15,8 @@ from uid2_async.secret import Secret
 
 __all__ = [
     "PUBLISHED",
+    "Failover",
     "Proxy",
-    "Regions",
     "check_api_key",
     "normalize_base_url",
     "parse_proxy",
@@ -237,32 +237,32 @@ def _check_environment(environment: str, host: str) -> None:
         )
 
 
-class Regions:
-    """Which of several base URLs serves the next attempt.
+class Failover:
+    """Chooses the base URL of the next attempt.
 
-    The first that is not cooling down; if all are, the one that recovers first. Times
-    are the event loop's, in seconds.
+    That is the first one that is not cooling down. If all are, it is the one that
+    recovers first. Times are the event loop's, in seconds.
     """
 
     def __init__(self, base_urls: Sequence[str], *, cooldown: float) -> None:
-        """Prefer *base_urls* in their order; leave a failed one for *cooldown* s."""
+        """Prefer *base_urls* in order; skip a failed one for *cooldown* seconds."""
         if not base_urls:
             raise ConfigError("There is no base URL.")
         self.base_urls: tuple[str, ...] = tuple(base_urls)
         self._cooldown = cooldown
         self._cool_until = dict.fromkeys(self.base_urls, 0.0)
 
-    def choose(self, now: float) -> str:
-        """Choose the base URL for an attempt at *now*."""
+    def pick(self, now: float) -> str:
+        """Return the base URL for an attempt at *now*."""
         for base_url, until in self._cool_until.items():
             if until <= now:
                 return base_url
         return min(self._cool_until, key=self._cool_until.__getitem__)
 
-    def failed(self, base_url: str, now: float) -> None:
-        """Let *base_url*, which failed at *now*, cool down."""
+    def cool_down(self, base_url: str, now: float) -> None:
+        """Skip *base_url*, which failed at *now*, until it has cooled down."""
         self._cool_until[base_url] = now + self._cooldown
 
     def __repr__(self) -> str:
         """Show the base URLs in their order."""
-        return f"Regions({', '.join(self.base_urls)})"
+        return f"Failover({', '.join(self.base_urls)})"

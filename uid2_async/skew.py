@@ -1,9 +1,9 @@
-"""How far the operator's clock is from this machine's, and what to do about it.
+"""Estimate the offset between the operator's clock and this machine's.
 
-An operator refuses requests whose time is off by two minutes (docs/protocol.md 1.4),
-and tells its own time inside of each sealed reply. That is the better witness: a
-``Date`` header is neither sealed nor sent by the operator itself, and serves only where
-nothing else is known.
+An operator rejects requests whose time is off by two minutes (docs/protocol.md 1.4). It
+puts its own time into each sealed reply, which is the more reliable source: a ``Date``
+header is neither sealed nor set by the operator itself, and is used only if nothing
+else is known.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import ClassVar, Final, NamedTuple
 
-from uid2_async.veiled import Veiled
+from uid2_async.veiled import RedactedRepr
 
-__all__ = ["ClockSkew", "Remedy", "Stamp"]
+__all__ = ["ClockCorrection", "ClockReading", "ClockSkew"]
 
 logger: logging.Logger = logging.getLogger("uid2_async")
 
@@ -32,8 +32,8 @@ _STEP_MS: Final = 1_000
 _DRIFT: Final = 0.05
 
 
-class Stamp(NamedTuple):
-    """One instant on this machine's two clocks.
+class ClockReading(NamedTuple):
+    """One instant, read on both of this machine's clocks.
 
     Attributes:
         wall_ms: The wall clock, in ms since the Unix epoch; it may be set.
@@ -51,7 +51,7 @@ class Stamp(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """What one reply said: the operator's clock against the monotonic one."""
+    """One reply's time, relative to the monotonic clock."""
 
     rtt_ms: float
     anchor_ms: float
@@ -60,17 +60,17 @@ class _Sample(NamedTuple):
     sealed: bool
 
 
-class Remedy(Veiled, frozen=True, kw_only=True):
-    """What is known after the operator refused the time of a request.
+class ClockCorrection(RedactedRepr, frozen=True, kw_only=True):
+    """The result of comparing clocks after the operator rejected a request's time.
 
     Attributes:
-        corrected: Whether the next request will carry a better time.
-        late: Whether the time was right, so that the request must have been slow.
-        offset: By how many seconds the operator's clock is ahead of the time that was
-            sent; None where nobody knows.
+        corrected: Whether the next request will carry a corrected time.
+        late: Whether the time was right, so the request must have been slow.
+        offset: Seconds by which the operator's clock is ahead of the time that was
+            sent. None if unknown.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("corrected", "late", "offset")
+    _repr_fields: ClassVar[tuple[str, ...]] = ("corrected", "late", "offset")
 
     corrected: bool = False
     late: bool = False
@@ -78,42 +78,44 @@ class Remedy(Veiled, frozen=True, kw_only=True):
 
 
 class ClockSkew:
-    """Estimates the operator's clock, and gives the time that it will accept."""
+    """Estimates the operator's clock, and returns times that it accepts."""
 
     def __init__(self, wall_ms: Callable[[], int]) -> None:
-        """Know nothing yet; *wall_ms* is this machine's clock, in ms."""
+        """Start without samples; *wall_ms* is this machine's clock, in ms."""
         self._wall_ms = wall_ms
         self._samples: deque[_Sample] = deque(maxlen=_SAMPLES)
         self._best: _Sample | None = None
         self._warned = False
 
-    def stamp(self, monotonic_s: float) -> Stamp:
-        """Note the time on both clocks."""
-        return Stamp(self._wall_ms(), monotonic_s)
+    def read(self, monotonic_s: float) -> ClockReading:
+        """Read both clocks."""
+        return ClockReading(self._wall_ms(), monotonic_s)
 
-    def offset_ms(self, now: Stamp) -> int:
-        """Tell what to add to the wall clock: 0 unless it matters and is known."""
+    def offset_ms(self, now: ClockReading) -> int:
+        """Return what to add to the wall clock: 0 if unknown or insignificant."""
         best = self._best
         if best is None:
             return 0
         drift_ms = (now.monotonic_s - best.at) * 1000 * _DRIFT
-        # Who sets a clock sets it right, mostly; if not, the operator will say so.
+        # A clock that was set is usually right now. If not, the operator rejects it.
         if abs(now.ahead_ms - best.ahead_ms) > _STEP_MS + drift_ms:
             return 0
         offset = best.anchor_ms - now.ahead_ms
-        return round(offset) if _matters(offset, best) else 0
+        return round(offset) if _is_significant(offset, best) else 0
 
-    def time_ms(self, now: Stamp) -> int:
-        """Tell the time to put into a request."""
+    def time_ms(self, now: ClockReading) -> int:
+        """Return the time to put into a request."""
         return now.wall_ms + self.offset_ms(now)
 
-    def observe(self, sent: Stamp, received: Stamp, server_ms: int) -> None:
-        """Take the time out of a sealed reply into account.
+    def observe(
+        self, sent: ClockReading, received: ClockReading, server_ms: int
+    ) -> None:
+        """Add the time in a sealed reply as a sample.
 
         Args:
             sent: When its request was sealed.
-            received: When it was read.
-            server_ms: What it says.
+            received: When the reply was read.
+            server_ms: The time in the reply.
         """
         if self._best is not None and not self._best.sealed:
             self._forget()
@@ -125,40 +127,49 @@ class ClockSkew:
             self._warned = True
             logger.warning("This machine's clock is off by %.0f s", -offset / 1000)
 
-    def refused(
-        self, sent: Stamp, sent_ms: int, received: Stamp, date_ms: int | None
-    ) -> Remedy:
-        """Find out what was wrong with the time of a refused request.
+    def on_time_rejected(
+        self,
+        sent: ClockReading,
+        sent_ms: int,
+        received: ClockReading,
+        date_ms: int | None,
+    ) -> ClockCorrection:
+        """Correct the estimate after the operator rejected a request's time.
 
         Args:
             sent: When it was sealed.
             sent_ms: The time that it carried.
-            received: When the refusal was read.
-            date_ms: The ``Date`` of the refusal, in ms, or None.
+            received: When the rejection was read.
+            date_ms: The ``Date`` header of the rejection, in ms, or None.
         """
         best = self._best
         if best is not None and received.monotonic_s - best.at <= _KNOWN_FOR_S:
             offset = sent.monotonic_s * 1000 + best.anchor_ms - sent_ms
-            if _matters(offset, best):
+            if _is_significant(offset, best):
                 self._trust(best, received)
-                return Remedy(corrected=True, offset=offset / 1000)
+                return ClockCorrection(corrected=True, offset=offset / 1000)
         else:
             best = None
         if date_ms is None:
-            return Remedy(late=best is not None)
+            return ClockCorrection(late=best is not None)
         # Where the reply was half-way, the request's own time had gone on.
         half_way_ms = (received.monotonic_s - sent.monotonic_s) * 500
         offset = date_ms - sent_ms - half_way_ms
         if not _APPLIED_MS < abs(offset) <= _MOST_BY_DATE_MS:
-            return Remedy(late=best is not None, offset=offset / 1000)
+            return ClockCorrection(late=best is not None, offset=offset / 1000)
         self._forget()
         self._add(sent, received, date_ms, sealed=False)
-        return Remedy(corrected=True, offset=offset / 1000)
+        return ClockCorrection(corrected=True, offset=offset / 1000)
 
     def _add(
-        self, sent: Stamp, received: Stamp, server_ms: int, *, sealed: bool
+        self,
+        sent: ClockReading,
+        received: ClockReading,
+        server_ms: int,
+        *,
+        sealed: bool,
     ) -> None:
-        """Keep a sample: the reply was made half-way between *sent* and *received*."""
+        """Add a sample: the reply was made half-way between *sent* and *received*."""
         middle_ms = (sent.monotonic_s + received.monotonic_s) * 500
         sample = _Sample(
             rtt_ms=(received.monotonic_s - sent.monotonic_s) * 1000,
@@ -176,17 +187,17 @@ class ClockSkew:
             self._best = sample
 
     def _forget(self) -> None:
-        """Know nothing any more."""
+        """Drop all samples."""
         self._samples.clear()
         self._best = None
 
-    def _trust(self, best: _Sample, now: Stamp) -> None:
+    def _trust(self, best: _Sample, now: ClockReading) -> None:
         """Use *best* from now on, although the wall clock was set since."""
         self._forget()
         self._best = best._replace(ahead_ms=now.ahead_ms, at=now.monotonic_s)
         self._samples.append(self._best)
 
 
-def _matters(offset_ms: float, sample: _Sample) -> bool:
-    """Tell whether an offset is more than what a clock may be off by."""
+def _is_significant(offset_ms: float, sample: _Sample) -> bool:
+    """Return whether an offset exceeds the tolerance and the sample's error."""
     return abs(offset_ms) - sample.rtt_ms / 2 > _APPLIED_MS

@@ -1,4 +1,4 @@
-"""How many attempts may be made at once."""
+"""A limit on concurrent attempts."""
 
 from __future__ import annotations
 
@@ -8,42 +8,43 @@ from weakref import WeakKeyDictionary
 
 from uid2_async.errors import CallTimeoutError
 
-__all__ = ["Slots"]
+__all__ = ["ConnectionLimit"]
 
 
-class Slots:
-    """At most so many attempts at once, so that no envelope ages in a queue.
+class ConnectionLimit:
+    """Limits concurrent attempts, so that no sealed envelope waits in a queue.
 
-    Each event loop has its own: a client may outlive its loop.
+    Each event loop has its own semaphore, because a client may outlive its loop.
     """
 
     def __init__(self, size: int) -> None:
-        """Allow *size* attempts at once."""
+        """Allow *size* concurrent attempts."""
         self._size = size
         self._semaphores: WeakKeyDictionary[
             asyncio.AbstractEventLoop, asyncio.Semaphore
         ] = WeakKeyDictionary()
 
-    def take(self, deadline: float) -> _Taken:
-        """Hold a slot for the length of an ``async with``; wait until *deadline*.
+    def acquire(self, deadline: float) -> _HeldConnection:
+        """Return an async context manager that waits for and holds one connection.
 
         Raises:
-            CallTimeoutError: On entry, if none became free by *deadline*, in the loop's
-                seconds.
+            CallTimeoutError: On entry, if no connection is free by *deadline*, a time
+                of the event loop, in seconds.
         """
-        return _Taken(self._semaphore_here(), deadline)
+        return _HeldConnection(self._semaphore_here(), deadline)
 
     def _semaphore_here(self) -> asyncio.Semaphore:
-        """Give the semaphore of the running loop."""
+        """Return the semaphore of the running loop."""
         loop = asyncio.get_running_loop()
-        found = self._semaphores.get(loop)
-        if found is None:
-            found = self._semaphores[loop] = asyncio.Semaphore(self._size)
-        return found
+        semaphore = self._semaphores.get(loop)
+        if semaphore is None:
+            semaphore = asyncio.Semaphore(self._size)
+            self._semaphores[loop] = semaphore
+        return semaphore
 
 
-class _Taken:
-    """A slot for the length of a block; asks for no timer where one is free."""
+class _HeldConnection:
+    """One connection, held inside ``async with``. Sets no timer if one is free."""
 
     __slots__ = ("_deadline", "_semaphore")
 
@@ -53,7 +54,7 @@ class _Taken:
 
     async def __aenter__(self) -> None:
         if not self._semaphore.locked():
-            # This does not wait.
+            # A semaphore that is not locked is acquired without waiting.
             await self._semaphore.acquire()
             return
         taken = False

@@ -22,7 +22,12 @@ from uid2_async.models import (
 from uid2_async.protocol.mapping import MapQuery
 from uid2_async.protocol.normalize import KINDS
 
-__all__ = ["counted", "counted_map", "tell_failed", "tell_rows"]
+__all__ = [
+    "count_identities",
+    "count_identity",
+    "emit_failed_counts",
+    "emit_identity_counts",
+]
 
 T = TypeVar("T", bound=IdentityTokens | OptedOut | InsufficientConsent)
 
@@ -34,29 +39,29 @@ _RESULTS: Final = {
 }
 
 
-async def counted(
+async def count_identity(
     work: Awaitable[T], *, hooks: Sequence[Hook], endpoint: str, kind: str
 ) -> T:
-    """Await the answer about one person, and tell *hooks* what it was."""
+    """Await the answer about one person, and emit its result to *hooks*."""
     if not hooks:
         return await work
     try:
         found = await work
     except UID2Error:
-        tell_failed(hooks, endpoint, {kind: 1})
+        emit_failed_counts(hooks, endpoint, {kind: 1})
         raise
-    _tell(hooks, endpoint, {(kind, _RESULTS[type(found)]): 1})
+    _emit_counts(hooks, endpoint, {(kind, _RESULTS[type(found)]): 1})
     return found
 
 
-async def counted_map(
+async def count_identities(
     work: Awaitable[IdentityMap],
     *,
     hooks: Sequence[Hook],
     endpoint: str,
     query: MapQuery,
 ) -> IdentityMap:
-    """Await the answer to *query*, and tell *hooks* what became of its identities."""
+    """Await the answer to *query*, and emit the results of its identities."""
     if not hooks:
         return await work
     kinds = [
@@ -66,44 +71,46 @@ async def counted_map(
     try:
         found = await work
     except UID2Error:
-        tell_failed(hooks, endpoint, Counter(kinds))
+        emit_failed_counts(hooks, endpoint, Counter(kinds))
         raise
     results = map(_result, found)
-    _tell(hooks, endpoint, Counter(zip(kinds, results, strict=True)))
+    _emit_counts(hooks, endpoint, Counter(zip(kinds, results, strict=True)))
     return found
 
 
-def tell_rows(
+def emit_identity_counts(
     hooks: Sequence[Hook], endpoint: str, rows: Mapping[str, Sequence[MapRow]]
 ) -> None:
-    """Tell *hooks* of the rows of a reply, which come by the kind that was sent."""
+    """Emit the results of a reply's rows, which are keyed by the kind sent."""
     if hooks:
         counts = {
             (kind, result): count
             for kind, found in rows.items()
             for result, count in Counter(map(_result, found)).items()
         }
-        _tell(hooks, endpoint, counts)
+        _emit_counts(hooks, endpoint, counts)
 
 
-def tell_failed(
+def emit_failed_counts(
     hooks: Sequence[Hook], endpoint: str, counts: Mapping[str, int]
 ) -> None:
-    """Tell *hooks* about how many of each kind there was no answer."""
-    _tell(hooks, endpoint, {(kind, "error"): count for kind, count in counts.items()})
+    """Emit how many identities of each kind got no answer."""
+    _emit_counts(
+        hooks, endpoint, {(kind, "error"): count for kind, count in counts.items()}
+    )
 
 
 def _result(row: MapRow | MappedUID | Unmapped) -> str:
-    """Name what became of an identity."""
+    """Return the result of one identity: mapped, optout or invalid."""
     if row.raw_uid is not None and row.reason is None:
         return "mapped"
     return "optout" if row.reason == _OPTED_OUT else "invalid"
 
 
-def _tell(
+def _emit_counts(
     hooks: Iterable[Hook], endpoint: str, counts: Mapping[tuple[str, str], int]
 ) -> None:
-    """Emit one event for each kind, hashed or not, and result."""
+    """Emit one event for each pair of kind, without ``_hash``, and result."""
     merged: Counter[tuple[str, str]] = Counter()
     for (kind, result), count in counts.items():
         # Raw UIDs, of which their status is asked, are no identities.

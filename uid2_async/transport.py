@@ -19,6 +19,7 @@ from typing import ClassVar, Final, Protocol, Self
 import aiohttp
 
 from uid2_async._traceback import strip_tracebacks
+from uid2_async.aiohttp_errors import map_error
 from uid2_async.connections import (
     ConnectionUse,
     RefusalConnector,
@@ -35,17 +36,16 @@ from uid2_async.errors import (
     TransportError,
     UID2Error,
 )
-from uid2_async.foreign_errors import map_error
 from uid2_async.regions import (
+    Failover,
     Proxy,
-    Regions,
     normalize_base_url,
     parse_proxy,
     sends_clear,
 )
 from uid2_async.secret import Unpicklable
 from uid2_async.tls import check_connector, check_context, verifying_context
-from uid2_async.veiled import Veiled
+from uid2_async.veiled import RedactedRepr
 
 __all__ = ["Reply", "Request", "SessionPool", "Transport", "verifying_context"]
 
@@ -64,7 +64,7 @@ _FAILOVER_STATUSES: Final = frozenset({502, 503, 504})
 _inherited: Final[list[object]] = []
 
 
-class Request(Veiled, Unpicklable, frozen=True, kw_only=True):
+class Request(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
     """One POST.
 
     Attributes:
@@ -77,7 +77,7 @@ class Request(Veiled, Unpicklable, frozen=True, kw_only=True):
         fresh_connection: Whether a kept connection must not be used.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("path", "timeout", "fresh_connection")
+    _repr_fields: ClassVar[tuple[str, ...]] = ("path", "timeout", "fresh_connection")
 
     path: str
     headers: Mapping[str, str]
@@ -88,7 +88,7 @@ class Request(Veiled, Unpicklable, frozen=True, kw_only=True):
     fresh_connection: bool = False
 
 
-class Reply(Veiled, frozen=True, kw_only=True):
+class Reply(RedactedRepr, frozen=True, kw_only=True):
     """What came back, of any HTTP status.
 
     Attributes:
@@ -100,7 +100,7 @@ class Reply(Veiled, frozen=True, kw_only=True):
             request, so that it may be the answer to nothing that was asked now.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("status",)
+    _repr_fields: ClassVar[tuple[str, ...]] = ("status",)
 
     status: int
     headers: Mapping[str, str]
@@ -209,7 +209,7 @@ class SessionPool(Unpicklable):
             max_connections = min(max_connections, connector.limit)
         if connector and any(url.startswith("https:") for url in normal):
             check_connector(connector)
-        self.regions: Regions = Regions(normal, cooldown=cooldown)
+        self.failover: Failover = Failover(normal, cooldown=cooldown)
         self.max_connections: int = max_connections
         self._given = session
         self._proxy = parsed and parsed.url
@@ -257,7 +257,7 @@ class SessionPool(Unpicklable):
     @property
     def base_urls(self) -> tuple[str, ...]:
         """The base URLs, in order of preference."""
-        return self.regions.base_urls
+        return self.failover.base_urls
 
     async def send(self, request: Request) -> Reply:
         """Send *request* once; see :class:`Transport`.
@@ -266,7 +266,7 @@ class SessionPool(Unpicklable):
         alone for the cool-down; the next attempt goes to the next one.
         """
         loop = asyncio.get_running_loop()
-        base_url = self.regions.choose(loop.time())
+        base_url = self.failover.pick(loop.time())
         session = await self._session(loop, fresh=request.fresh_connection)
         # Kept, since another loop brings a count of its own.
         under_way = self._under_way
@@ -276,7 +276,7 @@ class SessionPool(Unpicklable):
         except UID2Error as error:
             error.region = base_url
             if isinstance(error, TransportError):
-                self.regions.failed(base_url, loop.time())
+                self.failover.cool_down(base_url, loop.time())
             raise
         finally:
             under_way[session] -= 1
@@ -285,7 +285,7 @@ class SessionPool(Unpicklable):
                 self._retired.discard(session)
                 await session.close()
         if reply.status in _FAILOVER_STATUSES:
-            self.regions.failed(base_url, loop.time())
+            self.failover.cool_down(base_url, loop.time())
         return reply
 
     async def renew(self) -> None:

@@ -1,4 +1,4 @@
-"""Structs that can be printed without showing whom they are about."""
+"""A base class for structs whose repr hides personal data."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ from typing import Any, ClassVar
 
 import msgspec
 
-__all__ = ["Veiled"]
+__all__ = ["RedactedRepr"]
 
 
-class Veiled(msgspec.Struct, frozen=True):
-    """A struct whose repr shows only the fields that it names in *shown*.
+class RedactedRepr(msgspec.Struct, frozen=True):
+    """A struct whose repr shows only the fields named in ``_repr_fields``.
 
-    For values that are made by the thousand, or inside of the library, where an attrs
-    class would cost too much; everything is hidden unless it is named.
-
-    Attributes:
-        shown: The fields and properties that are harmless.
+    It is for values that exist by the thousand, for which an attrs class would cost too
+    much. A field is hidden unless it is named.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ()
+    _repr_fields: ClassVar[tuple[str, ...]] = ()
 
     def __repr__(self) -> str:
-        """Show the harmless fields."""
+        """Return the class name and the fields in ``_repr_fields``."""
         shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
         return f"{type(self).__name__}({shown})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show the same to rich, which would print every field."""
-        return [(name, getattr(self, name)) for name in self.shown]
+        """Return the same fields to rich, which would print every field."""
+        return [(name, getattr(self, name)) for name in self._repr_fields]

@@ -77,14 +77,14 @@ GUARDS = [
     Guard(
         "an envelope is sealed after all waiting",
         "_call.py",
-        "        async with self._slots.take(deadline):\n"
-        "            sent = self._stamp()\n",
-        "        sent = self._stamp()\n"
-        "        async with self._slots.take(deadline):\n",
+        "        async with self._connection_limit.acquire(deadline):\n"
+        "            sent = self._read_clocks()\n",
+        "        sent = self._read_clocks()\n"
+        "        async with self._connection_limit.acquire(deadline):\n",
         "D8",
     ),
     Guard(
-        "attempts are bounded by slots",
+        "concurrent attempts are limited",
         "slots.py",
         "asyncio.Semaphore(self._size)",
         "asyncio.Semaphore(10_000)",

@@ -37,7 +37,7 @@ from uid2_async.protocol.client_side import (
     shared_cipher,
 )
 from uid2_async.protocol.envelope import IV_BYTES, gcm_seal
-from uid2_async.veiled import Veiled
+from uid2_async.veiled import RedactedRepr
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
@@ -144,7 +144,7 @@ def unknown_client_side_error() -> RefusedError:
     return unknown_error("Unknown error while handling client side token generate")
 
 
-class ClientGenerateRequest(Veiled, frozen=True, kw_only=True):
+class ClientGenerateRequest(RedactedRepr, frozen=True, kw_only=True):
     """The outer JSON of a request as the operator reads it; absent texts are None."""
 
     subscription_id: str | None
