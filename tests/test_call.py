@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async import AesGcmEnvelope, RetryPolicy, errors
 from uid2_async._call import Call, Credentials, Pipeline
+from uid2_async._private import Secret
 from uid2_async._version import __version__
+from uid2_async.connections import ConnectionLimit
 from uid2_async.hooks import (
     AttemptFailed,
     AttemptStarted,
@@ -27,8 +29,6 @@ from uid2_async.hooks import (
 )
 from uid2_async.operator.envelope import open_request, seal_reply
 from uid2_async.protocol import base64
-from uid2_async.secret import Secret
-from uid2_async.slots import ConnectionLimit
 from uid2_async.testing import ManualClock
 from uid2_async.transport import Reply, Request
 

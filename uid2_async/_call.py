@@ -12,8 +12,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
+from uid2_async._private import RedactedRepr, Secret, Unpicklable
 from uid2_async._version import __version__
-from uid2_async.clock import Clock, monotonic_of, ms_clock
+from uid2_async.clock import Clock, ClockReading, ClockSkew, monotonic_of, ms_clock
+from uid2_async.connections import ConnectionLimit
 from uid2_async.errors import (
     ClockSkewError,
     ConfigError,
@@ -41,11 +43,7 @@ from uid2_async.protocol.envelope import (
 )
 from uid2_async.protocol.reply import error_from_reply, http_date_ms
 from uid2_async.retry import RetryPolicy
-from uid2_async.secret import Secret, Unpicklable
-from uid2_async.skew import ClockReading, ClockSkew
-from uid2_async.slots import ConnectionLimit
 from uid2_async.transport import Reply, Request, Transport
-from uid2_async.veiled import RedactedRepr
 
 __all__ = [
     "CLIENT_VERSION",

@@ -10,10 +10,16 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
 from uid2_async._call import Call, Credentials, positive
-from uid2_async._client import CallOptions, ConnectionOptions, OperatorClient
-from uid2_async._refresh import refresh_call
+from uid2_async._client import (
+    CallOptions,
+    ConnectionOptions,
+    OperatorClient,
+    refresh_call,
+)
+from uid2_async._private import Secret
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
+from uid2_async.config import check_api_key
 from uid2_async.errors import ConfigError, InputError
 from uid2_async.hooks import Hook
 from uid2_async.identity_tokens import IdentityTokens
@@ -29,9 +35,7 @@ from uid2_async.models import (
 )
 from uid2_async.protocol import base64, mapping, tokens, wire
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
-from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
-from uid2_async.secret import Secret
 from uid2_async.tally import count_identities, count_identity
 from uid2_async.transport import Transport
 
@@ -186,7 +190,7 @@ class UID2Client(OperatorClient):
             ConfigError: If a variable or an option is missing or wrong; it is named.
         """
         # Only this way of making a client pays for it.
-        from uid2_async.environment import read_options  # noqa: PLC0415 - reason above
+        from uid2_async.config import read_options  # noqa: PLC0415 - reason above
 
         given = set(options)
         if options.get("transport") is not None:

@@ -23,9 +23,9 @@ from typing import (
 import attrs
 import msgspec
 
+from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_traceback, strip_tracebacks
 from uid2_async.errors import InputError
-from uid2_async.veiled import RedactedRepr
 
 if TYPE_CHECKING:
     import pandas as pd

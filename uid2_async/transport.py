@@ -18,8 +18,10 @@ from typing import ClassVar, Final, Protocol, Self
 
 import aiohttp
 
+from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.aiohttp_errors import map_error
+from uid2_async.config import Proxy, normalize_base_url, parse_proxy, sends_clear
 from uid2_async.connections import (
     ConnectionUse,
     RefusalConnector,
@@ -36,16 +38,7 @@ from uid2_async.errors import (
     TransportError,
     UID2Error,
 )
-from uid2_async.regions import (
-    Failover,
-    Proxy,
-    normalize_base_url,
-    parse_proxy,
-    sends_clear,
-)
-from uid2_async.secret import Unpicklable
 from uid2_async.tls import check_connector, check_context, verifying_context
-from uid2_async.veiled import RedactedRepr
 
 __all__ = ["Reply", "Request", "SessionPool", "Transport", "verifying_context"]
 
@@ -543,6 +536,37 @@ async def _collect(
             return False
         chunks.append(chunk)
     return True
+
+
+class Failover:
+    """Chooses the base URL of the next attempt.
+
+    That is the first one that is not cooling down. If all are, it is the one that
+    recovers first. Times are the event loop's, in seconds.
+    """
+
+    def __init__(self, base_urls: Sequence[str], *, cooldown: float) -> None:
+        """Prefer *base_urls* in order; skip a failed one for *cooldown* seconds."""
+        if not base_urls:
+            raise ConfigError("There is no base URL.")
+        self.base_urls: tuple[str, ...] = tuple(base_urls)
+        self._cooldown = cooldown
+        self._cool_until = dict.fromkeys(self.base_urls, 0.0)
+
+    def pick(self, now: float) -> str:
+        """Return the base URL for an attempt at *now*."""
+        for base_url, until in self._cool_until.items():
+            if until <= now:
+                return base_url
+        return min(self._cool_until, key=self._cool_until.__getitem__)
+
+    def cool_down(self, base_url: str, now: float) -> None:
+        """Skip *base_url*, which failed at *now*, until it has cooled down."""
+        self._cool_until[base_url] = now + self._cooldown
+
+    def __repr__(self) -> str:
+        """Show the base URLs in their order."""
+        return f"Failover({', '.join(self.base_urls)})"
 
 
 strip_tracebacks(globals())

@@ -62,7 +62,7 @@ GUARDS = [
     ),
     Guard(
         "an old refresh reply is no news",
-        "_refresh.py",
+        "_client.py",
         "if ms_from_datetime(answer.identity_expires) <= now_ms:",
         "if False:",
         "C10",
@@ -85,7 +85,7 @@ GUARDS = [
     ),
     Guard(
         "concurrent attempts are limited",
-        "slots.py",
+        "connections.py",
         "asyncio.Semaphore(self._size)",
         "asyncio.Semaphore(10_000)",
         "N18",
@@ -365,7 +365,7 @@ GUARDS = [
     ),
     Guard(
         "what holds secrets is not pickled",
-        "secret.py",
+        "_private.py",
         "        raise TypeError(\n",
         "        return object.__reduce_ex__(self, 2)\n        raise TypeError(\n",
         "C13",

@@ -22,6 +22,7 @@ from hypothesis.strategies import (
     tuples,
 )
 
+from uid2_async._private import RedactedRepr
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol.keyring import Key
@@ -33,7 +34,6 @@ from uid2_async.protocol.token_codec import (
     read_text,
     seal_token,
 )
-from uid2_async.veiled import RedactedRepr
 
 VALUES = [
     AdvertisingToken(

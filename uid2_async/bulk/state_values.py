@@ -9,6 +9,7 @@ from typing import ClassVar, Final, NamedTuple
 
 import attrs
 
+from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.models import (
@@ -18,7 +19,6 @@ from uid2_async.models import (
     UnmappedReason,
     ms_from_datetime,
 )
-from uid2_async.veiled import RedactedRepr
 
 __all__ = [
     "AGE_DAYS",

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from io import BufferedIOBase
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+from uid2_async._private import RedactedRepr
 from uid2_async.cli.open_file import open_file
 from uid2_async.cli.values import STANDARD, decode_lines
-from uid2_async.veiled import RedactedRepr
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

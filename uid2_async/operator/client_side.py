@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from uid2_async._private import RedactedRepr
 from uid2_async.operator.data import Site
 from uid2_async.operator.http_messages import RefusedError, client_error, unknown_error
 from uid2_async.operator.indexes import DataIndex
@@ -37,7 +38,6 @@ from uid2_async.protocol.client_side import (
     shared_cipher,
 )
 from uid2_async.protocol.envelope import IV_BYTES, gcm_seal
-from uid2_async.veiled import RedactedRepr
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList

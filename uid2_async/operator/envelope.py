@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from uid2_async._private import RedactedRepr
 from uid2_async.models import IdentityScope
 from uid2_async.operator import java_json
 from uid2_async.operator.http_messages import RefusedError, client_error
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import HEAD, gcm_open, gcm_seal
-from uid2_async.veiled import RedactedRepr
 
 REQUEST_VERSION = 1
 MIN_REQUEST_BYTES = 45

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from uid2_async._private import RedactedRepr
 from uid2_async.models import IdentityType, UnmappedReason
 from uid2_async.operator.http_messages import (
     RefusedError,
@@ -30,7 +31,6 @@ from uid2_async.operator.tokens import missing_message
 from uid2_async.protocol import wire
 from uid2_async.protocol.mapping import OptedOutUID
 from uid2_async.protocol.normalize import KINDS, identity_bytes
-from uid2_async.veiled import RedactedRepr
 
 
 class UnmappedRow(msgspec.Struct, frozen=True, gc=False):

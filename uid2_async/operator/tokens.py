@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from uid2_async._private import RedactedRepr
 from uid2_async.errors import TokenError
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.operator.data import EMBEDDED_OPT_OUT
@@ -43,7 +44,6 @@ from uid2_async.protocol import wire
 from uid2_async.protocol.normalize import KINDS, identity_bytes
 from uid2_async.protocol.token_codec import AdvertisingToken, open_token
 from uid2_async.protocol.tokens import TokensBody
-from uid2_async.veiled import RedactedRepr
 
 
 class InputFault(Enum):

@@ -22,12 +22,11 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 from msgspec import Meta
 
+from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import wire
 from uid2_async.protocol.reply import expect_success
-from uid2_async.secret import Unpicklable
-from uid2_async.veiled import RedactedRepr
 
 GCM_IV_SIZE = 12
 CBC_IV_SIZE = 16

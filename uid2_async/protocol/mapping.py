@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import InputError, ProtocolError
 from uid2_async.models import (
@@ -37,7 +38,6 @@ from uid2_async.protocol.normalize import (
     sendable,
 )
 from uid2_async.protocol.reply import expect_success
-from uid2_async.veiled import RedactedRepr
 
 MAP_V3_PATH: Final = "/v3/identity/map"
 MAP_V2_PATH: Final = "/v2/identity/map"

@@ -12,13 +12,13 @@ from functools import lru_cache
 from struct import Struct
 from typing import ClassVar, TypeAlias
 
+from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol import base64
 from uid2_async.protocol.keyring import Key, KeyLookup
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, TYPE_BYTES, TYPE_MASK, type_byte
-from uid2_async.veiled import RedactedRepr
 
 CLIENT_SIDE_GENERATED = 1 << 1
 """The privacy bit of tokens that a browser or app has generated."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import Enum
 from typing import ClassVar
 
+from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import (
     InputError,
@@ -37,7 +38,6 @@ from uid2_async.protocol.token_codec import (
     read_text,
 )
 from uid2_async.protocol.wire import FIRST_MS, LAST_MS
-from uid2_async.veiled import RedactedRepr
 
 # Who made a token, where it was no operator: site, type (a service), version, key.
 _OPERATOR = (0, 1, 0, 0)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from uid2_async import IdentityScope
-from uid2_async.errors import ConfigError
-from uid2_async.regions import (
+from uid2_async.config import (
     PUBLISHED,
-    Failover,
     check_api_key,
     normalize_base_url,
     sends_clear,
 )
+from uid2_async.errors import ConfigError
+from uid2_async.transport import Failover
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, integers, lists
 
-from uid2_async.skew import ClockCorrection, ClockReading, ClockSkew
+from uid2_async.clock import ClockCorrection, ClockReading, ClockSkew
 
 START_MS = 1_767_225_600_000
 
