@@ -21,7 +21,7 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
 from uid2_async.config import check_api_key
 from uid2_async.errors import ConfigError, InputError
-from uid2_async.hooks import Hook
+from uid2_async.hooks import Hook, count_identities, count_identity
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
     Bucket,
@@ -36,7 +36,6 @@ from uid2_async.models import (
 from uid2_async.protocol import base64, mapping, tokens, wire
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
 from uid2_async.retry import RetryPolicy
-from uid2_async.tally import count_identities, count_identity
 from uid2_async.transport import Transport
 
 if TYPE_CHECKING:

@@ -268,8 +268,8 @@ GUARDS = [
     Guard(
         "a second loop is detected",
         "transport.py",
-        "if not self._loop.is_closed():",
-        "if False:",
+        "if first is None or first is asyncio.get_running_loop() or first.is_closed():",
+        "if True:",
         "X6",
     ),
     Guard(
@@ -373,7 +373,7 @@ GUARDS = [
     Guard(
         "durations are not measured by the wall clock",
         "clock.py",
-        'return monotonic or getattr(clock, "monotonic", None) or MonotonicClock()',
+        'return monotonic or getattr(chosen, "monotonic", None) or MonotonicClock()',
         "return lambda: ms_clock(clock)() / 1000",
         "D11",
     ),
@@ -422,8 +422,8 @@ GUARDS = [
     Guard(
         "each waiter gets an error of its own",
         "keystore.py",
-        "raise fresh_error(self._last_error)",
-        "raise self._last_error",
+        "raise fresh_error(self._last_error)\n        raise KeysUnavailableError",
+        "raise self._last_error\n        raise KeysUnavailableError",
         "X12",
     ),
     Guard(

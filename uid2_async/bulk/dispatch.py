@@ -39,9 +39,15 @@ from uid2_async.errors import (
     UID2Error,
     UnexpectedStatusError,
 )
-from uid2_async.hooks import AttemptFailed, CallFinished, Event, emit
+from uid2_async.hooks import (
+    AttemptFailed,
+    CallFinished,
+    Event,
+    emit,
+    emit_failed_counts,
+    emit_identity_counts,
+)
 from uid2_async.retry import Backoff, RetryPolicy, classify
-from uid2_async.tally import emit_failed_counts, emit_identity_counts
 
 __all__ = ["DispatchOptions", "Dispatcher", "Keep"]
 
