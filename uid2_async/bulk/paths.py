@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 import attrs
 import msgspec
 
-from uid2_async._private import printable
+from uid2_async._private import Unpicklable, printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.private_files import (
     DISK,
@@ -287,7 +287,7 @@ class InputIdentity(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
-class Remote(ABC):
+class Remote(Unpicklable, ABC):
     """An input or an output that is not a file of this machine.
 
     A job copies such an input into its folder and reads the copy. It writes such an
