@@ -16,19 +16,19 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async import AesGcmEnvelope, RetryPolicy, errors
 from uid2_async._call import Call, Credentials, Pipeline
+from uid2_async._private import Secret
 from uid2_async._version import __version__
+from uid2_async.connections import ConnectionLimit
 from uid2_async.hooks import (
     AttemptFailed,
     AttemptStarted,
     CallFinished,
     CallStarted,
-    ForgedReply,
+    ReplyMismatch,
     RetryScheduled,
 )
 from uid2_async.operator.envelope import open_request, seal_reply
 from uid2_async.protocol import base64
-from uid2_async.secret import Secret
-from uid2_async.slots import Slots
 from uid2_async.testing import ManualClock
 from uid2_async.transport import Reply, Request
 
@@ -111,7 +111,7 @@ class Bench:
             transport=self.transport,
             envelope=AesGcmEnvelope(),
             clock=lambda: START + timedelta(seconds=next(ticks)),
-            slots=Slots(2),
+            connection_limit=ConnectionLimit(2),
             **options,
         )
         self.retry = RetryPolicy(_sleep=self.no_sleep, _random=lambda: 0.5)
@@ -251,7 +251,7 @@ async def test_the_operators_clock_is_known_after_a_suspension() -> None:
         envelope=AesGcmEnvelope(),
         credentials=Credentials(api_key=Secret("key"), secret=Secret(KEY)),
         clock=clock,
-        slots=Slots(2),
+        connection_limit=ConnectionLimit(2),
     )
     await bench.run()
     clock.advance(86_400)
@@ -353,8 +353,10 @@ async def test_a_reply_to_another_request_is_never_retried(step: Any) -> None:
     assert len(bench.transport.requests) == 1
     assert bench.transport.renewed == 1
     assert caught.value.foreign_nonce is not caught.value.untimely
-    forged = [one for one in bench.events if isinstance(one, ForgedReply)]
-    assert forged == [ForgedReply(endpoint=PATH, trace_id=caught.value.trace_id or "")]
+    forged = [one for one in bench.events if isinstance(one, ReplyMismatch)]
+    assert forged == [
+        ReplyMismatch(endpoint=PATH, trace_id=caught.value.trace_id or "")
+    ]
 
 
 async def test_a_bare_call_sends_its_payload_as_it_is() -> None:
@@ -448,44 +450,44 @@ async def test_slots_bound_the_attempts_and_come_back() -> None:
 
 async def test_a_call_that_gets_no_slot_times_out() -> None:
     """Waiting for a slot counts against the call's own time."""
-    slots = Slots(1)
+    connection_limit = ConnectionLimit(1)
     loop = asyncio.get_running_loop()
-    async with slots.take(loop.time() + 9):
+    async with connection_limit.acquire(loop.time() + 9):
         with pytest.raises(errors.CallTimeoutError, match="No connection"):
-            async with slots.take(loop.time()):
+            async with connection_limit.acquire(loop.time()):
                 raise AssertionError
-    async with slots.take(loop.time() + 9):
+    async with connection_limit.acquire(loop.time() + 9):
         pass
 
 
 async def test_a_cancelled_waiter_leaves_its_slot_to_others() -> None:
     """Cancellation while waiting takes nothing away."""
-    slots = Slots(1)
+    connection_limit = ConnectionLimit(1)
     deadline = asyncio.get_running_loop().time() + 9
 
     async def wait() -> None:
-        async with slots.take(deadline):
+        async with connection_limit.acquire(deadline):
             raise AssertionError
 
-    async with slots.take(deadline):
+    async with connection_limit.acquire(deadline):
         task = asyncio.create_task(wait())
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    async with slots.take(deadline):
+    async with connection_limit.acquire(deadline):
         pass
 
 
 def test_slots_follow_a_new_event_loop() -> None:
     """A client that outlives its loop is not bound to it."""
-    slots = Slots(1)
+    connection_limit = ConnectionLimit(1)
 
     async def contend() -> None:
         deadline = asyncio.get_running_loop().time() + 9
 
         async def one() -> None:
-            async with slots.take(deadline):
+            async with connection_limit.acquire(deadline):
                 await asyncio.sleep(0)
 
         await asyncio.gather(one(), one())

@@ -29,18 +29,18 @@ from uid2_async import (
     errors,
 )
 from uid2_async._call import Call, Credentials, Pipeline
+from uid2_async._private import Secret
 from uid2_async.bulk.database import Query, Table
 from uid2_async.bulk.stores import StoreFile
 from uid2_async.client_side import ClientSideClient
-from uid2_async.environment import Settings
+from uid2_async.config import Settings
+from uid2_async.connections import ConnectionLimit
 from uid2_async.operator import LocalOperator, OperatorData, data
 from uid2_async.operator.salts import BucketIds
 from uid2_async.protocol.envelope import AesGcmEnvelope
 from uid2_async.protocol.keyring import Key, KeyRing, KeysBody, WireKey
 from uid2_async.publisher import TokenRefresher
 from uid2_async.publisher.sealed_cookie import SealedCookie
-from uid2_async.secret import Secret
-from uid2_async.slots import Slots
 from uid2_async.transport import Request
 
 URL = "https://operator.example"
@@ -97,7 +97,7 @@ HOLDERS: dict[type, Callable[[], Any]] = {
         envelope=AesGcmEnvelope(),
         credentials=credentials(),
         clock=None,
-        slots=Slots(1),
+        connection_limit=ConnectionLimit(1),
     ),
     Request: lambda: Request(
         path="/", headers={"Authorization": API_KEY}, body=b"", timeout=1

@@ -1,4 +1,4 @@
-"""The pipeline: slot, seal, send, open, parse, with the retry around all of it.
+"""The pipeline: limit, seal, send, open and parse, with retries around all of it.
 
 Sealing happens in each attempt and after every wait, so that each envelope has a fresh
 time, nonce and IV and never ages in a queue (docs/protocol.md 1.4).
@@ -12,8 +12,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
+from uid2_async._private import RedactedRepr, Secret, Unpicklable
 from uid2_async._version import __version__
-from uid2_async.clock import Clock, monotonic_of, ms_clock
+from uid2_async.clock import Clock, ClockReading, ClockSkew, monotonic_of, ms_clock
+from uid2_async.connections import ConnectionLimit
 from uid2_async.errors import (
     ClockSkewError,
     ConfigError,
@@ -27,8 +29,8 @@ from uid2_async.hooks import (
     CallFinished,
     CallStarted,
     Event,
-    ForgedReply,
     Hook,
+    ReplyMismatch,
     RetryScheduled,
     emit,
 )
@@ -41,11 +43,7 @@ from uid2_async.protocol.envelope import (
 )
 from uid2_async.protocol.reply import error_from_reply, http_date_ms
 from uid2_async.retry import RetryPolicy
-from uid2_async.secret import Secret, Unpicklable
-from uid2_async.skew import ClockSkew, Stamp
-from uid2_async.slots import Slots
 from uid2_async.transport import Reply, Request, Transport
-from uid2_async.veiled import Veiled
 
 __all__ = [
     "CLIENT_VERSION",
@@ -84,7 +82,7 @@ _TEXT: Final = "text/plain"
 _BINARY: Final = "application/octet-stream"
 
 
-class Credentials(Veiled, Unpicklable, frozen=True, kw_only=True):
+class Credentials(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
     """An API key and its client secret.
 
     Attributes:
@@ -96,7 +94,7 @@ class Credentials(Veiled, Unpicklable, frozen=True, kw_only=True):
     secret: Secret[bytes]
 
 
-class Call(Veiled, Unpicklable, Generic[T], frozen=True, kw_only=True):
+class Call(RedactedRepr, Unpicklable, Generic[T], frozen=True, kw_only=True):
     """What to ask, and how to read the answer.
 
     Attributes:
@@ -112,7 +110,7 @@ class Call(Veiled, Unpicklable, Generic[T], frozen=True, kw_only=True):
         max_reply_bytes: How large the reply may be.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("path", "binary")
+    _repr_fields: ClassVar[tuple[str, ...]] = ("path", "binary")
 
     path: str
     payload: bytes = b""
@@ -134,7 +132,7 @@ class Pipeline:
         envelope: Envelope,
         credentials: Credentials | None,
         clock: Clock | None,
-        slots: Slots,
+        connection_limit: ConnectionLimit,
         headers: Mapping[str, str] | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -145,7 +143,7 @@ class Pipeline:
             envelope: Seals them and opens the replies.
             credentials: None where no call needs an API key or its secret.
             clock: Gives aware datetimes; the system's if None.
-            slots: Bounds the attempts at once.
+            connection_limit: Limits the concurrent attempts.
             headers: What to send beside the usual headers.
             random_bytes: Gives as many random bytes as asked for.
         """
@@ -156,7 +154,7 @@ class Pipeline:
         self.skew: ClockSkew = ClockSkew(ms_clock(clock))
         # Not the loop's: that stands still while the machine is suspended.
         self._monotonic = monotonic_of(clock, None)
-        self._slots = slots
+        self._connection_limit = connection_limit
         self._random_bytes = random_bytes
 
     async def run(
@@ -199,16 +197,16 @@ class Pipeline:
 
     def now_ms(self) -> int:
         """Tell the operator's time as far as it is known, in ms."""
-        return self.skew.time_ms(self._stamp())
+        return self.skew.time_ms(self._read_clocks())
 
     @property
     def clock_skew(self) -> float:
         """By how many seconds the operator's clock is ahead; see :class:`ClockSkew`."""
-        return self.skew.offset_ms(self._stamp()) / 1000
+        return self.skew.offset_ms(self._read_clocks()) / 1000
 
-    def _stamp(self) -> Stamp:
-        """Note the time on both of this machine's clocks."""
-        return self.skew.stamp(self._monotonic())
+    def _read_clocks(self) -> ClockReading:
+        """Read both of this machine's clocks."""
+        return self.skew.read(self._monotonic())
 
     async def exchange(
         self,
@@ -222,8 +220,8 @@ class Pipeline:
     ) -> T:
         """Make one attempt: everything that is done anew each time."""
         now = asyncio.get_running_loop().time
-        async with self._slots.take(deadline):
-            sent = self._stamp()
+        async with self._connection_limit.acquire(deadline):
+            sent = self._read_clocks()
             sent_ms = self.skew.time_ms(sent)
             body, open_reply = self._seal(call, sent_ms)
             request = Request(
@@ -237,7 +235,7 @@ class Pipeline:
                 fresh_connection=fresh or call.reply_key == b"",
             )
             reply = await self._transport.send(request)
-            received = self._stamp()
+            received = self._read_clocks()
         on_reply(reply)
         try:
             if reply.status != _OK:
@@ -251,7 +249,12 @@ class Pipeline:
         return call.parse(opened.payload)
 
     def _refusal(
-        self, call: Call[T], reply: Reply, sent: Stamp, sent_ms: int, received: Stamp
+        self,
+        call: Call[T],
+        reply: Reply,
+        sent: ClockReading,
+        sent_ms: int,
+        received: ClockReading,
     ) -> UID2Error:
         """Make the error for an HTTP status other than 200."""
         secrets = [call.payload.decode("ascii", "replace")] if call.bare else []
@@ -267,9 +270,9 @@ class Pipeline:
         # Nobody knows what time it was when another request was refused.
         if isinstance(error, ClockSkewError) and not reply.reused_connection:
             date_ms = http_date_ms(reply.headers.get("date"))
-            remedy = self.skew.refused(sent, sent_ms, received, date_ms)
-            error.corrected, error.late = remedy.corrected, remedy.late
-            error.offset = remedy.offset
+            correction = self.skew.on_time_rejected(sent, sent_ms, received, date_ms)
+            error.corrected, error.late = correction.corrected, correction.late
+            error.offset = correction.offset
         return error
 
     async def renew(self) -> None:
@@ -446,17 +449,17 @@ class _CallRun(Generic[T]):
 
     async def _not_opened(self, error: EnvelopeError) -> None:
         """Give up connections with foreign replies on them, and report such a reply."""
-        forged = error.foreign_nonce or error.untimely
-        if forged or error.reused_connection:
+        mismatch = error.foreign_nonce or error.untimely
+        if mismatch or error.reused_connection:
             await self._pipeline.renew()
-        if not forged:
+        if not mismatch:
             return
         logger.warning(
             "%s: a reply was sealed for another request, trace id %s",
             self._call.path,
             self.trace_id,
         )
-        self.emit(ForgedReply(endpoint=self._call.path, trace_id=self.trace_id or ""))
+        self.emit(ReplyMismatch(endpoint=self._call.path, trace_id=self.trace_id or ""))
 
     def _note_region(self, reply: Reply) -> None:
         """Remember who answered."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 
 __all__ = ["access_logger", "http_logger", "logger"]
 

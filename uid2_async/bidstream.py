@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 import attrs
 
+from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.clock import Clock, ms_clock
 from uid2_async.errors import InputError, TokenError, TokenFailure
@@ -22,7 +23,6 @@ from uid2_async.openrtb import domain_or_app_in, tokens_in
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, restore_environment
 from uid2_async.protocol.token_rules import ClientType, DecryptedToken, try_decrypt
-from uid2_async.secret import Unpicklable
 
 __all__ = [
     "BidstreamClient",

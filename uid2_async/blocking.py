@@ -25,6 +25,7 @@ from typing import (
 )
 
 from uid2_async._portal import Portal
+from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.client import UID2Client
 from uid2_async.errors import ClientLoopError
@@ -32,7 +33,6 @@ from uid2_async.keystore import KeyStore
 from uid2_async.protocol.keyring import KeyRing
 from uid2_async.publisher.generate import try_generate
 from uid2_async.publisher.refresher import TokenRefresher
-from uid2_async.secret import Unpicklable
 
 if TYPE_CHECKING:
     from uid2_async.bulk.database import Query, Table

@@ -10,12 +10,18 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
 from uid2_async._call import Call, Credentials, positive
-from uid2_async._client import CallOptions, ConnectionOptions, OperatorClient
-from uid2_async._refresh import refresh_call
+from uid2_async._client import (
+    CallOptions,
+    ConnectionOptions,
+    OperatorClient,
+    refresh_call,
+)
+from uid2_async._private import Secret
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
+from uid2_async.config import check_api_key
 from uid2_async.errors import ConfigError, InputError
-from uid2_async.hooks import Hook
+from uid2_async.hooks import Hook, count_identities, count_identity
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
     Bucket,
@@ -29,10 +35,7 @@ from uid2_async.models import (
 )
 from uid2_async.protocol import base64, mapping, tokens, wire
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
-from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
-from uid2_async.secret import Secret
-from uid2_async.tally import counted, counted_map
 from uid2_async.transport import Transport
 
 if TYPE_CHECKING:
@@ -186,7 +189,7 @@ class UID2Client(OperatorClient):
             ConfigError: If a variable or an option is missing or wrong; it is named.
         """
         # Only this way of making a client pays for it.
-        from uid2_async.environment import read_options  # noqa: PLC0415 - reason above
+        from uid2_async.config import read_options  # noqa: PLC0415 - reason above
 
         given = set(options)
         if options.get("transport") is not None:
@@ -271,7 +274,9 @@ class UID2Client(OperatorClient):
             path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
         )
         work = self._run(call, timeout)
-        return await counted(work, hooks=self.hooks, endpoint=call.path, kind=one.kind)
+        return await count_identity(
+            work, hooks=self.hooks, endpoint=call.path, kind=one.kind
+        )
 
     def _warn_of_missing_consent(self) -> None:
         """Warn the caller of generate_token, the first time."""
@@ -306,7 +311,9 @@ class UID2Client(OperatorClient):
         """
         call = refresh_call(identity_tokens, self._pipeline.now_ms)
         work = self._run(call, timeout)
-        return await counted(work, hooks=self.hooks, endpoint=call.path, kind="token")
+        return await count_identity(
+            work, hooks=self.hooks, endpoint=call.path, kind="token"
+        )
 
     async def validate_token(
         self,
@@ -359,7 +366,7 @@ class UID2Client(OperatorClient):
         query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
-        return await counted_map(
+        return await count_identities(
             self._map_v3(query, timeout),
             hooks=self.hooks,
             endpoint=mapping.MAP_V3_PATH,
@@ -411,7 +418,7 @@ class UID2Client(OperatorClient):
         query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
-        return await counted_map(
+        return await count_identities(
             self._map_v2(query, link_id, timeout),
             hooks=self.hooks,
             endpoint=mapping.MAP_V2_PATH,

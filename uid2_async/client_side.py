@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
 from uid2_async._call import Call
-from uid2_async._client import OperatorClient
-from uid2_async._refresh import refresh_call
+from uid2_async._client import OperatorClient, refresh_call
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
 from uid2_async.errors import ConfigError

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import ClassVar
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 
 __all__ = [
     "AuthError",

@@ -5,13 +5,28 @@ No event carries DII, a token, a UID, a key, a body or a header.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol, TypeAlias
+from collections import Counter
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from uid2_async._log import logger
 from uid2_async._traceback import strip_tracebacks
+from uid2_async.errors import UID2Error
+from uid2_async.identity_tokens import IdentityTokens
+from uid2_async.models import (
+    IdentityMap,
+    InsufficientConsent,
+    MappedUID,
+    MapRow,
+    OptedOut,
+    Unmapped,
+    UnmappedReason,
+    kind_and_value,
+)
+from uid2_async.protocol.mapping import MapQuery
+from uid2_async.protocol.normalize import KINDS
 
 __all__ = [
     "AttemptFailed",
@@ -19,14 +34,23 @@ __all__ = [
     "CallFinished",
     "CallStarted",
     "Event",
-    "ForgedReply",
     "Hook",
     "IdentitiesAnswered",
     "LimitChanged",
+    "ReplyMismatch",
     "RetryScheduled",
     "Throttled",
     "emit",
 ]
+
+T = TypeVar("T", bound=IdentityTokens | OptedOut | InsufficientConsent)
+
+_OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
+_RESULTS: Final = {
+    IdentityTokens: "token",
+    OptedOut: "optout",
+    InsufficientConsent: "no_consent",
+}
 
 
 class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,10 +115,11 @@ class RetryScheduled(msgspec.Struct, frozen=True, kw_only=True):
     delay: float
 
 
-class ForgedReply(msgspec.Struct, frozen=True, kw_only=True):
-    """A reply came that was sealed for another request, or long ago.
+class ReplyMismatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply whose nonce or timestamp does not match its request.
 
-    An accident of an edge, or an attack: the call fails, and nothing is retried.
+    An intermediary mixed up replies, or someone replays them. The call fails without a
+    retry, unless the connection had been used before.
 
     Attributes:
         endpoint: The call's path.
@@ -170,7 +195,7 @@ Event: TypeAlias = (
     | AttemptStarted
     | AttemptFailed
     | RetryScheduled
-    | ForgedReply
+    | ReplyMismatch
     | CallFinished
     | IdentitiesAnswered
     | Throttled
@@ -193,6 +218,90 @@ def emit(hooks: Iterable[Hook], event: Event) -> None:
             hook(event)
         except Exception as error:  # noqa: BLE001 - whatever a foreign hook raises
             logger.warning("A hook failed with %s", type(error).__name__)
+
+
+async def count_identity(
+    work: Awaitable[T], *, hooks: Sequence[Hook], endpoint: str, kind: str
+) -> T:
+    """Await the answer about one person, and emit its result to *hooks*."""
+    if not hooks:
+        return await work
+    try:
+        found = await work
+    except UID2Error:
+        emit_failed_counts(hooks, endpoint, {kind: 1})
+        raise
+    _emit_counts(hooks, endpoint, {(kind, _RESULTS[type(found)]): 1})
+    return found
+
+
+async def count_identities(
+    work: Awaitable[IdentityMap],
+    *,
+    hooks: Sequence[Hook],
+    endpoint: str,
+    query: MapQuery,
+) -> IdentityMap:
+    """Await the answer to *query*, and emit the results of its identities."""
+    if not hooks:
+        return await work
+    kinds = [
+        key or kind_and_value(one)[0]
+        for key, one in zip(query.order, query.identities, strict=True)
+    ]
+    try:
+        found = await work
+    except UID2Error:
+        emit_failed_counts(hooks, endpoint, Counter(kinds))
+        raise
+    results = map(_result, found)
+    _emit_counts(hooks, endpoint, Counter(zip(kinds, results, strict=True)))
+    return found
+
+
+def emit_identity_counts(
+    hooks: Sequence[Hook], endpoint: str, rows: Mapping[str, Sequence[MapRow]]
+) -> None:
+    """Emit the results of a reply's rows, which are keyed by the kind sent."""
+    if hooks:
+        counts = {
+            (kind, result): count
+            for kind, found in rows.items()
+            for result, count in Counter(map(_result, found)).items()
+        }
+        _emit_counts(hooks, endpoint, counts)
+
+
+def emit_failed_counts(
+    hooks: Sequence[Hook], endpoint: str, counts: Mapping[str, int]
+) -> None:
+    """Emit how many identities of each kind got no answer."""
+    _emit_counts(
+        hooks, endpoint, {(kind, "error"): count for kind, count in counts.items()}
+    )
+
+
+def _result(row: MapRow | MappedUID | Unmapped) -> str:
+    """Return the result of one identity: mapped, optout or invalid."""
+    if row.raw_uid is not None and row.reason is None:
+        return "mapped"
+    return "optout" if row.reason == _OPTED_OUT else "invalid"
+
+
+def _emit_counts(
+    hooks: Iterable[Hook], endpoint: str, counts: Mapping[tuple[str, str], int]
+) -> None:
+    """Emit one event for each pair of kind, without ``_hash``, and result."""
+    merged: Counter[tuple[str, str]] = Counter()
+    for (kind, result), count in counts.items():
+        # Raw UIDs, of which their status is asked, are no identities.
+        if kind in KINDS or kind == "token":
+            merged[kind.removesuffix("_hash"), result] += count
+    for (kind, result), count in merged.items():
+        event = IdentitiesAnswered(
+            endpoint=endpoint, kind=kind, result=result, count=count
+        )
+        emit(hooks, event)
 
 
 strip_tracebacks(globals())

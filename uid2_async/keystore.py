@@ -17,12 +17,12 @@ import msgspec
 
 from uid2_async._call import positive
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
+from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock, Monotonic, monotonic_of, ms_clock, sleep_by
 from uid2_async.errors import CallTimeoutError, KeysUnavailableError, ProtocolError
 from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import KeyRing
-from uid2_async.secret import Unpicklable
 
 __all__ = ["FileKeyStore", "KeyStore", "Keys", "ring_of"]
 

@@ -23,9 +23,9 @@ from typing import (
 import attrs
 import msgspec
 
+from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_traceback, strip_tracebacks
 from uid2_async.errors import InputError
-from uid2_async.veiled import Veiled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,7 @@ class IdentityType(StrEnum):
         return 0 if self is IdentityType.EMAIL else 1
 
 
-class _Identity(Veiled, frozen=True, gc=False):
+class _Identity(RedactedRepr, frozen=True, gc=False):
     """One value of directly identifying information (DII); repr hides it.
 
     A struct, because lists of millions of hashes are wrapped into these.
@@ -267,7 +267,7 @@ def _datetime_from_seconds(seconds: int | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-class MappedUID(Veiled, frozen=True, gc=False, kw_only=True):
+class MappedUID(RedactedRepr, frozen=True, gc=False, kw_only=True):
     """The raw UID of an identity.
 
     Attributes:
@@ -278,7 +278,7 @@ class MappedUID(Veiled, frozen=True, gc=False, kw_only=True):
         reason: Always None; see :class:`Unmapped`.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("refresh_from", "bucket_id")
+    _repr_fields: ClassVar[tuple[str, ...]] = ("refresh_from", "bucket_id")
     reason: ClassVar[None] = None
 
     raw_uid: str
@@ -312,7 +312,7 @@ class Unmapped(msgspec.Struct, frozen=True, gc=False):
     detail: str | None = None
 
 
-class MapRow(Veiled, frozen=True, gc=False):
+class MapRow(RedactedRepr, frozen=True, gc=False):
     """One row of a map reply as the operator sends it (docs/protocol.md 2.5 and 2.6).
 
     It is decoded 5,000 times for each reply, and costs nothing until it is read.
@@ -325,7 +325,7 @@ class MapRow(Veiled, frozen=True, gc=False):
         bucket_id: The salt bucket, from the v2 endpoint only.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("mapped",)
+    _repr_fields: ClassVar[tuple[str, ...]] = ("mapped",)
 
     raw_uid: str | None = msgspec.field(default=None, name="u")
     previous_raw_uid: str | None = msgspec.field(default=None, name="p")

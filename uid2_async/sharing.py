@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.clock import Clock, ms_clock
 from uid2_async.errors import InputError, TokenError, TokenFailure
@@ -17,7 +18,6 @@ from uid2_async.protocol.token_rules import (
     SharingSealer,
     try_decrypt,
 )
-from uid2_async.secret import Unpicklable
 
 __all__ = ["SharingClient"]
 

@@ -18,7 +18,10 @@ from typing import ClassVar, Final, Protocol, Self
 
 import aiohttp
 
+from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async._traceback import strip_tracebacks
+from uid2_async.aiohttp_errors import map_error
+from uid2_async.config import Proxy, normalize_base_url, parse_proxy, sends_clear
 from uid2_async.connections import (
     ConnectionUse,
     RefusalConnector,
@@ -35,17 +38,7 @@ from uid2_async.errors import (
     TransportError,
     UID2Error,
 )
-from uid2_async.foreign_errors import map_error
-from uid2_async.regions import (
-    Proxy,
-    Regions,
-    normalize_base_url,
-    parse_proxy,
-    sends_clear,
-)
-from uid2_async.secret import Unpicklable
 from uid2_async.tls import check_connector, check_context, verifying_context
-from uid2_async.veiled import Veiled
 
 __all__ = ["Reply", "Request", "SessionPool", "Transport", "verifying_context"]
 
@@ -64,7 +57,7 @@ _FAILOVER_STATUSES: Final = frozenset({502, 503, 504})
 _inherited: Final[list[object]] = []
 
 
-class Request(Veiled, Unpicklable, frozen=True, kw_only=True):
+class Request(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
     """One POST.
 
     Attributes:
@@ -77,7 +70,7 @@ class Request(Veiled, Unpicklable, frozen=True, kw_only=True):
         fresh_connection: Whether a kept connection must not be used.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("path", "timeout", "fresh_connection")
+    _repr_fields: ClassVar[tuple[str, ...]] = ("path", "timeout", "fresh_connection")
 
     path: str
     headers: Mapping[str, str]
@@ -88,7 +81,7 @@ class Request(Veiled, Unpicklable, frozen=True, kw_only=True):
     fresh_connection: bool = False
 
 
-class Reply(Veiled, frozen=True, kw_only=True):
+class Reply(RedactedRepr, frozen=True, kw_only=True):
     """What came back, of any HTTP status.
 
     Attributes:
@@ -100,7 +93,7 @@ class Reply(Veiled, frozen=True, kw_only=True):
             request, so that it may be the answer to nothing that was asked now.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("status",)
+    _repr_fields: ClassVar[tuple[str, ...]] = ("status",)
 
     status: int
     headers: Mapping[str, str]
@@ -209,7 +202,7 @@ class SessionPool(Unpicklable):
             max_connections = min(max_connections, connector.limit)
         if connector and any(url.startswith("https:") for url in normal):
             check_connector(connector)
-        self.regions: Regions = Regions(normal, cooldown=cooldown)
+        self.failover: Failover = Failover(normal, cooldown=cooldown)
         self.max_connections: int = max_connections
         self._given = session
         self._proxy = parsed and parsed.url
@@ -257,7 +250,7 @@ class SessionPool(Unpicklable):
     @property
     def base_urls(self) -> tuple[str, ...]:
         """The base URLs, in order of preference."""
-        return self.regions.base_urls
+        return self.failover.base_urls
 
     async def send(self, request: Request) -> Reply:
         """Send *request* once; see :class:`Transport`.
@@ -266,7 +259,7 @@ class SessionPool(Unpicklable):
         alone for the cool-down; the next attempt goes to the next one.
         """
         loop = asyncio.get_running_loop()
-        base_url = self.regions.choose(loop.time())
+        base_url = self.failover.pick(loop.time())
         session = await self._session(loop, fresh=request.fresh_connection)
         # Kept, since another loop brings a count of its own.
         under_way = self._under_way
@@ -276,7 +269,7 @@ class SessionPool(Unpicklable):
         except UID2Error as error:
             error.region = base_url
             if isinstance(error, TransportError):
-                self.regions.failed(base_url, loop.time())
+                self.failover.cool_down(base_url, loop.time())
             raise
         finally:
             under_way[session] -= 1
@@ -285,7 +278,7 @@ class SessionPool(Unpicklable):
                 self._retired.discard(session)
                 await session.close()
         if reply.status in _FAILOVER_STATUSES:
-            self.regions.failed(base_url, loop.time())
+            self.failover.cool_down(base_url, loop.time())
         return reply
 
     async def renew(self) -> None:
@@ -543,6 +536,37 @@ async def _collect(
             return False
         chunks.append(chunk)
     return True
+
+
+class Failover:
+    """Chooses the base URL of the next attempt.
+
+    That is the first one that is not cooling down. If all are, it is the one that
+    recovers first. Times are the event loop's, in seconds.
+    """
+
+    def __init__(self, base_urls: Sequence[str], *, cooldown: float) -> None:
+        """Prefer *base_urls* in order; skip a failed one for *cooldown* seconds."""
+        if not base_urls:
+            raise ConfigError("There is no base URL.")
+        self.base_urls: tuple[str, ...] = tuple(base_urls)
+        self._cooldown = cooldown
+        self._cool_until = dict.fromkeys(self.base_urls, 0.0)
+
+    def pick(self, now: float) -> str:
+        """Return the base URL for an attempt at *now*."""
+        for base_url, until in self._cool_until.items():
+            if until <= now:
+                return base_url
+        return min(self._cool_until, key=self._cool_until.__getitem__)
+
+    def cool_down(self, base_url: str, now: float) -> None:
+        """Skip *base_url*, which failed at *now*, until it has cooled down."""
+        self._cool_until[base_url] = now + self._cooldown
+
+    def __repr__(self) -> str:
+        """Show the base URLs in their order."""
+        return f"Failover({', '.join(self.base_urls)})"
 
 
 strip_tracebacks(globals())

@@ -168,12 +168,12 @@ class Bench:
             assert len(set(wire.ivs)) == len(wire.ivs), "an IV was used twice"
 
     def _check_clients(self) -> None:
-        """Slots, waiters and connections are zero, and the budget is in bounds."""
+        """Held connections, waiters and sockets are zero; the budget is in bounds."""
         for client in self.clients:
             budget = client._retry.budget
             assert budget is None or 0 <= budget.level <= budget.capacity
-            for semaphore in client._pipeline._slots._semaphores.values():
-                assert semaphore._value == client._pipeline._slots._size
+            for semaphore in client._pipeline._connection_limit._semaphores.values():
+                assert semaphore._value == client._pipeline._connection_limit._size
                 assert not semaphore._waiters
         for pool in self.pools:
             assert pool._under_way.total() == 0

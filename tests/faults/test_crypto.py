@@ -13,10 +13,10 @@ from fault_server import Exchange, Seen, refuse, sealed
 from memory_operator import MemoryOperator
 from sealed_answers import held_tokens, seal, success, tokens_body
 from uid2_async import AesGcmEnvelope, UID2Client, errors
-from uid2_async.hooks import ForgedReply
+from uid2_async._private import Secret
+from uid2_async.hooks import ReplyMismatch
 from uid2_async.operator.envelope import seal_reply
 from uid2_async.protocol import base64
-from uid2_async.secret import Secret
 
 rows = Rows()
 NONCE = b"8 bytes."
@@ -129,7 +129,7 @@ async def swapped(bench: Bench) -> None:
             *(bench.fails(errors.EnvelopeError, one) for one in calls)
         )
         assert all(error.foreign_nonce and error.attempts == 1 for error in found)
-        forged = [one for one in bench.events if isinstance(one, ForgedReply)]
+        forged = [one for one in bench.events if isinstance(one, ReplyMismatch)]
         assert len(forged) == 2
         # What they came over is closed, and not used again.
         assert client._transport._kept is None

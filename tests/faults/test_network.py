@@ -320,7 +320,9 @@ async def pool_full(bench: Bench) -> None:
         await asyncio.gather(*calls)
         assert server.requests[1].age_ms < 100
     waiting = bench.client("http://127.0.0.1:1", pool={"max_connections": 1})
-    async with waiting._pipeline._slots.take(asyncio.get_running_loop().time() + 5):
+    async with waiting._pipeline._connection_limit.acquire(
+        asyncio.get_running_loop().time() + 5
+    ):
         late = bench.generate(waiting, timeout=0.05)
         error = await bench.fails(errors.CallTimeoutError, late)
     assert error.attempts == 1

@@ -22,7 +22,7 @@ from sealed_answers import success, tokens_body
 from uid2_async import IdentityTokens, SessionPool, UID2Client, errors
 from uid2_async.bulk import BulkMapper, MapFailure
 from uid2_async.bulk.private_files import System
-from uid2_async.hooks import ForgedReply
+from uid2_async.hooks import ReplyMismatch
 
 rows = Rows()
 
@@ -443,7 +443,7 @@ async def asked_twice_at_most(bench: Bench) -> None:
 async def replayed_late(bench: Bench) -> None:
     """An earlier reply that comes again is reported, and costs the connections."""
     await meet(bench, None, None)
-    forged = [one for one in bench.events if isinstance(one, ForgedReply)]
+    forged = [one for one in bench.events if isinstance(one, ReplyMismatch)]
     assert len(forged) == 1
 
 

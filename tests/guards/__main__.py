@@ -62,7 +62,7 @@ GUARDS = [
     ),
     Guard(
         "an old refresh reply is no news",
-        "_refresh.py",
+        "_client.py",
         "if ms_from_datetime(answer.identity_expires) <= now_ms:",
         "if False:",
         "C10",
@@ -77,15 +77,15 @@ GUARDS = [
     Guard(
         "an envelope is sealed after all waiting",
         "_call.py",
-        "        async with self._slots.take(deadline):\n"
-        "            sent = self._stamp()\n",
-        "        sent = self._stamp()\n"
-        "        async with self._slots.take(deadline):\n",
+        "        async with self._connection_limit.acquire(deadline):\n"
+        "            sent = self._read_clocks()\n",
+        "        sent = self._read_clocks()\n"
+        "        async with self._connection_limit.acquire(deadline):\n",
         "D8",
     ),
     Guard(
-        "attempts are bounded by slots",
-        "slots.py",
+        "concurrent attempts are limited",
+        "connections.py",
         "asyncio.Semaphore(self._size)",
         "asyncio.Semaphore(10_000)",
         "N18",
@@ -365,7 +365,7 @@ GUARDS = [
     ),
     Guard(
         "what holds secrets is not pickled",
-        "secret.py",
+        "_private.py",
         "        raise TypeError(\n",
         "        return object.__reduce_ex__(self, 2)\n        raise TypeError(\n",
         "C13",

@@ -22,6 +22,7 @@ from hypothesis.strategies import (
     tuples,
 )
 
+from uid2_async._private import RedactedRepr
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol.keyring import Key
@@ -33,7 +34,6 @@ from uid2_async.protocol.token_codec import (
     read_text,
     seal_token,
 )
-from uid2_async.veiled import Veiled
 
 VALUES = [
     AdvertisingToken(
@@ -49,7 +49,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
-def test_no_raw_uid_is_shown(value: Veiled) -> None:
+def test_no_raw_uid_is_shown(value: RedactedRepr) -> None:
     """Neither repr nor rich shows it; the harmless fields are there."""
     assert "veiled" not in repr(value)
     assert "veiled" not in str(value.__rich_repr__())
@@ -58,7 +58,7 @@ def test_no_raw_uid_is_shown(value: Veiled) -> None:
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
-def test_they_are_values(value: Veiled) -> None:
+def test_they_are_values(value: RedactedRepr) -> None:
     """They compare, hash, pickle and do not change."""
     again = pickle.loads(pickle.dumps(value))  # noqa: S301 - made one line above
     assert again == value

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 from uid2_async.bulk.columns import find_column, refuse_repeated, refuse_taken
 from uid2_async.bulk.paths import (
     Content,

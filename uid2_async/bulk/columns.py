@@ -16,7 +16,7 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, IdentityColumn
 from uid2_async.bulk.outcomes import (

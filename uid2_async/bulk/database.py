@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 import attrs
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.lake import write_batches
 from uid2_async.bulk.paths import InputIdentity, Remote

@@ -39,9 +39,15 @@ from uid2_async.errors import (
     UID2Error,
     UnexpectedStatusError,
 )
-from uid2_async.hooks import AttemptFailed, CallFinished, Event, emit
+from uid2_async.hooks import (
+    AttemptFailed,
+    CallFinished,
+    Event,
+    emit,
+    emit_failed_counts,
+    emit_identity_counts,
+)
 from uid2_async.retry import Backoff, RetryPolicy, classify
-from uid2_async.tally import tell_failed, tell_rows
 
 __all__ = ["DispatchOptions", "Dispatcher", "Keep"]
 
@@ -433,7 +439,7 @@ class Dispatcher:
         )
         async with self._cpu:
             rows = endpoint.read(reply, values)
-            tell_rows(self._options.client.hooks, endpoint.path, rows)
+            emit_identity_counts(self._options.client.hooks, endpoint.path, rows)
             await self._rest()
         return rows
 
@@ -518,7 +524,7 @@ class Dispatcher:
         status = error.status if isinstance(error, OperatorError) else None
         rows = batch.failures(MapFailure(error=type(error).__name__, status=status))
         counts = {key: len(failures) for key, failures in rows.items()}
-        tell_failed(self._options.client.hooks, self._endpoint.path, counts)
+        emit_failed_counts(self._options.client.hooks, self._endpoint.path, counts)
         return rows
 
     def _is_unreachable(self, error: ConnectError) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.paths import InputIdentity, Remote
 from uid2_async.bulk.private_files import DISK, Disk, attempt, open_private, replace

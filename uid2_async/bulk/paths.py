@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 import attrs
 import msgspec
 
-from uid2_async._printable import printable
+from uid2_async._private import Unpicklable, printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.private_files import (
     DISK,
@@ -34,7 +34,6 @@ from uid2_async.bulk.private_files import (
     replace,
 )
 from uid2_async.errors import ConfigError, InputError, JobError
-from uid2_async.secret import Unpicklable
 
 __all__ = [
     "STDIO",

@@ -9,6 +9,7 @@ from typing import ClassVar, Final, NamedTuple
 
 import attrs
 
+from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.models import (
@@ -18,7 +19,6 @@ from uid2_async.models import (
     UnmappedReason,
     ms_from_datetime,
 )
-from uid2_async.veiled import Veiled
 
 __all__ = [
     "AGE_DAYS",
@@ -90,7 +90,7 @@ class StateRow(MapRow, frozen=True, gc=False, array_like=True):
         old_uid: The raw UID of the last delta that the pending change replaces.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("mapped", "checked", "change")
+    _repr_fields: ClassVar[tuple[str, ...]] = ("mapped", "checked", "change")
 
     checked_s: int = 0
     change: str | None = None
@@ -106,7 +106,7 @@ SUPPRESSED: Final = StateRow(reason=UnmappedReason.OPTED_OUT.value)
 """The row of a person who was purged for good: the same as after an opt-out."""
 
 
-class Change(Veiled, frozen=True, gc=False):
+class Change(RedactedRepr, frozen=True, gc=False):
     """One line of an audience delta.
 
     Attributes:
@@ -117,7 +117,7 @@ class Change(Veiled, frozen=True, gc=False):
         old_uid: The raw UID that was exported before, or None.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("kind", "change")
+    _repr_fields: ClassVar[tuple[str, ...]] = ("kind", "change")
 
     kind: IdentityType
     identity: bytes

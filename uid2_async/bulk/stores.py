@@ -28,7 +28,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import attrs
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.lake import DeltaTable
 from uid2_async.bulk.paths import (

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, cast
 import attrs
 import msgspec
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 from uid2_async.bulk.columns import find_column, refuse_taken
 from uid2_async.bulk.paths import (
     FileFormatOptions,

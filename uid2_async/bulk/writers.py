@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import msgspec
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 from uid2_async.bulk.columns import refuse_repeated
 from uid2_async.bulk.paths import (
     Content,

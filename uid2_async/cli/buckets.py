@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 from uid2_async.cli.options import SandboxOption, ScopeOption
 from uid2_async.cli.printing import dump_json, print_message
 from uid2_async.cli.run_async import run_async

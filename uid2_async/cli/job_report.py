@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 from uid2_async.bulk.options import FileProgress, JobSummary
 from uid2_async.bulk.paths import FileFormatOptions, FilePair
 from uid2_async.bulk.text import open_reader

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from io import BufferedIOBase
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+from uid2_async._private import RedactedRepr
 from uid2_async.cli.open_file import open_file
 from uid2_async.cli.values import STANDARD, decode_lines
-from uid2_async.veiled import Veiled
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -22,7 +22,7 @@ T = TypeVar("T")
 _BLOCK_BYTES: Final = 256 * 1024
 
 
-class LineBlock(Veiled, frozen=True):
+class LineBlock(RedactedRepr, frozen=True):
     """Some whole lines of a file.
 
     Attributes:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 
 __all__ = [
     "LOG",

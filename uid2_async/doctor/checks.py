@@ -19,6 +19,18 @@ import attrs
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock, system_clock
+from uid2_async.config import (
+    PUBLISHED,
+    Settings,
+    check_api_key,
+    find_sources,
+    list_faults,
+    normalize_base_url,
+    parse_proxy,
+    published_scope,
+    read_settings,
+    sends_clear,
+)
 from uid2_async.doctor import network, operator
 from uid2_async.doctor.findings import (
     CheckId,
@@ -33,21 +45,12 @@ from uid2_async.doctor.findings import (
 from uid2_async.doctor.network import date_offset, request_without_key
 from uid2_async.doctor.operator import Role
 from uid2_async.doctor.probe import OperatorProbe
-from uid2_async.environment import Settings, find_sources, list_faults, read_settings
 from uid2_async.errors import ConfigError, TransportError
 from uid2_async.models import IdentityScope, ms_from_datetime
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import KEY_BYTES
 from uid2_async.protocol.hash_spelling import HashSpelling, diagnose_hash
 from uid2_async.protocol.inspection import ValueKind, inspect_value
-from uid2_async.regions import (
-    PUBLISHED,
-    check_api_key,
-    normalize_base_url,
-    parse_proxy,
-    published_scope,
-    sends_clear,
-)
 from uid2_async.transport import SessionPool, verifying_context
 
 # What samples and tests of the official SDKs call these settings.

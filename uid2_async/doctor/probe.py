@@ -17,7 +17,7 @@ from uid2_async._call import Call
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.client import UID2Client
 from uid2_async.clock import Clock
-from uid2_async.environment import Settings
+from uid2_async.config import Settings
 from uid2_async.errors import ClockSkewError, TransportError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Email, datetime_from_ms, ms_from_datetime

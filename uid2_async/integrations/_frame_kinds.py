@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, TypeVar
 
 import attrs
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 from uid2_async.bulk.arrow import load_arrow
 from uid2_async.errors import InputError
 

@@ -31,6 +31,7 @@ from django.utils.cache import patch_vary_headers
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.blocking import BlockingClient
 from uid2_async.clock import clock_in_use
+from uid2_async.config import read_settings
 from uid2_async.doctor.checks import (
     check_api_key_form,
     check_base_url,
@@ -38,7 +39,6 @@ from uid2_async.doctor.checks import (
     check_settings,
 )
 from uid2_async.doctor.findings import Finding, Outcome
-from uid2_async.environment import read_settings
 from uid2_async.errors import ConfigError
 from uid2_async.integrations._visitor import Site, Visitor, environment_of
 from uid2_async.publisher.sealed_cookie import SealedCookie

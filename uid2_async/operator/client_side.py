@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from uid2_async._private import RedactedRepr
 from uid2_async.operator.data import Site
 from uid2_async.operator.http_messages import RefusedError, client_error, unknown_error
 from uid2_async.operator.indexes import DataIndex
@@ -37,7 +38,6 @@ from uid2_async.protocol.client_side import (
     shared_cipher,
 )
 from uid2_async.protocol.envelope import IV_BYTES, gcm_seal
-from uid2_async.veiled import Veiled
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
@@ -144,7 +144,7 @@ def unknown_client_side_error() -> RefusedError:
     return unknown_error("Unknown error while handling client side token generate")
 
 
-class ClientGenerateRequest(Veiled, frozen=True, kw_only=True):
+class ClientGenerateRequest(RedactedRepr, frozen=True, kw_only=True):
     """The outer JSON of a request as the operator reads it; absent texts are None."""
 
     subscription_id: str | None

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import attrs
 
+from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
 from uid2_async.protocol.keyring import Key
 from uid2_async.protocol.raw_uid import Environment
-from uid2_async.secret import Unpicklable
 
 EMBEDDED_OPT_OUT = "embedded:"
 """Stands for an opt-out service in the operator itself; logout works at once."""

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from uid2_async._private import RedactedRepr
 from uid2_async.models import IdentityScope
 from uid2_async.operator import java_json
 from uid2_async.operator.http_messages import RefusedError, client_error
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import HEAD, gcm_open, gcm_seal
-from uid2_async.veiled import Veiled
 
 REQUEST_VERSION = 1
 MIN_REQUEST_BYTES = 45
@@ -36,7 +36,7 @@ class RequestEnvelopeError(Exception):
         self.version = version
 
 
-class OpenedRequest(Veiled, frozen=True, kw_only=True):
+class OpenedRequest(RedactedRepr, frozen=True, kw_only=True):
     """What a request envelope held.
 
     Attributes:
@@ -118,7 +118,7 @@ _TOO_OLD: Final = "Invalid timestamp: Request too old or client time drift."
 _BAD_JSON: Final = "Invalid payload in body: Data is not valid json string."
 
 
-class RequestBody(Veiled, frozen=True, kw_only=True):
+class RequestBody(RedactedRepr, frozen=True, kw_only=True):
     """A request as the operator reads it.
 
     Attributes:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from uid2_async._private import RedactedRepr
 from uid2_async.models import IdentityType, UnmappedReason
 from uid2_async.operator.http_messages import (
     RefusedError,
@@ -30,7 +31,6 @@ from uid2_async.operator.tokens import missing_message
 from uid2_async.protocol import wire
 from uid2_async.protocol.mapping import OptedOutUID
 from uid2_async.protocol.normalize import KINDS, identity_bytes
-from uid2_async.veiled import Veiled
 
 
 class UnmappedRow(msgspec.Struct, frozen=True, gc=False):
@@ -81,7 +81,7 @@ def build_map_v3_reply(rows: Mapping[str, Sequence[MappedRow | UnmappedRow]]) ->
     return wire.encode({"body": body, "status": "success"})
 
 
-class MappedV2(Veiled, frozen=True, gc=False):
+class MappedV2(RedactedRepr, frozen=True, gc=False):
     """A mapped identity of a v2 reply."""
 
     identifier: str | None
@@ -89,14 +89,14 @@ class MappedV2(Veiled, frozen=True, gc=False):
     bucket_id: str
 
 
-class UnmappedV2(Veiled, frozen=True, gc=False):
+class UnmappedV2(RedactedRepr, frozen=True, gc=False):
     """An unmapped identity of a v2 reply."""
 
     identifier: str | None
     reason: str
 
 
-class MapV2Request(Veiled, frozen=True, kw_only=True):
+class MapV2Request(RedactedRepr, frozen=True, kw_only=True):
     """A v2 map as the operator reads it.
 
     Attributes:

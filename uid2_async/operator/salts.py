@@ -12,12 +12,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
+from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.operator.data import OperatorData, SaltKey, SaltRow, SaltSnapshot
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import V4_FLAG, Environment, type_byte
-from uid2_async.secret import Unpicklable
-from uid2_async.veiled import Veiled
 
 _V4_SEALED = slice(16, 32)
 _V4_IV_SIZE = 12
@@ -91,7 +90,7 @@ _CHOOSING_BYTES = 3
 _V4_FIRST_BYTE = 16
 
 
-class MappedRow(Veiled, frozen=True, gc=False):
+class MappedRow(RedactedRepr, frozen=True, gc=False):
     """A mapped row of a reply to identity/map v3, which always has all three keys.
 
     Attributes:

@@ -11,6 +11,7 @@ from typing import Self
 from aiohttp import web
 
 from uid2_async._portal import Portal
+from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import Identity, as_identity, datetime_from_ms
 from uid2_async.operator.app import Runner, http_log, make_app
@@ -18,7 +19,6 @@ from uid2_async.operator.console.console import Console, Guard
 from uid2_async.operator.data import Credentials, OperatorData
 from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import Call, Fault, OperatorState
-from uid2_async.secret import Unpicklable
 
 _ROLES = frozenset({"GENERATOR", "ID_READER", "MAPPER", "OPTOUT", "SHARER"})
 

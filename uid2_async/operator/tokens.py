@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from uid2_async._private import RedactedRepr
 from uid2_async.errors import TokenError
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.operator.data import EMBEDDED_OPT_OUT
@@ -43,7 +44,6 @@ from uid2_async.protocol import wire
 from uid2_async.protocol.normalize import KINDS, identity_bytes
 from uid2_async.protocol.token_codec import AdvertisingToken, open_token
 from uid2_async.protocol.tokens import TokensBody
-from uid2_async.veiled import Veiled
 
 
 class InputFault(Enum):
@@ -53,7 +53,7 @@ class InputFault(Enum):
     INVALID = "an identity that does not normalize"
 
 
-class IdentityInput(Veiled, frozen=True, kw_only=True):
+class IdentityInput(RedactedRepr, frozen=True, kw_only=True):
     """The one identity of a request, as the operator reads it.
 
     Attributes:
@@ -102,7 +102,7 @@ def refuse_input(fault: InputFault, *, phones: bool) -> RefusedError:
     return client_error("Invalid Identifier")
 
 
-class GenerateRequest(Veiled, frozen=True, kw_only=True):
+class GenerateRequest(RedactedRepr, frozen=True, kw_only=True):
     """A generate request as the operator reads it.
 
     Attributes:
@@ -151,7 +151,7 @@ def build_status_reply(status: str) -> bytes:
     return wire.encode({"status": status})
 
 
-class ValidateRequest(Veiled, frozen=True, kw_only=True):
+class ValidateRequest(RedactedRepr, frozen=True, kw_only=True):
     """A validate request as the operator reads it."""
 
     identity: IdentityInput

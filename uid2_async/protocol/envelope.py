@@ -14,9 +14,9 @@ import attrs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from uid2_async._private import Secret, Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import EnvelopeError
-from uid2_async.secret import Secret, Unpicklable
 
 IV_BYTES = 12
 NONCE_BYTES = 8

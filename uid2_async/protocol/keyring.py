@@ -22,12 +22,11 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 from msgspec import Meta
 
+from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import wire
 from uid2_async.protocol.reply import expect_success
-from uid2_async.secret import Unpicklable
-from uid2_async.veiled import Veiled
 
 GCM_IV_SIZE = 12
 CBC_IV_SIZE = 16
@@ -156,7 +155,7 @@ _Digits = Annotated[str, Meta(pattern=r"^[0-9]{1,11}\Z")]
 _Secret = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
-class WireKey(Veiled, Unpicklable, frozen=True, kw_only=True, omit_defaults=True):
+class WireKey(RedactedRepr, Unpicklable, frozen=True, kw_only=True, omit_defaults=True):
     """A key in a reply; times in seconds since the Unix epoch.
 
     Attributes:
@@ -169,7 +168,7 @@ class WireKey(Veiled, Unpicklable, frozen=True, kw_only=True, omit_defaults=True
         site_id: Only in key/latest; -1 for master keys.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("id",)
+    _repr_fields: ClassVar[tuple[str, ...]] = ("id",)
 
     id: _Int32
     created: int

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import InputError, ProtocolError
 from uid2_async.models import (
@@ -37,7 +38,6 @@ from uid2_async.protocol.normalize import (
     sendable,
 )
 from uid2_async.protocol.reply import expect_success
-from uid2_async.veiled import Veiled
 
 MAP_V3_PATH: Final = "/v3/identity/map"
 MAP_V2_PATH: Final = "/v2/identity/map"
@@ -66,13 +66,13 @@ class _MapV3Reply(msgspec.Struct):
     body: _MapV3Body | None = None
 
 
-class _MappedV2(Veiled, frozen=True):
+class _MappedV2(RedactedRepr, frozen=True):
     identifier: str
     advertising_id: str
     bucket_id: str | None = None
 
 
-class _UnmappedV2(Veiled, frozen=True):
+class _UnmappedV2(RedactedRepr, frozen=True):
     identifier: str
     reason: str
 
@@ -87,7 +87,7 @@ class _MapV2Reply(msgspec.Struct):
     body: _MapV2Body | None = None
 
 
-class MapQuery(Veiled, frozen=True, kw_only=True):
+class MapQuery(RedactedRepr, frozen=True, kw_only=True):
     """The identities of one call, ready to be sent.
 
     Attributes:
@@ -295,7 +295,7 @@ def parse_buckets_reply(payload: bytes) -> list[Bucket]:
 STATUS_PATH: Final = "/v2/optout/status"
 
 
-class OptedOutUID(Veiled, frozen=True):
+class OptedOutUID(RedactedRepr, frozen=True):
     """One opted-out raw UID of a reply; the time in ms."""
 
     advertising_id: str

@@ -12,13 +12,13 @@ from functools import lru_cache
 from struct import Struct
 from typing import ClassVar, TypeAlias
 
+from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol import base64
 from uid2_async.protocol.keyring import Key, KeyLookup
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, TYPE_BYTES, TYPE_MASK, type_byte
-from uid2_async.veiled import Veiled
 
 CLIENT_SIDE_GENERATED = 1 << 1
 """The privacy bit of tokens that a browser or app has generated."""
@@ -42,7 +42,7 @@ SITE_V2 = Struct(">ii")  # site id, length of the raw UID's text
 TAIL_V2 = Struct(">iq")  # privacy bits, established
 
 
-class AdvertisingToken(Veiled, frozen=True, kw_only=True, gc=False):
+class AdvertisingToken(RedactedRepr, frozen=True, kw_only=True, gc=False):
     """What both layers of a token say, in one; times in ms since the Unix epoch.
 
     Attributes:
@@ -66,7 +66,7 @@ class AdvertisingToken(Veiled, frozen=True, kw_only=True, gc=False):
         raw_uid: The raw UID in base64; in v2 the very text that was embedded.
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
+    _repr_fields: ClassVar[tuple[str, ...]] = (
         "version",
         "scope",
         "identity_type",

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import Enum
 from typing import ClassVar
 
+from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import (
     InputError,
@@ -37,7 +38,6 @@ from uid2_async.protocol.token_codec import (
     read_text,
 )
 from uid2_async.protocol.wire import FIRST_MS, LAST_MS
-from uid2_async.veiled import Veiled
 
 # Who made a token, where it was no operator: site, type (a service), version, key.
 _OPERATOR = (0, 1, 0, 0)
@@ -63,7 +63,7 @@ _encode_url = unwrapped(base64.encode_url_text)
 _decode = unwrapped(base64.decode)
 
 
-class DecryptedToken(Veiled, frozen=True, kw_only=True, gc=False):
+class DecryptedToken(RedactedRepr, frozen=True, kw_only=True, gc=False):
     """A decrypted token.
 
     The times are stored in ms; datetimes are made on access.
@@ -80,7 +80,7 @@ class DecryptedToken(Veiled, frozen=True, kw_only=True, gc=False):
         client_side_generated: Whether a browser or app generated it.
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
+    _repr_fields: ClassVar[tuple[str, ...]] = (
         "site_id",
         "established_ms",
         "created_ms",

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ProtocolError
 from uid2_async.identity_tokens import IdentityTokens
@@ -16,7 +17,6 @@ from uid2_async.models import Identity, InsufficientConsent, OptedOut, datetime_
 from uid2_async.protocol import wire
 from uid2_async.protocol.normalize import write_identity_input
 from uid2_async.protocol.reply import error_from_status_word, expect_success
-from uid2_async.veiled import Veiled
 
 GENERATE_PATH: Final = "/v2/token/generate"
 REFRESH_PATH: Final = "/v2/token/refresh"
@@ -27,7 +27,7 @@ LOGOUT_PATH: Final = "/v2/token/logout"
 SEALED_REFRESH_CHARS: Final = 388
 
 
-class TokensBody(Veiled, omit_defaults=True, frozen=True):
+class TokensBody(RedactedRepr, omit_defaults=True, frozen=True):
     """The body of a successful generate or refresh; times in ms."""
 
     advertising_token: str

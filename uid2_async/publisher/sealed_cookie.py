@@ -10,10 +10,10 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ConfigError, InputError
 from uid2_async.protocol import base64
-from uid2_async.secret import Unpicklable
 
 __all__ = ["SealedCookie", "SetsCookies"]
 

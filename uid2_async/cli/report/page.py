@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from uid2_async._printable import printable
+from uid2_async._private import printable
 from uid2_async.cli.report.sections import Section
 
 __all__ = ["render"]

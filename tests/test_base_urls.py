@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from uid2_async import IdentityScope
-from uid2_async.errors import ConfigError
-from uid2_async.regions import (
+from uid2_async.config import (
     PUBLISHED,
-    Regions,
     check_api_key,
     normalize_base_url,
     sends_clear,
 )
+from uid2_async.errors import ConfigError
+from uid2_async.transport import Failover
 
 
 @pytest.mark.parametrize(
@@ -135,27 +135,27 @@ def test_a_key_that_cannot_be_right_is_refused(
 
 def test_the_first_region_serves_until_it_fails() -> None:
     """A failed region is left alone for the cool-down, then preferred again."""
-    regions = Regions(["a", "b", "c"], cooldown=30)
+    failover = Failover(["a", "b", "c"], cooldown=30)
 
-    assert regions.choose(0) == "a"
-    regions.failed("a", 0)
-    assert regions.choose(1) == "b"
-    regions.failed("b", 1)
-    assert regions.choose(29.9) == "c"
-    assert regions.choose(30) == "a"
+    assert failover.pick(0) == "a"
+    failover.cool_down("a", 0)
+    assert failover.pick(1) == "b"
+    failover.cool_down("b", 1)
+    assert failover.pick(29.9) == "c"
+    assert failover.pick(30) == "a"
 
 
 def test_with_all_regions_down_the_first_to_recover_serves() -> None:
     """There is always a region to try."""
-    regions = Regions(["a", "b"], cooldown=30)
-    regions.failed("b", 0)
-    regions.failed("a", 5)
+    failover = Failover(["a", "b"], cooldown=30)
+    failover.cool_down("b", 0)
+    failover.cool_down("a", 5)
 
-    assert regions.choose(6) == "b"
-    assert repr(regions) == "Regions(a, b)"
+    assert failover.pick(6) == "b"
+    assert repr(failover) == "Failover(a, b)"
 
 
 def test_there_must_be_a_region() -> None:
     """An empty list of base URLs is a mistake of configuration."""
     with pytest.raises(ConfigError):
-        Regions([], cooldown=30)
+        Failover([], cooldown=30)

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from uid2_async.secret import Secret
+from uid2_async._private import Secret
 
 SECRET = Secret("canary")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from uid2_async import IdentityScope
-from uid2_async.environment import find_sources, list_faults, read_settings
+from uid2_async.config import find_sources, list_faults, read_settings
 from uid2_async.errors import ConfigError
 
 BASE = {"UID2_API_KEY": "canary-key", "UID2_SECRET_KEY": "canary-secret"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, integers, lists
 
-from uid2_async.skew import ClockSkew, Remedy, Stamp
+from uid2_async.clock import ClockCorrection, ClockReading, ClockSkew
 
 START_MS = 1_767_225_600_000
 
@@ -28,9 +28,9 @@ class Clocks:
         return START_MS + round(self.monotonic_s * 1000)
 
     @property
-    def now(self) -> Stamp:
+    def now(self) -> ClockReading:
         """This machine's time."""
-        return self.skew.stamp(self.monotonic_s)
+        return self.skew.read(self.monotonic_s)
 
     def exchange(self, *, there: float = 0.05, back: float = 0.05) -> None:
         """Let a sealed reply come."""
@@ -40,13 +40,13 @@ class Clocks:
         self.monotonic_s += back
         self.skew.observe(sent, self.now, server_ms)
 
-    def refuse(self, *, date_off_s: float | None = None) -> Remedy:
+    def refuse(self, *, date_off_s: float | None = None) -> ClockCorrection:
         """Let the operator refuse a request that is sent now."""
         sent, sent_ms = self.now, self.skew.time_ms(self.now)
         self.monotonic_s += 0.1
         off = date_off_s
         date_ms = None if off is None else self.true_ms - 50 + round(off * 1000)
-        return self.skew.refused(sent, sent_ms, self.now, date_ms)
+        return self.skew.on_time_rejected(sent, sent_ms, self.now, date_ms)
 
     @property
     def error_s(self) -> float:
@@ -173,7 +173,7 @@ def test_an_absurd_date_is_not_believed(off_s: float) -> None:
 
 def test_without_any_witness_nothing_is_corrected() -> None:
     """Nobody knows by how much."""
-    assert Clocks(off_s=300).refuse() == Remedy()
+    assert Clocks(off_s=300).refuse() == ClockCorrection()
 
 
 @pytest.mark.parametrize("date_off_s", [None, 0])
@@ -192,7 +192,7 @@ def test_an_old_sample_does_not_excuse_a_refusal() -> None:
     clocks.exchange()
     clocks.monotonic_s += 601
 
-    assert clocks.refuse() == Remedy()
+    assert clocks.refuse() == ClockCorrection()
 
 
 def test_what_is_known_outlives_a_suspended_machine() -> None:
