@@ -24,12 +24,17 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
     "command_reference",
 ]
 exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+# Options such as --state must not become dashes.
+smartquotes = False
+copybutton_prompt_text = "$ "
 
 html_theme = "furo"
 html_title = f"uid2_async {version}"

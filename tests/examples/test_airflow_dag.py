@@ -16,7 +16,7 @@ import pytest
 
 import uid2_async
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "processes.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "schedulers.md"
 
 
 class AirflowError(Exception):
