@@ -26,7 +26,7 @@ from benchmarks import by_hand
 from benchmarks.canned import API_KEY, SECRET, Canned, canned_operator
 from benchmarks.map_throughput import BATCH
 from benchmarks.runner import Better, Effort, Measure, Sample, Table, interleave
-from uid2_async import MapOptions, RunOptions, UID2Client, map_file
+from uid2_async import MapOptions, UID2Client, map_file
 from uid2_async.models import IdentityType, MapRow
 from uid2_async.operator import OperatorData
 from uid2_async.operator.buckets import Buckets
@@ -75,8 +75,7 @@ async def map_once(source: str, target: str, url: str, key: str, secret: str) ->
             source,
             target,
             client=client,
-            options=MapOptions(column="email", type="email"),
-            run=RunOptions(force=True),
+            options=MapOptions(column="email", type="email", force=True),
         )
     tell(summary.rows, summary.seconds)
 
@@ -99,7 +98,7 @@ async def by_hand_once(
             nonlocal rows
             rows += len(batch)
             writer.writerows(
-                [*row, one.u, one.p, one.r]
+                [*row, one.raw_uid, one.previous_raw_uid, one.refresh_from_s]
                 for row, one in zip(batch, found, strict=True)
             )
 
@@ -214,7 +213,7 @@ def count_wrong(source: Path, target: Path) -> int:
         for row, mapped in pairs:
             identity = identity_bytes("email", row[2]) or b""
             expected = map_one(buckets.first_level_hash(identity))
-            wrong += mapped[:4] != [*row, expected.u]
+            wrong += mapped[:4] != [*row, expected.raw_uid]
     return wrong
 
 

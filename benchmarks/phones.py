@@ -11,10 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
+
 from benchmarks.canned import Canned, canned_operator
 from benchmarks.loop_lag import watch
 from benchmarks.runner import Effort, Measure, Sample, Table, interleave
-from uid2_async import MapOptions, RunOptions, map_file
+from uid2_async import MapOptions, map_file
 
 SERVICE_SECONDS = 0.3
 KINDS = {
@@ -30,8 +32,7 @@ async def map_numbers(canned: Canned, source: Path, options: MapOptions) -> None
             source,
             source.with_name("out.csv"),
             client=client,
-            options=options,
-            run=RunOptions(force=True),
+            options=attrs.evolve(options, force=True),
         )
 
 

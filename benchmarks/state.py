@@ -51,7 +51,7 @@ def answer(identity: bytes, year: int) -> MapRow:
     """Return the operator's answer; the UID is another one each year."""
     uid = base64.b64encode(bytes([year]) + identity[1:]).decode()
     due = START + timedelta(days=365 * year + identity[1])
-    return MapRow(u=uid, r=int(due.timestamp()))
+    return MapRow(raw_uid=uid, refresh_from_s=int(due.timestamp()))
 
 
 async def ask(

@@ -65,6 +65,8 @@ nitpick_ignore_regex = [
     ("py:class", r"(uid2_async\..*\.)?([A-Z]|_\w+)"),
 ]
 
+# The last ones of a signature, which are for tests.
+_PRIVATE = re.compile(r"(?:, \*)?(?:, _\w+[:=].*)(?=\))", re.DOTALL)
 _NUMBERED = re.compile(r"^#{2,3} (\d+(?:\.\d+)?)\.? ", re.MULTILINE)
 _CITATION = re.compile(r"(?:docs/)?\b([a-z-]+)\.md(?: (\d+(?:\.\d+)?))?")
 
@@ -88,11 +90,14 @@ def link_citations(*arguments: Any) -> None:
     lines[:] = [_CITATION.sub(link, line) for line in lines]
 
 
-def hide_arguments(*arguments: Any) -> tuple[str, None] | None:
-    """Leave out how errors and enumerations are made: callers do not make them."""
-    _, kind, _, thing, _, shown, _ = arguments
-    hidden = kind == "exception" or (kind == "class" and issubclass(thing, Enum))
-    return ("", None) if hidden and shown is not None else None
+def hide_arguments(*arguments: Any) -> tuple[str, str | None] | None:
+    """Leave out how errors and enumerations are made, and private arguments."""
+    _, kind, _, thing, _, shown, returns = arguments
+    if shown is None:
+        return None
+    if kind == "exception" or (kind == "class" and issubclass(thing, Enum)):
+        return "", None
+    return _PRIVATE.sub("", shown), returns
 
 
 def setup(app: Sphinx) -> None:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from uid2_async import JobSummary, RunOptions, UID2Client, errors, map_file
+from uid2_async import JobSummary, MapOptions, UID2Client, errors, map_file
 from uid2_async.operator import LocalOperator
 
 
@@ -41,7 +41,8 @@ async def connect() -> AsyncIterator[UID2Client]:
 async def run(source: str, target: str) -> JobSummary:
     """Map *source* into *target*, whatever is there already."""
     async with connect() as client:
-        return await map_file(source, target, client=client, run=RunOptions(force=True))
+        options = MapOptions(force=True)
+        return await map_file(source, target, client=client, options=options)
 
 
 def main(source: str, target: str) -> int:

@@ -35,7 +35,6 @@ import attrs
 from uid2_async import (
     JobSummary,
     MapOptions,
-    RunOptions,
     UID2Client,
     errors,
     map_file,
@@ -130,10 +129,15 @@ async def map_customers(day: Day) -> JobSummary:
             day.work / "mapped.csv",
             client=client,
             # The file is the whole audience: who is missing from it is REMOVED.
-            options=MapOptions(keys=["id"], full=True),
+            options=MapOptions(
+                keys=["id"],
+                full=True,
+                job_dir=day.job,
+                restart=day.restart,
+                force=True,
+            ),
             state=day.work / "people.db",
             delta=day.delta,
-            run=RunOptions(job_dir=day.job, restart=day.restart, force=True),
         )
 
 

@@ -114,7 +114,7 @@ class Bench:
             slots=Slots(2),
             **options,
         )
-        self.retry = RetryPolicy(sleep=self.no_sleep, random=lambda: 0.5)
+        self.retry = RetryPolicy(_sleep=self.no_sleep, _random=lambda: 0.5)
 
     async def no_sleep(self, seconds: float) -> None:
         """Wait for nothing."""

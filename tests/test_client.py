@@ -162,7 +162,7 @@ async def test_an_opt_out_is_a_value_everywhere(
     )
     assert await client.refresh_token(tokens) == OptedOut()
     found = await client.map_identities(["gone@example.com"])
-    assert found["gone@example.com"] == Unmapped(UnmappedReason.OPTED_OUT)
+    assert found.get("gone@example.com") == Unmapped(UnmappedReason.OPTED_OUT)
     operator.opt_in("gone@example.com")
     assert isinstance(await client.refresh_token(tokens), IdentityTokens)
 
@@ -192,12 +192,12 @@ async def test_identities_are_mapped_in_the_order_of_the_input(
 
     found = await client.map_identities(asked)
 
-    assert [type(row) for row in found.rows] == [
+    assert [type(row) for row in found] == [
         *(MappedUID, Unmapped, MappedUID, MappedUID, MappedUID, Unmapped)
     ]
-    uids = [row.raw_uid for row in found.rows if isinstance(row, MappedUID)]
+    uids = [row.raw_uid for row in found if isinstance(row, MappedUID)]
     assert uids[0] == uids[2] == uids[3] != uids[1]
-    assert found.rows[1] == Unmapped(UnmappedReason.INVALID_IDENTIFIER)
+    assert found[1] == Unmapped(UnmappedReason.INVALID_IDENTIFIER)
     assert len(operator.calls) == 1
     assert operator.calls[0].binary
     assert operator.calls[0].items == 5
@@ -212,7 +212,7 @@ async def test_raw_and_hashed_dii_map_alike(
     hashed = await client.map_identities(asked)
     raw = await client.with_options(send_raw=True).map_identities(asked)
 
-    assert hashed.rows == raw.rows
+    assert list(hashed) == list(raw)
     assert operator.calls[0].keys != operator.calls[1].keys
 
 
@@ -220,9 +220,9 @@ async def test_nothing_to_send_is_not_sent(
     client: UID2Client, operator: LocalOperator
 ) -> None:
     """Empty input, and input that is invalid throughout, cost no request."""
-    assert (await client.map_identities([])).rows == ()
+    assert list(await client.map_identities([])) == []
     found = await client.map_identities(["x", ""])
-    assert set(found.rows) == {Unmapped(UnmappedReason.INVALID_IDENTIFIER)}
+    assert set(found) == {Unmapped(UnmappedReason.INVALID_IDENTIFIER)}
     assert not (await client.opt_out_status([])).opted_out
     assert operator.calls == []
 
@@ -238,7 +238,7 @@ async def test_the_old_map_tells_buckets(
     new = await client.map_identities(asked)
 
     assert warned[0].filename == __file__
-    for one, other in zip(old.rows, new.rows, strict=True):
+    for one, other in zip(old, new, strict=True):
         if isinstance(one, MappedUID):
             assert isinstance(other, MappedUID)
             assert one.raw_uid == other.raw_uid
@@ -270,7 +270,7 @@ async def test_opted_out_raw_uids_are_found(
         [f"person{number}@example.com" for number in range(40)]
     )
     # A v2 raw UID: the operator does not find v4 ones of most environments.
-    uids = [row.raw_uid for row in found.rows if isinstance(row, MappedUID)]
+    uids = [row.raw_uid for row in found if isinstance(row, MappedUID)]
     at = next(at for at, uid in enumerate(uids) if uid.endswith("="))
     operator.opt_out(f"person{at}@example.com")
 
@@ -332,7 +332,7 @@ async def test_transient_failures_are_survived(
     client: UID2Client, operator: LocalOperator
 ) -> None:
     """A dropped connection, a 503 and a cut reply in a row end in the answer."""
-    patient = client.with_options(retry=RetryPolicy(random=lambda: 0.0))
+    patient = client.with_options(retry=RetryPolicy(_random=lambda: 0.0))
     for fault in (Fault(drop=True), Fault(status=503), Fault(cut_after=10)):
         operator.fail_next(fault)
 
@@ -344,7 +344,7 @@ async def test_an_operator_that_stays_down_is_reported(
     client: UID2Client, operator: LocalOperator, consent: str | None
 ) -> None:
     """The last answer comes out, with the number of attempts."""
-    patient = client.with_options(retry=RetryPolicy(random=lambda: 0.0))
+    patient = client.with_options(retry=RetryPolicy(_random=lambda: 0.0))
     operator.fail_next(Fault(status=500, body=b"broken"), times=9)
 
     with pytest.raises(errors.ServerError) as caught:
@@ -360,7 +360,7 @@ async def test_a_forged_reply_is_refused(
 ) -> None:
     """Neither another request's reply nor another key's is taken."""
     operator.fail_next(fault, times=9)
-    patient = client.with_options(retry=RetryPolicy(random=lambda: 0.0))
+    patient = client.with_options(retry=RetryPolicy(_random=lambda: 0.0))
 
     with pytest.raises(errors.EnvelopeError):
         await generate(patient, "user@example.com")
@@ -385,7 +385,7 @@ async def test_a_second_region_takes_over(operator: LocalOperator) -> None:
         api_key=operator.api_key,
         client_secret=operator.client_secret,
         scope=operator.data.scope,
-        retry=RetryPolicy(random=lambda: 0.0),
+        retry=RetryPolicy(_random=lambda: 0.0),
     ) as client:
         assert await generate(client, "user@example.com")
 

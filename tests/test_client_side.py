@@ -52,7 +52,7 @@ async def connect(
         options: dict[str, Any] = {
             "subscription_id": pair.subscription_id,
             "server_public_key": pair.public_key,
-            "retry": RetryPolicy(random=lambda: 0.0),
+            "retry": RetryPolicy(_random=lambda: 0.0),
             "clock": lambda: operator.now,
         }
         if "app_name" not in change:

@@ -155,7 +155,7 @@ async def fail(session: Any) -> list[errors.UID2Error]:
         api_key=API_KEY,
         client_secret=CLIENT_SECRET,
         transport=SessionPool("http://localhost:1", session=session),
-        retry=RetryPolicy(sleep=no_wait),
+        retry=RetryPolicy(_sleep=no_wait),
     )
     found = []
     for _ in range(2):

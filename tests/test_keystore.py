@@ -90,8 +90,8 @@ class World:
         settings: dict[str, Any] = {
             "clock": self.clock,
             "monotonic": self.monotonic,
-            "random": lambda: 0.5,
-            "sleep": self.sleep,
+            "_random": lambda: 0.5,
+            "_sleep": self.sleep,
         }
         return KeyStore(fetch or self.fetch, **(settings | options))
 
@@ -134,7 +134,7 @@ async def test_the_interval_and_the_randomness_are_arguments(
 ) -> None:
     """The delay lies between four fifths of the interval and the whole."""
     world = World(make_ring())
-    async with world.store(refresh_every=100.0, random=lambda: draw):
+    async with world.store(refresh_every=100.0, _random=lambda: draw):
         await world.fall_asleep()
 
     assert world.delays == [pytest.approx(delay)]
@@ -146,7 +146,7 @@ async def test_the_last_good_ring_is_served_while_refreshes_fail(
     """The error is in sight, tries follow sooner and then less often, and it heals."""
     failure = errors.ServerError("canary")
     world = World(make_ring(1), *[failure] * 7, make_ring(2))
-    async with world.store(random=lambda: 0.0) as store:
+    async with world.store(_random=lambda: 0.0) as store:
         await world.fall_asleep()
         for _ in range(7):
             await world.next_round()
@@ -166,7 +166,7 @@ async def test_the_last_good_ring_is_served_while_refreshes_fail(
 async def test_retries_are_no_rarer_than_refreshes() -> None:
     """An interval that is shorter than the first retry's delay holds for both."""
     world = World(make_ring(), errors.ServerError("x"))
-    async with world.store(refresh_every=5.0, random=lambda: 0.0):
+    async with world.store(refresh_every=5.0, _random=lambda: 0.0):
         await world.fall_asleep()
         await world.next_round()
 
@@ -426,7 +426,7 @@ async def test_a_background_task_that_ends_is_noticed(
         await asyncio.Event().wait()
 
     world = World(make_ring())
-    store = KeyStore(world.fetch, clock=world.clock, sleep=sleep)
+    store = KeyStore(world.fetch, clock=world.clock, _sleep=sleep)
     await store.__aenter__()
     assert store.ready
     if how == "cancel":
@@ -452,7 +452,7 @@ async def test_a_background_task_that_ends_is_noticed(
 def test_what_ends_a_program_ends_it(end: type[BaseException]) -> None:
     """Raised by a fetch in the background, it is not swallowed; the store notices."""
     world = World(make_ring(), end())
-    store = world.store(sleep=lambda _: asyncio.sleep(0))
+    store = world.store(_sleep=lambda _: asyncio.sleep(0))
 
     async def main() -> None:
         await store.__aenter__()
@@ -476,7 +476,7 @@ async def test_a_fetch_that_swallows_the_cancellation_does_not_hold_up_the_end()
                 await asyncio.Event().wait()
         return await world.fetch()
 
-    store = world.store(fetch, sleep=lambda _: asyncio.sleep(0))
+    store = world.store(fetch, _sleep=lambda _: asyncio.sleep(0))
     async with asyncio.timeout(5), store:
         for _ in range(5):
             await asyncio.sleep(0)

@@ -101,7 +101,7 @@ def test_every_public_callable_ends_its_traceback(item: PublicCallable) -> None:
 def instance_of(owner: type, maker: Maker) -> Any:
     """Make an object whose methods are called."""
     if owner is KeyStore:
-        return KeyStore(make_ring, sleep=asyncio.sleep)  # type: ignore[arg-type] # no coroutine: one more wrong thing
+        return KeyStore(make_ring, _sleep=asyncio.sleep)  # type: ignore[arg-type] # no coroutine: one more wrong thing
     if owner in {SharingClient, BidstreamClient}:
         return owner(make_ring())
     made = maker.make(owner, "self", owner)

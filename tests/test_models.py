@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 
+import msgspec
 import pytest
 
 from uid2_async import (
@@ -97,42 +99,73 @@ def test_scope_and_type_know_their_bits() -> None:
 
 def make_map() -> IdentityMap:
     """Make a map of a mapped, an opted-out and a duplicate identity."""
-    mapped = MapRow(u="canary-uid", p=None, r=1_700_000_000)
+    mapped = MapRow(
+        raw_uid="canary-uid", previous_raw_uid=None, refresh_from_s=1_700_000_000
+    )
     return IdentityMap(
         [CANARY, Phone("+12345678901"), Email(CANARY)],
-        [mapped, MapRow(e="optout"), mapped],
+        [mapped, MapRow(reason="optout"), mapped],
     )
 
 
-def test_a_map_is_aligned_with_its_input() -> None:
-    """Row i answers identity i, duplicates included."""
+def test_a_map_is_a_sequence_aligned_with_its_input() -> None:
+    """Result i is that of identity i, duplicates included."""
     found = make_map()
 
-    uid = MappedUID(
-        raw_uid="canary-uid", refresh_from=datetime_from_ms(1_700_000_000_000)
-    )
-    assert found.rows == (uid, Unmapped(UnmappedReason.OPTED_OUT), uid)
-    assert list(found) == list(zip(found.identities, found.rows, strict=True))
-    assert len(found) == len(found.wire_rows) == 3
+    uid, out = found[0], Unmapped(UnmappedReason.OPTED_OUT)
+    assert uid == MappedUID(raw_uid="canary-uid", refresh_from_s=1_700_000_000)
+    assert isinstance(found, Sequence)
+    assert list(found) == [uid, out, uid] == [found[0], found[1], found[-1]]
+    assert found[1:] == (out, uid)
+    assert list(reversed(found)) == [uid, out, uid]
+    assert (len(found), found.count(uid), found.index(out)) == (3, 2, 1)
+    assert out in found
+    assert Unmapped(UnmappedReason.UNKNOWN) not in found
+    with pytest.raises(IndexError):
+        found[3]
 
 
-def test_a_map_is_looked_up_by_what_the_caller_gave() -> None:
-    """A str and the Email of it are the same key."""
+def test_a_result_is_looked_up_by_what_the_caller_gave() -> None:
+    """A str and the Email of it are the same; None is who was not asked for."""
     found = make_map()
 
-    assert found[CANARY] == found[Email(CANARY)] == found.rows[0]
-    assert found["+12345678901"] == found.rows[1]
-    assert CANARY in found
-    assert "other@example.com" not in found
-    assert 7 not in found
+    assert found.get(CANARY) == found.get(Email(CANARY)) == found[0]
+    assert found.get("+12345678901") == found[1]
+    assert found.get("other@example.com") is None
+    assert list(found.items()) == list(zip(found.identities, found, strict=True))
+    with pytest.raises(InputError):
+        found.get(7)  # type: ignore[arg-type] # the mistake under test
 
 
-def test_a_failed_look_up_hides_the_identity() -> None:
-    """Even a KeyError shows no DII."""
-    with pytest.raises(KeyError) as caught:
-        make_map()["missing-canary@example.com"]
+@pytest.mark.parametrize("identity", [CANARY, Email(CANARY)])
+def test_a_map_is_not_taken_for_a_dict(identity: str | Email) -> None:
+    """``result[identity]`` and ``identity in result`` say what to call, without DII."""
+    for look_up in (IdentityMap.__getitem__, IdentityMap.__contains__):
+        with pytest.raises(InputError, match=r"Use \.get\(identity\)") as caught:
+            look_up(make_map(), identity)  # type: ignore[arg-type] # as above
+        assert "canary" not in str(caught.value)
 
-    assert "canary" not in str(caught.value)
+
+def test_each_result_can_be_read_without_a_check() -> None:
+    """Whoever is unmapped has no raw UID, and whoever is mapped has no reason."""
+    facts = [(row.raw_uid, row.reason, row.refresh_from) for row in make_map()]
+
+    instant = datetime.fromtimestamp(1_700_000_000, UTC)
+    assert facts[:2] == [
+        ("canary-uid", None, instant),
+        (None, UnmappedReason.OPTED_OUT, None),
+    ]
+
+
+def test_a_row_has_full_names_and_is_read_from_short_ones() -> None:
+    """The wire's letters appear in no attribute; an instant is aware."""
+    wire = b'{"u":"uid","p":"before","r":1700000000}'
+    row = msgspec.json.decode(wire, type=MapRow)
+
+    assert (row.raw_uid, row.previous_raw_uid) == ("uid", "before")
+    assert row.refresh_from == datetime.fromtimestamp(row.refresh_from_s or 0, UTC)
+    assert MapRow().refresh_from is None
+    assert msgspec.json.decode(b'{"e":"optout"}', type=MapRow).reason == "optout"
 
 
 def test_results_hide_raw_uids() -> None:
@@ -140,30 +173,30 @@ def test_results_hide_raw_uids() -> None:
     found = make_map()
 
     assert repr(found) == "<IdentityMap rows=3 mapped=2>"
-    assert "canary" not in repr(found.rows) + repr(found.wire_rows)
+    assert "canary" not in repr(list(found)) + repr(MapRow(raw_uid="canary"))
 
 
 @pytest.mark.parametrize(
     ("row", "reason", "detail"),
     [
-        (MapRow(e="optout"), UnmappedReason.OPTED_OUT, None),
-        (MapRow(e="invalid identifier"), UnmappedReason.INVALID_IDENTIFIER, None),
-        (MapRow(e="new word"), UnmappedReason.UNKNOWN, "new word"),
+        (MapRow(reason="optout"), UnmappedReason.OPTED_OUT, None),
+        (MapRow(reason="invalid identifier"), UnmappedReason.INVALID_IDENTIFIER, None),
+        (MapRow(reason="new word"), UnmappedReason.UNKNOWN, "new word"),
         (MapRow(), UnmappedReason.UNKNOWN, None),
-        (MapRow(u="uid", e="optout"), UnmappedReason.OPTED_OUT, None),
+        (MapRow(raw_uid="uid", reason="optout"), UnmappedReason.OPTED_OUT, None),
     ],
 )
 def test_a_reason_beats_a_raw_uid(
     row: MapRow, reason: UnmappedReason, detail: str | None
 ) -> None:
     """A row with a reason is never mapped; unknown words are kept."""
-    assert row.result() == Unmapped(reason, detail)
+    assert row.result == Unmapped(reason, detail)
     assert not row.mapped
 
 
 def test_a_v2_row_tells_its_bucket() -> None:
     """The old endpoint gives a bucket and no time."""
-    assert MapRow(u="uid", bucket_id="b").result() == MappedUID(
+    assert MapRow(raw_uid="uid", bucket_id="b").result == MappedUID(
         raw_uid="uid", bucket_id="b"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import pkgutil
@@ -14,6 +15,7 @@ from types import ModuleType
 import pytest
 
 import uid2_async
+from uid2_async import bulk
 
 ROOT = Path(__file__).parent.parent
 # Importing these needs what only some users have installed.
@@ -147,3 +149,12 @@ def _undocumented(name: str, value: object) -> list[str]:
             if not key.startswith("_") and inspect.isfunction(function):
                 missing += [] if function.__doc__ else [f"{name}.{key}"]
     return missing
+
+
+def test_no_public_name_shows_a_test_seam() -> None:
+    """Sleep, randomness and the disk are private arguments, if they are arguments."""
+    for module in (uid2_async, bulk):
+        for name in module.__all__:
+            with contextlib.suppress(TypeError, ValueError):
+                shown = inspect.signature(getattr(module, name)).parameters
+                assert not {"sleep", "random", "disk", "run"} & set(shown), name

@@ -114,8 +114,8 @@ class Runner:
         self.delays: list[float] = []
         self.announced: list[tuple[int, float]] = []
         self.fresh: list[bool] = []
-        options.setdefault("random", lambda: 0.5)
-        self.policy = RetryPolicy(sleep=self.sleep, **options)
+        options.setdefault("_random", lambda: 0.5)
+        self.policy = RetryPolicy(_sleep=self.sleep, **options)
 
     async def sleep(self, seconds: float) -> None:
         """Let time pass at once."""
@@ -160,12 +160,12 @@ async def test_transient_failures_back_off_with_full_jitter() -> None:
 async def test_the_backoff_is_capped() -> None:
     """However often it fails, a wait is at most 5 s, or 20 s under throttling."""
     many = 2_000
-    transient = Runner(*[REFUSED] * many, attempts=many, budget=None, random=lambda: 1)
+    transient = Runner(*[REFUSED] * many, attempts=many, budget=None, _random=lambda: 1)
     throttled = Runner(
         *[operator_error(errors.RateLimitError, 429)] * many,
         attempts=many,
         budget=None,
-        random=lambda: 1,
+        _random=lambda: 1,
     )
 
     for runner, cap in ((transient, 5.0), (throttled, 20.0)):

@@ -128,8 +128,8 @@ async def test_7_one_bad_identity_spoils_no_batch(client: UID2Client) -> None:
     """The others are mapped."""
     found = await client.map_identities(["user@example.com", "bad"])
 
-    assert isinstance(found.rows[0], MappedUID)
-    assert found.rows[1] == Unmapped(UnmappedReason.INVALID_IDENTIFIER)
+    assert isinstance(found[0], MappedUID)
+    assert found[1] == Unmapped(UnmappedReason.INVALID_IDENTIFIER)
 
 
 def test_13_the_newest_key_encrypts_whatever_the_order() -> None:
@@ -241,10 +241,10 @@ def test_26_one_hash_may_be_an_email_and_a_phone() -> None:
 
     found = identity.parse_map_v3_reply(payload, query)
 
-    first, second, third = found.rows
+    first, second, third = found
     assert first == third != second
-    assert found[EmailHash(SECRET)] == first
-    assert found[PhoneHash(SECRET)] == second
+    assert found.get(EmailHash(SECRET)) == first
+    assert found.get(PhoneHash(SECRET)) == second
 
 
 def test_27_a_newer_operator_may_say_more() -> None:
@@ -254,7 +254,7 @@ def test_27_a_newer_operator_may_say_more() -> None:
     body = {"email_hash": [row], "loyalty_hash": []}
     payload = json.dumps({"status": "success", "body": body, "new": 1}).encode()
 
-    assert isinstance(identity.parse_map_v3_reply(payload, query).rows[0], MappedUID)
+    assert isinstance(identity.parse_map_v3_reply(payload, query)[0], MappedUID)
     with pytest.raises(errors.OperatorError):
         identity.parse_map_v3_reply(b'{"status":"maintenance"}', query)
 

@@ -311,7 +311,7 @@ async def test_partners_share_over_an_operator(operator: LocalOperator) -> None:
         connect("everything") as partner,
         connect("advertiser") as mapper,
     ):
-        mapped = (await mapper.map_identities(["user@example.com"])).rows[0]
+        mapped = (await mapper.map_identities(["user@example.com"]))[0]
         assert isinstance(mapped, MappedUID)
         rings = await asyncio.gather(
             sharer.fetch_sharing_keys(), partner.fetch_sharing_keys()

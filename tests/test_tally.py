@@ -16,10 +16,10 @@ from uid2_async import (
     IdentityScope,
     IdentityTokens,
     Phone,
-    RetryPolicy,
     UID2Client,
     errors,
 )
+from uid2_async.bulk.private_files import System
 from uid2_async.hooks import (
     AttemptFailed,
     CallFinished,
@@ -28,7 +28,7 @@ from uid2_async.hooks import (
     Throttled,
 )
 from uid2_async.operator import Fault, LocalOperator
-from uid2_async.testing import ScriptedTransport, no_wait
+from uid2_async.testing import ScriptedTransport, retry_at_once
 
 OUT = "gone@example.com"
 HASH = EmailHash(sha256(b"hashed@example.com").hexdigest())
@@ -51,7 +51,7 @@ async def seen(operator: LocalOperator, events: list[Any]) -> AsyncIterator[UID2
         client_secret=operator.client_secret,
         scope=operator.data.scope,
         hooks=[events.append],
-        retry=RetryPolicy(sleep=no_wait, attempts=2),
+        retry=retry_at_once(attempts=2),
     ) as opened:
         yield opened
 
@@ -174,7 +174,7 @@ async def test_bulk_work_tells_of_throttling(
 ) -> None:
     """For how long the gate is shut, and that the limit was halved."""
     operator.fail_next(Fault(status=429))
-    mapper = BulkMapper(seen, random=lambda: 0.0)
+    mapper = BulkMapper(seen, _system=System(random=lambda: 0.0))
     async with mapper.map(["a@example.com"]) as records:
         assert len([one async for one in records]) == 1
 
@@ -207,7 +207,7 @@ async def test_events_name_the_region(
         client_secret=operator.client_secret,
         scope=operator.data.scope,
         hooks=[events.append],
-        retry=RetryPolicy(sleep=no_wait, attempts=2),
+        retry=retry_at_once(attempts=2),
     ) as client:
         await client.generate_token("a@example.com", tcf_consent_string=consent)
         operator.fail_next(Fault(status=401), times=2)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from uid2_async.bulk.options import (
         JobSummary as JobSummary,
         MapOptions as MapOptions,
-        RunOptions as RunOptions,
     )
     from uid2_async.bulk.outcomes import (
         MapFailure as MapFailure,
@@ -99,7 +98,6 @@ _HOMES = {
     "Progress": "bulk.outcomes",
     "RetryBudget": "retry",
     "RetryPolicy": "retry",
-    "RunOptions": "bulk.options",
     "SessionPool": "transport",
     "SharingClient": "sharing",
     "TokenFailure": "errors",
@@ -147,7 +145,6 @@ __all__ = [
     "Progress",
     "RetryBudget",
     "RetryPolicy",
-    "RunOptions",
     "SessionPool",
     "SharingClient",
     "TokenFailure",

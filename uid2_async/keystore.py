@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import os
-import random as _random
+import random
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -65,8 +65,8 @@ class KeyStore(Unpicklable):
         required: bool = True,
         clock: Clock | None = None,
         monotonic: Monotonic | None = None,
-        random: Callable[[], float] = _random.random,
-        sleep: Callable[[float], Awaitable[None]] | None = None,
+        _random: Callable[[], float] = random.random,
+        _sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         """Keep the settings; nothing is fetched yet.
 
@@ -80,8 +80,6 @@ class KeyStore(Unpicklable):
             clock: Gives the time as an aware datetime; the system's by default.
             monotonic: Gives seconds that only increase, for durations; by default
                 ``clock.monotonic`` if there is such, or else the system's.
-            random: Gives floats in [0, 1).
-            sleep: Waits for some seconds.
 
         Raises:
             ConfigError: If *refresh_every* or *timeout* is not above zero.
@@ -92,8 +90,8 @@ class KeyStore(Unpicklable):
         self._required = required
         self._now_ms = ms_clock(clock)
         self._monotonic = monotonic_of(clock, monotonic)
-        self._random = random
-        self._sleep = sleep or sleep_by(self._monotonic)
+        self._random = _random
+        self._sleep = _sleep or sleep_by(self._monotonic)
         self._ring: KeyRing | None = None
         self._fetched_at = 0.0
         self._failures = 0

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, Final, TypeAlias, overload
 
 import attrs
 import msgspec
@@ -245,138 +245,207 @@ class UnmappedReason(StrEnum):
     UNKNOWN = "unknown"
 
 
-@attrs.frozen(kw_only=True)
-class MappedUID:
+_Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)]
+
+
+def _datetime_from_seconds(seconds: int | None) -> datetime | None:
+    """Turn seconds since the Unix epoch into an aware UTC datetime."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+class MappedUID(Veiled, frozen=True, gc=False, kw_only=True):
     """The raw UID of an identity.
 
     Attributes:
         raw_uid: 44 characters of base64, opaque and case-sensitive.
         previous_raw_uid: The raw UID before the last rotation, for 90 days after it.
-        refresh_from: Until when *raw_uid* cannot change; None from the v2 endpoint.
+        refresh_from_s: *refresh_from* in seconds since the Unix epoch.
         bucket_id: The salt bucket, from the v2 endpoint only.
+        reason: Always None; see :class:`Unmapped`.
     """
 
-    raw_uid: str = attrs.field(repr=False)
-    previous_raw_uid: str | None = attrs.field(default=None, repr=False)
-    refresh_from: datetime | None = None
+    shown: ClassVar[tuple[str, ...]] = ("refresh_from", "bucket_id")
+    reason: ClassVar[None] = None
+
+    raw_uid: str
+    previous_raw_uid: str | None = None
+    refresh_from_s: int | None = None
     bucket_id: str | None = None
 
+    @property
+    def refresh_from(self) -> datetime | None:
+        """Until when *raw_uid* cannot change; None from the v2 endpoint."""
+        return _datetime_from_seconds(self.refresh_from_s)
 
-@attrs.frozen
-class Unmapped:
-    """An identity without raw UID.
+
+class Unmapped(msgspec.Struct, frozen=True, gc=False):
+    """An identity without a raw UID.
 
     Attributes:
         reason: Why.
-        detail: The operator's own word where *reason* is UNKNOWN.
+        detail: The operator's own word if *reason* is UNKNOWN.
+        raw_uid: Always None, as the other attributes of a :class:`MappedUID`, so that
+            they can be read of each result.
     """
+
+    raw_uid: ClassVar[None] = None
+    previous_raw_uid: ClassVar[None] = None
+    refresh_from: ClassVar[None] = None
+    refresh_from_s: ClassVar[None] = None
+    bucket_id: ClassVar[None] = None
 
     reason: UnmappedReason
     detail: str | None = None
 
 
 class MapRow(Veiled, frozen=True, gc=False):
-    """One row of a map reply as it lies on the wire (docs/protocol.md 2.5 and 2.6).
+    """One row of a map reply as the operator sends it (docs/protocol.md 2.5 and 2.6).
 
-    A struct and not a :class:`MappedUID`, because it is decoded 5,000 times a reply.
+    It is decoded 5,000 times for each reply, and costs nothing until it is read.
 
     Attributes:
-        u: The raw UID, or None.
-        p: The previous raw UID, or None.
-        r: When to ask again, in seconds since the Unix epoch.
-        e: Why there is no raw UID; where it is set, *u* does not count.
+        raw_uid: The raw UID, or None. It does not count if there is a *reason*.
+        previous_raw_uid: The raw UID before the last rotation, or None.
+        refresh_from_s: *refresh_from* in seconds since the Unix epoch.
+        reason: Why there is no raw UID, in the operator's words, or None.
         bucket_id: The salt bucket, from the v2 endpoint only.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("mapped",)
 
-    u: str | None = None
-    p: str | None = None
-    r: Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)] | None = None
-    e: str | None = None
+    raw_uid: str | None = msgspec.field(default=None, name="u")
+    previous_raw_uid: str | None = msgspec.field(default=None, name="p")
+    refresh_from_s: _Seconds | None = msgspec.field(default=None, name="r")
+    reason: str | None = msgspec.field(default=None, name="e")
     bucket_id: str | None = None
 
     @property
     def mapped(self) -> bool:
         """Whether there is a raw UID to use."""
-        return self.u is not None and self.e is None
+        return self.raw_uid is not None and self.reason is None
 
+    @property
+    def refresh_from(self) -> datetime | None:
+        """Until when *raw_uid* cannot change; None from the v2 endpoint."""
+        return _datetime_from_seconds(self.refresh_from_s)
+
+    @property
     def result(self) -> MappedUID | Unmapped:
-        """Turn the row into its public form."""
-        if self.u is not None and self.e is None:
-            due = None if self.r is None else datetime_from_ms(self.r * 1000)
-            return MappedUID(
-                raw_uid=self.u,
-                previous_raw_uid=self.p,
-                refresh_from=due,
-                bucket_id=self.bucket_id,
-            )
-        try:
-            return Unmapped(UnmappedReason(self.e or ""))
-        except ValueError:
-            return Unmapped(UnmappedReason.UNKNOWN, self.e)
+        """What the row says, without a raw UID that does not count."""
+        return _result(self)
 
 
-class IdentityMap:
-    """What a map call answered, aligned with what was asked.
+def _result(row: MapRow) -> MappedUID | Unmapped:
+    """Return what a row says; done for each row that is read."""
+    if row.raw_uid is not None and row.reason is None:
+        return MappedUID(
+            raw_uid=row.raw_uid,
+            previous_raw_uid=row.previous_raw_uid,
+            refresh_from_s=row.refresh_from_s,
+            bucket_id=row.bucket_id,
+        )
+    return _UNMAPPED.get(row.reason) or Unmapped(UnmappedReason.UNKNOWN, row.reason)
+
+
+_UNMAPPED: Final[dict[str | None, Unmapped]] = {
+    reason.value: Unmapped(reason) for reason in UnmappedReason
+}
+
+
+class IdentityMap(Sequence[MappedUID | Unmapped]):
+    """The results of a map call: a sequence, aligned with what was asked.
+
+    Example:
+        >>> result = await client.map_identities(["user@example.com"])
+        >>> result[0].raw_uid
+        >>> result.get("user@example.com")
+        >>> for identity, row in result.items(): ...
 
     Attributes:
         identities: What the caller gave, in order, duplicates included.
     """
 
-    __slots__ = ("__dict__", "_wire", "identities")
+    __slots__ = ("__dict__", "_rows", "identities")
 
     def __init__(
-        self, identities: Sequence[Identity | str], wire: Sequence[MapRow]
+        self, identities: Sequence[Identity | str], rows: Sequence[MapRow]
     ) -> None:
         """Pair *identities* with the rows of the reply, one for each."""
         self.identities: Sequence[Identity | str] = identities
-        self._wire = wire
-
-    @cached_property
-    def rows(self) -> tuple[MappedUID | Unmapped, ...]:
-        """One result for each identity, in the order of the input."""
-        return tuple([row.result() for row in self._wire])
-
-    @property
-    def wire_rows(self) -> Sequence[MapRow]:
-        """The same as *rows*, as decoded: nothing is made of them, which is faster."""
-        return self._wire
+        self._rows = rows
 
     @cached_property
     def _index(self) -> dict[Identity, int]:
         """Where each identity stands."""
         return {as_identity(one): at for at, one in enumerate(self.identities)}
 
-    def __getitem__(self, identity: Identity | str) -> MappedUID | Unmapped:
-        """Look up the result of *identity* by what the caller gave.
+    @overload
+    def __getitem__(self, index: int) -> MappedUID | Unmapped: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[MappedUID | Unmapped, ...]: ...
+
+    def __getitem__(
+        self, index: int | slice | Identity | str
+    ) -> MappedUID | Unmapped | tuple[MappedUID | Unmapped, ...]:
+        """Return the result of the identity at *index*, or a tuple for a slice.
 
         Raises:
-            KeyError: If it was not asked for; the error does not show it.
+            IndexError: If there are not so many.
+            InputError: If *index* is an identity, which :meth:`get` looks up.
+        """
+        if isinstance(index, slice):
+            return tuple(map(_result, self._rows[index]))
+        if isinstance(index, str | _Identity):
+            raise _use_get()
+        return _result(self._rows[index])
+
+    def get(self, identity: Identity | str) -> MappedUID | Unmapped | None:
+        """Return the result of *identity*, or None if it was not in the call.
+
+        Args:
+            identity: As the caller gave it; a str equals the Email or Phone of it.
+
+        Raises:
+            InputError: If it is neither an identity nor a str.
         """
         at = self._index.get(as_identity(identity))
-        if at is None:
-            raise KeyError("This identity was not in the call.")
-        return self.rows[at]
+        return None if at is None else _result(self._rows[at])
 
-    def __contains__(self, identity: object) -> bool:
-        """Tell whether *identity* was asked for."""
-        if not isinstance(identity, str | _Identity):
-            return False
-        return as_identity(identity) in self._index  # type: ignore[arg-type] # _Identity is private: its subclasses are the union
+    def items(self) -> Iterator[tuple[Identity | str, MappedUID | Unmapped]]:
+        """Iterate over pairs of what the caller gave and its result."""
+        return zip(self.identities, self, strict=True)
+
+    def __contains__(self, result: object) -> bool:
+        """Return whether one of the results equals *result*.
+
+        Raises:
+            InputError: If it is an identity, which :meth:`get` looks up.
+        """
+        if isinstance(result, str | _Identity):
+            raise _use_get()
+        return any(result == one for one in self)
 
     def __len__(self) -> int:
-        """Count the rows, duplicates included."""
-        return len(self._wire)
+        """Return the number of results, duplicates included."""
+        return len(self._rows)
 
-    def __iter__(self) -> Iterator[tuple[Identity | str, MappedUID | Unmapped]]:
-        """Go through pairs of what was given and its result."""
-        return iter(zip(self.identities, self.rows, strict=True))
+    def __iter__(self) -> Iterator[MappedUID | Unmapped]:
+        """Iterate over the results in the order of the input."""
+        return map(_result, self._rows)
 
     def __repr__(self) -> str:
-        """Show counts alone."""
-        mapped = sum(row.mapped for row in self._wire)
+        """Show counts only."""
+        mapped = sum(row.mapped for row in self._rows)
         return f"<IdentityMap rows={len(self)} mapped={mapped}>"
+
+
+def _use_get() -> InputError:
+    """Return the error for an identity used as the key of a mapping; it hides it."""
+    return InputError(
+        "An IdentityMap is a sequence of results, not a mapping.",
+        hint="Use .get(identity) to look one up.",
+    )
 
 
 @attrs.frozen

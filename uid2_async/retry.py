@@ -207,8 +207,6 @@ class RetryPolicy:
         budget: Shared by all calls under this policy; None for no bound.
         retry_throttled: Whether to wait and retry when the operator asks to slow down;
             bulk work does that for all of its batches together.
-        random: Gives floats in [0, 1).
-        sleep: Waits for some seconds.
     """
 
     attempts: int = 4
@@ -219,9 +217,12 @@ class RetryPolicy:
     retry_throttled: bool = True
     confirm: bool = True
     budget: RetryBudget | None = attrs.field(factory=RetryBudget)
-    random: Callable[[], float] = attrs.field(default=_random.random, repr=False)
-    sleep: Callable[[float], Awaitable[None]] = attrs.field(
-        default=asyncio.sleep, repr=False
+    # Tests and bulk work pass their own.
+    _random: Callable[[], float] = attrs.field(
+        default=_random.random, repr=False, alias="_random"
+    )
+    _sleep: Callable[[float], Awaitable[None]] = attrs.field(
+        default=asyncio.sleep, repr=False, alias="_sleep"
     )
 
     @classmethod
@@ -273,7 +274,15 @@ class RetryPolicy:
                 raise failures.pop()
             return await attempt(run.decision.fresh_connection)
 
-        run = _Run(self, began=began, deadline=deadline, now=now, on_retry=on_retry)
+        run = _Run(
+            self,
+            began=began,
+            deadline=deadline,
+            now=now,
+            random=self._random,
+            sleep=self._sleep,
+            on_retry=on_retry,
+        )
         result = await run.retrying()(one)
         if self.budget is not None:
             self.budget.succeeded(run.last_cost)
@@ -290,9 +299,13 @@ class _Run:
         began: float,
         deadline: float,
         now: Callable[[], float],
+        random: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
         on_retry: Callable[[float], None],
     ) -> None:
         self._policy = policy
+        self._random = random
+        self._sleep = sleep
         self._began = began
         self._deadline = deadline
         self._now = now
@@ -311,7 +324,7 @@ class _Run:
             wait=self.delay,
             stop=self.is_over,
             before_sleep=self.before_sleep,
-            sleep=self._policy.sleep,
+            sleep=self._sleep,
             reraise=True,
         )
 
@@ -350,7 +363,7 @@ class _Run:
         hint = _retry_after(state)
         if not hint:
             return computed
-        jitter = self._policy.random() * (0.1 * hint + 0.1)
+        jitter = self._random() * (0.1 * hint + 0.1)
         return max(hint, computed) + jitter
 
     def _backoff(self, state: RetryCallState) -> float:
@@ -363,8 +376,8 @@ class _Run:
         # The exponent is capped before the power: 2**1000 does not fit a float.
         doublings = min(state.attempt_number - 1, 16)
         if self.decision.backoff is Backoff.THROTTLING:
-            return (0.5 + 0.5 * policy.random()) * min(20.0, 2.0**doublings)
-        return policy.random() * min(5.0, 0.2 * 2.0**doublings)
+            return (0.5 + 0.5 * self._random()) * min(20.0, 2.0**doublings)
+        return self._random() * min(5.0, 0.2 * 2.0**doublings)
 
     def is_over(self, state: RetryCallState) -> bool:
         """Tell whether no further attempt is due; pays for it if one is."""

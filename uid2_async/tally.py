@@ -12,8 +12,10 @@ from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
     IdentityMap,
     InsufficientConsent,
+    MappedUID,
     MapRow,
     OptedOut,
+    Unmapped,
     UnmappedReason,
     kind_and_value,
 )
@@ -66,7 +68,7 @@ async def counted_map(
     except UID2Error:
         tell_failed(hooks, endpoint, Counter(kinds))
         raise
-    results = map(_result, found.wire_rows)
+    results = map(_result, found)
     _tell(hooks, endpoint, Counter(zip(kinds, results, strict=True)))
     return found
 
@@ -91,11 +93,11 @@ def tell_failed(
     _tell(hooks, endpoint, {(kind, "error"): count for kind, count in counts.items()})
 
 
-def _result(row: MapRow) -> str:
+def _result(row: MapRow | MappedUID | Unmapped) -> str:
     """Name what became of an identity."""
-    if row.mapped:
+    if row.raw_uid is not None and row.reason is None:
         return "mapped"
-    return "optout" if row.e == _OPTED_OUT else "invalid"
+    return "optout" if row.reason == _OPTED_OUT else "invalid"
 
 
 def _tell(

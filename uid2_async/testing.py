@@ -31,7 +31,13 @@ from uid2_async.protocol.envelope import (
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import Reply, Request, SessionPool
 
-__all__ = ["ManualClock", "OperatorThread", "ScriptedTransport", "Step", "no_wait"]
+__all__ = [
+    "ManualClock",
+    "OperatorThread",
+    "ScriptedTransport",
+    "Step",
+    "retry_at_once",
+]
 
 T = TypeVar("T")
 
@@ -39,8 +45,17 @@ _KEY: Final = bytes(range(32))
 _BINARY: Final = "application/octet-stream"
 
 
-async def no_wait(seconds: float) -> None:
-    """Wait for nothing: ``RetryPolicy(sleep=no_wait)`` retries at once."""
+def retry_at_once(**options: Any) -> RetryPolicy:
+    """Return a retry policy that waits for nothing between attempts.
+
+    Args:
+        options: Keyword arguments of :class:`~uid2_async.RetryPolicy`.
+    """
+    return RetryPolicy(_sleep=_no_wait, **options)
+
+
+async def _no_wait(seconds: float) -> None:
+    """Wait for nothing."""
 
 
 class ManualClock:
@@ -131,7 +146,7 @@ class ScriptedTransport:
         settings: dict[str, Any] = {
             "api_key": "scripted",
             "client_secret": base64.encode_text(_KEY),
-            "retry": RetryPolicy(sleep=no_wait),
+            "retry": retry_at_once(),
         }
         url = "https://operator.example"
         return UID2Client(url, transport=self, **(settings | options))
@@ -294,7 +309,7 @@ class OperatorThread:
                 client_secret=credentials.client_secret,
                 scope=operator.data.scope,
                 transport=_Relay(pool, self._loop),
-                retry=RetryPolicy(sleep=no_wait),
+                retry=retry_at_once(),
                 clock=lambda: operator.now,
             )
         finally:

@@ -170,7 +170,7 @@ async def test_an_identity_takes_that_many_bytes() -> None:
             )
         await wire.aclose()
 
-    before = sum(row.p is not None for row in found.wire_rows)
+    before = sum(row.previous_raw_uid is not None for row in found)
     # 44 characters and quotes in place of null.
     told = (wire.received + (1_250 - before) * 42) / 5_000
     assert wire.sent / 5_000 == pytest.approx(costs.SENT_BYTES, abs=0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,17 @@ import pytest
 
 from uid2_async import Email, IdentityScope, UID2Client
 from uid2_async.bulk.jobs import check_file, map_file, refresh_state, sweep_by_status
-from uid2_async.bulk.options import JobSummary, MapOptions, RunOptions, StatusOptions
+from uid2_async.bulk.options import (
+    JobOptions,
+    JobSummary,
+    MapOptions,
+    RefreshOptions,
+    StatusOptions,
+)
+from uid2_async.bulk.private_files import System
 from uid2_async.bulk.state import MappingState
-from uid2_async.errors import JobError
+from uid2_async.bulk.state_values import Run
+from uid2_async.errors import InputError, JobError
 from uid2_async.models import MappedUID
 from uid2_async.operator import LocalOperator, OperatorData
 from uid2_async.protocol.normalize import identity_hash
@@ -50,16 +59,18 @@ class World:
             source,
             self.folder / "out.csv",
             client=self.client,
-            options=MapOptions(column="mail", type="email", keys=["id"], **options),
+            options=MapOptions(
+                column="mail", type="email", keys=["id"], force=True, **options
+            ),
             state=self.state,
             delta=self.delta,
-            run=self.run,
+            _system=self.system,
         )
 
     @property
-    def run(self) -> RunOptions:
+    def system(self) -> System:
         """Run at the operator's time."""
-        return RunOptions(force=True, clock=lambda: self.operator.now)
+        return System(clock=lambda: self.operator.now)
 
     @property
     def state(self) -> Path:
@@ -79,7 +90,7 @@ class World:
 
     async def uid(self, person: str) -> MappedUID:
         """Ask directly."""
-        found = (await self.client.map_identities([Email(person)])).rows[0]
+        found = (await self.client.map_identities([Email(person)]))[0]
         assert isinstance(found, MappedUID)
         return found
 
@@ -90,7 +101,7 @@ class World:
         until = self.operator.now.timestamp() + day * DAY
         return {
             person: row
-            for person, row in zip(PEOPLE, found.rows, strict=True)
+            for person, row in zip(PEOPLE, found, strict=True)
             if isinstance(row, MappedUID)
             and row.refresh_from is not None
             and row.refresh_from.timestamp() <= until
@@ -204,7 +215,9 @@ async def test_changes_wait_for_a_delta(world: World) -> None:
     due = await world.due_on(2)
     world.operator.advance(2 * DAY)
 
-    refreshed = await refresh_state(world.state, client=world.client, run=world.run)
+    refreshed = await refresh_state(
+        world.state, client=world.client, _system=world.system
+    )
     asked = world.asked()
     summary = await world.map(PEOPLE[:10])
 
@@ -219,9 +232,13 @@ async def test_refresh_writes_a_delta(world: World) -> None:
     world.operator.advance(2 * DAY)
 
     summary = await refresh_state(
-        world.state, client=world.client, delta=world.delta, run=world.run
+        world.state,
+        client=world.client,
+        options=RefreshOptions(force=True),
+        delta=world.delta,
+        _system=world.system,
     )
-    again = await refresh_state(world.state, client=world.client, run=world.run)
+    again = await refresh_state(world.state, client=world.client, _system=world.system)
 
     assert summary.changes == len(rows_of(world.delta))
     assert set(rows_of(world.delta)[0]) == {
@@ -232,6 +249,51 @@ async def test_refresh_writes_a_delta(world: World) -> None:
         "OLD_UID",
     }
     assert again.rows == 0
+
+
+@pytest.mark.parametrize("job", [refresh_state, sweep_by_status])
+async def test_a_delta_is_replaced_by_force_only(world: World, job: Any) -> None:
+    """As outputs of file jobs; nothing is asked before that is checked."""
+    await world.map(PEOPLE[:5])
+    world.asked()
+    before = world.delta.read_bytes()
+
+    with pytest.raises(InputError, match="exists"):
+        await job(
+            world.state,
+            client=world.client,
+            delta=world.delta,
+            _system=world.system,
+        )
+    assert world.asked() == 0
+    assert world.delta.read_bytes() == before
+
+
+async def test_an_interrupted_refresh_replaces_its_delta(world: World) -> None:
+    """The same command is safe after a kill between the delta and the run's end."""
+    await world.map(PEOPLE)
+    world.operator.advance(2 * DAY)
+    delta = world.folder / "refresh.csv"
+    job = partial(refresh_state, client=world.client, delta=delta, _system=world.system)
+
+    with pytest.raises(JobError, match="killed"):
+        async with Killed(world.state, clock=lambda: world.operator.now) as state:
+            await job(state)
+    killed = by_change(delta)
+    summary = await job(world.state)
+    with pytest.raises(InputError, match="exists"):
+        await job(world.state)
+
+    assert summary.changes == len(killed["ROTATED"]) > 0
+    assert by_change(delta) == killed
+
+
+class Killed(MappingState):
+    """A state whose runs never end."""
+
+    async def finish(self, run: Run, **_: Any) -> None:
+        """Fail after the delta has its name."""
+        raise JobError("killed")
 
 
 async def test_a_full_input(world: World) -> None:
@@ -267,9 +329,9 @@ async def test_a_sweep_finds_optouts_at_once(world: World) -> None:
     summary = await refresh_state(
         world.state,
         client=world.client,
-        unchecked_for=timedelta(seconds=60),
+        options=RefreshOptions(unchecked_for=timedelta(seconds=60), force=True),
         delta=world.delta,
-        run=world.run,
+        _system=world.system,
     )
 
     assert (summary.rows, summary.opted_out) == (len(PEOPLE), 1)
@@ -282,7 +344,11 @@ async def test_a_sweep_by_status(world: World) -> None:
     world.operator.opt_out(PEOPLE[5])
 
     summary = await sweep_by_status(
-        world.state, client=world.client, delta=world.delta, run=world.run
+        world.state,
+        client=world.client,
+        options=JobOptions(concurrency=1, force=True),
+        delta=world.delta,
+        _system=world.system,
     )
 
     assert summary.rows == 50
@@ -297,15 +363,15 @@ async def test_a_file_before_it_is_shared(world: World) -> None:
     shared = world.folder / "shared.csv"
 
     told = await check_file(
-        world.folder / "out.csv", shared, client=world.client, run=world.run
+        world.folder / "out.csv", shared, client=world.client, _system=world.system
     )
     statuses = [row["STATUS"] for row in rows_of(shared)]
     dropped = await check_file(
         world.folder / "out.csv",
         shared,
         client=world.client,
-        options=StatusOptions(drop=True),
-        run=world.run,
+        options=StatusOptions(drop=True, force=True),
+        _system=world.system,
     )
 
     assert set(statuses) <= {"ok", "opted_out", "unverifiable"}
@@ -326,7 +392,7 @@ async def test_a_state_of_another_operator(world: World) -> None:
             scope=data.scope,
         )
         with pytest.raises(JobError, match="belongs to another operator"):
-            await refresh_state(world.state, client=stranger, run=world.run)
+            await refresh_state(world.state, client=stranger, _system=world.system)
         await stranger.aclose()
 
 
@@ -334,7 +400,7 @@ async def test_a_state_that_is_open(world: World) -> None:
     """Its owner may keep it open over several jobs."""
     async with MappingState(world.state) as state:
         summaries = [
-            await refresh_state(state, client=world.client, run=world.run)
+            await refresh_state(state, client=world.client, _system=world.system)
             for _ in range(2)
         ]
 

@@ -128,7 +128,7 @@ def test_outcomes_are_kept_before_they_are_handed_out(
             found, phones = chunk.outcomes()
             for identity, outcome in zip(hashes(people), found, strict=True):
                 assert book.outcomes["email", identity] is outcome
-            assert {one.e for one in phones} == {None}
+            assert {one.reason for one in phones} == {None}
         await dispatcher.stop()
 
     virtual(main())
@@ -270,7 +270,7 @@ def test_duplicates_anywhere_get_the_first_answer(
     asked = [
         one for columns in chunks for column in columns for one in column.values or ()
     ]
-    uids = [row.u for rows in found for row in rows]
+    uids = [row.raw_uid for rows in found for row in rows]
     assert len(set(uids)) == len(set(asked)) == len(set(zip(asked, uids, strict=True)))
     assert len(operator.seen) == len(set(operator.seen)) == len(set(asked))
 
@@ -285,9 +285,9 @@ async def test_status_and_v2_over_sockets(client: UID2Client) -> None:
         endpoint=MAP_V2,
         options={"client": client},
     )
-    uids = [one.u for one in mapped[:20]]
+    uids = [one.raw_uid for one in mapped[:20]]
     assert None not in [one.bucket_id for one in mapped[:20]]
-    assert mapped[20].e == "optout"
+    assert mapped[20].reason == "optout"
 
     (status,) = await run(
         None,
@@ -295,7 +295,7 @@ async def test_status_and_v2_over_sockets(client: UID2Client) -> None:
         endpoint=OPTOUT_STATUS,
         options={"client": client},
     )
-    assert [one.u for one in status[:21]] == [*uids, uids[0]]
+    assert [one.raw_uid for one in status[:21]] == [*uids, uids[0]]
     assert status[21] is INVALID
 
 
@@ -388,7 +388,7 @@ def test_any_rows_get_their_own_outcomes(
     columns = [column for chunk in chunks for column in chunk]
     for column, outcomes in zip(columns, found, strict=True):
         for row, outcome in enumerate(outcomes):
-            assert expected(column, row, uid_of) in (outcome, outcome.u)
+            assert expected(column, row, uid_of) in (outcome, outcome.raw_uid)
 
 
 def test_draining_answers_what_was_read(virtual: Any, make_operator: Any) -> None:
@@ -403,7 +403,7 @@ def test_draining_answers_what_was_read(virtual: Any, make_operator: Any) -> Non
         count = 0
         while (chunk := await dispatcher.next_chunk()) is not None:
             assert chunk.payload == count
-            assert chunk.outcomes()[0][0].u
+            assert chunk.outcomes()[0][0].raw_uid
             count += 1
             stop.set()
         await waiting

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from day_operator import Day
-from uid2_async import MapOptions, RunOptions, errors, map_file
+from uid2_async import MapOptions, errors, map_file
 from uid2_async.bulk.options import JobSummary
 
 FAULTY = {
@@ -49,10 +49,13 @@ async def run(
             source,
             target,
             client=client,
-            options=MapOptions(column="mail", type="email", **(options or {})),
+            options=MapOptions(
+                column="mail",
+                type="email",
+                **{"batch_size": 4, "concurrency": 2, **(options or {}), **more},
+            ),
             state=state,
             delta=delta,
-            run=RunOptions(**{"batch_size": 4, "concurrency": 2, **more}),
         )
 
 

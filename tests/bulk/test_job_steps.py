@@ -28,12 +28,11 @@ from day_operator import Day
 from uid2_async import (
     MapOptions,
     MappingState,
-    RunOptions,
     errors,
     map_file,
 )
 from uid2_async.bulk.options import JobSummary
-from uid2_async.bulk.private_files import DISK, Disk
+from uid2_async.bulk.private_files import DISK, Disk, System
 
 EACH = int(os.environ.get("UID2_STEPS", "97"))
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -179,6 +178,9 @@ class Job:
             keys=["id"] if self.with_state else [],
             full=self.with_state,
             max_removed=1.0,
+            batch_size=BATCH,
+            concurrency=1,
+            force=self.day == DAY,
         )
         async with self.operator.client() as client:
             return await map_file(
@@ -186,13 +188,7 @@ class Job:
                 self.folder / "out",
                 client=client,
                 options=options,
-                run=RunOptions(
-                    batch_size=BATCH,
-                    concurrency=1,
-                    force=self.day == DAY,
-                    clock=lambda: self.day,
-                    disk=self.disk.disk(),
-                ),
+                _system=System(clock=lambda: self.day, disk=self.disk.disk()),
                 **more,
             )
 

@@ -15,6 +15,7 @@ import pytest
 from uid2_async import MappedUID, errors
 from uid2_async.bulk import BulkMapper
 from uid2_async.bulk.limit import ConcurrencyLimit
+from uid2_async.bulk.private_files import System
 
 BATCHES = 400
 SEEDS = [1, 2, 3]
@@ -36,7 +37,9 @@ def run_job(virtual: Any, operator: Any, seed: int) -> Run:
     items = [f"person{number}@example.com" for number in range(BATCHES * 5)]
 
     async def main() -> Run:
-        mapper = BulkMapper(operator.client(), batch_size=5, random=dice.random)
+        mapper = BulkMapper(
+            operator.client(), batch_size=5, _system=System(random=dice.random)
+        )
         results = []
         async with mapper.map(items) as records:
             async for record in records:
@@ -151,7 +154,9 @@ def test_a_permanent_outage_ends_the_job(
 
     async def main() -> None:
         dice = random.Random(seed)  # noqa: S311 - jitter
-        mapper = BulkMapper(operator.client(), batch_size=5, random=dice.random)
+        mapper = BulkMapper(
+            operator.client(), batch_size=5, _system=System(random=dice.random)
+        )
         items = [f"person{number}@example.com" for number in range(BATCHES * 5)]
         with pytest.raises(errors.StalledError):
             async with mapper.map(items) as records:

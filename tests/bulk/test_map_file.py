@@ -6,22 +6,31 @@ import asyncio
 import csv
 import gzip
 import json
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
 from uid2_async import Email, UID2Client
+from uid2_async.bulk.estimate import estimate_file
 from uid2_async.bulk.jobs import map_file
-from uid2_async.bulk.options import MapOptions, RunOptions
+from uid2_async.bulk.options import (
+    FileJobOptions,
+    JobOptions,
+    MapOptions,
+    StatusOptions,
+)
 from uid2_async.errors import AuthError, ConfigError, InputError, JobError
 from uid2_async.hooks import CallFinished, Event
-from uid2_async.models import MappedUID
 from uid2_async.operator import LocalOperator
 from uid2_async.operator.faults import Fault
+from uid2_async.protocol.hash_spelling import HashSpelling
 
 PEOPLE = [
     "jane@example.com",
@@ -38,7 +47,7 @@ MAIL = MapOptions(column="mail", type="email")
 async def uids(client: UID2Client) -> list[str | None]:
     """Ask directly for the raw UIDs of PEOPLE."""
     found = await client.map_identities(list(map(Email, PEOPLE)))
-    return [one.raw_uid if isinstance(one, MappedUID) else None for one in found.rows]
+    return [one.raw_uid for one in found]
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -436,15 +445,15 @@ async def test_going_on(
     source.write_text("mail\n" + "".join(f"p{n}@example.com\n" for n in range(9_000)))
     await map_file(source, whole, client=client, options=MAIL)
     operator.reset()
-    run = RunOptions(batch_size=300, concurrency=1)
+    options = attrs.evolve(MAIL, batch_size=300, concurrency=1)
     short = rejected_after(20, operator, client)
 
     with pytest.raises(AuthError):
-        await map_file(source, target, client=short, options=MAIL, run=run)
+        await map_file(source, target, client=short, options=options)
     sent = len(operator.calls)
     assert left_over(tmp_path) == [".out.csv.uid2-job"]
     assert not target.exists()
-    summary = await map_file(source, target, client=client, options=MAIL, run=run)
+    summary = await map_file(source, target, client=client, options=options)
 
     assert target.read_bytes() == whole.read_bytes()
     # The last two are the refusal over a kept connection, and over a fresh one.
@@ -461,21 +470,81 @@ async def test_another_job_is_not_gone_on_with(
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     people = "".join(f"p{n}@example.com\n" for n in range(9_000))
     source.write_text(f"mail\n{people}")
-    run = RunOptions(batch_size=300, concurrency=1)
+    options = attrs.evolve(MAIL, batch_size=300, concurrency=1)
     short = rejected_after(20, operator, client)
     with pytest.raises(AuthError):
-        await map_file(source, target, client=short, options=MAIL, run=run)
+        await map_file(source, target, client=short, options=options)
 
-    snake = MapOptions(column="mail", type="email", names="snake")
+    snake = attrs.evolve(options, names="snake")
     with pytest.raises(JobError, match=r"option names.*--restart"):
-        await map_file(source, target, client=client, options=snake, run=run)
+        await map_file(source, target, client=client, options=snake)
     source.write_text(f"mail\n{people}new@example.com\n")
     with pytest.raises(JobError, match=r"to map it: size.*--restart"):
-        await map_file(source, target, client=client, options=MAIL, run=run)
-    again = RunOptions(restart=True)
-    summary = await map_file(source, target, client=client, options=MAIL, run=again)
+        await map_file(source, target, client=client, options=options)
+    again = attrs.evolve(MAIL, restart=True)
+    summary = await map_file(source, target, client=client, options=again)
 
     assert (summary.rows, summary.resumed_rows) == (9_001, 0)
+
+
+@pytest.mark.parametrize("kind", [MapOptions, StatusOptions])
+def test_what_decides_about_the_output_is_fixed(kind: type[FileJobOptions]) -> None:
+    """How a job sends may change on resume; every other option is part of the job."""
+    free = {option.name for option in attrs.fields(JobOptions)}
+    free |= {"job_dir", "restart", "precheck", "max_removed"}
+
+    fixed = {option.name for option in attrs.fields(kind)} - free
+    assert set(kind().terms()) == fixed
+    assert kind(bad_rows=Path("bad.csv")).terms()["bad_rows"] == "bad.csv"
+
+
+def test_numbers_of_a_job_are_positive() -> None:
+    """The message names the option."""
+    for name in ("batch_size", "concurrency", "dedupe_window", "stall_timeout"):
+        with pytest.raises(ConfigError, match=f"{name} must be greater than zero"):
+            MapOptions(**{name: 0})
+
+
+@pytest.mark.parametrize("with_state", [False, True])
+async def test_what_looks_wrong_in_an_input(
+    tmp_path: Path, client: UID2Client, with_state: bool
+) -> None:
+    """A job counts what an estimate does, over all of its runs, in the same pass."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    nothing = sha256(b"").hexdigest()
+    people = [f"p{number}@example.com," for number in range(3_000)]
+    people[5] = f"jane@example.com\u200b,{nothing}"
+    people[6] = "Joe <joe@example.com>,tMmiiTI7IaAcPpQPFQ65uMVCWH8av9jw4cwf_F5HVRQ="
+    people[-1] = "jim@example.com.,"
+    source.write_text("\n".join(["mail,hash", *people, ""]))
+    options = MapOptions(
+        identifiers={"email": "mail", "email_hash": "hash"},
+        batch_size=100,
+        concurrency=1,
+    )
+    job = partial(
+        map_file,
+        source,
+        target,
+        client=client,
+        options=options,
+        state=tmp_path / "people.db" if with_state else None,
+    )
+    stop = asyncio.Event()
+
+    first = await job(stop=stop, on_progress=lambda _: stop.set())
+    summary = await job()
+
+    assert not first.complete
+    assert summary.input_warnings == {
+        "e-mail with an invisible character": 1,
+        "e-mail with more than an address": 1,
+        "e-mail with a dot at the end": 1,
+        str(HashSpelling.EMPTY_HASHED): 1,
+        str(HashSpelling.BASE64URL): 1,
+    }
+    estimate = estimate_file(source, options=options)
+    assert summary.input_warnings == estimate.input_warnings
 
 
 async def test_an_orderly_end(tmp_path: Path, client: UID2Client) -> None:
@@ -483,15 +552,19 @@ async def test_an_orderly_end(tmp_path: Path, client: UID2Client) -> None:
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("mail\n" + "".join(f"p{n}@example.com\n" for n in range(9_000)))
     stop = asyncio.Event()
-    run = RunOptions(
-        batch_size=100, concurrency=1, stop=stop, on_progress=lambda _: stop.set()
-    )
+    options = attrs.evolve(MAIL, batch_size=100, concurrency=1)
 
-    first = await map_file(source, target, client=client, options=MAIL, run=run)
+    first = await map_file(
+        source,
+        target,
+        client=client,
+        options=options,
+        stop=stop,
+        on_progress=lambda _: stop.set(),
+    )
     assert not first.complete
     assert not target.exists()
-    rest = RunOptions(batch_size=100, concurrency=1)
-    second = await map_file(source, target, client=client, options=MAIL, run=rest)
+    second = await map_file(source, target, client=client, options=options)
 
     assert second.complete
     assert second.resumed_rows == first.rows < 9_000

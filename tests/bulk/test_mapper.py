@@ -12,6 +12,7 @@ import pytest
 
 from uid2_async import Email, MappedUID, Phone, Unmapped, UnmappedReason, errors
 from uid2_async.bulk import BulkMapper, MapFailure, Progress
+from uid2_async.bulk.private_files import System
 from uid2_async.operator import LocalOperator
 from uid2_async.protocol.normalize import identity_hash
 
@@ -590,7 +591,9 @@ def test_a_process_that_stood_still_gets_one_more_period(
 
     async def main() -> int:
         mapper = BulkMapper(
-            make_operator(fate).client(), batch_size=10, sleep=Frozen(at, frozen)
+            make_operator(fate).client(),
+            batch_size=10,
+            _system=System(sleep=Frozen(at, frozen)),
         )
         records = await collect(mapper, emails(400))
         healed.append(asyncio.get_running_loop().time())
@@ -615,7 +618,7 @@ def test_a_process_that_stands_still_again_and_again_stalls(
 
     async def main() -> float:
         client = make_operator(lambda _: lost).client()
-        mapper = BulkMapper(client, batch_size=10, sleep=Jerky(0, 0))
+        mapper = BulkMapper(client, batch_size=10, _system=System(sleep=Jerky(0, 0)))
         with pytest.raises(errors.StalledError):
             await collect(mapper, emails(400))
         return asyncio.get_running_loop().time()
@@ -665,7 +668,7 @@ def test_records_hide_their_items() -> None:
     from uid2_async.bulk.outcomes import MapRecord  # noqa: PLC0415 - this test alone
     from uid2_async.models import MapRow  # noqa: PLC0415 - as above
 
-    shown = repr(MapRecord("canary@example.com", MapRow(u="canary")))
+    shown = repr(MapRecord("canary@example.com", MapRow(raw_uid="canary")))
 
     assert shown == "MapRecord(outcome=MapRow(mapped=True))"
 
@@ -684,4 +687,4 @@ async def test_the_embedded_operator_maps_in_bulk(operator: LocalOperator) -> No
         records = await collect(BulkMapper(client, batch_size=300), items)
         direct = await client.map_identities(items)
 
-    assert [record.result for record in records] == list(direct.rows)
+    assert [record.result for record in records] == list(direct)

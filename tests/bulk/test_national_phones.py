@@ -17,7 +17,7 @@ from uid2_async import MappingState, Phone, UID2Client
 from uid2_async.bulk.columns import NationalPhones, find_identifiers
 from uid2_async.bulk.estimate import estimate_file
 from uid2_async.bulk.jobs import map_file
-from uid2_async.bulk.options import MapOptions, RunOptions
+from uid2_async.bulk.options import MapOptions
 from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.bulk.text import open_reader
 from uid2_async.errors import ConfigError, InputError, JobError
@@ -79,7 +79,7 @@ def names(folder: Path) -> list[str]:
 async def uids(client: UID2Client, phones: list[str | None]) -> list[str]:
     """Ask directly for the raw UIDs of phones; nothing where there is none."""
     found = await client.map_identities([Phone(one) for one in phones if one])
-    rows = iter(found.rows)
+    rows = iter(found)
     answers = [next(rows) if one else None for one in phones]
     return [one.raw_uid if isinstance(one, MappedUID) else "" for one in answers]
 
@@ -239,20 +239,25 @@ async def test_another_country_is_another_job(
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     write(source, ["tel", "land"], [[f"030 {n}", ""] for n in range(123_000, 126_000)])
     stop = asyncio.Event()
-    sizes = {"batch_size": 100, "concurrency": 1}
-    run = RunOptions(**sizes, stop=stop, on_progress=lambda _: stop.set())
-    first = await map_file(source, target, client=client, options=GERMAN, run=run)
+    german = attrs.evolve(GERMAN, batch_size=100, concurrency=1)
+    first = await map_file(
+        source,
+        target,
+        client=client,
+        options=german,
+        stop=stop,
+        on_progress=lambda _: stop.set(),
+    )
     assert not first.complete
 
-    run = RunOptions(**sizes)
     others = {
-        "country": attrs.evolve(GERMAN, country="AT"),
-        "country_column": attrs.evolve(GERMAN, country_column="land"),
+        "country": attrs.evolve(german, country="AT"),
+        "country_column": attrs.evolve(german, country_column="land"),
     }
     for name, options in others.items():
         with pytest.raises(JobError, match=f"option {name}"):
-            await map_file(source, target, client=client, options=options, run=run)
-    second = await map_file(source, target, client=client, options=GERMAN, run=run)
+            await map_file(source, target, client=client, options=options)
+    second = await map_file(source, target, client=client, options=german)
 
     assert (second.rows, second.mapped) == (3_000, 3_000)
     assert second.resumed_rows == first.rows < 3_000

@@ -16,7 +16,7 @@ from uid2_async.operator import LocalOperator
 async def test_sandbox(scope: IdentityScope) -> None:
     """A sandbox answers without any settings."""
     async with connect(scope, sandbox=True) as client:
-        (row,) = (await client.map_identities(["jane@example.com"])).rows
+        (row,) = await client.map_identities(["jane@example.com"])
 
     assert client.scope is scope
     assert isinstance(row, MappedUID)

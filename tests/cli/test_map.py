@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from uid2_async import Email, EmailHash, IdentityScope, Phone, PhoneHash, UID2Client
-from uid2_async.models import MapRow
+from uid2_async.models import MappedUID, Unmapped
 from uid2_async.operator import LocalOperator
 from uid2_async.operator.faults import Fault
 
@@ -59,12 +59,12 @@ def left_over(folder: Path) -> list[str]:
 
 async def ask(
     scope: IdentityScope, env: dict[str, str], rows: Sequence[Sequence[str]]
-) -> Iterator[MapRow]:
+) -> Iterator[MappedUID | Unmapped]:
     """Map the rows of valid type with the client alone."""
     wanted = [TYPES[row[3]](row[2]) for row in rows if row[3] in TYPES]
     async with UID2Client.from_env(scope, environ=env) as client:
         parts = [
-            (await client.map_identities(wanted[at : at + 5000])).wire_rows
+            await client.map_identities(wanted[at : at + 5000])
             for at in range(0, len(wanted), 5000)
         ]
     return iter([row for part in parts for row in part])
@@ -90,9 +90,15 @@ def test_the_demo(
             continue
         answer = next(answers)
         assert row[6:] == (
-            [answer.u, answer.p or "", str(answer.r), "", ""]
-            if answer.mapped
-            else ["", "", "", (answer.e or "").upper(), ""]
+            [
+                answer.raw_uid,
+                answer.previous_raw_uid or "",
+                str(answer.refresh_from_s),
+                "",
+                "",
+            ]
+            if answer.raw_uid
+            else ["", "", "", (answer.reason or "").upper(), ""]
         )
     assert len(sizes) == 2
     assert sizes[1] == 5000

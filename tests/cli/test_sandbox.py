@@ -74,7 +74,7 @@ async def test_euid() -> None:
     with sandbox("--scope", "euid") as process:
         env = settings(process, "advertiser")
         async with UID2Client.from_env(IdentityScope.EUID, environ=env) as client:
-            (row,) = (await client.map_identities(["jane@example.com"])).rows
+            (row,) = await client.map_identities(["jane@example.com"])
 
     assert isinstance(row, MappedUID)
     assert set(env) == {"EUID_BASE_URL", "EUID_API_KEY", "EUID_SECRET_KEY"}

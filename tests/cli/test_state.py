@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from uid2_async import Email, IdentityScope
+from uid2_async import Email, IdentityScope, MappingState
 from uid2_async.bulk import costs
 from uid2_async.bulk.costs import work_out
 from uid2_async.operator import LocalOperator
@@ -102,16 +103,25 @@ def test_purge(mapped: Path, uid2: Uid2, env: dict[str, str], name: str) -> None
     assert PEOPLE[0] not in result.output
 
 
-def test_purge_for_good(mapped: Path, uid2: Uid2, env: dict[str, str]) -> None:
-    """Whoever is to be forgotten for good is not added again."""
-    uid2("state", "purge", "people.db", "--remember", stdin=PEOPLE[0])
+@pytest.mark.parametrize(("flags", "comes_back"), [((), 0), (("--no-suppress",), 1)])
+def test_a_purged_person_and_the_next_input(
+    mapped: Path,
+    uid2: Uid2,
+    env: dict[str, str],
+    flags: tuple[str, ...],
+    comes_back: int,
+) -> None:
+    """By default nobody is added again; the API has the same default."""
+    uid2("state", "purge", "people.db", *flags, stdin=PEOPLE[0])
     arguments = ["map", "in.csv", "out.csv", "--column", "mail", "--type", "email"]
     uid2(*arguments, "--state", "people.db", "--force", env=env)
     found = json.loads(uid2("state", "show", "people.db", "--json").stdout)
 
-    assert rows("out.csv")[0]["UNMAPPED"] == "OPTOUT"
-    assert found["suppressed"] == 1
-    assert found["identities"]["email mapped"] == 1
+    assert rows("out.csv")[0]["UNMAPPED"] == ("" if comes_back else "OPTOUT")
+    assert found["suppressed"] == 1 - comes_back
+    assert found["identities"]["email mapped"] == 1 + comes_back
+    default = inspect.signature(MappingState.purge).parameters["suppress"].default
+    assert default is True
 
 
 def test_purge_of_nobody(mapped: Path, uid2: Uid2) -> None:
@@ -199,7 +209,7 @@ def test_estimate(folder: Path, uid2: Uid2) -> None:
         "is_exact": True,
         "invalid": 1,
         "empty": 0,
-        "oddities": {},
+        "input_warnings": {},
         "batches": 1,
         "sent_bytes": 3 * costs.SENT_BYTES,
         "received_bytes": 3 * costs.RECEIVED_BYTES,

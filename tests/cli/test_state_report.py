@@ -42,10 +42,14 @@ async def make_state(path: Path) -> None:
 
     def mapped(number: int, days: float) -> MapRow:
         due = datetime.now(UTC) + timedelta(days=days)
-        return MapRow(u=UIDS[number], r=int(due.timestamp()))
+        return MapRow(raw_uid=UIDS[number], refresh_from_s=int(due.timestamp()))
 
     rows = [mapped(0, -1), mapped(1, 5), mapped(2, 90), mapped(3, 5)]
-    rows += [MapRow(e="optout"), MapRow(e="invalid identifier"), MapRow(e=STATUS)]
+    rows += [
+        MapRow(reason="optout"),
+        MapRow(reason="invalid identifier"),
+        MapRow(reason=STATUS),
+    ]
     operator = "https://operator.example"
     for ago in (40, 3):
         then = datetime.now(UTC) - timedelta(days=ago)
@@ -60,7 +64,7 @@ async def make_state(path: Path) -> None:
                 part = slice(*some)
                 await state.record(run, kind, IDENTITIES[part], rows[part])
             await state.finish(run, exported=True)
-            rows[3] = MapRow(e="optout")
+            rows[3] = MapRow(reason="optout")
 
 
 @pytest.fixture

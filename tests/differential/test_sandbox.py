@@ -120,7 +120,7 @@ async def test_they_map_as_we_do(sandbox: Sandbox) -> None:
     emails = ["user@example.com", "optout@example.com", "other@example.com"]
     keys = sandbox.keys["advertiser"]
     async with sandbox.ours("advertiser") as client:
-        ours = (await client.map_identities([*emails, "+12345678901"])).rows
+        ours = await client.map_identities([*emails, "+12345678901"])
     v3 = sdk.IdentityMapV3Client(*keys).generate_identity_map(
         sdk.IdentityMapV3Input.from_emails(emails).with_phone("+12345678901")
     )
@@ -176,10 +176,10 @@ async def test_tokens_cross_both_ways(sandbox: Sandbox) -> None:
     answer = theirs.decrypt_token_into_raw_uid(token, "example.com")
 
     assert answer.success
-    first = found.rows[0]
+    first = found[0]
     assert isinstance(first, MappedUID)
     assert answer.uid == opened.raw_uid == first.raw_uid
-    for row in found.rows:
+    for row in found:
         assert isinstance(row, MappedUID)
         cross_sharing_tokens(row.raw_uid, ring, sandbox)
 

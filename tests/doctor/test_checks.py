@@ -50,8 +50,8 @@ from uid2_async.transport import Reply, verifying_context
 
 PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
 UID = "A" * 44
-OUT = MapRow(e="optout")
-MAPPED = MapRow(u=UID)
+OUT = MapRow(reason="optout")
+MAPPED = MapRow(raw_uid=UID)
 UNKNOWN_KEY = Answer(error=errors.AuthError("HTTP 401.", status=401))
 
 

@@ -84,7 +84,7 @@ class Bench:
         **options: Any,
     ) -> UID2Client:
         """Make a client of a URL, a server or a transport; waits are scaled down."""
-        policy: dict[str, Any] = {"sleep": self.sleep, "random": lambda: 0.5}
+        policy: dict[str, Any] = {"_sleep": self.sleep, "_random": lambda: 0.5}
         policy |= retry or {}
         url = getattr(where, "url", where)
         if isinstance(url, str):
@@ -215,7 +215,9 @@ async def _run(row_id: str, expected: Expected) -> None:
     started = loop.time()
     await expected.run(bench)
     took = loop.time() - started
-    assert took <= expected.within, f"{took:.2f} s"
+    # Another test may have the processor meanwhile; virtual time is exact.
+    within = expected.within * (1 if expected.virtual else 3)
+    assert took <= within, f"{took:.2f} s"
     await bench.check(expected)
     left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     # Whatever is ending may end.

@@ -19,12 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from canaries import API_KEY, CLIENT_SECRET, EMAIL, find_canaries
 from fault_bench import Bench, Rows
 from memory_operator import MemoryOperator, refusal
-from uid2_async import MapOptions, RunOptions, UID2Client, errors, map_file
+from uid2_async import MapOptions, UID2Client, errors, map_file
 from uid2_async.bulk import BulkMapper
-from uid2_async.bulk.private_files import Disk
+from uid2_async.bulk.private_files import Disk, System
 from uid2_async.operator import LocalOperator
 
 rows = Rows()
@@ -50,8 +52,10 @@ async def run(bench: Bench, folder: Path, **options: Any) -> Any:
         folder / "in.csv",
         folder / "out.csv",
         client=client,
-        options=options.pop("options", MAIL),
-        run=RunOptions(batch_size=500, concurrency=2, **options),
+        options=attrs.evolve(
+            options.pop("options", MAIL), batch_size=500, concurrency=2
+        ),
+        _system=System(**options),
     )
 
 

@@ -90,7 +90,7 @@ async def odd_rows(bench: Bench) -> None:
     async def map_four(client: Any) -> Any:
         return await client.map_identities([f"{n}.{EMAIL}" for n in range(4)])
 
-    found = (await says(bench, map_reply(*odd), map_four)).rows
+    found = await says(bench, map_reply(*odd), map_four)
     assert found[0] == Unmapped(UnmappedReason.UNKNOWN, None)
     assert found[1] == Unmapped(UnmappedReason.OPTED_OUT)
     assert found[2] == Unmapped(UnmappedReason.UNKNOWN, "new")
@@ -113,7 +113,7 @@ async def wrong_types(bench: Bench) -> None:
 async def odd_uids(bench: Bench) -> None:
     """A raw UID is opaque: an odd one is its own row's affair."""
     payload = map_reply(ROW | {"u": "short"}, ROW)
-    found = (await says(bench, payload, map_two)).rows
+    found = await says(bench, payload, map_two)
     assert [row.raw_uid for row in found] == ["short", UID]
 
 
@@ -145,7 +145,7 @@ async def odd_identities(bench: Bench) -> None:
     """What cannot be right is told before anything is sent; the rest is a hash."""
     wire = bench.wire(MemoryOperator())
     client = bench.client(wire)
-    found = (await client.map_identities([Email(one) for one in ODD])).rows
+    found = await client.map_identities([Email(one) for one in ODD])
     assert len(found) == len(ODD)
     for one in ("no address", "", "+1"):
         call = client.generate_token(one)

@@ -21,6 +21,7 @@ from fault_server import Exchange, FaultServer, Step, ok, reply_bytes
 from sealed_answers import success, tokens_body
 from uid2_async import IdentityTokens, SessionPool, UID2Client, errors
 from uid2_async.bulk import BulkMapper, MapFailure
+from uid2_async.bulk.private_files import System
 from uid2_async.hooks import ForgedReply
 
 rows = Rows()
@@ -157,7 +158,7 @@ class Outcome:
 
 async def outcome_of(bench: Bench, step: Step, session: Any, **retry: float) -> Outcome:
     """Meet a refusal once, and for ever."""
-    retry = {"idle_timeout": 0.03, "attempts": 2} | retry
+    retry = {"idle_timeout": 0.06, "attempts": 2} | retry
     async with (
         bench.server(step, ok) as server,
         client_of(bench, server, session, retry=retry) as client,
@@ -228,7 +229,9 @@ async def many_in_bulk(bench: Bench) -> None:
     async with bench.server(fault) as server:
         client = bench.client(server, max_batch_size=20)
         people = [f"{n}.{EMAIL}" for n in range(2_000)]
-        mapper = BulkMapper(client, sleep=bench.sleep, random=jitter.random)
+        mapper = BulkMapper(
+            client, _system=System(sleep=bench.sleep, random=jitter.random)
+        )
         async with mapper.map(people) as records:
             found = [record async for record in records]
     assert len(found) == 2_000

@@ -28,6 +28,7 @@ from uid2_async import (
     errors,
 )
 from uid2_async.bulk import BulkMapper
+from uid2_async.bulk.private_files import System
 from uid2_async.protocol.key import Key
 from uid2_async.transport import Reply
 
@@ -161,7 +162,7 @@ async def clock_is_set(bench: Bench) -> None:
         assert abs(server.requests[-1].age_ms) < 1_000
         assert client.clock_skew == 0
         await bench.generate(client, timeout=5)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4.5
         assert abs(server.requests[-1].age_ms) < 1_000
 
 
@@ -307,7 +308,7 @@ async def clock_is_set_in_a_pause(bench: Bench) -> None:
     await store.ensure_fresh(60)
     wire = bench.wire(MemoryOperator(lambda path: refusal(503)))
     client = bench.client(wire, retry={"stop": stop_after_attempt(1)})
-    refresher = TokenRefresher(client, clock=wall, random=lambda: 0.0)
+    refresher = TokenRefresher(client, clock=wall, _random=lambda: 0.0)
     held = attrs.evolve(
         held_tokens(),
         refresh_from=datetime(2000, 1, 1, tzinfo=UTC),
@@ -364,7 +365,7 @@ async def process_is_frozen(bench: Bench) -> None:
         return None if is_back else errors.ConnectError("lost", disconnected=True)
 
     wire = bench.wire(MemoryOperator(fate))
-    mapper = BulkMapper(bench.client(wire), sleep=sleep)
+    mapper = BulkMapper(bench.client(wire), _system=System(sleep=sleep))
     async with mapper.map(["somebody@example.com"]) as records:
         found = [record.result async for record in records]
     assert [type(one) for one in found] == [MappedUID]

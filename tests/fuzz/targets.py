@@ -82,7 +82,7 @@ def replies(data: bytes) -> None:
             found = parse()
             repr(found)
             if isinstance(found, identity.IdentityMap):
-                repr(found.rows)
+                repr(list(found))
 
 
 def refusals(data: bytes) -> None:

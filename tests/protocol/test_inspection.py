@@ -398,9 +398,7 @@ async def test_what_an_operator_gives_out(scope: IdentityScope) -> None:
     found = inspect(tokens.to_json())
     assert found.kinds == (ValueKind.IDENTITY_TOKENS,)
     assert {part.scope for part in found.parts.values()} == {scope}
-    found_uids = [
-        inspect(one.raw_uid) for one in people.rows if isinstance(one, MappedUID)
-    ]
+    found_uids = [inspect(one.raw_uid) for one in people if isinstance(one, MappedUID)]
     assert {one.version for one in found_uids} == {2, 4}
     assert {one.scope for one in found_uids if one.version == 4} == {scope}
 

@@ -55,7 +55,7 @@ async def make(hasty: UID2Client, operator: LocalOperator) -> AsyncIterator[Make
         defaults = {
             "clock": lambda: operator.now,
             "monotonic": monotonic,
-            "random": lambda: 0.0,
+            "_random": lambda: 0.0,
         }
         made.append(TokenRefresher(hasty, **(defaults | options)))
         return made[-1]
@@ -380,7 +380,7 @@ async def test_jitter_spreads_what_is_due(
 ) -> None:
     """Tokens that are due are refreshed at their own moment, up to jitter later."""
     drawn = iter([0.5, 0.5])
-    refresher = make(jitter=60, margin=0, random=lambda: next(drawn))
+    refresher = make(jitter=60, margin=0, _random=lambda: next(drawn))
 
     operator.advance(DUE + 20)
     waiting = await refresher.ensure_fresh(tokens)
@@ -397,7 +397,7 @@ async def test_jitter_leaves_time_to_refresh(
     make: Make, tokens: IdentityTokens, operator: LocalOperator
 ) -> None:
     """It takes at most a tenth of the time in which a refresh is due."""
-    refresher = make(jitter=10**9, margin=0, random=lambda: 1.0)
+    refresher = make(jitter=10**9, margin=0, _random=lambda: 1.0)
 
     operator.advance(DUE + (EXPIRED - DUE) / 10 - 1)
     assert not (await refresher.ensure_fresh(tokens)).changed
@@ -726,7 +726,7 @@ class ScriptedClient:
     def refresher(self, **options: Any) -> TokenRefresher:
         """Make a refresher that goes by this client's clock, and by the loop's."""
         client: Any = self
-        settings: dict[str, Any] = {"clock": self.now, "random": lambda: 0.0}
+        settings: dict[str, Any] = {"clock": self.now, "_random": lambda: 0.0}
         return TokenRefresher(client, **(settings | options))
 
 
@@ -812,7 +812,7 @@ def test_tokens_that_live_as_usual_are_refreshed_when_they_are_due() -> None:
 
     async def main() -> int:
         client = ScriptedClient(minutely)
-        async with client.refresher(random=lambda: 0.0, margin=0) as refresher:
+        async with client.refresher(_random=lambda: 0.0, margin=0) as refresher:
             for one in await view(refresher, 2_000):
                 assert one.state.usable
         return client.requests

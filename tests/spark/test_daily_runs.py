@@ -77,9 +77,7 @@ async def map_with_state(
     people.write_text("\n".join(lines), encoding="utf-8")
     for path in (folder / "out.csv", delta, known):
         path.unlink(missing_ok=True)
-    state = MappingState(
-        folder / "state.db", clock=lambda: now, allow_shared_folder=True
-    )
+    state = MappingState(folder / "state.db", clock=lambda: now, shared_folders=True)
     async with (
         UID2Client(
             operator.url,

@@ -50,7 +50,7 @@ def ask(operator: LocalOperator, identities: list[Identity]) -> list[Any]:
             api_key=operator.api_key,
             client_secret=operator.client_secret,
         ) as client:
-            return list((await client.map_identities(identities)).rows)
+            return list(await client.map_identities(identities))
 
     return asyncio.run(run())
 

@@ -19,9 +19,12 @@ from uid2_async import (
     IdentityMap,
     IdentityTokens,
     InsufficientConsent,
+    JobSummary,
     KeyRing,
     KeyStore,
+    MapOptions,
     MappedUID,
+    MappingState,
     OptedOut,
     OptOutStatus,
     RetryPolicy,
@@ -33,6 +36,7 @@ from uid2_async import (
     Transport,
     UID2Client,
     Unmapped,
+    map_file,
 )
 from uid2_async.hooks import Event
 from uid2_async.operator import LocalOperator
@@ -59,8 +63,14 @@ async def every_call(client: UID2Client, tokens: IdentityTokens) -> None:
     mixed: list[Identity | str] = [Email("x"), "+12345678901"]
     found = await client.map_identities(mixed)
     assert_type(found, IdentityMap)
-    assert_type(found["x"], MappedUID | Unmapped)
-    assert_type(found.rows, tuple[MappedUID | Unmapped, ...])
+    assert_type(found[0], MappedUID | Unmapped)
+    assert_type(found[:1], tuple[MappedUID | Unmapped, ...])
+    assert_type(found.get("x"), MappedUID | Unmapped | None)
+    assert_type(list(found), list[MappedUID | Unmapped])
+    for identity, row in found.items():
+        assert_type(identity, Identity | str)
+        assert_type(row.raw_uid, str | None)
+        assert_type(row.refresh_from, datetime | None)
     await client.map_identities(["only", "texts"])
     await client.map_identities([Email("only identities")])
     assert_type(
@@ -69,6 +79,21 @@ async def every_call(client: UID2Client, tokens: IdentityTokens) -> None:
     assert_type(await client.opt_out_status(["uid"]), OptOutStatus)
     assert_type(await client.fetch_sharing_keys(), KeyRing)
     assert_type(client.with_options(retry=RetryPolicy.never()), UID2Client)
+
+
+async def jobs(client: UID2Client) -> None:
+    """One object has all options of a job, and one name purges a person."""
+    options = MapOptions(column="mail", type="email", concurrency=10, force=True)
+    assert_type(
+        await map_file("in.csv", "out.csv", client=client, options=options), JobSummary
+    )
+    async with MappingState("people.db") as state:
+        assert_type(await state.purge("user@example.com"), int)
+        await state.purge([Email("user@example.com"), "+12345678901"])
+        found = await state.get("user@example.com")
+        if found is not None:
+            assert_type(found.refresh_from, datetime | None)
+            assert_type(found.result, MappedUID | Unmapped)
 
 
 async def publishing(client: UID2Client, tokens: IdentityTokens) -> None:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     )
     from uid2_async.bulk.mapper import BulkMapper as BulkMapper
     from uid2_async.bulk.options import (
+        FileJobOptions as FileJobOptions,
         FileProgress as FileProgress,
+        JobOptions as JobOptions,
         JobSummary as JobSummary,
         MapOptions as MapOptions,
-        RunOptions as RunOptions,
+        RefreshOptions as RefreshOptions,
         StatusOptions as StatusOptions,
     )
     from uid2_async.bulk.outcomes import (
@@ -38,15 +40,17 @@ if TYPE_CHECKING:
 _HOMES = {
     "BulkMapper": "mapper",
     "FileFormatOptions": "paths",
+    "FileJobOptions": "options",
     "FileProgress": "options",
     "Format": "paths",
+    "JobOptions": "options",
     "JobSummary": "options",
     "MapFailure": "outcomes",
     "MapOptions": "options",
     "MapRecord": "outcomes",
     "MappingState": "state",
     "Progress": "outcomes",
-    "RunOptions": "options",
+    "RefreshOptions": "options",
     "StateRow": "state_values",
     "StatusOptions": "options",
     "check_file": "jobs",
@@ -58,15 +62,17 @@ _HOMES = {
 __all__ = [
     "BulkMapper",
     "FileFormatOptions",
+    "FileJobOptions",
     "FileProgress",
     "Format",
+    "JobOptions",
     "JobSummary",
     "MapFailure",
     "MapOptions",
     "MapRecord",
     "MappingState",
     "Progress",
-    "RunOptions",
+    "RefreshOptions",
     "StateRow",
     "StatusOptions",
     "check_file",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PHONE",
     "IdentifierColumns",
+    "InputWarnings",
     "NationalPhones",
     "OutcomeColumns",
     "RowStatus",
@@ -200,6 +201,8 @@ _EMAIL_ODDITIES: Final = (
     (re.compile(r"mailto:|[<>\"()]", re.IGNORECASE), "more than an address"),
     (re.compile(r"\.\s*\Z"), "a dot at the end"),
 )
+# One of these is in each odd e-mail that is ASCII and followed by a zero byte.
+_EMAIL_MARKS: Final = ("\t", "\r", "\n", "<", ">", '"', "(", ")", ":", " ", ".\0")
 # How many values of a column are looked at, to say why they are invalid.
 _SAMPLES: Final = 1_000
 
@@ -271,8 +274,6 @@ class IdentifierColumns:
             column that does.
         wanted: The columns that are read.
         step_rows: How many rows are taken at once, so that it takes less than 5 ms.
-        oddities: How many identifiers are odd, by what is odd about them. Those that
-            are the hash of nothing count as missing; the others are sent as they are.
     """
 
     def __init__(
@@ -299,7 +300,7 @@ class IdentifierColumns:
         self.wanted: list[str] = [name for _, name in columns]
         self.wanted += [one for one in (kind_column, country_column) if one is not None]
         self.step_rows: int = STEP_ROWS if phones is None else _PHONE_STEP_ROWS
-        self.oddities: Counter[str] = Counter()
+        self._hashes_of_nothing = 0
 
     def __repr__(self) -> str:
         """Show which columns are read."""
@@ -331,40 +332,86 @@ class IdentifierColumns:
         """Leave out what is not an identifier."""
         if _OF_NOTHING.isdisjoint(values):
             return [one or None for one in values]
-        from uid2_async.protocol.hash_spelling import HashSpelling  # noqa: PLC0415 - imports cryptography
-
-        nothing = sum(one in _OF_NOTHING for one in values)
-        self.oddities[str(HashSpelling.EMPTY_HASHED)] += nothing
+        self._hashes_of_nothing += sum(one in _OF_NOTHING for one in values)
         return [None if one in _OF_NOTHING else one or None for one in values]
 
-    def count_oddities(
-        self, columns: Sequence[IdentityColumn], outcomes: Sequence[Sequence[Any]]
+    def take_hashes_of_nothing(self) -> int:
+        """Return how many were left out since the last call."""
+        count, self._hashes_of_nothing = self._hashes_of_nothing, 0
+        return count
+
+
+class InputWarnings:
+    """Counts what looks wrong in the identifiers of an input.
+
+    Only the hashes of an empty or missing value are left out; the others are sent as
+    they are.
+
+    Attributes:
+        counts: How many identifiers, by what looks wrong.
+    """
+
+    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
+        """Go on from *counts*."""
+        self.counts: Counter[str] = Counter(counts or {})
+        self._diagnosed = 0
+
+    def __repr__(self) -> str:
+        """Show the counts."""
+        return f"<InputWarnings {dict(self.counts)}>"
+
+    def add(
+        self,
+        columns: Sequence[IdentityColumn],
+        outcomes: Sequence[Sequence[Any]],
+        hashes_of_nothing: int = 0,
     ) -> None:
         """Count what is odd about e-mails, and why hashes are invalid.
 
         Args:
-            columns: As :meth:`identities` returns them.
-            outcomes: Their outcomes, or identity bytes: what is falsy, or is not
-                mapped, is invalid.
+            columns: Identifiers as :meth:`IdentifierColumns.identities` returns them.
+            outcomes: Their outcomes, or identity bytes: what is falsy, or has the
+                reason, is invalid.
+            hashes_of_nothing: How many identifiers were left out as such.
         """
+        if hashes_of_nothing:
+            from uid2_async.protocol.hash_spelling import HashSpelling  # noqa: PLC0415 - imports cryptography
+
+            self.counts[str(HashSpelling.EMPTY_HASHED)] += hashes_of_nothing
         for column, found in zip(columns, outcomes, strict=True):
-            kinds = column.kinds
-            for row, value in enumerate(column.values or ()):
-                kind = kinds if isinstance(kinds, str) else kinds[row]
-                if value is not None:
-                    self._count_oddity(kind, value, found[row])
+            values = column.values or ()
+            for kind, rows in column.rows_by_kind() if values else ():
+                if kind == "email":
+                    is_whole = len(rows) == len(values)
+                    some = values if is_whole else [values[row] for row in rows]
+                    self._add_emails(list(filter(None, some)))
+                elif kind.endswith("_hash"):
+                    invalid = [values[row] for row in rows if _is_invalid(found[row])]
+                    self._add_hashes(invalid)
 
-    def _count_oddity(self, kind: str, value: str, outcome: Any) -> None:
-        """Count what is odd about one identifier."""
-        from uid2_async.protocol.hash_spelling import diagnose_hash  # noqa: PLC0415 - imports cryptography
-
-        invalid = not outcome or getattr(outcome, "e", None) == _INVALID
-        if kind == "email" and not value.isalnum():
+    def _add_emails(self, emails: Sequence[str]) -> None:
+        """Count e-mails that are odd; most often a look at all of them finds none."""
+        text = "\0".join([*emails, ""])
+        if text.isascii() and not any(mark in text for mark in _EMAIL_MARKS):
+            return
+        for value in emails:
             for pattern, what in _EMAIL_ODDITIES:
                 if pattern.search(value):
-                    self.oddities[f"e-mail with {what}"] += 1
-        elif kind.endswith("_hash") and invalid and self.oddities.total() < _SAMPLES:
-            self.oddities[str(diagnose_hash(value))] += 1
+                    self.counts[f"e-mail with {what}"] += 1
+
+    def _add_hashes(self, values: Sequence[str | None]) -> None:
+        """Count why hashes are invalid, of the first ones of an input."""
+        from uid2_async.protocol.hash_spelling import diagnose_hash  # noqa: PLC0415 - imports cryptography
+
+        for value in values:
+            if value and self._diagnosed < _SAMPLES:
+                self._diagnosed += 1
+                self.counts[str(diagnose_hash(value))] += 1
+
+
+def _is_invalid(outcome: Any) -> bool:
+    """Return whether an outcome, or identity bytes, are those of an invalid value."""
+    return not outcome or getattr(outcome, "reason", None) == _INVALID
 
 
 def find_identifiers(
@@ -490,7 +537,7 @@ def _is_mapped(outcome: Outcome) -> bool:
 
 
 def _is_opted_out(outcome: Outcome) -> bool:
-    return not isinstance(outcome, MapFailure) and outcome.e == _OPTED_OUT
+    return not isinstance(outcome, MapFailure) and outcome.reason == _OPTED_OUT
 
 
 def _has_reason(outcome: Outcome) -> bool:
@@ -608,15 +655,18 @@ class OutcomeColumns:
             kinds: See :meth:`make`.
         """
         rows = [
-            one if isinstance(one, MapRow) and one.u is not None else _BLANK
+            one if isinstance(one, MapRow) and one.raw_uid is not None else _BLANK
             for one in outcomes
         ]
-        uids = [row.u for row in rows]
+        uids = [row.raw_uid for row in rows]
         middle: list[list[Any]]
         if self._buckets:
             middle = [[row.bucket_id for row in rows]]
         else:
-            middle = [[row.p for row in rows], [row.r for row in rows]]
+            middle = [
+                [row.previous_raw_uid for row in rows],
+                [row.refresh_from_s for row in rows],
+            ]
         unmapped: list[str | None] = [None] * len(rows)
         errors: list[str | None] = [None] * len(rows)
         self.status_counts[RowStatus.MAPPED] += len(rows) - uids.count(None)
@@ -643,7 +693,7 @@ class OutcomeColumns:
         if outcome is ABSENT:
             self.status_counts[RowStatus.EMPTY] += 1
             return INVALID_IDENTIFIER, None
-        reason = outcome.e or UnmappedReason.UNKNOWN.value
+        reason = outcome.reason or UnmappedReason.UNKNOWN.value
         self.status_counts[_STATUSES.get(reason, RowStatus.OTHER)] += 1
         return reason.upper(), getattr(outcome, "code", None)
 
@@ -666,10 +716,10 @@ def status_of_uid(outcome: Outcome) -> RowStatus:
     """Return what is known about a raw UID: MAPPED is ok, OTHER is unverifiable."""
     if isinstance(outcome, MapFailure):
         return RowStatus.FAILED
-    if outcome.u is None:
+    if outcome.raw_uid is None:
         if outcome is ABSENT:
             return RowStatus.EMPTY
-        opted_out = outcome.e == _OPTED_OUT
+        opted_out = outcome.reason == _OPTED_OUT
         return RowStatus.OPTED_OUT if opted_out else RowStatus.INVALID
     # The operator does not find these in its list (docs/protocol.md 2.7).
     from uid2_async.protocol.raw_uid import (  # noqa: PLC0415 - imports cryptography
@@ -677,7 +727,7 @@ def status_of_uid(outcome: Outcome) -> RowStatus:
         inspect_raw_uid,
     )
 
-    info = inspect_raw_uid(outcome.u)
+    info = inspect_raw_uid(outcome.raw_uid)
     if info is not None and info.environment in (Environment.INTEG, Environment.PROD):
         return RowStatus.OTHER
     return RowStatus.MAPPED

@@ -448,9 +448,9 @@ class Dispatcher:
                 attempt_timeout=_ATTEMPT_SECONDS,
                 idle_timeout=_IDLE_SECONDS,
                 budget=None,
-                random=self._options.random,
+                _random=self._options.random,
                 retry_throttled=False,
-                sleep=partial(self._pause, batch),
+                _sleep=partial(self._pause, batch),
             ),
             timeout=_BATCH_SECONDS,
         )

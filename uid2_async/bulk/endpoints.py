@@ -37,7 +37,7 @@ Rows: TypeAlias = Mapping[str, Sequence[MapRow]]
 _BINARY_BODY_BYTES: Final = int(1024 * 1024 * 0.95)
 # In base64, three bytes become four.
 _TEXT_BODY_BYTES: Final = _BINARY_BODY_BYTES * 3 // 4
-_OPTED_OUT: Final = MapRow(e=UnmappedReason.OPTED_OUT.value)
+_OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
 
 @attrs.frozen(kw_only=True)
@@ -150,7 +150,9 @@ def _ask_status(values: Values) -> bytes:
 def _read_status(reply: bytes, values: Values) -> Rows:
     opted_out = parse_status_reply(reply).opted_out
     key, uids = _texts(values)
-    return {key: [_OPTED_OUT if uid in opted_out else MapRow(u=uid) for uid in uids]}
+    return {
+        key: [_OPTED_OUT if uid in opted_out else MapRow(raw_uid=uid) for uid in uids]
+    }
 
 
 OPTOUT_STATUS: Final = Endpoint(

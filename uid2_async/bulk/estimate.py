@@ -11,7 +11,12 @@ from typing import Any
 import attrs
 
 from uid2_async.bulk.batches import IdentityColumn
-from uid2_async.bulk.columns import NationalPhones, RowStatus, find_identifiers
+from uid2_async.bulk.columns import (
+    InputWarnings,
+    NationalPhones,
+    RowStatus,
+    find_identifiers,
+)
 from uid2_async.bulk.costs import work_out
 from uid2_async.bulk.endpoints import MAP_V3
 from uid2_async.bulk.options import MapOptions
@@ -33,7 +38,7 @@ class Estimate:
         is_exact: Whether that is no estimate.
         invalid: How many identifiers are invalid, or of no known type.
         empty: How many rows name nobody.
-        oddities: How many identifiers are odd, by what is odd about them.
+        input_warnings: What looks wrong in the input, and in how many identifiers.
         batches: How many requests it takes.
         seconds: How long it takes at the least.
         sent_bytes: What goes to the operator.
@@ -52,7 +57,7 @@ class Estimate:
     is_exact: bool
     invalid: int
     empty: int
-    oddities: Mapping[str, int]
+    input_warnings: Mapping[str, int]
     batches: int
     seconds: float
     sent_bytes: int
@@ -71,7 +76,7 @@ class _Count:
         self.rows = 0
         self.status_counts: Counter[RowStatus] = Counter()
         self.unique = UniqueCount()
-        self.oddities: Counter[str] = Counter()
+        self.warnings: Counter[str] = Counter()
 
     def add(self, columns: Sequence[IdentityColumn], rows: int) -> list[list[Any]]:
         """Count some rows, and return the identities of each column."""
@@ -147,7 +152,7 @@ def estimate_file(
         is_exact=count.unique.is_exact,
         invalid=count.status_counts[RowStatus.INVALID],
         empty=count.status_counts[RowStatus.EMPTY],
-        oddities=dict(count.oddities),
+        input_warnings=dict(count.warnings),
         batches=costs.once.batches,
         seconds=costs.once.seconds,
         sent_bytes=costs.once.sent_bytes,
@@ -164,6 +169,7 @@ def _count_file(
     pair: FilePair, options: MapOptions, phones: NationalPhones | None, count: _Count
 ) -> None:
     """Count the rows of one file."""
+    warnings = InputWarnings()
     reader = open_reader(pair.source, options.for_file(pair.source))
     with closing(reader):
         columns = find_identifiers(
@@ -179,7 +185,8 @@ def _count_file(
             rows = reader.take(columns.step_rows)
             if rows is not None:
                 identities = columns.identities(rows)
-                columns.count_oddities(identities, count.add(identities, rows.count))
+                found = count.add(identities, rows.count)
+                warnings.add(identities, found, columns.take_hashes_of_nothing())
             elif not reader.load():
                 break
-        count.oddities.update(columns.oddities)
+        count.warnings.update(warnings.counts)

@@ -125,11 +125,11 @@ class DeltaWriter:
         named: dict[IdentityType, list[bytes]] = {}
         for row, _, kind, identity, outcome in changed:
             named.setdefault(kind, []).append(identity)
-            uids = (outcome.u, outcome.old_uid)
+            uids = (outcome.raw_uid, outcome.old_uid)
             keys = [one[row] for one in cells]
             self._add(str(outcome.change), (kind, identity), uids, keys)
         for kind, some in named.items():
-            await state.name(run, kind, some)
+            await state.mark_written(run, kind, some)
         if len(self._waiting) >= _SAVE_LINES:
             await self._save()
 
@@ -268,12 +268,12 @@ def _cells(key: IdentityKey, row: StateRow) -> list[str | int | None]:
     return [
         f"{key.kind.value}_hash",
         base64.encode_text(key.identity),
-        row.u,
-        row.p,
-        row.r,
-        None if row.mapped else (row.e or "").upper(),
+        row.raw_uid,
+        row.previous_raw_uid,
+        row.refresh_from_s,
+        None if row.mapped else (row.reason or "").upper(),
         row.bucket_id,
-        row.checked,
+        row.checked_s,
     ]
 
 

@@ -15,7 +15,12 @@ import attrs
 
 from uid2_async._threads import run_in_thread
 from uid2_async.bulk.batches import Chunk
-from uid2_async.bulk.columns import IdentifierColumns, OutcomeColumns, StatusColumns
+from uid2_async.bulk.columns import (
+    IdentifierColumns,
+    InputWarnings,
+    OutcomeColumns,
+    StatusColumns,
+)
 from uid2_async.bulk.options import FileProgress
 from uid2_async.bulk.outcomes import Progress
 from uid2_async.bulk.paths import (
@@ -95,15 +100,19 @@ class RowGroup:
         file: The index of the input.
         rows: The rows.
         bytes_read: How much of the input had been read with them.
+        hashes_of_nothing: How many of their identifiers were left out as such.
     """
 
-    __slots__ = ("bytes_read", "file", "rows")
+    __slots__ = ("bytes_read", "file", "hashes_of_nothing", "rows")
 
-    def __init__(self, file: int, rows: Rows, bytes_read: int) -> None:
+    def __init__(
+        self, file: int, rows: Rows, bytes_read: int, hashes_of_nothing: int = 0
+    ) -> None:
         """Hold what was read."""
         self.file: int = file
         self.rows: Rows = rows
         self.bytes_read: int = bytes_read
+        self.hashes_of_nothing: int = hashes_of_nothing
 
 
 @attrs.frozen(kw_only=True)
@@ -179,8 +188,10 @@ class FileSource:
         rows = self._reader.take(self._columns.step_rows)
         if rows is None:
             return None
-        group = RowGroup(self._index, rows, self._reader.bytes_read)
-        return Chunk(group, rows.count, self._columns.identities(rows))
+        identities = self._columns.identities(rows)
+        nothing = self._columns.take_hashes_of_nothing()
+        group = RowGroup(self._index, rows, self._reader.bytes_read, nothing)
+        return Chunk(group, rows.count, identities)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """Yield all chunks; the event loop gets its turn between them."""
@@ -218,6 +229,7 @@ class JobOutputs:
         status_counts: Rows by status, of the finished outputs and the current one.
         rows: Rows written, those of an interrupted run included.
         duplicates: Identifiers that were answered by a request for an earlier one.
+        input_warnings: What looks wrong in the inputs, and in how many identifiers.
     """
 
     def __init__(
@@ -248,6 +260,8 @@ class JobOutputs:
         self.status_counts: Counter[str] = Counter()
         self.rows: int = 0
         self.duplicates: int = 0
+        self.input_warnings: Counter[str] = Counter()
+        self._warnings = InputWarnings()
         self._files = files
         self._source = source
         self._formatter = formatter
@@ -270,7 +284,9 @@ class JobOutputs:
         await self._advance(group.file)
         if self._output is not None:
             kinds = [column.kinds for column in chunk.columns]
-            columns, repeat = self._formatter.make(chunk.outcomes(), kinds)
+            outcomes = chunk.outcomes()
+            columns, repeat = self._formatter.make(outcomes, kinds)
+            self._warnings.add(chunk.columns, outcomes, group.hashes_of_nothing)
             self._unsaved.append(self._output.format(group.rows, columns, repeat))
             self._unsaved_rows += chunk.rows
             self._file_rows += chunk.rows
@@ -316,6 +332,7 @@ class JobOutputs:
         self.rows += self._file_rows
         if saved is not None:
             self._formatter.status_counts.update(saved.counts)
+            self._warnings = InputWarnings(saved.input_warnings)
         if file.done:
             self._leave(file)
             return
@@ -362,6 +379,8 @@ class JobOutputs:
         """Count an output that is done."""
         self.status_counts.update(self._formatter.status_counts)
         self._formatter.status_counts.clear()
+        self.input_warnings.update(self._warnings.counts)
+        self._warnings = InputWarnings()
         self._bytes_before += file.size or 0
 
     def _checkpoint(
@@ -372,6 +391,7 @@ class JobOutputs:
             rows=self._file_rows,
             output=output,
             counts=dict(self._formatter.status_counts),
+            input_warnings=dict(self._warnings.counts),
             done=done,
         )
 

@@ -20,7 +20,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -51,9 +50,10 @@ from uid2_async.bulk.job_files import (
 from uid2_async.bulk.options import (
     Api,
     FileProgress,
+    JobOptions,
     JobSummary,
     MapOptions,
-    RunOptions,
+    RefreshOptions,
     StatusOptions,
 )
 from uid2_async.bulk.outcomes import Outcome, Progress
@@ -66,7 +66,7 @@ from uid2_async.bulk.paths import (
     identify,
     state_paths,
 )
-from uid2_async.bulk.private_files import open_private
+from uid2_async.bulk.private_files import SYSTEM, System, open_private
 from uid2_async.bulk.resume import (
     Checkpoint,
     JobFolder,
@@ -100,7 +100,7 @@ __all__ = ["check_file", "map_file", "refresh_state", "sweep_by_status"]
 
 T = TypeVar("T")
 
-_OPTED_OUT: Final = MapRow(e=UnmappedReason.OPTED_OUT.value)
+_OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
 
 # --- what a job is --------------------------------------------------------------------
@@ -228,6 +228,25 @@ def _status_job(source: str, target: str, options: StatusOptions) -> _Job:
     )
 
 
+@attrs.frozen(kw_only=True)
+class _Context:
+    """What a job runs with.
+
+    Attributes:
+        client: Asks the operator.
+        options: How requests are sent, and what may be replaced.
+        stop: Ends the job in order when it is set.
+        on_progress: Called with the progress.
+        system: The clock, the disk and the like.
+    """
+
+    client: UID2Client
+    options: JobOptions
+    stop: asyncio.Event | None
+    on_progress: Callable[[FileProgress], object] | None
+    system: System
+
+
 # --- files ----------------------------------------------------------------------------
 
 
@@ -239,7 +258,9 @@ async def map_file(
     options: MapOptions | None = None,
     state: MappingState | str | os.PathLike[str] | None = None,
     delta: str | os.PathLike[str] | None = None,
-    run: RunOptions | None = None,
+    stop: asyncio.Event | None = None,
+    on_progress: Callable[[FileProgress], object] | None = None,
+    _system: System = SYSTEM,
 ) -> JobSummary:
     """Map a file, or the files of a folder; what ``uid2 map`` runs.
 
@@ -249,12 +270,13 @@ async def map_file(
         source: A file, a folder, a pattern such as ``export/*.parquet``, or ``-``.
         target: The file to write, or the folder, or ``-``.
         client: The client that asks the operator.
-        options: How the files are read, mapped and written.
+        options: How the files are read, mapped and written, and how the job runs.
         state: What remembers answers between jobs. A state that is not open is opened
             for the job.
         delta: Where to write what has changed since the last delta, or ``-``. Requires
             *state*.
-        run: How the job runs.
+        stop: Ends the job in order when it is set.
+        on_progress: Called with the progress.
 
     Returns:
         What was done.
@@ -267,7 +289,7 @@ async def map_file(
         AuthError: If the API key or secret is rejected.
         StalledError: If no request succeeded for the job's stall_timeout.
     """
-    options, run = options or MapOptions(), run or RunOptions()
+    options = options or MapOptions()
     if delta is not None and state is None:
         raise ConfigError(
             "A delta lists what has changed in a state.",
@@ -278,13 +300,20 @@ async def map_file(
             "People missing from a full input are listed in the delta.",
             hint="Name a delta as well (--delta).",
         )
+    context = _Context(
+        client=client,
+        options=options,
+        stop=stop,
+        on_progress=on_progress,
+        system=_system,
+    )
     prepare = partial(_map_job, os.fspath(source), os.fspath(target), options)
     job = attrs.evolve(
         await run_in_thread(prepare),
-        state=None if state is None else _as_state(state, run),
+        state=None if state is None else _as_state(state, context),
         delta=None if delta is None else os.fspath(delta),
     )
-    return await _run(job, client, run)
+    return await _run(job, context)
 
 
 async def check_file(
@@ -293,7 +322,9 @@ async def check_file(
     *,
     client: UID2Client,
     options: StatusOptions | None = None,
-    run: RunOptions | None = None,
+    stop: asyncio.Event | None = None,
+    on_progress: Callable[[FileProgress], object] | None = None,
+    _system: System = SYSTEM,
 ) -> JobSummary:
     """Check the raw UIDs of a file for opt-outs; ``uid2 optout-status IN OUT`` runs it.
 
@@ -306,8 +337,9 @@ async def check_file(
         source: A file, a folder, a pattern, or ``-``.
         target: The file to write, or the folder, or ``-``.
         client: The client that asks the operator.
-        options: What is written.
-        run: How the job runs.
+        options: What is written, and how the job runs.
+        stop: Ends the job in order when it is set.
+        on_progress: Called with the progress.
 
     Returns:
         What was done. *mapped* counts raw UIDs that are ok, *other* the unverifiable.
@@ -315,18 +347,25 @@ async def check_file(
     Raises:
         UID2Error: As :func:`~uid2_async.map_file`.
     """
-    options, run = options or StatusOptions(), run or RunOptions(concurrency=1)
+    options = options or StatusOptions()
+    context = _Context(
+        client=client,
+        options=options,
+        stop=stop,
+        on_progress=on_progress,
+        system=_system,
+    )
     prepare = partial(_status_job, os.fspath(source), os.fspath(target), options)
-    return await _run(await run_in_thread(prepare), client, run)
+    return await _run(await run_in_thread(prepare), context)
 
 
-async def _run(job: _Job, client: UID2Client, run: RunOptions) -> JobSummary:
+async def _run(job: _Job, context: _Context) -> JobSummary:
     """Run a job in its folder, or in a temporary one if it cannot be resumed."""
     began = time.monotonic()
-    async with _entered(_open_place(job, client, run)) as place:
-        files = await run_in_thread(partial(_open_files, job, place, run))
+    async with _entered(_open_place(job, context)) as place:
+        files = await run_in_thread(partial(_open_files, job, place, context))
         try:
-            summary = await _run_files(job, files, client, run)
+            summary = await _run_files(job, files, context)
         finally:
             if files.bad_rows is not None:
                 files.bad_rows.close()
@@ -335,14 +374,12 @@ async def _run(job: _Job, client: UID2Client, run: RunOptions) -> JobSummary:
     return attrs.evolve(summary, seconds=time.monotonic() - began)
 
 
-async def _run_files(
-    job: _Job, files: _Files, client: UID2Client, run: RunOptions
-) -> JobSummary:
+async def _run_files(job: _Job, files: _Files, context: _Context) -> JobSummary:
     """Run a job whose files are open."""
     if job.state is None:
-        return await _stream(job, files, client, run)
+        return await _stream(job, files, context)
     async with _opened(job.state):
-        return await _run_with_state(job, files, client, run)
+        return await _run_with_state(job, files, context)
 
 
 @attrs.frozen(kw_only=True)
@@ -359,25 +396,27 @@ class _Place:
 
 
 @contextlib.contextmanager
-def _open_place(job: _Job, client: UID2Client, run: RunOptions) -> Iterator[_Place]:
+def _open_place(job: _Job, context: _Context) -> Iterator[_Place]:
     """Check the paths of a job, and open its folder. Blocks."""
-    path = Path(run.job_dir) if run.job_dir else job_folder_for(job.target)
-    begun = job.is_resumable and JobFolder.is_begun(path) and not run.restart
-    _check_paths(job, path if job.is_resumable else None, run, begun=begun)
+    path = (
+        Path(job.options.job_dir) if job.options.job_dir else job_folder_for(job.target)
+    )
+    begun = job.is_resumable and JobFolder.is_begun(path) and not job.options.restart
+    _check_paths(job, path if job.is_resumable else None, context, begun=begun)
     if not job.is_resumable:
         with _temporary_folder(job) as parts:
             yield _Place(folder=None, parts=parts)
         return
     terms = JobTerms(
-        target=job.target, options=job.terms(), settings=client.settings_digest
+        target=job.target, options=job.terms(), settings=context.client.settings_digest
     )
     with JobFolder.open(
         path,
         terms,
-        now=run.clock(),
-        restart=run.restart,
-        shared=run.shared_folders,
-        disk=run.disk,
+        now=context.system.clock(),
+        restart=job.options.restart,
+        shared=context.options.shared_folders,
+        disk=context.system.disk,
     ) as folder:
         try:
             yield _Place(folder=folder, parts=folder.path)
@@ -389,7 +428,7 @@ def _open_place(job: _Job, client: UID2Client, run: RunOptions) -> Iterator[_Pla
 
 
 def _check_paths(
-    job: _Job, folder: Path | None, run: RunOptions, *, begun: bool
+    job: _Job, folder: Path | None, context: _Context, *, begun: bool
 ) -> None:
     """Reject paths in two roles, outputs that exist, and folders that are unsafe."""
     delta = None if job.delta in (None, STDIO) else Path(str(job.delta))
@@ -404,9 +443,9 @@ def _check_paths(
     extra = [FilePair(None, path) for path in (delta, job.bad_rows) if path is not None]
     check_targets(
         [*job.pairs, *extra],
-        force=run.force,
+        force=context.options.force,
         begun=begun,
-        allow_shared=run.shared_folders,
+        allow_shared=context.options.shared_folders,
     )
 
 
@@ -441,9 +480,13 @@ class _Files:
     bad_rows: BadRows | None
 
 
-def _open_files(job: _Job, place: _Place, run: RunOptions) -> _Files:
+def _open_files(job: _Job, place: _Place, context: _Context) -> _Files:
     """Look at each input, and find where an interrupted run stopped. Blocks."""
-    bad_rows = None if job.bad_rows is None else BadRows(job.bad_rows, disk=run.disk)
+    bad_rows = (
+        None
+        if job.bad_rows is None
+        else BadRows(job.bad_rows, disk=context.system.disk)
+    )
     checkpoints = {} if place.folder is None else place.folder.checkpoints
     faults = InputFaults()
     files = []
@@ -491,7 +534,7 @@ def _outputs(
     job: _Job,
     files: _Files,
     source: FileSource,
-    run: RunOptions,
+    context: _Context,
     **more: Any,
 ) -> JobOutputs:
     """Make the writer of a job's outputs."""
@@ -507,8 +550,8 @@ def _outputs(
         source,
         job.formatter,
         part=part,
-        disk=run.disk,
-        on_progress=run.on_progress,
+        disk=context.system.disk,
+        on_progress=context.on_progress,
         **more,
     )
 
@@ -544,6 +587,7 @@ def _summarize(
     """Count what a job did."""
     if outputs is not None:
         more["rows"] = outputs.rows
+        more["input_warnings"] = dict(outputs.input_warnings)
         more.setdefault("duplicates", outputs.duplicates)
     return JobSummary.of(
         {} if outputs is None else outputs.status_counts,
@@ -557,17 +601,13 @@ def _summarize(
 # --- without a state ------------------------------------------------------------------
 
 
-async def _stream(
-    job: _Job, files: _Files, client: UID2Client, run: RunOptions
-) -> JobSummary:
+async def _stream(job: _Job, files: _Files, context: _Context) -> JobSummary:
     """Map the inputs in one pass, resumable by the log of the job."""
-    checked = run.precheck and await _look_through(job, files)
+    checked = job.options.precheck and await _look_through(job, files)
     source = FileSource([file for file in files.files if not file.done])
-    dispatcher = Dispatcher(
-        _dispatch_options(run, client), source, endpoint=job.endpoint
-    )
-    outputs = _outputs(job, files, source, run, log=files.place.folder)
-    async with aclosing(source), _dispatching(dispatcher, run.stop) as chunks:
+    dispatcher = Dispatcher(_dispatch_options(context), source, endpoint=job.endpoint)
+    outputs = _outputs(job, files, source, context, log=files.place.folder)
+    async with aclosing(source), _dispatching(dispatcher, context.stop) as chunks:
         complete = await _write_all(
             outputs, chunks, dispatcher.progress, lambda: dispatcher.is_drained
         )
@@ -632,9 +672,7 @@ async def _dispatching(
 # --- with a state ---------------------------------------------------------------------
 
 
-async def _run_with_state(
-    job: _Job, files: _Files, client: UID2Client, run: RunOptions
-) -> JobSummary:
+async def _run_with_state(job: _Job, files: _Files, context: _Context) -> JobSummary:
     """Map the inputs in steps, resumable by the state alone."""
     state, options = job.state, job.options
     assert state is not None  # noqa: S101 - by the caller
@@ -647,17 +685,17 @@ async def _run_with_state(
         # A run was killed after its last step: to start another would replace its
         # delta by an empty one.
         return _decode_summary(ended, job)
-    begun = await _begin(state, client, job=name, segment=segment)
+    begun = await _begin(state, context.client, job=name, segment=segment)
     asking = Dispatcher(
-        _dispatch_options(run, client),
+        _dispatch_options(context),
         StateSource(state.to_ask(begun, StateSelection.staged())),
         endpoint=job.endpoint,
         keep=partial(_record, state, begun),
     )
-    if not await _stage(job, files, begun, run):
+    if not await _stage(job, files, begun, context):
         return _summarize(job, None, asking, complete=False)
     try:
-        asked = await _ask_all(asking, Counter(), run)
+        asked = await _ask_all(asking, Counter(), context)
     finally:
         if folder is not None:
             folder.keep = folder.resumed or asking.batches > 0
@@ -665,10 +703,10 @@ async def _run_with_state(
         return _summarize(job, None, asking, complete=False)
     if segment is not None:
         await state.remove_absent(begun, segment, options.max_removed)
-    return await _write_from_state(job, files, begun, asking, run)
+    return await _write_from_state(job, files, begun, asking, context)
 
 
-async def _stage(job: _Job, files: _Files, begun: Run, run: RunOptions) -> bool:
+async def _stage(job: _Job, files: _Files, begun: Run, context: _Context) -> bool:
     """Read all inputs; return whether that was not interrupted."""
     state = job.state
     assert state is not None  # noqa: S101 - by the caller
@@ -677,9 +715,9 @@ async def _stage(job: _Job, files: _Files, begun: Run, run: RunOptions) -> bool:
     def on_chunk(chunk: Chunk) -> bool:
         nonlocal rows
         rows += chunk.rows
-        if run.on_progress is not None:
-            run.on_progress(_progress_of("reading", rows, chunk, files))
-        return run.stop is None or not run.stop.is_set()
+        if context.on_progress is not None:
+            context.on_progress(_progress_of("reading", rows, chunk, files))
+        return context.stop is None or not context.stop.is_set()
 
     faults, staged = InputFaults(files.bad_rows), True
     for file in files.files:
@@ -696,7 +734,7 @@ async def _stage(job: _Job, files: _Files, begun: Run, run: RunOptions) -> bool:
 
 
 async def _write_from_state(
-    job: _Job, files: _Files, begun: Run, asking: Dispatcher, run: RunOptions
+    job: _Job, files: _Files, begun: Run, asking: Dispatcher, context: _Context
 ) -> JobSummary:
     """Write the outputs and the delta from the state, and mark it as exported."""
     state = job.state
@@ -710,10 +748,10 @@ async def _write_from_state(
     read = [attrs.evolve(one, saved=None) for one in files.files]
     source = FileSource([one for one in read if job.keys or not one.done])
     outputs = _outputs(
-        job, files, source, run, on_done=partial(_note_done, state, begun)
+        job, files, source, context, on_done=partial(_note_done, state, begun)
     )
-    is_stopped = run.stop.is_set if run.stop else lambda: False
-    async with aclosing(source), _open_delta(job, run) as delta:
+    is_stopped = context.stop.is_set if context.stop else lambda: False
+    async with aclosing(source), _open_delta(job, context) as delta:
         chunks = answer_from_state(source, state, job.endpoint, is_stopped)
         if delta is not None and job.keys:
             chunks = delta.noting_rows(chunks, state, begun, job.endpoint)
@@ -741,22 +779,26 @@ async def _write_from_state(
 
 
 @asynccontextmanager
-async def _open_delta(job: _Job, run: RunOptions) -> AsyncIterator[DeltaWriter | None]:
+async def _open_delta(
+    job: _Job, context: _Context
+) -> AsyncIterator[DeltaWriter | None]:
     """Open the delta of a job, if one is wanted; what is not whole is removed."""
     if job.delta is None:
         yield None
         return
-    async with _delta_to(job.delta, run, keys=job.keys) as delta:
+    async with _delta_to(job.delta, context, keys=job.keys) as delta:
         yield delta
 
 
 @asynccontextmanager
 async def _delta_to(
-    target: str, run: RunOptions, *, keys: Sequence[str] = ()
+    target: str, context: _Context, *, keys: Sequence[str] = ()
 ) -> AsyncIterator[DeltaWriter]:
     """Open a delta; what is not whole is removed."""
     path = None if target == STDIO else Path(target)
-    delta = await run_in_thread(partial(DeltaWriter, path, keys=keys, disk=run.disk))
+    delta = await run_in_thread(
+        partial(DeltaWriter, path, keys=keys, disk=context.system.disk)
+    )
     try:
         yield delta
     finally:
@@ -777,7 +819,9 @@ def _decode_summary(text: str, job: _Job) -> JobSummary:
 
 async def _note_done(state: MappingState, begun: Run, checkpoint: Checkpoint) -> None:
     """Note in the state that an output has its final name."""
-    await state.file_done(begun, checkpoint.input.name, encode_checkpoint(checkpoint))
+    await state.mark_file_done(
+        begun, checkpoint.input.name, encode_checkpoint(checkpoint)
+    )
 
 
 def _skip_done(
@@ -818,11 +862,11 @@ async def refresh_state(
     state: MappingState | str | os.PathLike[str],
     *,
     client: UID2Client,
-    unchecked_for: timedelta | None = None,
+    options: RefreshOptions | None = None,
     delta: str | os.PathLike[str] | None = None,
-    api: Api = Api.V3,
-    limit: int | None = None,
-    run: RunOptions | None = None,
+    stop: asyncio.Event | None = None,
+    on_progress: Callable[[FileProgress], object] | None = None,
+    _system: System = SYSTEM,
 ) -> JobSummary:
     """Ask again about what is due in a state; what ``uid2 refresh`` runs.
 
@@ -831,12 +875,12 @@ async def refresh_state(
     Args:
         state: A state, open or not, or its file.
         client: The client that asks the operator.
-        unchecked_for: Ask about every mapped or opted-out identity that was not checked
-            for so long. By default about what is due.
-        delta: Where to write what has changed since the last delta.
-        api: With v2, what is due follows from the salt buckets that have rotated.
-        limit: Identities to ask about at most.
-        run: How the job runs.
+        options: What is asked about, and how the job runs.
+        delta: Where to write what has changed since the last delta, or ``-``. An
+            existing file is replaced with the option *force* only, unless it is the
+            delta of an interrupted run.
+        stop: Ends the job in order when it is set.
+        on_progress: Called with the progress.
 
     Returns:
         What was done. Its rows are identities.
@@ -844,35 +888,40 @@ async def refresh_state(
     Raises:
         UID2Error: As :func:`~uid2_async.map_file`.
     """
-    run, endpoint = run or RunOptions(), MAP_V3
-    began = time.monotonic()
-    opened, target = _state_and_delta(state, delta, run)
-    async with _opened(opened):
-        begun = await _begin(opened, client)
-        selection = StateSelection.due()
-        if unchecked_for is not None:
-            selection = StateSelection.sweep(unchecked_for)
-        elif api is Api.V2:
-            selection, endpoint = await _find_rotated(client, opened), MAP_V2
-        source = StateSource(opened.to_ask(begun, selection), limit=limit)
+    options = options or RefreshOptions()
+    context = _Context(
+        client=client,
+        options=options,
+        stop=stop,
+        on_progress=on_progress,
+        system=_system,
+    )
+    counts: Counter[str] = Counter()
+    async with _open_state_job(state, delta, context) as job:
+        selection, endpoint = StateSelection.due(), MAP_V3
+        if options.unchecked_for is not None:
+            selection = StateSelection.sweep(options.unchecked_for)
+        elif options.api is Api.V2:
+            selection, endpoint = await _find_rotated(client, job.state), MAP_V2
         asking = Dispatcher(
-            _dispatch_options(run, client),
-            source,
+            _dispatch_options(context),
+            StateSource(job.state.to_ask(job.run, selection), limit=options.limit),
             endpoint=endpoint,
-            keep=partial(_record, opened, begun),
+            keep=partial(_record, job.state, job.run),
         )
-        counts: Counter[str] = Counter()
-        complete = await _ask_all(asking, counts, run)
-        changes = await _end_run(opened, begun, target if complete else None, run)
-    return _summary_of_state(counts, asking, changes, complete=complete, began=began)
+        await _ask_all(asking, counts, context)
+        return await _end_state_job(job, asking, counts)
 
 
 async def sweep_by_status(
     state: MappingState | str | os.PathLike[str],
     *,
     client: UID2Client,
+    options: JobOptions | None = None,
     delta: str | os.PathLike[str] | None = None,
-    run: RunOptions | None = None,
+    stop: asyncio.Event | None = None,
+    on_progress: Callable[[FileProgress], object] | None = None,
+    _system: System = SYSTEM,
 ) -> JobSummary:
     """Check which raw UIDs of a state are opted out, and record it.
 
@@ -882,8 +931,11 @@ async def sweep_by_status(
     Args:
         state: A state, open or not, or its file.
         client: The client that asks the operator.
-        delta: Where to write what has changed since the last delta.
-        run: How the job runs; one request at a time by default.
+        options: How the job runs. By default one request at a time, as public operators
+            expect.
+        delta: See :func:`~uid2_async.refresh_state`.
+        stop: Ends the job in order when it is set.
+        on_progress: Called with the progress.
 
     Returns:
         What was done. *mapped* counts raw UIDs that are ok, *other* the unverifiable.
@@ -891,90 +943,120 @@ async def sweep_by_status(
     Raises:
         UID2Error: As :func:`~uid2_async.map_file`.
     """
-    run = run or RunOptions(concurrency=1)
-    began = time.monotonic()
-    opened, target = _state_and_delta(state, delta, run)
+    context = _Context(
+        client=client,
+        options=options or JobOptions(concurrency=1),
+        stop=stop,
+        on_progress=on_progress,
+        system=_system,
+    )
     counts: Counter[str] = Counter()
-    async with _opened(opened):
-        begun = await _begin(opened, client)
-        async with aclosing(opened.export()) as pages:
-            asking = Dispatcher(
-                _dispatch_options(run, client), UidSource(pages), endpoint=OPTOUT_STATUS
-            )
-            async with _dispatching(asking, run.stop) as chunks:
-                async for chunk in chunks:
-                    await _record_opt_outs(opened, begun, chunk, counts)
-                    _tell(run, "asking", counts, asking)
-        complete = not asking.is_drained
-        changes = await _end_run(opened, begun, target if complete else None, run)
-    return _summary_of_state(counts, asking, changes, complete=complete, began=began)
+    async with (
+        _open_state_job(state, delta, context) as job,
+        aclosing(job.state.export()) as pages,
+    ):
+        asking = Dispatcher(
+            _dispatch_options(context), UidSource(pages), endpoint=OPTOUT_STATUS
+        )
+        async with _dispatching(asking, stop) as chunks:
+            async for chunk in chunks:
+                await _record_opt_outs(job.state, job.run, chunk, counts)
+                _tell(context, "asking", counts, asking)
+        return await _end_state_job(job, asking, counts)
 
 
-def _state_and_delta(
+@attrs.frozen(kw_only=True)
+class _StateJob:
+    """A job on a state, without files but a delta.
+
+    Attributes:
+        context: What it runs with.
+        state: The open state.
+        run: The run of the state.
+        delta: Where the delta goes, if one is wanted.
+        began: When the job began, by the monotonic clock.
+    """
+
+    context: _Context
+    state: MappingState
+    run: Run
+    delta: str | None
+    began: float
+
+
+@asynccontextmanager
+async def _open_state_job(
     state: MappingState | str | os.PathLike[str],
     delta: str | os.PathLike[str] | None,
-    run: RunOptions,
-) -> tuple[MappingState, str | None]:
-    """Return the state, and where its delta goes, once that was checked.
+    context: _Context,
+) -> AsyncIterator[_StateJob]:
+    """Open a state, check where its delta goes, and begin a run."""
+    began = time.monotonic()
+    opened = _as_state(state, context)
+    target = None if delta is None else os.fspath(delta)
+    async with _opened(opened):
+        if target is not None:
+            begun = await opened.has_unfinished_delta(target)
+            check_export(
+                opened,
+                target,
+                role="--delta",
+                force=context.options.force or begun,
+                shared=context.options.shared_folders,
+            )
+        run = await _begin(opened, context.client)
+        yield _StateJob(
+            context=context, state=opened, run=run, delta=target, began=began
+        )
 
-    A delta that exists is replaced, as by a job that is resumed.
-    """
-    opened = _as_state(state, run)
-    if delta is None:
-        return opened, None
-    target = os.fspath(delta)
-    check_export(opened, target, role="--delta", force=True, shared=run.shared_folders)
-    return opened, target
 
-
-def _summary_of_state(
-    counts: Counter[str],
-    asking: Dispatcher,
-    changes: int | None,
-    *,
-    complete: bool,
-    began: float,
+async def _end_state_job(
+    job: _StateJob, asking: Dispatcher, counts: Counter[str]
 ) -> JobSummary:
-    """Return the summary of a job whose rows are identities of a state."""
+    """Write the delta of a job that was not interrupted, and end its run."""
+    changes: int | None = None
+    if asking.is_drained or job.delta is None:
+        await job.state.finish(job.run, exported=False)
+    else:
+        # A run that is killed before it ends may replace this delta.
+        await job.state.begin_delta(job.run, job.delta)
+        async with _delta_to(job.delta, job.context) as delta:
+            changes = await delta.complete(job.state, job.run)
+            await job.state.finish(job.run, exported=True)
     return JobSummary.of(
         counts,
         rows=counts.total(),
         requests=asking.requests,
         throttled=asking.limit.throttled,
         changes=changes,
-        seconds=time.monotonic() - began,
-        complete=complete,
+        seconds=time.monotonic() - job.began,
+        complete=not asking.is_drained,
     )
 
 
-def _dispatch_options(run: RunOptions, client: UID2Client) -> DispatchOptions:
-    """Return the settings of a dispatcher.
-
-    Raises:
-        ConfigError: If one of them is not positive.
-    """
-    size = client.max_batch_size if run.batch_size is None else run.batch_size
-    numbers = (size, run.concurrency, run.dedupe_window, run.stall_timeout)
-    if min(numbers) <= 0:
-        raise ConfigError("The options of a job must be greater than zero.")
+def _dispatch_options(context: _Context) -> DispatchOptions:
+    """Return the settings of a dispatcher."""
+    options = context.options
     return DispatchOptions(
-        client=client,
-        batch_size=size,
-        concurrency=run.concurrency,
-        dedupe_window=run.dedupe_window,
-        stall_timeout=run.stall_timeout,
-        sleep=run.sleep,
-        random=run.random,
+        client=context.client,
+        batch_size=options.batch_size or context.client.max_batch_size,
+        concurrency=options.concurrency,
+        dedupe_window=options.dedupe_window,
+        stall_timeout=options.stall_timeout,
+        sleep=context.system.sleep,
+        random=context.system.random,
     )
 
 
 def _as_state(
-    state: MappingState | str | os.PathLike[str], run: RunOptions
+    state: MappingState | str | os.PathLike[str], context: _Context
 ) -> MappingState:
     if isinstance(state, MappingState):
         return state
     return MappingState(
-        Path(state), clock=run.clock, allow_shared_folder=run.shared_folders
+        Path(state),
+        clock=context.system.clock,
+        shared_folders=context.options.shared_folders,
     )
 
 
@@ -992,19 +1074,6 @@ async def _begin(
         operator=",".join(sorted(client.base_urls)),
         segment=segment,
     )
-
-
-async def _end_run(
-    state: MappingState, begun: Run, target: str | None, run: RunOptions
-) -> int | None:
-    """Write the delta, if one is wanted, and end the run; return its lines."""
-    if target is None:
-        await state.finish(begun, exported=False)
-        return None
-    async with _delta_to(target, run) as delta:
-        changes = await delta.complete(state, begun)
-        await state.finish(begun, exported=True)
-    return changes
 
 
 async def _find_rotated(client: UID2Client, state: MappingState) -> StateSelection:
@@ -1028,7 +1097,7 @@ async def _record(
 
 
 async def _ask_all(
-    dispatcher: Dispatcher, counts: Counter[str], run: RunOptions
+    dispatcher: Dispatcher, counts: Counter[str], context: _Context
 ) -> bool:
     """Ask about everything that a dispatcher's source holds.
 
@@ -1036,20 +1105,20 @@ async def _ask_all(
         Whether that was not interrupted.
     """
     columns = OutcomeColumns([""], matched_type=False)
-    async with _dispatching(dispatcher, run.stop) as chunks:
+    async with _dispatching(dispatcher, context.stop) as chunks:
         async for chunk in chunks:
             columns.make(chunk.outcomes())
-            _tell(run, "asking", columns.status_counts, dispatcher)
+            _tell(context, "asking", columns.status_counts, dispatcher)
     counts.update(columns.status_counts)
     return not dispatcher.is_drained
 
 
 def _tell(
-    run: RunOptions, phase: str, counts: Counter[str], dispatcher: Dispatcher
+    context: _Context, phase: str, counts: Counter[str], dispatcher: Dispatcher
 ) -> None:
     """Report the progress of a job without files."""
-    if run.on_progress is not None:
-        run.on_progress(
+    if context.on_progress is not None:
+        context.on_progress(
             FileProgress(
                 phase=phase,
                 rows=counts.total(),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import random as _random
 from collections import Counter
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
-    Awaitable,
     Callable,
     Iterable,
     Iterator,
@@ -24,6 +21,7 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, Source
 from uid2_async.bulk.dispatch import Dispatcher, DispatchOptions
 from uid2_async.bulk.outcomes import MapFailure, MapRecord, Outcome, Progress
+from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError, InputError, JobError
 from uid2_async.models import Identity, UnmappedReason, kind_and_value
@@ -55,8 +53,7 @@ class BulkMapper:
         dedupe_window: int = 100_000,
         stall_timeout: float = 120.0,
         on_progress: Callable[[Progress], object] | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        random: Callable[[], float] = _random.random,
+        _system: System = SYSTEM,
     ) -> None:
         """Keep the settings.
 
@@ -71,8 +68,6 @@ class BulkMapper:
             stall_timeout: Seconds without a successful request before the job is
                 aborted.
             on_progress: Called after each chunk of some hundred records.
-            sleep: Waits for some seconds.
-            random: Returns floats in [0, 1).
 
         Raises:
             ConfigError: If an option is not above zero.
@@ -87,8 +82,8 @@ class BulkMapper:
             concurrency=concurrency,
             dedupe_window=dedupe_window,
             stall_timeout=stall_timeout,
-            sleep=sleep,
-            random=random,
+            sleep=_system.sleep,
+            random=_system.random,
         )
 
     def __repr__(self) -> str:
@@ -203,7 +198,9 @@ class Records(Generic[T]):
     def _count(self, chunk: Chunk) -> list[Outcome]:
         """Count and return the outcomes of a chunk."""
         (outcomes,) = chunk.outcomes()
-        unmapped = [one for one in outcomes if one.u is None or one.e is not None]
+        unmapped = [
+            one for one in outcomes if one.raw_uid is None or one.reason is not None
+        ]
         counts = self._counts
         counts["rows"] += len(outcomes)
         counts["mapped"] += len(outcomes) - len(unmapped)
@@ -219,7 +216,7 @@ def _status(outcome: Outcome) -> str:
     """Return the field of Progress that counts an outcome without a raw UID."""
     if isinstance(outcome, MapFailure):
         return "failed"
-    return "opted_out" if outcome.e == UnmappedReason.OPTED_OUT else "invalid"
+    return "opted_out" if outcome.reason == UnmappedReason.OPTED_OUT else "invalid"
 
 
 class ItemSource:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import random as _random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -17,26 +15,21 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.columns import PHONE, NationalPhones, RowStatus
 from uid2_async.bulk.outcomes import OptOutRule, Progress
 from uid2_async.bulk.paths import FileFormatOptions
-from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.errors import ConfigError
 from uid2_async.protocol.normalize import KINDS
 
 __all__ = [
     "Api",
+    "FileJobOptions",
     "FileProgress",
+    "JobOptions",
     "JobSummary",
     "MapOptions",
     "Names",
     "RefreshFrom",
-    "RunOptions",
+    "RefreshOptions",
     "StatusOptions",
-    "utc_now",
 ]
-
-
-def utc_now() -> datetime:
-    """Return the current time, aware, in UTC."""
-    return datetime.now(UTC)
 
 
 class Names(StrEnum):
@@ -66,12 +59,88 @@ def _check_kinds(_: object, __: object, identifiers: Mapping[str, str]) -> None:
         raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
 
 
-@attrs.frozen(kw_only=True)
-class MapOptions(FileFormatOptions):
-    """What decides the output of :func:`~uid2_async.map_file`.
+# Of an option that does not decide about the output: it may change on resume.
+_MAY_CHANGE: Final = {"may_change": True}
 
-    The attributes of :class:`~uid2_async.bulk.FileFormatOptions` say how the files are
-    written. All options but *max_removed* must stay the same while a job is resumed.
+
+def _check_positive(_: object, option: attrs.Attribute[Any], value: Any) -> None:
+    """Reject a number that is not greater than zero."""
+    if value is not None and value <= 0:
+        raise ConfigError(f"{option.name} must be greater than zero.")
+
+
+def _number(default: Any) -> Any:
+    """Declare a number greater than zero that does not decide about the output."""
+    return attrs.field(default=default, validator=_check_positive, metadata=_MAY_CHANGE)
+
+
+# Not slotted, because classes with slots cannot be combined.
+@attrs.frozen(kw_only=True, slots=False)
+class JobOptions:
+    """How a job sends its requests, and what it may replace.
+
+    It is the base of the options of file jobs. None of this decides about the output.
+
+    Attributes:
+        batch_size: Identities per request. Defaults to the client's max_batch_size.
+        concurrency: Requests in flight at most.
+        dedupe_window: Distinct identities that are remembered without a state.
+        stall_timeout: Seconds without a successful request before the job is aborted.
+        force: Whether existing outputs may be replaced.
+        shared_folders: Whether outputs and the state may lie in a folder that other
+            users can write to.
+    """
+
+    batch_size: int | None = _number(None)
+    concurrency: int = _number(20)
+    dedupe_window: int = _number(100_000)
+    stall_timeout: float = _number(120.0)
+    force: bool = attrs.field(default=False, metadata=_MAY_CHANGE)
+    shared_folders: bool = attrs.field(default=False, metadata=_MAY_CHANGE)
+
+
+@attrs.frozen(kw_only=True)
+class FileJobOptions(FileFormatOptions, JobOptions):
+    """What the options of all file jobs have in common.
+
+    Attributes:
+        bad_rows: A file that collects the rows that cannot be read, so that the job
+            maps the others. By default such a row is an error.
+        job_dir: The folder with what the job needs to be resumed. Defaults to a hidden
+            folder beside the output.
+        restart: Whether an unfinished job is discarded.
+        precheck: Whether text files are read through before the first request, so that
+            a malformed row is found before anything is sent. With a state they always
+            are.
+    """
+
+    bad_rows: str | os.PathLike[str] | None = None
+    job_dir: str | os.PathLike[str] | None = attrs.field(
+        default=None, metadata=_MAY_CHANGE
+    )
+    restart: bool = attrs.field(default=False, metadata=_MAY_CHANGE)
+    precheck: bool = attrs.field(default=True, metadata=_MAY_CHANGE)
+
+    def terms(self) -> dict[str, Any]:
+        """Return the options that must not change while the job is resumed."""
+        return attrs.asdict(
+            self,
+            filter=lambda option, _: not option.metadata,
+            value_serializer=lambda _, __, value: (
+                os.fspath(value) if isinstance(value, os.PathLike) else value
+            ),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class MapOptions(FileJobOptions):
+    """The options of :func:`~uid2_async.map_file`.
+
+    There are more in its bases: :class:`~uid2_async.bulk.FileFormatOptions` says how
+    the files are written, :class:`~uid2_async.bulk.FileJobOptions` how the job is
+    resumed, and :class:`~uid2_async.bulk.JobOptions` how it sends. While a job is
+    resumed, *max_removed* and the options that do not decide about the output may
+    change.
 
     Attributes:
         column: The column with the identifiers. Defaults to ``INPUT``.
@@ -95,8 +164,6 @@ class MapOptions(FileFormatOptions):
         segment: The name of that audience.
         max_removed: The largest share of the audience that may be removed at once, from
             0 to 1.
-        bad_rows: A file that collects the rows that cannot be read, so that the job
-            maps the others. By default such a row is an error.
     """
 
     column: str | None = None
@@ -114,8 +181,8 @@ class MapOptions(FileFormatOptions):
     keys: Sequence[str] = ()
     full: bool = False
     segment: str = "default"
-    max_removed: float = 0.05
-    bad_rows: str | os.PathLike[str] | None = None
+    # People raise it when it stopped their job, so that the job can resume.
+    max_removed: float = attrs.field(default=0.05, metadata=_MAY_CHANGE)
 
     def __attrs_post_init__(self) -> None:
         """Reject contradictions."""
@@ -155,84 +222,38 @@ class MapOptions(FileFormatOptions):
             return None
         return NationalPhones(self.country, self.country_column)
 
-    def terms(self) -> dict[str, Any]:
-        """Return what must not change while the job is resumed."""
-        terms = _as_terms(self)
-        # People raise it when it stopped their job, so that the job can resume.
-        del terms["max_removed"]
-        return terms
-
-
-def _as_terms(options: MapOptions | StatusOptions) -> dict[str, Any]:
-    """Return options as JSON can hold them."""
-    terms = attrs.asdict(options)
-    bad_rows = terms["bad_rows"]
-    terms["bad_rows"] = None if bad_rows is None else os.fspath(bad_rows)
-    return terms
-
 
 @attrs.frozen(kw_only=True)
-class StatusOptions(FileFormatOptions):
-    """What decides the output of :func:`~uid2_async.bulk.check_file`.
+class StatusOptions(FileJobOptions):
+    """The options of :func:`~uid2_async.bulk.check_file`; more in its bases.
 
     Attributes:
         column: The column with the raw UIDs.
         drop: Whether only rows that may be shared are written.
         allow_unverifiable: Whether rows whose status cannot be verified may be shared.
-        bad_rows: See :class:`~uid2_async.MapOptions`.
+        concurrency: Requests in flight at most. Public operators expect one at a time.
     """
 
     column: str = "UID"
     drop: bool = False
     allow_unverifiable: bool = False
-    bad_rows: str | os.PathLike[str] | None = None
-
-    def terms(self) -> dict[str, Any]:
-        """Return what must not change while the job is resumed."""
-        return _as_terms(self)
+    concurrency: int = _number(1)
 
 
 @attrs.frozen(kw_only=True)
-class RunOptions:
-    """How a file job runs. None of it changes the output.
+class RefreshOptions(JobOptions):
+    """The options of :func:`~uid2_async.refresh_state`; more in :class:`JobOptions`.
 
     Attributes:
-        batch_size: Identities per request. Defaults to the client's max_batch_size.
-        concurrency: Requests in flight at most.
-        dedupe_window: Distinct identities that are remembered without a state.
-        stall_timeout: Seconds without a successful request before the job is aborted.
-        precheck: Whether text files are read through before the first request, so that
-            a malformed row is found before anything is sent. With a state they always
-            are.
-        job_dir: The folder with what the job needs to be resumed. Defaults to a hidden
-            folder beside the output.
-        restart: Whether an unfinished job is discarded.
-        force: Whether an existing output may be replaced.
-        shared_folders: Whether outputs may lie in a folder that other users can write
-            to.
-        stop: Ends the job in order when it is set.
-        on_progress: Called with the progress.
-        clock: Returns the current time, aware.
-        sleep: Waits for a number of seconds.
-        random: Returns floats in [0, 1).
-        disk: The system calls that may fail.
+        unchecked_for: Ask about every mapped or opted-out identity that was not checked
+            for so long. By default about what is due.
+        api: With v2, what is due follows from the salt buckets that have rotated.
+        limit: Identities to ask about at most.
     """
 
-    batch_size: int | None = None
-    concurrency: int = 20
-    dedupe_window: int = 100_000
-    stall_timeout: float = 120.0
-    precheck: bool = True
-    job_dir: str | os.PathLike[str] | None = None
-    restart: bool = False
-    force: bool = False
-    shared_folders: bool = False
-    stop: asyncio.Event | None = None
-    on_progress: Callable[[FileProgress], object] | None = None
-    clock: Callable[[], datetime] = utc_now
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    random: Callable[[], float] = _random.random
-    disk: Disk = DISK
+    unchecked_for: timedelta | None = None
+    api: Api = attrs.field(default=Api.V3, converter=Api)
+    limit: int | None = attrs.field(default=None, validator=_check_positive)
 
 
 @attrs.frozen(kw_only=True)
@@ -270,7 +291,8 @@ class JobSummary:
         other: Rows that the operator left unmapped for an unknown reason.
         failed: Rows that the operator could not be asked about. They have an ERROR.
         bad_rows: Rows that could not be read and are in the file of bad rows.
-        oddities: What was odd about identifiers, and how many of them.
+        input_warnings: What looks wrong in the inputs, and in how many identifiers. The
+            first 1,000 invalid hashes of a file are looked at.
         duplicates: Identifiers that shared a request with an earlier one in this run.
         from_state: Identities that the state answered.
         requests: Requests sent in this run, retries included.
@@ -290,7 +312,7 @@ class JobSummary:
     other: int = 0
     failed: int = 0
     bad_rows: int = 0
-    oddities: Mapping[str, int] = attrs.field(factory=dict)
+    input_warnings: Mapping[str, int] = attrs.field(factory=dict)
     duplicates: int = 0
     from_state: int = 0
     requests: int = 0

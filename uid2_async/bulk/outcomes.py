@@ -38,8 +38,8 @@ class MapFailure:
     """
 
     # With these it is told from a mapped row without looking at its class.
-    u: ClassVar[None] = None
-    e: ClassVar[None] = None
+    raw_uid: ClassVar[None] = None
+    reason: ClassVar[None] = None
 
     error: str
     status: int | None = None
@@ -76,14 +76,14 @@ Outcome: TypeAlias = MapRow | MapFailure
 ABSENT: Final = MapRow()
 """The outcome of a cell without an identity."""
 
-INVALID: Final = MapRow(e=UnmappedReason.INVALID_IDENTIFIER.value)
+INVALID: Final = MapRow(reason=UnmappedReason.INVALID_IDENTIFIER.value)
 """The outcome of an identity that the operator would reject. It is not sent."""
 
-UNKNOWN_KIND: Final = MapRow(e="invalid input type")
+UNKNOWN_KIND: Final = MapRow(reason="invalid input type")
 """The outcome of an identity whose kind the endpoint does not take."""
 
 INVALID_PHONES: Final = {
-    fault: InvalidPhone(e=INVALID.e, code=fault.code) for fault in PhoneFault
+    fault: InvalidPhone(reason=INVALID.reason, code=fault.code) for fault in PhoneFault
 }
 """The outcome of each fault of a phone number."""
 
@@ -108,7 +108,7 @@ class MapRecord(msgspec.Struct, Generic[T], gc=False, eq=False):
         """What became of the item, as the types of the public API."""
         if isinstance(self.outcome, MapFailure):
             return self.outcome
-        return self.outcome.result()
+        return self.outcome.result
 
     def __repr__(self) -> str:
         """Show the outcome only: the item may be DII."""

@@ -6,10 +6,13 @@ function here takes, so that a test can let them fail.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import random as _random
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -19,7 +22,9 @@ from uid2_async.errors import JobError
 
 __all__ = [
     "DISK",
+    "SYSTEM",
     "Disk",
+    "System",
     "attempt",
     "check_folder",
     "make_private_folder",
@@ -61,6 +66,30 @@ class Disk:
 
 
 DISK: Final = Disk()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@attrs.frozen(kw_only=True)
+class System:
+    """What a job takes from the machine it runs on. Tests pass their own.
+
+    Attributes:
+        clock: Returns the current time, aware.
+        sleep: Waits for a number of seconds.
+        random: Returns floats in [0, 1).
+        disk: The system calls that may fail.
+    """
+
+    clock: Callable[[], datetime] = _utc_now
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    random: Callable[[], float] = _random.random
+    disk: Disk = DISK
+
+
+SYSTEM: Final = System()
 
 
 def require_posix() -> None:

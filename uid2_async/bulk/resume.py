@@ -110,6 +110,7 @@ class Checkpoint:
         rows: How many of its rows are in the output.
         output: What the output needs to resume behind them, as JSON can hold it.
         counts: Rows by status.
+        input_warnings: What looks wrong in its identifiers, and in how many.
         done: Whether the output is complete under its final name.
     """
 
@@ -117,6 +118,7 @@ class Checkpoint:
     rows: int = 0
     output: Any = None
     counts: Mapping[str, int] = attrs.field(factory=dict)
+    input_warnings: Mapping[str, int] = attrs.field(factory=dict)
     done: bool = False
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_rows
+from uid2_async.bulk.endpoints import RAW_UID
 from uid2_async.bulk.outcomes import MapFailure
 from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
 from uid2_async.bulk.state_rows import START, Outcome
@@ -79,7 +80,7 @@ class MappingState:
         recheck_after: timedelta = RECHECK_AFTER,
         optout_recheck: timedelta = OPTOUT_RECHECK,
         invalid_recheck: timedelta = INVALID_RECHECK,
-        allow_shared_folder: bool = False,
+        shared_folders: bool = False,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
         """Say where the state is and how long a check counts. Nothing is opened yet.
@@ -91,7 +92,8 @@ class MappingState:
                 rotates.
             optout_recheck: The same after an opt-out.
             invalid_recheck: The same for an identity that the operator calls invalid.
-            allow_shared_folder: Accept a folder that other users can write to.
+            shared_folders: Whether the state may lie in a folder that other users can
+                write to.
             clock: Returns the time, as an aware datetime.
 
         Raises:
@@ -101,10 +103,11 @@ class MappingState:
         self._intervals = recheck_seconds(
             recheck_after, optout_recheck, invalid_recheck
         )
-        self._allow_shared = allow_shared_folder
+        self._shared_folders = shared_folders
         self._clock = clock
         self._database: StateDatabase | None = None
         self._thread: ThreadPoolExecutor | None = None
+        self._released: ThreadPoolExecutor | None = None
         self._disk_failed = False
         self._started: int | None = None
         self._counts = StagingCounts()
@@ -171,10 +174,13 @@ class MappingState:
 
     def _open(self) -> None:
         """Open the database, on its thread."""
+        if self._released is not None:
+            # Its last work closes what is open by then, which must not be this.
+            self._released.shutdown()
         self._database = StateDatabase(
             self._path,
             now=self._clock(),
-            allow_shared=self._allow_shared,
+            allow_shared=self._shared_folders,
             factory=self._connection_factory,
         )
 
@@ -193,6 +199,7 @@ class MappingState:
         if thread is not None:
             thread.submit(self._close)
             thread.shutdown(wait=False)
+            self._released = thread
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         """Run *work* on the thread of SQLite; all errors become ours."""
@@ -337,10 +344,10 @@ class MappingState:
 
     async def purge(
         self,
-        *people: Person,
-        raw_uids: Sequence[str] = (),
+        people: Person | Iterable[Person],
+        *,
         kind: str | None = None,
-        remember: bool = True,
+        suppress: bool = True,
     ) -> int:
         """Delete people, so that nothing about them can be read from the files.
 
@@ -348,14 +355,18 @@ class MappingState:
         delta has said REMOVED. The file is written anew, which needs disk space for a
         copy of it.
 
+        Example:
+            >>> await state.purge("user@example.com")
+
         Args:
-            people: Who. A str is an e-mail address, a phone number, the hash of either,
-                or a raw UID; what can be several of these is taken for all of them.
-            raw_uids: Further people by raw UID, current or previous.
-            kind: What the str among *people* are, such as ``email_hash``; by default
-                their form says it.
-            remember: Keep a keyed digest of each, so that they are never stored again.
-                From now on the state returns an opt-out for them.
+            people: A person, or several. A str is an e-mail address, a phone number,
+                the hash of either, or a raw UID, current or previous. If it can be
+                several of these, it is taken for all of them.
+            kind: What each str is: ``email``, ``phone``, ``email_hash``, ``phone_hash``
+                or ``raw_uid``. By default their form says it.
+            suppress: Whether each person is kept out from now on: the state keeps a
+                keyed digest, returns an opt-out for them, and never stores them again.
+                Otherwise they come back with the next input that has them.
 
         Returns:
             How many were known.
@@ -364,23 +375,27 @@ class MappingState:
             InputError: If one of *people* is none of these; says which.
             JobError: If a job is using the state, or another program reads it.
         """
+        if isinstance(people, str | IdentityKey | Identity):
+            people = [people]
         keys: list[IdentityKey] = []
-        uids = list(raw_uids)
+        uids: list[str] = []
         for place, person in enumerate(people, 1):
             if not isinstance(person, str):
                 keys.append(_key(person, place))
                 continue
-            named = list(_guess(person, kind))
-            if kind is None and inspect_raw_uid(person) is not None:
-                uids.append(person)
-            elif not named:
+            is_uid = kind == RAW_UID or (
+                kind is None and inspect_raw_uid(person) is not None
+            )
+            named = [] if kind == RAW_UID else list(_guess(person, kind))
+            if not is_uid and not named:
                 raise InputError(
                     f"Number {place} is not an e-mail address, phone number, hash or "
                     "raw UID.",
                     hint="Say what they are if their form does not (kind, --type).",
                 )
+            uids += [person] if is_uid else []
             keys += named
-        return await self._call(state_rows.purge, self._now, keys, uids, remember)
+        return await self._call(state_rows.purge, self._now, keys, uids, suppress)
 
     async def vacuum(self) -> None:
         """Return unused space in the file to the file system.
@@ -540,7 +555,7 @@ class MappingState:
         """
         return await self._call(state_rows.look_up, self._now, kind, identities)
 
-    async def name(
+    async def mark_written(
         self, run: Run, kind: IdentityType, identities: Sequence[bytes]
     ) -> None:
         """Leave *identities* out of :meth:`pending_changes`: the delta has them."""
@@ -599,7 +614,15 @@ class MappingState:
         await self._call(state_rows.finish, run, exported=exported, summary=summary)
         self._started = None
 
-    async def file_done(self, run: Run, name: str, detail: str) -> None:
+    async def begin_delta(self, run: Run, target: str) -> None:
+        """Note that *run* writes its delta into the file *target*."""
+        await self._call(state_rows.note_file_done, run, state_rows.DELTA, target)
+
+    async def has_unfinished_delta(self, target: str) -> bool:
+        """Return whether a run was interrupted that writes its delta into *target*."""
+        return await self._call(state_rows.has_unfinished_delta, target)
+
+    async def mark_file_done(self, run: Run, name: str, detail: str) -> None:
         """Note that the output of the input *name* of *run* has its final name.
 
         Args:

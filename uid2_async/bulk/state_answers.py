@@ -77,7 +77,9 @@ class UidSource:
     async def load(self) -> bool:
         """Read a page; see :meth:`uid2_async.bulk.batches.Source.load`."""
         async for page in self._pages:
-            mapped = [(key, row.u) for key, row in page if row.u is not None]
+            mapped = [
+                (key, row.raw_uid) for key, row in page if row.raw_uid is not None
+            ]
             for start in range(0, len(mapped), STEP_ROWS):
                 some = mapped[start : start + STEP_ROWS]
                 column = IdentityColumn(RAW_UID, [uid for _, uid in some])

@@ -81,6 +81,9 @@ START: Final[Position] = (b"", -1)
 
 OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 _PURGED: Final = "(purged)"
+DELTA: Final = ""
+"""What stands for the delta of a run among the names of its inputs."""
+
 _STATEMENT_ROWS: Final = 5_000
 """So many rows decode in 2 ms, and the event loop waits no longer than that."""
 
@@ -285,11 +288,11 @@ def _verified(
             rows.append(None)
             continue
         row, sums = pair
-        uid = row.u
-        if uid is not None and row.p is None and row.old_uid is None:
+        uid = row.raw_uid
+        if uid is not None and row.previous_raw_uid is None and row.old_uid is None:
             if f"{crc32(uid.encode(), crc32(identity)):08x}" != sums:
                 raise damaged()
-        elif sums != checksums(identity, uid, row.p, row.old_uid):
+        elif sums != checksums(identity, uid, row.previous_raw_uid, row.old_uid):
             raise damaged()
         rows.append(row)
     return rows
@@ -393,18 +396,18 @@ def _record_rows(
     plain: list[bytes] = []
     other: list[bytes] = []
     for identity, row in rows.items():
-        is_plain = row.u and row.e is None and row.r is not None
-        is_plain = is_plain and not (row.p or row.bucket_id)
+        is_plain = row.raw_uid and row.reason is None and row.refresh_from_s is not None
+        is_plain = is_plain and not (row.previous_raw_uid or row.bucket_id)
         (plain if is_plain else other).append(identity)
     given = {"started": run.started, "epoch": db.epoch}
     for keys in _keys(kind, plain):
         some = split(keys["keys"], keys["size"])
         answers = [rows[identity] for identity in some]
         uids = [
-            f"{row.u}{checksums(identity, row.u, None)}"
+            f"{row.raw_uid}{checksums(identity, row.raw_uid, None)}"
             for identity, row in zip(some, answers, strict=True)
         ]
-        instants = "".join([f"{row.r:0{_DIGITS}d}" for row in answers])
+        instants = "".join([f"{row.refresh_from_s:0{_DIGITS}d}" for row in answers])
         keys |= {"answers": _json(uids), "instants": instants.encode()}
         db.connection.execute(_RECORD_UIDS, {**given, **keys})
     for keys in _keys(kind, other):
@@ -415,12 +418,14 @@ def _record_rows(
 
 def _columns(identity: bytes, row: MapRow) -> list[str | int | None]:
     """Return the columns that *row* fills."""
-    if not row.u or row.e is not None:
-        reason = row.e or UnmappedReason.UNKNOWN.value
+    if not row.raw_uid or row.reason is not None:
+        reason = row.reason or UnmappedReason.UNKNOWN.value
         return [None, None, None, reason, row.bucket_id]
-    previous = row.p and row.p + checksums(identity, row.p, None)
-    uid = row.u + checksums(identity, row.u, None)
-    return [uid, previous or None, row.r, None, row.bucket_id]
+    previous = row.previous_raw_uid and row.previous_raw_uid + checksums(
+        identity, row.previous_raw_uid, None
+    )
+    uid = row.raw_uid + checksums(identity, row.raw_uid, None)
+    return [uid, previous or None, row.refresh_from_s, None, row.bucket_id]
 
 
 def _json(value: object) -> str:
@@ -496,6 +501,14 @@ def note_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:
     )
 
 
+def has_unfinished_delta(db: StateDatabase, target: str) -> bool:
+    """Return whether a run was interrupted that writes its delta into *target*."""
+    rows = db.connection.execute(
+        "SELECT 1 FROM file_done WHERE name = ? AND detail = ?", (DELTA, target)
+    )
+    return rows.fetchone() is not None
+
+
 def files_done(db: StateDatabase, run: Run) -> dict[str, str]:
     """Return the details of the inputs of *run* whose outputs have their names."""
     rows = db.connection.execute(
@@ -545,6 +558,7 @@ _EXPORT: Final = f"""
         WHEN uid IS NOT NULL OR reason = '{OPTED_OUT}' THEN exported END
         WHERE exported_uid IS NOT NULL;
     UPDATE run SET exported = :epoch WHERE number = :run;
+    DELETE FROM file_done WHERE name = '{DELTA}';
     UPDATE meta SET value = :epoch + 1 WHERE name = 'epoch'"""
 _END: Final = """
     UPDATE mapping_row SET previous_uid = NULL, previous_since = NULL
@@ -778,7 +792,7 @@ def purge(
     now: int,
     people: Sequence[IdentityKey],
     raw_uids: Sequence[str],
-    remember: bool,
+    suppress: bool,
 ) -> int:
     """Delete people so that they cannot be read from the files any more.
 
@@ -793,7 +807,7 @@ def purge(
             "A job is using the state.", hint="Purge before it begins or after it ends."
         )
     keys = dict.fromkeys([*people, *_find_by_uid(db, raw_uids)])
-    digests = [db.digest(key.kind.bit, key.identity) for key in keys] * remember
+    digests = [db.digest(key.kind.bit, key.identity) for key in keys] * suppress
     with db.transaction():
         purged = sum(
             _purge_kind(db, now, kind, [one.identity for one in keys if one[0] is kind])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Final, NamedTuple
 
@@ -98,19 +98,24 @@ class StateRow(MapRow, frozen=True, gc=False, array_like=True):
     """What the state knows about one identity: the fields of a map reply, and its own.
 
     Attributes:
-        checked: When the operator was last asked, in seconds since the Unix epoch.
+        checked_s: *checked* in seconds since the Unix epoch.
         change: The pending change, a :class:`ChangeKind`, or None.
         old_uid: The raw UID of the last delta that the pending change replaces.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("mapped", "checked", "change")
 
-    checked: int = 0
+    checked_s: int = 0
     change: str | None = None
     old_uid: str | None = None
 
+    @property
+    def checked(self) -> datetime:
+        """When the operator was last asked."""
+        return datetime.fromtimestamp(self.checked_s, UTC)
 
-SUPPRESSED: Final = StateRow(e=UnmappedReason.OPTED_OUT.value)
+
+SUPPRESSED: Final = StateRow(reason=UnmappedReason.OPTED_OUT.value)
 """The row of a person who was purged for good: the same as after an opt-out."""
 
 

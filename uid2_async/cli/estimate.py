@@ -70,6 +70,7 @@ def estimate_files(  # noqa: PLR0913 - each of them is an option
         "different identities": f"{about}{found.unique:,}",
         "invalid": f"{found.invalid:,}",
         "rows without any": f"{found.empty:,}",
+        **{warning: f"{count:,}" for warning, count in found.input_warnings.items()},
         "requests": f"{about}{found.batches:,}",
         "minutes": f"{found.seconds / 60:.1f}, with {latency:g} s a request",
         "network": f"{_size(found.sent_bytes)} out, {_size(found.received_bytes)} in",

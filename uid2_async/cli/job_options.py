@@ -21,11 +21,13 @@ __all__ = [
     "InArgument",
     "JsonOption",
     "OutArgument",
+    "ReplaceOptions",
     "ResumeOptions",
     "SendOptions",
     "StateArgument",
     "TalkOptions",
     "TextOptions",
+    "settings_of",
 ]
 
 _ORDER = "uid2.identifiers"
@@ -287,7 +289,7 @@ class TextOptions:
 
 @attrs.frozen(kw_only=True)
 class SendOptions:
-    """How requests are sent; named as in RunOptions."""
+    """How requests are sent; named as in JobOptions."""
 
     batch_size: BatchSizeOption = None
     concurrency: ConcurrencyOption = 20
@@ -295,14 +297,31 @@ class SendOptions:
 
 
 @attrs.frozen(kw_only=True)
+class ReplaceOptions:
+    """What may be replaced, and where; named as in JobOptions."""
+
+    force: ForceOption = False
+    shared_folders: SharedFoldersOption = False
+
+
+@attrs.frozen(kw_only=True)
 class ResumeOptions:
-    """What may be replaced, resumed and checked; named as in RunOptions."""
+    """What is resumed, discarded and checked; named as in FileJobOptions."""
 
     job_dir: JobDirOption = None
     restart: RestartOption = False
-    force: ForceOption = False
     precheck: PrecheckOption = True
-    shared_folders: SharedFoldersOption = False
+    bad_rows: BadRowsOption = None
+
+
+def settings_of(
+    *groups: SendOptions | ReplaceOptions | ResumeOptions,
+) -> dict[str, Any]:
+    """Return options as JobOptions, MapOptions and StatusOptions take them."""
+    settings: dict[str, Any] = {}
+    for group in groups:
+        settings |= attrs.asdict(group)
+    return settings
 
 
 @attrs.frozen(kw_only=True)

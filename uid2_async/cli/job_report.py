@@ -60,7 +60,7 @@ _WORDS: Final = {
     "resumed_rows": "rows of the earlier run",
     "changes": "changes in the delta",
 }
-_UNCOUNTED: Final = ("seconds", "outputs", "complete")
+_UNCOUNTED: Final = ("input_warnings", "seconds", "outputs", "complete")
 
 
 class _Speed(ProgressColumn):
@@ -168,6 +168,8 @@ def print_summary(console: Console, summary: JobSummary) -> None:
     for name, count in _counts(summary).items():
         if count or name in _ALWAYS:
             table.add_row(_WORDS.get(name, name), f"{count:,}")
+    for warning, count in summary.input_warnings.items():
+        table.add_row(warning, f"{count:,}")
     table.add_row("seconds", f"{summary.seconds:.2f}")
     console.print(table)
 
@@ -181,6 +183,7 @@ def print_json(summary: JobSummary, *, to_stdout: bool) -> None:
     """
     fields = {
         **_counts(summary),
+        "input_warnings": dict(summary.input_warnings),
         "seconds": round(summary.seconds, 3),
         "outputs": [str(path) for path in summary.outputs],
         "complete": summary.complete,

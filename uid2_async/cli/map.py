@@ -11,15 +11,16 @@ from uid2_async.bulk.options import Api, MapOptions, Names, RefreshFrom
 from uid2_async.bulk.outcomes import OptOutRule
 from uid2_async.cli.durations import parse_duration
 from uid2_async.cli.job_options import (
-    BadRowsOption,
     DeltaOption,
     IdentifierOptions,
     InArgument,
     OutArgument,
+    ReplaceOptions,
     ResumeOptions,
     SendOptions,
     TalkOptions,
     TextOptions,
+    settings_of,
 )
 from uid2_async.cli.run_job import run_job
 from uid2_async.cli.shared_options import with_shared_options
@@ -119,8 +120,8 @@ def map_files(  # noqa: PLR0913 - an option each
             help="With --full: stop if more of the audience would be removed.",
         ),
     ] = 5.0,
-    bad_rows: BadRowsOption = None,
     sending: SendOptions,
+    replacing: ReplaceOptions,
     resuming: ResumeOptions,
     talk: TalkOptions,
 ) -> None:
@@ -147,7 +148,7 @@ def map_files(  # noqa: PLR0913 - an option each
         full=full,
         segment=segment,
         max_removed=max_removed / 100,
-        bad_rows=bad_rows,
+        **settings_of(sending, replacing, resuming),
     )
     recheck = parse_duration(recheck_after)
 
@@ -160,16 +161,15 @@ def map_files(  # noqa: PLR0913 - an option each
             opened = MappingState(
                 state,
                 recheck_after=recheck,
-                allow_shared_folder=resuming.shared_folders,
+                shared_folders=replacing.shared_folders,
             )
         return await map_file(
             source,
             target,
-            client=running.client,
             options=options,
             state=opened,
             delta=delta,
-            run=running.options(sending, resuming),
+            **running.arguments(),
         )
 
     head = (identifiers.column or "INPUT", options)

@@ -11,12 +11,13 @@ import typer
 from uid2_async.cli.durations import parse_duration
 from uid2_async.cli.failure import ExitCode, complain
 from uid2_async.cli.job_options import (
-    BadRowsOption,
     DeltaOption,
+    ReplaceOptions,
     ResumeOptions,
     SendOptions,
     TalkOptions,
     TextOptions,
+    settings_of,
 )
 from uid2_async.cli.run_job import run_job
 from uid2_async.cli.shared_options import with_shared_options
@@ -83,9 +84,9 @@ def check_optouts(  # noqa: PLR0913 - an option each
         ),
     ] = 1,
     delta: DeltaOption = None,
-    bad_rows: BadRowsOption = None,
     text: TextOptions,
     sending: SendOptions,
+    replacing: ReplaceOptions,
     resuming: ResumeOptions,
     talk: TalkOptions,
 ) -> None:
@@ -107,18 +108,24 @@ def check_optouts(  # noqa: PLR0913 - an option each
             refresh_state,
             sweep_by_status,
         )
+        from uid2_async.bulk.options import (  # noqa: PLC0415 - as above
+            JobOptions,
+            RefreshOptions,
+        )
 
-        run = running.options(sending)
+        settings = settings_of(sending, replacing)
         if by_status:
             return await sweep_by_status(
-                Path(source), client=running.client, delta=delta, run=run
+                Path(source),
+                options=JobOptions(**settings),
+                delta=delta,
+                **running.arguments(),
             )
         return await refresh_state(
             Path(source),
-            client=running.client,
-            unchecked_for=unchecked,
+            options=RefreshOptions(unchecked_for=unchecked, **settings),
             delta=delta,
-            run=run,
+            **running.arguments(),
         )
 
     async def check(running: Running) -> JobSummary:
@@ -128,15 +135,14 @@ def check_optouts(  # noqa: PLR0913 - an option each
         return await check_file(
             source,
             target or "-",
-            client=running.client,
             options=StatusOptions(
                 column=column,
                 drop=drop,
                 allow_unverifiable=allow_unverifiable,
-                bad_rows=bad_rows,
                 **text.settings(),
+                **settings_of(sending, replacing, resuming),
             ),
-            run=running.options(sending, resuming),
+            **running.arguments(),
         )
 
     def left_out(summary: JobSummary) -> ExitCode:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uid2_async.bulk.options import Api
+from uid2_async.bulk.options import Api, RefreshOptions
 from uid2_async.cli.job_options import (
     DeltaOption,
+    ReplaceOptions,
     SendOptions,
     StateArgument,
     TalkOptions,
+    settings_of,
 )
 from uid2_async.cli.run_job import run_job
 from uid2_async.cli.shared_options import with_shared_options
@@ -40,6 +42,7 @@ def refresh_people(
         ),
     ] = Api.V3,
     sending: SendOptions,
+    replacing: ReplaceOptions,
     talk: TalkOptions,
 ) -> None:
     """Ask again about the identities of a state that are due.
@@ -47,17 +50,16 @@ def refresh_people(
     Due is what has reached its REFRESH_FROM; opted-out identities after 30 days and
     invalid ones after 180. An interrupted refresh goes on when it is called again.
     """
+    options = RefreshOptions(api=api, limit=limit, **settings_of(sending, replacing))
 
     async def job(running: Running) -> JobSummary:
         from uid2_async.bulk.jobs import refresh_state  # noqa: PLC0415 - imports aiohttp
 
         return await refresh_state(
             Path(state),
-            client=running.client,
+            options=options,
             delta=delta,
-            api=api,
-            limit=limit,
-            run=running.options(sending),
+            **running.arguments(),
         )
 
     raise typer.Exit(run_job(job, talk))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from uid2_async.cli.failure import ExitCode, complain
-from uid2_async.cli.job_options import ResumeOptions, SendOptions, TalkOptions
+from uid2_async.cli.job_options import TalkOptions
 from uid2_async.cli.run_async import run_async
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.options import FileProgress, JobSummary, RunOptions
+    from uid2_async.bulk.options import FileProgress, JobSummary
     from uid2_async.bulk.paths import FileFormatOptions
     from uid2_async.client import UID2Client
 
@@ -34,14 +34,13 @@ class Running:
     stop: asyncio.Event
     tell: Callable[[FileProgress], object]
 
-    def options(self, *groups: SendOptions | ResumeOptions) -> RunOptions:
-        """Make the options of a job from those of the command."""
-        from uid2_async.bulk.options import RunOptions  # noqa: PLC0415 - --help need not wait
-
-        settings: dict[str, Any] = {}
-        for group in groups:
-            settings |= attrs.asdict(group)
-        return RunOptions(stop=self.stop, on_progress=self.tell, **settings)
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that every job takes."""
+        return {
+            "client": self.client,
+            "stop": self.stop,
+            "on_progress": self.tell,
+        }
 
 
 def run_job(

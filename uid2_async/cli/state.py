@@ -179,18 +179,20 @@ def purge(
     state: StateArgument,
     *,
     kind: KindOption = None,
-    remember: Annotated[
+    suppress: Annotated[
         bool,
         typer.Option(
-            "--remember",
-            help="Keep a digest of each, so that they are never added again.",
+            "--suppress/--no-suppress",
+            help="Keep a keyed digest of each, so that they are never added again. "
+            "Otherwise they come back with the next input that has them.",
         ),
-    ] = False,
+    ] = True,
 ) -> None:
-    """Forget the people named on stdin: an e-mail, phone, hash or raw UID a line.
+    """Delete the people named on stdin: an e-mail, phone, hash or raw UID per line.
 
-    They are deleted so that nothing of them can be read from the files any more, and
-    the next delta says that they are removed.
+    Nothing about them can be read from the files any more, and the next delta says that
+    they are removed. From then on the state returns an opt-out for them, so that no
+    input adds them again.
     """
     lines = [line for line in read_lines(["-"], None) if line.strip()]
     if not lines:
@@ -198,9 +200,9 @@ def purge(
 
     async def job() -> int:
         async with _open(state) as opened:
-            return await opened.purge(*lines, kind=kind, remember=remember)
+            return await opened.purge(lines, kind=kind, suppress=suppress)
 
-    complain(f"{run_async(job()):,} of {len(lines):,} were known, and are forgotten.")
+    complain(f"{run_async(job()):,} of {len(lines):,} were known, and are deleted.")
 
 
 @state_app.command()

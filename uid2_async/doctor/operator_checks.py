@@ -306,11 +306,11 @@ _OPT_OUTS: Final = {
 
 def _misfits(found: IdentityMap) -> list[str]:
     """List which rows of the map of test identities are not as documented."""
-    out, valid = (row.result() for row in found.wire_rows)
+    out, valid = found
     wrong = []
-    if getattr(out, "reason", None) is not UnmappedReason.OPTED_OUT:
+    if out.reason is not UnmappedReason.OPTED_OUT:
         wrong.append("optout@example.com was mapped")
-    if getattr(valid, "raw_uid", None) is None:
+    if valid.raw_uid is None:
         wrong.append("validate@example.com was not mapped")
     return wrong
 

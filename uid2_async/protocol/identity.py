@@ -44,7 +44,7 @@ MAP_REPLY_BYTES: Final = 8 * 1024 * 1024
 _KINDS_OF: Final[dict[type, str]] = {
     one: one.kind for one in (Email, EmailHash, Phone, PhoneHash)
 }
-_INVALID: Final = MapRow(e=UnmappedReason.INVALID_IDENTIFIER.value)
+_INVALID: Final = MapRow(reason=UnmappedReason.INVALID_IDENTIFIER.value)
 
 # Called for each identity, by functions that are wrapped themselves.
 _kind_and_value = unwrapped(kind_and_value)
@@ -169,8 +169,8 @@ def align_map(query: MapQuery, rows: Mapping[str, Sequence[MapRow]]) -> Identity
             # All were sent, under one key: they are in order.
             return IdentityMap(query.identities, found)
     each = {key: iter(found) for key, found in rows.items()}
-    wire_rows = [_INVALID if key is None else next(each[key]) for key in query.order]
-    return IdentityMap(query.identities, wire_rows)
+    aligned = [_INVALID if key is None else next(each[key]) for key in query.order]
+    return IdentityMap(query.identities, aligned)
 
 
 # --- v3, the client's half ------------------------------------------------------------
@@ -302,9 +302,11 @@ def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
     rows = {}
     body = reply.body or _MapV2Body()
     for one in body.mapped:
-        rows[one.identifier] = MapRow(u=one.advertising_id, bucket_id=one.bucket_id)
+        rows[one.identifier] = MapRow(
+            raw_uid=one.advertising_id, bucket_id=one.bucket_id
+        )
     for other in body.unmapped:
-        rows[other.identifier] = MapRow(e=other.reason)
+        rows[other.identifier] = MapRow(reason=other.reason)
     found = [rows.get(value) for value in values]
     if None in found:
         raise ProtocolError("The reply lacks an identity that was sent.", path="body")

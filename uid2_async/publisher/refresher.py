@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random as _random
+import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
@@ -130,7 +130,7 @@ class TokenRefresher:
         pause: float = 5.0,
         margin: float = 5.0,
         remember: int = 10_000,
-        random: Callable[[], float] = _random.random,
+        _random: Callable[[], float] = random.random,
     ) -> None:
         """Prepare; nothing runs yet.
 
@@ -154,7 +154,6 @@ class TokenRefresher:
             margin: By how many seconds tokens are taken for older than this machine's
                 clock says, in case it is slow.
             remember: How many new tokens, failures and opt-outs are kept, of each.
-            random: Gives numbers from 0 up to 1, for the jitter.
 
         Raises:
             ConfigError: If a number is negative, or *timeout* or *remember* is zero.
@@ -171,7 +170,7 @@ class TokenRefresher:
         self._jitter = timedelta(seconds=jitter)
         self._pause = pause
         self._margin = timedelta(seconds=margin)
-        self._random = random
+        self._random = _random
         self._monotonic = monotonic_of(clock, monotonic)
         self._renewed = TTLCache[IdentityTokens](remember, self._monotonic)
         self._failed = TTLCache[_Failure](remember, self._monotonic)

@@ -22,7 +22,7 @@ from tests.bulk.files.conftest import (
     read_all,
     rewrite_bytes,
 )
-from uid2_async.bulk.columns import IdentifierColumns, find_identifiers
+from uid2_async.bulk.columns import IdentifierColumns, InputWarnings, find_identifiers
 from uid2_async.bulk.paths import Content, FileFormatOptions, FilePair
 from uid2_async.bulk.text import BadRow, open_reader, read_check
 from uid2_async.bulk.writers import TableWriter
@@ -282,7 +282,8 @@ def test_the_hash_of_nothing(make_reader: Make, nothing: str) -> None:
     (found,) = columns.identities(rows)
 
     assert found.values == [None, None, None, "x"]
-    assert columns.oddities == {str(HashSpelling.EMPTY_HASHED): 3}
+    assert columns.take_hashes_of_nothing() == 3
+    assert columns.take_hashes_of_nothing() == 0
 
 
 def test_what_is_odd_about_identifiers(make_reader: Make) -> None:
@@ -295,9 +296,10 @@ def test_what_is_odd_about_identifiers(make_reader: Make) -> None:
     (rows,) = read_all(reader)
     found = columns.identities(rows)
 
-    columns.count_oddities(found, [[b"1", b"2", None], [None, None, None]])
+    warnings = InputWarnings()
+    warnings.add(found, [[b"1", b"2", None], [None, None, None]])
 
-    assert columns.oddities == {
+    assert warnings.counts == {
         "e-mail with an invisible character": 1,
         "e-mail with more than an address": 1,
         str(HashSpelling.BASE64URL): 2,

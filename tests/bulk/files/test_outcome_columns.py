@@ -14,10 +14,10 @@ from uid2_async.bulk.paths import Content
 from uid2_async.models import MapRow
 
 UID, OTHER = "u" * 44, "v" * 44
-MAPPED = MapRow(u=UID, p=OTHER, r=1_800_000_000)
-SECOND = MapRow(u=OTHER, r=1_900_000_000)
-OUT = MapRow(e="optout")
-INVALID = MapRow(e="invalid identifier")
+MAPPED = MapRow(raw_uid=UID, previous_raw_uid=OTHER, refresh_from_s=1_800_000_000)
+SECOND = MapRow(raw_uid=OTHER, refresh_from_s=1_900_000_000)
+OUT = MapRow(reason="optout")
+INVALID = MapRow(reason="invalid identifier")
 FAILED = MapFailure(error="ServerError", status=503)
 
 
@@ -50,7 +50,7 @@ def test_which_identifier_speaks_for_a_row(
 def test_one_identifier_a_row() -> None:
     """The words are those of the file contract; a failure leaves UNMAPPED empty."""
     columns = OutcomeColumns(["email"])
-    odd = MapRow(e="too new for us")
+    odd = MapRow(reason="too new for us")
 
     made, _ = columns.make([[MAPPED, OUT, INVALID, UNKNOWN_KIND, ABSENT, odd, FAILED]])
 
@@ -94,7 +94,7 @@ def test_salt_buckets_take_the_place_of_times() -> None:
     """The old endpoint gives a bucket, and neither previous UID nor time."""
     columns = OutcomeColumns(["email"], buckets=True)
 
-    made, _ = columns.make([[MapRow(u=UID, bucket_id="ad1ANEmVZ")]])
+    made, _ = columns.make([[MapRow(raw_uid=UID, bucket_id="ad1ANEmVZ")]])
 
     assert list(made) == ["UID", "BUCKET_ID", "UNMAPPED", "ERROR"]
     assert made["BUCKET_ID"] == ["ad1ANEmVZ"]

@@ -46,7 +46,7 @@ def seconds(days: float) -> int:
 
 def mapped(name: object, *, due: float = 365, prev: str | None = None) -> MapRow:
     """Return the answer for a mapped person."""
-    return MapRow(u=uid(name), p=prev, r=seconds(due))
+    return MapRow(raw_uid=uid(name), previous_raw_uid=prev, refresh_from_s=seconds(due))
 
 
 class Days:

@@ -13,8 +13,8 @@ import pytest
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityType, MapRow
 
-OPTED_OUT = MapRow(e="optout")
-INVALID = MapRow(e="invalid identifier")
+OPTED_OUT = MapRow(reason="optout")
+INVALID = MapRow(reason="invalid identifier")
 EMAIL = IdentityType.EMAIL
 
 
@@ -64,7 +64,7 @@ async def test_what_becomes_invalid_is_removed(days: Any) -> None:
     """An identity that the operator calls invalid leaves the audience."""
     await days.run(0, {1: days.mapped("a"), 2: days.mapped("b")})
 
-    assert await days.run(1, {1: INVALID, 2: MapRow(e="something new")}) == [
+    assert await days.run(1, {1: INVALID, 2: MapRow(reason="something new")}) == [
         (1, "REMOVED", None, days.uid("a")),
         (2, "REMOVED", None, days.uid("b")),
     ]
@@ -120,7 +120,9 @@ async def test_named_changes_are_left_out(days: Any) -> None:
     """The delta already has their lines, with the keys of the input."""
     run = await days.begin(0)
     await days.record(run, {number: days.mapped(number) for number in range(600)})
-    await days.state.name(run, EMAIL, [days.identity(n) for n in range(0, 600, 2)])
+    await days.state.mark_written(
+        run, EMAIL, [days.identity(n) for n in range(0, 600, 2)]
+    )
 
     assert [number for number, *_ in await days.pending(run)] == list(range(1, 600, 2))
     pages = [page async for page in days.state.pending_changes(run, limit=2)]
@@ -239,4 +241,4 @@ async def test_a_resumed_run_keeps_its_time(days: Any) -> None:
 
     await days.begin(110, job="one")
     (row,) = await days.look_up(1)
-    assert row.p == days.uid("a")
+    assert row.previous_raw_uid == days.uid("a")

@@ -22,7 +22,7 @@ async def build(days: Any) -> None:
     async with days.state:
         await days.full(0, range(300))
         answers = {n: days.mapped(("r", n)) for n in range(0, 100, 3)}
-        await days.run(1, {**answers, 1: MapRow(e="optout")})
+        await days.run(1, {**answers, 1: MapRow(reason="optout")})
         answers = {n: days.mapped(("s", n), prev=days.uid(n)) for n in range(50)}
         await days.run(2, answers, export=False)
         await days.state.purge(days.key(7))
@@ -33,7 +33,9 @@ async def use(days: Any) -> list[Any]:
     state = days.state
     async with state:
         run = await days.begin(9)
-        rows = [(key, row.u) async for page in state.export() for key, row in page]
+        rows = [
+            (key, row.raw_uid) async for page in state.export() for key, row in page
+        ]
         found: list[Any] = [rows, await days.pending(run), await days.history(2)]
         await days.look_up(*range(300))
         await state.statistics()
@@ -42,7 +44,7 @@ async def use(days: Any) -> list[Any]:
         await days.record(run, {n: days.mapped(("q", n)) for n in asked[:20]})
         await state.remove_absent(run, "all", 1)
         await state.finish(run, exported=True)
-        await state.purge(days.key(9), raw_uids=[days.uid(3)])
+        await state.purge(days.uid(3), kind="raw_uid")
     return found
 
 

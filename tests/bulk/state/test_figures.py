@@ -10,8 +10,8 @@ import pytest
 from uid2_async.bulk.state_values import AGE_DAYS, DUE_DAYS, OPT_OUT_DAYS
 from uid2_async.models import IdentityScope, IdentityType, MapRow
 
-OPTED_OUT = MapRow(e="optout")
-INVALID = MapRow(e="invalid identifier")
+OPTED_OUT = MapRow(reason="optout")
+INVALID = MapRow(reason="invalid identifier")
 EMAIL, PHONE = IdentityType.EMAIL, IdentityType.PHONE
 
 
@@ -43,7 +43,7 @@ async def test_statuses(days: Any) -> None:
     await days.record(run, {0: days.mapped("x"), 1: OPTED_OUT}, PHONE)
     await days.state.finish(run, exported=True)
     await days.begin(1)
-    await days.state.purge(days.key(0), remember=False)
+    await days.state.purge(days.key(0), suppress=False)
 
     found = await figures(days, 1)
     counts = await days.state.statistics()
@@ -60,7 +60,7 @@ async def test_what_is_due(days: Any) -> None:
     """By day of UTC; what has come is due already, whatever the hour."""
     dues = {1: 9.9, 2: 10.5, 3: 10.51, 4: 11.0, 5: 69.99, 6: 70.0, 7: 400}
     await days.run(0, {who: days.mapped(who, due=due) for who, due in dues.items()})
-    await days.run(0.1, {8: MapRow(u=days.uid(8), bucket_id="b"), 9: OPTED_OUT})
+    await days.run(0.1, {8: MapRow(raw_uid=days.uid(8), bucket_id="b"), 9: OPTED_OUT})
 
     found = await figures(days, 10.5)
 
@@ -110,7 +110,9 @@ async def test_ages(days: Any) -> None:
 async def test_versions(days: Any, data: bytes, version: int | None) -> None:
     """The first byte tells it, and the padding where it is version 2."""
     uid = base64.b64encode(data).decode()
-    await days.run(0, {1: MapRow(u=uid, r=days.seconds(9)), 2: OPTED_OUT})
+    await days.run(
+        0, {1: MapRow(raw_uid=uid, refresh_from_s=days.seconds(9)), 2: OPTED_OUT}
+    )
 
     found = await figures(days, 1)
 

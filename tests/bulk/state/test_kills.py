@@ -89,7 +89,9 @@ async def daily_job(days: Any, delta: Path) -> None:
     numbers = range(2, 42)
     await days.state.stage(run, EMAIL, [days.identity(n) for n in numbers])
     for number in await days.to_ask(run):
-        answer: Any = days.mapped(("new", number)) if number % 5 else MapRow(e="optout")
+        answer: Any = (
+            days.mapped(("new", number)) if number % 5 else MapRow(reason="optout")
+        )
         if number == 12:
             answer = MapFailure(error="ServerError", status=500)
         await days.record(run, {number: answer})
@@ -98,12 +100,12 @@ async def daily_job(days: Any, delta: Path) -> None:
     if "in" not in await days.state.files_done(run):
         rows = await days.look_up(*numbers)
         delta.with_name("out").write_text(repr([repr(row) for row in rows]))
-        await days.state.file_done(run, "in", "{}")
+        await days.state.mark_file_done(run, "in", "{}")
     keys = [days.identity(number) for number in range(5)]
     for number, row in enumerate(await days.look_up(*range(5))):
         if row is not None and row.change is not None:
-            lines.append((number, row.change, row.u, row.old_uid))
-    await days.state.name(run, EMAIL, keys[2:])
+            lines.append((number, row.change, row.raw_uid, row.old_uid))
+    await days.state.mark_written(run, EMAIL, keys[2:])
     lines += await days.pending(run)
     part = delta.with_name("part")
     part.write_text("\n".join(map(repr, sorted(lines, key=repr))))
@@ -239,4 +241,4 @@ async def test_a_failed_sync_is_final(prepared: Path, of: Any, connection: Any) 
         with pytest.raises(JobError, match="The disk failed earlier"):
             await days.look_up(1)
     async with days.state:
-        assert (await days.look_up(1))[0].u == days.uid(1)
+        assert (await days.look_up(1))[0].raw_uid == days.uid(1)

@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -33,6 +34,7 @@ from uid2_async.models import IdentityScope, IdentityType, MapRow
 WORKER = """
 import asyncio, sys
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from uid2_async import MappingState
 from uid2_async.models import IdentityType, MapRow
@@ -44,7 +46,8 @@ async def main():
         for batch in range(3):
             numbers = range(batch * 10, batch * 10 + 10)
             keys = [sha256(b"%d" % n).digest() for n in numbers]
-            rows = [MapRow(u="u%043d" % n, r=4_000_000_000) for n in range(10)]
+            row = partial(MapRow, refresh_from_s=4_000_000_000)
+            rows = [row(raw_uid="u%043d" % n) for n in range(10)]
             await state.record(run, IdentityType.EMAIL, keys, rows)
             print(batch, flush=True)
         await asyncio.sleep(60)
@@ -60,7 +63,7 @@ async def test_the_files_are_private(path: Path, of: Any, umask: Any) -> None:
     days = of(path)
     async with days.state:
         run = await days.begin(0)
-        await days.record(run, {1: MapRow(e="optout")})
+        await days.record(run, {1: MapRow(reason="optout")})
         await days.state.stage(run, IdentityType.EMAIL, [days.identity(1)])
         modes = {one.name: one.stat().st_mode for one in path.parent.iterdir()}
 
@@ -72,7 +75,7 @@ async def test_closing_is_idempotent_and_final(path: Path, of: Any) -> None:
     """A closed state refuses, and can be opened again."""
     days = of(path)
     async with days.state as state:
-        await days.run(0, {1: MapRow(e="optout")})
+        await days.run(0, {1: MapRow(reason="optout")})
         assert repr(state) == f"<MappingState {str(path)!r} open>"
         with pytest.raises(JobError, match="already open"):
             await state.__aenter__()
@@ -87,6 +90,43 @@ async def test_closing_is_idempotent_and_final(path: Path, of: Any) -> None:
 
     async with state:
         assert [run.number for run in await state.runs()] == [1]
+
+
+class SlowToClose(sqlite3.Connection):
+    """A connection that closes when it is let."""
+
+    gate = threading.Event()
+
+    def close(self) -> None:
+        """Wait, and close."""
+        self.gate.wait(30)
+        super().close()
+
+
+class SlowState(MappingState):
+    """A state that takes its time to close."""
+
+    _connection_factory = SlowToClose
+
+
+async def test_a_state_is_opened_again_after_its_last_closing(path: Path) -> None:
+    """Closing that was cancelled still ends first, and never closes the new opening."""
+    state = SlowState(path)
+    await state.__aenter__()
+    SlowToClose.gate.clear()
+    closing = asyncio.create_task(state.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+
+    opening = asyncio.create_task(state.__aenter__())
+    await asyncio.sleep(0)
+    assert not opening.done()
+    SlowToClose.gate.set()
+    await opening
+
+    assert await state.runs() == []
+    await state.aclose()
 
 
 async def test_a_state_belongs_to_one_operator_and_scope(days: Any) -> None:
@@ -117,8 +157,8 @@ async def test_files_that_are_done_stay_done(days: Any) -> None:
     run = await days.begin(0, job="one")
     other = await days.begin(0, job="two")
     for name, detail in (("b", "1"), ("a", "2"), ("b", "3")):
-        await days.state.file_done(run, name, detail)
-    await days.state.file_done(other, "c", "4")
+        await days.state.mark_file_done(run, name, detail)
+    await days.state.mark_file_done(other, "c", "4")
 
     resumed = await days.begin(1, job="one")
     assert await days.state.files_done(resumed) == {"a": "2", "b": "3"}
@@ -324,7 +364,7 @@ async def test_a_shared_folder_can_be_accepted(path: Path) -> None:
     with pytest.raises(JobError, match="allow shared folders"):
         await MappingState(path).__aenter__()
 
-    async with MappingState(path, allow_shared_folder=True) as state:
+    async with MappingState(path, shared_folders=True) as state:
         assert state.is_open
 
 

@@ -75,11 +75,11 @@ class Model:
             return
         self.purged.discard(key)
         old = self.rows.get(key, Known())
-        mapped = answer.u is not None and answer.e is None
-        new = Known(checked=self.now, uid=answer.u if mapped else None)
-        new.reason = None if mapped else answer.e
-        new.due = answer.r if mapped else None
-        new.previous = answer.p if mapped else None
+        mapped = answer.raw_uid is not None and answer.reason is None
+        new = Known(checked=self.now, uid=answer.raw_uid if mapped else None)
+        new.reason = None if mapped else answer.reason
+        new.due = answer.refresh_from_s if mapped else None
+        new.previous = answer.previous_raw_uid if mapped else None
         if new.previous is None and old.uid not in (None, new.uid):
             new.previous = old.uid
         elif new.previous is None and old.since > self.now - RETENTION_SECONDS:
@@ -102,12 +102,12 @@ class Model:
         for key in absent - set.union(*self.members.values()):
             self.remove(key)
 
-    def purge(self, key: Key, remember: bool) -> None:
+    def purge(self, key: Key, suppress: bool) -> None:
         """Forget a person: also in the history, before any run."""
         self.remove(key)
         for members in self.members.values():
             members.discard(key)
-        if remember:
+        if suppress:
             self.suppressed.add(key)
         if not self.said.get(key):
             self.said.pop(key, None)
@@ -193,10 +193,16 @@ class Walk:
         """Make an answer."""
         dice = self.random
         if dice.random() < 0.35:
-            return MapRow(e=dice.choice(["optout", "optout", "invalid identifier"]))
+            return MapRow(
+                reason=dice.choice(["optout", "optout", "invalid identifier"])
+            )
         day = dice.randrange(0, 400)
         previous = dice.choice([None, None, *UIDS])
-        return MapRow(u=dice.choice(UIDS), p=previous, r=START + day * DAY)
+        return MapRow(
+            raw_uid=dice.choice(UIDS),
+            previous_raw_uid=previous,
+            refresh_from_s=START + day * DAY,
+        )
 
     async def record(self) -> None:
         """Record answers."""
@@ -245,9 +251,9 @@ class Walk:
         self.model.expire()
         self.model.now += 1
         key = self.random.choice(self.some_keys())
-        remember = self.random.random() < 0.1
-        await self.days.state.purge(self.days.key_of(*key), remember=remember)
-        self.model.purge(key, remember)
+        suppress = self.random.random() < 0.1
+        await self.days.state.purge(self.days.key_of(*key), suppress=suppress)
+        self.model.purge(key, suppress)
         await self.begin()
 
     async def check(self) -> None:
@@ -267,14 +273,21 @@ class Walk:
         """Compare one row."""
         expected = self.model.rows.get(key)
         if key in self.model.suppressed:
-            assert (row.e, row.u) == ("optout", None)
+            assert (row.reason, row.raw_uid) == ("optout", None)
         elif expected is None:
             assert row is None
         else:
             previous = expected.previous if expected.uid else None
             if expected.since <= self.model.now - RETENTION_SECONDS:
                 previous = None
-            assert (row.u, row.p, row.r, row.e, row.checked, row.change) == (
+            assert (
+                row.raw_uid,
+                row.previous_raw_uid,
+                row.refresh_from_s,
+                row.reason,
+                row.checked_s,
+                row.change,
+            ) == (
                 expected.uid,
                 previous,
                 expected.due,

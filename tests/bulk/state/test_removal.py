@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from uid2_async import MappingState, PhoneHash
+from uid2_async import MappingState, Phone, PhoneHash
 from uid2_async.errors import InputError, JobError
 from uid2_async.models import IdentityType, MapRow
 from uid2_async.protocol import base64
@@ -46,7 +46,7 @@ async def test_who_comes_back_before_a_delta_has_not_changed(days: Any) -> None:
     assert await days.look_up(39) == [None]
 
     assert await days.full(2, range(40)) == []
-    assert (await days.look_up(39))[0].u == days.uid(39)
+    assert (await days.look_up(39))[0].raw_uid == days.uid(39)
 
 
 async def test_who_was_never_exported_leaves_no_line(days: Any, on_disk: Any) -> None:
@@ -62,7 +62,7 @@ async def test_who_was_never_exported_leaves_no_line(days: Any, on_disk: Any) ->
 async def test_an_opt_out_that_leaves_is_not_named_again(days: Any) -> None:
     """Its UID was withdrawn already."""
     await days.full(0, range(40))
-    await days.run(1, {39: MapRow(e="optout")})
+    await days.run(1, {39: MapRow(reason="optout")})
 
     assert await days.full(2, range(39)) == []
 
@@ -137,7 +137,7 @@ async def test_a_purge_leaves_nothing_in_the_files(days: Any, on_disk: Any) -> N
     gone = numbers[::7]
     assert days.identity(gone[0]) in on_disk()
 
-    purged = await days.state.purge(*map(days.key, gone))
+    purged = await days.state.purge(map(days.key, gone))
 
     assert purged == len(gone)
     content = on_disk()
@@ -159,7 +159,9 @@ async def test_a_purge_after_a_delta_ends_with_the_next_one(
     await days.run(1, {1: days.mapped("c")})
 
     for _ in range(2):
-        assert await days.state.purge(raw_uids=[days.uid("c")], remember=False) == 1
+        assert (
+            await days.state.purge(days.uid("c"), kind="raw_uid", suppress=False) == 1
+        )
 
     assert days.uid("a").encode() not in on_disk()
     assert await days.look_up(1) == [None]
@@ -191,9 +193,9 @@ async def test_a_purge_says_if_it_cannot_be_thorough(days: Any, path: Path) -> N
             lambda db: db.connection.execute("PRAGMA busy_timeout = 1").fetchall()
         )
         with pytest.raises(JobError, match="reads the state"):
-            await days.state.purge(raw_uids=[days.uid("a")])
+            await days.state.purge(days.uid("a"), kind="raw_uid")
 
-    await days.state.purge(raw_uids=[days.uid("a")])
+    await days.state.purge(days.uid("a"), kind="raw_uid")
 
 
 async def test_a_purge_waits_for_no_job(days: Any) -> None:
@@ -229,10 +231,10 @@ async def test_the_scratch_file_ends_with_its_run(
 async def test_any_uid_of_a_person_finds_them(days: Any) -> None:
     """Whoever asks may know the UID of last month, or only the exported one."""
     await days.run(0, {1: days.mapped("a"), 2: days.mapped("x")})
-    await days.run(1, {1: days.mapped("b"), 2: MapRow(e="optout")}, export=False)
+    await days.run(1, {1: days.mapped("b"), 2: MapRow(reason="optout")}, export=False)
 
     uids = [days.uid("a"), days.uid("x"), "nobody"]
-    assert await days.state.purge(raw_uids=uids) == 2
+    assert await days.state.purge(uids, kind="raw_uid") == 2
 
 
 async def test_people_are_named_by_text(days: Any) -> None:
@@ -246,19 +248,19 @@ async def test_people_are_named_by_text(days: Any) -> None:
     await days.state.finish(run, exported=False)
     purge = days.state.purge
 
-    assert await purge("USER@example.com", "+12025550147") == 2
+    assert await purge(["USER@example.com", Phone("+12025550147")]) == 2
     assert await purge(base64.encode_text(days.identity(1))) == 1
     assert await purge(days.uid(2)) == 1
     assert await purge(days.identity(3).hex(), kind="phone_hash") == 0
-    assert await purge(PhoneHash(days.identity(3).hex()), remember=False) == 0
+    assert await purge(PhoneHash(days.identity(3).hex()), suppress=False) == 0
     assert await purge(days.identity(3).hex(), kind="email_hash") == 1
     with pytest.raises(InputError, match="Number 2 is not an e-mail") as caught:
-        await purge("user@example.com", "somebody")
+        await purge(["user@example.com", "somebody"])
     assert "somebody" not in str(caught.value)
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_who_is_remembered_is_not_added_again(
+async def test_who_is_suppressed_is_not_added_again(
     days: Any, on_disk: Any, path: Path, known: bool
 ) -> None:
     """Returned as opted out, never asked about, never stored; after a restart, too."""
@@ -267,12 +269,12 @@ async def test_who_is_remembered_is_not_added_again(
     await days.state.purge(days.key(1))
     for other in (2, 3):
         (row,) = await days.look_up(1)
-        assert (row.e, row.u, row.change) == ("optout", None, None)
+        assert (row.reason, row.raw_uid, row.change) == ("optout", None, None)
         assert await days.unknown(1, 1, other) == {other}
         run = await days.begin(1)
         await days.record(run, {1: days.mapped("a"), other: days.mapped("b")})
         assert await days.look_up(1) == [row]
-        assert (await days.look_up(other))[0].u == days.uid("b")
+        assert (await days.look_up(other))[0].raw_uid == days.uid("b")
         await days.state.finish(run, exported=True)
         await days.state.aclose()
         await days.state.__aenter__()
@@ -280,10 +282,10 @@ async def test_who_is_remembered_is_not_added_again(
     assert (await days.state.statistics()).suppressed == 1
 
 
-async def test_who_is_not_remembered_can_come_back(days: Any) -> None:
+async def test_who_is_not_suppressed_can_come_back(days: Any) -> None:
     """As somebody new."""
     await days.run(0, {1: days.mapped("a")}, export=False)
-    await days.state.purge(days.key(1), remember=False)
+    await days.state.purge(days.key(1), suppress=False)
 
     assert await days.unknown(1, 1) == {1}
     changes = await days.run(1, {1: days.mapped("a")})

@@ -15,8 +15,8 @@ from uid2_async.errors import InputError
 from uid2_async.models import IdentityType, MapRow
 from uid2_async.protocol.normalize import identity_bytes
 
-OPTED_OUT = MapRow(e="optout")
-INVALID = MapRow(e="invalid identifier")
+OPTED_OUT = MapRow(reason="optout")
+INVALID = MapRow(reason="invalid identifier")
 EMAIL, PHONE = IdentityType.EMAIL, IdentityType.PHONE
 
 
@@ -26,7 +26,7 @@ async def test_answers_are_aligned_with_the_question(days: Any) -> None:
 
     found = await days.look_up(2, 1, 3, 1)
 
-    assert [row and row.u for row in found] == [
+    assert [row and row.raw_uid for row in found] == [
         None,
         days.uid("a"),
         None,
@@ -76,11 +76,11 @@ async def test_what_is_due_must_be_asked(days: Any) -> None:
 @pytest.mark.parametrize(
     ("answer", "known", "asked"),
     [
-        (MapRow(u="u" * 44, r=4_000_000_000), 6.9, 7),
-        (MapRow(u="u" * 44, bucket_id="b"), 6.9, 7),
+        (MapRow(raw_uid="u" * 44, refresh_from_s=4_000_000_000), 6.9, 7),
+        (MapRow(raw_uid="u" * 44, bucket_id="b"), 6.9, 7),
         (OPTED_OUT, 29.9, 30),
         (INVALID, 179.9, 180),
-        (MapRow(e="something new"), 6.9, 7),
+        (MapRow(reason="something new"), 6.9, 7),
         (MapRow(), 6.9, 7),
     ],
 )
@@ -122,7 +122,7 @@ async def test_a_failure_lasts_for_its_run(days: Any) -> None:
 
     assert await days.unknown(9, 1, 2) == {1, 2}
     (row,) = await days.look_up(1)
-    assert row.u == days.uid("a")
+    assert row.raw_uid == days.uid("a")
 
 
 async def test_the_replaced_uid_is_the_previous_one(days: Any) -> None:
@@ -132,14 +132,14 @@ async def test_the_replaced_uid_is_the_previous_one(days: Any) -> None:
     for day, expected in ((10, "a"), (99.9, "a"), (100, None)):
         days.now = days.at(day)
         (row,) = await days.look_up(1)
-        assert row.p == (expected and days.uid(expected))
+        assert row.previous_raw_uid == (expected and days.uid(expected))
     await days.run(99.9, {1: days.mapped("b")})
     await days.run(100, {1: days.mapped("b")})
     days.now = days.at(50)
 
     (row,) = await days.look_up(1)
 
-    assert row.p is None
+    assert row.previous_raw_uid is None
 
 
 async def test_the_operator_s_previous_uid_comes_first(days: Any) -> None:
@@ -149,7 +149,7 @@ async def test_the_operator_s_previous_uid_comes_first(days: Any) -> None:
     await days.run(1, {1: days.mapped("c", prev=days.uid("b"))})
 
     (row,) = await days.look_up(1)
-    assert row.p == days.uid("b")
+    assert row.previous_raw_uid == days.uid("b")
 
 
 async def test_an_old_uid_leaves_the_file(days: Any, on_disk: Any) -> None:
@@ -173,15 +173,20 @@ async def test_an_opt_out_shows_no_uid(days: Any) -> None:
     await days.run(1, {1: OPTED_OUT})
 
     (row,) = await days.look_up(1)
-    assert (row.u, row.p, row.r, row.e) == (None, None, None, "optout")
+    assert (row.raw_uid, row.previous_raw_uid, row.refresh_from_s, row.reason) == (
+        None,
+        None,
+        None,
+        "optout",
+    )
 
 
 async def test_a_uid_beside_a_reason_does_not_count(days: Any) -> None:
     """Where an answer has a reason, its UID is not used."""
-    changes = await days.run(0, {1: MapRow(u=days.uid("a"), e="optout")})
+    changes = await days.run(0, {1: MapRow(raw_uid=days.uid("a"), reason="optout")})
 
     (row,) = await days.look_up(1)
-    assert (row.u, row.e, changes) == (None, "optout", [])
+    assert (row.raw_uid, row.reason, changes) == (None, "optout", [])
 
 
 async def test_identities_of_other_sizes_are_kept_apart(days: Any) -> None:
@@ -197,8 +202,8 @@ async def test_identities_of_other_sizes_are_kept_apart(days: Any) -> None:
     phones = await days.state.look_up(PHONE, keys)
 
     uids = [days.uid(number) for number in range(4)]
-    assert [row and row.u for row in emails] == [uids[0], uids[1], None, uids[0]]
-    assert [row and row.u for row in phones] == [uids[3], None, uids[2], uids[3]]
+    assert [row and row.raw_uid for row in emails] == [uids[0], uids[1], None, uids[0]]
+    assert [row and row.raw_uid for row in phones] == [uids[3], None, uids[2], uids[3]]
     assert await days.to_ask(run) == []
     assert days.state.staging_counts.known == 4
 
@@ -210,24 +215,37 @@ async def test_twice_in_one_call_is_once_in_the_state(days: Any) -> None:
 
     await days.state.record(run, EMAIL, [days.identity(1)] * 2, answers)
 
-    assert [(row.u, row.p) for row in await days.look_up(1)] == [(days.uid("b"), None)]
+    assert [(row.raw_uid, row.previous_raw_uid) for row in await days.look_up(1)] == [
+        (days.uid("b"), None)
+    ]
 
 
 async def test_any_answer_comes_back_as_it_came(days: Any) -> None:
     """Texts of any length and script, buckets, and instants up to the year 9999."""
     answers = {
-        1: MapRow(u=days.uid("a"), bucket_id='b"1'),
-        2: MapRow(u="ü" * 44, p='"\\', r=253_402_300_799),
-        3: MapRow(u="short ", r=0),
-        4: MapRow(e="new \n"),
-        5: MapRow(u="", r=1),
+        1: MapRow(raw_uid=days.uid("a"), bucket_id='b"1'),
+        2: MapRow(
+            raw_uid="ü" * 44, previous_raw_uid='"\\', refresh_from_s=253_402_300_799
+        ),
+        3: MapRow(raw_uid="short ", refresh_from_s=0),
+        4: MapRow(reason="new \n"),
+        5: MapRow(raw_uid="", refresh_from_s=1),
         6: MapRow(),
     }
     await days.run(0, answers)
 
     rows = await days.look_up(*answers)
 
-    assert [(row.u, row.p, row.r, row.e, row.bucket_id) for row in rows] == [
+    assert [
+        (
+            row.raw_uid,
+            row.previous_raw_uid,
+            row.refresh_from_s,
+            row.reason,
+            row.bucket_id,
+        )
+        for row in rows
+    ] == [
         (days.uid("a"), None, None, None, 'b"1'),
         ("ü" * 44, '"\\', 253_402_300_799, None, None),
         ("short ", None, 0, None, None),
@@ -274,13 +292,17 @@ async def test_people_are_found_as_they_are_written(days: Any) -> None:
 
     row = await get(" USER@example.com")
     assert isinstance(row, StateRow)
-    assert row.u == days.uid("a")
+    assert row.raw_uid == days.uid("a")
     assert await get(Email("user@example.com")) == row
     assert await get(IdentityKey(EMAIL, email)) == row
     hashed = EmailHash(email.hex())
     many = days.state.get_many
     found = await many([hashed, "+12025550147", Phone("+12025550148")])
-    assert [one and one.u for one in found] == [days.uid("a"), days.uid("b"), None]
+    assert [one and one.raw_uid for one in found] == [
+        days.uid("a"),
+        days.uid("b"),
+        None,
+    ]
     with pytest.raises(InputError, match="Number 2 is not a valid email") as caught:
         await many(["user@example.com", "nobody"])
     assert "nobody" not in str(caught.value)
@@ -289,7 +311,7 @@ async def test_people_are_found_as_they_are_written(days: Any) -> None:
 async def test_a_refresh_selects_what_is_due(days: Any) -> None:
     """Mapped ones by refresh_from, others by their recheck interval."""
     await days.run(0, {1: days.mapped(1, due=5), 2: days.mapped(2, due=50)})
-    await days.run(0, {3: OPTED_OUT, 4: INVALID, 5: MapRow(e="new")})
+    await days.run(0, {3: OPTED_OUT, 4: INVALID, 5: MapRow(reason="new")})
     await days.run(1, {6: days.mapped(6, due=5), 7: OPTED_OUT})
 
     for day, expected in (
@@ -336,7 +358,7 @@ async def test_a_sweep_selects_what_was_not_checked(days: Any) -> None:
 
 async def test_buckets_select_what_was_checked_before_they_rotated(days: Any) -> None:
     """For the old API, whose rows name no day."""
-    rows = {n: MapRow(u=days.uid(n), bucket_id=f"b{n % 3}") for n in range(9)}
+    rows = {n: MapRow(raw_uid=days.uid(n), bucket_id=f"b{n % 3}") for n in range(9)}
     await days.run(0, rows)
     await days.run(2, {3: rows[3]})
     run = await days.begin(3)
@@ -360,5 +382,5 @@ async def test_everything_can_be_exported(days: Any) -> None:
     assert keys == sorted(days.identity(number) for number in range(800))
     assert max(map(len, pages)) == 3
     rows = {key.identity: row for page in pages for key, row in page}
-    assert rows[days.identity(3)].u == days.uid(3)
-    assert rows[days.identity(10)].e == "optout"
+    assert rows[days.identity(3)].raw_uid == days.uid(3)
+    assert rows[days.identity(10)].reason == "optout"

@@ -45,7 +45,7 @@ async def test_the_lines_of_python(scope: IdentityScope, make_desk: Any) -> None
         async with names["client"] as client:
             found = await client.map_identities(["jane@example.com"])
 
-    assert len(found.rows) == 1
+    assert len(found) == 1
 
 
 async def _in_thread(function: Any) -> Any:
