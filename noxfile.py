@@ -22,11 +22,13 @@ ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
-WITH_EXTRAS = ".[arrow,cli,fastapi,otel,phone,report,starlette]"
-# The browser, the documentation and Spark have sessions of their own.
+WITH_EXTRAS = (
+    ".[arrow,cli,django,fastapi,flask,frames,metrics,otel,phone,report,starlette]"
+)
+# Browser, documentation, web servers, stores and Spark have sessions of their own.
 PYTEST = (
     *("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/docs"),
-    "--ignore=tests/spark",
+    *("--ignore=tests/spark", "--ignore=tests/stores", "--ignore=tests/web"),
 )
 # The first test of these waits until Chromium or a JVM has started.
 PATIENT = ("--timeout", "300")
@@ -203,8 +205,8 @@ def tests_min(session: nox.Session) -> None:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + extras["arrow"] + extras["cli"]
-    wanted += extras["fastapi"] + extras["phone"] + extras["report"]
-    wanted += extras["starlette"]
+    for name in ("django", "fastapi", "flask", "phone", "report", "starlette"):
+        wanted += extras[name]
     # The versions of the SDK go with those of the API.
     wanted += [*extras["otel"], "opentelemetry-sdk>=1.30"]
     session.install("-q", *(re.sub(r">=", "==", one) for one in wanted))
@@ -246,6 +248,41 @@ def spark(session: nox.Session) -> None:
 
 
 @nox.session
+def stores(session: nox.Session) -> None:
+    """Map from and to S3 (moto's server), PostgreSQL and Delta tables."""
+    _find_postgresql(session)
+    extras = ".[arrow,cli,lake,report,s3,sql]"
+    session.install("-q", extras, *group("stores"))
+    run = ("pytest", "-q", "-rs", *PATIENT, "-n", "2", "tests/stores")
+    session.run(*run, *session.posargs)
+
+
+def _find_postgresql(session: nox.Session) -> None:
+    """Find PostgreSQL's server; as root on Debian, install it first."""
+    folder = Path("/usr/lib/postgresql")
+    if not shutil.which("initdb") and not list(folder.glob("*/bin/initdb")):
+        if shutil.which("apt-get") and os.geteuid() == 0:
+            _install_debian(session, "postgresql")
+        if not list(folder.glob("*/bin/initdb")):
+            session.error(
+                "initdb is not on PATH. Install PostgreSQL (Debian: apt-get install "
+                "postgresql), or run this as root there."
+            )
+
+
+def _install_debian(session: nox.Session, *packages: str) -> None:
+    """Install packages of the distribution."""
+    quiet = ("apt-get", "-qq", "-o", "Dpkg::Use-Pty=0")
+    session.run(*quiet, "update", external=True, silent=True)
+    session.run(
+        *(*quiet, "install", "-y", "--no-install-recommends", *packages),
+        env={"DEBIAN_FRONTEND": "noninteractive"},
+        external=True,
+        silent=True,
+    )
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """Visit example site and sandbox console, and run Prebid.js, in Chromium."""
     names = {"CHROMIUM": "chromium", "CHROMEDRIVER": "chromedriver"}
@@ -258,19 +295,17 @@ def browser(session: nox.Session) -> None:
     )
 
 
+@nox.session
+def web(session: nox.Session) -> None:
+    """Run applications under gunicorn and uvicorn: logins at once, outages, the end."""
+    session.install("-q", ".[django,fastapi,flask,starlette]", *group("web"))
+    session.run("pytest", "-q", "-n", "2", "tests/web", *session.posargs)
+
+
 def _find_browser(session: nox.Session, name: str) -> str:
     """Find one of Chromium's programs; as root on Debian, install it first."""
     if not shutil.which(name) and shutil.which("apt-get") and os.geteuid() == 0:
-        quiet = ("apt-get", "-qq", "-o", "Dpkg::Use-Pty=0")
-        env = {"DEBIAN_FRONTEND": "noninteractive"}
-        packages = ("chromium", "chromium-driver", "fonts-liberation")
-        session.run(*quiet, "update", external=True, silent=True)
-        session.run(
-            *(*quiet, "install", "-y", "--no-install-recommends", *packages),
-            env=env,
-            external=True,
-            silent=True,
-        )
+        _install_debian(session, "chromium", "chromium-driver", "fonts-liberation")
     path = shutil.which(name)
     if path is None:
         session.error(
@@ -315,7 +350,7 @@ def live(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, as ratios between things that run in the same minute."""
-    session.install("-q", ".[arrow,cli]", *group("bench"))
+    session.install("-q", ".[arrow,cli,frames]", *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

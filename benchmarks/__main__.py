@@ -26,6 +26,7 @@ NAMES = (
     "map_cpu",
     "map_throughput",
     "bulk_file",
+    "frames",
     "state",
     "token_codec",
     "loop_lag",

@@ -29,7 +29,7 @@ from benchmarks.runner import Better, Effort, Measure, Sample, Table, interleave
 from uid2_async import MapOptions, UID2Client, map_file
 from uid2_async.models import IdentityType, MapRow
 from uid2_async.operator import OperatorData
-from uid2_async.operator.buckets import Buckets
+from uid2_async.operator.salts import SaltBuckets
 from uid2_async.protocol import base64
 from uid2_async.protocol.normalize import identity_bytes
 
@@ -204,7 +204,7 @@ def check(rows: int) -> None:
 
 def count_wrong(source: Path, target: Path) -> int:
     """Compare a mapped file with its input and the salts, row by row."""
-    buckets = Buckets(OperatorData.sample())
+    buckets = SaltBuckets(OperatorData.sample())
     map_one = buckets.mapper(IdentityType.EMAIL, int(time.time() * 1000))
     wrong = 0
     with source.open(newline="") as before, target.open(newline="") as after:

@@ -23,7 +23,7 @@ import msgspec
 
 from benchmarks.runner import Sample
 from uid2_async import UID2Client
-from uid2_async.protocol.envelope import open_request, seal_reply
+from uid2_async.operator.envelope import open_request, seal_reply
 from uid2_async.protocol.normalize import KINDS
 
 KEY = bytes(range(32))

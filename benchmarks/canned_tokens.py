@@ -18,8 +18,9 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benchmarks.canned import KEY, Canned, run_canned
+from uid2_async.operator.envelope import open_request, seal_reply
 from uid2_async.protocol import base64
-from uid2_async.protocol.envelope import gcm_seal, open_request, seal_reply
+from uid2_async.protocol.envelope import gcm_seal
 from uid2_async.protocol.tokens import REFRESH_PATH, SEALED_REFRESH_CHARS
 
 REFRESH_KEY = bytes(range(32, 64))

@@ -20,8 +20,9 @@ from uid2_client.uid2_response import Uid2Response
 from benchmarks import by_hand
 from benchmarks.runner import Effort, Measure, Table, interleave
 from uid2_async.models import EmailHash
-from uid2_async.protocol import identity
-from uid2_async.protocol.envelope import AesGcmEnvelope, open_request, seal_reply
+from uid2_async.operator.envelope import open_request, seal_reply
+from uid2_async.protocol import mapping
+from uid2_async.protocol.envelope import AesGcmEnvelope
 
 BATCH = 5_000
 KEY = bytes(range(32))
@@ -56,18 +57,18 @@ REPLY = _make_reply()
 
 def ours(identities: Sequence[str | EmailHash]) -> None:
     """Do what :meth:`UID2Client.map_identities` does around the request."""
-    query = identity.prepare_map(identities)
+    query = mapping.prepare_map(identities)
     envelope = AesGcmEnvelope()
     nonce = os.urandom(8)
     envelope.seal(
-        identity.build_map_v3_request(query),
+        mapping.build_map_v3_request(query),
         key=KEY,
         now_ms=0,
         nonce=nonce,
         iv=os.urandom(12),
     )
     opened = envelope.open(canned(nonce), key=KEY, nonce=nonce)
-    identity.parse_map_v3_reply(opened.payload, query)
+    mapping.parse_map_v3_reply(opened.payload, query)
 
 
 def official(asked: IdentityMapV3Input) -> None:

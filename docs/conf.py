@@ -49,8 +49,9 @@ python_use_unqualified_type_names = True
 
 # Every name must be found, but for those of others, type variables and private ones.
 _FOREIGN = (
-    "aiohttp|asyncio|collections|contextlib|cryptography|datetime|fastapi|msgspec|"
-    "opentelemetry|os|pa|pathlib|pyarrow|pyspark|pytest|ssl|starlette|tenacity|typing"
+    "aiohttp|asyncio|collections|concurrent|contextlib|cryptography|datetime|django|"
+    "fastapi|flask|msgspec|opentelemetry|os|pa|pathlib|pd|pl|pyarrow|pyspark|"
+    "pytest|ssl|starlette|tenacity|typing"
 )
 # What a module imports for type checkers alone, Sphinx sees without its home.
 _UNRESOLVED = (
@@ -63,6 +64,7 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({_FOREIGN})\..*"),
     ("py:class", _UNRESOLVED),
     ("py:class", r"(uid2_async\..*\.)?([A-Z]|_\w+)"),
+    ("py:class", r"uid2_async\.(\w+\.)*_\w+\.\w+|uid2_async\..*\.SetsCookies"),
 ]
 
 # The last ones of a signature, which are for tests.

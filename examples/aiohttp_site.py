@@ -3,22 +3,34 @@
     python examples/aiohttp_site.py      # then visit http://127.0.0.1:8080/
 
 The operator is the one that the environment names (UID2_BASE_URL, UID2_API_KEY,
-UID2_SECRET_KEY); if it names none, an embedded one. The tokens live in a cookie that
-scripts cannot read: this server refreshes them, and puts them into bid requests.
+UID2_SECRET_KEY); if it names none, an embedded one. The tokens live in an encrypted
+cookie: this server refreshes them, and puts them into bid requests.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from functools import partial
 
 from aiohttp import web
 
-from uid2_async import Email, IdentityTokens, OptedOut, TokenState, UID2Client, errors
+from uid2_async import (
+    IdentityTokens,
+    OptedOut,
+    TokenState,
+    UID2Client,
+    try_generate,
+)
 from uid2_async.integrations.aiohttp import CLIENT, REFRESHER, uid2_context
 from uid2_async.operator import LocalOperator
-from uid2_async.publisher import cookie_name, from_cookie, to_cookie
+from uid2_async.publisher import (
+    InvalidIdentity,
+    SealedCookie,
+    from_session,
+    to_session,
+)
 
 FORM = """<!doctype html><title>Log in</title>
 <form method="post" action="/login">
@@ -30,35 +42,36 @@ ARTICLE = """<!doctype html><title>Article</title>
 <form method="post" action="/logout"><button>Log out</button></form>"""
 
 
-def keep(response: web.StreamResponse, held: IdentityTokens | OptedOut | None) -> None:
+COOKIE = web.AppKey("cookie", SealedCookie)
+
+
+def keep(
+    request: web.Request,
+    response: web.StreamResponse,
+    held: IdentityTokens | OptedOut | None,
+) -> None:
     """Put into the cookie what is to be held; None deletes it."""
-    # Browsers take a secure cookie from localhost, too.
-    cookie = to_cookie(held, http_only=True)
-    response.headers.add("Set-Cookie", cookie)
+    content = {} if held is None else {"uid2": to_session(held)}
+    request.app[COOKIE].save(response, content)
 
 
 async def log_in(request: web.Request) -> web.Response:
     """Generate tokens once, when a person says who they are."""
     email = str((await request.post()).get("email", ""))
-    try:
-        answer = await request.app[CLIENT].generate_token(Email(email))
-    except errors.InputError:
-        raise web.HTTPBadRequest(text="This is no e-mail address.") from None
-    except errors.UID2Error:
-        # An operator that is down keeps nobody from logging in.
-        answer = None
+    # An operator that is down keeps nobody from logging in.
+    answer = await try_generate(request.app[CLIENT], email)
+    if isinstance(answer, InvalidIdentity):
+        raise web.HTTPBadRequest(text="This is not an e-mail address.")
     response = web.Response(status=303, headers={"Location": "/"})
-    keep(response, answer if isinstance(answer, IdentityTokens | OptedOut) else None)
+    tokens = isinstance(answer, IdentityTokens | OptedOut)
+    keep(request, response, answer if tokens else None)
     return response
 
 
 async def show(request: web.Request) -> web.Response:
     """Show a page; tokens are refreshed when that is due, once for all who ask."""
-    try:
-        held = from_cookie(request.cookies.get(cookie_name()))
-    except errors.InputError:
-        # Anybody can send any cookie.
-        held = None
+    cookie = request.app[COOKIE]
+    held = from_session(cookie.open(request.cookies.get(cookie.name)).get("uid2"))
     if isinstance(held, OptedOut):
         return page(ARTICLE.format(state="not there: this person has opted out"))
     if held is None:
@@ -66,20 +79,20 @@ async def show(request: web.Request) -> web.Response:
     found = await request.app[REFRESHER].ensure_fresh(held)
     if found.state is TokenState.DEAD:
         response = page(FORM)
-        keep(response, None)
+        keep(request, response, None)
         return response
     # Into the bid request with found.tokens, here, while found.state.usable.
     response = page(ARTICLE.format(state=found.state.name.lower()))
     if found.changed:
         opted_out = found.state is TokenState.OPTED_OUT
-        keep(response, OptedOut() if opted_out else found.tokens)
+        keep(request, response, OptedOut() if opted_out else found.tokens)
     return response
 
 
-async def log_out(_: web.Request) -> web.Response:
-    """Forget the tokens: this is no opt-out, and the operator need not know."""
+async def log_out(request: web.Request) -> web.Response:
+    """Forget the tokens: this is not an opt-out, and the operator need not know."""
     response = web.Response(status=303, headers={"Location": "/"})
-    keep(response, None)
+    keep(request, response, None)
     return response
 
 
@@ -90,11 +103,20 @@ def page(text: str) -> web.Response:
     )
 
 
+def from_environment() -> UID2Client:
+    """Make a client that no page waits for longer than 3 seconds."""
+    return UID2Client.from_env(timeout=3.0)
+
+
 def make_app(
-    make_client: Callable[[], UID2Client] = UID2Client.from_env,
+    make_client: Callable[[], UID2Client] = from_environment,
 ) -> web.Application:
     """Make the site."""
     app = web.Application()
+    # All processes of a site need the same secret.
+    app[COOKIE] = SealedCookie(
+        os.environ.get("SITE_SECRET") or secrets.token_urlsafe(32)
+    )
     app.cleanup_ctx.append(uid2_context(make_client))
     app.add_routes(
         [

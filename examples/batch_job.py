@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from uid2_async import JobSummary, MapOptions, UID2Client, errors, map_file
+from uid2_async.cli.exit_codes import ExitCode, exit_code_of
 from uid2_async.operator import LocalOperator
 
 
@@ -50,16 +51,16 @@ def main(source: str, target: str) -> int:
     try:
         done = asyncio.run(run(source, target))
     except errors.UID2Error as error:
-        # It says what to do, and holds neither people nor secrets.
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        # Neither text holds personal data or secrets.
+        print(f"{type(error).__name__}: {error} {error.hint}", file=sys.stderr)
+        return exit_code_of(error)
     print(f"{done.rows} rows in {done.seconds:.1f} s, {done.requests} requests:")
     print(f"  mapped    {done.mapped}")
     print(f"  opted out {done.opted_out}")
     print(f"  invalid   {done.invalid}")
     # These have an ERROR, and are to be mapped again; nobody knows about them.
     print(f"  failed    {done.failed}")
-    return 3 if done.failed else 0
+    return ExitCode.INCOMPLETE if done.failed else ExitCode.OK
 
 
 if __name__ == "__main__":

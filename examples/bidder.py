@@ -34,7 +34,7 @@ from uid2_async.publisher import to_openrtb_eid
 
 # The bid goes on in each of these cases, as for somebody who is not known: a token that
 # is refused is nobody's. Count them by seller; these are the words for the alert.
-ADVICE: dict[str, str] = {
+ADVICE: dict[str | TokenFailure, str] = {
     TokenFailure.INVALID_PAYLOAD: "No token, or a damaged one: tell the seller.",
     TokenFailure.VERSION_NOT_SUPPORTED: "Newer than this library: update it.",
     TokenFailure.INVALID_IDENTITY_SCOPE: "An EUID token in a UID2 eid, or the reverse.",
@@ -59,14 +59,15 @@ class Bidder:
         """Open tokens with *keys*."""
         self._bidstream = BidstreamClient(keys)
         self.opted_out: set[str] = set()
-        self.outcomes: Counter[str] = Counter()
+        self.outcomes: Counter[str | TokenFailure] = Counter()
 
     def identify(self, bid_request: dict[str, Any]) -> str | None:
         """Give the raw UID that the bid is for; None: it is for nobody in particular.
 
         It takes some microseconds and asks nobody: call it for each bid request.
         """
-        raw_uid, outcome = None, "no token"
+        raw_uid: str | None = None
+        outcome: str | TokenFailure = "no token"
         for token in tokens_in(bid_request):
             raw_uid, outcome = self._open(token, domain_or_app_in(bid_request))
             # An opt-out by e-mail counts although a second token is of the phone.
@@ -82,7 +83,9 @@ class Bidder:
             for outcome, count in self.outcomes.most_common()
         ]
 
-    def _open(self, token: str, domain_or_app: str | None) -> tuple[str | None, str]:
+    def _open(
+        self, token: str, domain_or_app: str | None
+    ) -> tuple[str | None, str | TokenFailure]:
         """Open a token, and say what became of it."""
         try:
             found = self._bidstream.decrypt(token, domain_or_app)

@@ -11,10 +11,8 @@ If a day fails, is killed or stopped, run the same command again: it resumes, an
 on each change once. A day that is done is not done again.
 
 The operator is the one that the environment names (UID2_BASE_URL, UID2_API_KEY,
-UID2_SECRET_KEY); if it names none, an embedded one. The exit codes are those of
-``uid2 map``: 0 done, 1 failed, 2 wrong input or settings, 3 done but for some rows,
-which the next day's run asks about again, 4 key or secret not accepted, 5 try again
-later, 143 stopped by SIGTERM. Only 1, 5 and 143 are worth a retry.
+UID2_SECRET_KEY); if it names none, an embedded one. The exit codes are those that
+``uid2 exit-codes`` explains.
 """
 
 from __future__ import annotations
@@ -39,6 +37,7 @@ from uid2_async import (
     errors,
     map_file,
 )
+from uid2_async.cli.exit_codes import ExitCode, exit_code_of
 from uid2_async.operator import LocalOperator
 
 # A state belongs to one operator: the embedded one has the same URL each day.
@@ -115,7 +114,7 @@ def run(day: Day) -> int:
         )
         failed = done.failed
     hand_on(day.delta, day.handed_on)
-    return 3 if failed else 0
+    return ExitCode.INCOMPLETE if failed else ExitCode.OK
 
 
 async def map_customers(day: Day) -> JobSummary:
@@ -154,19 +153,6 @@ def hand_on(delta: Path, target: Path) -> None:
     unfinished.replace(target)
 
 
-def exit_code(error: errors.UID2Error) -> int:
-    """Say what kind of failure *error* is."""
-    match error:
-        case errors.InputError() | errors.ConfigError():
-            return 2
-        case errors.AuthError():
-            return 4
-        case errors.RateLimitError() | errors.StalledError():
-            return 5
-        case _:
-            return 1
-
-
 def main() -> int:
     """Run one day, and say what went wrong."""
     parser = argparse.ArgumentParser(description="Map the customers of a day.")
@@ -179,11 +165,11 @@ def main() -> int:
     try:
         return run(Day(**vars(given)))
     except asyncio.CancelledError:
-        return 128 + signal.SIGTERM
+        return ExitCode.TERMINATED
     except errors.UID2Error as error:
-        # It says what to do, and holds neither people nor secrets.
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return exit_code(error)
+        # Neither text holds personal data or secrets.
+        print(f"{type(error).__name__}: {error} {error.hint}", file=sys.stderr)
+        return exit_code_of(error)
 
 
 if __name__ == "__main__":

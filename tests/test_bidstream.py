@@ -25,7 +25,7 @@ from uid2_async import (
 from uid2_async.bidstream import OptOutNotice, parse_optout_webhook
 from uid2_async.models import IdentityType
 from uid2_async.operator import LocalOperator, OperatorData
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 from uid2_async.protocol.token_codec import AdvertisingToken, seal_token
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -21,8 +21,8 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.operator import LocalOperator, OperatorData
-from uid2_async.protocol.key import Key
-from uid2_async.protocol.refresh_token import open_refresh_token, unwrap_refresh_token
+from uid2_async.operator.minting import open_refresh_token, unwrap_refresh_token
+from uid2_async.protocol.keyring import Key
 from uid2_async.protocol.token_codec import open_token
 
 FOLDER = Path(__file__).parent / "conformance"

@@ -110,12 +110,16 @@ def test_every_fault_can_be_listed() -> None:
 def test_the_variables_in_use_are_named() -> None:
     """For each setting the variables that are set, the one that counts first."""
     environ = BASE | {"UID2_ENV": "prod", "UID2_CLIENT_SECRET_FILE": "x"}
+    environ |= {"UID2_CA_FILE": "x", "UID2_CA_FILE_FILE": "x"}
 
     assert find_sources(IdentityScope.UID2, environ | {"UID2_BASE_URL_FILE": ""}) == {
         "base_url": ["UID2_ENV"],
         "api_key": ["UID2_API_KEY"],
         "client_secret": ["UID2_SECRET_KEY", "UID2_CLIENT_SECRET_FILE"],
         "allow_http": [],
+        "proxy": [],
+        "ca_file": ["UID2_CA_FILE"],
+        "timeout": [],
     }
 
 

@@ -18,7 +18,8 @@ import pytest
 
 from uid2_async import KeyRing, KeyStore, UID2Client, errors
 from uid2_async.operator import LocalOperator
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
+from uid2_async.testing import ManualClock
 from virtual_time import run_virtual
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -830,3 +831,32 @@ async def test_a_client_fetches_the_keys(
         async with KeyStore(fetch, clock=lambda: operator.now) as store:
             assert store.ready
             assert store.ring == await fetch()
+
+
+async def test_a_store_that_reads_what_another_saves(tmp_path: Path) -> None:
+    """It never fetches, notices a change in time, and keeps keys that it has read."""
+    clock, path = ManualClock(), tmp_path / "keys"
+    async with LocalOperator(clock=clock) as operator:
+        client = UID2Client(
+            operator.url,
+            api_key=operator.api_key,
+            client_secret=operator.client_secret,
+            clock=clock,
+        )
+        async with client, KeyStore(client.fetch_sharing_keys, clock=clock) as fetcher:
+            reader = KeyStore.from_file(path, clock=clock)
+            assert not reader.ready
+            with pytest.raises(errors.KeysUnavailableError, match="cannot be read"):
+                await reader.ensure_fresh(60)
+            fetcher.save(path)
+            assert not reader.ready  # it has looked within the last second
+            clock.advance(1)
+            async with reader:
+                assert reader.ready
+                assert reader.last_error is None
+            assert reader.ring.to_json() == fetcher.ring.to_json()
+            path.write_bytes(b"damaged")
+            clock.advance(1)
+            assert reader.ring.to_json() == fetcher.ring.to_json()
+            assert isinstance(reader.last_error, errors.KeysUnavailableError)
+            assert len(operator.calls) == 1

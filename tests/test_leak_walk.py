@@ -15,6 +15,7 @@ import itertools
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -48,6 +49,14 @@ NOT_CALLED = {
     "uid2_async.integrations.spark.local_session": "starts Java",
     "uid2_async.integrations.spark.map_dataframe": "needs a session of Spark",
     "uid2_async.client.UID2Client.run_call": "takes a Call, whose path is a constant",
+    **{
+        f"uid2_async.blocking.{name}": "ends the client of the other calls"
+        for name in ("BlockingClient.close", "BlockingClient.__exit__")
+    },
+    "uid2_async.blocking.BlockingClient.run_call": "as UID2Client.run_call",
+    "uid2_async.blocking.BlockingClient.submit": "takes a coroutine function",
+    "uid2_async.blocking.BlockingKeyStore.submit": "as above",
+    "uid2_async.blocking.BlockingTokenRefresher.submit": "as above",
     "uid2_async.testing.OperatorThread.__exit__": "ends a thread that must run",
     "uid2_async.bulk.mapper.Records": "made by BulkMapper.map, which is walked",
 }
@@ -191,7 +200,8 @@ def find_all(
 
     async def walk() -> None:
         for call in cases(item, maker):
-            error = await run(call)
+            in_thread = partial(asyncio.to_thread, call)
+            error = await run(in_thread if "blocking" in item.path else call)
             if error is not None:
                 leaks.update([*find_leaks(error), *find_frames(error)])
 

@@ -20,7 +20,7 @@ from uid2_async import (
     errors,
 )
 from uid2_async.models import IdentityType
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 from uid2_async.protocol.token_codec import AdvertisingToken, seal_token
 
 COUNT = 10_000

@@ -31,10 +31,9 @@ from uid2_async._call import Call, Credentials, Pipeline
 from uid2_async.client_side import ClientSideClient
 from uid2_async.environment import Settings
 from uid2_async.operator import LocalOperator, OperatorData, data
-from uid2_async.operator.hashids import BucketIds
+from uid2_async.operator.salts import BucketIds
 from uid2_async.protocol.envelope import AesGcmEnvelope
-from uid2_async.protocol.key import Key
-from uid2_async.protocol.keyring import KeyRing, KeysBody, WireKey
+from uid2_async.protocol.keyring import Key, KeyRing, KeysBody, WireKey
 from uid2_async.publisher import TokenRefresher
 from uid2_async.secret import Secret
 from uid2_async.slots import Slots
@@ -114,6 +113,7 @@ HOLDERS: dict[type, Callable[[], Any]] = {
     data.Credentials: lambda: data.Credentials(
         site_id=1, api_key=API_KEY, client_secret=CLIENT_SECRET
     ),
+    data.SaltKey: lambda: data.SaltKey(1, API_KEY, ""),
     data.Salts: lambda: WORLD.salts,
 }
 """Every class that holds a secret, and how to make one."""
@@ -128,6 +128,8 @@ HARMLESS = {
     "Call of operator": "names of keys in JSON",
     "Reply of operator": "names of keys in JSON",
     "SaltRow": "dates of salts",
+    "TokensBody": "the tokens of one person",
+    "ClientGenerateRequest": "the public key of one request",
 }
 _SUSPICIOUS = re.compile(
     r"secret|api_key|password|proxy|^_?keys?$|private|credential|response_key|_key$"
@@ -135,7 +137,7 @@ _SUSPICIOUS = re.compile(
 
 
 def public_classes() -> Iterator[type]:
-    """Give every class in the ``__all__`` of a module."""
+    """Give every class that a module defines under a public name."""
     for found in pkgutil.walk_packages(uid2_async.__path__, "uid2_async."):
         if ".integrations" in found.name or found.name.endswith("__main__"):
             continue
@@ -144,9 +146,11 @@ def public_classes() -> Iterator[type]:
         except ImportError:
             # It needs an extra, which not every Python has here.
             continue
-        for name in getattr(module, "__all__", ()):
-            value = getattr(module, name)
-            if inspect.isclass(value) and not issubclass(value, BaseException):
+        for name, value in vars(module).items():
+            is_own = getattr(value, "__module__", "") == module.__name__
+            if name[0] == "_" or not (is_own and inspect.isclass(value)):
+                continue
+            if not issubclass(value, BaseException):
                 yield value
 
 

@@ -447,7 +447,8 @@ async def test_an_empty_budget_shows_the_real_error() -> None:
         await runner.run()
 
     assert caught.value.__notes__ == [
-        "Not retried: the client's retry budget is spent."
+        caught.value.hint,
+        "Not retried: the client's retry budget is spent.",
     ]
     assert len(runner.delays) == 1
     assert budget.level == 6

@@ -25,8 +25,8 @@ from uid2_async import (
     errors,
 )
 from uid2_async.models import IdentityType, ms_from_datetime
-from uid2_async.operator import Fault, LocalOperator
-from uid2_async.protocol import identity, normalize, tokens
+from uid2_async.operator import Fault, LocalOperator, tokens as operator_tokens
+from uid2_async.protocol import mapping, normalize, tokens
 from uid2_async.protocol.token_rules import ClientType, decrypt, encrypt
 
 NOW_MS = 1_800_000_000_000
@@ -232,14 +232,14 @@ async def test_24_the_base_url_may_end_as_it_likes(
 
 def test_26_one_hash_may_be_an_email_and_a_phone() -> None:
     """The same text as two kinds has two answers, and duplicates keep their rows."""
-    query = identity.prepare_map(
+    query = mapping.prepare_map(
         [EmailHash(SECRET), PhoneHash(SECRET), EmailHash(SECRET)]
     )
     mapped = {"u": "A" * 44, "p": None, "r": 1}
     body = {"email_hash": [mapped, mapped], "phone_hash": [{"e": "optout"}]}
     payload = json.dumps({"status": "success", "body": body}).encode()
 
-    found = identity.parse_map_v3_reply(payload, query)
+    found = mapping.parse_map_v3_reply(payload, query)
 
     first, second, third = found
     assert first == third != second
@@ -249,14 +249,14 @@ def test_26_one_hash_may_be_an_email_and_a_phone() -> None:
 
 def test_27_a_newer_operator_may_say_more() -> None:
     """Unknown keys are ignored, and ``p`` may be missing."""
-    query = identity.prepare_map(["user@example.com"])
+    query = mapping.prepare_map(["user@example.com"])
     row = {"u": "A" * 44, "r": 1, "new": True}
     body = {"email_hash": [row], "loyalty_hash": []}
     payload = json.dumps({"status": "success", "body": body, "new": 1}).encode()
 
-    assert isinstance(identity.parse_map_v3_reply(payload, query)[0], MappedUID)
+    assert isinstance(mapping.parse_map_v3_reply(payload, query)[0], MappedUID)
     with pytest.raises(errors.OperatorError):
-        identity.parse_map_v3_reply(b'{"status":"maintenance"}', query)
+        mapping.parse_map_v3_reply(b'{"status":"maintenance"}', query)
 
 
 async def test_29_local_time_is_never_guessed(client: UID2Client) -> None:
@@ -281,7 +281,7 @@ def test_30_a_token_with_a_stray_character_is_refused() -> None:
 
 def test_20_insufficient_consent_is_an_answer() -> None:
     """A 200 that says so is not an exception."""
-    payload = tokens.build_status_reply("insufficient_user_consent")
+    payload = operator_tokens.build_status_reply("insufficient_user_consent")
 
     assert repr(tokens.parse_tokens_reply(payload)) == "InsufficientConsent()"
 
@@ -296,7 +296,7 @@ def test_2_refreshed_times_can_be_compared() -> None:
         refresh_from=NOW_MS,
     )
 
-    read = tokens.parse_refresh_reply(tokens.build_tokens_reply(body))
+    read = tokens.parse_refresh_reply(operator_tokens.build_tokens_reply(body))
 
     assert isinstance(read, IdentityTokens)
     assert read.identity_expires - datetime.fromtimestamp(

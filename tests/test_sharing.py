@@ -23,7 +23,7 @@ from uid2_async import (
 )
 from uid2_async.models import IdentityType
 from uid2_async.operator import LocalOperator
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 from uid2_async.protocol.token_codec import open_token
 
 UID2, EUID = IdentityScope

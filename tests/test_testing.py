@@ -115,18 +115,6 @@ def test_a_thread_serves_every_loop_and_leaves_nothing() -> None:
         _ = operator.url
 
 
-def test_a_task_that_ends_a_loop_does_not_end_the_thread() -> None:
-    """Whoever waits for an answer gets it, and the block can be left."""
-
-    async def end() -> None:
-        raise SystemExit
-
-    with OperatorThread() as thread, thread.client(thread.operator()) as client:
-        with pytest.raises(SystemExit):
-            thread._run(end())
-        asyncio.run(client.generate_token(EMAIL))
-
-
 def test_a_cancelled_call_is_cancelled_on_the_thread() -> None:
     """A caller that gives up leaves no request behind that holds up the end."""
 

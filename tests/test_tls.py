@@ -104,7 +104,7 @@ def test_an_unknown_authority_is_named(tmp_path: Path) -> None:
         shake_hands(server, ssl.create_default_context())
 
     assert explain_certificate_error(caught.value).fault is CertificateFault.UNTRUSTED
-    assert "SSL_CERT_FILE" in map_error(caught.value).hint
+    assert "UID2_CA_FILE" in map_error(caught.value).hint
 
 
 def test_an_error_without_a_code_is_explained_too() -> None:

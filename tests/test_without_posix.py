@@ -124,7 +124,7 @@ def test_commands_without_files_work(arguments: list[str]) -> None:
         ["map", "in.csv", "out.csv", "--column", "mail", "--type", "email"],
         ["map", "in.csv", "out.csv", "--email", "mail", "--state", "people.db"],
         ["optout-status", "in.csv", "out.csv", "--column", "mail"],
-        ["encrypt", "--in", "in.csv", "--out", "out.csv", "--column", "mail"],
+        ["encrypt", "in.csv", "out.csv", "--column", "mail"],
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -29,6 +29,7 @@ def fresh_error(error: E) -> E:
     """
     fresh = _copy(error)
     fresh.__dict__.update(error.__dict__)
+    # An error of this package has a property instead, which shares nothing.
     if "__notes__" in fresh.__dict__:
         fresh.__notes__ = list(fresh.__notes__)
     return fresh.with_traceback(None)

@@ -6,7 +6,7 @@ import logging
 
 from uid2_async._printable import printable
 
-__all__ = ["http_logger", "logger"]
+__all__ = ["access_logger", "http_logger", "logger"]
 
 
 def _make_printable(record: logging.LogRecord) -> bool:
@@ -21,7 +21,11 @@ def _make_printable(record: logging.LogRecord) -> bool:
 logger: logging.Logger = logging.getLogger("uid2_async")
 # The requests that the embedded operator answers.
 http_logger: logging.Logger = logging.getLogger("uid2_async.http")
+# Each request that it answers, at level INFO, without any content.
+# A channel of its own: whoever logs the library does not ask for it.
+access_logger: logging.Logger = logging.getLogger("uid2_async.access")
+access_logger.propagate = False
 
 # A filter of a logger does not see the records of its children.
-for _one in (logger, http_logger):
+for _one in (logger, http_logger, access_logger):
     _one.addFilter(_make_printable)

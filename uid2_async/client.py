@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
-from uid2_async._call import Call, Credentials, Pipeline, positive
+from uid2_async._call import Call, Credentials, positive
+from uid2_async._client import CallOptions, ConnectionOptions, OperatorClient
 from uid2_async._refresh import refresh_call
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
@@ -27,14 +27,13 @@ from uid2_async.models import (
     OptOutStatus,
     as_identity,
 )
-from uid2_async.protocol import base64, identity, tokens, wire
+from uid2_async.protocol import base64, mapping, tokens, wire
 from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
 from uid2_async.regions import check_api_key
 from uid2_async.retry import RetryPolicy
-from uid2_async.secret import Secret, Unpicklable
-from uid2_async.slots import Slots
+from uid2_async.secret import Secret
 from uid2_async.tally import counted, counted_map
-from uid2_async.transport import SessionPool, Transport
+from uid2_async.transport import Transport
 
 if TYPE_CHECKING:
     import aiohttp
@@ -47,20 +46,26 @@ T = TypeVar("T")
 
 _KEYS_BYTES: Final = 64 * 1024 * 1024
 _BUCKETS_BYTES: Final = 128 * 1024 * 1024
-_DEFAULT_SLOTS: Final = 100
 
 
-class _Options(TypedDict, total=False):
+class _Options(CallOptions, total=False):
     """What :meth:`UID2Client.with_options` can change."""
 
-    retry: RetryPolicy
-    hooks: Iterable[Hook]
-    timeout: float
     max_batch_size: int
     send_raw: bool
 
 
-class UID2Client(Unpicklable):
+class _AllOptions(_Options, ConnectionOptions, total=False):
+    """What :meth:`UID2Client.from_env` passes to the constructor."""
+
+    base_url: str | Sequence[str]
+    api_key: str
+    client_secret: str
+    envelope: Envelope | None
+    clock: Clock | None
+
+
+class UID2Client(OperatorClient):
     """A client of a UID2 or EUID operator.
 
     It holds connections and no other state: share one for all calls of an event loop.
@@ -83,7 +88,10 @@ class UID2Client(Unpicklable):
         session: aiohttp.ClientSession | None = None,
         transport: Transport | None = None,
         envelope: Envelope | None = None,
+        proxy: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         retry: RetryPolicy | None = None,
+        max_retries: int | None = None,
         hooks: Iterable[Hook] = (),
         timeout: float = 30.0,
         max_batch_size: int = 5_000,
@@ -103,10 +111,17 @@ class UID2Client(Unpicklable):
             transport: What carries the requests instead of a SessionPool; *base_url*
                 then serves for checks alone.
             envelope: The crypto around each call.
+            proxy: The URL of an HTTP proxy, such as
+                ``http://user:password@proxy.example.com:3128``. The variables
+                HTTP_PROXY, HTTPS_PROXY and NO_PROXY are never read.
+            ca_file: A PEM file with the CAs to trust instead of the system's.
             retry: What is retried and how often; a policy that is given to several
                 clients shares its budget among them.
+            max_retries: How often a failed call is repeated, instead of *retry*; 3 by
+                default.
             hooks: Called with each event of each call.
-            timeout: How long a call may take with all its retries, in seconds.
+            timeout: Seconds that a call may take in total: all attempts and the pauses
+                between them.
             max_batch_size: How many items one call may carry.
             send_raw: Whether e-mails and phones are sent as they are, not as hashes.
             allow_http: Whether plain http is allowed beyond loopback hosts.
@@ -116,24 +131,25 @@ class UID2Client(Unpicklable):
             ConfigError: If a setting is wrong or contradicts another one.
             TypeError: If both *session* and *transport* are given.
         """
-        if session is not None and transport is not None:
-            raise TypeError("Give session or transport, not both.")
-        pool = SessionPool(base_url, session=session, allow_http=allow_http)
+        self._connect(
+            base_url,
+            session=session,
+            transport=transport,
+            proxy=proxy,
+            ca_file=ca_file,
+            allow_http=allow_http,
+        )
         self.scope: IdentityScope = scope
-        self.base_urls: tuple[str, ...] = pool.base_urls
-        self._transport: Transport = transport or pool
-        self._owns_transport = transport is None
-        self._pipeline = Pipeline(
-            transport=self._transport,
-            envelope=envelope or AesGcmEnvelope(),
-            credentials=_credentials(api_key, client_secret, scope, pool.base_urls),
+        self._make_pipeline(
+            envelope or AesGcmEnvelope(),
+            credentials=_credentials(api_key, client_secret, scope, self.base_urls),
             clock=clock,
-            slots=Slots(getattr(self._transport, "max_connections", _DEFAULT_SLOTS)),
         )
         self._api_key_digest = sha256(api_key.encode()).hexdigest()
         self._consent_missed = False
         self._set_options(
-            retry=retry or RetryPolicy(),
+            retry=retry,
+            max_retries=max_retries,
             hooks=hooks,
             timeout=timeout,
             max_batch_size=max_batch_size,
@@ -142,12 +158,7 @@ class UID2Client(Unpicklable):
 
     def _set_options(self, **options: Unpack[_Options]) -> None:
         """Take over the options that :meth:`with_options` can change."""
-        if "retry" in options:
-            self._retry = options["retry"]
-        if "hooks" in options:
-            self.hooks: tuple[Hook, ...] = tuple(options["hooks"])
-        if "timeout" in options:
-            self._timeout = positive(options["timeout"], "timeout")
+        self._set_call_options(options)
         if "max_batch_size" in options:
             positive(options["max_batch_size"], "max_batch_size")
             self.max_batch_size: int = options["max_batch_size"]
@@ -160,7 +171,7 @@ class UID2Client(Unpicklable):
         scope: IdentityScope = IdentityScope.UID2,
         *,
         environ: Mapping[str, str] | None = None,
-        **options: Unpack[_Options],
+        **options: Unpack[_AllOptions],
     ) -> Self:
         """Make a client from environment variables.
 
@@ -168,30 +179,30 @@ class UID2Client(Unpicklable):
             scope: Which system; its variables start with ``UID2_`` or ``EUID_``, and
                 docs/start.md lists them.
             environ: The variables; the process's own by default.
-            options: As for :meth:`with_options`.
+            options: Any option of the constructor. It replaces the variable of the
+                same meaning, which is not read then.
 
         Raises:
-            ConfigError: If a variable is missing or wrong; it is named.
+            ConfigError: If a variable or an option is missing or wrong; it is named.
         """
         # Only this way of making a client pays for it.
-        from uid2_async.environment import read_settings  # noqa: PLC0415 - reason above
+        from uid2_async.environment import read_options  # noqa: PLC0415 - reason above
 
-        settings = read_settings(scope, os.environ if environ is None else environ)
-        client = cls(
-            settings.base_url,
-            api_key=settings.api_key,
-            client_secret=settings.client_secret,
-            scope=scope,
-            allow_http=settings.allow_http,
+        given = set(options)
+        if options.get("transport") is not None:
+            # It has a proxy and certificates of its own.
+            given |= {"proxy", "ca_file"}
+        found = read_options(
+            scope, os.environ if environ is None else environ, given=given
         )
-        client._set_options(**options)
-        return client
+        return cls(scope=scope, **found, **options)
 
     def with_options(self, **options: Unpack[_Options]) -> UID2Client:
         """Make a client with other options that shares this one's connections.
 
         Args:
-            options: Any of retry, hooks, timeout, max_batch_size and send_raw.
+            options: Any of retry, max_retries, hooks, timeout, max_batch_size and
+                send_raw.
 
         Returns:
             A client whose ``aclose`` leaves the connections open.
@@ -201,34 +212,6 @@ class UID2Client(Unpicklable):
         other._owns_transport = False
         other._set_options(**options)
         return other
-
-    async def __aenter__(self) -> Self:
-        """Enter; nothing is opened before the first call."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close what this client opened."""
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close the connections that this client opened; safe to call twice."""
-        if self._owns_transport:
-            await self._transport.aclose()
-
-    @property
-    def clock_skew(self) -> float:
-        """By how many seconds the operator's clock is ahead of this machine's.
-
-        Estimated from sealed replies, and 0 below 5 s or where nothing is known. The
-        times of requests are corrected by it; the lives of tokens should only ever be
-        shortened by it.
-        """
-        return self._pipeline.clock_skew
 
     def __repr__(self) -> str:
         """Show scope and base URLs."""
@@ -253,15 +236,6 @@ class UID2Client(Unpicklable):
             timeout: Instead of the client's, in seconds.
         """
         return await self._run(call, timeout)
-
-    async def _run(self, call: Call[T], timeout: float | None) -> T:
-        """Make *call*."""
-        return await self._pipeline.run(
-            call,
-            retry=self._retry,
-            timeout=self._timeout if timeout is None else positive(timeout, "timeout"),
-            hooks=self.hooks,
-        )
 
     async def generate_token(
         self,
@@ -382,28 +356,28 @@ class UID2Client(Unpicklable):
         Raises:
             InputError: If there are too many, or one is neither identity nor str.
         """
-        query = identity.prepare_map(
+        query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
         return await counted_map(
             self._map_v3(query, timeout),
             hooks=self.hooks,
-            endpoint=identity.MAP_V3_PATH,
+            endpoint=mapping.MAP_V3_PATH,
             query=query,
         )
 
     async def _map_v3(
-        self, query: identity.MapQuery, timeout: float | None
+        self, query: mapping.MapQuery, timeout: float | None
     ) -> IdentityMap:
         """Map what is valid in *query*, if anything is."""
         if not query.values:
-            return identity.align_map(query, {})
+            return mapping.align_map(query, {})
         call = Call(
-            path=identity.MAP_V3_PATH,
-            payload=identity.build_map_v3_request(query),
-            parse=lambda payload: identity.parse_map_v3_reply(payload, query),
+            path=mapping.MAP_V3_PATH,
+            payload=mapping.build_map_v3_request(query),
+            parse=lambda payload: mapping.parse_map_v3_reply(payload, query),
             binary=True,
-            max_reply_bytes=identity.MAP_REPLY_BYTES,
+            max_reply_bytes=mapping.MAP_REPLY_BYTES,
         )
         return await self._run(call, timeout)
 
@@ -434,32 +408,32 @@ class UID2Client(Unpicklable):
             InputError: If there are too many, or one is neither identity nor str.
         """
         _deprecated("map_identities_v2 uses an endpoint past its announced end.")
-        query = identity.prepare_map(
+        query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
         return await counted_map(
             self._map_v2(query, link_id, timeout),
             hooks=self.hooks,
-            endpoint=identity.MAP_V2_PATH,
+            endpoint=mapping.MAP_V2_PATH,
             query=query,
         )
 
     async def _map_v2(
-        self, query: identity.MapQuery, link_id: str | None, timeout: float | None
+        self, query: mapping.MapQuery, link_id: str | None, timeout: float | None
     ) -> IdentityMap:
         """Map what is valid in *query*, by one call for each kind."""
         rows = {}
         for key, values in query.values.items():
             call = Call(
-                path=identity.MAP_V2_PATH,
-                payload=identity.build_map_v2_request(key, values, link_id=link_id),
-                parse=lambda payload, sent=values: identity.parse_map_v2_reply(  # type: ignore[misc] # mypy cannot infer lambda defaults
+                path=mapping.MAP_V2_PATH,
+                payload=mapping.build_map_v2_request(key, values, link_id=link_id),
+                parse=lambda payload, sent=values: mapping.parse_map_v2_reply(  # type: ignore[misc] # mypy cannot infer lambda defaults
                     payload, sent
                 ),
-                max_reply_bytes=identity.MAP_REPLY_BYTES,
+                max_reply_bytes=mapping.MAP_REPLY_BYTES,
             )
             rows[key] = await self._run(call, timeout)
-        return identity.align_map(query, rows)
+        return mapping.align_map(query, rows)
 
     async def identity_buckets(
         self, since: datetime, *, timeout: float | None = None
@@ -498,28 +472,25 @@ class UID2Client(Unpicklable):
         Raises:
             InputError: If there are too many.
         """
-        # Publishers have no use for it, and do not pay for it.
-        from uid2_async.protocol import optout  # noqa: PLC0415 - reason above
-
         batch = self._batch(raw_uids, "raw_uids")
         if not batch:
             return OptOutStatus({})
         call = Call(
-            path=optout.STATUS_PATH,
-            payload=optout.build_status_request(batch),
-            parse=optout.parse_status_reply,
+            path=mapping.STATUS_PATH,
+            payload=mapping.build_status_request(batch),
+            parse=mapping.parse_status_reply,
         )
         return await self._run(call, timeout)
 
     async def fetch_sharing_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt and encrypt with (docs/protocol.md 6.1)."""
-        from uid2_async.protocol.keys import SHARING_PATH  # noqa: PLC0415 - see below
+        from uid2_async.protocol.keyring import SHARING_PATH  # noqa: PLC0415 - see below
 
         return await self._fetch_keys(SHARING_PATH, timeout)
 
     async def fetch_bidstream_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys to decrypt bid stream tokens with (docs/protocol.md 6.2)."""
-        from uid2_async.protocol.keys import BIDSTREAM_PATH  # noqa: PLC0415 - see below
+        from uid2_async.protocol.keyring import BIDSTREAM_PATH  # noqa: PLC0415 - see below
 
         return await self._fetch_keys(BIDSTREAM_PATH, timeout)
 
@@ -604,13 +575,10 @@ def _deprecated(message: str) -> None:
 
 def buckets_call(since: datetime) -> Call[list[Bucket]]:
     """Make the call of :meth:`UID2Client.identity_buckets`."""
-    # Only those who still live by buckets pay for it.
-    from uid2_async.protocol import buckets  # noqa: PLC0415 - reason above
-
     return Call(
-        path=buckets.BUCKETS_PATH,
-        payload=buckets.build_buckets_request(since),
-        parse=buckets.parse_buckets_reply,
+        path=mapping.BUCKETS_PATH,
+        payload=mapping.build_buckets_request(since),
+        parse=mapping.parse_buckets_reply,
         max_reply_bytes=_BUCKETS_BYTES,
     )
 

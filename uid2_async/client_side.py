@@ -5,12 +5,14 @@ For apps, and for tests of such set-ups (docs/protocol.md 2.10).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-from uid2_async._call import Call, Pipeline, positive
+from uid2_async._call import Call
+from uid2_async._client import OperatorClient
 from uid2_async._refresh import refresh_call
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
@@ -20,23 +22,17 @@ from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Identity, OptedOut, as_identity
 from uid2_async.protocol import client_side, tokens
 from uid2_async.protocol.envelope import IV_BYTES, AesGcmEnvelope
-from uid2_async.protocol.identity_input import write_identity_input
+from uid2_async.protocol.normalize import write_identity_input
 from uid2_async.retry import RetryPolicy
-from uid2_async.slots import Slots
-from uid2_async.transport import SessionPool, Transport
+from uid2_async.transport import Transport
 
 if TYPE_CHECKING:
     import aiohttp
-from uid2_async.secret import Unpicklable
 
 __all__ = ["ClientSideClient"]
 
-T = TypeVar("T")
 
-_DEFAULT_SLOTS: Final = 10
-
-
-class ClientSideClient(Unpicklable):
+class ClientSideClient(OperatorClient):
     """Generates and refreshes tokens with the key pair of a subscription.
 
     What the operator checks in place of an API key is where the request comes from: the
@@ -62,7 +58,10 @@ class ClientSideClient(Unpicklable):
         app_name: str | None = None,
         session: aiohttp.ClientSession | None = None,
         transport: Transport | None = None,
+        proxy: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         retry: RetryPolicy | None = None,
+        max_retries: int | None = None,
         hooks: Iterable[Hook] = (),
         timeout: float = 30.0,
         allow_http: bool = False,
@@ -79,9 +78,13 @@ class ClientSideClient(Unpicklable):
             app_name: The name of the app, instead of *origin*.
             session: An aiohttp session to use as it is and to leave open.
             transport: What carries the requests instead of a SessionPool.
+            proxy: The URL of an HTTP proxy, with credentials if it needs some.
+            ca_file: A PEM file with the CAs to trust instead of the system's.
             retry: What is retried and how often.
+            max_retries: How often a failed call is repeated, instead of *retry*.
             hooks: Called with each event of each call.
-            timeout: How long a call may take with all its retries, in seconds.
+            timeout: Seconds that a call may take in total: all attempts and the pauses
+                between them.
             allow_http: Whether plain http is allowed beyond loopback hosts.
             clock: Gives the time as an aware datetime; the system's by default.
 
@@ -92,44 +95,31 @@ class ClientSideClient(Unpicklable):
         """
         if (origin is None) == (app_name is None):
             raise TypeError("Give origin or app_name, and not both.")
-        if session is not None and transport is not None:
-            raise TypeError("Give session or transport, not both.")
-        pool = SessionPool(base_url, session=session, allow_http=allow_http)
-        self.base_urls: tuple[str, ...] = pool.base_urls
+        self._connect(
+            base_url,
+            session=session,
+            transport=transport,
+            proxy=proxy,
+            ca_file=ca_file,
+            allow_http=allow_http,
+        )
         self._subscription_id = subscription_id
         self._server_key = client_side.load_server_public_key(server_public_key)
         self._app_name = app_name
-        self._transport: Transport = transport or pool
-        self._owns_transport = transport is None
-        self._retry = retry or RetryPolicy()
-        self._hooks = tuple(hooks)
-        self._timeout = positive(timeout, "timeout")
-        self._pipeline = Pipeline(
-            transport=self._transport,
-            envelope=AesGcmEnvelope(),
+        self._set_call_options(
+            {
+                "retry": retry,
+                "max_retries": max_retries,
+                "hooks": hooks,
+                "timeout": timeout,
+            }
+        )
+        self._make_pipeline(
+            AesGcmEnvelope(),
             credentials=None,
             clock=clock,
-            slots=Slots(getattr(self._transport, "max_connections", _DEFAULT_SLOTS)),
             headers=_origin_header(origin),
         )
-
-    async def __aenter__(self) -> Self:
-        """Enter; nothing is opened before the first call."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close what this client opened."""
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close the connections that this client opened; safe to call twice."""
-        if self._owns_transport:
-            await self._transport.aclose()
-
-    @property
-    def clock_skew(self) -> float:
-        """As :attr:`UID2Client.clock_skew`; known only once a time was refused."""
-        return self._pipeline.clock_skew
 
     def __repr__(self) -> str:
         """Show the base URLs."""
@@ -201,15 +191,6 @@ class ClientSideClient(Unpicklable):
         """
         return await self._run(
             refresh_call(identity_tokens, self._pipeline.now_ms), timeout
-        )
-
-    async def _run(self, call: Call[T], timeout: float | None) -> T:
-        """Make *call* with this client's options."""
-        return await self._pipeline.run(
-            call,
-            retry=self._retry,
-            timeout=self._timeout if timeout is None else positive(timeout, "timeout"),
-            hooks=self._hooks,
         )
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
@@ -20,10 +21,12 @@ __all__ = [
     "Clock",
     "Monotonic",
     "MonotonicClock",
+    "clock_in_use",
     "monotonic_of",
     "ms_clock",
     "sleep_by",
     "system_clock",
+    "use_clock",
 ]
 
 Clock: TypeAlias = Callable[[], datetime]
@@ -40,8 +43,31 @@ _NAP_SECONDS: Final = 60.0
 
 
 def system_clock() -> datetime:
-    """Return the system's time."""
-    return datetime.now(UTC)
+    """Return the system's time, or that of :func:`use_clock`."""
+    return datetime.now(UTC) if _in_use is None else _in_use()
+
+
+_in_use: Clock | None = None
+
+
+@contextmanager
+def use_clock(clock: Clock) -> Iterator[None]:
+    """Let *clock* take the place of the system's in all threads: for tests.
+
+    Clients, refreshers and key stores go by it that are made inside of the block and
+    are given no clock of their own.
+    """
+    global _in_use  # noqa: PLW0603 - a process has one time
+    before, _in_use = _in_use, clock
+    try:
+        yield
+    finally:
+        _in_use = before
+
+
+def clock_in_use() -> Clock | None:
+    """Return the clock that takes the place of the system's, if one does."""
+    return _in_use
 
 
 def ms_clock(clock: Clock | None) -> Callable[[], int]:
@@ -50,9 +76,10 @@ def ms_clock(clock: Clock | None) -> Callable[[], int]:
     For those who ask for each token: reading the system's time this way costs a tenth
     of what going through a datetime does.
     """
-    if clock is None:
+    chosen = clock or _in_use
+    if chosen is None:
         return _system_ms
-    return lambda: ms_from_datetime(clock())
+    return lambda: ms_from_datetime(chosen())
 
 
 def _system_ms() -> int:
@@ -116,7 +143,8 @@ def monotonic_of(clock: Clock | None, monotonic: Monotonic | None) -> Monotonic:
     That is *monotonic* if given, or what *clock* has under that name, as a ManualClock
     does, or a clock that cannot be set.
     """
-    return monotonic or getattr(clock, "monotonic", None) or MonotonicClock()
+    chosen = clock or _in_use
+    return monotonic or getattr(chosen, "monotonic", None) or MonotonicClock()
 
 
 def sleep_by(monotonic: Monotonic) -> Callable[[float], Awaitable[None]]:

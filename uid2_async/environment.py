@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +11,16 @@ import attrs
 
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
+from uid2_async.regions import parse_proxy
 from uid2_async.secret import Unpicklable
 
-__all__ = ["Settings", "find_sources", "list_faults", "read_settings"]
+__all__ = [
+    "Settings",
+    "find_sources",
+    "list_faults",
+    "read_options",
+    "read_settings",
+]
 
 _BASE_URLS: Final = {
     IdentityScope.UID2: {
@@ -43,28 +51,56 @@ class Settings(Unpicklable):
         client_secret: Its client secret, base64.
         scope: Which system.
         allow_http: Whether plain http is allowed beyond loopback hosts.
+        proxy: The URL of an HTTP proxy, or None.
+        ca_file: A PEM file with the CAs to trust, or None for the system's.
+        timeout: Seconds that a call may take in total, or None for the default.
     """
 
     base_url: str
     api_key: str = attrs.field(repr=False)
     client_secret: str = attrs.field(repr=False)
     scope: IdentityScope
-    allow_http: bool
+    allow_http: bool = False
+    proxy: str | None = attrs.field(default=None, repr=False)
+    ca_file: str | None = None
+    timeout: float | None = None
 
 
 def read_settings(scope: IdentityScope, environ: Mapping[str, str]) -> Settings:
-    """Read the settings of *scope* from *environ*.
+    """Read the settings of *scope* from *environ*; see :func:`read_options`."""
+    return Settings(scope=scope, **read_options(scope, environ))
+
+
+def read_options(
+    scope: IdentityScope, environ: Mapping[str, str], *, given: Collection[str] = ()
+) -> dict[str, Any]:
+    """Read options of ``UID2Client`` from *environ*.
 
     For UID2: ``UID2_BASE_URL`` or ``UID2_ENV`` (prod, integ, global, usw, au, jp, sg),
-    ``UID2_API_KEY``, ``UID2_SECRET_KEY`` (or ``UID2_CLIENT_SECRET``), and
-    ``UID2_ALLOW_HTTP``. For EUID the same with ``EUID_``. Each may end in ``_FILE`` and
-    name a file that holds the value, as container secrets do.
+    ``UID2_API_KEY``, ``UID2_SECRET_KEY`` (or ``UID2_CLIENT_SECRET``), and optionally
+    ``UID2_ALLOW_HTTP``, ``UID2_PROXY``, ``UID2_CA_FILE`` and ``UID2_TIMEOUT`` (in
+    seconds). For EUID the same with ``EUID_``. Each but ``UID2_CA_FILE`` may end in
+    ``_FILE`` and name a file that holds the value, as container secrets do.
+
+    The proxy variables that many programs share (``HTTPS_PROXY`` and the like) are not
+    read: where one happens to be set, API keys and people would go to a host that
+    nobody chose for them.
+
+    Args:
+        scope: UID2 or EUID.
+        environ: The variables.
+        given: The options that are set otherwise; their variables are not read.
+
+    Returns:
+        The options that are set, by name.
 
     Raises:
-        ConfigError: If one is missing, or a file cannot be read; names the variable.
+        ConfigError: If one is missing or wrong, or a file cannot be read. Names the
+            variable.
     """
-    values = {name: read() for name, read in _readers(scope, environ).items()}
-    return Settings(scope=scope, **values)
+    readers = _readers(scope, environ).items()
+    found = {name: read() for name, read in readers if name not in given}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def list_faults(scope: IdentityScope, environ: Mapping[str, str]) -> list[ConfigError]:
@@ -84,13 +120,15 @@ def find_sources(
     """Name the variables that are set for each setting; the first one counts."""
     return {
         setting: [
-            name
-            for plain in names
-            for name in (plain, f"{plain}_FILE")
-            if environ.get(name)
+            name for plain in names for name in _spellings(plain) if environ.get(name)
         ]
         for setting, names in _names(scope).items()
     }
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """Return a variable and the one that names a file with its value."""
+    return (name,) if name.endswith("_FILE") else (name, f"{name}_FILE")
 
 
 def _names(scope: IdentityScope) -> dict[str, tuple[str, ...]]:
@@ -100,6 +138,9 @@ def _names(scope: IdentityScope) -> dict[str, tuple[str, ...]]:
         "api_key": (f"{scope}_API_KEY",),
         "client_secret": (f"{scope}_SECRET_KEY", f"{scope}_CLIENT_SECRET"),
         "allow_http": (f"{scope}_ALLOW_HTTP",),
+        "proxy": (f"{scope}_PROXY",),
+        "ca_file": (f"{scope}_CA_FILE",),
+        "timeout": (f"{scope}_TIMEOUT",),
     }
 
 
@@ -113,6 +154,9 @@ def _readers(
         "api_key": lambda: _require(scope, environ, *names["api_key"]),
         "client_secret": lambda: _require(scope, environ, *names["client_secret"]),
         "allow_http": lambda: _flag(environ, *names["allow_http"]),
+        "proxy": lambda: _proxy(environ, *names["proxy"]),
+        "ca_file": lambda: _ca_file(environ, *names["ca_file"]),
+        "timeout": lambda: _seconds(environ, *names["timeout"]),
     }
 
 
@@ -177,3 +221,46 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
     if value not in _TRUE | _FALSE:
         raise ConfigError(f"{name} must be 1 or 0.")
     return value in _TRUE
+
+
+def _proxy(environ: Mapping[str, str], name: str) -> str | None:
+    """Read the URL of a proxy; it may hold a password and is not shown."""
+    value = _look_up(environ, name)
+    if not value:
+        return None
+    try:
+        parse_proxy(value)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error.message}", hint=error.hint) from None
+    return value
+
+
+def _ca_file(environ: Mapping[str, str], name: str) -> str | None:
+    """Read the name of a file of certificates, which must be usable."""
+    value = environ.get(name)
+    if not value:
+        return None
+    # Only those with a private CA pay for it.
+    from uid2_async.tls import verifying_context  # noqa: PLC0415 - reason above
+
+    try:
+        verifying_context(value)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error.message}", hint=error.hint) from None
+    return value
+
+
+def _seconds(environ: Mapping[str, str], name: str) -> float | None:
+    """Read a duration."""
+    value = _look_up(environ, name)
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if math.isfinite(seconds) and seconds > 0:
+        return seconds
+    raise ConfigError(
+        f"{name} must be a number of seconds above zero.", hint=f"Example: {name}=30"
+    )

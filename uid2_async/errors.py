@@ -7,7 +7,8 @@ bases here, so that ``except TimeoutError`` catches only the caller's own time-o
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Iterable
+from enum import Enum
 from typing import ClassVar
 
 from uid2_async._printable import printable
@@ -46,6 +47,9 @@ __all__ = [
 class UID2Error(Exception):
     """The root of all errors that this library raises.
 
+    ``str(error)`` is the message. The hint, and the call that failed, are notes
+    (``__notes__``): tracebacks and ``logging.exception`` show them below the message.
+
     Attributes:
         message: What happened, without any personal data or secret.
         hint: What to do about it, in one sentence.
@@ -80,12 +84,38 @@ class UID2Error(Exception):
         self.attempts: int = 0
         self.region: str | None = None
         self.reused_connection: bool = False
+        # Immutable, so that a shallow copy cannot share it.
+        self._added_notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Say what happened, what to do, and which call it was."""
-        text = f"{self.message} Hint: {self.hint}"
+        """Return the message. The hint is :attr:`hint`, and a note."""
+        return printable(self.message)
+
+    @property
+    def __notes__(self) -> list[str]:
+        """The hint, what identifies the call, and what :meth:`add_note` was given.
+
+        They are put together when somebody asks: the hint and the call may be set after
+        the error was made, and no copy, pickle or second waiter can repeat them.
+        """
+        return [*self._own_notes(), *self._added_notes]
+
+    @__notes__.setter
+    def __notes__(self, notes: Iterable[str]) -> None:
+        own = self._own_notes()
+        self._added_notes = tuple(note for note in notes if note not in own)
+
+    def add_note(self, note: str, /) -> None:
+        """Add a note, which tracebacks show below the message."""
+        if not isinstance(note, str):
+            raise TypeError("note must be str.")
+        self._added_notes = (*self._added_notes, note)
+
+    def _own_notes(self) -> list[str]:
+        """List the notes that follow from the attributes."""
         context = self._context()
-        return printable(f"{text} [{', '.join(context)}]" if context else text)
+        call = [printable(f"[{', '.join(context)}]")] if context else []
+        return [printable(self.hint), *call]
 
     def _context(self) -> list[str]:
         """List what identifies the call."""
@@ -155,8 +185,8 @@ class CertificateError(TransportError):
     """The operator's certificate was not accepted; never retried."""
 
     default_hint = (
-        "Check the host name, this machine's clock and its CA bundle; pass ssl= to "
-        "SessionPool for a private CA."
+        "Check the host name, this machine's clock and its CA bundle. For a private "
+        "CA, set UID2_CA_FILE (or EUID_CA_FILE), or pass ca_file= to the client."
     )
 
 
@@ -358,8 +388,11 @@ class KeysUnavailableError(UID2Error):
     default_hint = "Fetch the keys again and check that the key has access to them."
 
 
-class TokenFailure(StrEnum):
-    """Why a token could not be decrypted or encrypted (docs/protocol.md 6.6)."""
+class TokenFailure(Enum):
+    """Why a token could not be decrypted or encrypted (docs/protocol.md 6.6).
+
+    Not a ``str``, so that ``isinstance(found, str)`` is true for a token only.
+    """
 
     INVALID_PAYLOAD = "invalid payload"
     VERSION_NOT_SUPPORTED = "token version not supported"
@@ -369,6 +402,10 @@ class TokenFailure(StrEnum):
     EXPIRED_TOKEN = "token expired"  # noqa: S105 - a status text, no secret
     DOMAIN_OR_APP_NAME_CHECK_FAILED = "domain or app name check failed"
     INVALID_TOKEN_LIFETIME = "invalid token lifetime"  # noqa: S105 - as above
+
+    def __str__(self) -> str:
+        """Return the value, to be read by people."""
+        return self.value
 
 
 class TokenError(UID2Error):

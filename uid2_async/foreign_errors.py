@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import ssl
+from typing import Final
 
 import aiohttp
 
@@ -22,6 +23,8 @@ from uid2_async.errors import (
 from uid2_async.tls import explain_certificate_error
 
 __all__ = ["map_error"]
+
+_PROXY_AUTH_REQUIRED: Final = 407
 
 
 def map_error(error: Exception) -> UID2Error:
@@ -57,7 +60,7 @@ def _map(  # noqa: C901, PLR0911 - one table, to be read as a whole
         case TimeoutError():
             return CallTimeoutError("The operator did not answer in time.")
         case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
-            return ConnectError("The proxy did not open a connection.")
+            return _map_proxy(getattr(error, "status", 0))
         case aiohttp.ClientConnectorError():
             return ConnectError("The operator could not be reached.")
         case aiohttp.ServerDisconnectedError() | OSError():
@@ -72,6 +75,19 @@ def _map(  # noqa: C901, PLR0911 - one table, to be read as a whole
             return ProtocolError("The reply is not HTTP.", unparseable_http=True)
         case _:
             return TransportError("Sending failed.")
+
+
+def _map_proxy(status: int) -> UID2Error:
+    """Say what the proxy did, by its HTTP status; 0 where it could not be reached."""
+    if not status:
+        hint = "Check the proxy's host and port (proxy=, UID2_PROXY or EUID_PROXY)."
+        return ConnectError("The proxy could not be reached.", hint=hint)
+    message = f"The proxy did not open a connection: HTTP {status}."
+    if status == _PROXY_AUTH_REQUIRED:
+        hint = "Put the user name and password into the proxy's URL."
+        return ConnectError(message, hint=hint)
+    hint = "Have the operator's host and port allowed by whoever runs the proxy."
+    return ConnectError(message, hint=hint)
 
 
 def _map_certificate(reason: BaseException | None) -> UID2Error:

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -24,7 +24,7 @@ from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import KeyRing
 from uid2_async.secret import Unpicklable
 
-__all__ = ["KeyStore", "Keys", "ring_of"]
+__all__ = ["FileKeyStore", "KeyStore", "Keys", "ring_of"]
 
 _logger = logging.getLogger("uid2_async")
 
@@ -345,9 +345,129 @@ class KeyStore(Unpicklable):
         self._ring, self._fetched_at = ring, self._monotonic() - age
         return True
 
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        check_every: float = 1.0,
+        clock: Clock | None = None,
+        monotonic: Monotonic | None = None,
+    ) -> FileKeyStore:
+        """Make a store of keys that another process fetches and saves.
 
-Keys: TypeAlias = KeyStore | KeyRing
-"""Where keys come from: kept fresh, or as they are."""
+        For the workers of a machine, of which one process, or a job, fetches.
+
+        Args:
+            path: What the other process gives to :meth:`save`.
+            check_every: How many seconds may pass until a change is noticed.
+            clock: Gives the time as an aware datetime; the system's by default.
+            monotonic: Gives seconds that only increase; as for the class.
+
+        Returns:
+            A store that never fetches. It needs neither block nor event loop, and is
+            thread-safe.
+        """
+        return FileKeyStore(
+            path, check_every=check_every, clock=clock, monotonic=monotonic
+        )
+
+
+class FileKeyStore(KeyStore):
+    """Reads the keys from a file whenever that has changed; see KeyStore.from_file.
+
+    If the file is missing or damaged, the last good ring is served, and the error is in
+    :attr:`last_error`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        check_every: float = 1.0,
+        clock: Clock | None = None,
+        monotonic: Monotonic | None = None,
+    ) -> None:
+        """Keep the settings; the first use reads the file."""
+        super().__init__(_fetch_nothing, clock=clock, monotonic=monotonic)
+        self._path = Path(path)
+        self._check_every = check_every
+        self._next_check = -math.inf
+        self._signature: object = None
+
+    @property
+    def ring(self) -> KeyRing:
+        """The ring of the file, or the last good one.
+
+        Raises:
+            KeysUnavailableError: If there is none.
+        """
+        self._reload()
+        if self._ring is None and self._last_error is not None:
+            raise fresh_error(self._last_error)
+        return super().ring
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a valid key."""
+        self._reload()
+        return self._is_usable()
+
+    async def __aenter__(self) -> Self:
+        """Read the file.
+
+        Raises:
+            UID2Error: If there is no valid key.
+        """
+        await self.ensure_fresh(math.inf)
+        return self
+
+    async def ensure_fresh(self, max_age: float) -> KeyRing:  # noqa: ARG002 - nothing is fetched
+        """Return the ring of the file, however old.
+
+        Raises:
+            UID2Error: If there is no valid key.
+        """
+        self._reload()
+        return self._require()
+
+    def _reload(self) -> None:
+        """Read the file if it is not the one that was read last."""
+        now = self._monotonic()
+        if now < self._next_check:
+            return
+        self._next_check = now + self._check_every
+        try:
+            stat = self._path.stat()
+            signature = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            if signature == self._signature:
+                return
+            self.load(self._path)
+        except (OSError, ProtocolError) as failure:
+            name = type(failure).__name__
+            if self._last_error is None:
+                _logger.warning("Reading the key file failed with %s", name)
+            self._last_error = KeysUnavailableError(
+                f"The key file cannot be read: {name}.",
+                hint="Let another process fetch the keys and save() them there.",
+            )
+        else:
+            self._signature, self._last_error = signature, None
+
+
+async def _fetch_nothing() -> KeyRing:
+    raise KeysUnavailableError("A store of a file does not fetch.")
+
+
+class _HasRing(Protocol):
+    """What keeps a ring fresh, such as a KeyStore."""
+
+    @property
+    def ring(self) -> KeyRing: ...
+
+
+Keys: TypeAlias = _HasRing | KeyRing
+"""Where keys come from: a KeyStore or BlockingKeyStore, or a ring as it is."""
 
 
 def ring_of(keys: Keys) -> KeyRing:

@@ -9,7 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, ClassVar, Final, TypeAlias, overload
+from importlib import import_module
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    TypeAlias,
+    overload,
+)
 
 import attrs
 import msgspec
@@ -17,6 +26,11 @@ import msgspec
 from uid2_async._traceback import strip_traceback, strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.veiled import Veiled
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
 
 __all__ = [
     "Bucket",
@@ -434,10 +448,34 @@ class IdentityMap(Sequence[MappedUID | Unmapped]):
         """Iterate over the results in the order of the input."""
         return map(_result, self._rows)
 
+    def to_arrow(self) -> pa.Table:
+        """Return a table: INPUT, INPUT_TYPE, and the columns that ``map_frame`` adds.
+
+        Raises:
+            InputError: If the extra ``frames`` is not installed.
+        """
+        table: pa.Table = _frames().to_arrow(self.identities, self._rows)
+        return table
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return what :meth:`to_arrow` does as a DataFrame of pandas."""
+        frame: pd.DataFrame = _frames().to_pandas(self.identities, self._rows)
+        return frame
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return what :meth:`to_arrow` does as a DataFrame of polars."""
+        frame: pl.DataFrame = _frames().to_polars(self.identities, self._rows)
+        return frame
+
     def __repr__(self) -> str:
         """Show counts only."""
         mapped = sum(row.mapped for row in self._rows)
         return f"<IdentityMap rows={len(self)} mapped={mapped}>"
+
+
+def _frames() -> Any:
+    """Import the integration by its name: values do not depend on integrations."""
+    return import_module("uid2_async.integrations.frames")
 
 
 def _use_get() -> InputError:

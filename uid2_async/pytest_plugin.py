@@ -97,6 +97,9 @@ def uid2_operator(
     and for those of any event loop.
     """
     from uid2_async.models import IdentityScope  # noqa: PLC0415 - see the module
+    from uid2_async.publisher.generate import (  # noqa: PLC0415 - see the module
+        close_circuit_breakers,
+    )
 
     if _uid2_settings["scope"] not in set(IdentityScope):
         raise pytest.UsageError("The marker uid2 takes scope='UID2' or 'EUID'.")
@@ -105,6 +108,7 @@ def uid2_operator(
         known = ", ".join(operator.credentials)
         raise pytest.UsageError(f"The marker uid2 takes one of the roles {known}.")
     operator.reset()
+    close_circuit_breakers()
     for identity in _uid2_settings["opted_out"]:
         operator.opt_out(identity)
     for path, fault in _faults(_uid2_settings["faults"]):
@@ -118,7 +122,7 @@ def uid2_client(
     _uid2_sandbox: _Sandbox,
     _uid2_settings: dict[str, Any],
 ) -> Iterator[UID2Client]:
-    """A client of the embedded operator, for every event loop and for none.
+    """A client of the embedded operator, as strict about event loops as in production.
 
     It goes by the operator's clock, retries at once, and is closed after the test.
     """
@@ -134,13 +138,16 @@ def uid2_clock(
 ) -> Iterator[ManualClock]:
     """The operator's clock, which stands still in this test until it is told to move.
 
-    ``uid2_client`` goes by it too. Give it as ``clock=`` to whatever else tells time.
+    What is made during the test without a ``clock=`` of its own goes by it too, such as
+    the client and the refresher of an application.
     """
+    from uid2_async.clock import use_clock  # noqa: PLC0415 - see the module
     from uid2_async.testing import ManualClock  # noqa: PLC0415 - see the module
 
     before = _uid2_sandbox.clock
     _uid2_sandbox.clock = clock = ManualClock(uid2_operator.now)
-    yield clock
+    with use_clock(clock):
+        yield clock
     _uid2_sandbox.clock = before
 
 
@@ -156,6 +163,9 @@ def uid2_env(
     monkeypatch.setenv(f"{prefix}_BASE_URL", uid2_operator.url)
     monkeypatch.setenv(f"{prefix}_API_KEY", credentials.api_key)
     monkeypatch.setenv(f"{prefix}_SECRET_KEY", credentials.client_secret)
+    # What leads to a real operator does not lead to this one.
+    for name in ("PROXY", "PROXY_FILE", "CA_FILE"):
+        monkeypatch.delenv(f"{prefix}_{name}", raising=False)
     return uid2_operator
 
 

@@ -6,12 +6,22 @@ import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Final, NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
+from uid2_async.protocol import base64
+from uid2_async.secret import Secret
 
-__all__ = ["PUBLISHED", "Regions", "check_api_key", "normalize_base_url", "sends_clear"]
+__all__ = [
+    "PUBLISHED",
+    "Proxy",
+    "Regions",
+    "check_api_key",
+    "normalize_base_url",
+    "parse_proxy",
+    "sends_clear",
+]
 
 
 class PublishedHost(NamedTuple):
@@ -125,6 +135,68 @@ def sends_clear(base_url: str) -> bool:
     """Tell whether *base_url* sends the API key in clear over a network."""
     parts = urlsplit(base_url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+class Proxy(NamedTuple):
+    """An HTTP proxy.
+
+    Attributes:
+        url: Its URL, without credentials.
+        login: What it is shown as ``Proxy-Authorization``, or None.
+    """
+
+    url: str
+    login: Secret[str] | None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it runs on this machine."""
+        return is_loopback(urlsplit(self.url).hostname or "")
+
+
+def parse_proxy(text: str) -> Proxy:
+    """Parse the URL of an HTTP proxy. No message shows it: it may hold a password.
+
+    Args:
+        text: ``http://`` or ``https://``, a host and a port, with ``user:password@``
+            before the host where the proxy needs them. Without scheme it is http.
+
+    Raises:
+        ConfigError: If it is not such a URL.
+    """
+    text = text.strip()
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        usable = bool(parts.hostname) and parts.port != 0 and text.isprintable()
+    except ValueError:
+        usable = False
+    if not usable or " " in text or parts.path.strip("/") or parts.query:
+        raise ConfigError("The proxy is not a URL.", hint=_PROXY_HINT)
+    if parts.fragment:
+        raise ConfigError("The proxy is not a URL.", hint=_PROXY_HINT)
+    if parts.scheme not in {"http", "https"}:
+        raise ConfigError(
+            "The proxy is neither http nor https.",
+            hint="Use an HTTP proxy; SOCKS is not supported.",
+        )
+    place = parts.netloc.rpartition("@")[2]
+    return Proxy(f"{parts.scheme}://{place}", _login(parts))
+
+
+_PROXY_HINT: Final = (
+    "Example: http://proxy.example.com:3128, or http://user:password@host:port with "
+    "special characters percent-encoded, such as %40 for @."
+)
+
+
+def _login(parts: SplitResult) -> Secret[str] | None:
+    """Encode user name and password of a URL as HTTP's Basic scheme does."""
+    if parts.username is None:
+        return None
+    user, password = unquote(parts.username), unquote(parts.password or "")
+    if ":" in user:
+        raise ConfigError("The proxy's user name has a colon.", hint=_PROXY_HINT)
+    return Secret(f"Basic {base64.encode_text(f'{user}:{password}'.encode())}")
 
 
 def check_api_key(

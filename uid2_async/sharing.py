@@ -10,7 +10,7 @@ from uid2_async.clock import Clock, ms_clock
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.keystore import Keys, ring_of
 from uid2_async.models import IdentityType
-from uid2_async.protocol.key import GCM_IV_SIZE
+from uid2_async.protocol.keyring import GCM_IV_SIZE
 from uid2_async.protocol.token_rules import (
     ClientType,
     DecryptedToken,
@@ -83,7 +83,7 @@ class SharingClient(Unpicklable):
         Returns:
             For each raw UID a token, or why there is none, INVALID_PAYLOAD where it is
             no raw UID or contradicts *identity_type*, INVALID_IDENTITY_SCOPE where it
-            belongs to the other scope. A failure is a str too: ask for TokenFailure.
+            belongs to the other scope.
 
         Raises:
             InputError: If *raw_uids* is a str.

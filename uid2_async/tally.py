@@ -19,7 +19,7 @@ from uid2_async.models import (
     UnmappedReason,
     kind_and_value,
 )
-from uid2_async.protocol.identity import MapQuery
+from uid2_async.protocol.mapping import MapQuery
 from uid2_async.protocol.normalize import KINDS
 
 __all__ = ["counted", "counted_map", "tell_failed", "tell_rows"]

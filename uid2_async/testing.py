@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from threading import Thread
-from typing import Any, Final, Self, TypeAlias, TypeVar
+from typing import Any, Final, Self, TypeAlias
 
+from uid2_async._portal import Portal
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.client import UID2Client
 from uid2_async.clock import Clock, system_clock
 from uid2_async.errors import InputError, UID2Error
 from uid2_async.models import IdentityScope, ms_from_datetime
 from uid2_async.operator import LocalOperator, OperatorData
-from uid2_async.protocol import base64, wire
-from uid2_async.protocol.envelope import (
-    IV_BYTES,
+from uid2_async.operator.envelope import (
     OpenedRequest,
     RequestEnvelopeError,
     open_request,
     seal_reply,
 )
+from uid2_async.protocol import base64, wire
+from uid2_async.protocol.envelope import IV_BYTES
 from uid2_async.retry import RetryPolicy
-from uid2_async.transport import Reply, Request, SessionPool
+from uid2_async.transport import Reply, Request, SessionPool, refuse_second_loop
 
 __all__ = [
     "ManualClock",
@@ -38,8 +38,6 @@ __all__ = [
     "Step",
     "retry_at_once",
 ]
-
-T = TypeVar("T")
 
 _KEY: Final = bytes(range(32))
 _BINARY: Final = "application/octet-stream"
@@ -212,9 +210,9 @@ def _is_binary(request: Request) -> bool:
 class OperatorThread:
     """Embedded operators on a thread with an event loop of its own.
 
-    The connections of its clients live on the same thread. So a client works in every
-    event loop, in several at once, and in tests that have none; and it can be closed
-    where no loop runs any more. Leaving the block stops everything.
+    The connections of its clients live on the same thread, so that they can be closed
+    where no loop runs any more. A client is as strict as any other: it is refused in a
+    second event loop while the first one is open. Leaving the block stops everything.
 
     Example:
         >>> with OperatorThread() as thread:
@@ -227,45 +225,15 @@ class OperatorThread:
         """Prepare the thread; *clock* is that of the operators."""
         self._clock = clock
         self._operators: dict[IdentityScope, LocalOperator] = {}
-        self._closing = AsyncExitStack()
-        # Made on entering: a loop that nobody closes is a leak.
-        self._entered_loop: asyncio.AbstractEventLoop | None = None
-        self._stopping = False
-        self._thread = Thread(target=self._serve, name="uid2-testing", daemon=True)
+        self._portal = Portal("uid2-testing")
 
     def __enter__(self) -> Self:
-        """Start the thread."""
-        self._entered_loop = asyncio.new_event_loop()
-        self._thread.start()
+        """Enter; the first operator starts the thread."""
         return self
-
-    @property
-    def _loop(self) -> asyncio.AbstractEventLoop:
-        """The loop of the thread."""
-        if self._entered_loop is None:
-            raise RuntimeError("Use the thread in a with block.")
-        return self._entered_loop
 
     def __exit__(self, *_: object) -> None:
         """Stop the operators and the thread."""
-        try:
-            self._run(self._closing.aclose())
-            self._run(self._loop.shutdown_asyncgens())
-        finally:
-            self._stopping = True
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-
-    def _serve(self) -> None:
-        """Be the thread, until the block is left.
-
-        A SystemExit or KeyboardInterrupt in a task stops a loop: whoever waits for an
-        answer from this thread would wait forever.
-        """
-        while not self._stopping:
-            with suppress(BaseException):
-                self._loop.run_forever()
+        self._portal.close()
 
     def operator(self, scope: IdentityScope = IdentityScope.UID2) -> LocalOperator:
         """Give the operator of *scope* with the built-in world.
@@ -276,8 +244,7 @@ class OperatorThread:
         if scope not in self._operators:
             data = OperatorData.sample(scope=scope, base=self._clock())
             operator = LocalOperator(data, clock=self._clock)
-            self._run(self._closing.enter_async_context(operator))
-            self._operators[scope] = operator
+            self._operators[scope] = self._portal.open(operator)
         return self._operators[scope]
 
     @contextmanager
@@ -308,16 +275,12 @@ class OperatorThread:
                 api_key=credentials.api_key,
                 client_secret=credentials.client_secret,
                 scope=operator.data.scope,
-                transport=_Relay(pool, self._loop),
+                transport=_Relay(pool, self._portal),
                 retry=retry_at_once(),
                 clock=lambda: operator.now,
             )
         finally:
-            self._run(pool.aclose())
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run *work* on the thread, and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+            self._portal.run(pool.aclose)
 
     def __repr__(self) -> str:
         """Show the operators."""
@@ -325,17 +288,22 @@ class OperatorThread:
 
 
 class _Relay:
-    """Sends from any event loop, through a pool that lives in another one."""
+    """Sends through a pool that lives in another event loop, which can close it.
 
-    def __init__(self, pool: SessionPool, loop: asyncio.AbstractEventLoop) -> None:
+    As strict as the pool would be in the loop of the caller.
+    """
+
+    def __init__(self, pool: SessionPool, portal: Portal) -> None:
         self.max_connections = pool.max_connections
         self._pool = pool
-        self._loop = loop
+        self._portal = portal
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, request: Request) -> Reply:
         """Send by the pool; cancellation gets through to it."""
-        sent = asyncio.run_coroutine_threadsafe(self._pool.send(request), self._loop)
-        return await asyncio.wrap_future(sent)
+        refuse_second_loop(self._loop)
+        self._loop = asyncio.get_running_loop()
+        return await asyncio.wrap_future(self._portal.submit(self._pool.send, request))
 
     async def aclose(self) -> None:
         """Leave the pool to whoever made it."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from enum import Enum
-from typing import Final, NamedTuple
-
-import aiohttp
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ConfigError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 __all__ = [
     "CertificateFault",
@@ -27,9 +29,8 @@ class CertificateFault(Enum):
     EXPIRED = "Check this machine's clock. If it is right, renew the certificate."
     NOT_YET_VALID = "Set this machine's clock (NTP). If it is right, check the dates."
     UNTRUSTED = (
-        "For a private CA, load its certificate into the context that is passed as "
-        "ssl= to SessionPool, or set SSL_CERT_FILE to its PEM file. Otherwise a proxy "
-        "may be intercepting the connection."
+        "For a private CA, set UID2_CA_FILE (or EUID_CA_FILE) to its PEM file, or pass "
+        "ca_file= to the client. Otherwise a proxy may be intercepting the connection."
     )
     WRONG_HOST = "Use the host name that the certificate was issued for."
     NONCONFORMING = (
@@ -144,13 +145,48 @@ def check_connector(connector: aiohttp.BaseConnector) -> None:
         check_context(verifies)
 
 
-def verifying_context() -> ssl.SSLContext:
-    """Make the TLS context: verified, 1.2 or newer, and never logging its keys."""
-    context = ssl.create_default_context()
+def verifying_context(
+    ca_file: str | os.PathLike[str] | None = None,
+) -> ssl.SSLContext:
+    """Make the TLS context: verified, 1.2 or newer, and never logging its keys.
+
+    Args:
+        ca_file: A PEM file with the CAs to trust instead of the system's.
+
+    Raises:
+        ConfigError: If the file cannot be read or holds no certificate.
+    """
+    if ca_file is None:
+        context = ssl.create_default_context()
+    else:
+        context = _trusting(os.fspath(ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # The default context honours SSLKEYLOGFILE, which hands all traffic to a reader.
     context.keylog_filename = None  # type: ignore[assignment] # typeshed lacks None
     return context
+
+
+def _trusting(ca_file: str) -> ssl.SSLContext:
+    """Make a context that trusts the certificates in a file, and no others."""
+    try:
+        # OpenSSL reports a folder, or a file that it may not read, in other words.
+        with open(ca_file, "rb") as file:  # noqa: PTH123 - before any Path is made
+            file.read(1)
+        context = ssl.create_default_context(cafile=ca_file)
+        if context.cert_store_stats()["x509"]:
+            return context
+        problem = "has no certificate"
+    except ssl.SSLError:
+        problem = "is not a PEM file of certificates"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except ValueError:
+        problem = "cannot be read: the name is not valid"
+    raise ConfigError(
+        f"The CA file {ca_file} {problem}.",
+        hint="Name a PEM file that has the certificate of the CA, beginning with "
+        "-----BEGIN CERTIFICATE-----. Convert a DER file by: openssl x509 -inform der.",
+    )
 
 
 strip_tracebacks(globals())

@@ -12,7 +12,7 @@ import ssl as _ssl
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import ClassVar, Final, Protocol, Self
 
@@ -36,7 +36,13 @@ from uid2_async.errors import (
     UID2Error,
 )
 from uid2_async.foreign_errors import map_error
-from uid2_async.regions import Regions, normalize_base_url, sends_clear
+from uid2_async.regions import (
+    Proxy,
+    Regions,
+    normalize_base_url,
+    parse_proxy,
+    sends_clear,
+)
 from uid2_async.secret import Unpicklable
 from uid2_async.tls import check_connector, check_context, verifying_context
 from uid2_async.veiled import Veiled
@@ -125,6 +131,17 @@ class Transport(Protocol):
         ...
 
 
+def refuse_second_loop(first: asyncio.AbstractEventLoop | None) -> None:
+    """Refuse to leave the *first* event loop of a client while that one is open.
+
+    Raises:
+        ClientLoopError: If it is open, and another one runs.
+    """
+    if first is None or first is asyncio.get_running_loop() or first.is_closed():
+        return
+    raise ClientLoopError("The client is used in a second event loop.")
+
+
 class SessionPool(Unpicklable):
     """Sends over kept connections, to the first region that works.
 
@@ -145,6 +162,7 @@ class SessionPool(Unpicklable):
         max_connections: int = 100,
         proxy: str | None = None,
         ssl: _ssl.SSLContext | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         cooldown: float = 30.0,
         connect_timeout: float = _CONNECT_SECONDS,
         grace: float = _GRACE_SECONDS,
@@ -157,8 +175,10 @@ class SessionPool(Unpicklable):
             session: A session to use as it is and to leave open.
             max_connections: How many connections may be open at once; a given session's
                 own limit counts where that is lower.
-            proxy: The URL of an HTTP proxy; the environment's are never used.
-            ssl: A context for a private CA or client certificates; it must verify.
+            proxy: The URL of an HTTP proxy; the environment's are never used. Its
+                credentials are masked wherever they could be shown.
+            ssl: A context for client certificates; it must verify.
+            ca_file: A PEM file with the CAs to trust instead of the system's.
             cooldown: How long a failed region is left alone, in seconds.
             connect_timeout: How long name resolution, TCP and TLS may take together, in
                 seconds.
@@ -171,14 +191,19 @@ class SessionPool(Unpicklable):
         """
         urls = [base_urls] if isinstance(base_urls, str) else base_urls
         normal = [normalize_base_url(url, allow_http=allow_http) for url in urls]
-        if any(map(sends_clear, normal)):
+        parsed = None if proxy is None else parse_proxy(proxy)
+        if self._check_proxy(parsed, normal, allow_http=allow_http):
             warnings.warn("The API key travels in clear over http.", stacklevel=2)
         if max_connections < 1:
             raise ConfigError("max_connections must be at least 1.")
         if not (connect_timeout > 0 and grace >= 0):
             raise ConfigError("connect_timeout must be above zero, grace not below.")
         if ssl is not None:
+            if ca_file is not None:
+                raise ConfigError("Both ssl and ca_file are given.", hint="Use one.")
             check_context(ssl)
+        elif ca_file is not None:
+            ssl = verifying_context(ca_file)
         connector = session and session.connector
         if connector and connector.limit:
             max_connections = min(max_connections, connector.limit)
@@ -187,11 +212,14 @@ class SessionPool(Unpicklable):
         self.regions: Regions = Regions(normal, cooldown=cooldown)
         self.max_connections: int = max_connections
         self._given = session
-        self._proxy = proxy
+        self._proxy = parsed and parsed.url
+        self._proxy_login = parsed and parsed.login
         self._ssl = ssl
+        # A session that is given has a connector of its own.
+        self._request_ssl: _ssl.SSLContext | bool = (session and ssl) or True
         # A context takes longer to make than a loopback operator to answer.
         self._needs_tls = any(
-            url.startswith("https:") for url in (*normal, proxy or "")
+            url.startswith("https:") for url in (*normal, self._proxy or "")
         )
         self._connect_timeout = connect_timeout
         self._grace = grace
@@ -204,6 +232,27 @@ class SessionPool(Unpicklable):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._closed = False
+
+    @staticmethod
+    def _check_proxy(
+        proxy: Proxy | None, base_urls: Sequence[str], *, allow_http: bool
+    ) -> bool:
+        """Return whether the API key travels in clear over a network.
+
+        Raises:
+            ConfigError: If it would, only because of a proxy, and may not.
+        """
+        if any(map(sends_clear, base_urls)):
+            return True
+        is_http = any(url.startswith("http:") for url in base_urls)
+        if not is_http or proxy is None or proxy.is_loopback:
+            return False
+        if not allow_http:
+            raise ConfigError(
+                "Plain http through a proxy would send the API key in clear.",
+                hint="Leave out the proxy for an operator on this machine.",
+            )
+        return True
 
     @property
     def base_urls(self) -> tuple[str, ...]:
@@ -266,9 +315,11 @@ class SessionPool(Unpicklable):
                 session.post(
                     base_url + request.path,
                     data=request.body,
-                    headers=request.headers,
+                    headers={**request.headers, **self._login(base_url, "http:")},
+                    proxy_headers=self._login(base_url, "https:"),
                     allow_redirects=False,
                     proxy=self._proxy,
+                    ssl=self._request_ssl,
                     timeout=self._timeouts(request.idle_timeout),
                     # Both for the sake of a session that was given.
                     raise_for_status=False,
@@ -292,6 +343,15 @@ class SessionPool(Unpicklable):
             raise ClientClosedError("The client was closed during the call.")
         mapped.reused_connection = connection.reused
         raise mapped
+
+    def _login(self, base_url: str, scheme: str) -> dict[str, str]:
+        """Return what the proxy is shown with requests of *scheme*.
+
+        In plain http there is no tunnel: the proxy reads what the operator gets.
+        """
+        if self._proxy_login is None or not base_url.startswith(scheme):
+            return {}
+        return {"Proxy-Authorization": self._proxy_login.reveal()}
 
     def _connection(self, base_url: str, *, fresh: bool) -> ConnectionUse:
         """Begin to watch the connection of a request."""
@@ -355,8 +415,7 @@ class SessionPool(Unpicklable):
         if self._pid != os.getpid():
             _inherited.append(self)
             raise ClientForkError("The client was made before this fork.")
-        if not self._loop.is_closed():
-            raise ClientLoopError("The client is used in a second event loop.")
+        refuse_second_loop(self._loop)
 
     def _open(self, *, force_close: bool) -> aiohttp.ClientSession:
         """Open a session with every default set explicitly."""
@@ -410,9 +469,10 @@ class SessionPool(Unpicklable):
         sessions = [self._kept, self._fresh, *self._retired]
         self._kept = self._fresh = None
         self._retired = set()
-        for session in sessions:
-            if session is not None:
-                await session.close()
+        async with AsyncExitStack() as stack:
+            # Who is cancelled as one of them closes still closes the others.
+            for session in filter(None, sessions):
+                stack.push_async_callback(session.close)
 
     def __repr__(self) -> str:
         """Show the regions and whether it is open."""

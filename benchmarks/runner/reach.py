@@ -112,6 +112,19 @@ REACHES: Sequence[Reach] = (
         for kind in ("CSV", "Parquet")
         for column in ("us/row", "RSS MB")
     ),
+    *(
+        reach
+        for line in ("map_frame, pandas", "map_frame, polars")
+        for reach in (
+            Reach(
+                benchmark="frames",
+                line=line,
+                against="map_file, Parquet",
+                at_least=0.8,
+            ),
+            Reach(benchmark="frames", line=line, column="MB added", at_most=600),
+        )
+    ),
     Reach(benchmark="state", line="first load", at_least=80_000),
     Reach(benchmark="state", line="nothing due", at_least=100_000),
     Reach(benchmark="state", line="first load", column="RSS MB", at_most=200),

@@ -1,4 +1,4 @@
-"""The directive ``command-reference``: every command of ``uid2``, from its own help."""
+"""Directives about ``uid2``: every command from its own help, and the exit codes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 from typer.main import get_command
 
 from uid2_async.cli.app import app
+from uid2_async.cli.exit_codes import ExitCode
 
 _MARKDOWN: Final = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
@@ -25,6 +26,16 @@ class CommandReference(SphinxDirective):
         root = get_command(app)
         text = "\n".join(_describe(root, typer.Context(root, info_name="uid2")))
         return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class ExitCodes(SphinxDirective):
+    """Writes the table of exit codes."""
+
+    def run(self) -> list[nodes.Node]:
+        """Make the table out of Markdown."""
+        rows = ["| code | meaning | what to do |", "| --- | --- | --- |"]
+        rows += [f"| {one.value} | {one.meaning} | {one.action} |" for one in ExitCode]
+        return self.parse_text_to_nodes("\n".join(rows))
 
 
 def _describe(command: Any, context: Any) -> Iterator[str]:
@@ -59,4 +70,5 @@ def _paragraph(text: str) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directive."""
     app.add_directive("command-reference", CommandReference)
+    app.add_directive("exit-codes", ExitCodes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -88,7 +88,7 @@ def make_app(operator: LocalOperator) -> FastAPI:
                 operator.url,
                 api_key=operator.api_key,
                 client_secret=operator.client_secret,
-                timeout=5.0,
+                timeout=3.0,
                 clock=now,
             ),
             make_refresher=lambda client: TokenRefresher(client, clock=now),
@@ -133,7 +133,7 @@ async def log_in(
     except InputError:
         problem, status = "Please enter an e-mail address, such as me@example.com.", 422
     except UID2Error as error:
-        problem, status = f"No tokens could be had: {error}", 503
+        problem, status = f"No tokens could be had: {error} {error.hint}", 503
     else:
         start_session(request, email=email, uid2=identity, refreshes=0)
         return _back()
@@ -156,7 +156,7 @@ async def opt_out(request: Request, client: ClientDep) -> Response:
             await client.opt_out(Email(request.session["email"]))
         except UID2Error as error:
             raise HTTPException(
-                503, f"The opt-out did not go through: {error}"
+                503, f"The opt-out did not go through: {error} {error.hint}"
             ) from None
         request.session["uid2"] = to_session(OptedOut())
     return _back()
@@ -202,7 +202,7 @@ async def _view(
     return {
         "email": session["email"],
         "refreshes": session["refreshes"],
-        "error": str(error) if error else "",
+        "error": f"{error} {error.hint}" if error else "",
         "now": now.isoformat(timespec="seconds"),
         **_describe(held, now),
     }

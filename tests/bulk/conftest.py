@@ -15,8 +15,8 @@ import pytest
 
 from failing_disk import FailingDisk
 from uid2_async import UID2Client, errors
+from uid2_async.operator.envelope import open_request, seal_reply
 from uid2_async.protocol import base64
-from uid2_async.protocol.envelope import open_request, seal_reply
 from uid2_async.transport import Reply, Request
 from virtual_time import run_virtual
 

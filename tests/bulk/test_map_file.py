@@ -29,7 +29,7 @@ from uid2_async.bulk.options import (
 from uid2_async.errors import AuthError, ConfigError, InputError, JobError
 from uid2_async.hooks import CallFinished, Event
 from uid2_async.operator import LocalOperator
-from uid2_async.operator.faults import Fault
+from uid2_async.operator.state import Fault
 from uid2_async.protocol.hash_spelling import HashSpelling
 
 PEOPLE = [

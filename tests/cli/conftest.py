@@ -20,6 +20,9 @@ NAMES = (
     "SECRET_KEY",
     "CLIENT_SECRET",
     "ALLOW_HTTP",
+    "PROXY",
+    "CA",
+    "TIMEOUT",
 )
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from uid2_async import errors
 from uid2_async.cli.command_group import CommandGroup
 from uid2_async.operator import LocalOperator
-from uid2_async.operator.faults import Fault
+from uid2_async.operator.state import Fault
 
 Uid2 = Callable[..., Any]
 

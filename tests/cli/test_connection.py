@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from uid2_async import IdentityScope
-from uid2_async.cli.connection import RequestCount, connect
+from uid2_async.cli.connection import connect
 from uid2_async.errors import ConfigError
-from uid2_async.hooks import CallFinished, CallStarted
 from uid2_async.models import MappedUID
 from uid2_async.operator import LocalOperator
 
@@ -38,18 +37,12 @@ async def test_environment(
             pass
 
 
-async def test_requests_are_counted() -> None:
-    """Every attempt of every call that ended counts."""
-    count = RequestCount()
-    async with connect(IdentityScope.UID2, sandbox=True) as client:
-        counted = client.with_options(hooks=[count])
-        await counted.map_identities(["jane@example.com"])
-        await counted.map_identities([])
-    count(CallStarted(endpoint="/"))
-    count(
-        CallFinished(
-            endpoint="/", attempts=3, trace_id=None, elapsed=0.0, error_type=None
-        )
-    )
+async def test_every_sandbox_is_the_same_operator() -> None:
+    """A state and an unfinished job of a sandbox fit the next one."""
+    digests = set()
+    for _ in range(2):
+        async with connect(IdentityScope.UID2, sandbox=True) as client:
+            await client.map_identities(["jane@example.com"])
+            digests.add((client.base_urls, client.settings_digest("salt")))
 
-    assert count.requests == 4
+    assert len(digests) == 1

@@ -83,7 +83,7 @@ def test_reference_outputs(
     made = tmp_path / case["target"]
     files = [source, str(made)]
     if case["command"] != "map":
-        files = ["--in", source, "--out", str(made)]
+        files = [source, str(made)]
 
     found = uid2(case["command"], *options, *files, env=env_then)
 

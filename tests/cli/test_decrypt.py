@@ -68,7 +68,9 @@ def tokens(ring: KeyRing) -> dict[str, str]:
 
 def test_one(uid2: Uid2, env: dict[str, str], tokens: dict[str, str]) -> None:
     """Tokens on the command line become lines of JSON."""
-    result = uid2("decrypt", tokens[""], tokens["EXPIRED_TOKEN"], env=env)
+    result = uid2(
+        *("decrypt", "--token", tokens[""], "--token", tokens["EXPIRED_TOKEN"]), env=env
+    )
     first, second = map(json.loads, result.stdout.splitlines())
 
     assert result.exit_code == 3
@@ -85,8 +87,8 @@ def test_one(uid2: Uid2, env: dict[str, str], tokens: dict[str, str]) -> None:
 
 def test_pipe(uid2: Uid2, env: dict[str, str]) -> None:
     """What encrypt prints is what decrypt reads."""
-    sealed = uid2("encrypt", "-", env=env, stdin="\n".join(UIDS))
-    rows = ("--in", "-", "--format", "jsonl")
+    sealed = uid2("encrypt", "--uid", "-", env=env, stdin="\n".join(UIDS))
+    rows = ("-", "--format", "jsonl")
     opened = uid2("decrypt", *rows, "--keys", "sharing", env=env, stdin=sealed.stdout)
 
     assert (opened.exit_code, opened.stderr) == (0, "")
@@ -102,12 +104,8 @@ def test_round_trip(
     rows = [{"id": str(at), "RAW": one} for at, one in enumerate(UIDS)]
     write(paths[0], rows)
 
-    sealed = uid2(
-        "encrypt", "--in", paths[0], "--out", paths[1], "--column", "raw", env=env
-    )
-    opened = uid2(
-        *("decrypt", "--keys", "sharing", "--in", paths[1], "--out", paths[2]), env=env
-    )
+    sealed = uid2("encrypt", paths[0], paths[1], "--column", "raw", env=env)
+    opened = uid2(*("decrypt", "--keys", "sharing", paths[1], paths[2]), env=env)
     found = read(paths[2])
 
     assert (sealed.exit_code, sealed.output) == (0, "")
@@ -152,7 +150,7 @@ def test_statuses(
     lines = [f'"{why}, ""so""",{token}' for why, token in tokens.items()]
     source.write_text("\n".join(["expected,UID_TOKEN", *lines, '"",']))
 
-    result = uid2("decrypt", "--in", str(source), "--out", str(target), env=env)
+    result = uid2("decrypt", str(source), str(target), env=env)
     rows = read(str(target))
 
     assert result.exit_code == 3
@@ -189,7 +187,7 @@ def test_domains(
     domains = ["EXAMPLE.com", "thief.example.org", None]
     rows = [{"UID_TOKEN": page_token, "site": one} for one in domains]
     source.write_text("".join(f"{json.dumps(one)}\n" for one in rows))
-    file = ("decrypt", "--in", str(source))
+    file = ("decrypt", str(source))
     refused = "DOMAIN_OR_APP_NAME_CHECK_FAILED"
 
     def statuses(*arguments: str) -> list[str | None]:
@@ -200,8 +198,8 @@ def test_domains(
 
     assert statuses(*file, "--domain-column", "SITE") == [None, refused, refused]
     assert statuses(*file, "--domain", "example.com") == [None] * 3
-    assert statuses("decrypt", page_token) == [refused]
-    assert statuses("decrypt", page_token, "--keys", "sharing") == [None]
+    assert statuses("decrypt", "--token", page_token) == [refused]
+    assert statuses("decrypt", "--token", page_token, "--keys", "sharing") == [None]
 
 
 async def save(ring: KeyRing, path: str) -> None:
@@ -221,8 +219,9 @@ def test_keys_from_a_file(
     path = str(tmp_path / "keys")
     asyncio.run(save(ring, path))
 
-    result = uid2("decrypt", page_token, "--keys-file", path)
-    strict = uid2("decrypt", page_token, "--keys-file", path, "--keys", "bidstream")
+    line = ["decrypt", "--token", page_token, "--keys-file", path]
+    result = uid2(*line)
+    strict = uid2(*line, "--keys", "bidstream")
 
     assert json.loads(result.stdout)["DECRYPTION_STATUS"] is None
     assert "DOMAIN_OR_APP_NAME_CHECK_FAILED" in strict.stdout
@@ -231,21 +230,21 @@ def test_keys_from_a_file(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "No value is given."),
-        (["--out", "x"], "need --in"),
-        (["-", "--column", "x"], "need --in"),
-        (["x", "--in", "IN"], "Give values or --in, not both."),
-        (["--in", "IN", "--out", "OLD"], "already exists"),
-        (["--in", "IN", "--out", "IN", "--force"], "are the same file"),
+        ([], "There is nothing to read"),
+        (["--token", "x", "--column", "x"], "apply to files"),
+        (["--token", "-", "--force"], "apply to files"),
+        (["IN", "--token", "x"], "Give either IN or --token."),
+        (["IN", "OLD"], "already exists"),
+        (["IN", "IN", "--force"], "are the same file"),
         (
-            ["--in", "IN", "--column", "y"],
+            ["IN", "--column", "y"],
             "no column 'y'. The columns are: 'UID_TOKEN'",
         ),
-        (["--in", "IN", "--domain-column", "y"], "no column 'y'"),
-        (["--in", "NONE.csv"], "cannot be read"),
-        (["x", "--domain", "a", "--domain-column", "b"], "either --domain or"),
-        (["x", "--domain", "a", "--keys", "sharing"], "--keys bidstream alone"),
-        (["x", "--keys-file", "NONE"], "no such file"),
+        (["IN", "--domain-column", "y"], "no column 'y'"),
+        (["A4s3cr3t"], "The file IN does not exist."),
+        (["IN", "--domain", "a", "--domain-column", "b"], "either --domain or"),
+        (["IN", "--domain", "a", "--keys", "sharing"], "--keys bidstream alone"),
+        (["IN", "--keys-file", "NONE"], "no such file"),
         (["UID2-C-L-123-abc"], "are not taken from the command line"),
     ],
 )
@@ -254,22 +253,22 @@ def test_wrong_usage(
 ) -> None:
     """What contradicts itself is refused before any key is fetched."""
     for name in ("IN", "OLD"):
-        (tmp_path / f"{name}.csv").write_text("UID_TOKEN\nsecret\n")
+        (tmp_path / f"{name}.csv").write_text("UID_TOKEN\ns3cr3t\n")
     paths = {name: str(tmp_path / f"{name}.csv") for name in ("IN", "OLD")}
 
     result = uid2("decrypt", *(paths.get(one, one) for one in arguments))
 
     assert result.exit_code == 2
     assert words in result.stderr
-    assert (result.stdout, "secret\n" in result.stderr) == ("", False)
-    assert (tmp_path / "OLD.csv").read_text() == "UID_TOKEN\nsecret\n"
+    assert (result.stdout, "s3cr3t" in result.stderr) == ("", False)
+    assert (tmp_path / "OLD.csv").read_text() == "UID_TOKEN\ns3cr3t\n"
 
 
 def test_force(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> None:
     """With --force an older file is replaced."""
     (tmp_path / "in.csv").write_text("UID_TOKEN\n")
     (tmp_path / "out.csv").write_text("old")
-    paths = ("--in", str(tmp_path / "in.csv"), "--out", str(tmp_path / "out.csv"))
+    paths = (str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
 
     assert uid2("decrypt", *paths, "--force", env=env).exit_code == 0
     assert (tmp_path / "out.csv").read_text() == (
@@ -284,7 +283,7 @@ def test_sigterm(tmp_path: Path, ring: KeyRing) -> None:
     asyncio.run(save(ring, str(keys)))
     command = [sys.executable, "-m", "uid2_async", "decrypt", "--keys-file", str(keys)]
     with subprocess.Popen(  # noqa: S603 - our own program
-        [*command, "--in", "-", "--out", str(out)],
+        [*command, "-", str(out)],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as program:

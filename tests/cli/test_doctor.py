@@ -34,7 +34,7 @@ def test_a_cause(uid2: Uid2, scope: IdentityScope, env: dict[str, str]) -> None:
     assert result.exit_code == 4
     assert lines[at].split(maxsplit=1)[1].startswith("client secret")
     assert lines[at + 1].strip().startswith("-> Copy both from the same place")
-    assert lines[at + 2].endswith("It would tell nothing: client secret failed.")
+    assert lines[at + 2].endswith('Requires "client secret", which failed.')
     assert result.stderr == "uid2: Failed: client secret.\n"
 
 
@@ -90,4 +90,4 @@ def test_nothing_is_printed_twice(
     env[f"{scope}_BASE_URL"] = "http://operator.invalid"
     result = uid2("doctor", env=env | {f"{scope}_ALLOW_HTTP": "1"})
 
-    assert result.output.count("travels in clear") == 1
+    assert result.output.count("sent in the clear") == 1

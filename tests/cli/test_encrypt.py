@@ -38,7 +38,7 @@ def sharing(scope: IdentityScope, env: dict[str, str]) -> SharingClient:
 
 def test_one(uid2: Uid2, env: dict[str, str], sharing: SharingClient) -> None:
     """A raw UID on the command line becomes a line of JSON."""
-    result = uid2("encrypt", RAW_UID, env=env)
+    result = uid2("encrypt", "--uid", RAW_UID, env=env)
     line = json.loads(result.stdout)
     opened = sharing.decrypt(line["UID_TOKEN"])
 
@@ -50,7 +50,8 @@ def test_one(uid2: Uid2, env: dict[str, str], sharing: SharingClient) -> None:
 
 def test_type(uid2: Uid2, env: dict[str, str], sharing: SharingClient) -> None:
     """The type of a raw UID that does not tell it can be said."""
-    result = uid2("encrypt", "-", "--type", "phone", env=env, stdin=f"{RAW_UID}\n")
+    line = ["encrypt", "--uid", "-", "--type", "phone"]
+    result = uid2(*line, env=env, stdin=f"{RAW_UID}\n")
     token = json.loads(result.stdout)["UID_TOKEN"]
 
     assert sharing.decrypt(token).identity_type is IdentityType.PHONE
@@ -70,7 +71,7 @@ def test_statuses(
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("".join(f'"{row[0]}"\n' for row in rows))
 
-    result = uid2("encrypt", "--in", str(source), "--out", str(target), env=env)
+    result = uid2("encrypt", str(source), str(target), env=env)
     header, *found = csv.reader(target.read_text().splitlines())
 
     assert result.exit_code == 3
@@ -97,8 +98,8 @@ def test_statuses(
 
 def test_keysets(uid2: Uid2, env: dict[str, str]) -> None:
     """A keyset that the API key may not encrypt with fails every row."""
-    own = uid2("encrypt", RAW_UID, "--keyset-id", "15", env=env)
-    foreign = uid2("encrypt", RAW_UID, "--keyset-id", "11", env=env)
+    own = uid2("encrypt", "--uid", RAW_UID, "--keyset-id", "15", env=env)
+    foreign = uid2("encrypt", "--uid", RAW_UID, "--keyset-id", "11", env=env)
 
     assert own.exit_code == 0
     assert foreign.exit_code == 3
@@ -122,7 +123,7 @@ def test_keys_of_bidders(
 
     asyncio.run(save())
 
-    result = uid2("encrypt", RAW_UID, "--keys-file", str(tmp_path / "keys"))
+    result = uid2("encrypt", "--uid", RAW_UID, "--keys-file", str(tmp_path / "keys"))
 
     status = json.loads(result.stdout)["ENCRYPTION_STATUS"]
     assert (result.exit_code, status) == (3, "NOT_AUTHORIZED_FOR_MASTER_KEY")
@@ -134,7 +135,7 @@ def test_a_key_without_the_role(
     """Where the operator refuses the keys, nothing is written."""
     env = env_of("advertiser")
     (tmp_path / "in.csv").write_text("UID\nx\n")
-    paths = ("--in", str(tmp_path / "in.csv"), "--out", str(tmp_path / "out.csv"))
+    paths = (str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
 
     result = uid2("encrypt", *paths, env=env)
 

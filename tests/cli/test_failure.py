@@ -5,13 +5,8 @@ from __future__ import annotations
 import pytest
 
 from uid2_async import errors
-from uid2_async.cli.failure import (
-    ExitCode,
-    complain_about,
-    complain_about_bug,
-    exit_code_of,
-    mask,
-)
+from uid2_async.cli.exit_codes import ExitCode, exit_code_of
+from uid2_async.cli.failure import Failure, mask
 
 
 @pytest.mark.parametrize(
@@ -40,7 +35,7 @@ def test_the_call_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     error.trace_id = "4711"
     error.attempts = 4
 
-    complain_about(error)
+    Failure.of(error).print()
 
     assert capsys.readouterr().err == (
         "uid2: It broke. [POST /v3/identity/map, HTTP 503, 4 attempts, trace id 4711]\n"
@@ -50,7 +45,7 @@ def test_the_call_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_defect_without_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     """An error that was never raised has no place."""
-    complain_about_bug(ValueError("jane@example.com"))
+    Failure.of(ValueError("jane@example.com")).print()
 
     assert capsys.readouterr().err.startswith("uid2: An unforeseen ValueError.\n")
 

@@ -13,8 +13,7 @@ import pytest
 
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import IdentityScope, IdentityType
-from uid2_async.protocol.key import Key
-from uid2_async.protocol.keyring import KeyRing
+from uid2_async.protocol.keyring import Key, KeyRing
 from uid2_async.protocol.token_codec import AdvertisingToken, open_token, seal_token
 
 Uid2 = Callable[..., Any]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.cli.job_report import (
     console_for,
     print_head,
-    print_json,
     print_summary,
     progress_bar,
 )
@@ -142,15 +139,6 @@ def test_the_head_is_for_a_terminal(tmp_path: Path) -> None:
     assert screen.getvalue() == ""
 
 
-def test_names_that_are_not_utf8(capsys: pytest.CaptureFixture[str]) -> None:
-    """A file name of any bytes can be told in JSON."""
-    name = os.fsdecode(b"out-\xff.csv")
-    print_json(JobSummary(outputs=(Path(name),)), to_stdout=False)
-
-    (told,) = json.loads(capsys.readouterr().out)["outputs"]
-    assert os.fsencode(told) == b"out-\xff.csv"
-
-
 def test_summary() -> None:
     """The usual counts are there; the others only where there is something."""
     screen = io.StringIO()
@@ -175,28 +163,12 @@ def test_summary() -> None:
     )
 
 
-def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """One object, where the data are not."""
-    summary = JobSummary(rows=3, mapped=2, outputs=(Path("out.csv"),))
-    print_json(summary, to_stdout=False)
-    print_json(summary, to_stdout=True)
-
-    printed = capsys.readouterr()
-    assert printed.out == printed.err
-    found = json.loads(printed.out)
-    assert (found["rows"], found["outputs"], found["complete"]) == (
-        3,
-        ["out.csv"],
-        True,
-    )
-    assert "changes" not in found
-
-
 @pytest.mark.parametrize("total", [1_000, None])
 def test_the_bar(total: int | None) -> None:
     """On a terminal a bar tells rows, rate, requests and shares, and ends full."""
     console, screen = terminal(160)
     with progress_bar(console, to_stdout=False) as tell:
+        assert tell is not None
         tell(progress(rows=5_000, bytes_read=500, total_bytes=total))
         tell(progress(total_bytes=total))
     text = screen.getvalue()
@@ -224,8 +196,8 @@ def test_no_bar_in_a_file(quiet: bool) -> None:
     """Where stderr is no terminal, or silence is asked for, there is no bar."""
     screen = io.StringIO()
     console = Console(file=screen, quiet=quiet, force_terminal=quiet)
-    with progress_bar(console, to_stdout=False) as tell:
-        tell(progress())
+    with progress_bar(console, to_stdout=False) as update:
+        assert update is None
 
     assert screen.getvalue() == ""
 
@@ -236,8 +208,8 @@ def test_result_on_the_same_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     other = io.StringIO()
     other.isatty = lambda: True  # type: ignore[method-assign] # a terminal, as far as it tells
     monkeypatch.setattr("sys.stdout", other)
-    with progress_bar(console, to_stdout=True) as tell:
-        tell(progress())
+    with progress_bar(console, to_stdout=True) as update:
+        assert update is None
 
     assert screen.getvalue() == ""
 

@@ -42,7 +42,7 @@ def test_table(uid2: Uid2, env: dict[str, str]) -> None:
 
 def test_json(uid2: Uid2, scope: IdentityScope, env: dict[str, str]) -> None:
     """The same as a JSON object, with times in ISO 8601."""
-    report = json.loads(uid2("keys", "--kind", "bidstream", "--json", env=env).stdout)
+    report = json.loads(uid2("keys", "--keys", "bidstream", "--json", env=env).stdout)
 
     assert (report["kind"], report["identity_scope"]) == ("bidstream", scope)
     assert report["caller_site_id"] is None

@@ -21,7 +21,7 @@ from canaries import ADVERTISING_TOKEN, EMAIL, PHONE, UID, find_canaries
 from uid2_async import IdentityScope, errors
 from uid2_async._log import http_logger, logger
 from uid2_async.cli.app import app
-from uid2_async.cli.failure import complain, complain_about
+from uid2_async.cli.failure import Failure, print_error
 from uid2_async.cli.printing import dump_json, print_lines
 from uid2_async.cli.report.page import render
 from uid2_async.cli.report.sections import Bars, Section
@@ -201,8 +201,8 @@ def test_one_rule_for_every_way_out(
 ) -> None:
     """Errors, stderr, stdout, JSON, the log and the report escape alike."""
     error = errors.BadRequestError(STEERING, hint=STEERING, code=STEERING)
-    complain_about(error)
-    complain(STEERING, STEERING)
+    Failure.of(error).print()
+    print_error(STEERING, STEERING)
     print_lines([STEERING])
     for one in (logger, http_logger):
         one.warning("%s", STEERING)

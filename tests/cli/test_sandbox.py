@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shlex
 import signal
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -179,3 +181,69 @@ def test_what_is_printed(
     ]
     assert ("UID2_ALLOW_HTTP=1" in lines[2]) is not local
     assert ("warning" in errors) is not local
+
+
+# --- from other containers ------------------------------------------------------------
+
+
+def ask(url: str, path: str, order: Any = None, **headers: str) -> tuple[int, Any]:
+    """Send a request to the control API, as a container would."""
+    parts = urlsplit(url)
+    connection = HTTPConnection("127.0.0.1", parts.port or 0, timeout=30)
+    body = None if order is None else json.dumps(order)
+    fields = {"Host": parts.netloc, "Content-Type": "application/json", **headers}
+    try:
+        connection.request("POST" if body else "GET", path, body, fields)
+        reply = connection.getresponse()
+        return reply.status, json.loads(reply.read())
+    finally:
+        connection.close()
+
+
+async def test_the_control_api_of_another_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the token it opts out, arms, sets the clock, shows calls, and resets."""
+    monkeypatch.setenv("UID2_SANDBOX_TOKEN", "t0ken")
+    env_file = tmp_path / "uid2.env"
+    line = ["--console", "--allow-host", "uid2-sandbox", "--env-file", str(env_file)]
+    with sandbox(*line, "--access-log", "json") as process:
+        env = settings(process, "everything")
+        written = dict(one.split("=", 1) for one in env_file.read_text().splitlines())
+        url, token = env["UID2_BASE_URL"], {"Authorization": "Bearer t0ken"}
+        near = env | {"UID2_BASE_URL": url.replace("uid2-sandbox", "127.0.0.1")}
+        orders = {
+            "opt-out": {"out": True, "identity": "jane@example.com"},
+            "faults": {"status": 503},
+        }
+        done = [
+            ask(url, f"/_console/{name}", order, **token)[0]
+            for name, order in orders.items()
+        ]
+        async with UID2Client.from_env(environ=near) as client:
+            rows = await client.map_identities(["jane@example.com"])
+        done.append(ask(url, "/_console/clock", {"seconds": 3600}, **token)[0])
+        news = ask(url, "/_console/updates/0", **token)[1]
+        other = url.replace("uid2-sandbox", "other")
+        refused = [
+            ask(url, "/_console/updates/0")[0],
+            ask(url, "/_console/reset", {}, Authorization="Bearer t0ke")[0],
+            ask(other, "/_console/updates/0", **token)[0],
+        ]
+        reset = ask(url, "/_console/reset", {}, **token)[0]
+        after = ask(url, "/_console/updates/0", **token)[1]
+        process.terminate()
+        _, log = process.communicate(timeout=60)
+
+    assert written == env
+    assert env_file.stat().st_mode & 0o77 == 0
+    assert urlsplit(url).hostname == "uid2-sandbox"
+    assert env["UID2_ALLOW_HTTP"] == "1"
+    assert (done, refused, reset) == ([200] * 3, [403] * 3, 200)
+    assert not isinstance(rows[0], MappedUID)
+    assert (len(news["calls"]), news["ahead_ms"]) == (2, 3_600_000)
+    assert (after["calls"], after["armed"], after["ahead_ms"]) == ([], [], 0)
+    entries = [json.loads(one) for one in log.splitlines() if one.startswith("{")]
+    assert [one["status"] for one in entries] == [503, 200]
+    assert {"time", "method", "path", "status", "ms"} == set(entries[0])
+    assert "t0ken" not in log

@@ -211,8 +211,8 @@ def test_estimate(folder: Path, uid2: Uid2) -> None:
         "empty": 0,
         "input_warnings": {},
         "batches": 1,
-        "sent_bytes": 3 * costs.SENT_BYTES,
-        "received_bytes": 3 * costs.RECEIVED_BYTES,
+        "sent_bytes": 3 * costs.SENT_BYTES + costs.REQUEST_BYTES,
+        "received_bytes": 3 * costs.RECEIVED_BYTES + costs.REPLY_BYTES,
         "state_bytes": 3 * costs.STATE_BYTES,
         "daily_unique": 1,
         "daily_batches": 1,
@@ -240,9 +240,10 @@ def test_estimate_says_what_follows(folder: Path, uid2: Uid2) -> None:
 
     exact = json.loads(result.stdout)
     assert exact["unique"] == pytest.approx(30_000, rel=0.005)
-    assert exact["seconds"] == pytest.approx(found.once.seconds)
-    assert exact["first_load_seconds"] == pytest.approx(found.first_load.seconds)
-    assert exact["daily_seconds"] == pytest.approx(found.daily.seconds)
+    start = costs.START_SECONDS
+    assert exact["seconds"] == pytest.approx(start + found.once.seconds, rel=0.01)
+    for name, run in (("first_load", found.first_load), ("daily", found.daily)):
+        assert exact[f"{name}_seconds"] == pytest.approx(start + run.seconds, rel=0.01)
     assert re.search(r"network: 1\.4 MB out, 2\.6 MB in\n", told.stdout)
     assert re.search(r"a state of them: 10\.\d MB, 0\.\d minutes for", told.stdout)
     assert re.search(r"each day after that: 8\d due in 1 requests, ", told.stdout)

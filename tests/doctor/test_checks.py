@@ -13,24 +13,24 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certificates import DAY, HOST, Faults, contexts
 from uid2_async import IdentityScope, KeyRing, errors
-from uid2_async.doctor import Check, Finding, Outcome
-from uid2_async.doctor.network_checks import (
-    check_connection,
-    check_dns,
-    check_latency,
-    check_operator,
-    check_tls,
-)
-from uid2_async.doctor.network_probes import (
+from uid2_async.doctor import CheckId, Finding, Outcome
+from uid2_async.doctor.checks import check_api_key_form, check_base_url
+from uid2_async.doctor.network import (
     Connection,
     ConnectionFault,
     Handshake,
     HandshakeFault,
     Resolution,
-    connect,
-    shake_hands,
+    check_connection,
+    check_dns,
+    check_latency,
+    check_operator,
+    check_tls,
+    date_offset,
+    tcp_connect,
+    tls_handshake,
 )
-from uid2_async.doctor.operator_checks import (
+from uid2_async.doctor.operator import (
     check_api_key,
     check_client_secret,
     check_clock,
@@ -38,13 +38,9 @@ from uid2_async.doctor.operator_checks import (
     check_roles,
     check_test_identities,
 )
-from uid2_async.doctor.operator_probes import Answer, Question, date_offset
-from uid2_async.doctor.settings_checks import (
-    check_api_key_form,
-    check_base_url,
-)
+from uid2_async.doctor.probe import CallOutcome, Endpoint
 from uid2_async.models import IdentityMap, MapRow, OptedOut
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 from uid2_async.tls import CertificateFault, CertificateProblem
 from uid2_async.transport import Reply, verifying_context
 
@@ -52,23 +48,23 @@ PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="ut
 UID = "A" * 44
 OUT = MapRow(reason="optout")
 MAPPED = MapRow(raw_uid=UID)
-UNKNOWN_KEY = Answer(error=errors.AuthError("HTTP 401.", status=401))
+UNKNOWN_KEY = CallOutcome(error=errors.AuthError("HTTP 401.", status=401))
 
 
-def answers(**given: Answer) -> dict[Question, Answer]:
+def answers(**given: CallOutcome) -> dict[Endpoint, CallOutcome]:
     """Answer with a missing role whatever is not given."""
-    return {one: given.get(one.name.lower(), UNKNOWN_KEY) for one in Question}
+    return {one: given.get(one.name.lower(), UNKNOWN_KEY) for one in Endpoint}
 
 
-def mapped(*rows: MapRow) -> Answer:
+def mapped(*rows: MapRow) -> CallOutcome:
     """Answer a map call."""
-    return Answer(value=IdentityMap(["a"] * len(rows), rows))
+    return CallOutcome(value=IdentityMap(["a"] * len(rows), rows))
 
 
-def refused(error: errors.OperatorError, status: int) -> Answer:
+def refused(error: errors.OperatorError, status: int) -> CallOutcome:
     """Answer with an error of an HTTP status."""
     error.status = status
-    return Answer(error=error)
+    return CallOutcome(error=error)
 
 
 def says(finding: Finding, outcome: str, words: str) -> bool:
@@ -133,7 +129,7 @@ async def test_a_refused_certificate_is_named_for_what_it_is(
     server, client = contexts(faults, tmp_path)
     async with raw_server(b"", context=server) as running:
         port = int(running.url.rpartition(":")[2])
-        found = await shake_hands("127.0.0.1", port, HOST, client, timeout=5.0)
+        found = await tls_handshake("127.0.0.1", port, HOST, client, timeout=5.0)
 
     finding = check_tls(found, 0.0)
 
@@ -199,9 +195,9 @@ def test_silence_over_tls(error: errors.UID2Error) -> None:
 
 def test_latency() -> None:
     """The middle counts; one slow call is no warning."""
-    assert says(check_latency([0.1, 0.1, 5.0]), "ok", "100 ms in the middle, 5000 ms")
+    assert says(check_latency([0.1, 0.1, 5.0]), "ok", "Median 100 ms, longest 5000 ms")
     assert says(check_latency([0.1, 2.0, 5.0]), "warning", "nearer region")
-    assert says(check_latency([]), "failed", "No call was answered")
+    assert says(check_latency([]), "failed", "No call got a reply")
 
 
 @pytest.mark.parametrize(
@@ -210,10 +206,10 @@ def test_latency() -> None:
         ("UID2", "https://au.prod.uidapi.com", "ok", "UID2 production, Sydney"),
         ("UID2", "operator-integ.uidapi.com/v2", "ok", "UID2 integration."),
         ("EUID", "https://prod.euid.eu", "ok", "EUID production."),
-        ("UID2", "https://prd.uidapi.com", "warning", "none of the published"),
-        ("UID2", "https://prod.uidapi.com/x", "warning", "none of the published"),
-        ("UID2", "https://prod.uidapi.com:8443", "warning", "none of the published"),
-        ("UID2", "http://10.0.0.1:8080", "warning", "travels in clear"),
+        ("UID2", "https://prd.uidapi.com", "warning", "not one of the published"),
+        ("UID2", "https://prod.uidapi.com/x", "warning", "not one of the published"),
+        ("UID2", "https://prod.uidapi.com:8443", "warning", "not one of the published"),
+        ("UID2", "http://10.0.0.1:8080", "warning", "sent in the clear"),
     ],
 )
 def test_base_urls(scope: str, url: str, outcome: str, words: str) -> None:
@@ -227,8 +223,8 @@ def test_base_urls(scope: str, url: str, outcome: str, words: str) -> None:
     ("key", "outcome", "words"),
     [
         ("old-key", "ok", "older keys"),
-        ("UID2-C-I-8-cut", "warning", "all of it was copied"),
-        ("A" * 43 + "=", "warning", "changed places"),
+        ("UID2-C-I-8-cut", "warning", "copied completely"),
+        ("A" * 43 + "=", "warning", "are swapped"),
     ],
 )
 def test_api_keys(key: str, outcome: str, words: str) -> None:
@@ -257,7 +253,9 @@ def test_a_service_without_a_link_has_the_role() -> None:
     """A 401 with a message is not about the role (docs/protocol.md 2.5)."""
     link = errors.AuthError("The operator said: Invalid link_id", status=401)
 
-    assert says(check_roles(answers(map=Answer(error=link)), []), "ok", "has MAPPER")
+    assert says(
+        check_roles(answers(map=CallOutcome(error=link)), []), "ok", "has MAPPER"
+    )
 
 
 def test_a_role_that_cannot_be_told() -> None:
@@ -265,12 +263,12 @@ def test_a_role_that_cannot_be_told() -> None:
     wrong = refused(errors.AuthError("The operator could not open the request."), 400)
     found = answers(sharing=wrong, bidstream=wrong)
 
-    assert says(check_roles(found, []), "warning", "Not to be told: SHARER")
+    assert says(check_roles(found, []), "warning", "Unknown: SHARER")
 
 
 def test_replies_that_are_no_http_tell_nothing() -> None:
     """A garbled answer shows neither a role nor a secret to be right."""
-    garbled = Answer(error=errors.ProtocolError("No HTTP.", unparseable_http=True))
+    garbled = CallOutcome(error=errors.ProtocolError("No HTTP.", unparseable_http=True))
 
     assert says(check_api_key(answers(map=garbled)), "failed", "No HTTP")
     assert says(check_client_secret(answers(map=garbled)), "failed", "No HTTP")
@@ -281,7 +279,7 @@ def test_a_request_that_was_rewritten() -> None:
     body = refused(errors.BadRequestError("The operator said: Invalid body: x"), 400)
 
     finding = check_client_secret(answers(generate=body))
-    assert says(finding, "failed", "arrived changed")
+    assert says(finding, "failed", "was changed on its way")
     assert not finding.unauthorized
 
 
@@ -316,8 +314,8 @@ def test_clocks(offset: float | None, refused: bool, outcome: str) -> None:
 
     assert finding.outcome == outcome
     if offset is not None:
-        assert ("Requests are refused." in finding.message) is (outcome == "failed")
-        assert ("60 s is promised" in finding.message) is (
+        assert ("Requests are rejected." in finding.message) is (outcome == "failed")
+        assert ("60 s is guaranteed" in finding.message) is (
             outcome == "failed" or abs(offset) >= 60
         )
 
@@ -331,22 +329,22 @@ def test_clocks(offset: float | None, refused: bool, outcome: str) -> None:
         ({"map": mapped(OUT, OUT)}, "failed", "validate@example.com was not"),
         (
             {
-                "generate": Answer(value="tokens"),
-                "refresh": Answer(value=OptedOut()),
+                "generate": CallOutcome(value="tokens"),
+                "refresh": CallOutcome(value=OptedOut()),
             },
             "failed",
             "optout@example.com got tokens",
         ),
         (
             {
-                "generate": Answer(value=OptedOut()),
-                "refresh": Answer(value="tokens"),
+                "generate": CallOutcome(value=OptedOut()),
+                "refresh": CallOutcome(value="tokens"),
             },
             "failed",
             "was not opted out on refresh",
         ),
         (
-            {"generate": Answer(value=OptedOut())},
+            {"generate": CallOutcome(value=OptedOut())},
             "failed",
             "HTTP 401",
         ),
@@ -357,7 +355,9 @@ def test_clocks(offset: float | None, refused: bool, outcome: str) -> None:
         ),
     ],
 )
-def test_test_identities(given: dict[str, Answer], outcome: str, words: str) -> None:
+def test_test_identities(
+    given: dict[str, CallOutcome], outcome: str, words: str
+) -> None:
     """An operator that does not respect opt-outs is found out."""
     assert says(check_test_identities(answers(**given)), outcome, words)
 
@@ -365,12 +365,12 @@ def test_test_identities(given: dict[str, Answer], outcome: str, words: str) -> 
 NOW_MS = 1_000_000_000
 
 
-def ring(**fields: Any) -> Answer:
+def ring(**fields: Any) -> CallOutcome:
     """Answer with a ring of one key."""
     key = Key(
         id=1, secret=bytes(32), created=0, activates=0, expires=2_000_000, keyset_id=5
     )
-    return Answer(value=KeyRing(**({"keys": {1: key}} | fields)))
+    return CallOutcome(value=KeyRing(**({"keys": {1: key}} | fields)))
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def ring(**fields: Any) -> Answer:
     [
         ({}, "skipped", "SHARER or ID_READER"),
         ({"bidstream": ring()}, "ok", "1 keys, 1 of them active"),
-        ({"bidstream": ring(keys={})}, "failed", "Not one of 0 keys is active"),
+        ({"bidstream": ring(keys={})}, "failed", "None of 0 keys is active"),
         (
             {"bidstream": ring(identity_scope=IdentityScope.EUID)},
             "failed",
@@ -392,16 +392,16 @@ def ring(**fields: Any) -> Answer:
         (
             {"sharing": ring(max_sharing_lifetime_seconds=60)},
             "warning",
-            "None is to encrypt with",
+            "None of them can encrypt",
         ),
         (
-            {"bidstream": Answer(error=errors.ProtocolError("Not of the shape."))},
+            {"bidstream": CallOutcome(error=errors.ProtocolError("Not of the shape."))},
             "failed",
             "Not of the shape",
         ),
     ],
 )
-def test_keys(given: dict[str, Answer], outcome: str, words: str) -> None:
+def test_keys(given: dict[str, CallOutcome], outcome: str, words: str) -> None:
     """Keys must be there, hold, be of the scope, and be fit for what the role does."""
     finding = check_keys(answers(**given), IdentityScope.UID2, NOW_MS)
 
@@ -414,12 +414,12 @@ def test_keys_that_have_all_expired() -> None:
         answers(bidstream=ring()), IdentityScope.UID2, 3_000_000_000 * 1000
     )
 
-    assert says(finding, "failed", "Not one of 1 keys is active")
+    assert says(finding, "failed", "None of 1 keys is active")
 
 
 def test_findings_hold_no_value() -> None:
     """An answer never shows what was returned."""
-    assert UID not in repr(Answer(value=UID))
+    assert UID not in repr(CallOutcome(value=UID))
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def test_dates(headers: dict[str, str], offset: float | None) -> None:
 
 async def test_nothing_to_connect_to() -> None:
     """Without an address there is no connection, and no exception."""
-    found = await connect((), 443, timeout=1.0)
+    found = await tcp_connect((), 443, timeout=1.0)
 
     assert found.fault is ConnectionFault.UNREACHABLE
 
@@ -450,7 +450,7 @@ async def test_a_port_that_is_silent_in_tls(raw_server: Any) -> None:
     """A server that takes the connection and says nothing times out."""
     async with raw_server(b"", keep=True) as server:
         port = int(server.url.rpartition(":")[2])
-        found = await shake_hands(
+        found = await tls_handshake(
             "127.0.0.1", port, "localhost", verifying_context(), timeout=0.2
         )
 
@@ -461,7 +461,7 @@ def test_the_page_lists_every_check() -> None:
     """What is checked is documented, in the same order."""
     table = PAGE.split("| --- | --- |")[1].split("\n\n")[0]
 
-    assert re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE) == [*Check]
+    assert re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE) == [*CheckId]
 
 
 async def test_the_example_of_the_page(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections.abc
 import enum
+import functools
 import inspect
 import types
 import typing
@@ -32,6 +33,7 @@ from canaries import (
     REPLY_KEY,
     UID,
 )
+from uid2_async.blocking import BlockingKeyStore, BlockingTokenRefresher
 from uid2_async.models import IdentityType
 from uid2_async.operator import LocalOperator, OperatorData
 from uid2_async.protocol.base64 import encode_text
@@ -101,6 +103,19 @@ def make_tokens() -> uid2_async.IdentityTokens:
 def make_client() -> uid2_async.UID2Client:
     """Make a client that is refused."""
     return uid2_async.UID2Client(
+        "http://127.0.0.1:9",
+        api_key=API_KEY,
+        client_secret=CLIENT_SECRET,
+        transport=Refusing(),  # type: ignore[arg-type] # answers anything
+        retry=uid2_async.RetryPolicy.never(),
+        timeout=2.0,
+    )
+
+
+@functools.cache
+def make_blocking() -> uid2_async.BlockingClient:
+    """Make the blocking client that is refused: one, since each has a thread."""
+    return uid2_async.BlockingClient(
         "http://127.0.0.1:9",
         api_key=API_KEY,
         client_secret=CLIENT_SECRET,
@@ -305,6 +320,9 @@ _VALUES: Mapping[Any, Callable[[], Any]] = {
     Inspection: lambda: inspect_value(EMAIL),
     uid2_async.MapOptions: uid2_async.MapOptions,
     uid2_async.UID2Client: make_client,
+    uid2_async.BlockingClient: make_blocking,
+    BlockingTokenRefresher: lambda: make_blocking().token_refresher(),
+    BlockingKeyStore: lambda: make_blocking().sharing_keys(),
     uid2_async.KeyRing: make_ring,
     uid2_async.IdentityTokens: make_tokens,
 }

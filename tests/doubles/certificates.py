@@ -149,3 +149,10 @@ def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
                 side.do_handshake()
             except ssl.SSLWantReadError:
                 continue
+
+
+def write_ca(folder: Path) -> Path:
+    """Write the certificate of the CA to a PEM file."""
+    path = folder / "ca.pem"
+    path.write_bytes(_authority(Faults()).public_bytes(serialization.Encoding.PEM))
+    return path

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from uid2_async import UID2Client
+from uid2_async.operator.envelope import open_request, seal_reply
 from uid2_async.protocol import base64
-from uid2_async.protocol.envelope import open_request, seal_reply
 from uid2_async.transport import Reply, Request
 
 KEY = bytes(range(32))

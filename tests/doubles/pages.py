@@ -15,6 +15,8 @@ import attrs
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
 SITE: Final = sorted((ROOT / "docs").rglob("*.md"))
+# What it shows needs servers; tests/stores/test_page.py runs it.
+STORES: Final = ROOT / "docs" / "guides" / "stores.md"
 NOT_RUN: Final = "# Not run by the tests: "
 
 # ``python`` is run; ``{code-block} python`` begins with NOT_RUN and its reason.

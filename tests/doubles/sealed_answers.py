@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from canaries import ADVERTISING_TOKEN, KEY, REFRESH_TOKEN, REPLY_KEY, UID
 from uid2_async import IdentityTokens
+from uid2_async.operator.envelope import OpenedRequest, open_request, seal_reply
 from uid2_async.protocol import base64
-from uid2_async.protocol.envelope import OpenedRequest, open_request, seal_reply
 
 
 def now_ms() -> int:

@@ -51,14 +51,14 @@ def test_a_batch_is_mapped_without_credentials(run: Run, tmp_path: Path) -> None
 def test_a_batch_says_what_failed(
     run: Run, env: dict[str, str], operator: LocalOperator, source: Path
 ) -> None:
-    """Failed rows make the exit code 3, an error 1; no secret is shown."""
+    """Failed rows make the exit code 3, a wrong key 4; no secret is shown."""
     operator.fail_next(Fault(status=400, body=b"{}"))
     target = source.with_name("mapped.csv")
     partly = run("batch_job.py", source, target, env=env)
     wrong = run("batch_job.py", source, target, env=env | {"UID2_API_KEY": "nobody"})
 
     assert (partly.returncode, partly.stdout.splitlines()[-1]) == (3, "  failed    2")
-    assert wrong.returncode == 1
+    assert wrong.returncode == 4
     assert wrong.stderr.splitlines()[-1].startswith("AuthError: ")
     assert "nobody" not in wrong.stderr
 

@@ -14,8 +14,8 @@ from memory_operator import MemoryOperator
 from sealed_answers import held_tokens, seal, success, tokens_body
 from uid2_async import AesGcmEnvelope, UID2Client, errors
 from uid2_async.hooks import ForgedReply
+from uid2_async.operator.envelope import seal_reply
 from uid2_async.protocol import base64
-from uid2_async.protocol.envelope import seal_reply
 from uid2_async.secret import Secret
 
 rows = Rows()

@@ -30,7 +30,7 @@ from uid2_async import (
     errors,
 )
 from uid2_async.bulk import BulkMapper
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 
 rows = Rows()
 PEOPLE = [f"{n}.{EMAIL}" for n in range(3_000)]

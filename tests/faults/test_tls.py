@@ -84,7 +84,7 @@ async def expired(bench: Bench) -> None:
     """The certificate has expired, or this machine's clock says so."""
     now = dt.datetime.now(dt.UTC)
     context = server_side(not_before=now - 2 * DAY, not_after=now - DAY)
-    assert "clock" in str(await is_refused(bench, context, trusting()))
+    assert "clock" in (await is_refused(bench, context, trusting())).hint
 
 
 @rows.add("T4", requests=0)
@@ -92,7 +92,7 @@ async def not_yet_valid(bench: Bench) -> None:
     """The certificate is not valid yet, or this machine's clock says so."""
     now = dt.datetime.now(dt.UTC)
     context = server_side(not_before=now + DAY, not_after=now + 2 * DAY)
-    assert "clock" in str(await is_refused(bench, context, trusting()))
+    assert "clock" in (await is_refused(bench, context, trusting())).hint
 
 
 @rows.add("T5", requests=0)

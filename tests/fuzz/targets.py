@@ -17,9 +17,10 @@ from uid2_async.bulk.resume import Checkpoint, JobFolder, JobTerms
 from uid2_async.bulk.text import open_reader
 from uid2_async.errors import TokenError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
-from uid2_async.models import Email
-from uid2_async.protocol import base64, buckets, identity, optout, tokens
-from uid2_async.protocol.envelope import AesGcmEnvelope, seal_reply
+from uid2_async.models import Email, IdentityMap
+from uid2_async.operator.envelope import seal_reply
+from uid2_async.protocol import base64, mapping, tokens
+from uid2_async.protocol.envelope import AesGcmEnvelope
 from uid2_async.protocol.keyring import KeyRing
 from uid2_async.protocol.reply import error_from_reply, http_date_ms, parse_retry_after
 
@@ -28,7 +29,7 @@ NONCE = b"8 bytes."
 PLACE = Path(tempfile.mkdtemp(prefix="uid2-fuzz-"))
 INPUT = InputIdentity(name="in.csv", size=1, mtime_ns=1, digest="00")
 ENVELOPE = AesGcmEnvelope()
-QUERY = identity.prepare_map([Email("a@example.com"), Email("b@example.com")])
+QUERY = mapping.prepare_map([Email("a@example.com"), Email("b@example.com")])
 UID = base64.encode_text(KEY)
 
 KEYS_REPLY = (
@@ -67,21 +68,21 @@ def envelope(data: bytes) -> None:
 def replies(data: bytes) -> None:
     """Read the bytes as every reply that there is."""
     for parse in (
-        lambda: identity.parse_map_v3_reply(data, QUERY),
-        lambda: identity.parse_map_v2_reply(data, ["a", "b"]),
+        lambda: mapping.parse_map_v3_reply(data, QUERY),
+        lambda: mapping.parse_map_v2_reply(data, ["a", "b"]),
         lambda: tokens.parse_tokens_reply(data),
         lambda: tokens.parse_refresh_reply(data),
         lambda: tokens.parse_validate_reply(data),
         lambda: tokens.parse_logout_reply(data),
-        lambda: optout.parse_status_reply(data),
-        lambda: buckets.parse_buckets_reply(data),
+        lambda: mapping.parse_status_reply(data),
+        lambda: mapping.parse_buckets_reply(data),
         lambda: KeyRing.from_json(data),
         lambda: IdentityTokens.from_json(data),
     ):
         with contextlib.suppress(UID2Error):
             found = parse()
             repr(found)
-            if isinstance(found, identity.IdentityMap):
+            if isinstance(found, IdentityMap):
                 repr(list(found))
 
 

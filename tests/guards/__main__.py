@@ -183,7 +183,7 @@ GUARDS = [
     ),
     Guard(
         "rows are counted",
-        "protocol/identity.py",
+        "protocol/mapping.py",
         "if len(found) != len(sent):",
         "if False:",
         "P3",

@@ -13,9 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.models import IdentityScope
-from uid2_async.operator import Fault, OperatorData, dispatch, routes
-from uid2_async.operator.exchange import Reply, Request
-from uid2_async.operator.world import World
+from uid2_async.operator import Fault, OperatorData, dispatch
+from uid2_async.operator.http_messages import Reply, Request
+from uid2_async.operator.indexes import DataIndex
 from uid2_async.protocol.base64 import decode
 from uid2_async.protocol.envelope import AesGcmEnvelope
 
@@ -42,7 +42,7 @@ class Asker:
     def load(self, data: OperatorData, **settings: Any) -> None:
         """Take other *data*, with some settings changed."""
         self.data = attrs.evolve(data, settings=attrs.evolve(data.settings, **settings))
-        self.world = World(self.data)
+        self.world = DataIndex(self.data)
 
     def headers(self, who: str | None, *, binary: bool = False) -> dict[str, str]:
         """Make the headers of a request."""
@@ -60,7 +60,7 @@ class Asker:
         fault: Fault | None = None,
     ) -> Reply:
         """Send a request as it is."""
-        endpoint = routes.find("POST", path, self.world.settings)
+        endpoint = dispatch.find("POST", path, self.world.settings)
         assert not isinstance(endpoint, Reply)
         request = Request(method="POST", path=path, headers=headers, body=body)
         return dispatch.answer(

@@ -14,11 +14,11 @@ import attrs
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from uid2_async.operator import Fault, LocalOperator, OperatorData, origin
+from uid2_async.operator import Fault, LocalOperator, OperatorData, client_side
 from uid2_async.operator.app import http_log, make_app
 from uid2_async.operator.data import ClientSideKeypair
+from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import OperatorState
-from uid2_async.operator.world import World
 
 MIB = 1_048_576
 GENERATE = "/v2/token/generate"
@@ -94,7 +94,7 @@ async def test_a_request_without_host_is_bad(operator: LocalOperator) -> None:
 
 async def test_host_is_looked_for_if_aiohttp_does_not() -> None:
     """Its older versions let such requests pass."""
-    world = World(OperatorData.sample())
+    world = DataIndex(OperatorData.sample())
     app = make_app(world, OperatorState())
     request = make_mocked_request("POST", GENERATE, app=app)
 
@@ -195,7 +195,7 @@ async def test_a_missing_extra_is_named_in_the_log(
     sample = OperatorData.sample(base=base)
     pair: ClientSideKeypair = sample.keypairs[0]
     body = json.dumps({"subscription_id": pair.subscription_id}).encode()
-    origin._suffix_list.cache_clear()
+    client_side._suffix_list.cache_clear()
     async with LocalOperator(sample) as operator:
         answer = await send(
             operator,

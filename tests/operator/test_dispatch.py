@@ -9,7 +9,7 @@ import pytest
 
 from uid2_async.errors import EnvelopeError
 from uid2_async.operator import Fault
-from uid2_async.operator.exchange import Reply
+from uid2_async.operator.http_messages import Reply
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import AesGcmEnvelope
 

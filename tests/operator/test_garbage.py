@@ -17,15 +17,20 @@ import aiohttp
 import pytest
 
 from uid2_async.models import IdentityScope, IdentityType
-from uid2_async.operator import LocalOperator, OperatorData, routes
-from uid2_async.protocol import client_side
-from uid2_async.protocol.envelope import AesGcmEnvelope
-from uid2_async.protocol.raw_uid import type_byte
-from uid2_async.protocol.refresh_token import (
+from uid2_async.operator import (
+    LocalOperator,
+    OperatorData,
+    dispatch,
+    http_messages as operator_http_messages,
+)
+from uid2_async.operator.minting import (
     RefreshToken,
     seal_refresh_token,
     wrap_refresh_token,
 )
+from uid2_async.protocol import client_side
+from uid2_async.protocol.envelope import AesGcmEnvelope
+from uid2_async.protocol.raw_uid import type_byte
 from uid2_async.protocol.token_codec import AdvertisingToken, seal_token
 
 IV = b"0123456789ab"
@@ -214,7 +219,7 @@ class Garbage:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("path", [*routes.PATHS, "/nowhere"])
+@pytest.mark.parametrize("path", [*dispatch.PATHS, "/nowhere"])
 async def test_every_answer_is_foreseen(
     asker: Any, path: str, seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -226,10 +231,10 @@ async def test_every_answer_is_foreseen(
         headers = garbage.headers()
         binary = headers["Content-Type"] == "application/octet-stream"
         body = garbage.body(path, binary=binary)
-        endpoint = routes.find("POST", path, asker.world.settings)
+        endpoint = dispatch.find("POST", path, asker.world.settings)
         if path == "/nowhere":
             continue
-        assert not isinstance(endpoint, routes.Reply)
+        assert not isinstance(endpoint, operator_http_messages.Reply)
 
         reply = asker.send(path, body, headers)
 
@@ -247,16 +252,16 @@ async def test_over_http_as_well(
     caplog.set_level(logging.WARNING)
     async with LocalOperator(asker.data, console=True) as operator:
         port = int(operator.url.rpartition(":")[2])
-        for path in routes.PATHS:
+        for path in dispatch.PATHS:
             for _ in range(15):
                 headers = garbage.headers()
                 binary = headers["Content-Type"] == "application/octet-stream"
                 await exchange(port, path, headers, garbage.body(path, binary=binary))
         count = len(operator.calls)
-        assert count == 15 * len(routes.PATHS)
+        assert count == 15 * len(dispatch.PATHS)
         statuses = {call.status for call in operator.calls}
         async with aiohttp.ClientSession(operator.url) as session:
-            for what in ("news/0", *(f"calls/{at + 1}" for at in range(count))):
+            for what in ("updates/0", *(f"calls/{at + 1}" for at in range(count))):
                 async with session.get(f"/_console/{what}") as shown:
                     assert shown.status == 200, what
     assert statuses <= {200, 400, 401, 403, 500}

@@ -14,11 +14,8 @@ from uid2_async.errors import InputError
 from uid2_async.models import IdentityScope
 from uid2_async.operator import OperatorData
 from uid2_async.operator.data import SaltRow
-from uid2_async.operator.world import World
-from uid2_async.protocol.client_side import (
-    load_server_private_key,
-    load_server_public_key,
-)
+from uid2_async.operator.indexes import DataIndex, load_server_private_key
+from uid2_async.protocol.client_side import load_server_public_key
 
 DAY_MS = 86_400_000
 
@@ -78,7 +75,7 @@ def test_api_keys_have_the_documented_format(
 def test_credentials_open_their_own_client(base: datetime) -> None:
     """The operator's records belong to the credentials."""
     data = OperatorData.sample(base=base)
-    world = World(data)
+    world = DataIndex(data)
 
     for name, one in data.credentials.items():
         client = world.api_keys.find(f"Bearer {one.api_key}")
@@ -90,7 +87,7 @@ def test_credentials_open_their_own_client(base: datetime) -> None:
 def test_bidder_and_sharer_can_read_the_publisher(base: datetime) -> None:
     """That is what they are for; the advertiser cannot."""
     data = OperatorData.sample(base=base)
-    world = World(data)
+    world = DataIndex(data)
     clients = {one.name: one for one in data.clients}
 
     def sites(name: str) -> set[int]:
@@ -104,7 +101,7 @@ def test_bidder_and_sharer_can_read_the_publisher(base: datetime) -> None:
 
 def test_keys_hold_for_years_and_change_once(base: datetime) -> None:
     """Setting the clock forward shows a change of keys."""
-    keysets = World(OperatorData.sample(base=base)).keysets
+    keysets = DataIndex(OperatorData.sample(base=base)).keysets
     now_ms = int(base.timestamp() * 1000)
 
     first = keysets.site_key(101, now_ms)
@@ -140,7 +137,7 @@ def test_salts_rotate_day_by_day(base: datetime) -> None:
 
 
 def test_making_the_world_is_a_matter_of_milliseconds(base: datetime) -> None:
-    """Each test may have a world of its own; two seconds of CPU are generous."""
+    """Each test may have data of its own; two seconds of CPU are generous."""
     before = process_time()
     OperatorData.sample(seed=12_345, base=base)
 

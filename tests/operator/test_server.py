@@ -195,9 +195,9 @@ def test_a_reset_undoes_the_advance_and_the_opt_outs() -> None:
 
     with LocalOperator.in_thread(clock=lambda: START):
         assert operator.now == START
-    flh = operator._world.first_level_hash(EmailHash("00" * 32))
-    assert not operator._world.opt_outs.is_out(flh, EmailHash.identity_type)
-    assert len(operator._world.opt_outs._raw_uids) == 12
+    flh = operator._index.first_level_hash(EmailHash("00" * 32))
+    assert not operator._index.opt_outs.is_out(flh, EmailHash.identity_type)
+    assert len(operator._index.opt_outs._raw_uids) == 12
 
 
 def test_the_best_key_can_do_everything() -> None:

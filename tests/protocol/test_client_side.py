@@ -26,8 +26,12 @@ from cryptography.hazmat.primitives.serialization import (
 
 from uid2_async.errors import ConfigError, EnvelopeError, InputError
 from uid2_async.models import Email, EmailHash, Phone
+from uid2_async.operator import (
+    client_side as operator_client_side,
+    indexes as operator_indexes,
+)
+from uid2_async.operator.http_messages import RefusedError
 from uid2_async.protocol import client_side
-from uid2_async.protocol.refusal import RefusedError
 
 CLIENT_KEY = derive_private_key(int("11" * 32, 16), SECP256R1())
 SERVER_KEY = derive_private_key(int("22" * 32, 16), SECP256R1())
@@ -68,8 +72,10 @@ def open_fields(
     fields: dict[str, Any], server_key: EllipticCurvePrivateKey = SERVER_KEY
 ) -> dict[str, object]:
     """Open a request as the operator does."""
-    request = client_side.parse_client_generate_request(json.dumps(fields).encode())
-    return client_side.open_client_generate_request(request, server_key)[0]
+    request = operator_client_side.parse_client_generate_request(
+        json.dumps(fields).encode()
+    )
+    return operator_client_side.open_client_generate_request(request, server_key)[0]
 
 
 def refusal(fields: dict[str, Any], **options: Any) -> RefusedError:
@@ -111,7 +117,7 @@ def test_replies_are_the_recorded_ones(vectors: dict[str, Any]) -> None:
     opened = client_side.open_client_generate_reply(body, cipher)
 
     assert opened == b'{"status":"optout"}'
-    assert client_side.seal_client_generate_reply(opened, cipher, iv) == body
+    assert operator_client_side.seal_client_generate_reply(opened, cipher, iv) == body
 
 
 def test_an_operator_reads_what_a_client_builds() -> None:
@@ -130,7 +136,7 @@ def test_an_invalid_identity_is_not_sent() -> None:
 def test_a_request_without_json_is_refused(body: bytes) -> None:
     """No body and a null are the same (docs/protocol.md 2.10)."""
     with pytest.raises(RefusedError) as caught:
-        client_side.parse_client_generate_request(body)
+        operator_client_side.parse_client_generate_request(body)
 
     assert caught.value.message == "json payload expected but not found"
 
@@ -138,7 +144,7 @@ def test_a_request_without_json_is_refused(body: bytes) -> None:
 def test_a_body_that_is_no_json_is_refused() -> None:
     """Whatever is no JSON is told so."""
     with pytest.raises(RefusedError) as caught:
-        client_side.parse_client_generate_request(b"{bad")
+        operator_client_side.parse_client_generate_request(b"{bad")
 
     assert caught.value.message == "json payload is not valid"
 
@@ -149,7 +155,7 @@ def test_a_body_that_is_no_json_is_refused() -> None:
 def test_json_of_another_shape_makes_the_operator_fail(body: bytes) -> None:
     """The schema is strict, and the answer to a deviation is 500."""
     with pytest.raises(RefusedError) as caught:
-        client_side.parse_client_generate_request(body)
+        operator_client_side.parse_client_generate_request(body)
 
     found = caught.value
     assert (found.status, found.code) == (500, "unknown")
@@ -186,7 +192,9 @@ def test_a_timestamp_is_read_as_a_long(text: str, timestamp: int) -> None:
     """Texts and fractions are taken as Jackson takes them (docs/protocol.md 2.10)."""
     body = f'{{"timestamp":{text}}}'.encode()
 
-    assert client_side.parse_client_generate_request(body).timestamp == timestamp
+    assert (
+        operator_client_side.parse_client_generate_request(body).timestamp == timestamp
+    )
 
 
 @pytest.mark.parametrize(
@@ -202,7 +210,9 @@ def test_a_timestamp_is_read_as_a_long(text: str, timestamp: int) -> None:
 def test_a_timestamp_that_is_no_long_makes_the_operator_fail(text: str) -> None:
     """The answer to it is 500 (docs/protocol.md 2.10)."""
     with pytest.raises(RefusedError) as caught:
-        client_side.parse_client_generate_request(f'{{"timestamp":{text}}}'.encode())
+        operator_client_side.parse_client_generate_request(
+            f'{{"timestamp":{text}}}'.encode()
+        )
 
     assert (caught.value.status, caught.value.code) == (500, "unknown")
 
@@ -214,7 +224,9 @@ def test_a_timestamp_that_is_no_long_makes_the_operator_fail(text: str) -> None:
 def test_a_text_is_no_list_and_no_object(key: str, value: str) -> None:
     """Here, unlike elsewhere, neither becomes text (docs/protocol.md 2.10)."""
     with pytest.raises(RefusedError) as caught:
-        client_side.parse_client_generate_request(f'{{"{key}":{value}}}'.encode())
+        operator_client_side.parse_client_generate_request(
+            f'{{"{key}":{value}}}'.encode()
+        )
 
     assert (caught.value.status, caught.value.code) == (500, "unknown")
 
@@ -224,7 +236,9 @@ def test_a_text_is_no_list_and_no_object(key: str, value: str) -> None:
 )
 def test_another_scalar_becomes_text(value: str, text: str) -> None:
     """As everywhere (docs/protocol.md 1.3)."""
-    request = client_side.parse_client_generate_request(f'{{"iv":{value}}}'.encode())
+    request = operator_client_side.parse_client_generate_request(
+        f'{{"iv":{value}}}'.encode()
+    )
 
     assert request.iv == text
 
@@ -243,12 +257,12 @@ def test_what_is_authenticated_is_written_as_jackson_writes_it(
     app_name: str | None, data: bytes
 ) -> None:
     """A character beyond U+FFFF is two escapes (docs/protocol.md 2.10)."""
-    assert client_side._additional_data(5, app_name) == data
+    assert client_side.additional_data(5, app_name) == data
 
 
 def test_a_missing_timestamp_is_zero() -> None:
     """The time is only authenticated, so that its absence counts as 0."""
-    request = client_side.parse_client_generate_request(b"{}")
+    request = operator_client_side.parse_client_generate_request(b"{}")
 
     assert request.timestamp == 0
     assert request.subscription_id is None
@@ -366,7 +380,9 @@ def test_a_bad_server_public_key_is_a_config_error(text: str) -> None:
 
 def test_a_server_private_key_is_loaded() -> None:
     """It has 9 characters of prefix, and PKCS#8 in base64."""
-    loaded = client_side.load_server_private_key("UID2-Y-L-" + private_text(SERVER_KEY))
+    loaded = operator_indexes.load_server_private_key(
+        "UID2-Y-L-" + private_text(SERVER_KEY)
+    )
 
     assert loaded.private_numbers() == SERVER_KEY.private_numbers()
 
@@ -383,12 +399,14 @@ def test_a_server_private_key_is_loaded() -> None:
 def test_a_bad_server_private_key_is_a_config_error(text: str) -> None:
     """An operator's data are checked before they are used."""
     with pytest.raises(ConfigError):
-        client_side.load_server_private_key(text)
+        operator_indexes.load_server_private_key(text)
 
 
 def test_no_repr_shows_the_payload() -> None:
     """It is sealed DII."""
     fields = build()
-    request = client_side.parse_client_generate_request(json.dumps(fields).encode())
+    request = operator_client_side.parse_client_generate_request(
+        json.dumps(fields).encode()
+    )
 
     assert fields["payload"] not in repr(request)

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis.strategies import binary, integers
 
 from uid2_async.errors import EnvelopeError
-from uid2_async.protocol.envelope import (
-    AesGcmEnvelope,
+from uid2_async.operator.envelope import (
     EnvelopeFault,
     RequestEnvelopeError,
     is_timely,
     open_request,
     seal_reply,
 )
+from uid2_async.protocol.envelope import AesGcmEnvelope
 
 KEY = bytes(range(32))
 IV = bytes(12)

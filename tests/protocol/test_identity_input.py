@@ -10,14 +10,14 @@ import pytest
 from uid2_async import Email, EmailHash, Phone, PhoneHash
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityType
-from uid2_async.protocol import base64
-from uid2_async.protocol.identity_input import (
+from uid2_async.operator.tokens import (
     IdentityInput,
     InputFault,
     read_identity_input,
     refuse_input,
-    write_identity_input,
 )
+from uid2_async.protocol import base64
+from uid2_async.protocol.normalize import write_identity_input
 
 DATA = sha256(b"user@example.com").digest()
 HASH = base64.encode_text(DATA)

@@ -1,4 +1,4 @@
-"""What a value is, without keys."""
+"""What values say without any key."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ from uid2_async.identity_tokens import IdentityTokens, TokenState
 from uid2_async.models import IdentityScope, IdentityType, MappedUID
 from uid2_async.operator import LocalOperator, OperatorData
 from uid2_async.protocol import base64
-from uid2_async.protocol.inspection import Inspection, inspect_value
-from uid2_async.protocol.inspection_terms import Encoding, Note, ValueKind
+from uid2_async.protocol.hash_spelling import HashSpelling
+from uid2_async.protocol.inspection import (
+    Encoding,
+    Inspection,
+    Note,
+    ValueKind,
+    inspect_value,
+)
 from uid2_async.protocol.raw_uid import Environment
 
 VECTORS = json.loads(
     (Path(__file__).parents[1] / "vectors" / "protocol_vectors.json").read_text()
 )
+
 TOKENS = {one["name"]: one for one in VECTORS["advertising_tokens"]}
 REFRESH = VECTORS["refresh_tokens"]
 V4_TOKEN: str = TOKENS["v4 uid2 email, v4 raw uid (prod)"]["token"]
@@ -32,16 +39,16 @@ V3_TOKEN: str = TOKENS["v3 uid2 email, v3 raw uid"]["token"]
 V2_TOKEN: str = TOKENS["v2 uid2 email, v2 raw uid"]["token"]
 MASTER_ID: int = VECTORS["token_keys"]["master"]["id"]
 REFRESH_ID: int = VECTORS["token_keys"]["refresh"]["id"]
-
 UID2, EUID = IdentityScope
 CONSENT = "CPehNtWPehNtWABAMBFRACBoALAAAEJAAIYgAKwAQAKgArABAAqAAA"
 NOW_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000
-
 HEX = sha256(b"jane@example.com").hexdigest()
 HASH = b64encode(bytes.fromhex(HEX)).decode()
+
 # Of 32 bytes that spell both - and _ in the URL-safe alphabet.
 URL_HASH = urlsafe_b64encode(b"\xfb\xff" * 16).decode()
+
 # 33 bytes whose first one is no type byte.
 NO_UID = b64encode(b"\x03" * 33).decode()
 
@@ -123,36 +130,41 @@ THREE = (ValueKind.HASH, ValueKind.RAW_UID, ValueKind.CLIENT_SECRET)
             HASH.rstrip("="),
             THREE,
             Encoding.BASE64,
-            (Note.NO_PADDING, Note.AMBIGUOUS),
+            (HashSpelling.UNPADDED.advice, Note.AMBIGUOUS),
         ),
         (URL_HASH, THREE, Encoding.BASE64URL, (Note.URL_SAFE, Note.AMBIGUOUS)),
         (
             b64encode(HEX.encode()).decode(),
             (ValueKind.HASH,),
             Encoding.BASE64_OF_HEX,
-            (Note.HEX_ENCODED,),
+            (HashSpelling.BASE64_OF_HEX.advice,),
         ),
         (
             b64encode(HASH.encode()).decode(),
             (ValueKind.HASH,),
             Encoding.BASE64_OF_BASE64,
-            (Note.ENCODED_TWICE,),
+            (HashSpelling.BASE64_OF_BASE64.advice,),
         ),
-        (f"0x{HEX}", (ValueKind.HASH,), Encoding.HEX, (Note.PREFIXED,)),
+        (
+            f"0x{HEX}",
+            (ValueKind.HASH,),
+            Encoding.HEX,
+            (HashSpelling.PREFIXED_HEX.advice,),
+        ),
         (
             sha256(b"").hexdigest(),
             (ValueKind.HASH,),
             Encoding.HEX,
-            (Note.OF_NOTHING,),
+            (HashSpelling.EMPTY_HASHED.advice,),
         ),
         (
             b64encode(sha256(b"").digest()).decode(),
             (ValueKind.HASH,),
             Encoding.BASE64,
-            (Note.OF_NOTHING,),
+            (HashSpelling.EMPTY_HASHED.advice,),
         ),
-        (HEX[:32], (), None, (Note.OTHER_HASH,)),
-        (HEX[:40], (), None, (Note.OTHER_HASH,)),
+        (HEX[:32], (), None, (HashSpelling.OTHER_HASH.advice,)),
+        (HEX[:40], (), None, (HashSpelling.OTHER_HASH.advice,)),
     ],
 )
 def test_hashes(
@@ -336,7 +348,7 @@ def test_percent_encoding(value: str, kind: ValueKind) -> None:
 
     assert found.kinds == (kind,)
     assert found.length == len(value)
-    assert Note.PERCENT_ENCODED in found.notes
+    assert HashSpelling.PERCENT_ENCODED.advice in found.notes
 
 
 @pytest.mark.parametrize(
@@ -442,3 +454,11 @@ def test_no_value_is_shown(value: str) -> None:
 
     assert texts
     assert not any(piece in shown for piece in pieces)
+
+
+@pytest.mark.parametrize("note", Note)
+def test_notes_are_sentences(note: Note) -> None:
+    """A note stands on a line of its own, as whole sentences."""
+    assert note.value.endswith(".")
+    assert note.value[0].isupper() or note.value[0].isdigit()
+    assert "\n" not in note.value

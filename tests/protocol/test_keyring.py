@@ -1,16 +1,18 @@
-"""The keys of a reply: reading, looking up and choosing."""
+"""Keys, key rings and the endpoints for keys (docs/protocol.md 6.1 to 6.4)."""
 
 from __future__ import annotations
 
 import json
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from copy import deepcopy
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis.strategies import (
+    binary,
     booleans,
     dictionaries,
     integers,
@@ -22,8 +24,10 @@ from hypothesis.strategies import (
     text,
 )
 
-from uid2_async.errors import ProtocolError
+from uid2_async.errors import OperatorError, ProtocolError
 from uid2_async.models import IdentityScope
+from uid2_async.operator import keys as operator_keys
+from uid2_async.protocol import keyring
 from uid2_async.protocol.keyring import (
     Key,
     KeyRing,
@@ -31,7 +35,137 @@ from uid2_async.protocol.keyring import (
     KeysReply,
     WireKey,
     WireSite,
+    active_key,
+    by_activation,
 )
+
+KEY_SECRET = bytes(range(32))
+KEY = Key(id=7, secret=KEY_SECRET, created=0, activates=100, expires=200)
+OTHER = attrs.evolve(KEY, id=8, secret=KEY_SECRET[::-1])
+gcm_ivs, cbc_ivs = binary(min_size=12, max_size=12), binary(min_size=16, max_size=16)
+
+
+def make_key(number: int, activates: int, expires: int) -> Key:
+    """Make a key with an id and a time."""
+    return attrs.evolve(KEY, id=number, activates=activates, expires=expires)
+
+
+def test_repr_hides_the_secret() -> None:
+    """Everything is shown but the secret."""
+    KEY.seal_gcm(bytes(12), b"")  # so that the cipher has been made
+    assert repr(KEY) == (
+        "Key(id=7, created=0, activates=100, expires=200, keyset_id=None, site_id=None)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "active"),
+    [(99_999, False), (100_000, True), (199_999, True), (200_000, False)],
+)
+def test_a_key_is_active_from_activates_up_to_expires(
+    now_ms: int, *, active: bool
+) -> None:
+    """The first instant counts and the last does not (6.4)."""
+    assert KEY.is_active(now_ms) is active
+
+
+@given(gcm_ivs, binary(max_size=200), binary(max_size=20))
+def test_gcm_round_trip(iv: bytes, data: bytes, before: bytes) -> None:
+    """A GCM blob is IV, ciphertext and tag, and opens from any place on."""
+    blob = KEY.seal_gcm(iv, data)
+    assert blob[:12] == iv
+    assert len(blob) == 12 + len(data) + 16
+    assert KEY.open_gcm(before + blob, len(before)) == data
+    assert OTHER.open_gcm(blob) is None
+
+
+@given(cbc_ivs, binary(max_size=200), binary(max_size=20))
+def test_cbc_round_trip(iv: bytes, data: bytes, before: bytes) -> None:
+    """A CBC blob is IV and padded ciphertext, and opens from any place on."""
+    blob = KEY.seal_cbc(iv, data)
+    assert blob[:16] == iv
+    assert len(blob) == 16 + len(data) // 16 * 16 + 16
+    assert KEY.open_cbc(before + blob, len(before)) == data
+
+
+@given(binary(max_size=100))
+def test_foreign_bytes_do_not_open(data: bytes) -> None:
+    """Opening answers None and never raises; CBC may find a padding by chance."""
+    assert KEY.open_gcm(data) is None
+    found = KEY.open_cbc(data)
+    assert found is None or len(found) < len(data)
+
+
+def test_cbc_verifies_the_padding() -> None:
+    """Another key does not open it: this one's padding comes out wrong."""
+    assert OTHER.open_cbc(KEY.seal_cbc(bytes(16), b"data")) is None
+
+
+@pytest.mark.parametrize("size", [0, 11, 13, 16])
+def test_a_gcm_iv_has_12_bytes(size: int) -> None:
+    """Another IV is refused: its blob could not be opened."""
+    with pytest.raises(ValueError, match="12 bytes"):
+        KEY.seal_gcm(bytes(size), b"data")
+
+
+@pytest.mark.parametrize("size", [0, 12, 17])
+def test_a_cbc_iv_has_16_bytes(size: int) -> None:
+    """Another IV is refused."""
+    with pytest.raises(ValueError, match="IV"):
+        KEY.seal_cbc(bytes(size), b"data")
+
+
+def test_the_active_key_is_the_latest_activated() -> None:
+    """Future keys do not count, expired ones are stepped over (6.4)."""
+    keys = by_activation(
+        [
+            make_key(4, 400, 900),  # not yet
+            make_key(1, 100, 900),
+            make_key(3, 300, 310),  # expired
+            make_key(2, 200, 900),
+        ]
+    )
+    assert [key.id for key in keys] == [1, 2, 3, 4]
+    found = {now: active_key(keys, now * 1000) for now in (99, 150, 305, 310, 450, 900)}
+    assert {now: key and key.id for now, key in found.items()} == {
+        99: None,
+        150: 1,
+        305: 3,
+        310: 2,
+        450: 4,
+        900: None,
+    }
+
+
+def test_of_keys_that_activate_together_the_last_counts() -> None:
+    """The order in which they came decides."""
+    keys = by_activation([make_key(5, 100, 900), make_key(3, 100, 900)])
+    assert active_key(keys, 500_000) is keys[1]
+    assert keys[1].id == 3
+
+
+def test_no_keys_have_no_active_key() -> None:
+    """An empty keyset answers None."""
+    assert active_key((), 0) is None
+
+
+@given(
+    lists(integers(0, 50), min_size=1, max_size=12, unique=True).flatmap(
+        lambda starts: lists(
+            integers(1, 50), min_size=len(starts), max_size=len(starts)
+        ).map(lambda spans: list(zip(starts, spans, strict=True)))
+    ),
+    integers(0, 110_000),
+)
+def test_the_active_key_is_the_newest_of_those_that_hold(
+    spans: list[tuple[int, int]], now_ms: int
+) -> None:
+    """Whatever the order, it is the one of the largest activation among the active."""
+    keys = [make_key(n, start, start + long) for n, (start, long) in enumerate(spans)]
+    active = [key for key in keys if key.is_active(now_ms)]
+    expected = max(active, key=lambda key: key.activates, default=None)
+    assert active_key(by_activation(keys), now_ms) == expected
+
 
 SECRET = b"0123456789abcdef0123456789ABCDEF"
 SECRET_TEXT = b64encode(SECRET).decode()
@@ -292,3 +426,148 @@ def test_what_a_ring_lacks_is_not_written() -> None:
     assert body["site_data"] == [{"id": 5, "domain_names": ["a.com", "b.com"]}]
     assert "caller_site_id" not in body
     assert KeyRing.from_json(ring.to_json()) == ring
+
+
+def wire_keys(elements: list[dict[str, Any]]) -> list[WireKey]:
+    """Make keys of the JSON that they have on the wire."""
+    return [WireKey(**{**one, "secret": b64decode(one["secret"])}) for one in elements]
+
+
+def wire_sites(elements: list[dict[str, Any]]) -> list[WireSite]:
+    """Make sites of the JSON that they have on the wire."""
+    return [
+        WireSite(id=one["id"], domain_names=tuple(one["domain_names"]))
+        for one in elements
+    ]
+
+
+def test_a_request_has_no_payload() -> None:
+    """The key endpoints are asked with an empty payload (docs/protocol.md 2.8)."""
+    assert keyring.build_keys_request() == b""
+
+
+def test_the_sharing_reply_is_the_recorded_one(vectors: dict[str, Any]) -> None:
+    """Every field of key/sharing is as documented (docs/protocol.md 6.1)."""
+    expected = vectors["key_sharing_response"]
+    body = expected["body"]
+
+    built = operator_keys.build_sharing_reply(
+        caller_site_id=124,
+        default_keyset_id=700,
+        token_expiry_seconds=2_592_000,
+        max_lifetime_seconds=2_592_000,
+        scope=IdentityScope.UID2,
+        clock_skew_seconds=1_800,
+        keys=wire_keys(body["keys"]),
+        sites=wire_sites(body["site_data"]),
+    )
+
+    assert json.loads(built) == expected
+    assert list(json.loads(built)) == ["body", "status"]
+
+
+def test_what_a_caller_has_not_is_left_out() -> None:
+    """Without keyset, SHARER and client-side generation there are fewer fields."""
+    built = operator_keys.build_sharing_reply(
+        caller_site_id=124,
+        default_keyset_id=None,
+        token_expiry_seconds=60,
+        max_lifetime_seconds=None,
+        scope=IdentityScope.EUID,
+        clock_skew_seconds=0,
+        keys=(),
+        sites=None,
+    )
+
+    assert json.loads(built)["body"] == {
+        "caller_site_id": 124,
+        "master_keyset_id": 9_999_999,
+        "token_expiry_seconds": "60",
+        "identity_scope": "EUID",
+        "allow_clock_skew_seconds": 0,
+        "keys": [],
+    }
+
+
+def test_the_bidstream_reply_is_the_recorded_one(vectors: dict[str, Any]) -> None:
+    """Key/bidstream tells nothing about keysets (docs/protocol.md 6.2)."""
+    expected = vectors["key_bidstream_response"]
+    body = expected["body"]
+
+    built = operator_keys.build_bidstream_reply(
+        max_lifetime_seconds=259_200,
+        scope=IdentityScope.UID2,
+        clock_skew_seconds=1_800,
+        keys=wire_keys(body["keys"]),
+        sites=wire_sites(body["site_data"]),
+    )
+
+    assert json.loads(built) == expected
+
+
+def test_no_site_is_not_the_same_as_no_site_data() -> None:
+    """Site_data is there, if empty, where the operator generates client-side."""
+    built = operator_keys.build_bidstream_reply(
+        max_lifetime_seconds=1,
+        scope=IdentityScope.UID2,
+        clock_skew_seconds=1,
+        keys=(),
+        sites=(),
+    )
+
+    assert json.loads(built)["body"]["site_data"] == []
+    assert operator_keys.build_bidstream_reply(
+        max_lifetime_seconds=1,
+        scope=IdentityScope.UID2,
+        clock_skew_seconds=1,
+        keys=(),
+        sites=None,
+    ) == built.replace(b',"site_data":[]', b"")
+
+
+def test_a_key_ring_reads_what_is_built(vectors: dict[str, Any]) -> None:
+    """Both halves understand each other."""
+    body = vectors["key_sharing_response"]["body"]
+    built = operator_keys.build_sharing_reply(
+        caller_site_id=124,
+        default_keyset_id=700,
+        token_expiry_seconds=60,
+        max_lifetime_seconds=50,
+        scope=IdentityScope.UID2,
+        clock_skew_seconds=7,
+        keys=wire_keys(body["keys"]),
+        sites=None,
+    )
+
+    ring = KeyRing.from_json(built)
+
+    assert (ring.token_expiry_seconds, ring.allow_clock_skew_seconds) == (60, 7)
+    assert ring.max_sharing_lifetime_seconds == 60
+    assert sorted(ring.keys) == [164, 165]
+
+
+def test_the_latest_keys_come_back_as_built(vectors: dict[str, Any]) -> None:
+    """Key/latest is a bare list of keys with their sites (docs/protocol.md 6.3)."""
+    elements = [
+        {**one, "site_id": at - 1}
+        for at, one in enumerate(vectors["key_bidstream_response"]["body"]["keys"])
+    ]
+
+    built = operator_keys.build_latest_reply(wire_keys(elements))
+
+    assert json.loads(built) == {"body": elements, "status": "success"}
+    assert [key.site_id for key in keyring.parse_latest_reply(built)] == [-1, 0]
+
+
+def test_latest_keys_of_another_shape_are_refused() -> None:
+    """The place of the deviation is named, the key is not."""
+    with pytest.raises(ProtocolError) as caught:
+        keyring.parse_latest_reply(b'{"status":"success","body":[{"id":1}]}')
+
+    assert caught.value.path.startswith("body[")
+
+
+def test_another_status_word_is_no_success() -> None:
+    """A sealed 200 can still say no."""
+    with pytest.raises(OperatorError):
+        keyring.parse_latest_reply(b'{"status":"other"}')

@@ -1,20 +1,25 @@
-"""Normalization and hashing, case by case as the operator does it."""
+"""Normalizing and hashing, one by one and many at once (docs/protocol.md 3)."""
 
 from __future__ import annotations
 
+import base64
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, strategies as st
 from hypothesis.strategies import sampled_from, text
 
-from uid2_async import Email, EmailHash, Phone, PhoneHash
+from uid2_async.errors import InputError
+from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash
+from uid2_async.protocol import mapping
 from uid2_async.protocol.normalize import (
     KINDS,
     decode_hash,
     identity_bytes,
     identity_hash,
+    many_identity_bytes,
     normalize_email,
     normalize_phone,
 )
@@ -71,3 +76,94 @@ def test_normalizing_twice_changes_nothing(value: str) -> None:
     once = normalize_email(value)
 
     assert once is None or normalize_email(once) == once
+
+
+PIECES = ["a", "Ü", "K", "\u212a", ".", "+", " ", "@", "\n", "\r", "\ud800", "\0"]
+LOCALS = st.lists(st.sampled_from(PIECES), max_size=5).map("".join)
+
+ODD = st.builds(
+    "{}{}{}".format,
+    LOCALS,
+    st.sampled_from(["@gmail.com", "@GMAIL.com ", "@a.gmail.com", "@", "@x@y", ""]),
+    st.sampled_from(["", " ", "\n", ".x"]),
+)
+
+USUAL = st.builds(
+    "{}@{}".format,
+    st.text("abcXYZ.+-_0189", min_size=1, max_size=8),
+    st.sampled_from(["example.com", "gmail.com", "GMail.com", "Example.ORG"]),
+)
+
+EMAILS = st.one_of(USUAL, ODD, st.text(max_size=20))
+
+HASHES = st.one_of(
+    st.binary(min_size=31, max_size=33).map(base64.b64encode),
+    st.binary(min_size=32, max_size=32).map(lambda data: data.hex().encode()),
+    st.binary(max_size=48),
+).map(lambda data: data.decode("latin-1"))
+
+PHONES = st.one_of(
+    st.text("+0123456789", max_size=17),
+    st.integers(10**9, 10**15).map("+{}".format),
+)
+
+VALUES = {"email": EMAILS, "phone": PHONES, "email_hash": HASHES, "phone_hash": HASHES}
+TYPES = {"email": Email, "phone": Phone, "email_hash": EmailHash}
+TYPES["phone_hash"] = PhoneHash
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_many_are_read_like_one(kind: str, data: st.DataObject) -> None:
+    """Identity bytes do not depend on what stands beside a value."""
+    values = data.draw(st.lists(VALUES[kind], max_size=12))
+
+    expected = [identity_bytes(kind, value) for value in values]
+    assert many_identity_bytes(kind, values) == expected
+
+
+def test_an_odd_address_far_into_a_list_changes_no_other() -> None:
+    """Addresses are taken some at a time; the seams do not show."""
+    values = [f"Customer.{number}@gmail.com" for number in range(1_001)]
+    values[250] = "nobody"
+    values[999] = "line\nend@example.com"
+
+    expected = [identity_bytes("email", value) for value in values]
+    assert many_identity_bytes("email", values) == expected
+    assert expected[250] is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data(), send_raw=st.booleans())
+def test_a_query_of_one_kind_is_the_plain_one(
+    kind: str, data: st.DataObject, send_raw: bool
+) -> None:
+    """Order and values are those of going through the identities one by one."""
+    values = data.draw(st.lists(VALUES[kind], max_size=8))
+    identities = [TYPES[kind](value) for value in values]
+
+    assert_plain(identities, send_raw=send_raw)
+
+
+@given(texts=st.lists(st.one_of(EMAILS, PHONES), max_size=8))
+def test_a_query_of_strings_is_the_plain_one(texts: list[str]) -> None:
+    """A leading + means a phone, wherever it stands."""
+    assert_plain(texts, send_raw=False)
+
+
+def assert_plain(identities: Sequence[Identity | str], *, send_raw: bool) -> None:
+    """Compare the query of *identities* with the plain one."""
+    query = mapping.prepare_map(identities, send_raw=send_raw)
+    plain = mapping._prepare_each(identities, send_raw=send_raw)
+
+    assert (query.order, query.values) == (plain.order, plain.values)
+    assert query.identities is identities
+
+
+@pytest.mark.parametrize("stranger", [None, 7, b"user@example.com"])
+def test_a_stranger_is_named_by_its_place(stranger: object) -> None:
+    """What is no identity is refused, alone or among others."""
+    with pytest.raises(InputError, match="Item 0"):
+        mapping.prepare_map([stranger])  # type: ignore[list-item] # that is the test
+    with pytest.raises(InputError, match="Item 1"):
+        mapping.prepare_map(["user@example.com", stranger])  # type: ignore[list-item] # as above

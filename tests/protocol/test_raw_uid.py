@@ -13,17 +13,19 @@ from hypothesis import given
 from hypothesis.strategies import binary, integers, sampled_from, text
 
 from uid2_async.models import IdentityScope, IdentityType
+from uid2_async.operator.salts import (
+    bucket_index,
+    first_level_hash,
+    raw_uid_v2,
+    raw_uid_v3,
+    raw_uid_v4,
+)
 from uid2_async.protocol.raw_uid import (
     TYPE_BYTES,
     Environment,
     RawUIDInfo,
-    bucket_index,
-    first_level_hash,
     inspect_raw_uid,
     inspect_raw_uid_bytes,
-    raw_uid_v2,
-    raw_uid_v3,
-    raw_uid_v4,
     restore_environment,
     type_byte,
 )

@@ -1,8 +1,9 @@
-"""The bytes of advertising tokens: sealing, opening and each way to fail."""
+"""The bytes of advertising tokens (docs/protocol.md 5.1 to 5.4)."""
 
 from __future__ import annotations
 
 import json
+import pickle
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from hypothesis.strategies import (
 
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.models import IdentityScope, IdentityType
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 from uid2_async.protocol.raw_uid import type_byte
 from uid2_async.protocol.token_codec import (
     AdvertisingToken,
@@ -32,19 +33,51 @@ from uid2_async.protocol.token_codec import (
     read_text,
     seal_token,
 )
+from uid2_async.veiled import Veiled
+
+VALUES = [
+    AdvertisingToken(
+        version=4,
+        master_key_id=1,
+        site_key_id=2,
+        expires_ms=3,
+        site_id=4,
+        established_ms=5,
+        raw_uid="veiled",
+    ),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_no_raw_uid_is_shown(value: Veiled) -> None:
+    """Neither repr nor rich shows it; the harmless fields are there."""
+    assert "veiled" not in repr(value)
+    assert "veiled" not in str(value.__rich_repr__())
+    assert repr(value).startswith(f"{type(value).__name__}(")
+    assert "version=4" in repr(value) or "site_id=4" in repr(value)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_they_are_values(value: Veiled) -> None:
+    """They compare, hash, pickle and do not change."""
+    again = pickle.loads(pickle.dumps(value))  # noqa: S301 - made one line above
+    assert again == value
+    assert hash(again) == hash(value)
+    with pytest.raises(AttributeError, match="immutable"):
+        value.version = 5  # type: ignore[attr-defined] # that it fails is the point
+
 
 WORLDS = Path(__file__).parents[1] / "conformance"
 UID2, EUID = IdentityScope
 EMAIL, PHONE = IdentityType
-
 TIMES = {"created": 0, "activates": 0, "expires": 2**40}
 MASTER = Key(id=164, secret=bytes(range(16, 48)), **TIMES)
 SITE = Key(id=165, secret=bytes(range(80, 112)), **TIMES)
 KEYS = {164: MASTER, 165: SITE}
 IVS = {2: (b"master iv of CBC", b"site iv for CBC!")}
 GCM_IVS = (b"master iv 12", b"site iv 12 b")
-
 V2_UID = b64encode(bytes(range(200, 232))).decode()
+
 TOKEN = AdvertisingToken(
     version=4,
     scope=UID2,
@@ -59,7 +92,9 @@ TOKEN = AdvertisingToken(
     refreshed_ms=1_700_000_000_123,
     raw_uid=V2_UID,
 )
+
 V3 = msgspec.structs.replace(TOKEN, version=3)
+
 V2 = msgspec.structs.replace(
     TOKEN, version=2, scope=None, identity_type=None, created_ms=None, refreshed_ms=None
 )
@@ -255,6 +290,7 @@ BOTH = next(
     and "-" in sealed
     and "_" in sealed
 )
+
 STANDARD = BOTH.replace("-", "+").replace("_", "/")
 
 

@@ -21,8 +21,7 @@ from uid2_async.errors import (
     TokenFailure,
 )
 from uid2_async.models import IdentityScope, IdentityType
-from uid2_async.protocol.key import Key
-from uid2_async.protocol.keyring import KeyRing
+from uid2_async.protocol.keyring import Key, KeyRing
 from uid2_async.protocol.raw_uid import type_byte
 from uid2_async.protocol.token_codec import AdvertisingToken, open_token, seal_token
 from uid2_async.protocol.token_rules import (

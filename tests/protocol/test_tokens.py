@@ -10,8 +10,9 @@ import pytest
 from uid2_async import Email, IdentityTokens, InsufficientConsent, OptedOut
 from uid2_async.errors import OperatorError, ProtocolError
 from uid2_async.models import datetime_from_ms
+from uid2_async.operator import tokens as operator_tokens
+from uid2_async.operator.http_messages import RefusedError
 from uid2_async.protocol import tokens
-from uid2_async.protocol.refusal import RefusedError
 
 BODY = tokens.TokensBody(
     advertising_token="canary-advertising",
@@ -33,7 +34,7 @@ def test_a_generate_request_is_read_as_built() -> None:
         "email": "User@example.com",
         "tcf_consent_string": "CP",
     }
-    read = tokens.parse_generate_request(json.loads(built), phones=True)
+    read = operator_tokens.parse_generate_request(json.loads(built), phones=True)
     assert (read.has_consent, read.consent) == (True, "CP")
 
 
@@ -42,15 +43,15 @@ def test_the_presence_of_a_consent_string_counts() -> None:
     hashed = json.loads(tokens.build_generate_request(Email("a@b.com")))
 
     assert list(hashed) == ["email_hash"]
-    assert not tokens.parse_generate_request(hashed, phones=True).has_consent
+    assert not operator_tokens.parse_generate_request(hashed, phones=True).has_consent
     null = hashed | {"tcf_consent_string": None}
-    read = tokens.parse_generate_request(null, phones=True)
+    read = operator_tokens.parse_generate_request(null, phones=True)
     assert (read.has_consent, read.consent) == (True, None)
 
 
 def test_tokens_are_read_as_built() -> None:
     """What the operator answers is what the client gets, in datetimes."""
-    read = tokens.parse_tokens_reply(tokens.build_tokens_reply(BODY))
+    read = tokens.parse_tokens_reply(operator_tokens.build_tokens_reply(BODY))
 
     assert read == IdentityTokens(
         advertising_token="canary-advertising",
@@ -68,12 +69,12 @@ def test_tokens_are_read_as_built() -> None:
 )
 def test_an_opt_out_is_a_value(parse: Any) -> None:
     """200 with ``optout`` is an answer, not an error."""
-    assert parse(tokens.build_status_reply("optout")) == OptedOut()
+    assert parse(operator_tokens.build_status_reply("optout")) == OptedOut()
 
 
 def test_insufficient_consent_is_a_value_of_generate_alone() -> None:
     """Refresh never answers it, so there it is an error."""
-    payload = tokens.build_status_reply("insufficient_user_consent")
+    payload = operator_tokens.build_status_reply("insufficient_user_consent")
 
     assert tokens.parse_tokens_reply(payload) == InsufficientConsent()
     with pytest.raises(OperatorError):
@@ -101,12 +102,12 @@ def test_a_validate_request_is_read_as_built() -> None:
     """Identity and token reach the operator."""
     built = json.loads(tokens.build_validate_request(Email("a@b.com"), "canary"))
 
-    read = tokens.parse_validate_request(built, phones=True)
+    read = operator_tokens.parse_validate_request(built, phones=True)
 
     assert read.token == "canary"
     assert "canary" not in repr(read)
-    same = tokens.build_validate_reply(same=True)
-    other = tokens.build_validate_reply(same=False)
+    same = operator_tokens.build_validate_reply(same=True)
+    other = operator_tokens.build_validate_reply(same=False)
     assert tokens.parse_validate_reply(same) is True
     assert tokens.parse_validate_reply(other) is False
 
@@ -114,17 +115,17 @@ def test_a_validate_request_is_read_as_built() -> None:
 def test_a_validate_request_needs_a_token() -> None:
     """The identity is judged first, the token after it."""
     with pytest.raises(RefusedError, match="Invalid token"):
-        tokens.parse_validate_request({"email": "a@b.com"}, phones=True)
+        operator_tokens.parse_validate_request({"email": "a@b.com"}, phones=True)
     with pytest.raises(RefusedError, match="Invalid Identifier"):
-        tokens.parse_validate_request({"email": "ab"}, phones=True)
+        operator_tokens.parse_validate_request({"email": "ab"}, phones=True)
 
 
 def test_a_logout_request_is_read_as_built() -> None:
     """Logout takes one identity and answers OK."""
     built = json.loads(tokens.build_logout_request(Email("a@b.com")))
 
-    assert tokens.parse_logout_request(built, phones=True).data
-    tokens.parse_logout_reply(tokens.build_logout_reply())
+    assert operator_tokens.parse_logout_request(built, phones=True).data
+    tokens.parse_logout_reply(operator_tokens.build_logout_reply())
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,6 @@ def test_a_logout_without_identity_is_refused(
 ) -> None:
     """The status word is invalid_token, whatever is wrong."""
     with pytest.raises(RefusedError) as caught:
-        tokens.parse_logout_request(payload, phones=True)
+        operator_tokens.parse_logout_request(payload, phones=True)
 
     assert (caught.value.code, caught.value.message) == ("invalid_token", message)

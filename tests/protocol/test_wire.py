@@ -1,4 +1,4 @@
-"""JSON on the wire."""
+"""JSON on the wire, and instants as text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from uid2_async.errors import ProtocolError
 from uid2_async.protocol import wire
+from uid2_async.protocol.wire import iso
 
 
 class Kind(Enum):
@@ -70,3 +71,17 @@ def test_what_is_no_json_is_one_error(text: bytes) -> None:
         wire.decode(text, Shape)
 
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
+        (-1, "1969-12-31T23:59:59.999Z"),
+        (2**62, "4611686018427387904 ms"),
+    ],
+)
+def test_iso(ms: int, text: str) -> None:
+    """UTC, with ms only where there are some; what has no date stays a number."""
+    assert iso(ms) == text

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from uid2_async import IdentityTokens, OptedOut
+from uid2_async import BlockingClient, IdentityTokens, OptedOut, errors
 
 
 @pytest.mark.parametrize("again", range(3))
@@ -29,12 +29,22 @@ def test_each_call_in_a_loop_of_its_own(uid2_client, uid2_operator, again):
 
 
 def test_several_loops_at_once(uid2_client):
-    async def map_one(n):
-        return await uid2_client.map_identities([f"user{n}@example.com"])
+    async def first():
+        await uid2_client.generate_token("user@example.com")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, second()).result()
 
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda n: asyncio.run(map_one(n)), range(8)))
-    assert all(len(one) == 1 for one in found)
+    async def second():
+        with pytest.raises(errors.ClientLoopError):
+            await uid2_client.generate_token("user@example.com")
+
+    asyncio.run(first())
+
+
+def test_threads_with_a_blocking_client(uid2_env):
+    with BlockingClient.from_env() as uid2, ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(uid2.generate_token, ["user@example.com"] * 8))
+    assert all(isinstance(one, IdentityTokens) for one in found)
 
 
 @pytest.mark.uid2(opted_out=["gone@example.com"])
@@ -150,12 +160,45 @@ def test_by_client(uid2_client, uid2_operator):
 
 def test_that_uses_no_fixture_of_ours():
     assert make_app()
+
+
+@pytest.mark.parametrize("hours", [0, 2])
+def test_time(uid2_env, uid2_clock, hours):
+    from uid2_async.integrations.flask import UID2
+    from flask import Flask
+
+    app = Flask("site")
+    app.secret_key = "a secret for tests, of 32 characters at least"
+    uid2 = UID2(app)
+    app.post("/")(lambda: str(uid2.visitor.generate("user@example.com"))[:0])
+    app.get("/")(lambda: str(uid2.visitor.freshness().changed))
+    browser = app.test_client()
+    browser.post("/")
+    uid2_clock.advance(hours * 3_600)
+    assert browser.get("/").text == str(hours > 0)
+    with app.app_context():
+        uid2.client.close()
+
+
+@pytest.mark.parametrize("fault", [401, None])
+def test_no_outage_of_another_test_counts(uid2_env, fault):
+    from uid2_async.integrations.django import get_client
+    from uid2_async.publisher import Unavailable
+    from uid2_async.operator import Fault
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure(SECRET_KEY="a secret for tests, of 32 characters at least")
+    if fault:
+        uid2_env.fail_next(Fault(status=fault))
+    reply = get_client().try_generate("user@example.com")
+    assert isinstance(reply, Unavailable) == bool(fault)
 """
 
 
 def test_synchronous_tests(run: Run) -> None:
-    """Every call may run in another event loop, several at once, and none leaks."""
-    run(SYNCHRONOUS).assert_outcomes(passed=5)
+    """Calls may run in one event loop after another; two at once as in production."""
+    run(SYNCHRONOUS).assert_outcomes(passed=6)
 
 
 @pytest.mark.parametrize("scope", ["function", "session"])
@@ -183,12 +226,14 @@ def test_anyio(run: Run) -> None:
 def test_a_web_application(run: Run) -> None:
     """A test client with a loop of its own, by environment or with our client."""
     pytest.importorskip("fastapi.testclient", exc_type=ImportError)
+    for needed in ("django", "flask"):
+        pytest.importorskip(needed)
 
-    run(WEB).assert_outcomes(passed=3)
+    run(WEB).assert_outcomes(passed=7)
 
 
 def test_several_processes(run: Run) -> None:
     """Each worker of xdist has an operator of its own."""
     pytest.importorskip("xdist")
 
-    run(SYNCHRONOUS, "-n", "2").assert_outcomes(passed=5)
+    run(SYNCHRONOUS, "-n", "2").assert_outcomes(passed=6)

@@ -8,6 +8,7 @@ from typing import assert_type
 from uid2_async import (
     AesGcmEnvelope,
     BidstreamClient,
+    BlockingClient,
     Bucket,
     ClientSideClient,
     DecryptedToken,
@@ -79,6 +80,23 @@ async def every_call(client: UID2Client, tokens: IdentityTokens) -> None:
     assert_type(await client.opt_out_status(["uid"]), OptOutStatus)
     assert_type(await client.fetch_sharing_keys(), KeyRing)
     assert_type(client.with_options(retry=RetryPolicy.never()), UID2Client)
+
+
+def every_blocking_call(uid2: BlockingClient, tokens: IdentityTokens) -> None:
+    """The same types, without await."""
+    with BlockingClient.from_env() as opened:
+        assert_type(opened, BlockingClient)
+    BlockingClient("https://x.example", api_key="k", client_secret="s", timeout=3.0)
+    assert_type(
+        uid2.generate_token("user@example.com", timeout=3.0),
+        IdentityTokens | OptedOut | InsufficientConsent,
+    )
+    assert_type(uid2.map_identities(["only", "texts"]), IdentityMap)
+    assert_type(uid2.with_options(timeout=3.0), BlockingClient)
+    assert_type(uid2.token_refresher(jitter=1.0).ensure_fresh(tokens), Freshness)
+    with uid2.bidstream_keys(refresh_every=60.0) as keys:
+        assert_type(keys.ring, KeyRing)
+        BidstreamClient(keys)
 
 
 async def jobs(client: UID2Client) -> None:

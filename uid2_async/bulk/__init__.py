@@ -9,6 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uid2_async.bulk.database import (
+        IfExists as IfExists,
+        Query as Query,
+        Table as Table,
+    )
     from uid2_async.bulk.jobs import (
         check_file as check_file,
         map_file as map_file,
@@ -43,6 +48,7 @@ _HOMES = {
     "FileJobOptions": "options",
     "FileProgress": "options",
     "Format": "paths",
+    "IfExists": "database",
     "JobOptions": "options",
     "JobSummary": "options",
     "MapFailure": "outcomes",
@@ -50,9 +56,11 @@ _HOMES = {
     "MapRecord": "outcomes",
     "MappingState": "state",
     "Progress": "outcomes",
+    "Query": "database",
     "RefreshOptions": "options",
     "StateRow": "state_values",
     "StatusOptions": "options",
+    "Table": "database",
     "check_file": "jobs",
     "map_file": "jobs",
     "refresh_state": "jobs",
@@ -65,6 +73,7 @@ __all__ = [
     "FileJobOptions",
     "FileProgress",
     "Format",
+    "IfExists",
     "JobOptions",
     "JobSummary",
     "MapFailure",
@@ -72,9 +81,11 @@ __all__ = [
     "MapRecord",
     "MappingState",
     "Progress",
+    "Query",
     "RefreshOptions",
     "StateRow",
     "StatusOptions",
+    "Table",
     "check_file",
     "map_file",
     "refresh_state",

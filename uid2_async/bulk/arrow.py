@@ -30,7 +30,14 @@ from uid2_async.bulk.private_files import (
 )
 from uid2_async.errors import InputError
 
-__all__ = ["ArrowOutput", "ArrowReader", "ArrowRows", "load_arrow", "require_text"]
+__all__ = [
+    "ArrowOutput",
+    "ArrowReader",
+    "ArrowRows",
+    "load_arrow",
+    "require_text",
+    "writing",
+]
 
 T = TypeVar("T")
 
@@ -107,7 +114,7 @@ def _reading(call: Callable[[], T], *, name: str, what: str) -> T:
     )
 
 
-def _writing(call: Callable[[], T]) -> T:
+def writing(call: Callable[[], T]) -> T:
     """Make one call that writes; what Arrow says of a failure might show data.
 
     Raises:
@@ -164,11 +171,11 @@ class ArrowRows:
         Numbers and instants as Arrow casts them to strings; bytes in base64; lists,
         structs and maps as JSON.
         """
-        return [_writing(partial(_texts, one)) for one in self.batch.columns]
+        return [writing(partial(_texts, one)) for one in self.batch.columns]
 
     def json_cells(self) -> list[list[str]]:
         """List the values of all columns as JSON; numbers stay numbers."""
-        return [_writing(partial(_json_cells, one)) for one in self.batch.columns]
+        return [writing(partial(_json_cells, one)) for one in self.batch.columns]
 
 
 def _decoded(array: Any) -> Any:
@@ -176,6 +183,9 @@ def _decoded(array: Any) -> Any:
     types = load_arrow().types
     if types.is_dictionary(array.type):
         return _decoded(array.dictionary_decode())
+    if getattr(array.type, "extension_name", "") == "arrow.uuid":
+        texts = [None if one is None else str(one) for one in array.to_pylist()]
+        return load_arrow().array(texts, load_arrow().string())
     return array.storage if hasattr(array, "storage") else array
 
 
@@ -507,7 +517,7 @@ class ArrowOutput:
         arrays = [] if rows is None else self._input_arrays(rows, fields)
         if repeat is not None:
             places = self._arrow.array(repeat, self._arrow.int64())
-            arrays = [_writing(partial(one.take, places)) for one in arrays]
+            arrays = [writing(partial(one.take, places)) for one in arrays]
         arrays += [
             self._array(columns[field.name], field.type)
             for field in fields[self._width :]
@@ -523,8 +533,7 @@ class ArrowOutput:
             ]
         string = self._arrow.string()
         return [
-            _writing(partial(self._arrow.array, texts, string))
-            for texts in rows.texts()
+            writing(partial(self._arrow.array, texts, string)) for texts in rows.texts()
         ]
 
     def _array(self, cells: Sequence[Any], kind: Any) -> Any:
@@ -544,10 +553,10 @@ class ArrowOutput:
         """Write the rows that have been collected as one row group."""
         if self._writer is None:
             self._file = os.fdopen(open_private(self._part), "wb")
-            self._writer = _writing(partial(self._open_writer, self._file))
+            self._writer = writing(partial(self._open_writer, self._file))
         table = self._arrow.Table.from_batches(self._batches, self._schema)
         if table.num_rows:
-            _writing(partial(self._writer.write_table, table))
+            writing(partial(self._writer.write_table, table))
         self._batches.clear()
         self._rows = 0
 
@@ -560,7 +569,7 @@ class ArrowOutput:
         if self._resumable and self._batches:
             path = self._name(self._parts)
             path.unlink(missing_ok=True)
-            _writing(partial(self._write_part, path))
+            writing(partial(self._write_part, path))
             self._batches.clear()
             self._rows = 0
             self._parts += 1
@@ -592,12 +601,12 @@ class ArrowOutput:
             parts = list(map(self._name, range(self._parts)))
             # Parts are removed after the rename only, which may not have been noted.
             if not (target.exists() and not all(part.exists() for part in parts)):
-                _writing(partial(write_beside, target, self._merge, disk=self._disk))
+                writing(partial(write_beside, target, self._merge, disk=self._disk))
             for part in parts:
                 part.unlink(missing_ok=True)
             return
         self._flush()
-        _writing(self._writer.close)
+        writing(self._writer.close)
         self.close()
         place(self._part, target, disk=self._disk)
 
@@ -678,7 +687,7 @@ def _check_lossless(reader: Any, schema: Any, options: Mapping[str, Any]) -> Non
         with parquet.ParquetWriter(sample, schema, **options) as writer:
             writer.write_table(schema.empty_table())
 
-    _writing(write)
+    writing(write)
     written = _logical_types(parquet.ParquetFile(sample))
     lost = [
         f"'{printable(reader.file.schema.column(at).path)}' ({before})"

@@ -25,7 +25,7 @@ from uid2_async.bulk.outcomes import (
 )
 from uid2_async.phones import PhoneFault
 from uid2_async.protocol import base64, wire
-from uid2_async.protocol.identity_input import sendable
+from uid2_async.protocol.normalize import sendable
 
 __all__ = [
     "STEP_ROWS",

@@ -420,6 +420,7 @@ def find_identifiers(
     column: str | None,
     kind: str | None,
     several: Mapping[str, str],
+    kind_column: str | None = None,
     phones: NationalPhones | None = None,
     name: str = "",
 ) -> IdentifierColumns:
@@ -431,8 +432,9 @@ def find_identifiers(
     Args:
         header: The names of the columns.
         column: The name of the only one; ``INPUT`` if None.
-        kind: What it holds; the column ``INPUT_TYPE`` tells it if None.
+        kind: What it holds. If None, *kind_column* says it for each row.
         several: Instead of these: the names of several columns by kind.
+        kind_column: The column with the kind of each row; ``INPUT_TYPE`` if None.
         phones: What brings phones into E.164; None to take them as they are.
         name: The file, for messages.
 
@@ -454,7 +456,7 @@ def find_identifiers(
     hint = f"Name the column of identifiers: --column NAME, or {VALUE_NAME}."
     value = find(column or VALUE_NAME, hint)
     hint = f"Say what all rows are with --type, or add a column {KIND_NAME}."
-    kinds = find(KIND_NAME, hint)
+    kinds = find(kind_column or KIND_NAME, hint)
     return IdentifierColumns(
         [(kinds, value)], kind_column=kinds, phones=phones, country_column=country
     )

@@ -13,6 +13,8 @@ import attrs
 
 __all__ = ["Costs", "RunCosts", "due_in_a_day", "work_out"]
 
+# What the command takes before it reads a row, most of it for imports.
+START_SECONDS: Final = 0.8
 # On one core of a present machine, whatever the operator does: files without a state,
 # and two jobs of 300,000 rows with one.
 ROW_SECONDS: Final = 6e-6
@@ -21,10 +23,12 @@ DAILY_ROW_SECONDS: Final = 1 / 75_000
 # On disk, when each raw UID has rotated once and its change is kept; a third of it
 # after a first load (``nox -s bench -- state``).
 STATE_BYTES: Final = 365
-# In requests of 5,000 hashes, headers included, where one raw UID in four is told with
-# the one before it.
+# A hash, and its answer, where one raw UID in four has a previous one.
 SENT_BYTES: Final = 47
 RECEIVED_BYTES: Final = 88
+# The headers and the envelope of a request and of its reply.
+REQUEST_BYTES: Final = 430
+REPLY_BYTES: Final = 260
 # Each salt bucket rotates about once a year (docs/protocol.md 2.6).
 DUE_SHARE: Final = 1 / 365
 
@@ -79,7 +83,7 @@ def work_out(
 
     Args:
         identities: How many different ones there are.
-        rows: How many rows name them; as many by default.
+        rows: How many rows, or identifiers in them, name them; as many by default.
         batch_size: How many identities one request carries.
         concurrency: How many requests are in flight, in all processes together.
         latency: How many seconds the operator takes for one.
@@ -87,19 +91,21 @@ def work_out(
     """
     read = identities if rows is None else rows
 
-    def run(asked: int, row_seconds: float) -> RunCosts:
+    def run(asked: int, row_seconds: float, *, in_steps: bool = True) -> RunCosts:
         batches = math.ceil(asked / batch_size)
         waiting = math.ceil(batches / concurrency) * latency
+        working = read * row_seconds / processes
         return RunCosts(
             identities=asked,
             batches=batches,
-            seconds=max(waiting, read * row_seconds / processes),
-            sent_bytes=asked * SENT_BYTES,
-            received_bytes=asked * RECEIVED_BYTES,
+            # With a state the job reads, then asks, then writes.
+            seconds=waiting + working if in_steps else max(waiting, working),
+            sent_bytes=asked * SENT_BYTES + batches * REQUEST_BYTES,
+            received_bytes=asked * RECEIVED_BYTES + batches * REPLY_BYTES,
         )
 
     return Costs(
-        once=run(identities, ROW_SECONDS),
+        once=run(identities, ROW_SECONDS, in_steps=False),
         first_load=run(identities, FIRST_LOAD_ROW_SECONDS),
         daily=run(due_in_a_day(identities), DAILY_ROW_SECONDS),
         state_bytes=identities * STATE_BYTES,

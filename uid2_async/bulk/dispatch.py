@@ -361,7 +361,9 @@ class Dispatcher:
             await self._news.wait()
         finally:
             timer.cancel()
-        if not self._lingered or self._is_read:
+        if not self._lingered or self._is_read or self._keep is not None:
+            # With a state nobody waits for single rows, and more come soon: a batch
+            # that is not full would be one request more.
             return
         try:
             if self._has_room():

@@ -10,20 +10,18 @@ import attrs
 
 from uid2_async.models import MapRow, UnmappedReason
 from uid2_async.protocol import base64, wire
-from uid2_async.protocol.identity import (
+from uid2_async.protocol.mapping import (
     MAP_REPLY_BYTES,
     MAP_V2_PATH,
     MAP_V3_PATH,
+    STATUS_PATH,
     build_map_v2_request,
+    build_status_request,
     parse_map_v2_reply,
     parse_map_v3_rows,
-)
-from uid2_async.protocol.normalize import HASH_KINDS, KINDS, many_identity_bytes
-from uid2_async.protocol.optout import (
-    STATUS_PATH,
-    build_status_request,
     parse_status_reply,
 )
+from uid2_async.protocol.normalize import HASH_KINDS, KINDS, many_identity_bytes
 
 __all__ = ["MAP_V2", "MAP_V3", "OPTOUT_STATUS", "RAW_UID", "Endpoint", "IdentityKind"]
 

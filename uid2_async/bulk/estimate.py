@@ -1,26 +1,29 @@
-"""How much work a file is: counted on this machine, without asking anybody."""
+"""Estimate the requests, traffic and time of a job. Nothing is sent."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import attrs
 
-from uid2_async.bulk.batches import IdentityColumn
+from uid2_async.bulk.batches import Batcher, Chunk, IdentityColumn
 from uid2_async.bulk.columns import (
     InputWarnings,
     NationalPhones,
     RowStatus,
     find_identifiers,
 )
-from uid2_async.bulk.costs import work_out
+from uid2_async.bulk.costs import START_SECONDS, work_out
 from uid2_async.bulk.endpoints import MAP_V3
 from uid2_async.bulk.options import MapOptions
-from uid2_async.bulk.paths import FilePair, expand
+from uid2_async.bulk.paths import FilePair, Remote
+from uid2_async.bulk.stores import copy_path, expand_locations
 from uid2_async.bulk.text import open_reader
 from uid2_async.bulk.unique_count import UniqueCount
 
@@ -39,16 +42,16 @@ class Estimate:
         invalid: How many identifiers are invalid, or of no known type.
         empty: How many rows name nobody.
         input_warnings: What looks wrong in the input, and in how many identifiers.
-        batches: How many requests it takes.
-        seconds: How long it takes at the least.
+        batches: How many requests the command sends.
+        seconds: How long the whole command takes, its start and its end included.
         sent_bytes: What goes to the operator.
         received_bytes: What comes back.
         state_bytes: How large a state of them is.
-        first_load_seconds: How long it takes at the least if there is to be a state.
+        first_load_seconds: How long the first run with a state takes.
         daily_unique: How many of the identities are due on a day after that; those that
             were not asked about for long are asked about as well.
         daily_batches: How many requests these take.
-        daily_seconds: How long such a day's run takes at the least.
+        daily_seconds: How long the run of such a day takes.
     """
 
     rows: int
@@ -70,10 +73,13 @@ class Estimate:
 
 
 class _Count:
-    """Counts the identifiers of rows."""
+    """Counts the identifiers of rows, and the requests that ask about them."""
 
-    def __init__(self) -> None:
+    def __init__(self, batcher: Batcher | None) -> None:
         self.rows = 0
+        self.asked = 0
+        self.batches = 0
+        self._batcher = batcher
         self.status_counts: Counter[RowStatus] = Counter()
         self.unique = UniqueCount()
         self.warnings: Counter[str] = Counter()
@@ -84,7 +90,24 @@ class _Count:
         found = [self._add_column(column) for column in columns]
         for values in zip(*(column.values or () for column in columns), strict=True):
             self.status_counts[RowStatus.EMPTY] += not any(values)
+        if self._batcher is not None:
+            self._batcher.add(Chunk(None, rows, columns))
+            self._count_batches(self._batcher)
         return found
+
+    def end(self) -> None:
+        """Count the batches that are not full."""
+        if self._batcher is None:
+            self.asked = int(self.unique)
+        else:
+            self._batcher.flush()
+            self._count_batches(self._batcher)
+
+    def _count_batches(self, batcher: Batcher) -> None:
+        """Count the batches that would be sent now."""
+        self.batches += len(batcher.ready)
+        self.asked += sum(batch.count for batch in batcher.ready)
+        batcher.ready.clear()
 
     def _add_column(self, column: IdentityColumn) -> list[bytes | None]:
         """Count the identifiers of a column."""
@@ -114,31 +137,41 @@ def estimate_file(
     concurrency: int = 20,
     latency: float = 0.5,
     processes: int = 1,
+    with_state: bool = False,
 ) -> Estimate:
-    """Say how much work it is to map a file; blocks, and reads all of it once.
+    """Estimate what it costs to map a file. Blocks, and reads all of it once.
 
     The figures behind it are those of docs/scale.md.
 
     Args:
-        source: A file, a folder, a pattern, or ``-``.
+        source: A file, a folder, a pattern, or its URL, or ``-``.
         options: Where the identifiers are.
         batch_size: How many identities one request carries.
         concurrency: How many requests are in flight.
         latency: How many seconds the operator takes for one.
         processes: How many share the work, each with a part of the file.
+        with_state: Whether the command has a state, which is empty at first.
 
     Raises:
         InputError: If the file cannot be read.
     """
     options = options or MapOptions()
     phones = options.national_phones()
-    count = _Count()
-    for pair in expand(os.fspath(source), "."):
-        _count_file(pair, options, phones, count)
+    # Without a state the job forgets identities that it met long ago.
+    batcher = None
+    if not with_state:
+        window = options.dedupe_window
+        batcher = Batcher(MAP_V3, batch_size=batch_size, window=window, send_raw=False)
+    count = _Count(batcher)
+    with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
+        for pair in expand_locations(os.fspath(source), "."):
+            _count_file(_fetched(pair, Path(folder)), options, phones, count)
+    count.end()
     unique = int(count.unique)
+    identifiers = count.status_counts[RowStatus.MAPPED]
     costs = work_out(
-        unique,
-        rows=count.rows,
+        count.asked,
+        rows=max(count.rows, identifiers),
         batch_size=batch_size,
         concurrency=concurrency,
         latency=latency,
@@ -146,23 +179,32 @@ def estimate_file(
     )
     return Estimate(
         rows=count.rows,
-        identifiers=count.status_counts[RowStatus.MAPPED]
-        + count.status_counts[RowStatus.INVALID],
+        identifiers=identifiers + count.status_counts[RowStatus.INVALID],
         unique=unique,
         is_exact=count.unique.is_exact,
         invalid=count.status_counts[RowStatus.INVALID],
         empty=count.status_counts[RowStatus.EMPTY],
         input_warnings=dict(count.warnings),
-        batches=costs.once.batches,
-        seconds=costs.once.seconds,
+        batches=count.batches or costs.once.batches,
+        seconds=START_SECONDS
+        + (costs.first_load if with_state else costs.once).seconds,
         sent_bytes=costs.once.sent_bytes,
         received_bytes=costs.once.received_bytes,
         state_bytes=costs.state_bytes,
-        first_load_seconds=costs.first_load.seconds,
+        first_load_seconds=START_SECONDS + costs.first_load.seconds,
         daily_unique=costs.daily.identities,
         daily_batches=costs.daily.batches,
-        daily_seconds=costs.daily.seconds,
+        daily_seconds=START_SECONDS + costs.daily.seconds,
     )
+
+
+def _fetched(pair: FilePair, folder: Path) -> FilePair:
+    """Copy an input that is not on this machine into a folder."""
+    if not isinstance(pair.source, Remote):
+        return pair
+    copy = copy_path(folder, pair.source)
+    pair.source.fetch(copy)
+    return attrs.evolve(pair, source=copy, name=pair.source.name)
 
 
 def _count_file(
@@ -170,7 +212,8 @@ def _count_file(
 ) -> None:
     """Count the rows of one file."""
     warnings = InputWarnings()
-    reader = open_reader(pair.source, options.for_file(pair.source))
+    assert not isinstance(pair.source, Remote)  # noqa: S101 - by _fetched
+    reader = open_reader(pair.source, options.for_file(pair.source), name=pair.name)
     with closing(reader):
         columns = find_identifiers(
             reader.header,

@@ -24,6 +24,7 @@ from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
     FilePair,
+    Location,
     check_roles,
     check_targets,
     state_paths,
@@ -31,6 +32,7 @@ from uid2_async.bulk.paths import (
 from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import Change, IdentityKey, Run, StateRow
+from uid2_async.bulk.stores import locate
 from uid2_async.bulk.writers import TableWriter
 from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
@@ -69,10 +71,11 @@ class DeltaWriter:
 
     def __init__(
         self,
-        target: Path | None,
+        target: Location | None,
         *,
         keys: Sequence[str] = (),
         options: FileFormatOptions | None = None,
+        folder: Path | None = None,
         disk: Disk = DISK,
     ) -> None:
         """Open the unfinished file. Blocks.
@@ -81,6 +84,7 @@ class DeltaWriter:
             target: Where the delta goes; None is stdout.
             keys: The input columns that it repeats.
             options: The format; its name decides by default.
+            folder: Where a remote delta grows.
             disk: The system calls that may fail.
         """
         self.lines: int = 0
@@ -90,6 +94,7 @@ class DeltaWriter:
             target,
             dict.fromkeys(self._columns, Content.TEXT),
             options=options or FileFormatOptions(),
+            folder=folder,
             disk=disk,
         )
         self._waiting: list[list[str | None]] = []
@@ -217,8 +222,8 @@ def check_export(
     role: str = "OUT",
     force: bool = False,
     shared: bool = False,
-) -> Path | None:
-    """Return the path of an export; None for stdout.
+) -> Location | None:
+    """Return where an export goes; None for stdout.
 
     Args:
         state: The state that is exported.
@@ -233,7 +238,7 @@ def check_export(
     """
     if target == STDIO:
         return None
-    path = Path(target)
+    path = locate(target)
     check_roles({"STATE": state_paths(state.path), role: [path]})
     check_targets([FilePair(None, path)], force=force, begun=False, allow_shared=shared)
     return path
@@ -250,8 +255,9 @@ async def export_state(state: MappingState, target: str, *, force: bool = False)
     Returns:
         How many identities were written.
     """
-    path = check_export(state, target, force=force)
-    table = await run_in_thread(partial(TableWriter, path, _EXPORTED))
+    path = await run_in_thread(partial(check_export, state, target, force=force))
+    folder = state.path.parent
+    table = await run_in_thread(partial(TableWriter, path, _EXPORTED, folder=folder))
     try:
         async for page in state.export():
             cells = zip(*(_cells(*one) for one in page), strict=True)
@@ -294,8 +300,9 @@ async def export_history(
     Raises:
         InputError: If there was no such run, or it is too long ago.
     """
-    path = check_export(state, target, force=force)
-    delta = await run_in_thread(partial(DeltaWriter, path))
+    path = await run_in_thread(partial(check_export, state, target, force=force))
+    folder = state.path.parent
+    delta = await run_in_thread(partial(DeltaWriter, path, folder=folder))
     try:
         await delta.add_changes(state.history(since))
         await delta.place()

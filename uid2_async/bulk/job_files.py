@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
@@ -28,6 +28,8 @@ from uid2_async.bulk.paths import (
     FileFormatOptions,
     FilePair,
     InputIdentity,
+    Location,
+    Remote,
     check_unchanged,
 )
 from uid2_async.bulk.private_files import DISK, Disk
@@ -46,6 +48,10 @@ __all__ = [
 
 _BAD_ROW_COLUMNS: Final[tuple[str, ...]] = ("FILE", "LINE", "REASON", "ROW")
 
+
+OpenOutput: TypeAlias = Callable[
+    [Reader, FileFormatOptions, Mapping[str, Content]], Output
+]
 
 RowFormatter: TypeAlias = OutcomeColumns | StatusColumns
 """Turns outcomes into added columns, and counts rows by status."""
@@ -121,19 +127,27 @@ class InputFile:
 
     Attributes:
         index: Its place among the inputs.
-        pair: The paths.
+        pair: The paths; of what is remote, those of the copies in the job's folder.
+        original: The input as it was named.
+        output: The output as it was named: a path, or the name of what is remote.
         identity: What the input was when the job opened it; None for a pipe.
         open: Opens the input and finds its columns. Blocks.
         writing: How the output is written.
+        open_output: Opens what takes the rows instead of a file. Blocks.
+        deliver: Makes the remote output of the whole file, if it is remote. Blocks.
         saved: The checkpoint of an interrupted run, if there is one.
         done: Whether an interrupted run has finished its output.
     """
 
     index: int
     pair: FilePair
+    original: Location | None = None
+    output: Path | str | None = None
     identity: InputIdentity | None
     open: Callable[[], tuple[Reader, IdentifierColumns]]
     writing: FileFormatOptions
+    open_output: OpenOutput | None = None
+    deliver: Callable[[Path], None] | None = None
     saved: Checkpoint | None = None
     done: bool = False
 
@@ -226,7 +240,6 @@ class JobOutputs:
     """Writes answered chunks to the outputs of a job, one output after the other.
 
     Attributes:
-        status_counts: Rows by status, of the finished outputs and the current one.
         rows: Rows written, those of an interrupted run included.
         duplicates: Identifiers that were answered by a request for an earlier one.
         input_warnings: What looks wrong in the inputs, and in how many identifiers.
@@ -257,9 +270,10 @@ class JobOutputs:
                 name.
             on_progress: Called with the progress after each chunk.
         """
-        self.status_counts: Counter[str] = Counter()
         self.rows: int = 0
         self.duplicates: int = 0
+        # Of the outputs that are done; the formatter counts for the current one.
+        self._status_counts: Counter[str] = Counter()
         self.input_warnings: Counter[str] = Counter()
         self._warnings = InputWarnings()
         self._files = files
@@ -296,6 +310,20 @@ class JobOutputs:
                 await self._start_saving()
         if self._on_progress is not None:
             self._on_progress(self._progress(group, progress()))
+
+    @property
+    def status_counts(self) -> Counter[str]:
+        """Rows by status, of the finished outputs and the current one."""
+        return self._status_counts + self._formatter.status_counts
+
+    @property
+    def finished(self) -> tuple[Path | str, ...]:
+        """The outputs that are whole and have their names."""
+        return tuple(
+            file.output
+            for index, file in enumerate(self._files)
+            if file.output and (file.done or index < self._index)
+        )
 
     async def finish(self) -> None:
         """Finish the outputs that are left: each is whole and gets its name."""
@@ -348,8 +376,11 @@ class JobOutputs:
             pass
 
     def _open_output(self, file: InputFile) -> Output:
+        reader = self._source.readers.pop(file.index)
+        if file.open_output is not None:
+            return file.open_output(reader, file.writing, self._formatter.contents)
         return open_output(
-            self._source.readers.pop(file.index),
+            reader,
             file.writing,
             self._part(file),
             added=self._formatter.contents,
@@ -373,11 +404,13 @@ class JobOutputs:
                 await run_in_thread(partial(self._log.append, checkpoint))
             if self._on_done is not None:
                 await self._on_done(checkpoint)
+        if file.deliver is not None and isinstance(file.pair.target, Path):
+            await run_in_thread(partial(file.pair.target.unlink, missing_ok=True))
         self._leave(file)
 
     def _leave(self, file: InputFile) -> None:
         """Count an output that is done."""
-        self.status_counts.update(self._formatter.status_counts)
+        self._status_counts.update(self._formatter.status_counts)
         self._formatter.status_counts.clear()
         self.input_warnings.update(self._warnings.counts)
         self._warnings = InputWarnings()
@@ -429,7 +462,7 @@ class JobOutputs:
             rows=self.rows,
             bytes_read=self._bytes_before + group.bytes_read,
             total_bytes=None if None in sizes else sum(filter(None, sizes)),
-            endings=self.status_counts + self._formatter.status_counts,
+            endings=self.status_counts,
             job=attrs.evolve(job, rows=self.rows, duplicates=self.duplicates),
         )
 
@@ -440,7 +473,12 @@ def _finish(output: Output, file: InputFile) -> None:
     Raises:
         InputError: If the input has changed.
     """
-    if file.identity is not None and file.pair.source is not None:
-        check_unchanged(file.pair.source, file.identity)
+    original, target = file.original, file.pair.target
+    pinned = isinstance(original, Remote) and original.is_pinned
+    if file.identity is not None and original is not None and not pinned:
+        check_unchanged(original, file.identity)
     output.sync()
-    output.finish(file.pair.target)
+    assert not isinstance(target, Remote)  # noqa: S101 - its copy, by now
+    output.finish(target)
+    if file.deliver is not None and target is not None:
+        file.deliver(target)

@@ -21,10 +21,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
+import msgspec
 
 from uid2_async._threads import run_in_thread
 from uid2_async._traceback import strip_tracebacks
@@ -37,6 +39,7 @@ from uid2_async.bulk.columns import (
     find_identifiers,
     status_of_uid,
 )
+from uid2_async.bulk.database import Query, Table
 from uid2_async.bulk.dispatch import Dispatcher, DispatchOptions
 from uid2_async.bulk.endpoints import MAP_V2, MAP_V3, OPTOUT_STATUS, RAW_UID, Endpoint
 from uid2_async.bulk.exports import DeltaWriter, check_export
@@ -59,14 +62,18 @@ from uid2_async.bulk.options import (
 from uid2_async.bulk.outcomes import Outcome, Progress
 from uid2_async.bulk.paths import (
     STDIO,
+    Content,
+    FileFormatOptions,
     FilePair,
+    InputIdentity,
+    Location,
+    Remote,
     check_roles,
     check_targets,
-    expand,
     identify,
     state_paths,
 )
-from uid2_async.bulk.private_files import SYSTEM, System, open_private
+from uid2_async.bulk.private_files import SYSTEM, Disk, System, open_private
 from uid2_async.bulk.resume import (
     Checkpoint,
     JobFolder,
@@ -85,6 +92,13 @@ from uid2_async.bulk.state_answers import (
     stage_all,
 )
 from uid2_async.bulk.state_values import Run, StateSelection
+from uid2_async.bulk.stores import (
+    copy_path,
+    expand_locations,
+    is_url,
+    local_path,
+    locate,
+)
 from uid2_async.bulk.text import (
     InputFaults,
     Reader,
@@ -92,11 +106,19 @@ from uid2_async.bulk.text import (
     open_stdio,
     read_check,
 )
+from uid2_async.bulk.writers import Output
 from uid2_async.client import UID2Client, buckets_call
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
 
-__all__ = ["check_file", "map_file", "refresh_state", "sweep_by_status"]
+__all__ = [
+    "RowTable",
+    "check_file",
+    "map_file",
+    "map_table",
+    "refresh_state",
+    "sweep_by_status",
+]
 
 T = TypeVar("T")
 
@@ -119,6 +141,7 @@ class _Job:
         options: What decides about the output.
         state: The state, if there is one.
         delta: Where the delta goes, ``-`` for stdout, if one is wanted.
+        table: The rows, if they are in memory and not in files.
     """
 
     pairs: Sequence[FilePair]
@@ -129,6 +152,7 @@ class _Job:
     options: MapOptions | StatusOptions
     state: MappingState | None = None
     delta: str | None = None
+    table: RowTable | None = None
 
     @property
     def keys(self) -> Sequence[str]:
@@ -146,12 +170,25 @@ class _Job:
     def bad_rows(self) -> Path | None:
         """Where rows go that cannot be read; None if they are an error."""
         path = self.options.bad_rows
-        return None if path is None else Path(path)
+        return None if path is None else local_path(path, "--bad-rows")
+
+    @property
+    def delta_location(self) -> Location | None:
+        """Where the delta goes; None if none is wanted, or if it goes to stdout."""
+        return None if self.delta in (None, STDIO) else locate(str(self.delta))
 
     def terms(self) -> dict[str, Any]:
         """Return what must not change while the job is resumed."""
         state = None if self.state is None else str(self.state.path)
-        return {**self.options.terms(), "delta": self.delta, "state": state}
+        terms = {**self.options.terms(), "delta": self.delta, "state": state}
+        pinned = [str(one) for one in self.remotes if one.is_pinned]
+        return {**terms, "source": pinned} if pinned else terms
+
+    @property
+    def remotes(self) -> list[Remote]:
+        """The inputs and outputs that are not on this machine."""
+        ends = [end for pair in self.pairs for end in (pair.source, pair.target)]
+        return [end for end in ends if isinstance(end, Remote)]
 
     def want(self, reader: Reader) -> IdentifierColumns:
         """Find the columns of an input, and let its *reader* read them."""
@@ -167,8 +204,12 @@ class _Job:
         Raises:
             InputError: If it cannot be read, or lacks a column.
         """
-        reading, _ = pair.formats(self.options)
-        reader = open_reader(pair.source, reading, on_bad_row=on_bad_row)
+        if self.table is not None:
+            reader = self.table.open_reader()
+        else:
+            reading, _ = pair.formats(self.options)
+            source = _local(pair.source)
+            reader = open_reader(source, reading, name=pair.name, on_bad_row=on_bad_row)
         try:
             return reader, self.want(reader)
         except BaseException:
@@ -176,17 +217,32 @@ class _Job:
             raise
 
 
+def _local(location: Location | None) -> Path | None:
+    """Return a path that is one by now."""
+    assert not isinstance(location, Remote)  # noqa: S101 - by _localized
+    return location
+
+
 def _expand(
-    source: str, target: str, options: MapOptions | StatusOptions
+    source: str | Remote, target: str | Remote, options: MapOptions | StatusOptions
 ) -> list[FilePair]:
     """List the inputs and outputs, whose formats can be read and written."""
-    pairs = expand(source, target)
+    pairs = expand_locations(source, target)
     for pair in pairs:
         pair.formats(options)
     return pairs
 
 
-def _map_job(source: str, target: str, options: MapOptions) -> _Job:
+def _named(location: str | os.PathLike[str] | Remote) -> str | Remote:
+    """Return what a caller names as text, unless it is an object of ours."""
+    return location if isinstance(location, Remote) else os.fspath(location)
+
+
+def _map_job(
+    target: str | Remote,
+    options: MapOptions,
+    find_pairs: Callable[[], Sequence[FilePair]],
+) -> _Job:
     """Prepare a job that maps. Blocks."""
     phones = options.national_phones()
     formatter = OutcomeColumns(
@@ -201,12 +257,13 @@ def _map_job(source: str, target: str, options: MapOptions) -> _Job:
         column=options.column,
         kind=options.type,
         several=options.identifiers,
+        kind_column=options.type_column,
         phones=phones,
     )
     iso = None if options.refresh_from is None else options.refresh_from == "iso"
     return _Job(
-        pairs=_expand(source, target, options),
-        target=target,
+        pairs=find_pairs(),
+        target=str(target),
         find=find,
         formatter=formatter,
         endpoint=MAP_V2 if options.api is Api.V2 else MAP_V3,
@@ -251,8 +308,8 @@ class _Context:
 
 
 async def map_file(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Query,
+    target: str | os.PathLike[str] | Table,
     *,
     client: UID2Client,
     options: MapOptions | None = None,
@@ -267,8 +324,10 @@ async def map_file(
     Call it again with the same arguments to resume an interrupted job.
 
     Args:
-        source: A file, a folder, a pattern such as ``export/*.parquet``, or ``-``.
-        target: The file to write, or the folder, or ``-``.
+        source: A file, a folder, a pattern such as ``export/*.parquet``, or ``-``. Its
+            URL if it lies in a store, such as ``s3://bucket/day=*/part-*.parquet``. The
+            folder or the URL of a Delta Lake table. A query of a database.
+        target: The file to write, or the folder, or its URL, or ``-``. A table.
         client: The client that asks the operator.
         options: How the files are read, mapped and written, and how the job runs.
         state: What remembers answers between jobs. A state that is not open is opened
@@ -290,6 +349,26 @@ async def map_file(
         StalledError: If no request succeeded for the job's stall_timeout.
     """
     options = options or MapOptions()
+    _check_delta(options, state, delta)
+    context = _Context(
+        client=client,
+        options=options,
+        stop=stop,
+        on_progress=on_progress,
+        system=_system,
+    )
+    name = _named(target)
+    find_pairs = partial(_expand, _named(source), name, options)
+    job = attrs.evolve(
+        await run_in_thread(partial(_map_job, name, options, find_pairs)),
+        state=None if state is None else _as_state(state, context),
+        delta=None if delta is None else os.fspath(delta),
+    )
+    return await _run(job, context)
+
+
+def _check_delta(options: MapOptions, state: object, delta: object) -> None:
+    """Reject a delta without a state, and an audience without a delta."""
     if delta is not None and state is None:
         raise ConfigError(
             "A delta lists what has changed in a state.",
@@ -300,20 +379,67 @@ async def map_file(
             "People missing from a full input are listed in the delta.",
             hint="Name a delta as well (--delta).",
         )
+
+
+class RowTable(Protocol):
+    """Rows in memory, which a job maps as it maps the rows of a file."""
+
+    def open_reader(self) -> Reader:
+        """Return a reader of the rows. A job with a state reads them twice. Blocks."""
+        ...
+
+    def open_output(
+        self,
+        reader: Reader,
+        options: FileFormatOptions,
+        added: Mapping[str, Content],
+    ) -> Output:
+        """Return what takes the *added* columns of the rows of *reader*. Blocks."""
+        ...
+
+
+async def map_table(
+    table: RowTable,
+    *,
+    client: UID2Client,
+    options: MapOptions,
+    state: MappingState | str | os.PathLike[str] | None = None,
+    delta: str | os.PathLike[str] | None = None,
+    on_progress: Callable[[FileProgress], object] | None = None,
+) -> JobSummary:
+    """Map rows in memory as :func:`map_file` maps a file; for integrations.
+
+    Nothing is resumed but what a state remembers.
+    """
+    _check_delta(options, state, delta)
     context = _Context(
         client=client,
         options=options,
-        stop=stop,
+        stop=None,
         on_progress=on_progress,
-        system=_system,
+        system=SYSTEM,
     )
-    prepare = partial(_map_job, os.fspath(source), os.fspath(target), options)
+    pair = FilePair(None, None)
     job = attrs.evolve(
-        await run_in_thread(prepare),
+        await run_in_thread(partial(_map_job, STDIO, options, lambda: [pair])),
+        table=table,
         state=None if state is None else _as_state(state, context),
         delta=None if delta is None else os.fspath(delta),
     )
-    return await _run(job, context)
+    await run_in_thread(partial(_check_paths, job, None, context, begun=False))
+    file = InputFile(
+        index=0,
+        pair=pair,
+        identity=None,
+        open=partial(job.open, pair, None),
+        writing=job.options,
+        open_output=table.open_output,
+    )
+    place = _Place(folder=None, parts=None)
+    files = _Files(files=[file], place=place, bad_rows=None)
+    began = time.monotonic()
+    summary = await _run_files(job, files, context)
+    return attrs.evolve(summary, seconds=time.monotonic() - began)
 
 
 async def check_file(
@@ -398,9 +524,7 @@ class _Place:
 @contextlib.contextmanager
 def _open_place(job: _Job, context: _Context) -> Iterator[_Place]:
     """Check the paths of a job, and open its folder. Blocks."""
-    path = (
-        Path(job.options.job_dir) if job.options.job_dir else job_folder_for(job.target)
-    )
+    path = _job_folder(job)
     begun = job.is_resumable and JobFolder.is_begun(path) and not job.options.restart
     _check_paths(job, path if job.is_resumable else None, context, begun=begun)
     if not job.is_resumable:
@@ -427,12 +551,25 @@ def _open_place(job: _Job, context: _Context) -> Iterator[_Place]:
             raise
 
 
+def _job_folder(job: _Job) -> Path:
+    """Return the folder of a job: beside its output, or its state, or right here."""
+    if job.options.job_dir:
+        return local_path(job.options.job_dir, "--job-dir")
+    remote = next((one for one in job.remotes if str(one) == job.target), None)
+    if remote is None and not is_url(job.target):
+        return job_folder_for(job.target)
+    beside = Path() if job.state is None else job.state.path.parent
+    digest = sha256(job.target.encode()).hexdigest()[:8]
+    name = PurePosixPath(job.target).name[:40]
+    return job_folder_for(beside / f"{name}-{digest}")
+
+
 def _check_paths(
     job: _Job, folder: Path | None, context: _Context, *, begun: bool
 ) -> None:
     """Reject paths in two roles, outputs that exist, and folders that are unsafe."""
-    delta = None if job.delta in (None, STDIO) else Path(str(job.delta))
-    roles = {
+    delta = job.delta_location
+    roles: dict[str, list[Location] | list[Path]] = {
         "IN": [pair.source for pair in job.pairs if pair.source is not None],
         "OUT": [pair.target for pair in job.pairs if pair.target is not None],
         "--state": [] if job.state is None else state_paths(job.state.path),
@@ -440,7 +577,7 @@ def _check_paths(
         "--bad-rows": [] if job.bad_rows is None else [job.bad_rows],
     }
     check_roles(roles, folders={"--job-dir": folder})
-    extra = [FilePair(None, path) for path in (delta, job.bad_rows) if path is not None]
+    extra = [FilePair(None, one) for one in (delta, job.bad_rows) if one is not None]
     check_targets(
         [*job.pairs, *extra],
         force=context.options.force,
@@ -452,13 +589,17 @@ def _check_paths(
 @contextlib.contextmanager
 def _temporary_folder(job: _Job) -> Iterator[Path | None]:
     """Make a folder for unfinished files that no run resumes from. Blocks."""
-    beside = job.pairs[0].target
+    target = job.pairs[0].target
+    beside = target if isinstance(target, Path) else None
     if beside is None and job.state is not None:
         beside = job.state.path
-    if beside is None:
+    if beside is not None:
+        folder = tempfile.mkdtemp(prefix=f".{beside.name[:40]}.", dir=beside.parent)
+    elif job.remotes:
+        folder = tempfile.mkdtemp(prefix="uid2-")
+    else:
         yield None
         return
-    folder = tempfile.mkdtemp(prefix=f".{beside.name[:40]}.", dir=beside.parent)
     try:
         yield Path(folder)
     finally:
@@ -493,21 +634,27 @@ def _open_files(job: _Job, place: _Place, context: _Context) -> _Files:
     for index, named in enumerate(job.pairs):
         # The rows of a job with a state are read twice.
         pair = named if job.state is None else _spooled(named, place)
-        identity = None
-        if pair.source is not None:
-            identity = identify(pair.source)
+        identity = None if pair.source is None else identify(pair.source)
+        saved = None if identity is None else checkpoints.get(identity.name)
+        done = saved is not None and saved.done
+        if not pair.is_local:
+            disk = context.system.disk
+            pair, identity = _localized(pair, identity, place, disk, checkpoints)
+        if identity is not None and not (done and isinstance(named.source, Remote)):
             with faults.collecting():
                 job.open(pair, bad_rows)[0].close()
-        saved = None if identity is None else checkpoints.get(identity.name)
         files.append(
             InputFile(
                 index=index,
                 pair=pair,
+                original=named.source,
+                output=_name_of_output(named),
                 identity=identity,
                 open=partial(job.open, pair, bad_rows),
                 writing=pair.formats(job.options)[1],
+                deliver=_delivery(named, place),
                 saved=saved,
-                done=saved is not None and saved.done,
+                done=done,
             )
         )
     if faults.count:
@@ -517,6 +664,44 @@ def _open_files(job: _Job, place: _Place, context: _Context) -> _Files:
     faults.check()
     check_inputs(checkpoints, [one.identity for one in files if one.identity])
     return _Files(files=files, place=place, bad_rows=bad_rows)
+
+
+def _localized(
+    pair: FilePair,
+    identity: InputIdentity | None,
+    place: _Place,
+    disk: Disk,
+    checkpoints: Mapping[str, Checkpoint],
+) -> tuple[FilePair, InputIdentity | None]:
+    """Copy a remote input into the job's folder, and let the output grow there. Blocks.
+
+    A copy that an interrupted run has made is not made again, and an input whose output
+    is done is not copied.
+    """
+    assert place.parts is not None  # noqa: S101 - a job with remote files has a folder
+    source, target = pair.source, pair.target
+    if isinstance(source, Remote) and identity is not None:
+        check_inputs(checkpoints, [] if source.is_pinned else [identity])
+        version = str(msgspec.structs.astuple(identity))
+        copy = copy_path(place.parts, source, version=version)
+        saved = checkpoints.get(identity.name)
+        if not copy.exists() and not (saved is not None and saved.done):
+            source.fetch(copy, disk=disk)
+        pair = attrs.evolve(pair, source=copy, name=source.name)
+        if source.is_pinned and copy.exists():
+            size = copy.stat().st_size
+            identity = msgspec.structs.replace(identity, size=size)
+    if isinstance(target, Remote):
+        pair = attrs.evolve(pair, target=copy_path(place.parts, target, version="out"))
+    return pair, identity
+
+
+def _delivery(pair: FilePair, place: _Place) -> Callable[[Path], None] | None:
+    """Return what makes a remote output of a whole file."""
+    if not isinstance(pair.target, Remote):
+        return None
+    job = "" if place.folder is None else place.folder.job
+    return partial(pair.target.deliver, job=job)
 
 
 def _spooled(pair: FilePair, place: _Place) -> FilePair:
@@ -581,19 +766,36 @@ async def _write_all(
     return complete
 
 
+def _name_of_output(pair: FilePair) -> Path | str | None:
+    """Return a path, or the name of an output that is not on this machine."""
+    return str(pair.target) if isinstance(pair.target, Remote) else pair.target
+
+
 def _summarize(
-    job: _Job, outputs: JobOutputs | None, dispatcher: Dispatcher, **more: Any
+    outputs: JobOutputs | None,
+    dispatcher: Dispatcher,
+    counts: Mapping[str, int] | None = None,
+    **more: Any,
 ) -> JobSummary:
-    """Count what a job did."""
+    """Count what a job did.
+
+    Args:
+        outputs: The outputs of the job; None if it was stopped before it wrote any row.
+        dispatcher: What asked the operator.
+        counts: Instead of rows, the identities that were asked about, by status.
+        more: Other fields of the summary.
+    """
     if outputs is not None:
-        more["rows"] = outputs.rows
+        counts, more["rows"] = outputs.status_counts, outputs.rows
         more["input_warnings"] = dict(outputs.input_warnings)
         more.setdefault("duplicates", outputs.duplicates)
+        more["outputs"] = outputs.finished
+    else:
+        more["rows"] = sum((counts or {}).values())
     return JobSummary.of(
-        {} if outputs is None else outputs.status_counts,
+        counts or {},
         requests=dispatcher.requests,
         throttled=dispatcher.limit.throttled,
-        outputs=tuple(pair.target for pair in job.pairs if pair.target),
         **more,
     )
 
@@ -614,7 +816,6 @@ async def _stream(job: _Job, files: _Files, context: _Context) -> JobSummary:
     bad_rows = await _finish_bad_rows(files, whole=complete and not checked)
     resumed = sum(file.saved.rows for file in files.files if file.saved)
     return _summarize(
-        job,
         outputs,
         dispatcher,
         bad_rows=bad_rows,
@@ -693,14 +894,15 @@ async def _run_with_state(job: _Job, files: _Files, context: _Context) -> JobSum
         keep=partial(_record, state, begun),
     )
     if not await _stage(job, files, begun, context):
-        return _summarize(job, None, asking, complete=False)
+        return _summarize(None, asking, complete=False)
+    counts: Counter[str] = Counter()
     try:
-        asked = await _ask_all(asking, Counter(), context)
+        asked = await _ask_all(asking, counts, context)
     finally:
         if folder is not None:
             folder.keep = folder.resumed or asking.batches > 0
     if not asked:
-        return _summarize(job, None, asking, complete=False)
+        return _summarize(None, asking, counts=counts, complete=False)
     if segment is not None:
         await state.remove_absent(begun, segment, options.max_removed)
     return await _write_from_state(job, files, begun, asking, context)
@@ -758,7 +960,6 @@ async def _write_from_state(
         complete = await _write_all(outputs, chunks, asking.progress, is_stopped)
         counts = state.staging_counts
         summary = _summarize(
-            job,
             outputs,
             asking,
             bad_rows=await _finish_bad_rows(files, whole=False),
@@ -786,19 +987,23 @@ async def _open_delta(
     if job.delta is None:
         yield None
         return
-    async with _delta_to(job.delta, context, keys=job.keys) as delta:
+    assert job.state is not None  # noqa: S101 - a delta lists the changes of one
+    async with _delta_to(job.delta, job.state, context, keys=job.keys) as delta:
         yield delta
 
 
 @asynccontextmanager
 async def _delta_to(
-    target: str, context: _Context, *, keys: Sequence[str] = ()
+    target: str, state: MappingState, context: _Context, *, keys: Sequence[str] = ()
 ) -> AsyncIterator[DeltaWriter]:
     """Open a delta; what is not whole is removed."""
-    path = None if target == STDIO else Path(target)
-    delta = await run_in_thread(
-        partial(DeltaWriter, path, keys=keys, disk=context.system.disk)
-    )
+
+    def open_delta() -> DeltaWriter:
+        path = None if target == STDIO else locate(target)
+        folder, disk = state.path.parent, context.system.disk
+        return DeltaWriter(path, keys=keys, folder=folder, disk=disk)
+
+    delta = await run_in_thread(open_delta)
     try:
         yield delta
     finally:
@@ -813,7 +1018,7 @@ def _encode_summary(summary: JobSummary) -> str:
 
 def _decode_summary(text: str, job: _Job) -> JobSummary:
     """Return the summary that :func:`_encode_summary` wrote."""
-    outputs = tuple(pair.target for pair in job.pairs if pair.target)
+    outputs = tuple(filter(None, map(_name_of_output, job.pairs)))
     return JobSummary(**{**json.loads(text), "outputs": outputs})
 
 
@@ -997,13 +1202,15 @@ async def _open_state_job(
     async with _opened(opened):
         if target is not None:
             begun = await opened.has_unfinished_delta(target)
-            check_export(
+            check = partial(
+                check_export,
                 opened,
                 target,
                 role="--delta",
                 force=context.options.force or begun,
                 shared=context.options.shared_folders,
             )
+            await run_in_thread(check)
         run = await _begin(opened, context.client)
         yield _StateJob(
             context=context, state=opened, run=run, delta=target, began=began
@@ -1020,7 +1227,7 @@ async def _end_state_job(
     else:
         # A run that is killed before it ends may replace this delta.
         await job.state.begin_delta(job.run, job.delta)
-        async with _delta_to(job.delta, job.context) as delta:
+        async with _delta_to(job.delta, job.state, job.context) as delta:
             changes = await delta.complete(job.state, job.run)
             await job.state.finish(job.run, exported=True)
     return JobSummary.of(
@@ -1054,7 +1261,7 @@ def _as_state(
     if isinstance(state, MappingState):
         return state
     return MappingState(
-        Path(state),
+        local_path(state, "--state"),
         clock=context.system.clock,
         shared_folders=context.options.shared_folders,
     )

@@ -25,7 +25,7 @@ from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError, InputError, JobError
 from uid2_async.models import Identity, UnmappedReason, kind_and_value
-from uid2_async.protocol.identity import values_of_one_kind
+from uid2_async.protocol.mapping import values_of_one_kind
 
 __all__ = ["BulkMapper", "ItemSource", "Records"]
 

@@ -145,7 +145,8 @@ class MapOptions(FileJobOptions):
     Attributes:
         column: The column with the identifiers. Defaults to ``INPUT``.
         type: What they are: ``email``, ``phone``, ``email_hash`` or ``phone_hash``.
-            Defaults to the value of the INPUT_TYPE column of each row.
+            Defaults to the value of *type_column* in each row.
+        type_column: The column with the type of each row. Defaults to ``INPUT_TYPE``.
         identifiers: Instead of *column* and *type*: several columns by type, in order
             of preference.
         country: The two-letter country of phone numbers in national format, such as
@@ -168,6 +169,7 @@ class MapOptions(FileJobOptions):
 
     column: str | None = None
     type: str | None = None
+    type_column: str | None = None
     identifiers: Mapping[str, str] = attrs.field(factory=dict, validator=_check_kinds)
     country: str | None = None
     country_column: str | None = None
@@ -186,10 +188,12 @@ class MapOptions(FileJobOptions):
 
     def __attrs_post_init__(self) -> None:
         """Reject contradictions."""
-        if self.identifiers and (self.column or self.type):
+        if self.identifiers and (self.column or self.type or self.type_column):
             raise ConfigError(
                 "Name one column with its type, or several columns by type; not both."
             )
+        if self.type is not None and self.type_column is not None:
+            raise ConfigError("Name one type for all rows, or their column; not both.")
         if self.type is not None and self.type not in KINDS:
             raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
         if self._is_national() and not self._has_phones():
@@ -282,6 +286,9 @@ class FileProgress:
 class JobSummary:
     """What a file job did.
 
+    The rows of a job with a state that was stopped before it wrote any are the
+    identities that it has asked about.
+
     Attributes:
         rows: Rows in the output.
         mapped: Rows with a raw UID.
@@ -300,8 +307,9 @@ class JobSummary:
         resumed_rows: Rows that an interrupted run had finished.
         changes: Changes in the delta, or None without a delta.
         seconds: Duration of this run.
-        outputs: The files that were written.
-        complete: Whether the job is done. False after an orderly interruption.
+        outputs: The outputs that are whole and have their names; what is not on this
+            machine by its name.
+        complete: Whether the job is done. False if it was stopped cleanly.
     """
 
     rows: int = 0
@@ -320,7 +328,7 @@ class JobSummary:
     resumed_rows: int = 0
     changes: int | None = None
     seconds: float = 0.0
-    outputs: tuple[Path, ...] = ()
+    outputs: tuple[Path | str, ...] = ()
     complete: bool = True
 
     @classmethod

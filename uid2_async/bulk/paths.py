@@ -11,12 +11,13 @@ import csv
 import os
 import shutil
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum, StrEnum
 from glob import escape as glob_escape, glob, has_magic
 from hashlib import sha256
 from pathlib import Path, PurePath
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 import msgspec
@@ -41,12 +42,17 @@ __all__ = [
     "FilePair",
     "Format",
     "InputIdentity",
+    "Location",
+    "Remote",
     "check_roles",
     "check_targets",
     "check_unchanged",
     "expand",
+    "find_files",
     "identify",
     "is_gzipped",
+    "is_many",
+    "lake_format",
     "place",
     "state_paths",
     "temp_sibling",
@@ -100,6 +106,13 @@ _SUFFIXES: Final = {
 def is_gzipped(path: PurePath | None) -> bool:
     """Return whether the name of a file ends in ``.gz``."""
     return path is not None and path.suffix.lower() == ".gz"
+
+
+def known_suffix(path: PurePath) -> str:
+    """Return what the name of a file says about its format; empty for nothing."""
+    suffix = _suffix(path)
+    packed = ".gz" if is_gzipped(path) else ""
+    return (suffix if suffix in _SUFFIXES else "") + packed
 
 
 def _suffix(path: PurePath | None) -> str:
@@ -258,20 +271,100 @@ def _refuse_streams(path: PurePath | None, chosen: Format) -> None:
 # --- Inputs and outputs ---------------------------------------------------------------
 
 
+class InputIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What tells an input file from another, and from itself after a change.
+
+    Attributes:
+        name: Its path, as the job names it; bytes that are not UTF-8 are escaped.
+        size: In bytes.
+        mtime_ns: When it was last changed, in ns since the epoch.
+        digest: SHA-256 of its first and last MiB, in hex.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    digest: str
+
+
+class Remote(ABC):
+    """An input or an output that is not a file of this machine.
+
+    A job copies such an input into its folder and reads the copy. It writes such an
+    output into its folder, and delivers it when it is whole.
+
+    Attributes:
+        is_pinned: Whether a job reads its copy for as long as it lasts. Otherwise an
+            input that has changed is refused.
+    """
+
+    is_pinned: bool = False
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages, summaries and the log call it; contains no credentials."""
+
+    @property
+    @abstractmethod
+    def path(self) -> PurePath:
+        """A path whose name says the format."""
+
+    def __str__(self) -> str:
+        """Return the name."""
+        return self.name
+
+    def identify(self) -> InputIdentity:
+        """Return what tells the input from itself after a change. Blocks."""
+        raise InputError(f"{self.name} cannot be read.", hint="Name another input.")
+
+    def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:  # noqa: ARG002 - for those that can
+        """Copy the input into the file *copy*, whole or not at all. Blocks."""
+        raise InputError(f"{self.name} cannot be read.", hint="Name another input.")
+
+    def check_target(self, *, may_exist: bool) -> None:  # noqa: ARG002 - as above
+        """Raise if the output must not or cannot be written. Blocks."""
+        raise InputError(f"{self.name} cannot be written.", hint="Name another output.")
+
+    def deliver(self, whole: Path, *, job: str = "") -> None:  # noqa: ARG002 - as above
+        """Make the output of a whole file; to repeat it does no harm. Blocks.
+
+        Args:
+            whole: The file.
+            job: A name that no other job has.
+        """
+        raise InputError(f"{self.name} cannot be written.", hint="Name another output.")
+
+
+Location: TypeAlias = Path | Remote
+
+
+def _path_of(location: Location | None) -> PurePath | None:
+    """Return the path whose name says the format."""
+    return location.path if isinstance(location, Remote) else location
+
+
 @attrs.frozen
 class FilePair:
     """A file to read and the one to write.
 
     Attributes:
-        source: The input's path; None for stdin.
-        target: The output's path; None for stdout.
+        source: The input; None for stdin.
+        target: The output; None for stdout.
         folder: The folder of all outputs, which is made if it is missing; None if the
             output was named.
+        name: What messages call the input, if not by its path.
     """
 
-    source: Path | None
-    target: Path | None
+    source: Location | None
+    target: Location | None
     folder: Path | None = None
+    name: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether neither end is remote."""
+        return not any(isinstance(one, Remote) for one in (self.source, self.target))
 
     def formats(
         self, options: FileFormatOptions
@@ -285,13 +378,14 @@ class FilePair:
             InputError: If a format cannot be streamed or compressed as a whole.
             ConfigError: If the output is to be safe for spreadsheets and is not CSV.
         """
-        named = _SUFFIXES.get(_suffix(self.target))
+        read, written = _path_of(self.source), _path_of(self.target)
+        named = _SUFFIXES.get(_suffix(written))
         # A name that tells nothing is no reason to take text for Parquet.
-        other = None if named is None or not named.is_text else self.target
-        source = options.for_file(self.source, other=other)
+        other = None if named is None or not named.is_text else written
+        source = options.for_file(read, other=other)
         chosen = named or source.format or Format.CSV
         if not chosen.is_text:
-            _refuse_streams(self.target, chosen)
+            _refuse_streams(written, chosen)
         if options.spreadsheet_safe and chosen is not Format.CSV:
             raise ConfigError("Only CSV can be made safe for spreadsheets.")
         delimiter = self._written_delimiter(options, source)
@@ -301,12 +395,13 @@ class FilePair:
         self, options: FileFormatOptions, source: FileFormatOptions
     ) -> str | None:
         """Return the delimiter of the output; None to keep that of the input."""
-        suffix = _suffix(self.target)
+        suffix = _suffix(_path_of(self.target))
         if suffix == ".tsv":
             return "\t"
         if source.format is not Format.CSV:
             return options.delimiter
-        was_tabs = _suffix(self.source) == ".tsv" and options.delimiter is None
+        source_suffix = _suffix(_path_of(self.source))
+        was_tabs = source_suffix == ".tsv" and options.delimiter is None
         return "," if was_tabs and suffix == ".csv" else None
 
 
@@ -325,24 +420,22 @@ def expand(source: str, target: str) -> list[FilePair]:
         InputError: If there is nothing to read, the folder is a lake table, or there is
             no place for the outputs.
     """
-    if not _is_many(source):
-        return [
-            FilePair(
-                None if source == STDIO else Path(source),
-                None if target == STDIO else Path(target),
-            )
-        ]
+    if not is_many(source):
+        path = None if source == STDIO else Path(source)
+        _refuse_table_file(path)
+        return [FilePair(path, None if target == STDIO else Path(target))]
     if target == STDIO:
         raise InputError(
             "Several files cannot be written to stdout.", hint="Name a folder."
         )
     folder = Path(target)
     return [
-        FilePair(path, folder / name, folder) for name, path in _find(source, folder)
+        FilePair(path, folder / name, folder)
+        for name, path in find_files(source, folder)
     ]
 
 
-def _is_many(source: str) -> bool:
+def is_many(source: str) -> bool:
     """Return whether *source* is a folder or a pattern."""
     path = Path(source)
     return source != STDIO and (
@@ -350,10 +443,13 @@ def _is_many(source: str) -> bool:
     )
 
 
-def _find(source: str, target: Path) -> list[tuple[str, Path]]:
+def find_files(source: str, target: Path | None = None) -> list[tuple[str, Path]]:
     """Find the files of a folder or a pattern, and the names of their outputs.
 
     If *target* is a folder in *source*, what lies in it is not an input.
+
+    Raises:
+        InputError: If there is none, or the folder is a lake table.
     """
     root = Path(source)
     pattern = os.path.join(glob_escape(source), "**")  # noqa: PTH118 - as glob takes it
@@ -362,8 +458,8 @@ def _find(source: str, target: Path) -> list[tuple[str, Path]]:
         parts = root.parts
         fixed = next(at for at, part in enumerate(parts) if has_magic(part))
         root = Path(*parts[:fixed])
-    outputs = target.resolve()
-    may_meet = root.resolve() in outputs.parents
+    outputs = (target or Path(os.devnull)).resolve()
+    may_meet = target is not None and root.resolve() in outputs.parents
     found = []
     for path in map(Path, glob(pattern, recursive=True)):  # noqa: PTH207 - the pattern may be absolute
         name = path.relative_to(root)
@@ -387,6 +483,32 @@ _TABLES: Final = {
     ".hoodie": "Hudi",
     "metadata/*.metadata.json": "Iceberg",
 }
+_TABLE_HINTS: Final = {
+    "Delta Lake": "Name the folder of the table itself as IN, to read its current "
+    "version; or export a snapshot.",
+    "Hudi": "Export a snapshot as Parquet with Spark (spark.read.format('hudi')), and "
+    "map that; or map the DataFrame with uid2_async.integrations.spark.",
+    "Iceberg": "Export a snapshot as Parquet (pyiceberg: table.scan().to_arrow(), or "
+    "Spark: spark.table(...)), and map that; or map the DataFrame with "
+    "uid2_async.integrations.spark.",
+}
+
+
+def lake_format(folder: Path) -> str | None:
+    """Return which kind of lake table a folder is; None if it is not one."""
+    for mark, kind in _TABLES.items():
+        if next(folder.glob(mark), None) is not None:
+            return kind
+    return None
+
+
+def lake_table_error(name: str, kind: str) -> InputError:
+    """Return the error that says that a folder is a table."""
+    return InputError(
+        f"{printable(name)} is a {kind} table, not a folder of files: some of its "
+        "files hold rows that were deleted.",
+        hint=_TABLE_HINTS[kind],
+    )
 
 
 def _refuse_tables(root: Path, files: Iterable[Path]) -> None:
@@ -394,13 +516,15 @@ def _refuse_tables(root: Path, files: Iterable[Path]) -> None:
     folders = {root, *root.resolve().parents}
     folders.update(parent for path in files for parent in path.parents)
     for folder in folders:
-        for mark, kind in _TABLES.items():
-            if next(folder.glob(mark), None) is not None:
-                raise InputError(
-                    f"{printable(str(folder))} is a {kind} table, not a folder of "
-                    "files: some of its files hold rows that were deleted.",
-                    hint="Export a snapshot of the table, and map that.",
-                )
+        kind = lake_format(folder)
+        if kind is not None:
+            raise lake_table_error(str(folder), kind)
+
+
+def _refuse_table_file(path: Path | None) -> None:
+    """Refuse a data file of a lake table, whose rows may have been deleted."""
+    if path is not None and _SUFFIXES.get(_suffix(path)) is Format.PARQUET:
+        _refuse_tables(path.parent, [])
 
 
 # --- Roles ----------------------------------------------------------------------------
@@ -414,7 +538,7 @@ def state_paths(path: Path) -> list[Path]:
 
 
 def check_roles(
-    roles: Mapping[str, Path | Iterable[Path] | None],
+    roles: Mapping[str, Location | Iterable[Location] | None],
     *,
     folders: Mapping[str, Path | None] | None = None,
 ) -> None:
@@ -431,14 +555,14 @@ def check_roles(
     owners: dict[object, str] = {}
     inside = {name: path.resolve() for name, path in (folders or {}).items() if path}
     for role, paths in roles.items():
-        for path in [paths] if isinstance(paths, Path) else paths or ():
+        for path in _each(paths):
             for key in _keys(path):
                 owner = owners.setdefault(key, role)
                 if owner != role:
                     _refuse_roles(owner, role, path)
             _check_inside(role, path, inside)
     for role, paths in roles.items():
-        each = [paths] if isinstance(paths, Path) else list(paths or ())
+        each = _each(paths)
         keys = {_place(path) for path in each}
         if role != "IN" and len(keys) < len(each):
             raise InputError(
@@ -447,15 +571,22 @@ def check_roles(
             )
 
 
-def _check_inside(role: str, path: Path, folders: Mapping[str, Path]) -> None:
+def _each(paths: Location | Iterable[Location] | None) -> list[Location]:
+    """List the paths of a role."""
+    return [paths] if isinstance(paths, Path | Remote) else list(paths or ())
+
+
+def _check_inside(role: str, path: Location, folders: Mapping[str, Path]) -> None:
     """Refuse a path that is, or lies in, a folder of the job."""
-    place = _place(path)
+    if isinstance(path, Remote):
+        return
+    place = _local_place(path)
     for name, folder in folders.items():
         if folder == place or folder in place.parents or folder == path.resolve():
             _refuse_roles(name, role, path)
 
 
-def _refuse_roles(one: str, other: str, path: Path) -> None:
+def _refuse_roles(one: str, other: str, path: Location) -> None:
     """Refuse two roles of one path."""
     raise InputError(
         f"{one} and {other} are the same file or folder: {printable(str(path))}.",
@@ -463,14 +594,20 @@ def _refuse_roles(one: str, other: str, path: Path) -> None:
     )
 
 
-def _place(path: Path) -> Path:
+def _place(path: Location) -> object:
     """Return where a name lies; the name itself is not followed."""
+    return path.name if isinstance(path, Remote) else _local_place(path)
+
+
+def _local_place(path: Path) -> Path:
     return path.parent.resolve() / path.name if path.name else path.resolve()
 
 
-def _keys(path: Path) -> Iterator[object]:
+def _keys(path: Location) -> Iterator[object]:
     """List what tells a file from others: its place, what is there, where it leads."""
     yield _place(path)
+    if isinstance(path, Remote):
+        return
     yield path.resolve()
     with contextlib.suppress(OSError):
         found = path.stat()
@@ -497,7 +634,7 @@ def check_targets(
             others can replace files.
     """
     for pair in pairs:
-        if pair.source is not None:
+        if isinstance(pair.source, Path):
             _check_source(pair.source)
     check_roles(
         {
@@ -506,7 +643,9 @@ def check_targets(
         }
     )
     for pair in pairs:
-        if pair.target is not None:
+        if isinstance(pair.target, Remote):
+            pair.target.check_target(may_exist=force or begun)
+        elif pair.target is not None:
             folder = _existing_folder(pair, pair.target)
             if not folder.is_dir():
                 shown = printable(str(pair.target))
@@ -516,7 +655,7 @@ def check_targets(
             check_folder(folder, allow_shared)
             _check_target(pair.target, may_exist=force or begun)
     for pair in pairs:
-        if pair.folder is not None and pair.target is not None:
+        if pair.folder is not None and isinstance(pair.target, Path):
             _make_folders(pair.target.parent)
 
 
@@ -569,23 +708,7 @@ def _make_folders(folder: Path) -> None:
 # --- Inputs that change ---------------------------------------------------------------
 
 
-class InputIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """What tells an input file from another, and from itself after a change.
-
-    Attributes:
-        name: Its path, as the job names it; bytes that are not UTF-8 are escaped.
-        size: In bytes.
-        mtime_ns: When it was last changed, in ns since the epoch.
-        digest: SHA-256 of its first and last MiB, in hex.
-    """
-
-    name: str
-    size: int
-    mtime_ns: int
-    digest: str
-
-
-def identify(path: Path) -> InputIdentity:
+def identify(path: Location) -> InputIdentity:
     """Return what tells a file from another, and from itself after a change.
 
     Its first and last MiB are read; in between, size and time have to tell.
@@ -593,6 +716,8 @@ def identify(path: Path) -> InputIdentity:
     Raises:
         InputError: If it cannot be read.
     """
+    if isinstance(path, Remote):
+        return path.identify()
     cause = ""
     try:
         with path.open("rb") as file:
@@ -614,7 +739,7 @@ def identify(path: Path) -> InputIdentity:
     )
 
 
-def check_unchanged(path: Path, before: InputIdentity) -> None:
+def check_unchanged(path: Location, before: InputIdentity) -> None:
     """Refuse an input that was changed while it was read.
 
     To be called before the output gets its name.

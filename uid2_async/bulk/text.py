@@ -38,6 +38,7 @@ from uid2_async.bulk.paths import (
     FileFormatOptions,
     FilePair,
     Format,
+    Location,
     is_gzipped,
 )
 from uid2_async.errors import InputError
@@ -1012,13 +1013,18 @@ def _open_source(path: Path | None) -> BufferedReader:
 
 
 def open_reader(
-    path: Path | None, options: FileFormatOptions, *, on_bad_row: OnBadRow = None
+    path: Path | None,
+    options: FileFormatOptions,
+    *,
+    name: str | None = None,
+    on_bad_row: OnBadRow = None,
 ) -> Reader:
     """Open a file and read its header; blocks.
 
     Args:
         path: The file; None is stdin.
         options: How its rows are written.
+        name: What messages call it, if not by its path.
         on_bad_row: Gets each row that cannot be read; None to end with the first.
 
     Raises:
@@ -1026,7 +1032,7 @@ def open_reader(
     """
     options = options.for_file(path)
     stream = _open_source(path)
-    name = "stdin" if path is None else printable(str(path))
+    name = name or ("stdin" if path is None else printable(str(path)))
     try:
         if options.format in (Format.PARQUET, Format.ARROW):
             from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow
@@ -1148,20 +1154,22 @@ def read_check(
     for pair in pairs:
         if pair.source is not None and not faults.is_full:
             with faults.collecting():
-                rows += _read_through(pair, options, want, faults)
+                rows += _read_through(pair, pair.source, options, want, faults)
     faults.check()
     return rows
 
 
 def _read_through(
     pair: FilePair,
+    path: Location,
     options: FileFormatOptions,
     want: Callable[[Reader], object],
     on_bad_row: OnBadRow,
 ) -> int:
     """Read one file; return how many rows of text it has."""
     source, _ = pair.formats(options)
-    reader = open_reader(pair.source, source, on_bad_row=on_bad_row)
+    assert isinstance(path, Path)  # noqa: S101 - a copy of what is remote, by now
+    reader = open_reader(path, source, name=pair.name, on_bad_row=on_bad_row)
     rows = 0
     try:
         want(reader)

@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
@@ -25,7 +26,10 @@ from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
     Format,
+    Location,
+    Remote,
     is_gzipped,
+    known_suffix,
     place,
     temp_sibling,
     write_beside,
@@ -533,6 +537,14 @@ def open_output(
     )
 
 
+def _whole_copy(remote: Remote, folder: Path) -> Path:
+    """Name the file that is uploaded; one that a killed run has left is removed."""
+    digest = sha256(remote.name.encode()).hexdigest()[:16]
+    path = folder / f".uid2-upload-{digest}{known_suffix(remote.path)}"
+    attempt("", path.unlink, missing_ok=True)
+    return path
+
+
 class TableWriter:
     """Writes a table of our own, such as a delta or an export, in the format by name.
 
@@ -541,10 +553,11 @@ class TableWriter:
 
     def __init__(
         self,
-        path: Path | None,
+        path: Location | None,
         columns: Mapping[str, Content],
         *,
         options: FileFormatOptions | None = None,
+        folder: Path | None = None,
         disk: Disk = DISK,
     ) -> None:
         """Begin to write.
@@ -553,12 +566,16 @@ class TableWriter:
             path: The file; None is stdout.
             columns: The columns in order, and what each contains.
             options: How the file is written, if not by its name.
+            folder: Where a remote file grows.
             disk: What may fail.
 
         Raises:
             InputError: If the format cannot be streamed or compressed.
             JobError: If the file cannot be written.
         """
+        self._remote = path if isinstance(path, Remote) else None
+        if isinstance(path, Remote):
+            path = _whole_copy(path, folder or Path())
         options = (options or FileFormatOptions()).for_file(path)
         self._path = path
         self._part = None if path is None else attempt("", temp_sibling, path)
@@ -569,7 +586,8 @@ class TableWriter:
 
     def __repr__(self) -> str:
         """Show the file and how many rows have been written."""
-        name = "stdout" if self._path is None else printable(str(self._path))
+        path = self._remote or self._path
+        name = "stdout" if path is None else printable(str(path))
         return f"<TableWriter {name!r}, {self.rows} rows>"
 
     def write(self, columns: Columns) -> None:
@@ -581,15 +599,19 @@ class TableWriter:
         """Give the whole file its name; blocks."""
         try:
             self._output.finish(self._path)
+            if self._remote is not None and self._path is not None:
+                self._remote.deliver(self._path)
         finally:
             self.close()
 
     def close(self) -> None:
         """Close the file; if it is not finished, remove what there is of it."""
         self._output.close()
-        if self._part is not None:
-            with contextlib.suppress(OSError):
-                self._part.unlink(missing_ok=True)
+        whole = None if self._remote is None else self._path
+        for left in (self._part, whole):
+            if left is not None:
+                with contextlib.suppress(OSError):
+                    left.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         """Return the writer."""

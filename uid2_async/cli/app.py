@@ -22,7 +22,15 @@ from uid2_async.cli import (
     sandbox,
 )
 from uid2_async.cli.command_group import CommandGroup
-from uid2_async.cli.failure import ExitCode
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.help_panels import PanelCommand
+from uid2_async.cli.printing import (
+    LOG,
+    LogFormat,
+    LogLevel,
+    print_json,
+    print_lines,
+)
 from uid2_async.cli.state import state_app
 from uid2_async.cli.token import token_app
 
@@ -33,11 +41,7 @@ app: typer.Typer = typer.Typer(
     help="UID2 and EUID from the command line. The environment names the operator: "
     "UID2_BASE_URL (or UID2_ENV=integ|prod), UID2_API_KEY and UID2_SECRET_KEY; EUID_* "
     "for EUID; each may end in _FILE and name a file.",
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 done, but "
-    "some rows could not be asked about (map, refresh, optout-status) or some values "
-    "are invalid (hash, inspect, encrypt, decrypt), 4 key or secret not accepted, "
-    "5 rate limited, timed out or stalled (the same command goes on), 130 interrupted, "
-    "143 terminated.",
+    epilog="'uid2 exit-codes' explains the exit codes.",
     # With rich, help takes three times as long and breaks lines where the source does.
     rich_markup_mode=None,
     # A traceback that shows local variables would show DII and keys.
@@ -52,8 +56,24 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.")
     ] = False,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(
+            "--log-level",
+            help="Print the library's log to stderr, from this level on. Every command "
+            "takes it.",
+        ),
+    ] = None,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            "--log-format",
+            help="json: every line on stderr is a JSON object. Every command takes it.",
+        ),
+    ] = LogFormat.TEXT,
 ) -> None:
-    """Print the version, or what commands there are."""
+    """Print the version, or list the commands."""
+    LOG.configure(log_level, log_format)
     if version:
         typer.echo(f"uid2-async {__version__}")
         raise typer.Exit
@@ -62,10 +82,28 @@ def root(
         raise typer.Exit(ExitCode.USAGE)
 
 
-app.command(name="map")(map_command.map_files)
-app.command(name="refresh")(refresh.refresh_people)
-app.command(name="optout-status")(optout_status.check_optouts)
-app.command(name="estimate")(estimate.estimate_files)
+def list_exit_codes(
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON array.")
+    ] = False,
+) -> None:
+    """List the exit codes, and what a scheduler should do."""
+    if as_json:
+        rows = [
+            {"code": one.value, "meaning": one.meaning, "action": one.action}
+            for one in ExitCode
+        ]
+        print_json(rows)
+        return
+    for one in ExitCode:
+        print_lines([f"{one.value:>3}  {one.meaning}", f"     {one.action}"])
+
+
+app.command(name="map", cls=PanelCommand)(map_command.map_files)
+app.command(name="refresh", cls=PanelCommand)(refresh.refresh_people)
+app.command(name="optout-status", cls=PanelCommand)(optout_status.check_optouts)
+app.command(name="estimate", cls=PanelCommand)(estimate.estimate_files)
 app.add_typer(state_app, name="state")
 app.add_typer(token_app, name="token")
 app.command(name="encrypt")(encrypt.encrypt_uids)
@@ -74,5 +112,6 @@ app.command(name="hash")(hash_command.hash_values)
 app.command(name="inspect")(inspect_command.inspect_one)
 app.command(name="keys")(keys.list_keys)
 app.command(name="buckets")(buckets.list_buckets)
-app.command(name="doctor")(doctor.find_causes)
+app.command(name="doctor")(doctor.explain)
 app.command(name="sandbox")(sandbox.run_sandbox)
+app.command(name="exit-codes")(list_exit_codes)

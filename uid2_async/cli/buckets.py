@@ -13,9 +13,8 @@ from typing import Annotated
 import typer
 
 from uid2_async._printable import printable
-from uid2_async.cli.failure import complain
 from uid2_async.cli.options import SandboxOption, ScopeOption
-from uid2_async.cli.printing import dump_json
+from uid2_async.cli.printing import dump_json, print_message
 from uid2_async.cli.run_async import run_async
 from uid2_async.errors import InputError
 from uid2_async.models import Bucket, IdentityScope
@@ -52,7 +51,10 @@ def list_buckets(
     each raw UID when to refresh it.
     """
     instant = _parse(since)
-    complain("note: identity/buckets is deprecated; REFRESH_FROM of map replaces it.")
+    print_message(
+        "warning",
+        "note: identity/buckets is deprecated; REFRESH_FROM of map replaces it.",
+    )
     with warnings.catch_warnings():
         # It was said above, to whom it concerns.
         warnings.simplefilter("ignore", DeprecationWarning)

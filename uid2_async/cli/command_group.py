@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 import typer
 from typer.core import TyperGroup
 
-from uid2_async.cli.failure import (
-    ExitCode,
-    complain,
-    complain_about,
-    complain_about_bug,
-    exit_code_of,
-    mask,
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.failure import Failure, mask, on_failure
+from uid2_async.cli.printing import (
+    LOG,
+    LogFormat,
+    discard,
+    print_json,
+    print_message,
 )
-from uid2_async.cli.printing import discard
-from uid2_async.errors import UID2Error
 
 __all__ = ["CommandGroup"]
 
@@ -32,6 +32,15 @@ _SECRET_OPTION: Final = re.compile(
 )
 # The one option of that name that there is: it names a column.
 _KEY_COLUMN: Final = re.compile(r"--key(=.*)?", re.DOTALL)
+_GLOBAL_OPTIONS: Final = ("--log-level", "--log-format")
+_SECRET_REFUSED: Final = Failure(
+    "UsageError",
+    "API keys and secrets are not taken from the command line, where other users and "
+    "the shell's history see them.",
+    ExitCode.USAGE,
+    "Set UID2_API_KEY and UID2_SECRET_KEY in the environment, or UID2_API_KEY_FILE and "
+    "UID2_SECRET_KEY_FILE to files.",
+)
 _API_KEY: Final = re.compile(r"(^|=)\s*E?UID2?-C-", re.IGNORECASE)
 
 
@@ -46,26 +55,21 @@ class CommandGroup(TyperGroup):
         """
         _open_standard_streams()
         arguments = sys.argv[1:] if args is None else list(args)
+        LOG.configure(None, LogFormat.TEXT)
+        on_failure.set(partial(_print_failure, as_json="--json" in arguments))
         if any(_is_secret(one, arguments) for one in arguments):
-            complain(
-                "API keys and secrets are not taken from the command line, where other "
-                "users and the shell's history see them.",
-                "Set UID2_API_KEY and UID2_SECRET_KEY in the environment, or "
-                "UID2_API_KEY_FILE and UID2_SECRET_KEY_FILE to files.",
-            )
-            sys.exit(ExitCode.USAGE)
+            sys.exit(_report(_SECRET_REFUSED))
         extra["standalone_mode"] = False
-        # Errors are printed here; the log's lines about them would say it twice.
-        logging.getLogger("uid2_async").addHandler(logging.NullHandler())
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             try:
-                code = super().main(arguments, *rest, **extra)
+                code = super().main(_globals_first(arguments), *rest, **extra)
             except Exception as error:
                 if not _is_usage_error(error):
                     raise
-                _complain_about_usage(error, arguments)
-                code = ExitCode.USAGE
+                code = _report(_usage_failure(error, arguments))
+            finally:
+                LOG.configure(None, LogFormat.TEXT)
         sys.exit(code or ExitCode.OK)
 
     def invoke(self, ctx: Any) -> Any:
@@ -73,58 +77,78 @@ class CommandGroup(TyperGroup):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except UID2Error as error:
-            complain_about(error)
-            code = exit_code_of(error)
-        except BrokenPipeError:
-            discard(sys.stdout)
-            code = ExitCode.FAILURE
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            complain(f"{where}{error.strerror or type(error).__name__}.")
-            discard(sys.stdout)
-            code = ExitCode.FAILURE
-        except KeyboardInterrupt:
-            complain("Interrupted.")
-            code = ExitCode.INTERRUPTED
-        except typer.Abort:
-            code = ExitCode.FAILURE
         except typer.Exit:
             raise
-        except Exception as error:
+        except typer.Abort:
+            code = ExitCode.FAILURE
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             if _is_usage_error(error):
                 raise
-            complain_about_bug(error)
-            code = ExitCode.FAILURE
+            if isinstance(error, OSError):
+                discard(sys.stdout)
+            code = _report(Failure.of(error))
         else:
             return result
         raise typer.Exit(code)
 
 
+def _report(failure: Failure) -> ExitCode:
+    """Let the command that runs report its failure; return the exit code."""
+    report = on_failure.get()
+    assert report is not None  # noqa: S101 - by main
+    report(failure)
+    return failure.exit_code
+
+
+def _print_failure(failure: Failure, *, as_json: bool) -> None:
+    """Print a failure; with *as_json* also as an object on stdout."""
+    failure.print()
+    if as_json:
+        fields = {"complete": False, "resumes": False}
+        code = failure.exit_code.value
+        print_json({**fields, "exit_code": code, "error": failure.as_json()})
+
+
+def _globals_first(arguments: Sequence[str]) -> list[str]:
+    """Move the options of all commands to the front, wherever they were given."""
+    moved: list[str] = []
+    kept: list[str] = []
+    rest = iter(arguments)
+    for one in rest:
+        if one == "--":
+            kept += [one, *rest]
+        elif one.partition("=")[0] in _GLOBAL_OPTIONS:
+            moved += [one] if "=" in one else [one, *islice(rest, 1)]
+        else:
+            kept.append(one)
+    return [*moved, *kept]
+
+
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning as one line, without the source's."""
-    complain(f"warning: {message}")
+    print_message("warning", f"warning: {message}")
 
 
 def _is_secret(argument: str, arguments: Sequence[str]) -> bool:
     """Tell whether *argument* is an option for a secret, or an API key."""
     if _API_KEY.search(argument):
         return True
-    if arguments[0] == "map" and _KEY_COLUMN.fullmatch(argument):
+    if arguments[0] in ("map", "estimate") and _KEY_COLUMN.fullmatch(argument):
         return False
     return _SECRET_OPTION.fullmatch(argument) is not None
 
 
-def _is_usage_error(error: Exception) -> bool:
+def _is_usage_error(error: BaseException) -> bool:
     """Tell whether typer refused the command line; its versions differ in the class."""
     return hasattr(error, "format_message")
 
 
-def _complain_about_usage(error: Any, arguments: Sequence[str]) -> None:
-    """Print what is wrong with the command line, without the values in it."""
+def _usage_failure(error: Any, arguments: Sequence[str]) -> Failure:
+    """Describe what is wrong with the command line, without the values in it."""
     command = error.ctx.command_path if getattr(error, "ctx", None) else "uid2"
     message = " ".join(mask(error.format_message(), arguments).split())
-    complain(message, f"See '{command} --help'.")
+    hint = f"See '{command} --help'."
+    return Failure("UsageError", message, ExitCode.USAGE, hint)
 
 
 def _open_standard_streams() -> None:

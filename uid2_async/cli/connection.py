@@ -4,29 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from uid2_async.client import UID2Client
-from uid2_async.hooks import CallFinished, Event
 from uid2_async.models import IdentityScope
 
-__all__ = ["RequestCount", "connect"]
+__all__ = ["connect"]
 
-
-class RequestCount:
-    """A hook that counts requests, repeated ones too.
-
-    Attributes:
-        requests: How many have been sent.
-    """
-
-    def __init__(self) -> None:
-        """Start at none."""
-        self.requests: int = 0
-
-    def __call__(self, event: Event) -> None:
-        """Take notice of *event*."""
-        if isinstance(event, CallFinished):
-            self.requests += event.attempts
+# A state and an unfinished job belong to one operator; the port of a sandbox changes.
+_SANDBOX_URL: Final = "http://localhost"
 
 
 @asynccontextmanager
@@ -44,14 +30,19 @@ async def connect(scope: IdentityScope, *, sandbox: bool) -> AsyncIterator[UID2C
         async with UID2Client.from_env(scope) as client:
             yield client
         return
-    from uid2_async.operator import LocalOperator, OperatorData  # noqa: PLC0415 - for the sandbox alone
+    # The sandbox alone needs them.
+    from uid2_async.operator import LocalOperator, OperatorData  # noqa: PLC0415 - above
+    from uid2_async.transport import SessionPool  # noqa: PLC0415 - above
 
-    async with LocalOperator(OperatorData.sample(scope=scope)) as operator:
-        credentials = operator.credentials["everything"]
-        async with UID2Client(
-            operator.url,
-            api_key=credentials.api_key,
-            client_secret=credentials.client_secret,
+    async with (
+        LocalOperator(OperatorData.sample(scope=scope)) as operator,
+        SessionPool(operator.url) as pool,
+        UID2Client(
+            _SANDBOX_URL,
+            api_key=operator.credentials["everything"].api_key,
+            client_secret=operator.credentials["everything"].client_secret,
             scope=scope,
-        ) as client:
-            yield client
+            transport=pool,
+        ) as client,
+    ):
+        yield client

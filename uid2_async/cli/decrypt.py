@@ -20,9 +20,9 @@ from uid2_async.cli.options import SandboxOption, ScopeOption
 from uid2_async.cli.row_files import Cells, Shape, Work
 from uid2_async.cli.row_job import (
     ForceOption,
-    InOption,
-    OutOption,
     RowJob,
+    RowsArgument,
+    RowsOutArgument,
 )
 from uid2_async.cli.run_async import run_async
 from uid2_async.cli.shared_options import with_shared_options
@@ -44,13 +44,17 @@ _ADDED: Final = {
 
 @with_shared_options
 def decrypt_tokens(  # noqa: PLR0913 - an option each
+    source: RowsArgument = None,
+    target: RowsOutArgument = None,
+    *,
     tokens: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TOKEN", help="Tokens; - alone is stdin, one a line."),
+        typer.Option(
+            "--token",
+            metavar="TOKEN",
+            help="A token instead of a file; - reads lines of stdin. Repeatable.",
+        ),
     ] = None,
-    *,
-    source: InOption = None,
-    target: OutOption = None,
     column: Annotated[
         str | None,
         typer.Option(
@@ -80,10 +84,10 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
     sandbox: SandboxOption = False,
     scope: ScopeOption = IdentityScope.UID2,
 ) -> None:
-    """Decrypt advertising tokens, of any version, on this machine.
+    """Decrypt advertising tokens of any version locally.
 
-    With --in, every row and column of the file is kept, in order; UID, SITE_ID and
-    DECRYPTION_STATUS are appended. For TOKEN they are printed as JSON, a line each.
+    Every row and column of IN is kept, in order; UID, SITE_ID and DECRYPTION_STATUS are
+    appended. With --token they are printed as JSON, a line each.
 
     DECRYPTION_STATUS is empty (null) for a decrypted token, else EXPIRED_TOKEN,
     INVALID_PAYLOAD, VERSION_NOT_SUPPORTED, INVALID_IDENTITY_SCOPE,
@@ -113,6 +117,7 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
         return _opener(ring, kind, domain)
 
     RowJob(
+        option="--token",
         values=tokens or (),
         source=source,
         target=target,
@@ -120,7 +125,7 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
         force=force,
         columns=(column, domain_column),
         shape=Shape(wanted=wanted, added=_ADDED),
-        lacking="a raw UID",
+        result="a raw UID",
     ).run(prepare)
 
 

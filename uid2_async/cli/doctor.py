@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from uid2_async.cli.failure import ExitCode, complain
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.failure import print_error
 from uid2_async.cli.options import SandboxOption, ScopeOption
 from uid2_async.cli.printing import dump_json, print_lines
 from uid2_async.cli.run_async import run_async
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from uid2_async.doctor import Finding
 
-__all__ = ["find_causes"]
+__all__ = ["explain"]
 
 _OUTCOME_WIDTH: Final = 9
 _CHECK_WIDTH: Final = 20
@@ -38,7 +39,7 @@ class NeededRole(StrEnum):
     OPTOUT = "optout"
 
 
-def find_causes(
+def explain(
     *,
     need: Annotated[
         list[NeededRole] | None,
@@ -56,10 +57,10 @@ def find_causes(
     sandbox: SandboxOption = False,
     scope: ScopeOption = IdentityScope.UID2,
 ) -> None:
-    """Find out why it does not work: settings, network, API key, clock, keys.
+    """Find out why requests fail: settings, network, key, clock.
 
-    Checks one thing after the other, and says what to do about each that fails. All
-    calls are harmless, and no key or secret is printed. Exits with 0 if nothing has
+    Checks one thing after the other, and says how to fix each that fails. All calls
+    are harmless, and no key or secret is printed. Exits with 0 if nothing has
     failed, 4 if key or secret are not accepted, and 1 for all other failures.
     """
     findings = run_async(
@@ -69,7 +70,7 @@ def find_causes(
         sys.stdout.write(dump_json(_report(scope, findings), indent=2))
     faults = [one for one in findings if one.outcome == "failed"]
     if faults:
-        complain(f"Failed: {', '.join(one.check for one in faults)}.")
+        print_error(f"Failed: {', '.join(one.check for one in faults)}.")
         unauthorized = any(one.unauthorized for one in faults)
         raise typer.Exit(ExitCode.AUTH if unauthorized else ExitCode.FAILURE)
 

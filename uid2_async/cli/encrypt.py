@@ -14,9 +14,9 @@ from uid2_async.cli.options import SandboxOption, ScopeOption
 from uid2_async.cli.row_files import Cells, Shape, Work
 from uid2_async.cli.row_job import (
     ForceOption,
-    InOption,
-    OutOption,
     RowJob,
+    RowsArgument,
+    RowsOutArgument,
 )
 from uid2_async.cli.run_async import run_async
 from uid2_async.cli.shared_options import with_shared_options
@@ -40,15 +40,17 @@ _STATUSES: Final = {
 
 @with_shared_options
 def encrypt_uids(  # noqa: PLR0913 - an option each
+    source: RowsArgument = None,
+    target: RowsOutArgument = None,
+    *,
     raw_uids: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="RAW_UID", help="Raw UIDs; - alone is stdin, one a line."
+        typer.Option(
+            "--uid",
+            metavar="RAW_UID",
+            help="A raw UID instead of a file; - reads lines of stdin. Repeatable.",
         ),
     ] = None,
-    *,
-    source: InOption = None,
-    target: OutOption = None,
     column: Annotated[
         str | None,
         typer.Option(
@@ -81,8 +83,8 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
 ) -> None:
     """Encrypt raw UIDs into tokens for sharing, on this machine.
 
-    With --in, every row and column of the file is kept, in order; UID_TOKEN and
-    ENCRYPTION_STATUS are appended. For RAW_UID they are printed as JSON, a line each.
+    Every row and column of IN is kept, in order; UID_TOKEN and ENCRYPTION_STATUS are
+    appended. With --uid they are printed as JSON, a line each.
 
     ENCRYPTION_STATUS is empty (null) for an encrypted raw UID, else
     MISSING_OR_INVALID_RAW_UID, MISMATCHING_IDENTITY_SCOPE,
@@ -97,6 +99,7 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
         return _sealer(ring, identity_type, keyset_id)
 
     RowJob(
+        option="--uid",
         values=raw_uids or (),
         source=source,
         target=target,
@@ -104,7 +107,7 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
         force=force,
         columns=(column,),
         shape=Shape(wanted={"--column": column or "UID"}, added=_ADDED),
-        lacking="a token",
+        result="a token",
     ).run(prepare)
 
 

@@ -13,9 +13,13 @@ from uid2_async.bulk.options import MapOptions
 from uid2_async.cli.job_options import (
     BatchSizeOption,
     ConcurrencyOption,
+    DeltaOption,
+    FullOption,
     IdentifierOptions,
     InArgument,
     JsonOption,
+    KeyOption,
+    StateOption,
     TextOptions,
 )
 from uid2_async.cli.shared_options import with_shared_options
@@ -35,20 +39,27 @@ def estimate_files(  # noqa: PLR0913 - each of them is an option
     latency: Annotated[
         float,
         typer.Option(
-            "--latency", min=0, help="How many seconds the operator takes a request."
+            "--latency", min=0, help="Seconds that the operator takes for a request."
         ),
     ] = 0.5,
     processes: Annotated[
         int,
         typer.Option(
-            "--processes", min=1, help="How many share the work, a part of it each."
+            "--processes",
+            min=1,
+            help="Processes that share the work, a part each.",
         ),
     ] = 1,
+    state: StateOption = None,
+    delta: DeltaOption = None,
+    keys: KeyOption = None,
+    full: FullOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Count rows, identities and requests, and say what mapping them costs.
+    """Estimate the requests, traffic and time of 'uid2 map'.
 
-    Time, traffic, and the size and daily run of a state. Nothing is sent anywhere.
+    It takes the options of 'uid2 map', reads the file once, and sends nothing. The size
+    of a state and its daily run are estimated, too.
     """
     from uid2_async.bulk.estimate import estimate_file  # noqa: PLC0415 - --help need not wait
 
@@ -59,6 +70,7 @@ def estimate_files(  # noqa: PLR0913 - each of them is an option
         concurrency=concurrency,
         latency=latency,
         processes=processes,
+        with_state=bool(state or delta or keys or full),
     )
     if as_json:
         sys.stdout.write(msgspec.json.encode(attrs.asdict(found)).decode() + "\n")

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from uid2_async.cli.failure import ExitCode, complain
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.failure import print_error
 from uid2_async.cli.line_blocks import LineBlock, map_blocks, read_blocks
 from uid2_async.cli.options import CountryOption, FileOption, Kind, KindOption
 from uid2_async.cli.values import source_of
@@ -42,11 +43,12 @@ def hash_values(
         ),
     ] = 1,
 ) -> None:
-    """Normalize and hash identities on this machine; nothing is sent.
+    """Normalize and hash identities locally.
 
-    One line for each value, in order: its type, a tab, and the SHA-256 in base64 that
-    the operator would make of it, or INVALID. Hashes given in hex come out in base64.
-    With --jobs the lines keep their order. Exits with 3 if a value is invalid.
+    Nothing is sent. Prints a line for each value, in order: its type, a tab, and the
+    SHA-256 in base64 that the operator would make of it, or INVALID. Hashes in hex
+    come out in base64. With --jobs the lines keep their order. Exits with 3 if a value
+    is invalid.
     """
     if country is not None:
         if kind is not Kind.PHONE:
@@ -63,7 +65,7 @@ def hash_values(
         sys.stdout.write(text)
         reasons += why
     if reasons:
-        _complain_about(reasons)
+        _print_reasons(reasons)
         raise typer.Exit(ExitCode.INCOMPLETE)
 
 
@@ -112,9 +114,9 @@ def _hash_many(
     return names, list(map(identity_bytes, names, values))
 
 
-def _complain_about(reasons: Counter[str]) -> None:
+def _print_reasons(reasons: Counter[str]) -> None:
     """Tell how many values are invalid, and of phones how many for which reason."""
-    complain(f"Invalid values: {reasons.total()}.")
+    print_error(f"Invalid values: {reasons.total()}.")
     for sentence, count in reasons.most_common():
         if sentence:
-            complain(f"{count} of them: {sentence}")
+            print_error(f"{count} of them: {sentence}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uid2_async.cli.failure import ExitCode
+from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.key_source import (
     KeysFileOption,
     KeysKind,
@@ -61,14 +61,14 @@ def inspect_one(
     sandbox: SandboxOption = False,
     scope: ScopeOption = IdentityScope.UID2,
 ) -> None:
-    """Tell what VALUE is, its version, scope, type, times, and what is wrong with it.
+    """Show what a token, raw UID or hash is, and what is wrong.
 
-    Nothing is sent. With --keys or --keys-file, advertising tokens are opened, on this
-    machine. VALUE itself is not printed. Exits with 3 if VALUE is nothing known.
+    Prints version, scope, type and times. Nothing is sent. With --keys or
+    --keys-file, advertising tokens are decrypted on this machine. VALUE itself is not
+    printed. Exits with 3 if VALUE is nothing known.
     """
     from uid2_async.cli.inspect_report import lines  # noqa: PLC0415 - loads the ciphers
-    from uid2_async.protocol.inspection import inspect_value  # noqa: PLC0415 - as above
-    from uid2_async.protocol.inspection_fields import describe  # noqa: PLC0415 - as above
+    from uid2_async.protocol.inspection import describe, inspect_value  # noqa: PLC0415 - as above
 
     if keys is not None and keys_file is not None:
         raise InputError("Give either --keys or --keys-file.")
@@ -93,7 +93,7 @@ def inspect_one(
 
 def _refuse_key(found: Inspection) -> None:
     """Refuse an API key that other users and the shell's history have seen."""
-    from uid2_async.protocol.inspection_terms import ValueKind  # noqa: PLC0415 - as above
+    from uid2_async.protocol.inspection import ValueKind  # noqa: PLC0415 - as above
 
     if ValueKind.API_KEY in found.kinds:
         raise InputError(

@@ -9,12 +9,15 @@ from urllib.parse import unquote
 from uid2_async.cli.key_source import KeysKind, kind_of
 from uid2_async.errors import KeysUnavailableError, TokenError, TokenFailure
 from uid2_async.identity_tokens import IdentityTokens
-from uid2_async.protocol.inspection_terms import ValueKind
-from uid2_async.protocol.instants import iso
+from uid2_async.protocol.inspection import ValueKind
 from uid2_async.protocol.keyring import KeyRing
-from uid2_async.protocol.token_codec import AdvertisingToken, open_token
-from uid2_async.protocol.token_layout import CLIENT_SIDE_GENERATED
+from uid2_async.protocol.token_codec import (
+    CLIENT_SIDE_GENERATED,
+    AdvertisingToken,
+    open_token,
+)
 from uid2_async.protocol.token_rules import ClientType, try_decrypt
+from uid2_async.protocol.wire import iso
 
 __all__ = ["find_token", "lines", "open_token_into"]
 
@@ -30,7 +33,7 @@ def find_token(report: dict[str, Any], text: str) -> tuple[dict[str, Any], str] 
     """Find the advertising token in *text*: itself, or among identity tokens.
 
     Args:
-        report: What :func:`uid2_async.protocol.inspection_fields.describe` made of it.
+        report: What :func:`uid2_async.protocol.inspection.describe` made of it.
         text: The value.
 
     Returns:

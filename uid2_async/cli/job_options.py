@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
@@ -15,22 +17,36 @@ __all__ = [
     "BadRowsOption",
     "BatchSizeOption",
     "ConcurrencyOption",
+    "ConnectionOptions",
     "DeltaOption",
     "ForceOption",
+    "FullOption",
     "IdentifierOptions",
     "InArgument",
     "JsonOption",
+    "KeyOption",
     "OutArgument",
+    "OutputOptions",
+    "ProgressMode",
     "ReplaceOptions",
     "ResumeOptions",
     "SendOptions",
     "StateArgument",
-    "TalkOptions",
+    "StateOption",
     "TextOptions",
     "settings_of",
 ]
 
 _ORDER = "uid2.identifiers"
+
+
+class ProgressMode(StrEnum):
+    """How progress is shown on stderr."""
+
+    AUTO = "auto"
+    PLAIN = "plain"
+    JSON = "json"
+    NONE = "none"
 
 
 def _note(
@@ -66,13 +82,16 @@ InArgument = Annotated[
     typer.Argument(
         metavar="IN",
         help="A file (.csv, .jsonl, .parquet, .arrow; .csv.gz, .jsonl.gz), a folder or "
-        "a pattern such as 'export/*.parquet'; - is stdin.",
+        "a pattern such as 'export/*.parquet'; its URL (s3://, gs://, az://, https://) "
+        "or a Delta table; - is stdin.",
     ),
 ]
 OutArgument = Annotated[
     str,
     typer.Argument(
-        metavar="OUT", help="The file to write, or the folder; - is stdout."
+        metavar="OUT",
+        help="The file to write, or the folder, or its URL (s3://, gs://, az://); - is "
+        "stdout.",
     ),
 ]
 StateArgument = Annotated[
@@ -183,11 +202,30 @@ SharedFoldersOption = Annotated[
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")
-]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print a summary as one JSON object at the end.")
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON object at the end, on failure too: counts, exit_code, "
+        "error, and whether the same command resumes.",
+    ),
+]
+ProgressOption = Annotated[
+    ProgressMode,
+    typer.Option(
+        "--progress",
+        help="auto is a bar on a terminal, and elsewhere a line every 30 s on stderr.",
+    ),
+]
+MetricsFileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-file",
+        metavar="FILE.prom",
+        help="Write how the job ended to FILE.prom, for the textfile collector of "
+        "Prometheus' node exporter.",
+    ),
 ]
 JobDirOption = Annotated[
     str | None,
@@ -232,6 +270,29 @@ DeltaOption = Annotated[
         metavar="FILE",
         help="Write what has changed since the last delta, in the format that its name "
         "says; - is stdout. Requires --state.",
+    ),
+]
+StateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        metavar="FILE",
+        help="Remember answers in FILE, and ask only about what is new or due.",
+    ),
+]
+KeyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        metavar="COL",
+        help="A column of the input that the delta repeats. Can be repeated.",
+    ),
+]
+FullOption = Annotated[
+    bool,
+    typer.Option(
+        "--full",
+        help="IN is the whole audience: the delta has a REMOVED for all others.",
     ),
 ]
 
@@ -325,10 +386,18 @@ def settings_of(
 
 
 @attrs.frozen(kw_only=True)
-class TalkOptions:
-    """Who is talked to: the user, and which operator."""
+class ConnectionOptions:
+    """Which operator is asked."""
+
+    sandbox: SandboxOption = False
+    scope: ScopeOption = IdentityScope.UID2
+
+
+@attrs.frozen(kw_only=True)
+class OutputOptions:
+    """What is said about the job, and where."""
 
     quiet: QuietOption = False
     as_json: JsonOption = False
-    sandbox: SandboxOption = False
-    scope: ScopeOption = IdentityScope.UID2
+    progress: ProgressOption = ProgressMode.AUTO
+    metrics_file: MetricsFileOption = None

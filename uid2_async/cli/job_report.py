@@ -31,9 +31,9 @@ from uid2_async._printable import printable
 from uid2_async.bulk.options import FileProgress, JobSummary
 from uid2_async.bulk.paths import FileFormatOptions, FilePair
 from uid2_async.bulk.text import open_reader
-from uid2_async.cli.printing import ReportStream, dump_json
+from uid2_async.cli.printing import ReportStream
 
-__all__ = ["console_for", "print_head", "print_json", "print_summary", "progress_bar"]
+__all__ = ["console_for", "print_head", "print_summary", "progress_bar"]
 
 _HEAD_ROWS: Final = 8
 # The longest words of REFRESH_FROM and UNMAPPED stand there in full.
@@ -110,7 +110,7 @@ def console_for(*, quiet: bool) -> Console:
 @contextmanager
 def progress_bar(
     console: Console, *, to_stdout: bool
-) -> Iterator[Callable[[FileProgress], None]]:
+) -> Iterator[Callable[[FileProgress], None] | None]:
     """Show a progress bar while the block runs, if stderr is a terminal.
 
     Args:
@@ -119,11 +119,11 @@ def progress_bar(
             bar apart.
 
     Yields:
-        What is to be told after each step.
+        What is to be called after each step; None if there is no bar.
     """
     hidden = console.quiet or not console.is_terminal
     if hidden or (to_stdout and sys.stdout.isatty()):
-        yield lambda _: None
+        yield None
         return
     bar = Progress(
         SpinnerColumn(),
@@ -172,25 +172,6 @@ def print_summary(console: Console, summary: JobSummary) -> None:
         table.add_row(warning, f"{count:,}")
     table.add_row("seconds", f"{summary.seconds:.2f}")
     console.print(table)
-
-
-def print_json(summary: JobSummary, *, to_stdout: bool) -> None:
-    """Print what a job did as one JSON object, away from the data.
-
-    Args:
-        summary: What it did.
-        to_stdout: Whether stdout carries the data.
-    """
-    fields = {
-        **_counts(summary),
-        "input_warnings": dict(summary.input_warnings),
-        "seconds": round(summary.seconds, 3),
-        "outputs": [str(path) for path in summary.outputs],
-        "complete": summary.complete,
-    }
-    stream = ReportStream(sys.stderr if to_stdout else sys.stdout)
-    stream.write(dump_json(fields))
-    stream.flush()
 
 
 def print_head(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uid2_async.cli.failure import complain
+from uid2_async.cli.failure import print_error
 from uid2_async.cli.key_source import (
     KeysFileOption,
     KeysKind,
@@ -21,11 +21,10 @@ from uid2_async.cli.options import SandboxOption, ScopeOption
 from uid2_async.cli.printing import dump_json, print_lines
 from uid2_async.cli.run_async import run_async
 from uid2_async.models import IdentityScope, ms_from_datetime
-from uid2_async.protocol.instants import iso
+from uid2_async.protocol.wire import iso
 
 if TYPE_CHECKING:
-    from uid2_async.protocol.key import Key
-    from uid2_async.protocol.keyring import KeyRing
+    from uid2_async.protocol.keyring import Key, KeyRing
 
 __all__ = ["list_keys"]
 
@@ -35,7 +34,7 @@ _COLUMNS = ("id", "keyset_id", "created", "activates", "expires", "state")
 def list_keys(
     *,
     kind: Annotated[
-        KeysKind, typer.Option("--kind", help="The keys of sharers, or of bidders.")
+        KeysKind, typer.Option("--keys", help="The keys of sharers, or of bidders.")
     ] = KeysKind.SHARING,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object.")
@@ -53,7 +52,7 @@ def list_keys(
     sandbox: SandboxOption = False,
     scope: ScopeOption = IdentityScope.UID2,
 ) -> None:
-    """List the keys that tokens are opened and made with; no secret is printed."""
+    """List the keys of tokens, without their secrets."""
     ring = run_async(load_keys(kind, scope, sandbox=sandbox, file=keys_file))
     report = _describe(ring, ms_from_datetime(datetime.now(UTC)))
     if as_json:
@@ -62,7 +61,7 @@ def list_keys(
         print_lines(_lines(report))
     if save is not None:
         run_async(save_keys(ring, save))
-        complain(f"The keys are in {save}; guard it like the client secret.")
+        print_error(f"The keys are in {save}; guard it like the client secret.")
 
 
 def _describe(ring: KeyRing, now_ms: int) -> dict[str, Any]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from io import BufferedIOBase
-from typing import Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from uid2_async.cli.open_file import open_file
 from uid2_async.cli.values import STANDARD, decode_lines
 from uid2_async.veiled import Veiled
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["LineBlock", "map_blocks", "read_blocks"]
 
@@ -85,6 +87,8 @@ def map_blocks(
     if jobs == 1:
         yield from map(work, blocks)
         return
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - --help need not wait
+
     under_way: deque[Future[T]] = deque()
     with ProcessPoolExecutor(jobs) as pool:
         for block in blocks:

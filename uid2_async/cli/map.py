@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from uid2_async.bulk.database import IfExists, Query, Table
 from uid2_async.bulk.options import Api, MapOptions, Names, RefreshFrom
 from uid2_async.bulk.outcomes import OptOutRule
 from uid2_async.cli.durations import parse_duration
+from uid2_async.cli.job_display import JobDisplay
 from uid2_async.cli.job_options import (
+    ConnectionOptions,
     DeltaOption,
+    FullOption,
     IdentifierOptions,
     InArgument,
+    KeyOption,
     OutArgument,
+    OutputOptions,
     ReplaceOptions,
     ResumeOptions,
     SendOptions,
-    TalkOptions,
+    StateOption,
     TextOptions,
     settings_of,
 )
-from uid2_async.cli.run_job import run_job
+from uid2_async.cli.run_job import is_saved, run_job
 from uid2_async.cli.shared_options import with_shared_options
 
 if TYPE_CHECKING:
     from uid2_async.bulk.options import JobSummary
-    from uid2_async.cli.run_job import Running
+    from uid2_async.cli.run_job import JobContext
 
 __all__ = ["map_files"]
 
@@ -74,14 +80,7 @@ def map_files(  # noqa: PLR0913 - an option each
         Api,
         typer.Option("--api", help="v2: for operators that live by salt buckets."),
     ] = Api.V3,
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            "--state",
-            metavar="FILE",
-            help="Remember answers in FILE, and ask only about what is new or due.",
-        ),
-    ] = None,
+    state: StateOption = None,
     recheck_after: Annotated[
         str,
         typer.Option(
@@ -91,22 +90,8 @@ def map_files(  # noqa: PLR0913 - an option each
         ),
     ] = "7d",
     delta: DeltaOption = None,
-    keys: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--key",
-            metavar="COL",
-            help="A column of the input that the delta repeats; may be given again.",
-        ),
-    ] = None,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full",
-            help="IN is the whole audience: who is missing from it is REMOVED in the "
-            "delta.",
-        ),
-    ] = False,
+    keys: KeyOption = None,
+    full: FullOption = False,
     segment: Annotated[
         str, typer.Option("--segment", help="With --full: the name of that audience.")
     ] = "default",
@@ -120,10 +105,31 @@ def map_files(  # noqa: PLR0913 - an option each
             help="With --full: stop if more of the audience would be removed.",
         ),
     ] = 5.0,
+    query: Annotated[
+        str | None,
+        typer.Option(
+            "--query",
+            metavar="SQL",
+            help="IN is the URI of a PostgreSQL database, and this query its rows.",
+        ),
+    ] = None,
+    to_table: Annotated[
+        str | None,
+        typer.Option(
+            "--to-table",
+            metavar="TABLE",
+            help="OUT is the URI of a PostgreSQL database, and this table is written.",
+        ),
+    ] = None,
+    if_exists: Annotated[
+        IfExists,
+        typer.Option("--if-exists", help="With --to-table: what if it exists."),
+    ] = IfExists.FAIL,
     sending: SendOptions,
     replacing: ReplaceOptions,
     resuming: ResumeOptions,
-    talk: TalkOptions,
+    output: OutputOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Map files of e-mails, phones or hashes of them to raw UIDs.
 
@@ -135,6 +141,13 @@ def map_files(  # noqa: PLR0913 - an option each
 
     An interrupted job goes on where it was when the same command is given again.
     """
+    display = JobDisplay(
+        command="map",
+        options=output,
+        to_stdout="-" in (target, delta),
+        paths={"IN": source, "OUT": target, "--state": state, "--delta": delta},
+        is_saved=partial(is_saved, source, target, state, resuming.job_dir),
+    )
     options = MapOptions(
         **identifiers.settings(context),
         **text.settings(),
@@ -152,7 +165,7 @@ def map_files(  # noqa: PLR0913 - an option each
     )
     recheck = parse_duration(recheck_after)
 
-    async def job(running: Running) -> JobSummary:
+    async def work(job: JobContext) -> JobSummary:
         from uid2_async.bulk.jobs import map_file  # noqa: PLC0415 - imports aiohttp
         from uid2_async.bulk.state import MappingState  # noqa: PLC0415 - as above
 
@@ -164,14 +177,14 @@ def map_files(  # noqa: PLR0913 - an option each
                 shared_folders=replacing.shared_folders,
             )
         return await map_file(
-            source,
-            target,
+            source if query is None else Query(source, query),
+            target if to_table is None else Table(target, to_table, if_exists),
             options=options,
             state=opened,
             delta=delta,
-            **running.arguments(),
+            **job.arguments(),
         )
 
     head = (identifiers.column or "INPUT", options)
-    code = run_job(job, talk, to_stdout=target == "-", head=head)
+    code = run_job(work, connection, display, head=head)
     raise typer.Exit(code)

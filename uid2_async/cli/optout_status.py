@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,23 +10,26 @@ import attrs
 import typer
 
 from uid2_async.cli.durations import parse_duration
-from uid2_async.cli.failure import ExitCode, complain
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.failure import print_error
+from uid2_async.cli.job_display import JobDisplay
 from uid2_async.cli.job_options import (
+    ConnectionOptions,
     DeltaOption,
+    OutputOptions,
     ReplaceOptions,
     ResumeOptions,
     SendOptions,
-    TalkOptions,
     TextOptions,
     settings_of,
 )
-from uid2_async.cli.run_job import run_job
+from uid2_async.cli.run_job import is_saved, run_job
 from uid2_async.cli.shared_options import with_shared_options
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
     from uid2_async.bulk.options import JobSummary
-    from uid2_async.cli.run_job import Running
+    from uid2_async.cli.run_job import JobContext
 
 __all__ = ["check_optouts"]
 
@@ -88,7 +92,8 @@ def check_optouts(  # noqa: PLR0913 - an option each
     sending: SendOptions,
     replacing: ReplaceOptions,
     resuming: ResumeOptions,
-    talk: TalkOptions,
+    output: OutputOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Check who has opted out.
 
@@ -97,13 +102,26 @@ def check_optouts(  # noqa: PLR0913 - an option each
     prod, which the operator does not find here), invalid or failed. With --drop it
     exits with 3 if something unverifiable was left out.
     """
+    display = JobDisplay(
+        command="optout-status",
+        options=output,
+        to_stdout="-" in (target, delta),
+        paths={"IN": source, "OUT": target, "--delta": delta},
+        is_saved=partial(
+            is_saved,
+            source,
+            target or "-",
+            source if target is None else None,
+            resuming.job_dir,
+        ),
+    )
     if target is None and (drop or allow_unverifiable):
         raise InputError("--drop writes a file.", hint="Name OUT.")
     unchecked = parse_duration(unchecked_for)
     if by_status or target is not None:
         sending = attrs.evolve(sending, concurrency=optout_concurrency)
 
-    async def sweep(running: Running) -> JobSummary:
+    async def sweep(job: JobContext) -> JobSummary:
         from uid2_async.bulk.jobs import (  # noqa: PLC0415 - imports aiohttp
             refresh_state,
             sweep_by_status,
@@ -119,16 +137,16 @@ def check_optouts(  # noqa: PLR0913 - an option each
                 Path(source),
                 options=JobOptions(**settings),
                 delta=delta,
-                **running.arguments(),
+                **job.arguments(),
             )
         return await refresh_state(
             Path(source),
             options=RefreshOptions(unchecked_for=unchecked, **settings),
             delta=delta,
-            **running.arguments(),
+            **job.arguments(),
         )
 
-    async def check(running: Running) -> JobSummary:
+    async def check(job: JobContext) -> JobSummary:
         from uid2_async.bulk.jobs import check_file  # noqa: PLC0415 - as above
         from uid2_async.bulk.options import StatusOptions  # noqa: PLC0415 - as above
 
@@ -142,19 +160,19 @@ def check_optouts(  # noqa: PLR0913 - an option each
                 **text.settings(),
                 **settings_of(sending, replacing, resuming),
             ),
-            **running.arguments(),
+            **job.arguments(),
         )
 
     def left_out(summary: JobSummary) -> ExitCode:
         if target is None or not drop or allow_unverifiable or not summary.other:
             return ExitCode.OK
-        complain(
+        print_error(
             f"{summary.other:,} raw UIDs were left out since nobody can tell their "
             "status.",
             "Map their identities again, or pass --allow-unverifiable.",
         )
         return ExitCode.INCOMPLETE
 
-    job = sweep if target is None else check
-    code = run_job(job, talk, to_stdout=target == "-", check=left_out)
+    work = sweep if target is None else check
+    code = run_job(work, connection, display, check=left_out)
     raise typer.Exit(code)

@@ -1,24 +1,34 @@
-"""What commands print: text that cannot steer a terminal, and JSON in ASCII."""
+"""What commands print: messages, the log, and JSON in ASCII.
+
+Nothing of it can steer a terminal.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
 
 import msgspec
 
 from uid2_async._printable import printable
 
 __all__ = [
+    "LOG",
+    "LogFormat",
+    "LogLevel",
     "ReportStream",
     "discard",
     "dump_json",
+    "print_json",
     "print_lines",
-    "print_to_stderr",
+    "print_message",
 ]
 
 
@@ -73,11 +83,85 @@ def print_lines(lines: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
-def print_to_stderr(line: str) -> None:
-    """Print a line on stderr, if that can be written to."""
+def print_message(level: str, message: str, hint: str = "", **fields: Any) -> None:
+    """Print a line on stderr, if that can be written to.
+
+    Args:
+        level: ``error``, ``warning`` or ``info``.
+        message: The line, which stands behind ``uid2:``, or in ``message`` of an object
+            if the log is JSON.
+        hint: What to do; a line of its own in text.
+        fields: More fields of the object.
+    """
+    if LOG.is_json:
+        entry = {"time": datetime.now(UTC), "level": level, "message": message}
+        if hint:
+            entry["hint"] = hint
+        print_json({**entry, **fields}, to_stderr=True)
+        return
     stderr = ReportStream(sys.stderr)
-    stderr.write(f"{printable(line)}\n")
+    stderr.write(f"{printable(f'uid2: {message}')}\n")
+    if hint:
+        stderr.write(f"{printable(f'Hint: {hint}')}\n")
     stderr.flush()
+
+
+def print_json(fields: Any, *, to_stderr: bool = False) -> None:
+    """Print one JSON object in a line, whatever becomes of the reader."""
+    stream = ReportStream(sys.stderr if to_stderr else sys.stdout)
+    stream.write(dump_json(fields))
+    stream.flush()
+
+
+class LogFormat(StrEnum):
+    """How messages and log records are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """Which records of the library's log are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class _Log:
+    """What is written to stderr while a command runs: messages and the library's log.
+
+    Attributes:
+        is_json: Whether each line is a JSON object.
+    """
+
+    def __init__(self) -> None:
+        self.is_json: bool = False
+        # Errors are printed; the log's lines about them would say it twice.
+        self._handler: logging.Handler = logging.NullHandler()
+        self._logger = logging.getLogger("uid2_async")
+
+    def configure(self, level: LogLevel | None, log_format: LogFormat) -> None:
+        """Write the library's log from *level* on; nothing of it if that is None."""
+        self.is_json = log_format is LogFormat.JSON
+        self._logger.removeHandler(self._handler)
+        self._handler = logging.NullHandler() if level is None else _LogHandler()
+        self._logger.addHandler(self._handler)
+        self._logger.setLevel(logging.NOTSET if level is None else level.upper())
+
+
+class _LogHandler(logging.Handler):
+    """Prints records of the library, which are printable and hold no secret."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        level, message = record.levelname.lower(), record.getMessage()
+        text = message if LOG.is_json else f"{level}: {message}"
+        print_message(level, text, logger=record.name)
+
+
+LOG: Final = _Log()
 
 
 def dump_json(fields: Any, *, indent: int | None = None) -> str:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from uid2_async.bulk.options import Api, RefreshOptions
+from uid2_async.cli.job_display import JobDisplay
 from uid2_async.cli.job_options import (
+    ConnectionOptions,
     DeltaOption,
+    OutputOptions,
     ReplaceOptions,
     SendOptions,
     StateArgument,
-    TalkOptions,
     settings_of,
 )
 from uid2_async.cli.run_job import run_job
@@ -21,7 +23,7 @@ from uid2_async.cli.shared_options import with_shared_options
 
 if TYPE_CHECKING:
     from uid2_async.bulk.options import JobSummary
-    from uid2_async.cli.run_job import Running
+    from uid2_async.cli.run_job import JobContext
 
 __all__ = ["refresh_people"]
 
@@ -43,23 +45,31 @@ def refresh_people(
     ] = Api.V3,
     sending: SendOptions,
     replacing: ReplaceOptions,
-    talk: TalkOptions,
+    output: OutputOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Ask again about the identities of a state that are due.
 
     Due is what has reached its REFRESH_FROM; opted-out identities after 30 days and
     invalid ones after 180. An interrupted refresh goes on when it is called again.
     """
+    display = JobDisplay(
+        command="refresh",
+        options=output,
+        to_stdout=delta == "-",
+        paths={"STATE": state, "--delta": delta},
+        is_saved=lambda: True,
+    )
     options = RefreshOptions(api=api, limit=limit, **settings_of(sending, replacing))
 
-    async def job(running: Running) -> JobSummary:
+    async def work(job: JobContext) -> JobSummary:
         from uid2_async.bulk.jobs import refresh_state  # noqa: PLC0415 - imports aiohttp
 
         return await refresh_state(
             Path(state),
             options=options,
             delta=delta,
-            **running.arguments(),
+            **job.arguments(),
         )
 
-    raise typer.Exit(run_job(job, talk))
+    raise typer.Exit(run_job(work, connection, display))

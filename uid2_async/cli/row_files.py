@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
@@ -26,9 +26,11 @@ from uid2_async.bulk.paths import (
     identify,
     temp_sibling,
 )
-from uid2_async.bulk.text import Reader, open_reader
-from uid2_async.bulk.writers import Output, open_output
-from uid2_async.cli.failure import ExitCode
+from uid2_async.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from uid2_async.bulk.text import Reader
+    from uid2_async.bulk.writers import Output
 
 __all__ = ["Cells", "RowFile", "Shape", "Work"]
 
@@ -85,6 +87,10 @@ class RowFile:
             InputError: If a file cannot be read or written, or a row cannot be read.
             JobError: If the output cannot be written.
         """
+        # --help need not wait.
+        from uid2_async.bulk.text import open_reader  # noqa: PLC0415 - above
+        from uid2_async.bulk.writers import open_output  # noqa: PLC0415 - above
+
         source, target = _path(self.source), _path(self.target)
         is_file = source is not None and source.is_file()
         pair = FilePair(source, target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import attrs
@@ -12,30 +13,29 @@ import msgspec
 import typer
 
 from uid2_async.bulk.paths import STDIO, FileFormatOptions
-from uid2_async.cli.failure import ExitCode, complain
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.failure import print_error
 from uid2_async.cli.row_files import Cells, RowFile, Shape, Work
 from uid2_async.cli.values import read_lines
 from uid2_async.errors import InputError
 
 __all__ = [
     "ForceOption",
-    "InOption",
-    "OutOption",
     "RowJob",
+    "RowsArgument",
+    "RowsOutArgument",
 ]
 
-InOption = Annotated[
+RowsArgument = Annotated[
     str | None,
-    typer.Option(
-        "--in",
-        metavar="FILE",
-        help="Read the rows of FILE: CSV with a header, JSON lines, Parquet or "
-        "Arrow; - is stdin.",
+    typer.Argument(
+        metavar="IN",
+        help="A file with a header: .csv, .jsonl, .parquet or .arrow; - is stdin.",
     ),
 ]
-OutOption = Annotated[
+RowsOutArgument = Annotated[
     str | None,
-    typer.Option("--out", metavar="FILE", help="Write FILE; stdout if left out or -."),
+    typer.Argument(metavar="OUT", help="The file to write; stdout if left out or -."),
 ]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace the output file if it exists.")
@@ -47,16 +47,18 @@ class RowJob:
     """What the user wants to be done.
 
     Attributes:
-        values: The values on the command line, or ``-``.
+        option: The option that names values.
+        values: Its values, or ``-`` for the lines of stdin.
         source: The input's path, or ``-``; None where *values* are meant.
         target: The output's path, or ``-``.
         options: How the files are written.
         force: Whether the output may be replaced.
         columns: The options that name columns, None where they are left out.
         shape: The columns.
-        lacking: What a row that failed is left without.
+        result: What a row becomes if it does not fail.
     """
 
+    option: str
     values: Sequence[str] = attrs.field(repr=False)
     source: str | None
     target: str | None
@@ -64,7 +66,7 @@ class RowJob:
     force: bool
     columns: Sequence[str | None]
     shape: Shape
-    lacking: str
+    result: str
 
     def run(self, prepare: Callable[[], Work]) -> None:
         """Do it.
@@ -88,16 +90,21 @@ class RowJob:
             self._rewrite(self.source, lambda: count(prepare()))
         if outcomes:
             told = ", ".join(f"{why} {n:,}" for why, n in sorted(outcomes.items()))
-            complain(f"Rows without {self.lacking}: {outcomes.total():,} ({told}).")
+            print_error(f"Rows without {self.result}: {outcomes.total():,} ({told}).")
             raise typer.Exit(ExitCode.INCOMPLETE)
 
     def _print_values(self, prepare: Callable[[], Work]) -> None:
         """Print a JSON object for each value."""
         is_plain = self.options == FileFormatOptions()
-        if any((self.target, not is_plain, self.force, *self.columns)):
+        if not self.values:
             raise InputError(
-                "--out, --force and the options for columns and formats need --in.",
-                hint="Name a file with --in, or leave them out.",
+                f"There is nothing to read: name a file, or values with {self.option}.",
+                hint="IN and OUT are files, and - is a pipe.",
+            )
+        if any((not is_plain, self.force, *self.columns)):
+            raise InputError(
+                "--force and the options for columns and formats apply to files.",
+                hint=f"Name IN instead of {self.option}, or leave them out.",
             )
         names = list(self.shape.added)
         encode = msgspec.json.Encoder().encode
@@ -111,7 +118,13 @@ class RowJob:
     def _rewrite(self, source: str, prepare: Callable[[], Work]) -> None:
         """Append columns to a file."""
         if self.values:
-            raise InputError("Give values or --in, not both.")
+            raise InputError(f"Give either IN or {self.option}.")
+        if source != STDIO and not Path(source).exists():
+            # Not repeated: it may be a value, which is DII or a secret.
+            raise InputError(
+                "The file IN does not exist.",
+                hint=f"Check the path. A single value is given with {self.option}.",
+            )
         file = RowFile(
             source=source,
             target=self.target or STDIO,

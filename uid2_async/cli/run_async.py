@@ -8,25 +8,30 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from uid2_async.cli.failure import ExitCode, complain
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.printing import print_message
 
 __all__ = ["run_async"]
 
 T = TypeVar("T")
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def run_async(
-    job: Coroutine[Any, Any, T], *, on_interrupt: Callable[[], object] | None = None
+    job: Coroutine[Any, Any, T],
+    *,
+    on_stop: Callable[[signal.Signals], object] | None = None,
 ) -> T:
     """Run *job* to its end.
 
     Args:
         job: What to run.
-        on_interrupt: What the first Ctrl-C calls, so that the job can end in order; the
-            second one cancels it. Without it the first one does.
+        on_stop: Called with the first SIGINT or SIGTERM, so that the job can stop
+            cleanly; the second one cancels it. Without it the first one does.
 
     Raises:
-        KeyboardInterrupt: If Ctrl-C cancelled it.
+        KeyboardInterrupt: If SIGINT cancelled it.
         SystemExit: If SIGTERM did.
     """
     cancelled_by: list[signal.Signals] = []
@@ -39,17 +44,19 @@ def run_async(
             cancelled_by.append(number)
             task.cancel()
 
-        def interrupt() -> None:
-            assert on_interrupt is not None  # noqa: S101 - else this is no handler
-            complain("Ending in order; press Ctrl-C again to stop at once.")
-            loop.add_signal_handler(signal.SIGINT, cancel, signal.SIGINT)
-            on_interrupt()
+        def stop(number: signal.Signals) -> None:
+            assert on_stop is not None  # noqa: S101 - else this is no handler
+            print_message(
+                "warning", "Stopping cleanly. Press Ctrl-C again to stop immediately."
+            )
+            for one in _SIGNALS:
+                loop.add_signal_handler(one, cancel, one)
+            on_stop(number)
 
         # Windows has no such handlers, nor has a thread that is not the main one.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(signal.SIGTERM, cancel, signal.SIGTERM)
-            if on_interrupt is not None:
-                loop.add_signal_handler(signal.SIGINT, interrupt)
+            for one in _SIGNALS:
+                loop.add_signal_handler(one, stop if on_stop else cancel, one)
         return await task
 
     try:

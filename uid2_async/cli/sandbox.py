@@ -4,23 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
+import secrets
 import shlex
 import signal
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlsplit
 
 import typer
 
-from uid2_async.cli.failure import complain
-from uid2_async.cli.printing import print_lines
+from uid2_async._log import access_logger
+from uid2_async.cli.failure import print_error
+from uid2_async.cli.printing import print_json, print_lines, print_message
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityScope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from uid2_async.operator import Credentials, OperatorData
+    from uid2_async.operator import Credentials, LocalOperator, OperatorData
 
 __all__ = ["run_sandbox"]
+
+_TOKEN_VARIABLE: Final = "UID2_SANDBOX_TOKEN"  # noqa: S105 - a name
+
+
+class AccessLog(StrEnum):
+    """How requests are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    NONE = "none"
+
+
+class _AccessHandler(logging.Handler):
+    """Prints the access log of the operator."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one request."""
+        if not self._as_json:
+            print_message("info", record.getMessage())
+        elif isinstance(record.args, dict):
+            time = datetime.fromtimestamp(record.created, UTC)
+            print_json({"time": time, **record.args}, to_stderr=True)
 
 
 def run_sandbox(
@@ -48,6 +81,29 @@ def run_sandbox(
             help="Which system: UID2 (the default) or EUID; --data knows its own.",
         ),
     ] = None,
+    allow_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="A name under which other containers reach the sandbox: what is "
+            "printed uses the first one. The control API asks for a token there. "
+            "Repeatable.",
+        ),
+    ] = None,
+    env_file: Annotated[
+        str | None,
+        typer.Option(
+            "--env-file",
+            metavar="FILE",
+            help="Write the variables of the key 'everything' to FILE, which only you "
+            "can read, for docker run --env-file.",
+        ),
+    ] = None,
+    access_log: Annotated[
+        AccessLog,
+        typer.Option("--access-log", help="Print each request to stderr."),
+    ] = AccessLog.NONE,
     console: Annotated[
         bool | None,
         typer.Option(
@@ -59,7 +115,7 @@ def run_sandbox(
         ),
     ] = None,
 ) -> None:
-    """Run an operator that answers like the real one, until Ctrl-C.
+    """Run a local operator to develop and test against.
 
     Prints its URL, at which a browser shows what it does, and for each API key a line
     to paste into a shell in which `uid2` or a program of yours is to use it.
@@ -72,16 +128,34 @@ def run_sandbox(
         world = OperatorData.load(data)
         if scope not in (None, world.scope):
             raise InputError(f"The data in {data} are {world.scope}'s, not {scope}'s.")
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(world, host, port, console))
+    names = allow_hosts or []
+    handler = _AccessHandler(as_json=access_log is AccessLog.JSON)
+    if access_log is not AccessLog.NONE:
+        access_logger.setLevel(logging.INFO)
+        access_logger.addHandler(handler)
+    token = os.environ.get(_TOKEN_VARIABLE) or (
+        secrets.token_urlsafe() if names else ""
+    )
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(_serve(world, host, port, console, names, token, env_file))
+    finally:
+        access_logger.removeHandler(handler)
 
 
 async def _serve(
-    data: OperatorData, host: str, port: int, console: bool | None
+    data: OperatorData,
+    host: str,
+    port: int,
+    console: bool | None,
+    allow_hosts: Sequence[str],
+    token: str,
+    env_file: str | None,
 ) -> None:
     """Answer until a signal comes."""
-    from uid2_async.operator import LocalOperator  # noqa: PLC0415 - --help need not wait
-    from uid2_async.operator.console.guard import is_loopback  # noqa: PLC0415 - as above
+    # --help need not wait.
+    from uid2_async.operator import LocalOperator  # noqa: PLC0415 - above
+    from uid2_async.operator.console.views import is_loopback  # noqa: PLC0415 - above
 
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -93,27 +167,70 @@ async def _serve(
     shown = loopback if console is None else console
     if not loopback:
         _warn(host, console=shown)
-    async with LocalOperator(data, host=host, port=port, console=shown) as operator:
-        print_lines([f"# {data.scope} operator at {operator.url} - Ctrl-C stops it"])
-        if shown:
-            print_lines([f"# Console, for a browser: {operator.url}/"])
-        print_lines(
-            _lines(data.scope, operator.url, operator.credentials, loopback=loopback)
+    async with LocalOperator(
+        data,
+        host=host,
+        port=port,
+        console=shown,
+        allowed_hosts=allow_hosts,
+        control_token=token,
+    ) as operator:
+        _announce(
+            operator, allow_hosts, token, env_file, console=shown, loopback=loopback
         )
         await stopped.wait()
-    complain("The sandbox has stopped.")
+    print_message("info", "The sandbox has stopped.")
+
+
+def _announce(
+    operator: LocalOperator,
+    names: Sequence[str],
+    token: str,
+    env_file: str | None,
+    *,
+    console: bool,
+    loopback: bool,
+) -> None:
+    """Print, and write, how the sandbox is reached."""
+    scope, url = operator.data.scope, operator.url
+    lines = [f"# {scope} operator at {url} - Ctrl-C stops it"]
+    if console:
+        lines.append(f"# Console, for a browser: {url}/")
+    if console and token and not os.environ.get(_TOKEN_VARIABLE):
+        lines.append(f"# Token of the control API: {token}")
+    if names:
+        url, loopback = f"http://{names[0]}:{urlsplit(url).port}", False
+    if env_file is not None:
+        # The last key of the built-in world has every role.
+        *_, one = operator.credentials.values()
+        _write_env_file(env_file, scope, url, one, loopback=loopback)
+    print_lines(lines)
+    print_lines(_lines(scope, url, operator.credentials, loopback=loopback))
+
+
+def _write_env_file(
+    path: str, scope: IdentityScope, url: str, one: Credentials, *, loopback: bool
+) -> None:
+    """Write variables as lines that Docker and compose read."""
+    from uid2_async.operator.console.views import environment  # noqa: PLC0415 - as above
+
+    settings = environment(scope, url, one, allow_http=not loopback)
+    lines = [f"{name}={value}\n" for name, value in settings.items()]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
+        file.writelines(lines)
 
 
 def _warn(host: str, *, console: bool) -> None:
     """Warn of other machines."""
-    complain(
+    print_error(
         f"warning: {host} can be reached from other machines, over plain http and "
         "with API keys that anyone can look up."
     )
     if console:
-        complain("warning: The console shows them every call, decrypted.")
+        print_error("warning: The console shows them every call, decrypted.")
     else:
-        complain("The console is off there; --console switches it on.")
+        print_error("The console is off there; --console switches it on.")
 
 
 def _lines(
@@ -124,7 +241,7 @@ def _lines(
     loopback: bool,
 ) -> Iterator[str]:
     """Write the environment of each API key as a line of shell."""
-    from uid2_async.operator.console.snippets import environment  # noqa: PLC0415 - as above
+    from uid2_async.operator.console.views import environment  # noqa: PLC0415 - as above
 
     for name, one in credentials.items():
         settings = environment(scope, url, one, allow_http=not loopback)

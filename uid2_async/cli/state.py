@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uid2_async.cli.failure import complain
 from uid2_async.cli.job_options import ForceOption, JsonOption, StateArgument
 from uid2_async.cli.options import KindOption
-from uid2_async.cli.printing import dump_json, print_lines
+from uid2_async.cli.printing import dump_json, print_lines, print_message
 from uid2_async.cli.run_async import run_async
 from uid2_async.cli.values import read_lines
 from uid2_async.errors import InputError
-from uid2_async.protocol.instants import iso
+from uid2_async.protocol.wire import iso
 
 if TYPE_CHECKING:
+    from uid2_async.bulk.paths import Location
     from uid2_async.bulk.state import MappingState
     from uid2_async.bulk.state_values import StateStatistics
 
 __all__ = ["state_app"]
 
 state_app: typer.Typer = typer.Typer(
-    help="Look into a state of bulk mapping, hand it on, and forget people.",
+    help="Inspect, export, purge and maintain a state file.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -101,7 +102,7 @@ def export(
         async with _open(state) as opened:
             return await export_state(opened, target, force=force)
 
-    complain(f"{run_async(job()):,} identities written.")
+    print_message("info", f"{run_async(job()):,} identities written.")
 
 
 @state_app.command()
@@ -123,18 +124,18 @@ def report(
         )
     from uid2_async.bulk.exports import check_export  # noqa: PLC0415 - --help need not wait
 
-    target, closed = Path(html), _open(state)
-    check_export(closed, html, role="--html", force=force)
+    closed = _open(state)
+    target = check_export(closed, html, role="--html", force=force) or Path(html)
 
     async def job() -> StateStatistics:
         async with closed as opened:
             return await opened.statistics()
 
     _write_report(run_async(job()), target)
-    complain(f"The report is in {target}.")
+    print_message("info", f"The report is in {target}.")
 
 
-def _write_report(figures: StateStatistics, target: Path) -> None:
+def _write_report(figures: StateStatistics, target: Location) -> None:
     """Draw, and write the page whole or not at all."""
     from uid2_async.bulk.paths import write_beside  # noqa: PLC0415 - as above
     from uid2_async.bulk.private_files import open_private  # noqa: PLC0415 - as above
@@ -148,7 +149,12 @@ def _write_report(figures: StateStatistics, target: Path) -> None:
         with os.fdopen(open_private(path), "w", encoding="utf-8") as file:
             file.write(text)
 
-    write_beside(target, write)
+    if isinstance(target, Path):
+        write_beside(target, write)
+        return
+    with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
+        write(whole := Path(folder) / "report.html")
+        target.deliver(whole)
 
 
 @state_app.command()
@@ -171,7 +177,7 @@ def delta(
         async with _open(state) as opened:
             return await export_history(opened, target, since=since, force=force)
 
-    complain(f"{run_async(job()):,} changes written.")
+    print_message("info", f"{run_async(job()):,} changes written.")
 
 
 @state_app.command()
@@ -202,7 +208,8 @@ def purge(
         async with _open(state) as opened:
             return await opened.purge(lines, kind=kind, suppress=suppress)
 
-    complain(f"{run_async(job()):,} of {len(lines):,} were known, and are deleted.")
+    count = run_async(job())
+    print_message("info", f"{count:,} of {len(lines):,} were known, and are deleted.")
 
 
 @state_app.command()
@@ -215,4 +222,6 @@ def vacuum(state: StateArgument) -> None:
             await opened.vacuum()
 
     run_async(job())
-    complain(f"{before:,} bytes before, {Path(state).stat().st_size:,} now.")
+    print_message(
+        "info", f"{before:,} bytes before, {Path(state).stat().st_size:,} now."
+    )

@@ -1,4 +1,4 @@
-"""What an examination says: one finding for each check."""
+"""The result of each check."""
 
 from __future__ import annotations
 
@@ -9,20 +9,9 @@ import attrs
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import AuthError, OperatorError, UID2Error
 
-__all__ = [
-    "Check",
-    "Finding",
-    "Outcome",
-    "failed",
-    "failure",
-    "ok",
-    "skipped",
-    "warning",
-]
 
-
-class Check(StrEnum):
-    """What is checked, in this order; the value is for people to read."""
+class CheckId(StrEnum):
+    """The checks, in their order. The value is their name in the output."""
 
     SETTINGS = "settings"
     BASE_URL = "base URL"
@@ -57,32 +46,32 @@ class Finding:
     Attributes:
         check: What was checked.
         outcome: How it ended.
-        message: What was found, in a sentence.
-        hint: What to do about it; empty where nothing is to be done.
-        unauthorized: Whether it failed because key or secret are not accepted.
+        message: What was found, as a sentence.
+        hint: What to do about it, or an empty string.
+        unauthorized: Whether it failed because the key or secret was not accepted.
     """
 
-    check: Check
+    check: CheckId
     outcome: Outcome
     message: str
     hint: str = ""
     unauthorized: bool = False
 
 
-def ok(check: Check, message: str) -> Finding:
-    """Say that all is well."""
+def ok(check: CheckId, message: str) -> Finding:
+    """Return a finding that all is well."""
     return Finding(check=check, outcome=Outcome.OK, message=message)
 
 
-def warning(check: Check, message: str, hint: str) -> Finding:
-    """Say that it works, but not as it should."""
+def warning(check: CheckId, message: str, hint: str) -> Finding:
+    """Return a finding about something that works, but not as it should."""
     return Finding(check=check, outcome=Outcome.WARNING, message=message, hint=hint)
 
 
 def failed(
-    check: Check, message: str, hint: str, *, unauthorized: bool = False
+    check: CheckId, message: str, hint: str, *, unauthorized: bool = False
 ) -> Finding:
-    """Say that it does not work, and why."""
+    """Return a finding about something that does not work."""
     return Finding(
         check=check,
         outcome=Outcome.FAILED,
@@ -92,8 +81,8 @@ def failed(
     )
 
 
-def failure(check: Check, error: UID2Error) -> Finding:
-    """Say that a call ended in *error*."""
+def failed_call(check: CheckId, error: UID2Error) -> Finding:
+    """Return a finding about a call that raised *error*."""
     status = error.status if isinstance(error, OperatorError) else 0
     where = [f"POST {error.endpoint}"] if error.endpoint else []
     where += [f"HTTP {status}"] if status else []
@@ -107,8 +96,8 @@ def failure(check: Check, error: UID2Error) -> Finding:
     )
 
 
-def skipped(check: Check, message: str) -> Finding:
-    """Say that the check would tell nothing."""
+def skipped(check: CheckId, message: str) -> Finding:
+    """Return a finding that the check was not made."""
     return Finding(check=check, outcome=Outcome.SKIPPED, message=message)
 
 

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.client import UID2Client
+from uid2_async.integrations import _visitor
 from uid2_async.publisher import TokenRefresher
 
 __all__ = ["CLIENT", "REFRESHER", "uid2_context"]
@@ -31,16 +32,18 @@ REFRESHER: Final[web.AppKey[TokenRefresher]] = web.AppKey(
 
 
 def uid2_context(
-    make_client: Callable[[], UID2Client] = UID2Client.from_env,
+    make_client: Callable[[], UID2Client] = _visitor.make_client,
     *,
-    make_refresher: Callable[[UID2Client], TokenRefresher] = TokenRefresher,
+    make_refresher: Callable[[UID2Client], TokenRefresher] = _visitor.make_refresher,
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     """Make a context for ``app.cleanup_ctx``.
 
     Args:
         make_client: Makes the client when the application starts, so that a missing
-            setting stops it there; the context closes it.
-        make_refresher: Makes what refreshes tokens: the place for a clock or a lock.
+            setting stops it there; the context closes it. By default the environment
+            names the operator, and a call takes at most 3 s.
+        make_refresher: Makes what refreshes tokens: the place for a clock or a lock. By
+            default a refresh takes at most 3 s.
 
     Returns:
         A generator function that puts both under :data:`CLIENT` and :data:`REFRESHER`.

@@ -20,7 +20,9 @@ from uid2_async._traceback import strip_traceback, strip_tracebacks
 from uid2_async.client import UID2Client
 from uid2_async.integrations.starlette import (
     FreshTokensMiddleware,
+    SealedSessionMiddleware,
     UID2State,
+    generate_tokens,
     keep_fresh,
     uid2_lifespan,
 )
@@ -31,7 +33,9 @@ __all__ = [
     "FreshTokensMiddleware",
     "FreshnessDep",
     "RefresherDep",
+    "SealedSessionMiddleware",
     "UID2State",
+    "generate_tokens",
     "get_client",
     "get_freshness",
     "get_refresher",

@@ -15,12 +15,12 @@ from collections.abc import (
 from concurrent.futures import Future
 from contextlib import aclosing
 from queue import SimpleQueue
-from threading import Thread
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import attrs
 
 from uid2_async._failures import CONTROL_FLOW
+from uid2_async._portal import Portal
 
 __all__ = ["Transform", "stream_in_thread"]
 
@@ -45,11 +45,7 @@ def stream_in_thread(
     Raises:
         Exception: What *transform* or *source* raises, as it is.
     """
-    thread = _LoopThread(transform)
-    try:
-        yield from thread.serve(iter(source))
-    finally:
-        thread.stop()
+    return _Stream(transform).serve(iter(source))
 
 
 @attrs.frozen
@@ -74,71 +70,41 @@ class _Ended:
     error: BaseException | None
 
 
-class _LoopThread(Generic[A, B]):
-    """A thread with an event loop, which leaves messages for the caller's thread."""
+class _Stream(Generic[A, B]):
+    """A transform in the loop of a portal, which leaves messages for the caller."""
 
     def __init__(self, transform: Transform[A, B]) -> None:
-        """Start it."""
         self._transform = transform
         self._messages: SimpleQueue[_Wanted | _Made[B] | _Ended] = SimpleQueue()
-        self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]]
-        self._started = Future()
-        self._thread = Thread(target=self._run, name="uid2-stream", daemon=True)
-        self._thread.start()
-        self._loop, self._task = self._started.result()
 
     # --- in the caller's thread -------------------------------------------------------
 
-    def serve(self, source: Iterator[A]) -> Iterator[B]:
+    def serve(self, source: Iterator[A]) -> Generator[B, None, None]:
         """Do what the messages say."""
-        while True:
-            message = self._messages.get()
-            if isinstance(message, _Wanted):
-                self._settle(message.answer, next(source, _NOTHING))
-            elif isinstance(message, _Made):
-                self._settle(message.taken, None)
-                yield message.item
-            elif message.error is not None:
-                raise message.error
-            else:
-                return
+        with Portal("uid2-stream") as portal:
+            portal.submit(self._produce).add_done_callback(self._end)
+            while not isinstance(message := self._messages.get(), _Ended):
+                if isinstance(message, _Wanted):
+                    _settle(message.answer, next(source, _NOTHING))
+                else:
+                    _settle(message.taken, None)
+                    yield message.item
+        if message.error is not None:
+            raise message.error
 
-    def stop(self) -> None:
-        """End it early, if it has not ended, and wait for it."""
-        self._call(self._task.cancel)
-        self._thread.join()
-
-    def _settle(self, future: asyncio.Future[Any], result: object) -> None:
-        """Give *future* its result, unless nobody waits for it any more."""
-        self._call(lambda: None if future.done() else future.set_result(result))
-
-    def _call(self, function: Callable[[], object]) -> None:
-        """Call *function* in the loop, unless that is closed by now."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(function)
+    def _end(self, done: Future[None]) -> None:
+        """Leave the last message; in the loop's thread."""
+        error = done.exception()
+        if isinstance(error, CONTROL_FLOW):
+            # In the caller's thread it would mean something else, or nothing.
+            error = RuntimeError(f"The stream ended with {type(error).__name__}.")
+        self._messages.put(_Ended(error))
 
     # --- in the loop's thread ---------------------------------------------------------
 
-    def _run(self) -> None:
-        """Be the thread."""
-        error: BaseException | None = None
-        try:
-            with asyncio.Runner() as runner:
-                runner.run(self._produce())
-        except CONTROL_FLOW as caught:
-            # In the caller's thread it would mean something else, or nothing.
-            error = RuntimeError(f"The stream ended with {type(caught).__name__}.")
-        except BaseException as caught:  # noqa: BLE001 - it is for the caller's thread
-            error = caught
-        if not self._started.done():
-            self._started.set_exception(error or RuntimeError("The loop did not run."))
-        self._messages.put(_Ended(error))
-
     async def _produce(self) -> None:
         """Hand over item after item."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine that runs has a task
-        self._started.set_result((loop, task))
+        loop = asyncio.get_running_loop()
         async with aclosing(self._transform(self._read())) as made:
             async for item in made:
                 taken = loop.create_future()
@@ -155,3 +121,11 @@ class _LoopThread(Generic[A, B]):
             if item is _NOTHING:
                 return
             yield item
+
+
+def _settle(future: asyncio.Future[Any], result: object) -> None:
+    """Give *future* its result, unless nobody waits for it any more."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        future.get_loop().call_soon_threadsafe(
+            lambda: None if future.done() else future.set_result(result)
+        )

@@ -14,14 +14,13 @@ if TYPE_CHECKING:
         Credentials as Credentials,
         OperatorData as OperatorData,
     )
-    from uid2_async.operator.faults import Fault as Fault
     from uid2_async.operator.server import LocalOperator as LocalOperator
-    from uid2_async.operator.state import Call as Call
+    from uid2_async.operator.state import Call as Call, Fault as Fault
 
 _MODULES = {
     "Call": "state",
     "Credentials": "data",
-    "Fault": "faults",
+    "Fault": "state",
     "LocalOperator": "server",
     "OperatorData": "data",
 }

@@ -1,46 +1,59 @@
-"""The operator as an aiohttp.web application (docs/protocol.md 1.6 and 1.9)."""
+"""The operator as an aiohttp.web application and server (docs/protocol.md 1.6, 1.9)."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
 from email.utils import formatdate
 from time import perf_counter
 from typing import Final
 
 import attrs
-from aiohttp import HttpVersion10, hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp.http_exceptions import LineTooLong
 
-from uid2_async._log import http_logger, logger
-from uid2_async.operator import dispatch, routes
+from uid2_async._log import access_logger, http_logger, logger
+from uid2_async.operator import dispatch
 from uid2_async.operator.console.console import Console
-from uid2_async.operator.content_type import is_form
-from uid2_async.operator.cors import answer_early, cors_headers
-from uid2_async.operator.exchange import (
+from uid2_async.operator.http_messages import (
     Reply,
     Request,
+    answer_early,
     as_latin1,
     bad_request,
+    cors_headers,
+    is_form,
+    read_target,
     too_long,
     unexpected,
 )
-from uid2_async.operator.faults import Fault
-from uid2_async.operator.http_server import refuse_early
-from uid2_async.operator.state import Call, OperatorState
-from uid2_async.operator.world import World
-
-__all__ = ["http_log", "make_app"]
+from uid2_async.operator.indexes import DataIndex
+from uid2_async.operator.state import Call, Fault, OperatorState
 
 _MAX_BODY: Final = 1_048_576
 _CONTINUE: Final = "100-continue"
-
 http_log: logging.Logger = http_logger
 """For the runner: what aiohttp cannot read or handle, without any content."""
 
 
+def _log_access(request: Request, reply: Reply, took: float) -> None:
+    """Write a request to the access log; a path that is not ours may hold anything."""
+    known = reply.status != 404  # noqa: PLR2004 - Not Found
+    access_logger.info(
+        "%(method)s %(path)s %(status)d %(ms).1f ms",
+        {
+            "method": request.method,
+            "path": request.path if known else "-",
+            "status": reply.status,
+            "ms": took * 1000,
+        },
+    )
+
+
 def _forget(record: logging.LogRecord) -> bool:
-    """Keep the kind of an error alone: its text can quote the request."""
+    """Keep only the kind of an error: its text can quote the request."""
     if record.exc_info and record.exc_info[0]:
         record.msg = f"{record.msg}: {record.exc_info[0].__name__}"
     record.exc_info = record.exc_text = None
@@ -51,13 +64,13 @@ http_log.addFilter(_forget)
 
 
 def make_app(
-    world: World, state: OperatorState, console: Console | None = None
+    index: DataIndex, state: OperatorState, console: Console | None = None
 ) -> web.Application:
-    """Make the application that answers from *world*, with a console if one is given.
+    """Make the application that answers from *index*, with a console if one is given.
 
     Give its runner ``auto_decompress=False``: an operator takes bodies as they come.
     """
-    handler = _Handler(world, state, console)
+    handler = _Handler(index, state, console)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler.handle, expect_handler=_continue)
     app.on_response_prepare.append(_strip)
@@ -86,7 +99,7 @@ class _Cut(web.StreamResponse):
 
 
 async def _strip(_request: web.Request, response: web.StreamResponse) -> None:
-    """Take out the headers that aiohttp adds by itself."""
+    """Remove the headers that aiohttp adds by itself."""
     kept = response.kept if isinstance(response, _Whole | _Cut) else frozenset()
     for name in (hdrs.SERVER, hdrs.DATE, hdrs.CONTENT_TYPE):
         if name not in kept:
@@ -97,15 +110,15 @@ class _Handler:
     """Answers every request."""
 
     def __init__(
-        self, world: World, state: OperatorState, console: Console | None
+        self, index: DataIndex, state: OperatorState, console: Console | None
     ) -> None:
-        self._world = world
+        self._index = index
         self._state = state
         self._console = console
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """Answer one request, counted as in flight meanwhile."""
-        path, refusal = routes.read_target(as_latin1(http.raw_path))
+        path, refusal = read_target(as_latin1(http.raw_path))
         if self._console is not None and self._console.owns(http.method, path):
             return await _show(self._console, http, path)
         with self._state.answering():
@@ -129,11 +142,15 @@ class _Handler:
             request, reply = await self._reply(http, request, now_ms, fault)
         if fault is not None:
             await asyncio.sleep(fault.delay)
-            reply = _with_headers(reply, _fault_headers(fault, now_ms))
+            headers = dict(fault.headers)
+            if fault.date:
+                headers[hdrs.DATE] = formatdate(now_ms / 1000, usegmt=True)
+            reply = _with_headers(reply, headers)
         call = _call(request, reply, fault)
         recorded = self._state.record(call, resets=resets)
+        took = perf_counter() - began
+        _log_access(request, reply, took)
         if recorded and self._console is not None:
-            took = perf_counter() - began
             self._console.record(call, request, reply, now_ms=now_ms, took=took)
         return await _respond(http, reply, fault)
 
@@ -146,13 +163,13 @@ class _Handler:
         early = answer_early(request)
         if early is not None:
             return request, early
-        endpoint = routes.find(request.method, request.path, self._world.settings)
+        endpoint = dispatch.find(request.method, request.path, self._index.settings)
         if isinstance(endpoint, Reply):
             reply = endpoint
         elif (refusal := _refuse_body(http, request)) is not None:
             reply = refusal
         elif (whole := await _with_body(http, request)) is None:
-            reply = _refuse_stream(request)
+            reply = bad_request() if is_form(request.content_type) else too_long()
         else:
             request = whole
             reply = self._answer(endpoint, request, now_ms, fault)
@@ -162,7 +179,7 @@ class _Handler:
 
     def _answer(
         self,
-        endpoint: routes.Endpoint,
+        endpoint: dispatch.Endpoint,
         request: Request,
         now_ms: int,
         fault: Fault | None,
@@ -170,7 +187,7 @@ class _Handler:
         """Answer, or fail as the real operator does on what it did not foresee."""
         try:
             return dispatch.answer(
-                self._world, endpoint, request, now_ms=now_ms, fault=fault
+                self._index, endpoint, request, now_ms=now_ms, fault=fault
             )
         except ImportError as error:
             # A missing extra: the message names it.
@@ -186,7 +203,7 @@ class _Handler:
 
 
 async def _show(console: Console, http: web.Request, path: str) -> web.StreamResponse:
-    """Answer a request of the console's page; it is no call."""
+    """Answer a request of the console's page, which is not a call."""
     request = Request(method=http.method, path=path, headers=http.headers)
     whole = await _with_body(http, request)
     return await _respond(http, console.answer(whole) if whole else too_long(), None)
@@ -202,13 +219,8 @@ def _refuse_body(http: web.Request, request: Request) -> Reply | None:
     return None if expected.lower() == _CONTINUE else unexpected()
 
 
-def _refuse_stream(request: Request) -> Reply:
-    """Refuse a body that has turned out to be over the limit while it was read."""
-    return bad_request() if is_form(request.content_type) else too_long()
-
-
 async def _with_body(http: web.Request, request: Request) -> Request | None:
-    """Read the body of *request*, or return None where it is over the limit."""
+    """Read the body of *request*, or return None if it is over the limit."""
     if (http.content_length or 0) > _MAX_BODY:
         return None
     pieces = []
@@ -231,14 +243,6 @@ def _scripted(fault: Fault) -> Reply:
         headers={} if again is None else {"Retry-After": str(again)},
         body=body,
     )
-
-
-def _fault_headers(fault: Fault, now_ms: int) -> dict[str, str]:
-    """Make the headers that a fault adds."""
-    headers = dict(fault.headers)
-    if fault.date:
-        headers[hdrs.DATE] = formatdate(now_ms / 1000, usegmt=True)
-    return headers
 
 
 def _with_headers(reply: Reply, headers: Mapping[str, str]) -> Reply:
@@ -275,11 +279,6 @@ def _printable(value: str) -> str:
     return value if value.isprintable() else as_latin1(value)
 
 
-def _sendable(value: str) -> str:
-    """Leave out of a header what aiohttp cannot send: bytes that are not UTF-8."""
-    return value.encode("utf-8", "ignore").decode()
-
-
 async def _respond(
     http: web.Request, reply: Reply, fault: Fault | None
 ) -> web.StreamResponse:
@@ -287,7 +286,11 @@ async def _respond(
     if fault is not None and fault.drop:
         _close(http)
         return web.Response()
-    headers = {name: _sendable(value) for name, value in reply.headers.items()}
+    # aiohttp cannot send bytes that are not UTF-8.
+    headers = {
+        name: value.encode("utf-8", "ignore").decode()
+        for name, value in reply.headers.items()
+    }
     if reply.content_type is not None:
         headers[hdrs.CONTENT_TYPE] = reply.content_type
     if fault is not None and fault.cut_after is not None:
@@ -314,3 +317,131 @@ def _close(http: web.Request) -> None:
     """Close the connection; what has been written still goes out."""
     if http.transport is not None:
         http.transport.close()
+
+
+_MAX_LINE: Final = 4_096
+_MAX_HEADERS: Final = 8_192
+
+# How much aiohttp takes; the two differ so that its error tells which one it was.
+_TAKEN_LINE: Final = 65_536
+_TAKEN_HEADER: Final = 65_535
+_TOO_LONG_LINE: Final = 414
+_TOO_LONG_HEADERS: Final = 431
+_NO_SUCH_VERSION: Final = 501
+
+# RFC 3986's host, of which Vert.x looks at no more than this, and a port.
+_AUTHORITY = re.compile(
+    r"(?:\[[^\]][^\]]*\]|[A-Za-z0-9\-._~!$&'()*+,;=]*)(?::(?P<port>[0-9]*))?"
+)
+
+_PORTS = range(65_536)
+
+# What aiohttp wants to see once; Netty takes the first of each.
+_REPEATED = re.compile(
+    rb"(content-location|content-range|content-type|etag|host|max-forwards|server"
+    rb"|transfer-encoding|user-agent):",
+    re.IGNORECASE,
+)
+
+_HEAD = re.compile(rb"[A-Z]+ [^\r\n]+ HTTP/1\.[01]\r\n.*?\r\n\r\n", re.DOTALL)
+
+
+def refuse_early(http: web.BaseRequest) -> Reply | None:
+    """Refuse another HTTP, what is too long, and a bad Host; None for no refusal."""
+    if http.version not in {HttpVersion10, HttpVersion11}:
+        return Reply(status=_NO_SUCH_VERSION)
+    line = len(http.method) + len(as_latin1(http.raw_path)) + len("  HTTP/1.1")
+    if line > _MAX_LINE:
+        return Reply(status=_TOO_LONG_LINE)
+    size = sum(len(name) + len(value) + 2 for name, value in http.raw_headers)
+    if size > _MAX_HEADERS:
+        return Reply(status=_TOO_LONG_HEADERS)
+    host = http.headers.get(hdrs.HOST)
+    if http.version == HttpVersion11 and (host is None or not _is_authority(host)):
+        return bad_request()
+    return None
+
+
+def _is_authority(text: str) -> bool:
+    """Return whether *text* is a host, possibly empty, and maybe a port."""
+    found = _AUTHORITY.fullmatch(text)
+    return found is not None and int((found["port"] or "0")[:6]) in _PORTS
+
+
+class _Protocol(web.RequestHandler):
+    """Reads requests as aiohttp does, and refuses them as Netty does."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        """Receive *data* without the headers that Netty ignores."""
+        super().data_received(_without_repeated(data))
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what could not be read, or not be answered."""
+        # It logs, and checks that nothing has been sent.
+        super().handle_error(request, status, exc, message)
+        if status == 500:  # noqa: PLR2004 - an HTTP status reads best as its number
+            reply = Reply(status=status, body=b"Internal Server Error")
+        elif isinstance(exc, LineTooLong):
+            is_line = str(_TAKEN_LINE) in map(str, exc.args)
+            reply = Reply(status=_TOO_LONG_LINE if is_line else _TOO_LONG_HEADERS)
+        elif message is not None and message.startswith("Missing 'Host'"):
+            reply = bad_request()
+        else:
+            reply = Reply(status=status)
+        response = web.Response(status=reply.status, body=reply.body)
+        response.force_close()
+        return response
+
+
+def _without_repeated(data: bytes) -> bytes:
+    """Remove repeated headers that must be single from the head of a request.
+
+    A head that arrives in several pieces is left as it is.
+    """
+    head = _HEAD.match(data)
+    if head is None:
+        return data
+    seen: set[bytes] = set()
+    lines = []
+    for line in head[0].split(b"\r\n"):
+        name = _REPEATED.match(line)
+        if name is None or name[1].lower() not in seen:
+            lines.append(line)
+        if name is not None:
+            seen.add(name[1].lower())
+    return b"\r\n".join(lines) + data[head.end() :]
+
+
+class _Server(web.Server):
+    """Makes such protocols."""
+
+    def __call__(self) -> web.RequestHandler:
+        """Make a protocol for a new connection."""
+        return _Protocol(
+            self,
+            loop=self._loop,
+            **{
+                **self._kwargs,
+                "max_line_size": _TAKEN_LINE,
+                "max_field_size": _TAKEN_HEADER,
+                "max_headers": _MAX_HEADERS,
+            },
+        )
+
+
+class Runner(web.AppRunner):
+    """Runs an application on such a server."""
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        # aiohttp offers no other way to choose the protocol.
+        server.__class__ = _Server
+        return server

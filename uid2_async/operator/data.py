@@ -1,7 +1,7 @@
 """What an operator is loaded with: API keys, sites, keysets, salts, opt-outs, settings.
 
-The values are those of the files that an operator reads; :class:`OperatorData` holds
-them all and does not change while an operator runs.
+The values are those of the files that an operator reads. :class:`OperatorData` contains
+them all, and does not change while an operator runs.
 """
 
 from __future__ import annotations
@@ -16,23 +16,65 @@ import attrs
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
-from uid2_async.operator.settings import RuntimeConfig, Settings, check_runtime
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
+from uid2_async.protocol.raw_uid import Environment
 from uid2_async.secret import Unpicklable
 
-__all__ = [
-    "Client",
-    "ClientSideKeypair",
-    "Credentials",
-    "Keyset",
-    "OperatorData",
-    "OptOutRecord",
-    "SaltRow",
-    "SaltSnapshot",
-    "Salts",
-    "ServiceLink",
-    "Site",
-]
+EMBEDDED_OPT_OUT = "embedded:"
+"""The opt-out service that is this operator itself: logout takes effect at once."""
+
+
+@attrs.frozen(kw_only=True)
+class RuntimeConfig:
+    """Lifetimes in seconds (docs/protocol.md 2.1 and 6.1), and the environment."""
+
+    identity_token_expires_after_seconds: int
+    refresh_token_expires_after_seconds: int
+    refresh_identity_token_after_seconds: int
+    sharing_token_expiry_seconds: int = 2_592_000
+    max_sharing_lifetime_seconds: int | None = None
+    max_bidstream_lifetime_seconds: int | None = None
+    identity_environment: str = "test"
+
+    @property
+    def environment(self) -> Environment:
+        """The environment as it stands in v4 raw UIDs."""
+        return Environment[self.identity_environment.upper()]
+
+
+def check_runtime(runtime: RuntimeConfig) -> None:
+    """Refuse lifetimes with which an operator would not start (docs/protocol.md 2.1).
+
+    Raises:
+        ConfigError: If they contradict each other, or the environment is none.
+    """
+    refresh_after = runtime.refresh_identity_token_after_seconds
+    identity = runtime.identity_token_expires_after_seconds
+    refresh = runtime.refresh_token_expires_after_seconds
+    if not 0 < refresh_after <= identity <= refresh:
+        raise ConfigError(
+            "Lifetimes must grow: refresh_identity_token_after_seconds, "
+            "identity_token_expires_after_seconds, refresh_token_expires_after_seconds."
+        )
+    if runtime.identity_environment.upper() not in Environment.__members__:
+        raise ConfigError("identity_environment is none of test, integ and prod.")
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The operator's own settings; the names are those of its configuration."""
+
+    identity_v3: bool = False
+    client_side_token_generate: bool = True
+    client_side_token_generate_domain_name_check_enabled: bool = True
+    key_sharing_endpoint_provide_app_names: bool = False
+    optout_status_api_enabled: bool = True
+    optout_status_max_request_size: int = 5_000
+    enable_phone_support: bool = True
+    optout_api_uri: str | None = None
+    validate_service_links: bool = False
+    tcf_vendor_id: int = 21
+    allow_clock_skew_seconds: int = 1_800
 
 
 def _count(values: Sized) -> str:
@@ -41,7 +83,7 @@ def _count(values: Sized) -> str:
 
 
 def _names(values: Mapping[str, object]) -> str:
-    """Show the names alone, for a repr."""
+    """Show only the names, for a repr."""
     return ", ".join(values)
 
 
@@ -169,7 +211,7 @@ class OptOutRecord:
 
 
 @attrs.frozen
-class SaltKey:
+class SaltKey(Unpicklable):
     """The key of a bucket whose raw UIDs are v4 (docs/protocol.md 4.3)."""
 
     id: int
@@ -185,7 +227,7 @@ class SaltRow:
         id: Its number, from which its name is made.
         last_updated: When it last rotated.
         refresh_from: Until when it does not rotate.
-        salt: The salt of v2 and v3 raw UIDs; None where *key* makes v4.
+        salt: The salt of v2 and v3 raw UIDs; None if *key* makes v4.
         previous_salt: The salt before the last rotation.
         key: The key of v4 raw UIDs.
         previous_key: The key before the last rotation.
@@ -257,7 +299,7 @@ class OperatorData(Unpicklable):
         keys: The keys of all keysets.
         keypairs: The subscriptions of client-side generation.
         service_links: For whom services may map.
-        services: The numbers of the services; None where all that are named exist.
+        services: The numbers of the services; None if all that are named exist.
         salts: The salts of all buckets.
         opt_outs: Who has opted out already.
         credentials: API keys in plain, by role or name.
@@ -278,7 +320,7 @@ class OperatorData(Unpicklable):
     credentials: Mapping[str, Credentials] = attrs.field(repr=_names)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what an operator could not answer with.
+        """Reject data that an operator could not run with.
 
         Raises:
             ConfigError: If lifetimes contradict each other, a site has two default
@@ -313,7 +355,7 @@ class OperatorData(Unpicklable):
         seed: int = 0,
         base: datetime | None = None,
     ) -> OperatorData:
-        """Make the built-in world: the same for the same arguments.
+        """Make the built-in sample data: the same for the same arguments.
 
         There are credentials for ``publisher``, ``advertiser``, ``bidder``, ``sharer``
         and ``everything``, 1,024 salt buckets that rotate once a year, and one
@@ -322,7 +364,7 @@ class OperatorData(Unpicklable):
         Args:
             scope: UID2 or EUID.
             seed: Another seed makes other keys, secrets and salts.
-            base: The day on which the world begins; today, UTC, if None.
+            base: The day on which the index begins; today, UTC, if None.
 
         Raises:
             InputError: If *base* has no time zone.

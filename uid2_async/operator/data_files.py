@@ -23,27 +23,27 @@ from uid2_async.operator.data import (
     Keyset,
     OperatorData,
     OptOutRecord,
+    RuntimeConfig,
     SaltKey,
     SaltRow,
     Salts,
     SaltSnapshot,
     ServiceLink,
+    Settings,
     Site,
 )
-from uid2_async.operator.settings import RuntimeConfig, Settings
 from uid2_async.protocol import wire
 from uid2_async.protocol.envelope import KEY_BYTES
-from uid2_async.protocol.key import Key
+from uid2_async.protocol.keyring import Key
 
 T = TypeVar("T")
-
 _SALT_FIELDS = 11
 _NEVER = 2**62
 
 
 @attrs.frozen(kw_only=True)
 class _World:
-    """What world.json holds."""
+    """The content of world.json."""
 
     scope: str
     operator_settings: Settings
@@ -51,14 +51,14 @@ class _World:
 
 @attrs.frozen(kw_only=True)
 class _RuntimeFile:
-    """What runtime_config.json holds."""
+    """The content of runtime_config.json."""
 
     runtime_config: RuntimeConfig
 
 
 @attrs.frozen(kw_only=True)
 class _Service:
-    """What services.json holds of each service."""
+    """A service in services.json."""
 
     service_id: int
 
@@ -74,7 +74,7 @@ class _SaltFile:
 
 @attrs.frozen(kw_only=True)
 class _SaltMetadata:
-    """What salts_metadata.json holds."""
+    """The content of salts_metadata.json."""
 
     first_level: str
     id_prefix: str
@@ -89,10 +89,10 @@ def load(folder: Path) -> OperatorData:
         ConfigError: If a file is missing or malformed; the message names the file and
             the place in it, never its content.
     """
-    world = _read_json(folder / "world.json", _World)
+    settings = _read_json(folder / "world.json", _World)
     return OperatorData(
-        scope=_read_scope(world.scope),
-        settings=world.operator_settings,
+        scope=_read_scope(settings.scope),
+        settings=settings.operator_settings,
         runtime=_read_json(folder / "runtime_config.json", _RuntimeFile).runtime_config,
         clients=_read_clients(folder / "clients.json"),
         sites=_read_json(folder / "sites.json", tuple[Site, ...]),
@@ -134,7 +134,7 @@ def _read_json(path: Path, kind: type[T]) -> T:
 
 
 def _malformed(path: PurePath, reason: str) -> ConfigError:
-    """Say which file is wrong and where."""
+    """Return an error that names the file and the place in it."""
     return ConfigError(
         f"The operator's data file {path.name} is malformed: {reason}.",
         hint="Compare the file with the format in docs/protocol.md 4.3 and 6.3.",
@@ -159,7 +159,7 @@ def _read_clients(path: Path) -> tuple[Client, ...]:
 
 
 def _read_services(path: Path) -> frozenset[int] | None:
-    """Read which services there are, or None where the file is missing."""
+    """Read which services there are, or None if the file is missing."""
     if not path.exists():
         return None
     return frozenset(one.service_id for one in _read_json(path, tuple[_Service, ...]))
@@ -206,7 +206,7 @@ def _read_rows(path: Path) -> list[SaltRow]:
 
 
 def _read_row(line: bytes) -> SaltRow | None:
-    """Read one line of a salt file, or return None where it is malformed."""
+    """Read one line of a salt file, or return None if it is malformed."""
     try:
         fields = line.decode().split(",")
         if len(fields) != _SALT_FIELDS:

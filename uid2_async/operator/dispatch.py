@@ -1,46 +1,123 @@
-"""From an HTTP request to its answer: API key, envelope, endpoint, envelope.
+"""From an HTTP request to its reply: route, API key, envelope, endpoint, envelope.
 
-The order of the checks is that of docs/protocol.md 1.6; the size of the body is the
-application's affair.
+The order of the checks is that of docs/protocol.md 1.6. The application checks the size
+of the body.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final, TypeAlias
 
 import attrs
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uid2_async.operator import routes
-from uid2_async.operator.api_keys import unauthorized
-from uid2_async.operator.content_type import body_text, take_form
-from uid2_async.operator.data import Client
-from uid2_async.operator.endpoints.client_side import client_generate
-from uid2_async.operator.endpoints.refresh import refresh
-from uid2_async.operator.exchange import BINARY, JSON, TEXT, Reply, Request, refused
-from uid2_async.operator.faults import Fault
-from uid2_async.operator.routes import HEALTH_PATH
-from uid2_async.operator.world import Question, World
+from uid2_async.operator import keys, mapping, tokens
+from uid2_async.operator.client_side import client_generate, seal_client_generate_reply
+from uid2_async.operator.data import Client, Settings
+from uid2_async.operator.envelope import RequestBody, read_request_body, seal_reply
+from uid2_async.operator.http_messages import (
+    BINARY,
+    JSON,
+    TEXT,
+    RefusedError,
+    Reply,
+    Request,
+    body_text,
+    no_method,
+    not_found,
+    reply_error,
+    reply_to_refusal,
+    take_form,
+)
+from uid2_async.operator.indexes import AuthorizedRequest, DataIndex, unauthorized
+from uid2_async.operator.state import Fault
+from uid2_async.operator.tokens import refresh
 from uid2_async.protocol import base64
-from uid2_async.protocol.client_side import seal_client_generate_reply
-from uid2_async.protocol.envelope import (
-    IV_BYTES,
-    KEY_BYTES,
-    NONCE_BYTES,
-    gcm_seal,
-    seal_reply,
+from uid2_async.protocol.client_side import CLIENT_GENERATE_PATH
+from uid2_async.protocol.envelope import IV_BYTES, KEY_BYTES, NONCE_BYTES, gcm_seal
+from uid2_async.protocol.keyring import BIDSTREAM_PATH, LATEST_PATH, SHARING_PATH
+from uid2_async.protocol.mapping import (
+    BUCKETS_PATH,
+    MAP_V2_PATH,
+    MAP_V3_PATH,
+    STATUS_PATH,
 )
 from uid2_async.protocol.normalize import KINDS
-from uid2_async.protocol.refusal import RefusedError, reply_error
-from uid2_async.protocol.request_body import RequestBody, read_request_body
-from uid2_async.protocol.tokens import REFRESH_PATH
+from uid2_async.protocol.tokens import (
+    GENERATE_PATH,
+    LOGOUT_PATH,
+    REFRESH_PATH,
+    VALIDATE_PATH,
+)
 
-__all__ = ["answer"]
+HEALTH_PATH: Final = "/ops/healthcheck"
+
+
+@attrs.frozen
+class Sealed:
+    """An endpoint behind an API key, with sealed requests and replies.
+
+    Attributes:
+        handle: Turns an opened request into the reply's JSON.
+        roles: Any one of them is enough.
+    """
+
+    handle: Callable[[DataIndex, AuthorizedRequest], bytes]
+    roles: frozenset[str]
+
+
+Endpoint: TypeAlias = Sealed | str
+"""A sealed endpoint, or the path of one of the three others."""
+
+
+def _sealed(
+    handle: Callable[[DataIndex, AuthorizedRequest], bytes], *roles: str
+) -> Sealed:
+    return Sealed(handle, frozenset(roles))
+
+
+_SEALED: Final = {
+    GENERATE_PATH: _sealed(tokens.generate, "GENERATOR"),
+    VALIDATE_PATH: _sealed(tokens.validate, "GENERATOR"),
+    LOGOUT_PATH: _sealed(tokens.opt_out, "OPTOUT"),
+    BUCKETS_PATH: _sealed(mapping.buckets, "MAPPER"),
+    MAP_V2_PATH: _sealed(mapping.map_v2, "MAPPER"),
+    MAP_V3_PATH: _sealed(mapping.map_v3, "MAPPER"),
+    STATUS_PATH: _sealed(mapping.opt_out_status, "MAPPER", "SHARER", "ID_READER"),
+    SHARING_PATH: _sealed(keys.sharing_keys, "SHARER", "ID_READER"),
+    BIDSTREAM_PATH: _sealed(keys.bidstream_keys, "ID_READER"),
+    LATEST_PATH: _sealed(keys.latest_keys, "ID_READER"),
+}
+
+PATHS: Final = (*_SEALED, REFRESH_PATH, CLIENT_GENERATE_PATH)
+"""All that can be called by POST."""
+
+
+def find(method: str, path: str, settings: Settings) -> Endpoint | Reply:
+    """Find the endpoint of a cleaned *path*, or answer 404 or 405."""
+    if path == HEALTH_PATH:
+        return path if method == "GET" else no_method("GET")
+    endpoint = _find_endpoint(path, settings)
+    if endpoint is None:
+        return not_found()
+    return endpoint if method == "POST" else no_method("POST")
+
+
+def _find_endpoint(path: str, settings: Settings) -> Endpoint | None:
+    """Find what *path* leads to with these settings."""
+    if path == STATUS_PATH and not settings.optout_status_api_enabled:
+        return None
+    if path == CLIENT_GENERATE_PATH:
+        return path if settings.client_side_token_generate else None
+    return path if path == REFRESH_PATH else _SEALED.get(path)
+
 
 _TRACE_HEADER = "X-Amzn-Trace-Id"
 _NO_FAULT = Fault()
 _AES_SIZES = (16, 24, 32)
 _COUNTED_KEYS = (*KINDS, "advertising_ids")
+
 # No others: what a caller names a key could be anything.
 _SHOWN_KEYS = frozenset(_COUNTED_KEYS) | {
     "clientIp",
@@ -54,8 +131,8 @@ _SHOWN_KEYS = frozenset(_COUNTED_KEYS) | {
 
 
 def answer(
-    world: World,
-    endpoint: routes.Endpoint,
+    index: DataIndex,
+    endpoint: Endpoint,
     request: Request,
     *,
     now_ms: int,
@@ -64,34 +141,34 @@ def answer(
     """Answer *request*, which *endpoint* was found for.
 
     Args:
-        world: The operator's data.
-        endpoint: What :func:`uid2_async.operator.routes.find` returned.
+        index: The operator's data.
+        endpoint: What :func:`find` returned.
         request: The request with its body.
         now_ms: The operator's clock.
         fault: What shall go wrong with the envelope of a 200.
     """
-    sealer = _Sealer(world.random, fault or _NO_FAULT)
+    sealer = _Sealer(index.random, fault or _NO_FAULT)
     if endpoint == HEALTH_PATH:
         return Reply(status=200, body=b"OK")
     try:
         body = take_form(request.content_type, request.body)
     except RefusedError as refusal:
         # Before the API key is looked at: not even the trace id is repeated.
-        return refused(refusal)
+        return reply_to_refusal(refusal)
     request = attrs.evolve(request, body=body)
-    if isinstance(endpoint, routes.Sealed):
-        reply = _answer_sealed(world, endpoint, request, now_ms, sealer)
+    if isinstance(endpoint, Sealed):
+        reply = _answer_sealed(index, endpoint, request, now_ms, sealer)
     elif endpoint == REFRESH_PATH:
-        reply = _answer_refresh(world, request, now_ms, sealer)
+        reply = _answer_refresh(index, request, now_ms, sealer)
     else:
-        return _answer_client_side(world, request, now_ms, sealer)
+        return _answer_client_side(index, request, now_ms, sealer)
     trace = request.headers.get(_TRACE_HEADER)
     return attrs.evolve(reply, headers={_TRACE_HEADER: trace}) if trace else reply
 
 
 @attrs.frozen
 class _Sealer:
-    """Seals replies, wrongly if told so."""
+    """Seals replies, wrongly if the fault says so."""
 
     random: Callable[[int], bytes]
     fault: Fault
@@ -119,16 +196,16 @@ class _Sealer:
 
 
 def _answer_sealed(
-    world: World,
-    endpoint: routes.Sealed,
+    index: DataIndex,
+    endpoint: Sealed,
     request: Request,
     now_ms: int,
     sealer: _Sealer,
 ) -> Reply:
     """Answer a request to an endpoint behind an API key."""
-    client = world.api_keys.authorize(request.header("Authorization"), endpoint.roles)
+    client = index.api_keys.authorize(request.header("Authorization"), endpoint.roles)
     if client is None:
-        return refused(unauthorized())
+        return reply_to_refusal(unauthorized())
     body = None
     try:
         body = read_request_body(
@@ -136,12 +213,12 @@ def _answer_sealed(
             binary=request.binary,
             key=client.secret,
             now_ms=now_ms,
-            scope=world.scope,
+            scope=index.scope,
         )
-        question = Question(client=client, payload=body.payload, now_ms=now_ms)
-        payload = endpoint.handle(world, question)
+        call = AuthorizedRequest(client=client, payload=body.payload, now_ms=now_ms)
+        payload = endpoint.handle(index, call)
     except RefusedError as refusal:
-        return _noted(refused(refusal), client, body)
+        return _noted(reply_to_refusal(refusal), client, body)
     sealed = sealer.seal(payload, client, body, now_ms)
     return _noted(_sealed_reply(sealed, binary=body.binary), client, body)
 
@@ -169,49 +246,51 @@ def _sealed_reply(sealed: bytes, *, binary: bool) -> Reply:
 
 
 def _answer_refresh(
-    world: World, request: Request, now_ms: int, sealer: _Sealer
+    index: DataIndex, request: Request, now_ms: int, sealer: _Sealer
 ) -> Reply:
     """Answer token/refresh, for which an API key is optional."""
-    client = world.api_keys.find(request.header("Authorization"))
+    client = index.api_keys.find(request.header("Authorization"))
     try:
         text = body_text(request.content_type, request.body)
         payload, key = refresh(
-            world, text, authenticated=client is not None, now_ms=now_ms
+            index, text, authenticated=client is not None, now_ms=now_ms
         )
     except RefusedError as refusal:
-        reply = refused(refusal)
+        reply = reply_to_refusal(refusal)
     else:
         payload = sealer.payload(payload)
         if key is None:
             reply = Reply(status=200, content_type=JSON, body=payload)
         else:
-            reply = _seal_refresh(payload, sealer.key(key), world, request)
+            reply = _seal_refresh(payload, sealer.key(key), index, request)
     return attrs.evolve(reply, client=None if client is None else client.name, items=1)
 
 
-def _seal_refresh(payload: bytes, key: bytes, world: World, request: Request) -> Reply:
+def _seal_refresh(
+    payload: bytes, key: bytes, index: DataIndex, request: Request
+) -> Reply:
     """Seal a reply to token/refresh with the key of the wrapper."""
     if len(key) not in _AES_SIZES:
-        # Only a forged wrapper holds such a key.
-        return refused(reply_error())
-    sealed = gcm_seal(payload, AESGCM(key), world.random(IV_BYTES))
+        # Only a forged wrapper has such a key.
+        return reply_to_refusal(reply_error())
+    sealed = gcm_seal(payload, AESGCM(key), index.random(IV_BYTES))
     return _sealed_reply(sealed, binary=request.binary)
 
 
 def _answer_client_side(
-    world: World, request: Request, now_ms: int, sealer: _Sealer
+    index: DataIndex, request: Request, now_ms: int, sealer: _Sealer
 ) -> Reply:
     """Answer token/client-generate, which knows no API key."""
     origin = request.header("Origin")
     try:
         payload, cipher = client_generate(
-            world, request.body, origin=origin, now_ms=now_ms
+            index, request.body, origin=origin, now_ms=now_ms
         )
     except RefusedError as refusal:
-        return attrs.evolve(refused(refusal), items=1)
+        return attrs.evolve(reply_to_refusal(refusal), items=1)
     if sealer.fault.wrong_key:
-        cipher = AESGCM(world.random(KEY_BYTES))
+        cipher = AESGCM(index.random(KEY_BYTES))
     body = seal_client_generate_reply(
-        sealer.payload(payload), cipher, world.random(IV_BYTES)
+        sealer.payload(payload), cipher, index.random(IV_BYTES)
     )
     return Reply(status=200, body=body, sealed=True, items=1)

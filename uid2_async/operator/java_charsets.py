@@ -10,8 +10,6 @@ from __future__ import annotations
 import codecs
 from typing import Final
 
-__all__ = ["codec_of", "decode"]
-
 # Java takes big-endian for granted where there is no byte order mark.
 _MARKS: Final = {
     "utf_16": (codecs.BOM_UTF16_BE, codecs.BOM_UTF16_LE),

@@ -1,7 +1,7 @@
-"""The built-in world of the embedded operator, made from a seed.
+"""The built-in sample data of the embedded operator, made from a seed.
 
-Everything follows from scope, seed and the day on which the world begins, so that two
-processes have the same keys and give the same raw UIDs.
+Everything follows from scope, seed and the first day of the data, so that two processes
+have the same keys and return the same raw UIDs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from uid2_async.models import IdentityScope, ms_from_datetime
 from uid2_async.operator.data import (
+    EMBEDDED_OPT_OUT,
     MASTER_KEYSET,
     REFRESH_KEYSET,
     Client,
@@ -31,30 +32,29 @@ from uid2_async.operator.data import (
     Credentials,
     Keyset,
     OperatorData,
+    RuntimeConfig,
     SaltKey,
     SaltRow,
     Salts,
     SaltSnapshot,
+    Settings,
     Site,
 )
-from uid2_async.operator.settings import EMBEDDED_OPT_OUT, RuntimeConfig, Settings
 from uid2_async.protocol import base64
-from uid2_async.protocol.key import Key
-
-__all__ = ["sample"]
+from uid2_async.protocol.keyring import Key
 
 _DAY_SECONDS = 86_400
 _DAY_MS = _DAY_SECONDS * 1000
 _NEVER = 2**62
-
 _BUCKETS = 1_024
 _ROTATION_DAYS = 365
+
 # Every fourth bucket has moved on to v4 raw UIDs: both kinds coexist in the field.
 _V4_EVERY = 4
 _FIRST_BUCKET = 1_000_000
-
 _FALLBACK = 2
 _PUBLISHER, _ADVERTISER, _BIDDER, _SHARER, _EVERYTHING = range(101, 106)
+
 _CLIENTS = {
     "publisher": (_PUBLISHER, ("GENERATOR",)),
     "advertiser": (_ADVERTISER, ("MAPPER",)),
@@ -65,6 +65,7 @@ _CLIENTS = {
         ("GENERATOR", "ID_READER", "MAPPER", "OPTOUT", "SHARER"),
     ),
 }
+
 _KEYSETS = (
     (MASTER_KEYSET, -1, None),
     (REFRESH_KEYSET, -2, frozenset({-1, -2, _FALLBACK})),
@@ -73,18 +74,18 @@ _KEYSETS = (
     (14, _SHARER, frozenset({_BIDDER, _EVERYTHING})),
     (15, _EVERYTHING, frozenset({_BIDDER, _SHARER})),
 )
-# When the keys of a keyset begin, in days from the beginning of the world. All hold for
+
+# When the keys of a keyset begin, in days from the first day of the data. All hold for
 # ten years.
 _KEY_DAYS = (-30, 60)
 _KEY_LIFE_DAYS = 3_650
-
 _Seeded: TypeAlias = Callable[[str], bytes]
 
 
 def sample(
     scope: IdentityScope, seed: int, base: datetime | None = None
 ) -> OperatorData:
-    """Make the built-in world; see :meth:`OperatorData.sample`.
+    """Make the sample data of :meth:`OperatorData.sample`.
 
     Raises:
         InputError: If *base* has no time zone.
@@ -95,7 +96,7 @@ def sample(
 
 @lru_cache(maxsize=8)
 def _sample(scope: IdentityScope, seed: int, day: int) -> OperatorData:
-    """Make the world that begins on *day*, counted from the Unix epoch."""
+    """Make the data that begin on *day*, counted from the Unix epoch."""
 
     def seeded(label: str) -> bytes:
         return sha256(f"{scope}/{seed}/{label}".encode()).digest()
@@ -237,7 +238,7 @@ def _row(at: int, day: int, seeded: _Seeded) -> SaltRow:
 
 
 def _rotate(at: int, row: SaltRow, seeded: _Seeded) -> SaltRow:
-    """Give a bucket its next salt, on the day on which that is due."""
+    """Return a bucket with its next salt, as of the day when that is due."""
     salt = key = None
     label = f"salt {at} {row.refresh_from}"
     if at % _V4_EVERY == 0:

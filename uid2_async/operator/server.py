@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from ipaddress import ip_address
-from threading import Thread
 from typing import Self
 
 from aiohttp import web
 
+from uid2_async._portal import Portal
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import Identity, as_identity, datetime_from_ms
-from uid2_async.operator.app import http_log, make_app
-from uid2_async.operator.console.console import Console
+from uid2_async.operator.app import Runner, http_log, make_app
+from uid2_async.operator.console.console import Console, Guard
 from uid2_async.operator.data import Credentials, OperatorData
-from uid2_async.operator.faults import Fault
-from uid2_async.operator.http_server import Runner
-from uid2_async.operator.state import Call, OperatorState
-from uid2_async.operator.world import World
+from uid2_async.operator.indexes import DataIndex
+from uid2_async.operator.state import Call, Fault, OperatorState
 from uid2_async.secret import Unpicklable
 
-__all__ = ["LocalOperator"]
-
 _ROLES = frozenset({"GENERATOR", "ID_READER", "MAPPER", "OPTOUT", "SHARER"})
+
 # Long enough for an answer that is being written, not for a scripted delay.
 _GRACE_SECONDS = 0.05
 
@@ -50,17 +45,23 @@ class LocalOperator(Unpicklable):
         port: int = 0,
         clock: Callable[[], datetime] | None = None,
         console: bool = False,
+        allowed_hosts: Collection[str] = (),
+        control_token: str = "",
     ) -> None:
         """Prepare an operator; it listens once the block is entered.
 
         Args:
-            data: What it is loaded with; the built-in world if None.
+            data: What it is loaded with; the sample data if None.
             host: The address to listen at.
             port: The port to listen at; 0 for a free one.
             clock: Tells the time, with a time zone; the real time if None.
             console: Serve a page at ``/`` that shows the calls decrypted and controls
                 the operator (docs/sandbox.md); a real operator answers 404 there.
-                Whoever reaches *host* can use it.
+                Everyone who can reach *host* can use it.
+            allowed_hosts: Other names under which the console's API is reached, such
+                as that of a container.
+            control_token: What requests under these names carry as
+                ``Authorization: Bearer``.
 
         Raises:
             ConfigError: If a private key or an opt-out record in *data* is malformed.
@@ -69,9 +70,10 @@ class LocalOperator(Unpicklable):
         if data is None:
             data = OperatorData.sample(base=datetime_from_ms(self._state.now_ms()))
         self._data = data
-        self._world = World(data)
+        self._index = DataIndex(data)
+        guard = Guard(host, allowed_hosts=allowed_hosts, token=control_token)
         self._console = (
-            Console(data, self._world, self._state, host=host) if console else None
+            Console(data, self._index, self._state, guard=guard) if console else None
         )
         self._host = host
         self._port = port
@@ -87,7 +89,7 @@ class LocalOperator(Unpicklable):
             OSError: If the address is taken.
         """
         runner = Runner(
-            make_app(self._world, self._state, self._console),
+            make_app(self._index, self._state, self._console),
             access_log=None,
             auto_decompress=False,
             handle_signals=False,
@@ -126,36 +128,9 @@ class LocalOperator(Unpicklable):
         A synchronous context manager; arguments and errors are those of the class.
         """
         operator = cls(data, host=host, port=port, clock=clock, console=console)
-        started: Future[Callable[[], object]] = Future()
-        thread = Thread(
-            target=lambda: asyncio.run(operator._serve(started)),
-            name="uid2-operator",
-            daemon=True,
-        )
-        thread.start()
-        try:
-            stop = started.result()
-            try:
-                yield operator
-            finally:
-                stop()
-        finally:
-            thread.join()
-
-    async def _serve(self, started: Future[Callable[[], object]]) -> None:
-        """Run until the function that *started* is given is called."""
-        loop = asyncio.get_running_loop()
-        stopped = asyncio.Event()
-        try:
-            await self.__aenter__()
-        except BaseException as error:  # noqa: BLE001 - it is for the other thread
-            started.set_exception(error)
-            return
-        started.set_result(lambda: loop.call_soon_threadsafe(stopped.set))
-        try:
-            await stopped.wait()
-        finally:
-            await self.__aexit__()
+        with Portal("uid2-operator") as portal:
+            portal.open(operator)
+            yield operator
 
     def __repr__(self) -> str:
         """Show where it listens."""
@@ -187,7 +162,7 @@ class LocalOperator(Unpicklable):
 
     @property
     def api_key(self) -> str:
-        """The API key that can do most; in the built-in world, everything."""
+        """The API key with most roles; in the sample data, everything."""
         return self._best.api_key
 
     @property
@@ -204,12 +179,12 @@ class LocalOperator(Unpicklable):
     # --- what a test needs ------------------------------------------------------------
 
     def opt_out(self, identity: Identity | str) -> None:
-        """Opt *identity* out, as of now; test identities are not impressed.
+        """Opt *identity* out, as of now; test identities are not affected.
 
         Raises:
             InputError: If *identity* is not valid.
         """
-        self._world.opt_out(as_identity(identity), self._state.now_ms())
+        self._index.opt_out(as_identity(identity), self._state.now_ms())
 
     def opt_in(self, identity: Identity | str) -> None:
         """Undo an opt-out.
@@ -217,8 +192,8 @@ class LocalOperator(Unpicklable):
         Raises:
             InputError: If *identity* is not valid.
         """
-        flh = self._world.first_level_hash(as_identity(identity))
-        self._world.opt_outs.remove(flh)
+        flh = self._index.first_level_hash(as_identity(identity))
+        self._index.opt_outs.remove(flh)
 
     def fail_next(
         self, fault: Fault, times: int = 1, *, path: str | None = None
@@ -255,7 +230,7 @@ class LocalOperator(Unpicklable):
     def reset(self) -> None:
         """Forget calls, faults, the clock's advance and opt-outs since the start."""
         self._state.reset()
-        self._world.opt_outs.reset()
+        self._index.opt_outs.reset()
         if self._console is not None:
             self._console.reset()
 

@@ -12,9 +12,43 @@ import attrs
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import ms_from_datetime
-from uid2_async.operator.faults import Fault
 
-__all__ = ["Armed", "Call", "OperatorState"]
+
+@attrs.frozen(kw_only=True)
+class Fault:
+    """What goes wrong with one answer; several things can at once.
+
+    Attributes:
+        status: Answer with this HTTP status and *body*, whatever the request is.
+        body: The body that goes with *status*.
+        content_type: The content type that goes with *status*, None for none.
+        retry_after: The ``Retry-After`` header that goes with *status*: seconds or an
+            HTTP date, as it stands.
+        headers: Further headers of the answer.
+        delay: How many seconds to wait before answering.
+        cut_after: Close the connection after so many bytes of the body.
+        drop: Close the connection without any answer.
+        payload: Seal these bytes in place of the JSON of a 200.
+        wrong_nonce: Seal a 200 with another nonce than the request's.
+        wrong_key: Seal a 200 with another key than the client's.
+        clock_offset: By how many seconds the operator's clock is off for this call.
+        date: Send a ``Date`` header, which a real operator does not.
+    """
+
+    status: int | None = None
+    body: bytes | str = b""
+    content_type: str | None = None
+    retry_after: str | float | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    delay: float = 0.0
+    cut_after: int | None = None
+    drop: bool = False
+    payload: bytes | None = attrs.field(default=None, repr=False)
+    wrong_nonce: bool = False
+    wrong_key: bool = False
+    clock_offset: float = 0.0
+    date: bool = False
+
 
 # A long-running sandbox must not fill the memory with its log.
 _CALLS_KEPT = 10_000
@@ -22,7 +56,7 @@ _CALLS_KEPT = 10_000
 
 @attrs.frozen(kw_only=True)
 class Call:
-    """A request that an embedded operator answered; it holds no DII, token or key.
+    """A request that an embedded operator answered; contains no DII, token or key.
 
     Attributes:
         method: The HTTP method.
@@ -107,7 +141,7 @@ class OperatorState:
             self._offset_ms = 0
 
     def arm(self, fault: Fault, *, times: int, path: str | None) -> None:
-        """Make *fault* at the next *times* calls, of *path* alone if it is given."""
+        """Make *fault* at the next *times* calls, or only those of *path*."""
         with self._lock:
             self._ever_armed += 1
             number = self._ever_armed
@@ -125,7 +159,7 @@ class OperatorState:
             return self._armed.pop(number, None) is not None
 
     def take_fault(self, path: str) -> Fault | None:
-        """Take the fault that is due at a call of *path*; the oldest comes first."""
+        """Return the oldest fault armed for *path*, and use it up."""
         with self._lock:
             for number, armed in self._armed.items():
                 if armed.path in {None, path}:
@@ -166,7 +200,7 @@ class OperatorState:
         Args:
             call: What was answered.
             resets: What :attr:`resets` was when the call came: an answer that was still
-                under way during a reset is none of what follows.
+                under way during a reset is not recorded.
 
         Returns:
             Whether it was added.

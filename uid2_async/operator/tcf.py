@@ -13,14 +13,13 @@ import attrs
 
 from uid2_async.protocol import base64
 
-__all__ = ["REQUIRED_PURPOSES", "Consent", "UnusableConsentError", "read_consent"]
-
 REQUIRED_PURPOSES = frozenset({1, 2, 3, 4, 7, 10})
 """The purposes that an EUID needs (docs/protocol.md 2.1)."""
 
 _VERSION_BITS = 6
 _OLD_VERSION, _VERSION = 1, 2
 _PURPOSE_BITS = 24
+
 # Fields of no interest, in bits: between version and purposes (created, updated, CMP id
 # and version, screen, language, vendor list, policy, two flags, special features), and
 # between purposes and vendors (purpose one treatment, publisher country).
@@ -30,7 +29,6 @@ _BEFORE_VENDORS = 1 + 12
 # The kinds of segments after the first dot, of which the first of each is read.
 _VENDOR_SEGMENTS = (2, 1)
 _PUBLISHER_SEGMENT = 3
-
 _Ids: TypeAlias = frozenset[int]
 
 
@@ -51,7 +49,7 @@ class Consent:
     legitimate_vendors: _Ids = attrs.field(repr=False)
 
     def allows(self, purposes: Collection[int], vendor_id: int) -> bool:
-        """Tell whether *vendor_id* may act for every one of *purposes*.
+        """Return whether *vendor_id* may act for every one of *purposes*.
 
         A purpose counts by consent or by legitimate interest, each only if the vendor
         is on the list of the same ground.
@@ -73,7 +71,7 @@ class UnusableConsentError(Exception):
 
 
 def read_consent(text: str) -> Consent | None:
-    """Read the TCF v2 consent string *text*, or return None where it is none.
+    """Read the TCF v2 consent string *text*, or return None if it is not one.
 
     Raises:
         UnusableConsentError: If it is of version 1.
@@ -121,7 +119,7 @@ def _decode(part: str) -> _Bits:
     """Decode a part.
 
     Raises:
-        ValueError: If it is no base64.
+        ValueError: If it is not base64.
     """
     data = base64.decode_url(part)
     if data is None:
@@ -148,7 +146,7 @@ def _read_core(bits: _Bits) -> Consent:
 
 
 def _read_segments(segments: list[_Bits]) -> None:
-    """Read the parts after the first dot, for their errors alone."""
+    """Read the parts after the first dot, only for their errors."""
     for kind in _VENDOR_SEGMENTS:
         for bits in _first_of(kind, segments):
             _read_vendors(bits)

@@ -1,8 +1,8 @@
-"""Strict base64, as the operator's decoder takes it (docs/protocol.md 1.3).
+"""Strict base64, as the operator decodes it (docs/protocol.md 1.3).
 
-The operator's decoders (Java's basic and URL ones) take no foreign character at all;
-padding may be left out but not be wrong. Python's own, strict as it can be told to be,
-takes too much padding; that of msgspec does not, and takes half of the time.
+The operator's decoders, which are Java's basic and URL ones, reject every foreign
+character. Padding may be absent but not wrong. Python's own decoder accepts too much
+padding even in its strict mode; msgspec's does not, and takes half of the time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def encode_text(data: bytes) -> str:
 
 
 def encode_texts(many: Sequence[bytes]) -> list[str]:
-    """Do what :func:`encode_text` does with each of *many*, in one call."""
+    """Apply :func:`encode_text` to each of *many*, in one call."""
     texts: list[str] = to_builtins(many)
     return texts
 
@@ -41,7 +41,7 @@ def encode_url_text(data: bytes) -> str:
 
 
 def decode(text: str | bytes) -> bytes | None:
-    """Decode *text* of the standard alphabet, or return None where it is no base64.
+    """Decode *text* of the standard alphabet, or return None if it is not base64.
 
     Padding may be absent; where it is present it must be right. Bits that are left
     over in the last character are ignored. White space is refused.
@@ -69,7 +69,7 @@ def decode_many(texts: Sequence[str]) -> list[bytes] | None:
 
 
 def decode_url(text: str | bytes) -> bytes | None:
-    """Decode *text* of the URL-safe alphabet alone; else as :func:`decode`."""
+    """Decode *text* of only the URL-safe alphabet; otherwise as :func:`decode`."""
     if isinstance(text, bytes):
         text = text.decode("latin-1")
     if "+" in text or "/" in text:

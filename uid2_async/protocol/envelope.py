@@ -1,12 +1,11 @@
 """The sealed envelopes around requests and replies (docs/protocol.md 1.3 to 1.5).
 
-Bytes in, bytes out: base64 belongs to the caller, and time, nonce and IV are arguments.
+Bytes in, bytes out: the caller handles base64, and time, nonce and IV are arguments.
 All integers are big-endian.
 """
 
 from __future__ import annotations
 
-from enum import Enum
 from hmac import compare_digest
 from struct import Struct
 from typing import Protocol
@@ -18,31 +17,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import EnvelopeError
 from uid2_async.secret import Secret, Unpicklable
-from uid2_async.veiled import Veiled
-
-__all__ = [
-    "AesGcmEnvelope",
-    "Envelope",
-    "EnvelopeFault",
-    "Opened",
-    "OpenedRequest",
-    "RequestEnvelopeError",
-    "gcm_open",
-    "gcm_seal",
-    "is_timely",
-    "open_request",
-    "seal_reply",
-]
 
 IV_BYTES = 12
 NONCE_BYTES = 8
 KEY_BYTES = 32
 TAG_BYTES = 16
-REQUEST_VERSION = 1
-MIN_REQUEST_BYTES = 45
 
 # The head of the plaintext in both directions: time in ms, then the nonce.
-_HEAD = Struct(">q8s")
+HEAD = Struct(">q8s")
 
 
 @attrs.frozen
@@ -92,7 +74,7 @@ class Envelope(Protocol):
                 has no head.
 
         Raises:
-            EnvelopeError: Whatever is wrong with it, with one message.
+            EnvelopeError: For every fault, with one message.
         """
         ...
 
@@ -112,7 +94,7 @@ class AesGcmEnvelope(Unpicklable):
         if cipher is None:
             cipher = AESGCM(key)
             self._prepared = Secret((key, cipher))
-        head = _HEAD.pack(now_ms, nonce)
+        head = HEAD.pack(now_ms, nonce)
         return b"\x01" + iv + cipher.encrypt(iv, head + payload, None)
 
     def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> Opened:
@@ -122,25 +104,25 @@ class AesGcmEnvelope(Unpicklable):
             raise EnvelopeError
         if nonce is None:
             return Opened(inner)
-        if len(inner) < _HEAD.size:
+        if len(inner) < HEAD.size:
             raise EnvelopeError
-        server_ms, found = _HEAD.unpack_from(inner)
+        server_ms, found = HEAD.unpack_from(inner)
         if not compare_digest(found, nonce):
             error = EnvelopeError()
             error.foreign_nonce = True
             raise error
-        return Opened(inner[_HEAD.size :], server_ms)
+        return Opened(inner[HEAD.size :], server_ms)
 
     def _prepared_for(self, key: bytes) -> AESGCM | None:
-        """Give the cipher of *key*, if it is the last one that sealed."""
+        """Return the cipher of *key*, if that is the last key that sealed."""
         if self._prepared is None:
             return None
         known, cipher = self._prepared.reveal()
-        # The very same object, so that no secret is compared.
+        # By identity, so that no secret is compared.
         return cipher if known is key else None
 
     def __repr__(self) -> str:
-        """Show the kind alone."""
+        """Show only the kind."""
         return "AesGcmEnvelope()"
 
 
@@ -159,73 +141,6 @@ def gcm_open(blob: bytes | memoryview, cipher: AESGCM) -> bytes | None:
         return cipher.decrypt(view[:IV_BYTES], view[IV_BYTES:], None)
     except InvalidTag:
         return None
-
-
-class EnvelopeFault(Enum):
-    """What the operator finds wrong with a request envelope, in the order of checks."""
-
-    TOO_SHORT = "too short"
-    VERSION = "wrong version byte"
-    DECRYPT = "not sealed with the client secret"
-
-
-class RequestEnvelopeError(Exception):
-    """A request envelope could not be opened; the operator's half of this module."""
-
-    def __init__(self, fault: EnvelopeFault, version: int = 0) -> None:
-        """Keep the *fault*, and the *version* byte where that is at fault."""
-        super().__init__(fault.value)
-        self.fault = fault
-        self.version = version
-
-
-class OpenedRequest(Veiled, frozen=True, kw_only=True):
-    """What a request envelope held.
-
-    Attributes:
-        sent_ms: The client's clock when it sealed the request, in ms.
-        nonce: 8 bytes to repeat in the reply.
-        payload: The JSON as bytes, or empty.
-    """
-
-    sent_ms: int
-    nonce: bytes
-    payload: bytes
-
-
-def open_request(body: bytes, key: bytes) -> OpenedRequest:
-    """Open a request envelope as the operator does (docs/protocol.md 1.3).
-
-    Raises:
-        RequestEnvelopeError: With the first fault in the order of docs/protocol.md 1.7.
-    """
-    if len(body) < MIN_REQUEST_BYTES:
-        raise RequestEnvelopeError(EnvelopeFault.TOO_SHORT)
-    if body[0] != REQUEST_VERSION:
-        raise RequestEnvelopeError(EnvelopeFault.VERSION, body[0])
-    inner = gcm_open(body[1:], AESGCM(key))
-    if inner is None:
-        raise RequestEnvelopeError(EnvelopeFault.DECRYPT)
-    sent_ms, nonce = _HEAD.unpack_from(inner)
-    return OpenedRequest(sent_ms=sent_ms, nonce=nonce, payload=inner[_HEAD.size :])
-
-
-def seal_reply(
-    payload: bytes, *, key: bytes, now_ms: int, nonce: bytes, iv: bytes
-) -> bytes:
-    """Seal a reply as the operator does (docs/protocol.md 1.5): no version byte."""
-    return gcm_seal(_HEAD.pack(now_ms, nonce) + payload, AESGCM(key), iv)
-
-
-def is_timely(sent_ms: int, now_ms: int) -> bool:
-    """Tell whether the operator accepts the time in a request envelope.
-
-    The seconds between are floored, then cut to whole minutes towards zero, and more
-    than one minute is refused: less than 120 s late, at most 119 s early
-    (docs/protocol.md 1.4). Clients should stay within 60 s, which is what is promised.
-    """
-    seconds = (now_ms - sent_ms) // 1000
-    return -120 < seconds < 120  # noqa: PLR2004 - two minutes, the rule itself
 
 
 strip_tracebacks(globals())

@@ -1,7 +1,7 @@
-"""How a hash is written, and what to do where operators do not take it.
+"""How a hash is written, and how to fix it if operators reject it.
 
-For a column whose hashes all come back as invalid: there is one mistake behind them.
-Operators take 64 characters of hex, or 44 of base64 (docs/protocol.md 3.3).
+For a column whose hashes are all invalid, which mostly has one cause.
+Operators accept 64 characters of hex, or 44 of base64 (docs/protocol.md 3.3).
 """
 
 from __future__ import annotations
@@ -13,11 +13,8 @@ from typing import Final
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.protocol import base64
-from uid2_async.protocol.inspection_terms import Note
 from uid2_async.protocol.normalize import normalize_email, normalize_phone
 from uid2_async.protocol.raw_uid import inspect_raw_uid_bytes
-
-__all__ = ["HashSpelling", "diagnose_hash"]
 
 
 class HashSpelling(StrEnum):
@@ -41,30 +38,45 @@ class HashSpelling(StrEnum):
 
     @property
     def advice(self) -> str:
-        """What to do, in a sentence; empty where all is well."""
-        return str(_ADVICE.get(self, ""))
+        """How to fix it, as a sentence; empty if nothing is wrong."""
+        return _ADVICE.get(self, "")
 
 
 _ADVICE: Final = {
-    HashSpelling.EMPTY_HASHED: Note.OF_NOTHING,
+    HashSpelling.EMPTY_HASHED: (
+        "It is the SHA-256 of an empty text: leave out people without the value before "
+        "hashing, or all of them become one person."
+    ),
     HashSpelling.BASE64URL: (
         "It is in the URL-safe alphabet, which operators refuse here: write + for - "
         "and / for _, and end it with one =."
     ),
-    HashSpelling.UNPADDED: Note.NO_PADDING,
-    HashSpelling.BASE64_OF_HEX: Note.HEX_ENCODED,
-    HashSpelling.BASE64_OF_BASE64: Note.ENCODED_TWICE,
-    HashSpelling.PREFIXED_HEX: Note.PREFIXED,
-    HashSpelling.PERCENT_ENCODED: Note.PERCENT_ENCODED,
+    HashSpelling.UNPADDED: "The padding is missing: append one =.",
+    HashSpelling.BASE64_OF_HEX: (
+        "The hex text was encoded, not the 32 bytes that it stands for, so no operator "
+        "accepts it: decode it once and send the 64 hex characters, or encode the "
+        "bytes."
+    ),
+    HashSpelling.BASE64_OF_BASE64: ("It was encoded in base64 twice: decode it once."),
+    HashSpelling.PREFIXED_HEX: (
+        r"It begins with 0x or \x, as databases print bytes: leave out the prefix and "
+        "send the 64 hex characters."
+    ),
+    HashSpelling.PERCENT_ENCODED: (
+        "It is percent-encoded, as in a URL or cookie: decode it before use."
+    ),
     HashSpelling.SPACED: "Remove the white space around it; operators refuse it.",
-    HashSpelling.OTHER_HASH: Note.OTHER_HASH,
+    HashSpelling.OTHER_HASH: (
+        "It looks like the hex of another hash; UID2 and EUID take SHA-256, 64 "
+        "characters."
+    ),
     HashSpelling.RAW_UID: "It is a raw UID: it has been mapped already.",
     HashSpelling.NOT_HASHED: (
         "It is DII itself: give it as e-mail or phone, and it is hashed on the way."
     ),
     HashSpelling.EMPTY: "There is no value.",
     HashSpelling.UNKNOWN: (
-        "It is no SHA-256 in hex (64 characters) or base64 (44): look for a column "
+        "It is not a SHA-256 in hex (64 characters) or base64 (44): look for a column "
         "that is too short, or another kind of value."
     ),
 }
@@ -74,6 +86,7 @@ _HEX: Final = re.compile(r"[0-9a-fA-F]+")
 _PREFIXES: Final = ("0x", "0X", "\\x")
 _SHA256_BYTES: Final = 32
 _SHA256_CHARS: Final = 2 * _SHA256_BYTES
+
 # MD5, SHA-1, SHA-224, SHA-384 and SHA-512 in hex.
 _OTHER_HASH_CHARS: Final = frozenset({32, 40, 56, 96, 128})
 _BASE64_CHARS: Final = 44
@@ -81,10 +94,10 @@ _OF_NOTHING: Final = sha256(b"").digest()
 
 
 def diagnose_hash(text: str) -> HashSpelling:
-    """Tell how *text*, which should be the SHA-256 of DII, is written.
+    """Return how *text*, which should be the SHA-256 of DII, is written.
 
-    Where one of a column was refused, its neighbours are written the same way. Nothing
-    of *text* is in the answer.
+    If one hash of a column is rejected, the others are mostly written the same way.
+    Nothing of *text* is in the return value.
     """
     if not text or text.isspace():
         return HashSpelling.EMPTY
@@ -95,7 +108,7 @@ def diagnose_hash(text: str) -> HashSpelling:
 
 
 def _read_hex(text: str) -> HashSpelling | None:
-    """Judge hex digits, with or without a prefix."""
+    """Classify hex digits, with or without a prefix."""
     digits = text[2:] if text.startswith(_PREFIXES) else text
     if not _HEX.fullmatch(digits):
         return None
@@ -109,7 +122,7 @@ def _read_hex(text: str) -> HashSpelling | None:
 
 
 def _read_base64(text: str) -> HashSpelling | None:
-    """Judge what decodes to a hash, or to the text of one."""
+    """Classify base64 of a hash, or of the text of one."""
     url_safe = "-" in text or "_" in text
     data = base64.decode_url(text) if url_safe else base64.decode(text)
     if data is None:
@@ -124,7 +137,7 @@ def _read_base64(text: str) -> HashSpelling | None:
 
 
 def _read_decoded(data: bytes) -> HashSpelling | None:
-    """Judge bytes that are no SHA-256."""
+    """Classify decoded bytes that are not a SHA-256."""
     if len(data) == _SHA256_CHARS and _HEX.fullmatch(data.decode("latin-1")):
         return HashSpelling.BASE64_OF_HEX
     if len(base64.decode(data) or b"") == _SHA256_BYTES:
@@ -135,7 +148,7 @@ def _read_decoded(data: bytes) -> HashSpelling | None:
 
 
 def _read_foreign(text: str) -> HashSpelling:
-    """Judge what is no hash in any spelling."""
+    """Classify what is not a hash in any spelling."""
     if "%" in text and "@" not in text:
         # Few columns hold this, and the others do not pay for it.
         from urllib.parse import unquote  # noqa: PLC0415 - reason above

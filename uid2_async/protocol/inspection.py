@@ -1,7 +1,7 @@
-"""What a value is, as far as it tells without any key.
+"""What a value is, as far as it can be told without any key.
 
-For whoever finds a text in a log, a column or a cookie and asks what it is, and what is
-wrong with it. Nothing of the value but ids, versions and times gets into the answer.
+For a text found in a log, a column or a cookie: what it is, and what is wrong with it.
+Only ids, versions and times of the value get into the result.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from enum import Enum, IntEnum, StrEnum
 from struct import Struct
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,10 +20,14 @@ import attrs
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.identity_tokens import IdentityTokens, TokenState
-from uid2_async.models import IdentityScope, IdentityType, datetime_from_ms
-from uid2_async.protocol import base64, token_layout as layout
+from uid2_async.models import (
+    IdentityScope,
+    IdentityType,
+    datetime_from_ms,
+    ms_from_datetime,
+)
+from uid2_async.protocol import base64
 from uid2_async.protocol.hash_spelling import HashSpelling, diagnose_hash
-from uid2_async.protocol.inspection_terms import Encoding, Note, ValueKind
 from uid2_async.protocol.normalize import normalize_email, normalize_phone
 from uid2_async.protocol.raw_uid import (
     RAW_UID_SIZES,
@@ -31,10 +36,80 @@ from uid2_async.protocol.raw_uid import (
     Environment,
     inspect_raw_uid_bytes,
 )
-from uid2_async.protocol.refresh_token import WRAPPED_CHARS
-from uid2_async.protocol.token_codec import read_text
+from uid2_async.protocol.token_codec import (
+    HEADER,
+    HEADER_V2,
+    TYPE_FILL,
+    V2_BYTE,
+    V3,
+    VERSIONS,
+    read_text,
+)
+from uid2_async.protocol.tokens import SEALED_REFRESH_CHARS
+from uid2_async.protocol.wire import iso
 
-__all__ = ["Encoding", "Inspection", "ValueKind", "inspect_value"]
+
+class ValueKind(StrEnum):
+    """What a value can be."""
+
+    ADVERTISING_TOKEN = "advertising token"  # noqa: S105 - a name, no secret
+    REFRESH_TOKEN = "refresh token"  # noqa: S105 - a name, no secret
+    IDENTITY_TOKENS = "identity tokens"
+    RAW_UID = "raw UID"
+    HASH = "hash of DII"
+    CLIENT_SECRET = "client secret"  # noqa: S105 - a name, no secret
+    API_KEY = "API key"
+    EMAIL = "e-mail address"
+    PHONE = "phone number"
+
+
+class Encoding(StrEnum):
+    """How the 32 bytes of a hash are written."""
+
+    HEX = "hex"
+    BASE64 = "base64"
+    BASE64URL = "base64url"
+    BASE64_OF_HEX = "base64 of hex"
+    BASE64_OF_BASE64 = "base64 of base64"
+
+
+class Note(StrEnum):
+    """What is wrong or ambiguous with a value, and what to do; for people to read."""
+
+    TRIMMED = "White space around it was left out; operators refuse it."
+    URL_SAFE = (
+        "It is in the URL-safe alphabet, which operators refuse here: write + for - "
+        "and / for _."
+    )
+    AMBIGUOUS = (
+        "32 bytes in base64 look the same whether they are the SHA-256 of DII, a raw "
+        "UID of version 2 or a client secret; only where it comes from tells. A secret "
+        "that others may have seen, as in a shell's history, is to be replaced."
+    )
+    NO_RAW_UID = (
+        "It has the 33 bytes of a raw UID of version 3 or 4, but not their first byte "
+        "or checksum: it was changed on the way, or is something else."
+    )
+    HASH = "A hash does not tell whether it is of an e-mail address or a phone number."
+    DII = "This is DII itself: keep it out of logs; 'uid2 hash' hashes it."
+    CUT = (
+        "It is damaged: it begins like a token, but has not its length, or holds other "
+        "characters. Look for a column or cookie that is too short, or a line break."
+    )
+    ALPHABET = (
+        "It is not in the alphabet of its version, so operators refuse it: version 4 "
+        "is URL-safe base64, versions 2 and 3 are standard base64."
+    )
+    SILENT_V2 = "Version 2 tells neither scope nor identity type."
+    NO_WRAPPER = (
+        "It is without the wrapper of 388 characters that current operators put around "
+        "it; what they answer to a refresh with it is not encrypted."
+    )
+    NO_RESPONSE_KEY = (
+        "There is no refresh_response_key, without which the reply to a refresh cannot "
+        "be opened, unless the operator does not encrypt."
+    )
+    ODD_KEY = "It begins like an API key but is not of the documented form."
 
 
 def _no_parts() -> Mapping[str, Inspection]:
@@ -43,10 +118,10 @@ def _no_parts() -> Mapping[str, Inspection]:
 
 @attrs.frozen(kw_only=True)
 class Inspection:
-    """What a value says of itself; what it does not say is None.
+    """What a value says about itself; what it does not say is None.
 
     Attributes:
-        kinds: What it may be, the likeliest first; empty where nothing is known.
+        kinds: What it may be, most likely first; empty if unknown.
         length: How many characters it has.
         version: Of a token or raw UID: 2, 3 or 4.
         scope: UID2 or EUID.
@@ -86,9 +161,9 @@ class Inspection:
 _API_KEY: Final = re.compile(
     r"(UID2|EUID)-[CO]-([LTIP])-([0-9]{1,10})-.{6}\..{38}", re.DOTALL
 )
+
 _API_KEY_BEGIN: Final = re.compile(r"E?UID2?-[CO]-", re.IGNORECASE)
 _ENVIRONMENTS: Final = {"L": "local", "T": "test", "I": "integ", "P": "prod"}
-
 _SHA256_BYTES: Final = 32
 _SHORT_CHARS: Final = (43, 44)
 _HEADER_CHARS: Final = 8  # of which base64 makes the six bytes of a header
@@ -98,25 +173,26 @@ _INNER_V3_BYTES: Final = 124
 _INNER_V2_BYTES: Final = 125
 _INNER_V2_KEY: Final = Struct(">25xi")
 _WRAPPER: Final = Struct(">Bi")  # scope, key id
+
 # Base64 of 32 bytes is not among these: it may be something else than a hash.
 _HASHES: Final = {
-    HashSpelling.HEX: (Encoding.HEX, Note.HASH),
-    HashSpelling.EMPTY_HASHED: (Encoding.HEX, Note.OF_NOTHING),
-    HashSpelling.BASE64_OF_HEX: (Encoding.BASE64_OF_HEX, Note.HEX_ENCODED),
-    HashSpelling.BASE64_OF_BASE64: (Encoding.BASE64_OF_BASE64, Note.ENCODED_TWICE),
-    HashSpelling.PREFIXED_HEX: (Encoding.HEX, Note.PREFIXED),
+    HashSpelling.HEX: Encoding.HEX,
+    HashSpelling.EMPTY_HASHED: Encoding.HEX,
+    HashSpelling.BASE64_OF_HEX: Encoding.BASE64_OF_HEX,
+    HashSpelling.BASE64_OF_BASE64: Encoding.BASE64_OF_BASE64,
+    HashSpelling.PREFIXED_HEX: Encoding.HEX,
 }
 
 
 def inspect_value(text: str, *, now_ms: int) -> Inspection:
-    """Tell what *text* is, without any key (docs/protocol.md 1.2, 3.3, 4.4 and 5).
+    """Return what *text* is, without any key (docs/protocol.md 1.2, 3.3, 4.4 and 5).
 
     Args:
         text: A token, identity tokens as JSON, a raw UID, a hash, a key; or anything.
         now_ms: The time in ms, by which identity tokens are judged.
 
     Returns:
-        What it is; :attr:`Inspection.kinds` is empty where it is nothing known.
+        What it is; :attr:`Inspection.kinds` is empty if it is unknown.
 
     Raises:
         OverflowError: If *now_ms* is outside of the years 1 to 9999.
@@ -127,17 +203,17 @@ def inspect_value(text: str, *, now_ms: int) -> Inspection:
     if not found.kinds and "%" in trimmed:
         plain = _inspect(unquote(trimmed), now_ms)
         if plain.kinds:
-            found, notes = plain, (*notes, Note.PERCENT_ENCODED)
+            found, notes = plain, (*notes, HashSpelling.PERCENT_ENCODED.advice)
     return attrs.evolve(found, length=len(text), notes=(*notes, *found.notes))
 
 
 def _inspect(text: str, now_ms: int) -> Inspection:
-    """Tell the same of a text without white space around it."""
+    """Inspect a text without white space around it."""
     return _read_json(text, now_ms) if text.startswith("{") else _read_plain(text)
 
 
 def _read_plain(text: str) -> Inspection:
-    """Ask each reader in turn; earlier ones are surer of what they find."""
+    """Return the result of the first reader that recognizes *text*."""
     for read in _READERS:
         found = read(text)
         if found is not None:
@@ -185,17 +261,18 @@ def _read_api_key(text: str) -> Inspection | None:
 
 
 def _read_hash(text: str) -> Inspection | None:
-    """Read what can be nothing but a hash, rightly written or not (protocol.md 3.3)."""
+    """Read what can only be a hash, in a valid spelling or not (protocol.md 3.3)."""
     spelling = diagnose_hash(text)
     if spelling is HashSpelling.OTHER_HASH:
-        return Inspection(length=len(text), notes=(Note.OTHER_HASH,))
-    found = _HASHES.get(spelling)
-    if found is None:
+        return Inspection(length=len(text), notes=(spelling.advice,))
+    encoding = _HASHES.get(spelling)
+    if encoding is None:
         return None
-    encoding, note = found
     if spelling is HashSpelling.EMPTY_HASHED and len(text) == _SHORT_CHARS[1]:
         encoding = Encoding.BASE64
-    return _make(text, ValueKind.HASH, encoding=encoding, notes=(note,))
+    return _make(
+        text, ValueKind.HASH, encoding=encoding, notes=(spelling.advice or Note.HASH,)
+    )
 
 
 def _read_short(text: str) -> Inspection | None:
@@ -207,7 +284,7 @@ def _read_short(text: str) -> Inspection | None:
     notes = (Note.URL_SAFE,) if url_safe else ()
     if len(data) == _SHA256_BYTES:
         if len(text) != _SHORT_CHARS[1]:
-            notes = (*notes, Note.NO_PADDING)
+            notes = (*notes, HashSpelling.UNPADDED.advice)
         return _make(
             text,
             *(ValueKind.HASH, ValueKind.RAW_UID, ValueKind.CLIENT_SECRET),
@@ -242,10 +319,10 @@ def _read_dii(text: str) -> Inspection | None:
 def _read_old(text: str) -> Inspection | None:
     """Read what begins with the byte 2 (docs/protocol.md 5.2 and 5.5)."""
     data = _decode(text)
-    if data is None or data[:1] != bytes((layout.V2_BYTE,)):
+    if data is None or data[:1] != bytes((V2_BYTE,)):
         return None
     if len(data) == _V2_BYTES:
-        _, key_id = layout.HEADER_V2.unpack_from(data)
+        _, key_id = HEADER_V2.unpack_from(data)
         notes = (*_judge_alphabet(text), Note.SILENT_V2)
         return _make(
             text, ValueKind.ADVERTISING_TOKEN, version=2, key_id=key_id, notes=notes
@@ -265,18 +342,18 @@ def _read_old(text: str) -> Inspection | None:
 def _read_token(text: str) -> Inspection | None:
     """Read a token by the header of versions 3 and 4 (docs/protocol.md 5.3 and 5.5)."""
     head = _decode(text[:_HEADER_CHARS])
-    if head is None or len(head) != layout.HEADER.size:
+    if head is None or len(head) != HEADER.size:
         return None
-    first, version_byte, key_id = layout.HEADER.unpack(head)
-    version = layout.VERSIONS.get(version_byte)
+    first, version_byte, key_id = HEADER.unpack(head)
+    version = VERSIONS.get(version_byte)
     scope, identity_type = TYPE_BYTES[first]
     if version is None or identity_type is None:
         return None
-    if first & ~TYPE_MASK != layout.TYPE_FILL:
+    if first & ~TYPE_MASK != TYPE_FILL:
         return None
     size = len(_decode(text) or b"")
     kind, notes = ValueKind.ADVERTISING_TOKEN, _judge_alphabet(text)
-    if version == layout.V3 and size == _INNER_V3_BYTES:
+    if version == V3 and size == _INNER_V3_BYTES:
         kind, notes = ValueKind.REFRESH_TOKEN, (Note.NO_WRAPPER,)
     elif size not in _TOKEN_BYTES:
         notes = (Note.CUT,)
@@ -293,7 +370,7 @@ def _read_token(text: str) -> Inspection | None:
 
 def _read_wrapper(text: str) -> Inspection | None:
     """Read the wrapper of a refresh token (docs/protocol.md 5.5)."""
-    data = base64.decode(text) if len(text) == WRAPPED_CHARS else None
+    data = base64.decode(text) if len(text) == SEALED_REFRESH_CHARS else None
     if data is None:
         return None
     first, key_id = _WRAPPER.unpack_from(data)
@@ -334,6 +411,29 @@ def _standard(text: str) -> str:
 def _decode(text: str) -> bytes | None:
     """Decode either alphabet."""
     return base64.decode(_standard(text))
+
+
+def describe(found: Inspection) -> dict[str, Any]:
+    """Return the fields of *found* as JSON values, without those that are None."""
+    report: dict[str, Any] = {"kinds": [kind.value for kind in found.kinds]}
+    for field in attrs.fields(Inspection):
+        value = getattr(found, field.name)
+        if field.name in {"kinds", "parts", "notes"} or value is None:
+            continue
+        report[field.name] = _plain(value)
+    for name, part in found.parts.items():
+        report[name] = describe(part)
+    report["notes"] = [str(note) for note in found.notes]
+    return report
+
+
+def _plain(value: object) -> object:
+    """Return a value as JSON has it."""
+    if isinstance(value, datetime):
+        return iso(ms_from_datetime(value))
+    if isinstance(value, IntEnum):
+        return value.name.lower()
+    return value.value if isinstance(value, Enum) else value
 
 
 strip_tracebacks(globals())

@@ -1,31 +1,155 @@
-"""The keys that an operator gave out: by id, by keyset and by time.
+"""Keys, key rings, and the client's half of key/sharing, key/bidstream and key/latest.
 
-The structs are the bodies of key/sharing, key/bidstream and key/latest as they lie on
-the wire, for both sides (docs/protocol.md 6.1 to 6.3).
+docs/protocol.md 2.8 and 6.1 to 6.4. A blob is what a key seals: the IV, the ciphertext
+and, with GCM, the tag (docs/protocol.md 5.1).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from operator import attrgetter
+from typing import Annotated, ClassVar, Final, Literal, Self, TypeAlias
 
 import attrs
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.padding import PKCS7
 from msgspec import Meta
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import wire
-from uid2_async.protocol.key import Key, active_key, by_activation
+from uid2_async.protocol.reply import expect_success
 from uid2_async.secret import Unpicklable
 from uid2_async.veiled import Veiled
 
-__all__ = ["Key", "KeyRing", "KeysBody", "KeysReply", "WireKey", "WireSite"]
+GCM_IV_SIZE = 12
+CBC_IV_SIZE = 16
+_PADDING = PKCS7(128)  # the block of AES, in bits
+
+
+@attrs.frozen(kw_only=True)
+class Key(Unpicklable):
+    """A key that seals tokens (docs/protocol.md 6.3).
+
+    Attributes:
+        id: The number by which a token names it, int32.
+        secret: 32 bytes.
+        created: When it was made, in seconds since the Unix epoch.
+        activates: When it starts sealing, in seconds.
+        expires: When it stops sealing, in seconds; it opens tokens beyond that.
+        keyset_id: Its keyset, or None if it was shared only for opening.
+        site_id: The site that owns it, if known.
+    """
+
+    id: int
+    secret: bytes = attrs.field(repr=False)
+    created: int
+    activates: int
+    expires: int
+    keyset_id: int | None = None
+    site_id: int | None = None
+
+    @cached_property
+    def _gcm(self) -> AESGCM:
+        """The GCM cipher: making one costs more than using it."""
+        return AESGCM(self.secret)
+
+    @cached_property
+    def _gcm_decrypt(self) -> Callable[[bytes, bytes, bytes | None], bytes]:
+        """Its method, bound once: it is called twice for each token."""
+        return self._gcm.decrypt
+
+    @cached_property
+    def _aes(self) -> AES:
+        """The block cipher that CBC runs on."""
+        return AES(self.secret)
+
+    def is_active(self, now_ms: int) -> bool:
+        """Return whether it seals at *now_ms* (docs/protocol.md 6.4)."""
+        return self.activates <= now_ms // 1000 < self.expires
+
+    def seal_gcm(self, iv: bytes, data: bytes) -> bytes:
+        """Seal *data* into a GCM blob.
+
+        Raises:
+            ValueError: If *iv* has not 12 bytes: such a blob could not be opened.
+        """
+        if len(iv) != GCM_IV_SIZE:
+            raise ValueError("A GCM IV has 12 bytes.")
+        return iv + self._gcm.encrypt(iv, data, None)
+
+    def open_gcm(self, data: bytes, start: int = 0) -> bytes | None:
+        """Open the GCM blob that begins at *start*, or None if it is not authentic."""
+        body = start + GCM_IV_SIZE
+        try:
+            return self._gcm_decrypt(data[start:body], data[body:], None)
+        except (InvalidTag, ValueError):
+            return None
+
+    def seal_cbc(self, iv: bytes, data: bytes) -> bytes:
+        """Seal *data* into a CBC blob, padded by PKCS#7.
+
+        Raises:
+            ValueError: If *iv* has not 16 bytes.
+        """
+        if len(iv) != CBC_IV_SIZE:
+            raise ValueError("A CBC IV has 16 bytes.")
+        padder = _PADDING.padder()
+        cipher = Cipher(self._aes, CBC(iv)).encryptor()
+        padded = padder.update(data) + padder.finalize()
+        return iv + cipher.update(padded) + cipher.finalize()
+
+    def open_cbc(self, data: bytes, start: int = 0) -> bytes | None:
+        """Open the CBC blob that begins at *start*; None if its padding is wrong.
+
+        CBC does not detect a forged blob, so callers must check the plaintext.
+        """
+        body = start + CBC_IV_SIZE
+        unpadder = _PADDING.unpadder()
+        try:
+            cipher = Cipher(self._aes, CBC(data[start:body])).decryptor()
+            padded = cipher.update(data[body:]) + cipher.finalize()
+            return unpadder.update(padded) + unpadder.finalize()
+        except ValueError:
+            return None
+
+
+KeyLookup: TypeAlias = Callable[[int], Key | None]
+"""Finds a key by its id, as ``ring.key`` does, or ``get`` of a dict."""
+
+
+def by_activation(keys: Iterable[Key]) -> tuple[Key, ...]:
+    """Order the keys of one keyset as :func:`active_key` wants them.
+
+    Of two keys that activate together, the one that came last counts as the newer.
+    """
+    return tuple(sorted(keys, key=attrgetter("activates")))
+
+
+def active_key(keys: Sequence[Key], now_ms: int) -> Key | None:
+    """Choose the key that seals at *now_ms*, or None (docs/protocol.md 6.4).
+
+    It is the latest one that has activated, stepping back over expired ones.
+
+    Args:
+        keys: The keys of one keyset, in the order of :func:`by_activation`.
+        now_ms: The time in ms.
+    """
+    for key in reversed(keys):
+        if key.is_active(now_ms):
+            return key
+    return None
+
 
 _DEFAULT_TOKEN_EXPIRY = 30 * 86_400
 _DEFAULT_CLOCK_SKEW = 1_800
-
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 _Seconds = Annotated[int, Meta(ge=0, lt=10**11)]
 _Digits = Annotated[str, Meta(pattern=r"^[0-9]{1,11}\Z")]
@@ -38,11 +162,11 @@ class WireKey(Veiled, Unpicklable, frozen=True, kw_only=True, omit_defaults=True
     Attributes:
         id: The number by which a token names it.
         created: When it was made.
-        activates: From when on it seals.
-        expires: Until when it seals.
+        activates: When it starts sealing.
+        expires: When it stops sealing.
         secret: 32 bytes, base64 on the wire.
-        keyset_id: In key/sharing alone, and only where the caller may seal with it.
-        site_id: In key/latest alone; -1 for master keys.
+        keyset_id: Only in key/sharing, and only where the caller may seal with it.
+        site_id: Only in key/latest; -1 for master keys.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("id",)
@@ -57,7 +181,7 @@ class WireKey(Veiled, Unpicklable, frozen=True, kw_only=True, omit_defaults=True
 
     @classmethod
     def from_key(cls, key: Key) -> WireKey:
-        """Bring a key into the form in which it is sent."""
+        """Return *key* in the form in which it is sent."""
         return cls(
             id=key.id,
             created=key.created,
@@ -97,11 +221,11 @@ class KeysBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of key/sharing and of key/bidstream; what is None is left out.
 
     Attributes:
-        caller_site_id: The site of the API key; sharing alone.
-        master_keyset_id: The keyset of the master keys; sharing alone.
-        default_keyset_id: The keyset that the caller seals with; sharing alone.
-        token_expiry_seconds: How long a sharing token holds, a string of digits on the
-            wire; sharing alone.
+        caller_site_id: The site of the API key; only in key/sharing.
+        master_keyset_id: The keyset of the master keys; only in key/sharing.
+        default_keyset_id: The keyset that the caller seals with; only in key/sharing.
+        token_expiry_seconds: How long a sharing token is valid, a string of digits
+            on the wire; only in key/sharing.
         max_sharing_lifetime_seconds: The longest life of a token that is shared.
         max_bidstream_lifetime_seconds: The longest life of a token in the bidstream.
         identity_scope: UID2 or EUID.
@@ -134,11 +258,6 @@ class KeysReply(msgspec.Struct, frozen=True):
     status: Literal["success"] = "success"
 
 
-def _by_id(keys: Iterable[Key]) -> dict[int, Key]:
-    """Index *keys*; of two with the same id the last one stays."""
-    return {key.id: key for key in keys}
-
-
 def _group_by_keyset(ring: KeyRing) -> dict[int, tuple[Key, ...]]:
     """Sort the keys of each keyset once; the operator's order is not promised."""
     groups = defaultdict(list)
@@ -149,7 +268,7 @@ def _group_by_keyset(ring: KeyRing) -> dict[int, tuple[Key, ...]]:
 
 
 def _last_expiry_ms(ring: KeyRing) -> int:
-    """Find until when any key holds; the epoch where there is none."""
+    """Return when the last key expires, or the epoch if there is no key."""
     return max((key.expires for key in ring.keys.values()), default=0) * 1000
 
 
@@ -166,7 +285,7 @@ class KeyRing(Unpicklable):
         caller_site_id: The site of the API key; None from key/bidstream.
         master_keyset_id: The keyset of the master keys; None from key/bidstream.
         default_keyset_id: The keyset that tokens are made with, or None.
-        token_expiry_seconds: How long a sharing token holds.
+        token_expiry_seconds: How long a sharing token is valid.
         max_sharing_lifetime_seconds: The longest life of a shared token, or None.
         max_bidstream_lifetime_seconds: The longest life in the bidstream, or None.
         allow_clock_skew_seconds: How far in the future a token may be made.
@@ -196,18 +315,19 @@ class KeyRing(Unpicklable):
         """Read the opened reply of key/sharing or key/bidstream.
 
         Raises:
-            ProtocolError: If it is not of the documented shape; names the path alone.
+            ProtocolError: If it is not of the documented shape; names only the path.
         """
         data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
         return cls.from_body(wire.decode(data, KeysReply).body)
 
     @classmethod
     def from_body(cls, body: KeysBody) -> Self:
-        """Take over the body of a reply; what it lacks gets the documented default."""
+        """Make a ring of the body of a reply, with the documented defaults."""
         expiry = body.token_expiry_seconds
         skew = body.allow_clock_skew_seconds
         return cls(
-            keys=_by_id(key.to_key() for key in body.keys),
+            # Of two keys with the same id, the last one counts.
+            keys={key.id: key.to_key() for key in body.keys},
             identity_scope=body.identity_scope or IdentityScope.UID2,
             caller_site_id=body.caller_site_id,
             master_keyset_id=body.master_keyset_id,
@@ -227,7 +347,7 @@ class KeyRing(Unpicklable):
     def to_json(self) -> bytes:
         """Write the ring as the reply that :meth:`from_json` reads.
 
-        It holds the secrets of all keys: keep it as you would keep the client secret.
+        It contains the secrets of all keys: protect it like the client secret.
         """
         body = KeysBody(
             caller_site_id=self.caller_site_id,
@@ -247,7 +367,7 @@ class KeyRing(Unpicklable):
         return wire.encode(KeysReply(body))
 
     def key(self, key_id: int) -> Key | None:
-        """Find a key by the id that a token names, whether it still holds or not."""
+        """Find a key by the id that a token names, expired or not."""
         return self.keys.get(key_id)
 
     def active_key(self, keyset_id: int | None, now_ms: int) -> Key | None:
@@ -261,7 +381,7 @@ class KeyRing(Unpicklable):
         return active_key(keys, now_ms)
 
     def has_valid_key(self, now_ms: int) -> bool:
-        """Tell whether any key expires after *now_ms*; else the ring is of no use."""
+        """Return whether any key expires after *now_ms*."""
         return now_ms < self._valid_until_ms
 
     def __repr__(self) -> str:
@@ -270,6 +390,33 @@ class KeyRing(Unpicklable):
             f"<KeyRing {self.identity_scope} keys={len(self.keys)} "
             f"caller_site_id={self.caller_site_id}>"
         )
+
+
+SHARING_PATH: Final = "/v2/key/sharing"
+BIDSTREAM_PATH: Final = "/v2/key/bidstream"
+LATEST_PATH: Final = "/v2/key/latest"
+
+
+class _LatestReply(msgspec.Struct):
+    status: str
+    body: tuple[WireKey, ...] | None = None
+
+
+def build_keys_request() -> bytes:
+    """Build the payload of all three: there is nothing to say."""
+    return b""
+
+
+def parse_latest_reply(payload: bytes) -> tuple[Key, ...]:
+    """Read the opened reply to key/latest.
+
+    Raises:
+        ProtocolError: If it is not of the documented shape.
+        OperatorError: If the status word is another one.
+    """
+    reply = wire.decode(payload, _LatestReply)
+    expect_success(reply.status, reply.body)
+    return tuple(key.to_key() for key in reply.body or ())
 
 
 strip_tracebacks(globals())

@@ -1,7 +1,7 @@
-"""Normalization and hashing of DII exactly as the operator does it (protocol.md 3).
+"""Normalize and hash DII exactly as the operator does (docs/protocol.md 3).
 
-Everything that names a person ends as *identity bytes*: the SHA-256 of the normalized
-value, or what a given hash decodes to.
+Each identity ends as *identity bytes*: the SHA-256 of the normalized value, or the
+bytes that a given hash decodes to.
 """
 
 from __future__ import annotations
@@ -12,26 +12,16 @@ from hashlib import sha256
 from typing import Final
 
 from uid2_async._traceback import strip_tracebacks
+from uid2_async.errors import InputError
 from uid2_async.models import Identity
 from uid2_async.protocol import base64
 
-__all__ = [
-    "HASH_KINDS",
-    "KINDS",
-    "READERS",
-    "decode_hash",
-    "identity_bytes",
-    "identity_hash",
-    "many_identity_bytes",
-    "normalize_email",
-    "normalize_phone",
-]
-
 KINDS: Final = ("email", "email_hash", "phone", "phone_hash")
+
 # As what each kind is sent.
 HASH_KINDS: Final = {kind: f"{kind.removesuffix('_hash')}_hash" for kind in KINDS}
 
-# The operator folds ASCII letters alone: "Ü" and the Kelvin sign stay as they are.
+# The operator folds only ASCII letters: "Ü" and the Kelvin sign stay as they are.
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _PHONE = re.compile(r"\+[0-9]{10,15}")
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
@@ -43,7 +33,7 @@ _USUAL = bytes(set(range(256)) - set(b"@ \n"))
 
 
 def normalize_email(text: str) -> str | None:
-    """Normalize an e-mail address, or return None where the operator refuses it.
+    """Normalize an e-mail address, or return None if the operator refuses it.
 
     Every space of the local part goes, only trailing ones of the domain; for
     ``gmail.com`` the dots and everything from the first ``+`` go too. There is no check
@@ -100,7 +90,7 @@ READERS: Final[dict[str, Callable[[str], bytes | None]]] = {
 
 
 def identity_bytes(kind: str, value: str) -> bytes | None:
-    """Turn a value of *kind* into its identity bytes, or None where it is invalid.
+    """Turn a value of *kind* into its identity bytes, or None if it is invalid.
 
     Args:
         kind: One of ``KINDS``.
@@ -113,9 +103,9 @@ def identity_bytes(kind: str, value: str) -> bytes | None:
 
 
 def many_identity_bytes(kind: str, values: Sequence[str]) -> list[bytes | None]:
-    """Do what :func:`identity_bytes` does with each of many values of one kind.
+    """Apply :func:`identity_bytes` to many values of one kind.
 
-    It takes half of the time for e-mails, and a third for hashes in base64.
+    This takes half of the time for e-mails, and a third for hashes in base64.
     """
     if kind == "email":
         found: list[bytes | None] = []
@@ -130,11 +120,11 @@ def many_identity_bytes(kind: str, values: Sequence[str]) -> list[bytes | None]:
 
 
 def _hash_emails(texts: Sequence[str]) -> list[bytes | None]:
-    """Do what :func:`_hash_email` does with each of some texts.
+    """Apply :func:`_hash_email` to some texts.
 
     The hash itself is a third of the work; the rest is Python, one call for each step
     of each address. So the steps are done for all of them at once: joined by line ends,
-    they are encoded and lowered in two calls (bytes fold ASCII letters alone, as the
+    they are encoded and lowered in two calls (bytes fold only ASCII letters, as the
     rule wants it). Then all bytes but "@", space and line end are taken out: where each
     line leaves a single "@", which neither begins nor ends it, all are usual addresses,
     which need no more, unless they are of Gmail. If one is not, all go the plain way.
@@ -159,9 +149,49 @@ def _hash_gmail(address: bytes) -> bytes | None:
 
 
 def identity_hash(identity: Identity) -> str | None:
-    """Hash *identity* into the canonical base64 that is sent, or None where invalid."""
+    """Hash *identity* into the canonical base64 that is sent, or None if invalid."""
     data = READERS[identity.kind](identity.value)
     return None if data is None else base64.encode_text(data)
+
+
+def sendable(kind: str, value: str, *, send_raw: bool) -> tuple[str, str] | None:
+    """Return the key and the value to send of an identity, or None if it is invalid.
+
+    A hash goes out in its canonical spelling; DII as its hash, unless *send_raw* says
+    otherwise and JSON can carry it (a lone surrogate can only be hashed).
+    """
+    data = identity_bytes(kind, value)
+    if data is None:
+        return None
+    hash_kind = HASH_KINDS[kind]
+    if send_raw and kind != hash_kind and _is_utf8(value):
+        return kind, value
+    return hash_kind, base64.encode_text(data)
+
+
+def _is_utf8(text: str) -> bool:
+    """Return whether *text* can be encoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write_identity_input(identity: Identity, *, send_raw: bool) -> dict[str, str]:
+    """Make the request field of *identity*; see :func:`sendable`.
+
+    Raises:
+        InputError: If the operator would reject it; names only the kind.
+    """
+    field = sendable(identity.kind, identity.value, send_raw=send_raw)
+    if field is None:
+        raise InputError(
+            f"The {identity.kind} is not valid.",
+            hint="See docs/protocol.md 3 for what the operator accepts.",
+        )
+    key, value = field
+    return {key: value}
 
 
 strip_tracebacks(globals())

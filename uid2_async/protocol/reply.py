@@ -28,25 +28,18 @@ from uid2_async.errors import (
     UnexpectedStatusError,
 )
 
-__all__ = [
-    "error_from_reply",
-    "error_from_status_word",
-    "http_date_ms",
-    "parse_retry_after",
-]
-
 _MESSAGE_CHARS = 200
 _MESSAGE_BODY_BYTES = 64 * 1024
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
-# So many characters of a secret in a row are no accident.
+
+# This many characters of a secret in a row are not a coincidence.
 _ECHO_CHARS = 12
 _SECONDS = re.compile(r"[0-9]{1,6}", re.ASCII)
-
 _BAD_SECRET = "Invalid body: Check encryption key"  # noqa: S105 - the operator's words
 _BAD_TIME = "Invalid timestamp"
-
 _SECRET_HINT = "The client secret does not belong to this API key: check both."  # noqa: S105 - advice
 _LINK_HINT = "Check link_id: it must belong to this service and be enabled."
+
 _HOME_HINTS = {
     "invalid_http_origin": (
         "origin= must be on a domain that is registered for the subscription: add it "
@@ -57,6 +50,7 @@ _HOME_HINTS = {
         "UID2 portal."
     ),
 }
+
 _REFRESH_HINT = (
     "The refresh token is invalid or has expired: generate a new token. (With a valid "
     "API key the operator tells the two apart.)"
@@ -81,7 +75,7 @@ def error_from_reply(
     now_ms: int,
     secrets: Sequence[str] = (),
 ) -> UID2Error:
-    """Make the error that an HTTP *status* other than 200 stands for.
+    """Return the error for an HTTP *status* other than 200.
 
     Args:
         status: The HTTP status.
@@ -133,7 +127,7 @@ _BY_STATUS: dict[int, type[OperatorError]] = {
 
 
 def _make_bad_request(code: str | None, message: str, said: str) -> OperatorError:
-    """Tell the kinds of 400 apart."""
+    """Distinguish the kinds of 400."""
     if message.startswith(_BAD_SECRET):
         return AuthError("The operator could not open the request.", hint=_SECRET_HINT)
     if message.startswith(_BAD_TIME):
@@ -159,7 +153,7 @@ def error_from_status_word(code: str) -> OperatorError:
 def _read_error_body(
     body: bytes, secrets: Sequence[str]
 ) -> tuple[str | None, str | None]:
-    """Take status word and message out of a JSON body; None where there is none."""
+    """Return the status word and message of a JSON body; None if there is none."""
     if not body.startswith(b"{") or len(body) > _MESSAGE_BODY_BYTES:
         return None, None
     try:
@@ -173,12 +167,12 @@ def _read_error_body(
 
 
 def _word(text: str | None) -> str | None:
-    """Take a status word as it is, and nothing else in its place."""
+    """Return a status word, or None if it does not look like one."""
     return text if text is not None and _WORD.fullmatch(text) else None
 
 
 def _echoes(text: str, secret: str) -> bool:
-    """Tell whether *text* repeats a part of *secret*."""
+    """Return whether *text* repeats a part of *secret*."""
     starts = range(max(1, len(secret) - _ECHO_CHARS + 1))
     return any(secret[start : start + _ECHO_CHARS] in text for start in starts)
 
@@ -197,8 +191,8 @@ def parse_retry_after(
     """Read a ``Retry-After`` header as seconds from now, or None for no usable hint.
 
     Plain ASCII digits, at most six, or an HTTP date ending in ``GMT``; everything else
-    (signs, decimals, exponents, ``nan``, lists) is no hint. A date counts from the same
-    reply's ``Date`` where there is one, so that a wrong local clock does not matter.
+    (signs, decimals, exponents, ``nan``, lists) is ignored. A date counts from the same
+    reply's ``Date`` if there is one, so that a wrong local clock does not matter.
 
     Args:
         text: The header, or None.
@@ -206,7 +200,7 @@ def parse_retry_after(
         now_ms: The corrected clock, in ms since the Unix epoch.
 
     Returns:
-        Seconds, never negative; None where there is no usable hint.
+        Seconds, never negative, or None if there is no usable hint.
     """
     if text is None:
         return None
@@ -220,7 +214,7 @@ def parse_retry_after(
 
 
 def http_date_ms(text: str | None) -> int | None:
-    """Read a ``Date`` header into ms since the Unix epoch; None if that is no use."""
+    """Read a ``Date`` header into ms since the Unix epoch; None if it is unusable."""
     seconds = _http_date(text) if text is not None else None
     return None if seconds is None else round(seconds * 1000)
 

@@ -1,51 +1,118 @@
 """The bytes of advertising tokens v2, v3 and v4 (docs/protocol.md 5.1 to 5.4).
 
-A token has two shells: the master key opens the first, which names the site key that
-opens the second. :func:`open_shells` returns a :class:`~uid2_async.TokenFailure` where
-that fails, because bulk work cannot afford an exception for each bad row;
-:func:`open_token` is for a single one and raises.
+A token has two layers. The master key opens the outer one, which names the site key
+that opens the inner one. :func:`open_shells` returns a
+:class:`~uid2_async.TokenFailure` if that fails, because bulk work cannot afford an
+exception for each bad row. :func:`open_token` is for a single token and raises.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TypeAlias
+from struct import Struct
+from typing import ClassVar, TypeAlias
 
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.models import IdentityScope, IdentityType
-from uid2_async.protocol import base64, token_layout as layout
-from uid2_async.protocol.key import Key, KeyLookup
-from uid2_async.protocol.raw_uid import (
-    RAW_UID_SIZES,
-    TYPE_BYTES,
-    TYPE_MASK,
-    type_byte,
-)
-from uid2_async.protocol.token_layout import V2_BYTE, V4, VERSIONS, AdvertisingToken
+from uid2_async.protocol import base64
+from uid2_async.protocol.keyring import Key, KeyLookup
+from uid2_async.protocol.raw_uid import RAW_UID_SIZES, TYPE_BYTES, TYPE_MASK, type_byte
+from uid2_async.veiled import Veiled
 
-__all__ = [
-    "AdvertisingToken",
-    "Opened",
-    "SiteFields",
-    "open_shells",
-    "open_token",
-    "read_text",
-    "seal_token",
-]
+CLIENT_SIDE_GENERATED = 1 << 1
+"""The privacy bit of tokens that a browser or app has generated."""
+
+V2, V3, V4 = 2, 3, 4
+
+# The version as tokens spell it: byte 0 in v2, byte 1 since v3.
+V2_BYTE, V3_BYTE, V4_BYTE = 2, 112, 128
+VERSIONS = {V3_BYTE: V3, V4_BYTE: V4}
+VERSION_BYTES = {version: byte for byte, version in VERSIONS.items()}
+
+# The low bits of a type byte make the second base64 character spell the version.
+TYPE_FILL = 0b11
+HEADER = Struct(">BBi")  # type byte, version, master key id
+MASTER = Struct(">qqiBiii")  # expires, created, operator's four, site key id
+MASTER_BRIEF = Struct(">qq13xi")  # the same without the operator, to be read fast
+SITE = Struct(">iqiiqq")  # site, publisher, client key, bits, established, refreshed
+HEADER_V2 = Struct(">Bi")  # version, master key id
+MASTER_V2 = Struct(">qi")  # expires, site key id
+SITE_V2 = Struct(">ii")  # site id, length of the raw UID's text
+TAIL_V2 = Struct(">iq")  # privacy bits, established
+
+
+class AdvertisingToken(Veiled, frozen=True, kw_only=True, gc=False):
+    """What both layers of a token say, in one; times in ms since the Unix epoch.
+
+    Attributes:
+        version: 2, 3 or 4.
+        scope: UID2 or EUID; None for v2, which does not say.
+        identity_type: What the raw UID was made from; None for v2.
+        master_key_id: The key of the outer layer.
+        site_key_id: The key of the inner layer.
+        expires_ms: When it expires.
+        created_ms: When it was made; None for v2.
+        operator_site_id: The operator's site.
+        operator_type: 1 is a service.
+        operator_version: The operator's version.
+        operator_key_id: The operator's key.
+        site_id: The publisher's site, or the sharer's.
+        publisher_id: Not in use.
+        client_key_id: Not in use.
+        privacy_bits: int32, see docs/protocol.md 5.4.
+        established_ms: When the identity was first generated.
+        refreshed_ms: When it was last generated; None for v2.
+        raw_uid: The raw UID in base64; in v2 the very text that was embedded.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = (
+        "version",
+        "scope",
+        "identity_type",
+        "master_key_id",
+        "site_key_id",
+        "expires_ms",
+        "created_ms",
+        "site_id",
+        "privacy_bits",
+        "established_ms",
+        "refreshed_ms",
+    )
+
+    version: int
+    scope: IdentityScope | None = None
+    identity_type: IdentityType | None = None
+    master_key_id: int
+    site_key_id: int
+    expires_ms: int
+    created_ms: int | None = None
+    operator_site_id: int = 0
+    operator_type: int = 1
+    operator_version: int = 0
+    operator_key_id: int = 0
+    site_id: int
+    publisher_id: int = 0
+    client_key_id: int = 0
+    privacy_bits: int = 0
+    established_ms: int
+    refreshed_ms: int | None = None
+    raw_uid: str
+
 
 _HEADER_CHARS = 4
+
 # What counts as the operator of a v2 token: site, type (a service), version and key.
 _SERVICE = (0, 1, 0, 0)
 _BARE_UID_BYTES, _TYPED_UID_BYTES = RAW_UID_SIZES
 
 # Bound once, since looking them up costs as much as using them, for each token.
-_HEADER_BYTES = layout.HEADER.size
-_MASTER_BYTES = layout.MASTER.size
-_SITE_BYTES = layout.SITE.size
-_unpack_header = layout.HEADER.unpack_from
-_unpack_master = layout.MASTER_BRIEF.unpack_from
-_unpack_site = layout.SITE.unpack_from
+_HEADER_BYTES = HEADER.size
+_MASTER_BYTES = MASTER.size
+_SITE_BYTES = SITE.size
+_unpack_header = HEADER.unpack_from
+_unpack_master = MASTER_BRIEF.unpack_from
+_unpack_site = SITE.unpack_from
 _encode = unwrapped(base64.encode_text)
 _decode = unwrapped(base64.decode)
 _decode_url = unwrapped(base64.decode_url)
@@ -58,9 +125,9 @@ def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
     The first four characters tell the version (docs/protocol.md 5.1).
 
     Args:
-        text: The token; what is no str is refused, as it may come from foreign JSON.
-        strict: Take v4 in the URL-safe alphabet alone, as the operator does; the SDKs
-            take either.
+        text: The token. It may come from foreign JSON, so that any type is handled.
+        strict: Accept v4 only in the URL-safe alphabet, as the operator does. The SDKs
+            accept either.
 
     Returns:
         The bytes of a v2, v3 or v4 token, or INVALID_PAYLOAD, or VERSION_NOT_SUPPORTED.
@@ -84,16 +151,16 @@ def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
 # byte of the master key id.
 @lru_cache(maxsize=256)
 def _read_version(head: str) -> int | TokenFailure:
-    """Tell the version by the first four characters of a token."""
+    """Return the version, by the first four characters of a token."""
     url = "-" in head or "_" in head
     data = base64.decode_url(head) if url else base64.decode(head)
     if data is None:
         return TokenFailure.INVALID_PAYLOAD
     if data[0] == V2_BYTE:
-        return layout.V2
+        return V2
     if len(data) == 1:
         return TokenFailure.INVALID_PAYLOAD
-    return layout.VERSIONS.get(data[1], TokenFailure.VERSION_NOT_SUPPORTED)
+    return VERSIONS.get(data[1], TokenFailure.VERSION_NOT_SUPPORTED)
 
 
 SiteFields: TypeAlias = tuple[int, int, int, int, int, int | None]
@@ -114,22 +181,22 @@ Opened: TypeAlias = tuple[
 """Version, scope, identity type, master key id, site key id, expires and created ms,
 the bytes of the master payload, the raw UID, and what stands beside it.
 
-A tuple and no struct, since one is made for each token and taken apart at once.
+A tuple, not a struct, because one is made for each token and unpacked at once.
 """
 
 
 def open_shells(  # noqa: PLR0911 - one for each check, in their order
     data: bytes, key_of: KeyLookup, scope: IdentityScope | None = None
 ) -> Opened | TokenFailure:
-    """Open both shells of a token.
+    """Open both layers of a token.
 
     Args:
         data: The bytes that :func:`read_text` returned.
         key_of: Finds a key by its id.
-        scope: The one scope to accept; None accepts both. v2 does not tell its own.
+        scope: The only scope to accept; None accepts both. v2 has none.
 
     Returns:
-        What it says; or, by the first check that fails, VERSION_NOT_SUPPORTED,
+        Its fields; or, by the first check that fails, VERSION_NOT_SUPPORTED,
         INVALID_IDENTITY_SCOPE, NOT_AUTHORIZED_FOR_MASTER_KEY, NOT_AUTHORIZED_FOR_KEY or
         INVALID_PAYLOAD.
     """
@@ -172,45 +239,45 @@ def open_shells(  # noqa: PLR0911 - one for each check, in their order
 
 
 def _belongs(raw_uid: bytes, kind: int) -> bool:
-    """Tell whether *raw_uid* is of the type byte *kind*; 32 bytes are of any."""
+    """Return whether *raw_uid* is of the type byte *kind*; 32 bytes fit any."""
     if len(raw_uid) == _TYPED_UID_BYTES:
         return not (raw_uid[0] ^ kind) & TYPE_MASK
     return len(raw_uid) == _BARE_UID_BYTES
 
 
 def _open_shells_v2(data: bytes, key_of: KeyLookup) -> Opened | TokenFailure:
-    """Open both shells of a v2 token (docs/protocol.md 5.2)."""
-    _, master_key_id = layout.HEADER_V2.unpack_from(data)
+    """Open both layers of a v2 token (docs/protocol.md 5.2)."""
+    _, master_key_id = HEADER_V2.unpack_from(data)
     key = key_of(master_key_id)
     if key is None:
         return TokenFailure.NOT_AUTHORIZED_FOR_MASTER_KEY
-    master = key.open_cbc(data, layout.HEADER_V2.size)
-    if master is None or len(master) < layout.MASTER_V2.size:
+    master = key.open_cbc(data, HEADER_V2.size)
+    if master is None or len(master) < MASTER_V2.size:
         return TokenFailure.INVALID_PAYLOAD
-    expires_ms, site_key_id = layout.MASTER_V2.unpack_from(master)
+    expires_ms, site_key_id = MASTER_V2.unpack_from(master)
     key = key_of(site_key_id)
     if key is None:
         return TokenFailure.NOT_AUTHORIZED_FOR_KEY
-    site = _read_site_v2(key.open_cbc(master, layout.MASTER_V2.size))
+    site = _read_site_v2(key.open_cbc(master, MASTER_V2.size))
     if site is None:
         return TokenFailure.INVALID_PAYLOAD
-    head = (layout.V2, None, None, master_key_id, site_key_id, expires_ms, None)
+    head = (V2, None, None, master_key_id, site_key_id, expires_ms, None)
     return *head, master, *site
 
 
 def _read_site_v2(payload: bytes | None) -> tuple[str, SiteFields] | None:
-    """Read the raw UID and the fields beside it, or None where they do not fit."""
-    if payload is None or len(payload) < layout.SITE_V2.size:
+    """Read the raw UID and the fields beside it, or None if they do not fit."""
+    if payload is None or len(payload) < SITE_V2.size:
         return None
-    site_id, length = layout.SITE_V2.unpack_from(payload)
-    tail = layout.SITE_V2.size + length
-    # CBC does not notice a forged token, so the content has to fit exactly.
-    if length <= 0 or len(payload) != tail + layout.TAIL_V2.size:
+    site_id, length = SITE_V2.unpack_from(payload)
+    tail = SITE_V2.size + length
+    # CBC does not detect a forged token, so the content must fit exactly.
+    if length <= 0 or len(payload) != tail + TAIL_V2.size:
         return None
-    raw_uid = payload[layout.SITE_V2.size : tail]
+    raw_uid = payload[SITE_V2.size : tail]
     if base64.decode(raw_uid) is None:
         return None
-    privacy_bits, established_ms = layout.TAIL_V2.unpack_from(payload, tail)
+    privacy_bits, established_ms = TAIL_V2.unpack_from(payload, tail)
     return raw_uid.decode("ascii"), (site_id, 0, 0, privacy_bits, established_ms, None)
 
 
@@ -237,12 +304,12 @@ def open_token(
 
 
 def _make_token(opened: Opened) -> AdvertisingToken:
-    """Put what both shells say into one value; v2 tells no operator."""
+    """Join the fields of both layers. v2 names no operator."""
     version, scope, identity_type, master_id, site_key_id = opened[:5]
     expires_ms, created_ms, master, raw_uid, site = opened[5:]
     operator = _SERVICE
-    if version != layout.V2:
-        operator = layout.MASTER.unpack_from(master)[2:6]
+    if version != V2:
+        operator = MASTER.unpack_from(master)[2:6]
     return AdvertisingToken(
         version=version,
         scope=scope,
@@ -273,11 +340,11 @@ def seal_token(
     Args:
         token: What it says; its two key ids choose the keys.
         key_of: Finds a key by its id.
-        master_iv: Of the outer shell: 12 random bytes, or 16 for v2.
-        site_iv: Of the inner shell: as many, and others.
+        master_iv: Of the outer layer: 12 random bytes, or 16 for v2.
+        site_iv: Of the inner layer: as many, and others.
 
     Raises:
-        TokenError: If a key is missing, or the version is none of the three.
+        TokenError: If a key is missing, or the version is unknown.
         InputError: If the raw UID is none, or belongs to another scope or type, or a
             field that the version has is None.
     """
@@ -286,18 +353,18 @@ def seal_token(
         raise TokenError(TokenFailure.NOT_AUTHORIZED_FOR_MASTER_KEY)
     if site is None:
         raise TokenError(TokenFailure.NOT_AUTHORIZED_FOR_KEY)
-    if token.version == layout.V2:
+    if token.version == V2:
         blob = site.seal_cbc(site_iv, _write_site_v2(token))
-        payload = layout.MASTER_V2.pack(token.expires_ms, site.id) + blob
-        head = layout.HEADER_V2.pack(layout.V2_BYTE, master.id)
+        payload = MASTER_V2.pack(token.expires_ms, site.id) + blob
+        head = HEADER_V2.pack(V2_BYTE, master.id)
         return base64.encode_text(head + master.seal_cbc(master_iv, payload))
-    if token.version not in layout.VERSION_BYTES:
+    if token.version not in VERSION_BYTES:
         raise TokenError(TokenFailure.VERSION_NOT_SUPPORTED)
     kind, site_payload = _write_site(token)
     payload = _write_master(token) + site.seal_gcm(site_iv, site_payload)
-    head = layout.HEADER.pack(kind, layout.VERSION_BYTES[token.version], master.id)
+    head = HEADER.pack(kind, VERSION_BYTES[token.version], master.id)
     data = head + master.seal_gcm(master_iv, payload)
-    url = token.version == layout.V4
+    url = token.version == V4
     return base64.encode_url_text(data) if url else base64.encode_text(data)
 
 
@@ -305,7 +372,7 @@ def _write_master(token: AdvertisingToken) -> bytes:
     """Write the master payload up to the site's blob (docs/protocol.md 5.3)."""
     if token.created_ms is None:
         raise InputError("A token of version 3 or 4 needs created_ms.")
-    return layout.MASTER.pack(
+    return MASTER.pack(
         token.expires_ms,
         token.created_ms,
         token.operator_site_id,
@@ -322,11 +389,11 @@ def _write_site(token: AdvertisingToken) -> tuple[int, bytes]:
         raise InputError(
             "A token of version 3 or 4 needs scope, identity_type and refreshed_ms."
         )
-    kind = type_byte(token.scope, token.identity_type) | layout.TYPE_FILL
+    kind = type_byte(token.scope, token.identity_type) | TYPE_FILL
     raw_uid = base64.decode(token.raw_uid)
     if raw_uid is None or not _belongs(raw_uid, kind):
         raise InputError("The raw UID is none of this scope and identity type.")
-    fields = layout.SITE.pack(
+    fields = SITE.pack(
         token.site_id,
         token.publisher_id,
         token.client_key_id,
@@ -342,10 +409,8 @@ def _write_site_v2(token: AdvertisingToken) -> bytes:
     if not token.raw_uid or base64.decode(token.raw_uid) is None:
         raise InputError("The raw UID is not base64.")
     raw_uid = token.raw_uid.encode("ascii")
-    head = layout.SITE_V2.pack(token.site_id, len(raw_uid))
-    return (
-        head + raw_uid + layout.TAIL_V2.pack(token.privacy_bits, token.established_ms)
-    )
+    head = SITE_V2.pack(token.site_id, len(raw_uid))
+    return head + raw_uid + TAIL_V2.pack(token.privacy_bits, token.established_ms)
 
 
 strip_tracebacks(globals())

@@ -1,7 +1,7 @@
-"""How the holder of a key ring judges and makes tokens (docs/protocol.md 6.5 and 6.6).
+"""Decrypt, check and encrypt tokens with a key ring (docs/protocol.md 6.5 and 6.6).
 
-Of the two official SDKs the rules follow the Java one, which checks the scope and the
-domain, in the order of its checks.
+The checks and their order are those of the official Java SDK, which checks the scope
+and the domain, unlike the Python SDK.
 """
 
 from __future__ import annotations
@@ -19,46 +19,33 @@ from uid2_async.errors import (
 )
 from uid2_async.models import IdentityScope, IdentityType, datetime_from_ms
 from uid2_async.protocol import base64
-from uid2_async.protocol.key import Key
-from uid2_async.protocol.keyring import KeyRing
+from uid2_async.protocol.keyring import Key, KeyRing
 from uid2_async.protocol.raw_uid import (
     RAW_UID_SIZES,
     TYPE_BYTES,
     TYPE_MASK,
     type_byte,
 )
-from uid2_async.protocol.token_codec import open_shells, read_text
-from uid2_async.protocol.token_layout import (
+from uid2_async.protocol.token_codec import (
     CLIENT_SIDE_GENERATED,
     HEADER,
     MASTER,
     SITE,
     TYPE_FILL,
     V4_BYTE,
+    open_shells,
+    read_text,
 )
+from uid2_async.protocol.wire import FIRST_MS, LAST_MS
 from uid2_async.veiled import Veiled
-
-__all__ = [
-    "ClientType",
-    "DecryptedToken",
-    "SharingSealer",
-    "decrypt",
-    "encrypt",
-    "try_decrypt",
-]
 
 # Who made a token, where it was no operator: site, type (a service), version, key.
 _OPERATOR = (0, 1, 0, 0)
-
 _NO_VALID_KEY = "No key, or all keys have expired."
-
-# The years 1 to 9999, which is what a datetime can hold.
-_FIRST_MS = -62_135_596_800_000
-_LAST_MS = 253_402_300_799_999
 
 
 class ClientType(Enum):
-    """For what a token is opened: it decides about the lifetime and the domain."""
+    """What a token is opened for, which decides the lifetime and domain checks."""
 
     BIDSTREAM = "bidstream"
     SHARING = "sharing"
@@ -77,16 +64,16 @@ _decode = unwrapped(base64.decode)
 
 
 class DecryptedToken(Veiled, frozen=True, kw_only=True, gc=False):
-    """What a token says to the holder of its keys.
+    """A decrypted token.
 
-    The instants exist in ms too, which costs nothing; a datetime is made when asked.
+    The times are stored in ms; datetimes are made on access.
 
     Attributes:
         raw_uid: The raw UID, 44 characters of base64.
         site_id: The site that generated the token, or that shared the raw UID.
         established_ms: When the identity was first generated, in ms.
         created_ms: When the token was made, in ms; None for v2.
-        expires_ms: Until when it holds, in ms.
+        expires_ms: When it expires, in ms.
         identity_type: What the raw UID was made from; None for v2.
         scope: UID2 or EUID.
         version: 2, 3 or 4.
@@ -126,7 +113,7 @@ class DecryptedToken(Veiled, frozen=True, kw_only=True, gc=False):
 
     @property
     def expires(self) -> datetime:
-        """Until when the token holds."""
+        """When the token expires."""
         return datetime_from_ms(self.expires_ms)
 
 
@@ -138,10 +125,10 @@ def decrypt(
     client: ClientType,
     domain_or_app: str | None = None,
 ) -> DecryptedToken:
-    """Open a token and judge it; arguments as in :func:`try_decrypt`.
+    """Open and check a token; arguments as in :func:`try_decrypt`.
 
     Raises:
-        TokenError: If it is refused; the reason says why.
+        TokenError: If it is rejected; the reason says why.
         KeysUnavailableError: If all keys of *ring* have expired.
     """
     found = try_decrypt(text, ring, now_ms, client, domain_or_app)
@@ -157,18 +144,18 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     client: ClientType,
     domain_or_app: str | None = None,
 ) -> DecryptedToken | TokenFailure:
-    """Open a token and judge it, without an exception for a bad one.
+    """Open and check a token, without an exception for an invalid one.
 
     Args:
         text: The token, of any version and either alphabet.
         ring: The keys.
         now_ms: The time in ms.
-        client: For what it is opened.
+        client: What it is opened for.
         domain_or_app: Where the bid request comes from. It is compared for tokens that
             were generated client-side and opened for the bidstream.
 
     Returns:
-        The token, or why it is refused.
+        The token, or why it is rejected.
 
     Raises:
         KeysUnavailableError: If all keys of *ring* have expired.
@@ -189,9 +176,9 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     if expires_ms < now_ms:
         return TokenFailure.EXPIRED_TOKEN
     if not (
-        _FIRST_MS <= established_ms <= _LAST_MS
-        and _FIRST_MS <= start_ms <= _LAST_MS
-        and expires_ms <= _LAST_MS
+        FIRST_MS <= established_ms <= LAST_MS
+        and FIRST_MS <= start_ms <= LAST_MS
+        and expires_ms <= LAST_MS
     ):
         return TokenFailure.INVALID_PAYLOAD
     if client is _BIDSTREAM:
@@ -218,8 +205,8 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
 
 
 def _is_at_home(site_id: int, ring: KeyRing, domain_or_app: object) -> bool:
-    """Tell whether the name is one of the site's, in any letter case."""
-    # Names come out of bid requests and files: what is no str is no name.
+    """Return whether the name is one of the site's, in any letter case."""
+    # Names come out of bid requests and files: what is not a str is no name.
     if not isinstance(domain_or_app, str):
         return False
     return domain_or_app.lower() in ring.site_data.get(site_id, ())
@@ -241,7 +228,8 @@ class SharingSealer:
         Args:
             ring: Keys from key/sharing.
             now_ms: The time in ms.
-            keyset_id: Whose members shall read the tokens; the ring's default if None.
+            keyset_id: The keyset of those who can read the tokens; if None, the
+                ring's default.
 
         Raises:
             TokenError: If the ring has no key to seal with.
@@ -325,7 +313,7 @@ def encrypt(
         now_ms: The time in ms.
         master_iv: 12 random bytes.
         site_iv: 12 other random bytes.
-        keyset_id: Whose members shall read it; the ring's default if None.
+        keyset_id: The keyset whose members can read it; the ring's default if None.
         identity_type: What the raw UID was made from. If None, it is read from the raw
             UID; one of 32 bytes does not tell, and counts as an e-mail's.
 

@@ -1,35 +1,20 @@
-"""token/generate, token/refresh, token/validate and token/logout, both halves.
+"""token/generate, token/refresh, token/validate and token/logout: the client's half.
 
-docs/protocol.md 2.1, 2.2, 2.3 and 2.9. Builders and parsers of the client come first in
-each part, then those of the operator.
+docs/protocol.md 2.1, 2.2, 2.3 and 2.9.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ProtocolError
 from uid2_async.identity_tokens import IdentityTokens
-from uid2_async.models import (
-    Identity,
-    InsufficientConsent,
-    OptedOut,
-    datetime_from_ms,
-)
+from uid2_async.models import Identity, InsufficientConsent, OptedOut, datetime_from_ms
 from uid2_async.protocol import wire
-from uid2_async.protocol.identity_input import (
-    IdentityInput,
-    InputFault,
-    read_identity_input,
-    refuse_input,
-    write_identity_input,
-)
-from uid2_async.protocol.java_text import as_java_string
-from uid2_async.protocol.refusal import RefusedError, client_error
+from uid2_async.protocol.normalize import write_identity_input
 from uid2_async.protocol.reply import error_from_status_word, expect_success
 from uid2_async.veiled import Veiled
 
@@ -70,9 +55,6 @@ class _LogoutBody(msgspec.Struct):
 class _LogoutReply(msgspec.Struct):
     status: str
     body: _LogoutBody | None = None
-
-
-# --- generate -------------------------------------------------------------------------
 
 
 def build_generate_request(
@@ -139,58 +121,6 @@ def _tokens(body: TokensBody) -> IdentityTokens:
     )
 
 
-class GenerateRequest(Veiled, frozen=True, kw_only=True):
-    """A generate request as the operator reads it.
-
-    Attributes:
-        identity: Whom the token is for.
-        has_consent: Whether the key tcf_consent_string is there, even with null.
-        consent: Its value, None for null.
-    """
-
-    identity: IdentityInput
-    has_consent: bool
-    consent: str | None
-
-
-def parse_generate_request(
-    payload: Mapping[str, Any] | None, *, phones: bool
-) -> GenerateRequest:
-    """Read a generate request.
-
-    Raises:
-        RefusedError: If there is not exactly one valid identity.
-    """
-    identity = _one_identity(payload, phones=phones)
-    fields = payload or {}
-    return GenerateRequest(
-        identity=identity,
-        has_consent="tcf_consent_string" in fields,
-        consent=as_java_string(fields.get("tcf_consent_string")),
-    )
-
-
-def _one_identity(payload: Mapping[str, Any] | None, *, phones: bool) -> IdentityInput:
-    """Read the one identity, or refuse as generate and validate do."""
-    identity = read_identity_input(payload, phones=phones)
-    if isinstance(identity, InputFault):
-        raise refuse_input(identity, phones=phones)
-    return identity
-
-
-def build_tokens_reply(body: TokensBody) -> bytes:
-    """Build the reply to a successful generate or refresh."""
-    return wire.encode({"body": body, "status": "success"})
-
-
-def build_status_reply(status: str) -> bytes:
-    """Build a reply without body: ``optout`` or ``insufficient_user_consent``."""
-    return wire.encode({"status": status})
-
-
-# --- validate -------------------------------------------------------------------------
-
-
 def build_validate_request(
     identity: Identity, advertising_token: str, *, send_raw: bool = False
 ) -> bytes:
@@ -210,36 +140,6 @@ def parse_validate_reply(payload: bytes) -> bool:
     return bool(reply.body)
 
 
-class ValidateRequest(Veiled, frozen=True, kw_only=True):
-    """A validate request as the operator reads it."""
-
-    identity: IdentityInput
-    token: str
-
-
-def parse_validate_request(
-    payload: Mapping[str, Any] | None, *, phones: bool
-) -> ValidateRequest:
-    """Read a validate request; the identity is checked first.
-
-    Raises:
-        RefusedError: If the identity or the token is missing or invalid.
-    """
-    identity = _one_identity(payload, phones=phones)
-    token = as_java_string((payload or {}).get("token"))
-    if token is None:
-        raise client_error("Invalid token")
-    return ValidateRequest(identity=identity, token=token)
-
-
-def build_validate_reply(*, same: bool) -> bytes:
-    """Build the reply to validate."""
-    return wire.encode({"body": same, "status": "success"})
-
-
-# --- logout ---------------------------------------------------------------------------
-
-
 def build_logout_request(identity: Identity, *, send_raw: bool = False) -> bytes:
     """Build the JSON of a logout request (docs/protocol.md 2.9).
 
@@ -253,27 +153,6 @@ def parse_logout_reply(payload: bytes) -> None:
     """Read the opened reply to logout; returning is success."""
     reply = wire.decode(payload, _LogoutReply)
     expect_success(reply.status, reply.body)
-
-
-def parse_logout_request(
-    payload: Mapping[str, Any] | None, *, phones: bool
-) -> IdentityInput:
-    """Read a logout request.
-
-    Raises:
-        RefusedError: 400 ``invalid_token``. The real operator names a Java object in
-            place of an invalid identity; only the text before it can be relied on.
-    """
-    identity = read_identity_input(payload, phones=phones)
-    if isinstance(identity, InputFault):
-        shown = "null" if identity is InputFault.MISSING else "InputVal"
-        raise RefusedError(400, "invalid_token", f"Invalid Token presented {shown}")
-    return identity
-
-
-def build_logout_reply() -> bytes:
-    """Build the reply to logout."""
-    return wire.encode({"body": {"optout": "OK"}, "status": "success"})
 
 
 strip_tracebacks(globals())

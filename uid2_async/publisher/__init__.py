@@ -9,13 +9,24 @@ from __future__ import annotations
 from uid2_async.openrtb import add_openrtb_eid, to_openrtb_eid
 from uid2_async.publisher.cookie import cookie_name, from_cookie, to_cookie
 from uid2_async.publisher.freshness import Freshness
+from uid2_async.publisher.generate import (
+    GenerateResult,
+    InvalidIdentity,
+    Unavailable,
+    try_generate,
+)
 from uid2_async.publisher.page import to_js_sdk, to_prebid_params
 from uid2_async.publisher.refresher import TokenRefresher
+from uid2_async.publisher.sealed_cookie import SealedCookie
 from uid2_async.publisher.session import from_session, to_session
 
 __all__ = [
     "Freshness",
+    "GenerateResult",
+    "InvalidIdentity",
+    "SealedCookie",
     "TokenRefresher",
+    "Unavailable",
     "add_openrtb_eid",
     "cookie_name",
     "from_cookie",
@@ -25,4 +36,5 @@ __all__ = [
     "to_openrtb_eid",
     "to_prebid_params",
     "to_session",
+    "try_generate",
 ]

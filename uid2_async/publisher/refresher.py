@@ -221,8 +221,8 @@ class TokenRefresher:
             tokens: What the session holds.
 
         Returns:
-            The tokens to hold and their state; see :class:`Freshness`. A refresh that
-            failed is no exception: its error is in the result.
+            The tokens to hold and their state; see :class:`~uid2_async.Freshness`. A
+            refresh that failed is no exception: its error is in the result.
 
         Raises:
             RuntimeError: If the refresher is closed.

@@ -107,7 +107,7 @@ class Desk:
 
     def last(self) -> Any:
         """Open the newest call."""
-        number = self.see("news/0")["calls"][-1]["number"]
+        number = self.see("updates/0")["calls"][-1]["number"]
         return self.see(f"calls/{number}")
 
 

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from uid2_async.operator import Fault, LocalOperator
-from uid2_async.operator.console.console import _FILES, _PAGE
-from uid2_async.operator.console.guard import Guard
-from uid2_async.operator.exchange import Request
+from uid2_async.operator.console.console import _FILES, _PAGE, Guard
+from uid2_async.operator.http_messages import Request
 
 FOREIGN_HOSTS = [
     "evil.example",
@@ -24,7 +23,7 @@ FOREIGN_HOSTS = [
     "",
 ]
 ORDERS: dict[str, Any] = {
-    "people": {"out": True, "identity": "jane@example.com"},
+    "opt-out": {"out": True, "identity": "jane@example.com"},
     "faults": {"status": 503},
     "disarm": {"number": 1},
     "clock": {"seconds": 60},
@@ -35,12 +34,12 @@ ORDERS: dict[str, Any] = {
 
 def is_untouched(desk: Any) -> bool:
     """Tell whether nothing has been changed, with one fault armed before."""
-    news = desk.see("news/0")
+    updates = desk.see("updates/0")
     return (
-        [one["what"] for one in news["armed"]] == ["HTTP 500"]
-        and news["people"] == []
-        and news["ahead_ms"] == 0
-        and len(news["calls"]) == 1
+        [one["what"] for one in updates["armed"]] == ["HTTP 500"]
+        and updates["opt_outs"] == []
+        and updates["ahead_ms"] == 0
+        and len(updates["calls"]) == 1
     )
 
 
@@ -53,7 +52,9 @@ def watched(desk: Any) -> Any:
     return desk
 
 
-@pytest.mark.parametrize("path", ["/", *_FILES, "/_console/news/0", "/_console/world"])
+@pytest.mark.parametrize(
+    "path", ["/", *_FILES, "/_console/updates/0", "/_console/operator"]
+)
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_a_foreign_host_sees_nothing(desk: Any, host: str, path: str) -> None:
     """A name that was rebound to this machine comes in the Host header."""
@@ -122,7 +123,7 @@ def test_another_page_changes_nothing(watched: Any, headers: dict[str, Any]) -> 
 
 def test_another_page_reads_nothing(desk: Any) -> None:
     """Neither as a script nor as a picture; a link to the page itself is fine."""
-    for path in ("/_console/news/0", "/_console/world", "/_console/console.js"):
+    for path in ("/_console/updates/0", "/_console/operator", "/_console/console.js"):
         assert desk.send("GET", path, Sec_Fetch_Site="cross-site").status == 403
     assert desk.send("GET", "/", Sec_Fetch_Site="cross-site").status == 200
 
@@ -146,7 +147,7 @@ def test_only_post_changes_anything(watched: Any, method: str) -> None:
 
 def test_looking_is_by_get_alone(desk: Any) -> None:
     """Whatever else is asked for."""
-    for name in ("news/0", "world", "console.js", "nothing"):
+    for name in ("updates/0", "operator", "console.js", "nothing"):
         answer = desk.order(name, {})
         assert (answer.status, answer.headers["allow"]) == (405, "GET")
 
@@ -161,7 +162,7 @@ def test_orders_from_the_page_itself_are_obeyed(watched: Any) -> None:
     assert not is_untouched(watched)
 
 
-@pytest.mark.parametrize("path", ["/", "/_console/news/0", "/_console/nothing"])
+@pytest.mark.parametrize("path", ["/", "/_console/updates/0", "/_console/nothing"])
 def test_every_answer_is_locked_down(desk: Any, path: str) -> None:
     """A strict policy, no framing, no sniffing, no cache, no sharing."""
     headers = desk.send("GET", path, Origin="https://evil.example").headers
@@ -218,7 +219,7 @@ def test_the_console_is_off_unless_asked_for(make_desk: Callable[..., Any]) -> N
     """A real operator knows neither the page nor its calls."""
     with LocalOperator.in_thread() as operator:
         desk = make_desk(operator)
-        for path in ("/", "/_console", "/_console/news/0", "/_console/console.js"):
+        for path in ("/", "/_console", "/_console/updates/0", "/_console/console.js"):
             answer = desk.send("GET", path)
             assert answer.status == 404
             assert answer.body.startswith(b"<html><body><h1>Resource not found")
@@ -244,8 +245,8 @@ def test_the_console_is_no_call(desk: Any) -> None:
     """It is in no log, takes no fault and is not in flight."""
     desk.operator.fail_next(Fault(status=503))
     desk.order("clock", {"seconds": 1})
-    desk.see("news/0")
+    desk.see("updates/0")
 
     assert desk.operator.calls == []
     assert desk.operator.most_in_flight == 0
-    assert [one["what"] for one in desk.see("news/0")["armed"]] == ["HTTP 503"]
+    assert [one["what"] for one in desk.see("updates/0")["armed"]] == ["HTTP 503"]

@@ -12,8 +12,8 @@ import pytest
 
 from uid2_async.models import Email
 from uid2_async.operator import LocalOperator, OperatorData
-from uid2_async.operator.console.inspecting import look_up
-from uid2_async.protocol.refresh_token import unwrap_refresh_token
+from uid2_async.operator.console.views import look_up
+from uid2_async.operator.minting import unwrap_refresh_token
 
 ADDRESS = "jane@example.com"
 HASH = b64encode(sha256(ADDRESS.encode()).digest()).decode()
@@ -75,7 +75,7 @@ def test_identity_tokens_are_opened_part_by_part(
 def test_a_refresh_token_without_its_wrapper(desk: Any, reply: dict[str, Any]) -> None:
     """Old ones are opened, too."""
     inner, _ = unwrap_refresh_token(
-        reply["body"]["refresh_token"], desk.operator._world.keysets.key
+        reply["body"]["refresh_token"], desk.operator._index.keysets.key
     )
 
     assert inspect(desk, inner)["opened"]["site_id"] == 105
@@ -83,7 +83,7 @@ def test_a_refresh_token_without_its_wrapper(desk: Any, reply: dict[str, Any]) -
 
 def test_an_identity_that_is_not_valid_is_not_looked_up(desk: Any) -> None:
     """The hash of nothing, as the operator sees it."""
-    assert look_up(desk.operator._world, Email("nobody"), now_ms=0) == {}
+    assert look_up(desk.operator._index, Email("nobody"), now_ms=0) == {}
 
 
 def test_tokens_of_another_operator_stay_closed(desk: Any, make_desk: Any) -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 
 from uid2_async.models import Email
 from uid2_async.operator import Fault
-from uid2_async.operator.console.reading import CHARS_SHOWN
+from uid2_async.operator.console.calls import CHARS_SHOWN
 from uid2_async.protocol.client_side import (
     build_client_generate_request,
     load_server_public_key,

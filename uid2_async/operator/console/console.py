@@ -1,57 +1,368 @@
-"""The console as a function from requests to replies, without any HTTP library."""
+"""The console as a function from requests to replies, without any HTTP library.
+
+Another page that is open in the same browser could send requests to this machine, or
+point its own host name here (DNS rebinding). :class:`Guard` refuses the former by what
+browsers say of a request's origin, the latter by the Host header.
+"""
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.resources import files
-from typing import Any, Final
+from ipaddress import ip_address
+from typing import Annotated, Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
+import msgspec
 
 from uid2_async.errors import InputError
-from uid2_async.operator.console import orders, views
-from uid2_async.operator.console.exchanges import Exchange, Exchanges, identify
-from uid2_async.operator.console.guard import SECURITY_HEADERS, Guard
-from uid2_async.operator.console.inspecting import inspect
-from uid2_async.operator.console.people import People
+from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash
+from uid2_async.operator.console import views
+from uid2_async.operator.console.calls import Exchange, ExchangeLog, identify_caller
+from uid2_async.operator.console.views import inspection_view, is_loopback
 from uid2_async.operator.data import OperatorData
-from uid2_async.operator.exchange import JSON, Reply, Request
-from uid2_async.operator.state import Call, OperatorState
-from uid2_async.operator.world import World
+from uid2_async.operator.http_messages import JSON, Reply, Request
+from uid2_async.operator.indexes import DataIndex
+from uid2_async.operator.state import Call, Fault, OperatorState
+from uid2_async.protocol import base64
 
-__all__ = ["Console"]
+SECURITY_HEADERS: Final[Mapping[str, str]] = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'; require-trusted-types-for 'script'; "
+        "trusted-types 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""The headers of every reply of the console."""
+
+_OWN_SITES: Final = frozenset({"same-origin", "none"})
+
+
+class Guard:
+    """Rejects requests without the token that are not from the console's own page."""
+
+    def __init__(
+        self, host: str, *, allowed_hosts: Collection[str] = (), token: str = ""
+    ) -> None:
+        """Allow the address at which the operator listens.
+
+        Args:
+            host: The address.
+            allowed_hosts: Other names of this machine, such as that of a container.
+            token: What requests under those names carry as ``Authorization: Bearer``;
+                without a token there are no such requests.
+        """
+        self._host = host.lower()
+        self._local = is_loopback(self._host)
+        self._allowed_hosts = {name.lower() for name in allowed_hosts}
+        self._token = token
+
+    def refusal(self, request: Request, *, page: bool) -> str | None:
+        """Return why *request* is rejected, or None.
+
+        Args:
+            request: The request.
+            page: Whether it asks for the page itself. Any site may link to that.
+        """
+        host = request.headers.get("Host", "")
+        if _name_of(host) in self._allowed_hosts and not self._has_token(request):
+            return "Send the token of the sandbox, as Authorization: Bearer TOKEN."
+        if not self._is_own(host):
+            return "The Host header names another machine than this one."
+        return None if page else _foreign_page(request)
+
+    def _is_own(self, host: str) -> bool:
+        """Return whether a Host header names this machine; only names are rebound."""
+        name = _name_of(host)
+        if is_loopback(name) or name in self._allowed_hosts:
+            return True
+        return not self._local and (name == self._host or _is_address(name))
+
+    def _has_token(self, request: Request) -> bool:
+        """Return whether *request* carries the token."""
+        sent = request.headers.get("Authorization", "").encode()
+        expected = f"Bearer {self._token}".encode()
+        return bool(self._token) and hmac.compare_digest(sent, expected)
+
+
+def _name_of(host: str) -> str:
+    """Return the name in a Host header; empty if it has none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _foreign_page(request: Request) -> str | None:
+    """Return why a request is not from the console's own page, or None."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in _OWN_SITES:
+        return "The request comes from another site."
+    if request.method != "POST":
+        return None
+    own = f"http://{request.headers.get('Host', '')}"
+    if request.headers.get("Origin", own) != own:
+        return "The request comes from another origin."
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip()
+    # No form of another page sends this type without asking first.
+    return None if kind.lower() == JSON else f"Send JSON, as {JSON}."
+
+
+def _is_address(name: str) -> bool:
+    """Return whether *name* is an IP address."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+_MAX_TIMES: Final = 1_000
+_MAX_DELAY: Final = 600
+
+# The keys of the sample data are valid for this long.
+_MAX_CLOCK_OFFSET: Final = 3_650 * 86_400
+_T = TypeVar("_T")
+
+
+class _Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A command of the page. Unknown fields are rejected."""
+
+
+class NoArguments(_Command, frozen=True):
+    """A command without arguments."""
+
+
+class SetOptOut(_Command, frozen=True):
+    """Opt a person out or in.
+
+    Attributes:
+        out: Whether out.
+        identity: An e-mail address, a phone number or a hash.
+        kind: What *identity* is. ``dii`` is a phone number if it begins with a plus.
+        hash: Instead of an identity, its first-level hash in base64.
+    """
+
+    out: bool
+    identity: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
+    kind: Literal["dii", "email_hash", "phone_hash"] = "dii"
+    hash: Annotated[str, msgspec.Meta(max_length=100)] = ""
+
+    def read(self) -> Identity:
+        """Return the identity."""
+        if self.kind == "email_hash":
+            return EmailHash(self.identity.strip())
+        if self.kind == "phone_hash":
+            return PhoneHash(self.identity.strip())
+        text = self.identity.strip()
+        return Phone(text) if text.startswith("+") else Email(text)
+
+
+class ArmFault(_Command, frozen=True):
+    """Arm a fault. The fields are those of :class:`uid2_async.operator.Fault`."""
+
+    times: Annotated[int, msgspec.Meta(ge=1, le=_MAX_TIMES)] = 1
+    path: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    status: Annotated[int, msgspec.Meta(ge=400, le=599)] | None = None
+    retry_after: Annotated[int, msgspec.Meta(ge=0, le=86_400)] | None = None
+    delay: Annotated[float, msgspec.Meta(ge=0, le=_MAX_DELAY)] = 0.0
+    cut_after: Annotated[int, msgspec.Meta(ge=0, le=1_048_576)] | None = None
+    drop: bool = False
+    clock_offset: Annotated[
+        float, msgspec.Meta(ge=-_MAX_CLOCK_OFFSET, le=_MAX_CLOCK_OFFSET)
+    ] = 0.0
+
+    def read(self) -> Fault:
+        """Return the fault.
+
+        Raises:
+            InputError: If the fault does nothing.
+        """
+        fault = Fault(
+            status=self.status,
+            retry_after=self.retry_after,
+            delay=self.delay,
+            cut_after=self.cut_after,
+            drop=self.drop,
+            clock_offset=self.clock_offset,
+        )
+        if fault == Fault():
+            raise InputError("This fault does nothing.")
+        return fault
+
+
+class DisarmFault(_Command, frozen=True):
+    """Disarm a fault."""
+
+    number: int
+
+
+class SetClock(_Command, frozen=True):
+    """Move the clock, or reset it.
+
+    Attributes:
+        seconds: By how many seconds; negative is back. None resets the clock.
+    """
+
+    seconds: (
+        Annotated[float, msgspec.Meta(ge=-_MAX_CLOCK_OFFSET, le=_MAX_CLOCK_OFFSET)]
+        | None
+    )
+
+    def check(self, ahead_ms: int) -> None:
+        """Raise if the clock would leave the years for which there are keys.
+
+        Raises:
+            InputError: If the clock would be off by more than ten years.
+        """
+        if abs(ahead_ms + (self.seconds or 0) * 1000) > _MAX_CLOCK_OFFSET * 1000:
+            raise InputError("The clock can be off by ten years at most.")
+
+
+class InspectValue(_Command, frozen=True):
+    """Inspect a value."""
+
+    value: Annotated[str, msgspec.Meta(max_length=100_000)]
+
+
+def parse_command(body: bytes, kind: type[_T]) -> _T:
+    """Parse a command.
+
+    Raises:
+        InputError: If it does not have the shape of *kind*; names only the place.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        place = str(error).rpartition(" - at `$.")[2].removesuffix("`")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        place = ""
+    where = f" at {place}" if place.isidentifier() else ""
+    raise InputError(f"This is not what the console takes{where}.")
+
+
+_OPT_OUTS_SHOWN: Final = 100
+
+
+class OptOutList:
+    """Who has opted out, by the e-mail addresses and phone numbers typed here."""
+
+    def __init__(self, data: OperatorData, index: DataIndex) -> None:
+        """Start with the people in *data* who have opted out."""
+        self._index = index
+        self._initial: dict[bytes, str] = {}
+        for record in data.opt_outs:
+            text = record.email if record.email is not None else record.phone or ""
+            one = Email(text) if record.email is not None else Phone(text)
+            self._initial[index.first_level_hash(one)] = text
+        self._typed: dict[bytes, str] = {}
+
+    def reset(self) -> None:
+        """Forget what was typed."""
+        self._typed.clear()
+
+    def _name(self, flh: bytes) -> str | None:
+        """Return the name of a person, or None if it was never typed here."""
+        return self._typed.get(flh, self._initial.get(flh))
+
+    def view(self) -> dict[str, Any]:
+        """List who has opted out, latest first, and count them."""
+        everyone = self._index.opt_outs.listed
+        opt_outs = [
+            {
+                "hash": base64.encode_text(flh),
+                "name": self._name(flh),
+                "since_ms": since * 1000,
+            }
+            for flh, since in everyone[:_OPT_OUTS_SHOWN]
+        ]
+        return {"opt_outs": opt_outs, "opt_out_count": len(everyone)}
+
+    def apply(self, command: SetOptOut, now_ms: int) -> dict[str, Any]:
+        """Opt a person out or in.
+
+        Returns:
+            A message for the page.
+
+        Raises:
+            InputError: If the identity is missing or invalid.
+        """
+        if command.hash:
+            if command.out or command.identity:
+                raise InputError("A hash alone can be opted in, and nothing else.")
+            flh = base64.decode(command.hash) or b""
+            who = self._name(flh) or "This person"
+            self._opt_in(flh)
+            return {"message": f"{who} is opted in."}
+        identity = command.read()
+        return {"message": self._switch(identity, now_ms, out=command.out)}
+
+    def _switch(self, identity: Identity, now_ms: int, *, out: bool) -> str:
+        """Opt *identity* out or in, and describe its state."""
+        flh = self._index.first_level_hash(identity)
+        if out:
+            self._index.opt_out(identity, now_ms)
+            self._typed[flh] = identity.value
+        else:
+            self._opt_in(flh)
+        is_out = self._index.opt_outs.is_out(flh, identity.identity_type)
+        state = "opted out" if is_out else "opted in"
+        if is_out is not out:
+            return f"{identity.value} is a test identity: always {state} for tokens."
+        return f"{identity.value} is {state}."
+
+    def _opt_in(self, flh: bytes) -> None:
+        """Opt a person in, and forget the name."""
+        self._index.opt_outs.remove(flh)
+        self._typed.pop(flh, None)
+
 
 _PREFIX: Final = "/_console"
+
 _FILES: Final = {
     "/": ("index.html", "text/html; charset=utf-8"),
     f"{_PREFIX}/console.css": ("console.css", "text/css; charset=utf-8"),
     f"{_PREFIX}/console.js": ("console.js", "text/javascript; charset=utf-8"),
     f"{_PREFIX}/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+
 _NUMBER: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 _PAGE: Final = files("uid2_async.operator.console") / "page"
 
 
 class Console:
-    """Shows what an operator does, and tells it what to do."""
+    """Shows what an operator does, and controls it."""
 
     def __init__(
-        self, data: OperatorData, world: World, state: OperatorState, *, host: str
+        self,
+        data: OperatorData,
+        index: DataIndex,
+        state: OperatorState,
+        *,
+        guard: Guard,
     ) -> None:
-        """Watch the operator that answers from *world* at the address *host*."""
-        self._exchanges = Exchanges()
+        """Watch the operator that answers from *index* to those whom *guard* allows."""
+        self._exchanges = ExchangeLog()
         self._data = data
-        self._world = world
+        self._index = index
         self._state = state
-        self._guard = Guard(host)
-        self._people = People(data, world)
-        # Tells one operator from the next at the same port.
-        self._run = world.random(8).hex()
+        self._guard = guard
+        self._opt_outs = OptOutList(data, index)
+        # Distinguishes this operator from the next one at the same port.
+        self._run = index.random(8).hex()
 
     def owns(self, method: str, path: str) -> bool:
-        """Tell whether a request is for the console and not for the operator."""
+        """Return whether a request is for the console, not for the operator."""
         if path == "/":
             return method == "GET"
         return path == _PREFIX or path.startswith(f"{_PREFIX}/")
@@ -59,44 +370,44 @@ class Console:
     def record(
         self, call: Call, request: Request, reply: Reply, *, now_ms: int, took: float
     ) -> None:
-        """Keep a call of the operator for whoever will look at it.
+        """Keep a call of the operator for the page.
 
         Args:
-            call: What the log of calls keeps.
+            call: The entry in the log of calls.
             request: The request with its body.
-            reply: The whole answer.
+            reply: The whole reply.
             now_ms: The operator's clock, as the call saw it.
-            took: How long it took, in s.
+            took: How long it took, in seconds.
         """
         authorization = request.header("Authorization")
         exchange = Exchange(
             at_ms=now_ms,
             took_ms=took * 1000,
             call=call,
-            caller=identify(self._world.api_keys, authorization),
+            caller=identify_caller(self._index.api_keys, authorization),
             body=request.body,
             reply=reply,
         )
         self._exchanges.add(exchange)
 
     def reset(self) -> None:
-        """Forget the calls, and who was typed in."""
+        """Forget the calls and the typed names."""
         self._exchanges.clear()
-        self._people.reset()
+        self._opt_outs.reset()
 
     def answer(self, request: Request) -> Reply:
-        """Answer a request that the console owns."""
+        """Answer a request for the console."""
         why = self._guard.refusal(request, page=request.path == "/")
-        reply = self._route(request) if why is None else _fault(403, why)
+        reply = self._route(request) if why is None else _error(403, why)
         return attrs.evolve(reply, headers={**SECURITY_HEADERS, **reply.headers})
 
     def _route(self, request: Request) -> Reply:
-        """Find who answers."""
+        """Dispatch a request to a command, a file or a view."""
         name = request.path.removeprefix(f"{_PREFIX}/")
-        if name in self._orders:
+        if name in self._commands:
             if request.method != "POST":
                 return _no_method("POST")
-            return self._obey(name, request.body)
+            return self._run_command(name, request.body)
         if request.method != "GET":
             return _no_method("GET")
         if request.path in _FILES:
@@ -108,93 +419,101 @@ class Console:
     # --- looking ----------------------------------------------------------------------
 
     def _show(self, name: str, host: str) -> Reply:
-        """Answer what is asked for by its name, and a number where there is one."""
-        if name == "world":
-            return _json(views.world_view(self._data, f"http://{host}"))
+        """Return the view of this name, and of the number if it has one."""
+        if name == "operator":
+            return _json(views.operator_view(self._data, f"http://{host}"))
         what, _, number = name.partition("/")
         if _NUMBER.fullmatch(number):
-            if what == "news":
-                return _json(self._news(int(number)))
+            if what == "updates":
+                return _json(self._updates(int(number)))
             exchange = self._exchanges.find(int(number)) if what == "calls" else None
             if exchange is not None:
-                return _json(views.call_view(exchange, self._world))
-        return _fault(404, "There is no such thing here, or not any more.")
+                return _json(views.call_view(exchange, self._index))
+        return _error(404, "There is no such view, or the call is no longer kept.")
 
-    def _news(self, after: int) -> dict[str, Any]:
-        """Tell what has changed since the call number *after*."""
+    def _updates(self, after: int) -> dict[str, Any]:
+        """Return what has changed since call number *after*."""
         return {
             "run": self._run,
             "now_ms": self._state.now_ms(),
             "ahead_ms": self._state.ahead_ms,
             "first": self._exchanges.first,
-            "calls": [views.summary(one) for one in self._exchanges.after(after)],
+            "calls": [views.call_summary(one) for one in self._exchanges.after(after)],
             "armed": [views.armed_view(one) for one in self._state.armed],
-            **self._people.view(),
+            **self._opt_outs.view(),
         }
 
     # --- doing ------------------------------------------------------------------------
 
-    def _obey(self, name: str, body: bytes) -> Reply:
-        """Do what is asked for, or say what is wrong with it."""
-        kind, act = self._orders[name]
+    def _run_command(self, name: str, body: bytes) -> Reply:
+        """Run a command, or return what is wrong with it."""
+        kind, act = self._commands[name]
         try:
-            return _json(act(self, orders.read_order(body, kind)))
+            return _json(act(self, parse_command(body, kind)))
         except InputError as error:
-            return _fault(400, error.message)
+            return _error(400, error.message)
 
-    def _switch(self, order: orders.Switch) -> dict[str, Any]:
+    def _set_opt_out(self, command: SetOptOut) -> dict[str, Any]:
         """Opt a person out or in."""
-        return self._people.switch(order, self._state.now_ms())
+        return self._opt_outs.apply(command, self._state.now_ms())
 
-    def _arm(self, order: orders.Arm) -> dict[str, Any]:
+    def _arm(self, command: ArmFault) -> dict[str, Any]:
         """Arm a fault."""
-        self._state.arm(order.read(), times=order.times, path=order.path)
+        self._state.arm(command.read(), times=command.times, path=command.path)
         return {"message": "Armed."}
 
-    def _disarm(self, order: orders.Disarm) -> dict[str, Any]:
-        """Forget an armed fault."""
-        found = self._state.disarm(order.number)
+    def _disarm(self, command: DisarmFault) -> dict[str, Any]:
+        """Disarm a fault."""
+        found = self._state.disarm(command.number)
         return {"message": "Disarmed." if found else "It has hit already."}
 
-    def _set_clock(self, order: orders.Advance) -> dict[str, Any]:
-        """Set the clock forward, or right."""
-        if order.seconds is None:
+    def _set_clock(self, command: SetClock) -> dict[str, Any]:
+        """Move the clock, or reset it."""
+        if command.seconds is None:
             self._state.set_right()
             return {"message": "Back to now."}
-        order.check(self._state.ahead_ms)
-        self._state.advance(order.seconds)
+        command.check(self._state.ahead_ms)
+        self._state.advance(command.seconds)
         return {"message": "The clock is set."}
 
-    def _inspect(self, order: orders.Inspect) -> dict[str, Any]:
+    def _inspect(self, command: InspectValue) -> dict[str, Any]:
         """Tell what a value is."""
-        return inspect(self._world, order.value, now_ms=self._state.now_ms())
+        return inspection_view(self._index, command.value, now_ms=self._state.now_ms())
 
-    def _clear(self, _order: orders.Nothing) -> dict[str, Any]:
-        """Forget the calls that are shown; the log of calls keeps them."""
+    def _reset(self, _command: NoArguments) -> dict[str, Any]:
+        """Forget calls, faults, the clock's advance and opt-outs since the start."""
+        self._state.reset()
+        self._index.opt_outs.reset()
+        self.reset()
+        return {"message": "The sandbox is as it was at its start."}
+
+    def _clear(self, _command: NoArguments) -> dict[str, Any]:
+        """Empty the list of calls. The operator's own log keeps them."""
         self._exchanges.clear()
         return {"message": "The list is empty."}
 
-    _orders: Final[Mapping[str, tuple[type[Any], Callable[..., dict[str, Any]]]]] = {
-        "people": (orders.Switch, _switch),
-        "faults": (orders.Arm, _arm),
-        "disarm": (orders.Disarm, _disarm),
-        "clock": (orders.Advance, _set_clock),
-        "inspect": (orders.Inspect, _inspect),
-        "clear": (orders.Nothing, _clear),
+    _commands: Final[Mapping[str, tuple[type[Any], Callable[..., dict[str, Any]]]]] = {
+        "opt-out": (SetOptOut, _set_opt_out),
+        "faults": (ArmFault, _arm),
+        "disarm": (DisarmFault, _disarm),
+        "clock": (SetClock, _set_clock),
+        "inspect": (InspectValue, _inspect),
+        "clear": (NoArguments, _clear),
+        "reset": (NoArguments, _reset),
     }
 
 
 def _json(fields: Mapping[str, Any]) -> Reply:
-    """Answer JSON, in ASCII: what was sent may hold lone surrogates."""
+    """Reply with JSON in ASCII, because a request may hold lone surrogates."""
     return Reply(status=200, content_type=JSON, body=json.dumps(fields).encode())
 
 
-def _fault(status: int, message: str) -> Reply:
-    """Answer what is wrong."""
+def _error(status: int, message: str) -> Reply:
+    """Reply with an error."""
     return attrs.evolve(_json({"error": message}), status=status)
 
 
 def _no_method(allowed: str) -> Reply:
-    """Answer another method than the one that is due."""
-    reply = _fault(405, f"Use {allowed}.")
+    """Reply to a request with the wrong method."""
+    reply = _error(405, f"Use {allowed}.")
     return attrs.evolve(reply, headers={"Allow": allowed})

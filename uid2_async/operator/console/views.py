@@ -1,32 +1,58 @@
-"""What the page is told: calls in short and opened, people, faults, time, keys."""
+"""What the page shows: calls, values, faults, API keys, and code to paste."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from typing import Any, Final, TypeAlias
+from urllib.parse import unquote, urlsplit
 
-from uid2_async.models import IdentityType
-from uid2_async.operator.console.exchanges import CALLS_KEPT, Exchange
-from uid2_async.operator.console.reading import CHARS_SHOWN, Part, read
-from uid2_async.operator.console.reasons import explain
-from uid2_async.operator.console.snippets import snippets
-from uid2_async.operator.console.wording import fault_words
-from uid2_async.operator.data import OperatorData
-from uid2_async.operator.optouts import (
+from uid2_async.errors import InputError, TokenError
+from uid2_async.identity_tokens import IdentityTokens
+from uid2_async.models import (
+    Email,
+    EmailHash,
+    Identity,
+    IdentityScope,
+    IdentityType,
+    Phone,
+    PhoneHash,
+)
+from uid2_async.operator.console.calls import (
+    CALLS_KEPT,
+    CHARS_SHOWN,
+    Exchange,
+    OpenedBody,
+    describe_refresh_token,
+    open_call,
+)
+from uid2_async.operator.console.explanations import explain, format_fault
+from uid2_async.operator.data import Credentials, OperatorData
+from uid2_async.operator.dispatch import PATHS
+from uid2_async.operator.indexes import (
     NEVER_OPTED_OUT,
     OPTED_OUT,
     OPTED_OUT_ON_REFRESH,
+    DataIndex,
 )
-from uid2_async.operator.routes import PATHS
+from uid2_async.operator.minting import (
+    WRAPPED_CHARS,
+    RefreshTokenError,
+    open_refresh_token,
+    unwrap_refresh_token,
+)
 from uid2_async.operator.state import Armed
-from uid2_async.operator.world import World
-
-__all__ = ["armed_view", "call_view", "summary", "world_view"]
+from uid2_async.protocol.inspection import ValueKind, describe, inspect_value
+from uid2_async.protocol.token_codec import CLIENT_SIDE_GENERATED, open_token
+from uid2_async.protocol.wire import iso
 
 _HEADERS_KEPT_BACK: Final = frozenset({"cookie"})
 
 
-def summary(exchange: Exchange) -> dict[str, Any]:
-    """Tell in a line what a call was."""
+def call_summary(exchange: Exchange) -> dict[str, Any]:
+    """Summarize a call."""
     call = exchange.call
     known = exchange.caller.client
     return {
@@ -38,21 +64,21 @@ def summary(exchange: Exchange) -> dict[str, Any]:
         "status": call.status,
         "client": call.client if known is None else known.name,
         "items": call.items,
-        "fault": None if call.fault is None else fault_words(call.fault),
+        "fault": None if call.fault is None else format_fault(call.fault),
     }
 
 
-def call_view(exchange: Exchange, world: World) -> dict[str, Any]:
+def call_view(exchange: Exchange, index: DataIndex) -> dict[str, Any]:
     """Open a call, and say why it failed."""
-    reading = read(exchange, world)
-    reason = explain(exchange, reading, world.settings)
+    reading = open_call(exchange, index)
+    reason = explain(exchange, reading, index.settings)
     call = exchange.call
     reply = exchange.reply
     answered = dict(reply.headers)
     if reply.content_type is not None:
         answered["Content-Type"] = reply.content_type
     return {
-        **summary(exchange),
+        **call_summary(exchange),
         "client_version": call.client_version,
         "trace_id": call.trace_id,
         "key": exchange.caller.check.value,
@@ -60,8 +86,8 @@ def call_view(exchange: Exchange, world: World) -> dict[str, Any]:
         "reason": None
         if reason is None
         else {"said": reason.said, "text": reason.text, "failed": reason.failed},
-        "request": _part_view(reading.request, len(exchange.body)),
-        "reply": _part_view(reading.reply, len(reply.body)),
+        "request": _body_view(reading.request, len(exchange.body)),
+        "reply": _body_view(reading.reply, len(reply.body)),
         "request_headers": [
             [name, value]
             for name, value in sorted(call.headers.items())
@@ -71,8 +97,8 @@ def call_view(exchange: Exchange, world: World) -> dict[str, Any]:
     }
 
 
-def _part_view(part: Part, size: int) -> dict[str, Any]:
-    """Show a request or a reply, cut where it is very long."""
+def _body_view(part: OpenedBody, size: int) -> dict[str, Any]:
+    """Show a request or a reply, cut if it is very long."""
     return {
         "how": part.how,
         "text": part.text[:CHARS_SHOWN],
@@ -86,13 +112,13 @@ def armed_view(armed: Armed) -> dict[str, Any]:
     """Show an armed fault."""
     return {
         "number": armed.number,
-        "what": fault_words(armed.fault),
+        "what": format_fault(armed.fault),
         "times": armed.times,
         "path": armed.path,
     }
 
 
-def world_view(data: OperatorData, url: str) -> dict[str, Any]:
+def operator_view(data: OperatorData, url: str) -> dict[str, Any]:
     """Show what does not change while the operator runs."""
     built_in = OperatorData.sample(scope=data.scope)
     same = data.credentials == built_in.credentials
@@ -117,9 +143,9 @@ def world_view(data: OperatorData, url: str) -> dict[str, Any]:
         ],
         "subscriptions": _subscriptions(data),
         "test_identities": [
-            [_both(OPTED_OUT), "always opted out"],
-            [_both(OPTED_OUT_ON_REFRESH), "opted out on refresh, only there"],
-            [_both(NEVER_OPTED_OUT), "never opted out"],
+            [_both_types(OPTED_OUT), "always opted out"],
+            [_both_types(OPTED_OUT_ON_REFRESH), "opted out on refresh, only there"],
+            [_both_types(NEVER_OPTED_OUT), "never opted out"],
         ],
         "paths": list(PATHS),
     }
@@ -141,6 +167,216 @@ def _subscriptions(data: OperatorData) -> list[dict[str, Any]]:
     ]
 
 
-def _both(identities: dict[IdentityType, str]) -> list[str]:
+def _both_types(identities: dict[IdentityType, str]) -> list[str]:
     """List the e-mail and the phone of a test identity."""
     return [identities[kind] for kind in IdentityType]
+
+
+_Opener: TypeAlias = Callable[[DataIndex, str, int], dict[str, Any]]
+
+
+def inspection_view(index: DataIndex, value: str, *, now_ms: int) -> dict[str, Any]:
+    """Describe *value*; tokens are opened and people looked up where that is possible.
+
+    Returns:
+        The fields of :func:`uid2_async.protocol.inspection.describe`, and with
+        ``opened`` what only this operator can tell.
+    """
+    value = _unwrap_reply(value)
+    report = describe(inspect_value(value, now_ms=now_ms))
+    text = value.strip()
+    text = text if text.startswith("{") else unquote(text)
+    parts = [name for name, part in report.items() if isinstance(part, dict)]
+    if parts:
+        tokens = IdentityTokens.from_json(text)
+        for name in parts:
+            _add_opened(report[name], getattr(tokens, name), index, now_ms)
+    else:
+        _add_opened(report, text, index, now_ms)
+    return report
+
+
+def _unwrap_reply(value: str) -> str:
+    """Return the identity tokens of a reply that was copied from a call."""
+    try:
+        body = json.loads(value)["body"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return value
+    return json.dumps(body) if isinstance(body, dict) else value
+
+
+def _add_opened(
+    report: dict[str, Any], text: str, index: DataIndex, now_ms: int
+) -> None:
+    """Add what the operator itself knows to the report of one value."""
+    for kind in report["kinds"]:
+        opener = _OPENERS.get(kind)
+        found = None if opener is None else opener(index, text, now_ms)
+        if found:
+            report["opened"] = {**report.get("opened", {}), **found}
+
+
+def _open_advertising_token(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
+    """Open an advertising token."""
+    try:
+        token = open_token(text, index.keysets.key)
+    except TokenError:
+        return {"opened": "no: it is not sealed with keys of this sandbox"}
+    created = token.created_ms
+    return {
+        "site_id": token.site_id,
+        "established": iso(token.established_ms),
+        **({} if created is None else {"created": iso(created)}),
+        "expires": iso(token.expires_ms),
+        "expired": token.expires_ms < now_ms,
+        "client_side_generated": bool(token.privacy_bits & CLIENT_SIDE_GENERATED),
+        "raw_uid": token.raw_uid,
+    }
+
+
+def _open_refresh_token(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
+    """Open a refresh token."""
+    try:
+        if len(text) == WRAPPED_CHARS:
+            text, _ = unwrap_refresh_token(text, index.keysets.key)
+        token = open_refresh_token(text, index.keysets.key)
+    except RefreshTokenError as error:
+        return {"opened": f"no: {error.reason.value}"}
+    out = index.opt_outs.is_out_on_refresh(token.first_level_hash, token.identity_type)
+    fields = describe_refresh_token(token)
+    return {**fields, "expired": token.expires_ms < now_ms, "opted_out": out}
+
+
+def _look_up_raw_uid(index: DataIndex, text: str, _now_ms: int) -> dict[str, Any]:
+    """Return whether a raw UID is known to be opted out."""
+    since = index.opt_outs.since_ms(text)
+    return {} if since is None else {"opted_out_since": iso(since)}
+
+
+def _identity_opener(
+    *makers: type[Email | Phone | EmailHash | PhoneHash],
+) -> _Opener:
+    """Return a function that looks up a text as each kind of identity."""
+
+    def read(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for maker in makers:
+            fields = look_up(index, maker(text), now_ms=now_ms)
+            prefix = f"as_{maker.kind}_" if len(makers) > 1 else ""
+            found |= {f"{prefix}{name}": value for name, value in fields.items()}
+        return found
+
+    return read
+
+
+def look_up(index: DataIndex, identity: Identity, *, now_ms: int) -> dict[str, Any]:
+    """Return what the operator maps an identity to, or nothing if it is invalid."""
+    try:
+        flh = index.first_level_hash(identity)
+    except InputError:
+        return {}
+    kind = identity.identity_type
+    return {
+        "raw_uid": index.buckets.raw_uid(flh, kind, now_ms),
+        "opted_out": index.opt_outs.is_out(flh, kind),
+    }
+
+
+_OPENERS: Final[Mapping[str, _Opener]] = {
+    ValueKind.ADVERTISING_TOKEN: _open_advertising_token,
+    ValueKind.REFRESH_TOKEN: _open_refresh_token,
+    ValueKind.RAW_UID: _look_up_raw_uid,
+    ValueKind.EMAIL: _identity_opener(Email),
+    ValueKind.PHONE: _identity_opener(Phone),
+    ValueKind.HASH: _identity_opener(EmailHash, PhoneHash),
+}
+
+_CONTAINER_URL = "http://uid2-sandbox:8080"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach *host*."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def environment(
+    scope: IdentityScope, url: str, credentials: Credentials, *, allow_http: bool
+) -> dict[str, str]:
+    """Name the variables that :meth:`UID2Client.from_env` reads, with their values."""
+    settings = {
+        f"{scope}_BASE_URL": url,
+        f"{scope}_API_KEY": credentials.api_key,
+        f"{scope}_SECRET_KEY": credentials.client_secret,
+    }
+    if allow_http:
+        settings[f"{scope}_ALLOW_HTTP"] = "1"
+    return settings
+
+
+def _shell_assignments(settings: Mapping[str, str]) -> list[str]:
+    """Write settings as a shell takes them."""
+    return [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
+
+
+def snippets(
+    scope: IdentityScope, url: str, credentials: Credentials, *, built_in: bool
+) -> dict[str, str]:
+    """Write what to paste, by what it is for.
+
+    Args:
+        scope: UID2 or EUID.
+        url: Where the sandbox is reached from here.
+        credentials: Those of one role.
+        built_in: Whether the index is the built-in one, so that a sandbox in a
+            container has the same keys.
+    """
+    far = not is_loopback(urlsplit(url).hostname or "")
+    settings = environment(scope, url, credentials, allow_http=far)
+    found = {
+        "Shell": "".join(f"export {one}\n" for one in _shell_assignments(settings)),
+        "Python": _python(scope, url, credentials, allow_http=far),
+    }
+    if built_in:
+        found["Docker"] = _docker(scope, credentials)
+    return found
+
+
+def _python(
+    scope: IdentityScope, url: str, credentials: Credentials, *, allow_http: bool
+) -> str:
+    """Write a program that makes a client."""
+    euid = scope is IdentityScope.EUID
+    lines = [
+        f"from uid2_async import {'IdentityScope, ' if euid else ''}UID2Client",
+        "",
+        "client = UID2Client(",
+        f"    {url!r},",
+        f"    api_key={credentials.api_key!r},",
+        f"    client_secret={credentials.client_secret!r},",
+        *(["    scope=IdentityScope.EUID,"] if euid else []),
+        *(["    allow_http=True,"] if allow_http else []),
+        ")",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _docker(scope: IdentityScope, credentials: Credentials) -> str:
+    """Write how a sandbox and an application meet on a network of containers."""
+    settings = environment(scope, _CONTAINER_URL, credentials, allow_http=True)
+    option = " --scope euid" if scope is IdentityScope.EUID else ""
+    start = f"uid2 sandbox --host 0.0.0.0 --port 8080 --console{option}"
+    install = "pip install -q 'uid2-async[cli]'"
+    lines = [
+        "docker network create uid2",
+        "docker run -d --name uid2-sandbox --network uid2 -p 127.0.0.1:8080:8080 \\",
+        f'  python:3.13-slim sh -c "{install} && exec {start}"',
+        "docker run --network uid2 \\",
+        *(f"  -e {one} \\" for one in _shell_assignments(settings)),
+        "  YOUR_IMAGE",
+        "",
+    ]
+    return "\n".join(lines)

@@ -4,7 +4,7 @@
 const EVERY_MS = 1000;
 const byId = (id) => document.getElementById(id);
 
-let world = null;
+let operator = null;
 let last = 0; // the number of the newest call that is shown
 let run = null;
 let clock = { at: 0, ms: 0 };
@@ -41,11 +41,11 @@ function span(ms) {
   return plural(number, name);
 }
 
-async function ask(path, order) {
-  const options = order === undefined ? {} : {
+async function ask(path, command) {
+  const options = command === undefined ? {} : {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(order),
+    body: JSON.stringify(command),
   };
   const reply = await fetch(`/_console/${path}`, options);
   const found = await reply.json();
@@ -53,11 +53,11 @@ async function ask(path, order) {
   return found;
 }
 
-/** Give an order, and say what came of it. */
-async function tell(path, order, said) {
+/** Send a command, and show the message that it returns. */
+async function tell(path, command, said) {
   const place = byId(said);
   try {
-    const { message } = await ask(path, order);
+    const { message } = await ask(path, command);
     delete place.dataset.bad;
     place.textContent = message;
   } catch (error) {
@@ -131,21 +131,21 @@ function showTest([identities, meaning]) {
   return [make("dt", {}, meaning), ...codes.map((code) => make("dd", {}, code))];
 }
 
-function showWorld() {
-  document.title = `${world.scope} sandbox`;
-  put("title", `${world.scope} sandbox`);
+function showOperator() {
+  document.title = `${operator.scope} sandbox`;
+  put("title", `${operator.scope} sandbox`);
   put("url", location.origin);
-  put("kept", String(world.calls_kept));
-  const names = world.roles.map((one) => one.name);
-  pills("roles", names, (at) => showRole(world.roles[at]));
-  byId("client-side").hidden = !world.subscriptions.length;
-  byId("subscriptions").replaceChildren(...world.subscriptions.map(showSubscription));
-  byId("tests").replaceChildren(...world.test_identities.flatMap(showTest));
-  const { refresh_after, identity_expires_after, refresh_expires_after } = world.lifetimes;
+  put("kept", String(operator.calls_kept));
+  const names = operator.roles.map((one) => one.name);
+  pills("roles", names, (at) => showRole(operator.roles[at]));
+  byId("client-side").hidden = !operator.subscriptions.length;
+  byId("subscriptions").replaceChildren(...operator.subscriptions.map(showSubscription));
+  byId("tests").replaceChildren(...operator.test_identities.flatMap(showTest));
+  const { refresh_after, identity_expires_after, refresh_expires_after } = operator.lifetimes;
   put("lifetimes", `A token is due for refresh after ${span(refresh_after * 1000)}, ends after `
     + `${span(identity_expires_after * 1000)}, and can be refreshed for ${span(refresh_expires_after * 1000)}.`);
   const any = byId("path").firstElementChild;
-  byId("path").replaceChildren(any, ...world.paths.map((path) => make("option", { value: path }, path)));
+  byId("path").replaceChildren(any, ...operator.paths.map((path) => make("option", { value: path }, path)));
 }
 
 // --- Calls -------------------------------------------------------------------------
@@ -245,7 +245,7 @@ function showCalls({ calls, first }, known) {
     list.lastElementChild.remove();
   }
   const rows = calls.map(row).reverse();
-  // What was there before the page was opened is no news.
+  // Calls from before the page was opened are not announced.
   if (known) for (const one of rows) one.classList.add("fresh");
   list.prepend(...rows);
   if (known && calls.length) announce(calls);
@@ -282,7 +282,7 @@ function person(one) {
   const name = one.name ?? `Someone ${one.hash.slice(0, 8)}…`;
   const since = one.name === null ? `by code or token/logout, ${iso(one.since_ms).slice(0, 16)}` : `since ${iso(one.since_ms).slice(0, 16)}`;
   return line(name, `${since.replace("T", " ")} UTC`, "Opt in", name,
-    () => tell("people", { out: false, hash: one.hash }, "people-said"));
+    () => tell("opt-out", { out: false, hash: one.hash }, "people-said"));
 }
 
 function fault(one) {
@@ -292,17 +292,17 @@ function fault(one) {
     () => tell("disarm", { number: one.number }, "fault-said"));
 }
 
-function showControls(news) {
+function showControls(updates) {
   // Made anew only where it changes, so that the focus stays.
-  const now = JSON.stringify([news.people, news.people_count, news.armed]);
+  const now = JSON.stringify([updates.opt_outs, updates.opt_out_count, updates.armed]);
   if (now === linked) return;
   linked = now;
-  const more = news.people_count - news.people.length;
-  byId("out").replaceChildren(...news.people.map(person),
+  const more = updates.opt_out_count - updates.opt_outs.length;
+  byId("out").replaceChildren(...updates.opt_outs.map(person),
     ...(more > 0 ? [make("li", {}, `and ${more.toLocaleString("en")} more`)] : []));
-  byId("nobody").hidden = news.people.length > 0;
-  byId("armed").replaceChildren(...news.armed.map(fault));
-  byId("unarmed").hidden = news.armed.length > 0;
+  byId("nobody").hidden = updates.opt_outs.length > 0;
+  byId("armed").replaceChildren(...updates.armed.map(fault));
+  byId("unarmed").hidden = updates.armed.length > 0;
 }
 
 function showClock({ now_ms, ahead_ms }) {
@@ -384,14 +384,14 @@ function wire() {
   }
   byId("people-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    const order = { out: event.submitter?.value !== "in", identity: byId("identity").value, kind: byId("kind").value };
-    tell("people", order, "people-said");
+    const command = { out: event.submitter?.value !== "in", identity: byId("identity").value, kind: byId("kind").value };
+    tell("opt-out", command, "people-said");
   });
   byId("fault-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    const order = FAULTS[byId("fault").value][3](Number(byId("amount").value));
+    const command = FAULTS[byId("fault").value][3](Number(byId("amount").value));
     const path = byId("path").value || null;
-    tell("faults", { ...order, path, times: Number(byId("times").value) }, "fault-said");
+    tell("faults", { ...command, path, times: Number(byId("times").value) }, "fault-said");
   });
   byId("time-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -415,25 +415,25 @@ function lost() {
 
 async function refresh() {
   const known = run !== null;
-  const news = await ask(`news/${last}`);
-  if (news.run !== run) {
-    world = await ask("world");
-    showWorld();
-    // Another operator counts anew, and so the news were not all.
+  const updates = await ask(`updates/${last}`);
+  if (updates.run !== run) {
+    operator = await ask("operator");
+    showOperator();
+    // Another operator numbers its calls from 1, so some updates are missing.
     if (known) {
       byId("list").replaceChildren();
       last = 0;
-      run = news.run;
+      run = updates.run;
       return refresh();
     }
-    run = news.run;
+    run = updates.run;
   }
   // Two polls may have been under way at once.
-  news.calls = news.calls.filter((one) => one.number > last);
-  showCalls(news, known);
-  if (news.calls.length) last = news.calls[news.calls.length - 1].number;
-  showControls(news);
-  showClock(news);
+  updates.calls = updates.calls.filter((one) => one.number > last);
+  showCalls(updates, known);
+  if (updates.calls.length) last = updates.calls[updates.calls.length - 1].number;
+  showControls(updates);
+  showClock(updates);
   byId("link").dataset.state = "live";
   put("link", "Live");
 }

@@ -1,0 +1,351 @@
+"""identity/map, identity/buckets and optout/status (docs/protocol.md 2.4 to 2.7)."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from uid2_async import Bucket, Email, EmailHash, Unmapped, UnmappedReason
+from uid2_async.errors import InputError, OperatorError, ProtocolError
+from uid2_async.models import datetime_from_ms
+from uid2_async.operator import (
+    java_json,
+    mapping as operator_mapping,
+    salts as operator_salts,
+)
+from uid2_async.operator.http_messages import RefusedError
+from uid2_async.protocol import mapping
+
+HASH = "tMmiiTI7IaAcPpQPFQ65uMVCWH8av9jw4cwf/F5HVRQ="
+UID = "A" * 44
+MIXED = ["user@example.com", "nobody", "+12345678901", EmailHash(HASH), Email("x@y.z")]
+
+
+def reply(**rows: list[Any]) -> bytes:
+    """Make a v3 reply."""
+    return json.dumps({"status": "success", "body": rows}).encode()
+
+
+def test_invalid_identities_stay_here() -> None:
+    """Only what the operator would accept is sent, hashed."""
+    query = mapping.prepare_map(MIXED)
+
+    assert query.order == ["email_hash", None, "phone_hash", "email_hash", "email_hash"]
+    assert {key: len(values) for key, values in query.values.items()} == {
+        "email_hash": 3,
+        "phone_hash": 1,
+    }
+    assert query.values["email_hash"][0] == query.values["email_hash"][1] == HASH
+    assert HASH not in repr(query)
+
+
+def test_raw_dii_is_sent_on_request_alone() -> None:
+    """With send_raw the operator normalizes; hashes stay hashes."""
+    query = mapping.prepare_map([*MIXED, "\ud83dx@y.z"], send_raw=True)
+
+    assert query.values["email"] == ["user@example.com", "x@y.z"]
+    assert query.values["phone"] == ["+12345678901"]
+    assert len(query.values["email_hash"]) == 2
+
+
+def test_a_wrong_element_is_named_by_its_place() -> None:
+    """None in a list of 5,000 can be found."""
+    with pytest.raises(InputError, match=r"Item 1: .* not NoneType"):
+        mapping.prepare_map(["a@b.com", None])  # type: ignore[list-item] # under test
+
+
+def test_a_v3_reply_is_put_into_the_order_of_the_input() -> None:
+    """Each kind answers in its own list; the rows come back as asked."""
+    query = mapping.prepare_map(MIXED)
+    body = {
+        "email_hash": [
+            {"u": UID, "p": None, "r": 1},
+            {"e": "optout"},
+            {"u": UID, "p": UID, "r": 2},
+        ],
+        "phone_hash": [{"e": "new reason"}],
+        "email": [],
+        "phone": [],
+    }
+
+    found = mapping.parse_map_v3_reply(reply(**body), query)
+
+    assert [bool(row.raw_uid) for row in found] == [True, False, False, False, True]
+    assert found[1] == Unmapped(UnmappedReason.INVALID_IDENTIFIER)
+    assert found[2] == Unmapped(UnmappedReason.UNKNOWN, "new reason")
+    assert found[3] == Unmapped(UnmappedReason.OPTED_OUT)
+    assert found[4].previous_raw_uid == UID
+
+
+@pytest.mark.parametrize(
+    ("payload", "path"),
+    [
+        (reply(email_hash=[{"e": "optout"}] * 2), "body.email_hash"),
+        (reply(email_hash=[{"e": "optout"}] * 4), "body.email_hash"),
+        (reply(email=[{"e": "optout"}] * 3), "body.email_hash"),
+        (reply(email_hash=[{"u": UID, "r": "canary"}] * 3), "body.email_hash[0].r"),
+        (reply(email_hash=[{"u": UID, "r": -1}] * 3), "body.email_hash[0].r"),
+        (reply(email_hash=[{"u": UID, "r": 10**20}] * 3), "body.email_hash[0].r"),
+        (reply(email_hash=[{"u": 7}] * 3), "body.email_hash[0].u"),
+        (b'{"status":"success"}', "body"),
+    ],
+)
+def test_rows_are_never_guessed(payload: bytes, path: str) -> None:
+    """A reply of another length or shape is refused by its place."""
+    query = mapping.prepare_map(["a@b.c", "b@b.c", "c@b.c"])
+
+    with pytest.raises(ProtocolError) as caught:
+        mapping.parse_map_v3_reply(payload, query)
+
+    assert caught.value.path == path
+    assert "canary" not in str(caught.value)
+
+
+def test_a_v3_reply_of_another_status_is_an_error() -> None:
+    """A map has no other answer than success."""
+    query = mapping.prepare_map(["a@b.c"])
+
+    with pytest.raises(OperatorError):
+        mapping.parse_map_v3_reply(b'{"status":"optout"}', query)
+
+
+def test_a_v3_request_is_read_as_built() -> None:
+    """The operator sees what the client put in, and its reply has all four keys."""
+    query = mapping.prepare_map(MIXED, send_raw=True)
+    built = mapping.build_map_v3_request(query)
+
+    assert operator_mapping.parse_map_v3_request(json.loads(built)) == query.values
+    rows = {"email": [operator_salts.MappedRow(UID, None, 1)]}
+    assert json.loads(operator_mapping.build_map_v3_reply(rows)) == {
+        "status": "success",
+        "body": {
+            "email": [{"u": UID, "p": None, "r": 1}],
+            "email_hash": [],
+            "phone": [],
+            "phone_hash": [],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "Required Parameter Missing: one or more of"),
+        ('{"link_id":[]}', "Incorrect request format"),
+        ('{"Email":[]}', "Incorrect request format"),
+        ('{"email":"a@b.c"}', "Incorrect request format"),
+        ('{"email":[null]}', "Incorrect request format"),
+        ('{"email":[["a@b.c"]]}', "Incorrect request format"),
+        ('{"email":[{}]}', "Incorrect request format"),
+    ],
+)
+def test_the_v3_schema_is_strict(text: str, message: str) -> None:
+    """Unknown keys and elements that are no scalars cost the request."""
+    with pytest.raises(RefusedError, match=message):
+        operator_mapping.parse_map_v3_request(java_json.parse_object(text.encode()))
+
+
+def test_v3_elements_are_lenient() -> None:
+    """Numbers and booleans count as their text, null lists as empty ones."""
+    payload = java_json.parse_object(b'{"email":[1.50,true,"x"],"phone":null}')
+
+    assert operator_mapping.parse_map_v3_request(payload) == {
+        "email": ["1.50", "true", "x"],
+        "phone": [],
+    }
+    with pytest.raises(RefusedError):
+        operator_mapping.parse_map_v3_request(None)
+
+
+def test_a_v2_request_is_read_as_built() -> None:
+    """One kind at a time, with the service link where there is one."""
+    built = json.loads(mapping.build_map_v2_request("email_hash", [HASH], link_id="l"))
+
+    read = operator_mapping.parse_map_v2_request(built, phones=True)
+
+    assert (read.kind, read.values, read.link_id) == ("email_hash", [HASH], "l")
+    plain = json.loads(mapping.build_map_v2_request("phone", ["+1"]))
+    assert operator_mapping.parse_map_v2_request(plain, phones=True).link_id is None
+    # Java spells a null like a link of that name.
+    null = {"email": [], "link_id": None}
+    assert operator_mapping.parse_map_v2_request(null, phones=True).link_id == "null"
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "message"),
+    [
+        (None, 500, "Unknown error while mapping identity v2"),
+        ({}, 400, "Required Parameter Missing: exactly one of [email,"),
+        ({"email": None}, 400, "Required Parameter Missing: exactly one of [email,"),
+        ({"email": ["a"], "phone": ["b"]}, 400, "Required Parameter Missing: exactly"),
+        ({"email": "a@b.c", "phone": ["x"]}, 400, "email must be an array"),
+        ({"email": ["a", None]}, 500, "Unknown error while mapping identity v2"),
+    ],
+)
+def test_a_wrong_v2_request_is_refused(
+    payload: dict | None, status: int, message: str
+) -> None:
+    """Shape errors are 400, a null among e-mails costs the batch a 500."""
+    with pytest.raises(RefusedError) as caught:
+        operator_mapping.parse_map_v2_request(payload, phones=True)
+
+    assert caught.value.status == status
+    assert (caught.value.message or "").startswith(message)
+
+
+def test_v2_takes_empty_lists_and_null_phones() -> None:
+    """Empty lists map to nothing; a null among phones is one invalid row."""
+    empty = operator_mapping.parse_map_v2_request(
+        {"email": [], "phone": []}, phones=True
+    )
+    phones = operator_mapping.parse_map_v2_request({"phone": [None, 7]}, phones=True)
+
+    assert empty.values == []
+    assert phones.values == [None, "7"]
+    with pytest.raises(RefusedError, match="email or email_hash"):
+        operator_mapping.parse_map_v2_request({"phone": ["x"]}, phones=False)
+
+
+def test_a_v2_reply_is_matched_by_identifier() -> None:
+    """Mapped and unmapped ones come in two lists; duplicates share an answer."""
+    mapped = [
+        operator_mapping.MappedV2(identifier="a", advertising_id=UID, bucket_id="b")
+    ]
+    unmapped = [operator_mapping.UnmappedV2(identifier="c", reason="optout")]
+    payload = operator_mapping.build_map_v2_reply(mapped, unmapped)
+
+    rows = mapping.parse_map_v2_reply(payload, ["a", "c", "a"])
+
+    assert [row.bucket_id for row in rows] == ["b", None, "b"]
+    assert rows[1].reason == "optout"
+
+
+def test_a_v2_reply_without_unmapped_ones_lacks_the_list() -> None:
+    """The operator leaves an empty list out, and the client does not need it."""
+    payload = operator_mapping.build_map_v2_reply([], [])
+
+    assert json.loads(payload)["body"] == {"mapped": []}
+    assert mapping.parse_map_v2_reply(payload, []) == []
+    with pytest.raises(ProtocolError):
+        mapping.parse_map_v2_reply(payload, ["a"])
+
+
+SINCE = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+
+
+def test_a_buckets_request_is_read_as_built() -> None:
+    """The instant goes out as UTC without a zone, and comes in as ms."""
+    built = json.loads(mapping.build_buckets_request(SINCE))
+
+    assert built == {"since_timestamp": "2026-01-02T03:04:05.678"}
+    assert operator_mapping.parse_buckets_request(built) == int(
+        SINCE.timestamp() * 1000
+    )
+
+
+def test_a_naive_instant_is_refused() -> None:
+    """Local time is never guessed."""
+    with pytest.raises(InputError):
+        mapping.build_buckets_request(datetime(2026, 1, 1))  # noqa: DTZ001 - under test
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "message"),
+    [
+        (None, 500, "Internal Server Error"),
+        ({}, 400, "missing parameter since_timestamp"),
+        ({"since_timestamp": None}, 400, "missing parameter since_timestamp"),
+        ({"since_timestamp": 7}, 400, "invalid date, must conform to ISO 8601"),
+        ({"since_timestamp": "+999999999-01-01T00:00"}, 500, "Internal Server Error"),
+    ],
+)
+def test_a_wrong_buckets_request_is_refused(
+    payload: dict | None, status: int, message: str
+) -> None:
+    """Missing, unreadable and out of range have their own answers."""
+    with pytest.raises(RefusedError) as caught:
+        operator_mapping.parse_buckets_request(payload)
+
+    assert (caught.value.status, caught.value.message) == (status, message)
+
+
+def test_a_buckets_reply_is_read_as_built() -> None:
+    """The times come back aware, in the operator's order."""
+    payload = operator_mapping.build_buckets_reply([("b", 1), ("a", 1_700_000_000_123)])
+
+    assert json.loads(payload)["body"][0] == {
+        "bucket_id": "b",
+        "last_updated": "1970-01-01T00:00:00.001",
+    }
+    assert mapping.parse_buckets_reply(payload) == [
+        Bucket("b", datetime(1970, 1, 1, 0, 0, 0, 1000, tzinfo=UTC)),
+        Bucket("a", datetime(2023, 11, 14, 22, 13, 20, 123_000, tzinfo=UTC)),
+    ]
+
+
+def test_a_wrong_buckets_reply_is_named() -> None:
+    """A date that is none is an error with its path."""
+    with pytest.raises(ProtocolError) as caught:
+        mapping.parse_buckets_reply(
+            b'{"status":"success","body":[{"bucket_id":"b","last_updated":"x"}]}'
+        )
+
+    assert caught.value.path == "body[0].last_updated"
+
+
+def test_a_status_request_is_read_as_built() -> None:
+    """Raw UIDs go out as they are."""
+    built = json.loads(mapping.build_status_request(["a", "b"]))
+
+    assert operator_mapping.parse_status_request(built, limit=2) == ["a", "b"]
+
+
+def test_null_elements_are_left_out() -> None:
+    """The operator ignores null and reads other types as text."""
+    payload = {"advertising_ids": [None, 7, "a"]}
+
+    assert operator_mapping.parse_status_request(payload, limit=3) == ["7", "a"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "message"),
+    [
+        (None, 400, "Invalid request body"),
+        ({}, 400, "Required Parameter Missing: advertising_ids"),
+        ({"advertising_ids": None}, 400, "Required Parameter Missing: advertising_ids"),
+        ({"advertising_ids": ["a"] * 3}, 400, "Request payload is too large"),
+        ({"advertising_ids": "a"}, 500, "Unknown error while getting optout status"),
+    ],
+)
+def test_a_wrong_status_request_is_refused(
+    payload: dict | None, status: int, message: str
+) -> None:
+    """Each fault has its own answer."""
+    with pytest.raises(RefusedError) as caught:
+        operator_mapping.parse_status_request(payload, limit=2)
+
+    assert (caught.value.status, caught.value.message) == (status, message)
+
+
+def test_a_status_reply_is_read_as_built() -> None:
+    """Only the opted-out ones are listed, with their time."""
+    found = mapping.OptedOutUID(advertising_id="canary", opted_out_since=5)
+    payload = operator_mapping.build_status_reply([found])
+
+    status = mapping.parse_status_reply(payload)
+
+    assert status.opted_out == {"canary": datetime_from_ms(5)}
+    assert "canary" not in repr(found) + repr(status)
+
+
+def test_a_wrong_status_reply_is_named() -> None:
+    """A reply of another shape is refused by its place."""
+    with pytest.raises(ProtocolError) as caught:
+        mapping.parse_status_reply(
+            b'{"status":"success","body":{"opted_out":[{"advertising_id":"x"}]}}'
+        )
+
+    assert caught.value.path == "body.opted_out[0]"

@@ -1,0 +1,462 @@
+"""Jobs from and to S3: outputs are whole or absent, and nothing is asked twice."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from uid2_async import UID2Client
+from uid2_async.bulk import MapOptions, map_file, refresh_state
+from uid2_async.bulk.estimate import estimate_file
+from uid2_async.errors import InputError, JobError, UID2Error
+from uid2_async.operator import LocalOperator
+
+OPTIONS = MapOptions(column="mail", type="email")
+SECRET = "canary-secret-access-key"
+COLUMNS = ("id", "mail", "UID", "PREV_UID", "REFRESH_FROM", "UNMAPPED", "ERROR")
+
+pytestmark = pytest.mark.usefixtures("aws")
+
+
+@pytest.fixture
+def run(
+    operator: LocalOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Run a job in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(source: str, target: str, **more: Any) -> Any:
+        async def job() -> Any:
+            given = {"on_progress", "stop", "state", "delta"} & more.keys()
+            settings = {name: more.pop(name) for name in given}
+            options = attrs.evolve(OPTIONS, **more)
+            async with UID2Client.from_env(max_batch_size=50) as client:
+                return await map_file(
+                    source, target, client=client, options=options, **settings
+                )
+
+        return asyncio.run(job())
+
+    return run
+
+
+def read_parquet(data: bytes) -> dict[str, list[Any]]:
+    """Return the columns of a Parquet file."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    found: dict[str, list[Any]] = parquet.read_table(io.BytesIO(data)).to_pydict()
+    return found
+
+
+def left_in(folder: Path) -> list[str]:
+    """List what a job has left in a folder."""
+    return sorted(str(one.relative_to(folder)) for one in folder.rglob("*"))
+
+
+def test_csv_to_parquet(bucket: Any, people: bytes, run: Any, tmp_path: Path) -> None:
+    """Formats convert by name; the result is that of local files; nothing is left."""
+    bucket.put("in/people.csv", people)
+
+    summary = run(bucket.url("in/people.csv"), bucket.url("out/people.parquet"))
+
+    assert summary.outputs == (bucket.url("out/people.parquet"),)
+    assert left_in(tmp_path) == []
+    assert bucket.listed() == ["in/people.csv", "out/people.parquet"]
+    Path("people.csv").write_bytes(people)
+    run("people.csv", "local.parquet")
+    columns = read_parquet(bucket.get("out/people.parquet"))
+    assert tuple(columns) == COLUMNS
+    assert columns == read_parquet(Path("local.parquet").read_bytes())
+    assert summary.mapped == 270
+    assert summary.invalid == 30
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_local"),
+    [("day=*/part-*.csv", False), ("", True), ("**/*.csv", True)],
+)
+def test_patterns(
+    bucket: Any, people: bytes, run: Any, pattern: str, is_local: bool
+) -> None:
+    """A pattern or a folder is many inputs, whose names the outputs keep."""
+    names = ["day=1/part-0.csv", "day=2/part-1.csv"]
+    for name in (*names, "_SUCCESS", "day=2/.part-1.csv.crc", "_tmp/part-7.csv"):
+        bucket.put(f"data/{name}", people[:200].rpartition(b"\n")[0] + b"\n")
+
+    target = "out" if is_local else bucket.url("out/")
+    summary = run(bucket.url(f"data/{pattern}"), target)
+
+    assert summary.requests > 0
+    if is_local:
+        written = [n for n in left_in(Path("out")) if n.endswith(".csv")]
+    else:
+        written = [n[4:] for n in bucket.listed() if n.startswith("out/")]
+    assert written == names
+
+
+def test_from_here_and_to_here(bucket: Any, people: bytes, run: Any) -> None:
+    """Either end may be on this machine; stdout is one; bad rows are kept here."""
+    Path("in").mkdir()
+    for name in ("a.csv", "b.csv"):
+        Path("in", name).write_bytes(people)
+    run("in", bucket.url("all"))
+    run("in/a.csv", bucket.url("one.jsonl.gz"))
+    bucket.put("none.csv", b"id,mail\n")
+    run(bucket.url("none.csv"), "none.csv")
+
+    assert bucket.listed() == ["all/a.csv", "all/b.csv", "none.csv", "one.jsonl.gz"]
+    assert bucket.get("one.jsonl.gz")[:2] == b"\x1f\x8b"
+    assert Path("none.csv").read_text().startswith("id,mail,UID")
+    assert estimate_file(bucket.url("one.jsonl.gz"), options=OPTIONS).rows == 300
+
+
+def test_an_object_that_exists(bucket: Any, people: bytes, run: Any) -> None:
+    """It is replaced with --force only."""
+    bucket.put("in.csv", people)
+    bucket.put("out.csv", b"precious")
+    with pytest.raises(InputError, match="already exists") as caught:
+        run(bucket.url("in.csv"), bucket.url("out.csv"))
+    assert "--force" in caught.value.hint
+    assert bucket.get("out.csv") == b"precious"
+
+    run(bucket.url("in.csv"), bucket.url("out.csv"), force=True)
+
+    assert bucket.get("out.csv").startswith(b"id,mail,UID")
+
+
+def test_one_object_has_one_role(bucket: Any, people: bytes, run: Any) -> None:
+    """IN is not OUT, and a state lies on this machine."""
+    bucket.put("in.csv", people)
+    with pytest.raises(InputError, match="are the same file"):
+        run(bucket.url("in.csv"), bucket.url("in.csv"), force=True)
+    for more in (
+        {"state": bucket.url("s.db")},
+        {"job_dir": "s3://b/j"},
+    ):
+        with pytest.raises(InputError, match="must be on this machine"):
+            run(bucket.url("in.csv"), bucket.url("out.csv"), **more)
+
+
+@pytest.mark.parametrize("name", ["a/../../x.csv", "a//x.csv", "./x.csv"])
+def test_names_that_leave_the_folder(
+    bucket: Any, people: bytes, run: Any, tmp_path: Path, name: str
+) -> None:
+    """The name of an object never leads out of the folder of outputs."""
+    bucket.put(f"in/{name}", people)
+    Path("deep").mkdir()
+    with pytest.raises(UID2Error):
+        run(bucket.url("in/**"), "deep/out")
+    assert not (tmp_path / "x.csv").exists()
+    assert not Path("deep/x.csv").exists()
+
+
+# --- resume ---------------------------------------------------------------------------
+
+
+def interrupt(run: Any, source: str, target: str, **more: Any) -> Any:
+    """Run a job that ends in order after its first rows."""
+
+    async def stopped() -> asyncio.Event:
+        return asyncio.Event()
+
+    stop = asyncio.run(stopped())
+
+    def tell(progress: Any) -> None:
+        if progress.rows:
+            stop.set()
+
+    slow = {"concurrency": 1, "batch_size": 5, **more}
+    return run(source, target, stop=stop, on_progress=tell, **slow)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_resume(bucket: Any, people: bytes, run: Any, store: Any, kind: str) -> None:
+    """A job that was interrupted goes on from its copy of the input."""
+    # Each person is there many times, so that it has several parts.
+    header, rows = people.split(b"\n", 1)
+    bucket.put("in.csv", header + b"\n" + rows * 40)
+    ends = (bucket.url("in.csv"), bucket.url(f"out.{kind}"))
+    downloads: list[str] = []
+
+    def note(method: str, path: str) -> None:
+        if method == "GET" and path.endswith("in.csv"):
+            downloads.append(path)
+
+    store.fault = note
+    assert not interrupt(run, *ends).complete
+    assert bucket.listed() == ["in.csv"]
+
+    summary = run(*ends)
+
+    assert summary.complete
+    assert summary.resumed_rows > 0
+    assert summary.rows == 12_000
+    assert len(downloads) == 1
+    assert bucket.listed() == ["in.csv", f"out.{kind}"]
+
+
+@pytest.mark.parametrize("moment", ["between", "fetching", "mapping"])
+def test_an_input_that_changes(
+    bucket: Any, people: bytes, run: Any, store: Any, moment: str
+) -> None:
+    """It is refused by name, whenever it changes; --restart maps what is there now."""
+    bucket.put("in.csv", people)
+    ends = (bucket.url("in.csv"), bucket.url("out.csv"))
+    changed = people.replace(b"person1@", b"someone@")
+
+    if moment == "between":
+        interrupt(run, *ends)
+        bucket.put("in.csv", changed)
+        with pytest.raises(JobError, match=r"in\.csv has changed since"):
+            run(*ends)
+    elif moment == "fetching":
+        todo = [changed]
+
+        def change(method: str, path: str) -> None:
+            if method == "GET" and path.endswith("in.csv") and todo:
+                bucket.put("in.csv", todo.pop())
+
+        store.fault = change
+        with pytest.raises(InputError, match=r"in\.csv was changed while"):
+            run(*ends)
+    else:
+        with pytest.raises(InputError, match=r"in\.csv was changed while"):
+            run(*ends, on_progress=lambda _: bucket.put("in.csv", changed))
+
+    assert bucket.listed() == ["in.csv"]
+    assert run(*ends, restart=True).complete
+    assert b"someone@" in bucket.get("out.csv")
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("UID2_KILLS", "2"))))
+def test_killed_at_any_moment(
+    bucket: Any, people: bytes, command: Any, tmp_path: Path, seed: int
+) -> None:
+    """There is no output or all of it, and the next run completes it."""
+    dice = random.Random(seed)  # noqa: S311 - a moment
+    bucket.put("in.csv", people)
+    line = ("map", bucket.url("in.csv"), bucket.url("out.parquet"), "--column", "mail")
+    line += ("--type", "email", "--batch-size", "5", "--concurrency", "2", "-q")
+    process = command(*line)
+    # As long as an unbroken run takes on a quiet machine, start included.
+    time.sleep(1 + 2 * dice.random())
+    process.kill()
+    process.communicate()
+    if "out.parquet" in bucket.listed():
+        assert len(read_parquet(bucket.get("out.parquet"))["id"]) == 300
+
+    process = command(*line)
+    _, errors = process.communicate(timeout=100)
+
+    assert process.returncode == 0 or "already exists" in errors, errors
+    assert read_parquet(bucket.get("out.parquet"))["id"] == [str(n) for n in range(300)]
+    assert left_in(tmp_path) == []
+
+
+def test_partial_uploads(bucket: Any, people: bytes, run: Any) -> None:
+    """What a killed run has uploaded of OUT is discarded; other uploads are not."""
+    for key in ("out.csv", "out.csv2"):
+        upload = bucket.client.create_multipart_upload(Bucket=bucket.name, Key=key)
+        bucket.client.upload_part(
+            Bucket=bucket.name,
+            Key=key,
+            UploadId=upload["UploadId"],
+            PartNumber=1,
+            Body=b"half",
+        )
+    bucket.put("in.csv", people)
+
+    run(bucket.url("in.csv"), bucket.url("out.csv"))
+
+    assert bucket.uploads() == ["out.csv2"]
+    assert bucket.get("out.csv").count(b"\n") == 301
+
+
+# --- faults ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "fault", "words"),
+    [
+        ("in.csv", (403, "InvalidAccessKeyId"), "denied AWS_ACCESS_KEY_ID"),
+        ("in.csv", (503, "SlowDown"), "slow down resumes"),
+        ("in.csv", (500, "InternalError"), "could not be used resumes"),
+        ("out.csv", (403, "SignatureDoesNotMatch"), "denied AWS_SECRET_ACCESS_KEY"),
+        ("out.csv", (503, "SlowDown"), "slow down resumes"),
+        ("out.csv", "refuse", "cannot be reached resumes"),
+    ],
+)
+def test_a_fault_that_stays(  # noqa: PLR0913, PLR0917 - fixtures
+    bucket: Any,
+    people: bytes,
+    run: Any,
+    store: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    where: str,
+    fault: Any,
+    words: str,
+) -> None:
+    """It says what failed, why, and what to do; never a credential; nothing is half."""
+    # botocore's own retries would take minutes.
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    bucket.put("in.csv", people)
+    store.fault = lambda _, path: fault if path.endswith(where) else None
+
+    with pytest.raises(InputError if "denied" in words else JobError) as caught:
+        run(bucket.url("in.csv"), bucket.url("out.csv"))
+
+    text = str(caught.value)
+    assert all(word in text for word in words.split()), text
+    assert where in text
+    assert SECRET not in text + caplog.text
+    assert "AKIA" not in text + caplog.text
+    store.fault = lambda *_: None
+    assert bucket.listed() == ["in.csv"]
+
+
+@pytest.mark.parametrize(
+    ("where", "fault"),
+    [
+        ("GET", "cut"),
+        ("GET", (503, "SlowDown")),
+        ("PUT", (503, "SlowDown")),
+        ("PUT", "refuse"),
+    ],
+)
+def test_an_outage_that_passes(
+    bucket: Any, people: bytes, run: Any, store: Any, where: str, fault: Any
+) -> None:
+    """A few failures in the middle are not noticed."""
+    bucket.put("in.csv", people)
+    left = [fault, fault]
+
+    def fail(method: str, path: str) -> Any:
+        hit = method == where and path.endswith(".csv") and left
+        return left.pop() if hit else None
+
+    store.fault = fail
+
+    assert run(bucket.url("in.csv"), bucket.url("out.csv")).complete
+    assert not left
+    assert bucket.get("out.csv").count(b"\n") == 301
+
+
+def test_an_outage_at_the_end(
+    bucket: Any,
+    people: bytes,
+    run: Any,
+    store: Any,
+    operator: LocalOperator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was mapped is kept: the next run has to upload only."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    bucket.put("in.csv", people)
+    store.fault = lambda method, _: "refuse" if method == "PUT" else None
+    with pytest.raises(JobError, match="cannot be reached"):
+        run(bucket.url("in.csv"), bucket.url("out.csv"))
+    asked = len(operator.calls)
+    store.fault = lambda *_: None
+
+    assert run(bucket.url("in.csv"), bucket.url("out.csv")).resumed_rows == 300
+    assert len(operator.calls) == asked
+    assert bucket.get("out.csv").count(b"\n") == 301
+
+
+def test_what_does_not_exist(bucket: Any, people: bytes, run: Any) -> None:
+    """A missing bucket is told from a missing object, in IN and in OUT."""
+    bucket.put("in.csv", people)
+    cases = {
+        (bucket.url("none.csv"), "x.csv"): "none.csv does not exist",
+        ("s3://no-such-bucket/in.csv", "x.csv"): "bucket s3://no-such-bucket does not",
+        ("s3://no-such-bucket/*.csv", "x"): "bucket s3://no-such-bucket does not",
+        (bucket.url("*.parquet"), "x"): "There is no file in",
+        (bucket.url("in.csv"), "s3://no-such-bucket/x.csv"): "bucket s3://no-such-buck",
+        (bucket.url("in.csv"), f"s3://{bucket.name}"): "is a bucket or a folder",
+        (bucket.url("in.csv"), "https://127.0.0.1/x.csv"): "is for inputs only",
+    }
+    for ends, message in cases.items():
+        with pytest.raises(InputError, match=message):
+            run(*ends)
+
+
+def test_no_credentials(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names where they come from."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(InputError, match="needs credentials") as caught:
+        run("s3://bucket/in.csv", "x.csv")
+    assert "AWS_ACCESS_KEY_ID" in caught.value.hint
+
+
+# --- state ----------------------------------------------------------------------------
+
+
+def test_delta_export_and_report(
+    bucket: Any, people: bytes, run: Any, command: Any, tmp_path: Path
+) -> None:
+    """What leaves a state may go to a store, whole, and leaves nothing beside it."""
+    pytest.importorskip("matplotlib")
+    bucket.put("in.parquet", b"")
+    bucket.put("in.csv", people)
+    run(
+        bucket.url("in.csv"),
+        bucket.url("out.csv"),
+        state="people.db",
+        delta=bucket.url("delta.parquet"),
+    )
+    assert len(read_parquet(bucket.get("delta.parquet"))["UID"]) == 270
+
+    lines = (
+        ("export", "people.db", bucket.url("all.csv")),
+        ("delta", "people.db", bucket.url("since.jsonl"), "--since", "1"),
+        ("report", "people.db", "--html", bucket.url("report.html")),
+    )
+    for line in lines:
+        process = command("state", *line)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert bucket.get("all.csv").count(b"\n") == 271
+    assert bucket.get("since.jsonl").count(b"\n") == 270
+    assert bucket.get("report.html").startswith(b"<!")
+
+    async def refresh() -> Any:
+        async with UID2Client.from_env() as client:
+            target = bucket.url("again.csv")
+            return await refresh_state("people.db", client=client, delta=target)
+
+    assert asyncio.run(refresh()).changes == 0
+    assert bucket.get("again.csv").count(b"\n") == 1
+    assert [n for n in left_in(tmp_path) if "people.db" not in n] == []
+
+
+# --- URLs -----------------------------------------------------------------------------
+
+
+def test_a_signed_url(bucket: Any, people: bytes, run: Any, tmp_path: Path) -> None:
+    """A URL is an input; its signature is shown nowhere."""
+    bucket.put("in.csv", people)
+    url = bucket.client.generate_presigned_url(
+        "get_object", Params={"Bucket": bucket.name, "Key": "in.csv"}
+    )
+    assert "Signature" in url
+
+    assert run(url, "out.csv").rows == 300
+
+    gone = url.replace("in.csv", "none.csv")
+    with pytest.raises(InputError, match=r"none\.csv does not exist") as caught:
+        run(gone, "other.csv")
+    assert "Signature" not in str(caught.value)
+    interrupt(run, url, "third.csv")
+    log = Path(".third.csv.uid2-job/log").read_text()
+    assert "in.csv" in log
+    assert "Signature" not in log

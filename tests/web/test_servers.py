@@ -1,0 +1,193 @@
+"""Applications under real servers: many logins at once, outages, and the end.
+
+What the applications do is what the documentation shows: tests/web/sites.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from uid2_async.operator import Fault, LocalOperator
+
+pytestmark = pytest.mark.web
+
+OK = 200
+VISITORS = 40
+# An outage may take a page so many seconds; the tests allow for a busy machine.
+SOON = 4.0
+HERE = Path(__file__).parent
+GUNICORN = ("gunicorn", "--bind", "127.0.0.1:{port}", "--graceful-timeout", "10")
+THREADS = (*GUNICORN, "--threads", "4")
+# Three processes that are forked from one that has imported the application.
+PRELOAD = (*GUNICORN, "--workers", "3", "--threads", "2", "--preload")
+UVICORN = ("uvicorn", "--factory", "--port", "{port}", "--log-level", "warning")
+SITES = {
+    "flask-threads": (*THREADS, "sites:make_flask()"),
+    "flask-preload": (*PRELOAD, "sites:make_flask()"),
+    "django-threads": (*THREADS, "sites:make_django()"),
+    "django-preload": (*PRELOAD, "sites:make_django()"),
+    "django-uvicorn": (*UVICORN, "sites:make_django_asgi"),
+    "starlette": (*UVICORN, "sites:make_starlette"),
+    "fastapi": (*UVICORN, "sites:make_fastapi"),
+    "aiohttp": ("sites",),
+}
+# The prefixes of views: synchronous ones, and coroutines.
+KINDS = {name: ("", "a") if name[:2] in {"fl", "dj"} else ("a",) for name in SITES}
+
+
+class Site:
+    """An application that runs in a server."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
+        """Visit it by its *url*."""
+        self.process = process
+        self.url = url
+
+    def _browser(self) -> aiohttp.ClientSession:
+        """Start a browser, which takes this machine for secure."""
+        jar = aiohttp.CookieJar(unsafe=True, treat_as_secure_origin=self.url)
+        return aiohttp.ClientSession(self.url, cookie_jar=jar)
+
+    async def log_in(self, number: int, kind: str) -> bool:
+        """Log one visitor in; return whether there are tokens."""
+        async with self._browser() as browser:
+            return await _log_in(browser, number, kind)
+
+    async def _visit(self, number: int, kind: str) -> tuple[int, bool, bool]:
+        """Log one visitor in, and read a page: its status, and whether of tokens."""
+        async with self._browser() as browser:
+            logged_in = await _log_in(browser, number, kind)
+            async with browser.get(f"/{kind}page") as reply:
+                page = reply.status == OK and await reply.json()
+                return reply.status, logged_in, page
+
+    async def visit(self, kinds: Sequence[str]) -> list[tuple[int, bool, bool]]:
+        """Log many visitors in at once."""
+        visits = [
+            self._visit(number, kinds[number % len(kinds)])
+            for number in range(VISITORS)
+        ]
+        return await asyncio.gather(*visits)
+
+
+async def _log_in(browser: aiohttp.ClientSession, number: int, kind: str) -> bool:
+    form = {"email": f"{number}@example.com"}
+    async with browser.post(f"/{kind}login", data=form) as reply:
+        return reply.status == OK and bool(await reply.json())
+
+
+def free_port() -> int:
+    """Find a port for a server."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@asynccontextmanager
+async def serve(name: str, operator: LocalOperator) -> AsyncIterator[Site]:
+    """Run a site, and see that it ends by itself on SIGTERM."""
+    port = free_port()
+    command = [one.format(port=port) for one in SITES[name]]
+    env = {
+        **os.environ,
+        "PORT": str(port),
+        "UID2_BASE_URL": operator.url,
+        "UID2_API_KEY": operator.api_key,
+        "UID2_SECRET_KEY": operator.client_secret,
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])]),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *command),
+        cwd=HERE,
+        env=env,
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await _wait_until_up(port, process)
+        yield Site(process, f"http://127.0.0.1:{port}")
+        if process.returncode is None:
+            process.terminate()
+        _, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+    assert process.returncode in {0, -signal.SIGTERM}
+    for word in (b"Traceback", b"@example.com", b"Warning", b"never awaited"):
+        assert word not in errors, errors.decode()
+
+
+async def _wait_until_up(port: int, process: asyncio.subprocess.Process) -> None:
+    """Wait until somebody listens."""
+    while process.returncode is None:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            await writer.wait_closed()
+            return
+    assert process.stderr is not None
+    raise AssertionError((await process.stderr.read()).decode())
+
+
+@pytest.mark.parametrize("name", SITES)
+async def test_logins_at_once_and_an_operator_that_hangs(name: str) -> None:
+    """Each of 40 visitors has tokens; if the operator hangs, each has a page, and soon.
+
+    Were it asked by each visitor in turn, the last would wait for 30 s.
+    """
+    async with LocalOperator() as operator, serve(name, operator) as site:
+        assert await site.visit(KINDS[name]) == [(200, True, True)] * VISITORS
+        operator.fail_next(Fault(delay=60.0), times=1_000)
+        assert await _time_outage(site, name) < 3 * SOON
+
+
+@pytest.mark.parametrize("outage", ["401", "stopped"])
+@pytest.mark.parametrize("name", SITES)
+async def test_an_outage(name: str, outage: str) -> None:
+    """Each visitor has a page, without tokens."""
+    async with LocalOperator() as operator, serve(name, operator) as site:
+        operator.fail_next(Fault(status=401), times=1_000)
+        if outage == "stopped":
+            await operator.__aexit__()
+        assert await _time_outage(site, name) < 3 * SOON
+
+
+async def _time_outage(site: Site, name: str) -> float:
+    """Visit during an outage; return the seconds that it took."""
+    began = time.monotonic()
+    assert await site.visit(KINDS[name]) == [(200, False, False)] * VISITORS
+    took = time.monotonic() - began
+    print(f"{name}: {took:.1f} s")  # noqa: T201 - pytest shows it with -s
+    return took
+
+
+@pytest.mark.parametrize("name", SITES)
+async def test_the_end_while_requests_are_under_way(name: str) -> None:
+    """Whoever is served when SIGTERM comes gets tokens all the same."""
+    async with LocalOperator() as operator, serve(name, operator) as site:
+        operator.fail_next(Fault(delay=1.0), times=1_000)
+        kinds = KINDS[name]
+        logins = [
+            asyncio.ensure_future(site.log_in(number, kinds[number % len(kinds)]))
+            for number in range(2)  # even if one worker gets both, it has two threads
+        ]
+        while operator.most_in_flight < len(logins):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.02)
+        site.process.terminate()
+        assert await asyncio.gather(*logins) == [True] * len(logins)

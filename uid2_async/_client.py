@@ -1,0 +1,175 @@
+"""What UID2Client and ClientSideClient share: connections, options and life."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack
+
+from uid2_async._call import Call, Credentials, Pipeline, positive
+from uid2_async._traceback import strip_tracebacks
+from uid2_async.clock import Clock
+from uid2_async.errors import ConfigError
+from uid2_async.hooks import Hook
+from uid2_async.protocol.envelope import Envelope
+from uid2_async.retry import RetryPolicy
+from uid2_async.secret import Unpicklable
+from uid2_async.slots import Slots
+from uid2_async.transport import SessionPool, Transport
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["CallOptions", "ConnectionOptions", "OperatorClient"]
+
+T = TypeVar("T")
+
+_DEFAULT_SLOTS: Final = 100
+
+
+class CallOptions(TypedDict, total=False):
+    """How calls are made; can be changed without new connections."""
+
+    retry: RetryPolicy | None
+    max_retries: int | None
+    hooks: Iterable[Hook]
+    timeout: float
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """How the operator is reached."""
+
+    session: aiohttp.ClientSession | None
+    transport: Transport | None
+    proxy: str | None
+    ca_file: str | os.PathLike[str] | None
+    allow_http: bool
+
+
+class OperatorClient(Unpicklable):
+    """Holds the connections to an operator, and the options of calls.
+
+    Attributes:
+        base_urls: The operator's URLs, in order of preference.
+        hooks: Called with each event of each call.
+    """
+
+    base_urls: tuple[str, ...]
+    hooks: tuple[Hook, ...]
+
+    def _connect(
+        self, base_url: str | Sequence[str], **options: Unpack[ConnectionOptions]
+    ) -> None:
+        """Check how the operator is reached; nothing is opened yet.
+
+        Raises:
+            ConfigError: If an option is wrong or contradicts another one.
+            TypeError: If both a session and a transport are given.
+        """
+        transport, session = options.get("transport"), options.get("session")
+        proxy, ca_file = options.get("proxy"), options.get("ca_file")
+        if transport is not None and session is not None:
+            raise TypeError("Give session or transport, not both.")
+        if transport is not None and not (proxy is None and ca_file is None):
+            raise ConfigError(
+                "A transport has a proxy and certificates of its own.",
+                hint="Pass proxy= and ca_file= to the SessionPool that is the "
+                "transport, not to the client.",
+            )
+        pool = SessionPool(
+            base_url,
+            session=session,
+            proxy=proxy,
+            ca_file=ca_file,
+            allow_http=options.get("allow_http", False),
+        )
+        self.base_urls = pool.base_urls
+        self._transport: Transport = transport or pool
+        self._owns_transport = transport is None
+
+    def _make_pipeline(
+        self,
+        envelope: Envelope,
+        *,
+        credentials: Credentials | None,
+        clock: Clock | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Join the parts that carry calls."""
+        limit = getattr(self._transport, "max_connections", _DEFAULT_SLOTS)
+        self._pipeline = Pipeline(
+            transport=self._transport,
+            envelope=envelope,
+            credentials=credentials,
+            clock=clock,
+            slots=Slots(limit),
+            headers=headers,
+        )
+
+    def _set_call_options(self, options: CallOptions) -> None:
+        """Replace the options that are given."""
+        if "retry" in options or "max_retries" in options:
+            self._retry = _retry_policy(
+                options.get("retry"), options.get("max_retries")
+            )
+        if "hooks" in options:
+            self.hooks = tuple(options["hooks"])
+        if "timeout" in options:
+            self._timeout = positive(options["timeout"], "timeout")
+
+    async def __aenter__(self) -> Self:
+        """Enter; nothing is opened before the first call."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close what this client opened."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections that this client opened; safe to call twice."""
+        if self._owns_transport:
+            await self._transport.aclose()
+
+    @property
+    def clock_skew(self) -> float:
+        """By how many seconds the operator's clock is ahead of this machine's.
+
+        Estimated from sealed replies, or from a request that was refused for its time.
+        0 below 5 s or where nothing is known. The times of requests are corrected by
+        it; the lives of tokens should only ever be shortened by it.
+        """
+        return self._pipeline.clock_skew
+
+    async def _run(self, call: Call[T], timeout: float | None) -> T:
+        """Make *call* with this client's options."""
+        return await self._pipeline.run(
+            call,
+            retry=self._retry,
+            timeout=self._timeout if timeout is None else positive(timeout, "timeout"),
+            hooks=self.hooks,
+        )
+
+
+def _retry_policy(retry: RetryPolicy | None, max_retries: int | None) -> RetryPolicy:
+    """Return the policy that is given, or the one that *max_retries* stands for."""
+    if max_retries is None:
+        return retry or RetryPolicy()
+    if retry is not None:
+        raise ConfigError(
+            "Both retry and max_retries are given.",
+            hint="max_retries=N stands for retry=RetryPolicy(attempts=N + 1). Use one.",
+        )
+    if max_retries < 0:
+        raise ConfigError("max_retries must be 0 or more.")
+    if max_retries == 0:
+        return RetryPolicy.never()
+    return RetryPolicy(attempts=max_retries + 1)
+
+
+strip_tracebacks(globals())

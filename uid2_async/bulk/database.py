@@ -1,0 +1,395 @@
+"""Databases as inputs and outputs, through ADBC: Arrow in, Arrow out.
+
+The rows of a query are copied into the job's folder once, and the job maps that copy,
+also after it was interrupted. The output is written into a file of the job's folder,
+and from there into the table in one transaction, which also notes the job. A job whose
+note is there is done, so no row is inserted twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path, PurePath
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import attrs
+
+from uid2_async._printable import printable
+from uid2_async._traceback import strip_tracebacks
+from uid2_async.bulk.lake import write_batches
+from uid2_async.bulk.paths import InputIdentity, Remote
+from uid2_async.bulk.private_files import DISK, Disk
+from uid2_async.errors import ConfigError, InputError, JobError, UID2Error
+
+__all__ = ["IfExists", "Query", "Table", "is_database"]
+
+_SCHEMES: Final = ("postgresql", "postgres")
+_NOTES: Final = "uid2_async_jobs"
+_STAGING: Final = "uid2_async_rows"
+_TYPE: Final = b"POSTGRESQL:type"
+_TYPMOD: Final = b"POSTGRESQL:typmod"
+# The types of the columns that a job adds need no cast.
+_TYPE_NAME: Final = re.compile(r"_?[a-z][a-z0-9_]{0,62}")
+_RESUME: Final = "Then run the same command again: the job resumes where it stopped."
+
+
+class IfExists(StrEnum):
+    """What happens to a table that exists."""
+
+    FAIL = "fail"
+    REPLACE = "replace"
+    APPEND = "append"
+
+
+def is_database(name: str) -> bool:
+    """Return whether a name is the URI of a database."""
+    return name.partition("://")[0].lower() in _SCHEMES and "://" in name
+
+
+def _display_uri(uri: str) -> str:
+    """Return host, port and database of a URI: what can be no password.
+
+    Raises:
+        ConfigError: If it is not the URI of a database.
+    """
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(uri)
+        if parts.scheme.lower() in _SCHEMES:
+            port = f":{parts.port}" if parts.port else ""
+            host = parts.hostname or ""
+            return printable(f"postgresql://{host}{port}{parts.path}")
+    raise ConfigError(
+        "The URI of a database must begin with postgresql://.",
+        hint="Example: postgresql://user@host:5432/database. Characters such as @ and "
+        "/ in a password are written as %40 and %2F.",
+    )
+
+
+def _check_uri(_: object, __: object, uri: str) -> None:
+    """Refuse what is not the URI of a database."""
+    _display_uri(uri)
+
+
+@attrs.frozen
+class Query(Remote):
+    """The rows of a query, as the input of a job.
+
+    The query runs once. A job that is resumed maps the rows that it returned then.
+
+    Args:
+        uri: The database, such as ``postgresql://user@host/database``. Without a
+            password, libpq looks for PGPASSWORD and ``~/.pgpass``.
+        sql: The query.
+    """
+
+    is_pinned = True
+
+    uri: str = attrs.field(repr=False, validator=_check_uri)
+    sql: str = attrs.field(repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse an empty query."""
+        if not self.sql.strip():
+            raise ConfigError("The query is empty.", hint="Name one with --query.")
+
+    @property
+    def name(self) -> str:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        digest = sha256(self.sql.encode()).hexdigest()[:8]
+        return f"{_display_uri(self.uri)} (query {digest})"
+
+    @property
+    def path(self) -> PurePath:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return PurePath("query.arrow")
+
+    def identify(self) -> InputIdentity:
+        """Return a name only: the copy of the job is what is mapped."""
+        digest = sha256(self.sql.encode()).hexdigest()
+        return InputIdentity(name=self.name, size=0, mtime_ns=0, digest=digest)
+
+    def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
+        """Run the query, and copy its rows into an Arrow file. Blocks.
+
+        Raises:
+            InputError: If the query or the access to the database is wrong.
+            JobError: If the database cannot be reached, or the disk is full.
+        """
+        with (
+            _explained(self.name),
+            _connected(self.uri) as connection,
+            connection.cursor() as cursor,
+        ):
+            # The driver puts it in brackets, which a comment must not swallow.
+            cursor.execute(self.sql.strip().rstrip(";") + "\n")
+            write_batches(cursor.fetch_record_batch(), copy, disk=disk)
+
+
+@attrs.frozen
+class Table(Remote):
+    """A table of a database, as the output of a job.
+
+    It is written in one transaction when the job is done. The same transaction notes
+    the job in the table ``uid2_async_jobs`` beside it, so that a job which is run again
+    inserts nothing twice.
+
+    Args:
+        uri: The database; see :class:`Query`.
+        table: The name of the table, with its schema if it needs one:
+            ``mapped`` or ``audience.mapped``.
+        if_exists: What happens to a table that exists.
+    """
+
+    uri: str = attrs.field(repr=False, validator=_check_uri)
+    table: str
+    if_exists: IfExists = attrs.field(default=IfExists.FAIL, converter=IfExists)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a name that is empty, or has too many parts."""
+        parts = self.table.split(".")
+        if not all(parts) or len(parts) > 2 or "\0" in self.table:  # noqa: PLR2004 - schema and table
+            raise ConfigError(
+                "The name of a table is TABLE or SCHEMA.TABLE.",
+                hint="Example: --to-table audience.mapped",
+            )
+
+    @property
+    def name(self) -> str:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return f"{_display_uri(self.uri)}#{printable(self.table)}"
+
+    @property
+    def path(self) -> PurePath:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return PurePath("table.arrow")
+
+    @property
+    def _full_name(self) -> str:
+        return ".".join(map(_quoted, self.table.split(".")))
+
+    @property
+    def _notes(self) -> str:
+        schema = self.table.split(".")[:-1]
+        return ".".join(map(_quoted, [*schema, _NOTES]))
+
+    def check_target(self, *, may_exist: bool) -> None:
+        """Raise if the table must not be written. Blocks.
+
+        Raises:
+            InputError: If it exists and may not, or the access is wrong.
+            JobError: If the database cannot be reached.
+        """
+        with (
+            _explained(self.name),
+            _connected(self.uri) as connection,
+            connection.cursor() as cursor,
+        ):
+            exists = _exists(cursor, self._full_name)
+        if exists and self.if_exists is IfExists.FAIL and not may_exist:
+            raise self._exists_error()
+
+    def _exists_error(self) -> InputError:
+        """Return the error that says that the table exists."""
+        return InputError(
+            f"The table {self.name} already exists.",
+            hint="Pass --if-exists replace or append.",
+        )
+
+    def deliver(self, whole: Path, *, job: str = "") -> None:
+        """Write the table in one transaction, unless this job has. Blocks.
+
+        Raises:
+            InputError: If the table exists and may not, or its columns differ.
+            JobError: If the database cannot be reached. It has not changed then.
+        """
+        with _explained(self.name), _connected(self.uri) as connection:
+            with connection.cursor() as cursor:
+                if job and _is_noted(cursor, self._notes, job):
+                    return
+                self._write(cursor, whole)
+            connection.commit()
+
+    def _write(self, cursor: Any, whole: Path) -> None:
+        """Fill a temporary table, and the table from it with the types it had."""
+        exists = _exists(cursor, self._full_name)
+        if exists and self.if_exists is IfExists.FAIL:
+            raise self._exists_error()
+        ipc = importlib.import_module("pyarrow.ipc")
+        with whole.open("rb") as file, ipc.open_file(file) as opened:
+            schema = opened.schema
+            batches = map(opened.get_batch, range(opened.num_record_batches))
+            reader = _reader(schema, batches)
+            cursor.adbc_ingest(_STAGING, reader, mode="create", temporary=True)
+        columns = ", ".join(_quoted(one.name) for one in schema)
+        cast = ", ".join(map(_cast, schema))
+        rows = f"SELECT {cast} FROM pg_temp.{_STAGING}"  # noqa: S608 - names are quoted
+        if exists and self.if_exists is IfExists.APPEND:
+            cursor.execute(f"INSERT INTO {self._full_name} ({columns}) {rows}")
+            return
+        if exists:
+            cursor.execute(f"DROP TABLE {self._full_name}")
+        cursor.execute(f"CREATE TABLE {self._full_name} AS {rows}")
+
+
+def _reader(schema: Any, batches: Iterator[Any]) -> Any:
+    """Return a reader of record batches."""
+    return importlib.import_module("pyarrow").RecordBatchReader.from_batches(
+        schema, batches
+    )
+
+
+def _quoted(name: str) -> str:
+    """Return a name as SQL has it."""
+    return '"{}"'.format(name.replace('"', '""'))
+
+
+def _cast(field: Any) -> str:
+    """Return a column with the type that it had in the database it came from."""
+    column = _quoted(field.name)
+    kind = (field.metadata or {}).get(_TYPE, b"").decode("ascii", "replace")
+    if not _TYPE_NAME.fullmatch(kind):
+        return column
+    kind = f"{kind[1:]}[]" if kind.startswith("_") else kind
+    known = f"{column}::{kind}"
+    typmod = (field.metadata or {}).get(_TYPMOD, b"").decode("ascii", "replace")
+    if kind == "numeric" and typmod.isdigit():
+        packed = int(typmod) - 4
+        known += f"({packed >> 16}, {packed & 0x7FF})"
+    return f"{known} AS {column}"
+
+
+def _exists(cursor: Any, table: str) -> bool:
+    """Return whether there is a table or a view of that name."""
+    literal = table.replace("'", "''")
+    cursor.execute(f"SELECT to_regclass('{literal}') IS NOT NULL")
+    return bool(cursor.fetchone()[0])
+
+
+def _is_noted(cursor: Any, notes: str, job: str) -> bool:
+    """Note a job in the transaction; return whether that was done before.
+
+    A second process that runs the same job waits here for the first.
+    """
+    cursor.execute(
+        f"CREATE TABLE IF NOT EXISTS {notes} "
+        "(job text PRIMARY KEY, finished timestamptz NOT NULL DEFAULT now())"
+    )
+    cursor.execute(
+        f"INSERT INTO {notes} (job) VALUES ('{job}') "  # noqa: S608 - hexadecimal digits
+        "ON CONFLICT DO NOTHING RETURNING job"
+    )
+    return cursor.fetchone() is None
+
+
+# --- connections and failures ---------------------------------------------------------
+
+
+@contextmanager
+def _connected(uri: str) -> Iterator[Any]:
+    """Open a connection, whose transaction is rolled back unless it is committed."""
+    driver: Any = None
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pyarrow")
+        driver = importlib.import_module("adbc_driver_postgresql.dbapi")
+    if driver is None:
+        raise InputError(
+            "Databases need the extra 'sql', which is not installed.",
+            hint="pip install 'uid2-async[sql]'",
+        )
+    connection = driver.connect(_with_timeout(uri))
+    try:
+        yield connection
+    finally:
+        # After a failure it is broken, and that failure is the one to tell.
+        with contextlib.suppress(Exception):
+            connection.close()
+
+
+def _with_timeout(uri: str) -> str:
+    """Return a URI with a limit on how long connecting and a dead peer may take."""
+    defaults = {"connect_timeout": "30", "keepalives_idle": "30"}
+    defaults |= {"application_name": "uid2_async"}
+    query = urlsplit(uri).query
+    missing = [f"{n}={quote(v)}" for n, v in defaults.items() if f"{n}=" not in query]
+    return uri + ("&" if query else "?") + "&".join(missing)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Explain what fails; texts of the driver hold the query, or values of rows.
+
+    Raises:
+        InputError: If the query, the table or the access is wrong.
+        JobError: If the database cannot be reached.
+    """
+    failure: UID2Error | None = None
+    try:
+        yield
+    except UID2Error:
+        raise
+    except Exception as error:  # noqa: BLE001 - the driver is not there to name its own
+        failure = _explain(error, name)
+    if failure is not None:
+        raise failure
+
+
+# The first characters of SQLSTATE, as PostgreSQL's manual lists them in appendix A.
+_CAUSES: Final[dict[str, tuple[Callable[..., UID2Error], str, str]]] = {
+    "28": (InputError, "denies access", "Check user and password."),
+    "3D": (InputError, "does not exist", "Check the name of the database."),
+    "3F": (InputError, "lacks the schema", "Create it, or name another."),
+    "42501": (InputError, "denies permission", "Grant the user what the job needs."),
+    "42P01": (InputError, "lacks a table of the query", "Check the names in it."),
+    "42P07": (InputError, "has the table already", "Pass --if-exists replace."),
+    "42703": (InputError, "lacks a column", "Check the names of the columns."),
+    "42": (InputError, "rejects the statement", "Try the query with psql."),
+    "0A": (InputError, "rejects the statement", "It must be one SELECT."),
+    "2B": (InputError, "cannot replace the table", "Drop what depends on it."),
+    "22": (InputError, "rejects a value", "Check the types of the table's columns."),
+    "23": (InputError, "rejects a row", "Check the constraints of the table."),
+    "53": (JobError, "is full or has no connection left", f"Free some. {_RESUME}"),
+    "57": (JobError, "was stopped", f"Wait until it runs. {_RESUME}"),
+    "40": (JobError, "rolled the transaction back", _RESUME),
+}
+
+
+def _explain(error: Exception, name: str) -> UID2Error:
+    """Choose by SQLSTATE; without one, the connection was refused or lost."""
+    state = getattr(error, "sqlstate", None) or ""
+    if not state:
+        state = _state_of_connecting(str(error))
+    for length in (5, 2):
+        if state[:length] in _CAUSES:
+            kind, what, hint = _CAUSES[state[:length]]
+            shown = f" (SQLSTATE {state})" if len(state) == 5 else ""  # noqa: PLR2004 - its length
+            return kind(f"{name} {what}{shown}.", hint=hint)
+    if isinstance(error, OSError):
+        cause = os.strerror(error.errno or 0)
+        return JobError(f"The rows of {name} cannot be copied: {cause}.", hint=_RESUME)
+    return JobError(
+        f"{name} cannot be reached, or the connection was lost "
+        f"({type(error).__name__}).",
+        hint=f"Check host, port and network. {_RESUME}",
+    )
+
+
+def _state_of_connecting(text: str) -> str:
+    """Return the class of SQLSTATE that libpq keeps to itself while it connects."""
+    if "authentication failed" in text or "no password supplied" in text:
+        return "28"
+    if "no pg_hba.conf entry" in text:
+        return "28"
+    if re.search(r'database ".*" does not exist', text):
+        return "3D"
+    return ""
+
+
+strip_tracebacks(globals())

@@ -1,0 +1,653 @@
+"""Inputs and outputs in object stores (S3, Google Cloud Storage, Azure), and URLs.
+
+fsspec reads and writes them. An object is copied into the job's folder before it is
+read, so that it is downloaded once however often a job reads it. An output is uploaded
+when it is whole; a store shows an upload only when all of it has arrived.
+
+The text of a foreign exception is never shown: it may hold a signed URL or a key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from enum import Enum
+from functools import partial
+from glob import has_magic
+from hashlib import sha256
+from ipaddress import ip_address
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import attrs
+
+from uid2_async._printable import printable
+from uid2_async._traceback import strip_tracebacks
+from uid2_async.bulk.lake import DeltaTable
+from uid2_async.bulk.paths import (
+    STDIO,
+    FilePair,
+    InputIdentity,
+    Location,
+    Remote,
+    expand,
+    find_files,
+    is_many,
+    known_suffix,
+    lake_format,
+    lake_table_error,
+)
+from uid2_async.bulk.private_files import DISK, Disk, open_private, replace
+from uid2_async.errors import InputError, JobError, UID2Error
+
+__all__ = [
+    "StoreFile",
+    "copy_path",
+    "expand_locations",
+    "is_url",
+    "local_path",
+    "locate",
+]
+
+
+@attrs.frozen(kw_only=True)
+class _Store:
+    """A kind of store.
+
+    Attributes:
+        package: What fsspec needs for it.
+        extra: The extra of ours that installs it.
+        credentials: Where its credentials come from, for hints.
+    """
+
+    package: str
+    extra: str
+    credentials: str = ""
+
+
+_AZURE: Final = _Store(
+    package="adlfs",
+    extra="azure",
+    credentials="AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or "
+    "AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_CONNECTION_STRING",
+)
+_S3: Final = _Store(
+    package="s3fs",
+    extra="s3",
+    credentials="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or the role "
+    "of the machine",
+)
+_GCS: Final = _Store(
+    package="gcsfs",
+    extra="gcs",
+    credentials="GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default "
+    "login",
+)
+_HTTPS: Final = _Store(package="aiohttp", extra="https")
+_STORES: Final = {
+    "s3": _S3,
+    "gs": _GCS,
+    "az": _AZURE,
+    "https": _HTTPS,
+    "http": _HTTPS,
+}
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+
+_THROTTLED: Final = (429, 503)
+_DENIED: Final = (401, 403)
+_CREDENTIAL_ERRORS: Final = (
+    "Credential",
+    "ProfileNotFound",
+    "ClientAuthenticationError",
+    "SSOTokenLoadError",
+    "RefreshError",
+    "TokenRetrievalError",
+)
+_NETWORK_ERRORS: Final = (
+    "ConnectionError",
+    "ConnectError",
+    "HTTPClientError",
+    "TimeoutError",
+    "ClientError",
+    "ClientPayloadError",
+    "IncompleteRead",
+    "ResponseParserError",
+    "ServiceRequestError",
+)
+_DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_RESUME: Final = "Then run the same command again: the job resumes where it stopped."
+
+
+def is_url(name: str) -> bool:
+    """Return whether a name is a URL, not a path."""
+    return _URL.match(name) is not None
+
+
+def local_path(name: str | os.PathLike[str], role: str) -> Path:
+    """Return the path of a file that must lie on this machine.
+
+    Raises:
+        InputError: If it is a URL.
+    """
+    if is_url(os.fspath(name)):
+        raise InputError(
+            f"{role} must be on this machine, not at a URL.",
+            hint="Name a file or a folder of a local disk.",
+        )
+    return Path(name)
+
+
+def copy_path(folder: Path, remote: Remote, *, version: str = "") -> Path:
+    """Return where a job keeps its copy of an input or output."""
+    digest = sha256(f"{remote.name}\n{version}".encode()).hexdigest()[:16]
+    return folder / f"copy-{digest}{known_suffix(remote.path)}"
+
+
+# --- Names ----------------------------------------------------------------------------
+
+
+def _split(url: str) -> tuple[str, _Store]:
+    """Return the scheme of a URL and the kind of its store.
+
+    Raises:
+        InputError: If the scheme is unknown, or the URL has credentials in it.
+    """
+    scheme = url.partition("://")[0].lower()
+    store = _STORES.get(scheme)
+    if store is None and scheme.startswith("postgres"):
+        raise InputError(
+            "A database is read by a query and written to a table.",
+            hint="Use --query with IN, and --to-table with OUT.",
+        )
+    if store is None:
+        raise InputError(
+            "The scheme of a URL must be s3, gs, az or https.",
+            hint="Name a file of this machine by its path, without file://.",
+        )
+    parts = urlsplit(url) if store is _HTTPS else None
+    has_user = parts is not None and (parts.username or parts.password)
+    if has_user or (parts is None and "@" in url[len(scheme) + 3 :].partition("/")[0]):
+        raise InputError(
+            "A URL must not have credentials in it.",
+            hint=f"Use {store.credentials}."
+            if store.credentials
+            else "Use a URL that is signed.",
+        )
+    if scheme == "http" and not _is_loopback(parts.hostname if parts else None):
+        raise InputError(
+            "http:// sends personal data in the clear.", hint="Use https://."
+        )
+    return scheme, store
+
+
+def _is_loopback(host: str | None) -> bool:
+    """Return whether a host is this machine."""
+    with contextlib.suppress(ValueError):
+        return ip_address(host or "").is_loopback
+    return host == "localhost"
+
+
+def _open_store(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system for a URL, and the path in it.
+
+    Raises:
+        InputError: If the extra is not installed, or the store takes no credentials.
+    """
+    scheme, store = _split(url)
+    name = _display_name(url)
+    try:
+        fsspec = importlib.import_module("fsspec")
+        importlib.import_module(store.package)
+    except ImportError:
+        fsspec = None
+    if fsspec is None:
+        raise InputError(
+            f"{name} needs the extra '{store.extra}', which is not installed.",
+            hint=f"pip install 'uid2-async[{store.extra}]'",
+        )
+    # gcsfs logs what it retries, with tracebacks, to stderr if nobody has set up logs.
+    logging.getLogger(store.package).addHandler(logging.NullHandler())
+    # Not shared: other code in the process may have other credentials. No listing is
+    # kept: a file may change at any time.
+    make = partial(
+        fsspec.filesystem,
+        scheme,
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        **_http_options() if store is _HTTPS else {},
+    )
+    fs = _call(name, store, make)
+    return fs, url if store is _HTTPS else str(fs._strip_protocol(url))  # noqa: SLF001 - fsspec offers no public name for it
+
+
+def _http_options() -> dict[str, Any]:
+    """Return options with which a download may take long, but not stand still."""
+    aiohttp = importlib.import_module("aiohttp")
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+    return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+
+
+def _display_name(url: str) -> str:
+    """Return a URL without its query, which may be a signature."""
+    if _STORES.get(url.partition("://")[0].lower()) is not _HTTPS:
+        return printable(url)
+    parts = urlsplit(url)
+    return printable(urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")))
+
+
+# --- Objects --------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class StoreFile(Remote):
+    """One object of a store, or the file behind a URL.
+
+    Attributes:
+        url: Where it is.
+    """
+
+    url: str = attrs.field(repr=False)
+    _fs: Any = attrs.field(repr=False, eq=False, alias="fs")
+    _key: str = attrs.field(repr=False, alias="key")
+
+    @property
+    def name(self) -> str:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return _display_name(self.url)
+
+    @property
+    def path(self) -> PurePath:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return PurePosixPath(self.name.partition("://")[2])
+
+    @property
+    def _store(self) -> _Store:
+        return _split(self.url)[1]
+
+    def _run(
+        self, call: Callable[..., Any], *args: Any, ignore: _Reason | None = None
+    ) -> Any:
+        """Make one call of fsspec; None if it fails for the reason to *ignore*."""
+        return _call(self.name, self._store, partial(call, *args), ignore=ignore)
+
+    def _info(self) -> dict[str, Any] | None:
+        """Return what the store says about the object; None if there is none."""
+        found: dict[str, Any] | None = self._run(
+            self._fs.info, self._key, ignore=_Reason.MISSING
+        )
+        return found
+
+    def identify(self) -> InputIdentity:
+        """Return what tells the object from itself after a change. Blocks.
+
+        Raises:
+            InputError: If it does not exist or cannot be read.
+            JobError: If the store cannot be reached.
+        """
+        info = self._info()
+        if info is None:
+            raise self.missing()
+        tags = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "Digest")
+        times = ("LastModified", "last_modified", "updated", "mtime", "Last-Modified")
+        changed = next((info[one] for one in times if info.get(one)), None)
+        told = [str(info.get(one, "")) for one in tags]
+        moment = 0
+        if isinstance(changed, datetime):
+            moment = int(changed.timestamp() * 1000) * 1_000_000
+        else:
+            told.append(str(changed))
+        return InputIdentity(
+            name=self.name,
+            size=int(info.get("size") or 0),
+            mtime_ns=moment,
+            digest=sha256("\n".join(told).encode()).hexdigest(),
+        )
+
+    def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
+        """Download the object into the file *copy*. Blocks.
+
+        Raises:
+            InputError: If it changes meanwhile, or cannot be read.
+            JobError: If the store cannot be reached, or the disk is full.
+        """
+        before = self.identify()
+        unfinished = copy.with_name(f"{copy.name}.unfinished")
+        unfinished.unlink(missing_ok=True)
+        os.close(open_private(unfinished))
+        self._run(self._fs.get_file, self._key, str(unfinished))
+        size = unfinished.stat().st_size
+        if self.identify() != before or (before.size and size != before.size):
+            raise InputError(
+                f"{self.name} was changed while it was read.",
+                hint="Wait until it is complete. Then run the job again (--restart).",
+            )
+        replace(unfinished, copy, disk=disk)
+
+    def check_target(self, *, may_exist: bool) -> None:
+        """Raise if the object must not be written. Blocks.
+
+        Raises:
+            InputError: If it exists and *may_exist* is false, the bucket does not
+                exist, or access is denied.
+            JobError: If the store cannot be reached.
+        """
+        if self._store is _HTTPS:
+            raise InputError(
+                f"{self.name} cannot be written: https:// is for inputs only.",
+                hint="Write a file, or to s3://, gs:// or az://.",
+            )
+        if "/" not in self._key.strip("/") or self.url.endswith("/"):
+            raise InputError(
+                f"{self.name} is a bucket or a folder.", hint="Name an object in it."
+            )
+        info = self._info()
+        if info is None:
+            self._refuse_missing_bucket()
+        elif info.get("type") == "directory":
+            raise InputError(f"{self.name} is a folder.", hint="Name an object in it.")
+        elif not may_exist:
+            raise InputError(
+                f"{self.name} already exists.", hint="Pass --force to replace it."
+            )
+
+    def missing(self) -> InputError:
+        """Return the error that says what does not exist. Blocks."""
+        self._refuse_missing_bucket()
+        return InputError(f"{self.name} does not exist.", hint="Check the URL.")
+
+    def _refuse_missing_bucket(self) -> None:
+        """Raise if there is no such bucket; not to be allowed to look is no reason."""
+        if self._store is _HTTPS:
+            return
+        bucket = self._key.partition("/")[0]
+        if self._run(self._fs.exists, bucket, ignore=_Reason.DENIED) is False:
+            shown = printable(f"{self.url.partition('://')[0]}://{bucket}")
+            raise InputError(
+                f"The bucket {shown} does not exist.",
+                hint="Check its name, or create it.",
+            )
+
+    def deliver(self, whole: Path, *, job: str = "") -> None:  # noqa: ARG002 - an object is replaced by itself
+        """Upload a whole file; the object appears when all of it has arrived. Blocks.
+
+        Raises:
+            InputError: If access is denied.
+            JobError: If the store cannot be reached, or has not kept all of it.
+        """
+        self._abort_uploads()
+        self._run(self._fs.put_file, str(whole), self._key)
+        info = self._info() or {}
+        if info.get("size") != whole.stat().st_size:
+            raise JobError(
+                f"{self.name} is not what was uploaded.",
+                hint=f"Check whether another program writes it. {_RESUME}",
+            )
+
+    def _abort_uploads(self) -> None:
+        """Discard what a killed run has uploaded of this object, which would be paid.
+
+        Google's and Azure's stores do so themselves after a week.
+        """
+        if self._store is not _S3:
+            return
+        bucket, _, key = self._key.partition("/")
+        call, where = self._fs.call_s3, {"Bucket": bucket}
+        # Who may write need not be allowed to list or abort.
+        found = self._run(
+            partial(call, "list_multipart_uploads", **where, Prefix=key),
+            ignore=_Reason.DENIED,
+        )
+        for upload in (found or {}).get("Uploads", []):
+            if upload["Key"] == key:
+                one = {**where, "Key": key, "UploadId": upload["UploadId"]}
+                abort = partial(call, "abort_multipart_upload", **one)
+                self._run(abort, ignore=_Reason.DENIED)
+
+
+# --- Failures -------------------------------------------------------------------------
+
+
+class _Reason(Enum):
+    """Why a call failed, as far as a caller may expect it."""
+
+    MISSING = "there is no such object"
+    DENIED = "access is denied, or the store has no such operation"
+    OTHER = "anything else"
+
+
+def _call(
+    name: str,
+    store: _Store,
+    call: Callable[[], Any],
+    *,
+    ignore: _Reason | None = None,
+) -> Any:
+    """Make one call, and explain its failure without repeating its text.
+
+    Raises:
+        InputError: If access is denied or something does not exist.
+        JobError: If the store is busy or cannot be reached, or the disk is full.
+    """
+    try:
+        return call()
+    except UID2Error:
+        raise
+    except Exception as error:  # noqa: BLE001 - each store has errors of its own
+        reason, found = _explain(_cause_of(error), name, store)
+    if reason is ignore:
+        return None
+    raise found
+
+
+def _cause_of(error: Exception) -> Exception:
+    """Return what happened: fsspec calls any failure of a URL a missing file."""
+    while isinstance(error, FileNotFoundError):
+        if not isinstance(error.__cause__, Exception):
+            break
+        error = error.__cause__
+    return error
+
+
+def _explain(  # noqa: PLR0911 - one table, to be read as a whole
+    error: Exception, name: str, store: _Store
+) -> tuple[_Reason, UID2Error]:
+    """Choose by class and number alone."""
+    kind = type(error).__name__
+    status = _status_of(error)
+    number = error.errno if isinstance(error, OSError) else None
+    check = f"Check {store.credentials}." if store.credentials else "Check the URL."
+    if isinstance(error, FileNotFoundError) or status == 404:  # noqa: PLR2004 - HTTP
+        hint = "Check the URL."
+        return _Reason.MISSING, InputError(f"{name} does not exist.", hint=hint)
+    # adlfs raises a ValueError where it finds none.
+    no_account = store is _AZURE and isinstance(error, ValueError)
+    if kind == "NoCredentialsError" or no_account:
+        hint = f"Set {check[6:]}"
+        return _Reason.OTHER, InputError(f"{name} needs credentials.", hint=hint)
+    if any(word in kind for word in _CREDENTIAL_ERRORS):
+        message = f"The credentials for {name} cannot be used."
+        return _Reason.OTHER, InputError(message, hint=check)
+    if isinstance(error, PermissionError) or status in _DENIED:
+        return _Reason.DENIED, InputError(
+            f"Access to {name} is denied.",
+            hint=f"{check} Check that they may read, list and write there.",
+        )
+    if number in _DISK_ERRORS:
+        cause = os.strerror(number or 0)
+        hint = f"Free some space, or name another --job-dir. {_RESUME}"
+        message = f"The copy of {name} cannot be saved: {cause}."
+        return _Reason.OTHER, JobError(message, hint=hint)
+    if number == errno.ENOSYS:
+        message = f"The store of {name} lacks an operation."
+        return _Reason.DENIED, JobError(message, hint="Use another store.")
+    if number == errno.EBUSY or status in _THROTTLED:
+        return _Reason.OTHER, JobError(
+            f"The store of {name} asks to slow down, after several attempts.",
+            hint=f"Wait a few minutes. {_RESUME}",
+        )
+    is_lost = any(one.__name__.endswith(_NETWORK_ERRORS) for one in type(error).__mro__)
+    if isinstance(error, ConnectionError | TimeoutError) or (is_lost and not status):
+        return _Reason.OTHER, JobError(
+            f"The store of {name} cannot be reached ({kind}).",
+            hint=f"Check the network and the endpoint. {_RESUME}",
+        )
+    return _Reason.OTHER, JobError(
+        f"{name} could not be used ({kind}).",
+        hint=f"Check the store, its endpoint and region. {_RESUME}",
+    )
+
+
+def _status_of(error: Exception) -> int | None:
+    """Return the HTTP status that an error carries, if it does."""
+    response = getattr(error, "response", None)  # botocore's
+    told = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    if isinstance(told.get("HTTPStatusCode"), int):
+        return int(told["HTTPStatusCode"])
+    for attribute in ("status", "status_code", "code"):
+        found = getattr(error, attribute, None)
+        if isinstance(found, int | str) and str(found).isdigit():
+            return int(found)
+    return None
+
+
+# --- Many -----------------------------------------------------------------------------
+
+
+def locate(name: str) -> Location:
+    """Return the file that a path or a URL names."""
+    if not is_url(name):
+        return Path(name)
+    fs, key = _open_store(name)
+    return StoreFile(url=name, fs=fs, key=key)
+
+
+def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePair]:
+    """List the inputs and outputs of a job, wherever they are.
+
+    Args:
+        source: A file, a folder, a pattern, ``-``, the URL of any of these, or the
+            folder of a Delta table.
+        target: A file or ``-``; a folder if *source* is more than a file.
+
+    Raises:
+        InputError: If there is nothing to read, or there is no place for the outputs.
+    """
+    if isinstance(source, str) and not is_url(source):
+        if source != STDIO and Path(source).is_dir():
+            table = lake_format(Path(source)) == "Delta Lake"
+            if table:
+                return [FilePair(DeltaTable(location=source), _one_target(target))]
+        if isinstance(target, str) and not is_url(target):
+            return expand(source, target)
+        if not is_many(source):
+            local = expand(source, STDIO)[0].source
+            return [FilePair(local, _one_target(target))]
+        return _many([(name, path) for name, path in find_files(source)], target)
+    if isinstance(source, Remote):
+        return [FilePair(source, _one_target(target))]
+    return _expand_url(source, target)
+
+
+def _one_target(target: str | Remote) -> Location | None:
+    """Return the output of a single input."""
+    if isinstance(target, Remote):
+        return target
+    return None if target == STDIO else locate(target)
+
+
+def _many(
+    found: list[tuple[str, Location]] | list[tuple[str, Path]], target: str | Remote
+) -> list[FilePair]:
+    """Return the pairs of several inputs, with the names of their outputs."""
+    if isinstance(target, Remote) or target == STDIO:
+        where = "stdout" if target == STDIO else str(target)
+        raise InputError(
+            f"Several files cannot be written to {where}.", hint="Name a folder."
+        )
+    if not is_url(target):
+        folder = Path(target)
+        return [FilePair(one, folder / name, folder) for name, one in found]
+    fs, key = _open_store(target)
+    url = target.rstrip("/")
+    base = key.rstrip("/")
+    return [
+        FilePair(one, StoreFile(url=f"{url}/{name}", fs=fs, key=f"{base}/{name}"))
+        for name, one in found
+    ]
+
+
+def _expand_url(source: str, target: str | Remote) -> list[FilePair]:
+    """List the inputs at a URL."""
+    fs, key = _open_store(source)
+    scheme, store = _split(source)
+    one = StoreFile(url=source, fs=fs, key=key)
+    if store is _HTTPS:
+        return [FilePair(one, _one_target(target))]
+    info = None if source.endswith("/") else one._info()  # noqa: SLF001 - of this module
+    if info is not None and info.get("type") != "directory":
+        return [FilePair(one, _one_target(target))]
+    if not has_magic(source):
+        kind = _lake_format_at(one, fs, key.rstrip("/"))
+        if kind == "Delta Lake":
+            return [FilePair(DeltaTable(location=source), _one_target(target))]
+        if kind is not None:
+            raise lake_table_error(one.name, kind)
+    found = list(_find_objects(one, scheme, fs, key.rstrip("/")))
+    if not found:
+        missing = one.missing()
+        if info is None and not has_magic(source) and not source.endswith("/"):
+            raise missing
+        raise InputError(
+            f"There is no file in {one.name}.",
+            hint="Hidden files, and those that begin with _, do not count.",
+        )
+    return _many(sorted(found, key=lambda each: each[0]), target)
+
+
+def _lake_format_at(one: StoreFile, fs: Any, key: str) -> str | None:
+    """Return which kind of lake table lies at a URL; None if none does."""
+    marks = {"_delta_log/*": "Delta Lake", ".hoodie/*": "Hudi"}
+    marks["metadata/*.metadata.json"] = "Iceberg"
+    for mark, kind in marks.items():
+        if one._run(fs.glob, f"{key}/{mark}", ignore=_Reason.MISSING):  # noqa: SLF001 - as above
+            return kind
+    return None
+
+
+def _find_objects(
+    one: StoreFile, scheme: str, fs: Any, key: str
+) -> Iterator[tuple[str, Location]]:
+    """Yield the objects of a folder or a pattern, with the names of their outputs."""
+    parts = key.split("/")
+    fixed = next((at for at, part in enumerate(parts) if has_magic(part)), len(parts))
+    root = "/".join(parts[:fixed])
+    pattern = key if fixed < len(parts) else f"{key}/**"
+    listed = one._run(  # noqa: SLF001 - as above
+        partial(fs.glob, pattern, detail=True), ignore=_Reason.MISSING
+    )
+    found: dict[str, dict[str, Any]] = listed or {}
+    for folder in {root, *(str(PurePosixPath(each).parent) for each in found)}:
+        kind = _lake_format_at(one, fs, folder) if found else None
+        if kind is not None:
+            raise lake_table_error(f"{scheme}://{folder}", kind)
+    for each, info in found.items():
+        name = each[len(root) :].lstrip("/")
+        names = name.split("/")
+        if info.get("type") != "file" or any(n.startswith(("_", ".")) for n in names):
+            continue
+        if not all(names) or "\0" in name:
+            raise InputError(
+                f"The name of {scheme}://{printable(each)} cannot be that of a file.",
+                hint="Map it alone, and name its output.",
+            )
+        yield name, StoreFile(url=f"{scheme}://{each}", fs=fs, key=each)
+
+
+strip_tracebacks(globals())

@@ -1,0 +1,375 @@
+"""Checks of what an operator replied: pure functions of the outcomes of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from typing import Final
+
+from uid2_async._traceback import strip_tracebacks
+from uid2_async.doctor.findings import (
+    CheckId,
+    Finding,
+    failed,
+    failed_call,
+    ok,
+    skipped,
+    warning,
+)
+from uid2_async.doctor.probe import CallOutcome, Endpoint
+from uid2_async.errors import (
+    AuthError,
+    BadRequestError,
+    ClockSkewError,
+    EnvelopeError,
+    InvalidTokenError,
+    OperatorError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+    UID2Error,
+)
+from uid2_async.models import IdentityMap, IdentityScope, OptedOut, UnmappedReason
+from uid2_async.protocol.keyring import KeyRing
+
+
+class Role(StrEnum):
+    """What an API key may do (docs/protocol.md 1.8)."""
+
+    GENERATOR = "GENERATOR"
+    MAPPER = "MAPPER"
+    SHARER = "SHARER"
+    ID_READER = "ID_READER"
+    OPTOUT = "OPTOUT"
+
+
+CallOutcomes = Mapping[Endpoint, CallOutcome]
+_UNAUTHORIZED: Final = 401
+_PORTAL: Final = "in the UID2 portal, or with whoever runs the operator"
+
+
+def _permitted(outcome: CallOutcome | None) -> bool | None:
+    """Return whether the key may make the call, or None if the outcome does not say.
+
+    The operator checks the role before the envelope and its content (docs/protocol.md
+    1.6), so an error about those shows that the key has the role.
+    """
+    match outcome.error if outcome is not None else UID2Error():
+        case None | EnvelopeError() | ProtocolError(unparseable_http=False):
+            return True
+        case AuthError(status=401) as error:
+            # A missing role has no message; a missing service link has one.
+            return error.message.startswith("The operator said")
+        case OperatorError(status=400 | 500):
+            return True
+        case _:
+            return None
+
+
+def find_roles(outcomes: CallOutcomes) -> dict[Role, bool | None]:
+    """Return for each role whether the key has it, or None if that is unknown."""
+    reads = _permitted(outcomes.get(Endpoint.BIDSTREAM))
+    shares = _permitted(outcomes.get(Endpoint.SHARING))
+    ring = outcomes.get(Endpoint.SHARING, CallOutcome()).value
+    if isinstance(ring, KeyRing):
+        # Only sharers get a limit for the lifetime of tokens (docs/protocol.md 6.1).
+        shares = ring.max_sharing_lifetime_seconds is not None
+    elif shares and reads is not False:
+        shares = None
+    return {
+        Role.GENERATOR: _permitted(outcomes.get(Endpoint.GENERATE)),
+        Role.MAPPER: _permitted(outcomes.get(Endpoint.MAP)),
+        Role.SHARER: shares,
+        Role.ID_READER: reads,
+        Role.OPTOUT: _permitted(outcomes.get(Endpoint.LOGOUT)),
+    }
+
+
+def check_api_key(outcomes: CallOutcomes) -> Finding:
+    """Check whether the operator accepts the API key for any endpoint."""
+    check = CheckId.API_KEY
+    asked = [one for one in Endpoint if one is not Endpoint.REFRESH]
+    if any(_permitted(outcomes.get(one)) for one in asked):
+        return ok(check, "The operator accepts it.")
+    trouble = _find_inconclusive(outcomes)
+    if trouble is not None:
+        return failed_call(check, trouble)
+    if _is_known(outcomes.get(Endpoint.REFRESH)):
+        return failed(
+            check,
+            "The operator knows the key, but it is disabled or has no role.",
+            f"Have it enabled, with the roles that you need, {_PORTAL}.",
+            unauthorized=True,
+        )
+    return failed(
+        check,
+        "The operator does not know the key (HTTP 401).",
+        "Check that it was copied completely, is for this environment, and has not "
+        f"been replaced, {_PORTAL}.",
+        unauthorized=True,
+    )
+
+
+def _is_known(outcome: CallOutcome | None) -> bool:
+    """Return whether a refresh failed as for a known key (docs/protocol.md 2.2)."""
+    error = None if outcome is None else outcome.error
+    return isinstance(error, InvalidTokenError) and error.code == "invalid_token"
+
+
+def check_roles(outcomes: CallOutcomes, needed: Collection[Role]) -> Finding:
+    """Check which roles the key has.
+
+    Args:
+        outcomes: The outcomes of the calls.
+        needed: The roles that it must have.
+    """
+    check = CheckId.ROLES
+    roles = find_roles(outcomes)
+    message = f"It has {_list(roles, has=True)}; it lacks {_list(roles, has=False)}."
+    missing = [role for role in needed if roles[role] is False]
+    if missing:
+        return failed(
+            check,
+            f"{message} Needed: {', '.join(missing)}.",
+            f"Have the role added to the key {_PORTAL}.",
+            unauthorized=True,
+        )
+    unclear = [role for role, has in roles.items() if has is None]
+    if not unclear:
+        return ok(check, message)
+    message = f"{message} Unknown: {', '.join(unclear)}."
+    trouble = _find_inconclusive(outcomes)
+    if isinstance(trouble, TransportError | ServerError | RateLimitError):
+        return failed(check, f"{message} {trouble.message}", trouble.hint)
+    if {*needed} & {*unclear}:
+        return failed(check, message, "Fix the checks below, then run this again.")
+    if trouble is None:
+        return warning(
+            check, message, "Fix the checks that fail below, then run this again."
+        )
+    return warning(check, message, "If the operator lacks these endpoints, update it.")
+
+
+def _find_inconclusive(outcomes: CallOutcomes) -> UID2Error | None:
+    """Return the first error that says nothing about a role, or None."""
+    for outcome in outcomes.values():
+        if outcome.error is not None and _permitted(outcome) is None:
+            return outcome.error
+    return None
+
+
+def _list(roles: Mapping[Role, bool | None], *, has: bool) -> str:
+    """List the roles that the key has, or those that it lacks."""
+    named = [role for role, found in roles.items() if found is has]
+    return ", ".join(named) or "nothing"
+
+
+def check_client_secret(outcomes: CallOutcomes) -> Finding:
+    """Check whether the client secret belongs to the API key."""
+    check = CheckId.CLIENT_SECRET
+    errors = [
+        one.error for endpoint, one in outcomes.items() if endpoint != Endpoint.REFRESH
+    ]
+    for error in errors:
+        fault = _find_secret_fault(error)
+        if fault is not None:
+            return fault
+    if any(_was_opened(error) for error in errors):
+        return ok(check, "It belongs to the API key.")
+    for error in errors:
+        if error is not None and not isinstance(error, AuthError):
+            return failed_call(check, error)
+    return skipped(check, "No call got far enough to show it.")
+
+
+def _find_secret_fault(error: UID2Error | None) -> Finding | None:
+    """Return a finding about sealing or opening, or None if there is no fault."""
+    check = CheckId.CLIENT_SECRET
+    match error:
+        case AuthError() if error.status != _UNAUTHORIZED:
+            return failed(
+                check,
+                "It does not belong to the API key: the operator cannot open what is "
+                "sealed with it.",
+                "Copy both from the same place; a new key comes with a new secret.",
+                unauthorized=True,
+            )
+        case EnvelopeError():
+            return failed_call(check, error)
+        case BadRequestError() if "Invalid body" in error.message:
+            return failed(
+                check,
+                f"The request was changed on its way. {error.message}",
+                "Look for a gateway or proxy that rewrites request bodies.",
+            )
+        case _:
+            return None
+
+
+def _was_opened(error: UID2Error | None) -> bool:
+    """Return whether the operator opened the request.
+
+    It did if it found fault with the content, or failed itself (docs/protocol.md 1.6).
+    """
+    if isinstance(error, ServerError):
+        return error.status == 500  # noqa: PLR2004 - an HTTP status reads best as its number
+    if isinstance(error, ProtocolError):
+        return not error.unparseable_http
+    return error is None or isinstance(
+        error, BadRequestError | ClockSkewError | InvalidTokenError
+    )
+
+
+_GOOD_SECONDS: Final = 10.0
+_PROMISED_SECONDS: Final = 60.0
+
+# docs/protocol.md 1.4
+_REFUSED_BEHIND_SECONDS: Final = 120.0
+_TAKEN_AHEAD_SECONDS: Final = 119.0
+
+
+def check_clock(offset: float | None, *, refused: bool) -> Finding:
+    """Compare this machine's clock with the operator's.
+
+    Args:
+        offset: Seconds by which this machine's clock is behind, None if unknown.
+        refused: Whether the operator rejected the time of a request.
+    """
+    check = CheckId.CLOCK
+    if offset is None:
+        if refused:
+            return failed(check, "It is off by more than half an hour.", _SET_CLOCK)
+        return ok(
+            check,
+            "Off by less than two minutes, or the operator would reject requests.",
+        )
+    side = "behind" if offset > 0 else "ahead of"
+    message = f"This machine's is {abs(offset):.0f} s {side} the operator's."
+    if refused or not -_TAKEN_AHEAD_SECONDS <= offset < _REFUSED_BEHIND_SECONDS:
+        return failed(check, f"{message} Requests are rejected. {_LIMITS}.", _SET_CLOCK)
+    if abs(offset) >= _PROMISED_SECONDS:
+        return warning(check, f"{message} {_LIMITS}.", _SET_CLOCK)
+    if abs(offset) >= _GOOD_SECONDS:
+        return warning(check, message, _SET_CLOCK)
+    return ok(check, message)
+
+
+_LIMITS: Final = (
+    "Only 60 s is guaranteed; operators reject requests that are 120 s behind or "
+    "more than 119 s ahead"
+)
+
+_SET_CLOCK: Final = "Set this machine's clock: enable NTP, and check the time zone."
+
+
+def check_test_identities(outcomes: CallOutcomes) -> Finding:
+    """Check the replies for test identities (docs/protocol.md 7)."""
+    check = CheckId.TEST_IDENTITIES
+    roles = find_roles(outcomes)
+    if not (roles[Role.GENERATOR] or roles[Role.MAPPER]):
+        return skipped(check, "They need the role GENERATOR or MAPPER.")
+    wrong: list[str] = []
+    if roles[Role.GENERATOR]:
+        for endpoint, what in _OPT_OUTS.items():
+            if (error := outcomes[endpoint].error) is not None:
+                return failed_call(check, error)
+            if not isinstance(outcomes[endpoint].value, OptedOut):
+                wrong.append(what)
+    if roles[Role.MAPPER]:
+        if (error := outcomes[Endpoint.MAP].error) is not None:
+            return failed_call(check, error)
+        wrong += _wrong_rows(outcomes[Endpoint.MAP].value)
+    if wrong:
+        return failed(
+            check,
+            f"Not as documented: {', '.join(wrong)}.",
+            "Contact whoever runs the operator: opt-outs may not be respected.",
+        )
+    return ok(check, "The replies are as documented.")
+
+
+_OPT_OUTS: Final = {
+    Endpoint.GENERATE: "optout@example.com got tokens",
+    Endpoint.REFRESH: "refresh-optout@example.com was not opted out on refresh",
+}
+
+
+def _wrong_rows(found: IdentityMap) -> list[str]:
+    """List the rows of the map of test identities that are not as documented."""
+    out, valid = found
+    wrong = []
+    if out.reason is not UnmappedReason.OPTED_OUT:
+        wrong.append("optout@example.com was mapped")
+    if valid.raw_uid is None:
+        wrong.append("validate@example.com was not mapped")
+    return wrong
+
+
+def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Finding:
+    """Check whether keys can be downloaded, and whether they are active.
+
+    Args:
+        outcomes: The outcomes of the calls.
+        scope: The expected scope.
+        now_ms: The operator's time in ms.
+    """
+    check = CheckId.KEYS
+    roles = find_roles(outcomes)
+    permitted = {
+        endpoint: outcomes[endpoint]
+        for endpoint in (Endpoint.SHARING, Endpoint.BIDSTREAM)
+        if _permitted(outcomes.get(endpoint))
+    }
+    if not permitted:
+        return skipped(check, "They need the role SHARER or ID_READER.")
+    for outcome in permitted.values():
+        if isinstance(outcome.error, ServerError):
+            return failed(
+                check,
+                f"The operator does not return keys (HTTP {outcome.error.status}).",
+                "It may have no active master key. Contact whoever runs the operator.",
+            )
+        if outcome.error is not None:
+            return failed_call(check, outcome.error)
+        fault = _find_fault(outcome.value, scope, now_ms)
+        if fault is not None:
+            return fault
+    message = " ".join(
+        f"{endpoint}: {len(outcome.value.keys)} keys, "
+        f"{_count_active(outcome.value, now_ms)} of them active."
+        for endpoint, outcome in permitted.items()
+    )
+    ring = permitted[Endpoint.SHARING].value if roles[Role.SHARER] else None
+    if ring is not None and ring.active_key(ring.default_keyset_id, now_ms) is None:
+        return warning(
+            check,
+            f"{message} None of them can encrypt.",
+            f"To share, have a keyset created for your site {_PORTAL}.",
+        )
+    return ok(check, message)
+
+
+def _find_fault(ring: KeyRing, scope: IdentityScope, now_ms: int) -> Finding | None:
+    """Return why a key ring is of no use, or None."""
+    if ring.identity_scope is not scope:
+        return failed(
+            CheckId.KEYS,
+            f"The operator serves {ring.identity_scope}, but the scope is {scope}.",
+            f"Use the base URL of {scope}, or --scope {ring.identity_scope}.",
+        )
+    if not _count_active(ring, now_ms):
+        return failed(
+            CheckId.KEYS,
+            f"None of {len(ring.keys)} keys is active now.",
+            "Contact whoever runs the operator: it no longer gets new keys.",
+        )
+    return None
+
+
+def _count_active(ring: KeyRing, now_ms: int) -> int:
+    """Count the active keys."""
+    return sum(key.is_active(now_ms) for key in ring.keys.values())
+
+
+strip_tracebacks(globals())

@@ -1,0 +1,416 @@
+"""The kinds of DataFrames: how their columns are read, and how others are appended."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, TypeVar
+
+import attrs
+
+from uid2_async._printable import printable
+from uid2_async.bulk.arrow import load_arrow
+from uid2_async.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Frame", "Result", "Stream", "open_frame", "temporary_file"]
+
+T = TypeVar("T")
+
+# A conversion of so many values holds the interpreter for less than 5 ms.
+_PIECE_ROWS: Final = 10_000
+
+
+@attrs.frozen
+class Result:
+    """What is appended to a frame.
+
+    Attributes:
+        table: The columns; for a stream all columns, to be read once.
+        repeat: To which row of the frame each row belongs; None for each row once.
+    """
+
+    table: Any
+    repeat: Sequence[int] | None = None
+
+
+class Frame(Protocol):
+    """What can be read and extended.
+
+    Attributes:
+        labels: The names of the columns. Those of pandas may be anything.
+        rows: How many rows there are, or None if that is unknown.
+    """
+
+    labels: Sequence[Hashable]
+    rows: int | None
+
+    def read(self, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
+        """Read the columns at *places*. Blocks.
+
+        Returns:
+            A RecordBatchReader with these columns, or with all; and the places of the
+            wanted columns in it.
+        """
+        ...
+
+    def extend(self, added: Result) -> Any:
+        """Return the frame with the added columns. Blocks."""
+        ...
+
+
+class _Eager:
+    """A frame in memory, whose columns are converted one by one."""
+
+    labels: Sequence[Hashable]
+    rows: int | None
+
+    def read(self, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
+        """See :meth:`Frame.read`."""
+        arrow = load_arrow()
+        columns = []
+        for at in places:
+            column = _converting(partial(self.column, at), self.labels[at])
+            # A column without any value has an accidental type, such as double.
+            empty = column.null_count == len(column)
+            columns.append(arrow.nulls(len(column)) if empty else column)
+        names = [str(self.labels[at]) for at in places]
+        table = arrow.Table.from_arrays(columns, names)
+        return table.to_reader(max_chunksize=_PIECE_ROWS), range(len(places))
+
+    def column(self, at: int) -> Any:
+        """Convert a column to Arrow."""
+        raise NotImplementedError
+
+
+class _ArrowTable(_Eager):
+    """A pyarrow Table, or what has been made into one."""
+
+    def __init__(self, table: pa.Table, back: Callable[[pa.Table], Any]) -> None:
+        """Hold the table; *back* makes what the caller passed of the result."""
+        self.labels = table.column_names
+        self.rows: int | None = table.num_rows
+        self._table = table
+        self._back = back
+
+    def column(self, at: int) -> Any:
+        """See :meth:`_Eager.column`."""
+        return self._table.column(at)
+
+    def extend(self, added: Result) -> Any:
+        """See :meth:`Frame.extend`."""
+        table = self._table
+        if added.repeat is not None:
+            table = table.take(load_arrow().array(added.repeat, "int64"))
+        for field in added.table.schema:
+            table = table.append_column(field, added.table.column(field.name))
+        return self._back(table)
+
+
+class _Pandas(_Eager):
+    """A frame of pandas or modin.
+
+    Not by narwhals, which refuses repeated names and drops ``attrs``.
+    """
+
+    def __init__(self, frame: Any) -> None:
+        """Hold the frame."""
+        self.labels = frame.columns.tolist()
+        self.rows: int | None = len(frame)
+        self._frame = frame
+
+    def column(self, at: int) -> Any:
+        """See :meth:`_Eager.column`."""
+        arrow, series = load_arrow(), self._frame.iloc[:, at]
+        if hasattr(series, "cat"):
+            codes = series.cat.codes.to_numpy()
+            categories = _by_pieces(series.cat.categories.to_series(), self.labels[at])
+            return arrow.DictionaryArray.from_arrays(
+                arrow.array(codes, mask=codes < 0), categories.combine_chunks()
+            )
+        return _by_pieces(series, self.labels[at])
+
+    def extend(self, added: Result) -> Any:
+        """See :meth:`Frame.extend`."""
+        frame = self._frame
+        # Without arguments it makes a copy, which since pandas 3 costs nothing.
+        frame = (
+            frame.assign() if added.repeat is None else frame.iloc[added.repeat].copy()
+        )
+        levels = frame.columns.nlevels
+        for name, column in zip(added.table.column_names, added.table, strict=True):
+            label = name if levels == 1 else (name, *[""] * (levels - 1))
+            frame[label] = _to_pandas_array(column)
+        return frame
+
+
+class _Narwhals(_Eager):
+    """A frame in memory of another library."""
+
+    def __init__(self, frame: Any, back: Callable[[Any], Any]) -> None:
+        """Hold the frame; *back* makes what the caller passed of the result."""
+        self.labels = frame.columns
+        self.rows: int | None = len(frame)
+        self._frame = frame
+        self._back = back
+
+    def column(self, at: int) -> Any:
+        """See :meth:`_Eager.column`."""
+        return self._frame.get_column(self.labels[at]).to_arrow()
+
+    def extend(self, added: Result) -> Any:
+        """See :meth:`Frame.extend`."""
+        nw, frame = _narwhals(), self._frame
+        if added.repeat is not None:
+            frame = frame[added.repeat]
+        columns = nw.from_arrow(added.table, backend=frame.implementation)
+        joined = nw.concat([frame, columns], how="horizontal")
+        return self._back(joined)
+
+
+class Stream:
+    """A RecordBatchReader, of which all columns are read."""
+
+    rows: int | None = None
+
+    def __init__(self, reader: Any, *, rereadable: bool) -> None:
+        """Hold the reader; copy it to a private file if it is to be read twice."""
+        self.labels: Sequence[Hashable] = reader.schema.names
+        self._reader = reader
+        self._copy: BinaryIO | None = None
+        if rereadable:
+            self._copy = temporary_file()
+            ipc = load_arrow("pyarrow.ipc")
+            with ipc.new_stream(self._copy, reader.schema) as writer:
+                for batch in reader:
+                    writer.write_batch(batch)
+
+    def read(self, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
+        """See :meth:`Frame.read`."""
+        if self._copy is not None:
+            self._copy.seek(0)
+            self._reader = load_arrow("pyarrow.ipc").open_stream(self._copy)
+        return self._reader, places
+
+    def extend(self, added: Result) -> Any:
+        """See :meth:`Frame.extend`."""
+        return added.table
+
+
+def _narwhals() -> Any:
+    """Import the version of narwhals' API that does not change."""
+    return import_module("narwhals.stable.v2")
+
+
+def open_frame(frame: Any, *, rereadable: bool) -> Frame:
+    """Find out what *frame* is. Blocks: a lazy one is collected.
+
+    Raises:
+        InputError: If it is not a frame.
+    """
+    arrow = load_arrow()
+    if isinstance(frame, arrow.Table):
+        return _ArrowTable(frame, lambda table: table)
+    if isinstance(frame, arrow.RecordBatch):
+        return _ArrowTable(arrow.table(frame), partial(_to_batch, arrow))
+    if isinstance(frame, arrow.RecordBatchReader):
+        return Stream(frame, rereadable=rereadable)
+    return _open_known(frame)
+
+
+def _open_known(frame: Any) -> Frame:
+    """Find out to which other library *frame* belongs."""
+    nw = _narwhals()
+    is_pandas = nw.dependencies.is_pandas_dataframe
+    if is_pandas(frame) or nw.dependencies.is_modin_dataframe(frame):
+        return _Pandas(frame)
+    known = nw.from_native(frame, pass_through=True)
+    if isinstance(known, nw.DataFrame):
+        return _Narwhals(known, lambda result: result.to_native())
+    if isinstance(known, nw.LazyFrame):
+        return _collect(known)
+    return _read_stream(frame)
+
+
+def _to_batch(arrow: Any, table: Any) -> Any:
+    """Return the only record batch of a table."""
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else arrow.RecordBatch.from_pylist([], table.schema)
+
+
+def _collect(lazy: Any) -> Frame:
+    """Collect a lazy frame.
+
+    Raises:
+        InputError: If it belongs to Spark, or its query fails.
+    """
+    kind = lazy.implementation
+    if kind.is_spark_like():
+        raise InputError(
+            "map_frame would collect a DataFrame of Spark on the driver.",
+            hint="Map it where it is: uid2_async.integrations.spark.map_dataframe.",
+        )
+    collected = _converting(lazy.collect)
+    if kind.is_duckdb():
+        return _ArrowTable(collected.to_native(), partial(_to_relation, lazy))
+    return _Narwhals(
+        collected,
+        lambda result: result.lazy(None if kind.is_polars() else kind).to_native(),
+    )
+
+
+def _to_relation(lazy: Any, _uid2_mapped: Any) -> Any:
+    """Return a table as a relation of the connection of *lazy*.
+
+    DuckDB finds the table by the name of the argument. Arrow knows fewer types than
+    DuckDB, so that each column is cast to what it was.
+    """
+    before = lazy.to_native()
+    columns = [
+        f"CAST({_quoted(name)} AS {kind}) AS {_quoted(name)}"
+        for name, kind in zip(before.columns, before.types, strict=True)
+    ]
+    columns += map(_quoted, _uid2_mapped.column_names[len(columns) :])
+    query = f"SELECT {', '.join(columns)} FROM _uid2_mapped"  # noqa: S608 - quoted
+    mapped = before.query("_uid2_input", query)
+    # Before DuckDB 2 each query leaves a view of the relation that it was called on.
+    with suppress(Exception):
+        before.query("_uid2_input", "DROP VIEW IF EXISTS _uid2_input")
+    return mapped
+
+
+def _quoted(name: str) -> str:
+    """Quote a name for SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _read_stream(frame: Any) -> Frame:
+    """Read what exports an Arrow stream.
+
+    Raises:
+        InputError: If it does not, or if that is not a stream of rows.
+    """
+    if hasattr(frame, "__arrow_c_stream__"):
+        # A single column is a stream of something else than rows.
+        with suppress(Exception):
+            reader = load_arrow().RecordBatchReader.from_stream(frame)
+            back = getattr(type(frame), "from_arrow", lambda table: table)
+            return _ArrowTable(reader.read_all(), back)
+    raise InputError(
+        f"map_frame takes a DataFrame, not {type(frame).__name__}.",
+        hint="Pass a DataFrame of pandas or polars, a relation of DuckDB, or a pyarrow "
+        "Table or RecordBatchReader.",
+    )
+
+
+# --- Conversions ----------------------------------------------------------------------
+
+
+def _converting(call: Callable[[], T], label: Hashable = None) -> T:
+    """Make one call of a library of frames; what it says of a failure may show data.
+
+    Raises:
+        InputError: If it fails.
+    """
+    try:
+        return call()
+    except InputError:
+        raise
+    # Each library raises its own, and a panic of polars is not an Exception.
+    except BaseException as error:  # noqa: BLE001 - as above
+        kind = type(error).__name__
+    what = "The frame" if label is None else f"The column '{printable(str(label))}'"
+    raise InputError(
+        f"{what} cannot be converted to Arrow ({kind}).",
+        hint="Cast it to strings, or run the query by itself to see what fails.",
+    )
+
+
+def _by_pieces(series: Any, label: Hashable) -> Any:
+    """Convert a series of pandas to Arrow.
+
+    Raises:
+        InputError: If its values are of several types.
+    """
+    arrow = load_arrow()
+    starts = range(0, len(series), _PIECE_ROWS)
+    pieces = [_piece(series.iloc[at : at + _PIECE_ROWS], at, label) for at in starts]
+    chunks = [
+        chunk
+        for piece in pieces
+        for chunk in (getattr(piece, "chunks", None) or [piece])
+    ]
+    types = {chunk.type for chunk in chunks if chunk.null_count < len(chunk)}
+    if len(types) > 1:
+        raise InputError(
+            f"The column '{printable(str(label))}' holds values of several types: "
+            f"{', '.join(sorted(map(str, types)))}.",
+            hint="Convert it to strings.",
+        )
+    kind = types.pop() if types else arrow.null()
+    nulls = [
+        arrow.nulls(len(chunk), kind) if chunk.type != kind else chunk
+        for chunk in chunks
+    ]
+    return arrow.chunked_array(nulls, kind)
+
+
+def _piece(series: Any, start: int, label: Hashable) -> Any:
+    """Convert some values.
+
+    Raises:
+        InputError: If one of them is not text. The error names its row.
+    """
+    with suppress(Exception):
+        return load_arrow().array(series, from_pandas=True)
+    for at, (value, missing) in enumerate(zip(series, series.isna(), strict=True)):
+        if not (missing or _is_text(value)):
+            kind = type(value).__name__
+            what = "not valid Unicode" if kind == "str" else f"not text, but {kind}"
+            raise InputError(
+                f"Row {start + at} of the column '{printable(str(label))}' is {what}.",
+                hint="Convert the column to strings, and missing values to None.",
+            )
+    raise InputError(f"The column '{printable(str(label))}' is not text.")
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is a string that can be encoded."""
+    if not isinstance(value, str):
+        return False
+    return not any("\ud800" <= mark <= "\udfff" for mark in value)
+
+
+def _to_pandas_array(column: Any) -> Any:
+    """Convert a column to an array of pandas."""
+    pandas = import_module("pandas")
+    chunks = [
+        chunk.slice(at, _PIECE_ROWS)
+        for chunk in column.chunks
+        for at in range(0, len(chunk), _PIECE_ROWS)
+    ]
+    if not chunks:
+        return column.to_pandas().array
+    return pandas.concat([one.to_pandas() for one in chunks], ignore_index=True).array
+
+
+# --- Temporary files ------------------------------------------------------------------
+
+
+def temporary_file() -> BinaryIO:
+    """Open a private file without a name, which is closed with its last reference.
+
+    Whoever drops a RecordBatchReader does not have to close it.
+    """
+    with tempfile.TemporaryFile() as file:
+        descriptor = os.dup(file.fileno())
+    kept = open(descriptor, "w+b", closefd=False)  # noqa: SIM115 - no path
+    weakref.finalize(kept, os.close, descriptor)
+    return kept

@@ -1,0 +1,252 @@
+"""What the integrations of web frameworks share: tokens of a visitor in a session."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any, Final
+
+from uid2_async._traceback import strip_tracebacks
+from uid2_async.blocking import BlockingClient, BlockingTokenRefresher
+from uid2_async.client import UID2Client
+from uid2_async.errors import InputError
+from uid2_async.identity_tokens import IdentityTokens, TokenState
+from uid2_async.models import Identity, IdentityScope, OptedOut
+from uid2_async.publisher import (
+    Freshness,
+    GenerateResult,
+    TokenRefresher,
+    from_session,
+    to_session,
+    try_generate,
+)
+from uid2_async.publisher.generate import WEB_TIMEOUT
+from uid2_async.publisher.sealed_cookie import SealedCookie, SetsCookies
+
+__all__ = [
+    "SESSION_KEY",
+    "Site",
+    "Visitor",
+    "find_tokens",
+    "make_client",
+    "make_refresher",
+    "store_freshness",
+    "store_reply",
+]
+
+SESSION_KEY: Final = "uid2"
+"""Under what a session keeps what ``to_session`` made."""
+
+
+def make_client() -> UID2Client:
+    """Make the client that the environment names, with the timeout of a page."""
+    return UID2Client.from_env(timeout=WEB_TIMEOUT)
+
+
+def make_refresher(client: UID2Client) -> TokenRefresher:
+    """Make what refreshes tokens, with the timeout of a page."""
+    return TokenRefresher(client, timeout=WEB_TIMEOUT)
+
+
+# --- in a session ---------------------------------------------------------------------
+
+
+def find_tokens(
+    session: MutableMapping[str, Any], key: str = SESSION_KEY
+) -> IdentityTokens | Freshness | None:
+    """Return the tokens of a session, or the answer if there is nothing to refresh.
+
+    Damaged ones are deleted.
+    """
+    try:
+        held = from_session(session.get(key))
+    except InputError as error:
+        del session[key]
+        return Freshness(tokens=None, state=TokenState.DEAD, changed=True, error=error)
+    if isinstance(held, OptedOut):
+        return Freshness(tokens=None, state=TokenState.OPTED_OUT, changed=False)
+    return held
+
+
+def store_freshness(
+    session: MutableMapping[str, Any], freshness: Freshness, key: str = SESSION_KEY
+) -> None:
+    """Put into *session* what is to be held from now on."""
+    if freshness.state is TokenState.OPTED_OUT:
+        session[key] = to_session(OptedOut())
+    elif freshness.tokens is None:
+        session.pop(key, None)
+    else:
+        session[key] = to_session(freshness.tokens)
+
+
+def store_reply(
+    session: MutableMapping[str, Any], reply: GenerateResult, key: str = SESSION_KEY
+) -> None:
+    """Put tokens or an opt-out into *session*, and take out what was there before."""
+    if isinstance(reply, IdentityTokens | OptedOut):
+        session[key] = to_session(reply)
+    else:
+        # Somebody else may have been logged in, or have planted tokens.
+        session.pop(key, None)
+
+
+# --- for frameworks whose views run in threads ----------------------------------------
+
+
+class Site:
+    """The client of an application for all of its threads and event loops.
+
+    Attributes:
+        client: The client.
+        refresher: What refreshes tokens.
+        cookie: The cookie of a visitor.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], keys: Iterable[str]) -> None:
+        """Check the settings; nothing is opened before the first call.
+
+        Args:
+            settings: ``SCOPE``, ``TIMEOUT``, ``COOKIE`` (options of SealedCookie), and
+                any variable of ``UID2Client.from_env`` without its prefix, such as
+                ``API_KEY``. The environment has what is missing.
+            keys: The secrets of the application, newest first.
+
+        Raises:
+            ConfigError: If a setting is missing or wrong.
+        """
+        timeout = float(settings.get("TIMEOUT", WEB_TIMEOUT))
+        options = dict(settings.get("COOKIE", {}))
+        self.cookie: SealedCookie = SealedCookie(
+            options.pop("keys", list(keys)), **options
+        )
+        scope, environ = environment_of(settings)
+        self.client: BlockingClient = BlockingClient.from_env(
+            scope, environ=environ, timeout=timeout
+        )
+        self.refresher: BlockingTokenRefresher = self.client.token_refresher(
+            timeout=timeout
+        )
+        self.timeout: float = timeout
+
+    def visitor(self, cookies: Mapping[str, str]) -> Visitor:
+        """Return the visitor with the cookies of a request."""
+        return Visitor(self, cookies)
+
+
+def environment_of(settings: Mapping[str, Any]) -> tuple[IdentityScope, dict[str, str]]:
+    """Return the scope, and *settings* as variables over those of the process."""
+    scope = IdentityScope(settings.get("SCOPE", IdentityScope.UID2))
+    given = {
+        f"{scope}_{name}": str(int(value) if isinstance(value, bool) else value)
+        for name, value in settings.items()
+        if name not in {"SCOPE", "TIMEOUT", "COOKIE"}
+    }
+    return scope, {**os.environ, **given}
+
+
+class Visitor:
+    """The tokens of whoever sends a request, in an encrypted cookie.
+
+    Each method exists twice: for synchronous views, and with an ``a`` in front for
+    coroutines, in any event loop. None of them raises because the operator fails.
+    """
+
+    def __init__(self, site: Site, cookies: Mapping[str, str]) -> None:
+        """Take the cookies of a request; they are read when somebody asks."""
+        self._site = site
+        self._cookies = cookies
+        self._session: dict[str, Any] | None = None
+        self._before: dict[str, Any] = {}
+
+    @property
+    def _held(self) -> dict[str, Any]:
+        """The content of the cookie, as it is now."""
+        if self._session is None:
+            cookie = self._site.cookie
+            self._session = cookie.open(self._cookies.get(cookie.name))
+            self._before = dict(self._session)
+        return self._session
+
+    @property
+    def identity(self) -> IdentityTokens | OptedOut | None:
+        """The content of the cookie, not refreshed, for pages whose scripts do that.
+
+        Pass it to :func:`~uid2_async.publisher.to_js_sdk` or ``to_prebid_params``.
+        """
+        found = find_tokens(self._held)
+        if isinstance(found, Freshness):
+            return OptedOut() if found.state is TokenState.OPTED_OUT else None
+        return found
+
+    def generate(
+        self, identity: Identity | str, *, tcf_consent_string: str | None = None
+    ) -> GenerateResult:
+        """Generate tokens at a login, and keep them.
+
+        See :func:`~uid2_async.publisher.try_generate`.
+        """
+        reply = self._site.client.try_generate(
+            identity,
+            tcf_consent_string=tcf_consent_string,
+            timeout=self._site.timeout,
+        )
+        store_reply(self._held, reply)
+        return reply
+
+    async def agenerate(
+        self, identity: Identity | str, *, tcf_consent_string: str | None = None
+    ) -> GenerateResult:
+        """Do as :meth:`generate`, in a coroutine."""
+        future = self._site.client.submit(
+            try_generate,
+            identity,
+            tcf_consent_string=tcf_consent_string,
+            timeout=self._site.timeout,
+        )
+        reply = await asyncio.wrap_future(future)
+        store_reply(self._held, reply)
+        return reply
+
+    def freshness(self) -> Freshness | None:
+        """Return the tokens, refreshed if that is due; None if there are none.
+
+        It asks the operator when a refresh is due, and only then. It is not for pages
+        on which Prebid.js or the web SDK refreshes.
+        """
+        found = find_tokens(self._held)
+        if isinstance(found, IdentityTokens):
+            found = self._site.refresher.ensure_fresh(found)
+            self._keep(found)
+        return found
+
+    async def afreshness(self) -> Freshness | None:
+        """Do as :meth:`freshness`, in a coroutine."""
+        found = find_tokens(self._held)
+        if isinstance(found, IdentityTokens):
+            future = self._site.refresher.submit(TokenRefresher.ensure_fresh, found)
+            found = await asyncio.wrap_future(future)
+            self._keep(found)
+        return found
+
+    def _keep(self, freshness: Freshness) -> None:
+        if freshness.changed:
+            store_freshness(self._held, freshness)
+
+    def log_out(self) -> None:
+        """Delete the tokens from the cookie; the operator is not asked."""
+        self._held.clear()
+
+    @property
+    def accessed(self) -> bool:
+        """Whether the response depends on the cookie."""
+        return self._session is not None
+
+    def save(self, response: SetsCookies) -> None:
+        """Set the cookie of the response if its content has changed."""
+        if self._session is not None and self._session != self._before:
+            self._site.cookie.save(response, self._session)
+
+
+strip_tracebacks(globals())

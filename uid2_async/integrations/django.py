@@ -1,0 +1,190 @@
+"""Django: ``request.uid2`` in synchronous and asynchronous views, under WSGI and ASGI.
+
+Example:
+    >>> INSTALLED_APPS = [..., "uid2_async.integrations.django.UID2Config"]
+    >>> MIDDLEWARE = [..., "uid2_async.integrations.django.UID2Middleware"]
+    >>>
+    >>> def log_in(request):
+    ...     request.uid2.generate(request.POST["email"])
+
+The operator is the one that the environment names, or the setting ``UID2``: a dict with
+the same variables without their prefix (``BASE_URL``, ``API_KEY``, ``SECRET_KEY``),
+``SCOPE``, ``TIMEOUT`` in seconds (3 by default) and ``COOKIE``, options of
+:class:`~uid2_async.publisher.SealedCookie`. The cookie is encrypted with Django's
+``SECRET_KEY``; ``SECRET_KEY_FALLBACKS`` decrypt older ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from threading import Lock
+from typing import Any, Final
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.apps import AppConfig
+from django.conf import settings
+from django.core import checks
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils.cache import patch_vary_headers
+
+from uid2_async._traceback import strip_tracebacks
+from uid2_async.blocking import BlockingClient
+from uid2_async.clock import clock_in_use
+from uid2_async.doctor.checks import (
+    check_api_key_form,
+    check_base_url,
+    check_client_secret_form,
+    check_settings,
+)
+from uid2_async.doctor.findings import Finding, Outcome
+from uid2_async.environment import read_settings
+from uid2_async.errors import ConfigError
+from uid2_async.integrations._visitor import Site, Visitor, environment_of
+from uid2_async.publisher.sealed_cookie import SealedCookie
+
+__all__ = ["UID2Config", "UID2Middleware", "Visitor", "check", "get_client"]
+
+_LEVELS: Final = {Outcome.FAILED: checks.Error, Outcome.WARNING: checks.Warning}
+
+
+class UID2Config(AppConfig):
+    """Registers the system check."""
+
+    name = "uid2_async.integrations.django"
+    label = "uid2"
+
+    def ready(self) -> None:
+        """Let ``manage.py check`` and ``runserver`` check the settings."""
+        checks.register(check, "uid2")
+
+
+class UID2Middleware:
+    """Sets ``request.uid2`` to a Visitor, and the cookie of the response."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        """Wrap *get_response*; a wrong setting stops the application here.
+
+        Raises:
+            ConfigError: If a setting is missing or wrong.
+        """
+        self._get_response = get_response
+        self._site = _get_site()
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(
+        self, request: HttpRequest
+    ) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        """Answer a request."""
+        visitor = self._site.visitor(request.COOKIES)
+        request.uid2 = visitor  # type: ignore[attr-defined] # as Django's own do
+        if self._is_async:
+            return self._answer(request, visitor)
+        return _finish(visitor, self._get_response(request))
+
+    async def _answer(self, request: HttpRequest, visitor: Visitor) -> HttpResponseBase:
+        return _finish(visitor, await self._get_response(request))
+
+
+def _finish(visitor: Visitor, response: HttpResponseBase) -> HttpResponseBase:
+    """Set the cookie, and tell caches that the page depends on it."""
+    if visitor.accessed:
+        patch_vary_headers(response, ["Cookie"])
+    visitor.save(response)
+    return response
+
+
+# --- the process ----------------------------------------------------------------------
+
+
+class _Process:
+    """What a process has one of, made from the settings that count now."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._key: object = None
+        self._site: Site | None = None
+
+    def site(self) -> Site:
+        """Return the site; another one only if tests have changed the settings."""
+        given, keys = _settings()
+        described = sorted(map(repr, given.items()))
+        key = (described, keys, environment_of(given), clock_in_use())
+        with self._lock:
+            if self._site is None or self._key != key:
+                if self._site is not None:
+                    self._site.client.close()
+                self._site, self._key = Site(given, keys), key
+            return self._site
+
+
+_process: Final = _Process()
+
+
+def _get_site() -> Site:
+    """Return the site of this process."""
+    return _process.site()
+
+
+def get_client() -> BlockingClient:
+    """Return the client of this process: for commands, tasks and signals.
+
+    Raises:
+        ConfigError: If a setting is missing or wrong.
+    """
+    return _get_site().client
+
+
+def _settings() -> tuple[Mapping[str, Any], list[str]]:
+    """Return the setting UID2, and the secrets of the application."""
+    given: Mapping[str, Any] = getattr(settings, "UID2", {})
+    return given, [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+
+
+# --- the system check -----------------------------------------------------------------
+
+
+def check(*_: object, **__: object) -> list[checks.CheckMessage]:
+    """Check the settings as ``uid2 doctor`` does; nothing is sent."""
+    given, keys = _settings()
+    try:
+        findings = _examine(given)
+        options = dict(given.get("COOKIE", {}))
+        SealedCookie(options.pop("keys", keys), **options)
+    except (ConfigError, TypeError, ValueError) as error:
+        message = getattr(error, "message", "The setting UID2 is wrong.")
+        return [
+            checks.Error(message, hint=getattr(error, "hint", None), id="uid2.E001")
+        ]
+    return [
+        _LEVELS[one.outcome](
+            f"{one.check}: {one.message}",
+            hint=one.hint,
+            id=f"uid2.{one.outcome[0].upper()}{number:03}",
+        )
+        for number, one in enumerate(findings, 10)
+        if one.outcome in _LEVELS
+    ]
+
+
+def _examine(given: Mapping[str, Any]) -> list[Finding]:
+    """Make the findings of the doctor about the settings."""
+    scope, environ = environment_of(given)
+    first = check_settings(scope, environ)
+    if first.outcome is Outcome.FAILED:
+        return [first]
+    found = read_settings(scope, environ)
+    return [
+        first,
+        check_base_url(scope, found.base_url, allow_http=found.allow_http),
+        check_api_key_form(scope, found.api_key, [found.base_url]),
+        check_client_secret_form(found.client_secret),
+    ]
+
+
+strip_tracebacks(globals())

@@ -1,0 +1,91 @@
+"""Flask: an extension whose ``visitor`` generates, keeps and refreshes tokens.
+
+Example:
+    >>> app = Flask(__name__)
+    >>> uid2 = UID2(app)
+    >>>
+    >>> @app.post("/login")
+    ... def log_in():
+    ...     uid2.visitor.generate(request.form["email"])
+    ...     return redirect("/")
+
+The operator is the one that the environment names, or ``app.config["UID2"]``: a dict
+with the same variables without their prefix (``BASE_URL``, ``API_KEY``,
+``SECRET_KEY``), ``SCOPE``, ``TIMEOUT`` in seconds (3 by default) and ``COOKIE``, the
+options of :class:`~uid2_async.publisher.SealedCookie`. The cookie is encrypted with the
+application's ``SECRET_KEY``; ``SECRET_KEY_FALLBACKS`` decrypt older ones. Flask's own
+session is only signed: keep no tokens there.
+"""
+
+from __future__ import annotations
+
+from flask import Flask, Response, current_app, g, request
+
+from uid2_async._traceback import strip_tracebacks
+from uid2_async.blocking import BlockingClient
+from uid2_async.errors import ConfigError
+from uid2_async.integrations._visitor import Site, Visitor
+
+__all__ = ["UID2", "Visitor"]
+
+_EXTENSION = "uid2"
+
+
+class UID2:
+    """The extension; for one application or, with :meth:`init_app`, for several."""
+
+    def __init__(self, app: Flask | None = None) -> None:
+        """Set *app* up, if it is given.
+
+        Raises:
+            ConfigError: If a setting is missing or wrong.
+        """
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Set *app* up; nothing is opened before the first call.
+
+        Raises:
+            ConfigError: If a setting is missing or wrong.
+        """
+        if not app.secret_key:
+            raise ConfigError(
+                "The application has no SECRET_KEY.",
+                hint='Make one: python -c "import secrets; print(secrets.token_hex())"',
+            )
+        keys = [app.secret_key, *(app.config.get("SECRET_KEY_FALLBACKS") or [])]
+        texts = [one if isinstance(one, str) else one.hex() for one in keys]
+        app.extensions[_EXTENSION] = Site(app.config.get("UID2", {}), texts)
+        app.after_request(_finish)
+
+    @property
+    def client(self) -> BlockingClient:
+        """The client of the current application."""
+        return _site().client
+
+    @property
+    def visitor(self) -> Visitor:
+        """The tokens of whoever sends the current request."""
+        if _EXTENSION not in g:
+            g.uid2 = _site().visitor(request.cookies)
+        visitor: Visitor = g.uid2
+        return visitor
+
+
+def _site() -> Site:
+    """Return the site of the current application."""
+    site: Site = current_app.extensions[_EXTENSION]
+    return site
+
+
+def _finish(response: Response) -> Response:
+    """Set the cookie, and tell caches that the page depends on it."""
+    visitor: Visitor | None = g.get(_EXTENSION)
+    if visitor is not None and visitor.accessed:
+        response.vary.add("Cookie")
+        visitor.save(response)
+    return response
+
+
+strip_tracebacks(globals())

@@ -1,0 +1,534 @@
+"""DataFrames: a frame in, the same frame with columns of raw UIDs out.
+
+Only the columns with identifiers are converted to Arrow, and they go through the engine
+of :func:`~uid2_async.map_file`. The frame itself is not converted: the new columns are
+appended to it, so that its index and the types of its columns are kept.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+
+from uid2_async._threads import run_in_thread
+from uid2_async._traceback import strip_tracebacks
+from uid2_async.bulk.arrow import (
+    ArrowOutput,
+    ArrowReader,
+    load_arrow,
+    require_text,
+    writing,
+)
+from uid2_async.bulk.columns import (
+    KIND_NAME,
+    VALUE_NAME,
+    OutcomeColumns,
+    find_column,
+    refuse_taken,
+)
+from uid2_async.bulk.jobs import map_table
+from uid2_async.bulk.options import FileProgress, MapOptions
+from uid2_async.bulk.paths import Content, FileFormatOptions, Format
+from uid2_async.errors import InputError
+from uid2_async.integrations._frame_kinds import (
+    Frame,
+    Result,
+    Stream,
+    open_frame,
+    temporary_file,
+)
+from uid2_async.models import Identity, MapRow, kind_and_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+    from uid2_async.bulk.state import MappingState
+    from uid2_async.client import UID2Client
+
+__all__ = ["map_frame"]
+
+F = TypeVar("F")
+T = TypeVar("T")
+
+_NAME: Final = "The frame"
+
+
+async def map_frame(  # noqa: PLR0913 - each names one thing about the frame or the job
+    frame: F,
+    *,
+    client: UID2Client,
+    email: Hashable | None = None,
+    phone: Hashable | None = None,
+    email_hash: Hashable | None = None,
+    phone_hash: Hashable | None = None,
+    column: Hashable | None = None,
+    type_column: Hashable | None = None,
+    country: str | None = None,
+    country_column: Hashable | None = None,
+    options: MapOptions | None = None,
+    state: MappingState | str | os.PathLike[str] | None = None,
+    delta: str | os.PathLike[str] | None = None,
+    progress: bool | Callable[[FileProgress], object] = False,
+) -> F:
+    """Map the identifiers in a DataFrame.
+
+    The result has the same rows, index and columns, followed by UID, PREV_UID,
+    REFRESH_FROM (a timestamp in UTC), UNMAPPED and ERROR, as
+    :func:`~uid2_async.map_file` writes them. With several identifiers there is a
+    MATCHED_TYPE as well. The frame that was passed is not changed.
+
+    Missing values (None, NaN, NaT, ``pandas.NA``) and empty strings count as missing
+    identifiers.
+
+    Args:
+        frame: A DataFrame of pandas, polars or another library that narwhals supports,
+            a LazyFrame of polars (it is collected), a relation of DuckDB, or a pyarrow
+            Table, RecordBatch or RecordBatchReader. Any other object with
+            ``__arrow_c_stream__`` comes out as its own type if that has a method
+            ``from_arrow``, and as a pyarrow Table otherwise. A RecordBatchReader is
+            read as a stream, and its result is kept in a private temporary file.
+        client: The client that asks the operator.
+        email: The column with e-mail addresses. If several of these four are given,
+            they are in order of preference, as with ``MapOptions(identifiers=...)``:
+            email, phone, email_hash, phone_hash.
+        phone: The column with phone numbers.
+        email_hash: The column with hashes of e-mail addresses.
+        phone_hash: The column with hashes of phone numbers.
+        column: Instead of these four: the column with identifiers of several types.
+            Defaults to ``INPUT``.
+        type_column: The column with the type of each identifier. Defaults to
+            ``INPUT_TYPE``.
+        country: The two-letter country of phone numbers in national format. Requires
+            the extra ``phone``.
+        country_column: The column with the country of each row.
+        options: How the frame is mapped, and how the job runs. What concerns files is
+            ignored.
+        state: What remembers answers between calls, so that only new and stale
+            identities are asked about. A state that is not open is opened for the call.
+        delta: The file to write with what has changed since the last delta. Requires
+            *state*.
+        progress: Whether to show a progress bar, if tqdm is installed. Or a function
+            that is called with the progress.
+
+    Returns:
+        The frame with its new columns.
+
+    Raises:
+        InputError: If *frame* is not a DataFrame, a column is missing or is not text, a
+            new column is there already, or the extra ``frames`` is not installed.
+        ConfigError: If an option is wrong.
+        AuthError: If the API key or secret is rejected.
+        StalledError: If no request succeeded for the job's stall_timeout.
+        JobError: If the state is in use, or a disk is full.
+
+    Example:
+        >>> out = await map_frame(df, email="mail", client=client)
+    """
+    opened = await run_in_thread(partial(_open, frame, rereadable=state is not None))
+    identifiers = {
+        "email": email,
+        "phone": phone,
+        "email_hash": email_hash,
+        "phone_hash": phone_hash,
+    }
+    names = _Names(opened.labels)
+    chosen = names.options(
+        options or MapOptions(),
+        identifiers={kind: one for kind, one in identifiers.items() if one is not None},
+        column=column,
+        type_column=type_column,
+        country=country,
+        country_column=country_column,
+    )
+    table = _FrameTable(opened, names.header)
+    with _reporting(progress, opened.rows) as on_progress:
+        await map_table(
+            table,
+            client=client,
+            options=chosen,
+            state=state,
+            delta=delta,
+            on_progress=on_progress,
+        )
+    result: F = await run_in_thread(table.result)
+    return result
+
+
+def to_arrow(identities: Sequence[Identity | str], rows: Sequence[MapRow]) -> pa.Table:
+    """Return the results of a call as a table; see IdentityMap.
+
+    Its columns are INPUT, INPUT_TYPE and those of :func:`map_frame`.
+    """
+    _require_extra()
+    arrow = load_arrow()
+    pairs = list(map(kind_and_value, identities))
+    buckets = any(row.bucket_id is not None for row in rows)
+    formatter = OutcomeColumns([""], buckets=buckets)
+    output = _AddedColumns(FileFormatOptions(), formatter.contents)
+    columns, _ = formatter.make([rows])
+    added = output.format(None, columns)[0]
+    table = arrow.table(
+        {
+            VALUE_NAME: arrow.array([value for _, value in pairs], "string"),
+            KIND_NAME: arrow.array([kind for kind, _ in pairs], "string"),
+        }
+    )
+    for field in added.schema:
+        table = table.append_column(field, added.column(field.name))
+    return table
+
+
+def to_pandas(
+    identities: Sequence[Identity | str], rows: Sequence[MapRow]
+) -> pd.DataFrame:
+    """Return what :func:`to_arrow` does as a DataFrame of pandas."""
+    _load("pandas")
+    return to_arrow(identities, rows).to_pandas()
+
+
+def to_polars(
+    identities: Sequence[Identity | str], rows: Sequence[MapRow]
+) -> pl.DataFrame:
+    """Return what :func:`to_arrow` does as a DataFrame of polars."""
+    frame: pl.DataFrame = _load("polars").from_arrow(to_arrow(identities, rows))
+    return frame
+
+
+def _open(frame: Any, *, rereadable: bool) -> Frame:
+    """Import what is needed, and find out what *frame* is. Blocks."""
+    _require_extra()
+    return open_frame(frame, rereadable=rereadable)
+
+
+def _load(module: str) -> Any:
+    """Import a library of frames.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        pass
+    raise InputError(
+        f"{module} is not installed.", hint=f"Install it: pip install {module}"
+    )
+
+
+def _require_extra() -> None:
+    """Raise an error that names the extra if a part of it is missing."""
+    try:
+        import_module("narwhals")
+        import_module("pyarrow")
+    except ImportError:
+        pass
+    else:
+        return
+    raise InputError(
+        "DataFrames need narwhals and pyarrow, which are not both installed.",
+        hint="pip install 'uid2-async[frames]'",
+    )
+
+
+# --- Names ----------------------------------------------------------------------------
+
+
+class _Names:
+    """The names of the columns as the engine knows them.
+
+    Attributes:
+        header: The label of each column as text.
+    """
+
+    def __init__(self, labels: Sequence[Hashable]) -> None:
+        """Take the *labels* of a frame.
+
+        Raises:
+            InputError: If there are none.
+        """
+        if not labels:
+            raise InputError("The frame has no columns.")
+        self.header: list[str] = list(map(str, labels))
+        self._labels = labels
+
+    def options(
+        self,
+        options: MapOptions,
+        *,
+        identifiers: Mapping[str, Hashable],
+        column: Hashable | None,
+        type_column: Hashable | None,
+        country: str | None,
+        country_column: Hashable | None,
+    ) -> MapOptions:
+        """Return *options* with the columns that the arguments name.
+
+        Raises:
+            InputError: If one is missing or ambiguous.
+            ConfigError: If they contradict each other.
+        """
+        kinds = identifiers or options.identifiers
+        column = options.column if column is None else column
+        type_column = options.type_column if type_column is None else type_column
+        changed = attrs.evolve(
+            options,
+            identifiers={
+                kind: self._name(one, f"Pass {kind}= with one of these columns.")
+                for kind, one in kinds.items()
+            },
+            column=None if column is None else str(column),
+            type_column=None if type_column is None else str(type_column),
+            country=options.country if country is None else country,
+            country_column=options.country_column
+            if country_column is None
+            else self._name(country_column, "Pass country_column= with one of these."),
+        )
+        if kinds:
+            return changed
+        hint = "Pass email=, phone=, email_hash= or phone_hash= with one of these."
+        named = self._name(VALUE_NAME if column is None else column, hint)
+        if options.type is not None:
+            return attrs.evolve(changed, column=named)
+        hint = "Pass type_column=, or email= and the like if all rows are of one type."
+        kind = self._name(KIND_NAME if type_column is None else type_column, hint)
+        return attrs.evolve(changed, column=named, type_column=kind)
+
+    def _name(self, label: Hashable, hint: str) -> str:
+        """Return how the engine calls the column *label*."""
+        exact = [at for at, one in enumerate(self._labels) if _is_equal(one, label)]
+        if len(exact) == 1:
+            at = exact[0]
+        else:
+            at = find_column(self.header, str(label), name=_NAME, hint=hint)
+        name = self.header[at]
+        if self.header.count(name) == 1:
+            return name
+        return f"{name}#{self.header[: at + 1].count(name)}"
+
+
+def _is_equal(one: object, other: object) -> bool:
+    """Compare two labels; ``pandas.NA`` is neither equal nor unequal to anything."""
+    try:
+        return bool(one == other)
+    except (TypeError, ValueError):
+        return False
+
+
+# --- Reading and collecting -----------------------------------------------------------
+
+
+class _FrameTable:
+    """A frame as :func:`~uid2_async.bulk.jobs.map_table` takes it."""
+
+    def __init__(self, frame: Frame, header: Sequence[str]) -> None:
+        """Map *frame*, whose columns are called *header*."""
+        self._frame = frame
+        self._header = header
+        self._output: _AddedColumns | _Spool | None = None
+
+    def open_reader(self) -> ArrowReader:
+        """See :meth:`~uid2_async.bulk.jobs.RowTable.open_reader`."""
+        return _FrameReader(self._frame, self._header)
+
+    def open_output(
+        self, reader: Any, options: FileFormatOptions, added: Mapping[str, Content]
+    ) -> _AddedColumns | _Spool:
+        """See :meth:`~uid2_async.bulk.jobs.RowTable.open_output`."""
+        if isinstance(self._frame, Stream):
+            self._output = _Spool(reader, options, added)
+        else:
+            self._output = _AddedColumns(options, added)
+        return self._output
+
+    def result(self) -> Any:
+        """Return the frame with its new columns. Blocks."""
+        assert self._output is not None  # noqa: S101 - the job opened it
+        return self._frame.extend(self._output.result())
+
+
+class _FrameReader(ArrowReader):
+    """Reads the wanted columns of a frame."""
+
+    def __init__(self, frame: Frame, header: Sequence[str]) -> None:
+        """Read *frame*, whose columns are called *header*."""
+        self.name = _NAME
+        self.header = header
+        self.options = FileFormatOptions(format=Format.ARROW)
+        self._frame = frame
+        self._size = self._total = frame.rows or 0
+        self._loaded: Any = None
+        self._at = self._rows = 0
+        self._wanted: dict[str, int] = {}
+
+    def want(
+        self,
+        columns: Sequence[str],
+        keys: Sequence[str] = (),
+        added: Any = (),
+    ) -> None:
+        """See :meth:`ArrowReader.want`."""
+        refuse_taken(self.header, added, name=_NAME)
+        names = list(dict.fromkeys([*columns, *keys]))
+        places = [find_column(self.header, one, name=_NAME) for one in names]
+        reader, read = self._frame.read(places)
+        self._wanted = dict(zip(names, read, strict=True))
+        self.schema = reader.schema
+        for one in columns:
+            require_text(reader.schema.field(self._wanted[one]))
+        self._batches = _validated(reader)
+
+    def close(self) -> None:
+        """Close nothing: the frame is the caller's."""
+
+
+def _validated(batches: Any) -> Iterator[Any]:
+    """Yield batches with rows; Arrow does not check that text is UTF-8."""
+    for batch in batches:
+        if batch.num_rows:
+            batch.validate(full=True)
+            yield batch
+
+
+class _AddedColumns(ArrowOutput):
+    """Collects the columns that are appended, in memory."""
+
+    def __init__(
+        self, options: FileFormatOptions, added: Mapping[str, Content]
+    ) -> None:
+        """Collect the columns *added*."""
+        written = attrs.evolve(options, format=Format.ARROW)
+        super().__init__(None, written, Path(), added=added)
+        self._repeat: list[int] | None = None
+        self._seen = 0
+
+    def format(
+        self,
+        rows: Any,
+        columns: Mapping[str, Sequence[Any]],
+        repeat: Sequence[int] | None = None,
+    ) -> Any:
+        """See :meth:`ArrowOutput.format`; with the places of repeated rows."""
+        places = None
+        if repeat is not None:
+            places = [self._seen + row for row in repeat]
+            self._seen += rows.count
+        return super().format(None, columns), places
+
+    def write(self, formatted: Any) -> None:
+        """Keep what :meth:`format` made."""
+        batch, places = formatted
+        self._batches.append(batch)
+        if places is not None:
+            self._repeat = [*(self._repeat or []), *places]
+
+    def sync(self) -> int:
+        """Do nothing: there is no disk."""
+        return 0
+
+    def finish(self, target: Path | None) -> None:
+        """Do nothing."""
+
+    def result(self) -> Result:
+        """Return all columns."""
+        table = load_arrow().Table.from_batches(self._batches, self._schema)
+        return Result(table.combine_chunks(), self._repeat)
+
+
+class _Spool(ArrowOutput):
+    """Collects all columns of a stream in a private file that has no name."""
+
+    def __init__(
+        self, reader: Any, options: FileFormatOptions, added: Mapping[str, Content]
+    ) -> None:
+        """Collect the rows of *reader*, with the columns *added*."""
+        written = attrs.evolve(options, format=Format.ARROW)
+        super().__init__(reader, written, Path(), added=added, resumable=False)
+        self._file = temporary_file()
+        self._writer = load_arrow("pyarrow.ipc").new_stream(self._file, self._schema)
+
+    def _flush(self) -> None:
+        """Write the rows that have been collected as few batches."""
+        table = load_arrow().Table.from_batches(self._batches, self._schema)
+        # It cannot join each kind of dictionaries.
+        with suppress(load_arrow().ArrowException):
+            table = table.combine_chunks()
+        if table.num_rows:
+            writing(partial(self._writer.write_table, table))
+        self._batches.clear()
+        self._rows = 0
+
+    def finish(self, target: Path | None) -> None:
+        """Write what is left."""
+        del target
+        self._flush()
+        writing(self._writer.close)
+
+    def result(self) -> Result:
+        """Return a reader of all rows, which keeps the file."""
+        file = self._file
+        assert file is not None  # noqa: S101 - it has not been closed
+        file.seek(0)
+        rows = load_arrow("pyarrow.ipc").open_stream(file)
+        reader = load_arrow().RecordBatchReader
+        return Result(reader.from_batches(rows.schema, rows))
+
+
+# --- Progress -------------------------------------------------------------------------
+
+
+@contextmanager
+def _reporting(
+    progress: bool | Callable[[FileProgress], object], rows: int | None
+) -> Iterator[Callable[[FileProgress], object] | None]:
+    """Yield what is called with the progress."""
+    if callable(progress):
+        yield progress
+        return
+    tqdm = _load_tqdm() if progress else None
+    if tqdm is None:
+        yield None
+        return
+    with tqdm(total=rows, unit=" rows") as bar:
+        yield _Bar(bar, rows)
+
+
+def _load_tqdm() -> Any:
+    """Return the progress bar that suits a notebook or a terminal; None if missing."""
+    with suppress(ImportError), warnings.catch_warnings():
+        # It warns where a notebook has no widgets, and then uses text.
+        warnings.simplefilter("ignore")
+        return import_module("tqdm.auto").tqdm
+    return None
+
+
+class _Bar:
+    """Shows each phase of a job on one progress bar."""
+
+    def __init__(self, bar: Any, rows: int | None) -> None:
+        """Hold the bar; *rows* are those of the frame."""
+        self._bar = bar
+        self._rows = rows
+        self._phase = ""
+
+    def __call__(self, progress: FileProgress) -> None:
+        """Show the progress."""
+        if progress.phase != self._phase:
+            self._phase = progress.phase
+            # Only some identities have to be asked about.
+            self._bar.reset()
+            self._bar.total = None if progress.phase == "asking" else self._rows
+            self._bar.set_description(progress.phase, refresh=False)
+        self._bar.update(progress.rows - self._bar.n)
+
+
+strip_tracebacks(globals())

@@ -1,0 +1,419 @@
+"""token/client-generate: the operator's half (docs/protocol.md 2.10).
+
+The host of an Origin is read as Java's ``URL`` reads it and judged as Guava's
+``InternetDomainName`` does, because the operator's reply depends on both.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from uid2_async.operator.data import Site
+from uid2_async.operator.http_messages import RefusedError, client_error, unknown_error
+from uid2_async.operator.indexes import DataIndex
+from uid2_async.operator.java_json import JavaJsonError, parse_raw
+from uid2_async.operator.java_text import JavaDouble, as_java_string, trim
+from uid2_async.operator.minting import CLIENT_SIDE, Subject, mint_tokens
+from uid2_async.operator.tokens import (
+    IdentityInput,
+    InputFault,
+    build_status_reply,
+    build_tokens_reply,
+    no_active_key,
+    read_identity_input,
+)
+from uid2_async.protocol import base64
+from uid2_async.protocol.client_side import (
+    additional_data,
+    load_public_der,
+    shared_cipher,
+)
+from uid2_async.protocol.envelope import IV_BYTES, gcm_seal
+from uid2_async.veiled import Veiled
+
+if TYPE_CHECKING:
+    from publicsuffixlist import PublicSuffixList
+
+
+_HASHES = ("email_hash", "phone_hash")
+
+
+def client_generate(
+    index: DataIndex, body: bytes, *, origin: str | None, now_ms: int
+) -> tuple[bytes, AESGCM]:
+    """Answer token/client-generate.
+
+    Args:
+        index: The operator's data.
+        body: The outer JSON.
+        origin: The Origin header, or None.
+        now_ms: The operator's clock.
+
+    Returns:
+        The reply's JSON, and the cipher that seals it.
+
+    Raises:
+        RefusedError: With the first fault in the order of docs/protocol.md 2.10.
+    """
+    request = parse_client_generate_request(body)
+    found = index.keypair(request.subscription_id)
+    if found is None:
+        raise client_error("bad subscription_id")
+    pair, private_key = found
+    if pair.disabled:
+        raise RefusedError(401, "unauthorized", "Unauthorized")
+    if index.settings.client_side_token_generate_domain_name_check_enabled:
+        _check_home(index.site(pair.site_id), request, origin)
+    fields, cipher = open_client_generate_request(request, private_key)
+    identity = _read_hash(fields, phones=index.settings.enable_phone_support)
+    flh = index.buckets.first_level_hash(identity.data)
+    if index.opt_outs.is_out(flh, identity.identity_type):
+        return build_status_reply("optout"), cipher
+    subject = Subject(
+        flh=flh,
+        identity_type=identity.identity_type,
+        site_id=pair.site_id,
+        privacy_bits=CLIENT_SIDE,
+        established_ms=now_ms,
+    )
+    tokens = mint_tokens(index, subject, now_ms)
+    if tokens is None:
+        raise no_active_key()
+    return build_tokens_reply(tokens), cipher
+
+
+def _check_home(site: Site, request: ClientGenerateRequest, origin: str | None) -> None:
+    """Refuse apps and web pages that are not the site's."""
+    if request.app_name is not None:
+        if not app_allowed(request.app_name, site.app_names):
+            raise RefusedError(403, "invalid_app_name", "unexpected app name")
+    elif not origin_allowed(origin, site.domain_names):
+        raise RefusedError(403, "invalid_http_origin", "unexpected http origin")
+
+
+def _read_hash(fields: Mapping[str, object], *, phones: bool) -> IdentityInput:
+    """Read the one hash of the inner JSON; DII as it is does not count."""
+    hashes = {key: fields.get(key) for key in _HASHES}
+    if hashes["phone_hash"] is not None and not phones:
+        raise client_error("phone support not enabled")
+    identity = read_identity_input(hashes, phones=phones)
+    if identity is InputFault.MISSING:
+        which = "exactly one of: email_hash, phone_hash" if phones else "email_hash"
+        raise client_error(f"please provide {which}")
+    if isinstance(identity, InputFault):
+        raise client_error("Invalid Identifier")
+    return identity
+
+
+_LONG: Final = range(-(2**63), 2**63)
+
+# Java's parseLong() reads code units, so that digits beyond U+FFFF are none.
+_LONG_TEXT = re.compile(r"[+-]?(?:(?![\U00010000-\U0010ffff])\d)+")
+_LONG_TEXT_CHARS: Final = 4_000
+
+# An uncompressed point in a SubjectPublicKeyInfo, of one of the curves in use: P-192 to
+# P-521, secp256k1 and Brainpool's, all of which Java knows.
+_P256: Final = bytes.fromhex("06082a8648ce3d030107")
+_P256_BITS_BYTES: Final = 66
+
+_POINT = re.compile(
+    rb"\x30(?P<length>\x81.|[\x00-\x7f])(?P<body>\x30(?P<algorithm_length>.)"
+    rb"(?P<algorithm>\x06\x07\x2a\x86\x48\xce\x3d\x02\x01(?P<curve>"
+    rb"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01[\x01\x07]"
+    rb"|\x06\x05\x2b\x81\x04\x00[\x0a\x21-\x23]"
+    rb"|\x06\x09\x2b\x24\x03\x03\x02\x08\x01\x01[\x07\x0b\x0d]))"
+    rb"\x03(?P<bits_length>\x81.|[\x00-\x7f])(?P<bits>[\x00-\x07]\x04(?:..)+))",
+    re.DOTALL,
+)
+
+_KEYS: Final = frozenset(
+    {"subscription_id", "public_key", "timestamp", "iv", "payload", "app_name"}
+)
+
+
+def unknown_client_side_error() -> RefusedError:
+    """Refuse with the catch-all of this endpoint."""
+    return unknown_error("Unknown error while handling client side token generate")
+
+
+class ClientGenerateRequest(Veiled, frozen=True, kw_only=True):
+    """The outer JSON of a request as the operator reads it; absent texts are None."""
+
+    subscription_id: str | None
+    public_key: str | None
+    timestamp: int
+    iv: str | None
+    payload: str | None
+    app_name: str | None
+
+
+def parse_client_generate_request(body: bytes) -> ClientGenerateRequest:
+    """Read the outer JSON.
+
+    Raises:
+        RefusedError: If there is none, it is not JSON, or not of the strict schema.
+    """
+    missing = "json payload expected but not found"
+    if not body:
+        raise client_error(missing)
+    try:
+        fields = parse_raw(body)
+    except JavaJsonError:
+        raise client_error("json payload is not valid") from None
+    if fields is None:
+        raise client_error(missing)
+    if not isinstance(fields, dict) or fields.keys() - _KEYS:
+        raise unknown_client_side_error()
+    timestamp = _as_long(fields.pop("timestamp", None))
+    # A scalar becomes text, but neither a list nor an object does.
+    if timestamp is None or any(isinstance(x, list | dict) for x in fields.values()):
+        raise unknown_client_side_error()
+    return ClientGenerateRequest(
+        timestamp=timestamp,
+        **{key: as_java_string(fields.get(key)) for key in _KEYS - {"timestamp"}},
+    )
+
+
+def _as_long(value: object) -> int | None:
+    """Read a ``long`` as Jackson does, or return None if it refuses.
+
+    Fractions are cut off, and a text is read by Java's ``Long.parseLong()``, which
+    takes the digits of any script (docs/protocol.md 2.10).
+    """
+    if isinstance(value, JavaDouble):
+        return _long_of_double(value)
+    number = _long_of_text(value) if isinstance(value, str) else value
+    if number is None:
+        return 0 if value is None else None
+    is_int = isinstance(number, int) and not isinstance(number, bool)
+    # Python searches a range from end to end for what is not an int.
+    return number if is_int and number in _LONG else None  # type: ignore[return-value] # is_int
+
+
+def _long_of_text(text: str) -> int | None:
+    """Read a text as a number of any size, or return None if it is not one."""
+    text = trim(text)
+    if text in {"", "null"}:
+        return 0
+    is_number = len(text) <= _LONG_TEXT_CHARS and _LONG_TEXT.fullmatch(text)
+    return int(text) if is_number else None
+
+
+def _long_of_double(value: float) -> int | None:
+    """Cast a ``double`` as Java does: its greatest ``long`` is one less than 2**63."""
+    if not -_LONG.stop <= value <= _LONG.stop:
+        return None
+    return min(int(value), _LONG.stop - 1)
+
+
+def open_client_generate_request(
+    request: ClientGenerateRequest, server_key: EllipticCurvePrivateKey
+) -> tuple[dict[str, object], AESGCM]:
+    """Open the sealed part of *request*.
+
+    Returns:
+        The inner JSON object, and the cipher for the reply.
+
+    Raises:
+        RefusedError: With the first fault in the order of docs/protocol.md 2.10.
+    """
+    texts = (request.payload, request.iv, request.public_key)
+    if None in texts:
+        raise client_error("required parameters: payload, iv, public_key")
+    payload, iv, public = (text or "" for text in texts)
+    cipher = _agree(server_key, base64.decode(public) or b"")
+    iv_bytes = base64.decode(iv)
+    if iv_bytes is None or len(iv_bytes) != IV_BYTES:
+        raise client_error("bad iv")
+    inner = _decrypt(base64.decode(payload), iv_bytes, request, cipher)
+    try:
+        fields = parse_raw(inner)
+    except JavaJsonError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise client_error("encrypted payload contains invalid json")
+    return fields, cipher
+
+
+def _agree(server_key: EllipticCurvePrivateKey, der: bytes) -> AESGCM:
+    """Agree on the key.
+
+    Java takes any point that has the right form, compressed ones aside, and fails on
+    using one that is not on the server key's curve.
+
+    Raises:
+        RefusedError: If *der* is not a public key, or one of another curve.
+    """
+    if not _POINT.fullmatch(der) or not _has_der_lengths(der):
+        raise client_error("bad public key")
+    client_key = load_public_der(der)
+    try:
+        if client_key is not None:
+            return shared_cipher(server_key, client_key)
+    except ValueError:
+        pass
+    raise unknown_client_side_error()
+
+
+def _has_der_lengths(der: bytes) -> bool:
+    """Return whether the lengths in a key that matches ``_POINT`` are right."""
+    found = _POINT.fullmatch(der)
+    if found is None:
+        return False
+    algorithm, bits = found["algorithm"], found["bits"]
+    return (
+        _der_length(len(der) - found.start("body")) == found["length"]
+        and _der_length(len(algorithm)) == found["algorithm_length"]
+        and _der_length(len(bits)) == found["bits_length"]
+        and (found["curve"] != _P256 or len(bits) == _P256_BITS_BYTES)
+    )
+
+
+def _der_length(length: int) -> bytes:
+    return bytes((length,)) if length < 0x80 else bytes((0x81, length & 0xFF))  # noqa: PLR2004 - DER
+
+
+def _decrypt(
+    sealed: bytes | None, iv: bytes, request: ClientGenerateRequest, cipher: AESGCM
+) -> bytes:
+    """Decrypt the inner JSON."""
+    aad = additional_data(request.timestamp, request.app_name)
+    try:
+        if sealed is not None:
+            return cipher.decrypt(iv, sealed, aad)
+    except InvalidTag:
+        pass
+    raise client_error("payload decryption failed")
+
+
+def seal_client_generate_reply(payload: bytes, cipher: AESGCM, iv: bytes) -> bytes:
+    """Seal a reply as base64 text: no time, no nonce."""
+    return base64.encode(gcm_seal(payload, cipher, iv))
+
+
+_LOCALHOST = "localhost"
+_MAX_NAME = 253
+_PORTS = range(-1, 2**31)  # what Java lets pass; the port itself plays no part
+_PORT_DIGITS = 10
+
+# At most one "@", and before it nothing that Java has refused there since its release
+# 20; no brackets, so that an IPv6 address finds no match.
+_ORIGIN = re.compile(
+    r"(?:url:)?(?:https?|ftp|file|jrt)://(?:[^\x00-\x1f\x7f/?#@\[\\\]]*@)?"
+    r"(?P<host>[^/?#@:\[\]]*)(?::(?P<port>[+-]?[0-9]+)?)?(?:[/?#].*)?",
+    re.ASCII | re.IGNORECASE | re.DOTALL,
+)
+
+_INNER = r"[a-z0-9_\u0080-\U0010ffff-]"
+_OUTER = r"[a-z0-9\u0080-\U0010ffff]"
+_LABEL = rf"{_OUTER}(?:{_INNER}{{0,61}}{_OUTER})?"
+
+# The last label does not start with a digit, unlike that of an IPv4 address.
+_NAME = re.compile(rf"(?:{_LABEL}\.){{0,126}}(?![0-9]){_LABEL}")
+
+# Lower case only of ASCII, and the full stops of other scripts.
+_FOLD = str.maketrans(
+    string.ascii_uppercase + "\u3002\uff0e\uff61", string.ascii_lowercase + "..."
+)
+
+
+class MissingPublicSuffixListError(ImportError):
+    """The package that holds the public suffix list is not installed."""
+
+    def __init__(self) -> None:
+        """Name the extra to install."""
+        super().__init__(
+            "Judging an Origin needs the public suffix list: "
+            "pip install 'uid2-async[sandbox]'"
+        )
+
+
+def registrable_domain(origin: str) -> str | None:
+    """Return the public suffix and one label of the host in *origin*, in lower case.
+
+    ``localhost`` and one label before it give ``localhost``, without any list.
+
+    Args:
+        origin: An Origin header, such as ``https://www.example.com:8443``, with each
+            byte read as one character.
+
+    Returns:
+        Such as ``example.com``; None if there is none: no URL, an IP address, a bare
+        public suffix, or a suffix that is not on the public suffix list.
+
+    Raises:
+        MissingPublicSuffixListError: If the list is needed and not installed.
+    """
+    name = _host_name(origin)
+    if name is None:
+        return None
+    *before, last = name.split(".")
+    if last == _LOCALHOST:
+        return _LOCALHOST if len(before) <= 1 else None
+    return _suffix_list().privatesuffix(name)
+
+
+def origin_allowed(origin: str | None, domains: Collection[str]) -> bool:
+    """Return whether the registrable domain of *origin* is one of the site's *domains*.
+
+    Args:
+        origin: The Origin header, or None if there is none.
+        domains: The site's ``domain_names``. One that is deeper than a registrable
+            domain never matches.
+
+    Raises:
+        MissingPublicSuffixListError: If the list is needed and not installed.
+    """
+    if origin is None:
+        return False
+    domain = registrable_domain(origin)
+    return domain is not None and domain in domains
+
+
+def app_allowed(name: str, app_names: Collection[str]) -> bool:
+    """Return whether *name* is one of the site's *app_names*, whatever the case."""
+    return any(_equal_ignoring_case(name, other) for other in app_names)
+
+
+def _host_name(origin: str) -> str | None:
+    """Return the host in *origin* if it is a domain name, in lower case."""
+    found = _ORIGIN.fullmatch(trim(origin))
+    if found is None or not _is_port(found["port"] or "0"):
+        return None
+    name = found["host"].translate(_FOLD).removesuffix(".")
+    return name if len(name) <= _MAX_NAME and _NAME.fullmatch(name) else None
+
+
+def _is_port(text: str) -> bool:
+    """Return whether Java takes a number for a port."""
+    digits = text.lstrip("+-").lstrip("0") or "0"
+    sign = "-" if text[0] == "-" else ""
+    return len(digits) <= _PORT_DIGITS and int(sign + digits) in _PORTS
+
+
+@cache
+def _suffix_list() -> PublicSuffixList:
+    """Load the public suffix list, its private part included, once."""
+    try:
+        from publicsuffixlist import PublicSuffixList  # noqa: PLC0415 - an extra
+    except ImportError:
+        pass
+    else:
+        return PublicSuffixList(accept_unknown=False)
+    raise MissingPublicSuffixListError
+
+
+def _equal_ignoring_case(one: str, other: str) -> bool:
+    """Compare as Java's ``equalsIgnoreCase``: character by character."""
+    return len(one) == len(other) and all(
+        a.upper() == b.upper() or a.lower() == b.lower()
+        for a, b in zip(one, other, strict=True)
+    )

@@ -1,0 +1,352 @@
+"""The last calls as they went over the wire, and what they say once opened."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum
+from threading import Lock
+from typing import Any, Final
+
+import attrs
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from uid2_async.errors import EnvelopeError
+from uid2_async.operator.client_side import (
+    open_client_generate_request,
+    parse_client_generate_request,
+)
+from uid2_async.operator.data import Client
+from uid2_async.operator.envelope import RequestEnvelopeError, open_request
+from uid2_async.operator.http_messages import BINARY, RefusedError, Reply
+from uid2_async.operator.indexes import ApiKeys, DataIndex
+from uid2_async.operator.java_json import JavaJsonError, decode_utf8, parse
+from uid2_async.operator.minting import (
+    WRAPPED_CHARS,
+    RefreshToken,
+    RefreshTokenError,
+    open_refresh_token,
+    unwrap_refresh_token,
+)
+from uid2_async.operator.state import Call
+from uid2_async.protocol import base64
+from uid2_async.protocol.client_side import (
+    CLIENT_GENERATE_PATH,
+    open_client_generate_reply,
+)
+from uid2_async.protocol.envelope import NONCE_BYTES, gcm_open
+from uid2_async.protocol.token_codec import CLIENT_SIDE_GENERATED
+from uid2_async.protocol.tokens import REFRESH_PATH
+from uid2_async.protocol.wire import iso
+
+CALLS_KEPT: Final = 500
+_BYTES_KEPT: Final = 32 * 1024 * 1024
+
+
+class KeyCheck(Enum):
+    """What was in the ``Authorization`` header."""
+
+    MISSING = "no API key"
+    MALFORMED = "not of the form 'Bearer KEY'"
+    UNKNOWN = "an API key that this operator does not know"
+    KNOWN = "a known API key"
+
+
+@attrs.frozen
+class Caller:
+    """Who called, by the API key; the key itself is not kept.
+
+    Attributes:
+        check: What was in the header.
+        client: Whose key it is, even if it is disabled or lacks the role.
+    """
+
+    check: KeyCheck
+    client: Client | None = None
+
+
+def identify_caller(api_keys: ApiKeys, authorization: str | None) -> Caller:
+    """Return the caller of an ``Authorization`` header."""
+    client = api_keys.find(authorization)
+    if client is not None:
+        return Caller(KeyCheck.KNOWN, client)
+    header = (authorization or "").strip()
+    if not header:
+        return Caller(KeyCheck.MISSING)
+    bearer = header.lower().startswith("bearer ")
+    return Caller(KeyCheck.UNKNOWN if bearer else KeyCheck.MALFORMED)
+
+
+@attrs.frozen(kw_only=True)
+class Exchange:
+    """A request and its answer, as they went over the wire.
+
+    Attributes:
+        number: Counts the exchanges of an operator, from 1.
+        at_ms: The operator's clock, as the call saw it.
+        took_ms: How long the answer took.
+        call: What the log of calls keeps; its headers are without the API key.
+        caller: Who called.
+        body: The request's body.
+        reply: The answer before a fault cut or dropped it.
+    """
+
+    number: int = 0
+    at_ms: int
+    took_ms: float
+    call: Call
+    caller: Caller
+    body: bytes = attrs.field(repr=False)
+    reply: Reply = attrs.field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the bodies have."""
+        return len(self.body) + len(self.reply.body)
+
+
+class ExchangeLog:
+    """The last exchanges; the oldest go when they are too many or too large."""
+
+    def __init__(
+        self, *, calls_kept: int = CALLS_KEPT, bytes_kept: int = _BYTES_KEPT
+    ) -> None:
+        """Keep at most so many calls, and bodies of so many bytes in all."""
+        self._lock = Lock()
+        self._kept: deque[Exchange] = deque()
+        self._calls_kept = calls_kept
+        self._bytes_kept = bytes_kept
+        self._bytes = 0
+        self._last = 0
+
+    def add(self, exchange: Exchange) -> None:
+        """Number *exchange* and keep it."""
+        with self._lock:
+            self._last += 1
+            self._kept.append(attrs.evolve(exchange, number=self._last))
+            self._bytes += exchange.size
+            while len(self._kept) > self._calls_kept or (
+                self._bytes > self._bytes_kept and len(self._kept) > 1
+            ):
+                self._bytes -= self._kept.popleft().size
+
+    def after(self, number: int) -> list[Exchange]:
+        """List what came after *number*, oldest first."""
+        with self._lock:
+            return [one for one in self._kept if one.number > number]
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest that is kept, or of the next one to come."""
+        with self._lock:
+            return self._kept[0].number if self._kept else self._last + 1
+
+    def find(self, number: int) -> Exchange | None:
+        """Find an exchange, or None if it is no longer kept."""
+        with self._lock:
+            return next((one for one in self._kept if one.number == number), None)
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._lock:
+            self._kept.clear()
+            self._bytes = 0
+
+
+CHARS_SHOWN: Final = 200_000
+"""How much of a request or a reply is shown."""
+
+_ENCODER: Final = json.JSONEncoder(indent=2, ensure_ascii=False)
+_HEAD_BYTES: Final = 8 + NONCE_BYTES
+
+
+@attrs.frozen
+class OpenedBody:
+    """A request or a reply.
+
+    Attributes:
+        how: How it travelled and what opened it; a sentence.
+        text: What it says, JSON indented; may be empty, and ends somewhere beyond
+            :data:`CHARS_SHOWN`.
+        data: The JSON, or None if it is none.
+    """
+
+    how: str
+    text: str = attrs.field(default="", repr=False)
+    data: Any = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class OpenedCall:
+    """A call, opened.
+
+    Attributes:
+        request: What was asked.
+        reply: What was answered.
+        sent_ms: The caller's clock in the envelope, or None.
+        sealed_by: Whose client secret opened the envelope, or None.
+        refresh_token: The refresh token that was sent, or None.
+    """
+
+    request: OpenedBody
+    reply: OpenedBody
+    sent_ms: int | None = None
+    sealed_by: str | None = None
+    refresh_token: RefreshToken | None = None
+
+
+def open_call(exchange: Exchange, index: DataIndex) -> OpenedCall:
+    """Open *exchange* with what the operator knows; never fails."""
+    path = exchange.call.path
+    if exchange.call.method == "POST" and exchange.body:
+        if path == REFRESH_PATH:
+            return _open_refresh(exchange, index)
+        if path == CLIENT_GENERATE_PATH:
+            return _open_client_side(exchange, index)
+        return _open_sealed(exchange, index)
+    body = (
+        _show_bytes(exchange.body, "Not sealed.")
+        if exchange.body
+        else OpenedBody("No body.")
+    )
+    return OpenedCall(request=body, reply=_open_reply(exchange, None))
+
+
+def _open_sealed(exchange: Exchange, index: DataIndex) -> OpenedCall:
+    """Open an envelope with the client secret that fits."""
+    client = exchange.caller.client
+    others = (one for one in index.clients if one is not client)
+    secret = None if client is None else client.secret
+    for one in (*([] if client is None else [client]), *others):
+        for data in _envelope_candidates(exchange):
+            try:
+                opened = open_request(data, one.secret)
+            except RequestEnvelopeError:
+                continue
+            how = f"Sealed with the client secret of {one.name}."
+            return OpenedCall(
+                request=_show_bytes(opened.payload, how, empty=f"{how} It is empty."),
+                reply=_open_reply(exchange, secret, nonce=opened.nonce),
+                sent_ms=opened.sent_ms,
+                sealed_by=one.name,
+            )
+    how = "Not sealed, or not with a client secret of this sandbox."
+    return OpenedCall(
+        request=_show_bytes(exchange.body, how), reply=_open_reply(exchange, secret)
+    )
+
+
+def _envelope_candidates(exchange: Exchange) -> Iterator[bytes]:
+    """Yield what the envelope may be: the body as it is, or decoded."""
+    if exchange.call.binary:
+        yield exchange.body
+    decoded = base64.decode(exchange.body)
+    if decoded is not None:
+        yield decoded
+
+
+def _open_reply(
+    exchange: Exchange, key: bytes | None, *, nonce: bytes | None = None
+) -> OpenedBody:
+    """Open a reply; without a *nonce*, one to token/refresh, which has no head."""
+    fault = exchange.call.fault
+    reply = exchange.reply
+    if fault is not None and fault.drop:
+        return OpenedBody("Nothing was sent: the connection was closed.")
+    cut = ""
+    if fault is not None and fault.cut_after is not None:
+        cut = f" Only its first {fault.cut_after} bytes were sent."
+    if not reply.sealed:
+        return _show_bytes(reply.body, f"Not sealed.{cut}", empty=f"No body.{cut}")
+    data = reply.body if reply.content_type == BINARY else base64.decode(reply.body)
+    inner = None if key is None else gcm_open(data or b"", AESGCM(key))
+    if inner is None:
+        return OpenedBody(f"Sealed with a key that does not open it.{cut}")
+    if exchange.call.path == REFRESH_PATH:
+        how = "Sealed with the refresh_response_key that came with the token."
+        return _show_bytes(inner, how + cut)
+    how = f"Sealed with the client secret of {exchange.reply.client}."
+    if nonce is not None and inner[8:_HEAD_BYTES] != nonce:
+        how += " Its nonce is not the request's."
+    return _show_bytes(inner[_HEAD_BYTES:], how + cut)
+
+
+def _open_refresh(exchange: Exchange, index: DataIndex) -> OpenedCall:
+    """Open the refresh token that is the whole request."""
+    text = decode_utf8(exchange.body)
+    key = token = None
+    try:
+        if len(text) == WRAPPED_CHARS:
+            text, key = unwrap_refresh_token(text, index.keysets.key)
+        token = open_refresh_token(text, index.keysets.key)
+    except RefreshTokenError as error:
+        how = f"A refresh token that cannot be opened: {error.reason.value}."
+        request = _show_bytes(exchange.body, how)
+    else:
+        fields = {"refresh_token": describe_refresh_token(token)}
+        how = "A refresh token, opened with the operator's own keys."
+        request = _show_json(fields, how)
+    reply = _open_reply(exchange, key)
+    return OpenedCall(request=request, reply=reply, refresh_token=token)
+
+
+def describe_refresh_token(token: RefreshToken) -> dict[str, Any]:
+    """List what a refresh token says."""
+    return {
+        "version": token.version,
+        "scope": token.scope.value,
+        "identity_type": token.identity_type.value,
+        "site_id": token.site_id,
+        "established": iso(token.established_ms),
+        "created": iso(token.created_ms),
+        "expires": iso(token.expires_ms),
+        "client_side_generated": bool(token.privacy_bits & CLIENT_SIDE_GENERATED),
+        "first_level_hash": base64.encode_text(token.first_level_hash),
+    }
+
+
+def _open_client_side(exchange: Exchange, index: DataIndex) -> OpenedCall:
+    """Open the payload with the subscription's private key."""
+    outer = _show_bytes(exchange.body, "Not opened: its payload is no one's here.")
+    try:
+        request = parse_client_generate_request(exchange.body)
+        found = index.keypair(request.subscription_id)
+        if found is None:
+            return OpenedCall(request=outer, reply=_open_reply(exchange, None))
+        fields, cipher = open_client_generate_request(request, found[1])
+    except RefusedError:
+        return OpenedCall(request=outer, reply=_open_reply(exchange, None))
+    how = f"Its payload is sealed for the subscription {found[0].subscription_id}."
+    asked = _show_json({**(outer.data or {}), "payload": fields}, how)
+    if not exchange.reply.sealed:
+        return OpenedCall(request=asked, reply=_open_reply(exchange, None))
+    try:
+        payload = open_client_generate_reply(exchange.reply.body, cipher)
+    except EnvelopeError:
+        return OpenedCall(request=asked, reply=_open_reply(exchange, None))
+    how = "Sealed with the key that page and operator have agreed on."
+    return OpenedCall(request=asked, reply=_show_bytes(payload, how))
+
+
+def _show_bytes(data: bytes, how: str, *, empty: str = "Empty.") -> OpenedBody:
+    """Show *data* as JSON if possible, else as text."""
+    if not data:
+        return OpenedBody(empty)
+    try:
+        return _show_json(parse(data), how)
+    except JavaJsonError:
+        return OpenedBody(how, data.decode("utf-8", "replace"))
+
+
+def _show_json(data: Any, how: str) -> OpenedBody:
+    """Show JSON, indented, and no more of it than is shown."""
+    pieces: list[str] = []
+    size = 0
+    # Indented, a small body that is deeply nested could fill the memory.
+    for piece in _ENCODER.iterencode(data):
+        pieces.append(piece)
+        size += len(piece)
+        if size > CHARS_SHOWN:
+            break
+    return OpenedBody(how, "".join(pieces), data)

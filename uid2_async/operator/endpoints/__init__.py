@@ -1,1 +1,0 @@
-"""The endpoints: functions of the world and the request, without HTTP."""

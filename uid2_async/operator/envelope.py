@@ -1,0 +1,206 @@
+"""The operator's half of the envelope: every check of docs/protocol.md 1.3 to 1.7."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from uid2_async.models import IdentityScope
+from uid2_async.operator import java_json
+from uid2_async.operator.http_messages import RefusedError, client_error
+from uid2_async.protocol import base64
+from uid2_async.protocol.envelope import HEAD, gcm_open, gcm_seal
+from uid2_async.veiled import Veiled
+
+REQUEST_VERSION = 1
+MIN_REQUEST_BYTES = 45
+
+
+class EnvelopeFault(Enum):
+    """What the operator finds wrong with a request envelope, in the order of checks."""
+
+    TOO_SHORT = "too short"
+    VERSION = "wrong version byte"
+    DECRYPT = "not sealed with the client secret"
+
+
+class RequestEnvelopeError(Exception):
+    """A request envelope could not be opened; the operator's half of this module."""
+
+    def __init__(self, fault: EnvelopeFault, version: int = 0) -> None:
+        """Keep the *fault*, and the *version* byte where that is at fault."""
+        super().__init__(fault.value)
+        self.fault = fault
+        self.version = version
+
+
+class OpenedRequest(Veiled, frozen=True, kw_only=True):
+    """What a request envelope held.
+
+    Attributes:
+        sent_ms: The client's clock when it sealed the request, in ms.
+        nonce: 8 bytes to repeat in the reply.
+        payload: The JSON as bytes, or empty.
+    """
+
+    sent_ms: int
+    nonce: bytes
+    payload: bytes
+
+
+def open_request(body: bytes, key: bytes) -> OpenedRequest:
+    """Open a request envelope as the operator does (docs/protocol.md 1.3).
+
+    Raises:
+        RequestEnvelopeError: With the first fault in the order of docs/protocol.md 1.7.
+    """
+    if len(body) < MIN_REQUEST_BYTES:
+        raise RequestEnvelopeError(EnvelopeFault.TOO_SHORT)
+    if body[0] != REQUEST_VERSION:
+        raise RequestEnvelopeError(EnvelopeFault.VERSION, body[0])
+    inner = gcm_open(body[1:], AESGCM(key))
+    if inner is None:
+        raise RequestEnvelopeError(EnvelopeFault.DECRYPT)
+    sent_ms, nonce = HEAD.unpack_from(inner)
+    return OpenedRequest(sent_ms=sent_ms, nonce=nonce, payload=inner[HEAD.size :])
+
+
+def seal_reply(
+    payload: bytes, *, key: bytes, now_ms: int, nonce: bytes, iv: bytes
+) -> bytes:
+    """Seal a reply as the operator does (docs/protocol.md 1.5): no version byte."""
+    return gcm_seal(HEAD.pack(now_ms, nonce) + payload, AESGCM(key), iv)
+
+
+def is_timely(sent_ms: int, now_ms: int) -> bool:
+    """Return whether the operator accepts the time in a request envelope.
+
+    The seconds between are floored, then cut to whole minutes towards zero, and more
+    than one minute is refused: less than 120 s late, at most 119 s early
+    (docs/protocol.md 1.4). Clients should stay within 60 s, which is what is promised.
+    """
+    seconds = (now_ms - sent_ms) // 1000
+    return -120 < seconds < 120  # noqa: PLR2004 - two minutes, the rule itself
+
+
+_HOSTS: Final = {
+    IdentityScope.UID2: "https://unifiedid.com",
+    IdentityScope.EUID: "https://euid.eu",
+}
+
+_HINT: Final = (
+    " See {host}/docs/getting-started/gs-encryption-decryption for details on the "
+    "request envelope format."
+)
+
+_UNENCRYPTED: Final = (
+    "Invalid body: The request body is unencrypted JSON. It must be an encrypted "
+    "request envelope. See {host}/docs/getting-started/gs-encryption-decryption"
+    "#encryption-and-decryption-code-examples for encryption and decryption code "
+    "examples."
+)
+
+_MISSING: Final = "Invalid body: Body is missing."
+_NOT_BASE64: Final = "Invalid body: Body is not valid base64."
+
+_FAULTS: Final = {
+    EnvelopeFault.TOO_SHORT: "Invalid body: Body too short. Check encryption method.",
+    EnvelopeFault.VERSION: (
+        "Invalid body: Invalid request envelope format version: received {version}, "
+        "must be 1."
+    ),
+    EnvelopeFault.DECRYPT: "Invalid body: Check encryption key (ClientSecret).",
+}
+
+_TOO_OLD: Final = "Invalid timestamp: Request too old or client time drift."
+_BAD_JSON: Final = "Invalid payload in body: Data is not valid json string."
+
+
+class RequestBody(Veiled, frozen=True, kw_only=True):
+    """A request as the operator reads it.
+
+    Attributes:
+        nonce: 8 bytes to repeat in the reply.
+        payload: The JSON object, or None if the payload was empty.
+        raw: The JSON's bytes, for endpoints that read it in another way.
+        binary: Whether the reply must be raw bytes.
+    """
+
+    nonce: bytes
+    payload: dict[str, Any] | None
+    raw: bytes
+    binary: bool
+
+
+def read_request_body(
+    body: bytes, *, binary: bool, key: bytes, now_ms: int, scope: IdentityScope
+) -> RequestBody:
+    """Open a request body, as binary or text, with every check in the real order.
+
+    A binary body that cannot be read is tried as base64; if it is base64, that result
+    counts, and the reply becomes text (docs/protocol.md 1.3).
+
+    Raises:
+        RefusedError: With the message of docs/protocol.md 1.7.
+    """
+    if not body:
+        raise client_error(_MISSING)
+    if not binary:
+        return _read_text(body, key, now_ms, scope)
+    try:
+        return _read(body, key, now_ms, scope, binary=True)
+    except RefusedError:
+        decoded = base64.decode(body)
+        if decoded is None:
+            raise
+    return _read(decoded, key, now_ms, scope, binary=False)
+
+
+def _read_text(
+    body: bytes, key: bytes, now_ms: int, scope: IdentityScope
+) -> RequestBody:
+    """Read a body of base64 text."""
+    decoded = base64.decode(body)
+    if decoded is None:
+        raise _refuse(body, _NOT_BASE64, scope)
+    return _read(decoded, key, now_ms, scope, binary=False)
+
+
+def _read(
+    data: bytes, key: bytes, now_ms: int, scope: IdentityScope, *, binary: bool
+) -> RequestBody:
+    """Read a raw envelope: framing, key, time, JSON, in this order."""
+    opened = _open_or_refuse(data, key, scope)
+    if not is_timely(opened.sent_ms, now_ms):
+        raise client_error(_TOO_OLD)
+    payload = None
+    if opened.payload:
+        payload = java_json.parse_object(opened.payload)
+        if payload is None:
+            raise client_error(_BAD_JSON)
+    return RequestBody(
+        nonce=opened.nonce, payload=payload, raw=opened.payload, binary=binary
+    )
+
+
+def _open_or_refuse(data: bytes, key: bytes, scope: IdentityScope) -> OpenedRequest:
+    """Open the envelope, or refuse it with the message of its fault."""
+    try:
+        return open_request(data, key)
+    except RequestEnvelopeError as error:
+        message = _FAULTS[error.fault].format(version=error.version)
+        if error.fault is EnvelopeFault.DECRYPT:
+            refusal = client_error(message + _HINT.format(host=_HOSTS[scope]))
+        else:
+            refusal = _refuse(data, message, scope)
+    raise refusal
+
+
+def _refuse(data: bytes, message: str, scope: IdentityScope) -> RefusedError:
+    """Return the refusal of *data*, with its own message for bare JSON."""
+    host = _HOSTS[scope]
+    if java_json.parse_object(data) is not None:
+        return client_error(_UNENCRYPTED.format(host=host))
+    return client_error(message + _HINT.format(host=host))

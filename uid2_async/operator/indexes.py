@@ -1,0 +1,445 @@
+"""The operator's data, indexed: API keys, service links, keysets, sites, opt-outs."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha512
+from typing import Any, Final
+
+import attrs
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from uid2_async.errors import ConfigError, InputError
+from uid2_async.models import Identity, IdentityScope, IdentityType
+from uid2_async.operator.data import (
+    MASTER_KEYSET,
+    REFRESH_KEYSET,
+    Client,
+    ClientSideKeypair,
+    Keyset,
+    OperatorData,
+    OptOutRecord,
+    RuntimeConfig,
+    ServiceLink,
+    Settings,
+    Site,
+)
+from uid2_async.operator.http_messages import RefusedError, unknown_error
+from uid2_async.operator.java_text import trim
+from uid2_async.operator.salts import SaltBuckets
+from uid2_async.protocol import base64
+from uid2_async.protocol.client_side import PREFIX_CHARS
+from uid2_async.protocol.keyring import Key, active_key, by_activation
+from uid2_async.protocol.normalize import identity_bytes
+
+_SCHEME = "bearer "
+
+
+def unauthorized() -> RefusedError:
+    """Refuse as for an unknown key, a disabled one and a missing role alike."""
+    return RefusedError(401, "unauthorized", None)
+
+
+class ApiKeys:
+    """The API keys of an operator, of which only salted hashes are kept."""
+
+    def __init__(self, clients: Iterable[Client]) -> None:
+        """Index *clients*."""
+        self._clients = tuple(clients)
+        self._known: dict[str, Client] = {}
+
+    def find(self, authorization: str | None) -> Client | None:
+        """Find the client of an ``Authorization`` header, disabled or not.
+
+        The scheme's letter case does not matter, and exactly one space follows it. What
+        stands around is trimmed as Java does it: control characters and spaces.
+        """
+        header = trim(authorization or "")
+        if header[: len(_SCHEME)].lower() != _SCHEME:
+            return None
+        return self._find_key(header[len(_SCHEME) :])
+
+    def _find_key(self, key: str) -> Client | None:
+        """Find the client of an API key; hashing is done once for a good one."""
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        data = key.encode()
+        for client in self._clients:
+            if sha512(client.key_salt + data).digest() == client.key_hash:
+                self._known[key] = client
+                return client
+        return None
+
+    def authorize(
+        self, authorization: str | None, roles: frozenset[str]
+    ) -> Client | None:
+        """Find the client of the header if it is enabled and has one of *roles*."""
+        client = self.find(authorization)
+        if client is None or client.disabled or not client.roles & roles:
+            return None
+        return client
+
+
+class ServiceLinks:
+    """For whom the API keys of services may map (docs/protocol.md 2.5)."""
+
+    def __init__(self, data: OperatorData) -> None:
+        """Index the links that count."""
+        self._validate = data.settings.validate_service_links
+        self._services = data.services
+        self._links = {
+            (link.service_id, link.link_id): link
+            for link in data.service_links
+            if "MAPPER" in link.roles and not link.disabled
+        }
+
+    def check(self, client: Client, link_id: str | None = None) -> None:
+        """Raise if *client* maps for a service without a valid link.
+
+        Args:
+            client: The caller.
+            link_id: The link that the request names, ``null`` as text included, because
+                Java looks up service and link as one text. None if it names none, as
+                in v3.
+
+        Raises:
+            RefusedError: 401 if the link is not valid or cannot be checked; 500 if it
+                is valid, but its service is not listed.
+        """
+        if client.service_id == 0:
+            return
+        if self._validate:
+            if link_id is None:
+                return
+            link = self._links.get((client.service_id, link_id))
+            if link is not None:
+                self._check_service(link)
+                return
+        raise RefusedError(401, "unauthorized", "Invalid link_id")
+
+    def _check_service(self, link: ServiceLink) -> None:
+        """Fail as the operator does on counting by the name of an unlisted service.
+
+        Raises:
+            RefusedError: If the service of *link* is not listed.
+        """
+        is_listed = self._services is None or link.service_id in self._services
+        if not is_listed and link.name.strip():
+            raise unknown_error("Unknown error while mapping identity v2")
+
+
+_FALLBACK_SITE = 2
+
+
+class Keysets:
+    """The keysets of an operator with their keys."""
+
+    def __init__(self, data: OperatorData) -> None:
+        """Index the keys; of those that activate together the last one seals."""
+        self._keysets = {one.keyset_id: one for one in data.keysets}
+        self._keys = {key.id: key for key in sorted(data.keys, key=lambda one: one.id)}
+        groups: dict[int | None, list[Key]] = defaultdict(list)
+        for key in data.keys:
+            groups[key.keyset_id].append(key)
+        self._groups = {keyset: by_activation(keys) for keyset, keys in groups.items()}
+        self._defaults = {
+            one.site_id: one for one in data.keysets if one.default and one.enabled
+        }
+
+    def key(self, key_id: int) -> Key | None:
+        """Find a key by the id that a token names, whether it still seals or not.
+
+        Its keyset plays no part, and may not even exist.
+        """
+        return self._keys.get(key_id)
+
+    def site_of(self, key: Key) -> int | None:
+        """Return the site of the keyset of *key*, or None if it is unknown."""
+        keyset = self._keysets.get(key.keyset_id or 0)
+        return None if keyset is None else keyset.site_id
+
+    def keyset_of(self, key: Key) -> Keyset:
+        """Find the keyset of a key that someone may have, which therefore exists."""
+        return self._keysets[key.keyset_id or 0]
+
+    def default_keyset(self, site_id: int) -> Keyset | None:
+        """Find what a site seals with, or None if it has nothing of its own."""
+        return self._defaults.get(site_id)
+
+    def master_key(self, now_ms: int) -> Key | None:
+        """Choose the key of the outer shell of tokens."""
+        return self._active(MASTER_KEYSET, now_ms)
+
+    def refresh_key(self, now_ms: int) -> Key | None:
+        """Choose the key of refresh tokens."""
+        return self._active(REFRESH_KEYSET, now_ms)
+
+    def site_key(self, site_id: int, now_ms: int) -> Key | None:
+        """Choose the key of the inner shell: the site's own, else the fallback's."""
+        for owner in (site_id, _FALLBACK_SITE):
+            keyset = self._defaults.get(owner)
+            key = None if keyset is None else self._active(keyset.keyset_id, now_ms)
+            if key is not None:
+                return key
+        return None
+
+    def _active(self, keyset_id: int, now_ms: int) -> Key | None:
+        """Choose the key of a keyset that seals at *now_ms*."""
+        return active_key(self._groups.get(keyset_id, ()), now_ms)
+
+    def visible_to(self, client: Client) -> Sequence[Key]:
+        """List the keys that *client* may have, by ascending id, expired ones too."""
+        readable = {
+            one.keyset_id for one in self._keysets.values() if _is_readable(one, client)
+        }
+        return [key for key in self._keys.values() if key.keyset_id in readable]
+
+    def owners(self, keys: Sequence[Key]) -> Iterator[int]:
+        """List the distinct sites that own *keys*, ascending."""
+        yield from sorted({self.keyset_of(key).site_id for key in keys})
+
+
+def _is_readable(keyset: Keyset, client: Client) -> bool:
+    """Return whether *client* may have the keys of *keyset*."""
+    if keyset.keyset_id == MASTER_KEYSET:
+        return True
+    if keyset.keyset_id == REFRESH_KEYSET or not keyset.enabled:
+        return False
+    if keyset.site_id == client.site_id:
+        return True
+    if keyset.allowed_sites is None:
+        return client.reads_ids
+    return client.site_id in keyset.allowed_sites
+
+
+# Test identities by type.
+OPTED_OUT: Final = {
+    IdentityType.EMAIL: "optout@example.com",
+    IdentityType.PHONE: "+00000000000",
+}
+"""The test identities that are always opted out."""
+
+OPTED_OUT_ON_REFRESH: Final = {
+    IdentityType.EMAIL: "refresh-optout@example.com",
+    IdentityType.PHONE: "+00000000002",
+}
+"""The test identities that are opted out only on refresh."""
+
+NEVER_OPTED_OUT: Final = {
+    IdentityType.EMAIL: "validate@example.com",
+    IdentityType.PHONE: "+12345678901",
+}
+"""The test identities that are never opted out."""
+
+_RAW_UID_BYTES = 33
+_KEPT_BITS = 0x3F
+
+
+class OptOuts:
+    """The opt-out store of an operator, by first-level hash and by raw UID."""
+
+    def __init__(self, records: Iterable[OptOutRecord], buckets: SaltBuckets) -> None:
+        """Start with the people in *records*.
+
+        Raises:
+            ConfigError: If a record has no valid identity; names its index.
+        """
+        self._buckets = buckets
+        self._tests = {
+            kind: (self._hash(kind, OPTED_OUT_ON_REFRESH[kind]), self._hash(kind, name))
+            for kind, name in NEVER_OPTED_OUT.items()
+        }
+        self._always = {
+            kind: self._hash(kind, name) for kind, name in OPTED_OUT.items()
+        }
+        self._initial = tuple(
+            self._read(at, record) for at, record in enumerate(records)
+        )
+        self._raw_uids: dict[bytes, str] = {}
+        self._since: dict[str, int] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to who had opted out at the start."""
+        self._raw_uids.clear()
+        self._since.clear()
+        for flh, raw_uid, since in self._initial:
+            self.add(flh, raw_uid, since)
+
+    def _hash(self, kind: str, value: str) -> bytes | None:
+        """Make the first-level hash of an e-mail or phone, or None if invalid."""
+        data = identity_bytes(kind, value)
+        return None if data is None else self._buckets.first_level_hash(data)
+
+    def _read(self, at: int, record: OptOutRecord) -> tuple[bytes, str, int]:
+        """Turn a record into first-level hash, raw UID and time in seconds."""
+        if record.email is not None:
+            flh = self._hash(IdentityType.EMAIL, record.email)
+        else:
+            flh = self._hash(IdentityType.PHONE, record.phone or "")
+        if flh is None:
+            raise ConfigError(f"Opt-out record {at} names neither e-mail nor phone.")
+        return flh, record.advertising_id, record.opted_out_since
+
+    def add(self, flh: bytes, raw_uid: str, since: int) -> None:
+        """Record that someone opted out.
+
+        Args:
+            flh: Their first-level hash.
+            raw_uid: Their raw UID of today, base64.
+            since: When, in seconds since the Unix epoch.
+        """
+        self.remove(flh)
+        recorded = _as_recorded(raw_uid)
+        self._raw_uids[flh] = recorded
+        self._since[recorded] = since
+
+    def remove(self, flh: bytes) -> None:
+        """Forget that someone opted out."""
+        recorded = self._raw_uids.pop(flh, None)
+        if recorded is not None:
+            self._since.pop(recorded, None)
+
+    def is_out(self, flh: bytes, identity_type: IdentityType) -> bool:
+        """Return whether someone gets no raw UID and no token (docs/protocol.md 7)."""
+        if flh in self._raw_uids:
+            return flh not in self._tests[identity_type]
+        return flh == self._always[identity_type]
+
+    def is_out_on_refresh(self, flh: bytes, identity_type: IdentityType) -> bool:
+        """Return whether someone's token is not refreshed (docs/protocol.md 7)."""
+        refresh_out, _ = self._tests[identity_type]
+        return flh == refresh_out or self.is_out(flh, identity_type)
+
+    @property
+    def listed(self) -> list[tuple[bytes, int]]:
+        """Who has opted out, latest first: first-level hash, and since when in s."""
+        found = [
+            (flh, self._since.get(uid, 0)) for flh, uid in list(self._raw_uids.items())
+        ]
+        return sorted(found, key=lambda one: one[1], reverse=True)
+
+    def since_ms(self, raw_uid: str) -> int | None:
+        """Return since when a raw UID is opted out, in ms, or None if it is not."""
+        since = self._since.get(raw_uid)
+        return None if since is None else since * 1000
+
+
+def _as_recorded(raw_uid: str) -> str:
+    """Cut what a record keeps of a raw UID: six bits of the first byte of 33.
+
+    Raw UIDs of the environments integ and prod are therefore never found again
+    (docs/protocol.md 2.7).
+    """
+    data = base64.decode(raw_uid)
+    if data is None or len(data) != _RAW_UID_BYTES:
+        return raw_uid
+    return base64.encode_text(bytes((data[0] & _KEPT_BITS,)) + data[1:])
+
+
+@attrs.frozen(kw_only=True)
+class AuthorizedRequest:
+    """A request whose envelope has been opened.
+
+    Attributes:
+        client: Who asks.
+        payload: The JSON object, or None if it was empty.
+        now_ms: The operator's clock.
+    """
+
+    client: Client
+    payload: dict[str, Any] | None = attrs.field(repr=False)
+    now_ms: int
+
+
+def load_server_private_key(text: str) -> EllipticCurvePrivateKey:
+    """Read the operator's private key of a subscription.
+
+    Raises:
+        ConfigError: If it is not 9 characters of prefix and an EC key.
+    """
+    der = base64.decode(text[PREFIX_CHARS:]) or b""
+    try:
+        key = load_der_private_key(der, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, EllipticCurvePrivateKey):
+        raise ConfigError("The server private key is not valid.")
+    return key
+
+
+class DataIndex:
+    """An operator's data, indexed, with its opt-out store.
+
+    Attributes:
+        scope: UID2 or EUID.
+        settings: The operator's settings.
+        runtime: Lifetimes.
+        clients: The API keys as they are kept.
+        api_keys: Who may call.
+        service_links: For whom services may map.
+        keysets: The keys of tokens.
+        buckets: The salts of raw UIDs.
+        opt_outs: Who has opted out; the only part that changes.
+        random: Makes so many random bytes.
+    """
+
+    def __init__(
+        self, data: OperatorData, *, random: Callable[[int], bytes] = os.urandom
+    ) -> None:
+        """Index *data*.
+
+        Raises:
+            ConfigError: If a private key or an opt-out record is malformed.
+        """
+        self.scope: IdentityScope = data.scope
+        self.settings: Settings = data.settings
+        self.runtime: RuntimeConfig = data.runtime
+        self.clients: tuple[Client, ...] = data.clients
+        self.api_keys: ApiKeys = ApiKeys(data.clients)
+        self.service_links: ServiceLinks = ServiceLinks(data)
+        self.keysets: Keysets = Keysets(data)
+        self.buckets: SaltBuckets = SaltBuckets(data)
+        self.opt_outs: OptOuts = OptOuts(data.opt_outs, self.buckets)
+        self.random: Callable[[int], bytes] = random
+        self._sites = {site.id: site for site in data.sites}
+        self._keypairs = {
+            pair.subscription_id: (pair, load_server_private_key(pair.private_key))
+            for pair in data.keypairs
+        }
+
+    def site(self, site_id: int) -> Site:
+        """Find a site; one that is not listed has no names."""
+        return self._sites.get(site_id) or Site(id=site_id)
+
+    def first_level_hash(self, identity: Identity) -> bytes:
+        """Hash an identity as the operator does.
+
+        Raises:
+            InputError: If *identity* is not valid.
+        """
+        data = identity_bytes(identity.kind, identity.value)
+        if data is None:
+            raise InputError(f"The {identity.kind} is not valid.")
+        return self.buckets.first_level_hash(data)
+
+    def opt_out(self, identity: Identity, now_ms: int) -> None:
+        """Opt *identity* out, as of *now_ms*; test identities are not affected.
+
+        Raises:
+            InputError: If *identity* is not valid.
+        """
+        flh = self.first_level_hash(identity)
+        raw_uid = self.buckets.raw_uid(flh, identity.identity_type, now_ms)
+        self.opt_outs.add(flh, raw_uid, now_ms // 1000)
+
+    def keypair(
+        self, subscription_id: str | None
+    ) -> tuple[ClientSideKeypair, EllipticCurvePrivateKey] | None:
+        """Find a subscription of client-side generation and its private key."""
+        return self._keypairs.get(subscription_id or "")

@@ -1,0 +1,316 @@
+"""From identities to raw UIDs, and the names of salt buckets (docs/protocol.md 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import reduce
+from hashlib import sha256
+from operator import xor
+
+import msgspec
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+from uid2_async.models import IdentityScope, IdentityType
+from uid2_async.operator.data import OperatorData, SaltKey, SaltRow, SaltSnapshot
+from uid2_async.protocol import base64
+from uid2_async.protocol.raw_uid import V4_FLAG, Environment, type_byte
+from uid2_async.secret import Unpicklable
+from uid2_async.veiled import Veiled
+
+_V4_SEALED = slice(16, 32)
+_V4_IV_SIZE = 12
+_CTR_START = bytes(4)
+
+
+def first_level_hash(identity: bytes, first_level_salt: str) -> bytes:
+    """Hash an identity with the salt that all buckets share (docs/protocol.md 4.1).
+
+    Args:
+        identity: The identity bytes, mostly 32 (docs/protocol.md 3.3).
+        first_level_salt: The salt as it stands in the metadata: text, not decoded.
+    """
+    return sha256(base64.encode(identity) + first_level_salt.encode()).digest()
+
+
+def bucket_index(flh: bytes, count: int) -> int:
+    """Choose the line of the salt file, of *count* lines (docs/protocol.md 4.2)."""
+    return (flh[0] << 12 | flh[1] << 4 | flh[2] & 0x0F) % count
+
+
+def raw_uid_v2(flh: bytes, salt: str) -> bytes:
+    """Make the 32 bytes of a v2 raw UID from the first-level hash *flh*."""
+    return sha256(base64.encode(flh) + salt.encode()).digest()
+
+
+def raw_uid_v3(
+    flh: bytes, salt: str, *, scope: IdentityScope, identity_type: IdentityType
+) -> bytes:
+    """Make the 33 bytes of a v3 raw UID from the first-level hash *flh*."""
+    return bytes((type_byte(scope, identity_type),)) + raw_uid_v2(flh, salt)
+
+
+def raw_uid_v4(
+    flh: bytes,
+    key_id: int,
+    key: str,
+    salt: str,
+    *,
+    scope: IdentityScope,
+    identity_type: IdentityType,
+    environment: Environment,
+) -> bytes:
+    """Make the 33 bytes of a v4 raw UID from the first-level hash *flh*.
+
+    Args:
+        flh: The first-level hash, 32 bytes.
+        key_id: The id of the bucket's key; its low 24 bits are written.
+        key: The bucket's key, 32 ASCII characters that are not decoded.
+        salt: The salt of that key, text as well.
+        scope: UID2 or EUID.
+        identity_type: What the identity is.
+        environment: Where the operator runs.
+
+    Raises:
+        ValueError: If *key* is not an AES key.
+    """
+    # A shorter one can only come from a forged refresh token; Java fills it up.
+    sealed = flh[_V4_SEALED].ljust(_V4_SEALED.stop - _V4_SEALED.start, b"\0")
+    metadata = environment << 6 | V4_FLAG | type_byte(scope, identity_type)
+    header = bytes((metadata,)) + (key_id & 0xFFFFFF).to_bytes(3, "big")
+    iv = sha256(salt.encode() + sealed + header).digest()[:_V4_IV_SIZE]
+    cipher = Cipher(AES(key.encode()), CTR(iv + _CTR_START)).encryptor()
+    body = header + iv + cipher.update(sealed) + cipher.finalize()
+    return body + bytes((reduce(xor, body),))
+
+
+_DAY_MS = 86_400_000
+_PREVIOUS_MS = 90 * _DAY_MS
+_CHOOSING_BYTES = 3
+_V4_FIRST_BYTE = 16
+
+
+class MappedRow(Veiled, frozen=True, gc=False):
+    """A mapped row of a reply to identity/map v3, which always has all three keys.
+
+    Attributes:
+        raw_uid: The raw UID.
+        previous_raw_uid: The one before the last rotation, None after 90 days.
+        refresh_from: When to map again, in seconds since the Unix epoch.
+    """
+
+    raw_uid: str = msgspec.field(name="u")
+    previous_raw_uid: str | None = msgspec.field(name="p")
+    refresh_from: int = msgspec.field(name="r")
+
+
+class SaltBuckets:
+    """The salt buckets of an operator."""
+
+    def __init__(self, data: OperatorData) -> None:
+        """Use the salts and settings of *data*."""
+        self._salts = data.salts
+        self._scope = data.scope
+        self._identity_v3 = data.settings.identity_v3
+        self._environment = data.runtime.environment
+        self._bucket_ids = BucketIds(data.salts.id_prefix, data.salts.id_secret)
+        self._known_ids: dict[int, str] = {}
+
+    def first_level_hash(self, identity: bytes) -> bytes:
+        """Hash identity bytes; all salts of all times share this step."""
+        return first_level_hash(identity, self._salts.first_level)
+
+    def snapshot(self, now_ms: int) -> SaltSnapshot:
+        """Return the salts of an instant, stale ones if there are no others.
+
+        It is the last snapshot of the leading run that is in effect, else the last of
+        all (docs/protocol.md 4.3).
+        """
+        snapshots = self._salts.snapshots
+        chosen = snapshots[-1]
+        for one in snapshots:
+            if not one.effective <= now_ms < one.expires:
+                break
+            chosen = one
+        return chosen
+
+    def raw_uid(self, flh: bytes, identity_type: IdentityType, now_ms: int) -> str:
+        """Make the raw UID of a first-level hash, in base64."""
+        rows = self.snapshot(now_ms).rows
+        row = rows[bucket_index(flh, len(rows))]
+        found = self._make(flh, identity_type, row.salt, row.key)
+        # A bucket without any salt is refused with the operator's data.
+        return base64.encode_text(found or b"")
+
+    def can_map(self, flh: bytes, now_ms: int) -> bool:
+        """Return whether *flh*, from a forged token, is long enough for its bucket.
+
+        Three bytes choose the bucket, and v4 raw UIDs begin at the sixteenth
+        (docs/protocol.md 4.2 and 4.4).
+        """
+        if len(flh) < _CHOOSING_BYTES:
+            return False
+        rows = self.snapshot(now_ms).rows
+        is_v4 = rows[bucket_index(flh, len(rows))].salt is None
+        return len(flh) >= _V4_FIRST_BYTE or not is_v4
+
+    def bucket_id(self, flh: bytes, now_ms: int) -> str:
+        """Name the bucket of a first-level hash."""
+        rows = self.snapshot(now_ms).rows
+        return self._name(rows[bucket_index(flh, len(rows))])
+
+    def rotated_since(self, since_ms: int, now_ms: int) -> Iterator[tuple[str, int]]:
+        """List the buckets that rotated at *since_ms* or later: name and ms."""
+        for row in self.snapshot(now_ms).rows:
+            if row.last_updated >= since_ms:
+                yield self._name(row), row.last_updated
+
+    def mapper(
+        self, identity_type: IdentityType, now_ms: int
+    ) -> Callable[[bytes], MappedRow]:
+        """Make the function that maps first-level hashes at one instant.
+
+        It is what bulk work spends its time in: everything that does not depend on the
+        hash is settled here.
+        """
+        rows = self.snapshot(now_ms).rows
+        count = len(rows)
+        make = self._make
+        encode = base64.encode_text
+        midnight = (now_ms // _DAY_MS + 1) * _DAY_MS
+
+        def map_one(flh: bytes) -> MappedRow:
+            row = rows[bucket_index(flh, count)]
+            previous = None
+            if now_ms - row.last_updated < _PREVIOUS_MS:
+                previous = make(flh, identity_type, row.previous_salt, row.previous_key)
+            due = midnight if row.refresh_from < now_ms else row.refresh_from
+            return MappedRow(
+                encode(make(flh, identity_type, row.salt, row.key) or b""),
+                None if previous is None else encode(previous),
+                due // 1000,
+            )
+
+        return map_one
+
+    def _make(
+        self,
+        flh: bytes,
+        identity_type: IdentityType,
+        salt: str | None,
+        key: SaltKey | None,
+    ) -> bytes | None:
+        """Make a raw UID in the format that the salt or key calls for, or None."""
+        if salt is not None:
+            if self._identity_v3:
+                return raw_uid_v3(
+                    flh, salt, scope=self._scope, identity_type=identity_type
+                )
+            return raw_uid_v2(flh, salt)
+        if key is None:
+            return None
+        return raw_uid_v4(
+            flh,
+            key.id,
+            key.key,
+            key.salt,
+            scope=self._scope,
+            identity_type=identity_type,
+            environment=self._environment,
+        )
+
+    def _name(self, row: SaltRow) -> str:
+        """Name a bucket; the name is the same in every snapshot."""
+        known = self._known_ids.get(row.id)
+        if known is None:
+            known = self._known_ids[row.id] = self._bucket_ids(row.id)
+        return known
+
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ1234567890"
+
+# Kept out of the alphabet: they stand between several numbers, which do not occur here.
+_SEPARATORS = "cfhistuCFHISTU"
+_GUARD_COUNT = 4
+_MIN_LENGTH = 9
+
+
+class BucketIds(Unpicklable):
+    """Turns numbers of the salt file into the bucket ids of one salt snapshot."""
+
+    __slots__ = ("_guards", "_prefix", "_tables")
+
+    def __init__(self, prefix: str, secret: str) -> None:
+        """Prepare everything that does not depend on the number.
+
+        Args:
+            prefix: ``id_prefix`` of the salt metadata.
+            secret: ``id_secret`` of the salt metadata, the salt of the Hashids.
+        """
+        usable = "".join(char for char in _LETTERS if char not in _SEPARATORS)
+        shuffled = _shuffle(usable, secret)
+        self._prefix = prefix
+        self._guards = shuffled[:_GUARD_COUNT]
+        alphabet = shuffled[_GUARD_COUNT:]
+        # The first character of an id, the lottery, decides the alphabet of the rest.
+        self._tables = [
+            (
+                lottery,
+                _shuffle(alphabet, (lottery + secret + alphabet)[: len(alphabet)]),
+            )
+            for lottery in alphabet
+        ]
+
+    def __call__(self, number: int) -> str:
+        """Return the bucket id of *number*, the first column of the salt file.
+
+        The scheme has no id for a negative number: only the prefix remains, as in
+        the Java library.
+        """
+        if number < 0:
+            return self._prefix
+        tables = self._tables
+        small = number % 100
+        lottery, alphabet = tables[small % len(tables)]
+        digits = []
+        rest = number
+        while True:
+            rest, at = divmod(rest, len(alphabet))
+            digits.append(alphabet[at])
+            if not rest:
+                break
+        text = lottery + "".join(reversed(digits))
+        if len(text) < _MIN_LENGTH:
+            text = self._pad(text, alphabet, small)
+        return self._prefix + text
+
+    def _pad(self, text: str, alphabet: str, small: int) -> str:
+        """Bring *text* to the least length: first with guards, then all around."""
+        guards = self._guards
+        text = guards[(small + ord(text[0])) % len(guards)] + text
+        if len(text) < _MIN_LENGTH:
+            text += guards[(small + ord(text[2])) % len(guards)]
+        missing = _MIN_LENGTH - len(text)
+        if missing > 0:
+            # What both halves of the alphabet add is cut off again, on both sides; the
+            # odd character is cut off at the end.
+            around = _shuffle(alphabet, alphabet)
+            half = len(around) // 2
+            first = (len(around) - missing) // 2
+            text = (around[half:] + text + around[:half])[first : first + _MIN_LENGTH]
+        return text
+
+
+def _shuffle(text: str, salt: str) -> str:
+    """Shuffle *text* in the one way that *salt* decides."""
+    if not salt:
+        return text
+    chars = list(text)
+    total = 0
+    for step, last in enumerate(range(len(chars) - 1, 0, -1)):
+        at = step % len(salt)
+        total += ord(salt[at])
+        other = (ord(salt[at]) + at + total) % last
+        chars[last], chars[other] = chars[other], chars[last]
+    return "".join(chars)

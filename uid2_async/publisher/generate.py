@@ -1,0 +1,152 @@
+"""Generate tokens at a login, which must work whatever the operator does."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, TypeAlias
+from weakref import WeakKeyDictionary
+
+import attrs
+
+from uid2_async._failures import fresh_error
+from uid2_async._traceback import strip_tracebacks
+from uid2_async.clock import Monotonic, monotonic_of
+from uid2_async.errors import BadRequestError, InputError, UID2Error
+from uid2_async.identity_tokens import IdentityTokens
+from uid2_async.models import Identity, InsufficientConsent, OptedOut, as_identity
+from uid2_async.protocol.tokens import build_generate_request
+
+if TYPE_CHECKING:
+    from uid2_async.client import UID2Client
+
+__all__ = ["GenerateResult", "InvalidIdentity", "Unavailable", "try_generate"]
+
+_logger = logging.getLogger("uid2_async")
+
+WEB_TIMEOUT: Final = 3.0
+"""How long a page waits for the operator by default, in seconds, retries included."""
+
+_PAUSE: Final = 5.0
+
+
+@attrs.frozen
+class InvalidIdentity:
+    """Not a valid e-mail address, phone number or hash; nothing was sent.
+
+    Attributes:
+        error: Why not.
+    """
+
+    error: InputError
+
+
+@attrs.frozen
+class Unavailable:
+    """There are no tokens now: ask again with a later page.
+
+    Attributes:
+        error: Why there are none.
+    """
+
+    error: Exception
+
+
+GenerateResult: TypeAlias = (
+    IdentityTokens | OptedOut | InsufficientConsent | InvalidIdentity | Unavailable
+)
+"""What :func:`try_generate` returns. Only tokens and opt-outs are to be stored."""
+
+
+async def try_generate(
+    client: UID2Client,
+    identity: Identity | str,
+    *,
+    tcf_consent_string: str | None = None,
+    timeout: float = WEB_TIMEOUT,
+) -> GenerateResult:
+    """Generate tokens for one person, and return a value whatever happens.
+
+    For logins and pages, which must not fail or wait because the operator does. If the
+    operator cannot be reached, is too slow or rejects the credentials, one warning is
+    logged, without the identity. For 5 seconds after that, calls through the same
+    client return Unavailable at once. Then one call at a time asks again, until one
+    succeeds.
+
+    Args:
+        client: The client that asks the operator.
+        identity: An e-mail, a phone or a hash of one.
+        tcf_consent_string: The TCF v2 consent string, which EUID operators judge.
+        timeout: How long the call may take with all its retries, in seconds.
+
+    Returns:
+        Tokens; or OptedOut or InsufficientConsent; or InvalidIdentity or Unavailable,
+        with the error.
+    """
+    breaker = _breakers.get(client)
+    if breaker is None:
+        breaker = _breakers[client] = _CircuitBreaker(monotonic_of(None, None))
+    refusal = breaker.enter()
+    try:
+        if refusal is not None:
+            # A mistyped identity is to be corrected now, operator or not.
+            build_generate_request(as_identity(identity))
+            return Unavailable(fresh_error(refusal))
+        reply = await client.generate_token(
+            identity, tcf_consent_string=tcf_consent_string, timeout=timeout
+        )
+    except InputError as error:
+        return InvalidIdentity(fresh_error(error))
+    except Exception as error:  # noqa: BLE001 - a login must not fail with a hook
+        if not isinstance(error, UID2Error):  # the client logs its own
+            _logger.warning("No tokens generated: %s", type(error).__name__)
+        if not isinstance(error, BadRequestError):  # of this one request only
+            breaker.open(fresh_error(error))
+        return Unavailable(fresh_error(error))
+    finally:
+        if refusal is None:
+            breaker.leave()
+    breaker.close()
+    return reply
+
+
+class _CircuitBreaker:
+    """Lets nobody ask for some seconds after a failure, and then one at a time."""
+
+    def __init__(self, monotonic: Monotonic) -> None:
+        self._now = monotonic
+        self._error: Exception | None = None
+        self._until = 0.0
+        self._probing = False
+
+    def enter(self) -> Exception | None:
+        """Return None to whoever may ask now, and the last error to anybody else."""
+        if self._error is None:
+            return None
+        if self._probing or self._now() < self._until:
+            return self._error
+        self._probing = True
+        return None
+
+    def leave(self) -> None:
+        """Let somebody else ask."""
+        self._probing = False
+
+    def open(self, error: Exception) -> None:
+        """Let nobody ask for the pause."""
+        self._error, self._until = error, self._now() + _PAUSE
+
+    def close(self) -> None:
+        """Let everybody ask."""
+        self._error = None
+
+
+def close_circuit_breakers() -> None:
+    """Forget the failures of all clients: for tests, each with an operator as new."""
+    for breaker in list(_breakers.values()):
+        breaker.close()
+
+
+_breakers: Final[WeakKeyDictionary[UID2Client, _CircuitBreaker]] = WeakKeyDictionary()
+
+
+strip_tracebacks(globals())
