@@ -249,7 +249,8 @@ def local_session(
         config: Further settings, such as those of a table format.
 
     Raises:
-        ConfigError: If pyspark is not installed, or Java does not start.
+        ConfigError: If pyspark is not installed, or Java does not start, for which
+            it downloads what ``spark.jars.packages`` names.
     """
     _require_pyspark()
     from pyspark.errors import PySparkRuntimeError  # noqa: PLC0415 - an extra
@@ -273,7 +274,8 @@ def local_session(
             raise
     raise ConfigError(
         "Spark's Java did not start.",
-        hint="Spark needs Java 17 or newer: install it, and set JAVA_HOME or PATH.",
+        hint="Its output says why. Spark needs Java 17 or newer, by JAVA_HOME or PATH, "
+        "and first downloads what spark.jars.packages names.",
     )
 
 
