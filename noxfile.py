@@ -36,7 +36,7 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = nox.project.python_versions(PYPROJECT)  # the classifiers
 # The first is the aim, and a warning; beyond the second the session fails.
 WISHED_WHEEL_BYTES = 400_000
-WHEEL_BYTES = 560_000
+WHEEL_BYTES = 600_000
 
 
 def find_pythons() -> dict[str, str]:

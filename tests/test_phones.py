@@ -20,7 +20,7 @@ from uid2_async import Phone, errors
 try:
     Phone.parse("030 123456", country="DE")
 except errors.InputError as error:
-    print(error, error.__context__)
+    print(error, error.hint, error.__context__)
 """
 
 

@@ -20,6 +20,7 @@ import uid2_async
 from canaries import API_KEY, CLIENT_SECRET, KEY
 from uid2_async import (
     BidstreamClient,
+    BlockingClient,
     IdentityScope,
     KeyStore,
     SessionPool,
@@ -28,6 +29,8 @@ from uid2_async import (
     errors,
 )
 from uid2_async._call import Call, Credentials, Pipeline
+from uid2_async.bulk.database import Query, Table
+from uid2_async.bulk.stores import StoreFile
 from uid2_async.client_side import ClientSideClient
 from uid2_async.environment import Settings
 from uid2_async.operator import LocalOperator, OperatorData, data
@@ -35,6 +38,7 @@ from uid2_async.operator.salts import BucketIds
 from uid2_async.protocol.envelope import AesGcmEnvelope
 from uid2_async.protocol.keyring import Key, KeyRing, KeysBody, WireKey
 from uid2_async.publisher import TokenRefresher
+from uid2_async.publisher.sealed_cookie import SealedCookie
 from uid2_async.secret import Secret
 from uid2_async.slots import Slots
 from uid2_async.transport import Request
@@ -75,6 +79,9 @@ def credentials() -> Credentials:
 HOLDERS: dict[type, Callable[[], Any]] = {
     AesGcmEnvelope: used_envelope,
     BidstreamClient: lambda: BidstreamClient(KeyStore(client())),
+    BlockingClient: lambda: BlockingClient(
+        URL, api_key=API_KEY, client_secret=CLIENT_SECRET
+    ),
     BucketIds: lambda: BucketIds("", "canary"),
     Call: lambda: Call(path="/", parse=bytes, reply_key=KEY),
     ClientSideClient: page_client,
@@ -96,6 +103,8 @@ HOLDERS: dict[type, Callable[[], Any]] = {
         path="/", headers={"Authorization": API_KEY}, body=b"", timeout=1
     ),
     Secret: lambda: Secret(KEY),
+    Query: lambda: Query("postgresql://name:canary@host/db", "SELECT 1"),
+    SealedCookie: lambda: SealedCookie("canary " * 8),
     SessionPool: lambda: SessionPool(URL, proxy="http://name:canary@proxy"),
     Settings: lambda: Settings(
         base_url=URL,
@@ -105,6 +114,8 @@ HOLDERS: dict[type, Callable[[], Any]] = {
         allow_http=False,
     ),
     SharingClient: lambda: SharingClient(KeyStore(client())),
+    StoreFile: lambda: StoreFile(url="https://host/canary", fs=None, key="canary"),
+    Table: lambda: Table("postgresql://name:canary@host/db", "people"),
     TokenRefresher: lambda: TokenRefresher(client()),
     UID2Client: client,
     WireKey: lambda: WireKey(**KEY_OPTIONS),

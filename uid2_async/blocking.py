@@ -35,6 +35,7 @@ from uid2_async.publisher.refresher import TokenRefresher
 from uid2_async.secret import Unpicklable
 
 if TYPE_CHECKING:
+    from uid2_async.bulk.database import Query, Table
     from uid2_async.bulk.options import FileProgress, JobSummary, MapOptions
     from uid2_async.bulk.state import MappingState
     from uid2_async.models import IdentityScope
@@ -440,8 +441,8 @@ class BlockingClient(_Bound[UID2Client]):
 
     def map_file(
         self,
-        source: str | os.PathLike[str],
-        target: str | os.PathLike[str],
+        source: str | os.PathLike[str] | Query,
+        target: str | os.PathLike[str] | Table,
         *,
         options: MapOptions | None = None,
         state: MappingState | str | os.PathLike[str] | None = None,

@@ -101,7 +101,7 @@ class UID2Error(Exception):
         return [*self._own_notes(), *self._added_notes]
 
     @__notes__.setter
-    def __notes__(self, notes: Iterable[str]) -> None:
+    def __notes__(self, notes: Iterable[str]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] # BaseException fills a list
         own = self._own_notes()
         self._added_notes = tuple(note for note in notes if note not in own)
 

@@ -377,7 +377,7 @@ class FileKeyStore(KeyStore):
     """Reads the keys from a file whenever that has changed; see KeyStore.from_file.
 
     If the file is missing or damaged, the last good ring is served, and the error is in
-    :attr:`last_error`.
+    :attr:`KeyStore.last_error`.
     """
 
     def __init__(

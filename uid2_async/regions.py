@@ -164,15 +164,8 @@ def parse_proxy(text: str) -> Proxy:
     Raises:
         ConfigError: If it is not such a URL.
     """
-    text = text.strip()
-    try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
-        usable = bool(parts.hostname) and parts.port != 0 and text.isprintable()
-    except ValueError:
-        usable = False
-    if not usable or " " in text or parts.path.strip("/") or parts.query:
-        raise ConfigError("The proxy is not a URL.", hint=_PROXY_HINT)
-    if parts.fragment:
+    parts = _split_proxy(text.strip())
+    if parts is None:
         raise ConfigError("The proxy is not a URL.", hint=_PROXY_HINT)
     if parts.scheme not in {"http", "https"}:
         raise ConfigError(
@@ -181,6 +174,17 @@ def parse_proxy(text: str) -> Proxy:
         )
     place = parts.netloc.rpartition("@")[2]
     return Proxy(f"{parts.scheme}://{place}", _login(parts))
+
+
+def _split_proxy(text: str) -> SplitResult | None:
+    """Return the parts of a proxy's URL, or None if it is not such a URL."""
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        usable = bool(parts.hostname) and parts.port != 0 and text.isprintable()
+    except ValueError:
+        return None
+    more = parts.path.strip("/") or parts.query or parts.fragment
+    return parts if usable and " " not in text and not more else None
 
 
 _PROXY_HINT: Final = (

@@ -375,7 +375,7 @@ async def test_a_parquet_column_of_numbers(tmp_path: Path, client: UID2Client) -
     pq.write_table(pa.table({"tel": pa.array([491234567890])}), source)
     options = MapOptions(column="tel", type="phone")
 
-    with pytest.raises(InputError, match=r"not text, but int64.*string"):
+    with pytest.raises(InputError, match=r"(?s)not text, but int64.*string"):
         await map_file(source, tmp_path / "out.parquet", client=client, options=options)
 
 
@@ -476,10 +476,10 @@ async def test_another_job_is_not_gone_on_with(
         await map_file(source, target, client=short, options=options)
 
     snake = attrs.evolve(options, names="snake")
-    with pytest.raises(JobError, match=r"option names.*--restart"):
+    with pytest.raises(JobError, match=r"(?s)option names.*--restart"):
         await map_file(source, target, client=client, options=snake)
     source.write_text(f"mail\n{people}new@example.com\n")
-    with pytest.raises(JobError, match=r"to map it: size.*--restart"):
+    with pytest.raises(JobError, match=r"(?s)to map it: size.*--restart"):
         await map_file(source, target, client=client, options=options)
     again = attrs.evolve(MAIL, restart=True)
     summary = await map_file(source, target, client=client, options=again)

@@ -165,8 +165,9 @@ def test_defects(tmp_path: Path, suffix: str, data: bytes, words: list[str]) -> 
     with pytest.raises(InputError) as caught:
         rewrite_bytes(tmp_path, data, suffix)
 
-    assert all(word in str(caught.value) for word in words), str(caught.value)
-    assert TOKEN not in str(caught.value)
+    text = f"{caught.value} {caught.value.hint}"
+    assert all(word in text for word in words), text
+    assert TOKEN not in text
     assert caught.value.__context__ is None
     assert [one.name for one in tmp_path.iterdir()] == [f"in.{suffix}"]
 

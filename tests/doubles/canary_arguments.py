@@ -185,6 +185,7 @@ class Maker:
             "inputs": [self._file],
             "target": fresh,
             "delta": fresh.with_suffix(".delta.csv"),
+            "ca_file": fresh.with_suffix(".pem"),
             "path": fresh.with_suffix(".db"),
             "state": None,
             "identity": EMAIL,

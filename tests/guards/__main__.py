@@ -268,8 +268,8 @@ GUARDS = [
     Guard(
         "a second loop is detected",
         "transport.py",
-        "if not self._loop.is_closed():",
-        "if False:",
+        "or first.is_closed():",
+        "or first is not None:",
         "X6",
     ),
     Guard(
@@ -373,8 +373,8 @@ GUARDS = [
     Guard(
         "durations are not measured by the wall clock",
         "clock.py",
-        'return monotonic or getattr(clock, "monotonic", None) or MonotonicClock()',
-        "return lambda: ms_clock(clock)() / 1000",
+        'return monotonic or getattr(chosen, "monotonic", None) or MonotonicClock()',
+        "return lambda: ms_clock(chosen)() / 1000",
         "D11",
     ),
     Guard(
@@ -422,8 +422,9 @@ GUARDS = [
     Guard(
         "each waiter gets an error of its own",
         "keystore.py",
-        "raise fresh_error(self._last_error)",
-        "raise self._last_error",
+        "            # One object must not be raised for several callers: their frames "
+        "add up.\n            raise fresh_error(self._last_error)",
+        "            raise self._last_error",
         "X12",
     ),
     Guard(

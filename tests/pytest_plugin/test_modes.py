@@ -170,8 +170,10 @@ def test_time(uid2_env, uid2_clock, hours):
     app = Flask("site")
     app.secret_key = "a secret for tests, of 32 characters at least"
     uid2 = UID2(app)
-    app.post("/")(lambda: str(uid2.visitor.generate("user@example.com"))[:0])
-    app.get("/")(lambda: str(uid2.visitor.freshness().changed))
+    log_in = lambda: str(uid2.visitor.generate("user@example.com"))[:0]
+    is_changed = lambda: str(uid2.visitor.freshness().changed)
+    app.add_url_rule("/", "log_in", log_in, methods=["POST"])
+    app.add_url_rule("/", "is_changed", is_changed)
     browser = app.test_client()
     browser.post("/")
     uid2_clock.advance(hours * 3_600)

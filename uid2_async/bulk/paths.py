@@ -34,6 +34,7 @@ from uid2_async.bulk.private_files import (
     replace,
 )
 from uid2_async.errors import ConfigError, InputError, JobError
+from uid2_async.secret import Unpicklable
 
 __all__ = [
     "STDIO",
@@ -287,7 +288,7 @@ class InputIdentity(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
-class Remote(ABC):
+class Remote(Unpicklable, ABC):
     """An input or an output that is not a file of this machine.
 
     A job copies such an input into its folder and reads the copy. It writes such an

@@ -32,6 +32,10 @@ PANELS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             *("progress", "metrics_file"),
         ),
     ),
+    "Databases": (
+        "uid2 map postgresql:///db OUT.csv --query 'SELECT mail FROM people'",
+        ("query", "to_table", "if_exists"),
+    ),
     "Speed": (
         "uid2 map IN.csv OUT.csv --email mail --concurrency 5",
         ("batch_size", "concurrency", "stall_timeout", "precheck"),

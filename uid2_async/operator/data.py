@@ -21,7 +21,7 @@ from uid2_async.protocol.raw_uid import Environment
 from uid2_async.secret import Unpicklable
 
 EMBEDDED_OPT_OUT = "embedded:"
-"""The opt-out service that is this operator itself: logout takes effect at once."""
+"""Stands for an opt-out service in the operator itself; logout works at once."""
 
 
 @attrs.frozen(kw_only=True)

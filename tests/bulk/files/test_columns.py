@@ -94,7 +94,8 @@ def test_columns_that_are_not_there(
     with pytest.raises(InputError) as caught:
         find(header, **how)
 
-    assert all(word in str(caught.value) for word in words), str(caught.value)
+    text = f"{caught.value} {caught.value.hint}"
+    assert all(word in text for word in words), text
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_what_the_message_advises(make_reader: Make, data: bytes, hint: str) -> 
     with pytest.raises(InputError) as caught:
         read()
 
-    assert hint in str(caught.value)
+    assert hint in f"{caught.value} {caught.value.hint}"
     assert "in.csv" in str(caught.value)
 
 
