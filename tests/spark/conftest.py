@@ -34,6 +34,29 @@ def nothing():
 """
 
 
+# The newest Spark for which both formats have a release is 4.1 (noxfile.py). Spark
+# fetches them once, without what it contains itself.
+SCALA_SPARK = "4.1_2.13"
+FORMATS = {
+    "spark.jars.packages": f"io.delta:delta-spark_{SCALA_SPARK}:4.4.0,"
+    f"org.apache.iceberg:iceberg-spark-runtime-{SCALA_SPARK}:1.12.0",
+    "spark.jars.excludes": "org.apache.hadoop:hadoop-client-api,"
+    "org.apache.hadoop:hadoop-client-runtime,org.apache.parquet:parquet-hadoop",
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": (
+        "org.apache.spark.sql.delta.catalog.DeltaCatalog"
+    ),
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.sql.catalog.ice": "org.apache.iceberg.spark.SparkCatalog",
+    "spark.sql.catalog.ice.type": "hadoop",
+    "spark.sql.shuffle.partitions": "2",
+    # Most time goes into compiling small queries, first by Spark, then by Java.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.ui.showConsoleProgress": "false",
+}
+
+
 @pytest.fixture(scope="session")
 def started() -> Iterator[LocalOperator]:
     """Run one operator for all sessions, whose Java inherits the environment once."""
@@ -62,7 +85,12 @@ def spark(
     pytest.importorskip("pyspark")
     module = tmp_path_factory.mktemp("workers") / "worker_credentials.py"
     Path(module).write_text(CREDENTIALS, encoding="utf-8")
-    with local_session(request.param) as session:
+    warehouse = str(tmp_path_factory.mktemp("warehouse"))
+    places = {
+        "spark.sql.warehouse.dir": warehouse,
+        "spark.sql.catalog.ice.warehouse": warehouse,
+    }
+    with local_session(request.param, config={**FORMATS, **places}) as session:
         session.sparkContext.setLogLevel("OFF")
         session.sparkContext.addPyFile(str(module))
         yield session

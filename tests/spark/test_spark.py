@@ -305,7 +305,8 @@ def test_without_java_it_says_which_is_needed() -> None:
     code = (
         "from uid2_async.integrations.spark import local_session\n"
         "from uid2_async.errors import ConfigError\n"
-        "try:\n    local_session()\nexcept ConfigError as error:\n    print(error)\n"
+        "try:\n    local_session()\n"
+        "except ConfigError as error:\n    print(error.hint)\n"
     )
     done = subprocess.run(  # noqa: S603 - our own code
         [sys.executable, "-c", code],

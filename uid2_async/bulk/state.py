@@ -19,6 +19,9 @@ from uid2_async.bulk.outcomes import MapFailure
 from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
 from uid2_async.bulk.state_rows import START, Outcome
 from uid2_async.bulk.state_values import (
+    INVALID_RECHECK,
+    OPTOUT_RECHECK,
+    RECHECK_AFTER,
     Change,
     IdentityKey,
     Run,
@@ -26,9 +29,10 @@ from uid2_async.bulk.state_values import (
     StateRow,
     StateSelection,
     StateStatistics,
+    recheck_seconds,
     seconds_from,
 )
-from uid2_async.errors import ConfigError, InputError, JobError
+from uid2_async.errors import InputError, JobError
 from uid2_async.models import Identity, IdentityScope, IdentityType, as_identity
 from uid2_async.protocol.normalize import HASH_KINDS, READERS
 from uid2_async.protocol.raw_uid import inspect_raw_uid
@@ -49,17 +53,6 @@ _PAGE: Final = 5_000
 def _utc_now() -> datetime:
     """Return the time."""
     return datetime.now(UTC)
-
-
-def _whole_seconds(interval: timedelta) -> int:
-    """Return a recheck interval in seconds.
-
-    Raises:
-        ConfigError: If it is shorter than a second.
-    """
-    if interval < timedelta(seconds=1):
-        raise ConfigError("A recheck interval must be at least one second.")
-    return int(interval.total_seconds())
 
 
 class MappingState:
@@ -84,9 +77,9 @@ class MappingState:
         self,
         path: str | Path,
         *,
-        recheck_after: timedelta = timedelta(days=7),
-        optout_recheck: timedelta = timedelta(days=30),
-        invalid_recheck: timedelta = timedelta(days=180),
+        recheck_after: timedelta = RECHECK_AFTER,
+        optout_recheck: timedelta = OPTOUT_RECHECK,
+        invalid_recheck: timedelta = INVALID_RECHECK,
         shared_folders: bool = False,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
@@ -107,11 +100,9 @@ class MappingState:
             ConfigError: If a duration is shorter than a second.
         """
         self._path = Path(path)
-        self._intervals = {
-            "recheck": _whole_seconds(recheck_after),
-            "optout_recheck": _whole_seconds(optout_recheck),
-            "invalid_recheck": _whole_seconds(invalid_recheck),
-        }
+        self._intervals = recheck_seconds(
+            recheck_after, optout_recheck, invalid_recheck
+        )
         self._shared_folders = shared_folders
         self._clock = clock
         self._database: StateDatabase | None = None

@@ -48,7 +48,10 @@ from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, raw_uid_version
 
 __all__ = [
+    "PREVIOUS_SINCE",
+    "PREVIOUS_UID",
     "START",
+    "TO_ASK",
     "Outcome",
     "begin",
     "changes_page",
@@ -101,6 +104,11 @@ _RECHECK: Final = """CASE reason
 _KNOWN: Final = f"""removed IS NULL AND (checked >= :started OR (
     checked > :started - {_RECHECK}
     AND (refresh_from IS NULL OR refresh_from > :started)))"""
+TO_ASK: Final = f"checked IS NULL OR NOT ({_KNOWN})"
+"""Of the rows of people who are in the input, unknown ones too: who is asked about.
+
+This and the other public rules here are plain SQL, which Spark evaluates as well.
+"""
 _STALE: Final = "removed IS NULL AND checked < :started AND "
 _DUE: Final = f"""{_STALE} CASE WHEN uid IS NOT NULL
     THEN refresh_from <= :started ELSE checked <= :started - {_RECHECK} END"""
@@ -169,7 +177,7 @@ def _unknown(
         f"{_ASKED} SELECT CAST(group_concat({_KEY}, '') AS BLOB)"
         f" FROM asked LEFT JOIN mapping_row AS m"
         f" ON m.identity = {_KEY} AND m.kind = :kind"
-        f" WHERE m.checked IS NULL OR NOT ({_KNOWN})"
+        f" WHERE {TO_ASK}"
     )
     unknown: list[bytes] = []
     for keys in _keys(kind, identities):
@@ -317,11 +325,15 @@ def _failures(
 # --- recording ------------------------------------------------------------------------
 
 # The operator's previous UID comes first: it knows rotations that the state missed.
-_PREVIOUS: Final = f"""CASE
+PREVIOUS_UID: Final = f"""CASE
     WHEN excluded.previous_uid IS NOT NULL THEN excluded.previous_uid
-    WHEN m.uid IS NOT NULL AND m.uid IS NOT excluded.uid THEN m.uid
+    WHEN m.uid <> coalesce(excluded.uid, '') THEN m.uid
     WHEN m.previous_since > :started - {RETENTION_SECONDS}
-        AND m.previous_uid IS NOT excluded.uid THEN m.previous_uid END"""
+        AND m.previous_uid <> coalesce(excluded.uid, '') THEN m.previous_uid END"""
+"""The previous UID after the answer ``excluded`` about the row ``m``."""
+PREVIOUS_SINCE: Final = f"""CASE WHEN {PREVIOUS_UID} IS NULL THEN NULL
+    WHEN {PREVIOUS_UID} = m.previous_uid THEN m.previous_since ELSE :started END"""
+"""When it was replaced."""
 _UPSERT: Final = f"""INSERT INTO mapping_row AS m (identity, kind, uid, previous_uid,
     previous_since, refresh_from, reason, bucket, checked, exported)
 SELECT substr(:keys, key * :size + 1, :size), :kind, {{uid}}, {{previous}},
@@ -331,9 +343,7 @@ FROM json_each(:answers) WHERE true
 ON CONFLICT (identity, kind) DO UPDATE SET
     uid = excluded.uid, refresh_from = excluded.refresh_from,
     reason = excluded.reason, bucket = excluded.bucket, checked = excluded.checked,
-    previous_uid = {_PREVIOUS},
-    previous_since = CASE WHEN {_PREVIOUS} IS NULL THEN NULL
-        WHEN {_PREVIOUS} = m.previous_uid THEN m.previous_since ELSE :started END,
+    previous_uid = {PREVIOUS_UID}, previous_since = {PREVIOUS_SINCE},
     removed = NULL,
     exported = CASE WHEN m.exported < :epoch THEN m.exported ELSE excluded.exported END,
     exported_uid = CASE WHEN m.exported < :epoch THEN nullif(

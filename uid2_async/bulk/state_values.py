@@ -11,7 +11,7 @@ import attrs
 
 from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.errors import InputError
+from uid2_async.errors import ConfigError, InputError
 from uid2_async.models import (
     IdentityScope,
     IdentityType,
@@ -23,8 +23,11 @@ from uid2_async.models import (
 __all__ = [
     "AGE_DAYS",
     "DUE_DAYS",
+    "INVALID_RECHECK",
     "KINDS",
+    "OPTOUT_RECHECK",
     "OPT_OUT_DAYS",
+    "RECHECK_AFTER",
     "RETENTION_SECONDS",
     "SUPPRESSED",
     "Change",
@@ -35,6 +38,7 @@ __all__ = [
     "StateRow",
     "StateSelection",
     "StateStatistics",
+    "recheck_seconds",
     "seconds_from",
 ]
 
@@ -44,6 +48,15 @@ KINDS: Final = tuple(sorted(IdentityType, key=lambda kind: kind.bit))
 RETENTION_SECONDS: Final = 90 * 86_400
 """How long a replaced UID and the history are kept: as long as the operator returns
 the previous UID."""
+
+RECHECK_AFTER: Final = timedelta(days=7)
+"""How long a check of a mapped identity counts."""
+
+OPTOUT_RECHECK: Final = timedelta(days=30)
+"""The same after an opt-out."""
+
+INVALID_RECHECK: Final = timedelta(days=180)
+"""The same for an identity that the operator calls invalid."""
 
 DUE_DAYS: Final = 60
 """For how many days the statistics count what becomes due."""
@@ -257,6 +270,24 @@ class StateStatistics:
     scope: IdentityScope | None
     operator: str | None
     file_bytes: int
+
+
+def recheck_seconds(
+    recheck_after: timedelta, optout_recheck: timedelta, invalid_recheck: timedelta
+) -> dict[str, int]:
+    """Return the recheck intervals in seconds, by the names that queries give them.
+
+    Raises:
+        ConfigError: If one is shorter than a second.
+    """
+    intervals = {
+        "recheck": recheck_after,
+        "optout_recheck": optout_recheck,
+        "invalid_recheck": invalid_recheck,
+    }
+    if min(intervals.values()) < timedelta(seconds=1):
+        raise ConfigError("A recheck interval must be at least one second.")
+    return {name: int(one.total_seconds()) for name, one in intervals.items()}
 
 
 def seconds_from(instant: datetime) -> int:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import (
     TYPE_CHECKING,
     Any,
+    Final,
     Literal,
     Protocol,
     TypeAlias,
@@ -32,22 +33,29 @@ from uid2_async.bulk.columns import (
     find_column,
     refuse_taken,
 )
+from uid2_async.bulk.endpoints import MAP_V3
 from uid2_async.bulk.mapper import BulkMapper
 from uid2_async.bulk.outcomes import Outcome
 from uid2_async.bulk.paths import Content
 from uid2_async.errors import InputError
-from uid2_async.protocol.normalize import KINDS
+from uid2_async.protocol import base64
+from uid2_async.protocol.normalize import HASH_KINDS, KINDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "HASH_NAME",
     "ArrowStream",
     "BatchSource",
     "ColumnNames",
     "IdentityColumns",
+    "hash_identities",
     "map_batches",
 ]
+
+HASH_NAME: Final = "IDENTITY_HASH"
+"""The column with first-level hashes, as base64; exports of a state name it so."""
 
 
 @runtime_checkable
@@ -161,6 +169,14 @@ class IdentityColumns:
             InputError: If one is missing or there twice, or an added one is there.
         """
         refuse_taken(header, self.outcome_columns().contents)
+        return self.locate(header)
+
+    def locate(self, header: Sequence[str]) -> tuple[int, int | None]:
+        """Do the same where no columns are added.
+
+        Raises:
+            InputError: If one is missing or there twice.
+        """
         hint = "Pass column=, or name the column with the identities INPUT."
         value = find_column(header, self.column or VALUE_NAME, hint=hint)
         if self.kind is not None:
@@ -204,13 +220,44 @@ class _BatchSource:
         at = self._at
         if self._values is None or at >= len(self._values):
             return None
-        values = _strings(self._values.slice(at, STEP_ROWS))
-        kinds: str | list[str] = self._wanted.kind or ""
-        if self._kinds is not None:
-            found = _strings(self._kinds.slice(at, STEP_ROWS))
-            kinds = [(kind or "").strip().lower() for kind in found]
-        self._at += len(values)
-        return Chunk(None, len(values), [IdentityColumn(kinds, values)])
+        kinds = self._kinds if self._kinds is None else self._kinds.slice(at, STEP_ROWS)
+        column = _identity_column(
+            self._wanted, self._values.slice(at, STEP_ROWS), kinds
+        )
+        self._at += len(column)
+        return Chunk(None, len(column), [column])
+
+
+def hash_identities(batch: pa.RecordBatch, wanted: IdentityColumns) -> pa.RecordBatch:
+    """Return INPUT_TYPE and IDENTITY_HASH of each row, as a state identifies people.
+
+    Both are null where there is no valid identity.
+    """
+    value, kind = wanted.locate(batch.schema.names)
+    kinds = None if kind is None else _text(batch, kind)
+    column = _identity_column(wanted, _text(batch, value), kinds)
+    types: list[str | None] = [None] * len(column)
+    hashes: list[str | None] = [None] * len(column)
+    for name, rows in column.rows_by_kind():
+        if name not in MAP_V3.kinds:
+            continue
+        identities = column.read(MAP_V3.kinds[name], rows)
+        for row, identity in zip(rows, identities, strict=True):
+            if identity is not None:
+                types[row], hashes[row] = HASH_KINDS[name], base64.encode_text(identity)
+    arrow = load_arrow()
+    arrays = [arrow.array(cells, arrow.string()) for cells in (types, hashes)]
+    return arrow.RecordBatch.from_arrays(arrays, names=[KIND_NAME, HASH_NAME])
+
+
+def _identity_column(
+    wanted: IdentityColumns, values: pa.Array, kinds: pa.Array | None
+) -> IdentityColumn:
+    """Make the identities of some rows; *kinds* is None if all are of one kind."""
+    if kinds is None:
+        return IdentityColumn(wanted.kind or "", _strings(values))
+    words = [(kind or "").strip().lower() for kind in _strings(kinds)]
+    return IdentityColumn(words, _strings(values))
 
 
 def _text(batch: pa.RecordBatch, at: int) -> pa.Array:

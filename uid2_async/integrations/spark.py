@@ -10,18 +10,41 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
 from uid2_async._traceback import strip_tracebacks
+from uid2_async.bulk.columns import KIND_NAME
 from uid2_async.bulk.mapper import BulkMapper
 from uid2_async.bulk.paths import Content
+from uid2_async.bulk.state_values import (
+    INVALID_RECHECK,
+    OPTOUT_RECHECK,
+    RECHECK_AFTER,
+    recheck_seconds,
+    seconds_from,
+)
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError, InputError
-from uid2_async.integrations.arrow import ColumnNames, IdentityColumns, map_batches
+from uid2_async.integrations.arrow import (
+    HASH_NAME,
+    ColumnNames,
+    IdentityColumns,
+    map_batches,
+)
+from uid2_async.integrations.spark_state import HASHED, HashTask, MappingTable
 from uid2_async.integrations.sync_stream import stream_in_thread
 from uid2_async.models import IdentityScope
 
@@ -30,7 +53,13 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-__all__ = ["euid_from_env", "local_session", "map_dataframe"]
+__all__ = [
+    "IncrementalRun",
+    "euid_from_env",
+    "local_session",
+    "map_dataframe",
+    "map_incrementally",
+]
 
 _FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _SPARK_TYPES: Final = {Content.TEXT: "string", Content.INSTANT: "timestamp"}
@@ -90,12 +119,125 @@ def map_dataframe(
     return divided.mapInArrow(task, schema)
 
 
+@attrs.frozen(kw_only=True)
+class IncrementalRun:
+    """What a run of :func:`map_incrementally` did.
+
+    Attributes:
+        started: When it began; the table's CHECKED of whom it asked about.
+        invalid: How many rows of *people* have no valid identity.
+        asked: About how many identities the operator was asked.
+        mapped: How many of those have a raw UID.
+        opted_out: How many have opted out.
+        failed: How many could not be asked about. The next run asks again.
+        changes: What changed since the last run that was marked as exported, with the
+            columns of a delta: CHANGE, INPUT_TYPE, IDENTITY_HASH, UID and OLD_UID.
+    """
+
+    started: datetime
+    invalid: int
+    asked: int
+    mapped: int
+    opted_out: int
+    failed: int
+    changes: DataFrame = attrs.field(repr=False)
+    _table: MappingTable = attrs.field(repr=False, alias="table")
+
+    def mark_exported(self) -> None:
+        """Say that *changes* are durable where they are needed.
+
+        Until then each run returns them again, net of what has changed since.
+
+        Raises:
+            JobError: If a later run has changed the table.
+        """
+        self._table.mark_exported(seconds_from(self.started))
+
+
+def map_incrementally(  # noqa: PLR0913 - keyword options, each of its own meaning
+    people: DataFrame,
+    mapping_table: str,
+    *,
+    column: str | None = None,
+    type: str | None = None,  # noqa: A002 - the word of INPUT_TYPE
+    budget: int = 20,
+    tasks: int | None = None,
+    credentials: str | None = None,
+    recheck_after: timedelta = RECHECK_AFTER,
+    optout_recheck: timedelta = OPTOUT_RECHECK,
+    invalid_recheck: timedelta = INVALID_RECHECK,
+    table_format: Literal["delta", "iceberg"] = "delta",
+    now: datetime | None = None,
+) -> IncrementalRun:
+    """Map who is new, due or long unchecked, and merge the answers into a table.
+
+    The rules are those of :class:`~uid2_async.bulk.state.MappingState`. The table has
+    a row for each identity: its type and first-level hash, never the identity itself.
+    A run that failed is repeated by the next one, with the same result. People who are
+    no longer among *people* stay in the table, and are not asked about.
+
+    Args:
+        people: Who; other columns do not matter.
+        mapping_table: The name of a Delta or Iceberg table, or the path of a Delta
+            table, which contains a slash. It is created if it does not exist. Use one
+            for each operator and scope, in one run at a time.
+        column: See :func:`map_dataframe`.
+        type: See :func:`map_dataframe`.
+        budget: See :func:`map_dataframe`.
+        tasks: See :func:`map_dataframe`.
+        credentials: See :func:`map_dataframe`.
+        recheck_after: How long a check of a mapped identity counts.
+        optout_recheck: The same after an opt-out.
+        invalid_recheck: The same for an identity that the operator calls invalid.
+        table_format: What is created.
+        now: When the run begins, as an aware datetime; by default the present.
+
+    Returns:
+        Counts and changes. Write the changes, then call ``mark_exported``.
+
+    Raises:
+        ConfigError: If pyspark is not installed or an option is wrong.
+        InputError: If a column of *people* or of the table is missing, or *people* is
+            a stream.
+    """
+    _check_credentials(credentials)
+    intervals = recheck_seconds(recheck_after, optout_recheck, invalid_recheck)
+    wanted = IdentityColumns(column=column, kind=type, names="upper")
+    hashed = _hash_people(people, wanted)
+    table = MappingTable.open(people.sparkSession, mapping_table, table_format)
+    exported = table.exported()
+    # Two runs within a second must not look like one: the first may be exported.
+    started = max(seconds_from(now or datetime.now(UTC)), exported + 1)
+    given = {**intervals, "started": started, "exported": exported}
+    due = table.select_due(hashed, given)
+    # Asked here and once: what follows reads the answers several times. An answer that
+    # is lost with its machine ends the run and is not asked again behind its back.
+    answers = map_dataframe(
+        due, column=HASH_NAME, budget=budget, tasks=tasks, credentials=credentials
+    ).localCheckpoint(eager=True)
+    counts = _count(answers)
+    if counts["asked"] > counts["failed"]:
+        table.merge(answers, given)
+    table.expire(given)
+    return IncrementalRun(
+        started=datetime.fromtimestamp(started, UTC),
+        **counts,
+        changes=table.changes(exported),
+        table=table,
+    )
+
+
 def euid_from_env() -> UID2Client:
     """Make a client of EUID from the environment: name it as *credentials*."""
     return UID2Client.from_env(IdentityScope.EUID)
 
 
-def local_session(cores: int = 2, *, app_name: str = "uid2-async") -> SparkSession:
+def local_session(
+    cores: int = 2,
+    *,
+    app_name: str = "uid2-async",
+    config: Mapping[str, str] | None = None,
+) -> SparkSession:
     """Open a Spark session in this machine, for trials and tests.
 
     It sets the environment's PYSPARK_PYTHON to this Python where it is not set, since
@@ -104,9 +246,11 @@ def local_session(cores: int = 2, *, app_name: str = "uid2-async") -> SparkSessi
     Args:
         cores: How many tasks run at once.
         app_name: What Spark calls the application.
+        config: Further settings, such as those of a table format.
 
     Raises:
-        ConfigError: If pyspark is not installed, or Java does not start.
+        ConfigError: If pyspark is not installed, or Java does not start, for which
+            it downloads what ``spark.jars.packages`` names.
     """
     _require_pyspark()
     from pyspark.errors import PySparkRuntimeError  # noqa: PLC0415 - an extra
@@ -121,6 +265,7 @@ def local_session(cores: int = 2, *, app_name: str = "uid2-async") -> SparkSessi
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.ui.enabled", "false")
+        .config(map=dict(config or {}))
     )
     try:
         return builder.getOrCreate()
@@ -129,7 +274,8 @@ def local_session(cores: int = 2, *, app_name: str = "uid2-async") -> SparkSessi
             raise
     raise ConfigError(
         "Spark's Java did not start.",
-        hint="Spark needs Java 17 or newer: install it, and set JAVA_HOME or PATH.",
+        hint="Its output says why. Spark needs Java 17 or newer, by JAVA_HOME or PATH, "
+        "and first downloads what spark.jars.packages names.",
     )
 
 
@@ -150,7 +296,7 @@ class MapTask:
     concurrency: int
     credentials: str | None
 
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Map the batches of one task."""
         return stream_in_thread(self._map, batches)
 
@@ -189,20 +335,59 @@ def _require_pyspark() -> None:
 def _extend_schema(df: DataFrame, wanted: IdentityColumns) -> StructType:
     """Find the columns before anything runs, and append the added ones."""
     _require_pyspark()
-    from pyspark.sql.types import StringType, StructType  # noqa: PLC0415 - an extra
+    from pyspark.sql.types import StructType  # noqa: PLC0415 - an extra
 
-    fields = df.schema.fields
-    for at in wanted.find([field.name for field in fields]):
-        if at is not None and not isinstance(fields[at].dataType, StringType):
-            raise InputError(
-                f"The column '{fields[at].name}' is no text, but "
-                f"{fields[at].dataType.simpleString()}.",
-                hint="Cast it to strings; numbers have lost their + and leading zeros.",
-            )
-    schema = StructType(list(fields))
+    _require_text(df, wanted.find(df.columns))
+    schema = StructType(list(df.schema.fields))
     for name, content in wanted.outcome_columns().contents.items():
         schema.add(name, _SPARK_TYPES[content])
     return schema
+
+
+def _require_text(df: DataFrame, places: Sequence[int | None]) -> None:
+    """Refuse columns that are not text."""
+    from pyspark.sql.types import StringType  # noqa: PLC0415 - an extra
+
+    for at in places:
+        field = None if at is None else df.schema.fields[at]
+        if field is not None and not isinstance(field.dataType, StringType):
+            raise InputError(
+                f"The column '{field.name}' is no text, but "
+                f"{field.dataType.simpleString()}.",
+                hint="Cast it to strings; numbers have lost their + and leading zeros.",
+            )
+
+
+def _hash_people(people: DataFrame, wanted: IdentityColumns) -> DataFrame:
+    """Return each identity once, by its hash, and in how many rows it is.
+
+    Rows without a valid identity have none, and are one row of the result.
+    """
+    _require_pyspark()
+    if people.isStreaming:
+        raise InputError(
+            "A stream cannot be merged as a whole.",
+            hint="Call map_incrementally in foreachBatch.",
+        )
+    places = wanted.locate(people.columns)
+    _require_text(people, places)
+    names = [people.columns[at].replace("`", "``") for at in places if at is not None]
+    hashed = people.select(*[f"`{name}`" for name in names]).mapInArrow(
+        HashTask(wanted), HASHED
+    )
+    return hashed.groupBy(KIND_NAME, HASH_NAME).count()
+
+
+def _count(answers: DataFrame) -> dict[str, int]:
+    """Return the counts of a run."""
+    (counts,) = answers.selectExpr(
+        f"count({HASH_NAME}) AS asked",
+        "count(UID) AS mapped",
+        "count_if(UNMAPPED = 'OPTOUT') AS opted_out",
+        "count(ERROR) AS failed",
+        f"coalesce(sum(IF({HASH_NAME} IS NULL, count, 0)), 0) AS invalid",
+    ).collect()
+    return dict(counts.asDict())
 
 
 def _divide(
@@ -213,6 +398,8 @@ def _divide(
         raise ConfigError("budget and tasks must be above zero.")
     if not repartition and tasks is not None:
         raise ConfigError("repartition=False leaves the partitions as they are.")
+    if not repartition and df.isStreaming:
+        raise ConfigError("The partitions of a stream are not known beforehand.")
     if not repartition:
         count = df.rdd.getNumPartitions()
     else:

@@ -1,0 +1,234 @@
+"""A state in a Delta or Iceberg table: its columns, its rules in SQL, its changes.
+
+The rules are those of the state in SQLite (``uid2_async.bulk.state_rows``). What was
+exported is kept otherwise, so that a first load is not written twice: the table has a
+property with the time of the last exported run, and each row knows what the exports
+before its last change said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from uid2_async._traceback import strip_tracebacks
+from uid2_async.bulk.exports import DELTA_COLUMNS
+from uid2_async.bulk.state_db import CHANGE
+from uid2_async.bulk.state_rows import PREVIOUS_SINCE, PREVIOUS_UID, TO_ASK
+from uid2_async.bulk.state_values import RETENTION_SECONDS
+from uid2_async.errors import ConfigError, InputError, JobError
+from uid2_async.integrations.arrow import IdentityColumns, hash_identities
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+__all__ = ["HASHED", "HashTask", "MappingTable"]
+
+HASHED: Final = "INPUT_TYPE string, IDENTITY_HASH string"
+"""What :class:`HashTask` returns."""
+
+_COLUMNS: Final = {
+    "INPUT_TYPE": "string",
+    "IDENTITY_HASH": "string",
+    "UID": "string",
+    "PREV_UID": "string",
+    "PREV_SINCE": "timestamp",
+    "REFRESH_FROM": "timestamp",
+    "UNMAPPED": "string",
+    "CHECKED": "timestamp",
+    "CHANGE": "string",
+    "OLD_UID": "string",
+    "CHANGED": "timestamp",
+}
+_KEY: Final = ("INPUT_TYPE", "IDENTITY_HASH")
+_EXPORTED: Final = "uid2.exported"
+_PARAMETER: Final = re.compile(r":([a-z]\w*)")
+# A daily run changes a few rows of every file. Without deletion vectors Delta would
+# write all of them anew; Iceberg has the same under the name of merge-on-read.
+_PROPERTIES: Final = {
+    "delta": "'delta.enableDeletionVectors' = 'true'",
+    "iceberg": "'format-version' = '2', 'write.merge.mode' = 'merge-on-read', "
+    "'write.update.mode' = 'merge-on-read'",
+}
+
+# The columns of the table by the names that the rules give them.
+_KNOWN: Final = """SELECT INPUT_TYPE AS kind, IDENTITY_HASH AS identity, UID AS uid,
+    PREV_UID AS previous_uid, unix_seconds(PREV_SINCE) AS previous_since,
+    unix_seconds(REFRESH_FROM) AS refresh_from, lower(UNMAPPED) AS reason,
+    unix_seconds(CHECKED) AS checked, CHECKED AS seen, CHANGE AS change,
+    OLD_UID AS old_uid, unix_seconds(CHANGED) AS changed, NULL AS removed
+    FROM {table}"""
+_DUE: Final = f"""SELECT INPUT_TYPE, IDENTITY_HASH, count, struct(uid, previous_uid,
+        previous_since, seen, change, old_uid, changed) AS m
+    FROM {{people}} LEFT JOIN {{known}}
+    ON INPUT_TYPE = kind AND IDENTITY_HASH = identity
+    WHERE {TO_ASK}"""
+_ANSWERS: Final = """SELECT INPUT_TYPE, IDENTITY_HASH, m, struct(UID AS uid,
+        PREV_UID AS previous_uid, unix_seconds(REFRESH_FROM) AS refresh_from,
+        lower(UNMAPPED) AS reason, UNMAPPED AS unmapped) AS excluded
+    FROM {answers} WHERE ERROR IS NULL AND IDENTITY_HASH IS NOT NULL"""
+# What exports have said about a row: a UID, '' for opted out, NULL for nothing.
+_SAID: Final = """CASE WHEN m.changed > :exported THEN m.old_uid
+    WHEN m.uid IS NOT NULL THEN m.uid
+    WHEN m.change = 'OPTED_OUT' OR m.old_uid = '' THEN '' END"""
+# A row whose UID is the same goes on saying what it said, unless that is pending:
+# whether somebody opted out or is invalid may change until it is exported.
+_CHANGED_ROWS: Final = f"""SELECT *,
+    excluded.uid AS uid, excluded.reason AS reason, {_SAID} AS said,
+    CASE WHEN excluded.uid IS NOT NULL THEN {PREVIOUS_UID} END AS previous_uid,
+    CASE WHEN excluded.uid IS NOT NULL THEN {PREVIOUS_SINCE} END AS previous_since,
+    m.changed IS NOT NULL AND m.uid <=> excluded.uid AS same
+    FROM {{answers}}"""
+_ROWS: Final = f"""SELECT INPUT_TYPE, IDENTITY_HASH, uid AS UID,
+    previous_uid AS PREV_UID, timestamp_seconds(previous_since) AS PREV_SINCE,
+    timestamp_seconds(excluded.refresh_from) AS REFRESH_FROM,
+    excluded.unmapped AS UNMAPPED, timestamp_seconds(:started) AS CHECKED,
+    CASE WHEN same AND m.changed <= :exported THEN m.change
+        ELSE {CHANGE.format(said="said")} END AS CHANGE,
+    CASE WHEN same THEN m.old_uid ELSE said END AS OLD_UID,
+    timestamp_seconds(CASE WHEN same THEN m.changed ELSE :started END) AS CHANGED,
+    m.seen AS SEEN
+    FROM {{rows}}"""
+# What another run has written meanwhile stays.
+_MERGE: Final = f"""MERGE INTO {{name}} AS m USING {{rows}} AS n
+    ON {" AND ".join(f"m.{key} = n.{key}" for key in _KEY)}
+    WHEN MATCHED AND m.CHECKED <=> n.SEEN THEN UPDATE SET
+        {", ".join(f"{one} = n.{one}" for one in _COLUMNS if one not in _KEY)}
+    WHEN NOT MATCHED THEN INSERT ({", ".join(_COLUMNS)})
+        VALUES ({", ".join(f"n.{one}" for one in _COLUMNS)})"""
+# An export has said that these UIDs were replaced.
+_OUTDATED: Final = "(OLD_UID > '' AND CHANGED <= timestamp_seconds(:exported))"
+_EXPIRE: Final = f"""UPDATE {{name}} SET
+    PREV_UID = CASE WHEN unix_seconds(PREV_SINCE) > :before THEN PREV_UID END,
+    PREV_SINCE = CASE WHEN unix_seconds(PREV_SINCE) > :before THEN PREV_SINCE END,
+    OLD_UID = CASE WHEN {_OUTDATED} THEN NULL ELSE OLD_UID END
+    WHERE PREV_SINCE <= timestamp_seconds(:before) OR {_OUTDATED}"""
+_PENDING: Final = f"""SELECT {", ".join(DELTA_COLUMNS[:-1])},
+    nullif(OLD_UID, '') AS OLD_UID FROM {{table}}
+    WHERE CHANGE IS NOT NULL AND CHANGED > timestamp_seconds(:exported)"""
+
+
+@attrs.frozen
+class HashTask:
+    """Turns identities into their types and first-level hashes, where the rows are.
+
+    Attributes:
+        wanted: The columns.
+    """
+
+    wanted: IdentityColumns
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Hash the batches of one task."""
+        for batch in batches:
+            yield hash_identities(batch, self.wanted)
+
+
+@attrs.frozen
+class MappingTable:
+    """An open table.
+
+    Attributes:
+        spark: The session.
+        name: The table, as SQL names it.
+    """
+
+    spark: SparkSession
+    name: str
+
+    @classmethod
+    def open(cls, spark: SparkSession, table: str, table_format: str) -> MappingTable:
+        """Open a table, or create it.
+
+        Args:
+            spark: The session.
+            table: Its name, or the path of a Delta table.
+            table_format: What is created: ``delta`` or ``iceberg``.
+
+        Raises:
+            ConfigError: If *table_format* is something else.
+            InputError: If the table lacks columns.
+        """
+        if table_format not in _PROPERTIES:
+            raise ConfigError("table_format must be 'delta' or 'iceberg'.")
+        is_path = "/" in table
+        name = f"delta.`{table}`" if is_path else table
+        if is_path or not spark.catalog.tableExists(name):
+            columns = ", ".join(f"{one} {kind}" for one, kind in _COLUMNS.items())
+            spark.sql(
+                f"CREATE TABLE IF NOT EXISTS {name} ({columns}) USING {table_format}"
+                f" TBLPROPERTIES ({_PROPERTIES[table_format]})"
+            )
+        there = {column.upper() for column in spark.table(name).columns}
+        missing = [column for column in _COLUMNS if column not in there]
+        if missing:
+            raise InputError(
+                f"The table {table} lacks the columns {', '.join(missing)}.",
+                hint="Name another table: it is created if it does not exist. Or add "
+                "the columns: "
+                + ", ".join(f"{one} {_COLUMNS[one]}" for one in missing),
+            )
+        return cls(spark, name)
+
+    def exported(self) -> int:
+        """Return when the last exported run began, in seconds; -1 without any."""
+        properties = self.spark.sql(f"SHOW TBLPROPERTIES {self.name}").collect()
+        return int(dict(map(tuple, properties)).get(_EXPORTED, -1))
+
+    def select_due(self, people: DataFrame, given: Mapping[str, int]) -> DataFrame:
+        """Select whom of *people*, each once, the operator is asked about.
+
+        Returns:
+            Their types and hashes, and what the table knows of them as ``m``.
+        """
+        known = self._query(_KNOWN, {}, table=self.spark.table(self.name))
+        return self._query(_DUE, given, people=people, known=known)
+
+    def merge(self, answers: DataFrame, given: Mapping[str, int]) -> None:
+        """Apply the answers about what :meth:`select_due` selected."""
+        answered = self._query(_ANSWERS, {}, answers=answers)
+        rows = self._query(_CHANGED_ROWS, given, answers=answered)
+        rows = self._query(_ROWS, given, rows=rows)
+        self._query(_MERGE, {}, rows=rows)
+
+    def expire(self, given: Mapping[str, int]) -> None:
+        """Drop previous UIDs after 90 days, and those of which an export has told."""
+        before = given["started"] - RETENTION_SECONDS
+        self._query(_EXPIRE, {**given, "before": before})
+
+    def changes(self, exported: int) -> DataFrame:
+        """Return what has changed since the run that began at *exported*."""
+        table = self.spark.table(self.name)
+        return self._query(_PENDING, {"exported": exported}, table=table)
+
+    def mark_exported(self, started: int) -> None:
+        """Note that all changes of runs until *started* have been exported.
+
+        Raises:
+            JobError: If a later run has changed the table.
+        """
+        if not self.changes(started).isEmpty():
+            raise JobError(
+                "A later run has changed the table; its changes include these.",
+                hint="Export the changes of the last run, and mark that one.",
+            )
+        if started > self.exported():
+            self.spark.sql(
+                f"ALTER TABLE {self.name} SET TBLPROPERTIES"
+                f" ('{_EXPORTED}' = '{started}')"
+            )
+
+    def _query(self, text: str, given: Mapping[str, int], **frames: Any) -> DataFrame:
+        """Run a query, or a statement on ``{name}``, with numbers and DataFrames.
+
+        Spark 4.1 does not bind parameters where DataFrames are given too.
+        """
+        text = _PARAMETER.sub(lambda found: str(given[found[1]]), text)
+        return self.spark.sql(text.replace("{name}", self.name), **frames)
+
+
+strip_tracebacks(globals())
