@@ -60,7 +60,8 @@ _FOREIGN = (
 )
 # What a module imports for type checkers alone, Sphinx sees without its home.
 _UNRESOLVED = (
-    r"Clock|DataFrame|RefreshLock|SparkSession|datetime|stop_base|wait_base|"
+    r"Clock|DataFrame|MappingTable|RefreshLock|SparkSession|datetime|timedelta|"
+    r"stop_base|wait_base|"
     r"Callable\[\[\]|uid2_async\.integrations\.fastapi\.get_refresher|"
     r"uid2_async\.publisher\.refresher\.Annotated|"
     r"Disk|uid2_async\.bulk\.private_files\.Disk|Monotonic"
