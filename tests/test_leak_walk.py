@@ -10,6 +10,7 @@ not work fails here until tests/doubles/canary_arguments.py knows how to make th
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import itertools
 import logging
@@ -35,6 +36,23 @@ from uid2_async.errors import InputError, UID2Error
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
+
+
+@pytest.fixture(scope="module")
+def small_heap() -> Iterator[None]:
+    """Keep what is there out of the next collections, which are quick then."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def collected(small_heap: None) -> Iterator[None]:
+    """Collect it here, not in some other test, where its warnings are errors."""
+    yield
+    gc.collect()
+
 
 CALLABLES = public_callables()
 
