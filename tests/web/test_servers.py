@@ -51,8 +51,15 @@ class Site:
 
     def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
         """Visit it by its *url*."""
-        self.process = process
         self.url = url
+        self._process = process
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Send SIGTERM, once: another one interrupts the end of some servers."""
+        if not self._stopped and self._process.returncode is None:
+            self._process.terminate()
+        self._stopped = True
 
     def _browser(self) -> aiohttp.ClientSession:
         """Start a browser, which takes this machine for secure."""
@@ -117,9 +124,9 @@ async def serve(name: str, operator: LocalOperator) -> AsyncIterator[Site]:
     )
     try:
         await _wait_until_up(port, process)
-        yield Site(process, f"http://127.0.0.1:{port}")
-        if process.returncode is None:
-            process.terminate()
+        site = Site(process, f"http://127.0.0.1:{port}")
+        yield site
+        site.stop()
         _, errors = await process.communicate()
     finally:
         if process.returncode is None:
@@ -189,5 +196,5 @@ async def test_the_end_while_requests_are_under_way(name: str) -> None:
         ]
         while operator.most_in_flight < len(logins):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
-        site.process.terminate()
+        site.stop()
         assert await asyncio.gather(*logins) == [True] * len(logins)
