@@ -20,6 +20,8 @@ import pytest
 
 from uid2_async.operator import Fault, LocalOperator
 
+for needed in ("django", "flask", "gunicorn", "uvicorn"):
+    pytest.importorskip(needed, reason="`nox -s web` installs it")
 pytestmark = pytest.mark.web
 
 OK = 200
