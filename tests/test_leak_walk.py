@@ -25,7 +25,13 @@ import pytest
 
 import uid2_async
 from canaries import find_canaries, find_frames, find_leaks
-from canary_arguments import WRONG, Maker, make_ring, parameters_of
+from canary_arguments import (
+    WRONG,
+    Maker,
+    make_blocking,
+    make_ring,
+    parameters_of,
+)
 from public_api import PublicCallable, public_callables
 from uid2_async import BidstreamClient, KeyStore, SharingClient
 from uid2_async._traceback import is_stripped, strip_traceback
@@ -49,8 +55,11 @@ def small_heap() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def collected(small_heap: None) -> Iterator[None]:
-    """Collect it here, not in some other test, where its warnings are errors."""
+    """End its threads and collect it here: in another test it would do harm."""
     yield
+    if make_blocking.cache_info().currsize:
+        make_blocking().close()
+        make_blocking.cache_clear()
     gc.collect()
 
 
