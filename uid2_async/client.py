@@ -228,8 +228,8 @@ class UID2Client(OperatorClient):
         the order of regions does not matter.
         """
         urls = sorted(set(self.base_urls))
-        told = [salt, self.scope, urls, self._api_key_digest]
-        return sha256(wire.encode(told)).hexdigest()
+        settings = [salt, self.scope, urls, self._api_key_digest]
+        return sha256(wire.encode(settings)).hexdigest()
 
     async def run_call(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Make *call* with this client's options; for what is built on a client.

@@ -315,7 +315,7 @@ class Remote(Unpicklable, ABC):
         return self.name
 
     def identify(self) -> InputIdentity:
-        """Return what tells the input from itself after a change. Blocks."""
+        """Return what differs once the input has changed. Blocks."""
         raise InputError(f"{self.name} cannot be read.", hint="Name another input.")
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:  # noqa: ARG002 - for those that can

@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from uid2_async.bulk.lock import FileLock
 from uid2_async.bulk.private_files import check_folder, open_private, sync_folder
@@ -51,8 +51,6 @@ SHARDS: Final = 256
 
 CHECKSUM_CHARS: Final = 8
 """Each stored UID ends with a CRC-32 of identity and UID, as hexadecimal digits."""
-
-Parameters: TypeAlias = Mapping[str, Any]
 
 # --- what the delta says --------------------------------------------------------------
 

@@ -9,7 +9,6 @@ The text of a foreign exception is never shown: it may hold a signed URL or a ke
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib
 import logging
@@ -21,7 +20,6 @@ from enum import Enum
 from functools import partial
 from glob import has_magic
 from hashlib import sha256
-from ipaddress import ip_address
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -45,6 +43,7 @@ from uid2_async.bulk.paths import (
     lake_table_error,
 )
 from uid2_async.bulk.private_files import DISK, Disk, open_private, replace
+from uid2_async.config import is_loopback
 from uid2_async.errors import InputError, JobError, UID2Error
 
 __all__ = [
@@ -180,18 +179,12 @@ def _split(url: str) -> tuple[str, _Store]:
             if store.credentials
             else "Use a URL that is signed.",
         )
-    if scheme == "http" and not _is_loopback(parts.hostname if parts else None):
+    host = parts.hostname if parts else None
+    if scheme == "http" and not is_loopback(host or ""):
         raise InputError(
             "http:// sends personal data in the clear.", hint="Use https://."
         )
     return scheme, store
-
-
-def _is_loopback(host: str | None) -> bool:
-    """Return whether a host is this machine."""
-    with contextlib.suppress(ValueError):
-        return ip_address(host or "").is_loopback
-    return host == "localhost"
 
 
 def _open_store(url: str) -> tuple[Any, str]:
@@ -285,7 +278,7 @@ class StoreFile(Remote):
         return found
 
     def identify(self) -> InputIdentity:
-        """Return what tells the object from itself after a change. Blocks.
+        """Return what differs once the object has changed. Blocks.
 
         Raises:
             InputError: If it does not exist or cannot be read.
@@ -297,17 +290,17 @@ class StoreFile(Remote):
         tags = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "Digest")
         times = ("LastModified", "last_modified", "updated", "mtime", "Last-Modified")
         changed = next((info[one] for one in times if info.get(one)), None)
-        told = [str(info.get(one, "")) for one in tags]
+        parts = [str(info.get(tag, "")) for tag in tags]
         moment = 0
         if isinstance(changed, datetime):
             moment = int(changed.timestamp() * 1000) * 1_000_000
         else:
-            told.append(str(changed))
+            parts.append(str(changed))
         return InputIdentity(
             name=self.name,
             size=int(info.get("size") or 0),
             mtime_ns=moment,
-            digest=sha256("\n".join(told).encode()).hexdigest(),
+            digest=sha256("\n".join(parts).encode()).hexdigest(),
         )
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:

@@ -154,8 +154,8 @@ async def _serve(
 ) -> None:
     """Answer until a signal comes."""
     # --help need not wait.
+    from uid2_async.config import is_loopback  # noqa: PLC0415 - above
     from uid2_async.operator import LocalOperator  # noqa: PLC0415 - above
-    from uid2_async.operator.console.views import is_loopback  # noqa: PLC0415 - above
 
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -124,7 +124,7 @@ class IncrementalRun:
     """What a run of :func:`map_incrementally` did.
 
     Attributes:
-        started: When it began; the table's CHECKED of whom it asked about.
+        started: When the run began; CHECKED of the identities that it asked about.
         invalid: How many rows of *people* have no valid identity.
         asked: About how many identities the operator was asked.
         mapped: How many of those have a raw UID.
@@ -352,7 +352,7 @@ def _require_text(df: DataFrame, places: Sequence[int | None]) -> None:
         field = None if at is None else df.schema.fields[at]
         if field is not None and not isinstance(field.dataType, StringType):
             raise InputError(
-                f"The column '{field.name}' is no text, but "
+                f"The column '{field.name}' is not text, but "
                 f"{field.dataType.simpleString()}.",
                 hint="Cast it to strings; numbers have lost their + and leading zeros.",
             )

@@ -114,7 +114,7 @@ class SealedCookie(Unpicklable):
         """Return the value of the cookie for a JSON object.
 
         Raises:
-            InputError: If it is no JSON, or too large for a cookie.
+            InputError: If it is not JSON, or too large for a cookie.
         """
         try:
             text = msgspec.json.encode(dict(content))
@@ -138,7 +138,7 @@ class SealedCookie(Unpicklable):
             content: A JSON object.
 
         Raises:
-            InputError: If *content* is no JSON, or too large for a cookie.
+            InputError: If *content* is not JSON, or too large for a cookie.
         """
         value, age = (self.seal(content), self._max_age) if content else ("", 0)
         response.set_cookie(self.name, value, max_age=age, **self._attributes)

@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 import attrs
 import msgspec
 
+from uid2_async.config import is_loopback
 from uid2_async.errors import InputError
 from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash
 from uid2_async.operator.console import views
 from uid2_async.operator.console.calls import Exchange, ExchangeLog, identify_caller
-from uid2_async.operator.console.views import inspection_view, is_loopback
+from uid2_async.operator.console.views import inspection_view
 from uid2_async.operator.data import OperatorData
 from uid2_async.operator.http_messages import JSON, Reply, Request
 from uid2_async.operator.indexes import DataIndex

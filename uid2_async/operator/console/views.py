@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
+from uid2_async.config import is_loopback
 from uid2_async.errors import InputError, TokenError
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
@@ -180,7 +180,7 @@ def inspection_view(index: DataIndex, value: str, *, now_ms: int) -> dict[str, A
 
     Returns:
         The fields of :func:`uid2_async.protocol.inspection.describe`, and with
-        ``opened`` what only this operator can tell.
+        ``opened`` what only this operator knows.
     """
     value = _unwrap_reply(value)
     report = describe(inspect_value(value, now_ms=now_ms))
@@ -292,14 +292,6 @@ _OPENERS: Final[Mapping[str, _Opener]] = {
 }
 
 _CONTAINER_URL = "http://uid2-sandbox:8080"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach *host*."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def environment(
