@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
 WITH_EXTRAS = (
-    ".[arrow,cli,django,fastapi,flask,frames,metrics,otel,phone,report,starlette]"
+    ".[arrow,cli,django,fastapi,flask,frames,metrics,otel,phone,starlette]"
 )
 # Browser, documentation, web servers, stores and Spark have sessions of their own.
 PYTEST = (
@@ -205,7 +205,7 @@ def tests_min(session: nox.Session) -> None:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + extras["arrow"] + extras["cli"]
-    for name in ("django", "fastapi", "flask", "phone", "report", "starlette"):
+    for name in ("django", "fastapi", "flask", "phone", "starlette"):
         wanted += extras[name]
     # The versions of the SDK go with those of the API.
     wanted += [*extras["otel"], "opentelemetry-sdk>=1.30"]
@@ -251,7 +251,7 @@ def spark(session: nox.Session) -> None:
 def stores(session: nox.Session) -> None:
     """Map from and to S3 (moto's server), PostgreSQL and Delta tables."""
     _find_postgresql(session)
-    extras = ".[arrow,cli,lake,report,s3,sql]"
+    extras = ".[arrow,cli,lake,s3,sql]"
     session.install("-q", extras, *group("stores"))
     run = ("pytest", "-q", "-rs", *PATIENT, "-n", "2", "tests/stores")
     session.run(*run, *session.posargs)

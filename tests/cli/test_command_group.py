@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from uid2_async import errors
-from uid2_async.cli.command_group import CommandGroup
+from uid2_async.cli.app import CommandGroup
 from uid2_async.operator import LocalOperator
 from uid2_async.operator.state import Fault
 

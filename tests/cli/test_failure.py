@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from uid2_async import errors
-from uid2_async.cli.exit_codes import ExitCode, exit_code_of
-from uid2_async.cli.failure import Failure, mask
+from uid2_async.cli.output import ExitCode, Failure, exit_code_of, mask
 
 
 @pytest.mark.parametrize(
@@ -73,3 +72,20 @@ def test_mask(argument: str, shown: bool) -> None:
 def test_mask_of_values_within_values() -> None:
     """A longer value is blotted out before a shorter one that it contains."""
     assert mask("got a@b and xa@by", ["a@b", "xa@by"]) == "got *** and ***"
+
+
+@pytest.mark.parametrize(
+    ("hint", "shown"),
+    [
+        ("Use `delimiter`.", "Use --delimiter."),
+        ("Use `strip_header=True`.", "Use --strip-header."),
+        ('Use `format="jsonl"`.', "Use --format jsonl."),
+        ('Use `comment="#"`.', "Use --comment '#'."),
+        ("Use `country_column=NAME`.", "Use --country-column NAME."),
+        ('Use `identifiers={"email_hash": COL}`.', "Use --email-hash COL."),
+        ("Run 'uid2 map' again.", "Run 'uid2 map' again."),
+    ],
+)
+def test_a_hint_names_options(hint: str, shown: str) -> None:
+    """An argument that a hint of the library names is an option of the command."""
+    assert Failure.of(errors.ConfigError("It broke.", hint=hint)).hint == shown

@@ -6,24 +6,19 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from uid2_async.bulk.paths import Content, FileFormatOptions
-from uid2_async.cli.row_files import CHUNK_ROWS, Cells, RowFile, Shape, Work
+from uid2_async.cli.rows import CHUNK_ROWS, Cells, RowJob, Work
 from uid2_async.errors import InputError
 
-SHAPE = Shape(
-    wanted={"--column": "T"},
-    added={
-        "UID": Content.TEXT,
-        "SITE_ID": Content.INTEGER,
-        "STATUS": Content.TEXT,
-    },
-)
+ADDED = {"UID": Content.TEXT, "SITE_ID": Content.INTEGER, "STATUS": Content.TEXT}
 TOKEN = "A4AAAAPp_KS48A9sW4JGYBxyzj24ivCw7qdoi-y5P3RTyFzN1URWH_AgcP8QnXoZLEt69glhotVh"
 
 
@@ -33,26 +28,31 @@ def work(values: Sequence[Sequence[str]]) -> Iterable[Cells]:
         yield (one.upper(), 7, None) if one[:1] == "g" else (None, None, "BAD")
 
 
-def prepare() -> Work:
-    """Get what does the work."""
-    return work
-
-
-def row_file(source: Path | str, target: Path | str, **options: Any) -> RowFile:
-    """Name the two files."""
-    settings = {"force": False, "shape": SHAPE} | options
-    return RowFile(
+def rewrite(
+    source: Path | str,
+    target: Path | str,
+    prepare: Callable[[], Work] = lambda: work,
+    **options: Any,
+) -> None:
+    """Rewrite a file; that rows failed is no error here."""
+    job = RowJob(
+        option="--uid",
         source=str(source),
         target=str(target),
         options=FileFormatOptions(),
-        **settings,
+        wanted={"--column": "T"},
+        added=ADDED,
+        result="a raw UID",
+        **options,
     )
+    with suppress(typer.Exit):
+        job.run(prepare)
 
 
 def rewrite_bytes(folder: Path, data: bytes, suffix: str) -> bytes:
     """Rewrite what a file of *data* holds."""
     (folder / f"in.{suffix}").write_bytes(data)
-    row_file(folder / f"in.{suffix}", folder / f"out.{suffix}").rewrite(prepare)
+    rewrite(folder / f"in.{suffix}", folder / f"out.{suffix}")
     return (folder / f"out.{suffix}").read_bytes()
 
 
@@ -106,7 +106,7 @@ def test_parquet(tmp_path: Path) -> None:
     before = pa.table({"T": ["g1", None, "x"], "nested": [[{"a": 1}], [], None]})
     parquet.write_table(before, tmp_path / "in.parquet")
 
-    row_file(tmp_path / "in.parquet", tmp_path / "out.parquet").rewrite(prepare)
+    rewrite(tmp_path / "in.parquet", tmp_path / "out.parquet")
     after = parquet.read_table(tmp_path / "out.parquet")
 
     assert after.select(["T", "nested"]).equals(before)
@@ -136,7 +136,7 @@ def test_files_are_worked_on_in_parts(tmp_path: Path, suffix: str) -> None:
         sizes.append(len(values[0]))
         return work(values)
 
-    row_file(source, target).rewrite(lambda: counting)
+    rewrite(source, target, lambda: counting)
 
     assert sum(sizes) == size
     assert max(sizes) <= CHUNK_ROWS
@@ -179,9 +179,9 @@ def test_nothing_is_prepared_for_what_is_refused(tmp_path: Path) -> None:
     target.write_text("old")
 
     with pytest.raises(InputError, match="already exists"):
-        row_file(source, target).rewrite(pytest.fail)
+        rewrite(source, target, pytest.fail)
 
-    row_file(source, target, force=True).rewrite(prepare)
+    rewrite(source, target, force=True)
     assert target.read_text() == "T,UID,SITE_ID,STATUS\ng,G,7,\n"
 
 
@@ -195,7 +195,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
         raise OSError
 
     with pytest.raises(OSError):  # noqa: PT011 - any will do
-        row_file(source, target, force=True).rewrite(lambda: failing)
+        rewrite(source, target, lambda: failing, force=True)
 
     assert target.read_text() == "old"
     assert sorted(tmp_path.iterdir()) == [source, target]
@@ -208,7 +208,7 @@ def test_a_pipe_with_a_name(tmp_path: Path) -> None:
     writer = threading.Thread(target=pipe.write_text, args=("T\ng\n",))
     writer.start()
 
-    row_file(pipe, target).rewrite(prepare)
+    rewrite(pipe, target)
 
     writer.join()
     assert target.read_text() == "T,UID,SITE_ID,STATUS\ng,G,7,\n"
@@ -223,6 +223,6 @@ def test_a_signal_leaves_nothing(tmp_path: Path) -> None:
         return [("G", 7, None)]
 
     with pytest.raises(SystemExit):
-        row_file(tmp_path / "in.csv", tmp_path / "out.csv").rewrite(lambda: terminated)
+        rewrite(tmp_path / "in.csv", tmp_path / "out.csv", lambda: terminated)
 
     assert [one.name for one in tmp_path.iterdir()] == ["in.csv"]

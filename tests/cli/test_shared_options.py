@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import attrs
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from uid2_async.cli.shared_options import with_shared_options
+from uid2_async.bulk import FileFormatOptions, MapOptions
+from uid2_async.cli.app import app as uid2_app
+from uid2_async.cli.options import FORMATS, FormatOptions, with_shared_options
 
 
 @attrs.frozen(kw_only=True)
@@ -60,3 +62,32 @@ def test_help_lists_them() -> None:
 
     assert "Cups of tea." in text
     assert text.index("--tea") < text.index("--milk") < text.index("--loud")
+
+
+def test_a_table() -> None:
+    """An option of a table has the type and the default of the field of its class."""
+    app = typer.Typer(rich_markup_mode=None)
+
+    @app.command()
+    @with_shared_options
+    def show(formats: FormatOptions) -> None:
+        assert list(formats) == list(FORMATS)
+        typer.echo(FileFormatOptions(**formats))
+
+    run = CliRunner().invoke
+    given = run(app, ["--delimiter", "\\t", "--sep-line", "--format", "csv"])
+
+    assert run(app, []).stdout == f"{FileFormatOptions()}\n"
+    wanted = FileFormatOptions(delimiter="\t", sep_line=True, format="csv")
+    assert given.stdout == f"{wanted}\n"
+    assert "[default: utf-8]" in run(app, ["--help"]).stdout
+
+
+def test_no_job_option_is_forgotten() -> None:
+    """Each option of a job is an option of uid2 map, or is listed here."""
+    command: Any = typer.main.get_command(uid2_app)
+    options = {one.name for one in command.commands["map"].params}
+    fields = {one.name for one in attrs.fields(MapOptions)}
+
+    # The identifiers have an option for each type; --refresh-from decides about iso.
+    assert fields - options == {"dedupe_window", "identifiers", "iso", "type_column"}

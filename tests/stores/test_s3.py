@@ -405,7 +405,6 @@ def test_delta_export_and_report(
     bucket: Any, people: bytes, run: Any, command: Any, tmp_path: Path
 ) -> None:
     """What leaves a state may go to a store, whole, and leaves nothing beside it."""
-    pytest.importorskip("matplotlib")
     bucket.put("in.parquet", b"")
     bucket.put("in.csv", people)
     run(

@@ -153,18 +153,18 @@ def _header_hint(header: Sequence[str], column: str) -> str:
     """Say what a strange header means, if it is known."""
     first = header[0] if header else ""
     if first.lstrip().startswith(("{", "[{")):
-        return "The file looks like JSON: use --format jsonl, one object a line."
+        return 'The file looks like JSON: use `format="jsonl"`, one object a line.'
     if first.startswith("sep="):
-        return "Excel wrote what the delimiter is: use --sep-line."
+        return "Excel wrote what the delimiter is: use `sep_line=True`."
     if first.startswith("#"):
-        return "If the file begins with comments, use --comment '#'."
+        return 'If the file begins with comments, use `comment="#"`.'
     if len(header) == 1 and any(mark in first for mark in ",;\t|"):
-        return "The fields are separated by something else: use --delimiter."
+        return "The fields are separated by something else: use `delimiter`."
     folded = column.strip().casefold()
     if any(one.strip(' \t"').casefold() == folded for one in header):
         return (
-            "There is white space around the name: use --strip-header, and "
-            "--skip-initial-space if blanks follow the delimiters."
+            "There is white space around the name: use `strip_header=True`, and "
+            "`skip_initial_space=True` if blanks follow the delimiters."
         )
     return ""
 
@@ -444,18 +444,18 @@ def find_identifiers(
     find = partial(_find_name, header, name)
     country = None if phones is None else phones.column
     if country is not None:
-        country = find(country, "Name the column of countries: --country-column NAME.")
+        country = find(country, "Name the column of countries: `country_column=NAME`.")
     if several or kind is not None:
         wanted = several or {kind or "": column or VALUE_NAME}
         columns = [
-            (each, find(one, _column_hint(each if several else "column")))
+            (each, find(one, _column_hint(each if several else None)))
             for each, given in wanted.items()
             for one in _expand_name(header, given)
         ]
         return IdentifierColumns(columns, phones=phones, country_column=country)
-    hint = f"Name the column of identifiers: --column NAME, or {VALUE_NAME}."
+    hint = f"Name the column of identifiers: `column=NAME`, or {VALUE_NAME}."
     value = find(column or VALUE_NAME, hint)
-    hint = f"Say what all rows are with --type, or add a column {KIND_NAME}."
+    hint = f"Say what all rows are with `type`, or add a column {KIND_NAME}."
     kinds = find(kind_column or KIND_NAME, hint)
     return IdentifierColumns(
         [(kinds, value)], kind_column=kinds, phones=phones, country_column=country
@@ -470,9 +470,10 @@ def _find_name(header: Sequence[str], file: str, column: str, hint: str) -> str:
     return column if header.count(header[at]) > 1 else header[at]
 
 
-def _column_hint(option: str) -> str:
-    """Say which option names a column."""
-    return f"Use --{option.replace('_', '-')} COLUMN with one of these columns."
+def _column_hint(kind: str | None) -> str:
+    """Say which option names a column: that of a kind of identifiers, or the one."""
+    option = "column=COLUMN" if kind is None else f'identifiers={{"{kind}": COLUMN}}'
+    return f"Use `{option}` with one of these columns."
 
 
 def _expand_name(header: Sequence[str], name: str) -> list[str]:

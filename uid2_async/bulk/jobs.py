@@ -372,12 +372,12 @@ def _check_delta(options: MapOptions, state: object, delta: object) -> None:
     if delta is not None and state is None:
         raise ConfigError(
             "A delta lists what has changed in a state.",
-            hint="Name a state as well (--state).",
+            hint="Name a state as well (`state`).",
         )
     if options.full and delta is None:
         raise ConfigError(
             "People missing from a full input are listed in the delta.",
-            hint="Name a delta as well (--delta).",
+            hint="Name a delta as well (`delta`).",
         )
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from uid2_async.cli.exit_codes import ExitCode
-from uid2_async.cli.failure import print_error
-from uid2_async.cli.line_blocks import LineBlock, map_blocks, read_blocks
-from uid2_async.cli.options import CountryOption, FileOption, Kind, KindOption
-from uid2_async.cli.values import source_of
+from uid2_async.cli.options import CountryOption, Kind, KindOption, ValueFileOption
+from uid2_async.cli.output import ExitCode, print_error
+from uid2_async.cli.values import LineBlock, read_blocks, source_of
 from uid2_async.errors import InputError
 from uid2_async.phones import PhoneFault, check_country, to_sendable
 from uid2_async.protocol import base64
 from uid2_async.protocol.normalize import identity_bytes, many_identity_bytes
 
-__all__ = ["hash_values"]
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+T = TypeVar("T")
 
 
 def hash_values(
@@ -30,7 +31,7 @@ def hash_values(
         typer.Argument(metavar="VALUE", help="Identities; - alone is stdin."),
     ] = None,
     *,
-    file: FileOption = None,
+    file: ValueFileOption = None,
     kind: KindOption = None,
     country: CountryOption = None,
     jobs: Annotated[
@@ -59,7 +60,7 @@ def hash_values(
     if path is None:
         hashed = iter([_hash_lines(values or [], kind, country)])
     else:
-        hashed = map_blocks(work, read_blocks(path), jobs)
+        hashed = _map_blocks(work, read_blocks(path), jobs)
     reasons: Counter[str] = Counter()
     for text, why in hashed:
         sys.stdout.write(text)
@@ -73,7 +74,7 @@ def _hash_block(
     block: LineBlock, kind: Kind | None, country: str | None
 ) -> tuple[str, Counter[str]]:
     """Hash what a block holds, maybe in another process."""
-    return _hash_lines(block.lines(), kind, country)
+    return _hash_lines(list(block.lines()), kind, country)
 
 
 def _hash_lines(
@@ -120,3 +121,26 @@ def _print_reasons(reasons: Counter[str]) -> None:
     for sentence, count in reasons.most_common():
         if sentence:
             print_error(f"{count} of them: {sentence}")
+
+
+def _map_blocks(
+    work: Callable[[LineBlock], T], blocks: Iterator[LineBlock], jobs: int
+) -> Iterator[T]:
+    """Apply *work* to each block, in *jobs* processes if there are to be several.
+
+    A few blocks are under way at once, however many there are; the results keep their
+    order.
+    """
+    if jobs == 1:
+        yield from map(work, blocks)
+        return
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - --help need not wait
+
+    under_way: deque[Future[T]] = deque()
+    with ProcessPoolExecutor(jobs) as pool:
+        for block in blocks:
+            under_way.append(pool.submit(work, block))
+            if len(under_way) > 2 * jobs:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from io import BufferedIOBase
+from pathlib import Path
+from typing import BinaryIO, Final, cast
 
-from uid2_async.cli.open_file import open_file
+from uid2_async._private import RedactedRepr
+from uid2_async.bulk.paths import STDIO
 from uid2_async.errors import InputError
 from uid2_async.models import (
     Email,
@@ -16,18 +21,8 @@ from uid2_async.models import (
     as_identity,
 )
 
-__all__ = [
-    "as_kind",
-    "decode_lines",
-    "read_lines",
-    "read_one",
-    "read_text",
-    "source_of",
-]
-
-STANDARD = "-"
-
-_TYPES = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
+_TYPES: Final = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
+_BLOCK_BYTES: Final = 256 * 1024
 
 
 def as_kind(value: str, kind: str | None) -> Identity:
@@ -49,11 +44,15 @@ def read_lines(arguments: Sequence[str], file: str | None) -> Iterator[str]:
         InputError: If there are none, both are given, or the text cannot be read.
     """
     path = source_of(arguments, file)
-    yield from arguments if path is None else _decoded(path)
+    if path is None:
+        yield from arguments
+    else:
+        for block in read_blocks(path):
+            yield from block.lines()
 
 
 def source_of(arguments: Sequence[str], file: str | None) -> str | None:
-    """Give the path that values are read from, ``-`` for stdin; None: the arguments.
+    """Return the path that values are read from; None if *arguments* are the values.
 
     Raises:
         InputError: As :func:`read_lines`.
@@ -62,11 +61,11 @@ def source_of(arguments: Sequence[str], file: str | None) -> str | None:
         raise InputError("Give values or --file, not both.")
     if file is None and not arguments:
         raise InputError("No value is given.", hint="Give values, --file FILE, or -.")
-    if file is None and STANDARD not in arguments:
+    if file is None and STDIO not in arguments:
         return None
     if file is None and len(arguments) > 1:
         raise InputError("- stands for stdin and must be the only value.")
-    return file or STANDARD
+    return file or STDIO
 
 
 def read_one(argument: str | None, file: str | None) -> str:
@@ -88,44 +87,74 @@ def read_text(path: str) -> str:
     Raises:
         InputError: If it cannot be read.
     """
-    return "\n".join(_decoded(path)).strip()
+    return "\n".join(read_lines([], path)).strip()
 
 
-def _decoded(path: str) -> Iterator[str]:
-    """Decode the lines of *path*."""
-    if path == STANDARD:
-        yield from decode_lines(sys.stdin.buffer, "stdin")
-        return
-    with open_file(path) as stream:
-        yield from decode_lines(stream, path)
+class LineBlock(RedactedRepr, frozen=True):
+    """Some whole lines of a file, which another process can decode.
 
-
-def decode_lines(
-    stream: Iterable[bytes], name: str, *, first: int = 1
-) -> Iterator[str]:
-    """Decode UTF-8, with or without a byte order mark; line ends are removed.
-
-    Args:
-        stream: The lines.
-        name: What they are lines of.
-        first: The number of the first of them.
-
-    Raises:
-        InputError: If a line is none; says which one of *name*.
+    Attributes:
+        name: The file's name.
+        first: The number of its first line, from 1.
+        data: The lines.
     """
-    for number, data in enumerate(stream, first):
-        line = _decode(data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data)
-        if line is None:
+
+    name: str
+    first: int
+    data: bytes
+
+    def lines(self) -> Iterator[str]:
+        """Decode UTF-8, with or without a byte order mark; line ends are removed.
+
+        Raises:
+            InputError: If a line is not UTF-8; says which one, after those before it.
+        """
+        data, bad = self.data, None
+        if self.first == 1:
+            data = data.removeprefix(b"\xef\xbb\xbf")
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            data = data[: data.rfind(b"\n", 0, error.start) + 1]
+            text, bad = data.decode(), self.first + data.count(b"\n")
+        lines = text.split("\n")
+        if not lines[-1]:
+            del lines[-1]
+        yield from (line.removesuffix("\r") for line in lines)
+        if bad is not None:
             raise InputError(
-                f"{name}, line {number}: this is not UTF-8.",
+                f"{self.name}, line {bad}: this is not UTF-8.",
                 hint="Convert it to UTF-8.",
             )
-        yield line.removesuffix("\n").removesuffix("\r")
 
 
-def _decode(data: bytes) -> str | None:
-    """Decode without keeping the bytes in an error."""
+def read_blocks(path: str) -> Iterator[LineBlock]:
+    """Read a file, or stdin where *path* is ``-``, as it comes.
+
+    Raises:
+        InputError: If it cannot be opened.
+    """
+    first, held = 1, list[bytes]()
+    with ExitStack() as stack:
+        if path == STDIO:
+            name, stream = "stdin", sys.stdin.buffer
+        else:
+            name, stream = path, stack.enter_context(_open(path))
+        while piece := cast("BufferedIOBase", stream).read1(_BLOCK_BYTES):
+            end = piece.rfind(b"\n") + 1
+            held.append(piece[:end] if end else piece)
+            if end:
+                yield LineBlock(name, first, data := b"".join(held))
+                first += data.count(b"\n")
+                held = [piece[end:]]
+    if last := b"".join(held):
+        yield LineBlock(name, first, last)
+
+
+def _open(path: str) -> BinaryIO:
+    """Open a file that the user names."""
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
+        return Path(path).open("rb")
+    except OSError as error:
+        cause = error.strerror or type(error).__name__
+    raise InputError(f"{path} cannot be read: {cause}.", hint="Check the path.")

@@ -1,30 +1,45 @@
-"""What a job says while it runs and when it ends, to people and to schedulers."""
+"""A job on files as a command: signals, progress, how it ended, exit code.
+
+It is reported to people on stderr, and to schedulers as JSON, metrics and exit codes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from uid2_async.bulk.options import FileProgress, JobSummary
-from uid2_async.bulk.paths import check_roles
-from uid2_async.cli.exit_codes import ExitCode
-from uid2_async.cli.failure import Failure, on_failure, print_error
-from uid2_async.cli.job_options import OutputOptions, ProgressMode
-from uid2_async.cli.printing import LOG, print_json, print_message
+from uid2_async.bulk.paths import STDIO, FileFormatOptions, check_roles
+from uid2_async.bulk.resume import JobFolder, job_folder_for
+from uid2_async.cli.connection import Connection, run_async
+from uid2_async.cli.options import OutputOptions, ProgressMode
+from uid2_async.cli.output import (
+    LOG,
+    ExitCode,
+    Failure,
+    on_failure,
+    print_error,
+    print_json,
+    print_message,
+)
 from uid2_async.errors import InputError
+from uid2_async.hooks import CallFinished, Event
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from uid2_async.hooks import Event
-
-__all__ = ["PROGRESS_SECONDS", "JobDisplay"]
 
 PROGRESS_SECONDS: Final = 30.0
 
@@ -40,6 +55,16 @@ _METRICS: Final = {
 _NOT_COUNTS: Final = ("seconds", "outputs", "complete")
 
 
+def counts_of(summary: JobSummary) -> dict[str, Any]:
+    """Return what a job counted, in the order of its fields."""
+    fields = attrs.asdict(summary).items()
+    return {
+        name: count
+        for name, count in fields
+        if name not in _NOT_COUNTS and count is not None
+    }
+
+
 @attrs.define(eq=False)
 class JobDisplay:
     """Shows a job's progress, and reports how it ended, whichever way.
@@ -47,8 +72,7 @@ class JobDisplay:
     Attributes:
         command: The name of the command.
         options: What is shown, and how.
-        to_stdout: Whether stdout carries the job's data.
-        paths: The files of the job by role, so that metrics replace none of them.
+        paths: The files of the job by role; metrics replace none of them.
         is_saved: Returns whether the same command would resume the job.
         now: Returns seconds of a monotonic clock.
         sleep: Waits for a number of seconds.
@@ -57,7 +81,6 @@ class JobDisplay:
 
     command: str
     options: OutputOptions
-    to_stdout: bool = False
     paths: Mapping[str, str | Path | None] = attrs.field(factory=dict)
     is_saved: Callable[[], bool] = lambda: False
     now: Callable[[], float] = time.monotonic
@@ -68,8 +91,8 @@ class JobDisplay:
     # None until it was checked: a path that is refused is not written to.
     _metrics_file: Path | None = attrs.field(default=None, init=False)
     _last: FileProgress | None = attrs.field(default=None, init=False)
-    _update_bar: Callable[[FileProgress], object] = attrs.field(
-        default=lambda _: None, init=False
+    _update_bar: Callable[[FileProgress], object] | None = attrs.field(
+        default=None, init=False
     )
 
     def __attrs_post_init__(self) -> None:
@@ -80,6 +103,11 @@ class JobDisplay:
             path = Path(self.options.metrics_file)
             _check_metrics_file(path, self.paths)
             self._metrics_file = path
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether stdout carries the job's data."""
+        return STDIO in (self.paths.get("OUT"), self.paths.get("--delta"))
 
     @property
     def mode(self) -> ProgressMode:
@@ -95,26 +123,25 @@ class JobDisplay:
 
     def on_event(self, event: Event) -> None:
         """Count requests, retries included: a hook of the client."""
-        from uid2_async.hooks import CallFinished  # noqa: PLC0415 - --help need not wait
-
         if isinstance(event, CallFinished):
             self.requests += event.attempts
 
     def on_progress(self, progress: FileProgress) -> None:
         """Take notice of the job's progress."""
         self._last = progress
-        self._update_bar(progress)
+        if self._update_bar is not None:
+            self._update_bar(progress)
 
     @contextmanager
     def bar(self, console: Console) -> Iterator[bool]:
         """Show a bar while the block runs, if stderr is a terminal; yield if it is."""
-        from uid2_async.cli.job_report import progress_bar  # noqa: PLC0415 - --help need not wait for rich
-
         if self.options.progress is not ProgressMode.AUTO:
             yield False
             return
+        from uid2_async.cli.job_report import progress_bar  # noqa: PLC0415 - --help need not wait for rich
+
         with progress_bar(console, to_stdout=self.to_stdout) as update:
-            self._update_bar = update or self._update_bar
+            self._update_bar = update
             yield update is not None
 
     @asynccontextmanager
@@ -186,34 +213,22 @@ class JobDisplay:
     def finished(
         self, summary: JobSummary, code: ExitCode, failure: Failure | None = None
     ) -> None:
-        """Report the end of a job that returned.
-
-        Args:
-            summary: What it did.
-            code: How the command ends.
-            failure: Why it stopped early, if it did.
-        """
-        fields = attrs.asdict(summary)
-        counts = {
-            name: count
-            for name, count in fields.items()
-            if name not in _NOT_COUNTS and count is not None
+        """Report the end of a job that returned; *failure* is why it stopped early."""
+        fields = {
+            **counts_of(summary),
+            "seconds": round(summary.seconds, 3),
+            "outputs": [str(path) for path in summary.outputs],
+            "complete": summary.complete,
         }
-        self._report(
-            counts,
-            code,
-            failure,
-            seconds=summary.seconds,
-            outputs=[str(path) for path in summary.outputs],
-            complete=summary.complete,
-        )
+        self._report(fields, code, failure)
 
     def failed(self, failure: Failure) -> None:
         """Report the end of a job that raised."""
         if not (self.options.as_json and self.to_stdout):
             failure.print()
-        seconds = self.now() - self._began
-        self._report(self.counts(), failure.exit_code, failure, seconds=seconds)
+        seconds = round(self.now() - self._began, 3)
+        fields = {"seconds": seconds, "outputs": [], "complete": False}
+        self._report({**self.counts(), **fields}, failure.exit_code, failure)
 
     def resumes(self, failure: Failure | None) -> bool:
         """Return whether the same command would resume a job that stopped early.
@@ -226,38 +241,26 @@ class JobDisplay:
         return has_begun and self.is_saved()
 
     def _report(
-        self,
-        counts: Mapping[str, Any],
-        code: ExitCode,
-        failure: Failure | None,
-        *,
-        seconds: float,
-        outputs: list[str] | None = None,
-        complete: bool = False,
+        self, fields: Mapping[str, Any], code: ExitCode, failure: Failure | None
     ) -> None:
-        """Print the JSON object, and write the metrics."""
+        """Print the JSON object, and write the metrics.
+
+        That they cannot be written does not change how the job ends.
+        """
         if self.options.as_json:
-            fields = {
-                **counts,
-                "seconds": round(seconds, 3),
-                "outputs": outputs or [],
-                "complete": complete,
+            end = {
                 "resumes": self.resumes(failure),
                 "exit_code": code.value,
                 "error": None if failure is None else failure.as_json(),
             }
-            print_json(fields, to_stderr=self.to_stdout)
-        if self._metrics_file is not None:
-            self._write_metrics(self._metrics_file, counts, seconds, code)
-
-    def _write_metrics(
-        self, path: Path, counts: Mapping[str, Any], seconds: float, code: ExitCode
-    ) -> None:
-        """Write the metrics; that they cannot be written does not change the job."""
+            print_json({**fields, **end}, to_stderr=self.to_stdout)
+        path = self._metrics_file
+        if path is None:
+            return
         values = {
             **dict.fromkeys(("requests", "throttled"), 0),
-            **counts,
-            "duration_seconds": seconds,
+            **fields,
+            "duration_seconds": fields["seconds"],
             "exit_code": code.value,
             "end_time_seconds": self.clock(),
         }
@@ -324,3 +327,100 @@ def write_metrics(path: Path, command: str, values: Mapping[str, Any]) -> None:
         gauge = Gauge(f"uid2_job_{name}", text, ["command"], registry=registry)
         gauge.labels(command).set(values[name])
     write_to_textfile(str(path), registry)
+
+
+# --- running --------------------------------------------------------------------------
+
+
+def run_job(
+    job: Callable[..., Awaitable[JobSummary]],
+    connection: Connection,
+    display: JobDisplay,
+    *,
+    head: tuple[str, FileFormatOptions] | None = None,
+    check: Callable[[JobSummary], ExitCode] = lambda _: ExitCode.OK,
+) -> ExitCode:
+    """Run *job*, and print what it did.
+
+    The first SIGINT or SIGTERM lets it stop cleanly, so that it can be resumed; the
+    second one ends it immediately.
+
+    Args:
+        job: What is to be done; takes *client*, *stop* and *on_progress*.
+        connection: Which operator to ask.
+        display: Shows the progress and reports the end.
+        head: The column to show of the first rows, and how the job reads its input;
+            None to show none.
+        check: Returns the exit code of a job that is done and has no failed rows.
+    """
+    from uid2_async.cli import job_report  # noqa: PLC0415 - --help need not wait for rich
+
+    options = display.options
+    console = job_report.console_for(quiet=options.quiet or options.as_json)
+    stop = asyncio.Event()
+    stopped_by: list[signal.Signals] = []
+
+    def on_stop(number: signal.Signals) -> None:
+        stopped_by.append(number)
+        stop.set()
+
+    async def run(lines: AbstractAsyncContextManager[None]) -> JobSummary:
+        async with connection.client() as client, lines:
+            counted = client.with_options(hooks=[*client.hooks, display.on_event])
+            return await job(client=counted, stop=stop, on_progress=display.on_progress)
+
+    with display.bar(console) as has_bar:
+        lines = nullcontext() if has_bar else display.lines()
+        summary = run_async(run(lines), on_stop=on_stop)
+    job_report.print_summary(console, summary)
+    if head is not None and summary.complete:
+        for output in summary.outputs[:1]:
+            if isinstance(output, Path):  # else it is not on this machine
+                job_report.print_head(console, output, *head)
+    failure = None if summary.complete else _interruption(stopped_by, display)
+    code = failure.exit_code if failure else _exit_code(summary, check)
+    display.finished(summary, code, failure)
+    return code
+
+
+def _interruption(stopped_by: list[signal.Signals], display: JobDisplay) -> Failure:
+    """Describe a job that stopped cleanly, and print it."""
+    error = SystemExit() if signal.SIGTERM in stopped_by[:1] else KeyboardInterrupt()
+    failure = Failure.of(error)
+    hint = "Run the same command again to start over: a pipe cannot be resumed."
+    if display.resumes(failure):
+        hint = "Run the same command again to resume."
+    failure = attrs.evolve(failure, hint=hint)
+    failure.print()
+    return failure
+
+
+def _exit_code(
+    summary: JobSummary, check: Callable[[JobSummary], ExitCode]
+) -> ExitCode:
+    """Return how the command of a job ends that is done."""
+    if summary.failed:
+        print_error(
+            f"{summary.failed:,} rows could not be asked about: see the column ERROR.",
+            "Run the command again for them; with --state, the others are not sent.",
+        )
+        return ExitCode.INCOMPLETE
+    return check(summary)
+
+
+def is_saved(
+    source: str, target: str, state: str | Path | None, folder: str | None
+) -> bool:
+    """Return whether a later run of the same command finds what this one has done.
+
+    Args:
+        source: The input, or ``-``.
+        target: The output, or ``-``.
+        state: The state, which keeps every answer.
+        folder: The job's folder; by default beside the output.
+    """
+    if state is not None:
+        return True
+    if STDIO in (source, target):
+        return False
+    return JobFolder.is_begun(Path(folder) if folder else job_folder_for(target))
