@@ -136,8 +136,10 @@ def test_no_command_leaks(
     operator_env: dict[str, str],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever is passed: stderr and the log show no canary and no secret."""
+    monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.DEBUG)
     secrets = [operator_env["UID2_API_KEY"], operator_env["UID2_SECRET_KEY"]]
     for line in Walk(name, tmp_path).lines():

@@ -143,7 +143,7 @@ def test_defects_show_their_place_alone() -> None:
 
     assert result.exit_code == 1
     assert "An unforeseen RuntimeError at " in result.stderr
-    assert "test_command_group.py:" in result.stderr
+    assert "test_app.py:" in result.stderr
     assert "jane" not in result.output
 
 
