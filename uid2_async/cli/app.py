@@ -60,7 +60,7 @@ _COMMANDS: Final = {
         "rows:decrypt_tokens",
         "Decrypt advertising tokens of any version locally.",
     ),
-    "hash": ("hash:hash_values", "Normalize and hash identities locally."),
+    "hash": ("hash:hash_identities", "Normalize and hash identities locally."),
     "inspect": (
         "token:inspect_one",
         "Show what a token, raw UID or hash is, and what is wrong.",

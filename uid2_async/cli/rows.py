@@ -1,4 +1,4 @@
-"""``uid2 encrypt`` and ``decrypt``: columns for the rows of a file, or JSON for values.
+"""Commands that work on this machine: columns for a file, or JSON for values.
 
 Files are read and written a chunk at a time, so that their size does not matter, and
 what was in them stays as it was. No message shows a value.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -48,31 +48,30 @@ from uid2_async.models import IdentityType
 
 if TYPE_CHECKING:
     from uid2_async.protocol.keyring import KeyRing
-    from uid2_async.protocol.token_rules import DecryptedToken
 
 CHUNK_ROWS: Final = 10_000
 
-Cells: TypeAlias = tuple[str | int | None, ...]
-"""What is appended to one row. The last cell says why a row failed, or is None."""
+Columns: TypeAlias = tuple[Sequence[str | int | None], ...]
+"""What is appended to some rows. The last column says why a row failed, or is None."""
 
-Work: TypeAlias = Callable[[Sequence[Sequence[str]]], Iterable[Cells]]
-"""What makes the cells: it is given the values of each wanted column, for some rows.
+Work: TypeAlias = Callable[[Sequence[Sequence[str]]], Columns]
+"""What makes them: it is given the values of each wanted column, for some rows.
 
 What is missing in the file is an empty str there.
 """
 
-_RowsArgument = Annotated[
+RowsArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="IN",
         help="A file with a header: .csv, .jsonl, .parquet or .arrow; - is stdin.",
     ),
 ]
-_RowsOutArgument = Annotated[
+RowsOutArgument = Annotated[
     str | None,
     typer.Argument(metavar="OUT", help="The file to write; stdout if left out or -."),
 ]
-_ForceOption = Annotated[
+ReplaceOption = Annotated[
     bool, typer.Option("--force", help="Replace the output file if it exists.")
 ]
 
@@ -133,12 +132,10 @@ class RowJob:
             print_error(f"Rows without {self.result}: {failed:,} ({listed}).")
             raise typer.Exit(ExitCode.INCOMPLETE)
 
-    def _count(self, rows: Iterable[Cells]) -> Iterator[Cells]:
-        """Count the rows that failed, by why."""
-        for cells in rows:
-            if cells[-1] is not None:
-                self._failures[str(cells[-1])] += 1
-            yield cells
+    def _count(self, columns: Columns) -> dict[str, Sequence[str | int | None]]:
+        """Name the columns, and count the rows that failed, by why."""
+        self._failures.update(str(why) for why in columns[-1] if why is not None)
+        return dict(zip(self.added, columns, strict=True))
 
     def _print_values(self, prepare: Callable[[], Work]) -> None:
         """Print a JSON object for each value."""
@@ -154,11 +151,11 @@ class RowJob:
             )
         encode = msgspec.json.Encoder().encode
         work: Work | None = None
-        for value in read_lines(self.values, None):
+        for value in read_lines(self.values):
             work = work or prepare()
-            for cells in self._count(work([[value]])):
-                row = dict(zip(self.added, cells, strict=True))
-                sys.stdout.write(f"{encode(row).decode()}\n")
+            made = self._count(work([[value]]))
+            row = {name: cells[0] for name, cells in made.items()}
+            sys.stdout.write(f"{encode(row).decode()}\n")
 
     def _check_source(self, source: str) -> None:
         """Refuse values beside a file, and a file that does not exist."""
@@ -215,9 +212,7 @@ class RowJob:
                     break
             elif rows.count:
                 values = [rows.values(name) for name in self.wanted.values()]
-                columns = map(list, zip(*self._count(work(values)), strict=True))
-                added = dict(zip(self.added, columns, strict=True))
-                output.write(output.format(rows, added))
+                output.write(output.format(rows, self._count(work(values))))
         output.sync()
 
 
@@ -261,8 +256,8 @@ _STATUSES: Final = {
 
 @with_shared_options
 def encrypt_uids(  # noqa: PLR0913 - an option each
-    source: _RowsArgument = None,
-    target: _RowsOutArgument = None,
+    source: RowsArgument = None,
+    target: RowsOutArgument = None,
     *,
     raw_uids: Annotated[
         list[str] | None,
@@ -296,7 +291,7 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
             "of 32 bytes, which do not, count as an e-mail's.",
         ),
     ] = None,
-    force: _ForceOption = False,
+    force: ReplaceOption = False,
     formats: FormatOptions,
     keys_file: KeysFileOption = None,
     connection: Connection,
@@ -338,7 +333,7 @@ def _sealer(
 
     client = SharingClient(ring)
 
-    def seal_some(values: Sequence[Sequence[str]]) -> Iterable[Cells]:
+    def seal_some(values: Sequence[Sequence[str]]) -> Columns:
         (raw_uids,) = values
         try:
             found = client.encrypt_many(
@@ -346,17 +341,14 @@ def _sealer(
             )
         except TokenError as error:
             # There is no key to seal with: none of them can be encrypted.
-            return [_encrypted_cells(error.reason)] * len(raw_uids)
-        return map(_encrypted_cells, found)
+            found = [error.reason] * len(raw_uids)
+        failed = [one if isinstance(one, TokenFailure) else None for one in found]
+        return (
+            [None if why else str(one) for one, why in zip(found, failed, strict=True)],
+            [why and _STATUSES.get(why, why.name) for why in failed],
+        )
 
     return seal_some
-
-
-def _encrypted_cells(found: str | TokenFailure) -> Cells:
-    """Turn an answer into the two columns."""
-    if isinstance(found, TokenFailure):
-        return (None, _STATUSES.get(found, found.name))
-    return (found, None)
 
 
 # --- decrypt --------------------------------------------------------------------------
@@ -364,8 +356,8 @@ def _encrypted_cells(found: str | TokenFailure) -> Cells:
 
 @with_shared_options
 def decrypt_tokens(  # noqa: PLR0913 - an option each
-    source: _RowsArgument = None,
-    target: _RowsOutArgument = None,
+    source: RowsArgument = None,
+    target: RowsOutArgument = None,
     *,
     tokens: Annotated[
         list[str] | None,
@@ -397,7 +389,7 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
             "--domain", metavar="NAME", help="The domain or app of all tokens."
         ),
     ] = None,
-    force: _ForceOption = False,
+    force: ReplaceOption = False,
     formats: FormatOptions,
     keys: KeysOption = None,
     keys_file: KeysFileOption = None,
@@ -460,20 +452,18 @@ def _opener(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
 
     sharing, bidstream = SharingClient(ring), BidstreamClient(ring)
 
-    def open_some(values: Sequence[Sequence[str]]) -> Iterable[Cells]:
+    def open_some(values: Sequence[Sequence[str]]) -> Columns:
         tokens, *others = values
         if kind is KeysKind.SHARING:
             found = sharing.decrypt_many(tokens)
         else:
             domains = others[0] if others else [domain] * len(tokens)
             found = bidstream.decrypt_many(tokens, domains)
-        return map(_decrypted_cells, found)
+        opened = [None if isinstance(one, TokenFailure) else one for one in found]
+        return (
+            [one and one.raw_uid for one in opened],
+            [one and one.site_id for one in opened],
+            [one.name if isinstance(one, TokenFailure) else None for one in found],
+        )
 
     return open_some
-
-
-def _decrypted_cells(found: DecryptedToken | TokenFailure) -> Cells:
-    """Turn an answer into the three columns."""
-    if isinstance(found, TokenFailure):
-        return (None, None, found.name)
-    return (found.raw_uid, found.site_id, None)

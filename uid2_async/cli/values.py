@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from io import BufferedIOBase
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
-from uid2_async._private import RedactedRepr
 from uid2_async.bulk.paths import STDIO
 from uid2_async.errors import InputError
 from uid2_async.models import (
@@ -22,7 +20,6 @@ from uid2_async.models import (
 )
 
 _TYPES: Final = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
-_BLOCK_BYTES: Final = 256 * 1024
 
 
 def as_kind(value: str, kind: str | None) -> Identity:
@@ -30,7 +27,7 @@ def as_kind(value: str, kind: str | None) -> Identity:
     return as_identity(value) if kind is None else _TYPES[kind](value)
 
 
-def read_lines(arguments: Sequence[str], file: str | None) -> Iterator[str]:
+def read_lines(arguments: Sequence[str], file: str | None = None) -> Iterator[str]:
     """Read values: the arguments, or each line of a file or of stdin.
 
     Args:
@@ -38,34 +35,41 @@ def read_lines(arguments: Sequence[str], file: str | None) -> Iterator[str]:
         file: A path, or ``-`` for stdin; None where *arguments* are meant.
 
     Yields:
-        One value at a time, line ends removed and nothing else.
+        One value at a time, as it comes, without its line end.
 
     Raises:
-        InputError: If there are none, both are given, or the text cannot be read.
-    """
-    path = source_of(arguments, file)
-    if path is None:
-        yield from arguments
-    else:
-        for block in read_blocks(path):
-            yield from block.lines()
-
-
-def source_of(arguments: Sequence[str], file: str | None) -> str | None:
-    """Return the path that values are read from; None if *arguments* are the values.
-
-    Raises:
-        InputError: As :func:`read_lines`.
+        InputError: If there are none, both are given, or a line cannot be read.
     """
     if file is not None and arguments:
         raise InputError("Give values or --file, not both.")
     if file is None and not arguments:
         raise InputError("No value is given.", hint="Give values, --file FILE, or -.")
     if file is None and STDIO not in arguments:
-        return None
+        yield from arguments
+        return
     if file is None and len(arguments) > 1:
         raise InputError("- stands for stdin and must be the only value.")
-    return file or STDIO
+    if file in (None, STDIO):
+        yield from _decode("stdin", sys.stdin.buffer)
+    else:
+        with _open(file or "") as stream:
+            yield from _decode(file or "", stream)
+
+
+def _decode(name: str, lines: Iterable[bytes]) -> Iterator[str]:
+    """Decode lines of UTF-8, with or without a byte order mark."""
+    for number, line in enumerate(lines, 1):
+        data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            text = None
+        if text is None:
+            raise InputError(
+                f"{name}, line {number}: this is not UTF-8.",
+                hint="Convert it to UTF-8.",
+            )
+        yield text.removesuffix("\n").removesuffix("\r")
 
 
 def read_one(argument: str | None, file: str | None) -> str:
@@ -88,67 +92,6 @@ def read_text(path: str) -> str:
         InputError: If it cannot be read.
     """
     return "\n".join(read_lines([], path)).strip()
-
-
-class LineBlock(RedactedRepr, frozen=True):
-    """Some whole lines of a file, which another process can decode.
-
-    Attributes:
-        name: The file's name.
-        first: The number of its first line, from 1.
-        data: The lines.
-    """
-
-    name: str
-    first: int
-    data: bytes
-
-    def lines(self) -> Iterator[str]:
-        """Decode UTF-8, with or without a byte order mark; line ends are removed.
-
-        Raises:
-            InputError: If a line is not UTF-8; says which one, after those before it.
-        """
-        data, bad = self.data, None
-        if self.first == 1:
-            data = data.removeprefix(b"\xef\xbb\xbf")
-        try:
-            text = data.decode()
-        except UnicodeDecodeError as error:
-            data = data[: data.rfind(b"\n", 0, error.start) + 1]
-            text, bad = data.decode(), self.first + data.count(b"\n")
-        lines = text.split("\n")
-        if not lines[-1]:
-            del lines[-1]
-        yield from (line.removesuffix("\r") for line in lines)
-        if bad is not None:
-            raise InputError(
-                f"{self.name}, line {bad}: this is not UTF-8.",
-                hint="Convert it to UTF-8.",
-            )
-
-
-def read_blocks(path: str) -> Iterator[LineBlock]:
-    """Read a file, or stdin where *path* is ``-``, as it comes.
-
-    Raises:
-        InputError: If it cannot be opened.
-    """
-    first, held = 1, list[bytes]()
-    with ExitStack() as stack:
-        if path == STDIO:
-            name, stream = "stdin", sys.stdin.buffer
-        else:
-            name, stream = path, stack.enter_context(_open(path))
-        while piece := cast("BufferedIOBase", stream).read1(_BLOCK_BYTES):
-            end = piece.rfind(b"\n") + 1
-            held.append(piece[:end] if end else piece)
-            if end:
-                yield LineBlock(name, first, data := b"".join(held))
-                first += data.count(b"\n")
-                held = [piece[end:]]
-    if last := b"".join(held):
-        yield LineBlock(name, first, last)
 
 
 def _open(path: str) -> BinaryIO:
