@@ -101,8 +101,8 @@ class _Commands(Mapping[str, Any]):
                 single = typer.Typer(add_completion=False, rich_markup_mode=None)
                 single.command(name, cls=getattr(found, "command_class", None))(found)
                 found = single
-            self._made[name] = typer.main.get_command(found)
-            self._made[name].name = name
+            command = self._made[name] = typer.main.get_command(found)
+            command.name = name
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -177,6 +177,14 @@ def _opt_outs(figures: StateStatistics) -> Section:
     )
 
 
+def _with_shares(counts: Mapping[str, int]) -> dict[str, Any]:
+    """Return the bars of counts, and rows with the share of each."""
+    values = list(counts.values())
+    shares = [_share(value, sum(values)) for value in values]
+    rows = zip(counts, (f"{value:,}" for value in values), shares, strict=True)
+    return {"bars": values, "rows": list(rows)}
+
+
 def _versions(figures: StateStatistics) -> Section:
     """Raw UIDs by version."""
     names = {2: "version 2", 3: "version 3", 4: "version 4", None: "none known"}
@@ -185,17 +193,12 @@ def _versions(figures: StateStatistics) -> Section:
         for version, name in names.items()
         if version is not None or figures.versions.get(version)
     }
-    values = list(found.values())
     return Section(
         name="versions",
         title="Versions of the raw UIDs",
         text="All of them are valid; with a rotated salt an identity may get another.",
-        bars=values,
         head=["version", "raw UIDs", "share"],
-        rows=[
-            [name, f"{number:,}", _share(number, sum(values))]
-            for name, number in found.items()
-        ],
+        **_with_shares(found),
     )
 
 
@@ -207,17 +210,12 @@ def _ages(figures: StateStatistics) -> Section:
         for start, end in zip(starts, AGE_DAYS, strict=False)
     ]
     labels.append(f"{AGE_DAYS[-1]} days or more")
-    values = list(figures.ages)
     return Section(
         name="ages",
         title="Time since the last check",
         text="An opt-out can stay unseen for as long as nobody asks.",
-        bars=values,
         head=["checked ago", "identities", "share"],
-        rows=[
-            [label, f"{value:,}", _share(value, sum(values))]
-            for label, value in zip(labels, values, strict=True)
-        ],
+        **_with_shares(dict(zip(labels, figures.ages, strict=True))),
     )
 
 
