@@ -80,7 +80,7 @@ def _hash_block(
 def _hash_lines(
     values: Sequence[str], kind: Kind | None, country: str | None
 ) -> tuple[str, Counter[str]]:
-    """Make the lines that are printed for *values*, and count the invalid ones by why.
+    """Return the lines for *values*, and the number of invalid ones by reason.
 
     A value that is not invalid by its country has no reason: it counts under "".
     """
@@ -106,7 +106,7 @@ def _hash_lines(
 def _hash_many(
     values: Sequence[str], kind: Kind | None
 ) -> tuple[Iterable[str], list[bytes | None]]:
-    """Name the type of each value, and make its identity bytes or None."""
+    """Return the type of each value, and its identity bytes or None."""
     if kind is not None:
         return repeat(kind.value, len(values)), many_identity_bytes(kind, values)
     names = [Kind.PHONE.value if one[:1] == "+" else Kind.EMAIL.value for one in values]
@@ -116,7 +116,7 @@ def _hash_many(
 
 
 def _print_reasons(reasons: Counter[str]) -> None:
-    """Tell how many values are invalid, and of phones how many for which reason."""
+    """Print how many values are invalid and, for phones, why."""
     print_error(f"Invalid values: {reasons.total()}.")
     for sentence, count in reasons.most_common():
         if sentence:

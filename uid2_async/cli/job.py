@@ -127,7 +127,7 @@ class JobDisplay:
             self.requests += event.attempts
 
     def on_progress(self, progress: FileProgress) -> None:
-        """Take notice of the job's progress."""
+        """Keep the latest progress, and update the bar."""
         self._last = progress
         if self._update_bar is not None:
             self._update_bar(progress)

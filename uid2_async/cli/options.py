@@ -261,7 +261,7 @@ IDENTIFIERS: Final[Mapping[str, Any]] = {
 
 
 def _read_tab(value: str | None) -> str | None:
-    """Take a tab as shells let it be written."""
+    """Read a backslash and a t as a tab, which is hard to type in a shell."""
     return value and value.replace("\\t", "\t")
 
 

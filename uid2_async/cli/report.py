@@ -83,7 +83,7 @@ def _describe(figures: StateStatistics) -> list[Section]:
 
 
 def _instant(seconds: int | None) -> str | None:
-    """Write an instant for people."""
+    """Format an instant for people."""
     if seconds is None:
         return None
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
@@ -350,5 +350,5 @@ def _lengths(values: Sequence[int]) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    """Make *text* fit for the page: neither markup nor a control character."""
+    """Escape markup and control characters."""
     return html.escape(printable(text))

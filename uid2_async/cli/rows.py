@@ -110,7 +110,7 @@ class RowJob:
     _failures: Counter[str] = attrs.field(factory=Counter, init=False)
 
     def run(self, prepare: Callable[[], Work]) -> None:
-        """Do it.
+        """Print a result for each value, or write the output.
 
         Args:
             prepare: Gets the keys and returns what makes the cells; called once all
@@ -233,7 +233,7 @@ def _removing(part: Path | None) -> Iterator[None]:
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM clean up behind the block."""
+    """Raise SystemExit on SIGTERM, so that the block cleans up."""
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         raise SystemExit(ExitCode.TERMINATED)
@@ -333,7 +333,7 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
 def _sealer(
     ring: KeyRing, identity_type: IdentityType | None, keyset_id: int | None
 ) -> Work:
-    """Make what seals some raw UIDs at once."""
+    """Return a function that encrypts raw UIDs in bulk."""
     from uid2_async.sharing import SharingClient  # noqa: PLC0415 - imports aiohttp
 
     client = SharingClient(ring)
@@ -353,7 +353,7 @@ def _sealer(
 
 
 def _encrypted_cells(found: str | TokenFailure) -> Cells:
-    """Turn an answer into the two columns."""
+    """Return the two cells that are added to a row."""
     if isinstance(found, TokenFailure):
         return (None, _STATUSES.get(found, found.name))
     return (found, None)
@@ -454,7 +454,7 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
 
 
 def _opener(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
-    """Make what opens some tokens at once."""
+    """Return a function that decrypts tokens in bulk."""
     from uid2_async.bidstream import BidstreamClient  # noqa: PLC0415 - imports aiohttp
     from uid2_async.sharing import SharingClient  # noqa: PLC0415 - as above
 
@@ -473,7 +473,7 @@ def _opener(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
 
 
 def _decrypted_cells(found: DecryptedToken | TokenFailure) -> Cells:
-    """Turn an answer into the three columns."""
+    """Return the three cells that are added to a row."""
     if isinstance(found, TokenFailure):
         return (None, None, found.name)
     return (found.raw_uid, found.site_id, None)

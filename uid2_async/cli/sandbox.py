@@ -224,7 +224,7 @@ def _write_env_file(path: str, settings: Mapping[str, str]) -> None:
 
 
 def _warn(host: str, *, console: bool) -> None:
-    """Warn of other machines."""
+    """Warn that other machines can connect."""
     print_error(
         f"warning: {host} can be reached from other machines, over plain http and "
         "with API keys that anyone can look up."
