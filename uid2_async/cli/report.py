@@ -22,7 +22,6 @@ from uid2_async.bulk.state_values import (
 from uid2_async.models import IdentityType
 
 _WEEK: Final = 7
-_MANY_ROWS: Final = 20
 
 
 @attrs.frozen(kw_only=True)
@@ -36,7 +35,7 @@ class Section:
         head: The headings of its table.
         rows: The table.
         bars: The length of each bar: of the rows, or of *labels*.
-        labels: The names of columns above the table; without them the bars are in it.
+        labels: The names of columns above a long table. By default bars are in it.
     """
 
     name: str
@@ -168,7 +167,6 @@ def _opt_outs(figures: StateStatistics) -> Section:
         "out, counted in the week of the job that saw it. "
         f"{figures.opt_outs_before:,} more were so earlier, or when first asked about.",
         bars=[number for *_, number in weeks],
-        labels=[f"{first} to {last}" for first, last, _ in weeks],
         head=["from", "to", "opt-outs"],
         rows=[
             [first.isoformat(), last.isoformat(), f"{number:,}"]
@@ -289,22 +287,22 @@ those of UTC.</p>
 
 
 def _section(section: Section) -> str:
-    """Write one section: columns, if it has any, and a table that says the same."""
+    """Write one section: a table, below columns and folded if it is long."""
     table = _table(section)
-    if len(section.rows) > _MANY_ROWS:
+    if section.labels:
         summary = f"As a table, {len(section.rows)} rows"
-        table = f"<details><summary>{summary}</summary>\n{table}\n</details>"
+        table = f"""{_columns(section)}<details><summary>{summary}</summary>
+{table}
+</details>"""
     return f"""<section aria-labelledby="{section.name}">
 <h2 id="{section.name}">{_escape(section.title)}</h2>
 <p>{_escape(section.text)}</p>
-{_columns(section)}{table}
+{table}
 </section>"""
 
 
 def _columns(section: Section) -> str:
     """Write the columns of a section, which say their names and numbers if touched."""
-    if not section.labels:
-        return ""
     columns = "".join(
         f'<i style="height:{length}" title="{_escape(label)}: {value:,}"></i>'
         for label, value, length in zip(
