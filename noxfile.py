@@ -22,9 +22,7 @@ ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
-WITH_EXTRAS = (
-    ".[arrow,cli,django,fastapi,flask,frames,metrics,otel,phone,starlette]"
-)
+WITH_EXTRAS = ".[arrow,cli,django,fastapi,flask,frames,metrics,otel,phone,starlette]"
 # Browser, documentation, web servers, stores and Spark have sessions of their own.
 PYTEST = (
     *("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/docs"),
@@ -251,10 +249,21 @@ def spark(session: nox.Session) -> None:
 def stores(session: nox.Session) -> None:
     """Map from and to S3 (moto's server), PostgreSQL and Delta tables."""
     _find_postgresql(session)
-    extras = ".[arrow,cli,lake,s3,sql]"
+    extras = ".[arrow,azure,cli,gcs,lake,s3,sql]"
     session.install("-q", extras, *group("stores"))
     run = ("pytest", "-q", "-rs", *PATIENT, "-n", "2", "tests/stores")
-    session.run(*run, *session.posargs)
+    session.run(*run, *session.posargs, env={"PATH": _add_azurite(session)})
+
+
+def _add_azurite(session: nox.Session) -> str:
+    """Install the emulator of Azure's store if npm can; return PATH with it."""
+    folder = Path(session.create_tmp())
+    if shutil.which("npm"):
+        line = ("npm", "install", "--silent", "--prefix", str(folder), "azurite")
+        # Without it its test is skipped, and says so.
+        session.run(*line, external=True, success_codes=[0, 1])
+    programs = [*session.bin_paths, str(folder / "node_modules" / ".bin")]
+    return os.pathsep.join([*programs, os.environ["PATH"]])
 
 
 def _find_postgresql(session: nox.Session) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,21 @@ import pytest
 import typer
 
 from uid2_async.bulk.paths import Content, FileFormatOptions
-from uid2_async.cli.rows import CHUNK_ROWS, Cells, RowJob, Work
+from uid2_async.cli.rows import CHUNK_ROWS, Columns, RowJob, Work
 from uid2_async.errors import InputError
 
 ADDED = {"UID": Content.TEXT, "SITE_ID": Content.INTEGER, "STATUS": Content.TEXT}
 TOKEN = "A4AAAAPp_KS48A9sW4JGYBxyzj24ivCw7qdoi-y5P3RTyFzN1URWH_AgcP8QnXoZLEt69glhotVh"
 
 
-def work(values: Sequence[Sequence[str]]) -> Iterable[Cells]:
+def work(values: Sequence[Sequence[str]]) -> Columns:
     """Answer values that begin with g, and refuse all others."""
-    for one in values[0]:
-        yield (one.upper(), 7, None) if one[:1] == "g" else (None, None, "BAD")
+    good = [one[:1] == "g" for one in values[0]]
+    return (
+        [one.upper() if ok else None for one, ok in zip(values[0], good, strict=True)],
+        [7 if ok else None for ok in good],
+        [None if ok else "BAD" for ok in good],
+    )
 
 
 def rewrite(
@@ -132,7 +136,7 @@ def test_files_are_worked_on_in_parts(tmp_path: Path, suffix: str) -> None:
             parquet.write_table(pa.table({"T": ["g"] * size}), source)
     sizes: list[int] = []
 
-    def counting(values: Sequence[Sequence[str]]) -> Iterable[Cells]:
+    def counting(values: Sequence[Sequence[str]]) -> Columns:
         sizes.append(len(values[0]))
         return work(values)
 
@@ -191,7 +195,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     source.write_text("T\ng\n")
     target.write_text("old")
 
-    def failing(_: Sequence[Sequence[str]]) -> Iterable[Cells]:
+    def failing(_: Sequence[Sequence[str]]) -> Columns:
         raise OSError
 
     with pytest.raises(OSError):  # noqa: PT011 - any will do
@@ -218,9 +222,9 @@ def test_a_signal_leaves_nothing(tmp_path: Path) -> None:
     """SIGTERM while rows are written removes the unfinished output."""
     (tmp_path / "in.csv").write_text("T\ngood\n")
 
-    def terminated(_: Sequence[Sequence[str]]) -> Iterable[Cells]:
+    def terminated(_: Sequence[Sequence[str]]) -> Columns:
         signal.raise_signal(signal.SIGTERM)
-        return [("G", 7, None)]
+        return ["G"], [7], [None]
 
     with pytest.raises(SystemExit):
         rewrite(tmp_path / "in.csv", tmp_path / "out.csv", lambda: terminated)

@@ -101,8 +101,8 @@ class _Commands(Mapping[str, Any]):
                 single = typer.Typer(add_completion=False, rich_markup_mode=None)
                 single.command(name, cls=getattr(found, "command_class", None))(found)
                 found = single
-            self._made[name] = typer.main.get_command(found)
-            self._made[name].name = name
+            command = self._made[name] = typer.main.get_command(found)
+            command.name = name
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -228,12 +228,12 @@ def _globals_first(arguments: Sequence[str]) -> list[str]:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Print a warning as one line, without the source's."""
+    """Print a warning as one line, without its source."""
     print_message("warning", f"warning: {message}")
 
 
 def _is_secret(argument: str, arguments: Sequence[str]) -> bool:
-    """Tell whether *argument* is an option for a secret, or an API key."""
+    """Return whether *argument* is an option for a secret, or an API key."""
     if _API_KEY.search(argument):
         return True
     if arguments[0] in ("map", "estimate") and _KEY_COLUMN.fullmatch(argument):
@@ -242,7 +242,7 @@ def _is_secret(argument: str, arguments: Sequence[str]) -> bool:
 
 
 def _is_usage_error(error: BaseException) -> bool:
-    """Tell whether typer refused the command line; its versions differ in the class."""
+    """Return whether typer rejected the command line; its class is private."""
     return hasattr(error, "format_message")
 
 

@@ -87,7 +87,7 @@ async def _examine(
 
 @asynccontextmanager
 async def _environ(connection: Connection) -> AsyncIterator[Mapping[str, str]]:
-    """Give the variables that name the operator: the process's, or of a sandbox."""
+    """Yield the variables that name the operator: the process's, or a sandbox's."""
     if not connection.sandbox:
         yield os.environ
         return
@@ -102,7 +102,7 @@ async def _environ(connection: Connection) -> AsyncIterator[Mapping[str, str]]:
 
 
 def _lines(finding: Finding) -> Iterator[str]:
-    """Write a finding in columns; what to do stands below what was found."""
+    """Format a finding in columns, with its hint on a line below."""
     outcome = finding.outcome.ljust(_OUTCOME_WIDTH)
     yield f"{outcome}{finding.check.ljust(_CHECK_WIDTH)}{finding.message}"
     if finding.hint:
@@ -110,7 +110,7 @@ def _lines(finding: Finding) -> Iterator[str]:
 
 
 def _report(scope: IdentityScope, findings: Sequence[Finding]) -> dict[str, Any]:
-    """Turn findings into fields that JSON has."""
+    """Return findings as the fields of ``--json``."""
     outcomes = {one.outcome for one in findings}
     worst = next(one for one in ("failed", "warning", "ok") if one in outcomes)
     return {

@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
+    ExitStack,
     asynccontextmanager,
-    contextmanager,
     nullcontext,
     suppress,
 )
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 
@@ -37,9 +37,6 @@ from uid2_async.cli.output import (
 )
 from uid2_async.errors import InputError
 from uid2_async.hooks import CallFinished, Event
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 PROGRESS_SECONDS: Final = 30.0
 
@@ -77,6 +74,8 @@ class JobDisplay:
         now: Returns seconds of a monotonic clock.
         sleep: Waits for a number of seconds.
         clock: Returns the Unix time.
+        update_bar: Shows the progress in a bar, if there is one.
+        requests: How many were sent, retries included.
     """
 
     command: str
@@ -86,14 +85,14 @@ class JobDisplay:
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.time
+    update_bar: Callable[[FileProgress], object] | None = attrs.field(
+        default=None, init=False
+    )
     requests: int = attrs.field(default=0, init=False)
     _began: float = attrs.field(init=False)
     # None until it was checked: a path that is refused is not written to.
     _metrics_file: Path | None = attrs.field(default=None, init=False)
     _last: FileProgress | None = attrs.field(default=None, init=False)
-    _update_bar: Callable[[FileProgress], object] | None = attrs.field(
-        default=None, init=False
-    )
 
     def __attrs_post_init__(self) -> None:
         """Start the clock, and check what is due at the end."""
@@ -127,22 +126,10 @@ class JobDisplay:
             self.requests += event.attempts
 
     def on_progress(self, progress: FileProgress) -> None:
-        """Take notice of the job's progress."""
+        """Keep the latest progress, and update the bar."""
         self._last = progress
-        if self._update_bar is not None:
-            self._update_bar(progress)
-
-    @contextmanager
-    def bar(self, console: Console) -> Iterator[bool]:
-        """Show a bar while the block runs, if stderr is a terminal; yield if it is."""
-        if self.options.progress is not ProgressMode.AUTO:
-            yield False
-            return
-        from uid2_async.cli.job_report import progress_bar  # noqa: PLC0415 - --help need not wait for rich
-
-        with progress_bar(console, to_stdout=self.to_stdout) as update:
-            self._update_bar = update
-            yield update is not None
+        if self.update_bar is not None:
+            self.update_bar(progress)
 
     @asynccontextmanager
     async def lines(self) -> AsyncIterator[None]:
@@ -369,8 +356,11 @@ def run_job(
             counted = client.with_options(hooks=[*client.hooks, display.on_event])
             return await job(client=counted, stop=stop, on_progress=display.on_progress)
 
-    with display.bar(console) as has_bar:
-        lines = nullcontext() if has_bar else display.lines()
+    with ExitStack() as stack:
+        if options.progress is ProgressMode.AUTO:
+            bar = job_report.progress_bar(console, to_stdout=display.to_stdout)
+            display.update_bar = stack.enter_context(bar)
+        lines = nullcontext() if display.update_bar else display.lines()
         summary = run_async(run(lines), on_stop=on_stop)
     job_report.print_summary(console, summary)
     if head is not None and summary.complete:

@@ -75,7 +75,7 @@ def load_keys(kind: KeysKind, connection: Connection, file: str | None) -> KeyRi
 
 
 def kind_of(ring: KeyRing) -> KeysKind:
-    """Tell whose keys *ring* holds: a sharer's reply alone names the caller's site."""
+    """Return whose keys *ring* holds: only a sharer's reply names the caller's site."""
     return KeysKind.BIDSTREAM if ring.caller_site_id is None else KeysKind.SHARING
 
 
@@ -92,7 +92,7 @@ async def _save_keys(ring: KeyRing, file: str) -> None:
 
 
 def _store(ring: KeyRing) -> KeyStore:
-    """Make a store that gets *ring* when it asks; it knows the form of the file."""
+    """Make a store that fetches *ring*; it knows the format of the file."""
     from uid2_async.keystore import KeyStore  # noqa: PLC0415 - imports aiohttp
 
     async def give() -> KeyRing:
@@ -136,7 +136,7 @@ def list_keys(
 
 
 def _describe(ring: KeyRing, now_ms: int) -> dict[str, Any]:
-    """Turn a ring into fields that JSON has, without secrets."""
+    """Return the fields of ``--json``, without secrets."""
     return {
         "kind": kind_of(ring).value,
         "identity_scope": ring.identity_scope.value,
@@ -168,7 +168,7 @@ def _describe_key(key: Key, now_ms: int) -> dict[str, Any]:
 
 
 def _key_lines(report: dict[str, Any]) -> Iterator[str]:
-    """Write the settings as lines of ``name: value``, and the keys as a table."""
+    """Format the settings as lines of ``name: value``, and the keys as a table."""
     for name, value in report.items():
         if name != "keys" and value is not None:
             yield f"{name.replace('_', ' ')}: {value}"
@@ -244,7 +244,7 @@ def list_buckets(
 
 
 def _parse_time(text: str) -> datetime:
-    """Read a time; UTC where it names no zone."""
+    """Parse a time; UTC if it names no zone."""
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:

@@ -357,7 +357,7 @@ def estimate_files(  # noqa: PLR0913 - each of them is an option
 
 
 def _size(count: int) -> str:
-    """Write a number of bytes as people read it, in powers of ten."""
+    """Format a number of bytes with a decimal unit."""
     for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from functools import wraps
@@ -261,7 +261,7 @@ IDENTIFIERS: Final[Mapping[str, Any]] = {
 
 
 def _read_tab(value: str | None) -> str | None:
-    """Take a tab as shells let it be written."""
+    """Read a backslash and a t as a tab, which is hard to type in a shell."""
     return value and value.replace("\\t", "\t")
 
 
@@ -384,19 +384,17 @@ class OptionTable:
     owner: type
     options: Mapping[str, Any]
 
-    def parameters(self) -> list[inspect.Parameter]:
-        """Return a parameter for each option."""
+    def parameters(self) -> Iterator[inspect.Parameter]:
+        """Make a parameter for each option."""
         fields, types = attrs.fields_dict(self.owner), get_type_hints(self.owner)
-        return [
-            _parameter(
+        for name, option in self.options.items():
+            has_type = not isinstance(option, OptionInfo)
+            yield inspect.Parameter(
                 name,
-                Annotated[types[name], option]
-                if isinstance(option, OptionInfo)
-                else option,
-                fields[name].default if name in fields else None,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=fields[name].default if name in fields else None,
+                annotation=option if has_type else Annotated[types[name], option],
             )
-            for name, option in self.options.items()
-        ]
 
     def collect(self, given: dict[str, Any]) -> dict[str, Any]:
         """Take the options out of *given*, and return those that *owner* has."""
@@ -405,49 +403,35 @@ class OptionTable:
         return {name: value for name, value in values.items() if name in fields}
 
 
-@attrs.frozen
-class _Group:
-    """A class whose fields are options; a command gets an object of it."""
-
-    owner: Any
-
-    def parameters(self) -> list[inspect.Parameter]:
-        fields = attrs.fields(attrs.resolve_types(self.owner))
-        return [_parameter(one.name, one.type, one.default) for one in fields]
-
-    def collect(self, given: dict[str, Any]) -> Any:
-        fields = attrs.fields_dict(self.owner)
-        return self.owner(**{name: given.pop(name) for name in fields})
-
-
-def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
-    """Make the parameter of an option."""
-    only = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, only, default=default, annotation=kind)
-
-
 def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take options in groups: typer wants each of them named.
 
-    A parameter that an :class:`OptionTable` marks, or whose type is an attrs class,
-    stands for several options.
+    A parameter stands for several options if an :class:`OptionTable` marks it, or if
+    its type is an attrs class: each field is an option then.
     """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
-    groups: dict[str, OptionTable | _Group] = {}
+    groups: dict[str, tuple[OptionTable, Callable[..., Any]]] = {}
     for parameter in inspect.signature(command).parameters.values():
         kind = hints[parameter.name]
-        mark = getattr(kind, "__metadata__", [None])[0]
-        if isinstance(mark, OptionTable) or attrs.has(kind):
-            group = mark if isinstance(mark, OptionTable) else _Group(kind)
-            groups[parameter.name] = group
-            parameters += group.parameters()
+        table = getattr(kind, "__metadata__", [None])[0]
+        build: Callable[..., Any] = dict
+        if attrs.has(kind):
+            table = OptionTable(kind, get_type_hints(kind, include_extras=True))
+            build = kind
+        if isinstance(table, OptionTable):
+            groups[parameter.name] = (table, build)
+            parameters += table.parameters()
         else:
             parameters.append(parameter.replace(annotation=kind))
 
     @wraps(command)
     def flat(**given: Any) -> None:
-        command(**{name: one.collect(given) for name, one in groups.items()}, **given)
+        grouped = {
+            name: build(**table.collect(given))
+            for name, (table, build) in groups.items()
+        }
+        command(**grouped, **given)
 
     flat.__annotations__ = {one.name: one.annotation for one in parameters}
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # PEP 362

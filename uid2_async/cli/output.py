@@ -125,7 +125,7 @@ class ReportStream:
             discard(self._stream)
 
     def __getattr__(self, name: str) -> Any:
-        """Be the stream in all else."""
+        """Delegate everything else to the stream."""
         return getattr(self._stream, name)
 
     def __repr__(self) -> str:
@@ -134,7 +134,7 @@ class ReportStream:
 
 
 def discard(stream: Any) -> None:
-    """Send what a standard stream still holds, and all that follows, nowhere."""
+    """Redirect a standard stream, with what it has buffered, to the null device."""
     with suppress(OSError, ValueError):  # it may not be a file, or be closed
         descriptor = os.open(os.devnull, os.O_WRONLY)
         try:
@@ -174,7 +174,7 @@ def print_message(level: str, message: str, hint: str = "", **fields: Any) -> No
 
 
 def print_json(fields: Any, *, to_stderr: bool = False) -> None:
-    """Print one JSON object in a line, whatever becomes of the reader."""
+    """Print one JSON object in a line; that nobody reads it any more is no error."""
     stream = ReportStream(sys.stderr if to_stderr else sys.stdout)
     stream.write(dump_json(fields))
     stream.flush()

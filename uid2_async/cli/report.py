@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -22,7 +22,6 @@ from uid2_async.bulk.state_values import (
 from uid2_async.models import IdentityType
 
 _WEEK: Final = 7
-_MANY_ROWS: Final = 20
 
 
 @attrs.frozen(kw_only=True)
@@ -36,7 +35,7 @@ class Section:
         head: The headings of its table.
         rows: The table.
         bars: The length of each bar: of the rows, or of *labels*.
-        labels: The names of columns above the table; without them the bars are in it.
+        labels: The names of columns above a long table. By default bars are in it.
     """
 
     name: str
@@ -83,7 +82,7 @@ def _describe(figures: StateStatistics) -> list[Section]:
 
 
 def _instant(seconds: int | None) -> str | None:
-    """Write an instant for people."""
+    """Format an instant for people."""
     if seconds is None:
         return None
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
@@ -168,13 +167,20 @@ def _opt_outs(figures: StateStatistics) -> Section:
         "out, counted in the week of the job that saw it. "
         f"{figures.opt_outs_before:,} more were so earlier, or when first asked about.",
         bars=[number for *_, number in weeks],
-        labels=[f"{first} to {last}" for first, last, _ in weeks],
         head=["from", "to", "opt-outs"],
         rows=[
             [first.isoformat(), last.isoformat(), f"{number:,}"]
             for first, last, number in weeks
         ],
     )
+
+
+def _with_shares(counts: Mapping[str, int]) -> dict[str, Any]:
+    """Return the bars of counts, and rows with the share of each."""
+    values = list(counts.values())
+    shares = [_share(value, sum(values)) for value in values]
+    rows = zip(counts, (f"{value:,}" for value in values), shares, strict=True)
+    return {"bars": values, "rows": list(rows)}
 
 
 def _versions(figures: StateStatistics) -> Section:
@@ -185,17 +191,12 @@ def _versions(figures: StateStatistics) -> Section:
         for version, name in names.items()
         if version is not None or figures.versions.get(version)
     }
-    values = list(found.values())
     return Section(
         name="versions",
         title="Versions of the raw UIDs",
         text="All of them are valid; with a rotated salt an identity may get another.",
-        bars=values,
         head=["version", "raw UIDs", "share"],
-        rows=[
-            [name, f"{number:,}", _share(number, sum(values))]
-            for name, number in found.items()
-        ],
+        **_with_shares(found),
     )
 
 
@@ -207,17 +208,12 @@ def _ages(figures: StateStatistics) -> Section:
         for start, end in zip(starts, AGE_DAYS, strict=False)
     ]
     labels.append(f"{AGE_DAYS[-1]} days or more")
-    values = list(figures.ages)
     return Section(
         name="ages",
         title="Time since the last check",
         text="An opt-out can stay unseen for as long as nobody asks.",
-        bars=values,
         head=["checked ago", "identities", "share"],
-        rows=[
-            [label, f"{value:,}", _share(value, sum(values))]
-            for label, value in zip(labels, values, strict=True)
-        ],
+        **_with_shares(dict(zip(labels, figures.ages, strict=True))),
     )
 
 
@@ -291,22 +287,22 @@ those of UTC.</p>
 
 
 def _section(section: Section) -> str:
-    """Write one section: columns, if it has any, and a table that says the same."""
+    """Write one section: a table, below columns and folded if it is long."""
     table = _table(section)
-    if len(section.rows) > _MANY_ROWS:
+    if section.labels:
         summary = f"As a table, {len(section.rows)} rows"
-        table = f"<details><summary>{summary}</summary>\n{table}\n</details>"
+        table = f"""{_columns(section)}<details><summary>{summary}</summary>
+{table}
+</details>"""
     return f"""<section aria-labelledby="{section.name}">
 <h2 id="{section.name}">{_escape(section.title)}</h2>
 <p>{_escape(section.text)}</p>
-{_columns(section)}{table}
+{table}
 </section>"""
 
 
 def _columns(section: Section) -> str:
     """Write the columns of a section, which say their names and numbers if touched."""
-    if not section.labels:
-        return ""
     columns = "".join(
         f'<i style="height:{length}" title="{_escape(label)}: {value:,}"></i>'
         for label, value, length in zip(
@@ -352,5 +348,5 @@ def _lengths(values: Sequence[int]) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    """Make *text* fit for the page: neither markup nor a control character."""
+    """Escape markup and control characters."""
     return html.escape(printable(text))

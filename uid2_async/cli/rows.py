@@ -109,7 +109,7 @@ class RowJob:
     _failures: Counter[str] = attrs.field(factory=Counter, init=False)
 
     def run(self, prepare: Callable[[], Work]) -> None:
-        """Do it.
+        """Print a result for each value, or write the output.
 
         Args:
             prepare: Gets the keys and returns what makes the cells; called once all
@@ -228,7 +228,7 @@ def _removing(part: Path | None) -> Iterator[None]:
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM clean up behind the block."""
+    """Raise SystemExit on SIGTERM, so that the block cleans up."""
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         raise SystemExit(ExitCode.TERMINATED)
@@ -328,7 +328,7 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
 def _sealer(
     ring: KeyRing, identity_type: IdentityType | None, keyset_id: int | None
 ) -> Work:
-    """Make what seals some raw UIDs at once."""
+    """Return a function that encrypts raw UIDs in bulk."""
     from uid2_async.sharing import SharingClient  # noqa: PLC0415 - imports aiohttp
 
     client = SharingClient(ring)
@@ -446,7 +446,7 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
 
 
 def _opener(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
-    """Make what opens some tokens at once."""
+    """Return a function that decrypts tokens in bulk."""
     from uid2_async.bidstream import BidstreamClient  # noqa: PLC0415 - imports aiohttp
     from uid2_async.sharing import SharingClient  # noqa: PLC0415 - as above
 
@@ -461,8 +461,8 @@ def _opener(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
             found = bidstream.decrypt_many(tokens, domains)
         opened = [None if isinstance(one, TokenFailure) else one for one in found]
         return (
-            [one and one.raw_uid for one in opened],
-            [one and one.site_id for one in opened],
+            [None if one is None else one.raw_uid for one in opened],
+            [None if one is None else one.site_id for one in opened],
             [one.name if isinstance(one, TokenFailure) else None for one in found],
         )
 

@@ -9,9 +9,11 @@ import os
 import secrets
 import shlex
 import signal
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
@@ -54,7 +56,7 @@ class _AccessHandler(logging.Handler):
             print_json({"time": time, **record.args}, to_stderr=True)
 
 
-def run_sandbox(
+def run_sandbox(  # noqa: PLR0913 - one parameter for each option
     *,
     host: Annotated[
         str, typer.Option("--host", help="The address to listen at.")
@@ -98,6 +100,9 @@ def run_sandbox(
             "can read, for docker run --env-file.",
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace FILE of --env-file if it exists.")
+    ] = False,
     access_log: Annotated[
         AccessLog,
         typer.Option("--access-log", help="Print each request to stderr."),
@@ -124,6 +129,7 @@ def run_sandbox(
         world = operator.OperatorData.load(data)
         if scope not in (None, world.scope):
             raise InputError(f"The data in {data} are {world.scope}'s, not {scope}'s.")
+    target = None if env_file is None else _EnvFile(env_file, force=force)
     names = allow_hosts or []
     token = os.environ.get(_TOKEN_VARIABLE) or (
         secrets.token_urlsafe() if names else ""
@@ -135,7 +141,7 @@ def run_sandbox(
         console=console,
         names=names,
         token=token,
-        env_file=env_file,
+        env_file=target,
     )
     with _access_logged(access_log), contextlib.suppress(KeyboardInterrupt):
         asyncio.run(sandbox.serve())
@@ -164,7 +170,7 @@ class _Sandbox:
     console: bool | None
     names: Sequence[str]
     token: str = attrs.field(repr=False)
-    env_file: str | None
+    env_file: _EnvFile | None
 
     async def serve(self) -> None:
         """Answer until a signal comes."""
@@ -212,19 +218,62 @@ class _Sandbox:
             lines += ["", f"# {name}: {roles}", f"export {' '.join(pairs)}"]
         if self.env_file is not None:
             # The last key of the built-in world has every role.
-            _write_env_file(self.env_file, settings)
+            self.env_file.write(settings)
         print_lines(lines)
 
 
-def _write_env_file(path: str, settings: Mapping[str, str]) -> None:
-    """Write variables as lines that Docker and compose read."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
-        file.writelines(f"{name}={value}\n" for name, value in settings.items())
+class _EnvFile:
+    """The file of ``--env-file``, which only its owner can read."""
+
+    def __init__(self, path: str, *, force: bool) -> None:
+        """Refuse a file that exists, before the sandbox listens.
+
+        Raises:
+            InputError: If there is something at *path* that must not be replaced.
+        """
+        self._path = path
+        self._force = force
+        with contextlib.suppress(OSError):  # writing it says what is wrong
+            mode = Path(path).lstat().st_mode
+            if not (force and (stat.S_ISREG(mode) or stat.S_ISLNK(mode))):
+                raise self._refusal(is_file=stat.S_ISREG(mode))
+
+    def _refusal(self, *, is_file: bool = True) -> InputError:
+        if is_file:
+            hint = "Pass --force to replace it."
+            return InputError(f"{self._path} already exists.", hint=hint)
+        return InputError(
+            f"{self._path} is not a file.", hint="Choose another --env-file."
+        )
+
+    def write(self, settings: Mapping[str, str]) -> None:
+        """Write variables as lines that Docker and compose read.
+
+        The file is a new one, so that it is private from the first byte, and no link is
+        followed.
+
+        Raises:
+            InputError: If the file cannot be written.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            if self._force:
+                Path(self._path).unlink(missing_ok=True)
+            descriptor = os.open(self._path, flags, 0o600)
+        except FileExistsError:
+            raise self._refusal() from None
+        except OSError as error:
+            cause = error.strerror or type(error).__name__
+            raise InputError(
+                f"{self._path} cannot be written: {cause}.",
+                hint="Choose another --env-file.",
+            ) from None
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.writelines(f"{name}={value}\n" for name, value in settings.items())
 
 
 def _warn(host: str, *, console: bool) -> None:
-    """Warn of other machines."""
+    """Warn that other machines can connect."""
     print_error(
         f"warning: {host} can be reached from other machines, over plain http and "
         "with API keys that anyone can look up."

@@ -48,7 +48,7 @@ OutOption = Annotated[
 
 
 def _find(path: str) -> MappingState:
-    """Return a state that is there, still closed."""
+    """Return a closed state, which must exist."""
     if not Path(path).is_file():
         raise InputError(f"There is no state {path}.", hint="Check the path.")
     return MappingState(Path(path))

@@ -141,7 +141,7 @@ def validate(
 
 
 def _read_token(token: str | None, file: str | None) -> str:
-    """Take the advertising token itself, or out of a file."""
+    """Return the advertising token itself, or read it from a file."""
     if (token is None) == (file is None):
         raise InputError("Give either TOKEN or --token-file.")
     if file is None:
@@ -278,7 +278,7 @@ def _open_token_into(
 
 
 def _judge(token: str, ring: KeyRing, now_ms: int, domain: str | None) -> str:
-    """Say in a word how the holder of the keys fares with a token."""
+    """Return in one word how the holder of the keys judges a token."""
     client = _CLIENTS[kind_of(ring)]
     try:
         found = try_decrypt(token, ring, now_ms, client, domain)
@@ -303,7 +303,7 @@ def _describe_opened(token: AdvertisingToken, *, show_uid: bool) -> dict[str, An
 
 
 def _lines(report: dict[str, Any], indent: str = "") -> Iterator[str]:
-    """Write a report as lines of ``name: value``; the notes come last."""
+    """Format a report as lines of ``name: value``; the notes come last."""
     yield f"{indent}what: {' or '.join(report['kinds']) or _UNKNOWN}"
     for name, value in report.items():
         label = name.replace("_", " ")
