@@ -73,9 +73,9 @@ def test_kinds_that_each_row_tells() -> None:
 @pytest.mark.parametrize(
     ("header", "how", "words"),
     [
-        (["a", "b"], {}, ["no column 'INPUT'", "'a', 'b'", "--column"]),
+        (["a", "b"], {}, ["no column 'INPUT'", "'a', 'b'", "`column=NAME`"]),
         (["a", "b"], {"column": "c", "kind": "email"}, ["no column 'c'", "'a', 'b'"]),
-        (["INPUT"], {}, ["no column 'INPUT_TYPE'", "'INPUT'", "--type"]),
+        (["INPUT"], {}, ["no column 'INPUT_TYPE'", "'INPUT'", "`type`"]),
         (
             ["a", "a"],
             {"column": "a"},
@@ -83,8 +83,12 @@ def test_kinds_that_each_row_tells() -> None:
         ),
         (["A", "a"], {"column": "ä"}, ["no column"]),
         (["A", "a"], {"column": "Á", "kind": "email"}, ["no column"]),
-        (["a"], {"several": {"phone": "b"}}, ["no column 'b'", "Use --phone COLUMN"]),
-        (["a;INPUT"], {}, ["separated by something else", "--delimiter"]),
+        (
+            ["a"],
+            {"several": {"phone": "b"}},
+            ["no column 'b'", 'Use `identifiers={"phone": COLUMN}` with'],
+        ),
+        (["a;INPUT"], {}, ["separated by something else", "use `delimiter`"]),
     ],
 )
 def test_columns_that_are_not_there(
