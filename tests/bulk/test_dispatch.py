@@ -490,4 +490,3 @@ def test_reprs_show_no_dii(virtual: Any, make_operator: Any) -> None:
     shown = repr(column) + repr(chunk) + virtual(main())
 
     assert "canary" not in shown
-    assert "/v3/identity/map" in shown

@@ -49,8 +49,6 @@ from uid2_async.hooks import (
 )
 from uid2_async.retry import Backoff, RetryPolicy, classify
 
-__all__ = ["DispatchOptions", "Dispatcher", "Keep"]
-
 Keep: TypeAlias = Callable[[str, Sequence[bytes], Sequence[Outcome]], Awaitable[None]]
 """Keeps the outcomes of identities of one subject before their rows are handed out.
 
@@ -122,15 +120,7 @@ class Dispatcher:
         endpoint: Endpoint = MAP_V3,
         keep: Keep | None = None,
     ) -> None:
-        """Prepare the job; :meth:`start` starts it.
-
-        Args:
-            options: How to send, and how much at once.
-            source: Whom to ask about.
-            endpoint: What to ask.
-            keep: Awaited with all outcomes, failures included, before their rows are
-                handed out.
-        """
+        """Prepare the job; :meth:`start` starts it."""
         self._options = options
         self._source = source
         self._endpoint = endpoint
@@ -179,13 +169,6 @@ class Dispatcher:
         self._slice_end = 0.0
         self._reader: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-
-    def __repr__(self) -> str:
-        """Show the endpoint and how far it is."""
-        return (
-            f"<Dispatcher {self._endpoint.path} batches={self.batches} "
-            f"queued={len(self._queue)} limit={self.limit!r}>"
-        )
 
     # --- life -------------------------------------------------------------------------
 
@@ -332,12 +315,7 @@ class Dispatcher:
     # --- out --------------------------------------------------------------------------
 
     async def next_chunk(self) -> Chunk | None:
-        """Wait for the next chunk and its answers. Return None at the end.
-
-        Raises:
-            BaseException: What ended the job.
-            RuntimeError: If the job was stopped before its end.
-        """
+        """Wait for the next chunk and its answers. Return None at the end."""
         await self._rest()
         while self._is_stopped or not (self._chunks and self._chunks[0].is_answered):
             if self._failure is not None:
@@ -417,11 +395,7 @@ class Dispatcher:
         return rows
 
     async def _ask(self, batch: Batch) -> Rows:
-        """Ask the operator about a batch, for which there is a permit.
-
-        Raises:
-            UID2Error: What the last attempt met.
-        """
+        """Ask the operator about a batch, for which there is a permit."""
         batch.generation = self.limit.generation
         endpoint = self._endpoint
         async with self._cpu:
@@ -491,13 +465,7 @@ class Dispatcher:
         self._news.set()
 
     def _decide(self, batch: Batch, error: UID2Error, batches: int) -> Rows | None:
-        """Return the failures of a batch that ended in *error*, or send it again.
-
-        Args:
-            batch: The batch.
-            error: What its last attempt met.
-            batches: How many batches were done before it was sent.
-        """
+        """Return the failures of a batch that ended in *error*, or send it again."""
         decision = classify(error)
         if isinstance(error, _FATAL) and not decision.retry:
             self._fail(error)

@@ -23,8 +23,6 @@ from uid2_async.protocol.mapping import (
 )
 from uid2_async.protocol.normalize import HASH_KINDS, KINDS, many_identity_bytes
 
-__all__ = ["MAP_V2", "MAP_V3", "OPTOUT_STATUS", "RAW_UID", "Endpoint", "IdentityKind"]
-
 RAW_UID: Final = "raw_uid"
 """The kind of values that are raw UIDs."""
 

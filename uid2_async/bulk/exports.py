@@ -37,14 +37,6 @@ from uid2_async.bulk.writers import TableWriter
 from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
 
-__all__ = [
-    "DELTA_COLUMNS",
-    "DeltaWriter",
-    "check_export",
-    "export_history",
-    "export_state",
-]
-
 DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
 
 _EXPORTED: Final = {
@@ -78,15 +70,7 @@ class DeltaWriter:
         folder: Path | None = None,
         disk: Disk = DISK,
     ) -> None:
-        """Open the unfinished file. Blocks.
-
-        Args:
-            target: Where the delta goes; None is stdout.
-            keys: The input columns that it repeats.
-            options: The format; its name decides by default.
-            folder: Where a remote delta grows.
-            disk: The system calls that may fail.
-        """
+        """Open the unfinished file. Blocks."""
         self.lines: int = 0
         self._keys = keys
         self._columns = [*DELTA_COLUMNS, *keys]
@@ -223,19 +207,7 @@ def check_export(
     force: bool = False,
     shared: bool = False,
 ) -> Location | None:
-    """Return where an export goes; None for stdout.
-
-    Args:
-        state: The state that is exported.
-        target: The file, or ``-``.
-        role: What messages call the file.
-        force: Whether an existing file may be replaced.
-        shared: Whether other users may write to its folder.
-
-    Raises:
-        InputError: If it must not be written.
-        JobError: If its folder cannot be used.
-    """
+    """Return where an export goes; None for stdout."""
     if target == STDIO:
         return None
     path = locate(target)
@@ -246,11 +218,6 @@ def check_export(
 
 async def export_state(state: MappingState, target: str, *, force: bool = False) -> int:
     """Write everything that an open *state* knows, whole or not at all.
-
-    Args:
-        state: The state, open.
-        target: The file, in the format that its name says, or ``-`` for CSV on stdout.
-        force: Whether an existing file may be replaced.
 
     Returns:
         How many identities were written.
@@ -288,17 +255,8 @@ async def export_history(
 ) -> int:
     """Write the net changes since run *since* began; none counts as exported by that.
 
-    Args:
-        state: The state, open.
-        target: The file, or ``-``.
-        since: The number of a run, at most 90 days ago.
-        force: Whether an existing file may be replaced.
-
     Returns:
         How many changes were written.
-
-    Raises:
-        InputError: If there was no such run, or it is too long ago.
     """
     path = await run_in_thread(partial(check_export, state, target, force=force))
     folder = state.path.parent

@@ -37,15 +37,6 @@ from uid2_async.bulk.resume import Checkpoint, JobFolder
 from uid2_async.bulk.text import BadRow, Reader, Rows
 from uid2_async.bulk.writers import Output, TableWriter, open_output
 
-__all__ = [
-    "BadRows",
-    "FileSource",
-    "InputFile",
-    "JobOutputs",
-    "RowFormatter",
-    "RowGroup",
-]
-
 _BAD_ROW_COLUMNS: Final[tuple[str, ...]] = ("FILE", "LINE", "REASON", "ROW")
 
 
@@ -65,11 +56,7 @@ class BadRows:
     """
 
     def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
-        """Open the file. Blocks.
-
-        Raises:
-            JobError: If it cannot be written.
-        """
+        """Open the file. Blocks."""
         self.count: int = 0
         self._is_whole = False
         columns: dict[str, Content] = dict.fromkeys(_BAD_ROW_COLUMNS, Content.TEXT)
@@ -93,10 +80,6 @@ class BadRows:
     def close(self) -> None:
         """Close the file, and remove it if it is not whole."""
         self._table.close()
-
-    def __repr__(self) -> str:
-        """Show how many rows there are."""
-        return f"<BadRows {self.count}>"
 
 
 class RowGroup:
@@ -192,11 +175,7 @@ class FileSource:
         return True
 
     def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - files are not waited for
-        """Parse some rows; see :meth:`uid2_async.bulk.dispatch.Source.take`.
-
-        Raises:
-            InputError: If a row cannot be read; says which.
-        """
+        """Parse some rows; see :meth:`uid2_async.bulk.dispatch.Source.take`."""
         if self._reader is None or self._columns is None:
             return None
         rows = self._reader.take(self._columns.step_rows)
@@ -257,19 +236,7 @@ class JobOutputs:
         on_done: Callable[[Checkpoint], Awaitable[None]] | None = None,
         on_progress: Callable[[FileProgress], object] | None = None,
     ) -> None:
-        """Prepare to write.
-
-        Args:
-            files: The files in order.
-            source: Reads their inputs.
-            formatter: Makes the added columns.
-            part: Returns where an output grows; None for stdout.
-            log: Takes a checkpoint whenever rows were saved, if the job resumes by it.
-            disk: The system calls that may fail.
-            on_done: Awaited with the last checkpoint of an output that has its final
-                name.
-            on_progress: Called with the progress after each chunk.
-        """
+        """Prepare to write."""
         self.rows: int = 0
         self.duplicates: int = 0
         # Of the outputs that are done; the formatter counts for the current one.
@@ -468,11 +435,7 @@ class JobOutputs:
 
 
 def _finish(output: Output, file: InputFile) -> None:
-    """Give an output its name, unless its input changed while it was read. Blocks.
-
-    Raises:
-        InputError: If the input has changed.
-    """
+    """Give an output its name, unless its input changed while it was read. Blocks."""
     original, target = file.original, file.pair.target
     pinned = isinstance(original, Remote) and original.is_pinned
     if file.identity is not None and original is not None and not pinned:

@@ -111,15 +111,6 @@ from uid2_async.client import UID2Client, buckets_call
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
 
-__all__ = [
-    "RowTable",
-    "check_file",
-    "map_file",
-    "map_table",
-    "refresh_state",
-    "sweep_by_status",
-]
-
 T = TypeVar("T")
 
 _OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
@@ -199,11 +190,7 @@ class _Job:
     def open(
         self, pair: FilePair, on_bad_row: Callable[..., object] | None
     ) -> tuple[Reader, IdentifierColumns]:
-        """Open an input and find its columns. Blocks.
-
-        Raises:
-            InputError: If it cannot be read, or lacks a column.
-        """
+        """Open an input and find its columns. Blocks."""
         if self.table is not None:
             reader = self.table.open_reader()
         else:
@@ -777,14 +764,7 @@ def _summarize(
     counts: Mapping[str, int] | None = None,
     **more: Any,
 ) -> JobSummary:
-    """Count what a job did.
-
-    Args:
-        outputs: The outputs of the job; None if it was stopped before it wrote any row.
-        dispatcher: What asked the operator.
-        counts: Instead of rows, the identities that were asked about, by status.
-        more: Other fields of the summary.
-    """
+    """Count what a job did."""
     if outputs is not None:
         counts, more["rows"] = outputs.status_counts, outputs.rows
         more["input_warnings"] = dict(outputs.input_warnings)

@@ -27,8 +27,6 @@ from uid2_async.errors import ConfigError, InputError, JobError
 from uid2_async.models import Identity, UnmappedReason, kind_and_value
 from uid2_async.protocol.mapping import values_of_one_kind
 
-__all__ = ["BulkMapper", "ItemSource", "Records"]
-
 T = TypeVar("T")
 
 
@@ -251,13 +249,7 @@ class ItemSource:
         return False
 
     def take(self, *, partial: bool) -> Chunk | None:
-        """See :meth:`Source.take <uid2_async.bulk.batches.Source.take>`.
-
-        Raises:
-            InputError: If an item's key is neither an identity nor a str; names its
-                index.
-            JobError: If *key* raised what ends a task or a loop.
-        """
+        """See :meth:`Source.take <uid2_async.bulk.batches.Source.take>`."""
         items = self._loaded
         if not items or (len(items) < STEP_ROWS and not partial):
             return None
@@ -292,10 +284,6 @@ class ItemSource:
         else:
             return IdentityColumn(kinds[0] if len(set(kinds)) == 1 else kinds, values)
         raise failure(f"Item {self._taken + len(values)}: {reason}")
-
-    def __repr__(self) -> str:
-        """Show how far it is: the items may be DII."""
-        return f"<ItemSource taken={self._taken}>"
 
 
 strip_tracebacks(globals())

@@ -12,19 +12,6 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import MappedUID, MapRow, Unmapped, UnmappedReason
 from uid2_async.phones import PhoneFault
 
-__all__ = [
-    "ABSENT",
-    "INVALID",
-    "INVALID_PHONES",
-    "UNKNOWN_KIND",
-    "InvalidPhone",
-    "MapFailure",
-    "MapRecord",
-    "OptOutRule",
-    "Outcome",
-    "Progress",
-]
-
 T = TypeVar("T")
 
 

@@ -37,8 +37,6 @@ from uid2_async.models import Identity, IdentityScope, IdentityType, as_identity
 from uid2_async.protocol.normalize import HASH_KINDS, READERS
 from uid2_async.protocol.raw_uid import inspect_raw_uid
 
-__all__ = ["IdentityPage", "MappingState", "Person"]
-
 T = TypeVar("T")
 
 IdentityPage: TypeAlias = tuple[IdentityType, list[bytes]]
@@ -645,11 +643,7 @@ def _add_named(
 
 
 def _key(person: Person, place: int) -> IdentityKey:
-    """Return the key of a person.
-
-    Raises:
-        InputError: If the value is invalid; says which one it is.
-    """
+    """Return the key of a person."""
     if isinstance(person, IdentityKey):
         return person
     identity = as_identity(person)

@@ -17,14 +17,6 @@ from uid2_async.bulk.state_values import IdentityKey, Run, StateRow
 from uid2_async.errors import JobError
 from uid2_async.models import IdentityType
 
-__all__ = [
-    "AnsweredChunk",
-    "StateSource",
-    "UidSource",
-    "answer_from_state",
-    "stage_all",
-]
-
 # A sorted look-up of so many identities touches each page of the state once.
 _GROUP_ROWS: Final = 40_000
 _GROUPS_AHEAD: Final = 2
@@ -102,13 +94,6 @@ async def stage_all(
     on_chunk: Callable[[Chunk], bool],
 ) -> bool:
     """Stage the identities of all rows.
-
-    Args:
-        source: The rows.
-        state: An open state.
-        run: The run that they belong to.
-        endpoint: What the operator is asked.
-        on_chunk: Called with each chunk; returns whether the job goes on.
 
     Returns:
         Whether all were read.
@@ -255,10 +240,6 @@ class _Lookup:
             for row, outcome in zip(rows, found, strict=True):
                 outcomes[row] = outcome
         return outcomes
-
-    def __repr__(self) -> str:
-        """Show how many identities there are."""
-        return f"<_Lookup of {sum(map(len, self.identities.values()))}>"
 
 
 _Outcomes: TypeAlias = Callable[[], list[Outcome]]

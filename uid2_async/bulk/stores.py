@@ -28,7 +28,7 @@ import attrs
 
 from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.lake import DeltaTable
+from uid2_async.bulk.database import DeltaTable
 from uid2_async.bulk.paths import (
     STDIO,
     FilePair,
@@ -45,15 +45,6 @@ from uid2_async.bulk.paths import (
 from uid2_async.bulk.private_files import DISK, Disk, open_private, replace
 from uid2_async.config import is_loopback
 from uid2_async.errors import InputError, JobError, UID2Error
-
-__all__ = [
-    "StoreFile",
-    "copy_path",
-    "expand_locations",
-    "is_url",
-    "local_path",
-    "locate",
-]
 
 
 @attrs.frozen(kw_only=True)
@@ -130,11 +121,7 @@ def is_url(name: str) -> bool:
 
 
 def local_path(name: str | os.PathLike[str], role: str) -> Path:
-    """Return the path of a file that must lie on this machine.
-
-    Raises:
-        InputError: If it is a URL.
-    """
+    """Return the path of a file that must lie on this machine."""
     if is_url(os.fspath(name)):
         raise InputError(
             f"{role} must be on this machine, not at a URL.",
@@ -153,11 +140,7 @@ def copy_path(folder: Path, remote: Remote, *, version: str = "") -> Path:
 
 
 def _split(url: str) -> tuple[str, _Store]:
-    """Return the scheme of a URL and the kind of its store.
-
-    Raises:
-        InputError: If the scheme is unknown, or the URL has credentials in it.
-    """
+    """Return the scheme of a URL and the kind of its store."""
     scheme = url.partition("://")[0].lower()
     store = _STORES.get(scheme)
     if store is None and scheme.startswith("postgres"):
@@ -188,11 +171,7 @@ def _split(url: str) -> tuple[str, _Store]:
 
 
 def _open_store(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system for a URL, and the path in it.
-
-    Raises:
-        InputError: If the extra is not installed, or the store takes no credentials.
-    """
+    """Return fsspec's file system for a URL, and the path in it."""
     scheme, store = _split(url)
     name = _display_name(url)
     try:
@@ -278,12 +257,7 @@ class StoreFile(Remote):
         return found
 
     def identify(self) -> InputIdentity:
-        """Return what differs once the object has changed. Blocks.
-
-        Raises:
-            InputError: If it does not exist or cannot be read.
-            JobError: If the store cannot be reached.
-        """
+        """Return what differs once the object has changed. Blocks."""
         info = self._info()
         if info is None:
             raise self.missing()
@@ -304,12 +278,7 @@ class StoreFile(Remote):
         )
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
-        """Download the object into the file *copy*. Blocks.
-
-        Raises:
-            InputError: If it changes meanwhile, or cannot be read.
-            JobError: If the store cannot be reached, or the disk is full.
-        """
+        """Download the object into the file *copy*. Blocks."""
         before = self.identify()
         unfinished = copy.with_name(f"{copy.name}.unfinished")
         unfinished.unlink(missing_ok=True)
@@ -324,13 +293,7 @@ class StoreFile(Remote):
         replace(unfinished, copy, disk=disk)
 
     def check_target(self, *, may_exist: bool) -> None:
-        """Raise if the object must not be written. Blocks.
-
-        Raises:
-            InputError: If it exists and *may_exist* is false, the bucket does not
-                exist, or access is denied.
-            JobError: If the store cannot be reached.
-        """
+        """Raise if the object must not be written. Blocks."""
         if self._store is _HTTPS:
             raise InputError(
                 f"{self.name} cannot be written: https:// is for inputs only.",
@@ -368,12 +331,7 @@ class StoreFile(Remote):
             )
 
     def deliver(self, whole: Path, *, job: str = "") -> None:  # noqa: ARG002 - an object is replaced by itself
-        """Upload a whole file; the object appears when all of it has arrived. Blocks.
-
-        Raises:
-            InputError: If access is denied.
-            JobError: If the store cannot be reached, or has not kept all of it.
-        """
+        """Upload a file; the object appears when all of it has arrived. Blocks."""
         self._abort_uploads()
         self._run(self._fs.put_file, str(whole), self._key)
         info = self._info() or {}
@@ -422,12 +380,7 @@ def _call(
     *,
     ignore: _Reason | None = None,
 ) -> Any:
-    """Make one call, and explain its failure without repeating its text.
-
-    Raises:
-        InputError: If access is denied or something does not exist.
-        JobError: If the store is busy or cannot be reached, or the disk is full.
-    """
+    """Make one call, and explain its failure without repeating its text."""
     try:
         return call()
     except UID2Error:
@@ -522,16 +475,7 @@ def locate(name: str) -> Location:
 
 
 def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePair]:
-    """List the inputs and outputs of a job, wherever they are.
-
-    Args:
-        source: A file, a folder, a pattern, ``-``, the URL of any of these, or the
-            folder of a Delta table.
-        target: A file or ``-``; a folder if *source* is more than a file.
-
-    Raises:
-        InputError: If there is nothing to read, or there is no place for the outputs.
-    """
+    """List the inputs and outputs of a job, wherever they are."""
     if isinstance(source, str) and not is_url(source):
         if source != STDIO and Path(source).is_dir():
             table = lake_format(Path(source)) == "Delta Lake"
