@@ -14,12 +14,13 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 
-from uid2_async.bulk.endpoints import Endpoint, IdentityKind
 from uid2_async.bulk.outcomes import (
     ABSENT,
     INVALID,
     INVALID_PHONES,
     UNKNOWN_KIND,
+    Endpoint,
+    IdentityKind,
     MapFailure,
     Outcome,
 )

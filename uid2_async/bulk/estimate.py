@@ -21,8 +21,8 @@ from uid2_async.bulk.columns import (
     RowStatus,
     find_identifiers,
 )
-from uid2_async.bulk.endpoints import MAP_V3
 from uid2_async.bulk.options import MapOptions
+from uid2_async.bulk.outcomes import MAP_V3
 from uid2_async.bulk.paths import FilePair, Remote
 from uid2_async.bulk.stores import copy_path, expand_locations
 from uid2_async.bulk.text import open_reader

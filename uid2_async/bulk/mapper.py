@@ -19,11 +19,12 @@ import attrs
 from uid2_async._failures import CONTROL_FLOW
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, Source
-from uid2_async.bulk.dispatch import Dispatcher, DispatchOptions
+from uid2_async.bulk.dispatch import Dispatcher
+from uid2_async.bulk.options import JobOptions
 from uid2_async.bulk.outcomes import MapFailure, MapRecord, Outcome, Progress
 from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.client import UID2Client
-from uid2_async.errors import ConfigError, InputError, JobError
+from uid2_async.errors import InputError, JobError
 from uid2_async.models import Identity, UnmappedReason, kind_and_value
 from uid2_async.protocol.mapping import values_of_one_kind
 
@@ -70,26 +71,22 @@ class BulkMapper:
         Raises:
             ConfigError: If an option is not above zero.
         """
-        size = client.max_batch_size if batch_size is None else batch_size
-        if min(size, concurrency, dedupe_window, stall_timeout) <= 0:
-            raise ConfigError("The options of BulkMapper must be above zero.")
+        self._client = client
         self._on_progress = on_progress
-        self._options = DispatchOptions(
-            client=client,
-            batch_size=size,
+        self._system = _system
+        self._options = JobOptions(
+            batch_size=batch_size,
             concurrency=concurrency,
             dedupe_window=dedupe_window,
             stall_timeout=stall_timeout,
-            sleep=_system.sleep,
-            random=_system.random,
         )
 
     def __repr__(self) -> str:
         """Show the client and how much it sends at once."""
-        options = self._options
+        size = self._options.batch_size or self._client.max_batch_size
         return (
-            f"<BulkMapper {options.client!r} batch_size={options.batch_size} "
-            f"concurrency={options.concurrency}>"
+            f"<BulkMapper {self._client!r} batch_size={size} "
+            f"concurrency={self._options.concurrency}>"
         )
 
     @asynccontextmanager
@@ -124,7 +121,7 @@ class BulkMapper:
         Yields:
             Records whose items are those of the chunks' payloads, one for each row.
         """
-        dispatcher = Dispatcher(self._options, source)
+        dispatcher = Dispatcher(self._client, source, self._options, self._system)
         dispatcher.start()
         try:
             yield Records(dispatcher, self._on_progress)

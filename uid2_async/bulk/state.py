@@ -14,8 +14,7 @@ from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_rows
-from uid2_async.bulk.endpoints import RAW_UID
-from uid2_async.bulk.outcomes import MapFailure
+from uid2_async.bulk.outcomes import RAW_UID, MapFailure
 from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
 from uid2_async.bulk.state_rows import START, Outcome
 from uid2_async.bulk.state_values import (
