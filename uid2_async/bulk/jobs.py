@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -87,7 +86,7 @@ from uid2_async.bulk.paths import (
     identify,
     state_paths,
 )
-from uid2_async.bulk.private_files import SYSTEM, System, open_private
+from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.bulk.resume import (
     Checkpoint,
     JobFolder,
@@ -100,17 +99,19 @@ from uid2_async.bulk.resume import (
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import Run, StateSelection
 from uid2_async.bulk.stores import (
+    Pipe,
     copy_path,
+    copy_stdin,
     expand_locations,
     is_url,
     local_path,
     locate,
+    through_files,
 )
 from uid2_async.bulk.text import (
     InputFaults,
     Reader,
     open_reader,
-    open_stdio,
     read_check,
 )
 from uid2_async.bulk.writers import Output
@@ -205,7 +206,8 @@ class _FileJob(_Job):
     @property
     def is_resumable(self) -> bool:
         """Whether an interrupted run can be resumed: a pipe is gone once read."""
-        return all(pair.source and pair.target for pair in self.pairs)
+        ends = [end for pair in self.pairs for end in (pair.source, pair.target)]
+        return not any(end is None or isinstance(end, Pipe) for end in ends)
 
     @property
     def bad_rows(self) -> Path | None:
@@ -259,7 +261,7 @@ def _expand(
     source: str | Remote, target: str | Remote, options: MapOptions | StatusOptions
 ) -> list[FilePair]:
     """List the inputs and outputs, whose formats can be read and written."""
-    pairs = expand_locations(source, target)
+    pairs = [through_files(pair, options) for pair in expand_locations(source, target)]
     for pair in pairs:
         pair.formats(options)
     return pairs
@@ -692,8 +694,7 @@ def _spooled(pair: FilePair, place: _Files) -> FilePair:
         return pair
     assert place.parts is not None  # noqa: S101 - the state is a file at least
     copy = place.parts / "stdin"
-    with os.fdopen(open_private(copy), "wb") as file:
-        shutil.copyfileobj(open_stdio(sys.stdin, "rb"), file)
+    copy_stdin(copy)
     return attrs.evolve(pair, source=copy)
 
 

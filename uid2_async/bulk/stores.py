@@ -14,6 +14,8 @@ import importlib
 import logging
 import os
 import re
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from enum import Enum
@@ -31,7 +33,9 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.database import DeltaTable
 from uid2_async.bulk.paths import (
     STDIO,
+    FileFormatOptions,
     FilePair,
+    Format,
     InputIdentity,
     Location,
     Remote,
@@ -43,6 +47,7 @@ from uid2_async.bulk.paths import (
     lake_table_error,
 )
 from uid2_async.bulk.private_files import DISK, Disk, open_private, replace
+from uid2_async.bulk.text import open_stdio
 from uid2_async.config import is_loopback
 from uid2_async.errors import InputError, JobError, UID2Error
 
@@ -472,6 +477,77 @@ def locate(name: str) -> Location:
         return Path(name)
     fs, key = _open_store(name)
     return StoreFile(url=name, fs=fs, key=key)
+
+
+def copy_stdin(copy: Path) -> None:
+    """Read all of stdin into a private file. Blocks."""
+    with os.fdopen(open_private(copy), "wb") as file:
+        shutil.copyfileobj(open_stdio(sys.stdin, "rb"), file)
+
+
+@attrs.frozen(kw_only=True)
+class Pipe(Remote):
+    """Stdin or stdout with Parquet or Arrow, which are read and written as files.
+
+    Attributes:
+        stream: ``stdin`` or ``stdout``.
+        format: What goes through it.
+    """
+
+    # What was read cannot be read again, and so does not change.
+    is_pinned = True
+
+    stream: str
+    format: Format
+
+    @property
+    def name(self) -> str:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return self.stream
+
+    @property
+    def path(self) -> PurePath:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return PurePath(f"{self.name}.{self.format}")
+
+    def identify(self) -> InputIdentity:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return InputIdentity(name=self.name, size=0, mtime_ns=0, digest="")
+
+    def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        del disk
+        copy_stdin(copy)
+
+    def check_target(self, *, may_exist: bool) -> None:
+        """Refuse to write to a terminal."""
+        del may_exist
+        if sys.stdout.isatty():
+            raise InputError(
+                f"{self.format.capitalize()} cannot be shown on a terminal.",
+                hint="Name a file, or pipe it into another program.",
+            )
+
+    def deliver(self, whole: Path, *, job: str = "") -> None:
+        """Write a whole file to stdout. Blocks."""
+        del job
+        stream = open_stdio(sys.stdout, "wb")
+        with whole.open("rb") as file:
+            shutil.copyfileobj(file, stream)
+        stream.flush()
+
+
+def through_files(pair: FilePair, options: FileFormatOptions) -> FilePair:
+    """Put a :class:`Pipe` in the place of stdin or stdout where the format needs it."""
+    given = options.format
+    if pair.source is None and given is not None and not given.is_text:
+        pair = attrs.evolve(pair, source=Pipe(stream="stdin", format=given))
+    if pair.target is None:
+        read = pair.source.path if isinstance(pair.source, Remote) else pair.source
+        written = options.for_file(read).format
+        if written is not None and not written.is_text:
+            pair = attrs.evolve(pair, target=Pipe(stream="stdout", format=written))
+    return pair
 
 
 def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePair]:
