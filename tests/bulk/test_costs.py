@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from uid2_async import SessionPool, UID2Client
-from uid2_async.bulk import costs
-from uid2_async.bulk.costs import Costs, RunCosts, work_out
+from uid2_async.bulk import estimate as costs
+from uid2_async.bulk.estimate import Costs, RunCosts, work_out
 from uid2_async.operator import LocalOperator
 from uid2_async.transport import Reply, Request
 

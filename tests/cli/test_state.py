@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from uid2_async import Email, IdentityScope, MappingState
-from uid2_async.bulk import costs
-from uid2_async.bulk.costs import work_out
+from uid2_async.bulk import estimate as costs
+from uid2_async.bulk.estimate import work_out
 from uid2_async.operator import LocalOperator
 from uid2_async.protocol.normalize import identity_hash
 

@@ -30,15 +30,6 @@ from uid2_async.bulk.private_files import (
 )
 from uid2_async.errors import InputError
 
-__all__ = [
-    "ArrowOutput",
-    "ArrowReader",
-    "ArrowRows",
-    "load_arrow",
-    "require_text",
-    "writing",
-]
-
 T = TypeVar("T")
 
 _BATCH_ROWS: Final = 10_000
@@ -48,11 +39,7 @@ _MICROSECONDS: Final = 1_000_000
 
 
 def load_arrow(module: str = "pyarrow") -> Any:
-    """Import a module of pyarrow.
-
-    Raises:
-        InputError: If it is not installed.
-    """
+    """Import a module of pyarrow."""
     try:
         return import_module(module)
     except ImportError:
@@ -64,15 +51,7 @@ def load_arrow(module: str = "pyarrow") -> Any:
 
 
 def require_text(field: Any, *, name: str = "") -> None:
-    """Refuse a column of numbers or bytes: a phone would have lost its plus.
-
-    Args:
-        field: The column, as the schema has it.
-        name: The file, for the message.
-
-    Raises:
-        InputError: If it is not text.
-    """
+    """Refuse a column of numbers or bytes: a phone would have lost its plus."""
     types = load_arrow().types
     kind = field.type.value_type if types.is_dictionary(field.type) else field.type
     if _is_string(kind) or types.is_null(kind):
@@ -97,11 +76,7 @@ def _is_string(kind: Any) -> bool:
 
 
 def _reading(call: Callable[[], T], *, name: str, what: str) -> T:
-    """Make one call that reads; what Arrow says of a failure might show data.
-
-    Raises:
-        InputError: If it fails.
-    """
+    """Make one call that reads; what Arrow says of a failure might show data."""
     try:
         return call()
     except InputError:
@@ -115,12 +90,7 @@ def _reading(call: Callable[[], T], *, name: str, what: str) -> T:
 
 
 def writing(call: Callable[[], T]) -> T:
-    """Make one call that writes; what Arrow says of a failure might show data.
-
-    Raises:
-        InputError: If the columns cannot be written.
-        JobError: If the disk is full or broken.
-    """
+    """Make one call that writes; what Arrow says of a failure might show data."""
     # The others come of values that Python's types cannot take.
     failures = (load_arrow().ArrowException, ValueError, TypeError, OverflowError)
     try:
@@ -152,10 +122,6 @@ class ArrowRows:
         self.batch: Any = batch
         self._wanted = wanted
         self._null = null
-
-    def __repr__(self) -> str:
-        """Show how many rows there are."""
-        return f"<ArrowRows {self.count}>"
 
     def values(self, column: str) -> list[str]:
         """List the values of a wanted column; a missing one is empty."""
@@ -254,11 +220,7 @@ class ArrowReader:
     def __init__(
         self, stream: BinaryIO, *, name: str, options: FileFormatOptions
     ) -> None:
-        """Read the schema.
-
-        Raises:
-            InputError: If it cannot be read, or pyarrow is missing.
-        """
+        """Read the schema."""
         load_arrow()
         self.name: str = name
         self.options: FileFormatOptions = options
@@ -273,10 +235,6 @@ class ArrowReader:
         self._at = 0
         self._rows = 0
         self._wanted: dict[str, int] = {}
-
-    def __repr__(self) -> str:
-        """Show the file and its columns."""
-        return f"<ArrowReader {self.name!r} {list(self.header)!r}>"
 
     def _open(self) -> Any:
         """Open the file."""
@@ -310,17 +268,7 @@ class ArrowReader:
         keys: Sequence[str] = (),
         added: Collection[str] = (),
     ) -> None:
-        """Say which columns are read, before any rows are taken.
-
-        Args:
-            columns: Those of identifiers.
-            keys: Others, whose values are taken as they are.
-            added: The columns that will be appended.
-
-        Raises:
-            InputError: If one is missing or ambiguous, one of *columns* is not text, or
-                an added one is there.
-        """
+        """Say which columns are read, before any rows are taken."""
         refuse_taken(self.header, added, name=self.name)
         self._wanted = {
             one: find_column(self.header, one, name=self.name)
@@ -368,11 +316,7 @@ class ArrowReader:
             skip = max(0, skip - batch.num_rows)
 
     def load(self) -> bool:
-        """Read more into memory; False at the end of the file. Blocks.
-
-        Raises:
-            InputError: If the file cannot be read.
-        """
+        """Read more into memory; False at the end of the file. Blocks."""
         if self._loaded is None:
             self._loaded = self._read(lambda: next(self._batches, None))
             self._at = 0
@@ -425,20 +369,7 @@ class ArrowOutput:
         resumable: bool = True,
         disk: Disk = DISK,
     ) -> None:
-        """Write after the parts that were *saved*.
-
-        Args:
-            reader: The input, whose columns are written; None if there is none.
-            options: How the file is written.
-            part: The file in which it grows; to be resumed, how its parts' names begin.
-            added: The columns that are appended, and what each contains.
-            saved: How many parts there are.
-            resumable: Whether it is saved in parts.
-            disk: What may fail.
-
-        Raises:
-            InputError: If a column would lose its meaning.
-        """
+        """Write after the parts that were *saved*."""
         self._arrow = load_arrow()
         self._format = options.format
         self._part = part
@@ -462,10 +393,6 @@ class ArrowOutput:
         # The first array imports pandas, if it is installed: here, in a thread, that
         # does not hold up the event loop.
         self._array([], self._arrow.string())
-
-    def __repr__(self) -> str:
-        """Show where it grows."""
-        return f"<ArrowOutput {printable(str(self._part))!r}, {self._parts} parts>"
 
     def _input_schema(self, reader: Any) -> Any:
         """Return the input's columns; those of text are strings."""
@@ -503,16 +430,7 @@ class ArrowOutput:
         columns: Mapping[str, Sequence[Any]],
         repeat: Sequence[int] | None = None,
     ) -> Any:
-        """Make a record batch of rows and the columns that are appended.
-
-        Args:
-            rows: As a reader returned them; None if there is no input.
-            columns: The columns that are appended.
-            repeat: To which row each of their cells belongs; None for each row once.
-
-        Raises:
-            InputError: If a column cannot be written.
-        """
+        """Make a record batch of rows and the columns that are appended."""
         fields = list(self._schema)
         arrays = [] if rows is None else self._input_arrays(rows, fields)
         if repeat is not None:
@@ -590,11 +508,7 @@ class ArrowOutput:
             sync_file(file.fileno(), "The output", disk=self._disk)
 
     def finish(self, target: Path | None) -> None:
-        """Give the whole output its name; blocks.
-
-        Raises:
-            JobError: If the disk is full or broken; nothing has the name then.
-        """
+        """Give the whole output its name; blocks."""
         assert target is not None  # noqa: S101 - such files are not streamed
         if self._resumable:
             self.sync()
@@ -673,11 +587,7 @@ def _logical_types(file: Any) -> list[str]:
 
 
 def _check_lossless(reader: Any, schema: Any, options: Mapping[str, Any]) -> None:
-    """Refuse columns whose meaning Arrow does not know, and would not write again.
-
-    Raises:
-        InputError: If there are some; names them.
-    """
+    """Refuse columns whose meaning Arrow does not know, and would not write again."""
     if not _is_parquet(reader):
         return
     parquet = load_arrow("pyarrow.parquet")

@@ -14,28 +14,19 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 
-from uid2_async.bulk.endpoints import Endpoint, IdentityKind
 from uid2_async.bulk.outcomes import (
     ABSENT,
     INVALID,
     INVALID_PHONES,
     UNKNOWN_KIND,
+    Endpoint,
+    IdentityKind,
     MapFailure,
     Outcome,
 )
 from uid2_async.phones import PhoneFault
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.normalize import sendable
-
-__all__ = [
-    "STEP_ROWS",
-    "Batch",
-    "Batcher",
-    "Chunk",
-    "Group",
-    "IdentityColumn",
-    "Source",
-]
 
 STEP_ROWS: Final = 500
 """The rows of a chunk: few enough to be read, hashed or written in far below 5 ms."""
@@ -107,10 +98,6 @@ class IdentityColumn:
         }
         return special | {row: INVALID_PHONES[at] for row, at in self.faults.items()}
 
-    def __repr__(self) -> str:
-        """Show how many there are: they are DII."""
-        return f"<IdentityColumn of {len(self)}>"
-
 
 class Chunk:
     """Some rows of the input.
@@ -154,23 +141,12 @@ class Chunk:
         """Return the outcomes of each column; the chunk must be answered."""
         return [outcomes() for outcomes in self._outcomes]
 
-    def __repr__(self) -> str:
-        """Show the size and whether it is answered: the payload may be DII."""
-        return f"<Chunk rows={self.rows} answered={self.is_answered}>"
-
 
 class Source(Protocol):
     """Where a job's chunks come from."""
 
     def take(self, *, partial: bool) -> Chunk | None:
-        """Make a chunk of what was loaded, in at most 5 ms of CPU time.
-
-        Args:
-            partial: Whether a chunk may have fewer than STEP_ROWS rows.
-
-        Returns:
-            None if more has to be loaded first.
-        """
+        """Make a chunk of what was loaded, in at most 5 ms of CPU time."""
         ...
 
     async def load(self) -> bool:
@@ -232,10 +208,6 @@ class Group:
         if self._index is None:
             self._index = dict(zip(self.identities, self.outcomes, strict=True))
         return self._index[identity]
-
-    def __repr__(self) -> str:
-        """Show how many there are."""
-        return f"<Group {self.subject} of {len(self.identities)}>"
 
 
 def _slices(ranges: Sequence[_Range]) -> list[Outcome]:
@@ -339,10 +311,6 @@ class Batch:
         first.rounds = second.rounds = self.rounds
         return first, second
 
-    def __repr__(self) -> str:
-        """Show the size."""
-        return f"<Batch of {self.count}>"
-
 
 class _Window:
     """Where the identities met last were asked about.
@@ -394,14 +362,7 @@ class Batcher:
     def __init__(
         self, endpoint: Endpoint, *, batch_size: int, window: int, send_raw: bool
     ) -> None:
-        """Make batches for *endpoint*.
-
-        Args:
-            endpoint: Who is asked.
-            batch_size: The greatest number of identities in a batch.
-            window: How many identities are remembered, so that each is sent once.
-            send_raw: Whether DII is sent as it is, not as a hash.
-        """
+        """Make batches for *endpoint*."""
         self.ready: list[Batch] = []
         self._kinds = endpoint.kinds
         self._one_kind = endpoint.one_kind
@@ -529,7 +490,3 @@ class Batcher:
         """Count the open batches as full."""
         self.ready += [batch for batch in self._open.values() if batch.count]
         self._open.clear()
-
-    def __repr__(self) -> str:
-        """Show how many batches are open and ready."""
-        return f"<Batcher open={len(self._open)} ready={len(self.ready)}>"

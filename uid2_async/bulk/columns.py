@@ -35,21 +35,6 @@ from uid2_async.protocol import base64
 if TYPE_CHECKING:
     from uid2_async.bulk.text import Rows
 
-__all__ = [
-    "PHONE",
-    "IdentifierColumns",
-    "InputWarnings",
-    "NationalPhones",
-    "OutcomeColumns",
-    "RowStatus",
-    "StatusColumns",
-    "choose",
-    "find_column",
-    "find_identifiers",
-    "refuse_repeated",
-    "refuse_taken",
-    "status_of_uid",
-]
 
 # --- Finding columns ------------------------------------------------------------------
 
@@ -64,11 +49,7 @@ _NTH: Final = re.compile(r"(?P<name>.+)#(?P<which>[1-9][0-9]{0,3}|\*)", re.DOTAL
 def refuse_taken(
     header: Iterable[str], added: Iterable[str], *, name: str = ""
 ) -> None:
-    """Refuse a *header* that has one of the columns that will be *added*.
-
-    Raises:
-        InputError: If one of them is there, in any letter case.
-    """
+    """Refuse a *header* that has one of the columns that will be *added*."""
     names = {one.casefold() for one in added}
     taken = [one for one in header if one.casefold() in names]
     if taken:
@@ -79,11 +60,7 @@ def refuse_taken(
 
 
 def refuse_repeated(header: Sequence[str], *, name: str) -> None:
-    """Refuse names that are there twice, which only CSV can have.
-
-    Raises:
-        InputError: If there are some; names one.
-    """
+    """Refuse names that are there twice, which only CSV can have."""
     repeated = [one for one, count in Counter(header).items() if count > 1]
     if repeated:
         raise InputError(
@@ -98,15 +75,6 @@ def find_column(
     """Find a column by its name, in any letter case if no other one is so called.
 
     The n-th of several columns with the same name is ``NAME#n``.
-
-    Args:
-        header: The names of the columns.
-        column: The name to find.
-        name: The file, for messages.
-        hint: What to do if there is no such column.
-
-    Raises:
-        InputError: If there is none or more than one; lists the columns.
     """
     nth = _NTH.fullmatch(column)
     found = _find_all(header, column)
@@ -215,39 +183,17 @@ class NationalPhones:
     """
 
     def __init__(self, country: str | None, column: str | None) -> None:
-        """Take phones as they are written in one country, or in that of their row.
-
-        Args:
-            country: The two letters of the country; with *column*, that of the rows in
-                which it is empty.
-            column: The column that tells it.
-
-        Raises:
-            InputError: If *country* is unknown, or the extra ``phone`` is not
-                installed.
-        """
+        """Take phones as they are written in one country, or in that of their row."""
         if country is not None:
             check_country(country)
         load_countries()
         self.column: str | None = column
         self._country = country
 
-    def __repr__(self) -> str:
-        """Show the country and its column."""
-        return f"NationalPhones({self._country!r}, {self.column!r})"
-
     def rewrite(
         self, column: IdentityColumn, countries: Sequence[str] | None
     ) -> IdentityColumn:
-        """Rewrite the phones among the identities of some rows.
-
-        Args:
-            column: The identities; those of other kinds stay.
-            countries: The country of each row, if a column tells it.
-
-        Returns:
-            The same, with a fault for each text that is not a phone number.
-        """
+        """Rewrite the phones among the identities of some rows."""
         kinds = column.kinds
         if isinstance(kinds, str) and kinds != PHONE:
             return column
@@ -284,14 +230,7 @@ class IdentifierColumns:
         phones: NationalPhones | None = None,
         country_column: str | None = None,
     ) -> None:
-        """Read *columns*.
-
-        Args:
-            columns: The kind and the name of each column, in order of preference.
-            kind_column: The column that tells the kind of the only one, if one does.
-            phones: What brings phones into E.164; None to take them as they are.
-            country_column: The column that tells *phones* the country, if one does.
-        """
+        """Read *columns*."""
         self._columns = tuple(columns)
         self._kind_column = kind_column
         self._phones = phones
@@ -301,10 +240,6 @@ class IdentifierColumns:
         self.wanted += [one for one in (kind_column, country_column) if one is not None]
         self.step_rows: int = STEP_ROWS if phones is None else _PHONE_STEP_ROWS
         self._hashes_of_nothing = 0
-
-    def __repr__(self) -> str:
-        """Show which columns are read."""
-        return f"IdentifierColumns({list(self._columns)!r})"
 
     def identities(self, rows: Rows) -> list[IdentityColumn]:
         """List the identifiers of some rows, a list for each column.
@@ -356,24 +291,13 @@ class InputWarnings:
         self.counts: Counter[str] = Counter(counts or {})
         self._diagnosed = 0
 
-    def __repr__(self) -> str:
-        """Show the counts."""
-        return f"<InputWarnings {dict(self.counts)}>"
-
     def add(
         self,
         columns: Sequence[IdentityColumn],
         outcomes: Sequence[Sequence[Any]],
         hashes_of_nothing: int = 0,
     ) -> None:
-        """Count what is odd about e-mails, and why hashes are invalid.
-
-        Args:
-            columns: Identifiers as :meth:`IdentifierColumns.identities` returns them.
-            outcomes: Their outcomes, or identity bytes: what is falsy, or has the
-                reason, is invalid.
-            hashes_of_nothing: How many identifiers were left out as such.
-        """
+        """Count what is odd about e-mails, and why hashes are invalid."""
         if hashes_of_nothing:
             from uid2_async.protocol.hash_spelling import HashSpelling  # noqa: PLC0415 - imports cryptography
 
@@ -428,18 +352,6 @@ def find_identifiers(
 
     A name may be repeated in the header: ``NAME#2`` is the second column of it, and
     ``NAME#*`` means all, in order of preference.
-
-    Args:
-        header: The names of the columns.
-        column: The name of the only one; ``INPUT`` if None.
-        kind: What it holds. If None, *kind_column* says it for each row.
-        several: Instead of these: the names of several columns by kind.
-        kind_column: The column with the kind of each row; ``INPUT_TYPE`` if None.
-        phones: What brings phones into E.164; None to take them as they are.
-        name: The file, for messages.
-
-    Raises:
-        InputError: If a column is missing or ambiguous; lists the columns.
     """
     find = partial(_find_name, header, name)
     country = None if phones is None else phones.column
@@ -577,17 +489,7 @@ class OutcomeColumns:
         buckets: bool = False,
         matched_type: bool | None = None,
     ) -> None:
-        """Make columns for rows with one identifier of each of *kinds*.
-
-        Args:
-            kinds: What MATCHED_TYPE says of each identifier.
-            rule: What an opt-out means for a row with several.
-            explode: Whether each identifier gets a row of its own.
-            snake_case: Whether names are in lower case.
-            buckets: Whether there is a salt bucket, and no time of refresh (v2).
-            matched_type: Whether there is MATCHED_TYPE; by default if there are
-                several identifiers.
-        """
+        """Make columns for rows with one identifier of each of *kinds*."""
         self.status_counts: Counter[str] = Counter()
         self._kinds = kinds
         self._rule = rule
@@ -604,22 +506,12 @@ class OutcomeColumns:
             for name in names
         }
 
-    def __repr__(self) -> str:
-        """Show which columns are made."""
-        return f"OutcomeColumns({list(self.contents)!r})"
-
     def make(
         self,
         outcomes: Sequence[Sequence[Outcome]],
         kinds: Sequence[str | Sequence[str]] | None = None,
     ) -> tuple[Columns, list[int] | None]:
         """Make the columns.
-
-        Args:
-            outcomes: One list for each identifier, with one outcome a row.
-            kinds: What MATCHED_TYPE says of each identifier in these rows. A file may
-                have several columns of a kind (``NAME#*``). By default as the object
-                was made.
 
         Returns:
             The columns; and to which row each of their cells belongs, None if it is
@@ -651,11 +543,6 @@ class OutcomeColumns:
 
         This is done for each row of a file, so it is done column by column; the rows
         that are not mapped are looked at afterwards.
-
-        Args:
-            outcomes: One a row.
-            places: Which of the identifiers it was; None for the first.
-            kinds: See :meth:`make`.
         """
         rows = [
             one if isinstance(one, MapRow) and one.raw_uid is not None else _BLANK
@@ -748,19 +635,10 @@ class StatusColumns:
     contents: ClassVar[Mapping[str, Content]] = {"STATUS": Content.TEXT}
 
     def __init__(self, *, drop: bool, allow_unverifiable: bool) -> None:
-        """Say which rows are kept.
-
-        Args:
-            drop: Whether only those rows are written that may be shared.
-            allow_unverifiable: Whether those may whose status nobody can tell.
-        """
+        """Say which rows are kept."""
         self.status_counts: Counter[str] = Counter()
         self._drop = drop
         self._kept = {_OK, _UNVERIFIABLE} if allow_unverifiable else {_OK}
-
-    def __repr__(self) -> str:
-        """Show which statuses are kept."""
-        return f"StatusColumns(drop={self._drop}, kept={sorted(self._kept)!r})"
 
     def make(
         self,

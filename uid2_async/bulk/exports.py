@@ -8,21 +8,21 @@ delta again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from uid2_async._threads import run_in_thread
-from uid2_async.bulk.batches import Chunk, IdentityColumn
-from uid2_async.bulk.endpoints import Endpoint
-from uid2_async.bulk.job_files import RowGroup
-from uid2_async.bulk.outcomes import Outcome
+from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn
+from uid2_async.bulk.job_files import FileSource, RowGroup
+from uid2_async.bulk.outcomes import INVALID, RAW_UID, UNKNOWN_KIND, Endpoint, Outcome
 from uid2_async.bulk.paths import (
     STDIO,
     Content,
-    FileFormatOptions,
     FilePair,
     Location,
     check_roles,
@@ -34,16 +34,263 @@ from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import Change, IdentityKey, Run, StateRow
 from uid2_async.bulk.stores import locate
 from uid2_async.bulk.writers import TableWriter
+from uid2_async.errors import JobError
 from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
 
-__all__ = [
-    "DELTA_COLUMNS",
-    "DeltaWriter",
-    "check_export",
-    "export_history",
-    "export_state",
-]
+# A sorted look-up of so many identities touches each page of the state once.
+_GROUP_ROWS: Final = 40_000
+_GROUPS_AHEAD: Final = 2
+
+
+class StateSource:
+    """Identities of a state, page by page, as a dispatcher's source."""
+
+    def __init__(
+        self,
+        pages: AsyncIterator[tuple[IdentityType, Sequence[bytes]]],
+        *,
+        limit: int | None = None,
+    ) -> None:
+        """Read *pages*, up to *limit* identities."""
+        self._pages = pages
+        self._left = limit
+        self._loaded: deque[Chunk] = deque()
+
+    async def load(self) -> bool:
+        """Read a page; see :meth:`uid2_async.bulk.batches.Source.load`."""
+        if self._left == 0:
+            return False
+        async for kind, identities in self._pages:
+            taken = identities if self._left is None else identities[: self._left]
+            if self._left is not None:
+                self._left -= len(taken)
+            for start in range(0, len(taken), STEP_ROWS):
+                some = taken[start : start + STEP_ROWS]
+                column = IdentityColumn(f"{kind.value}_hash", identities=some)
+                self._loaded.append(Chunk((kind, some), len(some), [column]))
+            return True
+        return False
+
+    def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - pages are not waited for
+        """Return the next chunk; see :meth:`uid2_async.bulk.batches.Source.take`."""
+        return self._loaded.popleft() if self._loaded else None
+
+
+class UidSource:
+    """The raw UIDs of a state, page by page, as a dispatcher's source."""
+
+    def __init__(
+        self, pages: AsyncIterator[Sequence[tuple[IdentityKey, StateRow]]]
+    ) -> None:
+        """Read those of *pages* that are mapped."""
+        self._pages = pages
+        self._loaded: deque[Chunk] = deque()
+
+    async def load(self) -> bool:
+        """Read a page; see :meth:`uid2_async.bulk.batches.Source.load`."""
+        async for page in self._pages:
+            mapped = [
+                (key, row.raw_uid) for key, row in page if row.raw_uid is not None
+            ]
+            for start in range(0, len(mapped), STEP_ROWS):
+                some = mapped[start : start + STEP_ROWS]
+                column = IdentityColumn(RAW_UID, [uid for _, uid in some])
+                self._loaded.append(
+                    Chunk([key for key, _ in some], len(some), [column])
+                )
+            return True
+        return False
+
+    def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - pages are not waited for
+        """Return the next chunk; see :meth:`uid2_async.bulk.batches.Source.take`."""
+        return self._loaded.popleft() if self._loaded else None
+
+
+async def stage_all(
+    source: FileSource,
+    state: MappingState,
+    run: Run,
+    endpoint: Endpoint,
+    on_chunk: Callable[[Chunk], bool],
+) -> bool:
+    """Stage the identities of all rows.
+
+    Returns:
+        Whether all were read.
+    """
+    waiting: dict[IdentityType, list[bytes]] = {}
+    staging: asyncio.Future[None] | None = None
+    rows = 0
+    async for chunk in source.chunks():
+        if not on_chunk(chunk):
+            return False
+        for column in chunk.columns:
+            _collect(endpoint, column, waiting)
+        rows += chunk.rows
+        if rows >= _GROUP_ROWS:
+            if staging is not None:
+                await staging
+            staging = asyncio.ensure_future(_stage(state, run, waiting))
+            waiting, rows = {}, 0
+    if staging is not None:
+        await staging
+    await _stage(state, run, waiting)
+    return True
+
+
+async def _stage(
+    state: MappingState, run: Run, identities: dict[IdentityType, list[bytes]]
+) -> None:
+    for kind, some in identities.items():
+        await state.stage(run, kind, some)
+
+
+def _collect(
+    endpoint: Endpoint,
+    column: IdentityColumn,
+    identities: dict[IdentityType, list[bytes]],
+) -> None:
+    """Add the valid identities of a column."""
+    for name, rows in column.rows_by_kind():
+        kind = endpoint.kinds.get(name)
+        if kind is not None:
+            subject = IdentityType(kind.subject)
+            found = column.read(kind, rows)
+            identities.setdefault(subject, []).extend(filter(None, found))
+
+
+class AnsweredChunk(Chunk):
+    """A chunk whose outcomes came from a state."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self, chunk: Chunk, outcomes: list[list[Outcome]]) -> None:
+        """Give *chunk* its outcomes, a list for each column."""
+        super().__init__(chunk.payload, chunk.rows, chunk.columns)
+        self._found = outcomes
+
+    def outcomes(self) -> list[list[Outcome]]:
+        """Return the outcomes of each column."""
+        return self._found
+
+
+async def answer_from_state(
+    source: FileSource,
+    state: MappingState,
+    endpoint: Endpoint,
+    is_stopped: Callable[[], bool],
+) -> AsyncIterator[Chunk]:
+    """Yield the rows of *source*, in order, with what the state knows about them.
+
+    Rows are looked up by the ten thousand, while the rows before them are written.
+    """
+    groups: deque[asyncio.Task[list[Chunk]]] = deque()
+    waiting: list[Chunk] = []
+    rows = 0
+    try:
+        async for chunk in source.chunks():
+            waiting.append(chunk)
+            rows += chunk.rows
+            if rows < _GROUP_ROWS:
+                continue
+            groups.append(asyncio.create_task(_answer(waiting, state, endpoint)))
+            waiting, rows = [], 0
+            if len(groups) >= _GROUPS_AHEAD:
+                for answered in await groups.popleft():
+                    yield answered
+            if is_stopped():
+                return
+        groups.append(asyncio.create_task(_answer(waiting, state, endpoint)))
+        while groups:
+            for answered in await groups.popleft():
+                yield answered
+    finally:
+        for group in groups:
+            group.cancel()
+        await asyncio.gather(*groups, return_exceptions=True)
+
+
+class _Lookup:
+    """The identities of some chunks that a state is asked about, by type.
+
+    A column whose rows all have a valid identity of one type gets its outcomes as one
+    slice; only other columns cost a step for each row.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.identities: dict[IdentityType, list[bytes]] = {}
+        self.found: dict[IdentityType, list[Outcome]] = {}
+
+    def add(self, endpoint: Endpoint, column: IdentityColumn) -> _Outcomes:
+        """Add a column; what is returned makes its outcomes once they are found."""
+        parts: list[tuple[IdentityType, int, Sequence[int]]] = []
+        outcomes: list[Outcome] = [UNKNOWN_KIND] * len(column)
+        for name, rows in column.rows_by_kind():
+            kind = endpoint.kinds.get(name)
+            if kind is None:
+                continue
+            subject = IdentityType(kind.subject)
+            identities = self.identities.setdefault(subject, [])
+            start = len(identities)
+            read = column.read(kind, rows)
+            if None not in read:
+                identities += read  # type: ignore[arg-type] # by the line above
+                parts.append((subject, start, rows))
+                continue
+            for row in rows:
+                outcomes[row] = INVALID
+            valid = [row for row, one in zip(rows, read, strict=True) if one]
+            identities += filter(None, read)
+            parts.append((subject, start, valid))
+        for row, outcome in column.special_outcomes().items():
+            outcomes[row] = outcome
+        return partial(self._outcomes, outcomes, parts)
+
+    def _outcomes(
+        self,
+        outcomes: list[Outcome],
+        parts: Sequence[tuple[IdentityType, int, Sequence[int]]],
+    ) -> list[Outcome]:
+        """Put what was found into the outcomes of a column."""
+        for subject, start, rows in parts:
+            found = self.found[subject][start : start + len(rows)]
+            if len(rows) == len(outcomes):
+                return found
+            for row, outcome in zip(rows, found, strict=True):
+                outcomes[row] = outcome
+        return outcomes
+
+
+_Outcomes: TypeAlias = Callable[[], list[Outcome]]
+
+
+async def _answer(
+    chunks: Sequence[Chunk], state: MappingState, endpoint: Endpoint
+) -> list[Chunk]:
+    """Look up the identities of some chunks."""
+    lookup = _Lookup()
+    waiting: list[tuple[Chunk, list[_Outcomes]]] = []
+    for chunk in chunks:
+        waiting.append((chunk, [lookup.add(endpoint, one) for one in chunk.columns]))
+        await asyncio.sleep(0)
+    for kind, identities in lookup.identities.items():
+        found = await state.look_up(kind, identities)
+        if None in found:
+            raise JobError(
+                "The state lacks the answer to an identifier of the input.",
+                hint="The input may have changed while it was read. Run the same "
+                "command again.",
+            )
+        lookup.found[kind] = found  # type: ignore[assignment] # by the line above
+    return [
+        AnsweredChunk(chunk, [make() for make in outcomes])
+        for chunk, outcomes in waiting
+    ]
+
+
+# --- rows of files and a state --------------------------------------------------------
 
 DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
 
@@ -71,29 +318,19 @@ class DeltaWriter:
 
     def __init__(
         self,
-        target: Location | None,
+        target: str,
         *,
         keys: Sequence[str] = (),
-        options: FileFormatOptions | None = None,
         folder: Path | None = None,
         disk: Disk = DISK,
     ) -> None:
-        """Open the unfinished file. Blocks.
-
-        Args:
-            target: Where the delta goes; None is stdout.
-            keys: The input columns that it repeats.
-            options: The format; its name decides by default.
-            folder: Where a remote delta grows.
-            disk: The system calls that may fail.
-        """
+        """Open the unfinished file. Blocks."""
         self.lines: int = 0
         self._keys = keys
         self._columns = [*DELTA_COLUMNS, *keys]
         self._table = TableWriter(
-            target,
+            _locate(target),
             dict.fromkeys(self._columns, Content.TEXT),
-            options=options or FileFormatOptions(),
             folder=folder,
             disk=disk,
         )
@@ -223,34 +460,22 @@ def check_export(
     force: bool = False,
     shared: bool = False,
 ) -> Location | None:
-    """Return where an export goes; None for stdout.
-
-    Args:
-        state: The state that is exported.
-        target: The file, or ``-``.
-        role: What messages call the file.
-        force: Whether an existing file may be replaced.
-        shared: Whether other users may write to its folder.
-
-    Raises:
-        InputError: If it must not be written.
-        JobError: If its folder cannot be used.
-    """
-    if target == STDIO:
-        return None
-    path = locate(target)
-    check_roles({"STATE": state_paths(state.path), role: [path]})
-    check_targets([FilePair(None, path)], force=force, begun=False, allow_shared=shared)
+    """Return where an export may be written; None for stdout. Blocks."""
+    path = _locate(target)
+    if path is not None:
+        check_roles({"STATE": state_paths(state.path), role: [path]})
+        pair = FilePair(None, path)
+        check_targets([pair], force=force, begun=False, allow_shared=shared)
     return path
+
+
+def _locate(target: str) -> Location | None:
+    """Return where an export goes; None for stdout."""
+    return None if target == STDIO else locate(target)
 
 
 async def export_state(state: MappingState, target: str, *, force: bool = False) -> int:
     """Write everything that an open *state* knows, whole or not at all.
-
-    Args:
-        state: The state, open.
-        target: The file, in the format that its name says, or ``-`` for CSV on stdout.
-        force: Whether an existing file may be replaced.
 
     Returns:
         How many identities were written.
@@ -288,21 +513,12 @@ async def export_history(
 ) -> int:
     """Write the net changes since run *since* began; none counts as exported by that.
 
-    Args:
-        state: The state, open.
-        target: The file, or ``-``.
-        since: The number of a run, at most 90 days ago.
-        force: Whether an existing file may be replaced.
-
     Returns:
         How many changes were written.
-
-    Raises:
-        InputError: If there was no such run, or it is too long ago.
     """
-    path = await run_in_thread(partial(check_export, state, target, force=force))
+    await run_in_thread(partial(check_export, state, target, force=force))
     folder = state.path.parent
-    delta = await run_in_thread(partial(DeltaWriter, path, folder=folder))
+    delta = await run_in_thread(partial(DeltaWriter, target, folder=folder))
     try:
         await delta.add_changes(state.history(since))
         await delta.place()

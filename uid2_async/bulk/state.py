@@ -14,8 +14,7 @@ from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_rows
-from uid2_async.bulk.endpoints import RAW_UID
-from uid2_async.bulk.outcomes import MapFailure
+from uid2_async.bulk.outcomes import RAW_UID, MapFailure
 from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
 from uid2_async.bulk.state_rows import START, Outcome
 from uid2_async.bulk.state_values import (
@@ -36,8 +35,6 @@ from uid2_async.errors import InputError, JobError
 from uid2_async.models import Identity, IdentityScope, IdentityType, as_identity
 from uid2_async.protocol.normalize import HASH_KINDS, READERS
 from uid2_async.protocol.raw_uid import inspect_raw_uid
-
-__all__ = ["IdentityPage", "MappingState", "Person"]
 
 T = TypeVar("T")
 
@@ -645,11 +642,7 @@ def _add_named(
 
 
 def _key(person: Person, place: int) -> IdentityKey:
-    """Return the key of a person.
-
-    Raises:
-        InputError: If the value is invalid; says which one it is.
-    """
+    """Return the key of a person."""
     if isinstance(person, IdentityKey):
         return person
     identity = as_identity(person)

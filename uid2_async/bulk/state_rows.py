@@ -47,31 +47,6 @@ from uid2_async.models import IdentityScope, IdentityType, MapRow, UnmappedReaso
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, raw_uid_version
 
-__all__ = [
-    "PREVIOUS_SINCE",
-    "PREVIOUS_UID",
-    "START",
-    "TO_ASK",
-    "Outcome",
-    "begin",
-    "changes_page",
-    "count",
-    "drop_named",
-    "export_page",
-    "files_done",
-    "find_run",
-    "finish",
-    "list_runs",
-    "load_rotated",
-    "look_up",
-    "note_file_done",
-    "purge",
-    "record",
-    "remove_absent",
-    "select_shard",
-    "stage",
-]
-
 Outcome: TypeAlias = MapRow | MapFailure
 Recorded: TypeAlias = tuple[Run, IdentityType, Sequence[bytes], Sequence[Outcome]]
 Position: TypeAlias = tuple[bytes, int]
@@ -698,9 +673,6 @@ def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float)
     """Remove who was in *segment* and is not staged now, nor in another segment.
 
     All steps can be repeated: nothing that they need is deleted before they are done.
-
-    Raises:
-        JobError: If more than the share *max_removed* would be removed.
     """
     if not db.has_scratch or not db.spill("staged").count:
         raise JobError(
@@ -937,11 +909,7 @@ def _statistics(
 
 
 def find_run(db: StateDatabase, number: int, now: int) -> Run:
-    """Return a run whose changes are still known.
-
-    Raises:
-        InputError: If there was no such run, or its history is no longer kept.
-    """
+    """Return a run whose changes are still known."""
     runs = {run.number: run for run in list_runs(db)}
     if number not in runs:
         raise InputError(

@@ -46,20 +46,6 @@ from uid2_async.errors import InputError
 if TYPE_CHECKING:
     from uid2_async.bulk.arrow import ArrowReader, ArrowRows
 
-__all__ = [
-    "BadRow",
-    "CsvReader",
-    "InputFaults",
-    "JsonReader",
-    "LineReader",
-    "Reader",
-    "Rows",
-    "TextRows",
-    "open_reader",
-    "open_stdio",
-    "parse_csv",
-    "read_check",
-]
 
 Reader: TypeAlias = "CsvReader | JsonReader | ArrowReader"
 Rows: TypeAlias = "TextRows | ArrowRows"
@@ -157,10 +143,6 @@ class LineReader:
         self._is_reading = False
         self._decoder: codecs.IncrementalDecoder | None = None
 
-    def __repr__(self) -> str:
-        """Show the file and how far it has been read."""
-        return f"<LineReader {self.name!r} after line {self.line}>"
-
     @property
     def bytes_read(self) -> int:
         """How many bytes of the file on disk have been read."""
@@ -184,11 +166,7 @@ class LineReader:
         self.line += count
 
     def load(self) -> bool:
-        """Read another piece; False if there is nothing more to look at.
-
-        Raises:
-            InputError: If it cannot be read or decoded, or a line does not end.
-        """
+        """Read another piece; False if there is nothing more to look at."""
         if self.at_end:
             return False
         data = self._read() if self._decoder else self._begin()
@@ -232,11 +210,7 @@ class LineReader:
         raise InputError(f"{self.name} cannot be read: {cause}.", hint=hint)
 
     def _begin(self) -> bytes:
-        """Read the first piece, and take the byte order mark off.
-
-        Raises:
-            InputError: If it is not text, or not in the given encoding.
-        """
+        """Read the first piece, and take the byte order mark off."""
         data = self._read_magic()
         mark, found = next(
             (one for one in _MARKS if data.startswith(one[0])), (b"", self.encoding)
@@ -364,10 +338,6 @@ class TextRows:
         self._columns = columns
         self._reader = reader
 
-    def __repr__(self) -> str:
-        """Show how many rows there are."""
-        return f"<TextRows {self.count}>"
-
     def values(self, column: str) -> list[str]:
         """List the values of a wanted column; a missing one is empty."""
         return self._columns[column]
@@ -403,10 +373,6 @@ class _TextReader:
         self._on_bad_row = on_bad_row
         self._null = options.null
 
-    def __repr__(self) -> str:
-        """Show the file and its columns."""
-        return f"<{type(self).__name__} {self.name!r} {list(self.header)!r}>"
-
     @property
     def name(self) -> str:
         """What messages call the file."""
@@ -423,11 +389,7 @@ class _TextReader:
         return self._lines.bytes_read
 
     def load(self) -> bool:
-        """Read more into memory; False at the end of the file. Blocks.
-
-        Raises:
-            InputError: If the file cannot be read.
-        """
+        """Read more into memory; False at the end of the file. Blocks."""
         return self._lines.load()
 
     def close(self) -> None:
@@ -441,11 +403,7 @@ class _TextReader:
         return ["" if one == self._null else one for one in values]
 
     def _reject(self, cause: str, hint: str, text: str, before: int = 0) -> None:
-        """Report a row that cannot be read.
-
-        Raises:
-            InputError: If nobody collects such rows.
-        """
+        """Report a row that cannot be read."""
         bad = BadRow(
             name=self.name,
             line=self._lines.line + before + 1,
@@ -482,11 +440,7 @@ _CSV_ERRORS: Final = {
 
 
 def parse_csv(records: Iterable[str], options: FileFormatOptions) -> Any:
-    """Return the csv module's reader of lines, or of rows of them.
-
-    Raises:
-        csv.Error: If one cannot be read.
-    """
+    """Return the csv module's reader of lines, or of rows of them."""
     if options.escape is not None:
         translate = _translator(options.escape)
         records = map(translate, records)
@@ -519,11 +473,7 @@ class CsvReader(_TextReader):
     def __init__(
         self, lines: LineReader, options: FileFormatOptions, on_bad_row: OnBadRow = None
     ) -> None:
-        """Read the header.
-
-        Raises:
-            InputError: If the file is empty or its first row cannot be read.
-        """
+        """Read the header."""
         super().__init__(lines, options, on_bad_row)
         csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
         self._wanted: dict[str, int] = {}
@@ -577,16 +527,7 @@ class CsvReader(_TextReader):
         keys: Sequence[str] = (),
         added: Collection[str] = (),
     ) -> None:
-        """Say which columns are read, before any rows are taken.
-
-        Args:
-            columns: Those of identifiers.
-            keys: Others, whose values are taken as they are.
-            added: The columns that will be appended.
-
-        Raises:
-            InputError: If one is missing or ambiguous, or an added one is there.
-        """
+        """Say which columns are read, before any rows are taken."""
         refuse_taken(self.header, added, name=self.name)
         self._wanted = {
             one: find_column(self.header, one, name=self.name)
@@ -599,11 +540,7 @@ class CsvReader(_TextReader):
         _skip(self, rows)
 
     def take(self, rows: int) -> TextRows | None:
-        """Return at most so many rows of what has been loaded; None for no more.
-
-        Raises:
-            InputError: If a row cannot be read; says which, and shows no value.
-        """
+        """Return at most so many rows of what has been loaded; None for no more."""
         before = self._lines.line
         some = self._next_lines(rows)
         if not some:
@@ -808,11 +745,7 @@ class JsonReader(_TextReader):
     def __init__(
         self, lines: LineReader, options: FileFormatOptions, on_bad_row: OnBadRow = None
     ) -> None:
-        """Look at the first objects.
-
-        Raises:
-            InputError: If one of them is not an object.
-        """
+        """Look at the first objects."""
         super().__init__(lines, options, on_bad_row)
         self._wanted: dict[str, str] = {}
         self._identifiers: frozenset[str] = frozenset()
@@ -924,11 +857,7 @@ class JsonReader(_TextReader):
         self._checked = keys
 
     def parse(self, records: list[str]) -> list[list[str | None]]:
-        """List the values of all columns; see :meth:`TextRows.texts`.
-
-        Raises:
-            InputError: If a row has a key that is not in the header.
-        """
+        """List the values of all columns; see :meth:`TextRows.texts`."""
         _, found = self._decode(records)
         known = set(self.header)
         if any(row.keys() - known for row in found):
@@ -1019,17 +948,7 @@ def open_reader(
     name: str | None = None,
     on_bad_row: OnBadRow = None,
 ) -> Reader:
-    """Open a file and read its header; blocks.
-
-    Args:
-        path: The file; None is stdin.
-        options: How its rows are written.
-        name: What messages call it, if not by its path.
-        on_bad_row: Gets each row that cannot be read; None to end with the first.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
+    """Open a file and read its header; blocks."""
     options = options.for_file(path)
     stream = _open_source(path)
     name = name or ("stdin" if path is None else printable(str(path)))
@@ -1065,21 +984,13 @@ class InputFaults:
         self._faults: list[InputError] = []
 
     def __call__(self, bad: BadRow) -> None:
-        """Collect a row.
-
-        Raises:
-            InputError: If no more is to be read.
-        """
+        """Collect a row."""
         if self._on_bad_row is not None:
             self._on_bad_row(bad)
             return
         self._faults.append(bad.error())
         if self.is_full:
             raise bad.error()
-
-    def __repr__(self) -> str:
-        """Show how many faults there are."""
-        return f"<InputFaults {len(self._faults)}>"
 
     @property
     def count(self) -> int:
@@ -1101,11 +1012,7 @@ class InputFaults:
                 self._faults.append(error.with_traceback(None))
 
     def check(self) -> None:
-        """Raise all faults as one error.
-
-        Raises:
-            InputError: If there are any; names each with its file and line.
-        """
+        """Raise all faults as one error."""
         if self._faults:
             raise _join_faults(self._faults, self.limit)
 
@@ -1136,18 +1043,8 @@ def read_check(
 
     Of Parquet and Arrow files only the schema is read. Stdin is passed over.
 
-    Args:
-        pairs: The files.
-        options: How the inputs are written.
-        want: Finds the columns that a reader is to read.
-        on_bad_row: Gets each row that cannot be read; None if such a row is a fault.
-        limit: How many faults are named at most.
-
     Returns:
         How many rows of text there are.
-
-    Raises:
-        InputError: If there are faults; names them all, each with its file and line.
     """
     faults = InputFaults(on_bad_row, limit=limit)
     rows = 0

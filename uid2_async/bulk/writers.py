@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import msgspec
 
-from uid2_async._private import printable
 from uid2_async.bulk.columns import refuse_repeated
 from uid2_async.bulk.paths import (
     Content,
@@ -58,7 +57,6 @@ from uid2_async.errors import InputError, JobError
 if TYPE_CHECKING:
     from uid2_async.bulk.arrow import ArrowOutput
 
-__all__ = ["Formatted", "Output", "TableWriter", "TextOutput", "open_output"]
 
 Output: TypeAlias = "TextOutput | ArrowOutput"
 Formatted: TypeAlias = Any
@@ -115,13 +113,7 @@ class CsvFormat:
         reader: Reader | None,
         added: Mapping[str, Content],
     ) -> None:
-        """Write CSV as *options* say.
-
-        Args:
-            options: How; a delimiter of None is that of the input.
-            reader: The input; None if there is none.
-            added: The columns that are appended, and what each contains.
-        """
+        """Write CSV as *options* say."""
         self._added = added
         self._reader = reader
         self._iso = bool(options.iso)
@@ -347,18 +339,7 @@ class TextOutput:
         saved: Any = None,
         disk: Disk = DISK,
     ) -> None:
-        """Open the part, or stdout.
-
-        Args:
-            part: The file in which the output grows; None is stdout.
-            text: Makes the text.
-            encoding: The encoding of the output.
-            saved: What :meth:`sync` returned in an earlier run.
-            disk: What may fail.
-
-        Raises:
-            JobError: If it cannot be opened, or is shorter than what was saved.
-        """
+        """Open the part, or stdout."""
         self._part = part
         self._text = text
         self._encoding = encoding
@@ -376,11 +357,6 @@ class TextOutput:
             except BaseException:
                 self.close()
                 raise
-
-    def __repr__(self) -> str:
-        """Show where it grows, and how far it is."""
-        name = "stdout" if self._part is None else printable(str(self._part))
-        return f"<TextOutput {name!r}, {self._size} bytes>"
 
     def _write_header(self) -> None:
         """Write what comes before the first row."""
@@ -409,22 +385,11 @@ class TextOutput:
         columns: Columns,
         repeat: Sequence[int] | None = None,
     ) -> bytes:
-        """Make the text of some rows; computes.
-
-        Args:
-            rows: As a reader returned them; None if there is no input.
-            columns: The columns that are appended.
-            repeat: To which row each of their cells belongs; None for each row once.
-        """
+        """Make the text of some rows; computes."""
         return self._encode(self._text.rows(rows, columns, repeat))
 
     def write(self, formatted: bytes) -> None:
-        """Write what :meth:`format` made; blocks.
-
-        Raises:
-            JobError: If the disk is full or broken.
-            BrokenPipeError: If nobody reads stdout.
-        """
+        """Write what :meth:`format` made; blocks."""
         if self._stream is not None:
             self._stream.write(formatted)
             self._stream.flush()
@@ -448,11 +413,7 @@ class TextOutput:
         return self._size
 
     def finish(self, target: Path | None) -> None:
-        """Give the whole output its name; blocks.
-
-        Raises:
-            JobError: If it cannot be done; nothing has the name then.
-        """
+        """Give the whole output its name; blocks."""
         self.close()
         part = self._part
         if part is None or target is None:
@@ -496,20 +457,6 @@ def open_output(
     their types. To convert, CSV cells are strings, and an empty one is missing; JSON
     values that are not strings are the text that they are in the file; those of Parquet
     and Arrow are as :meth:`~uid2_async.bulk.arrow.ArrowRows.texts` says.
-
-    Args:
-        reader: The input, whose header has been read; None if there is none.
-        options: How the output is written, as :meth:`FilePair.formats` returned it.
-        part: The file in which the output grows; None is stdout.
-        added: The columns that are appended, and what each contains.
-        saved: What :meth:`TextOutput.sync` returned in an earlier run.
-        resumable: Whether Parquet and Arrow are saved in parts. Otherwise they are
-            written once, and what is on the disk when the process dies is of no use.
-        disk: What may fail.
-
-    Raises:
-        InputError: If the columns cannot be written in that format.
-        JobError: If it cannot be opened.
     """
     if options.format in (Format.PARQUET, Format.ARROW):
         from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow
@@ -560,19 +507,7 @@ class TableWriter:
         folder: Path | None = None,
         disk: Disk = DISK,
     ) -> None:
-        """Begin to write.
-
-        Args:
-            path: The file; None is stdout.
-            columns: The columns in order, and what each contains.
-            options: How the file is written, if not by its name.
-            folder: Where a remote file grows.
-            disk: What may fail.
-
-        Raises:
-            InputError: If the format cannot be streamed or compressed.
-            JobError: If the file cannot be written.
-        """
+        """Begin to write."""
         self._remote = path if isinstance(path, Remote) else None
         if isinstance(path, Remote):
             path = _whole_copy(path, folder or Path())
@@ -583,12 +518,6 @@ class TableWriter:
         self._output = open_output(
             None, options, self._part, added=columns, resumable=False, disk=disk
         )
-
-    def __repr__(self) -> str:
-        """Show the file and how many rows have been written."""
-        path = self._remote or self._path
-        name = "stdout" if path is None else printable(str(path))
-        return f"<TableWriter {name!r}, {self.rows} rows>"
 
     def write(self, columns: Columns) -> None:
         """Write some rows, given as columns of equal length; blocks."""

@@ -33,9 +33,8 @@ from uid2_async.bulk.columns import (
     find_column,
     refuse_taken,
 )
-from uid2_async.bulk.endpoints import MAP_V3
 from uid2_async.bulk.mapper import BulkMapper
-from uid2_async.bulk.outcomes import Outcome
+from uid2_async.bulk.outcomes import MAP_V3, Outcome
 from uid2_async.bulk.paths import Content
 from uid2_async.errors import InputError
 from uid2_async.protocol import base64
