@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
+import attrs
 import msgspec
 
 from uid2_async._private import printable
@@ -106,22 +107,18 @@ def writing(call: Callable[[], T]) -> T:
 # --- Reading --------------------------------------------------------------------------
 
 
+@attrs.frozen(repr=False, eq=False)
 class ArrowRows:
-    """Some rows of a record batch.
+    """Some rows of a record batch; the places of the columns that are read."""
 
-    Attributes:
-        count: How many.
-        batch: The rows.
-    """
+    batch: Any
+    _wanted: Mapping[str, int]
+    _null: str | None
 
-    __slots__ = ("_null", "_wanted", "batch", "count")
-
-    def __init__(self, batch: Any, wanted: Mapping[str, int], null: str | None) -> None:
-        """Hold the rows; *wanted* are the places of the columns that are read."""
-        self.count: int = batch.num_rows
-        self.batch: Any = batch
-        self._wanted = wanted
-        self._null = null
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return int(self.batch.num_rows)
 
     def values(self, column: str) -> list[str]:
         """List the values of a wanted column; a missing one is empty."""

@@ -37,6 +37,7 @@ _NO_FAULTS: Final[Mapping[int, PhoneFault]] = {}
 _HASH_BYTES: Final = 47
 
 
+@attrs.frozen(repr=False, eq=False)
 class IdentityColumn:
     """One identity for each row of a chunk.
 
@@ -49,20 +50,10 @@ class IdentityColumn:
             again. None where the row has none or it is invalid.
     """
 
-    __slots__ = ("faults", "identities", "kinds", "values")
-
-    def __init__(
-        self,
-        kinds: str | Sequence[str],
-        values: Sequence[str | None] | None = None,
-        faults: Mapping[int, PhoneFault] = _NO_FAULTS,
-        identities: Sequence[bytes | None] | None = None,
-    ) -> None:
-        """Hold *values*, *identities* or both; at least one must be given."""
-        self.kinds: str | Sequence[str] = kinds
-        self.values: Sequence[str | None] | None = values
-        self.faults: Mapping[int, PhoneFault] = faults
-        self.identities: Sequence[bytes | None] | None = identities
+    kinds: str | Sequence[str]
+    values: Sequence[str | None] | None = None
+    faults: Mapping[int, PhoneFault] = _NO_FAULTS
+    identities: Sequence[bytes | None] | None = None
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -99,6 +90,7 @@ class IdentityColumn:
         return special | {row: INVALID_PHONES[at] for row, at in self.faults.items()}
 
 
+@attrs.define(repr=False, eq=False)
 class Chunk:
     """Some rows of the input.
 
@@ -109,18 +101,12 @@ class Chunk:
         duplicates: How many identities were asked about before, for an earlier row.
     """
 
-    __slots__ = ("_outcomes", "_waiting", "columns", "duplicates", "payload", "rows")
-
-    def __init__(
-        self, payload: Any, rows: int, columns: Sequence[IdentityColumn]
-    ) -> None:
-        """Hold *payload* and what it asks."""
-        self.payload: Any = payload
-        self.rows: int = rows
-        self.columns: Sequence[IdentityColumn] = columns
-        self.duplicates: int = 0
-        self._outcomes: list[Callable[[], list[Outcome]]] = []
-        self._waiting: list[Group] = []
+    payload: Any
+    rows: int
+    columns: Sequence[IdentityColumn]
+    duplicates: int = attrs.field(default=0, init=False)
+    _outcomes: list[Callable[[], list[Outcome]]] = attrs.field(factory=list, init=False)
+    _waiting: list[Group] = attrs.field(factory=list, init=False)
 
     def expect(
         self, groups: Iterable[Group], outcomes: Callable[[], list[Outcome]]
@@ -265,6 +251,7 @@ def _join(
     return outcomes
 
 
+@attrs.define(repr=False, eq=False)
 class Batch:
     """The identities of one request.
 
@@ -276,15 +263,11 @@ class Batch:
         generation: The generation of the limit in which the last attempt began.
     """
 
-    __slots__ = ("count", "generation", "groups", "rounds", "size")
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.groups: dict[str, Group] = {}
-        self.count: int = 0
-        self.size: int = 0
-        self.rounds: int = 0
-        self.generation: int = 0
+    groups: dict[str, Group] = attrs.field(factory=dict)
+    count: int = 0
+    size: int = 0
+    rounds: int = 0
+    generation: int = 0
 
     def values(self) -> dict[str, Sequence[str] | Sequence[bytes]]:
         """Return what is sent under each key."""

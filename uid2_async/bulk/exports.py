@@ -1,4 +1,4 @@
-"""What leaves a state as a file: deltas, their history, and all that is known.
+"""Between files and a state: rows in and out, deltas, exports.
 
 The audience delta lists what changed since the last one, to be merged downstream. It is
 written into an unfinished file, gets its name when it is whole, and only then does the
@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from uid2_async._threads import run_in_thread
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn
@@ -38,73 +38,72 @@ from uid2_async.errors import JobError
 from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
 
+T = TypeVar("T")
+
 # A sorted look-up of so many identities touches each page of the state once.
 _GROUP_ROWS: Final = 40_000
 _GROUPS_AHEAD: Final = 2
 
 
-class StateSource:
-    """Identities of a state, page by page, as a dispatcher's source."""
+class PageSource:
+    """Pages of a state as a dispatcher's source."""
 
-    def __init__(
-        self,
-        pages: AsyncIterator[tuple[IdentityType, Sequence[bytes]]],
-        *,
-        limit: int | None = None,
-    ) -> None:
-        """Read *pages*, up to *limit* identities."""
-        self._pages = pages
-        self._left = limit
-        self._loaded: deque[Chunk] = deque()
-
-    async def load(self) -> bool:
-        """Read a page; see :meth:`uid2_async.bulk.batches.Source.load`."""
-        if self._left == 0:
-            return False
-        async for kind, identities in self._pages:
-            taken = identities if self._left is None else identities[: self._left]
-            if self._left is not None:
-                self._left -= len(taken)
-            for start in range(0, len(taken), STEP_ROWS):
-                some = taken[start : start + STEP_ROWS]
-                column = IdentityColumn(f"{kind.value}_hash", identities=some)
-                self._loaded.append(Chunk((kind, some), len(some), [column]))
-            return True
-        return False
-
-    def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - pages are not waited for
-        """Return the next chunk; see :meth:`uid2_async.bulk.batches.Source.take`."""
-        return self._loaded.popleft() if self._loaded else None
-
-
-class UidSource:
-    """The raw UIDs of a state, page by page, as a dispatcher's source."""
-
-    def __init__(
-        self, pages: AsyncIterator[Sequence[tuple[IdentityKey, StateRow]]]
-    ) -> None:
-        """Read those of *pages* that are mapped."""
+    def __init__(self, pages: AsyncIterator[list[Chunk]]) -> None:
+        """Read *pages*, which are in chunks already."""
         self._pages = pages
         self._loaded: deque[Chunk] = deque()
 
     async def load(self) -> bool:
         """Read a page; see :meth:`uid2_async.bulk.batches.Source.load`."""
         async for page in self._pages:
-            mapped = [
-                (key, row.raw_uid) for key, row in page if row.raw_uid is not None
-            ]
-            for start in range(0, len(mapped), STEP_ROWS):
-                some = mapped[start : start + STEP_ROWS]
-                column = IdentityColumn(RAW_UID, [uid for _, uid in some])
-                self._loaded.append(
-                    Chunk([key for key, _ in some], len(some), [column])
-                )
+            self._loaded += page
             return True
         return False
 
     def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - pages are not waited for
         """Return the next chunk; see :meth:`uid2_async.bulk.batches.Source.take`."""
         return self._loaded.popleft() if self._loaded else None
+
+
+async def identity_pages(
+    pages: AsyncIterator[tuple[IdentityType, Sequence[bytes]]],
+    limit: int | None = None,
+) -> AsyncIterator[list[Chunk]]:
+    """Yield pages of identities in chunks, up to *limit* identities."""
+    left = limit
+    async for kind, identities in pages:
+        taken = identities if left is None else identities[:left]
+        columns = [
+            IdentityColumn(f"{kind.value}_hash", identities=some)
+            for some in _steps(taken)
+        ]
+        yield [Chunk(None, len(column), [column]) for column in columns]
+        if left is not None:
+            left -= len(taken)
+            if not left:
+                return
+
+
+async def uid_pages(
+    pages: AsyncIterator[Sequence[tuple[IdentityKey, StateRow]]],
+) -> AsyncIterator[list[Chunk]]:
+    """Yield the raw UIDs of mapped identities in chunks, whose payload are the keys."""
+    async for page in pages:
+        mapped = [(key, row.raw_uid) for key, row in page if row.raw_uid is not None]
+        yield [
+            Chunk(
+                [key for key, _ in some],
+                len(some),
+                [IdentityColumn(RAW_UID, [uid for _, uid in some])],
+            )
+            for some in _steps(mapped)
+        ]
+
+
+def _steps(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut *items* into what is handled at once."""
+    for start in range(0, len(items), STEP_ROWS):
+        yield items[start : start + STEP_ROWS]
 
 
 async def stage_all(
@@ -158,21 +157,6 @@ def _collect(
             subject = IdentityType(kind.subject)
             found = column.read(kind, rows)
             identities.setdefault(subject, []).extend(filter(None, found))
-
-
-class AnsweredChunk(Chunk):
-    """A chunk whose outcomes came from a state."""
-
-    __slots__ = ("_found",)
-
-    def __init__(self, chunk: Chunk, outcomes: list[list[Outcome]]) -> None:
-        """Give *chunk* its outcomes, a list for each column."""
-        super().__init__(chunk.payload, chunk.rows, chunk.columns)
-        self._found = outcomes
-
-    def outcomes(self) -> list[list[Outcome]]:
-        """Return the outcomes of each column."""
-        return self._found
 
 
 async def answer_from_state(
@@ -267,13 +251,13 @@ _Outcomes: TypeAlias = Callable[[], list[Outcome]]
 
 
 async def _answer(
-    chunks: Sequence[Chunk], state: MappingState, endpoint: Endpoint
+    chunks: list[Chunk], state: MappingState, endpoint: Endpoint
 ) -> list[Chunk]:
-    """Look up the identities of some chunks."""
+    """Look up the identities of some chunks, which expect them then."""
     lookup = _Lookup()
-    waiting: list[tuple[Chunk, list[_Outcomes]]] = []
     for chunk in chunks:
-        waiting.append((chunk, [lookup.add(endpoint, one) for one in chunk.columns]))
+        for column in chunk.columns:
+            chunk.expect((), lookup.add(endpoint, column))
         await asyncio.sleep(0)
     for kind, identities in lookup.identities.items():
         found = await state.look_up(kind, identities)
@@ -284,10 +268,7 @@ async def _answer(
                 "command again.",
             )
         lookup.found[kind] = found  # type: ignore[assignment] # by the line above
-    return [
-        AnsweredChunk(chunk, [make() for make in outcomes])
-        for chunk, outcomes in waiting
-    ]
+    return chunks
 
 
 # --- rows of files and a state --------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import attrs
+import msgspec
 
 from uid2_async._threads import run_in_thread
 from uid2_async.bulk.batches import Chunk
@@ -81,6 +82,7 @@ class BadRows:
         self._table.close()
 
 
+@attrs.frozen
 class RowGroup:
     """Some rows of an input on their way through a job.
 
@@ -91,16 +93,10 @@ class RowGroup:
         hashes_of_nothing: How many of their identifiers were left out as such.
     """
 
-    __slots__ = ("bytes_read", "file", "hashes_of_nothing", "rows")
-
-    def __init__(
-        self, file: int, rows: Rows, bytes_read: int, hashes_of_nothing: int = 0
-    ) -> None:
-        """Hold what was read."""
-        self.file: int = file
-        self.rows: Rows = rows
-        self.bytes_read: int = bytes_read
-        self.hashes_of_nothing: int = hashes_of_nothing
+    file: int
+    rows: Rows = attrs.field(repr=False)
+    bytes_read: int
+    hashes_of_nothing: int
 
 
 @attrs.frozen(kw_only=True)
@@ -432,7 +428,8 @@ class JobOutputs:
         for one in formatted:
             output.write(one)
         if checkpoint is not None and self._log is not None:
-            self._log.append(attrs.evolve(checkpoint, output=output.sync()))
+            saved = msgspec.structs.replace(checkpoint, output=output.sync())
+            self._log.append(saved)
 
     def _progress(self, group: RowGroup, job: Progress) -> FileProgress:
         sizes = [file.size for file in self._files]

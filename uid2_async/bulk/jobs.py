@@ -43,11 +43,12 @@ from uid2_async.bulk.database import Query, Table
 from uid2_async.bulk.dispatch import Dispatcher
 from uid2_async.bulk.exports import (
     DeltaWriter,
-    StateSource,
-    UidSource,
+    PageSource,
     answer_from_state,
     check_export,
+    identity_pages,
     stage_all,
+    uid_pages,
 )
 from uid2_async.bulk.job_files import (
     BadRows,
@@ -845,7 +846,7 @@ async def _run_with_state(
         return JobSummary(**{**json.loads(ended), "outputs": outputs})
     run = await _begin(state, job.client, job=name, segment=segment)
     asking = job.dispatcher(
-        StateSource(state.to_ask(run, StateSelection.staged())),
+        PageSource(identity_pages(state.to_ask(run, StateSelection.staged()))),
         endpoint=job.endpoint,
         keep=partial(_record, state, run),
     )
@@ -1028,7 +1029,7 @@ async def refresh_state(
         elif options.api is Api.V2:
             selection, endpoint = await _find_rotated(client, opened), MAP_V2
         asking = job.dispatcher(
-            StateSource(opened.to_ask(run, selection), limit=options.limit),
+            PageSource(identity_pages(opened.to_ask(run, selection), options.limit)),
             endpoint=endpoint,
             keep=partial(_record, opened, run),
         )
@@ -1081,7 +1082,7 @@ async def sweep_by_status(
         _state_run(job) as (opened, run),
         aclosing(opened.export()) as pages,
     ):
-        asking = job.dispatcher(UidSource(pages), endpoint=OPTOUT_STATUS)
+        asking = job.dispatcher(PageSource(uid_pages(pages)), endpoint=OPTOUT_STATUS)
         async with _dispatching(asking, stop) as chunks:
             async for chunk in chunks:
                 await _record_opt_outs(opened, run, chunk, counts)

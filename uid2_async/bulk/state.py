@@ -16,7 +16,7 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_rows
 from uid2_async.bulk.outcomes import RAW_UID, MapFailure
 from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
-from uid2_async.bulk.state_rows import START, Outcome
+from uid2_async.bulk.state_rows import START, Outcome, Position
 from uid2_async.bulk.state_values import (
     INVALID_RECHECK,
     OPTOUT_RECHECK,
@@ -275,7 +275,7 @@ class MappingState:
         async for kind, identities in self.to_ask(run, StateSelection.due()):
             yield [IdentityKey(kind, identity) for identity in identities]
 
-    async def export(
+    def export(
         self, *, limit: int = _PAGE
     ) -> AsyncGenerator[list[tuple[IdentityKey, StateRow]], None]:
         """Iterate over pages of everything, in the order of the identities.
@@ -283,16 +283,20 @@ class MappingState:
         Args:
             limit: The largest number of rows in a page.
         """
+        return self._pages(state_rows.export_page, self._now, limit)
+
+    async def _pages(
+        self,
+        read: Callable[..., tuple[list[T], Position | None]],
+        given: int | None,
+        limit: int,
+    ) -> AsyncGenerator[list[T], None]:
+        """Iterate over the pages of all shards."""
         for shard in range(SHARDS):
-            after, is_last = START, False
-            while not is_last:
-                page = await self._call(
-                    state_rows.export_page, self._now, shard, after, limit
-                )
-                is_last = len(page) < limit
+            after: Position | None = START
+            while after is not None:
+                page, after = await self._call(read, given, shard, after, limit)
                 if page:
-                    key = page[-1][0]
-                    after = (key.identity, key.kind.bit)
                     yield page
 
     async def statistics(self) -> StateStatistics:
@@ -319,23 +323,8 @@ class MappingState:
             InputError: If there was no such run, or it is too old.
         """
         run = await self._call(state_rows.find_run, since_run, self._now)
-        async for _, page in self._changes(run.epoch, limit):
+        async for page in self._pages(state_rows.changes_page, run.epoch, limit):
             yield page
-
-    async def _changes(
-        self, since: int | None, limit: int
-    ) -> AsyncGenerator[tuple[int, list[Change]], None]:
-        """Iterate over pages of changes and their shards."""
-        for shard in range(SHARDS):
-            after, is_last = START, False
-            while not is_last:
-                page = await self._call(
-                    state_rows.changes_page, since, shard, after, limit
-                )
-                is_last = len(page) < limit
-                if page:
-                    after = (page[-1].identity, page[-1].kind.bit)
-                    yield shard, page
 
     # --- maintenance ------------------------------------------------------------------
 
@@ -578,7 +567,7 @@ class MappingState:
         """
         return await self._call(state_rows.remove_absent, run, segment, max_removed)
 
-    async def pending_changes(
+    def pending_changes(
         self, run: Run, *, limit: int = _PAGE
     ) -> AsyncGenerator[list[Change], None]:
         """Iterate over pages of what no delta has exported, in identity order.
@@ -588,10 +577,7 @@ class MappingState:
             limit: The largest number of changes in a page.
         """
         del run
-        async for shard, page in self._changes(None, limit):
-            changes = await self._call(state_rows.drop_named, shard, page)
-            if changes:
-                yield changes
+        return self._pages(state_rows.changes_page, None, limit)
 
     async def summary_of(self, job: str) -> str | None:
         """Return what :meth:`finish` was given for a job that has ended, or None."""

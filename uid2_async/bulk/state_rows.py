@@ -279,10 +279,13 @@ def _verified(
     """Return the UIDs of *identities* without their checksums, which must be right."""
     if column.count(None) == len(column):
         return column
-    plain = [stored and stored[:-CHECKSUM_CHARS] for stored in column]
-    for identity, uid, stored in zip(identities, plain, column, strict=True):
-        if stored is not None and _with_checksum(identity, uid or "") != stored:
-            raise damaged()
+    plain = [one if one is None else one[:-CHECKSUM_CHARS] for one in column]
+    expected = [
+        uid if uid is None else f"{uid}{crc32(uid.encode(), crc32(identity)):08x}"
+        for identity, uid in zip(identities, plain, strict=True)
+    ]
+    if expected != column:
+        raise damaged()
     return plain
 
 
@@ -589,9 +592,9 @@ def _page(shard: int, after: Position, limit: int) -> dict[str, Any]:
     return {**shard_bounds(shard), **place}
 
 
-def drop_named(db: StateDatabase, shard: int, page: list[Change]) -> list[Change]:
+def _drop_named(db: StateDatabase, shard: int, page: list[Change]) -> list[Change]:
     """Leave out the changes that the job has already written."""
-    if not db.has_scratch:
+    if not db.has_scratch or not db.spill("named").count:
         return page
     named = _read_set(db, "named", shard)
     return [one for one in page if (one.kind.bit, one.identity) not in named]
@@ -605,11 +608,11 @@ def _read_set(db: StateDatabase, table: str, shard: int) -> set[tuple[int, bytes
 
 def changes_page(
     db: StateDatabase, since: int | None, shard: int, after: Position, limit: int
-) -> list[Change]:
-    """List changes of a shard after a position.
+) -> tuple[list[Change], Position | None]:
+    """List changes of a shard after a position; where the next page begins, if any.
 
-    These are the pending ones, or the net changes against what was exported before the
-    epoch *since*.
+    These are the pending ones that the job has not written yet, or the net changes
+    against what was exported before the epoch *since*.
     """
     statement = _PENDING_PAGE if since is None else _HISTORY_PAGE
     given = {"epoch": db.epoch, "since": since, **_page(shard, after, limit)}
@@ -617,7 +620,9 @@ def changes_page(
     names, bits, kinds, uids, old_uids = _CHANGES.decode(answer)
     keys = [bytes.fromhex(name) for name in names]
     uids, old_uids = _verified(keys, uids), _verified(keys, old_uids)
-    return list(map(Change, map(_kind, bits), keys, kinds, uids, old_uids))
+    changes = list(map(Change, map(_kind, bits), keys, kinds, uids, old_uids))
+    following = (keys[-1], bits[-1]) if len(keys) == limit else None
+    return changes if since is not None else _drop_named(db, shard, changes), following
 
 
 _KEYS: Final = msgspec.json.Decoder(list[tuple[str, int]])
@@ -625,8 +630,8 @@ _KEYS: Final = msgspec.json.Decoder(list[tuple[str, int]])
 
 def export_page(
     db: StateDatabase, now: int, shard: int, after: Position, limit: int
-) -> list[tuple[IdentityKey, StateRow]]:
-    """List identities of a shard and their rows, after a position."""
+) -> tuple[list[tuple[IdentityKey, StateRow]], Position | None]:
+    """List identities of a shard and their rows; where the next page begins, if any."""
     given = {"started": now, "epoch": db.epoch, **_page(shard, after, limit)}
     names, answer = db.connection.execute(
         "SELECT json_group_array(json_array(hex(identity), kind)),"
@@ -640,7 +645,9 @@ def export_page(
         for name, bit in _KEYS.decode(names)
     ]
     rows = _read_rows([key.identity for key in keys], answer)
-    return [(key, row) for key, row in zip(keys, rows, strict=True) if row]
+    page = [(key, row) for key, row in zip(keys, rows, strict=True) if row]
+    last = keys[-1] if len(keys) == limit else None
+    return page, last and (last.identity, last.kind.bit)
 
 
 # --- removal --------------------------------------------------------------------------

@@ -372,6 +372,8 @@ class _TextReader:
         self._lines = lines
         self._on_bad_row = on_bad_row
         self._null = options.null
+        self._wanted: dict[str, int] = {}
+        self._identifiers: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -395,6 +397,48 @@ class _TextReader:
     def close(self) -> None:
         """Close the file."""
         self._lines.close()
+
+    def want(
+        self,
+        columns: Sequence[str],
+        keys: Sequence[str] = (),
+        added: Collection[str] = (),
+    ) -> None:
+        """Say which columns are read, before any rows are taken.
+
+        The values of *keys* are taken as they are. No column may be called as one of
+        *added*, which will be appended.
+        """
+        refuse_taken(self.header, added, name=self.name)
+        self._wanted = {
+            one: find_column(self.header, one, name=self.name)
+            for one in (*columns, *keys)
+        }
+        self._identifiers = frozenset(columns) - frozenset(keys)
+
+    def take(self, rows: int) -> TextRows | None:
+        """Return at most so many rows of what has been loaded; None for no more.
+
+        An error says which row cannot be read, and shows no value.
+        """
+        raise NotImplementedError
+
+    def skip(self, rows: int) -> None:
+        """Pass over the rows that an earlier run has written. Blocks.
+
+        To parse them takes less than a second for a million, and no position in a file,
+        of lines or bytes, has to be remembered.
+        """
+        rest = rows
+        while rest:
+            found = self.take(min(rest, 10_000))
+            if found is not None:
+                rest -= found.count
+            elif not self.load():
+                raise InputError(
+                    f"{self.name} has fewer rows than the job has written.",
+                    hint="Discard the job and begin anew (--restart).",
+                )
 
     def _without_null(self, values: list[str]) -> list[str]:
         """Empty the values that mean a missing one."""
@@ -476,8 +520,6 @@ class CsvReader(_TextReader):
         """Read the header."""
         super().__init__(lines, options, on_bad_row)
         csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
-        self._wanted: dict[str, int] = {}
-        self._identifiers: frozenset[str] = frozenset()
         self._width = 0
         self._unfinished = 0
         self._began = 0
@@ -521,26 +563,8 @@ class CsvReader(_TextReader):
         self.header: Sequence[str] = names
         self._width = len(names)
 
-    def want(
-        self,
-        columns: Sequence[str],
-        keys: Sequence[str] = (),
-        added: Collection[str] = (),
-    ) -> None:
-        """Say which columns are read, before any rows are taken."""
-        refuse_taken(self.header, added, name=self.name)
-        self._wanted = {
-            one: find_column(self.header, one, name=self.name)
-            for one in (*columns, *keys)
-        }
-        self._identifiers = frozenset(columns) - frozenset(keys)
-
-    def skip(self, rows: int) -> None:
-        """Pass over the rows that an earlier run has written; blocks."""
-        _skip(self, rows)
-
     def take(self, rows: int) -> TextRows | None:
-        """Return at most so many rows of what has been loaded; None for no more."""
+        """See :meth:`_TextReader.take`."""
         before = self._lines.line
         some = self._next_lines(rows)
         if not some:
@@ -747,8 +771,6 @@ class JsonReader(_TextReader):
     ) -> None:
         """Look at the first objects."""
         super().__init__(lines, options, on_bad_row)
-        self._wanted: dict[str, str] = {}
-        self._identifiers: frozenset[str] = frozenset()
         self._added: Collection[str] = ()
         self._taken: frozenset[str] = frozenset()
         self._checked: list[str] = []
@@ -779,23 +801,15 @@ class JsonReader(_TextReader):
         keys: Sequence[str] = (),
         added: Collection[str] = (),
     ) -> None:
-        """See :meth:`CsvReader.want`; no object may have an *added* key."""
-        refuse_taken(self.header, added, name=self.name)
+        """See :meth:`_TextReader.want`; no object may have an *added* key."""
         self._added = added
         self._taken = frozenset(map(str.casefold, added))
-        self._wanted = {
-            one: self.header[find_column(self.header, one, name=self.name)]
-            for one in (*columns, *keys)
-            if self.header
-        }
-        self._identifiers = frozenset(columns) - frozenset(keys)
-
-    def skip(self, rows: int) -> None:
-        """See :meth:`CsvReader.skip`."""
-        _skip(self, rows)
+        # A file without rows has no header.
+        read = (columns, keys) if self.header else ((), ())
+        super().want(*read, added)
 
     def take(self, rows: int) -> TextRows | None:
-        """See :meth:`CsvReader.take`."""
+        """See :meth:`_TextReader.take`."""
         some = self._lines.peek(rows)
         if not some:
             return None
@@ -816,7 +830,7 @@ class JsonReader(_TextReader):
 
     def _values(self, name: str, found: list[_Object]) -> tuple[list[str], list[int]]:
         """List the values of a column, and which of them cannot be identifiers."""
-        key = self._wanted[name]
+        key = self.header[self._wanted[name]]
         values = self._without_null([_text(one.get(key)) for one in found])
         if name not in self._identifiers or not any(
             one.startswith(("[", "{")) for one in values
@@ -895,24 +909,6 @@ def _is_nested(value: Any) -> bool:
 
 
 # --- Opening --------------------------------------------------------------------------
-
-
-def _skip(reader: CsvReader | JsonReader, rows: int) -> None:
-    """Read rows again that an earlier run has written.
-
-    To parse them takes less than a second for a million, and no position in a file,
-    of lines or bytes, has to be remembered.
-    """
-    rest = rows
-    while rest:
-        found = reader.take(min(rest, 10_000))
-        if found is not None:
-            rest -= found.count
-        elif not reader.load():
-            raise InputError(
-                f"{reader.name} has fewer rows than the job has written.",
-                hint="Discard the job and begin anew (--restart).",
-            )
 
 
 def open_stdio(stream: TextIO, mode: str) -> BufferedIOBase:
