@@ -435,37 +435,23 @@ def choose(outcomes: Sequence[Outcome], rule: OptOutRule) -> int:
     Returns:
         The place in *outcomes*.
     """
-    for is_wanted in _WANTED[rule]:
-        for at, outcome in enumerate(outcomes):
-            if is_wanted(outcome):
-                return at
-    return next((at for at, one in enumerate(outcomes) if one is not ABSENT), 0)
+    ranks = [_rank(one, rule) for one in outcomes]
+    return ranks.index(min(ranks))
 
 
-def _has_failed(outcome: Outcome) -> bool:
-    return isinstance(outcome, MapFailure)
+def _rank(outcome: Outcome, rule: OptOutRule) -> int:
+    """Return the rank of an outcome among those of a row; the lowest speaks for it."""
+    is_any = rule is OptOutRule.ANY
+    if isinstance(outcome, MapFailure):
+        return 1
+    if outcome.mapped:
+        return 2 if is_any else 1
+    if outcome.reason == _OPTED_OUT:
+        return 0 if is_any else 2
+    if outcome is ABSENT:
+        return 5
+    return 3 if isinstance(outcome, InvalidPhone) else 4
 
-
-def _is_mapped(outcome: Outcome) -> bool:
-    return not isinstance(outcome, MapFailure) and outcome.mapped
-
-
-def _is_opted_out(outcome: Outcome) -> bool:
-    return not isinstance(outcome, MapFailure) and outcome.reason == _OPTED_OUT
-
-
-def _has_reason(outcome: Outcome) -> bool:
-    return isinstance(outcome, InvalidPhone)
-
-
-def _decides(outcome: Outcome) -> bool:
-    return _is_mapped(outcome) or _has_failed(outcome)
-
-
-_WANTED: Final = {
-    OptOutRule.ANY: (_is_opted_out, _has_failed, _is_mapped, _has_reason),
-    OptOutRule.EACH: (_decides, _is_opted_out, _has_reason),
-}
 
 _BLANK: Final = MapRow()
 

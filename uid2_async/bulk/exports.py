@@ -348,9 +348,17 @@ class DeltaWriter:
         named: dict[IdentityType, list[bytes]] = {}
         for row, _, kind, identity, outcome in changed:
             named.setdefault(kind, []).append(identity)
-            uids = (outcome.raw_uid, outcome.old_uid)
-            keys = [one[row] for one in cells]
-            self._add(str(outcome.change), (kind, identity), uids, keys)
+            self._waiting.append(
+                [
+                    str(outcome.change),
+                    _INPUT_TYPES[kind],
+                    base64.encode_text(identity),
+                    outcome.raw_uid,
+                    outcome.old_uid,
+                    *[one[row] for one in cells],
+                ]
+            )
+        self.lines += len(changed)
         for kind, some in named.items():
             await state.mark_written(run, kind, some)
         if len(self._waiting) >= _SAVE_LINES:
@@ -392,18 +400,6 @@ class DeltaWriter:
     async def discard(self) -> None:
         """Remove what is unfinished; after :meth:`place` that is nothing."""
         await run_in_thread(self._table.close)
-
-    def _add(
-        self,
-        change: str,
-        who: tuple[IdentityType, bytes],
-        uids: tuple[str | None, str | None],
-        keys: Sequence[str],
-    ) -> None:
-        kind, identity = who
-        hashed = (f"{kind.value}_hash", base64.encode_text(identity))
-        self._waiting.append([change, *hashed, *uids, *keys])
-        self.lines += 1
 
     async def _save(self) -> None:
         """Write the lines that wait, in a thread."""

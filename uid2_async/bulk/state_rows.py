@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final, TypeAlias
 from zlib import crc32
 
+import attrs
 import msgspec
 
 from uid2_async.bulk.outcomes import MapFailure
@@ -420,8 +421,6 @@ def _json(value: object) -> str:
 
 # --- runs -----------------------------------------------------------------------------
 
-_RUN_COLUMNS: Final = "number, started, job, segment, epoch, removed, ended"
-
 
 def begin(
     db: StateDatabase,
@@ -441,13 +440,11 @@ def begin(
         unfinished = [run for run in list_runs(db) if run.job == job and not run.ended]
         if job is not None and unfinished:
             return unfinished[-1]
-        number = db.connection.execute(
+        db.connection.execute(
             "INSERT INTO run (job, segment, started, epoch) VALUES (?, ?, ?, ?)",
             (job, segment, started, db.epoch),
-        ).lastrowid
-    return Run(
-        number=number or 0, started=started, job=job, segment=segment, epoch=db.epoch
-    )
+        )
+        return list_runs(db)[-1]
 
 
 def _bind(db: StateDatabase, name: str, value: str) -> None:
@@ -464,19 +461,10 @@ def _bind(db: StateDatabase, name: str, value: str) -> None:
 
 def list_runs(db: StateDatabase) -> list[Run]:
     """List all runs, the first one first."""
-    rows = db.connection.execute(f"SELECT {_RUN_COLUMNS} FROM run ORDER BY number")
-    return [
-        Run(
-            number=number,
-            started=started,
-            job=job,
-            segment=segment,
-            epoch=epoch,
-            removed=removed,
-            ended=bool(ended),
-        )
-        for number, started, job, segment, epoch, removed, ended in rows.fetchall()
-    ]
+    columns = ", ".join(field.name for field in attrs.fields(Run))
+    rows = db.connection.execute(f"SELECT {columns} FROM run ORDER BY number")
+    names = columns.split(", ")
+    return [Run(**dict(zip(names, row, strict=True))) for row in rows.fetchall()]
 
 
 def note_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:

@@ -35,12 +35,12 @@ from uid2_async.bulk.paths import (
     InputIdentity,
     Location,
     Remote,
-    expand,
     find_files,
     is_many,
     known_suffix,
     lake_format,
     lake_table_error,
+    refuse_table_file,
 )
 from uid2_async.bulk.private_files import DISK, Disk, open_private, replace
 from uid2_async.config import is_loopback
@@ -476,20 +476,24 @@ def locate(name: str) -> Location:
 
 def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePair]:
     """List the inputs and outputs of a job, wherever they are."""
-    if isinstance(source, str) and not is_url(source):
-        if source != STDIO and Path(source).is_dir():
-            table = lake_format(Path(source)) == "Delta Lake"
-            if table:
-                return [FilePair(DeltaTable(location=source), _one_target(target))]
-        if isinstance(target, str) and not is_url(target):
-            return expand(source, target)
-        if not is_many(source):
-            local = expand(source, STDIO)[0].source
-            return [FilePair(local, _one_target(target))]
-        return _many([(name, path) for name, path in find_files(source)], target)
     if isinstance(source, Remote):
         return [FilePair(source, _one_target(target))]
-    return _expand_url(source, target)
+    if is_url(source):
+        return _expand_url(source, target)
+    is_folder = source != STDIO and Path(source).is_dir()
+    if is_folder and lake_format(Path(source)) == "Delta Lake":
+        return [FilePair(DeltaTable(location=source), _one_target(target))]
+    if is_many(source):
+        folder = None if _is_elsewhere(target) else Path(str(target))
+        return _many(find_files(source, folder), target)
+    path = None if source == STDIO else Path(source)
+    refuse_table_file(path)
+    return [FilePair(path, _one_target(target))]
+
+
+def _is_elsewhere(target: str | Remote) -> bool:
+    """Return whether an output is no path of this machine."""
+    return isinstance(target, Remote) or target == STDIO or is_url(target)
 
 
 def _one_target(target: str | Remote) -> Location | None:
