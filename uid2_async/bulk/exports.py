@@ -259,8 +259,10 @@ async def _answer(
         for column in chunk.columns:
             chunk.expect((), lookup.add(endpoint, column))
         await asyncio.sleep(0)
-    for kind, identities in lookup.identities.items():
-        found = await state.look_up(kind, identities)
+    # They are not needed again, and there are many.
+    identities, lookup.identities = lookup.identities, {}
+    for kind in list(identities):
+        found = await state.look_up(kind, identities.pop(kind))
         if None in found:
             raise JobError(
                 "The state lacks the answer to an identifier of the input.",

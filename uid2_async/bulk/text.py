@@ -595,13 +595,24 @@ class CsvReader(_TextReader):
     def _parse_lines(self, some: list[str]) -> list[list[str]] | None:
         """Parse lines each of which is a row; None if one is not."""
         try:
-            found = list(parse_csv(some, self.options))
+            found = self._split(some) or list(parse_csv(some, self.options))
         except csv.Error:
             return None
         # As many rows as lines: none is blank, and none has several.
         if len(found) != len(some) or {self._width} != set(map(len, found)):
             return None
         return found
+
+    def _split(self, some: list[str]) -> list[list[str]] | None:
+        """Do what csv does with lines without quotes, in half the time; else None."""
+        text = "".join(some)
+        if '"' in text or "\r" in text or len(text) > MAX_FIELD_CHARS:
+            return None
+        # A blank line is not a row, and has as many fields as one of one column.
+        if self._width == 1 or self.options.skip_initial_space:
+            return None
+        delimiter = self.options.delimiter
+        return [one.split(delimiter) for one in text.removesuffix("\n").split("\n")]
 
     def _rows(
         self,
