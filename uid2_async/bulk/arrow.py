@@ -324,9 +324,6 @@ class ArrowOutput:
 
     To be resumed it grows in parts, each an Arrow stream of its own. They are not
     compressed, which takes twice as much CPU as to write them.
-
-    Attributes:
-        save_rows: How many rows a part has, and a row group in the end.
     """
 
     save_rows: int = 65_536

@@ -48,12 +48,14 @@ class IdentityColumn:
         faults: By row, why a value is not a phone number. Such a value is not sent.
         identities: The identity bytes, if they are known already: they are not computed
             again. None where the row has none or it is invalid.
+        hashes_of_nothing: How many were left out as such.
     """
 
     kinds: str | Sequence[str]
     values: Sequence[str | None] | None = None
     faults: Mapping[int, PhoneFault] = _NO_FAULTS
     identities: Sequence[bytes | None] | None = None
+    hashes_of_nothing: int = 0
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -206,14 +208,7 @@ def _slices(ranges: Sequence[_Range]) -> list[Outcome]:
 
 @attrs.frozen
 class _Part:
-    """The identities of one kind in a column, and where their outcomes are.
-
-    Attributes:
-        rows: Their rows.
-        identities: The identity bytes, None where they are invalid.
-        ranges: Where those are that were new.
-        known: The others, and the groups in which they were asked about.
-    """
+    """The identities of one kind in a column, and where their outcomes are."""
 
     rows: Sequence[int]
     identities: Sequence[bytes | None]
@@ -336,11 +331,7 @@ class _Window:
 
 
 class Batcher:
-    """Puts the new identities of chunks into batches: the CPU work of a job.
-
-    Attributes:
-        ready: Batches that are full.
-    """
+    """Puts the new identities of chunks into batches: the CPU work of a job."""
 
     def __init__(
         self, endpoint: Endpoint, *, batch_size: int, window: int, send_raw: bool

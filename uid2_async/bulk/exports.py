@@ -293,11 +293,7 @@ _SAVE_LINES: Final = 5_000
 
 
 class DeltaWriter:
-    """Writes one delta.
-
-    Attributes:
-        lines: How many lines were written.
-    """
+    """Writes one delta."""
 
     def __init__(
         self,

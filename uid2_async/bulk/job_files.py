@@ -49,11 +49,7 @@ RowFormatter: TypeAlias = OutcomeColumns | StatusColumns
 
 
 class BadRows:
-    """Collects the rows that cannot be read, in a file of their own.
-
-    Attributes:
-        count: How many were collected.
-    """
+    """Collects the rows that cannot be read, in a file of their own."""
 
     def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
         """Open the file. Blocks."""
@@ -84,19 +80,11 @@ class BadRows:
 
 @attrs.frozen
 class RowGroup:
-    """Some rows of an input on their way through a job.
-
-    Attributes:
-        file: The index of the input.
-        rows: The rows.
-        bytes_read: How much of the input had been read with them.
-        hashes_of_nothing: How many of their identifiers were left out as such.
-    """
+    """Some rows of an input on their way through a job."""
 
     file: int
     rows: Rows = attrs.field(repr=False)
     bytes_read: int
-    hashes_of_nothing: int
 
 
 @attrs.frozen(kw_only=True)
@@ -184,8 +172,7 @@ class FileSource:
         if rows is None:
             return None
         identities = self._columns.identities(rows)
-        nothing = self._columns.take_hashes_of_nothing()
-        group = RowGroup(self._index, rows, self._reader.bytes_read, nothing)
+        group = RowGroup(self._index, rows, self._reader.bytes_read)
         return Chunk(group, rows.count, identities)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
@@ -269,7 +256,7 @@ class JobOutputs:
             kinds = [column.kinds for column in chunk.columns]
             outcomes = chunk.outcomes()
             columns, repeat = self._formatter.make(outcomes, kinds)
-            self._warnings.add(chunk.columns, outcomes, group.hashes_of_nothing)
+            self._warnings.add(chunk.columns, outcomes)
             self._unsaved.append(self._output.format(group.rows, columns, repeat))
             self._unsaved_rows += chunk.rows
             self._file_rows += chunk.rows

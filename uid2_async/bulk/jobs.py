@@ -129,18 +129,7 @@ _OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
 @attrs.frozen(kw_only=True)
 class _Job:
-    """A job, and what it runs with.
-
-    Attributes:
-        client: Asks the operator.
-        options: How requests are sent, what is written, and what may be replaced.
-        stop: Ends the job in order when it is set.
-        on_progress: Called with the progress.
-        system: The clock, the disk and the like.
-        state: The state, if there is one.
-        delta: Where the delta goes, ``-`` for stdout, if one is wanted.
-        began: When the job began, by the monotonic clock.
-    """
+    """A job, and what it runs with."""
 
     client: UID2Client
     options: JobOptions
@@ -177,16 +166,7 @@ class _Job:
 
 @attrs.frozen(kw_only=True)
 class _FileJob(_Job):
-    """A job on files.
-
-    Attributes:
-        pairs: The inputs and outputs.
-        target: The output as the user named it.
-        find: Finds the columns of the identifiers in a header.
-        formatter: Makes the added columns.
-        endpoint: The endpoint that answers.
-        table: The rows, if they are in memory and not in files.
-    """
+    """A job on files."""
 
     options: MapOptions | StatusOptions
     pairs: Sequence[FilePair]

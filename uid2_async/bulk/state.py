@@ -436,7 +436,7 @@ class MappingState:
         del run
         count = self._counts.staged + len(identities)
         self._counts = self._counts._replace(staged=count)
-        await self._call(state_rows.stage, kind, identities)
+        await self._call(lambda db: db.spill("staged").add(kind.bit, identities))
 
     @property
     def staging_counts(self) -> StagingCounts:
@@ -546,7 +546,7 @@ class MappingState:
     ) -> None:
         """Leave *identities* out of :meth:`pending_changes`: the delta has them."""
         del run
-        await self._call(_add_named, kind, identities)
+        await self._call(lambda db: db.spill("named").add(kind.bit, identities))
 
     async def remove_absent(self, run: Run, segment: str, max_removed: float) -> int:
         """Remove who was in *segment* and is not staged in *run*.
@@ -618,13 +618,6 @@ class MappingState:
     async def files_done(self, run: Run) -> dict[str, str]:
         """Return the details of the inputs of *run* whose outputs have their names."""
         return await self._call(state_rows.files_done, run)
-
-
-def _add_named(
-    database: StateDatabase, kind: IdentityType, identities: Sequence[bytes]
-) -> None:
-    """Add identities to those that the delta has."""
-    database.spill("named").add(kind.bit, identities)
 
 
 def _key(person: Person, place: int) -> IdentityKey:

@@ -95,11 +95,6 @@ _ROTATED: Final = f"""{_STALE} uid IS NOT NULL AND checked < (
 _SELECTIONS: Final = {"due": _DUE, "sweep": _UNCHECKED, "buckets": _ROTATED}
 
 
-def stage(db: StateDatabase, kind: IdentityType, identities: Sequence[bytes]) -> None:
-    """Add identities to those that the job asks about."""
-    db.spill("staged").add(kind.bit, identities)
-
-
 def load_rotated(db: StateDatabase, selection: StateSelection) -> None:
     """Put the rotated salt buckets into a table, to join with."""
     db.spill("staged")

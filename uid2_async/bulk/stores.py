@@ -49,13 +49,7 @@ from uid2_async.errors import InputError, JobError, UID2Error
 
 @attrs.frozen(kw_only=True)
 class _Store:
-    """A kind of store.
-
-    Attributes:
-        package: What fsspec needs for it.
-        extra: The extra of ours that installs it.
-        credentials: Where its credentials come from, for hints.
-    """
+    """A kind of store."""
 
     package: str
     extra: str
@@ -219,11 +213,7 @@ def _display_name(url: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class StoreFile(Remote):
-    """One object of a store, or the file behind a URL.
-
-    Attributes:
-        url: Where it is.
-    """
+    """One object of a store, or the file behind a URL."""
 
     url: str = attrs.field(repr=False)
     _fs: Any = attrs.field(repr=False, eq=False, alias="fs")

@@ -82,15 +82,7 @@ _NOT_TEXT: Final = {
 
 @attrs.frozen(kw_only=True)
 class BadRow:
-    """A row that cannot be read.
-
-    Attributes:
-        name: The file.
-        line: The number of its first line, from 1.
-        cause: What is wrong with it; shows no value.
-        hint: What to do about it.
-        text: The row as it is in the file.
-    """
+    """A row that cannot be read."""
 
     name: str
     line: int
@@ -979,9 +971,6 @@ class InputFaults:
     """Collects what is wrong with the inputs of a job, to say it all at once.
 
     It is called with each row that cannot be read.
-
-    Attributes:
-        limit: How many faults are named at most.
     """
 
     def __init__(self, on_bad_row: OnBadRow = None, *, limit: int = 20) -> None:

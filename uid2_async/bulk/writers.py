@@ -322,11 +322,7 @@ class JsonFormat:
 
 
 class TextOutput:
-    """Text in a part that grows, and is cut to what was saved; or on stdout.
-
-    Attributes:
-        save_rows: After how many rows it is worth to save.
-    """
+    """Text in a part that grows, and is cut to what was saved; or on stdout."""
 
     save_rows: int = _SAVE_ROWS
 
