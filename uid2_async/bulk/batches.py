@@ -229,19 +229,20 @@ class _Part:
         return list(map(found.get, self.identities, repeat(INVALID)))  # type: ignore[arg-type] # None is not found
 
 
-def _join(
-    count: int, parts: Sequence[_Part], special: Mapping[int, Outcome]
+def join_outcomes(
+    column: IdentityColumn,
+    parts: Sequence[tuple[Sequence[int], Callable[[], list[Outcome]]]],
 ) -> list[Outcome]:
-    """Return the outcomes of a column of *count* rows."""
-    outcomes: list[Outcome] = [UNKNOWN_KIND] * count
-    for part in parts:
-        found = part.outcomes()
-        if len(found) == count:
+    """Return the outcomes of a column, given those of each kind and their rows."""
+    outcomes: list[Outcome] = [UNKNOWN_KIND] * len(column)
+    for rows, find in parts:
+        found = find()
+        if len(found) == len(outcomes):
             outcomes = found
             continue
-        for row, outcome in zip(part.rows, found, strict=True):
+        for row, outcome in zip(rows, found, strict=True):
             outcomes[row] = outcome
-    for row, outcome in special.items():
+    for row, outcome in column.special_outcomes().items():
         outcomes[row] = outcome
     return outcomes
 
@@ -369,8 +370,8 @@ class Batcher:
             chunk.duplicates += valid - new
             parts.append(part)
         groups = [group for part in parts for group in part.groups()]
-        special = column.special_outcomes()
-        chunk.expect(groups, partial(_join, len(column), parts, special))
+        found = [(part.rows, part.outcomes) for part in parts]
+        chunk.expect(groups, partial(join_outcomes, column, found))
 
     def _add_part(
         self, column: IdentityColumn, kind: IdentityKind, rows: Sequence[int]

@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 from uid2_async._threads import run_in_thread
-from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn
+from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outcomes
 from uid2_async.bulk.job_files import FileSource, RowGroup
-from uid2_async.bulk.outcomes import INVALID, RAW_UID, UNKNOWN_KIND, Endpoint, Outcome
+from uid2_async.bulk.outcomes import INVALID, RAW_UID, Endpoint, Outcome
 from uid2_async.bulk.paths import (
     STDIO,
     Content,
@@ -196,58 +196,38 @@ async def answer_from_state(
 
 
 class _Lookup:
-    """The identities of some chunks that a state is asked about, by type.
-
-    A column whose rows all have a valid identity of one type gets its outcomes as one
-    slice; only other columns cost a step for each row.
-    """
+    """The identities of some chunks that a state is asked about, by type."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.identities: dict[IdentityType, list[bytes]] = {}
         self.found: dict[IdentityType, list[Outcome]] = {}
 
-    def add(self, endpoint: Endpoint, column: IdentityColumn) -> _Outcomes:
+    def add(
+        self, endpoint: Endpoint, column: IdentityColumn
+    ) -> Callable[[], list[Outcome]]:
         """Add a column; what is returned makes its outcomes once they are found."""
-        parts: list[tuple[IdentityType, int, Sequence[int]]] = []
-        outcomes: list[Outcome] = [UNKNOWN_KIND] * len(column)
+        parts = []
         for name, rows in column.rows_by_kind():
             kind = endpoint.kinds.get(name)
-            if kind is None:
-                continue
-            subject = IdentityType(kind.subject)
-            identities = self.identities.setdefault(subject, [])
-            start = len(identities)
-            read = column.read(kind, rows)
-            if None not in read:
-                identities += read  # type: ignore[arg-type] # by the line above
-                parts.append((subject, start, rows))
-                continue
-            for row in rows:
-                outcomes[row] = INVALID
-            valid = [row for row, one in zip(rows, read, strict=True) if one]
-            identities += filter(None, read)
-            parts.append((subject, start, valid))
-        for row, outcome in column.special_outcomes().items():
-            outcomes[row] = outcome
-        return partial(self._outcomes, outcomes, parts)
+            if kind is not None:
+                subject = IdentityType(kind.subject)
+                identities = self.identities.setdefault(subject, [])
+                read, start = column.read(kind, rows), len(identities)
+                identities += filter(None, read)
+                parts.append((rows, partial(self._outcomes, subject, start, read)))
+        return partial(join_outcomes, column, parts)
 
     def _outcomes(
-        self,
-        outcomes: list[Outcome],
-        parts: Sequence[tuple[IdentityType, int, Sequence[int]]],
+        self, subject: IdentityType, start: int, read: Sequence[bytes | None]
     ) -> list[Outcome]:
-        """Put what was found into the outcomes of a column."""
-        for subject, start, rows in parts:
-            found = self.found[subject][start : start + len(rows)]
-            if len(rows) == len(outcomes):
-                return found
-            for row, outcome in zip(rows, found, strict=True):
-                outcomes[row] = outcome
-        return outcomes
-
-
-_Outcomes: TypeAlias = Callable[[], list[Outcome]]
+        """Return the outcomes of identities: of the invalid ones without asking."""
+        stop = start + len(read) - read.count(None)
+        found = self.found[subject][start:stop]
+        if len(found) == len(read):
+            return found
+        rest = iter(found)
+        return [INVALID if one is None else next(rest) for one in read]
 
 
 async def _answer(
