@@ -16,7 +16,7 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_rows
 from uid2_async.bulk.outcomes import RAW_UID, MapFailure
 from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
-from uid2_async.bulk.state_rows import START, Outcome, Position
+from uid2_async.bulk.state_rows import FIRST_PAGE, Outcome, Pages, Position
 from uid2_async.bulk.state_values import (
     INVALID_RECHECK,
     OPTOUT_RECHECK,
@@ -287,17 +287,16 @@ class MappingState:
 
     async def _pages(
         self,
-        read: Callable[..., tuple[list[T], Position | None]],
+        read: Pages[T],
         given: int | None,
         limit: int,
     ) -> AsyncGenerator[list[T], None]:
         """Iterate over the pages of all shards."""
-        for shard in range(SHARDS):
-            after: Position | None = START
-            while after is not None:
-                page, after = await self._call(read, given, shard, after, limit)
-                if page:
-                    yield page
+        at: tuple[int, Position] | None = FIRST_PAGE
+        while at is not None:
+            page, at = await self._call(state_rows.next_page, read, given, at, limit)
+            if page:
+                yield page
 
     async def statistics(self) -> StateStatistics:
         """Count what there is; reads the whole file once."""
@@ -460,9 +459,10 @@ class MappingState:
         if selection.source == "buckets":
             await self._call(state_rows.load_rotated, selection)
         given = {**self._intervals, "started": run.started}
-        for shard in range(SHARDS):
-            looked_at, pages = await self._call(
-                state_rows.select_shard, given, selection, shard
+        shard = 0
+        while shard < SHARDS:
+            shard, looked_at, pages = await self._call(
+                state_rows.select_some, given, selection, shard
             )
             asked = sum(len(identities) for _, identities in pages)
             if selection.source == "staged":

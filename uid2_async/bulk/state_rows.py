@@ -8,8 +8,8 @@ its row says now. Only the former is stored beside the row (``exported`` and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Final, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 from zlib import crc32
 
 import attrs
@@ -48,12 +48,18 @@ from uid2_async.models import IdentityScope, IdentityType, MapRow, UnmappedReaso
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, raw_uid_version
 
+T = TypeVar("T")
+
 Outcome: TypeAlias = MapRow | MapFailure
 Recorded: TypeAlias = tuple[Run, IdentityType, Sequence[bytes], Sequence[Outcome]]
 Position: TypeAlias = tuple[bytes, int]
 """The last identity of a page, and its kind."""
 
-START: Final[Position] = (b"", -1)
+_START: Final[Position] = (b"", -1)
+Pages: TypeAlias = "Callable[..., tuple[list[T], Position | None]]"
+FIRST_PAGE: Final = (0, _START)
+# Each call of the state's thread costs as much as some hundred rows.
+_SHARDS_AT_ONCE: Final = 16
 
 OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 _PURGED: Final = "(purged)"
@@ -104,14 +110,29 @@ def load_rotated(db: StateDatabase, selection: StateSelection) -> None:
     )
 
 
-def select_shard(
+def select_some(
     db: StateDatabase, given: dict[str, Any], selection: StateSelection, shard: int
-) -> tuple[int, list[tuple[IdentityType, list[bytes]]]]:
-    """Select the identities of a shard that the operator is asked about.
+) -> tuple[int, int, list[tuple[IdentityType, list[bytes]]]]:
+    """Select the identities of *shard* and following ones that are asked about.
 
     Returns:
-        How many staged ones were looked at, and the selected ones, by type, sorted.
+        The next shard, how many staged identities were looked at, and the selected
+        ones, by type, sorted.
     """
+    looked_at, pages = 0, []
+    for at in range(shard, min(shard + _SHARDS_AT_ONCE, SHARDS)):
+        count, some = _select_shard(db, given, selection, at)
+        shard, looked_at = at + 1, looked_at + count
+        pages += some
+        if looked_at >= _STATEMENT_ROWS or pages:
+            break
+    return shard, looked_at, pages
+
+
+def _select_shard(
+    db: StateDatabase, given: dict[str, Any], selection: StateSelection, shard: int
+) -> tuple[int, list[tuple[IdentityType, list[bytes]]]]:
+    """Do the same for one shard."""
     staged = []
     if selection.source == "staged":
         staged = list(db.spill("staged").read(shard))
@@ -567,6 +588,27 @@ _HISTORY_PAGE: Final = f"""SELECT {_CHANGE_COLUMNS} FROM (
                 WHERE e.identity = k.identity AND e.kind = k.kind
                 AND e.epoch >= :since))
     WHERE change IS NOT NULL ORDER BY identity, kind LIMIT :limit)"""
+
+
+def next_page(
+    db: StateDatabase,
+    read: Pages[T],
+    given: int | None,
+    position: tuple[int, Position],
+    limit: int,
+) -> tuple[list[T], tuple[int, Position] | None]:
+    """Read at most *limit* rows that follow a position; and where the next ones do."""
+    page: list[T] = []
+    shard, after = position
+    for _ in range(_SHARDS_AT_ONCE):
+        some, following = read(db, given, shard, after, limit - len(page))
+        page += some
+        if following is not None:
+            return page, (shard, following)
+        shard, after = shard + 1, _START
+        if shard == SHARDS:
+            return page, None
+    return page, (shard, after)
 
 
 def _page(shard: int, after: Position, limit: int) -> dict[str, Any]:
