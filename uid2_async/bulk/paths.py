@@ -319,11 +319,6 @@ class FilePair:
     folder: Path | None = None
     name: str | None = None
 
-    @property
-    def is_local(self) -> bool:
-        """Whether neither end is remote."""
-        return not any(isinstance(one, Remote) for one in (self.source, self.target))
-
     def formats(
         self, options: FileFormatOptions
     ) -> tuple[FileFormatOptions, FileFormatOptions]:

@@ -14,6 +14,7 @@ import re
 import stat
 import sys
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import (
     Callable,
     Collection,
@@ -343,7 +344,7 @@ class TextRows:
         return self._reader.parse(self.records)
 
 
-class _TextReader:
+class _TextReader(ABC):
     """What the readers of text have in common.
 
     Attributes:
@@ -408,12 +409,12 @@ class _TextReader:
         }
         self._identifiers = frozenset(columns) - frozenset(keys)
 
+    @abstractmethod
     def take(self, rows: int) -> TextRows | None:
         """Return at most so many rows of what has been loaded; None for no more.
 
         An error says which row cannot be read, and shows no value.
         """
-        raise NotImplementedError
 
     def skip(self, rows: int) -> None:
         """Pass over the rows that an earlier run has written. Blocks.
@@ -603,7 +604,7 @@ class CsvReader(_TextReader):
         # A blank line is not a row, and has as many fields as one of one column.
         if self._width == 1 or self.options.skip_initial_space:
             return None
-        delimiter = self.options.delimiter
+        delimiter = self.options.delimiter or ","
         return [one.split(delimiter) for one in text.removesuffix("\n").split("\n")]
 
     def _rows(
