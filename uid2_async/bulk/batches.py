@@ -142,6 +142,7 @@ class Source(Protocol):
         ...
 
 
+@attrs.define(repr=False, eq=False)
 class Group:
     """The identities that a batch sends under one key, and their outcomes.
 
@@ -152,29 +153,14 @@ class Group:
         outcomes: The outcome of each, in time.
     """
 
-    __slots__ = (
-        "_answered",
-        "_index",
-        "_offset",
-        "_whole",
-        "identities",
-        "outcomes",
-        "subject",
-        "texts",
-    )
-
-    def __init__(
-        self, subject: str, whole: Group | None = None, start: int = 0, stop: int = 0
-    ) -> None:
-        """Start empty, or with a part of the group *whole*."""
-        self.subject: str = subject
-        self.identities: list[bytes] = whole.identities[start:stop] if whole else []
-        self.texts: list[str] = whole.texts[start:stop] if whole else []
-        self.outcomes: list[Outcome] = []
-        self._answered = 0
-        self._index: dict[bytes, Outcome] | None = None
-        self._whole = whole
-        self._offset = start
+    subject: str
+    identities: list[bytes] = attrs.field(factory=list)
+    texts: list[str] = attrs.field(factory=list)
+    _whole: Group | None = None
+    _offset: int = 0
+    outcomes: list[Outcome] = attrs.field(factory=list, init=False)
+    _answered: int = attrs.field(default=0, init=False)
+    _index: dict[bytes, Outcome] | None = attrs.field(default=None, init=False)
 
     @property
     def is_answered(self) -> bool:
@@ -190,6 +176,11 @@ class Group:
             self.outcomes = [ABSENT] * len(self.identities)
         self.outcomes[start : start + len(outcomes)] = outcomes
         self._answered += len(outcomes)
+
+    def part(self, start: int, stop: int) -> Group:
+        """Return a part, whose outcomes become those of the group."""
+        identities, texts = self.identities[start:stop], self.texts[start:stop]
+        return Group(self.subject, identities, texts, self, start)
 
     def find(self, identity: bytes) -> Outcome:
         """Return the outcome of an identity that was asked about here."""
@@ -285,7 +276,7 @@ class Batch:
             left -= cut
             for half, start, stop in ((first, 0, cut), (second, cut, count)):
                 if start < stop:
-                    half.groups[key] = Group(group.subject, group, start, stop)
+                    half.groups[key] = group.part(start, stop)
                     half.count += stop - start
         first.rounds = second.rounds = self.rounds
         return first, second

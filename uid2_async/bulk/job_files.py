@@ -204,6 +204,7 @@ def _open_at(file: InputFile) -> tuple[Reader, IdentifierColumns]:
     return reader, columns
 
 
+@attrs.define(kw_only=True, repr=False, eq=False)
 class JobOutputs:
     """Writes answered chunks to the outputs of a job, one output after the other.
 
@@ -213,40 +214,27 @@ class JobOutputs:
         input_warnings: What looks wrong in the inputs, and in how many identifiers.
     """
 
-    def __init__(
-        self,
-        files: Sequence[InputFile],
-        source: FileSource,
-        formatter: RowFormatter,
-        *,
-        parts: Path | None,
-        log: JobFolder | None = None,
-        disk: Disk = DISK,
-        on_done: Callable[[Checkpoint], Awaitable[None]] | None = None,
-        on_progress: Callable[[FileProgress], object] | None = None,
-    ) -> None:
-        """Prepare to write."""
-        self.rows: int = 0
-        self.duplicates: int = 0
-        # Of the outputs that are done; the formatter counts for the current one.
-        self._status_counts: Counter[str] = Counter()
-        self.input_warnings: Counter[str] = Counter()
-        self._warnings = InputWarnings()
-        self._files = files
-        self._source = source
-        self._formatter = formatter
-        self._parts = parts
-        self._log = log
-        self._disk = disk
-        self._on_done = on_done
-        self._on_progress = on_progress
-        self._index = -1
-        self._output: Output | None = None
-        self._file_rows = 0
-        self._unsaved: list[Any] = []
-        self._unsaved_rows = 0
-        self._saving: asyncio.Task[None] | None = None
-        self._bytes_before = 0
+    _files: Sequence[InputFile]
+    _source: FileSource
+    _formatter: RowFormatter
+    _parts: Path | None
+    _log: JobFolder | None = None
+    _disk: Disk = DISK
+    _on_done: Callable[[Checkpoint], Awaitable[None]] | None = None
+    _on_progress: Callable[[FileProgress], object] | None = None
+    rows: int = attrs.field(default=0, init=False)
+    duplicates: int = attrs.field(default=0, init=False)
+    input_warnings: Counter[str] = attrs.field(factory=Counter, init=False)
+    # Of the outputs that are done; the formatter counts for the current one.
+    _status_counts: Counter[str] = attrs.field(factory=Counter, init=False)
+    _warnings: InputWarnings = attrs.field(factory=InputWarnings, init=False)
+    _index: int = attrs.field(default=-1, init=False)
+    _output: Output | None = attrs.field(default=None, init=False)
+    _file_rows: int = attrs.field(default=0, init=False)
+    _unsaved: list[Any] = attrs.field(factory=list, init=False)
+    _unsaved_rows: int = attrs.field(default=0, init=False)
+    _saving: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    _bytes_before: int = attrs.field(default=0, init=False)
 
     async def write(self, chunk: Chunk, progress: Callable[[], Progress]) -> None:
         """Write the rows of an answered chunk."""

@@ -708,9 +708,9 @@ def _outputs(
 ) -> JobOutputs:
     """Make the writer of a job's outputs."""
     return JobOutputs(
-        files.files,
-        source,
-        job.formatter,
+        files=files.files,
+        source=source,
+        formatter=job.formatter,
         parts=files.parts,
         disk=job.system.disk,
         on_progress=job.on_progress,

@@ -305,31 +305,24 @@ def _encode(text: str, encoding: str) -> bytes:
         return b"\0"
 
 
+@attrs.frozen(repr=False, eq=False)
 class TextRows:
     """Some rows of a text file.
 
     Attributes:
-        count: How many; there may be none, if there were only blank lines.
         records: The rows as they are in the file, with their ends.
         ends_plainly: Whether each is known to end in LF, with no CR in it.
     """
 
-    __slots__ = ("_columns", "_reader", "count", "ends_plainly", "records")
+    records: list[str]
+    _columns: Mapping[str, list[str]]
+    _reader: CsvReader | JsonReader
+    ends_plainly: bool = False
 
-    def __init__(
-        self,
-        records: list[str],
-        columns: Mapping[str, list[str]],
-        reader: CsvReader | JsonReader | None = None,
-        *,
-        ends_plainly: bool = False,
-    ) -> None:
-        """Hold the rows; *columns* are those that are wanted."""
-        self.count: int = len(records)
-        self.records: list[str] = records
-        self.ends_plainly: bool = ends_plainly
-        self._columns = columns
-        self._reader = reader
+    @property
+    def count(self) -> int:
+        """How many; there may be none, if there were only blank lines."""
+        return len(self.records)
 
     def values(self, column: str) -> list[str]:
         """List the values of a wanted column; a missing one is empty."""
@@ -340,7 +333,6 @@ class TextRows:
 
         An empty value is missing.
         """
-        assert self._reader is not None  # noqa: S101 - only tests leave it out
         return self._reader.parse(self.records)
 
 
