@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
+import attrs
 import msgspec
 
 from uid2_async._private import printable
@@ -75,20 +76,6 @@ def _is_string(kind: Any) -> bool:
     )
 
 
-def _reading(call: Callable[[], T], *, name: str, what: str) -> T:
-    """Make one call that reads; what Arrow says of a failure might show data."""
-    try:
-        return call()
-    except InputError:
-        raise
-    except Exception:  # noqa: BLE001, S110 - a damaged file raises anything
-        pass
-    raise InputError(
-        f"{name} cannot be read as {what.capitalize()}.",
-        hint=f"Check that it is complete, and that it is {what.capitalize()}.",
-    )
-
-
 def writing(call: Callable[[], T]) -> T:
     """Make one call that writes; what Arrow says of a failure might show data."""
     # The others come of values that Python's types cannot take.
@@ -106,22 +93,18 @@ def writing(call: Callable[[], T]) -> T:
 # --- Reading --------------------------------------------------------------------------
 
 
+@attrs.frozen(repr=False, eq=False)
 class ArrowRows:
-    """Some rows of a record batch.
+    """Some rows of a record batch; the places of the columns that are read."""
 
-    Attributes:
-        count: How many.
-        batch: The rows.
-    """
+    batch: Any
+    _wanted: Mapping[str, int]
+    _null: str | None
 
-    __slots__ = ("_null", "_wanted", "batch", "count")
-
-    def __init__(self, batch: Any, wanted: Mapping[str, int], null: str | None) -> None:
-        """Hold the rows; *wanted* are the places of the columns that are read."""
-        self.count: int = batch.num_rows
-        self.batch: Any = batch
-        self._wanted = wanted
-        self._null = null
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return int(self.batch.num_rows)
 
     def values(self, column: str) -> list[str]:
         """List the values of a wanted column; a missing one is empty."""
@@ -207,15 +190,7 @@ def _json_cells(array: Any) -> list[str]:
 
 
 class ArrowReader:
-    """Reads a Parquet or an Arrow file by record batches.
-
-    Attributes:
-        name: What messages call the file.
-        schema: The columns and their types.
-        header: The names of the columns.
-        options: How the file is written.
-        file: The file, as pyarrow has opened it.
-    """
+    """Reads a Parquet or an Arrow file by record batches."""
 
     def __init__(
         self, stream: BinaryIO, *, name: str, options: FileFormatOptions
@@ -225,37 +200,25 @@ class ArrowReader:
         self.name: str = name
         self.options: FileFormatOptions = options
         self._stream = stream
-        self.file: Any = self._read(self._open)
-        self.schema: Any = None
-        self.header: Sequence[str] = self._read(self._read_header)
+        self.file, self.schema, names, self._total = self._read(self._open)
+        self.header: Sequence[str] = names
         self._size = stream.seek(0, 2)
-        self._total = self._read(self._count)
         self._batches: Iterator[Any] = self._all_batches(0)
         self._loaded: Any = None
         self._at = 0
         self._rows = 0
         self._wanted: dict[str, int] = {}
 
-    def _open(self) -> Any:
-        """Open the file."""
+    def _open(self) -> tuple[Any, Any, list[str], int]:
+        """Open the file; read its schema, its columns and how many rows it has."""
         if self.options.format is Format.PARQUET:
-            parquet = load_arrow("pyarrow.parquet")
-            return parquet.ParquetFile(
+            parquet = load_arrow("pyarrow.parquet").ParquetFile(
                 self._stream, buffer_size=_BUFFER_BYTES, pre_buffer=False
             )
-        return load_arrow("pyarrow.ipc").open_file(self._stream)
-
-    def _read_header(self) -> list[str]:
-        """Read the schema, and return the names in it."""
-        parquet = self.options.format is Format.PARQUET
-        self.schema = self.file.schema_arrow if parquet else self.file.schema
-        return list(self.schema.names)
-
-    def _count(self) -> int:
-        """Count the rows."""
-        if self.options.format is Format.PARQUET:
-            return int(self.file.metadata.num_rows)
-        return int(self.file.count_rows())
+            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+            return parquet, schema, list(schema.names), int(rows)
+        file = load_arrow("pyarrow.ipc").open_file(self._stream)
+        return file, file.schema, list(file.schema.names), int(file.count_rows())
 
     @property
     def bytes_read(self) -> int:
@@ -335,8 +298,18 @@ class ArrowReader:
         return ArrowRows(part, self._wanted, self.options.null)
 
     def _read(self, call: Callable[[], T]) -> T:
-        """Make one call that reads."""
-        return _reading(call, name=self.name, what=str(self.options.format))
+        """Make one call that reads; what Arrow says of a failure might show data."""
+        try:
+            return call()
+        except InputError:
+            raise
+        except Exception:  # noqa: BLE001, S110 - a damaged file raises anything
+            pass
+        what = str(self.options.format).capitalize()
+        raise InputError(
+            f"{self.name} cannot be read as {what}.",
+            hint=f"Check that it is complete, and that it is {what}.",
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -351,9 +324,6 @@ class ArrowOutput:
 
     To be resumed it grows in parts, each an Arrow stream of its own. They are not
     compressed, which takes twice as much CPU as to write them.
-
-    Attributes:
-        save_rows: How many rows a part has, and a row group in the end.
     """
 
     save_rows: int = 65_536

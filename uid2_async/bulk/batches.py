@@ -37,6 +37,7 @@ _NO_FAULTS: Final[Mapping[int, PhoneFault]] = {}
 _HASH_BYTES: Final = 47
 
 
+@attrs.frozen(repr=False, eq=False)
 class IdentityColumn:
     """One identity for each row of a chunk.
 
@@ -47,22 +48,14 @@ class IdentityColumn:
         faults: By row, why a value is not a phone number. Such a value is not sent.
         identities: The identity bytes, if they are known already: they are not computed
             again. None where the row has none or it is invalid.
+        hashes_of_nothing: How many were left out as such.
     """
 
-    __slots__ = ("faults", "identities", "kinds", "values")
-
-    def __init__(
-        self,
-        kinds: str | Sequence[str],
-        values: Sequence[str | None] | None = None,
-        faults: Mapping[int, PhoneFault] = _NO_FAULTS,
-        identities: Sequence[bytes | None] | None = None,
-    ) -> None:
-        """Hold *values*, *identities* or both; at least one must be given."""
-        self.kinds: str | Sequence[str] = kinds
-        self.values: Sequence[str | None] | None = values
-        self.faults: Mapping[int, PhoneFault] = faults
-        self.identities: Sequence[bytes | None] | None = identities
+    kinds: str | Sequence[str]
+    values: Sequence[str | None] | None = None
+    faults: Mapping[int, PhoneFault] = _NO_FAULTS
+    identities: Sequence[bytes | None] | None = None
+    hashes_of_nothing: int = 0
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -99,6 +92,7 @@ class IdentityColumn:
         return special | {row: INVALID_PHONES[at] for row, at in self.faults.items()}
 
 
+@attrs.define(repr=False, eq=False)
 class Chunk:
     """Some rows of the input.
 
@@ -109,18 +103,12 @@ class Chunk:
         duplicates: How many identities were asked about before, for an earlier row.
     """
 
-    __slots__ = ("_outcomes", "_waiting", "columns", "duplicates", "payload", "rows")
-
-    def __init__(
-        self, payload: Any, rows: int, columns: Sequence[IdentityColumn]
-    ) -> None:
-        """Hold *payload* and what it asks."""
-        self.payload: Any = payload
-        self.rows: int = rows
-        self.columns: Sequence[IdentityColumn] = columns
-        self.duplicates: int = 0
-        self._outcomes: list[Callable[[], list[Outcome]]] = []
-        self._waiting: list[Group] = []
+    payload: Any
+    rows: int
+    columns: Sequence[IdentityColumn]
+    duplicates: int = attrs.field(default=0, init=False)
+    _outcomes: list[Callable[[], list[Outcome]]] = attrs.field(factory=list, init=False)
+    _waiting: list[Group] = attrs.field(factory=list, init=False)
 
     def expect(
         self, groups: Iterable[Group], outcomes: Callable[[], list[Outcome]]
@@ -154,6 +142,7 @@ class Source(Protocol):
         ...
 
 
+@attrs.define(repr=False, eq=False)
 class Group:
     """The identities that a batch sends under one key, and their outcomes.
 
@@ -164,29 +153,14 @@ class Group:
         outcomes: The outcome of each, in time.
     """
 
-    __slots__ = (
-        "_answered",
-        "_index",
-        "_offset",
-        "_whole",
-        "identities",
-        "outcomes",
-        "subject",
-        "texts",
-    )
-
-    def __init__(
-        self, subject: str, whole: Group | None = None, start: int = 0, stop: int = 0
-    ) -> None:
-        """Start empty, or with a part of the group *whole*."""
-        self.subject: str = subject
-        self.identities: list[bytes] = whole.identities[start:stop] if whole else []
-        self.texts: list[str] = whole.texts[start:stop] if whole else []
-        self.outcomes: list[Outcome] = []
-        self._answered = 0
-        self._index: dict[bytes, Outcome] | None = None
-        self._whole = whole
-        self._offset = start
+    subject: str
+    identities: list[bytes] = attrs.field(factory=list)
+    texts: list[str] = attrs.field(factory=list)
+    _whole: Group | None = None
+    _offset: int = 0
+    outcomes: list[Outcome] = attrs.field(factory=list, init=False)
+    _answered: int = attrs.field(default=0, init=False)
+    _index: dict[bytes, Outcome] | None = attrs.field(default=None, init=False)
 
     @property
     def is_answered(self) -> bool:
@@ -202,6 +176,11 @@ class Group:
             self.outcomes = [ABSENT] * len(self.identities)
         self.outcomes[start : start + len(outcomes)] = outcomes
         self._answered += len(outcomes)
+
+    def part(self, start: int, stop: int) -> Group:
+        """Return a part, whose outcomes become those of the group."""
+        identities, texts = self.identities[start:stop], self.texts[start:stop]
+        return Group(self.subject, identities, texts, self, start)
 
     def find(self, identity: bytes) -> Outcome:
         """Return the outcome of an identity that was asked about here."""
@@ -220,14 +199,7 @@ def _slices(ranges: Sequence[_Range]) -> list[Outcome]:
 
 @attrs.frozen
 class _Part:
-    """The identities of one kind in a column, and where their outcomes are.
-
-    Attributes:
-        rows: Their rows.
-        identities: The identity bytes, None where they are invalid.
-        ranges: Where those are that were new.
-        known: The others, and the groups in which they were asked about.
-    """
+    """The identities of one kind in a column, and where their outcomes are."""
 
     rows: Sequence[int]
     identities: Sequence[bytes | None]
@@ -248,23 +220,25 @@ class _Part:
         return list(map(found.get, self.identities, repeat(INVALID)))  # type: ignore[arg-type] # None is not found
 
 
-def _join(
-    count: int, parts: Sequence[_Part], special: Mapping[int, Outcome]
+def join_outcomes(
+    column: IdentityColumn,
+    parts: Sequence[tuple[Sequence[int], Callable[[], list[Outcome]]]],
 ) -> list[Outcome]:
-    """Return the outcomes of a column of *count* rows."""
-    outcomes: list[Outcome] = [UNKNOWN_KIND] * count
-    for part in parts:
-        found = part.outcomes()
-        if len(found) == count:
+    """Return the outcomes of a column, given those of each kind and their rows."""
+    outcomes: list[Outcome] = [UNKNOWN_KIND] * len(column)
+    for rows, find in parts:
+        found = find()
+        if len(found) == len(outcomes):
             outcomes = found
             continue
-        for row, outcome in zip(part.rows, found, strict=True):
+        for row, outcome in zip(rows, found, strict=True):
             outcomes[row] = outcome
-    for row, outcome in special.items():
+    for row, outcome in column.special_outcomes().items():
         outcomes[row] = outcome
     return outcomes
 
 
+@attrs.define(repr=False, eq=False)
 class Batch:
     """The identities of one request.
 
@@ -276,15 +250,11 @@ class Batch:
         generation: The generation of the limit in which the last attempt began.
     """
 
-    __slots__ = ("count", "generation", "groups", "rounds", "size")
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.groups: dict[str, Group] = {}
-        self.count: int = 0
-        self.size: int = 0
-        self.rounds: int = 0
-        self.generation: int = 0
+    groups: dict[str, Group] = attrs.field(factory=dict)
+    count: int = 0
+    size: int = 0
+    rounds: int = 0
+    generation: int = 0
 
     def values(self) -> dict[str, Sequence[str] | Sequence[bytes]]:
         """Return what is sent under each key."""
@@ -306,7 +276,7 @@ class Batch:
             left -= cut
             for half, start, stop in ((first, 0, cut), (second, cut, count)):
                 if start < stop:
-                    half.groups[key] = Group(group.subject, group, start, stop)
+                    half.groups[key] = group.part(start, stop)
                     half.count += stop - start
         first.rounds = second.rounds = self.rounds
         return first, second
@@ -353,11 +323,7 @@ class _Window:
 
 
 class Batcher:
-    """Puts the new identities of chunks into batches: the CPU work of a job.
-
-    Attributes:
-        ready: Batches that are full.
-    """
+    """Puts the new identities of chunks into batches: the CPU work of a job."""
 
     def __init__(
         self, endpoint: Endpoint, *, batch_size: int, window: int, send_raw: bool
@@ -395,8 +361,8 @@ class Batcher:
             chunk.duplicates += valid - new
             parts.append(part)
         groups = [group for part in parts for group in part.groups()]
-        special = column.special_outcomes()
-        chunk.expect(groups, partial(_join, len(column), parts, special))
+        found = [(part.rows, part.outcomes) for part in parts]
+        chunk.expect(groups, partial(join_outcomes, column, found))
 
     def _add_part(
         self, column: IdentityColumn, kind: IdentityKind, rows: Sequence[int]

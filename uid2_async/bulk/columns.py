@@ -16,6 +16,8 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
+import attrs
+
 from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, IdentityColumn
@@ -176,11 +178,7 @@ _SAMPLES: Final = 1_000
 
 
 class NationalPhones:
-    """Brings phones into E.164, as :func:`~uid2_async.phones.to_sendable` does.
-
-    Attributes:
-        column: The column that tells the country of each row, or None.
-    """
+    """Brings phones into E.164, as :func:`~uid2_async.phones.to_sendable` does."""
 
     def __init__(self, country: str | None, column: str | None) -> None:
         """Take phones as they are written in one country, or in that of their row."""
@@ -209,7 +207,7 @@ class NationalPhones:
                 faults[row] = found
             else:
                 values[row] = found
-        return IdentityColumn(kinds, values, faults)
+        return attrs.evolve(column, values=values, faults=faults)
 
 
 class IdentifierColumns:
@@ -239,7 +237,6 @@ class IdentifierColumns:
         self.wanted: list[str] = [name for _, name in columns]
         self.wanted += [one for one in (kind_column, country_column) if one is not None]
         self.step_rows: int = STEP_ROWS if phones is None else _PHONE_STEP_ROWS
-        self._hashes_of_nothing = 0
 
     def identities(self, rows: Rows) -> list[IdentityColumn]:
         """List the identifiers of some rows, a list for each column.
@@ -259,21 +256,18 @@ class IdentifierColumns:
         if self._kind_column is not None:
             kinds = [one.strip().lower() for one in rows.values(self._kind_column)]
         return [
-            IdentityColumn(kinds or kind, self._present(rows.values(name)))
+            _identities(kinds or kind, rows.values(name))
             for kind, name in self._columns
         ]
 
-    def _present(self, values: list[str]) -> list[str | None]:
-        """Leave out what is not an identifier."""
-        if _OF_NOTHING.isdisjoint(values):
-            return [one or None for one in values]
-        self._hashes_of_nothing += sum(one in _OF_NOTHING for one in values)
-        return [None if one in _OF_NOTHING else one or None for one in values]
 
-    def take_hashes_of_nothing(self) -> int:
-        """Return how many were left out since the last call."""
-        count, self._hashes_of_nothing = self._hashes_of_nothing, 0
-        return count
+def _identities(kinds: str | Sequence[str], values: list[str]) -> IdentityColumn:
+    """Leave out what is not an identifier."""
+    if _OF_NOTHING.isdisjoint(values):
+        return IdentityColumn(kinds, [one or None for one in values])
+    present = [None if one in _OF_NOTHING else one or None for one in values]
+    nothing = sum(one in _OF_NOTHING for one in values)
+    return IdentityColumn(kinds, present, hashes_of_nothing=nothing)
 
 
 class InputWarnings:
@@ -281,9 +275,6 @@ class InputWarnings:
 
     Only the hashes of an empty or missing value are left out; the others are sent as
     they are.
-
-    Attributes:
-        counts: How many identifiers, by what looks wrong.
     """
 
     def __init__(self, counts: Mapping[str, int] | None = None) -> None:
@@ -295,13 +286,13 @@ class InputWarnings:
         self,
         columns: Sequence[IdentityColumn],
         outcomes: Sequence[Sequence[Any]],
-        hashes_of_nothing: int = 0,
     ) -> None:
         """Count what is odd about e-mails, and why hashes are invalid."""
-        if hashes_of_nothing:
+        nothing = sum(column.hashes_of_nothing for column in columns)
+        if nothing:
             from uid2_async.protocol.hash_spelling import HashSpelling  # noqa: PLC0415 - imports cryptography
 
-            self.counts[str(HashSpelling.EMPTY_HASHED)] += hashes_of_nothing
+            self.counts[str(HashSpelling.EMPTY_HASHED)] += nothing
         for column, found in zip(columns, outcomes, strict=True):
             values = column.values or ()
             for kind, rows in column.rows_by_kind() if values else ():
@@ -436,48 +427,29 @@ def choose(outcomes: Sequence[Outcome], rule: OptOutRule) -> int:
     Returns:
         The place in *outcomes*.
     """
-    for is_wanted in _WANTED[rule]:
-        for at, outcome in enumerate(outcomes):
-            if is_wanted(outcome):
-                return at
-    return next((at for at, one in enumerate(outcomes) if one is not ABSENT), 0)
+    ranks = [_rank(one, rule) for one in outcomes]
+    return ranks.index(min(ranks))
 
 
-def _has_failed(outcome: Outcome) -> bool:
-    return isinstance(outcome, MapFailure)
+def _rank(outcome: Outcome, rule: OptOutRule) -> int:
+    """Return the rank of an outcome among those of a row; the lowest speaks for it."""
+    is_any = rule is OptOutRule.ANY
+    if isinstance(outcome, MapFailure):
+        return 1
+    if outcome.mapped:
+        return 2 if is_any else 1
+    if outcome.reason == _OPTED_OUT:
+        return 0 if is_any else 2
+    if outcome is ABSENT:
+        return 5
+    return 3 if isinstance(outcome, InvalidPhone) else 4
 
-
-def _is_mapped(outcome: Outcome) -> bool:
-    return not isinstance(outcome, MapFailure) and outcome.mapped
-
-
-def _is_opted_out(outcome: Outcome) -> bool:
-    return not isinstance(outcome, MapFailure) and outcome.reason == _OPTED_OUT
-
-
-def _has_reason(outcome: Outcome) -> bool:
-    return isinstance(outcome, InvalidPhone)
-
-
-def _decides(outcome: Outcome) -> bool:
-    return _is_mapped(outcome) or _has_failed(outcome)
-
-
-_WANTED: Final = {
-    OptOutRule.ANY: (_is_opted_out, _has_failed, _is_mapped, _has_reason),
-    OptOutRule.EACH: (_decides, _is_opted_out, _has_reason),
-}
 
 _BLANK: Final = MapRow()
 
 
 class OutcomeColumns:
-    """Makes the columns that are appended to some rows.
-
-    Attributes:
-        contents: The columns in order, and what each contains.
-        status_counts: How many rows have which status.
-    """
+    """Makes the columns that are appended to some rows."""
 
     def __init__(
         self,

@@ -46,11 +46,6 @@ class IfExists(StrEnum):
     APPEND = "append"
 
 
-def is_database(name: str) -> bool:
-    """Return whether a name is the URI of a database."""
-    return name.partition("://")[0].lower() in _SCHEMES and "://" in name
-
-
 def _display_uri(uri: str) -> str:
     """Return host, port and database of a URI: what can be no password."""
     with contextlib.suppress(ValueError):
@@ -391,9 +386,6 @@ class DeltaTable(Remote):
 
     A job reads the version that is current when it begins, also after it was
     interrupted.
-
-    Attributes:
-        location: The folder or the URL of the table.
     """
 
     is_pinned = True

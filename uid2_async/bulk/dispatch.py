@@ -89,14 +89,7 @@ _STRAIN: Final = frozenset(
 
 
 class Dispatcher:
-    """Reads identities, sends them in batches, and hands out the answers in order.
-
-    Attributes:
-        limit: How many batches may be in flight.
-        batches: How many batches are done.
-        requests: How many requests were sent, retries included.
-        is_drained: Whether :meth:`drain` has cut the input short.
-    """
+    """Reads identities, sends them in batches, and hands out the answers in order."""
 
     def __init__(
         self,

@@ -383,7 +383,7 @@ def _count_file(
             if rows is not None:
                 identities = columns.identities(rows)
                 found = count.add(identities, rows.count)
-                warnings.add(identities, found, columns.take_hashes_of_nothing())
+                warnings.add(identities, found)
             elif not reader.load():
                 break
         count.warnings.update(warnings.counts)

@@ -1,4 +1,4 @@
-"""What leaves a state as a file: deltas, their history, and all that is known.
+"""Between files and a state: rows in and out, deltas, exports.
 
 The audience delta lists what changed since the last one, to be merged downstream. It is
 written into an unfinished file, gets its name when it is whole, and only then does the
@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeVar
 
 from uid2_async._threads import run_in_thread
-from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn
+from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outcomes
 from uid2_async.bulk.job_files import FileSource, RowGroup
-from uid2_async.bulk.outcomes import INVALID, RAW_UID, UNKNOWN_KIND, Endpoint, Outcome
+from uid2_async.bulk.outcomes import INVALID, RAW_UID, Endpoint, Outcome
 from uid2_async.bulk.paths import (
     STDIO,
     Content,
@@ -38,73 +38,72 @@ from uid2_async.errors import JobError
 from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
 
+T = TypeVar("T")
+
 # A sorted look-up of so many identities touches each page of the state once.
 _GROUP_ROWS: Final = 40_000
 _GROUPS_AHEAD: Final = 2
 
 
-class StateSource:
-    """Identities of a state, page by page, as a dispatcher's source."""
+class PageSource:
+    """Pages of a state as a dispatcher's source."""
 
-    def __init__(
-        self,
-        pages: AsyncIterator[tuple[IdentityType, Sequence[bytes]]],
-        *,
-        limit: int | None = None,
-    ) -> None:
-        """Read *pages*, up to *limit* identities."""
-        self._pages = pages
-        self._left = limit
-        self._loaded: deque[Chunk] = deque()
-
-    async def load(self) -> bool:
-        """Read a page; see :meth:`uid2_async.bulk.batches.Source.load`."""
-        if self._left == 0:
-            return False
-        async for kind, identities in self._pages:
-            taken = identities if self._left is None else identities[: self._left]
-            if self._left is not None:
-                self._left -= len(taken)
-            for start in range(0, len(taken), STEP_ROWS):
-                some = taken[start : start + STEP_ROWS]
-                column = IdentityColumn(f"{kind.value}_hash", identities=some)
-                self._loaded.append(Chunk((kind, some), len(some), [column]))
-            return True
-        return False
-
-    def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - pages are not waited for
-        """Return the next chunk; see :meth:`uid2_async.bulk.batches.Source.take`."""
-        return self._loaded.popleft() if self._loaded else None
-
-
-class UidSource:
-    """The raw UIDs of a state, page by page, as a dispatcher's source."""
-
-    def __init__(
-        self, pages: AsyncIterator[Sequence[tuple[IdentityKey, StateRow]]]
-    ) -> None:
-        """Read those of *pages* that are mapped."""
+    def __init__(self, pages: AsyncIterator[list[Chunk]]) -> None:
+        """Read *pages*, which are in chunks already."""
         self._pages = pages
         self._loaded: deque[Chunk] = deque()
 
     async def load(self) -> bool:
         """Read a page; see :meth:`uid2_async.bulk.batches.Source.load`."""
         async for page in self._pages:
-            mapped = [
-                (key, row.raw_uid) for key, row in page if row.raw_uid is not None
-            ]
-            for start in range(0, len(mapped), STEP_ROWS):
-                some = mapped[start : start + STEP_ROWS]
-                column = IdentityColumn(RAW_UID, [uid for _, uid in some])
-                self._loaded.append(
-                    Chunk([key for key, _ in some], len(some), [column])
-                )
+            self._loaded += page
             return True
         return False
 
     def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - pages are not waited for
         """Return the next chunk; see :meth:`uid2_async.bulk.batches.Source.take`."""
         return self._loaded.popleft() if self._loaded else None
+
+
+async def identity_pages(
+    pages: AsyncIterator[tuple[IdentityType, Sequence[bytes]]],
+    limit: int | None = None,
+) -> AsyncIterator[list[Chunk]]:
+    """Yield pages of identities in chunks, up to *limit* identities."""
+    left = limit
+    async for kind, identities in pages:
+        taken = identities if left is None else identities[:left]
+        columns = [
+            IdentityColumn(f"{kind.value}_hash", identities=some)
+            for some in _steps(taken)
+        ]
+        yield [Chunk(None, len(column), [column]) for column in columns]
+        if left is not None:
+            left -= len(taken)
+            if not left:
+                return
+
+
+async def uid_pages(
+    pages: AsyncIterator[Sequence[tuple[IdentityKey, StateRow]]],
+) -> AsyncIterator[list[Chunk]]:
+    """Yield the raw UIDs of mapped identities in chunks, whose payload are the keys."""
+    async for page in pages:
+        mapped = [(key, row.raw_uid) for key, row in page if row.raw_uid is not None]
+        yield [
+            Chunk(
+                [key for key, _ in some],
+                len(some),
+                [IdentityColumn(RAW_UID, [uid for _, uid in some])],
+            )
+            for some in _steps(mapped)
+        ]
+
+
+def _steps(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut *items* into what is handled at once."""
+    for start in range(0, len(items), STEP_ROWS):
+        yield items[start : start + STEP_ROWS]
 
 
 async def stage_all(
@@ -160,21 +159,6 @@ def _collect(
             identities.setdefault(subject, []).extend(filter(None, found))
 
 
-class AnsweredChunk(Chunk):
-    """A chunk whose outcomes came from a state."""
-
-    __slots__ = ("_found",)
-
-    def __init__(self, chunk: Chunk, outcomes: list[list[Outcome]]) -> None:
-        """Give *chunk* its outcomes, a list for each column."""
-        super().__init__(chunk.payload, chunk.rows, chunk.columns)
-        self._found = outcomes
-
-    def outcomes(self) -> list[list[Outcome]]:
-        """Return the outcomes of each column."""
-        return self._found
-
-
 async def answer_from_state(
     source: FileSource,
     state: MappingState,
@@ -212,71 +196,53 @@ async def answer_from_state(
 
 
 class _Lookup:
-    """The identities of some chunks that a state is asked about, by type.
-
-    A column whose rows all have a valid identity of one type gets its outcomes as one
-    slice; only other columns cost a step for each row.
-    """
+    """The identities of some chunks that a state is asked about, by type."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.identities: dict[IdentityType, list[bytes]] = {}
         self.found: dict[IdentityType, list[Outcome]] = {}
 
-    def add(self, endpoint: Endpoint, column: IdentityColumn) -> _Outcomes:
+    def add(
+        self, endpoint: Endpoint, column: IdentityColumn
+    ) -> Callable[[], list[Outcome]]:
         """Add a column; what is returned makes its outcomes once they are found."""
-        parts: list[tuple[IdentityType, int, Sequence[int]]] = []
-        outcomes: list[Outcome] = [UNKNOWN_KIND] * len(column)
+        parts = []
         for name, rows in column.rows_by_kind():
             kind = endpoint.kinds.get(name)
-            if kind is None:
-                continue
-            subject = IdentityType(kind.subject)
-            identities = self.identities.setdefault(subject, [])
-            start = len(identities)
-            read = column.read(kind, rows)
-            if None not in read:
-                identities += read  # type: ignore[arg-type] # by the line above
-                parts.append((subject, start, rows))
-                continue
-            for row in rows:
-                outcomes[row] = INVALID
-            valid = [row for row, one in zip(rows, read, strict=True) if one]
-            identities += filter(None, read)
-            parts.append((subject, start, valid))
-        for row, outcome in column.special_outcomes().items():
-            outcomes[row] = outcome
-        return partial(self._outcomes, outcomes, parts)
+            if kind is not None:
+                subject = IdentityType(kind.subject)
+                identities = self.identities.setdefault(subject, [])
+                read, start = column.read(kind, rows), len(identities)
+                identities += filter(None, read)
+                parts.append((rows, partial(self._outcomes, subject, start, read)))
+        return partial(join_outcomes, column, parts)
 
     def _outcomes(
-        self,
-        outcomes: list[Outcome],
-        parts: Sequence[tuple[IdentityType, int, Sequence[int]]],
+        self, subject: IdentityType, start: int, read: Sequence[bytes | None]
     ) -> list[Outcome]:
-        """Put what was found into the outcomes of a column."""
-        for subject, start, rows in parts:
-            found = self.found[subject][start : start + len(rows)]
-            if len(rows) == len(outcomes):
-                return found
-            for row, outcome in zip(rows, found, strict=True):
-                outcomes[row] = outcome
-        return outcomes
-
-
-_Outcomes: TypeAlias = Callable[[], list[Outcome]]
+        """Return the outcomes of identities: of the invalid ones without asking."""
+        stop = start + len(read) - read.count(None)
+        found = self.found[subject][start:stop]
+        if len(found) == len(read):
+            return found
+        rest = iter(found)
+        return [INVALID if one is None else next(rest) for one in read]
 
 
 async def _answer(
-    chunks: Sequence[Chunk], state: MappingState, endpoint: Endpoint
+    chunks: list[Chunk], state: MappingState, endpoint: Endpoint
 ) -> list[Chunk]:
-    """Look up the identities of some chunks."""
+    """Look up the identities of some chunks, which expect them then."""
     lookup = _Lookup()
-    waiting: list[tuple[Chunk, list[_Outcomes]]] = []
     for chunk in chunks:
-        waiting.append((chunk, [lookup.add(endpoint, one) for one in chunk.columns]))
+        for column in chunk.columns:
+            chunk.expect((), lookup.add(endpoint, column))
         await asyncio.sleep(0)
-    for kind, identities in lookup.identities.items():
-        found = await state.look_up(kind, identities)
+    # They are not needed again, and there are many.
+    identities, lookup.identities = lookup.identities, {}
+    for kind in list(identities):
+        found = await state.look_up(kind, identities.pop(kind))
         if None in found:
             raise JobError(
                 "The state lacks the answer to an identifier of the input.",
@@ -284,10 +250,7 @@ async def _answer(
                 "command again.",
             )
         lookup.found[kind] = found  # type: ignore[assignment] # by the line above
-    return [
-        AnsweredChunk(chunk, [make() for make in outcomes])
-        for chunk, outcomes in waiting
-    ]
+    return chunks
 
 
 # --- rows of files and a state --------------------------------------------------------
@@ -310,11 +273,7 @@ _SAVE_LINES: Final = 5_000
 
 
 class DeltaWriter:
-    """Writes one delta.
-
-    Attributes:
-        lines: How many lines were written.
-    """
+    """Writes one delta."""
 
     def __init__(
         self,
@@ -367,9 +326,17 @@ class DeltaWriter:
         named: dict[IdentityType, list[bytes]] = {}
         for row, _, kind, identity, outcome in changed:
             named.setdefault(kind, []).append(identity)
-            uids = (outcome.raw_uid, outcome.old_uid)
-            keys = [one[row] for one in cells]
-            self._add(str(outcome.change), (kind, identity), uids, keys)
+            self._waiting.append(
+                [
+                    str(outcome.change),
+                    _INPUT_TYPES[kind],
+                    base64.encode_text(identity),
+                    outcome.raw_uid,
+                    outcome.old_uid,
+                    *[one[row] for one in cells],
+                ]
+            )
+        self.lines += len(changed)
         for kind, some in named.items():
             await state.mark_written(run, kind, some)
         if len(self._waiting) >= _SAVE_LINES:
@@ -411,18 +378,6 @@ class DeltaWriter:
     async def discard(self) -> None:
         """Remove what is unfinished; after :meth:`place` that is nothing."""
         await run_in_thread(self._table.close)
-
-    def _add(
-        self,
-        change: str,
-        who: tuple[IdentityType, bytes],
-        uids: tuple[str | None, str | None],
-        keys: Sequence[str],
-    ) -> None:
-        kind, identity = who
-        hashed = (f"{kind.value}_hash", base64.encode_text(identity))
-        self._waiting.append([change, *hashed, *uids, *keys])
-        self.lines += 1
 
     async def _save(self) -> None:
         """Write the lines that wait, in a thread."""

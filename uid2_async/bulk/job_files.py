@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import attrs
+import msgspec
 
 from uid2_async._threads import run_in_thread
 from uid2_async.bulk.batches import Chunk
@@ -48,11 +49,7 @@ RowFormatter: TypeAlias = OutcomeColumns | StatusColumns
 
 
 class BadRows:
-    """Collects the rows that cannot be read, in a file of their own.
-
-    Attributes:
-        count: How many were collected.
-    """
+    """Collects the rows that cannot be read, in a file of their own."""
 
     def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
         """Open the file. Blocks."""
@@ -81,26 +78,13 @@ class BadRows:
         self._table.close()
 
 
+@attrs.frozen
 class RowGroup:
-    """Some rows of an input on their way through a job.
+    """Some rows of an input on their way through a job."""
 
-    Attributes:
-        file: The index of the input.
-        rows: The rows.
-        bytes_read: How much of the input had been read with them.
-        hashes_of_nothing: How many of their identifiers were left out as such.
-    """
-
-    __slots__ = ("bytes_read", "file", "hashes_of_nothing", "rows")
-
-    def __init__(
-        self, file: int, rows: Rows, bytes_read: int, hashes_of_nothing: int = 0
-    ) -> None:
-        """Hold what was read."""
-        self.file: int = file
-        self.rows: Rows = rows
-        self.bytes_read: int = bytes_read
-        self.hashes_of_nothing: int = hashes_of_nothing
+    file: int
+    rows: Rows = attrs.field(repr=False)
+    bytes_read: int
 
 
 @attrs.frozen(kw_only=True)
@@ -188,8 +172,7 @@ class FileSource:
         if rows is None:
             return None
         identities = self._columns.identities(rows)
-        nothing = self._columns.take_hashes_of_nothing()
-        group = RowGroup(self._index, rows, self._reader.bytes_read, nothing)
+        group = RowGroup(self._index, rows, self._reader.bytes_read)
         return Chunk(group, rows.count, identities)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
@@ -221,6 +204,7 @@ def _open_at(file: InputFile) -> tuple[Reader, IdentifierColumns]:
     return reader, columns
 
 
+@attrs.define(kw_only=True, repr=False, eq=False)
 class JobOutputs:
     """Writes answered chunks to the outputs of a job, one output after the other.
 
@@ -230,40 +214,27 @@ class JobOutputs:
         input_warnings: What looks wrong in the inputs, and in how many identifiers.
     """
 
-    def __init__(
-        self,
-        files: Sequence[InputFile],
-        source: FileSource,
-        formatter: RowFormatter,
-        *,
-        parts: Path | None,
-        log: JobFolder | None = None,
-        disk: Disk = DISK,
-        on_done: Callable[[Checkpoint], Awaitable[None]] | None = None,
-        on_progress: Callable[[FileProgress], object] | None = None,
-    ) -> None:
-        """Prepare to write."""
-        self.rows: int = 0
-        self.duplicates: int = 0
-        # Of the outputs that are done; the formatter counts for the current one.
-        self._status_counts: Counter[str] = Counter()
-        self.input_warnings: Counter[str] = Counter()
-        self._warnings = InputWarnings()
-        self._files = files
-        self._source = source
-        self._formatter = formatter
-        self._parts = parts
-        self._log = log
-        self._disk = disk
-        self._on_done = on_done
-        self._on_progress = on_progress
-        self._index = -1
-        self._output: Output | None = None
-        self._file_rows = 0
-        self._unsaved: list[Any] = []
-        self._unsaved_rows = 0
-        self._saving: asyncio.Task[None] | None = None
-        self._bytes_before = 0
+    _files: Sequence[InputFile]
+    _source: FileSource
+    _formatter: RowFormatter
+    _parts: Path | None
+    _log: JobFolder | None = None
+    _disk: Disk = DISK
+    _on_done: Callable[[Checkpoint], Awaitable[None]] | None = None
+    _on_progress: Callable[[FileProgress], object] | None = None
+    rows: int = attrs.field(default=0, init=False)
+    duplicates: int = attrs.field(default=0, init=False)
+    input_warnings: Counter[str] = attrs.field(factory=Counter, init=False)
+    # Of the outputs that are done; the formatter counts for the current one.
+    _status_counts: Counter[str] = attrs.field(factory=Counter, init=False)
+    _warnings: InputWarnings = attrs.field(factory=InputWarnings, init=False)
+    _index: int = attrs.field(default=-1, init=False)
+    _output: Output | None = attrs.field(default=None, init=False)
+    _file_rows: int = attrs.field(default=0, init=False)
+    _unsaved: list[Any] = attrs.field(factory=list, init=False)
+    _unsaved_rows: int = attrs.field(default=0, init=False)
+    _saving: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    _bytes_before: int = attrs.field(default=0, init=False)
 
     async def write(self, chunk: Chunk, progress: Callable[[], Progress]) -> None:
         """Write the rows of an answered chunk."""
@@ -273,7 +244,7 @@ class JobOutputs:
             kinds = [column.kinds for column in chunk.columns]
             outcomes = chunk.outcomes()
             columns, repeat = self._formatter.make(outcomes, kinds)
-            self._warnings.add(chunk.columns, outcomes, group.hashes_of_nothing)
+            self._warnings.add(chunk.columns, outcomes)
             self._unsaved.append(self._output.format(group.rows, columns, repeat))
             self._unsaved_rows += chunk.rows
             self._file_rows += chunk.rows
@@ -432,7 +403,8 @@ class JobOutputs:
         for one in formatted:
             output.write(one)
         if checkpoint is not None and self._log is not None:
-            self._log.append(attrs.evolve(checkpoint, output=output.sync()))
+            saved = msgspec.structs.replace(checkpoint, output=output.sync())
+            self._log.append(saved)
 
     def _progress(self, group: RowGroup, job: Progress) -> FileProgress:
         sizes = [file.size for file in self._files]

@@ -42,11 +42,12 @@ from uid2_async.bulk.database import Query, Table
 from uid2_async.bulk.dispatch import Dispatcher
 from uid2_async.bulk.exports import (
     DeltaWriter,
-    StateSource,
-    UidSource,
+    PageSource,
     answer_from_state,
     check_export,
+    identity_pages,
     stage_all,
+    uid_pages,
 )
 from uid2_async.bulk.job_files import (
     BadRows,
@@ -129,18 +130,7 @@ _OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
 @attrs.frozen(kw_only=True)
 class _Job:
-    """A job, and what it runs with.
-
-    Attributes:
-        client: Asks the operator.
-        options: How requests are sent, what is written, and what may be replaced.
-        stop: Ends the job in order when it is set.
-        on_progress: Called with the progress.
-        system: The clock, the disk and the like.
-        state: The state, if there is one.
-        delta: Where the delta goes, ``-`` for stdout, if one is wanted.
-        began: When the job began, by the monotonic clock.
-    """
+    """A job, and what it runs with."""
 
     client: UID2Client
     options: JobOptions
@@ -177,16 +167,7 @@ class _Job:
 
 @attrs.frozen(kw_only=True)
 class _FileJob(_Job):
-    """A job on files.
-
-    Attributes:
-        pairs: The inputs and outputs.
-        target: The output as the user named it.
-        find: Finds the columns of the identifiers in a header.
-        formatter: Makes the added columns.
-        endpoint: The endpoint that answers.
-        table: The rows, if they are in memory and not in files.
-    """
+    """A job on files."""
 
     options: MapOptions | StatusOptions
     pairs: Sequence[FilePair]
@@ -728,9 +709,9 @@ def _outputs(
 ) -> JobOutputs:
     """Make the writer of a job's outputs."""
     return JobOutputs(
-        files.files,
-        source,
-        job.formatter,
+        files=files.files,
+        source=source,
+        formatter=job.formatter,
         parts=files.parts,
         disk=job.system.disk,
         on_progress=job.on_progress,
@@ -846,7 +827,7 @@ async def _run_with_state(
         return JobSummary(**{**json.loads(ended), "outputs": outputs})
     run = await _begin(state, job.client, job=name, segment=segment)
     asking = job.dispatcher(
-        StateSource(state.to_ask(run, StateSelection.staged())),
+        PageSource(identity_pages(state.to_ask(run, StateSelection.staged()))),
         endpoint=job.endpoint,
         keep=partial(_record, state, run),
     )
@@ -1029,7 +1010,7 @@ async def refresh_state(
         elif options.api is Api.V2:
             selection, endpoint = await _find_rotated(client, opened), MAP_V2
         asking = job.dispatcher(
-            StateSource(opened.to_ask(run, selection), limit=options.limit),
+            PageSource(identity_pages(opened.to_ask(run, selection), options.limit)),
             endpoint=endpoint,
             keep=partial(_record, opened, run),
         )
@@ -1082,7 +1063,7 @@ async def sweep_by_status(
         _state_run(job) as (opened, run),
         aclosing(opened.export()) as pages,
     ):
-        asking = job.dispatcher(UidSource(pages), endpoint=OPTOUT_STATUS)
+        asking = job.dispatcher(PageSource(uid_pages(pages)), endpoint=OPTOUT_STATUS)
         async with _dispatching(asking, stop) as chunks:
             async for chunk in chunks:
                 await _record_opt_outs(opened, run, chunk, counts)

@@ -64,11 +64,7 @@ class OptOutRule(StrEnum):
 
 
 class InvalidPhone(MapRow, frozen=True, gc=False):
-    """An invalid identifier for which the reason is known: see PhoneFault.
-
-    Attributes:
-        code: The reason, for the column ERROR of a file.
-    """
+    """An invalid identifier for which the reason is known: see PhoneFault."""
 
     code: str = ""
 

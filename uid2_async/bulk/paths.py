@@ -319,11 +319,6 @@ class FilePair:
     folder: Path | None = None
     name: str | None = None
 
-    @property
-    def is_local(self) -> bool:
-        """Whether neither end is remote."""
-        return not any(isinstance(one, Remote) for one in (self.source, self.target))
-
     def formats(
         self, options: FileFormatOptions
     ) -> tuple[FileFormatOptions, FileFormatOptions]:
@@ -359,28 +354,6 @@ class FilePair:
         return "," if was_tabs and suffix == ".csv" else None
 
 
-def expand(source: str, target: str) -> list[FilePair]:
-    """List the files of a job.
-
-    Those of a folder and of the folders in it, or of a pattern, are sorted; their
-    outputs have the same names in the folder *target*. Hidden files, and those that
-    begin with an underscore, are the warehouse's own marks.
-    """
-    if not is_many(source):
-        path = None if source == STDIO else Path(source)
-        _refuse_table_file(path)
-        return [FilePair(path, None if target == STDIO else Path(target))]
-    if target == STDIO:
-        raise InputError(
-            "Several files cannot be written to stdout.", hint="Name a folder."
-        )
-    folder = Path(target)
-    return [
-        FilePair(path, folder / name, folder)
-        for name, path in find_files(source, folder)
-    ]
-
-
 def is_many(source: str) -> bool:
     """Return whether *source* is a folder or a pattern."""
     path = Path(source)
@@ -392,7 +365,9 @@ def is_many(source: str) -> bool:
 def find_files(source: str, target: Path | None = None) -> list[tuple[str, Path]]:
     """Find the files of a folder or a pattern, and the names of their outputs.
 
-    If *target* is a folder in *source*, what lies in it is not an input.
+    Those of the folders in a folder too, sorted. Hidden files, and those that begin
+    with an underscore, are the warehouse's own marks. If *target* is a folder in
+    *source*, what lies in it is not an input.
     """
     root = Path(source)
     pattern = os.path.join(glob_escape(source), "**")  # noqa: PTH118 - as glob takes it
@@ -464,7 +439,7 @@ def _refuse_tables(root: Path, files: Iterable[Path]) -> None:
             raise lake_table_error(str(folder), kind)
 
 
-def _refuse_table_file(path: Path | None) -> None:
+def refuse_table_file(path: Path | None) -> None:
     """Refuse a data file of a lake table, whose rows may have been deleted."""
     if path is not None and _SUFFIXES.get(_suffix(path)) is Format.PARQUET:
         _refuse_tables(path.parent, [])

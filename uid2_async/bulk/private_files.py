@@ -60,14 +60,7 @@ def _utc_now() -> datetime:
 
 @attrs.frozen(kw_only=True)
 class System:
-    """What a job takes from the machine it runs on. Tests pass their own.
-
-    Attributes:
-        clock: Returns the current time, aware.
-        sleep: Waits for a number of seconds.
-        random: Returns floats in [0, 1).
-        disk: The system calls that may fail.
-    """
+    """What a job takes from the machine it runs on. Tests pass their own."""
 
     clock: Callable[[], datetime] = _utc_now
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

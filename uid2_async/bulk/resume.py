@@ -90,8 +90,7 @@ class JobTerms:
         return loaded
 
 
-@attrs.frozen(kw_only=True)
-class Checkpoint:
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A state of one input from which the job can resume.
 
     Attributes:
@@ -106,22 +105,19 @@ class Checkpoint:
     input: InputIdentity
     rows: int = 0
     output: Any = None
-    counts: Mapping[str, int] = attrs.field(factory=dict)
-    input_warnings: Mapping[str, int] = attrs.field(factory=dict)
+    counts: Mapping[str, int] = {}
+    input_warnings: Mapping[str, int] = {}
     done: bool = False
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> str:
     """Return a checkpoint as ASCII JSON."""
-    fields = attrs.asdict(checkpoint)
-    fields["input"] = msgspec.structs.asdict(checkpoint.input)
-    return json.dumps(fields)
+    return json.dumps(msgspec.to_builtins(checkpoint))
 
 
 def decode_checkpoint(text: str) -> Checkpoint:
     """Return the checkpoint that :func:`encode_checkpoint` wrote."""
-    fields = json.loads(text)
-    return Checkpoint(**{**fields, "input": InputIdentity(**fields["input"])})
+    return msgspec.convert(json.loads(text), Checkpoint)
 
 
 class JobFolder:
@@ -385,7 +381,7 @@ def _checkpoint(line: str, number: int) -> Checkpoint:
     """Read a checkpoint from line *number*."""
     try:
         return decode_checkpoint(line)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, msgspec.ValidationError):
         pass
     raise _damaged(number)
 

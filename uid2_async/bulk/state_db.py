@@ -310,15 +310,7 @@ _ROWS_PER_INSERT: Final = 128
 
 
 class StateDatabase:
-    """An open state, used by one thread.
-
-    Attributes:
-        path: The file.
-        connection: The connection to it.
-        epoch: The number of the next delta.
-        suppressed: The digests of the people who were purged for good.
-        failures: How many requests about an identity failed in this run.
-    """
+    """An open state, used by one thread."""
 
     def __init__(
         self,

@@ -137,7 +137,7 @@ class Run:
     segment: str | None = None
     epoch: int = 1
     removed: int = 0
-    ended: bool = False
+    ended: bool = attrs.field(default=False, converter=bool)
 
 
 @attrs.frozen(kw_only=True)

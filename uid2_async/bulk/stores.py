@@ -39,12 +39,12 @@ from uid2_async.bulk.paths import (
     InputIdentity,
     Location,
     Remote,
-    expand,
     find_files,
     is_many,
     known_suffix,
     lake_format,
     lake_table_error,
+    refuse_table_file,
 )
 from uid2_async.bulk.private_files import DISK, Disk, open_private, replace
 from uid2_async.bulk.text import open_stdio
@@ -54,13 +54,7 @@ from uid2_async.errors import InputError, JobError, UID2Error
 
 @attrs.frozen(kw_only=True)
 class _Store:
-    """A kind of store.
-
-    Attributes:
-        package: What fsspec needs for it.
-        extra: The extra of ours that installs it.
-        credentials: Where its credentials come from, for hints.
-    """
+    """A kind of store."""
 
     package: str
     extra: str
@@ -224,11 +218,7 @@ def _display_name(url: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class StoreFile(Remote):
-    """One object of a store, or the file behind a URL.
-
-    Attributes:
-        url: Where it is.
-    """
+    """One object of a store, or the file behind a URL."""
 
     url: str = attrs.field(repr=False)
     _fs: Any = attrs.field(repr=False, eq=False, alias="fs")
@@ -552,20 +542,24 @@ def through_files(pair: FilePair, options: FileFormatOptions) -> FilePair:
 
 def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePair]:
     """List the inputs and outputs of a job, wherever they are."""
-    if isinstance(source, str) and not is_url(source):
-        if source != STDIO and Path(source).is_dir():
-            table = lake_format(Path(source)) == "Delta Lake"
-            if table:
-                return [FilePair(DeltaTable(location=source), _one_target(target))]
-        if isinstance(target, str) and not is_url(target):
-            return expand(source, target)
-        if not is_many(source):
-            local = expand(source, STDIO)[0].source
-            return [FilePair(local, _one_target(target))]
-        return _many([(name, path) for name, path in find_files(source)], target)
     if isinstance(source, Remote):
         return [FilePair(source, _one_target(target))]
-    return _expand_url(source, target)
+    if is_url(source):
+        return _expand_url(source, target)
+    is_folder = source != STDIO and Path(source).is_dir()
+    if is_folder and lake_format(Path(source)) == "Delta Lake":
+        return [FilePair(DeltaTable(location=source), _one_target(target))]
+    if is_many(source):
+        folder = None if _is_elsewhere(target) else Path(str(target))
+        return _many(find_files(source, folder), target)
+    path = None if source == STDIO else Path(source)
+    refuse_table_file(path)
+    return [FilePair(path, _one_target(target))]
+
+
+def _is_elsewhere(target: str | Remote) -> bool:
+    """Return whether an output is no path of this machine."""
+    return isinstance(target, Remote) or target == STDIO or is_url(target)
 
 
 def _one_target(target: str | Remote) -> Location | None:

@@ -110,7 +110,9 @@ def format_rows(
     reader.load()
     rows = reader.take(1_000)
     kind = CsvFormat if file_format == "csv" else JsonFormat
-    return kind(FileFormatOptions(**options), reader, added).rows(rows, columns, repeat)
+    text = kind(FileFormatOptions(**options), reader, added)
+    output = TextOutput(None, text, encoding="utf-8", saved=0)
+    return output.format(rows, columns, repeat).decode()
 
 
 def test_instants() -> None:
