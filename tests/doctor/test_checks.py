@@ -279,7 +279,7 @@ def test_a_request_that_was_rewritten() -> None:
     body = refused(errors.BadRequestError("The operator said: Invalid body: x"), 400)
 
     finding = check_client_secret(answers(generate=body))
-    assert says(finding, "failed", "was changed on its way")
+    assert says(finding, "failed", "was changed in transit")
     assert not finding.unauthorized
 
 
