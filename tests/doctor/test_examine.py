@@ -204,8 +204,8 @@ async def test_settings_without_effect(examined: Examine, environ: Environ) -> N
     ("url", "words"),
     [
         ("ftp://operator.example", "must start with https://"),
-        ("http://operator.example", "Plain http would send the API key in clear"),
-        ("http://prod.uidapi.com", "reached by https alone"),
+        ("http://operator.example", "Plain http would send the API key in the clear"),
+        ("http://prod.uidapi.com", "support only https"),
         ("https://prod.euid.eu", "serves EUID, but the scope is UID2"),
         ("https://operator.example/v2/token/generate", "contains an endpoint"),
         ("https://operator.example/v3", "contains an endpoint"),
@@ -323,7 +323,7 @@ async def test_an_untrusted_certificate(
     """A private CA that this machine does not know."""
     async with raw_server(HTML, context=tls("127.0.0.1")) as server:
         environ["UID2_BASE_URL"] = server.url
-        found = await expect(examined, environ, CheckId.TLS, "certificate was refused")
+        found = await expect(examined, environ, CheckId.TLS, "certificate was rejected")
 
     assert "UID2_CA_FILE" in found.causes[0].hint
 
@@ -529,7 +529,7 @@ async def test_replies_that_cannot_be_opened(
     """Replies that are sealed with another secret than the requests."""
     operator.fail_next(Fault(wrong_key=True), times=9, path="/v2/token/generate")
     # The first is taken by the request without key, which is answered as ever.
-    await expect(examined, environ, CheckId.CLIENT_SECRET, "could not be opened")
+    await expect(examined, environ, CheckId.CLIENT_SECRET, "could not be decrypted")
 
 
 @in_both

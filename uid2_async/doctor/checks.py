@@ -53,7 +53,7 @@ from uid2_async.protocol.hash_spelling import HashSpelling, diagnose_hash
 from uid2_async.protocol.inspection import ValueKind, inspect_value
 from uid2_async.transport import SessionPool, verifying_context
 
-# # The names of these settings in the samples and tests of the official SDKs.
+# The names of these settings in the samples and tests of the official SDKs.
 _OTHER_NAMES: Final = {
     "base_url": ("UID_SERVER_BASE_URL", "UID_CLIENT_BASE_URL", "OPERATOR_URL"),
     "api_key": ("UID_API_KEY", "CLIENT_KEY"),
@@ -348,7 +348,7 @@ class _Run:
         finding = check_base_url(self.scope, base_url, allow_http=allow_http)
         if finding.outcome is not Outcome.FAILED:
             with warnings.catch_warnings():
-                # # A finding reports the same.
+                # A finding reports the same.
                 warnings.simplefilter("ignore")
                 try:
                     self.pool = SessionPool(
@@ -397,7 +397,7 @@ class _Run:
         """Start TLS, if the base URL is https."""
         found = None
         if self.settings.proxy is not None and self.url.scheme == "https":
-            # # Only a request opens the tunnel. It is sent without the API key.
+            # Only a request opens the tunnel. It is sent without the API key.
             reply = await request_without_key(self.pool, timeout=self.timeout)
             if isinstance(reply, TransportError):
                 return failed_call(CheckId.TLS, reply)

@@ -16,7 +16,7 @@ class CheckId(StrEnum):
     SETTINGS = "settings"
     BASE_URL = "base URL"
     API_KEY_FORM = "API key form"
-    CLIENT_SECRET_FORM = "client secret form"  # noqa: S105 - a name, no secret
+    CLIENT_SECRET_FORM = "client secret form"  # noqa: S105 - a name, not a secret
     DNS = "DNS"
     CONNECTION = "connection"
     TLS = "TLS"

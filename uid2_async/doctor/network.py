@@ -339,7 +339,7 @@ _TLS_HINTS: Final = {
     ),
 }
 
-# # The library's own hints are for programs. These are for the command line.
+# The library's own hints are for programs. These are for the command line.
 _CERTIFICATE_HINTS: Final = {
     CertificateFault.NONCONFORMING: (
         "Reissue the certificate that the message describes, which may be that of the "

@@ -60,7 +60,7 @@ def _permitted(outcome: CallOutcome | None) -> bool | None:
         case None | EnvelopeError() | ProtocolError(unparseable_http=False):
             return True
         case AuthError(status=401) as error:
-            # # The error for a missing role has no message. The one for a missing link
+            # The error for a missing role has no message. The one for a missing link
             # has one.
             return error.message.startswith("The operator said")
         case OperatorError(status=400 | 500):
@@ -75,7 +75,7 @@ def find_roles(outcomes: CallOutcomes) -> dict[Role, bool | None]:
     shares = _permitted(outcomes.get(Endpoint.SHARING))
     ring = outcomes.get(Endpoint.SHARING, CallOutcome()).value
     if isinstance(ring, KeyRing):
-        # # Only the replies to sharers limit the lifetime of shared tokens
+        # Only the replies to sharers limit the lifetime of shared tokens
         # (docs/protocol.md 6.1).
         shares = ring.max_sharing_lifetime_seconds is not None
     elif shares and reads is not False:

@@ -44,7 +44,7 @@ class Endpoint(StrEnum):
     REFRESH = tokens.REFRESH_PATH
 
 
-# # Not base64, so that no operator tries to decrypt it.
+# Not base64, so that no operator tries to decrypt it.
 _NO_TOKEN: Final = b"not-a-token"
 
 
@@ -150,7 +150,7 @@ class OperatorProbe:
             if isinstance(error, TransportError):
                 return
             if not isinstance(error, ClockSkewError):
-                # # An encrypted reply contains the exact time. Any other accepted call
+                # An encrypted reply contains the exact time. Any other accepted call
                 # only bounds it.
                 self.offset = shift if self.offset is None else self.offset
                 return
@@ -204,7 +204,7 @@ def _logout_nobody(client: UID2Client) -> Awaitable[object]:
 
 
 def _refresh_nothing(client: UID2Client) -> Awaitable[object]:
-    """Refresh an invalid token. Only callers with a valid key are told that."""
+    """Refresh an invalid token. Only a caller with a valid key gets that answer."""
     call = Call(
         path=tokens.REFRESH_PATH,
         payload=_NO_TOKEN,

@@ -83,7 +83,7 @@ async def _continue(http: web.Request) -> None:
     expected = http.headers.get(hdrs.EXPECT, "").lower()
     if expected == _CONTINUE and http.version != HttpVersion10:
         await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # # aiohttp would otherwise count these bytes as part of the response.
+        # aiohttp would otherwise count these bytes as part of the response.
         http.writer.output_size = 0
 
 
@@ -191,10 +191,10 @@ class _Handler:
                 self._index, endpoint, request, now_ms=now_ms, fault=fault
             )
         except ImportError as error:
-            # # An extra is not installed. The message names it.
+            # An extra is not installed. The message names it.
             logger.error("The embedded operator cannot answer: %s", error)
         except Exception as error:  # noqa: BLE001 - the real operator answers 500 as well
-            # # Log neither the message nor the traceback: they could contain request
+            # Log neither the message nor the traceback: they could contain request
             # data.
             logger.error(
                 "The embedded operator failed on %s: %s",
@@ -288,7 +288,7 @@ async def _respond(
     if fault is not None and fault.drop:
         _close(http)
         return web.Response()
-    # # aiohttp cannot send header bytes that are not UTF-8.
+    # aiohttp cannot send header bytes that are not UTF-8.
     headers = {
         name: value.encode("utf-8", "ignore").decode()
         for name, value in reply.headers.items()
@@ -324,7 +324,7 @@ def _close(http: web.Request) -> None:
 _MAX_LINE: Final = 4_096
 _MAX_HEADERS: Final = 8_192
 
-# # The limits passed to aiohttp. They differ, so that its error shows which one was
+# The limits passed to aiohttp. They differ, so that its error shows which one was
 # exceeded.
 _TAKEN_LINE: Final = 65_536
 _TAKEN_HEADER: Final = 65_535
@@ -332,14 +332,14 @@ _TOO_LONG_LINE: Final = 414
 _TOO_LONG_HEADERS: Final = 431
 _NO_SUCH_VERSION: Final = 501
 
-# # A host as in RFC 3986, as far as Vert.x checks it, and an optional port.
+# A host as in RFC 3986, as far as Vert.x checks it, and an optional port.
 _AUTHORITY = re.compile(
     r"(?:\[[^\]][^\]]*\]|[A-Za-z0-9\-._~!$&'()*+,;=]*)(?::(?P<port>[0-9]*))?"
 )
 
 _PORTS = range(65_536)
 
-# # aiohttp rejects a request that repeats one of these headers. Netty uses the first.
+# aiohttp rejects a request that repeats one of these headers. Netty uses the first.
 _REPEATED = re.compile(
     rb"(content-location|content-range|content-type|etag|host|max-forwards|server"
     rb"|transfer-encoding|user-agent):",
@@ -388,7 +388,7 @@ class _Protocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer a request that could not be parsed or handled."""
-        # # The base class logs the error and checks that nothing has been sent.
+        # The base class logs the error and checks that nothing has been sent.
         super().handle_error(request, status, exc, message)
         if status == 500:  # noqa: PLR2004 - an HTTP status reads best as its number
             reply = Reply(status=status, body=b"Internal Server Error")
@@ -445,6 +445,6 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        # # aiohttp has no other way to choose the protocol.
+        # aiohttp has no other way to choose the protocol.
         server.__class__ = _Server
         return server

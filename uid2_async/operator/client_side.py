@@ -115,11 +115,11 @@ def _read_hash(fields: Mapping[str, object], *, phones: bool) -> IdentityInput:
 
 _LONG: Final = range(-(2**63), 2**63)
 
-# # Java's parseLong() reads UTF-16 code units, so digits beyond U+FFFF are not digits.
+# Java's parseLong() reads UTF-16 code units, so digits beyond U+FFFF are not digits.
 _LONG_TEXT = re.compile(r"[+-]?(?:(?![\U00010000-\U0010ffff])\d)+")
 _LONG_TEXT_CHARS: Final = 4_000
 
-# # A SubjectPublicKeyInfo with an uncompressed point on one of the common curves that
+# A SubjectPublicKeyInfo with an uncompressed point on one of the common curves that
 # Java knows: P-192 to P-521, secp256k1 and Brainpool's.
 _P256: Final = bytes.fromhex("06082a8648ce3d030107")
 _P256_BITS_BYTES: Final = 66
@@ -173,7 +173,7 @@ def parse_client_generate_request(body: bytes) -> ClientGenerateRequest:
     if not isinstance(fields, dict) or fields.keys() - _KEYS:
         raise unknown_client_side_error()
     timestamp = _as_long(fields.pop("timestamp", None))
-    # # Java converts a scalar to a string, but rejects a list or an object.
+    # Java converts a scalar to a string, but rejects a list or an object.
     if timestamp is None or any(isinstance(x, list | dict) for x in fields.values()):
         raise unknown_client_side_error()
     return ClientGenerateRequest(
@@ -194,7 +194,7 @@ def _as_long(value: object) -> int | None:
     if number is None:
         return 0 if value is None else None
     is_int = isinstance(number, int) and not isinstance(number, bool)
-    # # For a value that is not an int, Python would search the whole range one by one.
+    # For a value that is not an int, Python would search the whole range one by one.
     return number if is_int and number in _LONG else None  # type: ignore[return-value] # is_int
 
 
@@ -304,7 +304,7 @@ _MAX_NAME = 253
 _PORTS = range(-1, 2**31)  # the range that Java accepts; the port itself is not used
 _PORT_DIGITS = 10
 
-# # At most one "@", and before it no character that Java rejects there since release
+# At most one "@", and before it no character that Java rejects there since release
 # 20. No brackets, so that an IPv6 address does not match.
 _ORIGIN = re.compile(
     r"(?:url:)?(?:https?|ftp|file|jrt)://(?:[^\x00-\x1f\x7f/?#@\[\\\]]*@)?"
@@ -316,10 +316,10 @@ _INNER = r"[a-z0-9_\u0080-\U0010ffff-]"
 _OUTER = r"[a-z0-9\u0080-\U0010ffff]"
 _LABEL = rf"{_OUTER}(?:{_INNER}{{0,61}}{_OUTER})?"
 
-# # The last label must not start with a digit, so that an IPv4 address does not match.
+# The last label must not start with a digit, so that an IPv4 address does not match.
 _NAME = re.compile(rf"(?:{_LABEL}\.){{0,126}}(?![0-9]){_LABEL}")
 
-# # Lowercase only ASCII letters, and convert the full stops of other scripts.
+# Lowercase only ASCII letters, and convert the full stops of other scripts.
 _FOLD = str.maketrans(
     string.ascii_uppercase + "\u3002\uff0e\uff61", string.ascii_lowercase + "..."
 )

@@ -218,7 +218,7 @@ def _read_row(line: bytes) -> SaltRow | None:
             refresh_from=int(fields[3]),
             previous_salt=fields[4] or None,
             key=_read_salt_key(*fields[5:8]),
-            # # A previous key counts only if its salt is there too.
+            # A previous key counts only if its salt is there too.
             previous_key=_read_salt_key(*fields[8:11]) if fields[10] else None,
         )
     except ValueError:

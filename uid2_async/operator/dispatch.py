@@ -118,7 +118,7 @@ _NO_FAULT = Fault()
 _AES_SIZES = (16, 24, 32)
 _COUNTED_KEYS = (*KINDS, "advertising_ids")
 
-# # Only these: a key that the caller invents could contain anything.
+# Only these: a key that the caller invents could contain anything.
 _SHOWN_KEYS = frozenset(_COUNTED_KEYS) | {
     "clientIp",
     "link_id",
@@ -153,7 +153,7 @@ def answer(
     try:
         body = take_form(request.content_type, request.body)
     except RefusedError as refusal:
-        # # The API key has not been checked yet, so not even the trace ID is returned.
+        # The API key has not been checked yet, so not even the trace ID is returned.
         return reply_to_refusal(refusal)
     request = attrs.evolve(request, body=body)
     if isinstance(endpoint, Sealed):
@@ -271,7 +271,7 @@ def _seal_refresh(
 ) -> Reply:
     """Encrypt a reply to token/refresh with the refresh response key."""
     if len(key) not in _AES_SIZES:
-        # # Only a forged refresh token contains such a key.
+        # Only a forged refresh token contains such a key.
         return reply_to_refusal(reply_error())
     sealed = gcm_seal(payload, AESGCM(key), index.random(IV_BYTES))
     return _sealed_reply(sealed, binary=request.binary)

@@ -225,7 +225,7 @@ _HEADERS = (
     "Access-Control-Allow-Headers,Content-Type"
 )
 
-# # Java's regular expressions treat this as a line end, so the operator's pattern for
+# Java's regular expressions treat this as a line end, so the operator's pattern for
 # origins does not match it.
 _NEXT_LINE = "\x85"
 
@@ -243,7 +243,7 @@ def answer_early(request: Request) -> Reply | None:
     asked = request.headers.get("Access-Control-Request-Method")
     if request.method != "OPTIONS" or asked is None:
         return None
-    # # token/validate has its own handler, which allows one more header.
+    # token/validate has its own handler, which allows one more header.
     extra = ",Authorization" if request.path == VALIDATE_PATH else ""
     return Reply(
         status=204,
@@ -257,7 +257,7 @@ def answer_early(request: Request) -> Reply | None:
 
 def cors_headers(path: str, headers: Mapping[str, str]) -> dict[str, str]:
     """Build the CORS headers of every reply, except that to a preflight request."""
-    # # Two handlers run for token/validate, and each adds its own word.
+    # Two handlers run for token/validate, and each adds its own word.
     found = {"Vary": "origin,origin" if path == VALIDATE_PATH else "origin"}
     origin = headers.get("Origin")
     if origin:
@@ -397,7 +397,7 @@ def _read_parameters(content_type: str) -> dict[str, str]:
     """
     _, _, rest = content_type.partition(";")
     pairs = (part.partition("=") for part in _split(rest))
-    # # Vert.x reads q as a weight.
+    # Vert.x reads q as a weight.
     values = {name: value for name, _, value in pairs if name.lower() != "q"}
     if '"' in values.values():
         raise text_error()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import codecs
 from typing import Final
 
-# # Java assumes big-endian if there is no byte order mark.
+# Java assumes big-endian if there is no byte order mark.
 _MARKS: Final = {
     "utf_16": (codecs.BOM_UTF16_BE, codecs.BOM_UTF16_LE),
     "utf_32": (codecs.BOM_UTF32_BE, codecs.BOM_UTF32_LE),

@@ -19,17 +19,17 @@ from typing import Any
 
 from uid2_async.operator.java_text import JavaDouble, utf16_length
 
-# # The defaults of Jackson's StreamReadConstraints.
+# The defaults of Jackson's StreamReadConstraints.
 _MAX_DEPTH = 1_000
 _MAX_NUMBER_DIGITS = 1_000
 _MAX_NAME_UNITS = 50_000
 
-# # Java's decoder replaces an encoded surrogate, even a truncated one, by one
+# Java's decoder replaces an encoded surrogate, even a truncated one, by one
 # replacement character. Python's replaces each byte.
 _ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]?")
 _REPLACEMENT = "\ufffd".encode()
 
-# # Strings come first, so that nothing inside a string matches anything else. Jackson
+# Strings come first, so that nothing inside a string matches anything else. Jackson
 # rejects control characters in comments, too.
 _LEXEME = re.compile(
     r"""
@@ -69,7 +69,7 @@ def parse(data: bytes | str) -> object:
         return _decode(_without_comments(text))
     except ValueError:
         pass
-    # # Raised outside the handler, because the scanner's own error holds the whole
+    # Raised outside the handler, because the scanner's own error holds the whole
     # text.
     raise JavaJsonError("The operator would not accept this as JSON.")
 
@@ -161,11 +161,11 @@ def _check_digits(text: str) -> None:
     Raises:
         JavaJsonError: If there are too many digits.
     """
-    # # Most numbers are short, and need not be counted.
+    # Most numbers are short, and need not be counted.
     if len(text) <= _MAX_NUMBER_DIGITS:
         return
     digits = sum(map(str.isdigit, text))
-    # # Jackson does not count a lone 0 before a point or an exponent, unless both
+    # Jackson does not count a lone 0 before a point or an exponent, unless both
     # follow.
     digits -= _ZERO_FIRST.match(text) is not None
     if digits > _MAX_NUMBER_DIGITS:

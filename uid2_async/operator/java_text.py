@@ -74,7 +74,7 @@ def as_java_string(value: object) -> str | None:
     if value is None:
         return None
     pieces: list[str] = []
-    # # Not recursive, because the nesting may be deeper than the interpreter's stack.
+    # Not recursive, because the nesting may be deeper than the interpreter's stack.
     ahead = [value]
     while ahead:
         item = ahead.pop()
@@ -121,20 +121,20 @@ def _double_string(value: float) -> str:
         return "Infinity" if value > 0 else "-Infinity"
     if value == 0 or 1e-3 <= abs(value) < 1e7:  # noqa: PLR2004 - where Java switches to exponents
         return float.__repr__(value)
-    # # Imported here, because it is slow to import and numbers in place of strings are
+    # Imported here, because it is slow to import and numbers in place of strings are
     # rare.
     from decimal import Decimal  # noqa: PLC0415 - reason above
 
     digits = f"{Decimal(float.__repr__(value)).normalize():E}"
     if "." not in digits:
-        # # Java prints at least two digits, and chooses the nearest number of two:
+        # Java prints at least two digits, and chooses the nearest number of two:
         # 4.9E-324.
         digits = f"{float(value):.1E}"
     mantissa, _, exponent = digits.partition("E")
     return f"{mantissa}E{int(exponent)}"
 
 
-# # Java's SignStyle.EXCEEDS_PAD: four digits have no plus sign, more digits have one.
+# Java's SignStyle.EXCEEDS_PAD: four digits have no plus sign, more digits have one.
 _LOCAL_DATE_TIME = re.compile(
     r"(?P<year>[0-9]{4}|\+[0-9]{5,10}|-[0-9]{4,10})"
     r"-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
@@ -148,7 +148,7 @@ _FEBRUARY = 2
 _DAY_MS = 86_400_000
 _LONG = range(-(2**63), 2**63)
 
-# # The calendar repeats every 400 years. If years start on March 1, leap days come
+# The calendar repeats every 400 years. If years start on March 1, leap days come
 # last.
 _ERA_DAYS = 146_097
 _EPOCH_DAY = 719_468

@@ -18,7 +18,7 @@ from uid2_async.protocol.keyring import Key, KeysBody, KeysReply, WireKey, WireS
 MASTER_KEYSET_ID: Final = 9_999_999
 """The master keyset's ID in replies, instead of -1: SDKs expect a positive ID."""
 
-# # Replies state longer lifetimes than configured, so that SDKs do not reject tokens
+# Replies state longer lifetimes than configured, so that SDKs do not reject tokens
 # because of a small clock difference.
 _TOLERANCE_SECONDS = 10
 

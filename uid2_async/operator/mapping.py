@@ -124,7 +124,7 @@ def parse_map_v2_request(
         raise _unknown_v2()
     kind, items = _one_list(payload, phones=phones)
     texts = [as_java_string(item) for item in items]
-    # # Java encodes a lone surrogate as "?", both for the hash and for the reply.
+    # Java encodes a lone surrogate as "?", both for the hash and for the reply.
     values = [None if text is None else replace_surrogates(text) for text in texts]
     if None in values and kind != "phone":
         raise _unknown_v2()

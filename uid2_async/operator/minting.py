@@ -34,11 +34,11 @@ _V2, _V3 = 2, 3
 _V3_BYTE = 112
 _TYPE_FILL = 0b11
 
-# # The operator accepts a v2 token for one more minute.
+# The operator accepts a v2 token for one more minute.
 _V2_GRACE_MS = 60_000
 _HEADER = Struct(">BBi")  # type byte, version, key ID
 
-# # expires, created, four fields of the service, site, publisher, client key, privacy
+# expires, created, four fields of the service, site, publisher, client key, privacy
 # bits, established, type byte. The first-level hash follows.
 _PAYLOAD = Struct(">qqiBiiiqiiqB")
 _HASH_SIZE = 32
@@ -195,7 +195,7 @@ def open_refresh_token(text: str, key_of: KeyLookup) -> RefreshToken:
         raise RefreshTokenError(RefreshTokenFailure.NOT_BASE64)
     if len(data) < 2:  # noqa: PLR2004 - the bytes that can contain the version
         raise RefreshTokenError(RefreshTokenFailure.TOO_SHORT)
-    # # In this order, because the first byte of a v3 token may have any value.
+    # In this order, because the first byte of a v3 token may have any value.
     if data[1] == _V3_BYTE:
         return _open_v3(data, key_of)
     if data[0] == _V2:
@@ -280,7 +280,7 @@ def wrap_refresh_token(
         ValueError: If the result does not have 388 characters, because the first-level
             hash does not have 32 bytes. No operator would accept it.
     """
-    # # The operator writes the keys in this order.
+    # The operator writes the keys in this order.
     inner = {
         "refresh_response_key": base64.encode_text(refresh_response_key),
         "refresh_token": text,

@@ -75,7 +75,7 @@ def raw_uid_v4(
     Raises:
         ValueError: If *key* is not an AES key.
     """
-    # # Only a forged refresh token contains a shorter hash. Java pads it with zeros.
+    # Only a forged refresh token contains a shorter hash. Java pads it with zeros.
     sealed = flh[_V4_SEALED].ljust(_V4_SEALED.stop - _V4_SEALED.start, b"\0")
     metadata = environment << 6 | V4_FLAG | type_byte(scope, identity_type)
     header = bytes((metadata,)) + (key_id & 0xFFFFFF).to_bytes(3, "big")
@@ -141,7 +141,7 @@ class SaltBuckets:
         rows = self.snapshot(now_ms).rows
         row = rows[bucket_index(flh, len(rows))]
         found = self._make(flh, identity_type, row.salt, row.key)
-        # # A bucket without a salt or a key is rejected when the data is loaded.
+        # A bucket without a salt or a key is rejected when the data is loaded.
         return base64.encode_text(found or b"")
 
     def can_map(self, flh: bytes, now_ms: int) -> bool:
@@ -231,7 +231,7 @@ class SaltBuckets:
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ1234567890"
 
-# # Not in the alphabet. Hashids uses them between several numbers, but an ID encodes
+# Not in the alphabet. Hashids uses them between several numbers, but an ID encodes
 # one.
 _SEPARATORS = "cfhistuCFHISTU"
 _GUARD_COUNT = 4
@@ -255,7 +255,7 @@ class BucketIds(Unpicklable):
         self._prefix = prefix
         self._guards = shuffled[:_GUARD_COUNT]
         alphabet = shuffled[_GUARD_COUNT:]
-        # # The first character of an ID, the lottery, determines the alphabet of the
+        # The first character of an ID, the lottery, determines the alphabet of the
         # rest.
         self._tables = [
             (
@@ -296,7 +296,7 @@ class BucketIds(Unpicklable):
             text += guards[(small + ord(text[2])) % len(guards)]
         missing = _MIN_LENGTH - len(text)
         if missing > 0:
-            # # Both halves of the alphabet are added, and the excess is cut off at both
+            # Both halves of the alphabet are added, and the excess is cut off at both
             # ends. If it is odd, one more character is cut off at the end.
             around = _shuffle(alphabet, alphabet)
             half = len(around) // 2

@@ -49,7 +49,7 @@ _NEVER = 2**62
 _BUCKETS = 1_024
 _ROTATION_DAYS = 365
 
-# # Every fourth bucket has v4 raw UIDs, because production has both kinds too.
+# Every fourth bucket has v4 raw UIDs, because production has both kinds too.
 _V4_EVERY = 4
 _FIRST_BUCKET = 1_000_000
 _FALLBACK = 2
@@ -75,7 +75,7 @@ _KEYSETS = (
     (15, _EVERYTHING, frozenset({_BIDDER, _SHARER})),
 )
 
-# # When the keys of a keyset activate, in days from the first day of the data. Each is
+# When the keys of a keyset activate, in days from the first day of the data. Each is
 # valid for ten years.
 _KEY_DAYS = (-30, 60)
 _KEY_LIFE_DAYS = 3_650
@@ -108,7 +108,7 @@ def _sample(scope: IdentityScope, seed: int, day: int) -> OperatorData:
             key_sharing_endpoint_provide_app_names=True,
             optout_api_uri=EMBEDDED_OPT_OUT,
         ),
-        # # The configuration of the production operators of both systems.
+        # The configuration of the production operators of both systems.
         runtime=RuntimeConfig(
             identity_token_expires_after_seconds=259_200,
             refresh_token_expires_after_seconds=2_592_000,
@@ -187,7 +187,7 @@ def _keys(day: int, seeded: _Seeded) -> tuple[Key, ...]:
 
 def _keypair(scope: IdentityScope, seeded: _Seeded) -> ClientSideKeypair:
     """Generate the publisher's subscription for client-side generation."""
-    # # 31 bytes are always less than the order of the curve.
+    # 31 bytes are always less than the order of the curve.
     number = int.from_bytes(seeded("keypair")[1:], "big") + 1
     private = derive_private_key(number, SECP256R1())
     public_der = private.public_key().public_bytes(

@@ -25,7 +25,7 @@ from uid2_async.operator.state import Call, Fault, OperatorState
 
 _ROLES = frozenset({"GENERATOR", "ID_READER", "MAPPER", "OPTOUT", "SHARER"})
 
-# # Long enough to finish writing a response, but not for a scripted delay.
+# Long enough to finish writing a response, but not for a scripted delay.
 _GRACE_SECONDS = 0.05
 
 
@@ -84,7 +84,7 @@ class LocalOperator(Unpicklable):
         self._runner: web.AppRunner | None = None
         self._url: str | None = None
 
-    # --- life -------------------------------------------------------------------------
+    # --- lifecycle --------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """Start listening.

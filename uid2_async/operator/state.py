@@ -50,7 +50,7 @@ class Fault:
     date: bool = False
 
 
-# # The log of a long-running sandbox must not fill the memory.
+# The log of a long-running sandbox must not fill the memory.
 _CALLS_KEPT = 10_000
 
 

@@ -20,13 +20,13 @@ _VERSION_BITS = 6
 _OLD_VERSION, _VERSION = 1, 2
 _PURPOSE_BITS = 24
 
-# # The number of bits to skip. Between version and purposes: created, updated, CMP ID
+# The number of bits to skip. Between version and purposes: created, updated, CMP ID
 # and version, screen, language, vendor list, policy, two flags, special features.
 # Between purposes and vendors: purpose one treatment, publisher country.
 _BEFORE_PURPOSES = 36 + 36 + 12 + 12 + 6 + 12 + 12 + 6 + 1 + 1 + 12
 _BEFORE_VENDORS = 1 + 12
 
-# # The segment types after the first dot. Only the first segment of each type is read.
+# The segment types after the first dot. Only the first segment of each type is read.
 _VENDOR_SEGMENTS = (2, 1)
 _PUBLISHER_SEGMENT = 3
 _Ids: TypeAlias = frozenset[int]
@@ -76,7 +76,7 @@ def read_consent(text: str) -> Consent | None:
     Raises:
         UnusableConsentError: If it is a TCF version 1 string.
     """
-    # # Java's split() drops empty parts at the end.
+    # Java's split() drops empty parts at the end.
     core, *segments = text.rstrip(".").split(".")
     try:
         bits = _decode(core)

@@ -254,7 +254,7 @@ def validate(index: DataIndex, call: AuthorizedRequest) -> bytes:
     key = index.keysets.key(token.site_key_id)
     owner = None if key is None else index.keysets.site_of(key)
     if owner is None:
-        # # The key can decrypt tokens, but its keyset does not exist, so no site owns
+        # The key can decrypt tokens, but its keyset does not exist, so no site owns
         # it.
         raise text_error()
     if owner != call.client.site_id:
@@ -294,7 +294,7 @@ def opt_out(index: DataIndex, call: AuthorizedRequest) -> bytes:
     return build_logout_reply()
 
 
-# # 2021-03-08T17:00:00Z. Identities established before count as opted out.
+# 2021-03-08T17:00:00Z. Identities established before count as opted out.
 _FIRST_ESTABLISHED_MS = 1_615_222_800_000
 
 _WRAPPER_FAULTS = {

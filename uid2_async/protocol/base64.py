@@ -15,7 +15,7 @@ from msgspec import ValidationError, convert, to_builtins
 
 from uid2_async._traceback import strip_tracebacks
 
-# # By the length modulo 4. A single remaining character cannot be decoded.
+# By the length modulo 4. A single remaining character cannot be decoded.
 _PADDING = ("", "", "==", "=")
 
 
@@ -51,7 +51,7 @@ def decode(text: str | bytes) -> bytes | None:
         text = text.decode("latin-1")
     over = len(text) & 3
     if over:
-        # # Wrong padding must not be completed.
+        # Wrong padding must not be completed.
         if text[-1] == "=":
             return None
         text += _PADDING[over]

@@ -129,7 +129,7 @@ def open_client_generate_reply(body: bytes, cipher: AESGCM) -> bytes:
     return payload
 
 
-# # Jackson's short escapes, and its uppercase hex digits.
+# Jackson's short escapes, and its uppercase hex digits.
 _ESCAPES = {code: f"\\u{code:04X}" for code in range(0x20)} | {
     8: "\\b",
     9: "\\t",

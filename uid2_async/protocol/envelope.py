@@ -23,7 +23,7 @@ NONCE_BYTES = 8
 KEY_BYTES = 32
 TAG_BYTES = 16
 
-# # The first bytes of the plaintext in both directions: time in ms, then nonce.
+# The first bytes of the plaintext in both directions: time in ms, then nonce.
 HEAD = Struct(">q8s")
 
 
@@ -83,7 +83,7 @@ class Envelope(Protocol):
 class AesGcmEnvelope(Unpicklable):
     """The envelope of every UID2 and EUID operator: AES-256-GCM without AAD."""
 
-    # # The last key that encrypted. It is almost always the client secret, and
+    # The last key that encrypted. It is almost always the client secret, and
     # preparing the cipher takes longer than encrypting a request of usual length.
     _prepared: Secret[tuple[bytes, AESGCM]] | None = None
 
@@ -119,7 +119,7 @@ class AesGcmEnvelope(Unpicklable):
         if self._prepared is None:
             return None
         known, cipher = self._prepared.reveal()
-        # # Compared by identity, so that the comparison leaks no timing of the secret.
+        # Compared by identity, so that the comparison leaks no timing of the secret.
         return cipher if known is key else None
 
     def __repr__(self) -> str:
@@ -136,7 +136,7 @@ def gcm_open(blob: bytes | memoryview, cipher: AESGCM) -> bytes | None:
     """Decrypt IV, ciphertext and tag, or return None if they are not authentic."""
     if len(blob) < IV_BYTES + TAG_BYTES:
         return None
-    # # A view, because the data can be large.
+    # A view, because the data can be large.
     view = memoryview(blob)
     try:
         return cipher.decrypt(view[:IV_BYTES], view[IV_BYTES:], None)

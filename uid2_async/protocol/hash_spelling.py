@@ -86,7 +86,7 @@ _PREFIXES: Final = ("0x", "0X", "\\x")
 _SHA256_BYTES: Final = 32
 _SHA256_CHARS: Final = 2 * _SHA256_BYTES
 
-# # The lengths of MD5, SHA-1, SHA-224, SHA-384 and SHA-512 in hex.
+# The lengths of MD5, SHA-1, SHA-224, SHA-384 and SHA-512 in hex.
 _OTHER_HASH_CHARS: Final = frozenset({32, 40, 56, 96, 128})
 _BASE64_CHARS: Final = 44
 _OF_NOTHING: Final = sha256(b"").digest()
@@ -149,7 +149,7 @@ def _read_decoded(data: bytes) -> HashSpelling | None:
 def _read_foreign(text: str) -> HashSpelling:
     """Classify text that is not a hash in any encoding."""
     if "%" in text and "@" not in text:
-        # # Imported here, because few columns contain such text.
+        # Imported here, because few columns contain such text.
         from urllib.parse import unquote  # noqa: PLC0415 - reason above
 
         plain = unquote(text)

@@ -52,12 +52,12 @@ from uid2_async.protocol.wire import iso
 class ValueKind(StrEnum):
     """The kinds of values that are detected."""
 
-    ADVERTISING_TOKEN = "advertising token"  # noqa: S105 - a name, no secret
-    REFRESH_TOKEN = "refresh token"  # noqa: S105 - a name, no secret
+    ADVERTISING_TOKEN = "advertising token"  # noqa: S105 - a name, not a secret
+    REFRESH_TOKEN = "refresh token"  # noqa: S105 - a name, not a secret
     IDENTITY_TOKENS = "identity tokens"
     RAW_UID = "raw UID"
     HASH = "hash of DII"
-    CLIENT_SECRET = "client secret"  # noqa: S105 - a name, no secret
+    CLIENT_SECRET = "client secret"  # noqa: S105 - a name, not a secret
     API_KEY = "API key"
     EMAIL = "e-mail address"
     PHONE = "phone number"
@@ -175,7 +175,7 @@ _INNER_V2_BYTES: Final = 125
 _INNER_V2_KEY: Final = Struct(">25xi")
 _WRAPPER: Final = Struct(">Bi")  # scope, key ID
 
-# # Base64 of 32 bytes is missing here, because it need not be a hash.
+# Base64 of 32 bytes is missing here, because it need not be a hash.
 _HASHES: Final = {
     HashSpelling.HEX: Encoding.HEX,
     HashSpelling.EMPTY_HASHED: Encoding.HEX,

@@ -335,7 +335,7 @@ class KeyRing(Unpicklable):
         expiry = body.token_expiry_seconds
         skew = body.allow_clock_skew_seconds
         return cls(
-            # # If two keys have the same ID, the last one counts.
+            # If two keys have the same ID, the last one counts.
             keys={key.id: key.to_key() for key in body.keys},
             identity_scope=body.identity_scope or IdentityScope.UID2,
             caller_site_id=body.caller_site_id,

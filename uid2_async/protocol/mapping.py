@@ -42,7 +42,7 @@ from uid2_async.protocol.reply import expect_success
 MAP_V3_PATH: Final = "/v3/identity/map"
 MAP_V2_PATH: Final = "/v2/identity/map"
 
-# # The size limit of a reply, far more than the rows that fit into one request need.
+# The size limit of a reply, far more than the rows that fit into one request need.
 MAP_REPLY_BYTES: Final = 8 * 1024 * 1024
 
 _KINDS_OF: Final[dict[type, str]] = {
@@ -50,7 +50,7 @@ _KINDS_OF: Final[dict[type, str]] = {
 }
 _INVALID: Final = MapRow(reason=UnmappedReason.INVALID_IDENTIFIER.value)
 
-# # Called for each identity, by functions that already strip tracebacks.
+# Called for each identity, by functions that already strip tracebacks.
 _kind_and_value = unwrapped(kind_and_value)
 
 
@@ -173,7 +173,7 @@ def align_map(query: MapQuery, rows: Mapping[str, Sequence[MapRow]]) -> Identity
     """Put *rows*, which are grouped by key, into the order of *query*."""
     for found in rows.values():
         if len(found) == len(query.order):
-            # # All identities were sent under one key, so the rows are in order.
+            # All identities were sent under one key, so the rows are in order.
             return IdentityMap(query.identities, found)
     each = {key: iter(found) for key, found in rows.items()}
     aligned = [_INVALID if key is None else next(each[key]) for key in query.order]
@@ -274,7 +274,7 @@ def build_buckets_request(since: datetime) -> bytes:
     Raises:
         InputError: If *since* is naive.
     """
-    # # In UTC, the first and the last day of the calendar may be out of range.
+    # In UTC, the first and the last day of the calendar may be out of range.
     ms = min(max(ms_from_datetime(since), wire.FIRST_MS), wire.LAST_MS)
     utc = datetime_from_ms(ms).replace(tzinfo=None)
     text = utc.isoformat(timespec="milliseconds")

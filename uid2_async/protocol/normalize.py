@@ -18,16 +18,16 @@ from uid2_async.protocol import base64
 
 KINDS: Final = ("email", "email_hash", "phone", "phone_hash")
 
-# # The key under which each kind is sent.
+# The key under which each kind is sent.
 HASH_KINDS: Final = {kind: f"{kind.removesuffix('_hash')}_hash" for kind in KINDS}
 
-# # The operator lowercases only ASCII letters. "Ü" and the Kelvin sign do not change.
+# The operator lowercases only ASCII letters. "Ü" and the Kelvin sign do not change.
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _PHONE = re.compile(r"\+[0-9]{10,15}")
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 _BASE64_CHARS = 44
 
-# # How many emails are hashed together. An unusual one makes the whole group slower.
+# How many emails are hashed together. An unusual one makes the whole group slower.
 _TOGETHER = 250
 _USUAL = bytes(set(range(256)) - set(b"@ \n"))
 
@@ -74,7 +74,7 @@ def _hash_email(text: str) -> bytes | None:
     normalized = normalize_email(text)
     if normalized is None:
         return None
-    # # A lone surrogate becomes "?", as in Java.
+    # A lone surrogate becomes "?", as in Java.
     return sha256(normalized.encode("utf-8", "replace")).digest()
 
 

@@ -91,7 +91,7 @@ def inspect_raw_uid_bytes(data: bytes) -> RawUIDInfo | None:
     scope, identity_type = TYPE_BYTES[data[0]]
     if version == 3:  # noqa: PLR2004 - v3
         return RawUIDInfo(version=version, scope=scope, identity_type=identity_type)
-    # # The last byte is the XOR of all others, so the XOR of all bytes must be 0.
+    # The last byte is the XOR of all others, so the XOR of all bytes must be 0.
     if reduce(xor, data):
         return None
     return RawUIDInfo(

@@ -33,7 +33,7 @@ _MESSAGE_CHARS = 200
 _MESSAGE_BODY_BYTES = 64 * 1024
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
 
-# # A match of this many characters of a secret is not a coincidence.
+# A match of this many characters of a secret is not a coincidence.
 _ECHO_CHARS = 12
 _SECONDS = re.compile(r"[0-9]{1,6}", re.ASCII)
 _BAD_SECRET = "Invalid body: Check encryption key"  # noqa: S105 - the operator's words
@@ -139,7 +139,7 @@ def _make_bad_request(code: str | None, message: str, said: str) -> OperatorErro
     if code == "expired_token":
         return ExpiredTokenError(said)
     if code == "error":
-        # # Only token/refresh returns this word, and only without a valid API key.
+        # Only token/refresh returns this word, and only without a valid API key.
         return InvalidTokenError(said, hint=_REFRESH_HINT)
     return BadRequestError(said)
 
@@ -224,7 +224,7 @@ def http_date_ms(text: str | None) -> int | None:
 
 def _http_date(text: str) -> float | None:
     """Parse an IMF-fixdate into seconds since the Unix epoch, or return None."""
-    # # Imported here, because few replies have a date.
+    # Imported here, because few replies have a date.
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - reason above
 
     if not text.endswith(" GMT"):

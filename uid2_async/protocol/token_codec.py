@@ -26,12 +26,12 @@ CLIENT_SIDE_GENERATED = 1 << 1
 
 V2, V3, V4 = 2, 3, 4
 
-# # The byte that identifies the version: byte 0 in v2, byte 1 since v3.
+# The byte that identifies the version: byte 0 in v2, byte 1 since v3.
 V2_BYTE, V3_BYTE, V4_BYTE = 2, 112, 128
 VERSIONS = {V3_BYTE: V3, V4_BYTE: V4}
 VERSION_BYTES = {version: byte for byte, version in VERSIONS.items()}
 
-# # These low bits of a type byte make the second base64 character show the version.
+# These low bits of a type byte make the second base64 character show the version.
 TYPE_FILL = 0b11
 HEADER = Struct(">BBi")  # type byte, version, master key ID
 MASTER = Struct(">qqiBiii")  # expires, created, operator (4 fields), site key ID
@@ -103,11 +103,11 @@ class AdvertisingToken(RedactedRepr, frozen=True, kw_only=True, gc=False):
 
 _HEADER_CHARS = 4
 
-# # The operator's fields of a v2 token: site, type (a service), version and key.
+# The operator's fields of a v2 token: site, type (a service), version and key.
 _SERVICE = (0, 1, 0, 0)
 _BARE_UID_BYTES, _TYPED_UID_BYTES = RAW_UID_SIZES
 
-# # Bound once, because an attribute look-up for each token costs as much as the call.
+# Bound once, because an attribute look-up for each token costs as much as the call.
 _HEADER_BYTES = HEADER.size
 _MASTER_BYTES = MASTER.size
 _SITE_BYTES = SITE.size
@@ -137,7 +137,7 @@ def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
         return TokenFailure.INVALID_PAYLOAD
     version = _read_version(text[:_HEADER_CHARS])
     if version == V4 and not strict:
-        # # str.translate() would take thirty times as long.
+        # str.translate() would take thirty times as long.
         data = _decode(text.replace("-", "+").replace("_", "/"))
     elif version == V4:
         data = _decode_url(text)
@@ -148,7 +148,7 @@ def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
     return TokenFailure.INVALID_PAYLOAD if data is None else data
 
 
-# # Nearly all tokens of a day start with the same characters, which contain the type,
+# Nearly all tokens of a day start with the same characters, which contain the type,
 # the version and the high byte of the master key ID.
 @lru_cache(maxsize=256)
 def _read_version(head: str) -> int | TokenFailure:
@@ -274,7 +274,7 @@ def _read_site_v2(payload: bytes | None) -> tuple[str, SiteFields] | None:
         return None
     site_id, length = SITE_V2.unpack_from(payload)
     tail = SITE_V2.size + length
-    # # CBC does not detect a forged token, so the lengths must match exactly.
+    # CBC does not detect a forged token, so the lengths must match exactly.
     if length <= 0 or len(payload) != tail + TAIL_V2.size:
         return None
     raw_uid = payload[SITE_V2.size : tail]

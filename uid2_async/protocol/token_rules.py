@@ -39,7 +39,7 @@ from uid2_async.protocol.token_codec import (
 )
 from uid2_async.protocol.wire import FIRST_MS, LAST_MS
 
-# # The operator's fields of a sharing token: site, type (a service), version and key.
+# The operator's fields of a sharing token: site, type (a service), version and key.
 _OPERATOR = (0, 1, 0, 0)
 _NO_VALID_KEY = "No key, or all keys have expired."
 
@@ -51,10 +51,10 @@ class ClientType(Enum):
     SHARING = "sharing"
 
 
-# # Looking up an enum member takes 0.1 microseconds on Python 3.11.
+# Looking up an enum member takes 0.1 microseconds on Python 3.11.
 _BIDSTREAM = ClientType.BIDSTREAM
 
-# # Called for each token, by functions that already strip tracebacks.
+# Called for each token, by functions that already strip tracebacks.
 _read_text = unwrapped(read_text)
 _open_shells = unwrapped(open_shells)
 _has_valid_key = unwrapped(KeyRing.has_valid_key)
@@ -172,7 +172,7 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     version, _, identity_type, _, _, expires_ms, created_ms, _, raw_uid, site = opened
     site_id, _, _, privacy_bits, established_ms, _ = site
     client_side = privacy_bits & CLIENT_SIDE_GENERATED
-    # # v2 has no creation time, so its remaining lifetime is checked instead.
+    # v2 has no creation time, so its remaining lifetime is checked instead.
     start_ms = now_ms if created_ms is None else created_ms
     if expires_ms < now_ms:
         return TokenFailure.EXPIRED_TOKEN
@@ -188,7 +188,7 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
             return TokenFailure.DOMAIN_OR_APP_NAME_CHECK_FAILED
     else:
         longest = ring.max_sharing_lifetime_seconds
-    # # In whole seconds, rounded down.
+    # In whole seconds, rounded down.
     too_long = longest is not None and (expires_ms - start_ms) // 1000 > longest
     if too_long or (start_ms - now_ms) // 1000 > ring.allow_clock_skew_seconds:
         return TokenFailure.INVALID_TOKEN_LIFETIME
@@ -207,7 +207,7 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
 
 def _is_at_home(site_id: int, ring: KeyRing, domain_or_app: object) -> bool:
     """Return whether the domain or app belongs to the site, ignoring case."""
-    # # The value may come from a bid request or file. Anything but a str is no match.
+    # The value may come from a bid request or file. Anything but a str is no match.
     if not isinstance(domain_or_app, str):
         return False
     return domain_or_app.lower() in ring.site_data.get(site_id, ())

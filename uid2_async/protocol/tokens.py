@@ -23,7 +23,7 @@ REFRESH_PATH: Final = "/v2/token/refresh"
 VALIDATE_PATH: Final = "/v2/token/validate"
 LOGOUT_PATH: Final = "/v2/token/logout"
 
-# # A refresh token of this length is a wrapper, and the reply to it is encrypted.
+# A refresh token of this length is a wrapper, and the reply to it is encrypted.
 SEALED_REFRESH_CHARS: Final = 388
 
 

@@ -18,7 +18,7 @@ FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 EpochMs: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
 """A time in ms since the Unix epoch, up to the year 9999, as for a datetime."""
 
-# # msgspec ends its messages with the path: "... - at `$.body.email_hash[3].u`". The
+# msgspec ends its messages with the path: "... - at `$.body.email_hash[3].u`". The
 # rest can contain the rejected value (of an enum) and is discarded.
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _encoder = msgspec.json.Encoder()
@@ -29,7 +29,7 @@ def encode(value: object) -> bytes:
     return _encoder.encode(value)
 
 
-# # Decoders by type, cached because creating one costs more than a small reply.
+# Decoders by type, cached because creating one costs more than a small reply.
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
