@@ -253,7 +253,7 @@ def test_a_str_is_no_list() -> None:
     """Its characters are not meant."""
     client = client_of(RING)
     for call in (client.encrypt_many, client.decrypt_many):
-        with pytest.raises(errors.InputError, match="is a str"):
+        with pytest.raises(errors.InputError, match="must be a list"):
             call(V2_UID)
 
 

@@ -174,7 +174,7 @@ class IdentitiesAnswered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Throttled(msgspec.Struct, frozen=True, kw_only=True):
-    """A bulk job pauses before its next batch, because the operator is overloaded.
+    """A bulk job pauses before its next batch, because the operator throttles it.
 
     Attributes:
         delay: The length of the pause in seconds. If a pause is in progress, the time

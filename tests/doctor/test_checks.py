@@ -260,7 +260,7 @@ def test_a_service_without_a_link_has_the_role() -> None:
 
 def test_a_role_that_cannot_be_told() -> None:
     """Bidders are let into sharing too, so that a ring alone tells a sharer."""
-    wrong = refused(errors.AuthError("The operator could not open the request."), 400)
+    wrong = refused(errors.AuthError("The operator cannot decrypt the request."), 400)
     found = answers(sharing=wrong, bidstream=wrong)
 
     assert says(check_roles(found, []), "warning", "Unknown: SHARER")

@@ -209,7 +209,7 @@ async def test_settings_without_effect(examined: Examine, environ: Environ) -> N
         ("https://prod.euid.eu", "serves EUID, but the scope is UID2"),
         ("https://operator.example/v2/token/generate", "contains an endpoint"),
         ("https://operator.example/v3", "contains an endpoint"),
-        ("https://user:canary@operator.example", "holds credentials"),
+        ("https://user:canary@operator.example", "contains credentials"),
         ("https://operator example", "is not a URL"),
     ],
 )
@@ -242,7 +242,7 @@ async def test_keys_that_cannot_be_right(
     key = environ[f"{scope}_API_KEY"]
     (other,) = set(IdentityScope) - {scope}
     for wrong, words in (
-        (key.replace(scope, other), f"one of {other}, not of {scope}"),
+        (key.replace(scope, other), f"belongs to {other}, not to {scope}"),
         (key.replace("-C-", "-O-"), "belongs to an operator"),
         (f'"{key}"', "in quotes"),
         (f"{key}\n", "not printable"),

@@ -220,7 +220,7 @@ class _Meters:
         self.throttle_wait = meter.create_histogram(
             "uid2.client.throttle_wait",
             unit="s",
-            description="Time waited because the operator is overloaded.",
+            description="Time waited because of the operator's rate limit.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self.limit: int | None = None
