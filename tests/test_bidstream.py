@@ -193,7 +193,7 @@ def test_bulk_wants_lists_of_one_length() -> None:
     for tokens, names in (("A4", None), ([], "example.com")):
         with pytest.raises(errors.InputError, match="not a str"):
             CLIENT.decrypt_many(tokens, names)
-    with pytest.raises(errors.InputError, match="1 tokens came with 2 names"):
+    with pytest.raises(errors.InputError, match="1 tokens, but 2 domains"):
         CLIENT.decrypt_many(["A4"], [None, None])
 
 

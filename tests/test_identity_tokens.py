@@ -56,11 +56,11 @@ def test_tokens_hide_in_repr() -> None:
     ("change", "message"),
     [
         ({"advertising_token": None}, "advertising_token is missing"),
-        ({"advertising_token": 7}, "advertising_token is no str"),
-        ({"refresh_response_key": 7}, "refresh_response_key is no str"),
-        ({"refresh_from": "canary"}, "refresh_from is no int"),
-        ({"refresh_from": True}, "refresh_from is no int"),
-        ({"identity_expires": 10**17}, "identity_expires is no instant in ms"),
+        ({"advertising_token": 7}, "advertising_token is not of type str"),
+        ({"refresh_response_key": 7}, "refresh_response_key is not a str"),
+        ({"refresh_from": "canary"}, "refresh_from is not of type int"),
+        ({"refresh_from": True}, "refresh_from is not of type int"),
+        ({"identity_expires": 10**17}, "identity_expires is not a time in ms"),
     ],
 )
 def test_wrong_tokens_are_named_by_field(change: dict, message: str) -> None:

@@ -169,7 +169,7 @@ def test_what_is_no_raw_uid_is_not_shared(uid: Any) -> None:
 
 def test_a_type_that_contradicts_the_raw_uid_is_refused() -> None:
     """The raw UID's own byte is right."""
-    with pytest.raises(errors.InputError, match="identity type"):
+    with pytest.raises(errors.InputError, match="identity_type"):
         client_of(RING).encrypt(make_uid(4, PHONE), identity_type=EMAIL)
 
 
@@ -253,7 +253,7 @@ def test_a_str_is_no_list() -> None:
     """Its characters are not meant."""
     client = client_of(RING)
     for call in (client.encrypt_many, client.decrypt_many):
-        with pytest.raises(errors.InputError, match="is a str"):
+        with pytest.raises(errors.InputError, match="must be a list"):
             call(V2_UID)
 
 

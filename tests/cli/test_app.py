@@ -76,7 +76,7 @@ def test_usage_errors(uid2: Uid2, arguments: list[str], expected: str) -> None:
         (Fault(status=401, body=b'{"status":"unauthorized"}'), 4, "HTTP 401"),
         (Fault(status=429, retry_after=86_400), 5, "HTTP 429"),
         (Fault(status=404), 1, "HTTP 404"),
-        (Fault(wrong_nonce=True), 1, "could not be opened"),
+        (Fault(wrong_nonce=True), 1, "could not be decrypted"),
     ],
 )
 def test_operator_errors(

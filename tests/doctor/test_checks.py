@@ -90,12 +90,12 @@ def test_every_certificate_fault_has_advice_for_the_command_line(
     fault: CertificateFault,
 ) -> None:
     """OpenSSL's words say what it is, and no hint is about Python code."""
-    problem = CertificateProblem(fault, "The operator's certificate was refused: why.")
+    problem = CertificateProblem(fault, "The operator's certificate was rejected: why.")
     handshake = Handshake(fault=HandshakeFault.CERTIFICATE, problem=problem)
 
     finding = check_tls(handshake, 0.0)
 
-    assert says(finding, "failed", "The operator's certificate was refused: why.")
+    assert says(finding, "failed", "The operator's certificate was rejected: why.")
     assert finding.hint
     assert "SessionPool" not in finding.hint
     assert "TLS 1.2" not in finding.hint
@@ -237,7 +237,7 @@ def test_a_key_of_another_environment() -> None:
     key = f"UID2-C-I-8-{'a' * 6}.{'b' * 38}"
     finding = check_api_key_form(IdentityScope.UID2, key, ["https://prod.uidapi.com"])
 
-    assert says(finding, "failed", "integration environment, the base URL serves prod")
+    assert says(finding, "failed", "integration environment, but the base URL serves")
 
 
 def test_the_key_could_not_be_asked_about() -> None:
@@ -260,7 +260,7 @@ def test_a_service_without_a_link_has_the_role() -> None:
 
 def test_a_role_that_cannot_be_told() -> None:
     """Bidders are let into sharing too, so that a ring alone tells a sharer."""
-    wrong = refused(errors.AuthError("The operator could not open the request."), 400)
+    wrong = refused(errors.AuthError("The operator cannot decrypt the request."), 400)
     found = answers(sharing=wrong, bidstream=wrong)
 
     assert says(check_roles(found, []), "warning", "Unknown: SHARER")
@@ -279,7 +279,7 @@ def test_a_request_that_was_rewritten() -> None:
     body = refused(errors.BadRequestError("The operator said: Invalid body: x"), 400)
 
     finding = check_client_secret(answers(generate=body))
-    assert says(finding, "failed", "was changed on its way")
+    assert says(finding, "failed", "was changed in transit")
     assert not finding.unauthorized
 
 

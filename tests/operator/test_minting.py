@@ -199,7 +199,7 @@ def test_the_error_pickles_and_shows_no_token() -> None:
 
 def test_what_cannot_be_sealed() -> None:
     """Another version, or a wrapper of another length, as of a wrong hash."""
-    with pytest.raises(ValueError, match="version 2 or 3"):
+    with pytest.raises(ValueError, match="must be 2 or 3"):
         seal_refresh_token(attrs.evolve(TOKEN, version=4), KEY, iv=GCM_IV)
     short = attrs.evolve(TOKEN, first_level_hash=bytes(31))
     for inner in ("short", seal_refresh_token(short, KEY, iv=GCM_IV)):

@@ -251,7 +251,7 @@ def test_identity_tokens_without_response_key() -> None:
     [
         ("{", "not a JSON object"),
         ('{"a": 1}', "advertising_token is missing"),
-        (identity(refresh_from="soon"), "refresh_from is no int"),
+        (identity(refresh_from="soon"), "refresh_from is not of type int"),
     ],
 )
 def test_other_json(value: str, words: str) -> None:

@@ -473,8 +473,8 @@ def test_a_key_that_does_not_fit_is_noticed(token: AdvertisingToken) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scope": None}, "needs scope"),
-        ({"identity_type": None}, "needs scope"),
+        ({"scope": None}, "requires scope"),
+        ({"identity_type": None}, "requires scope"),
         ({"refreshed_ms": None}, "refreshed_ms"),
         ({"created_ms": None}, "created_ms"),
         ({"raw_uid": ""}, "raw UID"),
