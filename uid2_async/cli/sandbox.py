@@ -9,8 +9,10 @@ import os
 import secrets
 import shlex
 import signal
+import stat
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
@@ -56,7 +58,7 @@ class _AccessHandler(logging.Handler):
             print_json({"time": time, **record.args}, to_stderr=True)
 
 
-def run_sandbox(
+def run_sandbox(  # noqa: PLR0913 - one parameter for each option
     *,
     host: Annotated[
         str, typer.Option("--host", help="The address to listen at.")
@@ -100,6 +102,9 @@ def run_sandbox(
             "can read, for docker run --env-file.",
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace FILE of --env-file if it exists.")
+    ] = False,
     access_log: Annotated[
         AccessLog,
         typer.Option("--access-log", help="Print each request to stderr."),
@@ -128,6 +133,7 @@ def run_sandbox(
         world = OperatorData.load(data)
         if scope not in (None, world.scope):
             raise InputError(f"The data in {data} are {world.scope}'s, not {scope}'s.")
+    target = None if env_file is None else _EnvFile(env_file, force=force)
     names = allow_hosts or []
     handler = _AccessHandler(as_json=access_log is AccessLog.JSON)
     if access_log is not AccessLog.NONE:
@@ -138,7 +144,7 @@ def run_sandbox(
     )
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_serve(world, host, port, console, names, token, env_file))
+            asyncio.run(_serve(world, host, port, console, names, token, target))
     finally:
         access_logger.removeHandler(handler)
 
@@ -150,7 +156,7 @@ async def _serve(
     console: bool | None,
     allow_hosts: Sequence[str],
     token: str,
-    env_file: str | None,
+    env_file: _EnvFile | None,
 ) -> None:
     """Answer until a signal comes."""
     # --help need not wait.
@@ -186,7 +192,7 @@ def _announce(
     operator: LocalOperator,
     names: Sequence[str],
     token: str,
-    env_file: str | None,
+    env_file: _EnvFile | None,
     *,
     console: bool,
     loopback: bool,
@@ -203,22 +209,68 @@ def _announce(
     if env_file is not None:
         # The last key of the built-in world has every role.
         *_, one = operator.credentials.values()
-        _write_env_file(env_file, scope, url, one, loopback=loopback)
+        env_file.write(_environment(scope, url, one, loopback=loopback))
     print_lines(lines)
     print_lines(_lines(scope, url, operator.credentials, loopback=loopback))
 
 
-def _write_env_file(
-    path: str, scope: IdentityScope, url: str, one: Credentials, *, loopback: bool
-) -> None:
-    """Write variables as lines that Docker and compose read."""
-    from uid2_async.operator.console.views import environment  # noqa: PLC0415 - as above
+class _EnvFile:
+    """The file of ``--env-file``, which only its owner can read."""
 
-    settings = environment(scope, url, one, allow_http=not loopback)
-    lines = [f"{name}={value}\n" for name, value in settings.items()]
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
-        file.writelines(lines)
+    def __init__(self, path: str, *, force: bool) -> None:
+        """Refuse a file that exists, before the sandbox listens.
+
+        Raises:
+            InputError: If there is something at *path* that must not be replaced.
+        """
+        self._path = path
+        self._force = force
+        with contextlib.suppress(OSError):  # writing it says what is wrong
+            mode = Path(path).lstat().st_mode
+            if not (force and (stat.S_ISREG(mode) or stat.S_ISLNK(mode))):
+                raise self._refusal(is_file=stat.S_ISREG(mode))
+
+    def _refusal(self, *, is_file: bool = True) -> InputError:
+        if is_file:
+            hint = "Pass --force to replace it."
+            return InputError(f"{self._path} already exists.", hint=hint)
+        return InputError(
+            f"{self._path} is not a file.", hint="Choose another --env-file."
+        )
+
+    def write(self, settings: Mapping[str, str]) -> None:
+        """Write variables as lines that Docker and compose read.
+
+        The file is a new one, so that it is private from the first byte, and no link is
+        followed.
+
+        Raises:
+            InputError: If the file cannot be written.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            if self._force:
+                Path(self._path).unlink(missing_ok=True)
+            descriptor = os.open(self._path, flags, 0o600)
+        except FileExistsError:
+            raise self._refusal() from None
+        except OSError as error:
+            cause = error.strerror or type(error).__name__
+            raise InputError(
+                f"{self._path} cannot be written: {cause}.",
+                hint="Choose another --env-file.",
+            ) from None
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.writelines(f"{name}={value}\n" for name, value in settings.items())
+
+
+def _environment(
+    scope: IdentityScope, url: str, one: Credentials, *, loopback: bool
+) -> dict[str, str]:
+    """Return the variables of one key."""
+    from uid2_async.operator.console.views import environment  # noqa: PLC0415 - --help
+
+    return environment(scope, url, one, allow_http=not loopback)
 
 
 def _warn(host: str, *, console: bool) -> None:
@@ -241,10 +293,8 @@ def _lines(
     loopback: bool,
 ) -> Iterator[str]:
     """Write the environment of each API key as a line of shell."""
-    from uid2_async.operator.console.views import environment  # noqa: PLC0415 - as above
-
     for name, one in credentials.items():
-        settings = environment(scope, url, one, allow_http=not loopback)
+        settings = _environment(scope, url, one, loopback=loopback)
         pairs = [f"{key}={shlex.quote(value)}" for key, value in settings.items()]
         yield ""
         yield f"# {name}: {', '.join(one.roles) or 'no roles'}"
