@@ -75,9 +75,9 @@ _KEYSETS = (
     (15, _EVERYTHING, frozenset({_BIDDER, _SHARER})),
 )
 
-# When the later key of a keyset takes over, and when all end, in days from the first day
-# of the data. The first key is as old as the Unix epoch: a test may freeze its clock at
-# any date.
+# When the later key of a keyset takes over, and when both end, in days from the first
+# day of the data. The first key is as old as the Unix epoch: a test may freeze its
+# clock at any date.
 _NEXT_KEY_DAYS = 60
 _KEY_LIFE_DAYS = 10_950
 _Seeded: TypeAlias = Callable[[str], bytes]
