@@ -44,7 +44,8 @@ def test_every_printed_test_passes(
     """With pytest alone, and with each plugin that runs coroutines."""
     pytest.importorskip("anyio")
     pytest.importorskip("fastapi.testclient", exc_type=ImportError)
-    pytest.importorskip("flask")
+    for needed in ("django", "flask"):
+        pytest.importorskip(needed)
     chosen = [block for block in BLOCKS if project in projects_of(block)]
     for number, block in enumerate(chosen):
         pytester.makepyfile(**{f"test_block_{number}": block.code})
@@ -64,7 +65,7 @@ def test_only_the_section_on_async_tests_needs_a_plugin() -> None:
         [AUTO],
         [ANYIO],
     ]
-    assert len(BLOCKS) - len(needing) >= 7
+    assert len(BLOCKS) - len(needing) == 8
 
 
 def test_the_page_names_every_fixture() -> None:
