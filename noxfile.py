@@ -346,7 +346,8 @@ def docs(session: nox.Session) -> None:
     strict = ("-W", "-n", "-q", "-E", "--keep-going")
     session.run("sphinx-build", *strict, "docs", str(site))
     env = {"UID2_SITE": str(site.resolve())}
-    session.run("pytest", "-q", "-n", "auto", "tests/docs", env=env)
+    # It says which of the languages of the snippets are not installed.
+    session.run("pytest", "-q", "-rs", "-n", "auto", "tests/docs", env=env)
 
 
 @nox.session

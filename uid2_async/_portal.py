@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
@@ -184,9 +185,13 @@ class _Call(Future[T]):
 class _LoopThread(Thread):
     """An event loop that runs until it is stopped."""
 
+    # freezegun replaces the functions of modules: here a timeout ends in frozen time.
+    _monotonic = staticmethod(time.monotonic)
+
     def __init__(self, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self.loop = asyncio.new_event_loop()
+        self.loop.time = self._monotonic  # type: ignore[method-assign] # as above
         self.closing = AsyncExitStack()
         self.failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()

@@ -24,7 +24,7 @@ NOT_RUN: Final = "# Not run by the tests: "
 _FENCE = re.compile(
     r"^( *)```(\{code-block\} )?(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL
 )
-_IS_TEST = re.compile(r"^ *(async )?def test_", re.MULTILINE)
+IS_TEST: Final = re.compile(r"^ *(async )?def test_", re.MULTILINE)
 
 
 @attrs.frozen
@@ -55,6 +55,11 @@ def blocks(page: Path, language: str) -> Iterator[Block]:
             yield Block(where, language, code, marked=bool(found[2]))
 
 
+def has_tests(block: Block) -> bool:
+    """Return whether a block has tests for pytest."""
+    return IS_TEST.search(block.code) is not None
+
+
 def run(
     block: Block, folder: Path, options: tuple[str, ...], env: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
@@ -69,7 +74,7 @@ def run(
     script = folder / "test_block.py"
     script.write_text(block.code, encoding="utf-8")
     command = [sys.executable, "-W", "error", str(script)]
-    if _IS_TEST.search(block.code):
+    if has_tests(block):
         config = ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder))
         command[3:3] = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
         command += [*config, *options]

@@ -75,10 +75,11 @@ _KEYSETS = (
     (15, _EVERYTHING, frozenset({_BIDDER, _SHARER})),
 )
 
-# When the keys of a keyset activate, in days from the first day of the data. Each is
-# valid for ten years.
-_KEY_DAYS = (-30, 60)
-_KEY_LIFE_DAYS = 3_650
+# When the later key of a keyset takes over, and when both end, in days from the first
+# day of the data. The first key is as old as the Unix epoch: a test may freeze its
+# clock at any date.
+_NEXT_KEY_DAYS = 60
+_KEY_LIFE_DAYS = 10_950
 _Seeded: TypeAlias = Callable[[str], bytes]
 
 
@@ -169,16 +170,15 @@ def _sites() -> tuple[Site, ...]:
 def _keys(day: int, seeded: _Seeded) -> tuple[Key, ...]:
     """Generate the keys of all keysets: an active one, and its later replacement."""
     keys: list[Key] = []
-    for start in _KEY_DAYS:
-        activates = (day + start) * _DAY_SECONDS
+    for activates in (0, (day + _NEXT_KEY_DAYS) * _DAY_SECONDS):
         for keyset_id, _, _ in _KEYSETS:
             key_id = 1_001 + len(keys)
             key = Key(
                 id=key_id,
                 secret=seeded(f"key {key_id}"),
-                created=activates - _DAY_SECONDS,
+                created=max(0, activates - _DAY_SECONDS),
                 activates=activates,
-                expires=activates + _KEY_LIFE_DAYS * _DAY_SECONDS,
+                expires=(day + _KEY_LIFE_DAYS) * _DAY_SECONDS,
                 keyset_id=keyset_id,
             )
             keys.append(key)

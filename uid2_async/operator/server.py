@@ -77,7 +77,9 @@ class LocalOperator(Unpicklable):
         self._index = DataIndex(data)
         guard = Guard(host, allowed_hosts=allowed_hosts, token=control_token)
         self._console = (
-            Console(data, self._index, self._state, guard=guard) if console else None
+            Console(data, self._index, self._state, operator=self, guard=guard)
+            if console
+            else None
         )
         self._host = host
         self._port = port
