@@ -29,6 +29,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "command_reference",
+    "every_message",
 ]
 exclude_patterns = ["_build"]
 

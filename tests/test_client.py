@@ -452,7 +452,7 @@ async def test_one_invalid_identity_is_refused_before_anything_is_sent(
         ({"api_key": ""}, "API key"),
         ({"api_key": "EUID-C-L-1-canary"}, "one of EUID"),
         ({"base_url": "https://user:canary@host"}, "credentials"),
-        ({"base_url": "http://host"}, "in clear"),
+        ({"base_url": "http://host"}, "unencrypted"),
         ({"timeout": 0}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
         ({"max_batch_size": 0}, "max_batch_size"),

@@ -143,4 +143,4 @@ def test_a_token_error_keeps_its_reason() -> None:
     error = TokenError(TokenFailure.EXPIRED_TOKEN)
 
     assert error.reason is TokenFailure.EXPIRED_TOKEN
-    assert error.message == "The token was refused: token expired."
+    assert error.message == "The token was rejected: token expired."

@@ -57,10 +57,13 @@ def test_tokens_hide_in_repr() -> None:
     [
         ({"advertising_token": None}, "advertising_token is missing"),
         ({"advertising_token": 7}, "advertising_token is no str"),
-        ({"refresh_response_key": 7}, "refresh_response_key is no str"),
+        ({"refresh_response_key": 7}, "refresh_response_key is not a str"),
         ({"refresh_from": "canary"}, "refresh_from is no int"),
         ({"refresh_from": True}, "refresh_from is no int"),
-        ({"identity_expires": 10**17}, "identity_expires is no instant in ms"),
+        (
+            {"identity_expires": 10**17},
+            "identity_expires is not a time in milliseconds",
+        ),
     ],
 )
 def test_wrong_tokens_are_named_by_field(change: dict, message: str) -> None:

@@ -246,7 +246,7 @@ async def test_the_first_load_has_a_deadline() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    with pytest.raises(errors.CallTimeoutError, match="did not arrive"):
+    with pytest.raises(errors.CallTimeoutError, match="not received"):
         await World(make_ring()).store(hang, timeout=1e-9).__aenter__()
 
 

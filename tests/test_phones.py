@@ -126,7 +126,7 @@ def test_known_countries(country: str) -> None:
 @pytest.mark.parametrize("country", ["", "XX", "DEU", "Germany", "49"])
 def test_unknown_countries(country: str) -> None:
     """Anything else is refused before a job begins."""
-    with pytest.raises(InputError, match="country is not known"):
+    with pytest.raises(InputError, match="country is unknown"):
         check_country(country)
 
 

@@ -204,9 +204,9 @@ def test_what_is_not_a_proxy_is_refused_and_not_shown(proxy: str) -> None:
 def test_plain_http_does_not_leave_the_machine_by_a_proxy() -> None:
     """A loopback operator is exempt from https because its traffic stays here."""
     options: dict[str, Any] = {"proxy": "http://proxy.example.com:3128"}
-    with pytest.raises(ConfigError, match="in clear"):
+    with pytest.raises(ConfigError, match="unencrypted"):
         SessionPool("http://localhost:8080", **options)
-    with pytest.warns(UserWarning, match="in clear"):
+    with pytest.warns(UserWarning, match="unencrypted"):
         SessionPool("http://localhost:8080", allow_http=True, **options)
     SessionPool("http://localhost:8080", proxy="http://localhost:3128")
 

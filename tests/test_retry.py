@@ -448,7 +448,7 @@ async def test_an_empty_budget_shows_the_real_error() -> None:
 
     assert caught.value.__notes__ == [
         caught.value.hint,
-        "Not retried: the client's retry budget is spent.",
+        "Not retried: the client's retry budget is exhausted.",
     ]
     assert len(runner.delays) == 1
     assert budget.level == 6

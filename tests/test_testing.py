@@ -83,7 +83,7 @@ async def test_a_step_may_be_a_reply_or_a_function() -> None:
 
 async def test_a_script_that_is_over_says_so() -> None:
     """The test fails; nothing is retried."""
-    with pytest.raises(AssertionError, match=r"over, but /v2/token/generate was"):
+    with pytest.raises(AssertionError, match=r"ended, but /v2/token/generate was"):
         await ScriptedTransport().client().generate_token(EMAIL)
 
 

@@ -564,7 +564,7 @@ def test_wrong_options_are_refused() -> None:
 
 def test_plain_http_to_another_machine_is_warned_about() -> None:
     """Once, when the pool is made; loopback needs no warning."""
-    with pytest.warns(UserWarning, match="in clear"):
+    with pytest.warns(UserWarning, match="unencrypted"):
         SessionPool("http://operator", allow_http=True)
     SessionPool("http://127.0.0.1:1")
 

@@ -78,7 +78,7 @@ class OperatorClient(Unpicklable):
             raise TypeError("Give session or transport, not both.")
         if transport is not None and not (proxy is None and ca_file is None):
             raise ConfigError(
-                "A transport has a proxy and certificates of its own.",
+                "A transport has its own proxy and certificates.",
                 hint="Pass proxy= and ca_file= to the SessionPool that is the "
                 "transport, not to the client.",
             )
@@ -168,7 +168,10 @@ def _retry_policy(retry: RetryPolicy | None, max_retries: int | None) -> RetryPo
     if retry is not None:
         raise ConfigError(
             "Both retry and max_retries are given.",
-            hint="max_retries=N stands for retry=RetryPolicy(attempts=N + 1). Use one.",
+            hint=(
+                "max_retries=N stands for retry=RetryPolicy(attempts=N + 1). Pass "
+                "only one."
+            ),
         )
     if max_retries < 0:
         raise ConfigError("max_retries must be 0 or more.")
@@ -209,7 +212,7 @@ def _read_new(
         raise _refused("The refreshed tokens have expired.", "identity_expires")
     for name in ("advertising_token", "refresh_token"):
         if compare_digest(_bytes(getattr(held, name)), _bytes(getattr(answer, name))):
-            raise _refused("The refresh reply repeats what was held.", name)
+            raise _refused("The refresh reply repeats the current tokens.", name)
     return answer
 
 
@@ -217,7 +220,7 @@ def _refused(message: str, name: str) -> ProtocolError:
     """Make the error for a reply that is well-formed and not to be trusted."""
     return ProtocolError(
         message,
-        hint="Check this machine's clock; if it is right, something replays replies.",
+        hint="Check this machine's clock. If it is right, replies are being replayed.",
         path=f"body.{name}",
     )
 
@@ -234,7 +237,7 @@ def _refresh_body(identity_tokens: IdentityTokens) -> bytes:
     except UnicodeEncodeError:
         body = b""
     if not body or any(char <= ord(" ") for char in body):
-        raise InputError("The refresh token is empty or holds foreign characters.")
+        raise InputError("The refresh token is empty or has invalid characters.")
     return body
 
 

@@ -178,7 +178,7 @@ class _Call(Future[T]):
         if self.task is not None:
             self.task.cancel()
         elif not self.done():  # interrupted before it was scheduled
-            self.set_exception(RuntimeError("The call was cancelled at its start."))
+            self.set_exception(RuntimeError("The call was canceled before it started."))
 
 
 class _LoopThread(Thread):

@@ -26,7 +26,8 @@ class Unpicklable:
         """
         name = type(self).__name__
         raise TypeError(
-            f"A {name} is neither copied nor pickled: it holds secrets. Make one where "
+            f"A {name} cannot be copied or pickled, because it has secrets. Create "
+            "one where "
             "it is used, from settings that are read there."
         )
 

@@ -381,8 +381,8 @@ def _explain(
         return kind(mismatch)
     if isinstance(error, UnicodeError):
         return InputError(
-            "A text is not valid Unicode.",
-            hint="Look for lone surrogates, or bytes of another encoding.",
+            "A string is not valid Unicode.",
+            hint="Check for lone surrogates, or bytes in another encoding.",
         )
     return None
 
@@ -484,4 +484,4 @@ def _drop_values(error: BaseException) -> None:
         notes = getattr(error, "__notes__", [])
         vars(error).clear()
         error.__notes__ = notes
-        error.args = ("The value is not shown: it may identify a person.",)
+        error.args = ("The value is not shown, because it may identify a person.",)

@@ -54,11 +54,13 @@ def _map(  # noqa: C901, PLR0911 - one table, to be read as a whole
         case ssl.SSLCertVerificationError():
             return _map_certificate(error)
         case aiohttp.ServerFingerprintMismatch():
-            return CertificateError("The operator's certificate is not the given one.")
+            return CertificateError(
+                "The operator's certificate does not match the given fingerprint."
+            )
         case aiohttp.ConnectionTimeoutError():
             return ConnectError("Connecting to the operator took too long.")
         case TimeoutError():
-            return CallTimeoutError("The operator did not answer in time.")
+            return CallTimeoutError("The operator did not reply in time.")
         case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
             return _map_proxy(getattr(error, "status", 0))
         case aiohttp.ClientConnectorError():
@@ -86,13 +88,13 @@ def _map_proxy(status: int) -> UID2Error:
     if status == _PROXY_AUTH_REQUIRED:
         hint = "Put the user name and password into the proxy's URL."
         return ConnectError(message, hint=hint)
-    hint = "Have the operator's host and port allowed by whoever runs the proxy."
+    hint = "Ask the administrator of the proxy to allow the operator's host and port."
     return ConnectError(message, hint=hint)
 
 
 def _map_certificate(reason: BaseException | None) -> UID2Error:
     """Name the fault that OpenSSL found; no other text is shown."""
     if not isinstance(reason, ssl.SSLCertVerificationError):
-        return CertificateError("The operator's certificate was refused.")
+        return CertificateError("The operator's certificate was rejected.")
     problem = explain_certificate_error(reason)
     return CertificateError(problem.message, hint=problem.fault.value)

@@ -171,7 +171,7 @@ def parse_optout_webhook(
     data = base64.decode(found[0].replace(" ", "+")) if len(found) == 1 else None
     if data is None or len(data) not in RAW_UID_SIZES:
         raise InputError(
-            "The opt-out notice does not hold exactly one raw UID.",
+            "The opt-out notice does not have exactly one raw UID.",
             hint="Pass the names of the parameters in the URL that was registered.",
         )
     return OptOutNotice(

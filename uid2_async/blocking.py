@@ -115,7 +115,10 @@ class _Bound(Unpicklable, Generic[O]):
         if _is_in_loop():
             raise ClientLoopError(
                 f"A {type(self).__name__} would block the running event loop.",
-                hint="Await the async class there, or the future of submit().",
+                hint=(
+                    "Await the async class instead, or the future that submit() "
+                    "returns."
+                ),
             )
         return self._portal.run(self._perform, method, *args, **kwargs)
 

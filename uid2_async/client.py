@@ -563,7 +563,7 @@ def _credentials(
     if not isinstance(api_key, str) or not isinstance(client_secret, str):
         raise ConfigError(
             "The API key or the client secret is not a str.",
-            hint="Pass both as the operator gave them out.",
+            hint="Pass both exactly as you received them.",
         )
     check_api_key(api_key, scope, urls)
     secret = base64.decode(client_secret)

@@ -311,9 +311,9 @@ def normalize_base_url(text: str, *, allow_http: bool = False) -> str:
     """
     parts = _split(text.strip())
     if parts.username is not None or parts.password is not None:
-        raise ConfigError("The base URL holds credentials: leave them out.")
+        raise ConfigError("The base URL contains credentials. Remove them.")
     if parts.query or parts.fragment:
-        raise ConfigError("The base URL has a query or a fragment: leave it out.")
+        raise ConfigError("The base URL has a query or a fragment. Remove it.")
     host = parts.hostname or ""
     _check_scheme(parts.scheme, host, allow_http=allow_http)
     path = parts.path.rstrip("/").removesuffix("/v2").rstrip("/")
@@ -342,10 +342,10 @@ def _check_scheme(scheme: str, host: str, *, allow_http: bool) -> None:
     if scheme != "http":
         raise ConfigError("The base URL must start with https://.")
     if published_scope(host) is not None:
-        raise ConfigError("The published operators are reached by https alone.")
+        raise ConfigError("The public operators can only be reached by https.")
     if not (allow_http or is_loopback(host)):
         raise ConfigError(
-            "Plain http would send the API key in clear.",
+            "Plain http would send the API key unencrypted.",
             hint="Use https, or allow_http=True for a private operator you trust.",
         )
 
@@ -454,7 +454,7 @@ def check_api_key(
     if not api_key or not api_key.isascii() or not api_key.isprintable():
         raise ConfigError("The API key is empty or not printable ASCII.")
     if " " in api_key:
-        raise ConfigError("The API key holds a space.")
+        raise ConfigError("The API key contains a space.")
     for base_url in base_urls:
         served = published_scope(urlsplit(base_url).hostname or "")
         if served not in (None, scope):

@@ -199,7 +199,7 @@ class CallTimeoutError(TransportError):
 class StalledError(TransportError):
     """A bulk job stopped, because no batch has succeeded for its stall_timeout."""
 
-    default_hint = "Check the operator; what was handed out before is complete."
+    default_hint = "Check the operator. The results returned so far are complete."
 
 
 class OperatorError(UID2Error):
@@ -211,7 +211,7 @@ class OperatorError(UID2Error):
         retry_after: How many seconds the operator asked to wait, or None.
     """
 
-    default_hint = "Read the operator's message; the request should be changed."
+    default_hint = "Change the request as the operator's message says."
 
     def __init__(
         self,
@@ -256,13 +256,13 @@ class AuthError(OperatorError):
 class InvalidTokenError(OperatorError):
     """The operator does not recognize the token (HTTP 400)."""
 
-    default_hint = "Generate a new token; this one cannot be used any more."
+    default_hint = "Generate a new token. This one can no longer be used."
 
 
 class ExpiredTokenError(OperatorError):
     """The refresh token has expired (HTTP 400)."""
 
-    default_hint = "Generate a new token; the refresh token is too old."
+    default_hint = "Generate a new token. The refresh token has expired."
 
 
 class ClockSkewError(OperatorError):
@@ -275,7 +275,7 @@ class ClockSkewError(OperatorError):
         late: True where the time was right, so that the request was too slow.
     """
 
-    default_hint = "Set this machine's clock (NTP); it is off by a minute or more."
+    default_hint = "Set this machine's clock (NTP). It is off by a minute or more."
 
     def __init__(
         self,
@@ -314,7 +314,9 @@ class RateLimitError(OperatorError):
 class ServerError(OperatorError):
     """The operator or its edge failed (HTTP 5xx)."""
 
-    default_hint = "Try again later; if it stays, give the trace id to support."
+    default_hint = (
+        "Try again later. If it persists, give the trace ID to the operator's support."
+    )
 
 
 class PayloadTooLargeError(OperatorError):
@@ -366,7 +368,9 @@ class ProtocolError(UID2Error):
         unparseable_http: True where not even HTTP could be read.
     """
 
-    default_hint = "Update uid2_async; if it stays, report the path and the trace id."
+    default_hint = (
+        "Update uid2_async. If it persists, report the path and the trace ID."
+    )
 
     def __init__(
         self,
@@ -415,7 +419,7 @@ class TokenError(UID2Error):
         reason: The cause, one of :class:`TokenFailure`.
     """
 
-    default_hint = "See the reason; an expired or foreign token is to be dropped."
+    default_hint = "See the reason. Discard an expired or invalid token."
 
     def __init__(
         self,
@@ -424,7 +428,7 @@ class TokenError(UID2Error):
         hint: str | None = None,
     ) -> None:
         """Keep the cause; the message is its text."""
-        super().__init__(f"The token was refused: {reason}.", hint=hint)
+        super().__init__(f"The token was rejected: {reason}.", hint=hint)
         self.reason: TokenFailure = reason
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -435,16 +439,16 @@ class TokenError(UID2Error):
 class ClientClosedError(UID2Error):
     """The client was closed before the call, or while it was made."""
 
-    default_hint = "Make a new client, or close it later."
+    default_hint = "Create a new client, or close this one later."
 
 
 class ClientLoopError(UID2Error):
     """The client is used in another event loop than the one that it runs in."""
 
-    default_hint = "Make one client in each event loop."
+    default_hint = "Create one client in each event loop."
 
 
 class ClientForkError(UID2Error):
     """The client was made before this process was forked."""
 
-    default_hint = "Make the client in the worker, after the fork."
+    default_hint = "Create the client in the worker, after the fork."

@@ -102,7 +102,7 @@ class IdentityTokens:
         rest = dict(fields)
         key = rest.pop("refresh_response_key", None)
         if not isinstance(key, str | None):
-            raise InputError("Identity tokens: refresh_response_key is no str.")
+            raise InputError("Identity tokens: refresh_response_key is not a str.")
         return cls(
             advertising_token=_take(rest, "advertising_token", str),
             refresh_token=_take(rest, "refresh_token", str),
@@ -174,7 +174,7 @@ def _no_object() -> InputError:
     """Return the error for what is not a JSON object."""
     return InputError(
         "Identity tokens are not a JSON object.",
-        hint="Pass what to_json(), to_dict(), to_session() or to_cookie() made.",
+        hint="Pass the result of to_json(), to_dict(), to_session() or to_cookie().",
     )
 
 
@@ -193,7 +193,7 @@ def _take_time(fields: dict[str, Any], name: str) -> datetime:
         return datetime_from_ms(_take(fields, name, int))
     except OverflowError:
         pass
-    raise InputError(f"Identity tokens: {name} is no instant in ms.")
+    raise InputError(f"Identity tokens: {name} is not a time in milliseconds.")
 
 
 strip_tracebacks(globals())

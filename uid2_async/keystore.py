@@ -156,7 +156,7 @@ class KeyStore(Unpicklable):
                 required.
         """
         if self._task is not None and _is_running(self._task):
-            raise RuntimeError("This KeyStore is in use by a block already.")
+            raise RuntimeError("This KeyStore is already in use.")
         await self._refresh()
         if self._required:
             self._require()
@@ -201,7 +201,7 @@ class KeyStore(Unpicklable):
         _logger.error("The background refresh of the keys ended with %s", name)
         self._last_error = KeysUnavailableError(
             f"The background refresh of the keys ended with {name}.",
-            hint="Leave the KeyStore's block and enter it again.",
+            hint="Leave the `async with` block of the KeyStore and enter it again.",
         )
 
     def _delay(self) -> float:
@@ -281,7 +281,7 @@ class KeyStore(Unpicklable):
             name = type(failure).__name__
             error: Exception = KeysUnavailableError(f"The fetch ended with {name}.")
         except TimeoutError:
-            error = CallTimeoutError("The keys did not arrive in time.")
+            error = CallTimeoutError("The keys were not received in time.")
         except Exception as failure:  # noqa: BLE001 - whatever a foreign fetch raises
             # It is kept: its frames and those of its causes hold keys and secrets.
             error = fresh_error(failure)
@@ -289,7 +289,7 @@ class KeyStore(Unpicklable):
             if ring.has_valid_key(now_ms):
                 self._ring, self._fetched_at = ring, self._monotonic()
                 return None
-            error = KeysUnavailableError("All of the keys that came have expired.")
+            error = KeysUnavailableError("All fetched keys have expired.")
         _logger.warning("Fetching the keys failed with %s", type(error).__name__)
         return error
 
@@ -449,14 +449,14 @@ class FileKeyStore(KeyStore):
                 _logger.warning("Reading the key file failed with %s", name)
             self._last_error = KeysUnavailableError(
                 f"The key file cannot be read: {name}.",
-                hint="Let another process fetch the keys and save() them there.",
+                hint="Let another process fetch the keys and save() them to this file.",
             )
         else:
             self._signature, self._last_error = signature, None
 
 
 async def _fetch_nothing() -> KeyRing:
-    raise KeysUnavailableError("A store of a file does not fetch.")
+    raise KeysUnavailableError("A KeyStore that reads a file cannot fetch keys.")
 
 
 class _HasRing(Protocol):
@@ -499,8 +499,8 @@ def _read_saved(data: bytes) -> tuple[KeyRing, int]:
     except ProtocolError:
         pass
     raise ProtocolError(
-        "The key file is none that KeyStore.save() wrote.",
-        hint="Delete it; the next save() writes a new one.",
+        "The key file was not written by KeyStore.save().",
+        hint="Delete it. The next save() writes a new one.",
     )
 
 

@@ -51,28 +51,28 @@ class PhoneFault(Enum):
 
 _SENTENCES: Final = {
     PhoneFault.NOT_A_NUMBER: (
-        "The text is no phone number.",
-        "Give one number, with or without its country code.",
+        "The text is not a phone number.",
+        "Pass one number, with or without its country code.",
     ),
     PhoneFault.TOO_SHORT: (
         "The phone number is too short.",
-        "Look for an area code that is missing; operators take 10 digits or more.",
+        "Check whether the area code is missing. Operators accept 10 digits or more.",
     ),
     PhoneFault.TOO_LONG: (
         "The phone number is too long.",
-        "Look for two numbers in one field; operators take 15 digits or fewer.",
+        "Check for two numbers in one field. Operators accept up to 15 digits.",
     ),
     PhoneFault.NOT_VALID: (
         "No such phone number is in use in its country.",
         "Check the country and the number.",
     ),
     PhoneFault.UNKNOWN_COUNTRY: (
-        "The phone number is a national one of no known country.",
-        "Give the country by its two letters, such as DE or GB.",
+        "The phone number is in national format, and its country is unknown.",
+        "Pass the country as two letters, such as DE or GB.",
     ),
     PhoneFault.DECIMAL: (
-        "The phone number went through a decimal number, as in 4.93E+10 or 49301.0.",
-        "Export the column again as text: digits may be lost.",
+        "The phone number was converted to a decimal number, such as 4.93E+10.",
+        "Export the column again as text, because digits may be lost.",
     ),
 }
 
@@ -141,7 +141,7 @@ def check_country(country: str) -> None:
     _library()
     if _region(country) is None:
         raise InputError(
-            "The country is not known.", hint=PhoneFault.UNKNOWN_COUNTRY.hint
+            "The country is unknown.", hint=PhoneFault.UNKNOWN_COUNTRY.hint
         )
 
 

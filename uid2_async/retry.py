@@ -424,7 +424,7 @@ class _Run:
         if cost is None:
             error = _error(state)
             assert error is not None  # noqa: S101 - only errors are retried
-            error.add_note("Not retried: the client's retry budget is spent.")
+            error.add_note("Not retried: the client's retry budget is exhausted.")
             return False
         self.last_cost = cost
         return True

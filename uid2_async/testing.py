@@ -157,7 +157,9 @@ class ScriptedTransport:
             wire.decode(opened.payload, object) if opened and opened.payload else None
         )
         if not self._steps:
-            raise AssertionError(f"The script is over, but {request.path} was called.")
+            raise AssertionError(
+                f"The script has ended, but {request.path} was called."
+            )
         step = self._steps.pop(0)
         if isinstance(step, UID2Error):
             raise step

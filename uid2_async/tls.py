@@ -47,7 +47,7 @@ class CertificateFault(Enum):
         "a CA needs CA:TRUE and the key usage keyCertSign."
     )
     REVOKED = "Do not trust this server. Ask whoever runs it for a new certificate."
-    OTHER = "Compare the server's certificate chain with what the message says."
+    OTHER = "Check the server's certificate chain against the message."
 
 
 class CertificateProblem(NamedTuple):
@@ -89,7 +89,9 @@ def explain_certificate_error(
     text = str(getattr(error, "verify_message", "")).rstrip(".")
     return CertificateProblem(
         fault=_FAULTS.get(code, CertificateFault.OTHER),
-        message=f"The operator's certificate was refused: {text or 'no reason given'}.",
+        message=(
+            f"The operator's certificate was rejected: {text or 'no reason given'}."
+        ),
     )
 
 
@@ -139,7 +141,7 @@ def check_connector(connector: aiohttp.BaseConnector) -> None:
     if verifies is False:
         raise ConfigError(
             "The session does not verify certificates.",
-            hint="Make its TCPConnector without ssl=False.",
+            hint="Create its TCPConnector without ssl=False.",
         )
     if isinstance(verifies, ssl.SSLContext):
         check_context(verifies)

@@ -186,14 +186,16 @@ class SessionPool(Unpicklable):
         normal = [normalize_base_url(url, allow_http=allow_http) for url in urls]
         parsed = None if proxy is None else parse_proxy(proxy)
         if self._check_proxy(parsed, normal, allow_http=allow_http):
-            warnings.warn("The API key travels in clear over http.", stacklevel=2)
+            warnings.warn("The API key is sent unencrypted over http.", stacklevel=2)
         if max_connections < 1:
             raise ConfigError("max_connections must be at least 1.")
         if not (connect_timeout > 0 and grace >= 0):
             raise ConfigError("connect_timeout must be above zero, grace not below.")
         if ssl is not None:
             if ca_file is not None:
-                raise ConfigError("Both ssl and ca_file are given.", hint="Use one.")
+                raise ConfigError(
+                    "Both ssl and ca_file are given.", hint="Pass only one."
+                )
             check_context(ssl)
         elif ca_file is not None:
             ssl = verifying_context(ca_file)
@@ -242,8 +244,8 @@ class SessionPool(Unpicklable):
             return False
         if not allow_http:
             raise ConfigError(
-                "Plain http through a proxy would send the API key in clear.",
-                hint="Leave out the proxy for an operator on this machine.",
+                "Plain http through a proxy would send the API key unencrypted.",
+                hint="Do not use a proxy for an operator on this machine.",
             )
         return True
 
@@ -407,7 +409,9 @@ class SessionPool(Unpicklable):
             return
         if self._pid != os.getpid():
             _inherited.append(self)
-            raise ClientForkError("The client was made before this fork.")
+            raise ClientForkError(
+                "The client was created before this process was forked."
+            )
         refuse_second_loop(self._loop)
 
     def _open(self, *, force_close: bool) -> aiohttp.ClientSession:
@@ -496,7 +500,7 @@ async def _read_answer(response: aiohttp.ClientResponse, limit: int) -> bytes:
     encodings = response.headers.get("Content-Encoding", "identity").split(",")
     if any(one.strip().lower() not in ("identity", "") for one in encodings):
         raise ProtocolError(
-            "The reply has a content encoding, which was not asked for."
+            "The reply has a content encoding, which was not requested."
         )
     chunks: list[bytes] = []
     if (response.content_length or 0) > limit or not await _collect(
@@ -548,7 +552,7 @@ class Failover:
     def __init__(self, base_urls: Sequence[str], *, cooldown: float) -> None:
         """Prefer *base_urls* in order; skip a failed one for *cooldown* seconds."""
         if not base_urls:
-            raise ConfigError("There is no base URL.")
+            raise ConfigError("No base URL was given.")
         self.base_urls: tuple[str, ...] = tuple(base_urls)
         self._cooldown = cooldown
         self._cool_until = dict.fromkeys(self.base_urls, 0.0)

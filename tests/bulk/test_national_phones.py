@@ -284,7 +284,7 @@ async def test_a_country_that_there_is_not(
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     write(source, ["tel"], [["030 123456"]])
     wrong = {
-        "country is not known": {"country": "Germany"},
+        "country is unknown": {"country": "Germany"},
         "no column 'land'": {"country_column": "land"},
     }
     for words, options in wrong.items():

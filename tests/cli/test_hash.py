@@ -83,7 +83,7 @@ def test_country(uid2: Uid2) -> None:
     assert result.stderr.splitlines() == [
         "uid2: Invalid values: 3.",
         "uid2: 2 of them: The phone number is too short.",
-        "uid2: 1 of them: The text is no phone number.",
+        "uid2: 1 of them: The text is not a phone number.",
     ]
 
 
@@ -92,7 +92,7 @@ def test_country(uid2: Uid2) -> None:
     [
         (["--country", "US", "x"], "add --type phone"),
         (["--country", "US", "--type", "email", "x"], "add --type phone"),
-        (["--country", "ZZ", "--type", "phone", "x"], "country is not known"),
+        (["--country", "ZZ", "--type", "phone", "x"], "country is unknown"),
     ],
 )
 def test_a_country_that_does_not_fit(

@@ -85,7 +85,7 @@ def test_ambiguity(uid2: Uid2) -> None:
 
     first, *_, last = result.stdout.splitlines()
     assert first == "what: hash of DII or raw UID or client secret"
-    assert last.startswith("note: 32 bytes in base64 look the same")
+    assert last.startswith("note: 32 bytes in base64 may be")
 
 
 def test_nothing_known(uid2: Uid2) -> None:

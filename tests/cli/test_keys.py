@@ -93,7 +93,7 @@ def test_expired_keys(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "100000000000000000 ms" in result.stdout
     assert result.stdout.splitlines()[-1].endswith("1970-01-01T00:00:01Z  expired")
-    assert "All of the keys that came have expired" in result.stderr
+    assert "All fetched keys have expired" in result.stderr
     assert not (tmp_path / "new").exists()
 
 
@@ -101,7 +101,7 @@ def test_expired_keys(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--keys-file", "/nowhere/ring"], "no such file"),
-        (["--keys-file", __file__], "is none that KeyStore.save"),
+        (["--keys-file", __file__], "was not written by KeyStore.save"),
         (["--keys-file", __file__, "--sandbox"], "either --keys-file or --sandbox"),
     ],
 )

@@ -465,7 +465,7 @@ def test_national_phones(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> Non
     [
         (["--email", "INPUT", "--country", "DE"], "no column holds any"),
         (["--type", "email", "--country-column", "id"], "no column holds any"),
-        (["--phone", "INPUT", "--country", "XX"], "country is not known"),
+        (["--phone", "INPUT", "--country", "XX"], "country is unknown"),
         (["--phone", "INPUT", "--country-column", "x"], "no column 'x'"),
     ],
 )

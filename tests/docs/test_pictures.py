@@ -24,7 +24,7 @@ def test_the_picture_is_up_to_date(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCRIPT["PICTURES"])
 def test_the_picture_can_be_read_out(name: str) -> None:
-    """It has a title and a description, and each page with it has a text in its place."""
+    """It has a title and a description, and a text wherever a page shows it."""
     root = ET.parse(SCRIPT["FOLDER"] / name).getroot()  # noqa: S314 - our own picture
     texts = [page.read_text(encoding="utf-8") for page in pages.SITE]
     shown = re.findall(rf"!\[(.*)\]\(pictures/{name}\)", "\n".join(texts))

@@ -90,12 +90,12 @@ def test_every_certificate_fault_has_advice_for_the_command_line(
     fault: CertificateFault,
 ) -> None:
     """OpenSSL's words say what it is, and no hint is about Python code."""
-    problem = CertificateProblem(fault, "The operator's certificate was refused: why.")
+    problem = CertificateProblem(fault, "The operator's certificate was rejected: why.")
     handshake = Handshake(fault=HandshakeFault.CERTIFICATE, problem=problem)
 
     finding = check_tls(handshake, 0.0)
 
-    assert says(finding, "failed", "The operator's certificate was refused: why.")
+    assert says(finding, "failed", "The operator's certificate was rejected: why.")
     assert finding.hint
     assert "SessionPool" not in finding.hint
     assert "TLS 1.2" not in finding.hint
@@ -209,7 +209,7 @@ def test_latency() -> None:
         ("UID2", "https://prd.uidapi.com", "warning", "not one of the published"),
         ("UID2", "https://prod.uidapi.com/x", "warning", "not one of the published"),
         ("UID2", "https://prod.uidapi.com:8443", "warning", "not one of the published"),
-        ("UID2", "http://10.0.0.1:8080", "warning", "sent in the clear"),
+        ("UID2", "http://10.0.0.1:8080", "warning", "sent unencrypted"),
     ],
 )
 def test_base_urls(scope: str, url: str, outcome: str, words: str) -> None:
@@ -260,7 +260,9 @@ def test_a_service_without_a_link_has_the_role() -> None:
 
 def test_a_role_that_cannot_be_told() -> None:
     """Bidders are let into sharing too, so that a ring alone tells a sharer."""
-    wrong = refused(errors.AuthError("The operator could not open the request."), 400)
+    wrong = refused(
+        errors.AuthError("The operator could not decrypt the request."), 400
+    )
     found = answers(sharing=wrong, bidstream=wrong)
 
     assert says(check_roles(found, []), "warning", "Unknown: SHARER")

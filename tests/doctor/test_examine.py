@@ -172,11 +172,11 @@ async def test_the_key_is_shown_to_operators_alone(
     [
         ({}, "UID2_API_KEY is not set", "Set UID2_ENV"),
         ({"EUID_API_KEY": "x"}, "UID2_API_KEY is not set", "--scope EUID"),
-        ({"UID_API_KEY": "x"}, "UID2_API_KEY is not set", "name it UID2_API_KEY"),
+        ({"UID_API_KEY": "x"}, "UID2_API_KEY is not set", "Rename it to UID2_API_KEY"),
         (
             {"UID_CLIENT_SECRET": "x"},
             "UID2_SECRET_KEY is not set",
-            "name it UID2_SECRET_KEY",
+            "Rename it to UID2_SECRET_KEY",
         ),
         ({"UID2_SECRET_KEY_FILE": "/nowhere"}, "UID2_SECRET_KEY_FILE names", "Set"),
     ],
@@ -204,12 +204,12 @@ async def test_settings_without_effect(examined: Examine, environ: Environ) -> N
     ("url", "words"),
     [
         ("ftp://operator.example", "must start with https://"),
-        ("http://operator.example", "Plain http would send the API key in clear"),
-        ("http://prod.uidapi.com", "reached by https alone"),
+        ("http://operator.example", "Plain http would send the API key unencrypted"),
+        ("http://prod.uidapi.com", "only be reached by https"),
         ("https://prod.euid.eu", "serves EUID, but the scope is UID2"),
         ("https://operator.example/v2/token/generate", "names an endpoint"),
         ("https://operator.example/v3", "names an endpoint"),
-        ("https://user:canary@operator.example", "holds credentials"),
+        ("https://user:canary@operator.example", "contains credentials"),
         ("https://operator example", "is not a URL"),
     ],
 )
@@ -323,7 +323,7 @@ async def test_an_untrusted_certificate(
     """A private CA that this machine does not know."""
     async with raw_server(HTML, context=tls("127.0.0.1")) as server:
         environ["UID2_BASE_URL"] = server.url
-        found = await expect(examined, environ, CheckId.TLS, "certificate was refused")
+        found = await expect(examined, environ, CheckId.TLS, "certificate was rejected")
 
     assert "UID2_CA_FILE" in found.causes[0].hint
 
@@ -446,7 +446,7 @@ async def test_an_operator_that_hangs_on_sealed_calls(
     """One call without any answer is enough; the others are not waited for."""
     operator.fail_next(Fault(delay=60), times=5, path="/v3/identity/map")
     found = await expect(
-        examined, environ, CheckId.ROLES, "did not answer in time", timeout=1.0
+        examined, environ, CheckId.ROLES, "did not reply in time", timeout=1.0
     )
 
     lost = "Unknown: MAPPER, SHARER, ID_READER, OPTOUT"

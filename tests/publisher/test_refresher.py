@@ -446,9 +446,9 @@ def reply_of(tokens: IdentityTokens, **change: Any) -> bytes:
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        (["advertising_token", "refresh_token"], "repeats what was held"),
-        (["advertising_token"], "repeats what was held"),
-        (["refresh_token"], "repeats what was held"),
+        (["advertising_token", "refresh_token"], "repeats the current tokens"),
+        (["advertising_token"], "repeats the current tokens"),
+        (["refresh_token"], "repeats the current tokens"),
     ],
 )
 async def test_a_reply_that_repeats_the_held_tokens_is_refused(
@@ -517,7 +517,7 @@ async def test_a_reply_that_repeats_older_tokens_is_refused(
     assert second.tokens.refresh_token == "2"
     assert third.tokens == second.tokens
     assert third.error is not None
-    assert "repeats older tokens" in third.error.message
+    assert "repeats earlier tokens" in third.error.message
 
 
 async def test_an_earlier_expiry_alone_is_fine(

@@ -90,7 +90,7 @@ def check_settings(scope: IdentityScope, environ: Mapping[str, str]) -> Finding:
         return warning(
             CheckId.SETTINGS,
             f"{message} Set, but without effect: {', '.join(idle)}.",
-            "Unset what is not meant.",
+            "Unset the variables that are not meant.",
         )
     return ok(CheckId.SETTINGS, message)
 
@@ -106,7 +106,7 @@ def _other_settings(scope: IdentityScope, environ: Mapping[str, str]) -> str:
         for name in names:
             if environ.get(name) and not ours[setting]:
                 wanted = f"{scope}_{'SECRET_KEY' if 'secret' in setting else setting}"
-                return f"{name} is set, which does not count: name it {wanted.upper()}."
+                return f"{name} is set, but not read. Rename it to {wanted.upper()}."
     return ""
 
 
@@ -144,7 +144,7 @@ def check_base_url(
     if sends_clear(url):
         return warning(
             check,
-            f"{url} is plain http: the API key is sent in the clear.",
+            f"{url} is plain http: the API key is sent unencrypted.",
             "Use https, unless only you use the network.",
         )
     return ok(check, f"{url}, {_describe_host(scope, host)}.")
@@ -233,7 +233,7 @@ def check_client_secret_form(client_secret: str) -> Finding:
     return failed(
         check,
         f"The client secret is not plain base64 of 32 bytes: {spelling}.",
-        "Use the secret as the UID2 portal shows it.",
+        "Use the secret exactly as the UID2 portal shows it.",
     )
 
 

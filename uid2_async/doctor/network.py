@@ -317,7 +317,7 @@ def check_tls(found: Handshake | None, now: float) -> Finding:
     if found.fault is not None:
         return failed(
             check,
-            f"No secure connection: {found.fault.value}.",
+            f"No TLS connection: {found.fault.value}.",
             _TLS_HINTS[found.fault],
         )
     days = int((found.expires - now) // _DAY_SECONDS)
@@ -448,7 +448,7 @@ def _host_of(reply: Reply) -> str:
 def check_latency(seconds: Sequence[float]) -> Finding:
     """Check how long the calls took, each over a kept connection."""
     if not seconds:
-        return failed(CheckId.LATENCY, "No call got a reply.", "See the checks before.")
+        return failed(CheckId.LATENCY, "No call got a reply.", "See the checks above.")
     middle, longest = (round(one * 1000) for one in (median(seconds), max(seconds)))
     message = f"Median {middle} ms, longest {longest} ms ({len(seconds)} calls)."
     if median(seconds) > _SLOW_SECONDS:

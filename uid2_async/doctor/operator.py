@@ -180,7 +180,7 @@ def check_client_secret(outcomes: CallOutcomes) -> Finding:
     for error in errors:
         if error is not None and not isinstance(error, AuthError):
             return failed_call(check, error)
-    return skipped(check, "No call got far enough to show it.")
+    return skipped(check, "No call got far enough to check it.")
 
 
 def _find_secret_fault(error: UID2Error | None) -> Finding | None:
@@ -190,9 +190,9 @@ def _find_secret_fault(error: UID2Error | None) -> Finding | None:
         case AuthError() if error.status != _UNAUTHORIZED:
             return failed(
                 check,
-                "It does not belong to the API key: the operator cannot open what is "
-                "sealed with it.",
-                "Copy both from the same place; a new key comes with a new secret.",
+                "It does not belong to the API key: the operator cannot decrypt the "
+                "requests.",
+                "Copy both from the same place. A new key comes with a new secret.",
                 unauthorized=True,
             )
         case EnvelopeError():

@@ -255,7 +255,7 @@ def _collect(lazy: Any) -> Frame:
     if kind.is_spark_like():
         raise InputError(
             "map_frame would collect a DataFrame of Spark on the driver.",
-            hint="Map it where it is: uid2_async.integrations.spark.map_dataframe.",
+            hint="Use uid2_async.integrations.spark.map_dataframe instead.",
         )
     collected = _converting(lazy.collect)
     if kind.is_duckdb():

@@ -181,7 +181,7 @@ class IdentityColumns:
         value = find_column(header, self.column or VALUE_NAME, hint=hint)
         if self.kind is not None:
             return value, None
-        hint = "Pass type= if all rows are of one, or add a column INPUT_TYPE."
+        hint = "Pass type= if all rows have the same type, or add a column INPUT_TYPE."
         return value, find_column(header, KIND_NAME, hint=hint)
 
 

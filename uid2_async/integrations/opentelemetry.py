@@ -199,28 +199,28 @@ class _Meters:
         self._duration = meter.create_histogram(
             "uid2.client.operation.duration",
             unit="s",
-            description="How long calls took, with all of their attempts.",
+            description="Duration of calls, including all attempts.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._retries = meter.create_counter(
             "uid2.client.retries",
             unit="{retry}",
-            description="Attempts that followed a failed one.",
+            description="Retried attempts.",
         )
         self._identities = meter.create_counter(
             "uid2.client.identities",
             unit="{identity}",
-            description="People asked about, by what came of it.",
+            description="Identities that the operator was asked about, by result.",
         )
         self.in_flight = meter.create_up_down_counter(
             "uid2.client.inflight_requests",
             unit="{request}",
-            description="Calls that are being made.",
+            description="Calls in progress.",
         )
         self.throttle_wait = meter.create_histogram(
             "uid2.client.throttle_wait",
             unit="s",
-            description="How long was waited since the operator asked to slow down.",
+            description="Time spent waiting because the operator asked to slow down.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self.limit: int | None = None
@@ -234,19 +234,19 @@ class _Meters:
             "uid2.client.concurrency_limit",
             callbacks=[lambda _options: _observed(self.limit)],
             unit="{request}",
-            description="How many batches the last bulk job sends at once.",
+            description="Batches that the last bulk job sends at once.",
         )
         meter.create_observable_gauge(
             "uid2.client.clock_skew",
             callbacks=[lambda _options: _observed(self._skew)],
             unit="s",
-            description="By how much the operator's clock is ahead.",
+            description="Offset of the operator's clock from this machine's clock.",
         )
         meter.create_observable_gauge(
             "uid2.client.keys_age",
             callbacks=[self._read_ages],
             unit="s",
-            description="How long ago the keys were fetched.",
+            description="Age of the keys.",
         )
 
     def _read_ages(self, _options: object) -> Iterable[metrics.Observation]:

@@ -274,7 +274,7 @@ def local_session(
             raise
     raise ConfigError(
         "Spark's Java did not start.",
-        hint="Its output says why. Spark needs Java 17 or newer, by JAVA_HOME or PATH, "
+        hint="Its output says why. Spark needs Java 17 or newer (JAVA_HOME or PATH), "
         "and first downloads what spark.jars.packages names.",
     )
 
@@ -354,7 +354,7 @@ def _require_text(df: DataFrame, places: Sequence[int | None]) -> None:
             raise InputError(
                 f"The column '{field.name}' is not text, but "
                 f"{field.dataType.simpleString()}.",
-                hint="Cast it to strings; numbers have lost their + and leading zeros.",
+                hint="Cast it to strings. Numbers lose their + and leading zeros.",
             )
 
 
@@ -399,7 +399,7 @@ def _divide(
     if not repartition and tasks is not None:
         raise ConfigError("repartition=False leaves the partitions as they are.")
     if not repartition and df.isStreaming:
-        raise ConfigError("The partitions of a stream are not known beforehand.")
+        raise ConfigError("The partitions of a stream are not known in advance.")
     if not repartition:
         count = df.rdd.getNumPartitions()
     else:
@@ -407,7 +407,7 @@ def _divide(
     if count > budget:
         raise ConfigError(
             f"{count} tasks cannot share a budget of {budget} requests in flight.",
-            hint="Divide the work into fewer: tasks=, or repartition=True.",
+            hint="Use fewer tasks: pass tasks= or repartition=True.",
         )
     return (df.repartition(count) if repartition else df), count
 
@@ -458,7 +458,7 @@ def _find_function(name: str) -> Callable[[], object]:
         return found
     raise ConfigError(
         f"A worker cannot import {name}.",
-        hint="Install its module on the workers, or send it there: addPyFile.",
+        hint="Install its module on the workers, or send it there with addPyFile.",
     )
 
 

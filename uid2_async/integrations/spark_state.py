@@ -213,8 +213,8 @@ class MappingTable:
         """
         if not self.changes(started).isEmpty():
             raise JobError(
-                "A later run has changed the table; its changes include these.",
-                hint="Export the changes of the last run, and mark that one.",
+                "A later run has changed the table, and its changes include these.",
+                hint="Export the changes of the last run, and mark that run.",
             )
         if started > self.exported():
             self.spark.sql(

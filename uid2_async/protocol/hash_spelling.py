@@ -44,39 +44,39 @@ class HashSpelling(StrEnum):
 
 _ADVICE: Final = {
     HashSpelling.EMPTY_HASHED: (
-        "It is the SHA-256 of an empty text: leave out people without the value before "
+        "It is the SHA-256 of an empty string. Skip people without the value before "
         "hashing, or all of them become one person."
     ),
     HashSpelling.BASE64URL: (
-        "It is in the URL-safe alphabet, which operators refuse here: write + for - "
-        "and / for _, and end it with one =."
+        "It is in the URL-safe alphabet, which operators reject here. Replace - by + "
+        "and _ by /, and append one =."
     ),
-    HashSpelling.UNPADDED: "The padding is missing: append one =.",
+    HashSpelling.UNPADDED: "The padding is missing. Append one =.",
     HashSpelling.BASE64_OF_HEX: (
-        "The hex text was encoded, not the 32 bytes that it stands for, so no operator "
-        "accepts it: decode it once and send the 64 hex characters, or encode the "
+        "The hex text was encoded in base64 instead of the 32 bytes, so no operator "
+        "accepts it. Decode it once and send the 64 hex characters, or encode the "
         "bytes."
     ),
-    HashSpelling.BASE64_OF_BASE64: ("It was encoded in base64 twice: decode it once."),
+    HashSpelling.BASE64_OF_BASE64: ("It was encoded in base64 twice. Decode it once."),
     HashSpelling.PREFIXED_HEX: (
-        r"It begins with 0x or \x, as databases print bytes: leave out the prefix and "
+        r"It begins with 0x or \x, as databases print bytes. Remove the prefix and "
         "send the 64 hex characters."
     ),
     HashSpelling.PERCENT_ENCODED: (
-        "It is percent-encoded, as in a URL or cookie: decode it before use."
+        "It is percent-encoded, as in a URL or cookie. Decode it before use."
     ),
-    HashSpelling.SPACED: "Remove the white space around it; operators refuse it.",
+    HashSpelling.SPACED: "Remove the white space around it, which operators reject.",
     HashSpelling.OTHER_HASH: (
-        "It looks like the hex of another hash; UID2 and EUID take SHA-256, 64 "
+        "It looks like the hex of another hash. UID2 and EUID use SHA-256, 64 "
         "characters."
     ),
-    HashSpelling.RAW_UID: "It is a raw UID: it has been mapped already.",
+    HashSpelling.RAW_UID: "It is already a raw UID.",
     HashSpelling.NOT_HASHED: (
-        "It is DII itself: give it as e-mail or phone, and it is hashed on the way."
+        "It is DII, not a hash. Pass it as an e-mail or phone, and it will be hashed."
     ),
-    HashSpelling.EMPTY: "There is no value.",
+    HashSpelling.EMPTY: "The value is empty.",
     HashSpelling.UNKNOWN: (
-        "It is not a SHA-256 in hex (64 characters) or base64 (44): look for a column "
+        "It is not a SHA-256 in hex (64 characters) or base64 (44). Check for a column "
         "that is too short, or another kind of value."
     ),
 }

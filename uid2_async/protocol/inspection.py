@@ -76,40 +76,43 @@ class Encoding(StrEnum):
 class Note(StrEnum):
     """What is wrong or ambiguous with a value, and what to do; for people to read."""
 
-    TRIMMED = "White space around it was left out; operators refuse it."
+    TRIMMED = "White space around it was removed. Operators reject it."
     URL_SAFE = (
-        "It is in the URL-safe alphabet, which operators refuse here: write + for - "
-        "and / for _."
+        "It is in the URL-safe alphabet, which operators reject here. Replace - by + "
+        "and _ by /."
     )
     AMBIGUOUS = (
-        "32 bytes in base64 look the same whether they are the SHA-256 of DII, a raw "
-        "UID of version 2 or a client secret; only where it comes from tells. A secret "
-        "that others may have seen, as in a shell's history, is to be replaced."
+        "32 bytes in base64 may be the SHA-256 of DII, a raw UID of version 2 or a "
+        "client secret. They look the same. Replace a secret that others may have "
+        "seen, for example in the history of a shell."
     )
     NO_RAW_UID = (
-        "It has the 33 bytes of a raw UID of version 3 or 4, but not their first byte "
-        "or checksum: it was changed on the way, or is something else."
+        "It has 33 bytes, like a raw UID of version 3 or 4, but not the right first "
+        "byte or checksum. It was changed in transit, or is something else."
     )
-    HASH = "A hash does not tell whether it is of an e-mail address or a phone number."
-    DII = "This is DII itself: keep it out of logs; 'uid2 hash' hashes it."
+    HASH = (
+        "A hash does not reveal whether it is of an e-mail address or a phone number."
+    )
+    DII = "This is DII. Keep it out of logs. To hash it, use 'uid2 hash'."
     CUT = (
-        "It is damaged: it begins like a token, but has not its length, or holds other "
-        "characters. Look for a column or cookie that is too short, or a line break."
+        "It is damaged: it begins like a token, but has the wrong length or invalid "
+        "characters. Check for a column or cookie that is too short, or a line break."
     )
     ALPHABET = (
-        "It is not in the alphabet of its version, so operators refuse it: version 4 "
-        "is URL-safe base64, versions 2 and 3 are standard base64."
+        "It is not in the alphabet of its version, so operators reject it. Version 4 "
+        "is URL-safe base64; versions 2 and 3 are standard base64."
     )
-    SILENT_V2 = "Version 2 tells neither scope nor identity type."
+    SILENT_V2 = "Version 2 has neither scope nor identity type."
     NO_WRAPPER = (
-        "It is without the wrapper of 388 characters that current operators put around "
-        "it; what they answer to a refresh with it is not encrypted."
+        "It lacks the wrapper of 388 characters that current operators add. Their "
+        "replies to a refresh with it are not encrypted."
     )
     NO_RESPONSE_KEY = (
-        "There is no refresh_response_key, without which the reply to a refresh cannot "
-        "be opened, unless the operator does not encrypt."
+        "The refresh_response_key is missing. Without it, the reply to a refresh "
+        "cannot "
+        "be decrypted."
     )
-    ODD_KEY = "It begins like an API key but is not of the documented form."
+    ODD_KEY = "It begins like an API key but does not have the documented form."
 
 
 def _no_parts() -> Mapping[str, Inspection]:

@@ -109,11 +109,11 @@ def _make_error(status: int, code: str | None, message: str | None) -> UID2Error
         hint = _LINK_HINT if message == "Invalid link_id" else None
         return AuthError(said, hint=hint)
     if status == 403 and code in _HOME_HINTS:  # noqa: PLR2004 - as above
-        return AuthError("The operator answered HTTP 403.", hint=_HOME_HINTS[code])
+        return AuthError("The operator replied HTTP 403.", hint=_HOME_HINTS[code])
     if 200 <= status < 300:  # noqa: PLR2004 - as above
-        return ProtocolError(f"HTTP {status} where 200 was due.")
+        return ProtocolError(f"HTTP {status} instead of 200.")
     kind = _BY_STATUS.get(status, UnexpectedStatusError)
-    return kind(f"The operator answered HTTP {status}.")
+    return kind(f"The operator replied HTTP {status}.")
 
 
 _BY_STATUS: dict[int, type[OperatorError]] = {
@@ -129,9 +129,11 @@ _BY_STATUS: dict[int, type[OperatorError]] = {
 def _make_bad_request(code: str | None, message: str, said: str) -> OperatorError:
     """Distinguish the kinds of 400."""
     if message.startswith(_BAD_SECRET):
-        return AuthError("The operator could not open the request.", hint=_SECRET_HINT)
+        return AuthError(
+            "The operator could not decrypt the request.", hint=_SECRET_HINT
+        )
     if message.startswith(_BAD_TIME):
-        return ClockSkewError("The operator refused the time of the request.")
+        return ClockSkewError("The operator rejected the time of the request.")
     if code == "invalid_token":
         return InvalidTokenError(said)
     if code == "expired_token":
@@ -144,7 +146,7 @@ def _make_bad_request(code: str | None, message: str, said: str) -> OperatorErro
 
 def error_from_status_word(code: str) -> OperatorError:
     """Make the error for a sealed 200 whose status word is not the success due."""
-    error = OperatorError("The operator answered 200 with an unexpected status word.")
+    error = OperatorError("The operator replied 200 with an unexpected status.")
     error.status = 200
     error.code = _word(code)
     return error

@@ -392,7 +392,7 @@ def _write_site(token: AdvertisingToken) -> tuple[int, bytes]:
     kind = type_byte(token.scope, token.identity_type) | TYPE_FILL
     raw_uid = base64.decode(token.raw_uid)
     if raw_uid is None or not _belongs(raw_uid, kind):
-        raise InputError("The raw UID is none of this scope and identity type.")
+        raise InputError("The raw UID is of another scope or identity type.")
     fields = SITE.pack(
         token.site_id,
         token.publisher_id,

@@ -243,7 +243,9 @@ class SharingSealer:
         if master is None or ring.caller_site_id is None:
             raise TokenError(
                 TokenFailure.NOT_AUTHORIZED_FOR_MASTER_KEY,
-                hint="Fetch the keys from key/sharing; others cannot encrypt.",
+                hint=(
+                    "Fetch the keys with fetch_sharing_keys. Other keys cannot encrypt."
+                ),
             )
         if site is None:
             raise TokenError(

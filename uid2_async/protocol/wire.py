@@ -51,7 +51,7 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         found = _PATH.search(str(error))
         path = found["path"] if found else ""
-        message = f"The reply is not of the documented shape at {path or 'the top'}."
+        message = f"The reply does not have the documented form at {path or 'the top'}."
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     raise ProtocolError(message, path=path)

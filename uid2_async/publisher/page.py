@@ -100,13 +100,15 @@ def _server_only(
     """Hand the page the advertising token, or nothing where a cookie holds it."""
     system = SYSTEMS[scope]
     if api_base is not None:
-        raise InputError("With server_only the page asks no operator: no api_base.")
+        raise InputError(
+            "With server_only, the page does not contact an operator: omit api_base."
+        )
     if cookie is None:
         value = {system.prebid_name: {"id": tokens.advertising_token}}
         return {"name": system.prebid_name, "value": value}
     if cookie != system.token_cookie:
         raise InputError(
-            f"With server_only Prebid.js reads no cookie but {system.token_cookie}."
+            f"With server_only, Prebid.js reads only the cookie {system.token_cookie}."
         )
     return {"name": system.prebid_name}
 

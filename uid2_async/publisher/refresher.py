@@ -367,17 +367,17 @@ class TokenRefresher:
             raise _refused("The refreshed tokens have expired.", "identity_expires")
         for name in ("advertising_token", "refresh_token"):
             if compare_digest(_bytes(getattr(held, name)), _bytes(getattr(new, name))):
-                raise _refused("The refresh reply repeats what was held.", name)
+                raise _refused("The refresh reply repeats the current tokens.", name)
         # What has been refreshed before is no news; nor may _latest go in circles.
         if self._renewed.get(_digest(new)) is not None:
-            raise _refused("The refresh reply repeats older tokens.", "refresh_token")
+            raise _refused("The refresh reply repeats earlier tokens.", "refresh_token")
 
 
 def _result(flight: asyncio.Task[Outcome]) -> Outcome:
     """Return what a finished refresh gave, or raise it; each caller gets its own."""
     if flight.cancelled():
         return TransportError(
-            "The refresh was cancelled: the refresher was closed, or something cancels "
+            "The refresh was canceled: the refresher was closed, or something cancels "
             "all tasks."
         )
     error = flight.exception()
@@ -398,7 +398,7 @@ def _refused(message: str, name: str) -> ProtocolError:
     """Make the error for a reply that is well-formed and not to be trusted."""
     error = ProtocolError(
         message,
-        hint="Check this machine's clock; if it is right, something replays replies.",
+        hint="Check this machine's clock. If it is right, replies are being replayed.",
         path=f"body.{name}",
     )
     error.endpoint = REFRESH_PATH

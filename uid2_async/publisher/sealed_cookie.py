@@ -77,7 +77,7 @@ class SealedCookie(Unpicklable):
         given = [keys] if isinstance(keys, str) else list(keys)
         if not given or any(len(key) < _KEY_CHARS for key in given):
             raise ConfigError(
-                f"A key of the cookie has less than {_KEY_CHARS} characters.",
+                f"A secret of the cookie has fewer than {_KEY_CHARS} characters.",
                 hint='Make one: python -c "import secrets; '
                 'print(secrets.token_urlsafe(32))"',
             )
