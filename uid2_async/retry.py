@@ -335,6 +335,8 @@ class _Run:
         error = _error(state)
         if error is None:
             return False
+        # Policies of the caller's are shown it, and may log it with local variables.
+        error.__traceback__ = None
         self.decision = decision = self._decide(error)
         throttled = decision.backoff is Backoff.THROTTLING
         if throttled and not self._policy.retry_throttled:

@@ -256,7 +256,14 @@ GUARDS = [
         "transport.py",
         "mapped = map_error(error)",
         "raise map_error(error) from error",
-        "N7",
+        "L8",
+    ),
+    Guard(
+        "no frames are seen between attempts",
+        "retry.py",
+        "        error.__traceback__ = None\n",
+        "",
+        "L7",
     ),
     Guard(
         "a fork is detected",
