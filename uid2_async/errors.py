@@ -1,8 +1,8 @@
-"""The error tree of uid2_async, split by who must act.
+"""The errors of uid2_async, arranged by who must act.
 
-Every error pickles, and none carries DII, a token, a UID, a key or a secret: what an
-error holds may reach a log. Built-in ``TimeoutError`` and ``ConnectionError`` are no
-bases here, so that ``except TimeoutError`` catches only the caller's own time-out.
+All errors can be pickled. None contains DII, a token, a UID, a key or a secret, because
+errors are logged. The built-in ``TimeoutError`` and ``ConnectionError`` are not base
+classes, so that ``except TimeoutError`` catches only the caller's own timeout.
 """
 
 from __future__ import annotations
@@ -45,26 +45,32 @@ __all__ = [
 
 
 class UID2Error(Exception):
-    """The root of all errors that this library raises.
+    """The base class of all errors that this library raises.
 
     ``str(error)`` is the message. The hint, and the call that failed, are notes
     (``__notes__``): tracebacks and ``logging.exception`` show them below the message.
 
+    Example:
+        >>> try:
+        ...     await client.generate_token("not an address")
+        ... except UID2Error as error:
+        ...     print(error.retryable)
+        False
+
     Attributes:
-        message: What happened, without any personal data or secret.
-        hint: What to do about it, in one sentence.
-        retryable: Whether the same call may succeed when sent again; the retry policy
-            decides it (:func:`uid2_async.retry.classify`).
+        message: What failed, without any personal data or secret.
+        hint: What to do about it.
+        retryable: Whether the same call may succeed later. The retry policy decides
+            this (:func:`uid2_async.retry.classify`).
         endpoint: The path of the call that failed, such as ``/v2/token/generate``, or
             None outside of a call.
-        trace_id: The ``UID-Trace-Id`` that the last attempt carried, for the operator's
-            support team, or None where nothing was sent.
-        attempts: How many attempts the call made before it gave up; 0 where nothing was
-            sent.
-        region: The base URL that the last attempt asked, or None where the transport
-            does not tell.
-        reused_connection: Whether it came over a connection that had served another
-            request before, so that it was no sure answer to this one.
+        trace_id: The ``UID-Trace-Id`` of the last attempt, for the operator's support
+            team; None if nothing was sent.
+        attempts: How many attempts the call made; 0 if nothing was sent.
+        region: The base URL of the last attempt, or None if the transport does not
+            report it.
+        reused_connection: Whether it was received over a connection that had served
+            another request before, and may therefore belong to another request.
     """
 
     default_hint: ClassVar[str] = "See the documentation of the call that raised this."

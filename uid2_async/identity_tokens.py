@@ -53,17 +53,25 @@ def _no_extra() -> Mapping[str, Any]:
 
 @attrs.frozen(kw_only=True)
 class IdentityTokens:
-    """What token/generate and token/refresh answer (docs/protocol.md 2.1).
+    """The tokens of a person, from token/generate or token/refresh.
+
+    Source: docs/protocol.md 2.1.
+
+    Example:
+        >>> stored = tokens.to_json()
+        >>> IdentityTokens.from_json(stored) == tokens
+        True
 
     Attributes:
-        advertising_token: What goes into the bid stream.
-        refresh_token: What token/refresh takes; 388 characters from current operators.
-        refresh_response_key: Base64 of the key that opens the next refresh reply; None
-            from operators without encryption.
-        identity_expires: When the advertising token ends.
-        refresh_from: When it should be refreshed.
-        refresh_expires: When the refresh token ends.
-        extra: Further keys of the JSON that they were read from, kept as they are.
+        advertising_token: The token for bid requests.
+        refresh_token: The token for token/refresh; 388 characters from current
+            operators.
+        refresh_response_key: Base64 of the key that decrypts the next refresh reply;
+            None from operators without encryption.
+        identity_expires: When the advertising token expires.
+        refresh_from: From when on it should be refreshed.
+        refresh_expires: When the refresh token expires.
+        extra: Further keys of the JSON from which they were read, unchanged.
     """
 
     advertising_token: str = attrs.field(repr=False)

@@ -136,6 +136,9 @@ class _Identity(RedactedRepr, frozen=True, gc=False):
 class Email(_Identity, frozen=True, gc=False):
     """An e-mail address, in any spelling that the operator normalizes.
 
+    Example:
+        >>> result = await client.map_identities([Email("User@Example.com")])
+
     Attributes:
         value: The address as given (docs/protocol.md 3.1).
         kind: The key under which it is sent.
@@ -147,6 +150,9 @@ class Email(_Identity, frozen=True, gc=False):
 
 class Phone(_Identity, frozen=True, gc=False):
     """A phone number in E.164 form: ``+`` and 10 to 15 digits (docs/protocol.md 3.2).
+
+    Example:
+        >>> result = await client.map_identities([Phone("+4930123456")])
 
     Attributes:
         value: The number as given.
@@ -184,6 +190,10 @@ class Phone(_Identity, frozen=True, gc=False):
 
 class EmailHash(_Identity, frozen=True, gc=False):
     """The SHA-256 of a normalized e-mail address, base64 or hex (docs/protocol.md 3.3).
+
+    Example:
+        >>> digest = hashlib.sha256(b"user@example.com").hexdigest()
+        >>> result = await client.map_identities([EmailHash(digest)])
 
     Attributes:
         value: The hash as given.
@@ -367,7 +377,7 @@ _UNMAPPED: Final[dict[str | None, Unmapped]] = {
 
 
 class IdentityMap(Sequence[MappedUID | Unmapped]):
-    """The results of a map call: a sequence, aligned with what was asked.
+    """The results of a map call: a sequence in the order of the identities.
 
     Example:
         >>> result = await client.map_identities(["user@example.com"])
@@ -376,7 +386,7 @@ class IdentityMap(Sequence[MappedUID | Unmapped]):
         >>> for identity, row in result.items(): ...
 
     Attributes:
-        identities: What the caller gave, in order, duplicates included.
+        identities: The identities as passed, in order, duplicates included.
     """
 
     __slots__ = ("__dict__", "_rows", "identities")
@@ -496,19 +506,19 @@ class Bucket:
 
 @attrs.frozen
 class OptOutStatus:
-    """Which of the raw UIDs of one optout/status call are opted out.
+    """Which of the raw UIDs of one optout/status call have opted out.
 
-    The operator does not find v4 raw UIDs of its environments *integ* and *prod* here
-    (docs/protocol.md 2.7): mapping the identity again does.
+    The operator does not find raw UIDs of version 4 in the environments *integ* and
+    *prod* (docs/protocol.md 2.7). Map the identity again instead.
 
     Attributes:
-        opted_out: The raw UIDs that are opted out, and since when (whole seconds).
+        opted_out: The raw UIDs that have opted out, and since when (whole seconds).
     """
 
     opted_out: Mapping[str, datetime] = attrs.field(repr=False)
 
     def __contains__(self, raw_uid: object) -> bool:
-        """Tell whether *raw_uid* is known to be opted out."""
+        """Return whether *raw_uid* has opted out, as far as the operator knows."""
         return raw_uid in self.opted_out
 
 

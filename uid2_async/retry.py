@@ -191,22 +191,28 @@ class RetryBudget:
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How often and after what time a failed attempt is repeated.
+    """How often, and after which wait, a failed attempt is retried.
+
+    Example:
+        >>> policy = RetryPolicy(attempts=6, attempt_timeout=5)
+        >>> async with UID2Client.from_env(retry=policy, timeout=60) as patient:
+        ...     tokens = await patient.generate_token("user@example.com")
 
     Attributes:
-        attempts: How many attempts a call may make, the first included.
-        stop: A tenacity stop object instead of *attempts*; the call's time-out holds
-            beside it.
-        wait: A tenacity wait object instead of the computed backoff; a usable
-            ``Retry-After`` is never undercut.
-        attempt_timeout: How long one attempt may take, in seconds; the call's own
-            time-out holds beside it.
+        attempts: How many attempts a call may make, including the first.
+        stop: A tenacity stop object instead of *attempts*. The timeout of the call
+            applies in addition.
+        wait: A tenacity wait object instead of the computed backoff. The wait is never
+            shorter than a usable ``Retry-After``.
+        attempt_timeout: How long one attempt may take, in seconds. The timeout of the
+            call applies in addition.
         idle_timeout: How long an attempt may wait for the next byte, in seconds.
-        confirm: Whether a failure that would end the call, and came over a kept
-            connection, is tried once more over a fresh one; at once, and not counted.
-        budget: Shared by all calls under this policy; None for no bound.
-        retry_throttled: Whether to wait and retry when the operator asks to slow down;
-            bulk work does that for all of its batches together.
+        confirm: Whether a failure that would end the call, and was received over a
+            reused connection, is tried once more over a fresh one. The extra try is
+            immediate and not counted.
+        budget: Shared by all calls with this policy. None means no limit.
+        retry_throttled: Whether to wait and retry if the operator asks to slow down.
+            Bulk jobs do this for all of their batches together.
     """
 
     attempts: int = 4

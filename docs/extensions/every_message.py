@@ -30,17 +30,22 @@ _SENTENCE: Final = re.compile(
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
+_Entry = tuple[int, str, tuple[str, ...]]
+
+
 class Message(NamedTuple):
     """A text that a user may read.
 
     Attributes:
         module: The file, relative to the package.
         line: Where it is in the file.
+        call: The function or class that it is an argument of; empty if there is none.
         texts: The message and, if both are arguments of one call, its hint.
     """
 
     module: str
     line: int
+    call: str
     texts: tuple[str, ...]
 
 
@@ -52,26 +57,26 @@ def collect(package: Path = PACKAGE) -> list[Message]:
         if not module.startswith(IMITATIONS):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             entries = sorted(set(_walk(tree)), key=lambda entry: entry[0])
-            found += [Message(module, line, texts) for line, texts in entries]
+            found += [Message(module, *entry) for entry in entries]
     return found
 
 
-def _walk(node: ast.AST) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yield the line and texts of each message below *node*."""
+def _walk(node: ast.AST) -> Iterator[_Entry]:
+    """Yield the line, call and texts of each message below *node*."""
     if isinstance(node, ast.Call):
         yield from _walk_call(node)
         return
     text = _text(node)
     if text is not None:
         if _SENTENCE.fullmatch(text):
-            yield node.lineno, (text,)  # type: ignore[attr-defined] # an expression has it
+            yield node.lineno, "", (text,)  # type: ignore[attr-defined] # an expression has it
         return
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.Expr) and _text(child.value) is not None):
             yield from _walk(child)
 
 
-def _walk_call(call: ast.Call) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _walk_call(call: ast.Call) -> Iterator[_Entry]:
     """Yield the sentences among the arguments as one message, and those below them."""
     name = getattr(call.func, "id", getattr(call.func, "attr", ""))
     if name in _HELPERS:
@@ -80,7 +85,9 @@ def _walk_call(call: ast.Call) -> Iterator[tuple[int, tuple[str, ...]]]:
     texts = [text for one in values if (text := _text(one)) is not None]
     sentences = tuple(text for text in texts if _SENTENCE.fullmatch(text))
     if sentences:
-        yield call.lineno, sentences
+        # A hint alone: the message is in a variable.
+        alone = call.keywords and sentences[0] == _text(call.keywords[-1].value)
+        yield call.lineno, "" if alone else name, sentences
     yield from _walk(call.func)
     for one in values:
         if _text(one) is None:
@@ -109,22 +116,44 @@ def _name(node: ast.AST) -> str:
     if isinstance(node, ast.Call):
         node = node.args[0] if node.args else node.func
     if isinstance(node, ast.Attribute):
-        return node.attr
+        return "type" if node.attr == "__name__" else node.attr
     return node.id if isinstance(node, ast.Name) else "…"
 
 
+def default_hints() -> dict[str, str]:
+    """Return the hint that each class of errors has unless it is given another."""
+    source = (PACKAGE / "errors.py").read_text(encoding="utf-8")
+    hints: dict[str, str] = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            base = next((one.id for one in node.bases if isinstance(one, ast.Name)), "")
+            own = [_own_hint(line) for line in node.body]
+            hints[node.name] = next(filter(None, own), hints.get(base, ""))
+    return hints
+
+
+def _own_hint(line: ast.stmt) -> str | None:
+    """Return the text that a line of a class assigns to ``default_hint``."""
+    if isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None:
+        target = line.targets[0] if isinstance(line, ast.Assign) else line.target
+        if ast.unparse(target) == "default_hint":
+            return _text(line.value)
+    return None
+
+
 class MessageList(SphinxDirective):
-    """Writes a table of messages for each part of the package."""
+    """Writes a list of messages for each part of the package."""
 
     def run(self) -> list[nodes.Node]:
-        """Make the tables out of Markdown."""
-        lines = []
-        for part, messages in groupby(collect(), key=lambda one: _part(one.module)):
-            lines += [f"## {part}\n", "| message | what to do |", "| --- | --- |"]
-            for texts in dict.fromkeys(one.texts for one in messages):
-                message, hint = texts[0], " ".join(texts[1:])
-                lines.append(f"| {_cell(message)} | {_cell(hint)} |")
-            lines.append("")
+        """Make the lists out of Markdown."""
+        lines, hints = [], default_hints()
+        found = sorted(collect(), key=lambda one: _part(one.module))
+        for part, messages in groupby(found, key=lambda one: _part(one.module)):
+            lines.append(f"\n## {part}\n")
+            shown = {one.texts: hints.get(one.call, "") for one in messages}
+            for texts, default in shown.items():
+                hint = " ".join(texts[1:]) or default
+                lines.append(f"- **{_escape(texts[0])}** {_escape(hint)}".rstrip())
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
@@ -134,8 +163,8 @@ def _part(module: str) -> str:
     return f"uid2_async.{head}" if rest else "uid2_async"
 
 
-def _cell(text: str) -> str:
-    """Write plain text as a cell of a Markdown table."""
+def _escape(text: str) -> str:
+    """Write plain text as Markdown."""
     return _MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 

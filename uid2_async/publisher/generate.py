@@ -64,19 +64,24 @@ async def try_generate(
     tcf_consent_string: str | None = None,
     timeout: float = WEB_TIMEOUT,
 ) -> GenerateResult:
-    """Generate tokens for one person, and return a value whatever happens.
+    """Generate tokens for one person, without ever raising an error.
 
-    For logins and pages, which must not fail or wait because the operator does. If the
-    operator cannot be reached, is too slow or rejects the credentials, one warning is
-    logged, without the identity. For 5 seconds after that, calls through the same
-    client return Unavailable at once. Then one call at a time asks again, until one
+    Use it for logins and pages, which must not fail or wait because of the operator. If
+    the operator cannot be reached, is too slow or rejects the credentials, one warning
+    is logged, without the identity. For the next 5 seconds, calls with the same client
+    return Unavailable immediately. After that, one call at a time asks again, until one
     succeeds.
+
+    Example:
+        >>> reply = await try_generate(client, "user@example.com")
+        >>> if isinstance(reply, IdentityTokens):
+        ...     session = {"uid2": reply.to_dict()}
 
     Args:
         client: The client that asks the operator.
-        identity: An e-mail, a phone or a hash of one.
-        tcf_consent_string: The TCF v2 consent string, which EUID operators judge.
-        timeout: How long the call may take with all its retries, in seconds.
+        identity: An e-mail address, a phone number or a hash of one.
+        tcf_consent_string: The TCF v2 consent string, which EUID operators check.
+        timeout: How long the call may take, including retries, in seconds.
 
     Returns:
         Tokens; or OptedOut or InsufficientConsent; or InvalidIdentity or Unavailable,
