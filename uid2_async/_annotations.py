@@ -71,7 +71,7 @@ def _fits(value: object, hint: Any) -> bool:
         return True
 
 
-# What an annotation allows beside itself, or in place of what isinstance cannot judge.
+# What an annotation also allows, or stands for if isinstance cannot check it.
 _KINDS: dict[Any, Any] = {
     Any: object,
     float: (float, int),

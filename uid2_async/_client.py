@@ -204,7 +204,7 @@ def refresh_call(
 def _read_new(
     payload: bytes, held: IdentityTokens, now_ms: int
 ) -> IdentityTokens | OptedOut:
-    """Read the reply, and refuse tokens that are no news."""
+    """Read the reply, and reject tokens that are not new."""
     answer = tokens.parse_refresh_reply(payload)
     if isinstance(answer, OptedOut):
         return answer

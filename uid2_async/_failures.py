@@ -16,7 +16,7 @@ CONTROL_FLOW: Final = (
     StopIteration,
     StopAsyncIteration,
 )
-"""What tells a task or a loop over a generator to end. An error of a callback or source
+"""What ends a task or a loop over a generator. An error of a callback or source
 must not reach a caller as one of these: the caller would end without a word."""
 
 
@@ -60,7 +60,7 @@ def _allocate(error: E, *args: object) -> E:
 
 
 def is_cancelled() -> bool:
-    """Return whether somebody has asked to cancel the current task.
+    """Return whether the current task has been asked to cancel.
 
     If not, a CancelledError was raised by the code that the task awaits, such as a
     source that awaited a cancelled future of its own.

@@ -236,8 +236,8 @@ class _LoopThread(Thread):
     def run(self) -> None:
         """Be the thread.
 
-        A SystemExit or KeyboardInterrupt in a task stops a loop, and whoever waits for
-        an answer of this thread would wait forever.
+        A SystemExit or KeyboardInterrupt in a task stops a loop, and a thread that
+        waits for an answer of this thread would wait forever.
         """
         while not self._stopping:
             with suppress(BaseException):
@@ -273,7 +273,7 @@ _inherited: Final[list[object]] = []
 
 
 def _after_fork() -> None:
-    """In the child, let every portal begin anew."""
+    """In the child process, let every portal start again."""
     for portal in list(_living):
         _inherited.append(portal._thread)  # noqa: SLF001 - of this module
         portal.after_fork()

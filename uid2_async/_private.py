@@ -59,7 +59,7 @@ class Secret(Unpicklable, Generic[T]):
         return repr(self)
 
     def __eq__(self, other: object) -> bool:
-        """Be equal to itself alone: comparing takes time, which tells."""
+        """Be equal only to itself: the time of a comparison would leak the content."""
         return self is other
 
     def __hash__(self) -> int:

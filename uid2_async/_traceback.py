@@ -1,4 +1,4 @@
-"""Errors leave the library without the frames in which DII and keys are at hand.
+"""Errors leave the library without the frames that contain DII and keys.
 
 Tools that report errors show the local variables of each frame of a traceback. In ours
 these are identities, tokens and keys. So every public callable is wrapped: what it
@@ -269,7 +269,7 @@ def strip_tracebacks(module: dict[str, Any], *, skip: Collection[str] = ()) -> N
 
     Args:
         module: The module's ``globals()``.
-        skip: What is left alone, as ``function`` or ``Class.method``. Each has its
+        skip: What is not wrapped, as ``function`` or ``Class.method``. Each has its
             reason in tests/test_leak_walk.py.
     """
     for name in module.get("__all__") or [one for one in module if one[0] != "_"]:
@@ -467,7 +467,7 @@ def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:
 
 
 def _add_place(error: BaseException, trace: TracebackType) -> None:
-    """Note where a defect lies: the frames that would tell it go."""
+    """Note where a defect is, because the frames that show it are removed."""
     *_, last = [one for one in _frames(trace) if _home_of(one) == _PACKAGE] or [trace]
     code = last.tb_frame.f_code
     module = last.tb_frame.f_globals.get("__name__")

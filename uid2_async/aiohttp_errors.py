@@ -1,4 +1,4 @@
-"""From aiohttp's exceptions to ours, by class and number alone, never by text.
+"""Convert aiohttp's exceptions to ours, by class and number, never by text.
 
 A text of theirs may hold the reply's headers, a URL or a proxy's credentials.
 """
@@ -47,7 +47,7 @@ def map_error(error: Exception) -> UID2Error:
 def _map(  # noqa: C901, PLR0911 - one table, to be read as a whole
     error: Exception,
 ) -> UID2Error:
-    """Choose by the class alone, never by the text."""
+    """Choose by the class, never by the text."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return _map_certificate(getattr(error, "certificate_error", None))

@@ -1,4 +1,4 @@
-"""BidstreamClient: the tokens in bid requests, and the opt-outs that bidders are told.
+"""BidstreamClient: decrypt tokens in bid requests, and read opt-out notices.
 
 The parameters of the opt-out webhook are those of
 https://unifiedid.com/docs/guides/dsp-guide.
@@ -45,7 +45,7 @@ class BidstreamClient(Unpicklable):
 
     It works locally, with the keys of key/bidstream, and may be used by any thread. A
     token that a browser or app generated is taken only where the bid request comes from
-    a domain or app of its site, as the keys tell them.
+    a domain or app of its site, which the keys list.
 
     Example:
         >>> async with KeyStore(client.fetch_bidstream_keys) as keys:
@@ -119,7 +119,7 @@ class BidstreamClient(Unpicklable):
 def _pair(
     tokens: Iterable[str], names: Iterable[str | None] | None
 ) -> Iterable[tuple[str, str | None]]:
-    """Put each token beside the name that it came with."""
+    """Pair each token with its name."""
     if names is None:
         return zip(tokens, repeat(None), strict=False)
     tokens, names = list(tokens), list(names)
@@ -134,8 +134,8 @@ class OptOutNotice:
 
     Attributes:
         raw_uid: The raw UID, as tokens hold it.
-        opted_out: When it happened, in whole seconds, for information alone; None where
-            the notice does not tell it in a readable way.
+        opted_out: When it happened, in whole seconds, only for information; None if
+            the notice does not say it in a readable form.
     """
 
     raw_uid: str = attrs.field(repr=False)

@@ -238,7 +238,7 @@ class BlockingKeyStore(_Bound[KeyStore]):
         """Load the keys.
 
         Raises:
-            UID2Error: What the fetch met, if there are no usable keys and some are
+            UID2Error: The error of the fetch, if there are no usable keys and some are
                 required.
         """
         store = self._store()

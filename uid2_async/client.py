@@ -112,7 +112,7 @@ class UID2Client(OperatorClient):
             scope: Which system the operator serves.
             session: An aiohttp session to use as it is and to leave open.
             transport: What carries the requests instead of a SessionPool; *base_url*
-                then serves for checks alone.
+                is then only checked.
             envelope: The crypto around each call.
             proxy: The URL of an HTTP proxy, such as
                 ``http://user:password@proxy.example.com:3128``. The variables
@@ -225,7 +225,7 @@ class UID2Client(OperatorClient):
         return f"<UID2Client {self.scope} {', '.join(self.base_urls)}>"
 
     def settings_digest(self, salt: str) -> str:
-        """Digest scope, operator and API key, to tell another client from this one.
+        """Return a digest of scope, operator and API key, which identifies a client.
 
         No secret can be got from it: an API key holds more than 128 random bits, and
         cannot be guessed. The client secret is left out, since it may be renewed, and
@@ -413,7 +413,7 @@ class UID2Client(OperatorClient):
         link_id: str | None = None,
         timeout: float | None = None,
     ) -> IdentityMap:
-        """Map identities with the old endpoint, which tells buckets (protocol.md 2.5).
+        """Map identities with the old endpoint, which has buckets (protocol.md 2.5).
 
         The endpoint takes one kind at a time: one request is sent for each kind.
 

@@ -186,7 +186,7 @@ class ClientSideClient(OperatorClient):
         Raises:
             InputError: If the reply could not be opened with what the tokens hold.
             InvalidTokenError: If the operator does not know the refresh token, or it is
-                too old: generate anew.
+                too old. Generate new tokens.
         """
         return await self._run(
             refresh_call(identity_tokens, self._pipeline.now_ms), timeout

@@ -1,6 +1,6 @@
 """What time it is, and how much time has passed: two questions, two clocks.
 
-An instant that somebody else has set, such as the expiry of a token or a key, is
+A time that another party has set, such as the expiry of a token or a key, is
 compared with the wall clock: the system's, or what a caller passes as ``clock=``. A
 duration, such as a pause after a failure or the age of keys, is measured by a monotonic
 clock, which no one can set.
@@ -39,7 +39,7 @@ _OWN_CLOCK_SECONDS: Final = 60.0
 # A suspended machine is noticed this many seconds after it resumes, at the latest.
 _NAP_SECONDS: Final = 60.0
 _SAMPLES: Final = 8
-# Less is left alone: two clocks are never quite the same.
+# Smaller offsets are ignored: two clocks are never exactly the same.
 _APPLIED_MS: Final = 5_000
 _WARNED_MS: Final = 10_000
 _KNOWN_FOR_S: Final = 600.0
@@ -95,14 +95,14 @@ def _system_ms() -> int:
 
 
 def _make_system_monotonic() -> Monotonic:
-    """Return the system's monotonic clock, one that goes on during suspend.
+    """Return the system's monotonic clock, one that keeps running during suspend.
 
     CLOCK_MONOTONIC stops then on Linux, as does mach_absolute_time on macOS, which is
     what time.monotonic() reads there; its CLOCK_MONOTONIC does not.
     """
     number = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
     if number is None:
-        return time.monotonic  # Windows: it goes on during suspend
+        return time.monotonic  # Windows: it keeps running during suspend
     try:
         time.clock_gettime(number)
     except OSError:
@@ -146,7 +146,7 @@ class MonotonicClock:
 
 
 def monotonic_of(clock: Clock | None, monotonic: Monotonic | None) -> Monotonic:
-    """Return what measures durations beside *clock*.
+    """Return the clock for durations that belongs to *clock*.
 
     That is *monotonic* if given, or what *clock* has under that name, as a ManualClock
     does, or a clock that cannot be set.
@@ -174,8 +174,8 @@ class ClockReading(NamedTuple):
 
     Attributes:
         wall_ms: The wall clock, in ms since the Unix epoch; it may be set.
-        monotonic_s: A monotonic clock, in seconds. It goes on while the machine is
-            suspended, so that what is known of the operator's clock stays right.
+        monotonic_s: A monotonic clock, in seconds. It keeps running while the machine
+            is suspended, so that what is known of the operator's clock stays right.
     """
 
     wall_ms: int

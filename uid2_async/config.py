@@ -174,7 +174,7 @@ def _base_url(scope: IdentityScope, environ: Mapping[str, str]) -> str:
 
 
 def _other_scope(scope: IdentityScope, environ: Mapping[str, str]) -> str:
-    """Make the hint for whoever has set the variables of the other system alone."""
+    """Return the hint if only the variables of the other system are set."""
     for other in IdentityScope:
         if other is not scope and environ.get(f"{other}_API_KEY"):
             return (
@@ -321,7 +321,7 @@ def normalize_base_url(text: str, *, allow_http: bool = False) -> str:
 
 
 def _split(text: str) -> SplitResult:
-    """Parse *text*, adding https where there is no scheme."""
+    """Parse *text*, adding https if there is no scheme."""
     if "://" not in text:
         text = f"https://{text}"
     try:

@@ -1,4 +1,4 @@
-"""Connections: a limit on them, and what aiohttp's public names do not tell.
+"""Connections: their limit, and what aiohttp's public API does not report.
 
 What uses aiohttp's private names is optional. If a later aiohttp lacks one, a kept
 connection is reused, or a rejection that cannot be read to its end counts as not HTTP.
@@ -41,7 +41,7 @@ _current_use: ContextVar[ConnectionUse] = ContextVar("current_use")
 def watch(use: ConnectionUse) -> ConnectionUse:
     """Let the next request of this task note on *use* what it is sent over.
 
-    Tracing would tell too, and takes a tenth of a whole call.
+    Tracing would report it too, and takes a tenth of a whole call.
     """
     _current_use.set(use)
     return use

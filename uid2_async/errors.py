@@ -101,7 +101,7 @@ class UID2Error(Exception):
     def __notes__(self) -> list[str]:
         """The hint, what identifies the call, and what :meth:`add_note` was given.
 
-        They are put together when somebody asks: the hint and the call may be set after
+        They are computed on access: the hint and the call may be set after
         the error was made, and no copy, pickle or second waiter can repeat them.
         """
         return [*self._own_notes(), *self._added_notes]
@@ -197,7 +197,7 @@ class CertificateError(TransportError):
 
 
 class CallTimeoutError(TransportError):
-    """The call did not finish within its own time-out, in seconds."""
+    """The call did not finish within its timeout."""
 
     default_hint = "Raise timeout=, or check the operator's latency."
 

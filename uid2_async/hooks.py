@@ -1,4 +1,4 @@
-"""What a client tells its observers: frozen events with an allow-list of attributes.
+"""The events that hooks receive: frozen, with an allow-list of attributes.
 
 No event carries DII, a token, a UID, a key, a body or a header.
 """
@@ -89,7 +89,7 @@ class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
         error_type: The name of the error's class.
         status: The HTTP status, or None where there was no answer.
         elapsed: How long the attempt took, in seconds.
-        region: The base URL that was asked; None where the transport does not tell.
+        region: The base URL of the attempt; None if the transport does not report it.
     """
 
     endpoint: str
@@ -154,7 +154,7 @@ class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IdentitiesAnswered(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of people that a call asked about; told once for each result.
+    """What became of the identities of a call; one event for each result.
 
     Attributes:
         endpoint: The call's path.
@@ -174,7 +174,7 @@ class Throttled(msgspec.Struct, frozen=True, kw_only=True):
     """A bulk job starts no batch for a time, since the operator is asked too much.
 
     Attributes:
-        delay: For how many seconds; beyond what was told before, where that lasts.
+        delay: For how many seconds, beyond the delay that was reported before.
     """
 
     delay: float
@@ -294,7 +294,7 @@ def _emit_counts(
     """Emit one event for each pair of kind, without ``_hash``, and result."""
     merged: Counter[tuple[str, str]] = Counter()
     for (kind, result), count in counts.items():
-        # Raw UIDs, of which their status is asked, are no identities.
+        # Raw UIDs whose status is asked are not identities.
         if kind in KINDS or kind == "token":
             merged[kind.removesuffix("_hash"), result] += count
     for (kind, result), count in merged.items():

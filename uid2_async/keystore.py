@@ -47,9 +47,10 @@ class KeyStore(Unpicklable):
     minutes, or every minute while there are no usable keys. A process that is frozen
     between requests leaves the block out and awaits :meth:`ensure_fresh` instead.
 
-    Intervals, pauses and :attr:`age` are measured by a monotonic clock that goes on
-    while the machine is suspended: setting the wall clock does not change them. Only
-    the expiry of the keys, an instant set by the operator, is judged by *clock*.
+    Intervals, pauses and :attr:`age` are measured by a monotonic clock that keeps
+    running while the machine is suspended: setting the wall clock does not change
+    them. Only the expiry of the keys, an instant set by the operator, is judged by
+    *clock*.
 
     Example:
         >>> async with KeyStore(client.fetch_bidstream_keys) as keys:
@@ -76,7 +77,7 @@ class KeyStore(Unpicklable):
                 random part of up to a fifth is left out each time.
             timeout: How long a fetch may take, in seconds.
             required: Whether entering the block fails without usable keys; if not,
-                :attr:`ready` tells when there are some.
+                :attr:`ready` says when there are some.
             clock: Gives the time as an aware datetime; the system's by default.
             monotonic: Gives seconds that only increase, for durations; by default
                 ``clock.monotonic`` if there is such, or else the system's.
@@ -117,7 +118,7 @@ class KeyStore(Unpicklable):
 
     @property
     def age(self) -> float:
-        """How many seconds ago the ring was fetched; infinity where there is none."""
+        """How many seconds ago the keys were fetched; infinity if never."""
         if self._ring is None:
             return math.inf
         return max(0.0, self._monotonic() - self._fetched_at)
@@ -152,7 +153,7 @@ class KeyStore(Unpicklable):
 
         Raises:
             RuntimeError: If the block was entered already.
-            Exception: What the fetch met, if there are no usable keys and some are
+            Exception: The error of the fetch, if there are no usable keys and some are
                 required.
         """
         if self._task is not None and _is_running(self._task):
@@ -225,13 +226,13 @@ class KeyStore(Unpicklable):
 
         However many ask at once, one of them fetches. After a failure nobody tries
         again for 10 s, 20 s and so on (see the class), also before the first success:
-        whoever asks meanwhile gets the last good ring if one of its keys is valid, or
+        callers in the meantime get the last good keys if one of them is valid, or
         else a copy of the last error, without waiting. Keys that expire as soon as they
         arrive are fetched again after 10 s. With valid keys, *max_age* is the only
         bound: 0 fetches each time.
 
         Raises:
-            Exception: What the fetch met, if there are no usable keys.
+            Exception: The error of the fetch, if there are no usable keys.
         """
         is_stale = not self._is_usable() or self.age > max_age
         if is_stale and not self._is_resting():
@@ -306,8 +307,8 @@ class KeyStore(Unpicklable):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the ring to a file that only its owner can read, in one step.
 
-        The file holds the secrets of the keys: whoever reads it can open tokens, and
-        make them. Keep it where the client secret may be kept, and nowhere else.
+        The file contains the secrets of the keys. Anyone who reads it can open tokens,
+        and make them. Keep it where the client secret may be kept, and nowhere else.
 
         Raises:
             KeysUnavailableError: If there is no ring.
@@ -325,10 +326,10 @@ class KeyStore(Unpicklable):
         holds, whether the operator answers or not.
 
         Returns:
-            Whether it was taken; not if there is no such file, or an older ring in it.
+            Whether the keys were loaded: not if the file is missing or has older keys.
 
         Raises:
-            ProtocolError: If the file is none that :meth:`save` wrote.
+            ProtocolError: If the file was not written by :meth:`save`.
             OSError: If it cannot be read.
         """
         try:
@@ -480,7 +481,7 @@ def ring_of(keys: Keys) -> KeyRing:
 
 
 def _is_running(task: asyncio.Task[None]) -> bool:
-    """Return whether *task* goes on: it has not ended, nor has its event loop."""
+    """Return whether *task* is running: neither it nor its event loop has ended."""
     return not task.done() and not task.get_loop().is_closed()
 
 

@@ -122,14 +122,14 @@ class _Identity(RedactedRepr, frozen=True, gc=False):
     # msgspec looks it up when the class is made.
     @strip_traceback
     def __post_init__(self) -> None:
-        """Refuse what is no string, without showing it."""
+        """Reject a value that is not a string, without showing it."""
         if not isinstance(self.value, str):
             raise InputError(
                 f"{type(self).__name__} takes a str, not {type(self.value).__name__}."
             )
 
     def __repr__(self) -> str:
-        """Show the kind alone."""
+        """Show only the type."""
         return f"{type(self).__name__}(***)"
 
 
@@ -172,7 +172,7 @@ class Phone(_Identity, frozen=True, gc=False):
                 number with its country code needs none.
 
         Raises:
-            InputError: If it is no valid number of the country, or the extra is not
+            InputError: If it is not a valid number of the country, or the extra is not
                 installed; says which, and never shows the number.
 
         Example:

@@ -21,7 +21,7 @@ __all__ = ["PhoneFault", "check_country", "load_countries", "to_e164", "to_senda
 
 
 class PhoneFault(Enum):
-    """Why a text is no phone number; no str, so that it never passes for one.
+    """Why a text is not a phone number. Not a str, so that it never passes for one.
 
     The value is a name to store, :attr:`sentence` is for people to read.
     """
@@ -198,7 +198,7 @@ def _fault(lib: ModuleType, kind: int, text: str, region: str | None) -> PhoneFa
 
 
 def _judge_length(lib: ModuleType, number: object) -> PhoneFault:
-    """Say why a number that was understood is none."""
+    """Return why a number that was parsed is not valid."""
     reason = lib.is_possible_number_with_reason(number)
     possible = lib.ValidationResult
     if reason == possible.TOO_LONG:

@@ -60,7 +60,7 @@ class Decision:
         retry: Whether the call may be sent again.
         backoff: How long to wait before that.
         once: Whether that may happen only once per call.
-        free: Whether the retry budget is left alone.
+        free: Whether the retry does not use the retry budget.
         fresh_connection: Whether the next attempt must not reuse a connection.
     """
 
@@ -81,7 +81,7 @@ _STALE: Final = Decision(
     retry=True, backoff=Backoff.NONE, once=True, free=True, fresh_connection=True
 )
 _ONCE: Final = Decision(retry=True, once=True, fresh_connection=True)
-# A better time is at hand: nothing is wrong with the operator, so nothing to wait for.
+# A better time is known and the operator is healthy, so there is no need to wait.
 _CORRECTED: Final = Decision(retry=True, backoff=Backoff.NONE, once=True, free=True)
 _LATE: Final = Decision(retry=True, once=True)
 
@@ -235,7 +235,7 @@ class RetryPolicy:
     def never(cls) -> RetryPolicy:
         """Make one attempt and no more.
 
-        A kept connection may spoil it: whoever repeats the call gets a fresh one then.
+        A reused connection may cause it, so a retry by the caller gets a fresh one.
         """
         return cls(attempts=1, confirm=False)
 
@@ -335,7 +335,7 @@ class _Run:
         )
 
     def is_retryable(self, state: RetryCallState) -> bool:
-        """Decide by the table; note it on the error for whoever catches it."""
+        """Decide by the table, and note the decision on the error."""
         # For stop objects that count seconds: the first attempt was made before.
         state.start_time = self._began
         error = _error(state)
@@ -355,7 +355,7 @@ class _Run:
         decision = classify(error)
         error.retryable = decision.retry
         if decision.once and decision in self._spent:
-            # A second lost connection is no stale one any more; a second reply that
+            # A second lost connection is not a stale one; a second reply that
             # cannot be opened is no accident.
             decision = _TRANSIENT_FRESH if decision is _STALE else _NO
         self._spent.add(decision)

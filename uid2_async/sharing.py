@@ -59,12 +59,13 @@ class SharingClient(Unpicklable):
 
         Args:
             raw_uid: The raw UID, 44 characters of base64.
-            identity_type: What it was made from. If None, the raw UID tells; one of 32
-                bytes does not, and counts as an e-mail's.
+            identity_type: What it was made from. By default the raw UID says so; one
+                of 32 bytes does not, and counts as an e-mail's.
             keyset_id: Whose members shall read the token; the default keyset if None.
 
         Raises:
-            InputError: If *raw_uid* is none, or *identity_type* contradicts it.
+            InputError: If *raw_uid* is not a raw UID, or *identity_type* contradicts
+                it.
             TokenError: If it belongs to the other scope, or there is no key to seal
                 with that this API key may use.
             KeysUnavailableError: If there are no keys, or all have expired.
@@ -102,7 +103,7 @@ class SharingClient(Unpicklable):
         )
 
     def decrypt(self, token: str) -> DecryptedToken:
-        """Open a token, whoever shared it.
+        """Decrypt a token from any sharer.
 
         Args:
             token: The token, of version 2, 3 or 4.

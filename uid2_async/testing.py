@@ -57,7 +57,7 @@ async def _no_wait(seconds: float) -> None:
 
 
 class ManualClock:
-    """A clock that stands still until it is told to move.
+    """A clock that stands still until it is moved.
 
     It is what ``clock=`` of clients, key stores, token refreshers and operators takes;
     give the same one to all of them. Key stores and token refreshers measure durations
@@ -124,7 +124,7 @@ class ScriptedTransport:
 
     Attributes:
         requests: What was sent, attempt by attempt.
-        questions: The JSON in their envelopes; None where there is none.
+        questions: The JSON in their envelopes; None if there is none.
     """
 
     max_connections: int = 100
@@ -308,7 +308,7 @@ class _Relay:
         return await asyncio.wrap_future(self._portal.submit(self._pool.send, request))
 
     async def aclose(self) -> None:
-        """Leave the pool to whoever made it."""
+        """Leave the pool to its owner."""
 
 
 strip_tracebacks(globals())

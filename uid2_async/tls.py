@@ -24,7 +24,7 @@ __all__ = [
 
 
 class CertificateFault(Enum):
-    """Why a certificate was refused; the value is the hint for whoever must act."""
+    """Why a certificate was rejected. The value is the hint."""
 
     EXPIRED = "Check this machine's clock. If it is right, renew the certificate."
     NOT_YET_VALID = "Set this machine's clock (NTP). If it is right, check the dates."
@@ -46,7 +46,7 @@ class CertificateFault(Enum):
         "Reissue the certificate: a server needs the extended key usage serverAuth, "
         "a CA needs CA:TRUE and the key usage keyCertSign."
     )
-    REVOKED = "Do not trust this server. Ask whoever runs it for a new certificate."
+    REVOKED = "Do not trust this server. Ask its administrator for a new certificate."
     OTHER = "Check the server's certificate chain against the message."
 
 
@@ -84,7 +84,7 @@ def explain_certificate_error(
     The text is OpenSSL's description of its error code. It holds the name of the host
     at most, never a header, a URL or a secret.
     """
-    # Neither is there where somebody else than the ssl module made the exception.
+    # Neither exists if the exception was not made by the ssl module.
     code: int = getattr(error, "verify_code", 0)
     text = str(getattr(error, "verify_message", "")).rstrip(".")
     return CertificateProblem(
@@ -96,7 +96,7 @@ def explain_certificate_error(
 
 
 def check_context(context: ssl.SSLContext) -> None:
-    """Refuse a context that would let somebody else be the operator.
+    """Reject a context with which another server could pass for the operator.
 
     Raises:
         ConfigError: If it does not verify, or explicitly allows what is older than
@@ -115,7 +115,7 @@ def check_context(context: ssl.SSLContext) -> None:
 
 
 def _allows_old_tls(context: ssl.SSLContext) -> bool:
-    """Return whether somebody let *context* speak what is older than TLS 1.2.
+    """Return whether *context* was explicitly allowed a version before TLS 1.2.
 
     Debian, Ubuntu and others build Python so that OpenSSL chooses the oldest version.
     That is MINIMUM_SUPPORTED, the least of all numbers, and yet no old TLS: OpenSSL 3
@@ -129,7 +129,7 @@ def _allows_old_tls(context: ssl.SSLContext) -> bool:
 
 
 def check_connector(connector: aiohttp.BaseConnector) -> None:
-    """Refuse a connector of aiohttp that would let somebody else be the operator.
+    """Reject a connector with which another server could pass for the operator.
 
     A connector of another kind, or a method that is overridden, cannot be looked into.
 

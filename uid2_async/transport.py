@@ -88,7 +88,7 @@ class Reply(RedactedRepr, frozen=True, kw_only=True):
         status: The HTTP status.
         headers: By lower-case name.
         body: As sent.
-        region: The base URL that answered; None where the transport does not tell.
+        region: The base URL that replied; None if the transport does not report it.
         reused_connection: Whether it came over a connection that had served another
             request, so that it may be the answer to nothing that was asked now.
     """
@@ -114,7 +114,7 @@ class Transport(Protocol):
         """Send *request* once, to one region, and return the reply of any status.
 
         Raises:
-            TransportError: If there is no usable HTTP answer.
+            TransportError: If there is no usable HTTP reply.
             ProtocolError: If the answer is no HTTP, or larger than allowed.
         """
         ...
@@ -172,7 +172,7 @@ class SessionPool(Unpicklable):
                 credentials are masked wherever they could be shown.
             ssl: A context for client certificates; it must verify.
             ca_file: A PEM file with the CAs to trust instead of the system's.
-            cooldown: How long a failed region is left alone, in seconds.
+            cooldown: How long a failed region is skipped, in seconds.
             connect_timeout: How long name resolution, TCP and TLS may take together, in
                 seconds.
             grace: How long closing waits for requests under way, in seconds.
@@ -258,7 +258,7 @@ class SessionPool(Unpicklable):
         """Send *request* once; see :class:`Transport`.
 
         A region that cannot be reached, is too slow, or answers 502, 503 or 504 is left
-        alone for the cool-down; the next attempt goes to the next one.
+        skipped for the cool-down; the next attempt goes to the next one.
         """
         loop = asyncio.get_running_loop()
         base_url = self.failover.pick(loop.time())
@@ -342,7 +342,7 @@ class SessionPool(Unpicklable):
     def _login(self, base_url: str, scheme: str) -> dict[str, str]:
         """Return what the proxy is shown with requests of *scheme*.
 
-        In plain http there is no tunnel: the proxy reads what the operator gets.
+        With plain http there is no tunnel: the proxy reads every request.
         """
         if self._proxy_login is None or not base_url.startswith(scheme):
             return {}
@@ -354,7 +354,8 @@ class SessionPool(Unpicklable):
             return watch(ConnectionUse())
         if fresh:
             close_idle(self._given, [base_url])
-        # Nobody tells, so a session is taken to reuse what it may.
+        # aiohttp does not report it, so a given session is assumed to reuse
+        # connections.
         connector = self._given.connector
         kept = connector is None or not connector.force_close
         return ConnectionUse(reused=kept and not fresh)
@@ -404,7 +405,7 @@ class SessionPool(Unpicklable):
         self._ended = asyncio.Event()
 
     def _check_owner(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Refuse whoever must not touch the open sessions."""
+        """Reject callers that must not use the open sessions."""
         if self._loop is None or (self._loop is loop and self._pid == os.getpid()):
             return
         if self._pid != os.getpid():

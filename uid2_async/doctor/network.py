@@ -385,7 +385,7 @@ _NO_OPERATOR: Final = (
 
 _FAILING: Final = (
     "the operator, or a gateway before it, is failing.",
-    "Try again later. If it persists, contact whoever runs the operator.",
+    "Try again later. If it persists, contact the operator's administrator.",
 )
 
 _BY_STATUS: Final = {
@@ -396,7 +396,7 @@ _BY_STATUS: Final = {
     ),
     403: (
         "a gateway before the operator blocks this machine.",
-        "Ask whoever runs the operator or its firewall to allow its address.",
+        "Ask the administrator of the operator or its firewall to allow it.",
     ),
     404: (
         "there is no operator at this path.",

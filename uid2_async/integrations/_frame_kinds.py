@@ -181,7 +181,7 @@ class Stream:
     rows: int | None = None
 
     def __init__(self, reader: Any, *, rereadable: bool) -> None:
-        """Hold the reader; copy it to a private file if it is to be read twice."""
+        """Keep the reader; copy it to a private file if it must be read twice."""
         self.labels: Sequence[Hashable] = reader.schema.names
         self._reader = reader
         self._copy: BinaryIO | None = None
@@ -411,7 +411,7 @@ def _to_pandas_array(column: Any) -> Any:
 def temporary_file() -> BinaryIO:
     """Open a private file without a name, which is closed with its last reference.
 
-    Whoever drops a RecordBatchReader does not have to close it.
+    A RecordBatchReader that is dropped need not be closed.
     """
     with tempfile.TemporaryFile() as file:
         descriptor = os.dup(file.fileno())

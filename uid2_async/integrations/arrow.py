@@ -1,4 +1,4 @@
-"""Arrow: record batches in, the same batches with raw UIDs behind their columns out."""
+"""Arrow: add raw UIDs as columns to record batches."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def map_batches(
 ) -> AsyncGenerator[pa.RecordBatch, None]:
     """Map the identities in a column of record batches.
 
-    Each batch comes out with the same rows, the same columns, and behind them UID,
+    Each batch has the same rows and the same columns, followed by UID,
     PREV_UID, REFRESH_FROM (a timestamp in us, UTC), UNMAPPED and ERROR. UNMAPPED is
     null where there is a UID, and else ``OPTOUT``, ``INVALID IDENTIFIER`` (null ones
     too) or ``INVALID INPUT TYPE``; ERROR names why the operator could not be asked,
@@ -105,7 +105,7 @@ async def map_batches(
         mapper: Who maps, and how many requests are in flight.
         column: The column with the identities; INPUT by default.
         type: What they are: email, phone, email_hash or phone_hash; by default each
-            row's INPUT_TYPE tells.
+            row's INPUT_TYPE says so.
         names: How the added columns are spelled.
 
     Yields:
@@ -113,7 +113,7 @@ async def map_batches(
 
     Raises:
         InputError: If pyarrow is not installed, *batches* is something else, or a
-            column is missing, is no text, or is there already.
+            column is missing, is not text, or already exists.
         AuthError: If the key is not accepted; see
             :class:`~uid2_async.bulk.mapper.Records` for what else ends the job.
 
@@ -140,11 +140,11 @@ class IdentityColumns:
 
     Attributes:
         column: The name of the column with the identities, or None for INPUT.
-        kind: What they are, or None where INPUT_TYPE tells.
+        kind: What they are, or None if INPUT_TYPE says so.
         names: How the added columns are spelled.
 
     Raises:
-        InputError: If *kind* or *names* is none of the known words.
+        InputError: If *kind* or *names* is unknown.
     """
 
     column: str | None
@@ -231,7 +231,7 @@ class _BatchSource:
 def hash_identities(batch: pa.RecordBatch, wanted: IdentityColumns) -> pa.RecordBatch:
     """Return INPUT_TYPE and IDENTITY_HASH of each row, as a state identifies people.
 
-    Both are null where there is no valid identity.
+    Both are null if there is no valid identity.
     """
     value, kind = wanted.locate(batch.schema.names)
     kinds = None if kind is None else _text(batch, kind)
@@ -354,7 +354,7 @@ class _AddedColumns:
         """Extend *batch* by what has been added, which is as many rows as it has."""
         schema, arrays = batch.schema, batch.columns
         for name, pieces in self._pieces.items():
-            # An empty piece tells the type where there is nothing else.
+            # An empty chunk has the type if there is nothing else.
             array = self._arrow.concat_arrays(pieces or [self._array(name, [])])
             schema = schema.append(self._arrow.field(name, array.type))
             arrays.append(array.slice(0, batch.num_rows))

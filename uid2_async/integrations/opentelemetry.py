@@ -295,14 +295,14 @@ def _operation(endpoint: str) -> str:
 
 
 def _outcome(error_type: str | None) -> str:
-    """Sort the ends of calls; a caller that gives up is no fault of the operator."""
+    """Classify how a call ended. A canceled call is not a failure of the operator."""
     if error_type is None:
         return "success"
     return "cancelled" if error_type == "CancelledError" else "error"
 
 
 def _end(span: Span, error_type: str | None) -> None:
-    """Close *span*; what failed is told by the error's class alone."""
+    """Close *span* with only the class of the error."""
     if error_type is not None:
         span.set_attribute("error.type", error_type)
     if _outcome(error_type) == "error":

@@ -76,7 +76,7 @@ def map_dataframe(
     credentials: str | None = None,
     names: ColumnNames = "upper",
 ) -> DataFrame:
-    """Map the identities in a column, each row with its raw UID behind it.
+    """Map the identities in a column, and add the raw UIDs as columns.
 
     The columns are those of :func:`~uid2_async.integrations.arrow.map_batches`; Spark
     keeps no order of rows. Like all of Spark it is lazy, and done again for each action
@@ -89,7 +89,7 @@ def map_dataframe(
         df: What to map.
         column: The column with the identities; INPUT by default.
         type: What they are: email, phone, email_hash or phone_hash; by default each
-            row's INPUT_TYPE tells.
+            row's INPUT_TYPE says so.
         budget: How many requests may be in flight, all tasks together.
         tasks: Into how many tasks the work is divided, each with ``budget // tasks``
             requests in flight; by default as many as the cluster runs at once, at most
@@ -107,7 +107,7 @@ def map_dataframe(
     Raises:
         ConfigError: If pyspark is not installed, there are more tasks than *budget*, or
             *credentials* does not name a function.
-        InputError: If a column is missing, is no text, or is there already.
+        InputError: If a column is missing, is not text, or already exists.
     """
     wanted = IdentityColumns(column=column, kind=type, names=names)
     schema = _extend_schema(df, wanted)
@@ -211,7 +211,7 @@ def map_incrementally(  # noqa: PLR0913 - keyword options, each of its own meani
     given = {**intervals, "started": started, "exported": exported}
     due = table.select_due(hashed, given)
     # Asked here and once: what follows reads the answers several times. An answer that
-    # is lost with its machine ends the run and is not asked again behind its back.
+    # is lost with its machine ends the run, and is not silently asked again.
     answers = map_dataframe(
         due, column=HASH_NAME, budget=budget, tasks=tasks, credentials=credentials
     ).localCheckpoint(eager=True)
@@ -413,13 +413,13 @@ def _divide(
 
 
 def _parallelism(df: DataFrame, otherwise: int) -> int:
-    """Ask how many tasks run at once; Spark Connect cannot tell."""
+    """Return how many tasks run at once; Spark Connect does not report it."""
     context = getattr(df.sparkSession, "sparkContext", None)
     return otherwise if context is None else max(1, context.defaultParallelism)
 
 
 def _check_credentials(credentials: object) -> None:
-    """Refuse what is no name of a function: an object would stand in the plan."""
+    """Reject anything but the name of a function: an object would be in the plan."""
     if credentials is None:
         return
     if not isinstance(credentials, str) or not _FUNCTION.fullmatch(credentials):

@@ -48,7 +48,7 @@ _KEY: Final = ("INPUT_TYPE", "IDENTITY_HASH")
 _EXPORTED: Final = "uid2.exported"
 _PARAMETER: Final = re.compile(r":([a-z]\w*)")
 # A daily run changes a few rows of every file. Without deletion vectors Delta would
-# write all of them anew; Iceberg has the same under the name of merge-on-read.
+# rewrite all of them. In Iceberg this is merge-on-read.
 _PROPERTIES: Final = {
     "delta": "'delta.enableDeletionVectors' = 'true'",
     "iceberg": "'format-version' = '2', 'write.merge.mode' = 'merge-on-read', "
@@ -196,7 +196,7 @@ class MappingTable:
         self._query(_MERGE, {}, rows=rows)
 
     def expire(self, given: Mapping[str, int]) -> None:
-        """Drop previous UIDs after 90 days, and those of which an export has told."""
+        """Drop previous UIDs after 90 days, and those that have been exported."""
         before = given["started"] - RETENTION_SECONDS
         self._query(_EXPIRE, {**given, "before": before})
 

@@ -37,7 +37,7 @@ def stream_in_thread(
 ) -> Generator[B, None, None]:
     """Give what *transform* makes of *source*, item by item.
 
-    The event loop has a thread of its own: requests go on, and time-outs mean what they
+    The event loop has its own thread: requests continue, and timeouts mean what they
     say, while the caller is busy with an item or waits for *source*. That is read here,
     in the caller's thread, when *transform* asks for it. One item at most is made ahead
     of the caller. Closing the generator cancels *transform* and waits for its end.

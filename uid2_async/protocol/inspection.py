@@ -1,4 +1,4 @@
-"""What a value is, as far as it can be told without any key.
+"""What a value is, as far as it can be determined without a key.
 
 For a text found in a log, a column or a cookie: what it is, and what is wrong with it.
 Only ids, versions and times of the value get into the result.

@@ -37,7 +37,7 @@ class Environment(IntEnum):
 
 @attrs.frozen(kw_only=True)
 class RawUIDInfo:
-    """What the bytes of a raw UID tell, without any key.
+    """What the bytes of a raw UID reveal without a key.
 
     Attributes:
         version: 2, 3 or 4.

@@ -122,7 +122,7 @@ _open_gcm = unwrapped(Key.open_gcm)
 def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
     """Decode the text of a token by the alphabet of its version.
 
-    The first four characters tell the version (docs/protocol.md 5.1).
+    The first four characters determine the version (docs/protocol.md 5.1).
 
     Args:
         text: The token. It may come from foreign JSON, so that any type is handled.
@@ -179,7 +179,7 @@ Opened: TypeAlias = tuple[
     SiteFields,
 ]
 """Version, scope, identity type, master key id, site key id, expires and created ms,
-the bytes of the master payload, the raw UID, and what stands beside it.
+the bytes of the master payload, the raw UID, and the fields around it.
 
 A tuple, not a struct, because one is made for each token and unpacked at once.
 """
@@ -266,7 +266,7 @@ def _open_shells_v2(data: bytes, key_of: KeyLookup) -> Opened | TokenFailure:
 
 
 def _read_site_v2(payload: bytes | None) -> tuple[str, SiteFields] | None:
-    """Read the raw UID and the fields beside it, or None if they do not fit."""
+    """Read the raw UID and the fields around it, or None if they do not fit."""
     if payload is None or len(payload) < SITE_V2.size:
         return None
     site_id, length = SITE_V2.unpack_from(payload)
@@ -345,7 +345,7 @@ def seal_token(
 
     Raises:
         TokenError: If a key is missing, or the version is unknown.
-        InputError: If the raw UID is none, or belongs to another scope or type, or a
+        InputError: If the raw UID is invalid, or belongs to another scope or type, or a
             field that the version has is None.
     """
     master, site = key_of(token.master_key_id), key_of(token.site_key_id)

@@ -206,7 +206,7 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
 
 def _is_at_home(site_id: int, ring: KeyRing, domain_or_app: object) -> bool:
     """Return whether the name is one of the site's, in any letter case."""
-    # Names come out of bid requests and files: what is not a str is no name.
+    # Names come from bid requests and files, and may be of any type.
     if not isinstance(domain_or_app, str):
         return False
     return domain_or_app.lower() in ring.site_data.get(site_id, ())
@@ -270,7 +270,8 @@ class SharingSealer:
         """Make one token; arguments as in :func:`encrypt`, but anything may be given.
 
         Raises:
-            InputError: If *raw_uid* is none, or *identity_type* contradicts it.
+            InputError: If *raw_uid* is not a raw UID, or *identity_type* contradicts
+                it.
             TokenError: If the raw UID belongs to the other scope.
         """
         data = _decode(raw_uid) if isinstance(raw_uid, str) else None
@@ -317,10 +318,10 @@ def encrypt(
         site_iv: 12 other random bytes.
         keyset_id: The keyset whose members can read it; the ring's default if None.
         identity_type: What the raw UID was made from. If None, it is read from the raw
-            UID; one of 32 bytes does not tell, and counts as an e-mail's.
+            UID; one of 32 bytes does not say, and counts as an e-mail's.
 
     Raises:
-        InputError: If *raw_uid* is none, or *identity_type* contradicts it.
+        InputError: If *raw_uid* is not a raw UID, or *identity_type* contradicts it.
         TokenError: If the raw UID belongs to the other scope, or the ring has no key
             to seal with.
         KeysUnavailableError: If all keys of *ring* have expired.

@@ -23,7 +23,7 @@ Content: TypeAlias = Literal["identity", "advertising_token"]
 
 # What browsers keep at least, attributes included (RFC 6265, 6.1).
 _MAX_BYTES: Final = 4096
-# What encodeURIComponent of browsers leaves as it is, beside letters and digits.
+# What encodeURIComponent of browsers keeps, in addition to letters and digits.
 _UNQUOTED: Final = "-_.!~*'()"
 # Prebid.js puts the name into a regular expression as it stands.
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -69,7 +69,7 @@ def to_cookie(  # noqa: PLR0913 - keyword options, each an attribute of the cook
         content: ``identity`` for all of it as JSON, or ``advertising_token`` for what
             Prebid.js takes in server-only mode; an opt-out deletes the latter.
         name: Another name than that of :func:`cookie_name`.
-        domain: For this domain and all under it; None for the host alone.
+        domain: For this domain and all subdomains; None for only the host.
         path: For this path and all under it.
         secure: Whether the cookie travels over https only; localhost counts as such.
         same_site: Whether other sites' pages may send it; ``None`` needs *secure*.
@@ -139,19 +139,19 @@ def from_cookie(
 ) -> IdentityTokens | OptedOut | None:
     """Read the value of a cookie that :func:`to_cookie` or the web SDK wrote.
 
-    Anybody can send any cookie: only the operator can tell whether tokens are real, and
+    Anyone can send any cookie. Only the operator knows whether tokens are real, and
     unknown keys may hold anything.
 
     Args:
         value: As the browser sent it, or already decoded; None where it sent none.
-        now: To tell whether an opt-out still counts, as an aware datetime; now by
+        now: The time at which an opt-out is checked, as an aware datetime; now by
             default.
 
     Returns:
         As :func:`~uid2_async.publisher.from_session`.
 
     Raises:
-        InputError: If it is no identity; the message never shows the value.
+        InputError: If it is not an identity. The message never shows the value.
     """
     if not isinstance(value, str) or value.startswith("{"):
         return from_session(value, now=now)

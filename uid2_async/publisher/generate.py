@@ -42,7 +42,7 @@ class InvalidIdentity:
 
 @attrs.frozen
 class Unavailable:
-    """There are no tokens now: ask again with a later page.
+    """There are no tokens now. Ask again on a later page.
 
     Attributes:
         error: Why there are none.
@@ -54,7 +54,7 @@ class Unavailable:
 GenerateResult: TypeAlias = (
     IdentityTokens | OptedOut | InsufficientConsent | InvalidIdentity | Unavailable
 )
-"""What :func:`try_generate` returns. Only tokens and opt-outs are to be stored."""
+"""What :func:`try_generate` returns. Store only tokens and opt-outs."""
 
 
 async def try_generate(
@@ -93,7 +93,7 @@ async def try_generate(
     refusal = breaker.enter()
     try:
         if refusal is not None:
-            # A mistyped identity is to be corrected now, operator or not.
+            # A mistyped identity must be corrected now, even without an operator.
             build_generate_request(as_identity(identity))
             return Unavailable(fresh_error(refusal))
         reply = await client.generate_token(
@@ -124,7 +124,7 @@ class _CircuitBreaker:
         self._probing = False
 
     def enter(self) -> Exception | None:
-        """Return None to whoever may ask now, and the last error to anybody else."""
+        """Return None to a caller that may ask now, and the last error to others."""
         if self._error is None:
             return None
         if self._probing or self._now() < self._until:
@@ -133,7 +133,7 @@ class _CircuitBreaker:
         return None
 
     def leave(self) -> None:
-        """Let somebody else ask."""
+        """Let another caller ask."""
         self._probing = False
 
     def open(self, error: Exception) -> None:

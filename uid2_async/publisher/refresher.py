@@ -56,7 +56,7 @@ _LONGEST_PAUSE: Final = 60.0
 # For how many seconds after its pause a failure still counts as repeated.
 _FAILURE_KEPT: Final = 600.0
 # Seconds between two successful refreshes of one person's tokens, at least and at most,
-# and the part of the new tokens' life that lies between these bounds.
+# and the part of the new tokens' life between these bounds.
 _LEAST_INTERVAL: Final = 5.0
 _MOST_INTERVAL: Final = 60.0
 _INTERVAL_PART: Final = 0.1
@@ -92,9 +92,9 @@ class TokenRefresher:
     which happens if this machine's clock is an hour ahead, cause 60 requests an hour
     and not one per page view. A refresh is due an hour after the last one by default.
 
-    Pauses and what is remembered are measured by a monotonic clock that goes on while
-    the machine is suspended: setting the wall clock does not change them. Only the
-    instants in the tokens themselves are compared with *clock*.
+    Pauses and what is remembered are measured by a monotonic clock that keeps running
+    while the machine is suspended: setting the wall clock does not change them. Only
+    the instants in the tokens themselves are compared with *clock*.
 
     Single-flight is per process: N processes make at most N refreshes, which does no
     harm. *lock* makes it one. It is called with the SHA-256 of the refresh token in hex
@@ -105,7 +105,7 @@ class TokenRefresher:
         @asynccontextmanager
         async def first_of_all(digest: str) -> AsyncIterator[bool]:
             won = await redis.set(f"uid2:refresh:{digest}", 1, nx=True, ex=60)
-            yield bool(won)  # the key stays: late comers are told as well
+            yield bool(won)  # the key stays, for callers that come later
 
         TokenRefresher(client, lock=first_of_all)
 
@@ -197,7 +197,7 @@ class TokenRefresher:
     async def aclose(self) -> None:
         """Cancel the refreshes that run and wait for their end; safe to call twice.
 
-        Whoever waits for one gets the held tokens and a TransportError.
+        Callers that wait for one get the current tokens and a TransportError.
         """
         self._closed = True
         flights = list(self._running().values())
@@ -206,7 +206,7 @@ class TokenRefresher:
         await asyncio.gather(*flights, return_exceptions=True)
 
     def __repr__(self) -> str:
-        """Show counts alone."""
+        """Show only counts."""
         return (
             f"<TokenRefresher running={len(self._flights)} "
             f"opted_out={len(self._opted_out)}>"
@@ -222,7 +222,7 @@ class TokenRefresher:
 
         Returns:
             The tokens to hold and their state; see :class:`~uid2_async.Freshness`. A
-            refresh that failed is no exception: its error is in the result.
+            failed refresh does not raise: its error is in the result.
 
         Raises:
             RuntimeError: If the refresher is closed.
@@ -244,7 +244,7 @@ class TokenRefresher:
         flight = self._single_flight(held, digest)
         if self._background and held.state(now).usable:
             return report(tokens, held, None, now)
-        # Not awaited itself: whoever waits may be cancelled, the refresh goes on.
+        # Not awaited directly: if the waiter is canceled, the refresh continues.
         await asyncio.wait({flight})
         return report(tokens, held, _result(flight), self._now())
 
@@ -368,7 +368,8 @@ class TokenRefresher:
         for name in ("advertising_token", "refresh_token"):
             if compare_digest(_bytes(getattr(held, name)), _bytes(getattr(new, name))):
                 raise _refused("The refresh reply repeats the current tokens.", name)
-        # What has been refreshed before is no news; nor may _latest go in circles.
+        # Tokens that were refreshed before are not new, and _latest must not form a
+        # cycle.
         if self._renewed.get(_digest(new)) is not None:
             raise _refused("The refresh reply repeats earlier tokens.", "refresh_token")
 

@@ -72,7 +72,7 @@ class SealedCookie(Unpicklable):
                 days.
 
         Raises:
-            ConfigError: If there is no key, or one has less than 32 characters.
+            ConfigError: If there is no key, or one has fewer than 32 characters.
         """
         given = [keys] if isinstance(keys, str) else list(keys)
         if not given or any(len(key) < _KEY_CHARS for key in given):

@@ -45,8 +45,8 @@ def from_session(
     """Read what :func:`to_session` or an official SDK stored.
 
     Args:
-        stored: The object, or its JSON; None or empty where there is none.
-        now: To tell whether an opt-out still counts, as an aware datetime; now by
+        stored: The object, or its JSON; None or empty if there is none.
+        now: The time at which an opt-out is checked, as an aware datetime; now by
             default.
 
     Returns:
@@ -60,7 +60,7 @@ def from_session(
     if not stored:
         return None
     fields = stored if isinstance(stored, Mapping) else read_object(stored)
-    # First of all, so that an opt-out counts whatever else is stored beside it.
+    # First, so that an opt-out counts whatever else is stored with it.
     if fields.get("status") != "optout":
         return IdentityTokens.from_dict(fields)
     ends = fields.get("refresh_expires")
