@@ -257,7 +257,7 @@ class SessionPool(Unpicklable):
     async def send(self, request: Request) -> Reply:
         """Send *request* once; see :class:`Transport`.
 
-        A region that cannot be reached, is too slow, or answers 502, 503 or 504 is left
+        A region that cannot be reached, is too slow, or answers 502, 503 or 504 is
         skipped for the cool-down; the next attempt goes to the next one.
         """
         loop = asyncio.get_running_loop()
