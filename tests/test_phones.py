@@ -111,7 +111,7 @@ def test_the_code_of_a_fault() -> None:
 
 
 def test_a_fault_never_passes_for_a_number() -> None:
-    """Whoever forgets to ask cannot send a reason in place of a phone."""
+    """A caller that forgets to check cannot send a reason in place of a phone."""
     assert not any(isinstance(fault, str) for fault in PhoneFault)
     with pytest.raises(InputError):
         Phone(PhoneFault.TOO_SHORT)  # type: ignore[arg-type] # what is tested

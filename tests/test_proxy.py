@@ -292,7 +292,7 @@ def test_a_timeout_is_a_number_of_seconds(value: str) -> None:
 async def test_the_doctor_takes_the_same_way(
     environ: dict[str, str], login: str
 ) -> None:
-    """It checks the proxy in place of the operator's host, and what lies behind it."""
+    """It checks the proxy in place of the operator's host, and then the operator."""
     async with ConnectProxy(login=login) as proxy:
         environ["UID2_PROXY"] = f"http://{QUOTED}@127.0.0.1:{proxy.port}"
         findings = [one async for one in examine(IdentityScope.UID2, environ)]

@@ -116,7 +116,7 @@ def test_a_thread_serves_every_loop_and_leaves_nothing() -> None:
 
 
 def test_a_cancelled_call_is_cancelled_on_the_thread() -> None:
-    """A caller that gives up leaves no request behind that holds up the end."""
+    """A canceled call leaves no request that delays the end."""
 
     async def give_up() -> None:
         async with asyncio.timeout(0.05):

@@ -24,7 +24,7 @@ from uid2_async.cli.failure import Failure, mask
     ],
 )
 def test_exit_codes(error: errors.UID2Error, code: ExitCode) -> None:
-    """The code tells who must act."""
+    """The exit code says who must act."""
     assert exit_code_of(error) is code
 
 

@@ -39,7 +39,7 @@ def test_values(uid2: Uid2, arguments: list[str], line: str) -> None:
 
 
 def test_invalid_values(uid2: Uid2) -> None:
-    """Invalid values keep their line; the code tells that there are some."""
+    """Invalid values keep their line; the exit code says that there are some."""
     result = uid2("hash", "jane@example.com", "nobody", "+1")
 
     assert result.exit_code == 3

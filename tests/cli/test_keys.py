@@ -55,7 +55,7 @@ def test_json(uid2: Uid2, scope: IdentityScope, env: dict[str, str]) -> None:
 def test_no_secret_is_printed(
     uid2: Uid2, env: dict[str, str], tmp_path: Path, flag: list[str]
 ) -> None:
-    """Secrets are in the saved file alone, which only its owner can read."""
+    """Secrets are only in the saved file, which only its owner can read."""
     path = tmp_path / "ring"
     result = uid2("keys", "--save", str(path), *flag, env=env)
     secrets = {b64encode(key.secret) for key in saved_ring(path).keys.values()}
@@ -117,7 +117,7 @@ def test_bad_files(uid2: Uid2, arguments: list[str], words: str) -> None:
 def test_a_key_without_the_role(
     uid2: Uid2, env_of: Callable[[str], dict[str, str]]
 ) -> None:
-    """An API key that may not have the keys is told so."""
+    """An API key without access to the keys gets an error that says so."""
     assert uid2("keys", env=env_of("publisher")).exit_code == 4
 
 

@@ -50,7 +50,7 @@ def read(path: Path) -> list[list[str]]:
 
 
 def left_over(folder: Path) -> list[str]:
-    """List what is in *folder* beside the input."""
+    """List what is in *folder* except the input."""
     return sorted(one.name for one in folder.iterdir() if one.name != "in.csv")
 
 
@@ -60,7 +60,7 @@ def left_over(folder: Path) -> list[str]:
 async def ask(
     scope: IdentityScope, env: dict[str, str], rows: Sequence[Sequence[str]]
 ) -> Iterator[MappedUID | Unmapped]:
-    """Map the rows of valid type with the client alone."""
+    """Map the rows of valid type with only the client."""
     wanted = [TYPES[row[3]](row[2]) for row in rows if row[3] in TYPES]
     async with UID2Client.from_env(scope, environ=env) as client:
         parts = [
@@ -122,7 +122,7 @@ def test_the_demo_has_everything() -> None:
 
 
 def test_the_demo_can_be_made_again(tmp_path: Path) -> None:
-    """The script beside the example makes it, byte for byte."""
+    """The script next to the example makes it, byte for byte."""
     script = CUSTOMERS.with_name("make_customers.py")
     made = tmp_path / "customers.csv"
     subprocess.run([sys.executable, str(script), str(made)], check=True, timeout=60)  # noqa: S603 - our own script
@@ -281,7 +281,7 @@ def test_input_that_is_refused(
     arguments: list[str],
     words: list[str],
 ) -> None:
-    """What can be told from the header is told before any request."""
+    """Faults of the header are reported before any request."""
     source.write_bytes(data)
     result = uid2("map", str(source), str(out), *arguments, env=env)
 

@@ -48,7 +48,7 @@ def find_canaries(text: str) -> list[str]:
 
 
 def find_leaks(error: BaseException) -> list[str]:
-    """Name what an error shows of the canaries, and where.
+    """Return which canaries an error shows, and where.
 
     Looks at its text, arguments, attributes, notes and traceback, at the repr of every
     local variable of every frame but the caller's own, and at all of that in the errors

@@ -34,7 +34,7 @@ class FailingDisk:
         return Disk(write=self._write, fsync=self._fsync, replace=self._replace)
 
     def _fails(self, name: str) -> bool:
-        """Count a call, and tell whether it fails."""
+        """Count a call, and return whether it fails."""
         if self.only and name != self.only:
             return False
         self.calls.append(name)

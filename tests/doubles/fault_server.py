@@ -317,7 +317,7 @@ class Relay:
         writer: asyncio.StreamWriter,
         cut_after: int | None,
     ) -> None:
-        """Carry bytes one way, as slowly as told."""
+        """Carry bytes one way, at a given speed."""
         passed = 0
         while data := await reader.read(4096 if self._rate else 65536):
             await asyncio.sleep(self._latency())

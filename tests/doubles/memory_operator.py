@@ -11,7 +11,7 @@ from uid2_async.transport import Reply, Request
 
 
 class MemoryOperator:
-    """A transport that answers at once, or as it is told to.
+    """A transport that replies immediately, or as configured.
 
     Attributes:
         requests: How many came.

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class _NoWait(selectors.SelectSelector):
-    """A selector that never waits, but tells how long it would have."""
+    """A selector that never waits, but reports how long it would have."""
 
     waited = 0.0
 

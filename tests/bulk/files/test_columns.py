@@ -49,7 +49,7 @@ def test_columns(
 
 
 def test_identifiers() -> None:
-    """What is empty is none; the order is that of preference."""
+    """An empty field is ignored; the order is that of preference."""
     values = {"p": ["+1", "", "x"], "E": ["", "", " "]}
     columns = find(["E", "p"], several={"phone": "p", "email": "E"})
 
