@@ -310,10 +310,10 @@ class BlockingClient(_Bound[UID2Client]):
         self._settings = make()
         unused = [self._settings]
 
-        async def make_again() -> UID2Client:
+        async def make_client() -> UID2Client:
             return unused.pop() if unused else make()
 
-        super().__init__(Portal("uid2-blocking"), make_again)
+        super().__init__(Portal("uid2-blocking"), make_client)
         self._owns_portal = True
 
     @_replaces_first(UID2Client.with_options)

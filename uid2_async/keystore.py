@@ -19,7 +19,13 @@ from uid2_async._call import positive
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
 from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.clock import Clock, Monotonic, monotonic_of, ms_clock, sleep_by
+from uid2_async.clock import (
+    Clock,
+    Monotonic,
+    monotonic_of,
+    ms_clock,
+    suspend_aware_sleep,
+)
 from uid2_async.errors import CallTimeoutError, KeysUnavailableError, ProtocolError
 from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import KeyRing
@@ -92,7 +98,7 @@ class KeyStore(Unpicklable):
         self._now_ms = ms_clock(clock)
         self._monotonic = monotonic_of(clock, monotonic)
         self._random = _random
-        self._sleep = _sleep or sleep_by(self._monotonic)
+        self._sleep = _sleep or suspend_aware_sleep(self._monotonic)
         self._ring: KeyRing | None = None
         self._fetched_at = 0.0
         self._failures = 0
@@ -326,7 +332,7 @@ class KeyStore(Unpicklable):
         holds, whether the operator answers or not.
 
         Returns:
-            Whether the keys were loaded: not if the file is missing or has older keys.
+            Whether keys were loaded; not if the file is missing or has older keys.
 
         Raises:
             ProtocolError: If the file was not written by :meth:`save`.
