@@ -16,7 +16,7 @@ _VARIABLE = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 def find_mismatch(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> str | None:
-    """Say which argument is not of the type that its annotation asks for.
+    """Return which argument is not of the type of its annotation.
 
     Elements of containers are not looked at. An annotation that cannot be read here,
     such as a name that only type checkers import, fits everything.

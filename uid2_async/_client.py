@@ -217,7 +217,7 @@ def _read_new(
 
 
 def _refused(message: str, name: str) -> ProtocolError:
-    """Make the error for a reply that is well-formed and not to be trusted."""
+    """Return the error for a well-formed reply that cannot be trusted."""
     return ProtocolError(
         message,
         hint="Check this machine's clock. If it is right, replies are being replayed.",
@@ -226,7 +226,7 @@ def _refused(message: str, name: str) -> ProtocolError:
 
 
 def _bytes(token: str) -> bytes:
-    """Take the bytes of a stored token, which may hold anything that a str can."""
+    """Return the bytes of a stored token, which may be any str."""
     return token.encode(errors="surrogatepass")
 
 
@@ -242,7 +242,7 @@ def _refresh_body(identity_tokens: IdentityTokens) -> bytes:
 
 
 def _refresh_reply_key(identity_tokens: IdentityTokens) -> bytes:
-    """Take the key that opens the refresh reply; empty where it comes in the clear."""
+    """Return the key that decrypts the refresh reply; empty if it is not encrypted."""
     if len(identity_tokens.refresh_token) != tokens.SEALED_REFRESH_CHARS:
         return b""
     key = base64.decode(identity_tokens.refresh_response_key or "")

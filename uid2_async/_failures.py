@@ -36,7 +36,7 @@ def fresh_error(error: E) -> E:
 
 
 def _copy(error: E) -> E:
-    """Make another object of the class of *error*."""
+    """Create another object of the class of *error*."""
     if isinstance(error, BaseExceptionGroup):
         # The members are objects of their own, with frames of their own.
         members = [fresh_error(member) for member in error.exceptions]
@@ -53,7 +53,7 @@ def _copy(error: E) -> E:
 
 
 def _allocate(error: E, *args: object) -> E:
-    """Make an object of the class of *error* without running code of that class."""
+    """Create an object of the class of *error* without running code of that class."""
     bases: tuple[Any, ...] = type(error).__mro__
     builtin = next(base for base in bases if base.__module__ == "builtins")
     return cast("E", builtin.__new__(type(error), *args))

@@ -234,7 +234,7 @@ class _LoopThread(Thread):
         return RuntimeError("The call ended with CancelledError.")
 
     def run(self) -> None:
-        """Be the thread.
+        """Run the thread.
 
         A SystemExit or KeyboardInterrupt in a task stops a loop, and a thread that
         waits for an answer of this thread would wait forever.

@@ -47,7 +47,7 @@ class Secret(Unpicklable, Generic[T]):
         self.__value = value
 
     def reveal(self) -> T:
-        """Give the value: to be used in place and not to be kept."""
+        """Return the value. Use it in place, and do not keep it."""
         return self.__value
 
     def __repr__(self) -> str:

@@ -40,7 +40,7 @@ async def run_in_thread(
 def _start_thread(
     work: Callable[[], T], done: asyncio.Future[T], discard: Callable[[T], object]
 ) -> None:
-    """Let a thread do *work* and put what comes of it into *done*."""
+    """Do *work* in a thread, and put its result into *done*."""
     loop = done.get_loop()
 
     def settle(result: T | None, error: BaseException | None) -> None:

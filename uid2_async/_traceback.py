@@ -71,7 +71,7 @@ _METHODS: Final = frozenset(
 
 
 def strip_traceback(function: F) -> F:
-    """Let what *function* raises end its traceback here.
+    """End the tracebacks of what *function* raises in it.
 
     For functions, coroutine functions, generators and asynchronous generators. An error
     of this package keeps its text and loses its frames, and the foreign errors that it
@@ -145,7 +145,7 @@ def _wrap_function(function: Any) -> Callable[..., Any]:
 
 
 def _rename(made: CodeType, names: tuple[str, ...]) -> CodeType:
-    """Give the parameters of a compiled wrapper their names."""
+    """Name the parameters of a compiled wrapper."""
     new = dict(zip(made.co_varnames, names, strict=False))
 
     def rename(constant: Any) -> Any:
@@ -353,7 +353,7 @@ def _strip(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> BaseException:
-    """Take from *error* what it holds of the work below *function*."""
+    """Remove from *error* what it has of the work below *function*."""
     # The wrapper's own frame comes first.
     trace = error.__traceback__ and error.__traceback__.tb_next
     if trace is not None and _callers_part(trace) is None:
@@ -409,7 +409,7 @@ class _Chain:
 
 
 def _clean(error: BaseException, trace: TracebackType | None, chain: _Chain) -> None:
-    """Take the frames from *error*, and from all that it came from."""
+    """Remove the frames from *error*, its causes and its contexts."""
     if not chain.enter(error):
         return
     part = _callers_part(trace)
@@ -477,7 +477,7 @@ def _add_place(error: BaseException, trace: TracebackType) -> None:
 
 
 def _drop_values(error: BaseException) -> None:
-    """Take from a foreign error what its text or attributes may repeat of a value."""
+    """Remove from a foreign error what may repeat a value: text and attributes."""
     if isinstance(error, AttributeError):
         error.obj = None
     if type(error).__module__ != "builtins" or not isinstance(error, _SPEAK_OF_TYPES):

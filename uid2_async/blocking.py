@@ -272,7 +272,7 @@ class BlockingKeyStore(_Bound[KeyStore]):
 
 
 async def _do_nothing(_: object) -> None:
-    """Be called so that the object is opened."""
+    """Open the object when called."""
 
 
 class BlockingClient(_Bound[UID2Client]):

@@ -142,7 +142,7 @@ def _names(scope: IdentityScope) -> dict[str, tuple[str, ...]]:
 def _readers(
     scope: IdentityScope, environ: Mapping[str, str]
 ) -> dict[str, Callable[[], Any]]:
-    """Give what reads each field of the settings."""
+    """Return the reader of each field of the settings."""
     names = _names(scope)
     return {
         "base_url": lambda: _base_url(scope, environ),
@@ -156,7 +156,7 @@ def _readers(
 
 
 def _base_url(scope: IdentityScope, environ: Mapping[str, str]) -> str:
-    """Take the base URL itself, or the one that ``*_ENV`` stands for."""
+    """Return the base URL itself, or the one that ``*_ENV`` stands for."""
     base_url = _look_up(environ, f"{scope}_BASE_URL")
     if base_url:
         return base_url
@@ -185,7 +185,7 @@ def _other_scope(scope: IdentityScope, environ: Mapping[str, str]) -> str:
 
 
 def _require(scope: IdentityScope, environ: Mapping[str, str], *names: str) -> str:
-    """Take the first of *names* that is set."""
+    """Return the first of *names* that is set."""
     for name in names:
         value = _look_up(environ, name)
         if value:
@@ -197,7 +197,7 @@ def _require(scope: IdentityScope, environ: Mapping[str, str], *names: str) -> s
 
 
 def _look_up(environ: Mapping[str, str], name: str) -> str | None:
-    """Take *name*, or what the ``name_FILE`` file holds; empty is not set."""
+    """Return *name*, or the content of the ``name_FILE`` file; empty is not set."""
     if environ.get(name):
         return environ[name]
     path = environ.get(f"{name}_FILE")
@@ -351,7 +351,7 @@ def _check_scheme(scheme: str, host: str, *, allow_http: bool) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether *host* is this machine: localhost, 127.0.0.0/8 or ::1."""
+    """Return whether *host* is this machine: localhost, 127.0.0.0/8 or ::1."""
     if host == "localhost":
         return True
     try:
@@ -361,7 +361,7 @@ def is_loopback(host: str) -> bool:
 
 
 def published_scope(host: str) -> IdentityScope | None:
-    """Say which system a published *host* serves, or None for a private one."""
+    """Return which system a published *host* serves, or None for a private one."""
     for domain, scope in _PUBLISHED_DOMAINS.items():
         if host == domain or host.endswith(f".{domain}"):
             return scope
@@ -369,7 +369,7 @@ def published_scope(host: str) -> IdentityScope | None:
 
 
 def sends_clear(base_url: str) -> bool:
-    """Tell whether *base_url* sends the API key in clear over a network."""
+    """Return whether *base_url* sends the API key in clear over a network."""
     parts = urlsplit(base_url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 

@@ -207,12 +207,12 @@ class Hook(Protocol):
     """Something to be called with each event, in the event loop: it must be quick."""
 
     def __call__(self, event: Event, /) -> None:
-        """Take notice of *event*; what it raises is logged and goes no further."""
+        """Handle *event*; what it raises is logged and goes no further."""
         ...
 
 
 def emit(hooks: Iterable[Hook], event: Event) -> None:
-    """Hand *event* to every hook; one that fails cannot fail what is observed."""
+    """Pass *event* to every hook. The error of a hook is only logged."""
     for hook in hooks:
         try:
             hook(event)

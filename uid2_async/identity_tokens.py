@@ -23,7 +23,7 @@ __all__ = ["IdentityTokens", "TokenState", "read_object"]
 
 
 class TokenState(StrEnum):
-    """How far identity tokens have aged, and so what may be done with them."""
+    """The state of identity tokens, which says what may be done with them."""
 
     FRESH = "fresh"
     """Use them."""
@@ -129,7 +129,7 @@ class IdentityTokens:
         return msgspec.json.encode(self.to_dict()).decode()
 
     def to_dict(self) -> dict[str, Any]:
-        """Make the object that :meth:`to_json` writes; it holds tokens just so."""
+        """Return the object that :meth:`to_json` writes, including the tokens."""
         fields: dict[str, Any] = {
             "advertising_token": self.advertising_token,
             "refresh_token": self.refresh_token,
@@ -142,7 +142,7 @@ class IdentityTokens:
         return fields | dict(self.extra)
 
     def state(self, now: datetime) -> TokenState:
-        """Tell how far they have aged; an instant of expiry counts as past it.
+        """Return their state. At the very time of an expiry they count as expired.
 
         Args:
             now: An aware datetime. Where a clock may be off, pass a later time rather

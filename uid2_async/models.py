@@ -164,7 +164,7 @@ class Phone(_Identity, frozen=True, gc=False):
 
     @classmethod
     def parse(cls, text: str, *, country: str | None = None) -> Phone:
-        """Make a phone of a number as people write it; needs the extra ``phone``.
+        """Create a phone from a number in national format (extra ``phone``).
 
         Args:
             text: Such as ``030 123456`` or ``+49 30 123456``.
@@ -236,7 +236,7 @@ def kind_and_value(one: Identity | str) -> tuple[str, str]:
 
 
 def as_identity(value: Identity | str) -> Identity:
-    """Take an identity as it is; a str is a phone if it starts with ``+``, else e-mail.
+    """Return an identity as it is; a str is a phone if it starts with ``+``, else e-mail.
 
     Raises:
         InputError: If *value* is neither an identity nor a str.

@@ -179,7 +179,7 @@ def _region(country: str | None) -> str | None:
 
 @cache
 def _regions() -> dict[str, str]:
-    """Know all countries, and the United Kingdom by what everybody calls it."""
+    """Return all countries, and the United Kingdom by its usual name."""
     known = {region: region for region in _library().SUPPORTED_REGIONS}
     return {**known, "UK": "GB"}
 

@@ -62,7 +62,7 @@ class _Sandbox:
         self.thread: OperatorThread = OperatorThread(clock=self.now)
 
     def now(self) -> datetime:
-        """Tell the time."""
+        """Return the time."""
         return self.clock()
 
 

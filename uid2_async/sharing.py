@@ -61,7 +61,7 @@ class SharingClient(Unpicklable):
             raw_uid: The raw UID, 44 characters of base64.
             identity_type: What it was made from. By default the raw UID says so; one
                 of 32 bytes does not, and counts as an e-mail's.
-            keyset_id: Whose members shall read the token; the default keyset if None.
+            keyset_id: Whose members can read the token; the default keyset if None.
 
         Raises:
             InputError: If *raw_uid* is not a raw UID, or *identity_type* contradicts
@@ -142,7 +142,7 @@ class SharingClient(Unpicklable):
 def _seal(
     sealer: SharingSealer, raw_uid: object, identity_type: IdentityType | None
 ) -> str:
-    """Make a token under IVs that nobody has used."""
+    """Create a token with fresh IVs."""
     ivs = os.urandom(2 * GCM_IV_SIZE)
     return _seal_one(
         sealer,
@@ -156,7 +156,7 @@ def _seal(
 def _try_seal(
     sealer: SharingSealer, raw_uid: object, identity_type: IdentityType | None
 ) -> str | TokenFailure:
-    """Make a token, or say why not."""
+    """Create a token, or return why not."""
     try:
         return _seal(sealer, raw_uid, identity_type)
     except InputError:

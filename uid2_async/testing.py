@@ -150,7 +150,7 @@ class ScriptedTransport:
         return UID2Client(url, transport=self, **(settings | options))
 
     async def send(self, request: Request) -> Reply:
-        """Take the next step."""
+        """Return the next step of the script."""
         opened = _open(request)
         self.requests.append(request)
         self.questions.append(
@@ -188,7 +188,7 @@ class ScriptedTransport:
         return Reply(status=200, headers={}, body=body)
 
     async def aclose(self) -> None:
-        """Hold nothing."""
+        """Start without a result."""
 
     def __repr__(self) -> str:
         """Show how far the script is."""
@@ -205,7 +205,7 @@ def _open(request: Request) -> OpenedRequest | None:
 
 
 def _is_binary(request: Request) -> bool:
-    """Tell whether raw bytes go both ways."""
+    """Return whether raw bytes go both ways."""
     return request.headers.get("Content-Type") == _BINARY
 
 
@@ -238,7 +238,7 @@ class OperatorThread:
         self._portal.close()
 
     def operator(self, scope: IdentityScope = IdentityScope.UID2) -> LocalOperator:
-        """Give the operator of *scope* with the built-in world.
+        """Return the operator of *scope* with the built-in data.
 
         The first time starts it, later ones give the same one, as the tests before left
         it: ``operator.reset()`` makes it as new.
@@ -253,7 +253,7 @@ class OperatorThread:
     def client(
         self, operator: LocalOperator, *, role: str = "everything"
     ) -> Iterator[UID2Client]:
-        """Give a client of *operator*, which goes by its clock and retries at once.
+        """Return a client of *operator*, which goes by its clock and retries at once.
 
         Leaving the block closes its connections.
 

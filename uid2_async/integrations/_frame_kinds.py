@@ -94,7 +94,7 @@ class _ArrowTable(_Eager):
     """A pyarrow Table, or what has been made into one."""
 
     def __init__(self, table: pa.Table, back: Callable[[pa.Table], Any]) -> None:
-        """Hold the table; *back* makes what the caller passed of the result."""
+        """Keep the table; *back* makes what the caller passed of the result."""
         self.labels = table.column_names
         self.rows: int | None = table.num_rows
         self._table = table
@@ -121,7 +121,7 @@ class _Pandas(_Eager):
     """
 
     def __init__(self, frame: Any) -> None:
-        """Hold the frame."""
+        """Keep the frame."""
         self.labels = frame.columns.tolist()
         self.rows: int | None = len(frame)
         self._frame = frame
@@ -155,7 +155,7 @@ class _Narwhals(_Eager):
     """A frame in memory of another library."""
 
     def __init__(self, frame: Any, back: Callable[[Any], Any]) -> None:
-        """Hold the frame; *back* makes what the caller passed of the result."""
+        """Keep the frame; *back* makes what the caller passed of the result."""
         self.labels = frame.columns
         self.rows: int | None = len(frame)
         self._frame = frame

@@ -45,7 +45,7 @@ def make_client() -> UID2Client:
 
 
 def make_refresher(client: UID2Client) -> TokenRefresher:
-    """Make what refreshes tokens, with the timeout of a page."""
+    """Create the refresher, with the timeout of a page."""
     return TokenRefresher(client, timeout=WEB_TIMEOUT)
 
 

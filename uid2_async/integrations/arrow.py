@@ -159,7 +159,7 @@ class IdentityColumns:
             raise InputError("names must be 'upper' or 'snake'.")
 
     def outcome_columns(self) -> OutcomeColumns:
-        """Make what makes the added columns."""
+        """Return the builder of the added columns."""
         return OutcomeColumns([""], snake_case=self.names == "snake")
 
     def find(self, header: Sequence[str]) -> tuple[int, int | None]:
@@ -261,7 +261,7 @@ def _identity_column(
 
 
 def _text(batch: pa.RecordBatch, at: int) -> pa.Array:
-    """Give a column of strings, and refuse one of numbers or bytes."""
+    """Return a column of strings, and refuse one of numbers or bytes."""
     require_text(batch.schema.field(at))
     return batch.column(at)
 

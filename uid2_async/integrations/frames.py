@@ -518,7 +518,7 @@ class _Bar:
     """Shows each phase of a job on one progress bar."""
 
     def __init__(self, bar: Any, rows: int | None) -> None:
-        """Hold the bar; *rows* are those of the frame."""
+        """Keep the bar; *rows* are those of the frame."""
         self._bar = bar
         self._rows = rows
         self._phase = ""

@@ -69,7 +69,7 @@ class OpenTelemetryHook:
         self._meters = _Meters(metrics.get_meter(name, __version__, meter_provider))
 
     def __call__(self, event: Event, /) -> None:
-        """Take notice of *event*."""
+        """Handle *event*."""
         match event:
             case CallStarted():
                 self._spans.begin(event)
@@ -257,7 +257,7 @@ class _Meters:
                 yield metrics.Observation(age, {"keys": name})
 
     def count_call(self, event: CallFinished) -> None:
-        """Take notice of the end of a call."""
+        """Handle the end of a call."""
         operation = _operation(event.endpoint)
         self.in_flight.add(-1, {"operation": operation})
         attributes = {"operation": operation, "outcome": _outcome(event.error_type)}
@@ -268,14 +268,14 @@ class _Meters:
             self._skew = event.skew
 
     def count_retry(self, event: RetryScheduled, *, reason: str) -> None:
-        """Take notice of a retry."""
+        """Handle a retry."""
         operation = _operation(event.endpoint)
         self._retries.add(1, {"operation": operation, "reason": reason})
         if reason == "RateLimitError":
             self.throttle_wait.record(event.delay)
 
     def count_identities(self, event: IdentitiesAnswered) -> None:
-        """Take notice of what became of people."""
+        """Handle what became of people."""
         attributes = {
             "operation": _operation(event.endpoint),
             "type": event.kind,

@@ -393,7 +393,7 @@ def _count(answers: DataFrame) -> dict[str, int]:
 def _divide(
     df: DataFrame, *, budget: int, tasks: int | None, repartition: bool
 ) -> tuple[DataFrame, int]:
-    """Give *df* as many partitions as there shall be tasks, and their number."""
+    """Give *df* as many partitions as there should be tasks, and their number."""
     if budget < 1 or (tasks is not None and tasks < 1):
         raise ConfigError("budget and tasks must be above zero.")
     if not repartition and tasks is not None:

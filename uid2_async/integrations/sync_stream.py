@@ -35,7 +35,7 @@ _NOTHING: Final = object()
 def stream_in_thread(
     transform: Transform[A, B], source: Iterable[A]
 ) -> Generator[B, None, None]:
-    """Give what *transform* makes of *source*, item by item.
+    """Yield the results of *transform* on *source*, item by item.
 
     The event loop has its own thread: requests continue, and timeouts mean what they
     say, while the caller is busy with an item or waits for *source*. That is read here,
@@ -103,7 +103,7 @@ class _Stream(Generic[A, B]):
     # --- in the loop's thread ---------------------------------------------------------
 
     async def _produce(self) -> None:
-        """Hand over item after item."""
+        """Yield item after item."""
         loop = asyncio.get_running_loop()
         async with aclosing(self._transform(self._read())) as made:
             async for item in made:
@@ -124,7 +124,7 @@ class _Stream(Generic[A, B]):
 
 
 def _settle(future: asyncio.Future[Any], result: object) -> None:
-    """Give *future* its result, unless nobody waits for it any more."""
+    """Set the result of *future*, unless it is no longer awaited."""
     with contextlib.suppress(RuntimeError):  # the loop is closed
         future.get_loop().call_soon_threadsafe(
             lambda: None if future.done() else future.set_result(result)

@@ -145,7 +145,7 @@ def answer(
         endpoint: What :func:`find` returned.
         request: The request with its body.
         now_ms: The operator's clock.
-        fault: What shall go wrong with the envelope of a 200.
+        fault: What should go wrong with the envelope of a 200.
     """
     sealer = _Sealer(index.random, fault or _NO_FAULT)
     if endpoint == HEALTH_PATH:

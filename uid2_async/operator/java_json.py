@@ -232,7 +232,7 @@ class _DeepReader:
         return value
 
     def _begin(self, holders: list[_Holder]) -> tuple[object, bool]:
-        """Read a scalar, or open a list or an object; tell whether it is complete."""
+        """Read a scalar, or open a list or an object; return whether it is complete."""
         mark = self._peek()
         if mark not in {"[", "{"}:
             return self._scalar(mark), True
@@ -246,7 +246,7 @@ class _DeepReader:
         return None, False
 
     def _go_on(self, holders: list[_Holder], value: object) -> tuple[object, bool]:
-        """Put a complete *value* where it belongs; tell whether that is complete."""
+        """Put a complete *value* where it belongs; return whether that is complete."""
         holder = holders[-1]
         holder.add(value)
         if self._takes(holder.end):
@@ -290,7 +290,7 @@ class _DeepReader:
         return self._text[self._at : self._at + 1]
 
     def _takes(self, mark: str) -> bool:
-        """Skip *mark* if it comes next, and tell whether it did."""
+        """Skip *mark* if it comes next, and return whether it did."""
         if self._peek() != mark:
             return False
         self._at += 1

@@ -201,7 +201,7 @@ class LocalOperator(Unpicklable):
         """Make *fault* at the next POST requests; what was armed first comes first.
 
         Args:
-            fault: What shall go wrong.
+            fault: What should go wrong.
             times: How often.
             path: The one path that it concerns, such as ``/v3/identity/map``; None for
                 all.

@@ -95,7 +95,7 @@ class Armed:
 
     Attributes:
         number: Tells it from the others.
-        fault: What shall go wrong.
+        fault: What should go wrong.
         times: How often still.
         path: The one path that it concerns; None for all.
     """
@@ -154,7 +154,7 @@ class OperatorState:
             return list(self._armed.values())
 
     def disarm(self, number: int) -> bool:
-        """Forget an armed fault; tell whether there was one of that *number*."""
+        """Forget an armed fault; return whether there was one of that *number*."""
         with self._lock:
             return self._armed.pop(number, None) is not None
 

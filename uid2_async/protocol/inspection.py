@@ -397,7 +397,7 @@ _READERS: Final[tuple[Callable[[str], Inspection | None], ...]] = (
 
 
 def _make(text: str, *kinds: ValueKind, **fields: Any) -> Inspection:
-    """Make what a reader found."""
+    """Create the result of a reader."""
     return Inspection(kinds=kinds, length=len(text), **fields)
 
 

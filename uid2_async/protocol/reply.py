@@ -145,7 +145,7 @@ def _make_bad_request(code: str | None, message: str, said: str) -> OperatorErro
 
 
 def error_from_status_word(code: str) -> OperatorError:
-    """Make the error for a sealed 200 whose status word is not the success due."""
+    """Return the error for an encrypted 200 whose status is not ``success``."""
     error = OperatorError("The operator replied 200 with an unexpected status.")
     error.status = 200
     error.code = _word(code)

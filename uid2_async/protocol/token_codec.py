@@ -284,7 +284,7 @@ def _read_site_v2(payload: bytes | None) -> tuple[str, SiteFields] | None:
 def open_token(
     text: str, key_of: KeyLookup, *, strict: bool = False
 ) -> AdvertisingToken:
-    """Open a token whole, without judging its times.
+    """Decrypt a token completely, without checking its times.
 
     Args:
         text: The token, of any version.

@@ -64,7 +64,7 @@ def build_generate_request(
 
     Args:
         identity: Whom the token is for.
-        tcf_consent_string: The TCF v2 consent string, which EUID operators judge.
+        tcf_consent_string: The TCF v2 consent string, which EUID operators check.
         send_raw: Whether DII is sent as it is and not as its hash.
 
     Raises:

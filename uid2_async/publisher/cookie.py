@@ -34,7 +34,7 @@ _PATH: Final = re.compile(r"/[!-:<-~]*", re.ASCII)
 def cookie_name(
     scope: IdentityScope = IdentityScope.UID2, content: Content = "identity"
 ) -> str:
-    """Give the name under which scripts look for a cookie.
+    """Return the name under which scripts look for a cookie.
 
     Returns:
         ``__uid_2`` or ``__euid`` for the whole identity (web SDK);
@@ -119,7 +119,7 @@ def _check(name: str, domain: str | None, path: str) -> None:
 def _value(
     identity: IdentityTokens | OptedOut | None, content: Content, now: datetime
 ) -> tuple[str, datetime]:
-    """Make the value, and until when it is good."""
+    """Return the value, and until when it is valid."""
     if content == "identity":
         if identity is None:
             return "", now

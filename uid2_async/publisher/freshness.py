@@ -58,13 +58,13 @@ class Freshness:
 def report(
     given: IdentityTokens, held: IdentityTokens, outcome: Outcome, now: datetime
 ) -> Freshness:
-    """Say what came of a refresh.
+    """Return the result of a refresh.
 
     Args:
         given: What the caller holds.
         held: The latest that became of it.
         outcome: What the refresh of *held* gave.
-        now: By when to judge, as an aware datetime.
+        now: The time of the check, as an aware datetime.
     """
     error = outcome if isinstance(outcome, UID2Error) else None
     if isinstance(outcome, OptedOut):

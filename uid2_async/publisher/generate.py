@@ -137,11 +137,11 @@ class _CircuitBreaker:
         self._probing = False
 
     def open(self, error: Exception) -> None:
-        """Let nobody ask for the pause."""
+        """Let no caller ask during the pause."""
         self._error, self._until = error, self._now() + _PAUSE
 
     def close(self) -> None:
-        """Let everybody ask."""
+        """Let all callers ask."""
         self._error = None
 
 

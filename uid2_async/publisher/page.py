@@ -56,11 +56,11 @@ def to_prebid_params(
         tokens: What generate or the last refresh returned.
         mode: Who refreshes.
         scope: Which system the tokens are of.
-        cookie: The name of the cookie from which the page shall read them, made with
+        cookie: The name of the cookie from which the page reads them, made with
             :func:`~uid2_async.publisher.to_cookie`, instead of the entry itself. With
             ``server_only`` only the one of Prebid.js, ``__uid2_advertising_token`` or
             ``__euid_advertising_token``.
-        api_base: With ``client_refresh``, the operator that the page shall ask, if it
+        api_base: With ``client_refresh``, the operator that the page asks, if it
             is not the production one.
 
     Raises:
@@ -79,7 +79,7 @@ def _client_refresh(
     cookie: str | None,
     api_base: str | None,
 ) -> dict[str, Any]:
-    """Hand the page everything, or the name of the cookie that holds it."""
+    """Give the page everything, or the name of the cookie with it."""
     name = SYSTEMS[scope].prebid_name
     params: dict[str, Any] = {}
     if cookie is None:
@@ -97,7 +97,7 @@ def _server_only(
     cookie: str | None,
     api_base: str | None,
 ) -> dict[str, Any]:
-    """Hand the page the advertising token, or nothing where a cookie holds it."""
+    """Give the page the advertising token, or nothing if a cookie has it."""
     system = SYSTEMS[scope]
     if api_base is not None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Keep identity tokens fresh: when to refresh, once for all who ask, and what then.
+"""Keep identity tokens fresh: when to refresh, and once for all concurrent callers.
 
 docs/protocol.md 2.2: old tokens stay valid until they expire, so a refresh that fails
 or is made twice does no harm; a reply carries no nonce, so one that repeats what is
@@ -271,7 +271,7 @@ class TokenRefresher:
         self._renewed.set(digest, new, seconds=life)
 
     def _is_due(self, held: IdentityTokens, now: datetime) -> bool:
-        """Tell whether to refresh now; what is due waits for its part of the jitter."""
+        """Return whether to refresh now: due tokens wait for their part of the jitter."""
         state = held.state(now)
         if state is not TokenState.DUE:
             return state is TokenState.EXPIRED_REFRESHABLE
@@ -323,7 +323,7 @@ class TokenRefresher:
     def _remember(
         self, digest: str, outcome: IdentityTokens | OptedOut | UID2Error
     ) -> None:
-        """Keep what came of a refresh, for as long as it counts."""
+        """Keep the result of a refresh for as long as it counts."""
         if isinstance(outcome, IdentityTokens):
             self._remember_tokens(digest, outcome)
         elif isinstance(outcome, OptedOut):
@@ -396,7 +396,7 @@ def _log_end(flight: asyncio.Task[Outcome]) -> None:
 
 
 def _refused(message: str, name: str) -> ProtocolError:
-    """Make the error for a reply that is well-formed and not to be trusted."""
+    """Return the error for a well-formed reply that cannot be trusted."""
     error = ProtocolError(
         message,
         hint="Check this machine's clock. If it is right, replies are being replayed.",
@@ -412,7 +412,7 @@ def _digest(tokens: IdentityTokens) -> str:
 
 
 def _bytes(token: str) -> bytes:
-    """Take the bytes of a stored token, which may hold anything that a str can."""
+    """Return the bytes of a stored token, which may be any str."""
     return token.encode(errors="surrogatepass")
 
 
