@@ -236,7 +236,7 @@ def kind_and_value(one: Identity | str) -> tuple[str, str]:
 
 
 def as_identity(value: Identity | str) -> Identity:
-    """Return an identity as it is; a str is a phone if it starts with ``+``, else e-mail.
+    """Return *value* as an identity; a str that starts with ``+`` is a phone number.
 
     Raises:
         InputError: If *value* is neither an identity nor a str.

@@ -271,7 +271,7 @@ class TokenRefresher:
         self._renewed.set(digest, new, seconds=life)
 
     def _is_due(self, held: IdentityTokens, now: datetime) -> bool:
-        """Return whether to refresh now: due tokens wait for their part of the jitter."""
+        """Return whether to refresh now; due tokens wait for their share of jitter."""
         state = held.state(now)
         if state is not TokenState.DUE:
             return state is TokenState.EXPIRED_REFRESHABLE
