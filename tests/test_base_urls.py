@@ -60,7 +60,7 @@ def test_a_wrong_base_url_is_refused_without_credentials(text: str) -> None:
 
 
 def test_plain_http_can_be_allowed_but_not_for_published_hosts() -> None:
-    """allow_http is for private operators alone."""
+    """allow_http is only for private operators."""
     assert normalize_base_url("http://operator", allow_http=True) == "http://operator"
     for host in PUBLISHED:
         with pytest.raises(ConfigError, match="only https"):
@@ -134,7 +134,7 @@ def test_a_key_that_cannot_be_right_is_refused(
 
 
 def test_the_first_region_serves_until_it_fails() -> None:
-    """A failed region is left alone for the cool-down, then preferred again."""
+    """A failed region is skipped for the cool-down, then preferred again."""
     failover = Failover(["a", "b", "c"], cooldown=30)
 
     assert failover.pick(0) == "a"

@@ -206,7 +206,7 @@ def test_other_options_share_the_connections(
 def test_closing_while_a_call_is_under_way(
     uid2: BlockingClient, operator: LocalOperator
 ) -> None:
-    """The caller is told, and does not wait."""
+    """The caller gets an error, and does not wait."""
     operator.fail_next(Fault(delay=60.0))
     with ThreadPoolExecutor(1) as thread:
         call = thread.submit(uid2.generate_token, "user@example.com")

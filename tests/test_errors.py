@@ -120,7 +120,7 @@ def test_a_token_failure_is_not_a_str() -> None:
     ],
 )
 def test_a_clock_error_tells_by_how_much(offset: float, told: str) -> None:
-    """Whoever sets the clock knows in which direction."""
+    """The message says in which direction to set the clock."""
     error = errors.ClockSkewError("x")
     error.offset = offset
 

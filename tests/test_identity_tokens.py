@@ -115,7 +115,7 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.text(), json_values))
 def test_any_unknown_keys_survive(extra: dict[str, Any]) -> None:
-    """Whatever other software stores beside the tokens comes out as it went in."""
+    """What other software stores with the tokens is kept unchanged."""
     text = json.dumps(extra | TOKENS)
 
     assert json.loads(IdentityTokens.from_json(text).to_json()) == json.loads(text)

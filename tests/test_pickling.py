@@ -178,7 +178,7 @@ def names_in(kind: type) -> set[str]:
 
 
 def test_no_public_class_that_may_hold_a_secret_is_left_out() -> None:
-    """Whoever adds one says here which it is."""
+    """A new one must be listed here."""
     suspects = {
         kind
         for kind in public_classes()

@@ -17,7 +17,7 @@ SECRET = Secret("canary")
     [repr(SECRET), str(SECRET), f"{SECRET}", f"{SECRET:>30}", f"{SECRET!r}", [SECRET]],
 )
 def test_a_secret_is_not_shown(shown: object) -> None:
-    """However it is printed, and in whatever it lies."""
+    """However it is printed, and whatever contains it."""
     assert "canary" not in str(shown)
     assert "Secret(***)" in str(shown)
 

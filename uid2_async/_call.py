@@ -144,7 +144,7 @@ class Pipeline:
             credentials: None where no call needs an API key or its secret.
             clock: Gives aware datetimes; the system's if None.
             connection_limit: Limits the concurrent attempts.
-            headers: What to send beside the usual headers.
+            headers: Headers to send in addition to the usual ones.
             random_bytes: Gives as many random bytes as asked for.
         """
         self._transport = transport
@@ -218,7 +218,7 @@ class Pipeline:
         fresh: bool,
         on_reply: Callable[[Reply], None],
     ) -> T:
-        """Make one attempt: everything that is done anew each time."""
+        """Make one attempt: everything that is repeated each time."""
         now = asyncio.get_running_loop().time
         async with self._connection_limit.acquire(deadline):
             sent = self._read_clocks()
@@ -422,7 +422,7 @@ class _CallRun(Generic[T]):
         raise failure
 
     def _failed(self, error: UID2Error, elapsed: float) -> None:
-        """Say on the error which attempt it ended, and tell hooks."""
+        """Note on the error which attempt it ended, and notify hooks."""
         self.region = error.region = error.region or self.region
         error.endpoint = self._call.path
         error.trace_id = self.trace_id
@@ -474,7 +474,7 @@ class _CallRun(Generic[T]):
         )
 
     def gave_up(self, error: UID2Error) -> None:
-        """Log once that the call failed; the class alone, whatever the text says."""
+        """Log once that the call failed, with only the class of the error."""
         logger.warning(
             "%s failed with %s after %d attempt(s), trace id %s",
             self._call.path,

@@ -486,4 +486,4 @@ def _drop_values(error: BaseException) -> None:
         notes = getattr(error, "__notes__", [])
         vars(error).clear()
         error.__notes__ = notes
-        error.args = ("The value is not shown: it may identify a person.",)
+        error.args = ("The value is not shown, because it may identify a person.",)

@@ -59,7 +59,7 @@ def _map(  # noqa: C901, PLR0911 - one table, to be read as a whole
         case aiohttp.ConnectionTimeoutError():
             return ConnectError("Connecting to the operator took too long.")
         case TimeoutError():
-            return CallTimeoutError("The operator did not answer in time.")
+            return CallTimeoutError("The operator did not reply in time.")
         case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
             return _map_proxy(getattr(error, "status", 0))
         case aiohttp.ClientConnectorError():

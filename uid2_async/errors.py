@@ -50,6 +50,13 @@ class UID2Error(Exception):
     ``str(error)`` is the message. The hint and the failed call are notes
     (``__notes__``), which tracebacks and ``logging.exception`` show below the message.
 
+    Example:
+        >>> try:
+        ...     await client.generate_token("not an address")
+        ... except UID2Error as error:
+        ...     print(error.retryable)
+        False
+
     Attributes:
         message: What happened, without personal data or secrets.
         hint: How to fix it, in one sentence.

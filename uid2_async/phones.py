@@ -142,7 +142,7 @@ def check_country(country: str) -> None:
     _library()
     if _region(country) is None:
         raise InputError(
-            "The country is not known.", hint=PhoneFault.UNKNOWN_COUNTRY.hint
+            "The country is unknown.", hint=PhoneFault.UNKNOWN_COUNTRY.hint
         )
 
 

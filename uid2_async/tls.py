@@ -46,8 +46,8 @@ class CertificateFault(Enum):
         "Reissue the certificate: a server needs the extended key usage serverAuth, "
         "a CA needs CA:TRUE and the key usage keyCertSign."
     )
-    REVOKED = "Do not trust this server. Ask whoever runs it for a new certificate."
-    OTHER = "Compare the server's certificate chain with what the message says."
+    REVOKED = "Do not trust this server. Ask its administrator for a new certificate."
+    OTHER = "Check the server's certificate chain against the message."
 
 
 class CertificateProblem(NamedTuple):

@@ -112,7 +112,7 @@ def test_the_slower_of_operator_and_machine_counts() -> None:
 
 
 def test_rows_are_read_and_identities_are_asked_about() -> None:
-    """A row that repeats an identity costs this machine alone."""
+    """A row that repeats an identity costs no request."""
     found = work_out(1_000, rows=1_000_000, latency=0)
 
     assert found.once.batches == found.daily.batches == 1

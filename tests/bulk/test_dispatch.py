@@ -142,7 +142,7 @@ def test_outcomes_are_kept_before_they_are_handed_out(
 
 
 def test_failures_are_kept_too(virtual: Any, make_operator: Any, refuse: Any) -> None:
-    """Whoever keeps outcomes decides what a failure means."""
+    """The owner of the outcomes decides what a failure means."""
     book = Book()
     source = Chunks([IdentityColumn("email", emails(25))])
     outcomes = virtual(

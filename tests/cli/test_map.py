@@ -51,7 +51,7 @@ def read(path: Path) -> list[list[str]]:
 
 
 def left_over(folder: Path) -> list[str]:
-    """List what is in *folder* beside the input."""
+    """List what is in *folder* except the input."""
     return sorted(one.name for one in folder.iterdir() if one.name != "in.csv")
 
 
@@ -61,7 +61,7 @@ def left_over(folder: Path) -> list[str]:
 async def ask(
     scope: IdentityScope, env: dict[str, str], rows: Sequence[Sequence[str]]
 ) -> Iterator[MappedUID | Unmapped]:
-    """Map the rows of valid type with the client alone."""
+    """Map the rows of valid type with only the client."""
     wanted = [TYPES[row[3]](row[2]) for row in rows if row[3] in TYPES]
     async with UID2Client.from_env(scope, environ=env) as client:
         parts = [
@@ -123,7 +123,7 @@ def test_the_demo_has_everything() -> None:
 
 
 def test_the_demo_can_be_made_again(tmp_path: Path) -> None:
-    """The script beside the example makes it, byte for byte."""
+    """The script next to the example makes it, byte for byte."""
     script = CUSTOMERS.with_name("make_customers.py")
     made = tmp_path / "customers.csv"
     subprocess.run([sys.executable, str(script), str(made)], check=True, timeout=60)  # noqa: S603 - our own script
@@ -339,7 +339,7 @@ def test_input_that_is_refused(
     arguments: list[str],
     words: list[str],
 ) -> None:
-    """What can be told from the header is told before any request."""
+    """Faults of the header are reported before any request."""
     source.write_bytes(data)
     result = uid2("map", str(source), str(out), *arguments, env=env)
 
@@ -523,7 +523,7 @@ def test_national_phones(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> Non
     [
         (["--email", "INPUT", "--country", "DE"], "no column holds any"),
         (["--type", "email", "--country-column", "id"], "no column holds any"),
-        (["--phone", "INPUT", "--country", "XX"], "country is not known"),
+        (["--phone", "INPUT", "--country", "XX"], "country is unknown"),
         (["--phone", "INPUT", "--country-column", "x"], "no column 'x'"),
     ],
 )

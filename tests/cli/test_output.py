@@ -23,7 +23,7 @@ from uid2_async.cli.output import ExitCode, Failure, exit_code_of, mask
     ],
 )
 def test_exit_codes(error: errors.UID2Error, code: ExitCode) -> None:
-    """The code tells who must act."""
+    """The exit code says who must act."""
     assert exit_code_of(error) is code
 
 

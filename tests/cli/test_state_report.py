@@ -214,7 +214,7 @@ def test_it_is_private(folder: Path, uid2: Uid2) -> None:
 
 
 def test_what_exists_stays(folder: Path, uid2: Uid2) -> None:
-    """A page is replaced with --force alone, and a state never."""
+    """A page is replaced only with --force, and a state never."""
     Path("report.html").write_text("mine")
     state = Path(STATE).read_bytes()
 

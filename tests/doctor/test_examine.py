@@ -140,7 +140,7 @@ async def test_all_is_well(examined: Examine, environ: Environ) -> None:
 async def test_roles_are_found_by_harmless_calls(
     examined: Examine, operator: LocalOperator, who: str, roles: str
 ) -> None:
-    """Each key is told exactly its own roles; nothing fails because of the others."""
+    """Each key gets exactly its own roles; nothing fails because of the others."""
     found = await examined(name(operator, who))
     (finding,) = (one for one in found.findings if one.check is CheckId.ROLES)
 
@@ -238,7 +238,7 @@ async def test_a_private_operator_over_http(
 async def test_keys_that_cannot_be_right(
     examined: Examine, scope: IdentityScope, environ: Environ
 ) -> None:
-    """Another scope's key, an operator's and a quoted one are told apart."""
+    """Another scope's key, an operator's and a quoted one are distinguished."""
     key = environ[f"{scope}_API_KEY"]
     (other,) = set(IdentityScope) - {scope}
     for wrong, words in (
@@ -255,7 +255,7 @@ async def test_keys_that_cannot_be_right(
 async def test_secrets_that_cannot_be_right(
     examined: Examine, scope: IdentityScope, environ: Environ
 ) -> None:
-    """Length, spelling, quotes and a mix-up with the API key are told apart."""
+    """Length, encoding, quotes and a mix-up with the API key are distinguished."""
     secret = environ[f"{scope}_SECRET_KEY"]
     for wrong, words in (
         (secret[:40], "has 40 characters and is base64 of 30 bytes"),
@@ -425,7 +425,7 @@ async def test_something_before_the_operator(
     fault: Fault,
     words: str,
 ) -> None:
-    """Gateways and load balancers are told from operators."""
+    """Gateways and load balancers are distinguished from operators."""
     operator.fail_next(fault)
     await expect(examined, environ, CheckId.OPERATOR, words)
 
@@ -446,7 +446,7 @@ async def test_an_operator_that_hangs_on_sealed_calls(
     """One call without any answer is enough; the others are not waited for."""
     operator.fail_next(Fault(delay=60), times=5, path="/v3/identity/map")
     found = await expect(
-        examined, environ, CheckId.ROLES, "did not answer in time", timeout=1.0
+        examined, environ, CheckId.ROLES, "did not reply in time", timeout=1.0
     )
 
     lost = "Unknown: MAPPER, SHARER, ID_READER, OPTOUT"
@@ -487,7 +487,7 @@ async def test_an_unknown_key(
 async def test_a_key_without_any_role(
     examined: Examine, change: dict[str, Any]
 ) -> None:
-    """A key that is known but of no use is told from one that is not known."""
+    """A known key without roles is distinguished from an unknown one."""
     data = OperatorData.sample()
     clients = tuple(attrs.evolve(one, **change) for one in data.clients)
     async with LocalOperator(attrs.evolve(data, clients=clients)) as operator:

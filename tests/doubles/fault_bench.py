@@ -89,7 +89,7 @@ class Bench:
         url = getattr(where, "url", where)
         if isinstance(url, str):
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The API key travels in clear")
+                warnings.filterwarnings("ignore", "The API key is sent unencrypted")
                 options_of_pool = {"grace": 0.05, "ssl": CONTEXT} | (pool or {})
                 url = SessionPool(url, allow_http=True, **options_of_pool)
             self.pools.append(url)

@@ -140,7 +140,7 @@ async def serve(name: str, operator: LocalOperator) -> AsyncIterator[Site]:
 
 
 async def _wait_until_up(port: int, process: asyncio.subprocess.Process) -> None:
-    """Wait until somebody listens."""
+    """Wait until the port is open."""
     while process.returncode is None:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -182,7 +182,7 @@ async def _time(site: Site, name: str, *, tokens: bool) -> float:
 
 @pytest.mark.parametrize("name", SITES)
 async def test_the_end_while_requests_are_under_way(name: str) -> None:
-    """Whoever is served when SIGTERM comes gets tokens all the same."""
+    """Requests that are served when SIGTERM arrives still get tokens."""
     async with LocalOperator() as operator, serve(name, operator) as site:
         operator.fail_next(Fault(delay=1.0), times=1_000)
         kinds = KINDS[name]

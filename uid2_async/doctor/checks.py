@@ -144,7 +144,7 @@ def check_base_url(
     if sends_clear(url):
         return warning(
             check,
-            f"{url} is plain http: the API key is sent in the clear.",
+            f"{url} is plain http: the API key is sent unencrypted.",
             "Use https, unless only you use the network.",
         )
     return ok(check, f"{url}, {_describe_host(scope, host)}.")
@@ -233,7 +233,7 @@ def check_client_secret_form(client_secret: str) -> Finding:
     return failed(
         check,
         f"The client secret is not plain base64 of 32 bytes: {spelling}.",
-        "Use the secret as the UID2 portal shows it.",
+        "Use the secret exactly as the UID2 portal shows it.",
     )
 
 

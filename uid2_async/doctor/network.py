@@ -317,7 +317,7 @@ def check_tls(found: Handshake | None, now: float) -> Finding:
     if found.fault is not None:
         return failed(
             check,
-            f"No secure connection: {found.fault.value}.",
+            f"No TLS connection: {found.fault.value}.",
             _TLS_HINTS[found.fault],
         )
     days = int((found.expires - now) // _DAY_SECONDS)

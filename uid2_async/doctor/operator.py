@@ -46,7 +46,7 @@ class Role(StrEnum):
 
 CallOutcomes = Mapping[Endpoint, CallOutcome]
 _UNAUTHORIZED: Final = 401
-_PORTAL: Final = "in the UID2 portal, or with whoever runs the operator"
+_PORTAL: Final = "in the UID2 portal, or by the operator's administrator"
 
 
 def _permitted(outcome: CallOutcome | None) -> bool | None:
@@ -287,7 +287,7 @@ def check_test_identities(outcomes: CallOutcomes) -> Finding:
         return failed(
             check,
             f"Not as documented: {', '.join(wrong)}.",
-            "Contact whoever runs the operator: opt-outs may not be respected.",
+            "Contact the operator's administrator: opt-outs may not be respected.",
         )
     return ok(check, "The replies are as documented.")
 
@@ -331,7 +331,7 @@ def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Fin
             return failed(
                 check,
                 f"The operator does not return keys (HTTP {outcome.error.status}).",
-                "It may have no active master key. Contact whoever runs the operator.",
+                "It may have no active master key. Ask the operator's administrator.",
             )
         if outcome.error is not None:
             return failed_call(check, outcome.error)
@@ -365,7 +365,7 @@ def _find_fault(ring: KeyRing, scope: IdentityScope, now_ms: int) -> Finding | N
         return failed(
             CheckId.KEYS,
             f"None of {len(ring.keys)} keys is active now.",
-            "Contact whoever runs the operator: it no longer gets new keys.",
+            "Contact the operator's administrator: it no longer gets new keys.",
         )
     return None
 

@@ -56,7 +56,7 @@ def make_client() -> UID2Client:
 
 
 def make_refresher(client: UID2Client) -> TokenRefresher:
-    """Make what refreshes tokens, with the timeout of a page."""
+    """Create the refresher, with the timeout of a page."""
     return TokenRefresher(client, timeout=WEB_TIMEOUT)
 
 
@@ -145,7 +145,7 @@ def find_tokens(
 def store_freshness(
     session: MutableMapping[str, Any], freshness: Freshness, key: str = SESSION_KEY
 ) -> None:
-    """Put into *session* what is to be held from now on."""
+    """Put into *session* what must be kept from now on."""
     if freshness.state is TokenState.OPTED_OUT:
         session[key] = to_session(OptedOut())
     elif freshness.tokens is None:
@@ -260,14 +260,14 @@ def environment_of(settings: Mapping[str, Any]) -> tuple[IdentityScope, dict[str
 
 
 class Visitor:
-    """The tokens of whoever sends a request, in an encrypted cookie.
+    """The tokens of the visitor who sends a request, in an encrypted cookie.
 
     Each method exists twice: for synchronous views, and with an ``a`` in front for
     coroutines, in any event loop. None of them raises because the operator fails.
     """
 
     def __init__(self, site: Site, cookies: Mapping[str, str]) -> None:
-        """Take the cookies of a request; they are read when somebody asks."""
+        """Keep the cookies of a request, which are read on first use."""
         self._site = site
         self._cookies = cookies
         self._session: dict[str, Any] | None = None

@@ -188,7 +188,7 @@ def check(*_: object, **__: object) -> list[checks.CheckMessage]:
         SealedCookie(options.pop("keys", keys), **options)
         check_key_source(given.get("KEYS"))
     except (ConfigError, TypeError, ValueError) as error:
-        message = getattr(error, "message", "The setting UID2 is wrong.")
+        message = getattr(error, "message", "The setting UID2 is invalid.")
         return [
             checks.Error(message, hint=getattr(error, "hint", None), id="uid2.E001")
         ]

@@ -51,14 +51,14 @@ __all__ = [
 # Wrapped here and not at the end: overriding a dependency goes by its identity.
 @strip_traceback
 def get_client(connection: HTTPConnection) -> UID2Client:
-    """Give the client that the lifespan opened."""
+    """Return the client that the lifespan opened."""
     client: UID2Client = connection.state.uid2_client
     return client
 
 
 @strip_traceback
 def get_refresher(connection: HTTPConnection) -> TokenRefresher:
-    """Give what refreshes tokens, as the lifespan opened it."""
+    """Return the refresher that the lifespan opened."""
     refresher: TokenRefresher = connection.state.uid2_refresher
     return refresher
 

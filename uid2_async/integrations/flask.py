@@ -81,7 +81,7 @@ class UID2:
 
     @property
     def visitor(self) -> Visitor:
-        """The tokens of whoever sends the current request."""
+        """The tokens of the visitor who sends the current request."""
         if _EXTENSION not in g:
             g.uid2 = _site().visitor(request.cookies)
         visitor: Visitor = g.uid2

@@ -297,7 +297,10 @@ class _Names:
         named = self._name(VALUE_NAME if column is None else column, hint)
         if options.type is not None:
             return attrs.evolve(changed, column=named)
-        hint = "Pass type_column=, or email= and the like if all rows are of one type."
+        hint = (
+            "Pass type_column=, or one of email=, phone=, email_hash= and "
+            "phone_hash= if all rows have the same type."
+        )
         kind = self._name(KIND_NAME if type_column is None else type_column, hint)
         return attrs.evolve(changed, column=named, type_column=kind)
 

@@ -69,11 +69,11 @@ _ADVICE: Final = {
         "It looks like another hash in hex. UID2 and EUID require SHA-256, which has "
         "64 characters."
     ),
-    HashSpelling.RAW_UID: "It is a raw UID: it has been mapped already.",
+    HashSpelling.RAW_UID: "It is already a raw UID.",
     HashSpelling.NOT_HASHED: (
         "It is DII itself. Pass it as email or phone, and it will be hashed."
     ),
-    HashSpelling.EMPTY: "There is no value.",
+    HashSpelling.EMPTY: "The value is empty.",
     HashSpelling.UNKNOWN: (
         "It is not a SHA-256 in hex (64 characters) or base64 (44). Look for a column "
         "that is too short, or that contains other values."

@@ -190,7 +190,10 @@ def write_identity_input(identity: Identity, *, send_raw: bool) -> dict[str, str
     if field is None:
         raise InputError(
             f"The {identity.kind} is not valid.",
-            hint="See docs/protocol.md 3 for what the operator accepts.",
+            hint=(
+                "The documentation, under Wire protocol, section 3, says what an "
+                "operator accepts."
+            ),
         )
     key, value = field
     return {key: value}

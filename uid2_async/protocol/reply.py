@@ -111,11 +111,11 @@ def _make_error(status: int, code: str | None, message: str | None) -> UID2Error
         hint = _LINK_HINT if message == "Invalid link_id" else None
         return AuthError(said, hint=hint)
     if status == 403 and code in _HOME_HINTS:  # noqa: PLR2004 - as above
-        return AuthError("The operator answered HTTP 403.", hint=_HOME_HINTS[code])
+        return AuthError("The operator replied HTTP 403.", hint=_HOME_HINTS[code])
     if 200 <= status < 300:  # noqa: PLR2004 - as above
         return ProtocolError(f"The operator answered HTTP {status} instead of 200.")
     kind = _BY_STATUS.get(status, UnexpectedStatusError)
-    return kind(f"The operator answered HTTP {status}.")
+    return kind(f"The operator replied HTTP {status}.")
 
 
 _BY_STATUS: dict[int, type[OperatorError]] = {

@@ -95,8 +95,8 @@ def from_session(
     """Read what :func:`to_session` or an official SDK stored.
 
     Args:
-        stored: The object, or its JSON; None or empty where there is none.
-        now: To tell whether an opt-out still counts, as an aware datetime; now by
+        stored: The object, or its JSON; None or empty if there is none.
+        now: The time at which an opt-out is checked, as an aware datetime; now by
             default.
 
     Returns:
@@ -110,7 +110,7 @@ def from_session(
     if not stored:
         return None
     fields = stored if isinstance(stored, Mapping) else read_object(stored)
-    # First of all, so that an opt-out counts whatever else is stored beside it.
+    # First, so that an opt-out counts whatever else is stored with it.
     if fields.get("status") != "optout":
         return IdentityTokens.from_dict(fields)
     ends = fields.get("refresh_expires")
@@ -124,7 +124,7 @@ Content: TypeAlias = Literal["identity", "advertising_token"]
 
 # What browsers keep at least, attributes included (RFC 6265, 6.1).
 _MAX_BYTES: Final = 4096
-# What encodeURIComponent of browsers leaves as it is, beside letters and digits.
+# What encodeURIComponent of browsers keeps, in addition to letters and digits.
 _UNQUOTED: Final = "-_.!~*'()"
 # Prebid.js puts the name into a regular expression as it stands.
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -135,7 +135,7 @@ _PATH: Final = re.compile(r"/[!-:<-~]*", re.ASCII)
 def cookie_name(
     scope: IdentityScope = IdentityScope.UID2, content: Content = "identity"
 ) -> str:
-    """Give the name under which scripts look for a cookie.
+    """Return the name under which scripts look for a cookie.
 
     Returns:
         ``__uid_2`` or ``__euid`` for the whole identity (web SDK);
@@ -170,7 +170,7 @@ def to_cookie(  # noqa: PLR0913 - keyword options, each an attribute of the cook
         content: ``identity`` for all of it as JSON, or ``advertising_token`` for what
             Prebid.js takes in server-only mode; an opt-out deletes the latter.
         name: Another name than that of :func:`cookie_name`.
-        domain: For this domain and all under it; None for the host alone.
+        domain: For this domain and all subdomains; None for only the host.
         path: For this path and all under it.
         secure: Whether the cookie travels over https only; localhost counts as such.
         same_site: Whether other sites' pages may send it; ``None`` needs *secure*.
@@ -220,7 +220,7 @@ def _check(name: str, domain: str | None, path: str) -> None:
 def _value(
     identity: IdentityTokens | OptedOut | None, content: Content, now: datetime
 ) -> tuple[str, datetime]:
-    """Make the value, and until when it is good."""
+    """Return the value, and until when it is valid."""
     if content == "identity":
         if identity is None:
             return "", now
@@ -240,19 +240,19 @@ def from_cookie(
 ) -> IdentityTokens | OptedOut | None:
     """Read the value of a cookie that :func:`to_cookie` or the web SDK wrote.
 
-    Anybody can send any cookie: only the operator can tell whether tokens are real, and
+    Anyone can send any cookie. Only the operator knows whether tokens are real, and
     unknown keys may hold anything.
 
     Args:
         value: As the browser sent it, or already decoded; None where it sent none.
-        now: To tell whether an opt-out still counts, as an aware datetime; now by
+        now: The time at which an opt-out is checked, as an aware datetime; now by
             default.
 
     Returns:
         As :func:`~uid2_async.publisher.from_session`.
 
     Raises:
-        InputError: If it is no identity; the message never shows the value.
+        InputError: If it is not an identity. The message never shows the value.
     """
     if not isinstance(value, str) or value.startswith("{"):
         return from_session(value, now=now)
@@ -307,11 +307,11 @@ def to_prebid_params(
         tokens: What generate or the last refresh returned.
         mode: Who refreshes.
         scope: Which system the tokens are of.
-        cookie: The name of the cookie from which the page shall read them, made with
+        cookie: The name of the cookie from which the page reads them, made with
             :func:`~uid2_async.publisher.to_cookie`, instead of the entry itself. With
             ``server_only`` only the one of Prebid.js, ``__uid2_advertising_token`` or
             ``__euid_advertising_token``.
-        api_base: With ``client_refresh``, the operator that the page shall ask, if it
+        api_base: With ``client_refresh``, the operator that the page asks, if it
             is not the production one.
 
     Raises:
@@ -330,7 +330,7 @@ def _client_refresh(
     cookie: str | None,
     api_base: str | None,
 ) -> dict[str, Any]:
-    """Hand the page everything, or the name of the cookie that holds it."""
+    """Give the page everything, or the name of the cookie with it."""
     name = SYSTEMS[scope].prebid_name
     params: dict[str, Any] = {}
     if cookie is None:
@@ -348,16 +348,18 @@ def _server_only(
     cookie: str | None,
     api_base: str | None,
 ) -> dict[str, Any]:
-    """Hand the page the advertising token, or nothing where a cookie holds it."""
+    """Give the page the advertising token, or nothing if a cookie has it."""
     system = SYSTEMS[scope]
     if api_base is not None:
-        raise InputError("With server_only the page asks no operator: no api_base.")
+        raise InputError(
+            "With server_only, the page does not contact an operator: omit api_base."
+        )
     if cookie is None:
         value = {system.prebid_name: {"id": tokens.advertising_token}}
         return {"name": system.prebid_name, "value": value}
     if cookie != system.token_cookie:
         raise InputError(
-            f"With server_only Prebid.js reads no cookie but {system.token_cookie}."
+            f"With server_only, Prebid.js reads only the cookie {system.token_cookie}."
         )
     return {"name": system.prebid_name}
 

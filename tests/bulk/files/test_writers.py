@@ -510,7 +510,7 @@ def test_a_pipe_that_is_being_read(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_cannot_be_read() -> None:
-    """It is told, and is no error of ours."""
+    """It is reported, and is not an error of ours."""
 
     class Broken(io.BytesIO):
         """A stream on a broken disk."""

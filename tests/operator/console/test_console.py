@@ -51,7 +51,7 @@ def test_people_are_opted_out_and_in(
 
 
 def test_someone_is_opted_in_by_the_hash_in_the_list(desk: Any) -> None:
-    """Whoever opted out by a call has no name here."""
+    """A person who opted out by a call has no name here."""
     desk.call("/v2/token/logout", {"email": ADDRESS})
     (person,) = desk.see("updates/0")["opt_outs"]
     assert person["name"] is None
@@ -232,7 +232,7 @@ def test_what_is_not_there(desk: Any, path: str) -> None:
 
 
 def test_another_operator_is_told_apart(make_desk: Any) -> None:
-    """A page that stays open starts anew when the sandbox was."""
+    """An open page starts again when the sandbox is restarted."""
     runs = set()
     for _ in range(2):
         with LocalOperator.in_thread(console=True) as operator:

@@ -55,7 +55,7 @@ async def test_the_lines_of_python(
 
 @pytest.mark.parametrize("scope", list(IdentityScope))
 def test_the_lines_for_docker(scope: IdentityScope, make_desk: Any) -> None:
-    """Three commands: a network, the sandbox in it, and an application beside it."""
+    """Three commands: a network, and in it the sandbox and an application."""
     with LocalOperator.in_thread(
         OperatorData.sample(scope=scope), console=True
     ) as operator:
