@@ -155,7 +155,7 @@ def monotonic_of(clock: Clock | None, monotonic: Monotonic | None) -> Monotonic:
     return monotonic or getattr(chosen, "monotonic", None) or MonotonicClock()
 
 
-def sleep_by(monotonic: Monotonic) -> Callable[[float], Awaitable[None]]:
+def suspend_aware_sleep(monotonic: Monotonic) -> Callable[[float], Awaitable[None]]:
     """Return a sleep that also counts the time while the machine is suspended.
 
     The event loop's clock does not: a sleep of an hour could take an hour after
