@@ -161,7 +161,7 @@ def test_country(uid2: Uid2) -> None:
     [
         (["--country", "US"], "add --type phone"),
         (["--country", "US", "--type", "email"], "add --type phone"),
-        (["--country", "ZZ", "--type", "phone"], "country is not known"),
+        (["--country", "ZZ", "--type", "phone"], "country is unknown"),
     ],
 )
 def test_a_country_that_does_not_fit(
