@@ -22,9 +22,7 @@ ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
-WITH_EXTRAS = (
-    ".[arrow,cli,django,fastapi,flask,frames,metrics,otel,phone,starlette]"
-)
+WITH_EXTRAS = ".[arrow,cli,django,fastapi,flask,frames,metrics,otel,phone,starlette]"
 # Browser, documentation, web servers, stores and Spark have sessions of their own.
 PYTEST = (
     *("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/docs"),

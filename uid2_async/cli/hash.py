@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.options import CountryOption, Kind, KindOption, ValueFileOption
-from uid2_async.cli.output import ExitCode, print_error
+from uid2_async.cli.output import print_error
 from uid2_async.cli.values import LineBlock, read_blocks, source_of
 from uid2_async.errors import InputError
 from uid2_async.phones import PhoneFault, check_country, to_sendable
