@@ -13,7 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 from typer.main import get_command
 
 from uid2_async.cli.app import app
-from uid2_async.cli.output import ExitCode
+from uid2_async.cli.exit_codes import ExitCode
 
 _MARKDOWN: Final = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from uid2_async import errors
-from uid2_async.cli.output import ExitCode, Failure, exit_code_of, mask
+from uid2_async.cli.exit_codes import ExitCode, exit_code_of
+from uid2_async.cli.output import Failure, mask
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ import pytest
 from uid2_async import IdentityScope
 from uid2_async.bulk.options import FileProgress, JobSummary
 from uid2_async.bulk.outcomes import Progress
+from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.job import PROGRESS_SECONDS, JobDisplay
 from uid2_async.cli.options import OutputOptions, ProgressMode
-from uid2_async.cli.output import ExitCode, Failure
+from uid2_async.cli.output import Failure
 from uid2_async.hooks import CallFinished
 from uid2_async.operator import Fault, LocalOperator
 
@@ -459,7 +460,7 @@ def test_examples_take_the_codes_without_the_extra() -> None:
     """The table can be imported where typer and rich are missing."""
     script = (
         "import sys; sys.modules['typer'] = sys.modules['rich'] = None\n"
-        "from uid2_async.cli.output import ExitCode\n"
+        "from uid2_async.cli.exit_codes import ExitCode\n"
         "print(ExitCode.TRY_LATER.value)"
     )
     done = subprocess.run(  # noqa: S603 - the interpreter that runs this

@@ -5,7 +5,7 @@
 - ``rows``, ``hash``, ``state``, ``report``, ``token``, ``keys``, ``doctor`` and
   ``sandbox`` have the other commands.
 - ``connection``: the operator that is asked. ``values``: what is read from arguments,
-  files and stdin. ``output``: messages, failures and exit codes.
+  files and stdin. ``output``: messages and failures. ``exit_codes``: for schedulers.
 """
 
 from __future__ import annotations

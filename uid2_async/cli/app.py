@@ -20,9 +20,9 @@ import typer
 from typer.core import TyperGroup
 
 from uid2_async._version import __version__
+from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.output import (
     LOG,
-    ExitCode,
     Failure,
     LogFormat,
     LogLevel,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 
 from uid2_async import operator
+from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.options import SandboxOption, ScopeOption
-from uid2_async.cli.output import ExitCode, print_message
+from uid2_async.cli.output import print_message
 from uid2_async.models import IdentityScope
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ import typer
 
 from uid2_async import operator
 from uid2_async.cli.connection import Connection, run_async
+from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.options import JsonOption, with_shared_options
-from uid2_async.cli.output import ExitCode, dump_json, print_error, print_lines
+from uid2_async.cli.output import dump_json, print_error, print_lines
 from uid2_async.models import IdentityScope
 
 if TYPE_CHECKING:

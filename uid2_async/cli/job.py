@@ -25,10 +25,10 @@ from uid2_async.bulk.options import FileProgress, JobSummary
 from uid2_async.bulk.paths import STDIO, FileFormatOptions, check_roles
 from uid2_async.bulk.resume import JobFolder, job_folder_for
 from uid2_async.cli.connection import Connection, run_async
+from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.options import OutputOptions, ProgressMode
 from uid2_async.cli.output import (
     LOG,
-    ExitCode,
     Failure,
     on_failure,
     print_error,

@@ -22,6 +22,7 @@ from uid2_async.bulk.options import (
     StatusOptions,
 )
 from uid2_async.cli.connection import Connection
+from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.job import JobDisplay, is_saved, run_job
 from uid2_async.cli.options import (
     FORMATS,
@@ -46,7 +47,7 @@ from uid2_async.cli.options import (
     parse_duration,
     with_shared_options,
 )
-from uid2_async.cli.output import ExitCode, print_error
+from uid2_async.cli.output import print_error
 from uid2_async.errors import InputError
 
 _MAP: OptionTable = OptionTable(

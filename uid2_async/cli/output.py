@@ -1,4 +1,4 @@
-"""What every command prints, how it fails, and with which exit code.
+"""What every command prints, and how it fails.
 
 Nothing that is printed can steer a terminal, and no failure repeats a secret.
 """
@@ -15,86 +15,15 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from enum import IntEnum, StrEnum
-from typing import Any, Final, Self
+from enum import StrEnum
+from typing import Any, Final
 
 import attrs
 import msgspec
 
 from uid2_async._private import printable
-from uid2_async.errors import (
-    AuthError,
-    CallTimeoutError,
-    ConfigError,
-    InputError,
-    OperatorError,
-    RateLimitError,
-    StalledError,
-    UID2Error,
-)
-
-
-class ExitCode(IntEnum):
-    """The exit code of a command.
-
-    Attributes:
-        meaning: What happened.
-        action: What a scheduler should do.
-    """
-
-    meaning: str
-    action: str
-
-    def __new__(cls, code: int, meaning: str, action: str) -> Self:
-        """Make a code that explains itself."""
-        member = int.__new__(cls, code)
-        member._value_ = code
-        member.meaning, member.action = meaning, action
-        return member
-
-    OK = 0, "Done.", "Continue."
-    FAILURE = (
-        1,
-        "Failed: the operator, the network, the disk or the state.",
-        "Alert somebody. The message says whether a retry can help.",
-    )
-    USAGE = 2, "Wrong usage, settings or input.", "Fix the command. Do not retry."
-    INCOMPLETE = (
-        3,
-        # map, refresh, optout-status; and hash, inspect, encrypt, decrypt.
-        "Done, but some rows could not be asked about, or some values are invalid.",
-        "Continue, and warn. With a state, the next run asks about failed rows again.",
-    )
-    AUTH = 4, "The API key or secret was rejected.", "Fix the key. Do not retry."
-    TRY_LATER = (
-        5,
-        "Rate limited, timed out or stalled.",
-        "Retry later with the same command, which resumes the job.",
-    )
-    INTERRUPTED = (
-        130,
-        "Interrupted by Ctrl-C (SIGINT).",
-        "Retry with the same command, which resumes the job.",
-    )
-    TERMINATED = (
-        143,
-        "Terminated by SIGTERM.",
-        "Retry with the same command, which resumes the job.",
-    )
-
-
-def exit_code_of(error: UID2Error) -> ExitCode:
-    """Return the exit code of a command that fails with *error*."""
-    match error:
-        case InputError() | ConfigError():
-            return ExitCode.USAGE
-        case AuthError():
-            return ExitCode.AUTH
-        case RateLimitError() | CallTimeoutError() | StalledError():
-            return ExitCode.TRY_LATER
-        case _:
-            return ExitCode.FAILURE
-
+from uid2_async.cli.exit_codes import ExitCode, exit_code_of
+from uid2_async.errors import OperatorError, UID2Error
 
 # --- printing ------------------------------------------------------------------------
 

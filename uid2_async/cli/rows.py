@@ -33,6 +33,7 @@ from uid2_async.bulk.paths import (
 from uid2_async.bulk.text import Reader, open_reader
 from uid2_async.bulk.writers import Output, open_output
 from uid2_async.cli.connection import Connection
+from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.keys import (
     KeysFileOption,
     KeysKind,
@@ -41,7 +42,7 @@ from uid2_async.cli.keys import (
     load_keys,
 )
 from uid2_async.cli.options import FormatOptions, with_shared_options
-from uid2_async.cli.output import ExitCode, print_error
+from uid2_async.cli.output import print_error
 from uid2_async.cli.values import read_lines
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.models import IdentityType

@@ -13,6 +13,7 @@ import typer
 
 from uid2_async.bulk.paths import STDIO
 from uid2_async.cli.connection import Connection
+from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.keys import (
     KeysFileOption,
     KeysKind,
@@ -26,7 +27,7 @@ from uid2_async.cli.options import (
     ValueFileOption,
     with_shared_options,
 )
-from uid2_async.cli.output import ExitCode, dump_json, print_lines
+from uid2_async.cli.output import dump_json, print_lines
 from uid2_async.cli.values import as_kind, read_one, read_text
 from uid2_async.errors import (
     InputError,
