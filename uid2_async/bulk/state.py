@@ -275,7 +275,7 @@ class MappingState:
         async for kind, identities in self.to_ask(run, StateSelection.due()):
             yield [IdentityKey(kind, identity) for identity in identities]
 
-    def export(
+    async def export(
         self, *, limit: int = _PAGE
     ) -> AsyncGenerator[list[tuple[IdentityKey, StateRow]], None]:
         """Iterate over pages of everything, in the order of the identities.
@@ -283,7 +283,8 @@ class MappingState:
         Args:
             limit: The largest number of rows in a page.
         """
-        return self._pages(state_rows.export_page, self._now, limit)
+        async for page in self._pages(state_rows.export_page, self._now, limit):
+            yield page
 
     async def _pages(
         self,
@@ -567,7 +568,7 @@ class MappingState:
         """
         return await self._call(state_rows.remove_absent, run, segment, max_removed)
 
-    def pending_changes(
+    async def pending_changes(
         self, run: Run, *, limit: int = _PAGE
     ) -> AsyncGenerator[list[Change], None]:
         """Iterate over pages of what no delta has exported, in identity order.
@@ -577,7 +578,8 @@ class MappingState:
             limit: The largest number of changes in a page.
         """
         del run
-        return self._pages(state_rows.changes_page, None, limit)
+        async for page in self._pages(state_rows.changes_page, None, limit):
+            yield page
 
     async def summary_of(self, job: str) -> str | None:
         """Return what :meth:`finish` was given for a job that has ended, or None."""
