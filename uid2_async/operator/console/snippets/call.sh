@@ -21,6 +21,6 @@ print(AESGCM(key).decrypt(sealed[:12], sealed[12:], None)[16:].decode())'
 }
 path=/v2/token/generate
 payload='{"email":"user@example.com","optout_check":1}'
-printf %s "$payload" | seal |
+echo "$payload" | seal |
   curl -sS --fail -H "Authorization: Bearer $UID2_API_KEY" --data-binary @- \
     "$UID2_BASE_URL$path" | unseal
