@@ -3,10 +3,9 @@
     pip install '.[spark]' 'pyspark~=4.1.0'
     python examples/spark_daily.py examples/customers.csv /tmp/uid2_mapping
 
-Run it again: it asks only about identities that are new, due or long unchecked. The operator is the
-one that the environment names (UID2_BASE_URL and its like), such as that of
-``uid2 sandbox``; if it names none, an embedded one. The file has the columns INPUT and
-INPUT_TYPE.
+Run it again: it asks only about identities that are new, due or long unchecked. It uses
+the operator that the environment names (UID2_BASE_URL and so on), such as that of
+``uid2 sandbox``, or else an embedded one. The file has the columns INPUT and INPUT_TYPE.
 
 On Databricks, run daily() as a job. The cluster has the session, Delta and a fixed
 number of workers, which set how many tasks share the 20 requests in flight. Install the
