@@ -5,7 +5,7 @@
 
 Run it again: it asks only about identities that are new, due or long unchecked. It uses
 the operator that the environment names (UID2_BASE_URL and so on), such as that of
-``uid2 sandbox``, or else an embedded one. The file has the columns INPUT and INPUT_TYPE.
+``uid2 sandbox``, or else an embedded one. The file has columns INPUT and INPUT_TYPE.
 
 On Databricks, run daily() as a job. The cluster has the session, Delta and a fixed
 number of workers, which set how many tasks share the 20 requests in flight. Install the
