@@ -57,6 +57,11 @@ def _no_extra() -> Mapping[str, Any]:
 class IdentityTokens:
     """The result of token/generate and token/refresh (docs/protocol.md 2.1).
 
+    Example:
+        >>> stored = tokens.to_json()
+        >>> IdentityTokens.from_json(stored) == tokens
+        True
+
     Attributes:
         advertising_token: The token to send to the bidstream.
         refresh_token: The token for token/refresh. It has 388 characters from current
