@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from operator import attrgetter
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
@@ -107,7 +108,7 @@ def _make_system_monotonic() -> Monotonic:
         time.clock_gettime(number)
     except OSError:
         return time.monotonic
-    return lambda: time.clock_gettime(number)
+    return partial(time.clock_gettime, number)
 
 
 _system_monotonic: Final[Monotonic] = _make_system_monotonic()
@@ -176,15 +177,12 @@ class ClockReading(NamedTuple):
         wall_ms: The wall clock, in ms since the Unix epoch; it may be set.
         monotonic_s: A monotonic clock, in seconds. It goes on while the machine is
             suspended, so that what is known of the operator's clock stays right.
+        ahead_ms: By how much the wall clock is ahead of the monotonic one.
     """
 
     wall_ms: int
     monotonic_s: float
-
-    @property
-    def ahead_ms(self) -> float:
-        """By how much the wall clock is ahead of the monotonic one."""
-        return self.wall_ms - self.monotonic_s * 1000
+    ahead_ms: float
 
 
 class _Sample(NamedTuple):
@@ -217,16 +215,23 @@ class ClockCorrection(RedactedRepr, frozen=True, kw_only=True):
 class ClockSkew:
     """Estimates the operator's clock, and returns times that it accepts."""
 
-    def __init__(self, wall_ms: Callable[[], int]) -> None:
-        """Start without samples; *wall_ms* is this machine's clock, in ms."""
+    def __init__(self, wall_ms: Callable[[], int], monotonic: Monotonic) -> None:
+        """Start without samples.
+
+        Args:
+            wall_ms: This machine's wall clock, in ms since the Unix epoch.
+            monotonic: Its monotonic clock, in seconds.
+        """
         self._wall_ms = wall_ms
+        self._monotonic = monotonic
         self._samples: deque[_Sample] = deque(maxlen=_SAMPLES)
         self._best: _Sample | None = None
         self._warned = False
 
-    def read(self, monotonic_s: float) -> ClockReading:
+    def read(self) -> ClockReading:
         """Read both clocks."""
-        return ClockReading(self._wall_ms(), monotonic_s)
+        wall_ms, monotonic_s = self._wall_ms(), self._monotonic()
+        return ClockReading(wall_ms, monotonic_s, wall_ms - monotonic_s * 1000)
 
     def offset_ms(self, now: ClockReading) -> int:
         """Return what to add to the wall clock: 0 if unknown or insignificant."""

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import attrs
 import pytest
-import tenacity  # the first call would pay for it, and time counts
 
 from canaries import API_KEY, CLIENT_SECRET, EMAIL, find_canaries, find_leaks
 from fault_server import FaultServer, Seen
@@ -225,8 +224,6 @@ async def _run(row_id: str, expected: Expected) -> None:
         _, pending = await asyncio.wait(left, timeout=1)
         assert not pending, pending
 
-
-assert tenacity
 
 
 class Rows:
