@@ -34,7 +34,7 @@ Clock: TypeAlias = Callable[[], datetime]
 Monotonic: TypeAlias = Callable[[], float]
 """Gives seconds that only increase; what is zero does not matter."""
 
-_NS_PER_MS = 1_000_000
+NS_PER_MS: Final = 1_000_000
 # An event loop whose time differs by more from the system's has a clock of its own.
 _OWN_CLOCK_SECONDS: Final = 60.0
 # A suspended machine is noticed this many seconds after it resumes, at the latest.
@@ -91,8 +91,19 @@ def ms_clock(clock: Clock | None) -> Callable[[], int]:
     return lambda: ms_from_datetime(chosen())
 
 
+def ns_clock(clock: Clock | None) -> Callable[[], int]:
+    """Return a clock in ns since the Unix epoch; else as :func:`ms_clock`.
+
+    The system's is the C function itself, which matters where each token asks.
+    """
+    chosen = clock or _in_use
+    if chosen is None:
+        return time.time_ns
+    return lambda: ms_from_datetime(chosen()) * NS_PER_MS
+
+
 def _system_ms() -> int:
-    return time.time_ns() // _NS_PER_MS
+    return time.time_ns() // NS_PER_MS
 
 
 def _make_system_monotonic() -> Monotonic:

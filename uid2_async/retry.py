@@ -1,8 +1,8 @@
 """What is retried, when, and how much of it.
 
 docs/protocol.md says that every call may be repeated safely, and that an envelope ages:
-so the retry goes around sealing, sending and opening as a whole. :meth:`RetryPolicy.run`
-is the loop; the stop and wait objects of tenacity decide in it where some are given.
+so the retry goes around sealing, sending and opening as a whole. The loop is
+:meth:`RetryPolicy.run`. Stop and wait objects of tenacity decide in it, if given.
 """
 
 from __future__ import annotations
@@ -415,7 +415,8 @@ class _Run:
         """Describe the call to the stop and wait objects, if there are any."""
         if self._policy.stop is None and self._policy.wait is None:
             return None
-        from tenacity import AsyncRetrying, RetryCallState  # noqa: PLC0415 - few give such objects, and the others do not load it
+        # Whoever gives such objects has loaded it; the others do without.
+        from tenacity import AsyncRetrying, RetryCallState  # noqa: PLC0415 - as above
 
         state = RetryCallState(AsyncRetrying(), fn=None, args=(), kwargs={})
         state.start_time = self._began

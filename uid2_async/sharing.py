@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks, unwrapped
-from uid2_async.clock import Clock, ms_clock
+from uid2_async.clock import NS_PER_MS, Clock, ns_clock
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.keystore import Keys, ring_of
 from uid2_async.models import IdentityType
@@ -46,7 +46,7 @@ class SharingClient(Unpicklable):
             clock: Gives the time as an aware datetime; the system's by default.
         """
         self._keys = keys
-        self._now_ms = ms_clock(clock)
+        self._now_ns = ns_clock(clock)
 
     def encrypt(
         self,
@@ -98,7 +98,9 @@ class SharingClient(Unpicklable):
     def _sealer(self, keyset_id: int | None) -> SharingSealer:
         """Choose the keys of this moment."""
         return SharingSealer(
-            _ring_of(self._keys), now_ms=self._now_ms(), keyset_id=keyset_id
+            _ring_of(self._keys),
+            now_ms=self._now_ns() // NS_PER_MS,
+            keyset_id=keyset_id,
         )
 
     def decrypt(self, token: str) -> DecryptedToken:
@@ -111,7 +113,8 @@ class SharingClient(Unpicklable):
             TokenError: If it is refused; the reason says why.
             KeysUnavailableError: If there are no keys, or all have expired.
         """
-        found = _try_decrypt(token, _ring_of(self._keys), self._now_ms(), _SHARING)
+        ring, now_ms = _ring_of(self._keys), self._now_ns() // NS_PER_MS
+        found = _try_decrypt(token, ring, now_ms, _SHARING)
         if isinstance(found, DecryptedToken):
             return found
         raise TokenError(found)
@@ -130,7 +133,7 @@ class SharingClient(Unpicklable):
         """
         if isinstance(tokens, str):
             raise InputError("tokens is a str; pass a list of them.")
-        ring, now_ms = _ring_of(self._keys), self._now_ms()
+        ring, now_ms = _ring_of(self._keys), self._now_ns() // NS_PER_MS
         return [_try_decrypt(token, ring, now_ms, _SHARING) for token in tokens]
 
     def __repr__(self) -> str:

@@ -225,7 +225,6 @@ async def _run(row_id: str, expected: Expected) -> None:
         assert not pending, pending
 
 
-
 class Rows:
     """The rows of one part of the matrix."""
 

@@ -1,4 +1,4 @@
-"""Keys, key rings, and the client's half of key/sharing, key/bidstream and key/latest.
+"""Keys, key rings, and the client's half of key/sharing and key/bidstream.
 
 docs/protocol.md 2.8 and 6.1 to 6.4. A blob is what a key seals: the IV, the ciphertext
 and, with GCM, the tag (docs/protocol.md 5.1).
@@ -26,7 +26,6 @@ from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import wire
-from uid2_async.protocol.reply import expect_success
 
 GCM_IV_SIZE = 12
 CBC_IV_SIZE = 16
@@ -61,8 +60,11 @@ class Key(Unpicklable):
         return AESGCM(self.secret)
 
     @cached_property
-    def _gcm_decrypt(self) -> Callable[[bytes, bytes, bytes | None], bytes]:
-        """Its method, bound once: it is called twice for each token."""
+    def decrypt_gcm(self) -> Callable[[bytes, bytes, bytes | None], bytes]:
+        """Opens a GCM ciphertext with its IV; bound once, for two calls in each token.
+
+        Raises an InvalidTag of ``cryptography``, or a ValueError for a wrong length.
+        """
         return self._gcm.decrypt
 
     @cached_property
@@ -88,7 +90,7 @@ class Key(Unpicklable):
         """Open the GCM blob that begins at *start*, or None if it is not authentic."""
         body = start + GCM_IV_SIZE
         try:
-            return self._gcm_decrypt(data[start:body], data[body:], None)
+            return self.decrypt_gcm(data[start:body], data[body:], None)
         except (InvalidTag, ValueError):
             return None
 
@@ -289,6 +291,7 @@ class KeyRing(Unpicklable):
         max_bidstream_lifetime_seconds: The longest life in the bidstream, or None.
         allow_clock_skew_seconds: How far in the future a token may be made.
         site_data: The lower-case names of sites, by site id (docs/protocol.md 6.3).
+        valid_until_ms: When the last key expires, in ms.
     """
 
     keys: Mapping[int, Key]
@@ -305,7 +308,7 @@ class KeyRing(Unpicklable):
     _keysets: Mapping[int, tuple[Key, ...]] = attrs.field(
         init=False, eq=False, default=attrs.Factory(_group_by_keyset, takes_self=True)
     )
-    _valid_until_ms: int = attrs.field(
+    valid_until_ms: int = attrs.field(
         init=False, eq=False, default=attrs.Factory(_last_expiry_ms, takes_self=True)
     )
 
@@ -381,7 +384,7 @@ class KeyRing(Unpicklable):
 
     def has_valid_key(self, now_ms: int) -> bool:
         """Return whether any key expires after *now_ms*."""
-        return now_ms < self._valid_until_ms
+        return now_ms < self.valid_until_ms
 
     def __repr__(self) -> str:
         """Show counts and numbers, never a secret."""
@@ -394,28 +397,5 @@ class KeyRing(Unpicklable):
 SHARING_PATH: Final = "/v2/key/sharing"
 BIDSTREAM_PATH: Final = "/v2/key/bidstream"
 LATEST_PATH: Final = "/v2/key/latest"
-
-
-class _LatestReply(msgspec.Struct):
-    status: str
-    body: tuple[WireKey, ...] | None = None
-
-
-def build_keys_request() -> bytes:
-    """Build the payload of all three: there is nothing to say."""
-    return b""
-
-
-def parse_latest_reply(payload: bytes) -> tuple[Key, ...]:
-    """Read the opened reply to key/latest.
-
-    Raises:
-        ProtocolError: If it is not of the documented shape.
-        OperatorError: If the status word is another one.
-    """
-    reply = wire.decode(payload, _LatestReply)
-    expect_success(reply.status, reply.body)
-    return tuple(key.to_key() for key in reply.body or ())
-
 
 strip_tracebacks(globals())
