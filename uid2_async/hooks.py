@@ -224,8 +224,6 @@ async def count_identity(
     work: Awaitable[T], *, hooks: Sequence[Hook], endpoint: str, kind: str
 ) -> T:
     """Await the answer about one person, and emit its result to *hooks*."""
-    if not hooks:
-        return await work
     try:
         found = await work
     except UID2Error:
@@ -243,8 +241,6 @@ async def count_identities(
     query: MapQuery,
 ) -> IdentityMap:
     """Await the answer to *query*, and emit the results of its identities."""
-    if not hooks:
-        return await work
     kinds = [
         key or kind_and_value(one)[0]
         for key, one in zip(query.order, query.identities, strict=True)
