@@ -251,10 +251,21 @@ def spark(session: nox.Session) -> None:
 def stores(session: nox.Session) -> None:
     """Map from and to S3 (moto's server), PostgreSQL and Delta tables."""
     _find_postgresql(session)
-    extras = ".[arrow,cli,lake,report,s3,sql]"
+    extras = ".[arrow,azure,cli,gcs,lake,report,s3,sql]"
     session.install("-q", extras, *group("stores"))
     run = ("pytest", "-q", "-rs", *PATIENT, "-n", "2", "tests/stores")
-    session.run(*run, *session.posargs)
+    session.run(*run, *session.posargs, env={"PATH": _add_azurite(session)})
+
+
+def _add_azurite(session: nox.Session) -> str:
+    """Install the emulator of Azure's store if npm can; return PATH with it."""
+    folder = Path(session.create_tmp())
+    if shutil.which("npm"):
+        line = ("npm", "install", "--silent", "--prefix", str(folder), "azurite")
+        # Without it its test is skipped, and says so.
+        session.run(*line, external=True, success_codes=[0, 1])
+    programs = [*session.bin_paths, str(folder / "node_modules" / ".bin")]
+    return os.pathsep.join([*programs, os.environ["PATH"]])
 
 
 def _find_postgresql(session: nox.Session) -> None:

@@ -259,6 +259,7 @@ class RetryPolicy:
             try:
                 result = await attempt(number, run.fresh_connection)
             except UID2Error as error:
+                # Policies of the caller's are shown it, and may log local variables.
                 failure = error.with_traceback(None)
             else:
                 if self.budget is not None:

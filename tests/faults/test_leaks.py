@@ -1,4 +1,4 @@
-"""L1 to L6: what leaves by plain functions, texts from outside, streams and logs."""
+"""L1 to L8: what leaves by plain functions, texts from outside, streams and logs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import aiohttp
 import pytest
 from rich.console import Console
+from tenacity import RetryCallState
 
 from canaries import ADVERTISING_TOKEN, API_KEY, EMAIL, UID, find_frames, find_leaks
 from canary_arguments import SURROGATE, make_ring, make_tokens
 from fault_bench import Bench, Rows
-from fault_server import refuse
+from fault_server import refuse, rst
 from uid2_async import (
     BidstreamClient,
     Email,
@@ -134,6 +136,42 @@ async def forged_lines(bench: Bench) -> None:
     finally:
         logger.removeHandler(handler)
     assert seen == [r"failed on /a\nuid2_async ERROR forged"]
+
+
+@rows.add("L7", requests=3)
+async def seen_between_attempts(bench: Bench) -> None:
+    """What a policy of the caller's is shown of an attempt shows nothing either."""
+    seen: list[BaseException | None] = []
+
+    def wait(state: RetryCallState) -> float:
+        assert state.outcome is not None
+        seen.append(state.outcome.exception())
+        return 0.0
+
+    async with bench.server(rst) as server:
+        client = bench.client(server, retry={"attempts": 3, "wait": wait})
+        await bench.fails(errors.ConnectError, bench.generate(client))
+    assert len(seen) == 2
+    for error in seen:
+        assert error is not None
+        assert error.__cause__ is error.__context__ is None
+        assert [*find_leaks(error), *find_frames(error)] == []
+
+
+@rows.add("L8", requests=0)
+async def callers_session(bench: Bench) -> None:
+    """What a given session's own code raises is not carried along, whatever it says."""
+
+    async def refuse_start(*_: object) -> None:
+        raise OSError(f"not with {API_KEY}")
+
+    watch = aiohttp.TraceConfig()
+    watch.on_request_start.append(refuse_start)
+    async with aiohttp.ClientSession(trace_configs=[watch]) as session:
+        pool = SessionPool("http://localhost:1", session=session)
+        client = bench.client(pool)
+        error = await bench.fails(errors.ConnectError, bench.generate(client))
+    assert error.__cause__ is error.__context__ is None
 
 
 test_fault = rows.test()

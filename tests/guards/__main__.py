@@ -257,7 +257,14 @@ GUARDS = [
         "transport.py",
         "mapped = map_error(error)",
         "raise map_error(error) from error",
-        "N7",
+        "L8",
+    ),
+    Guard(
+        "no frames are seen between attempts",
+        "retry.py",
+        "failure = error.with_traceback(None)\n            else:",
+        "failure = error\n            else:",
+        "L7",
     ),
     Guard(
         "a fork is detected",

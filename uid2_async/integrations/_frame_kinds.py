@@ -373,10 +373,14 @@ def _piece(series: Any, start: int, label: Hashable) -> Any:
     for at, (value, missing) in enumerate(zip(series, series.isna(), strict=True)):
         if not (missing or _is_text(value)):
             kind = type(value).__name__
-            what = "not valid Unicode" if kind == "str" else f"not text, but {kind}"
+            what = f"not text, but {kind}"
+            hint = "Convert the column to strings, and missing values to None."
+            if isinstance(value, str):
+                what = "not valid Unicode"
+                hint = "Replace the lone surrogates in it."
             raise InputError(
                 f"Row {start + at} of the column '{printable(str(label))}' is {what}.",
-                hint="Convert the column to strings, and missing values to None.",
+                hint=hint,
             )
     raise InputError(f"The column '{printable(str(label))}' is not text.")
 
