@@ -14,6 +14,7 @@ from functools import partial
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from uid2_async._private import RedactedRepr, Secret, Unpicklable
+from uid2_async._traceback import unwrapped
 from uid2_async._version import __version__
 from uid2_async.clock import Clock, ClockReading, ClockSkew, monotonic_of, ms_clock
 from uid2_async.connections import ConnectionLimit
@@ -78,6 +79,9 @@ _REPLY_KEY_HINT = (
     "and that no proxy or portal answers in the operator's place."
 )
 _OK: Final = 200
+# What a call raises loses its frames anyway.
+_encode = unwrapped(base64.encode)
+_decode = unwrapped(base64.decode)
 _TEXT: Final = "text/plain"
 _BINARY: Final = "application/octet-stream"
 
@@ -265,7 +269,7 @@ class Pipeline:
         sealed = self._envelope.seal(
             call.payload, key=secret, now_ms=now_ms, nonce=nonce, iv=iv
         )
-        body = sealed if call.binary else base64.encode(sealed)
+        body = sealed if call.binary else _encode(sealed)
         return body, partial(self._open, call, key, nonce, now_ms)
 
     def _open(
@@ -274,7 +278,7 @@ class Pipeline:
         """Open a reply; one in the clear is taken only where none other is due."""
         if call.reply_key == b"":
             return Opened(body)
-        sealed = body if call.binary else base64.decode(body)
+        sealed = body if call.binary else _decode(body)
         if sealed is None:
             raise EnvelopeError
         try:
