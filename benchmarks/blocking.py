@@ -59,14 +59,13 @@ def _rates(canned: Canned, calls: int, effort: Effort) -> Table:
 
 def _times(canned: Canned, calls: int, effort: Effort) -> Table:
     """Measure how long one call takes with each client, one after the other."""
-    settings = {"api_key": API_KEY, "client_secret": SECRET}
     runner = asyncio.Runner()
-    client = UID2Client(canned.url, **settings)
+    client = canned.client()
 
     async def many() -> float:
         return await _median_async(client, calls)
 
-    with BlockingClient(canned.url, **settings) as blocking:
+    with BlockingClient(canned.url, api_key=API_KEY, client_secret=SECRET) as blocking:
         measures: dict[str, Measure] = {
             "UID2Client": lambda: runner.run(many()),
             "BlockingClient": lambda: _median(

@@ -337,7 +337,7 @@ class _CallRun(Generic[T]):
         now: The event loop's clock.
         deadline: When the call must be over, by that clock.
         attempts: The number of the last attempt.
-        trace_id: Its ``UID-Trace-Id``.
+        trace_id: Its ``UID-Trace-Id``; empty before the first.
         region: The base URL that it asked, where that is known.
     """
 
@@ -372,7 +372,7 @@ class _CallRun(Generic[T]):
         self.now = now
         self.deadline = deadline
         self.attempts = 0
-        self.trace_id: str | None = None
+        self.trace_id = ""
         self.region: str | None = None
 
     async def attempt(self, number: int, fresh: bool) -> T:
@@ -445,7 +445,7 @@ class _CallRun(Generic[T]):
         return CallFinished(
             endpoint=self.call.path,
             attempts=self.attempts,
-            trace_id=self.trace_id,
+            trace_id=self.trace_id or None,
             elapsed=elapsed,
             error_type=error_type,
             region=self.region,

@@ -24,10 +24,9 @@ from hypothesis.strategies import (
     text,
 )
 
-from uid2_async.errors import OperatorError, ProtocolError
+from uid2_async.errors import ProtocolError
 from uid2_async.models import IdentityScope
 from uid2_async.operator import keys as operator_keys
-from uid2_async.protocol import keyring
 from uid2_async.protocol.keyring import (
     Key,
     KeyRing,
