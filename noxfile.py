@@ -22,9 +22,7 @@ ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
 PREBID = "prebid.js@11.36.0"
 # Every extra that the tests and the type checkers look into.
-WITH_EXTRAS = (
-    ".[arrow,cli,django,fastapi,flask,frames,metrics,otel,phone,report,starlette]"
-)
+WITH_EXTRAS = ".[arrow,cli,django,fastapi,flask,frames,metrics,otel,phone,starlette]"
 # Browser, documentation, web servers, stores and Spark have sessions of their own.
 PYTEST = (
     *("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/docs"),
@@ -205,7 +203,7 @@ def tests_min(session: nox.Session) -> None:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + extras["arrow"] + extras["cli"]
-    for name in ("django", "fastapi", "flask", "phone", "report", "starlette"):
+    for name in ("django", "fastapi", "flask", "phone", "starlette"):
         wanted += extras[name]
     # The versions of the SDK go with those of the API.
     wanted += [*extras["otel"], "opentelemetry-sdk>=1.30"]
@@ -251,7 +249,7 @@ def spark(session: nox.Session) -> None:
 def stores(session: nox.Session) -> None:
     """Map from and to S3 (moto's server), PostgreSQL and Delta tables."""
     _find_postgresql(session)
-    extras = ".[arrow,azure,cli,gcs,lake,report,s3,sql]"
+    extras = ".[arrow,azure,cli,gcs,lake,s3,sql]"
     session.install("-q", extras, *group("stores"))
     run = ("pytest", "-q", "-rs", *PATIENT, "-n", "2", "tests/stores")
     session.run(*run, *session.posargs, env={"PATH": _add_azurite(session)})
@@ -348,7 +346,8 @@ def docs(session: nox.Session) -> None:
     strict = ("-W", "-n", "-q", "-E", "--keep-going")
     session.run("sphinx-build", *strict, "docs", str(site))
     env = {"UID2_SITE": str(site.resolve())}
-    session.run("pytest", "-q", "-n", "auto", "tests/docs", env=env)
+    # It says which of the languages of the snippets are not installed.
+    session.run("pytest", "-q", "-rs", "-n", "auto", "tests/docs", env=env)
 
 
 @nox.session

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from enum import Enum
+from html import escape
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
@@ -27,6 +29,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "command_reference",
+    "every_message",
 ]
 exclude_patterns = ["_build"]
 
@@ -108,8 +111,19 @@ def hide_arguments(*arguments: Any) -> tuple[str, str | None] | None:
     return _PRIVATE.sub("", shown), returns
 
 
+def add_description(*arguments: Any) -> None:
+    """Give each page a meta description, which is its first paragraph."""
+    _, _, _, context, doctree = arguments
+    if doctree is not None:
+        first = next(iter(doctree.findall(nodes.paragraph)), nodes.paragraph())
+        text = escape(" ".join(first.astext().split())[:200])
+        tag = f'<meta name="description" content="{text}">'
+        context["metatags"] = f"{context.get('metatags', '')}\n{tag}"
+
+
 def setup(app: Sphinx) -> None:
-    """Join them."""
+    """Connect the functions above to the build."""
+    app.connect("html-page-context", add_description)
     app.connect("source-read", label_sections)
     app.connect("autodoc-process-signature", hide_arguments)
     app.connect("autodoc-process-docstring", link_citations)

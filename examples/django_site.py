@@ -30,12 +30,15 @@ from uid2_async.operator import LocalOperator
 from uid2_async.publisher import InvalidIdentity
 
 CSRF = '<input type="hidden" name="csrfmiddlewaretoken" value="{csrf}">'
-FORM = f"""<!doctype html><title>Log in</title>
+HEAD = """<!doctype html><html lang="en">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">"""
+FORM = f"""{HEAD}<title>Log in</title>
 <form method="post" action="/login">{CSRF}
   <label>E-mail <input name="email" type="email" required></label>
   <button>Log in</button>
 </form>"""
-ARTICLE = f"""<!doctype html><title>Article</title>
+ARTICLE = f"""{HEAD}<title>Article</title>
 <p>The advertising token is {{state}}.</p>
 <form method="post" action="/logout">{CSRF}<button>Log out</button></form>"""
 

@@ -20,13 +20,16 @@ from uid2_async.integrations.flask import UID2
 from uid2_async.operator import LocalOperator
 from uid2_async.publisher import InvalidIdentity
 
-FORM = """<!doctype html><title>Log in</title>
+HEAD = """<!doctype html><html lang="en">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">"""
+FORM = f"""{HEAD}<title>Log in</title>
 <form method="post" action="/login">
   <label>E-mail <input name="email" type="email" required></label>
   <button>Log in</button>
 </form>"""
-ARTICLE = """<!doctype html><title>Article</title>
-<p>The advertising token is {state}.</p>
+ARTICLE = f"""{HEAD}<title>Article</title>
+<p>The advertising token is {{state}}.</p>
 <form method="post" action="/logout"><button>Log out</button></form>"""
 
 uid2 = UID2()

@@ -1,11 +1,11 @@
 """Map a CSV file into a Delta table, day by day, with Spark.
 
+    pip install '.[spark]' 'pyspark~=4.1.0'
     python examples/spark_daily.py examples/customers.csv /tmp/uid2_mapping
 
-Run it again: only who is new, due or long unchecked is asked about. The operator is the
-one that the environment names (UID2_BASE_URL and its like), such as that of
-``uid2 sandbox``; if it names none, an embedded one. The file has the columns INPUT and
-INPUT_TYPE.
+Run it again: it asks only about identities that are new, due or long unchecked. It uses
+the operator that the environment names (UID2_BASE_URL and so on), such as that of
+``uid2 sandbox``, or else an embedded one. The file has columns INPUT and INPUT_TYPE.
 
 On Databricks, run daily() as a job. The cluster has the session, Delta and a fixed
 number of workers, which set how many tasks share the 20 requests in flight. Install the
@@ -35,7 +35,7 @@ from uid2_async.operator import LocalOperator
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-# What a cluster has already. The number is that of Spark.
+# A cluster has it already. The first number, 4.1, must be that of Spark.
 DELTA = {
     "spark.jars.packages": "io.delta:delta-spark_4.1_2.13:4.4.0",
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",

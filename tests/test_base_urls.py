@@ -60,10 +60,10 @@ def test_a_wrong_base_url_is_refused_without_credentials(text: str) -> None:
 
 
 def test_plain_http_can_be_allowed_but_not_for_published_hosts() -> None:
-    """allow_http is for private operators alone."""
+    """allow_http is only for private operators."""
     assert normalize_base_url("http://operator", allow_http=True) == "http://operator"
     for host in PUBLISHED:
-        with pytest.raises(ConfigError, match="https alone"):
+        with pytest.raises(ConfigError, match="only https"):
             normalize_base_url(f"http://{host}", allow_http=True)
 
 
@@ -105,21 +105,21 @@ def test_a_key_that_fits_passes(key: str, scope: IdentityScope, url: str) -> Non
         ("canary\n", IdentityScope.UID2, "https://x", "printable"),
         ("canaryä", IdentityScope.UID2, "https://x", "printable"),
         ("canary key", IdentityScope.UID2, "https://x", "space"),
-        ("EUID-C-P-1-canary", IdentityScope.UID2, "https://x", "one of EUID"),
-        ("UID2-C-P-1-canary", IdentityScope.EUID, "https://x", "one of UID2"),
+        ("EUID-C-P-1-canary", IdentityScope.UID2, "https://x", "belongs to EUID"),
+        ("UID2-C-P-1-canary", IdentityScope.EUID, "https://x", "belongs to UID2"),
         ("canary", IdentityScope.EUID, "https://prod.uidapi.com", "serves UID2"),
         ("canary", IdentityScope.UID2, "https://integ.euid.eu", "serves EUID"),
         (
             "UID2-C-I-1-canary",
             IdentityScope.UID2,
             "https://prod.uidapi.com",
-            "integration environment, the base URL serves prod",
+            "integration environment, but the base URL serves prod",
         ),
         (
             "EUID-C-P-1-canary",
             IdentityScope.EUID,
             "https://integ.euid.eu",
-            "prod environment, the base URL serves integration",
+            "prod environment, but the base URL serves integration",
         ),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_key_that_cannot_be_right_is_refused(
 
 
 def test_the_first_region_serves_until_it_fails() -> None:
-    """A failed region is left alone for the cool-down, then preferred again."""
+    """A failed region is skipped for the cool-down, then preferred again."""
     failover = Failover(["a", "b", "c"], cooldown=30)
 
     assert failover.pick(0) == "a"

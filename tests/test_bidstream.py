@@ -164,7 +164,7 @@ def test_the_reason_of_a_refusal_is_told(
 def test_a_key_that_was_not_given_opens_nothing(
     missing: int, reason: TokenFailure
 ) -> None:
-    """And it is told which of the two it was."""
+    """The result says which of the two it was."""
     keys = {number: key for number, key in KEYS.items() if number != missing}
     client = BidstreamClient(attrs.evolve(RING, keys=keys), clock=lambda: NOW)
 
@@ -193,7 +193,7 @@ def test_bulk_wants_lists_of_one_length() -> None:
     for tokens, names in (("A4", None), ([], "example.com")):
         with pytest.raises(errors.InputError, match="not a str"):
             CLIENT.decrypt_many(tokens, names)
-    with pytest.raises(errors.InputError, match="1 tokens came with 2 names"):
+    with pytest.raises(errors.InputError, match="1 tokens, but 2 domains"):
         CLIENT.decrypt_many(["A4"], [None, None])
 
 
@@ -215,7 +215,7 @@ def test_the_repr_shows_the_keys_state() -> None:
 
 @pytest.mark.parametrize("scope", IdentityScope)
 async def test_a_bidder_opens_what_a_page_sends(scope: IdentityScope) -> None:
-    """With the keys and the names that the operator tells."""
+    """With the keys and the names of the operator."""
     async with LocalOperator(OperatorData.sample(scope=scope)) as operator:
         pair = operator.data.keypairs[0]
         bidder = operator.credentials["bidder"]
@@ -288,7 +288,7 @@ def test_the_names_are_those_of_the_registered_url() -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "1.5", "1700000000000", "\u0661"])
 def test_a_wrong_time_costs_no_opt_out(text: str) -> None:
-    """It is for information alone."""
+    """It is only for information."""
     query = urlencode({"identity": UID, "timestamp": text})
 
     assert parse_optout_webhook(query) == OptOutNotice(raw_uid=UID, opted_out=None)

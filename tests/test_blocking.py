@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import pages
 from uid2_async import (
     BidstreamClient,
     BlockingClient,
@@ -103,6 +105,23 @@ def test_what_makes_the_objects_takes_the_same_arguments() -> None:
         assert parameters(ours) == parameters(theirs, *without.split())
 
 
+def test_the_migration_page_names_what_there_is() -> None:
+    """Its table has the methods of both clients side by side."""
+    page = pages.ROOT / "docs" / "guides" / "from-official-sdk.md"
+    table = page.read_text(encoding="utf-8").split("## Call by call")[1]
+    rows = [
+        row.split(" | ") for row in table.split("## ")[0].splitlines() if "`" in row
+    ]
+    both = set()
+    for _, blocking, original in rows[1:]:
+        here = re.findall(r"`(?:await )?uid2\.(\w+)", blocking)
+        there = re.findall(r"`(?:await )?client\.(\w+)", original)
+        assert all(hasattr(BlockingClient, name) for name in here)
+        assert all(hasattr(UID2Client, name) for name in there)
+        both |= set(here) & set(there)
+    assert both >= {"generate_token", "refresh_token", "map_identities"}
+
+
 def test_many_threads_share_one_client(
     uid2: BlockingClient, operator: LocalOperator
 ) -> None:
@@ -187,7 +206,7 @@ def test_other_options_share_the_connections(
 def test_closing_while_a_call_is_under_way(
     uid2: BlockingClient, operator: LocalOperator
 ) -> None:
-    """The caller is told, and does not wait."""
+    """The caller gets an error, and does not wait."""
     operator.fail_next(Fault(delay=60.0))
     with ThreadPoolExecutor(1) as thread:
         call = thread.submit(uid2.generate_token, "user@example.com")

@@ -383,7 +383,7 @@ async def test_a_reply_in_the_clear_is_taken_where_it_is_due() -> None:
 
 
 async def test_a_call_may_bring_its_own_crypto() -> None:
-    """Each attempt is sealed anew by it, and it opens the reply to that attempt."""
+    """It encrypts each attempt again, and decrypts the reply to that attempt."""
 
     def seal(
         now_ms: int, random_bytes: Callable[[int], bytes]

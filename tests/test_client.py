@@ -358,7 +358,7 @@ async def test_an_operator_that_stays_down_is_reported(
 async def test_a_forged_reply_is_refused(
     client: UID2Client, operator: LocalOperator, fault: Fault
 ) -> None:
-    """Neither another request's reply nor another key's is taken."""
+    """A reply to another request or with another key is rejected."""
     operator.fail_next(fault, times=9)
     patient = client.with_options(retry=RetryPolicy(_random=lambda: 0.0))
 
@@ -450,9 +450,9 @@ async def test_one_invalid_identity_is_refused_before_anything_is_sent(
         ({"client_secret": SECRET[:-4]}, "client secret"),
         ({"client_secret": "canary"}, "client secret"),
         ({"api_key": ""}, "API key"),
-        ({"api_key": "EUID-C-L-1-canary"}, "one of EUID"),
+        ({"api_key": "EUID-C-L-1-canary"}, "belongs to EUID"),
         ({"base_url": "https://user:canary@host"}, "credentials"),
-        ({"base_url": "http://host"}, "in clear"),
+        ({"base_url": "http://host"}, "in the clear"),
         ({"timeout": 0}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
         ({"max_batch_size": 0}, "max_batch_size"),
@@ -489,7 +489,7 @@ async def test_a_given_session_stays_open(operator: LocalOperator) -> None:
 
 
 async def test_a_given_transport_stays_open(operator: LocalOperator) -> None:
-    """A pool may serve several clients; whoever made it closes it."""
+    """A pool may serve several clients; its owner closes it."""
     async with SessionPool(operator.url, max_connections=3) as pool:
         for _ in range(2):
             async with connect(operator, transport=pool) as client:

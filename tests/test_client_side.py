@@ -128,7 +128,7 @@ async def test_an_opt_out_is_an_answer(
 async def test_a_refresh_token_that_is_too_old_is_refused(
     operator: LocalOperator, connect: Callable[..., ClientSideClient]
 ) -> None:
-    """The caller generates anew."""
+    """The caller generates new tokens."""
     client = connect()
     tokens = await client.generate_token("user@example.com")
     assert isinstance(tokens, IdentityTokens)

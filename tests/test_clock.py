@@ -7,7 +7,12 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from uid2_async.clock import MonotonicClock, monotonic_of, sleep_by, system_clock
+from uid2_async.clock import (
+    MonotonicClock,
+    monotonic_of,
+    suspend_aware_sleep,
+    system_clock,
+)
 from uid2_async.testing import ManualClock
 from virtual_time import run_virtual
 
@@ -83,7 +88,7 @@ def test_a_sleep_ends_soon_after_a_suspended_machine_resumes() -> None:
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(suspend())
-            await sleep_by(boot_time)(3_600)
+            await suspend_aware_sleep(boot_time)(3_600)
             return loop.time()
 
     assert 100 <= run_virtual(main()) <= 160
@@ -94,7 +99,7 @@ def test_a_sleep_takes_its_time() -> None:
 
     async def main() -> Any:
         loop = asyncio.get_running_loop()
-        await sleep_by(loop.time)(3_599.5)
+        await suspend_aware_sleep(loop.time)(3_599.5)
         return loop.time()
 
     assert 3_599.5 <= run_virtual(main()) < 3_600

@@ -198,7 +198,7 @@ def test_an_old_sample_does_not_excuse_a_refusal() -> None:
 
 
 def test_what_is_known_outlives_a_suspended_machine() -> None:
-    """Its monotonic clock goes on: no request is refused, and none is mistrusted."""
+    """Its monotonic clock continues: no request is rejected or mistrusted."""
     clocks = Clocks(off_s=-300)
     clocks.exchange()
     clocks.monotonic_s += 86_400

@@ -84,7 +84,7 @@ def test_what_is_missing_is_named(change: dict[str, str], message: str) -> None:
 
 @pytest.mark.parametrize("scope", IdentityScope, ids=str)
 def test_variables_of_the_other_system_are_noticed(scope: IdentityScope) -> None:
-    """Whoever has set those alone has left out the scope."""
+    """If only those are set, the scope is missing."""
     (other,) = set(IdentityScope) - {scope}
     environ = {f"{other}_ENV": "prod", f"{other}_API_KEY": "canary"}
 
@@ -95,7 +95,7 @@ def test_variables_of_the_other_system_are_noticed(scope: IdentityScope) -> None
 
 
 def test_every_fault_can_be_listed() -> None:
-    """Whoever sets things right wants to hear of all of them at once."""
+    """All problems are reported at once."""
     faults = list_faults(IdentityScope.UID2, {"UID2_ALLOW_HTTP": "maybe"})
 
     assert [fault.message.split()[0] for fault in faults] == [

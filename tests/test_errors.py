@@ -63,7 +63,7 @@ def test_a_traceback_shows_message_hint_and_call_once() -> None:
     assert str(error) == "Slow down."
     assert "".join(traceback.format_exception(error)) == (
         "uid2_async.errors.RateLimitError: Slow down.\n"
-        "Send fewer requests at once, or wait for retry_after seconds.\n"
+        "Send fewer concurrent requests, or wait for retry_after seconds.\n"
         "[POST /v3/identity/map, attempts 2, trace id abc, HTTP 429, status busy, "
         "retry after 2.5 s]\n"
     )
@@ -120,7 +120,7 @@ def test_a_token_failure_is_not_a_str() -> None:
     ],
 )
 def test_a_clock_error_tells_by_how_much(offset: float, told: str) -> None:
-    """Whoever sets the clock knows in which direction."""
+    """The message says in which direction to set the clock."""
     error = errors.ClockSkewError("x")
     error.offset = offset
 
@@ -143,4 +143,4 @@ def test_a_token_error_keeps_its_reason() -> None:
     error = TokenError(TokenFailure.EXPIRED_TOKEN)
 
     assert error.reason is TokenFailure.EXPIRED_TOKEN
-    assert error.message == "The token was refused: token expired."
+    assert error.message == "The token was rejected: token expired."

@@ -37,7 +37,7 @@ PEOPLE = ["a@example.com", HASH, "+12345678901", OUT, "not valid", Phone("+3")]
 
 @pytest.fixture
 def events() -> list[Any]:
-    """Collect what the hook is told."""
+    """Collect the events of the hook."""
     return []
 
 

@@ -56,11 +56,11 @@ def test_tokens_hide_in_repr() -> None:
     ("change", "message"),
     [
         ({"advertising_token": None}, "advertising_token is missing"),
-        ({"advertising_token": 7}, "advertising_token is no str"),
-        ({"refresh_response_key": 7}, "refresh_response_key is no str"),
-        ({"refresh_from": "canary"}, "refresh_from is no int"),
-        ({"refresh_from": True}, "refresh_from is no int"),
-        ({"identity_expires": 10**17}, "identity_expires is no instant in ms"),
+        ({"advertising_token": 7}, "advertising_token is not of type str"),
+        ({"refresh_response_key": 7}, "refresh_response_key is not a str"),
+        ({"refresh_from": "canary"}, "refresh_from is not of type int"),
+        ({"refresh_from": True}, "refresh_from is not of type int"),
+        ({"identity_expires": 10**17}, "identity_expires is not a time in ms"),
     ],
 )
 def test_wrong_tokens_are_named_by_field(change: dict, message: str) -> None:
@@ -115,7 +115,7 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.text(), json_values))
 def test_any_unknown_keys_survive(extra: dict[str, Any]) -> None:
-    """Whatever other software stores beside the tokens comes out as it went in."""
+    """What other software stores with the tokens is kept unchanged."""
     text = json.dumps(extra | TOKENS)
 
     assert json.loads(IdentityTokens.from_json(text).to_json()) == json.loads(text)

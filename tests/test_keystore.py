@@ -28,7 +28,7 @@ HOUR = 3600.0
 
 
 def make_ring(number: int = 1, *, expires: int = START_S + 86_400) -> KeyRing:
-    """Make a ring that its only key's number tells from others."""
+    """Make a ring that differs by the number of its only key."""
     key = Key(
         id=number,
         secret=b"canary" + bytes(26),
@@ -246,7 +246,7 @@ async def test_the_first_load_has_a_deadline() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    with pytest.raises(errors.CallTimeoutError, match="did not arrive"):
+    with pytest.raises(errors.CallTimeoutError, match="not received"):
         await World(make_ring()).store(hang, timeout=1e-9).__aenter__()
 
 
@@ -277,7 +277,7 @@ async def test_leaving_the_block_ends_the_task() -> None:
 
 
 async def test_a_block_is_entered_once_at_a_time() -> None:
-    """A second task would refresh behind the first one's back."""
+    """A second task would refresh at the same time as the first one."""
     world = World(make_ring())
     async with world.store() as store:
         with pytest.raises(RuntimeError, match="in use"):
@@ -398,7 +398,7 @@ STRAYS = [
 async def test_a_fetch_that_is_cancelled_by_itself_has_failed(
     stray: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody cancelled the store: it goes on, and whoever asks gets an error."""
+    """The store was not canceled: it continues, and callers get an error."""
     world = World(make_ring(1), stray(), make_ring(2))
     async with world.store() as store:
         await world.fall_asleep()
@@ -630,7 +630,7 @@ def test_keys_that_expire_when_they_arrive_are_not_fetched_without_end() -> None
 
 
 def test_a_suspended_machine_fetches_soon_after_it_resumes() -> None:
-    """The hour goes on while it sleeps; the loop's clock does not."""
+    """The hour continues while it sleeps; the loop's clock does not."""
     world = World(make_ring())
     asleep = 0.0
 
@@ -651,7 +651,7 @@ def test_a_suspended_machine_fetches_soon_after_it_resumes() -> None:
 
 
 async def test_a_cancelled_fetch_is_made_by_the_next_in_line() -> None:
-    """Whoever gives up takes nobody else along."""
+    """A canceled caller does not cancel the others."""
     began = asyncio.Event()
     calls = 0
 
@@ -707,7 +707,7 @@ async def test_a_saved_ring_serves_a_cold_start(tmp_path: Path) -> None:
 
 
 def test_a_key_file_is_for_its_owner_alone(tmp_path: Path) -> None:
-    """Mode 0600 whatever the umask or an older file says, and nothing beside it."""
+    """Mode 0600 whatever the umask or an older file says, and no other file."""
     path = tmp_path / "keys.json"
     path.write_text("old")
     path.chmod(0o644)
@@ -730,7 +730,7 @@ async def _loaded() -> KeyStore:
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    """Whoever can plant a link does not get the keys written elsewhere."""
+    """A planted link does not redirect the keys."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("untouched")
     path = tmp_path / "keys.json"

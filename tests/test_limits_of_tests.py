@@ -48,7 +48,7 @@ def test_ignored_signals_reach_tests() -> None:
 
 @pytest.mark.parametrize("kind", ["sync", "async", "fixture"])
 def test_a_test_that_waits_forever_fails(tmp_path: Path, kind: str) -> None:
-    """The limit ends blocking code, coroutines and fixtures; the run goes on."""
+    """The limit ends blocking code, coroutines and fixtures; the run continues."""
     endless = {
         "sync": "def test_it():\n    threading.Event().wait()\n",
         "async": "async def test_it():\n    await asyncio.Event().wait()\n",
@@ -68,7 +68,7 @@ def test_a_test_that_waits_forever_fails(tmp_path: Path, kind: str) -> None:
 
 
 def test_no_test_is_without_a_limit(request: pytest.FixtureRequest) -> None:
-    """The default limit stands in the settings, and a harder one behind it."""
+    """The settings have a default limit, and a harder one after it."""
     config = request.config
 
     assert 0 < float(config.getini("timeout")) <= 120

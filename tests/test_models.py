@@ -64,7 +64,7 @@ def test_identities_of_different_kinds_differ() -> None:
 def test_a_str_is_a_phone_if_it_starts_with_a_plus(
     value: Email | str, expected: Email
 ) -> None:
-    """A bare str is told apart by its first character alone."""
+    """The type of a str follows only from its first character."""
     assert as_identity(value) == expected
 
 
@@ -147,7 +147,7 @@ def test_a_map_is_not_taken_for_a_dict(identity: str | Email) -> None:
 
 
 def test_each_result_can_be_read_without_a_check() -> None:
-    """Whoever is unmapped has no raw UID, and whoever is mapped has no reason."""
+    """An unmapped person has no raw UID, and a mapped one has no reason."""
     facts = [(row.raw_uid, row.reason, row.refresh_from) for row in make_map()]
 
     instant = datetime.fromtimestamp(1_700_000_000, UTC)

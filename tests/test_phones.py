@@ -111,7 +111,7 @@ def test_the_code_of_a_fault() -> None:
 
 
 def test_a_fault_never_passes_for_a_number() -> None:
-    """Whoever forgets to ask cannot send a reason in place of a phone."""
+    """A caller that forgets to check cannot send a reason in place of a phone."""
     assert not any(isinstance(fault, str) for fault in PhoneFault)
     with pytest.raises(InputError):
         Phone(PhoneFault.TOO_SHORT)  # type: ignore[arg-type] # what is tested
@@ -126,7 +126,7 @@ def test_known_countries(country: str) -> None:
 @pytest.mark.parametrize("country", ["", "XX", "DEU", "Germany", "49"])
 def test_unknown_countries(country: str) -> None:
     """Anything else is refused before a job begins."""
-    with pytest.raises(InputError, match="country is not known"):
+    with pytest.raises(InputError, match="country is unknown"):
         check_country(country)
 
 

@@ -76,7 +76,7 @@ def test_an_error_is_the_callers(portal: Portal, kind: type[BaseException]) -> N
 
 
 def test_a_task_that_stops_the_loop_does_not_end_the_thread(portal: Portal) -> None:
-    """Whoever waits for an answer gets it, and the block can be left."""
+    """A waiting thread gets its answer, and the block can be left."""
 
     async def leave_a_task() -> asyncio.Task[None]:
         return asyncio.create_task(fail(SystemExit()))
@@ -93,7 +93,7 @@ def test_a_stray_cancellation_is_not_the_callers(portal: Portal) -> None:
 
 
 def test_an_interrupt_cancels_and_waits(portal: Portal) -> None:
-    """After Ctrl-C the coroutine has ended when the caller goes on."""
+    """After Ctrl-C the coroutine has ended when the caller continues."""
     endless, main = Endless(), threading.get_ident()
 
     def interrupt() -> None:
@@ -132,7 +132,7 @@ def test_closing_ends_what_runs(portal: Portal) -> None:
 
 
 def test_what_is_opened_is_left_in_the_loop() -> None:
-    """What leaving it raises is for whoever closes."""
+    """An error on leaving it is raised to the caller that closes it."""
     left: list[str] = []
 
     @asynccontextmanager
@@ -149,7 +149,7 @@ def test_what_is_opened_is_left_in_the_loop() -> None:
 
 
 def test_calls_have_the_context_of_their_caller(portal: Portal) -> None:
-    """A trace that the caller is in goes on in hooks."""
+    """The caller's trace continues in hooks."""
     variable: ContextVar[str] = ContextVar("variable", default="")
 
     async def read() -> str:

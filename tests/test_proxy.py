@@ -204,9 +204,9 @@ def test_what_is_not_a_proxy_is_refused_and_not_shown(proxy: str) -> None:
 def test_plain_http_does_not_leave_the_machine_by_a_proxy() -> None:
     """A loopback operator is exempt from https because its traffic stays here."""
     options: dict[str, Any] = {"proxy": "http://proxy.example.com:3128"}
-    with pytest.raises(ConfigError, match="in clear"):
+    with pytest.raises(ConfigError, match="unencrypted"):
         SessionPool("http://localhost:8080", **options)
-    with pytest.warns(UserWarning, match="in clear"):
+    with pytest.warns(UserWarning, match="unencrypted"):
         SessionPool("http://localhost:8080", allow_http=True, **options)
     SessionPool("http://localhost:8080", proxy="http://localhost:3128")
 
@@ -292,7 +292,7 @@ def test_a_timeout_is_a_number_of_seconds(value: str) -> None:
 async def test_the_doctor_takes_the_same_way(
     environ: dict[str, str], login: str
 ) -> None:
-    """It checks the proxy in place of the operator's host, and what lies behind it."""
+    """It checks the proxy in place of the operator's host, and then the operator."""
     async with ConnectProxy(login=login) as proxy:
         environ["UID2_PROXY"] = f"http://{QUOTED}@127.0.0.1:{proxy.port}"
         findings = [one async for one in examine(IdentityScope.UID2, environ)]

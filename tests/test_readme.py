@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import pages
-from uid2_async import UID2Client
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,11 +41,15 @@ def test_ci_runs_the_command_of_the_readme() -> None:
     assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
-def test_every_named_method_exists() -> None:
-    """The table of calls names methods of the client."""
-    table = README.split("## What it calls")[1].split("### Settings")[0]
-    names = re.findall(r"`(\w+)`", table.split("| --- | --- |")[1])
+def test_an_index_can_show_it() -> None:
+    """The build keeps no relative link or picture, which an index could not follow."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    hook = pyproject["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    text = README
+    for rule in hook["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
 
-    assert len(names) > 8
-    for name in set(names) - {"KeyRing"}:
-        assert inspect.iscoroutinefunction(getattr(UID2Client, name)), name
+    assert hook["fragments"] == [{"path": "README.md"}]
+    assert "](docs/" in README
+    assert re.findall(r"\]\((?!https://)[^)]*\)", text) == []
+    assert "`docs/web.md`" in text

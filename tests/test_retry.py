@@ -396,7 +396,7 @@ async def test_a_failure_of_a_reused_connection_is_retried_over_a_fresh_one() ->
 
 
 async def test_a_busy_operator_is_not_asked_twice() -> None:
-    """Who waits for all of its calls together is told of a 429 as it comes."""
+    """A caller that waits for all of its calls together gets each 429 as it comes."""
     runner = Runner(reused(BUSY), "ok", retry_throttled=False)
     with pytest.raises(errors.RateLimitError):
         await runner.run()
@@ -424,7 +424,7 @@ async def test_a_confirmation_needs_time_as_every_attempt_does() -> None:
 
 
 async def test_never_is_never() -> None:
-    """One attempt and no more, for whoever repeats calls himself."""
+    """Only one attempt, for callers that retry themselves."""
     runner = Runner(reused(AUTH), "ok", attempts=1, confirm=False)
     with pytest.raises(errors.AuthError):
         await runner.run()
@@ -449,7 +449,7 @@ async def test_an_empty_budget_shows_the_real_error() -> None:
 
     assert caught.value.__notes__ == [
         caught.value.hint,
-        "Not retried: the client's retry budget is spent.",
+        "Not retried: the client's retry budget is exhausted.",
     ]
     assert len(runner.delays) == 1
     assert budget.level == 6

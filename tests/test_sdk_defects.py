@@ -48,7 +48,7 @@ def key(key_id: int, keyset_id: int, activates: int) -> dict[str, Any]:
 
 
 def ring(**change: Any) -> KeyRing:
-    """Make a key ring as key/sharing answers it, changed as told."""
+    """Make a key ring as key/sharing returns it, with changes."""
     body = {
         "caller_site_id": 7,
         "master_keyset_id": 9_999_999,

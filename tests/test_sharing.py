@@ -103,7 +103,7 @@ def test_what_is_shared_comes_back(
 
 @pytest.mark.parametrize("given", [None, EMAIL, PHONE])
 def test_a_bare_hash_is_of_the_type_that_is_given(given: IdentityType | None) -> None:
-    """32 bytes do not tell; without a word they count as an e-mail's."""
+    """32 bytes do not say; by default they count as an e-mail's."""
     client = client_of(RING)
 
     found = client.decrypt(client.encrypt(V2_UID, identity_type=given))
@@ -169,7 +169,7 @@ def test_what_is_no_raw_uid_is_not_shared(uid: Any) -> None:
 
 def test_a_type_that_contradicts_the_raw_uid_is_refused() -> None:
     """The raw UID's own byte is right."""
-    with pytest.raises(errors.InputError, match="identity type"):
+    with pytest.raises(errors.InputError, match="identity_type"):
         client_of(RING).encrypt(make_uid(4, PHONE), identity_type=EMAIL)
 
 
@@ -253,7 +253,7 @@ def test_a_str_is_no_list() -> None:
     """Its characters are not meant."""
     client = client_of(RING)
     for call in (client.encrypt_many, client.decrypt_many):
-        with pytest.raises(errors.InputError, match="is a str"):
+        with pytest.raises(errors.InputError, match="must be a list"):
             call(V2_UID)
 
 

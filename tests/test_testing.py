@@ -83,7 +83,7 @@ async def test_a_step_may_be_a_reply_or_a_function() -> None:
 
 async def test_a_script_that_is_over_says_so() -> None:
     """The test fails; nothing is retried."""
-    with pytest.raises(AssertionError, match=r"over, but /v2/token/generate was"):
+    with pytest.raises(AssertionError, match=r"ended, but /v2/token/generate was"):
         await ScriptedTransport().client().generate_token(EMAIL)
 
 
@@ -116,7 +116,7 @@ def test_a_thread_serves_every_loop_and_leaves_nothing() -> None:
 
 
 def test_a_cancelled_call_is_cancelled_on_the_thread() -> None:
-    """A caller that gives up leaves no request behind that holds up the end."""
+    """A canceled call leaves no request that delays the end."""
 
     async def give_up() -> None:
         async with asyncio.timeout(0.05):

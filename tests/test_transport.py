@@ -224,7 +224,7 @@ def server_context(authority: trustme.CA, host: str) -> ssl.SSLContext:
 async def test_an_unknown_authority_is_refused(
     raw_server: Any, authority: trustme.CA
 ) -> None:
-    """A certificate is verified without being told to."""
+    """A certificate is verified by default."""
     async with raw_server(OK, context=server_context(authority, "127.0.0.1")) as server:
         with pytest.raises(errors.CertificateError) as caught:
             await send(server.url)
@@ -254,7 +254,7 @@ async def test_a_private_authority_can_be_given(
 async def test_renewed_connections_end_with_their_requests(
     raw_server: Any, answer: bytes, loses: bool
 ) -> None:
-    """What is under way goes on; the next request gets a new connection."""
+    """Requests in flight continue; the next request gets a new connection."""
     async with raw_server(OK, keep=True) as server, SessionPool(server.url) as pool:
         await pool.send(request())
         await pool.renew()
@@ -465,7 +465,7 @@ async def test_a_region_is_preferred_again_after_its_cool_down(raw_server: Any) 
 
 
 async def test_a_given_session_is_used_and_left_open(raw_server: Any) -> None:
-    """Whoever opens a session closes it."""
+    """The opener of a session closes it."""
     async with raw_server(OK) as server, aiohttp.ClientSession() as session:
         assert (await send(server.url, {"session": session})).body == b"hi"
         assert not session.closed
@@ -544,7 +544,7 @@ asyncio.run(main())
 
 
 def test_a_fork_is_detected() -> None:
-    """The child is refused, the parent goes on."""
+    """The child is rejected, the parent continues."""
     done = subprocess.run(  # noqa: S603 - our own code
         [sys.executable, "-c", FORK], capture_output=True, text=True, check=False
     )
@@ -564,7 +564,7 @@ def test_wrong_options_are_refused() -> None:
 
 def test_plain_http_to_another_machine_is_warned_about() -> None:
     """Once, when the pool is made; loopback needs no warning."""
-    with pytest.warns(UserWarning, match="in clear"):
+    with pytest.warns(UserWarning, match="unencrypted"):
         SessionPool("http://operator", allow_http=True)
     SessionPool("http://127.0.0.1:1")
 

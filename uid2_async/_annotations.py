@@ -1,4 +1,4 @@
-"""Arguments compared with the annotations of a signature, after a call has failed."""
+"""Compares arguments with the annotations of a signature after a call has failed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _VARIABLE = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 def find_mismatch(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> str | None:
-    """Say which argument is not of the type that its annotation asks for.
+    """Return a sentence about the first argument that does not match its annotation.
 
-    Elements of containers are not looked at. An annotation that cannot be read here,
-    such as a name that only type checkers import, fits everything.
+    Elements of containers are not checked. An annotation that cannot be evaluated here,
+    such as a name that is imported only for type checkers, matches everything.
 
     Returns:
-        A sentence without the value, or None.
+        A sentence that does not contain the value, or None if all arguments match.
     """
     signature = inspect.signature(function)
     try:
@@ -32,7 +32,8 @@ def find_mismatch(
     names = getattr(function, "__globals__", {})
     for name, value in bound.items():
         parameter = signature.parameters[name]
-        # A default is right by itself, such as the mark of attrs for one that is made.
+        # A default is always valid, even a marker such as that of attrs for
+        # factories.
         if value is parameter.default or parameter.kind in _VARIABLE:
             continue
         if not _fits(value, _resolve(parameter.annotation, names)):
@@ -42,7 +43,7 @@ def find_mismatch(
 
 
 def _resolve(annotation: Any, names: Mapping[str, Any]) -> Any:
-    """Evaluate an annotation of our own source; Any where that cannot be done."""
+    """Evaluate an annotation of our own source, or return Any if that fails."""
     if annotation is inspect.Parameter.empty:
         return Any
     if not isinstance(annotation, str):
@@ -54,7 +55,7 @@ def _resolve(annotation: Any, names: Mapping[str, Any]) -> Any:
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Whether *value* may be what *hint* says; in doubt it is."""
+    """Whether *value* may match *hint*. If in doubt, return True."""
     if hint is None:
         return value is None
     origin = typing.get_origin(hint) or hint
@@ -67,11 +68,11 @@ def _fits(value: object, hint: Any) -> bool:
         return isinstance(value, dict)
     try:
         return isinstance(value, kinds)
-    except TypeError:  # such as a Protocol, or a type variable
+    except TypeError:  # such as a Protocol or a type variable
         return True
 
 
-# What an annotation allows beside itself, or in place of what isinstance cannot judge.
+# What an annotation also accepts, or accepts instead if isinstance() cannot check it.
 _KINDS: dict[Any, Any] = {
     Any: object,
     float: (float, int),

@@ -148,7 +148,7 @@ class Pipeline:
             credentials: None where no call needs an API key or its secret.
             clock: Gives aware datetimes; the system's if None.
             connection_limit: Limits the concurrent attempts.
-            headers: What to send beside the usual headers.
+            headers: Headers to send in addition to the usual ones.
             random_bytes: Gives as many random bytes as asked for.
         """
         self._transport = transport
@@ -207,7 +207,7 @@ class Pipeline:
         return self.skew.offset_ms(self.skew.read()) / 1000
 
     async def exchange(self, run: _CallRun[T], *, fresh: bool) -> T:
-        """Make one attempt: everything that is done anew each time.
+        """Make one attempt: everything that is repeated each time.
 
         Args:
             run: The call; it is told who answered.
@@ -400,7 +400,7 @@ class _CallRun(Generic[T]):
         raise failure
 
     def _failed(self, error: UID2Error, trace_id: str, elapsed: float) -> None:
-        """Say on the error which attempt it ended, and tell hooks."""
+        """Note on the error which attempt it ended, and notify hooks."""
         self.region = error.region = error.region or self.region
         error.endpoint = self.call.path
         error.trace_id = trace_id
@@ -453,7 +453,7 @@ class _CallRun(Generic[T]):
         )
 
     def gave_up(self, error: UID2Error) -> None:
-        """Log once that the call failed; the class alone, whatever the text says."""
+        """Log once that the call failed, with only the class of the error."""
         logger.warning(
             "%s failed with %s after %d attempt(s), trace id %s",
             self.call.path,

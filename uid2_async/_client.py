@@ -80,7 +80,7 @@ class OperatorClient(Unpicklable):
             raise TypeError("Give session or transport, not both.")
         if transport is not None and not (proxy is None and ca_file is None):
             raise ConfigError(
-                "A transport has a proxy and certificates of its own.",
+                "A transport has its own proxy and certificates.",
                 hint="Pass proxy= and ca_file= to the SessionPool that is the "
                 "transport, not to the client.",
             )
@@ -170,7 +170,10 @@ def _retry_policy(retry: RetryPolicy | None, max_retries: int | None) -> RetryPo
     if retry is not None:
         raise ConfigError(
             "Both retry and max_retries are given.",
-            hint="max_retries=N stands for retry=RetryPolicy(attempts=N + 1). Use one.",
+            hint=(
+                "max_retries=N stands for retry=RetryPolicy(attempts=N + 1). Pass "
+                "only one."
+            ),
         )
     if max_retries < 0:
         raise ConfigError("max_retries must be 0 or more.")
@@ -203,7 +206,7 @@ def refresh_call(
 def _read_new(
     payload: bytes, held: IdentityTokens, now_ms: int
 ) -> IdentityTokens | OptedOut:
-    """Read the reply, and refuse tokens that are no news."""
+    """Read the reply, and reject tokens that are not new."""
     answer = tokens.parse_refresh_reply(payload)
     if isinstance(answer, OptedOut):
         return answer
@@ -211,21 +214,21 @@ def _read_new(
         raise _refused("The refreshed tokens have expired.", "identity_expires")
     for name in ("advertising_token", "refresh_token"):
         if compare_digest(_bytes(getattr(held, name)), _bytes(getattr(answer, name))):
-            raise _refused("The refresh reply repeats what was held.", name)
+            raise _refused("The refresh reply repeats the current tokens.", name)
     return answer
 
 
 def _refused(message: str, name: str) -> ProtocolError:
-    """Make the error for a reply that is well-formed and not to be trusted."""
+    """Return the error for a well-formed reply that cannot be trusted."""
     return ProtocolError(
         message,
-        hint="Check this machine's clock; if it is right, something replays replies.",
+        hint="Check this machine's clock. If it is right, replies are being replayed.",
         path=f"body.{name}",
     )
 
 
 def _bytes(token: str) -> bytes:
-    """Take the bytes of a stored token, which may hold anything that a str can."""
+    """Return the bytes of a stored token, which may be any str."""
     return token.encode(errors="surrogatepass")
 
 
@@ -236,12 +239,12 @@ def _refresh_body(identity_tokens: IdentityTokens) -> bytes:
     except UnicodeEncodeError:
         body = b""
     if not body or body.translate(None, _CONTROL) != body:
-        raise InputError("The refresh token is empty or holds foreign characters.")
+        raise InputError("The refresh token is empty or has invalid characters.")
     return body
 
 
 def _refresh_reply_key(identity_tokens: IdentityTokens) -> bytes:
-    """Take the key that opens the refresh reply; empty where it comes in the clear."""
+    """Return the key that decrypts the refresh reply; empty if it is not encrypted."""
     if len(identity_tokens.refresh_token) != tokens.SEALED_REFRESH_CHARS:
         return b""
     key = base64.decode(identity_tokens.refresh_response_key or "")

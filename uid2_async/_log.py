@@ -22,7 +22,7 @@ logger: logging.Logger = logging.getLogger("uid2_async")
 # The requests that the embedded operator answers.
 http_logger: logging.Logger = logging.getLogger("uid2_async.http")
 # Each request that it answers, at level INFO, without any content.
-# A channel of its own: whoever logs the library does not ask for it.
+# A separate channel: logging the library does not include it.
 access_logger: logging.Logger = logging.getLogger("uid2_async.access")
 access_logger.propagate = False
 

@@ -1,7 +1,7 @@
-"""An event loop in a thread, for code that has no loop and for any number of threads.
+"""An event loop in a thread, for code without a loop and for any number of threads.
 
-The loop starts with the first call. After a fork, the child starts a loop of its own
-with its next call. What is still open when the interpreter exits is closed then.
+The first call starts the loop. After a fork, the child starts its own loop with its
+next call. Contexts that are still open are closed when the interpreter exits.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
@@ -28,7 +29,7 @@ _EXIT_SECONDS: Final = 5.0
 
 
 class Portal:
-    """An event loop in a daemon thread of its own; all methods are thread-safe.
+    """An event loop in its own daemon thread. All methods are thread-safe.
 
     Example:
         >>> with Portal("uid2") as portal:
@@ -36,19 +37,19 @@ class Portal:
     """
 
     def __init__(self, name: str) -> None:
-        """Prepare; *name* is that of the thread, which the first call starts."""
+        """Set the *name* of the thread. It is started by the first call."""
         self._name = name
         self._closed = False
         self.after_fork()
         _living.add(self)
 
     def after_fork(self) -> None:
-        """Forget the thread, which lives in the parent only, and its lock."""
+        """Drop the thread and its lock. Both exist only in the parent."""
         self._lock = Lock()
         self._thread: _LoopThread | None = None
 
     def __enter__(self) -> Self:
-        """Enter; nothing is started before the first call."""
+        """Enter, without starting the thread."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,12 +65,12 @@ class Portal:
     ) -> T:
         """Await ``function(*args, **kwargs)`` in the loop, and block until it ends.
 
-        If the caller is interrupted (Ctrl-C), the coroutine is cancelled and its end is
-        awaited. A second interrupt stops waiting.
+        If the caller is interrupted (Ctrl-C), the coroutine is canceled and awaited. A
+        second interrupt stops the wait.
 
         Raises:
-            ClientClosedError: If the portal is closed, or is closed meanwhile.
-            BaseException: What the coroutine raises.
+            ClientClosedError: If the portal is closed before or during the call.
+            BaseException: Any error that the coroutine raises.
         """
         call = _Call[T](partial(function, *args, **kwargs))
         try:
@@ -80,7 +81,7 @@ class Portal:
                 wait([call])
             raise
         finally:
-            # The error refers to this frame, and the call to the error.
+            # The error references this frame, and the call references the error.
             del call, function, args, kwargs
 
     def submit(
@@ -92,8 +93,8 @@ class Portal:
     ) -> Future[T]:
         """Start ``function(*args, **kwargs)`` in the loop, and return its future.
 
-        To await the future in any other event loop, use ``asyncio.wrap_future``.
-        Cancelling it cancels the coroutine.
+        To await the future in another event loop, use ``asyncio.wrap_future``.
+        Canceling it cancels the coroutine.
 
         Raises:
             ClientClosedError: If the portal is closed.
@@ -103,35 +104,35 @@ class Portal:
         return call
 
     def _schedule(self, call: _Call[Any]) -> None:
-        """Start *call* in the loop; under the lock, so that it is before the stop."""
+        """Start *call* in the loop. Holds the lock, so that it precedes the stop."""
         with self._lock:
             call.thread = self._started()
             call.thread.loop.call_soon_threadsafe(call.thread.begin, call)
 
     def open(self, context: AbstractAsyncContextManager[T]) -> T:
-        """Enter *context* in the loop, which leaves it when the portal is closed."""
+        """Enter *context* in the loop. It is exited when the portal is closed."""
         return self.run(self.enter, context)
 
     async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
-        """Enter *context*; to be awaited in the loop of the portal."""
+        """Enter *context*. Must be awaited in the loop of the portal."""
         with self._lock:
             closing = self._started().closing
         return await closing.enter_async_context(context)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The loop, if it runs in this process."""
+        """The loop, or None if it is not running in this process."""
         thread = self._thread
         return None if thread is None else thread.loop
 
     def close(self, *, timeout: float | None = None) -> None:
-        """Leave what was entered, cancel what runs, and stop; safe to call twice.
+        """Exit the entered contexts, cancel running calls, and stop. Idempotent.
 
         Args:
-            timeout: How many seconds to wait for the end; None for any number.
+            timeout: Seconds to wait for the end. None waits without a limit.
 
         Raises:
-            BaseException: What a context raised when it was left.
+            BaseException: An error that a context raised on exit.
         """
         with self._lock:
             self._closed = True
@@ -144,7 +145,7 @@ class Portal:
                 raise thread.failure
 
     def _started(self) -> _LoopThread:
-        """Return the thread of this process, started if need be."""
+        """Return the thread of this process, starting it if needed."""
         if self._closed:
             raise ClientClosedError("The client is closed.")
         if self._thread is None:
@@ -162,7 +163,7 @@ class _Call(Future[T]):
         self.task: asyncio.Task[None] | None = None
 
     def cancel(self) -> bool:
-        """Cancel the coroutine, which decides itself when it ends.
+        """Cancel the coroutine, which may still take time to end.
 
         Returns:
             Whether the future will have a result.
@@ -174,19 +175,23 @@ class _Call(Future[T]):
         return True
 
     def _cancel_here(self) -> None:
-        """Cancel; in the loop."""
+        """Cancel the coroutine. Runs in the loop."""
         if self.task is not None:
             self.task.cancel()
         elif not self.done():  # interrupted before it was scheduled
-            self.set_exception(RuntimeError("The call was cancelled at its start."))
+            self.set_exception(RuntimeError("The call was canceled before it started."))
 
 
 class _LoopThread(Thread):
     """An event loop that runs until it is stopped."""
 
+    # freezegun replaces the functions of modules: here a timeout ends in frozen time.
+    _monotonic = staticmethod(time.monotonic)
+
     def __init__(self, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self.loop = asyncio.new_event_loop()
+        self.loop.time = self._monotonic  # type: ignore[method-assign] # as above
         self.closing = AsyncExitStack()
         self.failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -198,12 +203,12 @@ class _LoopThread(Thread):
             raise
 
     def stop(self) -> None:
-        """End the loop; from any thread."""
+        """Stop the loop. Thread-safe."""
         self._stopping = True
         self.loop.call_soon_threadsafe(self.loop.stop)
 
     def begin(self, call: _Call[Any]) -> None:
-        """Start *call*; in the loop."""
+        """Start *call*. Runs in the loop."""
         if call.done():
             return
         call.task = task = self.loop.create_task(self._perform(call))
@@ -211,14 +216,15 @@ class _LoopThread(Thread):
         task.add_done_callback(self._tasks.discard)
 
     async def _perform(self, call: _Call[Any]) -> None:
-        """Run *call*, and settle it however it ends."""
+        """Run *call*, and set its result or error."""
         start, call.start = call.start, _nothing
         try:
             result = await start()
         except asyncio.CancelledError:
             call.set_exception(self._cancelled())
-        except BaseException as error:  # noqa: BLE001 - it is for the calling thread
-            # The error refers to this frame: it must hold no argument of the call.
+        except BaseException as error:  # noqa: BLE001 - passed to the calling thread
+            # The error references this frame, which must not hold arguments of the
+            # call.
             del start
             call.set_exception(error)
         else:
@@ -227,30 +233,30 @@ class _LoopThread(Thread):
             del call
 
     def _cancelled(self) -> Exception:
-        """Return what a caller gets whose coroutine was cancelled."""
+        """Return the error for a caller whose coroutine was canceled."""
         if self._stopping:
             return ClientClosedError("The client was closed during the call.")
-        # A CancelledError would end the caller's own task, if it has one.
+        # A CancelledError would cancel the caller's own task, if it has one.
         return RuntimeError("The call ended with CancelledError.")
 
     def run(self) -> None:
-        """Be the thread.
+        """Run the loop in the thread.
 
-        A SystemExit or KeyboardInterrupt in a task stops a loop, and whoever waits for
-        an answer of this thread would wait forever.
+        A SystemExit or KeyboardInterrupt in a task stops a loop. Callers that wait for
+        a result from this thread would then wait forever.
         """
         while not self._stopping:
             with suppress(BaseException):
                 self.loop.run_forever()
         try:
             self.loop.run_until_complete(self._finish())
-        except BaseException as error:  # noqa: BLE001 - it is for the closing thread
+        except BaseException as error:  # noqa: BLE001 - passed to the closing thread
             self.failure = error
         finally:
             self.loop.close()
 
     async def _finish(self) -> None:
-        """Leave what was entered, then cancel what still runs."""
+        """Exit the entered contexts, then cancel the calls that still run."""
         try:
             await self.closing.aclose()
         finally:
@@ -263,24 +269,24 @@ class _LoopThread(Thread):
 
 
 async def _nothing() -> None:
-    """Take the place of a coroutine that has been started."""
+    """Replace a coroutine that has been started."""
 
 
 _living: Final[WeakSet[Portal]] = WeakSet()
-# Collected in a child, loops and sessions would take sockets off the epoll that parent
-# and child share.
+# If the child collected them as garbage, loops and sessions would remove sockets from
+# the epoll instance that parent and child share.
 _inherited: Final[list[object]] = []
 
 
 def _after_fork() -> None:
-    """In the child, let every portal begin anew."""
+    """Reset every portal in the child process."""
     for portal in list(_living):
-        _inherited.append(portal._thread)  # noqa: SLF001 - of this module
+        _inherited.append(portal._thread)  # noqa: SLF001 - defined in this module
         portal.after_fork()
 
 
 def _at_exit() -> None:
-    """Close what the program left open."""
+    """Close all portals that the program left open."""
     for portal in list(_living):
         with suppress(BaseException):
             portal.close(timeout=_EXIT_SECONDS)

@@ -1,4 +1,4 @@
-"""What keeps private values out of output: secrets, redacted reprs, escaped text."""
+"""Keeps private values out of output: secrets, redacted reprs and escaped text."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ T = TypeVar("T")
 
 
 class Unpicklable:
-    """The base of what holds secrets: it refuses to be copied or pickled.
+    """The base class of objects with secrets, which cannot be copied or pickled.
 
-    A pickle takes secrets to places that nobody looks after: queues, caches, workers.
+    A pickle takes secrets to places that nobody watches: queues, caches and workers.
     """
 
     __slots__ = ()
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
-        """Refuse.
+        """Raise.
 
         Raises:
-            TypeError: Always. It names the class only.
+            TypeError: Always. The message contains only the class name.
         """
         name = type(self).__name__
         raise TypeError(
-            f"A {name} is neither copied nor pickled: it holds secrets. Make one where "
-            "it is used, from settings that are read there."
+            f"A {name} cannot be copied or pickled: it contains secrets. Create one "
+            "where it is used, from settings that are read there."
         )
 
 
 class Secret(Unpicklable, Generic[T]):
-    """Holds a value, and gives it out only where :meth:`reveal` is written.
+    """Contains a value that is returned only by :meth:`reveal`.
 
     It is neither a str nor bytes, so that nothing prints, formats, compares or joins it
-    by accident; it refuses to be copied or pickled. Python cannot wipe memory: a secret
-    stays there as long as anything refers to it, and longer.
+    by accident. It cannot be copied or pickled. Python cannot wipe memory: a secret
+    stays there for as long as something references it, and possibly longer.
     """
 
     __slots__ = ("__value",)
 
     def __init__(self, value: T) -> None:
-        """Hide *value*."""
+        """Store *value*."""
         self.__value = value
 
     def reveal(self) -> T:
-        """Give the value: to be used in place and not to be kept."""
+        """Return the value. Use it in place, and do not store it."""
         return self.__value
 
     def __repr__(self) -> str:
-        """Show nothing."""
+        """Return a placeholder."""
         return "Secret(***)"
 
     def __format__(self, spec: str) -> str:
-        """Show nothing, whatever the format."""
+        """Return a placeholder for every format."""
         return repr(self)
 
     def __eq__(self, other: object) -> bool:
-        """Be equal to itself alone: comparing takes time, which tells."""
+        """Compare by identity, because comparing values would leak timing."""
         return self is other
 
     def __hash__(self) -> int:
@@ -67,10 +67,10 @@ class Secret(Unpicklable, Generic[T]):
 
 
 class RedactedRepr(msgspec.Struct, frozen=True):
-    """A struct whose repr shows only the fields named in ``_repr_fields``.
+    """A struct whose repr contains only the fields in ``_repr_fields``.
 
-    It is for values that exist by the thousand, for which an attrs class would cost too
-    much. A field is hidden unless it is named.
+    For values that exist by the thousand, for which an attrs class would be too slow. A
+    field is hidden unless it is named.
     """
 
     _repr_fields: ClassVar[tuple[str, ...]] = ()
@@ -81,17 +81,17 @@ class RedactedRepr(msgspec.Struct, frozen=True):
         return f"{type(self).__name__}({shown})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Return the same fields to rich, which would print every field."""
+        """Return the same fields to rich, which would otherwise print every field."""
         return [(name, getattr(self, name)) for name in self._repr_fields]
 
 
 def printable(text: str) -> str:
-    r"""Return *text* with everything that is not printable as a backslash escape.
+    r"""Return *text* with every character that is not printable as a backslash escape.
 
-    Control characters would steer a terminal, a line feed would forge a line of a log,
-    a bidirectional override would reorder what is read, and the lone surrogates of a
+    Control characters would steer a terminal. A line feed would forge a line of a log.
+    A bidirectional override would reorder the visible text. The lone surrogates of a
     file name that is not UTF-8 cannot be encoded. ``"\x1b[2J"`` becomes ``r"\x1b[2J"``.
-    Spaces of all widths stay.
+    Spaces of all widths are kept.
     """
     if text.isprintable():
         return text
@@ -99,10 +99,10 @@ def printable(text: str) -> str:
 
 
 def _is_harmless(char: str) -> bool:
-    """Whether *char* may be shown as it is."""
+    """Whether *char* may be printed as is."""
     return char.isprintable() or unicodedata.category(char) == "Zs"
 
 
 def _escape(char: str) -> str:
-    """Write *char* as a string literal of Python would."""
+    """Return *char* as an escape of a Python string literal."""
     return char.encode("unicode_escape").decode("ascii")

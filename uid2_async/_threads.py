@@ -1,4 +1,4 @@
-"""Blocking work beside the event loop, in threads that never keep a process alive."""
+"""Blocking work in threads that never keep a process alive."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def run_in_thread(
 def _start_thread(
     work: Callable[[], T], done: asyncio.Future[T], discard: Callable[[T], object]
 ) -> None:
-    """Let a thread do *work* and put what comes of it into *done*."""
+    """Do *work* in a thread, and put its result into *done*."""
     loop = done.get_loop()
 
     def settle(result: T | None, error: BaseException | None) -> None:
@@ -50,7 +50,7 @@ def _start_thread(
         elif error is not None:
             done.set_exception(error)
         else:
-            done.set_result(result)  # type: ignore[arg-type] # None only beside an error, or where T is None
+            done.set_result(result)  # type: ignore[arg-type] # None only with an error, or if T is None
 
     def run() -> None:
         result: T | None = None
@@ -63,7 +63,7 @@ def _start_thread(
                 failure = RuntimeError(f"A thread ended with {type(error).__name__}.")
         try:
             loop.call_soon_threadsafe(settle, result, failure)
-        except RuntimeError:  # the loop is gone, and with it whoever waited
+        except RuntimeError:  # the loop is gone, and its waiters with it
             if failure is None:
                 discard(result)  # type: ignore[arg-type] # as above
 

@@ -1,8 +1,9 @@
-"""Errors leave the library without the frames in which DII and keys are at hand.
+"""Removes the frames that hold DII and keys from the errors that the library raises.
 
-Tools that report errors show the local variables of each frame of a traceback. In ours
-these are identities, tokens and keys. So every public callable is wrapped: what it
-raises ends its traceback in the wrapper, whose frame holds nothing.
+Tools that report errors show the local variables of each frame of a traceback. In this
+library these are identities, tokens and keys. Every public callable is therefore
+wrapped. The traceback of an error that it raises ends in the wrapper, whose frame has
+no local variables.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PACKAGE: Final = __name__.partition(".")[0]
 _MARK: Final = "__strips_traceback__"
 
-# Whose frames are part of our work. Any other is the caller's: a callback, a source of
-# items, a transport.
+# Frames of these packages are part of our work. Any other frame is the caller's: a
+# callback, a source of items, a transport.
 _OURS_AND_LIBRARIES: Final = sys.stdlib_module_names | {
     *("aiohttp", "aiohappyeyeballs", "aiosignal", "attr", "attrs", "click"),
     *("cryptography", "fastapi", "frozenlist", "fsspec", "msgspec", "multidict"),
@@ -42,7 +43,7 @@ _OURS_AND_LIBRARIES: Final = sys.stdlib_module_names | {
     *("rich", "starlette", "tenacity", "typer", "yarl", _PACKAGE),
 }
 
-# Their texts name types and positions, never a value.
+# Their messages contain types and positions, but never a value.
 _SPEAK_OF_TYPES: Final = (
     *(AssertionError, AttributeError, BufferError, EOFError, ImportError, IndexError),
     *(MemoryError, NameError, OSError, OverflowError, RuntimeError, TypeError),
@@ -51,7 +52,7 @@ _SPEAK_OF_TYPES: Final = (
 
 _RAISE: Final = opmap["RAISE_VARARGS"]
 
-# Beside the public names of a class.
+# In addition to the public names of a class.
 _METHODS: Final = frozenset(
     f"__{name}__"
     for name in (
@@ -71,14 +72,15 @@ _METHODS: Final = frozenset(
 
 
 def strip_traceback(function: F) -> F:
-    """Let what *function* raises end its traceback here.
+    """Wrap *function* so that the tracebacks of its errors end in the wrapper.
 
-    For functions, coroutine functions, generators and asynchronous generators. An error
-    of this package keeps its text and loses its frames, and the foreign errors that it
-    came from. Any other error also loses what its text may repeat of a value, unless
-    the caller's own code raised it; then the caller's frames stay too. A note says
-    where it was raised. If an argument is not of the type that the signature says, an
-    InputError that names it takes the place of a foreign error.
+    For functions, coroutine functions, generators and async generators. An error of
+    this package keeps its message, but loses its frames and the foreign errors that
+    caused it. Any other error also loses everything in which it may quote a value,
+    unless it was raised by the caller's own code. In that case, the caller's frames are
+    kept, too. A note says where it was raised. If an argument has the wrong type
+    according to the signature, a foreign error is replaced by an InputError that names
+    the argument.
     """
     if is_stripped(function):
         return function
@@ -95,7 +97,7 @@ def strip_traceback(function: F) -> F:
 
 
 def is_stripped(function: object) -> bool:
-    """Whether *function* went through :func:`strip_traceback`."""
+    """Whether *function* was wrapped by :func:`strip_traceback`."""
     return hasattr(function, _MARK)
 
 
@@ -107,7 +109,7 @@ def unwrapped(function: F) -> F:
     return cast("F", getattr(function, "__wrapped__", function))
 
 
-# Each wrapper's frame stays on the error, so everything in it is deleted first.
+# The wrapper's frame stays in the traceback, so its variables are deleted first.
 
 
 _PLAIN: Final = """
@@ -128,8 +130,7 @@ def call({parameters}):
 def _wrap_function(function: Any) -> Callable[..., Any]:
     """Wrap a plain function in one that has the same parameters.
 
-    With ``*args`` and ``**kwargs`` a call would cost 0.3 microseconds more, and not
-    0.07.
+    With ``*args`` and ``**kwargs``, a call would cost 0.3 microseconds instead of 0.07.
     """
     code = function.__code__
     variable = bool(code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS))
@@ -146,7 +147,7 @@ def _wrap_function(function: Any) -> Callable[..., Any]:
 
 
 def _rename(made: CodeType, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return what gives the parameters of a compiled wrapper their names."""
+    """Return the changes that rename the parameters of a compiled wrapper."""
     new = dict(zip(made.co_varnames, names, strict=False))
 
     def rename(constant: Any) -> Any:
@@ -162,7 +163,7 @@ def _rename(made: CodeType, names: tuple[str, ...]) -> dict[str, Any]:
 
 @cache
 def _compile_wrapper(count: int, named: int, *, variable: bool) -> CodeType:
-    """Compile a wrapper for a number of parameters, whose names are put in later."""
+    """Compile a wrapper for a number of parameters. They are renamed later."""
     many = [f"positional_{at}" for at in range(count)]
     by_name = [f"named_{at}" for at in range(named)]
     given = [*many, *(f"{one}={one}" for one in by_name)]
@@ -194,7 +195,7 @@ def _wrap_coroutine(function: Callable[..., Any]) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return await function(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001 - raised again, below
+        except BaseException as error:  # noqa: BLE001 - raised again below
             failure = error
         failure = _strip(failure, function, args, kwargs)
         del args, kwargs
@@ -207,13 +208,13 @@ def _wrap_coroutine(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _wrap_generator(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a generator, such as the function of a context manager."""
+    """Wrap a generator function, such as that of a context manager."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         try:
             return (yield from function(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - raised again, below
+        except BaseException as error:  # noqa: BLE001 - raised again below
             failure = error
         failure = _strip(failure, function, args, kwargs)
         del args, kwargs
@@ -226,7 +227,7 @@ def _wrap_generator(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _wrap_async_generator(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an asynchronous generator; what is thrown into it reaches *function*."""
+    """Wrap an async generator function. Exceptions thrown into it reach *function*."""
 
     @wraps(function)
     async def call(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
@@ -241,13 +242,13 @@ def _wrap_async_generator(function: Callable[..., Any]) -> Callable[..., Any]:
                 except GeneratorExit:
                     await items.aclose()
                     raise
-                except BaseException as error:  # noqa: BLE001 - not ours: passed on
+                except BaseException as error:  # noqa: BLE001 - the consumer's: passed on
                     step = items.athrow(error)
                 else:
                     step = items.asend(sent)
         except StopAsyncIteration:
             return
-        except BaseException as error:  # noqa: BLE001 - raised again, below
+        except BaseException as error:  # noqa: BLE001 - raised again below
             failure = error
         failure = _strip(failure, function, args, kwargs)
         del args, kwargs, items, item, step, sent
@@ -263,15 +264,15 @@ def _wrap_async_generator(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def strip_tracebacks(module: dict[str, Any], *, skip: Collection[str] = ()) -> None:
-    """Wrap every public callable of a module: its functions, and methods of classes.
+    """Wrap every public callable of a module: functions, and methods of classes.
 
-    A module calls it as its last statement, so that no function can be forgotten. Type
-    checkers see the functions as they are written.
+    A module calls this in its last statement, so that no function is forgotten. Type
+    checkers see the original functions.
 
     Args:
         module: The module's ``globals()``.
-        skip: What is left alone, as ``function`` or ``Class.method``. Each has its
-            reason in tests/test_leak_walk.py.
+        skip: The names to leave alone, as ``function`` or ``Class.method``.
+            tests/test_leak_walk.py states the reason for each.
     """
     for name in module.get("__all__") or [one for one in module if one[0] != "_"]:
         value = module.get(name)
@@ -284,7 +285,7 @@ def strip_tracebacks(module: dict[str, Any], *, skip: Collection[str] = ()) -> N
 
 
 def _wrap_class(cls: type, skip: Collection[str]) -> None:
-    """Wrap the public methods that *cls* or a private base of it defines."""
+    """Wrap the public methods that *cls* or one of its private bases defines."""
     if getattr(cls, "_is_protocol", False):
         return
     for home in cls.__mro__:
@@ -296,7 +297,7 @@ def _wrap_class(cls: type, skip: Collection[str]) -> None:
 
 
 def _wrap_attribute(cls: type, name: str, member: Any) -> None:
-    """Wrap one member of *cls* in its place."""
+    """Wrap one member of *cls* in place."""
     if isinstance(member, cached_property):
         member.func = strip_traceback(member.func)
         return
@@ -306,12 +307,13 @@ def _wrap_attribute(cls: type, name: str, member: Any) -> None:
 
 
 def _is_public(cls: type, name: str, member: Any) -> bool:
-    """Whether a member can be called from outside and is code that can fail."""
+    """Whether a member can be called from outside and contains code that can fail."""
     if not name.startswith("_"):
         return not inspect.isclass(member)
     if name not in _METHODS:
         return False
-    # What attrs generates only assigns, unless there is something to check.
+    # Methods generated by attrs only assign attributes, unless there are validators
+    # or converters.
     code = getattr(member, "__code__", None)
     if code is None or not code.co_filename.startswith("<attrs"):
         return True
@@ -322,7 +324,7 @@ def _is_public(cls: type, name: str, member: Any) -> bool:
 
 
 def _wrap_member(member: Any) -> Any:
-    """Wrap a function, also in a descriptor; give anything else back as it is."""
+    """Wrap a function, even inside a descriptor. Return anything else unchanged."""
     if isinstance(member, classmethod | staticmethod):
         return type(member)(_wrap_member(member.__func__))
     if isinstance(member, property):
@@ -341,7 +343,7 @@ def _wrap_member(member: Any) -> Any:
 
 
 _MAKERS: Final[tuple[Any, ...]] = (contextmanager, asynccontextmanager)
-# By the code of the functions that they make.
+# By the code object of the functions that they create.
 _MANAGERS: Final = {make(lambda: None).__code__: make for make in _MAKERS}
 
 
@@ -354,8 +356,8 @@ def _strip(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> BaseException:
-    """Take from *error* what it holds of the work below *function*."""
-    # The wrapper's own frame comes first.
+    """Remove the frames and values below *function* from *error*."""
+    # The first frame is the wrapper's own.
     trace = error.__traceback__ and error.__traceback__.tb_next
     if trace is not None and _callers_part(trace) is None:
         clearer = _explain(error, function, args, kwargs)
@@ -371,46 +373,46 @@ def _explain(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> UID2Error | None:
-    """Return a clearer error if *function* got what its signature does not allow."""
+    """Return a clearer error if the arguments do not match *function*'s signature."""
     of_arguments = [kind for kind in (ConfigError, InputError) if type(error) is kind]
     if not _is_foreign(error) and not of_arguments:
         return None
     mismatch = find_mismatch(function, args, kwargs)
     if mismatch is not None:
-        # What an InputError says may repeat an argument that is of a wrong type.
+        # An InputError may quote an argument if that has the wrong type.
         kind = of_arguments[0] if of_arguments else InputError
         return kind(mismatch)
     if isinstance(error, UnicodeError):
         return InputError(
-            "A text is not valid Unicode.",
-            hint="Look for lone surrogates, or bytes of another encoding.",
+            "A string is not valid Unicode.",
+            hint="Look for lone surrogates, or bytes in another encoding.",
         )
     return None
 
 
 def _is_foreign(error: BaseException) -> bool:
-    """Whether *error* is an exception of another package or of Python."""
+    """Whether *error* is an exception of Python or of another package."""
     home = type(error).__module__.partition(".")[0]
     return isinstance(error, Exception) and home != _PACKAGE
 
 
 class _Chain:
-    """The errors that were met on the way from an error to what it came from."""
+    """The errors that have been visited in a chain of causes and contexts."""
 
     def __init__(self, outer: BaseException | None) -> None:
-        """Stop at *outer*, which the caller was handling already."""
+        """Stop at *outer*, which the caller was already handling."""
         self.outer = outer
         self._seen = {id(outer)}
 
     def enter(self, error: BaseException) -> bool:
-        """Note *error*; return whether it is met for the first time."""
+        """Record *error*, and return whether it is new."""
         first = id(error) not in self._seen
         self._seen.add(id(error))
         return first
 
 
 def _clean(error: BaseException, trace: TracebackType | None, chain: _Chain) -> None:
-    """Take the frames from *error*, and from all that it came from."""
+    """Remove the frames from *error* and from all errors that caused it."""
     if not chain.enter(error):
         return
     part = _callers_part(trace)
@@ -429,7 +431,7 @@ def _clean(error: BaseException, trace: TracebackType | None, chain: _Chain) -> 
 
 
 def _clean_origin(error: BaseException | None, chain: _Chain) -> BaseException | None:
-    """Clean what an error came from, or drop it if it is foreign."""
+    """Clean the cause of an error, or drop it if it is foreign."""
     if error is None:
         return None
     trace = error.__traceback__
@@ -440,20 +442,20 @@ def _clean_origin(error: BaseException | None, chain: _Chain) -> BaseException |
 
 
 def _callers_part(trace: TracebackType | None) -> TracebackType | None:
-    """Return the end of a traceback that is the caller's own code, if there is one."""
+    """Return the innermost part of a traceback that is the caller's code, or None."""
     while trace is not None and _home_of(trace) in _OURS_AND_LIBRARIES:
         trace = trace.tb_next
     return trace
 
 
 def _home_of(trace: TracebackType) -> str:
-    """Name the top-level package of a frame."""
+    """Return the top-level package of a frame."""
     name = trace.tb_frame.f_globals.get("__name__") or ""
     return str(name).partition(".")[0]
 
 
 def _is_raised_by_us(trace: TracebackType) -> bool:
-    """Whether a statement of this package raised the error: its text is ours then."""
+    """Whether this package raised the error, so that its message is our own."""
     *_, last = _frames(trace)
     code = last.tb_frame.f_code
     is_raise = code.co_code[last.tb_lasti] == _RAISE
@@ -461,14 +463,14 @@ def _is_raised_by_us(trace: TracebackType) -> bool:
 
 
 def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:
-    """Go through a traceback, from the outside in."""
+    """Iterate over a traceback, from the outermost frame inward."""
     while trace is not None:
         yield trace
         trace = trace.tb_next
 
 
 def _add_place(error: BaseException, trace: TracebackType) -> None:
-    """Note where a defect lies: the frames that would tell it go."""
+    """Add a note with the location of a defect, because its frames are removed."""
     *_, last = [one for one in _frames(trace) if _home_of(one) == _PACKAGE] or [trace]
     code = last.tb_frame.f_code
     module = last.tb_frame.f_globals.get("__name__")
@@ -478,11 +480,11 @@ def _add_place(error: BaseException, trace: TracebackType) -> None:
 
 
 def _drop_values(error: BaseException) -> None:
-    """Take from a foreign error what its text or attributes may repeat of a value."""
+    """Remove everything from a foreign error that may quote a value."""
     if isinstance(error, AttributeError):
         error.obj = None
     if type(error).__module__ != "builtins" or not isinstance(error, _SPEAK_OF_TYPES):
         notes = getattr(error, "__notes__", [])
         vars(error).clear()
         error.__notes__ = notes
-        error.args = ("The value is not shown: it may identify a person.",)
+        error.args = ("The value is not shown, because it may identify a person.",)

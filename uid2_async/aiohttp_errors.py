@@ -1,6 +1,7 @@
-"""From aiohttp's exceptions to ours, by class and number alone, never by text.
+"""Converts aiohttp's exceptions to those of this library by class and number.
 
-A text of theirs may hold the reply's headers, a URL or a proxy's credentials.
+Their text is not used, because it may contain headers of the reply, a URL or a proxy's
+credentials.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ _PROXY_AUTH_REQUIRED: Final = 407
 
 
 def map_error(error: Exception) -> UID2Error:
-    """Turn an exception into an error of ours, which is new and holds nothing of it.
+    """Convert an exception to a new error of this library that does not reference it.
 
-    What the transport itself raised is copied: it may have come from a resolver or a
-    connector of the caller, with the frames of aiohttp on it.
+    An error of this library is copied, because it may come from a resolver or connector
+    of the caller, with frames of aiohttp in its traceback.
     """
     name = type(error).__name__
     try:
@@ -47,18 +48,18 @@ def map_error(error: Exception) -> UID2Error:
 def _map(  # noqa: C901, PLR0911 - one table, to be read as a whole
     error: Exception,
 ) -> UID2Error:
-    """Choose by the class alone, never by the text."""
+    """Choose the error by the class, never by the text."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return _map_certificate(getattr(error, "certificate_error", None))
         case ssl.SSLCertVerificationError():
             return _map_certificate(error)
         case aiohttp.ServerFingerprintMismatch():
-            return CertificateError("The operator's certificate is not the given one.")
+            return CertificateError("The certificate does not match the fingerprint.")
         case aiohttp.ConnectionTimeoutError():
             return ConnectError("Connecting to the operator took too long.")
         case TimeoutError():
-            return CallTimeoutError("The operator did not answer in time.")
+            return CallTimeoutError("The operator did not reply in time.")
         case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
             return _map_proxy(getattr(error, "status", 0))
         case aiohttp.ClientConnectorError():
@@ -68,7 +69,7 @@ def _map(  # noqa: C901, PLR0911 - one table, to be read as a whole
                 "The operator closed the connection.", disconnected=True
             )
         case aiohttp.ClientPayloadError():
-            return TransportError("The reply was cut off.")
+            return TransportError("The reply was truncated.")
         case aiohttp.InvalidURL():
             return ConfigError("The base URL is not a URL.")
         case aiohttp.ClientResponseError():
@@ -78,21 +79,21 @@ def _map(  # noqa: C901, PLR0911 - one table, to be read as a whole
 
 
 def _map_proxy(status: int) -> UID2Error:
-    """Say what the proxy did, by its HTTP status; 0 where it could not be reached."""
+    """Return the error for a proxy's HTTP status, or 0 if it could not be reached."""
     if not status:
         hint = "Check the proxy's host and port (proxy=, UID2_PROXY or EUID_PROXY)."
         return ConnectError("The proxy could not be reached.", hint=hint)
-    message = f"The proxy did not open a connection: HTTP {status}."
+    message = f"The proxy refused the connection: HTTP {status}."
     if status == _PROXY_AUTH_REQUIRED:
         hint = "Put the user name and password into the proxy's URL."
         return ConnectError(message, hint=hint)
-    hint = "Have the operator's host and port allowed by whoever runs the proxy."
+    hint = "Ask whoever runs the proxy to allow the operator's host and port."
     return ConnectError(message, hint=hint)
 
 
 def _map_certificate(reason: BaseException | None) -> UID2Error:
-    """Name the fault that OpenSSL found; no other text is shown."""
+    """Return the error for the fault that OpenSSL found, without any other text."""
     if not isinstance(reason, ssl.SSLCertVerificationError):
-        return CertificateError("The operator's certificate was refused.")
+        return CertificateError("The operator's certificate was rejected.")
     problem = explain_certificate_error(reason)
     return CertificateError(problem.message, hint=problem.fault.value)

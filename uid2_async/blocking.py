@@ -115,7 +115,10 @@ class _Bound(Unpicklable, Generic[O]):
         if _is_in_loop():
             raise ClientLoopError(
                 f"A {type(self).__name__} would block the running event loop.",
-                hint="Await the async class there, or the future of submit().",
+                hint=(
+                    "Await the async class instead, or the future that submit() "
+                    "returns."
+                ),
             )
         return self._portal.run(self._perform, method, *args, **kwargs)
 
@@ -235,7 +238,7 @@ class BlockingKeyStore(_Bound[KeyStore]):
         """Load the keys.
 
         Raises:
-            UID2Error: What the fetch met, if there are no usable keys and some are
+            UID2Error: The error of the fetch, if there are no usable keys and some are
                 required.
         """
         store = self._store()
@@ -269,7 +272,7 @@ class BlockingKeyStore(_Bound[KeyStore]):
 
 
 async def _do_nothing(_: object) -> None:
-    """Be called so that the object is opened."""
+    """Open the object when called."""
 
 
 class BlockingClient(_Bound[UID2Client]):
@@ -307,10 +310,10 @@ class BlockingClient(_Bound[UID2Client]):
         self._settings = make()
         unused = [self._settings]
 
-        async def make_again() -> UID2Client:
+        async def make_client() -> UID2Client:
             return unused.pop() if unused else make()
 
-        super().__init__(Portal("uid2-blocking"), make_again)
+        super().__init__(Portal("uid2-blocking"), make_client)
         self._owns_portal = True
 
     @_replaces_first(UID2Client.with_options)

@@ -72,10 +72,10 @@ class _AllOptions(_Options, ConnectionOptions, total=False):
 class UID2Client(OperatorClient):
     """A client of a UID2 or EUID operator.
 
-    It holds connections and no other state: share one for all calls of an event loop.
-    All calls are safe to repeat, and failed ones are, as the retry policy says. Every
-    method raises a :class:`~uid2_async.errors.UID2Error` where there is no answer;
-    an opt-out is an answer.
+    Share one client for all calls of an event loop: it pools connections, and has no
+    other state. All calls are safe to repeat, and failed ones are retried according to
+    the retry policy. If a call fails, it raises a
+    :class:`~uid2_async.errors.UID2Error`. An opt-out is a return value.
 
     Example:
         >>> async with UID2Client.from_env() as client:
@@ -113,7 +113,7 @@ class UID2Client(OperatorClient):
             scope: Which system the operator serves.
             session: An aiohttp session to use as it is and to leave open.
             transport: What carries the requests instead of a SessionPool; *base_url*
-                then serves for checks alone.
+                is then only checked.
             envelope: The crypto around each call.
             proxy: The URL of an HTTP proxy, such as
                 ``http://user:password@proxy.example.com:3128``. The variables
@@ -177,17 +177,21 @@ class UID2Client(OperatorClient):
         environ: Mapping[str, str] | None = None,
         **options: Unpack[_AllOptions],
     ) -> Self:
-        """Make a client from environment variables.
+        """Create a client from environment variables (docs/settings.md).
+
+        Example:
+            >>> async with UID2Client.from_env(timeout=10) as client:
+            ...     tokens = await client.generate_token("user@example.com")
 
         Args:
-            scope: Which system; its variables start with ``UID2_`` or ``EUID_``, and
-                docs/start.md lists them.
-            environ: The variables; the process's own by default.
+            scope: Which system. Its variables start with ``UID2_`` or ``EUID_``.
+            environ: The variables. Defaults to those of the process.
             options: Any option of the constructor. It replaces the variable of the
-                same meaning, which is not read then.
+                same meaning, which is then not read.
 
         Raises:
-            ConfigError: If a variable or an option is missing or wrong; it is named.
+            ConfigError: If a variable or an option is missing or invalid. The message
+                names it.
         """
         # Only this way of making a client pays for it.
         from uid2_async.config import read_options  # noqa: PLC0415 - reason above
@@ -222,7 +226,7 @@ class UID2Client(OperatorClient):
         return f"<UID2Client {self.scope} {', '.join(self.base_urls)}>"
 
     def settings_digest(self, salt: str) -> str:
-        """Digest scope, operator and API key, to tell another client from this one.
+        """Return a digest of scope, operator and API key, which identifies a client.
 
         No secret can be got from it: an API key holds more than 128 random bits, and
         cannot be guessed. The client secret is left out, since it may be renewed, and
@@ -250,18 +254,23 @@ class UID2Client(OperatorClient):
     ) -> IdentityTokens | OptedOut | InsufficientConsent:
         """Generate identity tokens for one person (docs/protocol.md 2.1).
 
+        Example:
+            >>> tokens = await client.generate_token("user@example.com")
+            >>> if isinstance(tokens, IdentityTokens):
+            ...     session = {"uid2": tokens.to_dict()}
+
         Args:
-            identity: An e-mail, a phone or a hash of one.
-            tcf_consent_string: The TCF v2 consent string, which EUID operators judge.
-                Without one they judge nothing: in the EUID scope, the first call that
-                leaves it out gives a UserWarning.
-            timeout: Instead of the client's, in seconds.
+            identity: An e-mail address, a phone number or a hash of one.
+            tcf_consent_string: The TCF v2 consent string, which EUID operators check.
+                Without it they check nothing. In the EUID scope, the first call
+                without one therefore emits a UserWarning.
+            timeout: In seconds, instead of the client's.
 
         Returns:
-            The tokens, or OptedOut, and then do not ask again for this person.
+            The tokens; or OptedOut, after which you must not ask for this person again.
 
         Raises:
-            InputError: If *identity* is invalid; nothing is sent.
+            InputError: If *identity* is invalid. Nothing is sent.
         """
         if self.scope is IdentityScope.EUID and tcf_consent_string is None:
             self._warn_of_missing_consent()
@@ -295,22 +304,26 @@ class UID2Client(OperatorClient):
     async def refresh_token(
         self, identity_tokens: IdentityTokens, *, timeout: float | None = None
     ) -> IdentityTokens | OptedOut:
-        """Refresh identity tokens (docs/protocol.md 2.2); the API key plays no part.
+        """Refresh identity tokens (docs/protocol.md 2.2). The API key is not needed.
 
-        The old tokens stay valid until they expire, so a lost reply loses nothing.
+        The old tokens remain valid until they expire, so a lost reply loses nothing.
+
+        Example:
+            >>> if tokens.state(datetime.now(UTC)) is TokenState.DUE:
+            ...     tokens = await client.refresh_token(tokens)
 
         Args:
-            identity_tokens: What generate or the last refresh returned.
-            timeout: Instead of the client's, in seconds.
+            identity_tokens: The result of generate_token or of the last refresh.
+            timeout: In seconds, instead of the client's.
 
         Returns:
             New tokens with a new refresh_response_key; or OptedOut.
 
         Raises:
-            InputError: If the reply could not be opened with what the tokens hold.
-            ExpiredTokenError: If the refresh token is too old: generate anew.
-            InvalidTokenError: If the operator does not know it, or, to a caller without
-                a valid API key, if it is too old.
+            InputError: If the tokens lack what is needed to decrypt the reply.
+            ExpiredTokenError: If the refresh token has expired. Generate new tokens.
+            InvalidTokenError: If the operator does not know the refresh token, or if it
+                has expired and the API key is not valid.
         """
         call = refresh_call(identity_tokens, self._pipeline.now_ms)
         work = self._run(call, timeout)
@@ -355,18 +368,23 @@ class UID2Client(OperatorClient):
     ) -> IdentityMap:
         """Map identities to raw UIDs in one request (docs/protocol.md 2.6).
 
-        Invalid ones are not sent: they come back as Unmapped(INVALID_IDENTIFIER), and
-        the others are mapped all the same.
+        Invalid identities are not sent. Their result is Unmapped(INVALID_IDENTIFIER),
+        and the others are mapped.
+
+        Example:
+            >>> result = await client.map_identities(["user@example.com", "nobody"])
+            >>> [row.reason for row in result]
+            [None, <UnmappedReason.INVALID_IDENTIFIER: 'invalid identifier'>]
 
         Args:
-            identities: At most *max_batch_size* of any mix of kinds.
-            timeout: Instead of the client's, in seconds.
+            identities: At most *max_batch_size*, of any mix of types.
+            timeout: In seconds, instead of the client's.
 
         Returns:
-            One row for each identity, in the order of the input.
+            One result for each identity, in the order of the input.
 
         Raises:
-            InputError: If there are too many, or one is neither identity nor str.
+            InputError: If there are too many, or one is neither an identity nor a str.
         """
         query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
@@ -402,7 +420,7 @@ class UID2Client(OperatorClient):
         link_id: str | None = None,
         timeout: float | None = None,
     ) -> IdentityMap:
-        """Map identities with the old endpoint, which tells buckets (protocol.md 2.5).
+        """Map identities with the old endpoint, which has buckets (protocol.md 2.5).
 
         The endpoint takes one kind at a time: one request is sent for each kind.
 
@@ -474,14 +492,20 @@ class UID2Client(OperatorClient):
     async def opt_out_status(
         self, raw_uids: Iterable[str], *, timeout: float | None = None
     ) -> OptOutStatus:
-        """Ask which raw UIDs are opted out (docs/protocol.md 2.7).
+        """Ask which raw UIDs have opted out (docs/protocol.md 2.7).
 
-        v4 raw UIDs of the integration and production environments are never found
-        there; :meth:`map_identities` answers for every identity.
+        Raw UIDs of version 4 are never found in the integration and production
+        environments. Use :meth:`map_identities` instead, which works for every
+        identity.
+
+        Example:
+            >>> status = await client.opt_out_status([raw_uid])
+            >>> raw_uid in status
+            False
 
         Args:
             raw_uids: At most *max_batch_size*.
-            timeout: Instead of the client's, in seconds.
+            timeout: In seconds, instead of the client's.
 
         Raises:
             InputError: If there are too many.
@@ -570,7 +594,7 @@ def _credentials(
     if not isinstance(api_key, str) or not isinstance(client_secret, str):
         raise ConfigError(
             "The API key or the client secret is not a str.",
-            hint="Pass both as the operator gave them out.",
+            hint="Pass both exactly as you received them.",
         )
     check_api_key(api_key, scope, urls)
     secret = base64.decode(client_secret)

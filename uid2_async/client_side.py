@@ -1,6 +1,6 @@
-"""ClientSideClient: tokens as a browser or an app generates them, without an API key.
+"""ClientSideClient: generates tokens like a browser or an app, without an API key.
 
-For apps, and for tests of such set-ups (docs/protocol.md 2.10).
+Meant for apps, and for tests of client-side setups (docs/protocol.md 2.10).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ __all__ = ["ClientSideClient"]
 class ClientSideClient(OperatorClient):
     """Generates and refreshes tokens with the key pair of a subscription.
 
-    What the operator checks in place of an API key is where the request comes from: the
-    origin of a page, or the name of an app.
+    Instead of an API key, the operator checks the source of a request: the origin of a
+    page, or the name of an app.
 
     Example:
         >>> async with ClientSideClient(
@@ -66,34 +66,36 @@ class ClientSideClient(OperatorClient):
         allow_http: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        """Check the settings; nothing is opened or sent yet.
+        """Validate the settings. Nothing is opened or sent yet.
 
         Args:
             base_url: The operator's URL, or several regional ones in order of
                 preference.
-            subscription_id: Names the key pair and thereby the site.
-            server_public_key: What belongs to it, ``UID2-X-`` or ``EUID-X-`` and so on.
+            subscription_id: Identifies the key pair and thereby the site.
+            server_public_key: The public key of the subscription (``UID2-X-...`` or
+                ``EUID-X-...``).
             origin: The origin of the page, such as ``https://www.example.com``.
             app_name: The name of the app, instead of *origin*.
-            session: An aiohttp session to use as it is and to leave open.
-            transport: What carries the requests instead of a SessionPool.
-            proxy: The URL of an HTTP proxy, with credentials if it needs some.
+            session: An aiohttp session to use as is. It is not closed.
+            transport: The transport to use instead of a SessionPool.
+            proxy: The URL of an HTTP proxy, with credentials if it requires them.
             ca_file: A PEM file with the CAs to trust instead of the system's.
-            retry: What is retried and how often.
-            max_retries: How often a failed call is repeated, instead of *retry*.
-            hooks: Called with each event of each call.
-            timeout: Seconds that a call may take in total: all attempts and the pauses
+            retry: The retry policy.
+            max_retries: The number of retries of a failed call, instead of *retry*.
+            hooks: Hooks to call with each event.
+            timeout: Seconds for a whole call, including all attempts and the pauses
                 between them.
-            allow_http: Whether plain http is allowed beyond loopback hosts.
-            clock: Gives the time as an aware datetime; the system's by default.
+            allow_http: Allow plain http for hosts other than loopback.
+            clock: Returns the current time as an aware datetime. Defaults to the system
+                clock.
 
         Raises:
-            ConfigError: If a setting is wrong.
-            TypeError: If not exactly one of *origin* and *app_name* is given, or both
+            ConfigError: If a setting is not valid.
+            TypeError: If not exactly one of *origin* and *app_name* is passed, or both
                 *session* and *transport*.
         """
         if (origin is None) == (app_name is None):
-            raise TypeError("Give origin or app_name, and not both.")
+            raise TypeError("Pass either origin or app_name.")
         self._connect(
             base_url,
             session=session,
@@ -121,7 +123,7 @@ class ClientSideClient(OperatorClient):
         )
 
     def __repr__(self) -> str:
-        """Show the base URLs."""
+        """Return the base URLs."""
         return f"<ClientSideClient {', '.join(self.base_urls)}>"
 
     async def generate_token(
@@ -129,21 +131,21 @@ class ClientSideClient(OperatorClient):
     ) -> IdentityTokens | OptedOut:
         """Generate identity tokens for one person (docs/protocol.md 2.10).
 
-        DII is sent as its hash, sealed under a key pair that is made for each attempt.
+        DII is sent as its hash, encrypted with an ephemeral key pair for each attempt.
 
         Args:
-            identity: An e-mail, a phone or a hash of one.
-            timeout: Instead of the client's, in seconds.
+            identity: An email, a phone, or a hash of one.
+            timeout: Seconds for the call. Defaults to the client's timeout.
 
         Returns:
-            The tokens, or OptedOut, and then do not ask again for this person.
+            The tokens, or OptedOut. After OptedOut, do not ask again for this person.
 
         Raises:
-            InputError: If *identity* is invalid; nothing is sent.
-            AuthError: If the origin or app is not one of the subscription's.
+            InputError: If *identity* is invalid. Nothing is sent.
+            AuthError: If the origin or app does not belong to the subscription.
         """
         one = as_identity(identity)
-        # An invalid identity is refused before anything is opened.
+        # Raises for an invalid identity before anything is opened.
         write_identity_input(one, send_raw=False)
         call = Call(
             path=client_side.CLIENT_GENERATE_PATH,
@@ -157,7 +159,7 @@ class ClientSideClient(OperatorClient):
     def _seal(
         self, identity: Identity, now_ms: int, iv: bytes
     ) -> tuple[bytes, Callable[[bytes], bytes]]:
-        """Seal one attempt; what opens the reply comes with it."""
+        """Encrypt one attempt. Return it with the function that decrypts the reply."""
         client_key = generate_private_key(SECP256R1())
         cipher = client_side.shared_cipher(client_key, self._server_key)
         body = client_side.build_client_generate_request(
@@ -174,19 +176,20 @@ class ClientSideClient(OperatorClient):
     async def refresh_token(
         self, identity_tokens: IdentityTokens, *, timeout: float | None = None
     ) -> IdentityTokens | OptedOut:
-        """Refresh identity tokens (docs/protocol.md 2.2), as UID2Client does.
+        """Refresh identity tokens like UID2Client (docs/protocol.md 2.2).
 
         Args:
-            identity_tokens: What generate or the last refresh returned.
-            timeout: Instead of the client's, in seconds.
+            identity_tokens: The result of generate or of the last refresh.
+            timeout: Seconds for the call. Defaults to the client's timeout.
 
         Returns:
-            New tokens with a new refresh_response_key; or OptedOut.
+            New tokens with a new refresh_response_key, or OptedOut.
 
         Raises:
-            InputError: If the reply could not be opened with what the tokens hold.
-            InvalidTokenError: If the operator does not know the refresh token, or it is
-                too old: generate anew.
+            InputError: If the reply cannot be decrypted with the key in
+                *identity_tokens*.
+            InvalidTokenError: If the refresh token is unknown to the operator or too
+                old. Generate new tokens.
         """
         return await self._run(
             refresh_call(identity_tokens, self._pipeline.now_ms), timeout
@@ -194,7 +197,7 @@ class ClientSideClient(OperatorClient):
 
 
 def _origin_header(origin: str | None) -> dict[str, str]:
-    """Make the header that says where a page comes from."""
+    """Return the header with the origin of a page."""
     if origin is None:
         return {}
     if not (origin.isascii() and origin.isprintable() and origin.strip()):

@@ -1,15 +1,15 @@
-"""What time it is, and how much time has passed: two questions, two clocks.
+"""The current time, and elapsed time, which come from different clocks.
 
-An instant that somebody else has set, such as the expiry of a token or a key, is
-compared with the wall clock: the system's, or what a caller passes as ``clock=``. A
-duration, such as a pause after a failure or the age of keys, is measured by a monotonic
-clock, which no one can set.
+A time that someone else has set, such as the expiry of a token or a key, is compared
+with the wall clock: the system's, or the one that a caller passes as ``clock=``. A
+duration, such as a pause after a failure or the age of keys, is measured with a
+monotonic clock, which nobody can set.
 
 :class:`ClockSkew` estimates the offset between the operator's clock and this machine's.
-An operator rejects requests whose time is off by two minutes (docs/protocol.md 1.4). It
-puts its own time into each sealed reply, which is the more reliable source: a ``Date``
-header is neither sealed nor set by the operator itself, and is used only if nothing
-else is known.
+An operator rejects requests whose time is off by two minutes (docs/protocol.md 1.4).
+Each encrypted reply contains the operator's time. That is the more reliable source: a
+``Date`` header is neither encrypted nor set by the operator itself, and is used only if
+nothing else is known.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from uid2_async._private import RedactedRepr
 from uid2_async.models import ms_from_datetime
 
 Clock: TypeAlias = Callable[[], datetime]
-"""Gives the time as an aware datetime."""
+"""Returns the current time as an aware datetime."""
 
 Monotonic: TypeAlias = Callable[[], float]
-"""Gives seconds that only increase; what is zero does not matter."""
+"""Returns seconds that only increase. The zero point is arbitrary."""
 
 NS_PER_MS: Final = 1_000_000
-# An event loop whose time differs by more from the system's has a clock of its own.
+# An event loop whose time differs more from the system's has its own clock.
 _OWN_CLOCK_SECONDS: Final = 60.0
-# A suspended machine is noticed this many seconds after it resumes, at the latest.
+# The maximum time in which a suspended machine is noticed after it resumes.
 _NAP_SECONDS: Final = 60.0
 _SAMPLES: Final = 8
-# Less is left alone: two clocks are never quite the same.
+# Smaller offsets are not corrected, because two clocks are never exactly the same.
 _APPLIED_MS: Final = 5_000
 _WARNED_MS: Final = 10_000
 _KNOWN_FOR_S: Final = 600.0
 _MOST_BY_DATE_MS: Final = 24 * 3600 * 1000
-# When this machine's two clocks part by more, plus a part of the time gone by, the wall
-# clock was set. Less is drift, which the samples follow.
+# If this machine's two clocks diverge by more, plus a fraction of the elapsed time,
+# the wall clock was set. Less is drift, which the samples follow.
 _STEP_MS: Final = 1_000
 _DRIFT: Final = 0.05
 
 
 def system_clock() -> datetime:
-    """Return the system's time, or that of :func:`use_clock`."""
+    """Return the system's time, or the time of :func:`use_clock`."""
     return datetime.now(UTC) if _in_use is None else _in_use()
 
 
@@ -61,12 +61,12 @@ _in_use: Clock | None = None
 
 @contextmanager
 def use_clock(clock: Clock) -> Iterator[None]:
-    """Let *clock* take the place of the system's in all threads: for tests.
+    """Replace the system's clock by *clock* in all threads, for tests.
 
-    Clients, refreshers and key stores go by it that are made inside of the block and
-    are given no clock of their own.
+    This affects the clients, refreshers and key stores that are created inside the
+    block without their own clock.
     """
-    global _in_use  # noqa: PLW0603 - a process has one time
+    global _in_use  # noqa: PLW0603 - a process has only one time
     before, _in_use = _in_use, clock
     try:
         yield
@@ -75,15 +75,15 @@ def use_clock(clock: Clock) -> Iterator[None]:
 
 
 def clock_in_use() -> Clock | None:
-    """Return the clock that takes the place of the system's, if one does."""
+    """Return the clock that replaces the system's, or None."""
     return _in_use
 
 
 def ms_clock(clock: Clock | None) -> Callable[[], int]:
-    """Return a clock in ms since the Unix epoch of *clock*, or of the system's.
+    """Return the time of *clock*, or of the system, as ms since the Unix epoch.
 
-    For those who ask for each token: reading the system's time this way costs a tenth
-    of what going through a datetime does.
+    For callers that need the time for each token: it takes a tenth of the time of a
+    conversion from a datetime.
     """
     chosen = clock or _in_use
     if chosen is None:
@@ -107,14 +107,14 @@ def _system_ms() -> int:
 
 
 def _make_system_monotonic() -> Monotonic:
-    """Return the system's monotonic clock, one that goes on during suspend.
+    """Return the system's monotonic clock that also counts while suspended.
 
-    CLOCK_MONOTONIC stops then on Linux, as does mach_absolute_time on macOS, which is
-    what time.monotonic() reads there; its CLOCK_MONOTONIC does not.
+    CLOCK_MONOTONIC stops during suspend on Linux, as does mach_absolute_time on macOS,
+    which time.monotonic() reads there. The CLOCK_MONOTONIC of macOS does not.
     """
     number = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
     if number is None:
-        return time.monotonic  # Windows: it goes on during suspend
+        return time.monotonic  # Windows: does not stop during suspend
     try:
         time.clock_gettime(number)
     except OSError:
@@ -128,18 +128,18 @@ _system_monotonic: Final[Monotonic] = _make_system_monotonic()
 class MonotonicClock:
     """Measures durations, across event loops and outside of them.
 
-    It is the system's clock, except in an event loop that has a clock of its own, such
-    as one for tests in which waiting takes no time.
+    It uses the system's clock, except in an event loop with its own clock, such as one
+    for tests that waits in no time.
     """
 
     def __init__(self) -> None:
-        """Measure by the system's clock until an event loop says otherwise."""
+        """Use the system's clock until an event loop with its own clock runs."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._read: Monotonic = _system_monotonic
         self._offset = 0.0
 
     def __call__(self) -> float:
-        """Return the seconds since some instant in the past."""
+        """Return the seconds since an arbitrary time in the past."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -149,7 +149,7 @@ class MonotonicClock:
         return self._read() + self._offset
 
     def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Go on by the clock of *loop*, from where this clock is."""
+        """Switch to the clock of *loop*, continuing from the current value."""
         passed = self._read() + self._offset
         is_own = abs(loop.time() - time.monotonic()) > _OWN_CLOCK_SECONDS
         self._loop = loop
@@ -158,19 +158,20 @@ class MonotonicClock:
 
 
 def monotonic_of(clock: Clock | None, monotonic: Monotonic | None) -> Monotonic:
-    """Return what measures durations beside *clock*.
+    """Return the monotonic clock that belongs to *clock*.
 
-    That is *monotonic* if given, or what *clock* has under that name, as a ManualClock
-    does, or a clock that cannot be set.
+    That is *monotonic* if given, or else the attribute of that name of *clock*, as a
+    ManualClock has it, or else the system's.
     """
     chosen = clock or _in_use
     return monotonic or getattr(chosen, "monotonic", None) or MonotonicClock()
 
 
-def sleep_by(monotonic: Monotonic) -> Callable[[float], Awaitable[None]]:
-    """Return a sleep that counts the time in which the machine was suspended.
+def suspend_aware_sleep(monotonic: Monotonic) -> Callable[[float], Awaitable[None]]:
+    """Return a sleep that also counts the time while the machine is suspended.
 
-    The event loop's clock does not: an hour's sleep would take an hour after resuming.
+    The event loop's clock does not: a sleep of an hour could take an hour after
+    resuming.
     """
 
     async def sleep(seconds: float) -> None:
@@ -182,13 +183,13 @@ def sleep_by(monotonic: Monotonic) -> Callable[[float], Awaitable[None]]:
 
 
 class ClockReading(NamedTuple):
-    """One instant, read on both of this machine's clocks.
+    """One time, read from both of this machine's clocks.
 
     Attributes:
-        wall_ms: The wall clock, in ms since the Unix epoch; it may be set.
-        monotonic_s: A monotonic clock, in seconds. It goes on while the machine is
-            suspended, so that what is known of the operator's clock stays right.
-        ahead_ms: By how much the wall clock is ahead of the monotonic one.
+        wall_ms: The wall clock, in ms since the Unix epoch. It can be set.
+        monotonic_s: The monotonic clock, in seconds. It also counts while the machine
+            is suspended, so that the estimate of the operator's clock stays valid.
+        ahead_ms: By how much the wall clock is ahead of the monotonic clock, in ms.
     """
 
     wall_ms: int
@@ -197,7 +198,7 @@ class ClockReading(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """One reply's time, relative to the monotonic clock."""
+    """The time in one reply, relative to the monotonic clock."""
 
     rtt_ms: float
     anchor_ms: float
@@ -210,8 +211,8 @@ class ClockCorrection(RedactedRepr, frozen=True, kw_only=True):
     """The result of comparing clocks after the operator rejected a request's time.
 
     Attributes:
-        corrected: Whether the next request will carry a corrected time.
-        late: Whether the time was right, so the request must have been slow.
+        corrected: Whether the next request will use a corrected time.
+        late: Whether the time was right, so that the request must have been slow.
         offset: Seconds by which the operator's clock is ahead of the time that was
             sent. None if unknown.
     """
@@ -245,30 +246,31 @@ class ClockSkew:
         return ClockReading(wall_ms, monotonic_s, wall_ms - monotonic_s * 1000)
 
     def offset_ms(self, now: ClockReading) -> int:
-        """Return what to add to the wall clock: 0 if unknown or insignificant."""
+        """Return the ms to add to the wall clock, or 0 if unknown or insignificant."""
         best = self._best
         if best is None:
             return 0
         drift_ms = (now.monotonic_s - best.at) * 1000 * _DRIFT
-        # A clock that was set is usually right now. If not, the operator rejects it.
+        # A clock that was set is usually right afterward. If not, the operator
+        # rejects it.
         if abs(now.ahead_ms - best.ahead_ms) > _STEP_MS + drift_ms:
             return 0
         offset = best.anchor_ms - now.ahead_ms
         return round(offset) if _is_significant(offset, best) else 0
 
     def time_ms(self, now: ClockReading) -> int:
-        """Return the time to put into a request."""
+        """Return the time to send in a request."""
         return now.wall_ms + self.offset_ms(now)
 
     def observe(
         self, sent: ClockReading, received: ClockReading, server_ms: int
     ) -> None:
-        """Add the time in a sealed reply as a sample.
+        """Add the time in an encrypted reply as a sample.
 
         Args:
-            sent: When its request was sealed.
+            sent: When the request was encrypted.
             received: When the reply was read.
-            server_ms: The time in the reply.
+            server_ms: The time in the reply, in ms since the Unix epoch.
         """
         if self._best is not None and not self._best.sealed:
             self._forget()
@@ -290,10 +292,11 @@ class ClockSkew:
         """Correct the estimate after the operator rejected a request's time.
 
         Args:
-            sent: When it was sealed.
-            sent_ms: The time that it carried.
+            sent: When the request was encrypted.
+            sent_ms: The time in the request, in ms since the Unix epoch.
             received: When the rejection was read.
-            date_ms: The ``Date`` header of the rejection, in ms, or None.
+            date_ms: The ``Date`` header of the rejection in ms since the Unix epoch, or
+                None.
         """
         best = self._best
         if best is not None and received.monotonic_s - best.at <= _KNOWN_FOR_S:
@@ -305,7 +308,7 @@ class ClockSkew:
             best = None
         if date_ms is None:
             return ClockCorrection(late=best is not None)
-        # Where the reply was half-way, the request's own time had gone on.
+        # How far the request's own time had advanced when the reply was half-way.
         half_way_ms = (received.monotonic_s - sent.monotonic_s) * 500
         offset = date_ms - sent_ms - half_way_ms
         if not _APPLIED_MS < abs(offset) <= _MOST_BY_DATE_MS:
@@ -322,7 +325,7 @@ class ClockSkew:
         *,
         sealed: bool,
     ) -> None:
-        """Add a sample: the reply was made half-way between *sent* and *received*."""
+        """Add a sample, as if the reply was created half-way between the readings."""
         middle_ms = (sent.monotonic_s + received.monotonic_s) * 500
         sample = _Sample(
             rtt_ms=(received.monotonic_s - sent.monotonic_s) * 1000,
@@ -333,19 +336,19 @@ class ClockSkew:
         )
         lost = self._samples[0] if len(self._samples) == _SAMPLES else None
         self._samples.append(sample)
-        # Kept up to date here, since it is asked for several times in each call.
+        # Updated here, because each call reads it several times.
         if self._best is None or self._best is lost:
             self._best = min(self._samples, key=attrgetter("rtt_ms"))
         elif sample.rtt_ms < self._best.rtt_ms:
             self._best = sample
 
     def _forget(self) -> None:
-        """Drop all samples."""
+        """Remove all samples."""
         self._samples.clear()
         self._best = None
 
     def _trust(self, best: _Sample, now: ClockReading) -> None:
-        """Use *best* from now on, although the wall clock was set since."""
+        """Keep using *best*, although the wall clock has been set since."""
         self._forget()
         self._best = best._replace(ahead_ms=now.ahead_ms, at=now.monotonic_s)
         self._samples.append(self._best)

@@ -35,17 +35,17 @@ _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 
 
 class Settings(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
-    """What a client needs to reach an operator.
+    """The settings that a client needs to reach an operator.
 
     Attributes:
-        base_url: One base URL.
+        base_url: The base URL.
         api_key: The API key.
-        client_secret: Its client secret, base64.
-        scope: Which system.
-        allow_http: Whether plain http is allowed beyond loopback hosts.
+        client_secret: The client secret in base64.
+        scope: UID2 or EUID.
+        allow_http: Whether plain http is allowed for hosts other than loopback.
         proxy: The URL of an HTTP proxy, or None.
         ca_file: A PEM file with the CAs to trust, or None for the system's.
-        timeout: Seconds that a call may take in total, or None for the default.
+        timeout: Seconds for a whole call, or None for the default.
     """
 
     _repr_fields: ClassVar[tuple[str, ...]] = (
@@ -63,36 +63,36 @@ class Settings(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
 
 
 def read_settings(scope: IdentityScope, environ: Mapping[str, str]) -> Settings:
-    """Read the settings of *scope* from *environ*; see :func:`read_options`."""
+    """Read the settings of *scope* from *environ*. See :func:`read_options`."""
     return Settings(scope=scope, **read_options(scope, environ))
 
 
 def read_options(
     scope: IdentityScope, environ: Mapping[str, str], *, given: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Read options of ``UID2Client`` from *environ*.
+    """Read the options of ``UID2Client`` from *environ*.
 
-    For UID2: ``UID2_BASE_URL`` or ``UID2_ENV`` (prod, integ, global, usw, au, jp, sg),
-    ``UID2_API_KEY``, ``UID2_SECRET_KEY`` (or ``UID2_CLIENT_SECRET``), and optionally
-    ``UID2_ALLOW_HTTP``, ``UID2_PROXY``, ``UID2_CA_FILE`` and ``UID2_TIMEOUT`` (in
-    seconds). For EUID the same with ``EUID_``. Each but ``UID2_CA_FILE`` may end in
-    ``_FILE`` and name a file that holds the value, as container secrets do.
+    For UID2, the variables are ``UID2_BASE_URL`` or ``UID2_ENV`` (prod, integ, global,
+    usw, au, jp, sg), ``UID2_API_KEY``, ``UID2_SECRET_KEY`` (or ``UID2_CLIENT_SECRET``),
+    and optionally ``UID2_ALLOW_HTTP``, ``UID2_PROXY``, ``UID2_CA_FILE`` and
+    ``UID2_TIMEOUT`` (in seconds). For EUID, they start with ``EUID_``. Each except
+    ``UID2_CA_FILE`` may also end in ``_FILE`` and name a file that contains the value,
+    as with container secrets.
 
-    The proxy variables that many programs share (``HTTPS_PROXY`` and the like) are not
-    read: where one happens to be set, API keys and people would go to a host that
-    nobody chose for them.
+    The common proxy variables, such as ``HTTPS_PROXY``, are not read. Otherwise, API
+    keys and personal data could go through a host that was not chosen for them.
 
     Args:
         scope: UID2 or EUID.
-        environ: The variables.
-        given: The options that are set otherwise; their variables are not read.
+        environ: The environment variables.
+        given: The options that are set elsewhere. Their variables are not read.
 
     Returns:
         The options that are set, by name.
 
     Raises:
-        ConfigError: If one is missing or wrong, or a file cannot be read. Names the
-            variable.
+        ConfigError: If a variable is missing or not valid, or a file cannot be read.
+            The message names the variable.
     """
     readers = _readers(scope, environ).items()
     found = {name: read() for name, read in readers if name not in given}
@@ -100,7 +100,7 @@ def read_options(
 
 
 def list_faults(scope: IdentityScope, environ: Mapping[str, str]) -> list[ConfigError]:
-    """List everything for which :func:`read_settings` would raise, not the first."""
+    """Return all errors that :func:`read_settings` could raise, not only the first."""
     faults = []
     for read in _readers(scope, environ).values():
         try:
@@ -113,7 +113,7 @@ def list_faults(scope: IdentityScope, environ: Mapping[str, str]) -> list[Config
 def find_sources(
     scope: IdentityScope, environ: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """Name the variables that are set for each setting; the first one counts."""
+    """Return the variables that are set for each setting. The first one is used."""
     return {
         setting: [
             name for plain in names for name in _spellings(plain) if environ.get(name)
@@ -128,7 +128,7 @@ def _spellings(name: str) -> tuple[str, ...]:
 
 
 def _names(scope: IdentityScope) -> dict[str, tuple[str, ...]]:
-    """Name the variables of each setting, in the order in which they count."""
+    """Return the variables of each setting, in order of precedence."""
     return {
         "base_url": (f"{scope}_BASE_URL", f"{scope}_ENV"),
         "api_key": (f"{scope}_API_KEY",),
@@ -143,7 +143,7 @@ def _names(scope: IdentityScope) -> dict[str, tuple[str, ...]]:
 def _readers(
     scope: IdentityScope, environ: Mapping[str, str]
 ) -> dict[str, Callable[[], Any]]:
-    """Give what reads each field of the settings."""
+    """Return the function that reads each field of the settings."""
     names = _names(scope)
     return {
         "base_url": lambda: _base_url(scope, environ),
@@ -157,7 +157,7 @@ def _readers(
 
 
 def _base_url(scope: IdentityScope, environ: Mapping[str, str]) -> str:
-    """Take the base URL itself, or the one that ``*_ENV`` stands for."""
+    """Return the base URL, or the one that ``*_ENV`` selects."""
     base_url = _look_up(environ, f"{scope}_BASE_URL")
     if base_url:
         return base_url
@@ -175,18 +175,18 @@ def _base_url(scope: IdentityScope, environ: Mapping[str, str]) -> str:
 
 
 def _other_scope(scope: IdentityScope, environ: Mapping[str, str]) -> str:
-    """Make the hint for whoever has set the variables of the other system alone."""
+    """Return a hint if only the variables of the other system are set."""
     for other in IdentityScope:
         if other is not scope and environ.get(f"{other}_API_KEY"):
             return (
-                f"{other}_API_KEY is set: was IdentityScope.{other} or --scope "
-                f"{other.lower()} meant?"
+                f"{other}_API_KEY is set: did you mean IdentityScope.{other} or "
+                f"--scope {other.lower()}?"
             )
     return ""
 
 
 def _require(scope: IdentityScope, environ: Mapping[str, str], *names: str) -> str:
-    """Take the first of *names* that is set."""
+    """Return the value of the first of *names* that is set."""
     for name in names:
         value = _look_up(environ, name)
         if value:
@@ -198,7 +198,7 @@ def _require(scope: IdentityScope, environ: Mapping[str, str], *names: str) -> s
 
 
 def _look_up(environ: Mapping[str, str], name: str) -> str | None:
-    """Take *name*, or what the ``name_FILE`` file holds; empty is not set."""
+    """Return *name*, or the content of the ``name_FILE`` file, or None if empty."""
     if environ.get(name):
         return environ[name]
     path = environ.get(f"{name}_FILE")
@@ -212,7 +212,7 @@ def _look_up(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:
-    """Read a switch."""
+    """Parse a Boolean variable."""
     value = (_look_up(environ, name) or "").lower()
     if value not in _TRUE | _FALSE:
         raise ConfigError(f"{name} must be 1 or 0.")
@@ -220,7 +220,7 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
 
 
 def _proxy(environ: Mapping[str, str], name: str) -> str | None:
-    """Read the URL of a proxy; it may hold a password and is not shown."""
+    """Read the URL of a proxy. It may contain a password and is not shown."""
     value = _look_up(environ, name)
     if not value:
         return None
@@ -232,11 +232,11 @@ def _proxy(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def _ca_file(environ: Mapping[str, str], name: str) -> str | None:
-    """Read the name of a file of certificates, which must be usable."""
+    """Read the name of a CA file, and check the file."""
     value = environ.get(name)
     if not value:
         return None
-    # Only those with a private CA pay for it.
+    # Imported here, because only clients with a private CA need it.
     from uid2_async.tls import verifying_context  # noqa: PLC0415 - reason above
 
     try:
@@ -247,7 +247,7 @@ def _ca_file(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def _seconds(environ: Mapping[str, str], name: str) -> float | None:
-    """Read a duration."""
+    """Parse a duration in seconds."""
     value = _look_up(environ, name)
     if not value:
         return None
@@ -263,10 +263,10 @@ def _seconds(environ: Mapping[str, str], name: str) -> float | None:
 
 
 class PublishedHost(NamedTuple):
-    """One of the hosts of docs/protocol.md 1.1.
+    """One of the hosts in docs/protocol.md 1.1.
 
     Attributes:
-        scope: Which system it serves.
+        scope: UID2 or EUID.
         environment: ``I`` (integration) or ``P`` (production), as in API keys.
     """
 
@@ -295,26 +295,27 @@ _ENVIRONMENTS: Final = {"L": "local", "T": "test", "I": "integration", "P": "pro
 
 
 def normalize_base_url(text: str, *, allow_http: bool = False) -> str:
-    """Bring a base URL into the one form in which it is used.
+    """Normalize a base URL.
 
-    A scheme may be left out (https is assumed), a trailing slash or ``/v2`` is dropped.
+    If the scheme is missing, https is assumed. A trailing slash or ``/v2`` is removed.
 
     Args:
         text: The URL as configured.
-        allow_http: Whether plain http is accepted beyond loopback hosts.
+        allow_http: Allow plain http for hosts other than loopback.
 
     Returns:
-        Scheme, host, port and path, without trailing slash.
+        The scheme, host, port and path, without a trailing slash.
 
     Raises:
-        ConfigError: If it has credentials, a query or a fragment, is no http(s) URL, or
-            is plain http where that is not allowed. The message shows no credentials.
+        ConfigError: If *text* is not an http(s) URL, has credentials, a query or a
+            fragment, or is plain http where that is not allowed. The message contains
+            no credentials.
     """
     parts = _split(text.strip())
     if parts.username is not None or parts.password is not None:
-        raise ConfigError("The base URL holds credentials: leave them out.")
+        raise ConfigError("The base URL contains credentials. Remove them.")
     if parts.query or parts.fragment:
-        raise ConfigError("The base URL has a query or a fragment: leave it out.")
+        raise ConfigError("The base URL has a query or a fragment. Remove it.")
     host = parts.hostname or ""
     _check_scheme(parts.scheme, host, allow_http=allow_http)
     path = parts.path.rstrip("/").removesuffix("/v2").rstrip("/")
@@ -322,12 +323,12 @@ def normalize_base_url(text: str, *, allow_http: bool = False) -> str:
 
 
 def _split(text: str) -> SplitResult:
-    """Parse *text*, adding https where there is no scheme."""
+    """Parse *text*, adding https if there is no scheme."""
     if "://" not in text:
         text = f"https://{text}"
     try:
         parts = urlsplit(text)
-        # Reading the port is what checks it.
+        # Accessing the port validates it.
         usable = bool(parts.hostname) and parts.port != 0 and text.isprintable()
         if usable and " " not in text:
             return parts
@@ -337,22 +338,22 @@ def _split(text: str) -> SplitResult:
 
 
 def _check_scheme(scheme: str, host: str, *, allow_http: bool) -> None:
-    """Refuse what is neither https nor an http that is allowed."""
+    """Raise unless the scheme is https, or http where that is allowed."""
     if scheme == "https":
         return
     if scheme != "http":
         raise ConfigError("The base URL must start with https://.")
     if published_scope(host) is not None:
-        raise ConfigError("The published operators are reached by https alone.")
+        raise ConfigError("The published operators support only https.")
     if not (allow_http or is_loopback(host)):
         raise ConfigError(
-            "Plain http would send the API key in clear.",
+            "Plain http would send the API key in the clear.",
             hint="Use https, or allow_http=True for a private operator you trust.",
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether *host* is this machine: localhost, 127.0.0.0/8 or ::1."""
+    """Return whether *host* is this machine: localhost, 127.0.0.0/8 or ::1."""
     if host == "localhost":
         return True
     try:
@@ -362,7 +363,7 @@ def is_loopback(host: str) -> bool:
 
 
 def published_scope(host: str) -> IdentityScope | None:
-    """Say which system a published *host* serves, or None for a private one."""
+    """Return the scope that a published *host* serves, or None for a private host."""
     for domain, scope in _PUBLISHED_DOMAINS.items():
         if host == domain or host.endswith(f".{domain}"):
             return scope
@@ -370,7 +371,7 @@ def published_scope(host: str) -> IdentityScope | None:
 
 
 def sends_clear(base_url: str) -> bool:
-    """Tell whether *base_url* sends the API key in clear over a network."""
+    """Return whether *base_url* sends the API key unencrypted over a network."""
     parts = urlsplit(base_url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
@@ -379,8 +380,8 @@ class Proxy(NamedTuple):
     """An HTTP proxy.
 
     Attributes:
-        url: Its URL, without credentials.
-        login: What it is shown as ``Proxy-Authorization``, or None.
+        url: The URL, without credentials.
+        login: The value of the ``Proxy-Authorization`` header, or None.
     """
 
     url: str
@@ -393,11 +394,11 @@ class Proxy(NamedTuple):
 
 
 def parse_proxy(text: str) -> Proxy:
-    """Parse the URL of an HTTP proxy. No message shows it: it may hold a password.
+    """Parse the URL of an HTTP proxy. Errors do not quote it or its password.
 
     Args:
         text: ``http://`` or ``https://``, a host and a port, with ``user:password@``
-            before the host where the proxy needs them. Without scheme it is http.
+            before the host if the proxy requires them. The scheme defaults to http.
 
     Raises:
         ConfigError: If it is not such a URL.
@@ -408,7 +409,7 @@ def parse_proxy(text: str) -> Proxy:
     if parts.scheme not in {"http", "https"}:
         raise ConfigError(
             "The proxy is neither http nor https.",
-            hint="Use an HTTP proxy; SOCKS is not supported.",
+            hint="Use an HTTP proxy. SOCKS is not supported.",
         )
     place = parts.netloc.rpartition("@")[2]
     return Proxy(f"{parts.scheme}://{place}", _login(parts))
@@ -432,7 +433,7 @@ _PROXY_HINT: Final = (
 
 
 def _login(parts: SplitResult) -> Secret[str] | None:
-    """Encode user name and password of a URL as HTTP's Basic scheme does."""
+    """Encode the user name and password of a URL for HTTP Basic authentication."""
     if parts.username is None:
         return None
     user, password = unquote(parts.username), unquote(parts.password or "")
@@ -444,18 +445,19 @@ def _login(parts: SplitResult) -> Secret[str] | None:
 def check_api_key(
     api_key: str, scope: IdentityScope, base_urls: Sequence[str] = ()
 ) -> None:
-    """Refuse an API key that cannot be right for *scope* or a published host.
+    """Raise if an API key cannot be valid for *scope* or a published host.
 
-    Keys of an unknown shape pass: older ones are arbitrary (docs/protocol.md 1.2).
+    Keys in an unknown format pass, because older keys are arbitrary strings
+    (docs/protocol.md 1.2).
 
     Raises:
-        ConfigError: If it is empty, not printable ASCII, or of another system or
-            environment. The key is not shown.
+        ConfigError: If it is empty, not printable ASCII, or belongs to another system
+            or environment. The message does not contain the key.
     """
     if not api_key or not api_key.isascii() or not api_key.isprintable():
         raise ConfigError("The API key is empty or not printable ASCII.")
     if " " in api_key:
-        raise ConfigError("The API key holds a space.")
+        raise ConfigError("The API key contains a space.")
     for base_url in base_urls:
         served = published_scope(urlsplit(base_url).hostname or "")
         if served not in (None, scope):
@@ -464,16 +466,16 @@ def check_api_key(
     if found is None:
         return
     if found["scope"] != scope:
-        raise ConfigError(f"The API key is one of {found['scope']}, not of {scope}.")
+        raise ConfigError(f"The API key belongs to {found['scope']}, not to {scope}.")
     for base_url in base_urls:
         _check_environment(found["environment"], urlsplit(base_url).hostname or "")
 
 
 def _check_environment(environment: str, host: str) -> None:
-    """Refuse a key of one environment at the published host of another."""
+    """Raise if a key of one environment is used with a published host of another."""
     published = PUBLISHED.get(host)
     if published is not None and published.environment != environment:
         raise ConfigError(
-            f"The API key is one of the {_ENVIRONMENTS[environment]} environment, the "
-            f"base URL serves {_ENVIRONMENTS[published.environment]}.",
+            f"The API key belongs to the {_ENVIRONMENTS[environment]} environment, but "
+            f"the base URL serves {_ENVIRONMENTS[published.environment]}.",
         )

@@ -1,7 +1,7 @@
-"""Connections: a limit on them, and what aiohttp's public names do not tell.
+"""Connections: a limit on their number, and details that aiohttp has no public API for.
 
-What uses aiohttp's private names is optional. If a later aiohttp lacks one, a kept
-connection is reused, or a rejection that cannot be read to its end counts as not HTTP.
+Everything that uses aiohttp's private names is optional. If a later aiohttp lacks one,
+a kept connection is reused, or a rejection with an unreadable body counts as not HTTP.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from uid2_async.errors import CallTimeoutError
 
 
 class ConnectionUse:
-    """What is known of the connection that a request is sent over.
+    """What is known about the connection of a request.
 
     Attributes:
-        reused: Whether it had served another request before.
+        reused: Whether it has served another request before.
     """
 
     reused: bool = False
@@ -37,19 +37,19 @@ would tell too, and takes a tenth of a whole call."""
 
 
 class RefusalConnector(aiohttp.TCPConnector):
-    """A connector that delivers the head of a refusal before its body is looked at."""
+    """A connector that delivers the head of an error reply before parsing its body."""
 
     def __init__(self, **options: Any) -> None:
-        """Take the options of aiohttp's own."""
+        """Pass *options* to aiohttp's own connector."""
         super().__init__(**options)
         self._factory = partial(_make_handler, loop=self._loop)
 
 
 class _HeadFirst(ResponseHandler):
-    """Reads head and body of a refusal apart, even if they come together.
+    """Parses the head and the body of an error response separately.
 
-    aiohttp parses them in one go: where the body breaks the rules of HTTP, the status
-    would be lost with it.
+    aiohttp parses both in one step if they arrive together. If the body then violates
+    HTTP, the status would be lost with it.
     """
 
     _served = False
@@ -63,7 +63,7 @@ class _HeadFirst(ResponseHandler):
         super().set_response_params(**options)
 
     def data_received(self, data: bytes) -> None:
-        """Take what arrived."""
+        """Handle received bytes."""
         head, end, body = data, b"", b""
         if data.startswith(b"HTTP/1.") and not data.startswith(b" 200", 8):
             head, end, body = data.partition(b"\r\n\r\n")
@@ -73,7 +73,7 @@ class _HeadFirst(ResponseHandler):
 
 
 def _make_handler(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
-    """Make the handler of one connection."""
+    """Create the protocol of one connection."""
     return _HeadFirst(loop)
 
 
@@ -88,10 +88,10 @@ def close_idle(session: aiohttp.ClientSession, base_urls: Iterable[str]) -> None
 
 
 def drop_connection(response: aiohttp.ClientResponse) -> None:
-    """Let the connection of a reply serve nobody else: more may come over it.
+    """Make sure that the connection of a reply is not reused, as more may arrive on it.
 
-    A reply whose body came with its head has given its connection back already. It is
-    closed there, before anybody else can run.
+    The connection of a reply whose body arrived with its head has already been returned
+    to the pool. It is closed there, before another task can run.
     """
     connection = response.connection
     if connection is not None and connection.protocol is not None:
@@ -101,7 +101,7 @@ def drop_connection(response: aiohttp.ClientResponse) -> None:
 
 
 class ConnectionLimit:
-    """Limits concurrent attempts, so that no sealed envelope waits in a queue.
+    """Limits concurrent attempts, so that no encrypted request waits in a queue.
 
     Each event loop has its own semaphore, because a client may outlive its loop.
     """
@@ -117,8 +117,8 @@ class ConnectionLimit:
         """Wait for a free connection; the caller releases what is returned.
 
         Raises:
-            CallTimeoutError: If none is free by *deadline*, a time of the event loop,
-                in seconds.
+            CallTimeoutError: If no connection is free by *deadline*, a time of the
+                event loop in seconds.
         """
         loop = asyncio.get_running_loop()
         semaphore = self._semaphores.get(loop)

@@ -1,8 +1,8 @@
-"""The error tree of uid2_async, split by who must act.
+"""The exceptions of uid2_async, grouped by who can fix the cause.
 
-Every error pickles, and none carries DII, a token, a UID, a key or a secret: what an
-error holds may reach a log. Built-in ``TimeoutError`` and ``ConnectionError`` are no
-bases here, so that ``except TimeoutError`` catches only the caller's own time-out.
+All errors can be pickled. None contains DII, a token, a UID, a key or a secret, because
+errors are often logged. The built-in ``TimeoutError`` and ``ConnectionError`` are not
+base classes, so that ``except TimeoutError`` catches only the caller's own timeout.
 """
 
 from __future__ import annotations
@@ -45,34 +45,41 @@ __all__ = [
 
 
 class UID2Error(Exception):
-    """The root of all errors that this library raises.
+    """The base class of all errors that this library raises.
 
-    ``str(error)`` is the message. The hint, and the call that failed, are notes
-    (``__notes__``): tracebacks and ``logging.exception`` show them below the message.
+    ``str(error)`` is the message. The hint and the failed call are notes
+    (``__notes__``), which tracebacks and ``logging.exception`` show below the message.
+
+    Example:
+        >>> try:
+        ...     await client.generate_token("not an address")
+        ... except UID2Error as error:
+        ...     print(error.retryable)
+        False
 
     Attributes:
-        message: What happened, without any personal data or secret.
-        hint: What to do about it, in one sentence.
-        retryable: Whether the same call may succeed when sent again; the retry policy
-            decides it (:func:`uid2_async.retry.classify`).
-        endpoint: The path of the call that failed, such as ``/v2/token/generate``, or
-            None outside of a call.
-        trace_id: The ``UID-Trace-Id`` that the last attempt carried, for the operator's
-            support team, or None where nothing was sent.
-        attempts: How many attempts the call made before it gave up; 0 where nothing was
-            sent.
-        region: The base URL that the last attempt asked, or None where the transport
-            does not tell.
-        reused_connection: Whether it came over a connection that had served another
-            request before, so that it was no sure answer to this one.
+        message: What happened, without personal data or secrets.
+        hint: How to fix it, in one sentence.
+        retryable: Whether the same call may succeed if it is repeated, as decided by
+            the retry policy (:func:`uid2_async.retry.classify`).
+        endpoint: The path of the call that failed, such as ``/v2/token/generate``. None
+            outside a call.
+        trace_id: The ``UID-Trace-Id`` of the last attempt, for the operator's support
+            team. None if nothing was sent.
+        attempts: The number of attempts of the call. 0 if nothing was sent.
+        region: The base URL of the last attempt, or None if the transport does not
+            report it.
+        reused_connection: Whether the failure came over a connection that had served
+            another request before, so that it may not be a reply to this one.
     """
 
     default_hint: ClassVar[str] = "See the documentation of the call that raised this."
 
     def __init__(self, message: str = "", *, hint: str | None = None) -> None:
-        """Keep *message*, and *hint* where it says more than the class's own.
+        """Store *message*, and *hint* if it is more specific than the class's default.
 
-        Both become printable: a message may name a file or repeat an operator.
+        Both are made printable, because a message may contain a file name or text from
+        an operator.
         """
         message = printable(f"{message}")
         super().__init__(message)
@@ -88,15 +95,15 @@ class UID2Error(Exception):
         self._added_notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return the message. The hint is :attr:`hint`, and a note."""
+        """Return the message. The hint is in :attr:`hint` and in a note."""
         return printable(self.message)
 
     @property
     def __notes__(self) -> list[str]:
-        """The hint, what identifies the call, and what :meth:`add_note` was given.
+        """The hint, the details of the call, and the notes of :meth:`add_note`.
 
-        They are put together when somebody asks: the hint and the call may be set after
-        the error was made, and no copy, pickle or second waiter can repeat them.
+        They are computed on access, because the hint and the call may be set after the
+        error was created. No copy, pickle or second waiter can duplicate them.
         """
         return [*self._own_notes(), *self._added_notes]
 
@@ -108,17 +115,17 @@ class UID2Error(Exception):
     def add_note(self, note: str, /) -> None:
         """Add a note, which tracebacks show below the message."""
         if not isinstance(note, str):
-            raise TypeError("note must be str.")
+            raise TypeError("note must be a str.")
         self._added_notes = (*self._added_notes, note)
 
     def _own_notes(self) -> list[str]:
-        """List the notes that follow from the attributes."""
+        """Return the notes that are derived from the attributes."""
         context = self._context()
         call = [printable(f"[{', '.join(context)}]")] if context else []
         return [printable(self.hint), *call]
 
     def _context(self) -> list[str]:
-        """List what identifies the call."""
+        """Return the details of the call."""
         context = []
         if self.endpoint is not None:
             context.append(f"POST {self.endpoint}")
@@ -130,41 +137,41 @@ class UID2Error(Exception):
 
 
 class InputError(UID2Error, ValueError):
-    """A value that the caller passed is wrong; raised before anything is sent.
+    """A value that the caller passed is not valid. Raised before anything is sent.
 
-    The message names the kind of the value and its place, never the value.
+    The message names the kind of the value and its position, but not the value.
     """
 
-    default_hint = "Correct the value that the message names and call again."
+    default_hint = "Correct the value that the message names, and call again."
 
 
 class ConfigError(UID2Error, ValueError):
-    """A setting is wrong: base URL, API key, client secret or an option."""
+    """A setting is not valid: base URL, API key, client secret or an option."""
 
     default_hint = "Correct the setting that the message names."
 
 
 class JobError(UID2Error):
-    """A job, its folder or its state cannot be used: locked, changed or damaged.
+    """A job, its folder or its state cannot be used: it is locked, changed or damaged.
 
-    Nothing that was finished before is lost by it.
+    Finished work is not lost.
     """
 
-    default_hint = "Remove the cause that the message names, and run the job again."
+    default_hint = "Fix the cause that the message names, and run the job again."
 
 
 class TransportError(UID2Error):
-    """No usable HTTP answer came back."""
+    """There was no usable HTTP response."""
 
     default_hint = "Check the network between this machine and the operator."
 
 
 class ConnectError(TransportError):
-    """The operator could not be reached: refused, unresolvable, or it hung up.
+    """The operator cannot be reached, or closed the connection.
 
     Attributes:
-        disconnected: True where a connection that stood was lost before the reply; a
-            kept one may have been closed by the operator in the meantime.
+        disconnected: Whether an open connection was lost before the reply. If it was
+            reused, the operator may have closed it in the meantime.
     """
 
     default_hint = "Check the base URL, DNS, the firewall and any proxy."
@@ -176,13 +183,13 @@ class ConnectError(TransportError):
         hint: str | None = None,
         disconnected: bool = False,
     ) -> None:
-        """Keep what happened and when."""
+        """Store the message, and whether an open connection was lost."""
         super().__init__(message, hint=hint)
         self.disconnected: bool = disconnected
 
 
 class CertificateError(TransportError):
-    """The operator's certificate was not accepted; never retried."""
+    """The operator's certificate was rejected. Never retried."""
 
     default_hint = (
         "Check the host name, this machine's clock and its CA bundle. For a private "
@@ -191,27 +198,27 @@ class CertificateError(TransportError):
 
 
 class CallTimeoutError(TransportError):
-    """The call did not finish within its own time-out, in seconds."""
+    """The call did not finish within its timeout."""
 
     default_hint = "Raise timeout=, or check the operator's latency."
 
 
 class StalledError(TransportError):
-    """A bulk job stopped, because no batch has succeeded for its stall_timeout."""
+    """A bulk job stopped, because no batch has succeeded within its stall_timeout."""
 
-    default_hint = "Check the operator; what was handed out before is complete."
+    default_hint = "Check the operator. The results so far are complete."
 
 
 class OperatorError(UID2Error):
-    """The operator answered, and the answer is no (docs/protocol.md 1.7).
+    """The operator rejected the request (docs/protocol.md 1.7).
 
     Attributes:
         status: The HTTP status code.
         code: The operator's status word, such as ``client_error``, or None.
-        retry_after: How many seconds the operator asked to wait, or None.
+        retry_after: The number of seconds that the operator asked to wait, or None.
     """
 
-    default_hint = "Read the operator's message; the request should be changed."
+    default_hint = "Change the request as the operator's message says."
 
     def __init__(
         self,
@@ -222,14 +229,14 @@ class OperatorError(UID2Error):
         code: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        """Keep what the operator said."""
+        """Store the details of the reply."""
         super().__init__(message, hint=hint)
         self.status: int = status
         self.code: str | None = None if code is None else printable(f"{code}")
         self.retry_after: float | None = retry_after
 
     def _context(self) -> list[str]:
-        """Add the operator's own words."""
+        """Add the details of the reply."""
         context = super()._context()
         if self.status:
             context.append(f"HTTP {self.status}")
@@ -241,7 +248,7 @@ class OperatorError(UID2Error):
 
 
 class BadRequestError(OperatorError):
-    """The operator could not accept the request (HTTP 400)."""
+    """The operator did not accept the request (HTTP 400)."""
 
 
 class AuthError(OperatorError):
@@ -256,26 +263,26 @@ class AuthError(OperatorError):
 class InvalidTokenError(OperatorError):
     """The operator does not recognize the token (HTTP 400)."""
 
-    default_hint = "Generate a new token; this one cannot be used any more."
+    default_hint = "Generate a new token. This one can no longer be used."
 
 
 class ExpiredTokenError(OperatorError):
     """The refresh token has expired (HTTP 400)."""
 
-    default_hint = "Generate a new token; the refresh token is too old."
+    default_hint = "Generate a new token. The refresh token is too old."
 
 
 class ClockSkewError(OperatorError):
-    """The operator refused the time in the envelope (docs/protocol.md 1.4).
+    """The operator rejected the time in the envelope (docs/protocol.md 1.4).
 
     Attributes:
-        offset: By how many seconds the operator's clock is ahead of the time that was
-            sent; None where the operator gave no usable time.
-        corrected: True where the same call would be sent with a better time.
-        late: True where the time was right, so that the request was too slow.
+        offset: Seconds by which the operator's clock is ahead of the time that was
+            sent. None if the operator returned no usable time.
+        corrected: Whether the same call would now send a corrected time.
+        late: Whether the time was right, so that the request was too slow.
     """
 
-    default_hint = "Set this machine's clock (NTP); it is off by a minute or more."
+    default_hint = "Set this machine's clock (NTP). It is off by a minute or more."
 
     def __init__(
         self,
@@ -286,7 +293,7 @@ class ClockSkewError(OperatorError):
         code: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        """Keep what the operator said; how far the clock is off is found out later."""
+        """Store the details of the reply. The offset is set later."""
         super().__init__(
             message, hint=hint, status=status, code=code, retry_after=retry_after
         )
@@ -295,7 +302,7 @@ class ClockSkewError(OperatorError):
         self.late: bool = False
 
     def _context(self) -> list[str]:
-        """Add by how much the time was off."""
+        """Add the difference between the clocks."""
         context = super()._context()
         if self.offset is not None:
             side = "behind" if self.offset > 0 else "ahead of"
@@ -306,39 +313,39 @@ class ClockSkewError(OperatorError):
 
 
 class RateLimitError(OperatorError):
-    """The operator asks to slow down (HTTP 429)."""
+    """The operator requires fewer requests (HTTP 429)."""
 
-    default_hint = "Send fewer requests at once, or wait for retry_after seconds."
+    default_hint = "Send fewer concurrent requests, or wait for retry_after seconds."
 
 
 class ServerError(OperatorError):
-    """The operator or its edge failed (HTTP 5xx)."""
+    """The operator or a gateway in front of it failed (HTTP 5xx)."""
 
-    default_hint = "Try again later; if it stays, give the trace id to support."
+    default_hint = "Try again later. If it persists, contact support with the trace ID."
 
 
 class PayloadTooLargeError(OperatorError):
-    """The request body is over the operator's limit of 1 MiB (HTTP 413)."""
+    """The request body exceeds the operator's limit of 1 MiB (HTTP 413)."""
 
     default_hint = "Send fewer items in one call."
 
 
 class UnexpectedStatusError(OperatorError):
-    """An HTTP status that no operator sends here: a redirect, 404, 405 and the like."""
+    """An HTTP status that no operator returns here, such as a redirect, 404 or 405."""
 
-    default_hint = "Check the base URL: this does not look like an operator."
+    default_hint = "Check the base URL. The server does not look like an operator."
 
 
 class EnvelopeError(UID2Error):
-    """The reply could not be opened: forged, cut, foreign or sealed with another key.
+    """The reply cannot be decrypted: it is forged, truncated, or not for this request.
 
-    One message for every cause, so that nothing can be learnt from the difference.
+    All causes have the same message, so that an attacker learns nothing from it.
 
     Attributes:
-        foreign_nonce: True where the reply was sealed with the right key but answers
-            another request: a replay or a mix-up, and never to be retried.
-        untimely: True where it answers this request, but with a time that is more than
-            ten minutes off: never to be retried either.
+        foreign_nonce: Whether the reply was encrypted with the right key but answers
+            another request. It is a replay or a mix-up, and is never retried.
+        untimely: Whether it answers this request, but with a time that is off by more
+            than ten minutes. It is never retried.
     """
 
     default_hint = (
@@ -348,25 +355,26 @@ class EnvelopeError(UID2Error):
 
     def __init__(
         self,
-        message: str = "The operator's reply could not be opened.",
+        message: str = "The operator's reply could not be decrypted.",
         *,
         hint: str | None = None,
     ) -> None:
-        """Keep the one message."""
+        """Store the message."""
         super().__init__(message, hint=hint)
         self.foreign_nonce: bool = False
         self.untimely: bool = False
 
 
 class ProtocolError(UID2Error):
-    """The reply is not of the documented shape.
+    """The reply does not have the documented structure.
 
     Attributes:
-        path: Where, such as ``body.email_hash[3].u``; empty for the reply as a whole.
-        unparseable_http: True where not even HTTP could be read.
+        path: The JSON path, such as ``body.email_hash[3].u``. Empty for the whole
+            reply.
+        unparseable_http: Whether the reply was not even HTTP.
     """
 
-    default_hint = "Update uid2_async; if it stays, report the path and the trace id."
+    default_hint = "Update uid2_async. If it persists, report the path and trace ID."
 
     def __init__(
         self,
@@ -376,7 +384,7 @@ class ProtocolError(UID2Error):
         path: str = "",
         unparseable_http: bool = False,
     ) -> None:
-        """Keep the place of the deviation, never its value."""
+        """Store the path, but never the value."""
         super().__init__(message, hint=hint)
         self.path: str = path
         self.unparseable_http: bool = unparseable_http
@@ -385,13 +393,13 @@ class ProtocolError(UID2Error):
 class KeysUnavailableError(UID2Error):
     """No key ring has been loaded yet, or all of its keys have expired."""
 
-    default_hint = "Fetch the keys again and check that the key has access to them."
+    default_hint = "Fetch the keys again, and check that the API key may fetch them."
 
 
 class TokenFailure(Enum):
     """Why a token could not be decrypted or encrypted (docs/protocol.md 6.6).
 
-    Not a ``str``, so that ``isinstance(found, str)`` is true for a token only.
+    Not a ``str``, so that ``isinstance(found, str)`` is true only for a token.
     """
 
     INVALID_PAYLOAD = "invalid payload"
@@ -399,23 +407,23 @@ class TokenFailure(Enum):
     INVALID_IDENTITY_SCOPE = "invalid identity scope"
     NOT_AUTHORIZED_FOR_MASTER_KEY = "not authorized for master key"
     NOT_AUTHORIZED_FOR_KEY = "not authorized for key"
-    EXPIRED_TOKEN = "token expired"  # noqa: S105 - a status text, no secret
+    EXPIRED_TOKEN = "token expired"  # noqa: S105 - a status text, not a secret
     DOMAIN_OR_APP_NAME_CHECK_FAILED = "domain or app name check failed"
     INVALID_TOKEN_LIFETIME = "invalid token lifetime"  # noqa: S105 - as above
 
     def __str__(self) -> str:
-        """Return the value, to be read by people."""
+        """Return the value, for people to read."""
         return self.value
 
 
 class TokenError(UID2Error):
-    """A token could not be decrypted or made locally.
+    """A token could not be decrypted or encrypted.
 
     Attributes:
         reason: The cause, one of :class:`TokenFailure`.
     """
 
-    default_hint = "See the reason; an expired or foreign token is to be dropped."
+    default_hint = "See the reason. Discard tokens that are expired or not for you."
 
     def __init__(
         self,
@@ -423,28 +431,28 @@ class TokenError(UID2Error):
         *,
         hint: str | None = None,
     ) -> None:
-        """Keep the cause; the message is its text."""
-        super().__init__(f"The token was refused: {reason}.", hint=hint)
+        """Store the reason, from which the message is made."""
+        super().__init__(f"The token was rejected: {reason}.", hint=hint)
         self.reason: TokenFailure = reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by the reason, since the message is made from it."""
+        """Pickle the reason, because the message is made from it."""
         return (type(self), (self.reason,), self.__dict__)
 
 
 class ClientClosedError(UID2Error):
-    """The client was closed before the call, or while it was made."""
+    """The client was closed before or during the call."""
 
-    default_hint = "Make a new client, or close it later."
+    default_hint = "Create a new client, or close it later."
 
 
 class ClientLoopError(UID2Error):
-    """The client is used in another event loop than the one that it runs in."""
+    """The client is used in another event loop than its own."""
 
-    default_hint = "Make one client in each event loop."
+    default_hint = "Create one client in each event loop."
 
 
 class ClientForkError(UID2Error):
-    """The client was made before this process was forked."""
+    """The client was created before this process was forked."""
 
-    default_hint = "Make the client in the worker, after the fork."
+    default_hint = "Create the client in the worker, after the fork."

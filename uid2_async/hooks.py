@@ -1,6 +1,6 @@
-"""What a client tells its observers: frozen events with an allow-list of attributes.
+"""Events for observers of a client: frozen classes with an allow-list of attributes.
 
-No event carries DII, a token, a UID, a key, a body or a header.
+No event contains DII, a token, a UID, a key, a body or a header.
 """
 
 from __future__ import annotations
@@ -57,21 +57,22 @@ class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
     """A call begins.
 
     Attributes:
-        endpoint: Its path, such as ``/v2/token/generate``.
+        endpoint: The path of the call, such as ``/v2/token/generate``.
     """
 
     endpoint: str
 
 
 class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt of a call begins; it ends with AttemptFailed or CallFinished.
+    """One attempt of a call begins. It ends with AttemptFailed or CallFinished.
 
-    All events of a call come from the task that makes it, in the same context.
+    All events of a call are emitted by the task that makes the call, in the same
+    context.
 
     Attributes:
         endpoint: The call's path.
-        attempt: Which attempt, from 1.
-        trace_id: The ``UID-Trace-Id`` that it carries.
+        attempt: The number of the attempt, starting at 1.
+        trace_id: The ``UID-Trace-Id`` of the attempt.
     """
 
     endpoint: str
@@ -80,16 +81,17 @@ class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt of a call failed; another may follow.
+    """One attempt of a call failed. Another attempt may follow.
 
     Attributes:
         endpoint: The call's path.
-        attempt: Which attempt, from 1.
-        trace_id: The ``UID-Trace-Id`` that it carried.
+        attempt: The number of the attempt, starting at 1.
+        trace_id: The ``UID-Trace-Id`` of the attempt.
         error_type: The name of the error's class.
-        status: The HTTP status, or None where there was no answer.
-        elapsed: How long the attempt took, in seconds.
-        region: The base URL that was asked; None where the transport does not tell.
+        status: The HTTP status, or None if there was no reply.
+        elapsed: The duration of the attempt in seconds.
+        region: The base URL of the attempt, or None if the transport does not report
+            it.
     """
 
     endpoint: str
@@ -106,8 +108,8 @@ class RetryScheduled(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         endpoint: The call's path.
-        attempt: The attempt that is to come, from 2.
-        delay: After how many seconds.
+        attempt: The number of the next attempt, starting at 2.
+        delay: The delay before the attempt, in seconds.
     """
 
     endpoint: str
@@ -118,8 +120,8 @@ class RetryScheduled(msgspec.Struct, frozen=True, kw_only=True):
 class ReplyMismatch(msgspec.Struct, frozen=True, kw_only=True):
     """A reply whose nonce or timestamp does not match its request.
 
-    An intermediary mixed up replies, or someone replays them. The call fails without a
-    retry, unless the connection had been used before.
+    A proxy mixed up replies, or someone replays them. The call fails without a retry,
+    unless the connection had been used before.
 
     Attributes:
         endpoint: The call's path.
@@ -131,17 +133,17 @@ class ReplyMismatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
-    """A call ends, by success, error or cancellation.
+    """A call ends with a return value, an error or a cancellation.
 
     Attributes:
         endpoint: The call's path.
-        attempts: How many attempts were made.
-        trace_id: The ``UID-Trace-Id`` of the last one, None where none was made.
-        elapsed: How long the call took, in seconds.
-        error_type: The name of the error's class; None for success.
-        region: The base URL that the last attempt asked; None where that is not known.
-        skew: By how many seconds the times of requests are corrected, because the
-            operator's clock is that much ahead; 0 where it does not matter.
+        attempts: The number of attempts.
+        trace_id: The ``UID-Trace-Id`` of the last attempt, or None if there was none.
+        elapsed: The duration of the call in seconds.
+        error_type: The name of the error's class, or None if the call succeeded.
+        region: The base URL of the last attempt, or None if it is not known.
+        skew: The seconds that are added to the times of requests, because the
+            operator's clock is ahead by so much. 0 if the difference does not matter.
     """
 
     endpoint: str
@@ -154,14 +156,15 @@ class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IdentitiesAnswered(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of people that a call asked about; told once for each result.
+    """The results for the people in a call. Emitted once for each result.
 
     Attributes:
         endpoint: The call's path.
-        kind: ``email`` or ``phone``, hashed or not; ``token`` in a refresh.
-        result: ``mapped``, ``token``, ``optout``, ``no_consent``, ``invalid``, or
-            ``error`` where the call failed.
-        count: How many. In bulk work each is counted once, however many rows name it.
+        kind: ``email`` or ``phone``, hashed or not. ``token`` for a refresh.
+        result: ``mapped``, ``token``, ``optout``, ``no_consent`` or ``invalid``, or
+            ``error`` if the call failed.
+        count: The number of people. In a bulk job, each counts only once, even if
+            several rows contain the same identity.
     """
 
     endpoint: str
@@ -171,20 +174,21 @@ class IdentitiesAnswered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Throttled(msgspec.Struct, frozen=True, kw_only=True):
-    """A bulk job starts no batch for a time, since the operator is asked too much.
+    """A bulk job pauses before its next batch, because the operator throttles it.
 
     Attributes:
-        delay: For how many seconds; beyond what was told before, where that lasts.
+        delay: The length of the pause in seconds. If a pause is in progress, the time
+            by which it is extended.
     """
 
     delay: float
 
 
 class LimitChanged(msgspec.Struct, frozen=True, kw_only=True):
-    """A bulk job changed how many batches it sends at once.
+    """A bulk job has changed its number of concurrent batches.
 
     Attributes:
-        limit: How many from now on.
+        limit: The new number of concurrent batches.
     """
 
     limit: int
@@ -204,26 +208,26 @@ Event: TypeAlias = (
 
 
 class Hook(Protocol):
-    """Something to be called with each event, in the event loop: it must be quick."""
+    """Called with each event, in the event loop. It must return quickly."""
 
     def __call__(self, event: Event, /) -> None:
-        """Take notice of *event*; what it raises is logged and goes no further."""
+        """Handle *event*. An error is logged and otherwise ignored."""
         ...
 
 
 def emit(hooks: Iterable[Hook], event: Event) -> None:
-    """Hand *event* to every hook; one that fails cannot fail what is observed."""
+    """Pass *event* to every hook. A hook that raises does not affect the call."""
     for hook in hooks:
         try:
             hook(event)
-        except Exception as error:  # noqa: BLE001 - whatever a foreign hook raises
+        except Exception as error:  # noqa: BLE001 - a hook may raise anything
             logger.warning("A hook failed with %s", type(error).__name__)
 
 
 async def count_identity(
     work: Awaitable[T], *, hooks: Sequence[Hook], endpoint: str, kind: str
 ) -> T:
-    """Await the answer about one person, and emit its result to *hooks*."""
+    """Await the result for one person, and emit it to *hooks*."""
     try:
         found = await work
     except UID2Error:
@@ -240,7 +244,7 @@ async def count_identities(
     endpoint: str,
     query: MapQuery,
 ) -> IdentityMap:
-    """Await the answer to *query*, and emit the results of its identities."""
+    """Await the results of *query*, and emit them to *hooks*."""
     kinds = [
         key or kind_and_value(one)[0]
         for key, one in zip(query.order, query.identities, strict=True)
@@ -258,7 +262,7 @@ async def count_identities(
 def emit_identity_counts(
     hooks: Sequence[Hook], endpoint: str, rows: Mapping[str, Sequence[MapRow]]
 ) -> None:
-    """Emit the results of a reply's rows, which are keyed by the kind sent."""
+    """Emit the results of a reply's rows. Their key is the kind that was sent."""
     if hooks:
         counts = {
             (kind, result): count
@@ -271,7 +275,7 @@ def emit_identity_counts(
 def emit_failed_counts(
     hooks: Sequence[Hook], endpoint: str, counts: Mapping[str, int]
 ) -> None:
-    """Emit how many identities of each kind got no answer."""
+    """Emit the number of identities of each kind whose call failed."""
     _emit_counts(
         hooks, endpoint, {(kind, "error"): count for kind, count in counts.items()}
     )
@@ -287,10 +291,10 @@ def _result(row: MapRow | MappedUID | Unmapped) -> str:
 def _emit_counts(
     hooks: Iterable[Hook], endpoint: str, counts: Mapping[tuple[str, str], int]
 ) -> None:
-    """Emit one event for each pair of kind, without ``_hash``, and result."""
+    """Emit one event for each pair of kind (without ``_hash``) and result."""
     merged: Counter[tuple[str, str]] = Counter()
     for (kind, result), count in counts.items():
-        # Raw UIDs, of which their status is asked, are no identities.
+        # Raw UIDs, whose status can be requested, are not identities.
         if kind in KINDS or kind == "token":
             merged[kind.removesuffix("_hash"), result] += count
     for (kind, result), count in merged.items():

@@ -1,6 +1,6 @@
-"""Identity tokens: what a publisher holds for one person, and how far it has aged.
+"""Identity tokens: what a publisher stores for one person, and their state.
 
-Instants are aware UTC datetimes inside and ms at the edge. No repr shows a token.
+Times are aware UTC datetimes in Python and ms in JSON. No repr contains a token.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["IdentityTokens", "TokenState", "read_object"]
 
 
 class TokenState(StrEnum):
-    """How far identity tokens have aged, and so what may be done with them."""
+    """The state of identity tokens, which determines what to do with them."""
 
     FRESH = "fresh"
     """Use them."""
@@ -32,18 +32,20 @@ class TokenState(StrEnum):
     """Use them, and refresh them."""
 
     EXPIRED_REFRESHABLE = "expired, refreshable"
-    """Do not use them; a refresh gives new ones."""
+    """Do not use them. A refresh returns new ones."""
 
     DEAD = "dead"
-    """Drop them; only a new token/generate helps."""
+    """Discard them. Only a new token/generate helps."""
 
     OPTED_OUT = "opted out"
-    """Drop them and do not ask again; :meth:`IdentityTokens.state` never says it, since
-    only the operator knows."""
+    """Discard them and do not ask again.
+
+    :meth:`IdentityTokens.state` never returns this, because only the operator knows it.
+    """
 
     @property
     def usable(self) -> bool:
-        """Whether the advertising token may go into the bid stream."""
+        """Whether the advertising token may be sent to the bidstream."""
         return self in {TokenState.FRESH, TokenState.DUE}
 
 
@@ -53,17 +55,18 @@ def _no_extra() -> Mapping[str, Any]:
 
 @attrs.frozen(kw_only=True)
 class IdentityTokens:
-    """What token/generate and token/refresh answer (docs/protocol.md 2.1).
+    """The result of token/generate and token/refresh (docs/protocol.md 2.1).
 
     Attributes:
-        advertising_token: What goes into the bid stream.
-        refresh_token: What token/refresh takes; 388 characters from current operators.
-        refresh_response_key: Base64 of the key that opens the next refresh reply; None
-            from operators without encryption.
-        identity_expires: When the advertising token ends.
+        advertising_token: The token to send to the bidstream.
+        refresh_token: The token for token/refresh. It has 388 characters from current
+            operators.
+        refresh_response_key: The key that decrypts the next refresh reply, in base64.
+            None from operators that do not encrypt it.
+        identity_expires: When the advertising token expires.
         refresh_from: When it should be refreshed.
-        refresh_expires: When the refresh token ends.
-        extra: Further keys of the JSON that they were read from, kept as they are.
+        refresh_expires: When the refresh token expires.
+        extra: Unknown keys of the JSON object that the tokens were read from.
     """
 
     advertising_token: str = attrs.field(repr=False)
@@ -76,33 +79,36 @@ class IdentityTokens:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> IdentityTokens:
-        """Read the JSON object that :meth:`to_json` writes and every UID2 SDK stores.
+        """Parse the JSON object that :meth:`to_json` returns and every UID2 SDK stores.
 
         Args:
-            text: A JSON object with times in ms; keys that are not known are kept.
+            text: A JSON object with times in ms since the Unix epoch. Unknown keys are
+                preserved.
 
         Raises:
-            InputError: If it is no JSON object, or a field is missing or of the wrong
-                type; the message names the field, never its value.
+            InputError: If *text* is not a JSON object, or a field is missing or of the
+                wrong type. The message contains the name of the field, but not its
+                value.
         """
         return cls.from_dict(read_object(text))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> IdentityTokens:
-        """Read the same object as a mapping, as :meth:`to_dict` makes it.
+        """Read the same object as a mapping, as returned by :meth:`to_dict`.
 
         Args:
-            fields: The object, with times in ms; keys that are not known are kept.
+            fields: The object, with times in ms since the Unix epoch. Unknown keys are
+                preserved.
 
         Raises:
-            InputError: As for :meth:`from_json`.
+            InputError: As in :meth:`from_json`.
         """
         if not isinstance(fields, Mapping):
             raise _no_object()
         rest = dict(fields)
         key = rest.pop("refresh_response_key", None)
         if not isinstance(key, str | None):
-            raise InputError("Identity tokens: refresh_response_key is no str.")
+            raise InputError("Identity tokens: refresh_response_key is not a str.")
         return cls(
             advertising_token=_take(rest, "advertising_token", str),
             refresh_token=_take(rest, "refresh_token", str),
@@ -114,14 +120,14 @@ class IdentityTokens:
         )
 
     def to_json(self) -> str:
-        """Write a JSON object with times in ms, in the order of the operator's reply.
+        """Return a JSON object with times in ms, in the order of the operator's reply.
 
-        It holds tokens: keep it where only the user's own session can read it.
+        It contains tokens. Store it where only the user's own session can read it.
         """
         return msgspec.json.encode(self.to_dict()).decode()
 
     def to_dict(self) -> dict[str, Any]:
-        """Make the object that :meth:`to_json` writes; it holds tokens just so."""
+        """Return the object that :meth:`to_json` encodes. It contains tokens, too."""
         fields: dict[str, Any] = {
             "advertising_token": self.advertising_token,
             "refresh_token": self.refresh_token,
@@ -134,19 +140,19 @@ class IdentityTokens:
         return fields | dict(self.extra)
 
     def state(self, now: datetime) -> TokenState:
-        """Tell how far they have aged; an instant of expiry counts as past it.
+        """Return their state. A time of expiry counts as expired.
 
         Args:
-            now: An aware datetime. Where a clock may be off, pass a later time rather
-                than an earlier one: no doubt may make a token live longer.
+            now: An aware datetime. If a clock may be wrong, pass a later time rather
+                than an earlier one, so that no token is used after its expiry.
 
         Returns:
-            Any state but OPTED_OUT.
+            Any state except OPTED_OUT.
 
         Raises:
             InputError: If *now* is naive.
         """
-        # Refuses a naive one, which could not be compared.
+        # Raises for a naive datetime, which cannot be compared.
         ms_from_datetime(now)
         if now >= self.refresh_expires:
             return TokenState.DEAD
@@ -158,12 +164,13 @@ class IdentityTokens:
 
 
 def read_object(text: str | bytes) -> dict[str, Any]:
-    """Decode a JSON object that anybody may have sent, keeping it out of errors.
+    """Decode a JSON object from an untrusted source, without quoting it in errors.
 
     Raises:
-        InputError: If it is something else, of another type, or not UTF-8.
+        InputError: If it is not a JSON object, not UTF-8, or neither str nor bytes.
     """
-    # Frameworks decode cookies to str with lone surrogates, which UTF-8 cannot encode.
+    # Frameworks decode cookies to str with lone surrogates, which UTF-8 cannot
+    # encode.
     refusals = (msgspec.MsgspecError, RecursionError, TypeError, UnicodeError)
     with suppress(*refusals):
         return msgspec.json.decode(text, type=dict[str, Any])
@@ -171,29 +178,29 @@ def read_object(text: str | bytes) -> dict[str, Any]:
 
 
 def _no_object() -> InputError:
-    """Return the error for what is not a JSON object."""
+    """Return the error for a value that is not a JSON object."""
     return InputError(
         "Identity tokens are not a JSON object.",
-        hint="Pass what to_json(), to_dict(), to_session() or to_cookie() made.",
+        hint="Pass the result of to_json(), to_dict(), to_session() or to_cookie().",
     )
 
 
 def _take(fields: dict[str, Any], name: str, kind: type) -> Any:
-    """Take the field *name* out of *fields*, which must be of *kind* exactly."""
+    """Remove *name* from *fields* and return it. Its type must be exactly *kind*."""
     value = fields.pop(name, None)
     if type(value) is not kind:
-        what = "missing" if value is None else f"no {kind.__name__}"
+        what = "missing" if value is None else f"not of type {kind.__name__}"
         raise InputError(f"Identity tokens: {name} is {what}.")
     return value
 
 
 def _take_time(fields: dict[str, Any], name: str) -> datetime:
-    """Take an instant in ms out of *fields*."""
+    """Remove a time in ms from *fields* and return it as a datetime."""
     try:
         return datetime_from_ms(_take(fields, name, int))
     except OverflowError:
         pass
-    raise InputError(f"Identity tokens: {name} is no instant in ms.")
+    raise InputError(f"Identity tokens: {name} is not a time in ms.")
 
 
 strip_tracebacks(globals())

@@ -19,7 +19,13 @@ from uid2_async._call import positive
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
 from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.clock import Clock, Monotonic, monotonic_of, ms_clock, sleep_by
+from uid2_async.clock import (
+    Clock,
+    Monotonic,
+    monotonic_of,
+    ms_clock,
+    suspend_aware_sleep,
+)
 from uid2_async.errors import CallTimeoutError, KeysUnavailableError, ProtocolError
 from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import KeyRing
@@ -47,9 +53,10 @@ class KeyStore(Unpicklable):
     minutes, or every minute while there are no usable keys. A process that is frozen
     between requests leaves the block out and awaits :meth:`ensure_fresh` instead.
 
-    Intervals, pauses and :attr:`age` are measured by a monotonic clock that goes on
-    while the machine is suspended: setting the wall clock does not change them. Only
-    the expiry of the keys, an instant set by the operator, is judged by *clock*.
+    Intervals, pauses and :attr:`age` are measured by a monotonic clock that keeps
+    running while the machine is suspended: setting the wall clock does not change
+    them. Only the expiry of the keys, an instant set by the operator, is judged by
+    *clock*.
 
     Example:
         >>> async with KeyStore(client.fetch_bidstream_keys) as keys:
@@ -76,7 +83,7 @@ class KeyStore(Unpicklable):
                 random part of up to a fifth is left out each time.
             timeout: How long a fetch may take, in seconds.
             required: Whether entering the block fails without usable keys; if not,
-                :attr:`ready` tells when there are some.
+                :attr:`ready` says when there are some.
             clock: Gives the time as an aware datetime; the system's by default.
             monotonic: Gives seconds that only increase, for durations; by default
                 ``clock.monotonic`` if there is such, or else the system's.
@@ -91,7 +98,7 @@ class KeyStore(Unpicklable):
         self._now_ms = ms_clock(clock)
         self._monotonic = monotonic_of(clock, monotonic)
         self._random = _random
-        self._sleep = _sleep or sleep_by(self._monotonic)
+        self._sleep = _sleep or suspend_aware_sleep(self._monotonic)
         self._ring: KeyRing | None = None
         self._fetched_at = 0.0
         self._failures = 0
@@ -117,7 +124,7 @@ class KeyStore(Unpicklable):
 
     @property
     def age(self) -> float:
-        """How many seconds ago the ring was fetched; infinity where there is none."""
+        """How many seconds ago the keys were fetched; infinity if never."""
         if self._ring is None:
             return math.inf
         return max(0.0, self._monotonic() - self._fetched_at)
@@ -152,11 +159,11 @@ class KeyStore(Unpicklable):
 
         Raises:
             RuntimeError: If the block was entered already.
-            Exception: What the fetch met, if there are no usable keys and some are
+            Exception: The error of the fetch, if there are no usable keys and some are
                 required.
         """
         if self._task is not None and _is_running(self._task):
-            raise RuntimeError("This KeyStore is in use by a block already.")
+            raise RuntimeError("This KeyStore is already in use.")
         await self._refresh()
         if self._required:
             self._require()
@@ -201,7 +208,7 @@ class KeyStore(Unpicklable):
         _logger.error("The background refresh of the keys ended with %s", name)
         self._last_error = KeysUnavailableError(
             f"The background refresh of the keys ended with {name}.",
-            hint="Leave the KeyStore's block and enter it again.",
+            hint="Leave the `async with` block of the KeyStore and enter it again.",
         )
 
     def _delay(self) -> float:
@@ -225,13 +232,13 @@ class KeyStore(Unpicklable):
 
         However many ask at once, one of them fetches. After a failure nobody tries
         again for 10 s, 20 s and so on (see the class), also before the first success:
-        whoever asks meanwhile gets the last good ring if one of its keys is valid, or
+        callers in the meantime get the last good keys if one of them is valid, or
         else a copy of the last error, without waiting. Keys that expire as soon as they
         arrive are fetched again after 10 s. With valid keys, *max_age* is the only
         bound: 0 fetches each time.
 
         Raises:
-            Exception: What the fetch met, if there are no usable keys.
+            Exception: The error of the fetch, if there are no usable keys.
         """
         is_stale = not self._is_usable() or self.age > max_age
         if is_stale and not self._is_resting():
@@ -281,7 +288,7 @@ class KeyStore(Unpicklable):
             name = type(failure).__name__
             error: Exception = KeysUnavailableError(f"The fetch ended with {name}.")
         except TimeoutError:
-            error = CallTimeoutError("The keys did not arrive in time.")
+            error = CallTimeoutError("The keys were not received in time.")
         except Exception as failure:  # noqa: BLE001 - whatever a foreign fetch raises
             # It is kept: its frames and those of its causes hold keys and secrets.
             error = fresh_error(failure)
@@ -289,7 +296,7 @@ class KeyStore(Unpicklable):
             if ring.has_valid_key(now_ms):
                 self._ring, self._fetched_at = ring, self._monotonic()
                 return None
-            error = KeysUnavailableError("All of the keys that came have expired.")
+            error = KeysUnavailableError("All fetched keys have expired.")
         _logger.warning("Fetching the keys failed with %s", type(error).__name__)
         return error
 
@@ -306,8 +313,8 @@ class KeyStore(Unpicklable):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the ring to a file that only its owner can read, in one step.
 
-        The file holds the secrets of the keys: whoever reads it can open tokens, and
-        make them. Keep it where the client secret may be kept, and nowhere else.
+        The file contains the secrets of the keys. Anyone who reads it can open tokens,
+        and make them. Keep it where the client secret may be kept, and nowhere else.
 
         Raises:
             KeysUnavailableError: If there is no ring.
@@ -325,10 +332,10 @@ class KeyStore(Unpicklable):
         holds, whether the operator answers or not.
 
         Returns:
-            Whether it was taken; not if there is no such file, or an older ring in it.
+            Whether keys were loaded; not if the file is missing or has older keys.
 
         Raises:
-            ProtocolError: If the file is none that :meth:`save` wrote.
+            ProtocolError: If the file was not written by :meth:`save`.
             OSError: If it cannot be read.
         """
         try:
@@ -449,14 +456,14 @@ class FileKeyStore(KeyStore):
                 _logger.warning("Reading the key file failed with %s", name)
             self._last_error = KeysUnavailableError(
                 f"The key file cannot be read: {name}.",
-                hint="Let another process fetch the keys and save() them there.",
+                hint="Let another process fetch the keys and save() them to this file.",
             )
         else:
             self._signature, self._last_error = signature, None
 
 
 async def _fetch_nothing() -> KeyRing:
-    raise KeysUnavailableError("A store of a file does not fetch.")
+    raise KeysUnavailableError("A KeyStore that reads a file cannot fetch keys.")
 
 
 class _HasRing(Protocol):
@@ -480,7 +487,7 @@ def ring_of(keys: Keys) -> KeyRing:
 
 
 def _is_running(task: asyncio.Task[None]) -> bool:
-    """Return whether *task* goes on: it has not ended, nor has its event loop."""
+    """Return whether *task* is running: neither it nor its event loop has ended."""
     return not task.done() and not task.get_loop().is_closed()
 
 
@@ -499,8 +506,8 @@ def _read_saved(data: bytes) -> tuple[KeyRing, int]:
     except ProtocolError:
         pass
     raise ProtocolError(
-        "The key file is none that KeyStore.save() wrote.",
-        hint="Delete it; the next save() writes a new one.",
+        "The key file was not written by KeyStore.save().",
+        hint="Delete it. The next save() writes a new one.",
     )
 
 

@@ -121,19 +121,22 @@ class _Identity(RedactedRepr, frozen=True, gc=False):
     # msgspec looks it up when the class is made.
     @strip_traceback
     def __post_init__(self) -> None:
-        """Refuse what is no string, without showing it."""
+        """Reject a value that is not a string, without showing it."""
         if not isinstance(self.value, str):
             raise InputError(
                 f"{type(self).__name__} takes a str, not {type(self.value).__name__}."
             )
 
     def __repr__(self) -> str:
-        """Show the kind alone."""
+        """Show only the type."""
         return f"{type(self).__name__}(***)"
 
 
 class Email(_Identity, frozen=True, gc=False):
     """An e-mail address, in any spelling that the operator normalizes.
+
+    Example:
+        >>> result = await client.map_identities([Email("User@Example.com")])
 
     Attributes:
         value: The address as given (docs/protocol.md 3.1).
@@ -147,6 +150,9 @@ class Email(_Identity, frozen=True, gc=False):
 class Phone(_Identity, frozen=True, gc=False):
     """A phone number in E.164 form: ``+`` and 10 to 15 digits (docs/protocol.md 3.2).
 
+    Example:
+        >>> result = await client.map_identities([Phone("+4930123456")])
+
     Attributes:
         value: The number as given.
         kind: The key under which it is sent.
@@ -157,7 +163,7 @@ class Phone(_Identity, frozen=True, gc=False):
 
     @classmethod
     def parse(cls, text: str, *, country: str | None = None) -> Phone:
-        """Make a phone of a number as people write it; needs the extra ``phone``.
+        """Create a phone from a number in national format (extra ``phone``).
 
         Args:
             text: Such as ``030 123456`` or ``+49 30 123456``.
@@ -165,7 +171,7 @@ class Phone(_Identity, frozen=True, gc=False):
                 number with its country code needs none.
 
         Raises:
-            InputError: If it is no valid number of the country, or the extra is not
+            InputError: If it is not a valid number of the country, or the extra is not
                 installed; says which, and never shows the number.
 
         Example:
@@ -183,6 +189,10 @@ class Phone(_Identity, frozen=True, gc=False):
 
 class EmailHash(_Identity, frozen=True, gc=False):
     """The SHA-256 of a normalized e-mail address, base64 or hex (docs/protocol.md 3.3).
+
+    Example:
+        >>> digest = hashlib.sha256(b"user@example.com").hexdigest()
+        >>> result = await client.map_identities([EmailHash(digest)])
 
     Attributes:
         value: The hash as given.
@@ -225,7 +235,7 @@ def kind_and_value(one: Identity | str) -> tuple[str, str]:
 
 
 def as_identity(value: Identity | str) -> Identity:
-    """Take an identity as it is; a str is a phone if it starts with ``+``, else e-mail.
+    """Return *value* as an identity; a str that starts with ``+`` is a phone number.
 
     Raises:
         InputError: If *value* is neither an identity nor a str.
@@ -366,7 +376,7 @@ _UNMAPPED: Final[dict[str | None, Unmapped]] = {
 
 
 class IdentityMap(Sequence[MappedUID | Unmapped]):
-    """The results of a map call: a sequence, aligned with what was asked.
+    """The results of a map call: a sequence in the order of the identities.
 
     Example:
         >>> result = await client.map_identities(["user@example.com"])
@@ -375,7 +385,7 @@ class IdentityMap(Sequence[MappedUID | Unmapped]):
         >>> for identity, row in result.items(): ...
 
     Attributes:
-        identities: What the caller gave, in order, duplicates included.
+        identities: The identities as passed, in order, duplicates included.
     """
 
     __slots__ = ("__dict__", "_rows", "identities")
@@ -493,19 +503,19 @@ class Bucket(msgspec.Struct, frozen=True):
 
 
 class OptOutStatus(RedactedRepr, frozen=True):
-    """Which of the raw UIDs of one optout/status call are opted out.
+    """Which of the raw UIDs of one optout/status call have opted out.
 
-    The operator does not find v4 raw UIDs of its environments *integ* and *prod* here
-    (docs/protocol.md 2.7): mapping the identity again does.
+    The operator does not find raw UIDs of version 4 in the environments *integ* and
+    *prod* (docs/protocol.md 2.7). Map the identity again instead.
 
     Attributes:
-        opted_out: The raw UIDs that are opted out, and since when (whole seconds).
+        opted_out: The raw UIDs that have opted out, and since when (whole seconds).
     """
 
     opted_out: Mapping[str, datetime]
 
     def __contains__(self, raw_uid: object) -> bool:
-        """Tell whether *raw_uid* is known to be opted out."""
+        """Return whether *raw_uid* has opted out, as far as the operator knows."""
         return raw_uid in self.opted_out
 
 

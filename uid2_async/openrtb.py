@@ -1,8 +1,8 @@
-"""Identity tokens in OpenRTB bid requests: put in by publishers, read by bidders.
+"""Identity tokens in OpenRTB bid requests: publishers add them, and bidders read them.
 
-OpenRTB 2.6 has extended identifiers (eids) at ``user.eids``, 2.5 at ``user.ext.eids``.
-Requests pass through many hands, so each object in them may be missing, null or
-something else.
+OpenRTB 2.6 keeps extended identifiers (eids) in ``user.eids``, and 2.5 in
+``user.ext.eids``. Bid requests come from untrusted sources, so each object in them may
+be missing, null or of another type.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 OpenRTBVersion: TypeAlias = Literal["2.5", "2.6"]
-"""Which version's place for eids is used."""
+"""The OpenRTB version, which determines where the eids are."""
 
 EID_SOURCES: Final[Mapping[IdentityScope, str]] = {
     IdentityScope.UID2: "uidapi.com",
@@ -36,7 +36,7 @@ EID_SOURCES: Final[Mapping[IdentityScope, str]] = {
 _PERSON_BASED: Final = 3  # AdCOM's agent type
 # No partner name is published for EUID.
 _UID_EXT: Final = {IdentityScope.UID2: {"rtiPartner": "UID2"}}
-# Where each version keeps the eids.
+# The path of the eids in each version.
 _PATHS: Final[dict[str, tuple[str, ...]]] = {"2.6": ("user",), "2.5": ("user", "ext")}
 
 
@@ -46,14 +46,14 @@ def to_openrtb_eid(
     *,
     scope: IdentityScope = IdentityScope.UID2,
 ) -> dict[str, Any]:
-    """Return a bid request that holds the advertising token and nothing else.
+    """Return a bid request that contains only the advertising token.
 
-    Use :func:`add_openrtb_eid` to add it to a request that has other content.
-    ``{**request, **to_openrtb_eid(...)}`` would replace the whole user: its id, its
-    consent and its other eids.
+    To add the token to a request with other content, use :func:`add_openrtb_eid`.
+    ``{**request, **to_openrtb_eid(...)}`` would replace the whole user, with its ID,
+    consent and other eids.
 
     Args:
-        tokens: Usable tokens; their state is not checked.
+        tokens: Usable tokens. Their state is not checked.
         version: The OpenRTB version.
         scope: The system that the tokens belong to.
 
@@ -76,25 +76,24 @@ def add_openrtb_eid(
 ) -> dict[str, Any]:
     """Return a bid request with the advertising token added to its eids.
 
-    Everything else stays: the user's id and consent, other eids, other fields. The eid
-    is the one that Prebid.js makes (source, id, atype), for UID2 with its ``ext``. If
-    the same token is present already, nothing is added.
+    Everything else is preserved, such as the user's ID and consent, and other eids. The
+    eid equals the one that Prebid.js creates (source, id, atype, and for UID2 ``ext``).
+    If the same token is already present, nothing is added.
 
-    The eid goes to the place of *version*, unless only the other place has eids. Prebid
-    Server ignores ``user.ext.eids`` as soon as a request has ``user.eids``, so a second
-    place would hide the eids in the first one.
+    The eid is added in the place of *version*, unless only the other place has eids.
+    Prebid Server ignores ``user.ext.eids`` if a request has ``user.eids``, so a second
+    place would hide the existing eids.
 
     Args:
         bid_request: The request as a decoded JSON object. It is not changed. The result
-            shares the parts that are equal.
-        tokens: Usable tokens; their state is not checked.
+            shares its unchanged parts.
+        tokens: Usable tokens. Their state is not checked.
         version: The OpenRTB version.
         scope: The system that the tokens belong to.
 
     Raises:
         InputError: If *version* is not 2.5 or 2.6, or if the request, ``user``,
-            ``user.ext`` or the eids are neither missing, null nor of the type that
-            OpenRTB demands.
+            ``user.ext`` or the eids have the wrong type. They may be missing or null.
     """
     if version not in _PATHS:
         raise InputError("The OpenRTB version must be 2.5 or 2.6.")
@@ -113,19 +112,19 @@ def add_openrtb_eid(
 def tokens_in(
     bid_request: object, *, scope: IdentityScope = IdentityScope.UID2
 ) -> list[str]:
-    """Return the identity tokens of a bid request, for a bidder to open.
+    """Return the identity tokens of a bid request, for a bidder to decrypt.
 
-    Reads ``user.eids`` (OpenRTB 2.6) and ``user.ext.eids`` (2.5), every entry of the
-    system's source and every uid in it. Whatever is not of the expected type is
-    skipped: a malformed part of a foreign request does not cost the rest, and never
-    raises.
+    Reads ``user.eids`` (OpenRTB 2.6) and ``user.ext.eids`` (2.5), with every entry of
+    the system's source and every uid in it. Values of the wrong type are skipped, so
+    that a malformed part of a request does not affect the rest. Never raises.
 
     Args:
         bid_request: The request as a decoded JSON object.
-        scope: The system whose tokens are wanted.
+        scope: The system whose tokens to return.
 
     Returns:
-        The tokens in the order of the request, each once. They are not validated.
+        The tokens in the order of the request, without duplicates. They are not
+        validated.
     """
     source = EID_SOURCES[scope]
     ids = (
@@ -139,13 +138,14 @@ def tokens_in(
 
 
 def domain_or_app_in(bid_request: object) -> str | None:
-    """Return the domain or the app that a bid request names, or None.
+    """Return the domain or the app in a bid request, or None.
 
-    This is what :meth:`~uid2_async.BidstreamClient.decrypt` compares the tokens of
-    pages and apps with: ``site.domain``, or else ``app.bundle``.
+    :meth:`~uid2_async.BidstreamClient.decrypt` compares it with the domains and apps of
+    the site that generated the token. It is ``site.domain`` or, if that is missing,
+    ``app.bundle``.
 
     Args:
-        bid_request: The request as a decoded JSON object. It never raises.
+        bid_request: The request as a decoded JSON object. Never raises.
     """
     for path in (("site", "domain"), ("app", "bundle")):
         name = _follow(bid_request, *path)
@@ -157,7 +157,7 @@ def domain_or_app_in(bid_request: object) -> str | None:
 def _choose_place(
     bid_request: Mapping[str, Any], version: OpenRTBVersion
 ) -> tuple[str, ...]:
-    """Return the path to the object that holds, or is to hold, the eids."""
+    """Return the path to the object that contains, or will contain, the eids."""
     used = [
         name
         for name, path in _PATHS.items()
@@ -175,7 +175,7 @@ def _make_eid(tokens: IdentityTokens, scope: IdentityScope) -> dict[str, Any]:
 
 
 def _copy(value: object, what: str) -> dict[str, Any]:
-    """Return a shallow copy of an object; replacing anything else would lose it."""
+    """Return a shallow copy of an object. Raise for any other type."""
     if isinstance(value, Mapping):
         return dict(value)
     raise InputError(
@@ -184,7 +184,7 @@ def _copy(value: object, what: str) -> dict[str, Any]:
 
 
 def _list_of_eids(parent: Mapping[str, Any]) -> list[Any]:
-    """Return the eids that are there; anything but a list would be lost."""
+    """Return the existing eids. Raise if they are not a list."""
     eids = parent.get("eids")
     if eids is None:
         return []
@@ -197,7 +197,7 @@ def _list_of_eids(parent: Mapping[str, Any]) -> list[Any]:
 
 
 def _follow(value: object, *path: str) -> Any:
-    """Return what is at *path* in nested objects, or None."""
+    """Return the value at *path* in nested objects, or None."""
     for name in path:
         if not isinstance(value, Mapping):
             return None
@@ -206,7 +206,7 @@ def _follow(value: object, *path: str) -> Any:
 
 
 def _objects_in(value: object) -> Iterator[Mapping[str, Any]]:
-    """Yield the objects in a list; of anything else, nothing."""
+    """Yield the objects in a list, or nothing if *value* is not a list."""
     if isinstance(value, list | tuple):
         yield from (one for one in value if isinstance(one, Mapping))
 

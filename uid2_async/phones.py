@@ -1,7 +1,7 @@
-"""National phone numbers into E.164, the one form that operators take.
+"""Converts national phone numbers to E.164, the only format that operators accept.
 
-Operators rewrite no phone number (docs/protocol.md 3.2). What a country's numbers look
-like is known to Google's libphonenumber, which the extra ``phone`` brings.
+Operators do not convert phone numbers (docs/protocol.md 3.2). The numbering plans of
+the countries come from Google's libphonenumber, which the extra ``phone`` installs.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["PhoneFault", "check_country", "load_countries", "to_e164", "to_senda
 
 
 class PhoneFault(Enum):
-    """Why a text is no phone number; no str, so that it never passes for one.
+    """Why a text is not a phone number. Not a str, so that it cannot pass for a number.
 
-    The value is a name to store, :attr:`sentence` is for people to read.
+    The value is an identifier to store. :attr:`sentence` is for people to read.
     """
 
     NOT_A_NUMBER = "not_a_number"
@@ -35,71 +35,72 @@ class PhoneFault(Enum):
 
     @property
     def code(self) -> str:
-        """The fault in a word, for the column ERROR of a file."""
+        """The fault as one word, for the column ERROR of a file."""
         return f"PHONE_{self.name}"
 
     @property
     def sentence(self) -> str:
-        """What is wrong."""
+        """A sentence that describes the fault."""
         return _SENTENCES[self][0]
 
     @property
     def hint(self) -> str:
-        """What to do about it."""
+        """How to fix it."""
         return _SENTENCES[self][1]
 
 
 _SENTENCES: Final = {
     PhoneFault.NOT_A_NUMBER: (
-        "The text is no phone number.",
-        "Give one number, with or without its country code.",
+        "The text is not a phone number.",
+        "Use one number per field, with or without a country code.",
     ),
     PhoneFault.TOO_SHORT: (
         "The phone number is too short.",
-        "Look for an area code that is missing; operators take 10 digits or more.",
+        "Check for a missing area code. Operators accept 10 digits or more.",
     ),
     PhoneFault.TOO_LONG: (
         "The phone number is too long.",
-        "Look for two numbers in one field; operators take 15 digits or fewer.",
+        "Check for two numbers in one field. Operators accept 15 digits or fewer.",
     ),
     PhoneFault.NOT_VALID: (
-        "No such phone number is in use in its country.",
+        "The phone number is not in use in its country.",
         "Check the country and the number.",
     ),
     PhoneFault.UNKNOWN_COUNTRY: (
-        "The phone number is a national one of no known country.",
-        "Give the country by its two letters, such as DE or GB.",
+        "The phone number has no country code, and its country is not known.",
+        "Pass the two-letter code of the country, such as DE or GB.",
     ),
     PhoneFault.DECIMAL: (
-        "The phone number went through a decimal number, as in 4.93E+10 or 49301.0.",
-        "Export the column again as text: digits may be lost.",
+        "The phone number was converted to a decimal, such as 4.93E+10 or 49301.0.",
+        "Export the column again as text, because digits may be lost.",
     ),
 }
 
-# To libphonenumber these are digits with signs between them: other people's numbers.
+# libphonenumber would read these as digits with separators, which is another person's
+# number.
 _DECIMAL: Final = re.compile(
     r"\s*[+-]?[0-9]+\.0+\s*|\s*[+-]?[0-9.,]+[eE][+-]?[0-9]+\s*"
 )
 _FORM: Final = re.compile(r"\+[0-9]{10,15}")
-# What an operator takes, from what libphonenumber writes.
+# The numbers in libphonenumber's output that operators accept.
 _LEAST_CHARS: Final = len("+") + 10
 _MOST_CHARS: Final = len("+") + 15
 
 
 def to_e164(text: str, country: str | None = None) -> str | PhoneFault:
-    """Bring a phone number into E.164 form, or say why it has none.
+    """Convert a phone number to E.164, or return why that is not possible.
 
-    Made to be called for each of the millions of a bulk job: nothing is raised for a
-    bad number. An extension (``ext. 5``) is left out.
+    Made for bulk jobs with millions of numbers: an invalid number does not raise. An
+    extension (``ext. 5``) is dropped.
 
     Args:
         text: A number as people write it, such as ``030 123456`` or
             ``+49 (0)30 123456``.
-        country: The two letters of ISO 3166 for the country whose numbers are written
-            without country code; it does not matter for the others.
+        country: The two-letter ISO 3166 code of the country for numbers without a
+            country code. Other numbers ignore it.
 
     Returns:
-        ``+`` and 10 to 15 digits, or the reason why not.
+        ``+`` and 10 to 15 digits, or why there is no such form.
 
     Raises:
         InputError: If the extra ``phone`` is not installed.
@@ -121,34 +122,34 @@ def to_e164(text: str, country: str | None = None) -> str | PhoneFault:
 
 
 def to_sendable(text: str, country: str | None = None) -> str | PhoneFault:
-    """Bring a phone number into the form that operators take, as :func:`to_e164` does.
+    """Convert a phone number to the format that operators accept, like :func:`to_e164`.
 
-    What has that form and is in use nowhere stays as it is: operators take it, and
-    libphonenumber may be older than the number. So a country never takes away what
-    would be mapped without it.
+    A number that is already in that format is returned unchanged even if it is not in
+    use, because operators accept it and it may be newer than libphonenumber. A country
+    therefore never invalidates a number that is valid without it.
     """
     found = to_e164(text, country)
     return text if isinstance(found, PhoneFault) and _FORM.fullmatch(text) else found
 
 
 def check_country(country: str) -> None:
-    """Refuse a *country* whose numbers are not known, before a job begins.
+    """Raise if *country* is not known, before a job begins.
 
     Raises:
-        InputError: If it is not one of ISO 3166's two letters, or the extra ``phone``
-            is not installed.
+        InputError: If *country* is not a two-letter ISO 3166 code, or the extra
+            ``phone`` is not installed.
     """
     _library()
     if _region(country) is None:
         raise InputError(
-            "The country is not known.", hint=PhoneFault.UNKNOWN_COUNTRY.hint
+            "The country is unknown.", hint=PhoneFault.UNKNOWN_COUNTRY.hint
         )
 
 
 def load_countries() -> None:
-    """Load what is known of all countries, before a job begins; 0.2 s, once.
+    """Load the data of all countries before a job begins. Takes 0.2 s once.
 
-    Else the first number of each country takes milliseconds.
+    Otherwise the first number of each country takes milliseconds.
 
     Raises:
         InputError: If the extra ``phone`` is not installed.
@@ -159,7 +160,7 @@ def load_countries() -> None:
 
 @cache
 def _library() -> ModuleType:
-    """Import libphonenumber's port."""
+    """Import the Python port of libphonenumber."""
     try:
         import phonenumbers  # noqa: PLC0415 - an extra, and few need it
     except ImportError:
@@ -167,25 +168,25 @@ def _library() -> ModuleType:
     else:
         return phonenumbers
     raise InputError(
-        "National phone numbers need phonenumbers.",
+        "National phone numbers require phonenumbers.",
         hint="pip install 'uid2-async[phone]'",
     )
 
 
 def _region(country: str | None) -> str | None:
-    """Name a country as libphonenumber does, None for one that it does not know."""
+    """Return libphonenumber's code for a country, or None if it does not know it."""
     return None if country is None else _regions().get(country.strip().upper())
 
 
 @cache
 def _regions() -> dict[str, str]:
-    """Know all countries, and the United Kingdom by what everybody calls it."""
+    """Return the codes of all countries, including UK for the United Kingdom."""
     known = {region: region for region in _library().SUPPORTED_REGIONS}
     return {**known, "UK": "GB"}
 
 
 def _fault(lib: ModuleType, kind: int, text: str, region: str | None) -> PhoneFault:
-    """Turn a reason of libphonenumber's into ours."""
+    """Convert an error of libphonenumber to a PhoneFault."""
     reasons = lib.NumberParseException
     if kind == reasons.INVALID_COUNTRY_CODE:
         foreign = region is not None or text.lstrip().startswith("+")
@@ -198,7 +199,7 @@ def _fault(lib: ModuleType, kind: int, text: str, region: str | None) -> PhoneFa
 
 
 def _judge_length(lib: ModuleType, number: object) -> PhoneFault:
-    """Say why a number that was understood is none."""
+    """Return why a number that libphonenumber could parse is not valid."""
     reason = lib.is_possible_number_with_reason(number)
     possible = lib.ValidationResult
     if reason == possible.TOO_LONG:

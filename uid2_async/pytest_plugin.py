@@ -62,7 +62,7 @@ class _Sandbox:
         self.thread: OperatorThread = OperatorThread(clock=self.now)
 
     def now(self) -> datetime:
-        """Tell the time."""
+        """Return the time."""
         return self.clock()
 
 
@@ -136,7 +136,7 @@ def uid2_client(
 def uid2_clock(
     uid2_operator: LocalOperator, _uid2_sandbox: _Sandbox
 ) -> Iterator[ManualClock]:
-    """The operator's clock, which stands still in this test until it is told to move.
+    """The operator's clock, which stands still until the test moves it.
 
     What is made during the test without a ``clock=`` of its own goes by it too, such as
     the client and the refresher of an application.

@@ -61,7 +61,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         retry: Whether the call may be sent again.
         backoff: How long to wait before that.
         once: Whether that may happen only once per call.
-        free: Whether the retry budget is left alone.
+        free: Whether the retry does not use the retry budget.
         fresh_connection: Whether the next attempt must not reuse a connection.
     """
 
@@ -82,7 +82,7 @@ _STALE: Final = Decision(
     retry=True, backoff=Backoff.NONE, once=True, free=True, fresh_connection=True
 )
 _ONCE: Final = Decision(retry=True, once=True, fresh_connection=True)
-# A better time is at hand: nothing is wrong with the operator, so nothing to wait for.
+# A better time is known and the operator is healthy, so there is no need to wait.
 _CORRECTED: Final = Decision(retry=True, backoff=Backoff.NONE, once=True, free=True)
 _LATE: Final = Decision(retry=True, once=True)
 
@@ -187,22 +187,28 @@ class RetryBudget:
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How often and after what time a failed attempt is repeated.
+    """How often, and after which wait, a failed attempt is retried.
+
+    Example:
+        >>> policy = RetryPolicy(attempts=6, attempt_timeout=5)
+        >>> async with UID2Client.from_env(retry=policy, timeout=60) as patient:
+        ...     tokens = await patient.generate_token("user@example.com")
 
     Attributes:
-        attempts: How many attempts a call may make, the first included.
-        stop: A tenacity stop object instead of *attempts*; the call's time-out holds
-            beside it.
-        wait: A tenacity wait object instead of the computed backoff; a usable
-            ``Retry-After`` is never undercut.
-        attempt_timeout: How long one attempt may take, in seconds; the call's own
-            time-out holds beside it.
+        attempts: How many attempts a call may make, including the first.
+        stop: A tenacity stop object instead of *attempts*. The timeout of the call
+            applies in addition.
+        wait: A tenacity wait object instead of the computed backoff. The wait is never
+            shorter than a usable ``Retry-After``.
+        attempt_timeout: How long one attempt may take, in seconds. The timeout of the
+            call applies in addition.
         idle_timeout: How long an attempt may wait for the next byte, in seconds.
-        confirm: Whether a failure that would end the call, and came over a kept
-            connection, is tried once more over a fresh one; at once, and not counted.
-        budget: Shared by all calls under this policy; None for no bound.
-        retry_throttled: Whether to wait and retry when the operator asks to slow down;
-            bulk work does that for all of its batches together.
+        confirm: Whether a failure that would end the call, and was received over a
+            reused connection, is tried once more over a fresh one. The extra try is
+            immediate and not counted.
+        budget: Shared by all calls with this policy. None means no limit.
+        retry_throttled: Whether to wait and retry if the operator asks to slow down.
+            Bulk jobs do this for all of their batches together.
     """
 
     attempts: int = 4
@@ -225,7 +231,7 @@ class RetryPolicy:
     def never(cls) -> RetryPolicy:
         """Make one attempt and no more.
 
-        A kept connection may spoil it: whoever repeats the call gets a fresh one then.
+        A reused connection may cause it, so a retry by the caller gets a fresh one.
         """
         return cls(attempts=1, confirm=False)
 
@@ -342,7 +348,7 @@ class _Run:
         decision = classify(error)
         error.retryable = decision.retry
         if decision.once and decision in self._spent:
-            # A second lost connection is no stale one any more; a second reply that
+            # A second lost connection is not a stale one; a second reply that
             # cannot be opened is no accident.
             decision = _TRANSIENT_FRESH if decision is _STALE else _NO
         self._spent.add(decision)
@@ -397,7 +403,7 @@ class _Run:
             return True
         cost = budget.charge(decision)
         if cost is None:
-            error.add_note("Not retried: the client's retry budget is spent.")
+            error.add_note("Not retried: the client's retry budget is exhausted.")
             return False
         self.last_cost = cost
         return True

@@ -1,4 +1,4 @@
-"""SharingClient: raw UIDs into tokens for those who may read them, and back."""
+"""SharingClient: encrypts raw UIDs into tokens for chosen sites, and decrypts them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from uid2_async.protocol.token_rules import (
 __all__ = ["SharingClient"]
 
 _SHARING = ClientType.SHARING
-# Called for each token, by methods that are wrapped themselves.
+# Called for each token, by methods that already strip tracebacks.
 _ring_of = unwrapped(ring_of)
 _try_decrypt = unwrapped(try_decrypt)
 _seal_one = unwrapped(SharingSealer.seal)
 
 
 class SharingClient(Unpicklable):
-    """Makes and opens the tokens in which raw UIDs are shared (docs/protocol.md 6.5).
+    """Encrypts and decrypts the tokens that share raw UIDs (docs/protocol.md 6.5).
 
-    It works locally, with the keys of key/sharing, and may be used by any thread.
+    It works locally with the keys of key/sharing, and is thread-safe.
 
     Example:
         >>> async with KeyStore(client.fetch_sharing_keys) as keys:
@@ -39,11 +39,12 @@ class SharingClient(Unpicklable):
     """
 
     def __init__(self, keys: Keys, *, clock: Clock | None = None) -> None:
-        """Keep where the keys are.
+        """Store the source of the keys.
 
         Args:
             keys: The keys of key/sharing.
-            clock: Gives the time as an aware datetime; the system's by default.
+            clock: Returns the current time as an aware datetime. Defaults to the system
+                clock.
         """
         self._keys = keys
         self._now_ns = ns_clock(clock)
@@ -55,18 +56,20 @@ class SharingClient(Unpicklable):
         identity_type: IdentityType | None = None,
         keyset_id: int | None = None,
     ) -> str:
-        """Make a token of version 4 from a raw UID.
+        """Encrypt a raw UID into a token of version 4.
 
         Args:
-            raw_uid: The raw UID, 44 characters of base64.
-            identity_type: What it was made from. If None, the raw UID tells; one of 32
-                bytes does not, and counts as an e-mail's.
-            keyset_id: Whose members shall read the token; the default keyset if None.
+            raw_uid: The raw UID, 44 base64 characters.
+            identity_type: The type of the identity. If None, it is read from the raw
+                UID. A raw UID of 32 bytes does not contain it, and counts as one of an
+                email.
+            keyset_id: The keyset whose readers can decrypt the token. Defaults to the
+                site's default keyset.
 
         Raises:
-            InputError: If *raw_uid* is none, or *identity_type* contradicts it.
-            TokenError: If it belongs to the other scope, or there is no key to seal
-                with that this API key may use.
+            InputError: If *raw_uid* is malformed, or *identity_type* contradicts it.
+            TokenError: If it belongs to the other scope, or this API key has no key to
+                encrypt with.
             KeysUnavailableError: If there are no keys, or all have expired.
         """
         return _seal(self._sealer(keyset_id), raw_uid, identity_type)
@@ -78,25 +81,25 @@ class SharingClient(Unpicklable):
         identity_type: IdentityType | None = None,
         keyset_id: int | None = None,
     ) -> list[str | TokenFailure]:
-        """Make tokens from many raw UIDs; arguments as in :meth:`encrypt`.
+        """Encrypt many raw UIDs into tokens. Arguments are as in :meth:`encrypt`.
 
         Returns:
-            For each raw UID a token, or why there is none, INVALID_PAYLOAD where it is
-            no raw UID or contradicts *identity_type*, INVALID_IDENTITY_SCOPE where it
-            belongs to the other scope.
+            For each raw UID a token, or why there is none. INVALID_PAYLOAD means that
+            it is not a raw UID or contradicts *identity_type*, and
+            INVALID_IDENTITY_SCOPE that it belongs to the other scope.
 
         Raises:
             InputError: If *raw_uids* is a str.
-            TokenError: If there is no key to seal with that this API key may use.
+            TokenError: If this API key has no key to encrypt with.
             KeysUnavailableError: If there are no keys, or all have expired.
         """
         if isinstance(raw_uids, str):
-            raise InputError("raw_uids is a str; pass a list of them.")
+            raise InputError("raw_uids must be a list, not a str.")
         sealer = self._sealer(keyset_id)
         return [_try_seal(sealer, raw_uid, identity_type) for raw_uid in raw_uids]
 
     def _sealer(self, keyset_id: int | None) -> SharingSealer:
-        """Choose the keys of this moment."""
+        """Select the keys for the current time."""
         return SharingSealer(
             _ring_of(self._keys),
             now_ms=self._now_ns() // NS_PER_MS,
@@ -104,13 +107,13 @@ class SharingClient(Unpicklable):
         )
 
     def decrypt(self, token: str) -> DecryptedToken:
-        """Open a token, whoever shared it.
+        """Decrypt a token from any sharer.
 
         Args:
             token: The token, of version 2, 3 or 4.
 
         Raises:
-            TokenError: If it is refused; the reason says why.
+            TokenError: If the token is rejected. The reason is an attribute.
             KeysUnavailableError: If there are no keys, or all have expired.
         """
         ring, now_ms = _ring_of(self._keys), self._now_ns() // NS_PER_MS
@@ -122,29 +125,29 @@ class SharingClient(Unpicklable):
     def decrypt_many(
         self, tokens: Iterable[str]
     ) -> list[DecryptedToken | TokenFailure]:
-        """Open many tokens, without an exception for a bad one.
+        """Decrypt many tokens, without raising if one is not valid.
 
         Returns:
-            For each token what it says, or why it is refused.
+            For each token the decrypted token, or why it was rejected.
 
         Raises:
             InputError: If *tokens* is a str.
             KeysUnavailableError: If there are no keys, or all have expired.
         """
         if isinstance(tokens, str):
-            raise InputError("tokens is a str; pass a list of them.")
+            raise InputError("tokens must be a list, not a str.")
         ring, now_ms = _ring_of(self._keys), self._now_ns() // NS_PER_MS
         return [_try_decrypt(token, ring, now_ms, _SHARING) for token in tokens]
 
     def __repr__(self) -> str:
-        """Show the keys' own repr, which shows no key."""
+        """Return the repr of the keys, which contains no secrets."""
         return f"<SharingClient {self._keys!r}>"
 
 
 def _seal(
     sealer: SharingSealer, raw_uid: object, identity_type: IdentityType | None
 ) -> str:
-    """Make a token under IVs that nobody has used."""
+    """Create a token with new random IVs."""
     ivs = os.urandom(2 * GCM_IV_SIZE)
     return _seal_one(
         sealer,
@@ -158,7 +161,7 @@ def _seal(
 def _try_seal(
     sealer: SharingSealer, raw_uid: object, identity_type: IdentityType | None
 ) -> str | TokenFailure:
-    """Make a token, or say why not."""
+    """Create a token, or return why that is not possible."""
     try:
         return _seal(sealer, raw_uid, identity_type)
     except InputError:

@@ -57,7 +57,7 @@ async def _no_wait(seconds: float) -> None:
 
 
 class ManualClock:
-    """A clock that stands still until it is told to move.
+    """A clock that stands still until it is moved.
 
     It is what ``clock=`` of clients, key stores, token refreshers and operators takes;
     give the same one to all of them. Key stores and token refreshers measure durations
@@ -124,7 +124,7 @@ class ScriptedTransport:
 
     Attributes:
         requests: What was sent, attempt by attempt.
-        questions: The JSON in their envelopes; None where there is none.
+        questions: The JSON in their envelopes; None if there is none.
     """
 
     max_connections: int = 100
@@ -150,14 +150,16 @@ class ScriptedTransport:
         return UID2Client(url, transport=self, **(settings | options))
 
     async def send(self, request: Request) -> Reply:
-        """Take the next step."""
+        """Return the next step of the script."""
         opened = _open(request)
         self.requests.append(request)
         self.questions.append(
             wire.decode(opened.payload, object) if opened and opened.payload else None
         )
         if not self._steps:
-            raise AssertionError(f"The script is over, but {request.path} was called.")
+            raise AssertionError(
+                f"The script has ended, but {request.path} was called."
+            )
         step = self._steps.pop(0)
         if isinstance(step, UID2Error):
             raise step
@@ -186,7 +188,7 @@ class ScriptedTransport:
         return Reply(status=200, headers={}, body=body)
 
     async def aclose(self) -> None:
-        """Hold nothing."""
+        """Start without a result."""
 
     def __repr__(self) -> str:
         """Show how far the script is."""
@@ -203,7 +205,7 @@ def _open(request: Request) -> OpenedRequest | None:
 
 
 def _is_binary(request: Request) -> bool:
-    """Tell whether raw bytes go both ways."""
+    """Return whether raw bytes go both ways."""
     return request.headers.get("Content-Type") == _BINARY
 
 
@@ -236,7 +238,7 @@ class OperatorThread:
         self._portal.close()
 
     def operator(self, scope: IdentityScope = IdentityScope.UID2) -> LocalOperator:
-        """Give the operator of *scope* with the built-in world.
+        """Return the operator of *scope* with the built-in data.
 
         The first time starts it, later ones give the same one, as the tests before left
         it: ``operator.reset()`` makes it as new.
@@ -251,7 +253,7 @@ class OperatorThread:
     def client(
         self, operator: LocalOperator, *, role: str = "everything"
     ) -> Iterator[UID2Client]:
-        """Give a client of *operator*, which goes by its clock and retries at once.
+        """Return a client of *operator*, which goes by its clock and retries at once.
 
         Leaving the block closes its connections.
 
@@ -306,7 +308,7 @@ class _Relay:
         return await asyncio.wrap_future(self._portal.submit(self._pool.send, request))
 
     async def aclose(self) -> None:
-        """Leave the pool to whoever made it."""
+        """Leave the pool to its owner."""
 
 
 strip_tracebacks(globals())

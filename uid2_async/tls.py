@@ -1,4 +1,4 @@
-"""TLS contexts and certificates: what is accepted, and why a certificate was not."""
+"""TLS contexts and certificates: what is accepted, and why others are rejected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 
 class CertificateFault(Enum):
-    """Why a certificate was refused; the value is the hint for whoever must act."""
+    """Why a certificate was rejected. The value is a hint on how to fix it."""
 
     EXPIRED = "Check this machine's clock. If it is right, renew the certificate."
     NOT_YET_VALID = "Set this machine's clock (NTP). If it is right, check the dates."
@@ -46,23 +46,23 @@ class CertificateFault(Enum):
         "Reissue the certificate: a server needs the extended key usage serverAuth, "
         "a CA needs CA:TRUE and the key usage keyCertSign."
     )
-    REVOKED = "Do not trust this server. Ask whoever runs it for a new certificate."
-    OTHER = "Compare the server's certificate chain with what the message says."
+    REVOKED = "Do not trust this server. Ask its administrator for a new certificate."
+    OTHER = "Check the server's certificate chain against the message."
 
 
 class CertificateProblem(NamedTuple):
-    """Why OpenSSL refused a certificate.
+    """Why OpenSSL rejected a certificate.
 
     Attributes:
-        fault: The kind, whose value is a hint.
-        message: What happened, in one sentence, with OpenSSL's own words.
+        fault: The kind of fault. Its value is a hint.
+        message: What happened, in one sentence that quotes OpenSSL.
     """
 
     fault: CertificateFault
     message: str
 
 
-# By OpenSSL's numbers, from its x509_vfy.h.
+# The error codes of OpenSSL's x509_vfy.h.
 _CODES: Final[dict[CertificateFault, tuple[int, ...]]] = {
     CertificateFault.NOT_YET_VALID: (9,),
     CertificateFault.EXPIRED: (10,),
@@ -79,26 +79,26 @@ _FAULTS: Final = {code: fault for fault, codes in _CODES.items() for code in cod
 def explain_certificate_error(
     error: ssl.SSLCertVerificationError,
 ) -> CertificateProblem:
-    """Return why OpenSSL refused a certificate, in its own words and with a hint.
+    """Return why OpenSSL rejected a certificate, in its own words and with a hint.
 
-    The text is OpenSSL's description of its error code. It holds the name of the host
-    at most, never a header, a URL or a secret.
+    The text is OpenSSL's description of its error code. It may contain the host name,
+    but never a header, a URL or a secret.
     """
-    # Neither is there where somebody else than the ssl module made the exception.
+    # Both are missing if the exception does not come from the ssl module.
     code: int = getattr(error, "verify_code", 0)
     text = str(getattr(error, "verify_message", "")).rstrip(".")
     return CertificateProblem(
         fault=_FAULTS.get(code, CertificateFault.OTHER),
-        message=f"The operator's certificate was refused: {text or 'no reason given'}.",
+        message=f"The operator's certificate was rejected: {text or 'unknown reason'}.",
     )
 
 
 def check_context(context: ssl.SSLContext) -> None:
-    """Refuse a context that would let somebody else be the operator.
+    """Raise if a context would accept an impostor as the operator.
 
     Raises:
-        ConfigError: If it does not verify, or explicitly allows what is older than
-            TLS 1.2.
+        ConfigError: If the context does not verify certificates, or explicitly allows a
+            version older than TLS 1.2.
     """
     if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
         raise ConfigError(
@@ -113,11 +113,11 @@ def check_context(context: ssl.SSLContext) -> None:
 
 
 def _allows_old_tls(context: ssl.SSLContext) -> bool:
-    """Return whether somebody let *context* speak what is older than TLS 1.2.
+    """Return whether *context* was explicitly allowed to use less than TLS 1.2.
 
     Debian, Ubuntu and others build Python so that OpenSSL chooses the oldest version.
-    That is MINIMUM_SUPPORTED, the least of all numbers, and yet no old TLS: OpenSSL 3
-    has it at security level 0 only.
+    The setting is then MINIMUM_SUPPORTED. It is the lowest number, but does not enable
+    old TLS, which OpenSSL 3 supports only at security level 0.
     """
     minimum = context.minimum_version
     unset = ssl.TLSVersion.MINIMUM_SUPPORTED
@@ -127,19 +127,20 @@ def _allows_old_tls(context: ssl.SSLContext) -> bool:
 
 
 def check_connector(connector: aiohttp.BaseConnector) -> None:
-    """Refuse a connector of aiohttp that would let somebody else be the operator.
+    """Raise if an aiohttp connector would accept an impostor as the operator.
 
-    A connector of another kind, or a method that is overridden, cannot be looked into.
+    Connectors of other classes and overridden methods cannot be checked.
 
     Raises:
-        ConfigError: If it verifies nothing, or by a context that is refused.
+        ConfigError: If the connector does not verify certificates, or its context is
+            rejected.
     """
-    # There is no public attribute for it.
+    # There is no public attribute for this.
     verifies = getattr(connector, "_ssl", True)
     if verifies is False:
         raise ConfigError(
             "The session does not verify certificates.",
-            hint="Make its TCPConnector without ssl=False.",
+            hint="Create its TCPConnector without ssl=False.",
         )
     if isinstance(verifies, ssl.SSLContext):
         check_context(verifies)
@@ -148,28 +149,29 @@ def check_connector(connector: aiohttp.BaseConnector) -> None:
 def verifying_context(
     ca_file: str | os.PathLike[str] | None = None,
 ) -> ssl.SSLContext:
-    """Make the TLS context: verified, 1.2 or newer, and never logging its keys.
+    """Create a TLS context that verifies, requires TLS 1.2 and logs no keys.
 
     Args:
         ca_file: A PEM file with the CAs to trust instead of the system's.
 
     Raises:
-        ConfigError: If the file cannot be read or holds no certificate.
+        ConfigError: If the file cannot be read or contains no certificate.
     """
     if ca_file is None:
         context = ssl.create_default_context()
     else:
         context = _trusting(os.fspath(ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # The default context honours SSLKEYLOGFILE, which hands all traffic to a reader.
+    # The default context honors SSLKEYLOGFILE, with which others can read all
+    # traffic.
     context.keylog_filename = None  # type: ignore[assignment] # typeshed lacks None
     return context
 
 
 def _trusting(ca_file: str) -> ssl.SSLContext:
-    """Make a context that trusts the certificates in a file, and no others."""
+    """Create a context that trusts only the certificates in a file."""
     try:
-        # OpenSSL reports a folder, or a file that it may not read, in other words.
+        # OpenSSL describes a folder or an unreadable file less clearly.
         with open(ca_file, "rb") as file:  # noqa: PTH123 - before any Path is made
             file.read(1)
         context = ssl.create_default_context(cafile=ca_file)
@@ -184,7 +186,7 @@ def _trusting(ca_file: str) -> ssl.SSLContext:
         problem = "cannot be read: the name is not valid"
     raise ConfigError(
         f"The CA file {ca_file} {problem}.",
-        hint="Name a PEM file that has the certificate of the CA, beginning with "
+        hint="Use a PEM file with the certificate of the CA, beginning with "
         "-----BEGIN CERTIFICATE-----. Convert a DER file by: openssl x509 -inform der.",
     )
 

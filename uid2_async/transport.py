@@ -88,7 +88,7 @@ class Reply(RedactedRepr, frozen=True, kw_only=True):
         status: The HTTP status.
         headers: By lower-case name.
         body: As sent.
-        region: The base URL that answered; None where the transport does not tell.
+        region: The base URL that replied; None if the transport does not report it.
         reused_connection: Whether it came over a connection that had served another
             request, so that it may be the answer to nothing that was asked now.
     """
@@ -114,7 +114,7 @@ class Transport(Protocol):
         """Send *request* once, to one region, and return the reply of any status.
 
         Raises:
-            TransportError: If there is no usable HTTP answer.
+            TransportError: If there is no usable HTTP reply.
             ProtocolError: If the answer is no HTTP, or larger than allowed.
         """
         ...
@@ -172,7 +172,7 @@ class SessionPool(Unpicklable):
                 credentials are masked wherever they could be shown.
             ssl: A context for client certificates; it must verify.
             ca_file: A PEM file with the CAs to trust instead of the system's.
-            cooldown: How long a failed region is left alone, in seconds.
+            cooldown: How long a failed region is skipped, in seconds.
             connect_timeout: How long name resolution, TCP and TLS may take together, in
                 seconds.
             grace: How long closing waits for requests under way, in seconds.
@@ -186,14 +186,16 @@ class SessionPool(Unpicklable):
         normal = [normalize_base_url(url, allow_http=allow_http) for url in urls]
         parsed = None if proxy is None else parse_proxy(proxy)
         if self._check_proxy(parsed, normal, allow_http=allow_http):
-            warnings.warn("The API key travels in clear over http.", stacklevel=2)
+            warnings.warn("The API key is sent unencrypted over http.", stacklevel=2)
         if max_connections < 1:
             raise ConfigError("max_connections must be at least 1.")
         if not (connect_timeout > 0 and grace >= 0):
             raise ConfigError("connect_timeout must be above zero, grace not below.")
         if ssl is not None:
             if ca_file is not None:
-                raise ConfigError("Both ssl and ca_file are given.", hint="Use one.")
+                raise ConfigError(
+                    "Both ssl and ca_file are given.", hint="Pass only one."
+                )
             check_context(ssl)
         elif ca_file is not None:
             ssl = verifying_context(ca_file)
@@ -242,8 +244,8 @@ class SessionPool(Unpicklable):
             return False
         if not allow_http:
             raise ConfigError(
-                "Plain http through a proxy would send the API key in clear.",
-                hint="Leave out the proxy for an operator on this machine.",
+                "Plain http through a proxy would send the API key unencrypted.",
+                hint="Do not use a proxy for an operator on this machine.",
             )
         return True
 
@@ -255,8 +257,8 @@ class SessionPool(Unpicklable):
     async def send(self, request: Request) -> Reply:
         """Send *request* once; see :class:`Transport`.
 
-        A region that cannot be reached, is too slow, or answers 502, 503 or 504 is left
-        alone for the cool-down; the next attempt goes to the next one.
+        A region that cannot be reached, is too slow, or answers 502, 503 or 504 is
+        skipped for the cool-down; the next attempt goes to the next one.
         """
         loop = asyncio.get_running_loop()
         base_url = self.failover.pick(loop.time())
@@ -351,7 +353,7 @@ class SessionPool(Unpicklable):
     ) -> tuple[Mapping[str, str], Mapping[str, str] | None]:
         """Return the headers for the operator and for the proxy, which gets the login.
 
-        In plain http there is no tunnel: the proxy reads what the operator gets.
+        With plain http there is no tunnel: the proxy reads every request.
         """
         assert self._proxy_login is not None  # noqa: S101 - the caller checks it
         login = {"Proxy-Authorization": self._proxy_login.reveal()}
@@ -366,7 +368,8 @@ class SessionPool(Unpicklable):
         assert self._given is not None  # noqa: S101 - the caller checks it
         if fresh:
             close_idle(self._given, [base_url])
-        # Nobody tells, so a session is taken to reuse what it may.
+        # aiohttp does not report it, so a given session is assumed to reuse
+        # connections.
         connector = self._given.connector
         kept = connector is None or not connector.force_close
         connection.reused = kept and not fresh
@@ -406,12 +409,14 @@ class SessionPool(Unpicklable):
         self._ended = asyncio.Event()
 
     def _check_owner(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Refuse whoever must not touch the open sessions."""
+        """Reject callers that must not use the open sessions."""
         if self._loop is None or (self._loop is loop and self._pid == os.getpid()):
             return
         if self._pid != os.getpid():
             _inherited.append(self)
-            raise ClientForkError("The client was made before this fork.")
+            raise ClientForkError(
+                "The client was created before this process was forked."
+            )
         refuse_second_loop(self._loop)
 
     def _open(self, *, force_close: bool) -> aiohttp.ClientSession:
@@ -491,7 +496,7 @@ async def _read(
     chunks: list[bytes] = []
     encoding = response.headers.get("Content-Encoding")
     if encoding is not None and not _is_identity(encoding):
-        message = "The reply has a content encoding, which was not asked for."
+        message = "The reply has a content encoding, which was not requested."
     elif (response.content_length or 0) > limit or not await _collect(
         response, limit, chunks
     ):
@@ -550,7 +555,7 @@ class Failover:
     def __init__(self, base_urls: Sequence[str], *, cooldown: float) -> None:
         """Prefer *base_urls* in order; skip a failed one for *cooldown* seconds."""
         if not base_urls:
-            raise ConfigError("There is no base URL.")
+            raise ConfigError("No base URL was given.")
         self.base_urls: tuple[str, ...] = tuple(base_urls)
         self._cooldown = cooldown
         self._cool_until = dict.fromkeys(self.base_urls, 0.0)

@@ -162,9 +162,6 @@ REACHES: Sequence[Reach] = (
     Reach(benchmark="loop_lag", line="BulkMapper", at_most=15),
     Reach(benchmark="import_time", line="UID2Client", against="aiohttp", at_most=1.15),
     Reach(benchmark="hash", line="uid2 hash", against="by hand", at_least=0.8),
-    Reach(
-        benchmark="hash", line="uid2 hash --jobs 2", against="uid2 hash", at_least=1.3
-    ),
     Reach(benchmark="operator", line="embedded operator", at_least=100_000),
     Reach(
         benchmark="call_overhead", line="uid2_async", against="bare POST", at_most=1.35

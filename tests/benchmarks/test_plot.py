@@ -12,7 +12,7 @@ matplotlib = pytest.importorskip("matplotlib", reason="comes with the group benc
 
 
 def test_the_same_figures_give_the_same_plot(tmp_path: Path) -> None:
-    """A plot changes with the figures alone; its text is text."""
+    """A plot changes only with the figures; its text is text."""
     from benchmarks.runner.plot import draw  # noqa: PLC0415 - behind the skip
 
     lines = {"floor": [Sample(1.0), Sample(1.2)], "ours": [Sample(30.0), Sample(33.0)]}

@@ -151,7 +151,7 @@ def test_tables_are_written() -> None:
 
 
 def test_tables_survive_json() -> None:
-    """What is written beside the page is read again for the README."""
+    """The results that are saved with the page are read again for the README."""
     table = make_table(ours=[3.0, 3.5], floor=[2.0, 2.0], better=Better.MORE)
 
     assert msgspec.json.decode(msgspec.json.encode(table), type=Table) == table

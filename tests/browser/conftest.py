@@ -99,7 +99,7 @@ def serve() -> Callable[[Any], AbstractContextManager[str]]:
 
 @pytest.fixture
 def operator() -> Iterator[LocalOperator]:
-    """Run an operator beside the browser."""
+    """Run an operator for the browser."""
     with LocalOperator.in_thread() as running:
         yield running
 

@@ -223,7 +223,7 @@ def test_time_travel(page: Page) -> None:
 
 
 def test_a_token_is_inspected(page: Page) -> None:
-    """Pasted, it tells what is in it."""
+    """A pasted token is explained."""
     token = generate(page.operator).get_identity().get_advertising_token()
     page.tab_to("#value")
     page.press(token, Keys.TAB, Keys.ENTER)
@@ -276,7 +276,7 @@ def test_new_calls_are_announced(page: Page) -> None:
 
 
 def test_the_list_is_filtered_and_cleared(page: Page) -> None:
-    """By keyboard: the failed calls alone, and none."""
+    """By keyboard: only the failed calls, and none."""
     generate(page.operator)
     with pytest.raises(HTTPError):
         generate(page.operator, key="bidder")
@@ -298,7 +298,7 @@ def hidden(page: Page, name: str) -> str:
 
 
 def test_everything_has_a_name(page: Page) -> None:
-    """Each landmark, field and button is told apart by those who hear it."""
+    """Each landmark, field and button has a distinct accessible name."""
     page.operator.opt_out(EMAIL)
     page.operator.fail_next(Fault(status=503), path="/nowhere")
     generate(page.operator)
@@ -336,7 +336,7 @@ def test_copying(page: Page) -> None:
 
 
 def test_a_sandbox_that_was_started_anew(driver: Any) -> None:
-    """The open page says that it is gone, and then shows the new one's calls alone."""
+    """The open page says that it is gone, and then shows only the new one's calls."""
     with LocalOperator.in_thread(console=True) as first:
         page = Page(driver, first)
         port = int(first.url.rpartition(":")[2])

@@ -391,7 +391,7 @@ def test_an_opt_out_reaches_the_page(
 def test_the_server_refreshes_and_the_page_does_not(
     publisher: Publisher, visit: Callable[..., Outcome], path: str, consent: str | None
 ) -> None:
-    """In server-only mode the page gets the advertising token alone and asks nobody."""
+    """In server-only mode the page gets only the advertising token and asks nobody."""
     given = publisher.log_in(ago=2 * HOUR)
 
     outcome = visit(path, consent)

@@ -70,7 +70,7 @@ def page(driver: Any, site: str) -> Page:
 
 
 def test_a_visit_from_login_to_opt_out(page: Page, operator: LocalOperator) -> None:
-    """By keyboard alone: log in, see the token refreshed while open, opt out."""
+    """Only by keyboard: log in, see the token refreshed while open, opt out."""
     page.log_in()
     first = page.text("advertising_token")
     assert len(first) > 100

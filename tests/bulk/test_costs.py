@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from uid2_async import SessionPool, UID2Client
-from uid2_async.bulk import costs
-from uid2_async.bulk.costs import Costs, RunCosts, work_out
+from uid2_async.bulk import estimate as costs
+from uid2_async.bulk.estimate import Costs, RunCosts, work_out
 from uid2_async.operator import LocalOperator
 from uid2_async.transport import Reply, Request
 
@@ -112,7 +112,7 @@ def test_the_slower_of_operator_and_machine_counts() -> None:
 
 
 def test_rows_are_read_and_identities_are_asked_about() -> None:
-    """A row that repeats an identity costs this machine alone."""
+    """A row that repeats an identity costs no request."""
     found = work_out(1_000, rows=1_000_000, latency=0)
 
     assert found.once.batches == found.daily.batches == 1

@@ -149,7 +149,7 @@ async def test_the_first_day(world: World) -> None:
 
 
 async def test_the_second_day(world: World) -> None:
-    """Only the due and the new are sent; their changes are told, and nothing else."""
+    """Only due and new identities are sent, and only their changes are exported."""
     await world.map(PEOPLE)
     due = await world.due_on(1)
     gone, *others = due
@@ -178,7 +178,7 @@ async def test_the_second_day(world: World) -> None:
 
 
 async def test_an_optout_does_not_stay_unseen(world: World) -> None:
-    """After a week whoever is not due is asked about all the same."""
+    """After a week, people who are not due are asked about as well."""
     await world.map(PEOPLE)
     due = await world.due_on(8)
     gone = next(one for one in PEOPLE if one not in due)
@@ -210,7 +210,7 @@ async def test_coming_back(world: World) -> None:
 
 
 async def test_changes_wait_for_a_delta(world: World) -> None:
-    """What a refresh without delta has found is told by the next one that has one."""
+    """Changes found by a refresh without a delta are in the next delta."""
     await world.map(PEOPLE)
     due = await world.due_on(2)
     world.operator.advance(2 * DAY)

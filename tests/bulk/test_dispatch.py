@@ -12,15 +12,18 @@ import pytest
 
 from uid2_async import UID2Client, errors
 from uid2_async.bulk.batches import Chunk, IdentityColumn
-from uid2_async.bulk.dispatch import Dispatcher, DispatchOptions
-from uid2_async.bulk.endpoints import MAP_V2, OPTOUT_STATUS
+from uid2_async.bulk.dispatch import Dispatcher
+from uid2_async.bulk.options import JobOptions
 from uid2_async.bulk.outcomes import (
     ABSENT,
     INVALID,
     INVALID_PHONES,
+    MAP_V2,
+    OPTOUT_STATUS,
     UNKNOWN_KIND,
     MapFailure,
 )
+from uid2_async.bulk.private_files import System
 from uid2_async.phones import PhoneFault
 from uid2_async.protocol import base64
 from uid2_async.protocol.normalize import identity_bytes
@@ -79,12 +82,14 @@ def make(operator: Any, source: Any, *, options: Any = None, **more: Any) -> Dis
         "concurrency": 20,
         "dedupe_window": 1_000,
         "stall_timeout": 120.0,
-        "sleep": asyncio.sleep,
-        "random": random.Random(1).random,  # noqa: S311 - jitter
         **(options or {}),
     }
     client = settings.pop("client", None) or operator.client()
-    return Dispatcher(DispatchOptions(client=client, **settings), source, **more)
+    system = System(
+        sleep=settings.pop("sleep", asyncio.sleep),
+        random=random.Random(1).random,  # noqa: S311 - jitter
+    )
+    return Dispatcher(client, source, JobOptions(**settings), system, **more)
 
 
 async def run(operator: Any, source: Any, **more: Any) -> list[list[Any]]:
@@ -137,7 +142,7 @@ def test_outcomes_are_kept_before_they_are_handed_out(
 
 
 def test_failures_are_kept_too(virtual: Any, make_operator: Any, refuse: Any) -> None:
-    """Whoever keeps outcomes decides what a failure means."""
+    """The owner of the outcomes decides what a failure means."""
     book = Book()
     source = Chunks([IdentityColumn("email", emails(25))])
     outcomes = virtual(
@@ -490,4 +495,3 @@ def test_reprs_show_no_dii(virtual: Any, make_operator: Any) -> None:
     shown = repr(column) + repr(chunk) + virtual(main())
 
     assert "canary" not in shown
-    assert "/v3/identity/map" in shown

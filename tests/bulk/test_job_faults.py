@@ -183,7 +183,7 @@ async def test_a_mended_file(tmp_path: Path, state: Path | None) -> None:
 
 
 async def test_shared_folders(tmp_path: Path, state: Path | None) -> None:
-    """Where strangers can replace files a job writes only if it is told so (K10)."""
+    """A folder in which others can replace files needs an explicit option (K10)."""
     source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
     tmp_path.chmod(0o777)
 

@@ -335,8 +335,6 @@ def test_killed_at_each_call_of_the_disk(prepared: Job, *, power: bool) -> None:
         finish(job, expected, f"step {step}")
 
 
-# An input may be left to the garbage collector by the frames of the error.
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_each_call_of_the_disk_fails(prepared: Job, code: int) -> None:
     """The error says so, and the same command finishes the job."""

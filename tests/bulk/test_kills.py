@@ -179,7 +179,7 @@ def test_stopped_in_order(
     number: signal.Signals,
     code: int,
 ) -> None:
-    """Ctrl-C and SIGTERM end a job within seconds, and it goes on as after a kill."""
+    """Ctrl-C and SIGTERM end a job within seconds, and it resumes as after a kill."""
     job = Job(operator, tmp_path / "job", kind)
     job.prepare()
     begun = len(operator.calls)

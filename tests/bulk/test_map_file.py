@@ -466,7 +466,7 @@ async def test_going_on(
 async def test_another_job_is_not_gone_on_with(
     tmp_path: Path, operator: LocalOperator, client: UID2Client
 ) -> None:
-    """What has changed is refused with the reason; --restart begins anew."""
+    """A change is rejected with the reason; --restart starts over."""
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     people = "".join(f"p{n}@example.com\n" for n in range(9_000))
     source.write_text(f"mail\n{people}")

@@ -211,7 +211,7 @@ def test_batches_are_split_by_bytes(virtual: Any, make_operator: Any) -> None:
 def test_a_body_that_is_too_large_is_split(
     virtual: Any, make_operator: Any, refuse: Any
 ) -> None:
-    """413 halves the batch; one identity alone that is too large has failed."""
+    """413 halves the batch; a single identity that is too large has failed."""
 
     def fate(texts: list[str]) -> Any:
         poison = identity_hash(Email("person7@example.com"))
@@ -320,7 +320,7 @@ def test_an_idle_job_does_not_stall(virtual: Any, make_operator: Any) -> None:
 
 
 async def running() -> set[str]:
-    """Name the tasks of this loop, beside the test's own."""
+    """Name the tasks of this loop, except the test's own."""
     await asyncio.sleep(0)
     mine = asyncio.current_task()
     return {one.get_name() for one in asyncio.all_tasks() if one is not mine}
@@ -512,7 +512,7 @@ def test_a_key_may_raise_anything(
 def test_a_job_whose_parts_are_cancelled_from_outside_ends(
     virtual: Any, make_operator: Any
 ) -> None:
-    """Whoever cancels all other tasks of the loop leaves no consumer waiting."""
+    """Canceling all other tasks of the loop leaves no consumer waiting."""
 
     async def main() -> None:
         mapper = BulkMapper(make_operator().client(), batch_size=10)
@@ -581,7 +581,7 @@ class Frozen:
 def test_a_process_that_stood_still_gets_one_more_period(
     virtual: Any, make_operator: Any, lost: Any, frozen: float, at: float
 ) -> None:
-    """A stall is counted in time in which the process ran; on waking it starts anew."""
+    """Only time in which the process ran counts; on waking the stall starts again."""
     healed: list[float] = []
 
     def fate(texts: list[str]) -> Any:

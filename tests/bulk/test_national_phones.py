@@ -235,7 +235,7 @@ async def test_raw_phones_are_sent_as_e164(
 async def test_another_country_is_another_job(
     tmp_path: Path, client: UID2Client
 ) -> None:
-    """An interrupted job goes on under the same country alone."""
+    """An interrupted job resumes only with the same country."""
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     write(source, ["tel", "land"], [[f"030 {n}", ""] for n in range(123_000, 126_000)])
     stop = asyncio.Event()
@@ -284,7 +284,7 @@ async def test_a_country_that_there_is_not(
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     write(source, ["tel"], [["030 123456"]])
     wrong = {
-        "country is not known": {"country": "Germany"},
+        "country is unknown": {"country": "Germany"},
         "no column 'land'": {"country_column": "land"},
     }
     for words, options in wrong.items():

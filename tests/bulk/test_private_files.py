@@ -117,7 +117,7 @@ def test_a_file_of_another_user_is_refused(unprivileged: None) -> None:
 
 
 def test_a_new_file_must_be_new(tmp_path: Path) -> None:
-    """Nothing is written into a file that somebody else has put there."""
+    """Nothing is written into a file that another user has put there."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
 

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from uid2_async.bulk.unique_count import UniqueCount
+from uid2_async.bulk.estimate import UniqueCount
 
 
 def count(numbers: range, *, times: int = 2) -> UniqueCount:

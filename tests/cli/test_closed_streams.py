@@ -22,7 +22,7 @@ def source(tmp_path: Path) -> Path:
 def run(source: Path, target: str, redirected: str, *options: str) -> int:
     """Map a file by a shell that redirects the command's output."""
     command = [sys.executable, "-m", "uid2_async", "map", "--sandbox"]
-    command += ["--column", "mail", "--type", "email", *options, "in.csv", target]
+    command += ["--column", "mail", "--type", "email", *options, source.name, target]
     done = subprocess.run(  # noqa: S603 - the interpreter that runs this
         ["/bin/sh", "-c", f'"$@" {redirected}', "sh", *command],
         cwd=source.parent,
@@ -54,8 +54,14 @@ def test_a_lost_report(source: Path, redirected: str, option: tuple[str, ...]) -
 
 
 @pytest.mark.parametrize("redirected", ["", ">&-", ">/dev/full", ">&- 2>&-"])
-def test_lost_data(source: Path, redirected: str) -> None:
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_lost_data(source: Path, redirected: str, suffix: str) -> None:
     """Data that could not be written to stdout are a failure."""
+    if suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        read = pytest.importorskip("pyarrow.csv").read_csv(source)
+        source = source.with_suffix(suffix)
+        parquet.write_table(read, source)
     assert run(source, "-", redirected) == 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from uid2_async import IdentityScope
-from uid2_async.cli.connection import connect
+from uid2_async.cli.connection import Connection
 from uid2_async.errors import ConfigError
 from uid2_async.models import MappedUID
 from uid2_async.operator import LocalOperator
@@ -14,7 +14,7 @@ from uid2_async.operator import LocalOperator
 @pytest.mark.parametrize("scope", list(IdentityScope))
 async def test_sandbox(scope: IdentityScope) -> None:
     """A sandbox answers without any settings."""
-    async with connect(scope, sandbox=True) as client:
+    async with Connection(scope=scope, sandbox=True).client() as client:
         (row,) = await client.map_identities(["jane@example.com"])
 
     assert client.scope is scope
@@ -28,12 +28,12 @@ async def test_environment(
     monkeypatch.setenv(f"{scope}_BASE_URL", operator.url)
     monkeypatch.setenv(f"{scope}_API_KEY", operator.api_key)
     monkeypatch.setenv(f"{scope}_SECRET_KEY", operator.client_secret)
-    async with connect(scope, sandbox=False) as client:
+    async with Connection(scope=scope).client() as client:
         assert client.base_urls == (operator.url,)
 
     monkeypatch.delenv(f"{scope}_API_KEY")
     with pytest.raises(ConfigError, match=f"{scope}_API_KEY"):
-        async with connect(scope, sandbox=False):
+        async with Connection(scope=scope).client():
             pass
 
 
@@ -41,7 +41,7 @@ async def test_every_sandbox_is_the_same_operator() -> None:
     """A state and an unfinished job of a sandbox fit the next one."""
     digests = set()
     for _ in range(2):
-        async with connect(IdentityScope.UID2, sandbox=True) as client:
+        async with Connection(sandbox=True).client() as client:
             await client.map_identities(["jane@example.com"])
             digests.add((client.base_urls, client.settings_digest("salt")))
 

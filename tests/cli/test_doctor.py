@@ -90,4 +90,4 @@ def test_nothing_is_printed_twice(
     env[f"{scope}_BASE_URL"] = "http://operator.invalid"
     result = uid2("doctor", env=env | {f"{scope}_ALLOW_HTTP": "1"})
 
-    assert result.output.count("sent in the clear") == 1
+    assert result.output.count("sent unencrypted") == 1

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from uid2_async.cli.app import app
-from uid2_async.cli.help_panels import PANELS
+from uid2_async.cli.options import PANELS
 
 Uid2 = Callable[..., Any]
 
@@ -22,6 +22,16 @@ def test_no_description_is_cut(uid2: Uid2, monkeypatch: pytest.MonkeyPatch) -> N
 
     assert len(commands) > 14
     assert not [line for line in commands if line.endswith("...")]
+
+
+def test_the_list_says_what_the_commands_say(uid2: Uid2) -> None:
+    """The list of commands loads none of them, and has the first sentence of each."""
+    listed = uid2("--help").stdout.partition("Commands:")[2]
+    root: Any = get_command(app)
+
+    for name, command in root.commands.items():
+        assert f"  {name} " in listed
+        assert f" {command.get_short_help_str(80)}\n" in listed
 
 
 def test_map_has_panels(uid2: Uid2, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def ring_of(path: Path) -> KeyRing:
 
 
 def reseal(token: str, path: Path, **changes: Any) -> str:
-    """Seal a token anew, with some fields changed."""
+    """Encrypt a token again, with some fields changed."""
     ring = ring_of(path)
     opened = open_token(token, ring.key)
     fields = {name: getattr(opened, name) for name in opened.__struct_fields__}
@@ -85,11 +85,11 @@ def test_ambiguity(uid2: Uid2) -> None:
 
     first, *_, last = result.stdout.splitlines()
     assert first == "what: hash of DII or raw UID or client secret"
-    assert last.startswith("note: 32 bytes in base64 look the same")
+    assert last.startswith("note: 32 bytes in base64 can be")
 
 
 def test_nothing_known(uid2: Uid2) -> None:
-    """An unknown value is not repeated, and the code tells."""
+    """An unknown value is not repeated, and the exit code says so."""
     result = uid2("inspect", "gibberish")
 
     assert result.exit_code == 3
@@ -135,7 +135,7 @@ def test_keys_from_stdin(uid2: Uid2, scope: IdentityScope, env: dict[str, str]) 
 def test_opening(
     uid2: Uid2, env: dict[str, str], tokens: IdentityTokens, kind: str
 ) -> None:
-    """With keys, a token tells its site and times; the raw UID only on request."""
+    """With keys, a token shows its site and times; the raw UID only on request."""
     arguments = ["inspect", tokens.advertising_token, "--keys", kind, "--json"]
     report = json.loads(uid2(*arguments, env=env).stdout)
     shown = json.loads(uid2(*arguments, "--show-uid", env=env).stdout)
@@ -229,7 +229,7 @@ def test_foreign_tokens(uid2: Uid2, scope: IdentityScope, keys_file: Path) -> No
 def test_keys_that_have_expired(
     uid2: Uid2, keys_file: Path, tokens: IdentityTokens
 ) -> None:
-    """With expired keys a token is opened still, and the status tells of them."""
+    """With expired keys a token is still opened, and the status says so."""
     saved = json.loads(keys_file.read_text())
     for key in saved["reply"]["body"]["keys"]:
         key["expires"] = 1
@@ -255,7 +255,7 @@ def test_domains(
 
 
 def test_nothing_to_open(uid2: Uid2) -> None:
-    """Where no token is to be opened, nothing is fetched."""
+    """If there is no token to open, nothing is fetched."""
     result = uid2("inspect", HEX, "--keys", "sharing")
 
     assert result.exit_code == 0

@@ -55,7 +55,7 @@ def test_json(uid2: Uid2, scope: IdentityScope, env: dict[str, str]) -> None:
 def test_no_secret_is_printed(
     uid2: Uid2, env: dict[str, str], tmp_path: Path, flag: list[str]
 ) -> None:
-    """Secrets are in the saved file alone, which only its owner can read."""
+    """Secrets are only in the saved file, which only its owner can read."""
     path = tmp_path / "ring"
     result = uid2("keys", "--save", str(path), *flag, env=env)
     secrets = {b64encode(key.secret) for key in saved_ring(path).keys.values()}
@@ -93,7 +93,7 @@ def test_expired_keys(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "100000000000000000 ms" in result.stdout
     assert result.stdout.splitlines()[-1].endswith("1970-01-01T00:00:01Z  expired")
-    assert "All of the keys that came have expired" in result.stderr
+    assert "All fetched keys have expired" in result.stderr
     assert not (tmp_path / "new").exists()
 
 
@@ -101,7 +101,7 @@ def test_expired_keys(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--keys-file", "/nowhere/ring"], "no such file"),
-        (["--keys-file", __file__], "is none that KeyStore.save"),
+        (["--keys-file", __file__], "was not written by KeyStore.save"),
         (["--keys-file", __file__, "--sandbox"], "either --keys-file or --sandbox"),
     ],
 )
@@ -117,7 +117,7 @@ def test_bad_files(uid2: Uid2, arguments: list[str], words: str) -> None:
 def test_a_key_without_the_role(
     uid2: Uid2, env_of: Callable[[str], dict[str, str]]
 ) -> None:
-    """An API key that may not have the keys is told so."""
+    """An API key without access to the keys gets an error that says so."""
     assert uid2("keys", env=env_of("publisher")).exit_code == 4
 
 

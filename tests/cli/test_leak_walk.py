@@ -21,10 +21,8 @@ from canaries import ADVERTISING_TOKEN, EMAIL, PHONE, UID, find_canaries
 from uid2_async import IdentityScope, errors
 from uid2_async._log import http_logger, logger
 from uid2_async.cli.app import app
-from uid2_async.cli.failure import Failure, print_error
-from uid2_async.cli.printing import dump_json, print_lines
-from uid2_async.cli.report.page import render
-from uid2_async.cli.report.sections import Bars, Section
+from uid2_async.cli.output import Failure, dump_json, print_error, print_lines
+from uid2_async.cli.report import Section, render
 from uid2_async.testing import OperatorThread
 
 STEERING = "a\x1b[2J\x9b\x7f\nforged\u2028\u202e\udce9b"
@@ -138,8 +136,10 @@ def test_no_command_leaks(
     operator_env: dict[str, str],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever is passed: stderr and the log show no canary and no secret."""
+    monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.DEBUG)
     secrets = [operator_env["UID2_API_KEY"], operator_env["UID2_SECRET_KEY"]]
     for line in Walk(name, tmp_path).lines():
@@ -211,11 +211,12 @@ def test_one_rule_for_every_way_out(
         name="x",
         title=STEERING,
         text=STEERING,
-        bars=Bars(labels=[], values=[]),
         head=[STEERING],
         rows=[[STEERING, STEERING]],
+        bars=[1],
+        labels=[STEERING],
     )
-    page = render({STEERING: f"<b>{STEERING}"}, [section], [""])
+    page = render({STEERING: f"<b>{STEERING}"}, [section])
 
     out, err = capsys.readouterr()
     for text in (str(error), error.message, error.hint, error.code, page, out, err):

@@ -69,6 +69,21 @@ def test_help_imports_no_aiohttp() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_the_list_loads_no_command_and_no_command_loads_aiohttp() -> None:
+    """What the list of commands and the completion of their names do not need."""
+    done = python(
+        "-c",
+        "import sys, typer; from uid2_async.cli.app import app\n"
+        "commands = typer.main.get_command(app).commands\n"
+        "print([one for one in sys.modules if one.startswith('uid2_async.bulk')])\n"
+        "print(len(list(commands.values())) > 14)\n"
+        "heavy = {'aiohttp', 'rich.progress', 'tenacity'}\n"
+        "print(sorted(heavy & set(sys.modules)))",
+    )
+
+    assert done.stdout.splitlines() == ["[]", "True", "[]"], done.stderr
+
+
 def test_version(uid2: Uid2) -> None:
     """--version prints the version."""
     result = uid2("--version")
@@ -115,12 +130,12 @@ def test_main(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The entry point runs the command that the process was given."""
-    monkeypatch.setattr("sys.argv", ["anything", "hash", "jane@example.com"])
+    monkeypatch.setattr("sys.argv", ["anything", "hash", "--value", "jane@example.com"])
     with pytest.raises(SystemExit) as caught:
         main()
 
     assert caught.value.code == 0
-    assert capsys.readouterr().out.startswith("email\t")
+    assert capsys.readouterr().out.startswith('{"HASH":')
 
 
 def test_main_without_extra(

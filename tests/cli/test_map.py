@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import io
 import os
 import signal
 import stat
@@ -50,7 +51,7 @@ def read(path: Path) -> list[list[str]]:
 
 
 def left_over(folder: Path) -> list[str]:
-    """List what is in *folder* beside the input."""
+    """List what is in *folder* except the input."""
     return sorted(one.name for one in folder.iterdir() if one.name != "in.csv")
 
 
@@ -60,7 +61,7 @@ def left_over(folder: Path) -> list[str]:
 async def ask(
     scope: IdentityScope, env: dict[str, str], rows: Sequence[Sequence[str]]
 ) -> Iterator[MappedUID | Unmapped]:
-    """Map the rows of valid type with the client alone."""
+    """Map the rows of valid type with only the client."""
     wanted = [TYPES[row[3]](row[2]) for row in rows if row[3] in TYPES]
     async with UID2Client.from_env(scope, environ=env) as client:
         parts = [
@@ -122,7 +123,7 @@ def test_the_demo_has_everything() -> None:
 
 
 def test_the_demo_can_be_made_again(tmp_path: Path) -> None:
-    """The script beside the example makes it, byte for byte."""
+    """The script next to the example makes it, byte for byte."""
     script = CUSTOMERS.with_name("make_customers.py")
     made = tmp_path / "customers.csv"
     subprocess.run([sys.executable, str(script), str(made)], check=True, timeout=60)  # noqa: S603 - our own script
@@ -188,6 +189,63 @@ def test_streams(uid2: Uid2, env: dict[str, str], source: Path) -> None:
     assert first[3]
     assert second == ["2", "x", "email", "", "", "", "INVALID IDENTIFIER", ""]
     assert "Summary" in result.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--state", "people.db")])
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_binary_streams(
+    uid2: Uid2,
+    env: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    options: tuple[str, ...],
+) -> None:
+    """Parquet and Arrow go through pipes as through files; nothing of them is left."""
+    feather = pytest.importorskip("pyarrow.feather")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    data = io.BytesIO()
+    table = arrow.table({"id": [1, 2], "mail": ["jane@example.com", None]})
+    write = parquet.write_table if kind == "parquet" else feather.write_feather
+    write(table, data)
+
+    line = ("-", "-", "--format", kind, "--email", "mail", *options)
+    result = uid2("map", *line, stdin=data.getvalue(), env=env)
+
+    assert result.exit_code == 0, result.stderr
+    read = parquet.read_table if kind == "parquet" else feather.read_table
+    found = read(io.BytesIO(result.stdout_bytes))
+    assert found.column_names == ["id", "mail", *ADDED]
+    assert found.column("id").equals(table.column("id"))
+    assert [one is None for one in found.column("UID").to_pylist()] == [False, True]
+    left = {one.name for one in tmp_path.iterdir()}
+    assert left == ({"people.db", "people.db.lock"} if options else set())
+
+
+def test_binary_on_a_terminal(tmp_path: Path) -> None:
+    """A terminal is not written to."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = pytest.importorskip("pyarrow")
+    path = tmp_path / "in.parquet"
+    parquet.write_table(arrow.table({"mail": ["jane@example.com"]}), path)
+    line = [sys.executable, "-m", "uid2_async", "map", str(path), "-", "--sandbox"]
+    terminal, other_end = os.openpty()
+
+    done = subprocess.run(  # noqa: S603 - the interpreter that runs this
+        [*line, "--email", "mail"],
+        stdout=other_end,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+
+    os.close(other_end)
+    os.close(terminal)
+    assert done.returncode == 2
+    assert b"Parquet cannot be shown on a terminal" in done.stderr
 
 
 def test_quiet(uid2: Uid2, env: dict[str, str], source: Path, out: Path) -> None:
@@ -281,7 +339,7 @@ def test_input_that_is_refused(
     arguments: list[str],
     words: list[str],
 ) -> None:
-    """What can be told from the header is told before any request."""
+    """Faults of the header are reported before any request."""
     source.write_bytes(data)
     result = uid2("map", str(source), str(out), *arguments, env=env)
 
@@ -465,7 +523,7 @@ def test_national_phones(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> Non
     [
         (["--email", "INPUT", "--country", "DE"], "no column holds any"),
         (["--type", "email", "--country-column", "id"], "no column holds any"),
-        (["--phone", "INPUT", "--country", "XX"], "country is not known"),
+        (["--phone", "INPUT", "--country", "XX"], "country is unknown"),
         (["--phone", "INPUT", "--country-column", "x"], "no column 'x'"),
     ],
 )

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from uid2_async.cli.run_async import run_async
+from uid2_async.cli.connection import run_async
 
 
 async def wait_after(number: signal.Signals, cleaned: list[str]) -> None:

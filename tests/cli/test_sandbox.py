@@ -183,6 +183,50 @@ def test_what_is_printed(
     assert ("warning" in errors) is not local
 
 
+def test_an_env_file_that_exists_is_not_replaced(uid2: Uid2, tmp_path: Path) -> None:
+    """Neither a file nor what is no file; nothing is listened at."""
+    env_file = tmp_path / "uid2.env"
+    env_file.write_text("mine", encoding="ascii")
+    link = tmp_path / "link"
+    link.symlink_to(env_file)
+    for path, *more in (
+        (env_file,),
+        (link,),
+        (tmp_path, "--force"),
+        (tmp_path / "no" / "uid2.env", "--force"),
+    ):
+        result = uid2("sandbox", "--env-file", str(path), *more)
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert str(path) in result.stderr
+    assert "--force" in uid2("sandbox", "--env-file", str(env_file)).stderr
+    assert env_file.read_text(encoding="ascii") == "mine"
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_an_env_file_is_replaced_by_force(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, is_link: bool
+) -> None:
+    """By a new file, so that a reader of the old one does not see the keys."""
+    monkeypatch.setattr("sys.stdout", StoppingScreen())
+    path, other = tmp_path / "uid2.env", tmp_path / "other"
+    other.write_text("of somebody else", encoding="ascii")
+    if is_link:
+        path.symlink_to(other)
+    else:
+        path.write_text("x" * 10_000, encoding="ascii")
+        path.chmod(0o666)
+    with path.open(encoding="ascii") as reader:
+        before = reader.read()
+        run_sandbox(env_file=str(path), force=True)
+        assert reader.read() == ""
+    text = path.read_text(encoding="ascii")
+    assert text.startswith("UID2_BASE_URL=http://127.0.0.1:")
+    assert (path.is_symlink(), path.stat().st_mode & 0o777) == (False, 0o600)
+    assert other.read_text(encoding="ascii") == "of somebody else"
+    assert before not in text
+
+
 # --- from other containers ------------------------------------------------------------
 
 

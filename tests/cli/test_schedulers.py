@@ -19,9 +19,9 @@ from uid2_async import IdentityScope
 from uid2_async.bulk.options import FileProgress, JobSummary
 from uid2_async.bulk.outcomes import Progress
 from uid2_async.cli.exit_codes import ExitCode
-from uid2_async.cli.failure import Failure
-from uid2_async.cli.job_display import PROGRESS_SECONDS, JobDisplay
-from uid2_async.cli.job_options import OutputOptions, ProgressMode
+from uid2_async.cli.job import PROGRESS_SECONDS, JobDisplay
+from uid2_async.cli.options import OutputOptions, ProgressMode
+from uid2_async.cli.output import Failure
 from uid2_async.hooks import CallFinished
 from uid2_async.operator import Fault, LocalOperator
 
@@ -286,7 +286,7 @@ def test_progress_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_lines_in_the_object_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     """Where the JSON object goes to stderr, nothing else does."""
-    assert lines_of(capsys, OutputOptions(as_json=True), to_stdout=True) == []
+    assert lines_of(capsys, OutputOptions(as_json=True), paths={"OUT": "-"}) == []
 
 
 @pytest.mark.parametrize("place", ["before", "behind"])

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from uid2_async import Email, IdentityScope, MappingState
-from uid2_async.bulk import costs
-from uid2_async.bulk.costs import work_out
+from uid2_async.bulk import estimate as costs
+from uid2_async.bulk.estimate import work_out
 from uid2_async.operator import LocalOperator
 from uid2_async.protocol.normalize import identity_hash
 
@@ -125,7 +125,7 @@ def test_a_purged_person_and_the_next_input(
 
 
 def test_purge_of_nobody(mapped: Path, uid2: Uid2) -> None:
-    """A line that names nobody is told by its number, and nobody is forgotten."""
+    """An invalid line is reported by its number, and nobody is purged."""
     result = uid2("state", "purge", "people.db", stdin=f"{PEOPLE[0]}\nsecret\n")
     empty = uid2("state", "purge", "people.db", stdin="\n")
 
@@ -169,7 +169,7 @@ def test_refresh(
 def test_a_sweep(
     mapped: Path, uid2: Uid2, env: dict[str, str], local_operator: LocalOperator
 ) -> None:
-    """Everybody is mapped again, and who has opted out is told."""
+    """Everybody is mapped again, and new opt-outs are reported."""
     local_operator.opt_out(PEOPLE[1])
     arguments = ["optout-status", "people.db", "--by-status", "--delta", "next.csv"]
     result = uid2(*arguments, "-q", env=env)
@@ -191,7 +191,7 @@ def test_a_file_to_share(mapped: Path, uid2: Uid2, env: dict[str, str]) -> None:
 
 
 def test_drop_needs_a_file(mapped: Path, uid2: Uid2, env: dict[str, str]) -> None:
-    """A state is not written anew."""
+    """A state is not replaced."""
     assert uid2("optout-status", "people.db", "--drop", env=env).exit_code == 2
 
 

@@ -111,7 +111,7 @@ def test_refresh_from_stdin(uid2: Uid2, env: dict[str, str], tokens: Path) -> No
 def test_refresh_after_opt_out(
     uid2: Uid2, env: dict[str, str], tokens: Path, local_operator: LocalOperator
 ) -> None:
-    """Whoever opted out gets no new tokens."""
+    """A person who opted out gets no new tokens."""
     local_operator.opt_out("jane@example.com")
     result = uid2("token", "refresh", str(tokens), env=env)
 
@@ -131,7 +131,7 @@ def test_refresh_of_something_else(
 
 
 def test_validate(uid2: Uid2, env: dict[str, str], tokens: Path) -> None:
-    """The token may be an argument, the tokens' JSON, or a file of the token alone."""
+    """The token may be an argument, the tokens' JSON, or a file with only the token."""
     token = IdentityTokens.from_json(tokens.read_text()).advertising_token
     bare = tokens.with_name("token")
     bare.write_text(f"{token}\n")

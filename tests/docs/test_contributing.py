@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 
@@ -32,3 +33,31 @@ def test_every_layer_is_listed() -> None:
     )
 
     assert set(re.findall(r"\w+", " ".join(layers))) - {"_version"} <= TABLED
+
+
+def test_every_guard_has_its_tests() -> None:
+    """The table of guards names tests, and rows of the fault matrix, that exist."""
+    table = PAGE.split("\n## Guards\n")[1]
+    cells = re.findall(r"^\| (?!guard|---).* \| (.*) \|$", table, re.MULTILINE)
+    there: set[str] = set()
+    for file in (pages.ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                there.add(node.name)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "rows.add":
+                there |= {str(ast.literal_eval(one)) for one in node.args}
+
+    assert len(cells) > 35
+    for cell in cells:
+        assert re.findall(r"`(\w+)`", cell)
+        assert set(re.findall(r"`(\w+)`", cell)) <= there
+
+
+def test_every_place_of_a_rule_exists() -> None:
+    """The table of rules names files, folders and sessions that exist."""
+    table = PAGE.split("\n## Where each rule is\n")[1].split("\n## ")[0]
+    places = re.findall(r"`([\w./]+)`", table)
+
+    assert len(places) > 15
+    for place in places:
+        assert (pages.ROOT / place).exists(), place

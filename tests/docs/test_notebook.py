@@ -29,7 +29,7 @@ def read_cells(path: Path) -> list[Any]:
 
 
 def test_its_outputs_are_not_kept() -> None:
-    """A saved output is out of date soon, and may be somebody's data."""
+    """A saved output is soon out of date, and may be personal data."""
     for cell in read_cells(NOTEBOOK):
         assert (cell["outputs"], cell["execution_count"]) == ([], None)
 

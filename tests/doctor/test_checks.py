@@ -90,12 +90,12 @@ def test_every_certificate_fault_has_advice_for_the_command_line(
     fault: CertificateFault,
 ) -> None:
     """OpenSSL's words say what it is, and no hint is about Python code."""
-    problem = CertificateProblem(fault, "The operator's certificate was refused: why.")
+    problem = CertificateProblem(fault, "The operator's certificate was rejected: why.")
     handshake = Handshake(fault=HandshakeFault.CERTIFICATE, problem=problem)
 
     finding = check_tls(handshake, 0.0)
 
-    assert says(finding, "failed", "The operator's certificate was refused: why.")
+    assert says(finding, "failed", "The operator's certificate was rejected: why.")
     assert finding.hint
     assert "SessionPool" not in finding.hint
     assert "TLS 1.2" not in finding.hint
@@ -140,7 +140,7 @@ async def test_a_refused_certificate_is_named_for_what_it_is(
 
 @pytest.mark.parametrize("fault", ConnectionFault)
 def test_every_connection_fault_has_advice(fault: ConnectionFault) -> None:
-    """Refused, silent and unreachable are told apart."""
+    """Refused, silent and unreachable are distinguished."""
     finding = check_connection(
         Connection(address="192.0.2.1", port=443, fault=fault), []
     )
@@ -156,7 +156,7 @@ def test_several_addresses() -> None:
 
 
 def test_a_proxy_that_alone_knows_the_way() -> None:
-    """Behind a corporate proxy not even names resolve; that is what is said."""
+    """Behind a corporate proxy not even names resolve, and the finding says so."""
     finding = check_dns(Resolution("a.example"), ["HTTPS_PROXY"])
 
     assert says(finding, "failed", "HTTPS_PROXY is set")
@@ -209,7 +209,7 @@ def test_latency() -> None:
         ("UID2", "https://prd.uidapi.com", "warning", "not one of the published"),
         ("UID2", "https://prod.uidapi.com/x", "warning", "not one of the published"),
         ("UID2", "https://prod.uidapi.com:8443", "warning", "not one of the published"),
-        ("UID2", "http://10.0.0.1:8080", "warning", "sent in the clear"),
+        ("UID2", "http://10.0.0.1:8080", "warning", "sent unencrypted"),
     ],
 )
 def test_base_urls(scope: str, url: str, outcome: str, words: str) -> None:
@@ -237,7 +237,7 @@ def test_a_key_of_another_environment() -> None:
     key = f"UID2-C-I-8-{'a' * 6}.{'b' * 38}"
     finding = check_api_key_form(IdentityScope.UID2, key, ["https://prod.uidapi.com"])
 
-    assert says(finding, "failed", "integration environment, the base URL serves prod")
+    assert says(finding, "failed", "integration environment, but the base URL serves")
 
 
 def test_the_key_could_not_be_asked_about() -> None:
@@ -260,7 +260,7 @@ def test_a_service_without_a_link_has_the_role() -> None:
 
 def test_a_role_that_cannot_be_told() -> None:
     """Bidders are let into sharing too, so that a ring alone tells a sharer."""
-    wrong = refused(errors.AuthError("The operator could not open the request."), 400)
+    wrong = refused(errors.AuthError("The operator cannot decrypt the request."), 400)
     found = answers(sharing=wrong, bidstream=wrong)
 
     assert says(check_roles(found, []), "warning", "Unknown: SHARER")
@@ -275,11 +275,11 @@ def test_replies_that_are_no_http_tell_nothing() -> None:
 
 
 def test_a_request_that_was_rewritten() -> None:
-    """A gateway that changes bodies is told from a wrong secret."""
+    """A gateway that changes bodies is distinguished from a wrong secret."""
     body = refused(errors.BadRequestError("The operator said: Invalid body: x"), 400)
 
     finding = check_client_secret(answers(generate=body))
-    assert says(finding, "failed", "was changed on its way")
+    assert says(finding, "failed", "was changed in transit")
     assert not finding.unauthorized
 
 
@@ -432,7 +432,7 @@ def test_findings_hold_no_value() -> None:
     ],
 )
 def test_dates(headers: dict[str, str], offset: float | None) -> None:
-    """A Date header that is one tells the offset; anything else nothing."""
+    """A valid Date header gives the offset; anything else does not."""
     reply = Reply(status=401, headers=headers, body=b"")
 
     assert date_offset(reply, datetime(2026, 1, 1, tzinfo=UTC)) == offset

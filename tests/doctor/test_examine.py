@@ -140,7 +140,7 @@ async def test_all_is_well(examined: Examine, environ: Environ) -> None:
 async def test_roles_are_found_by_harmless_calls(
     examined: Examine, operator: LocalOperator, who: str, roles: str
 ) -> None:
-    """Each key is told exactly its own roles; nothing fails because of the others."""
+    """Each key gets exactly its own roles; nothing fails because of the others."""
     found = await examined(name(operator, who))
     (finding,) = (one for one in found.findings if one.check is CheckId.ROLES)
 
@@ -172,11 +172,11 @@ async def test_the_key_is_shown_to_operators_alone(
     [
         ({}, "UID2_API_KEY is not set", "Set UID2_ENV"),
         ({"EUID_API_KEY": "x"}, "UID2_API_KEY is not set", "--scope EUID"),
-        ({"UID_API_KEY": "x"}, "UID2_API_KEY is not set", "name it UID2_API_KEY"),
+        ({"UID_API_KEY": "x"}, "UID2_API_KEY is not set", "Use UID2_API_KEY instead"),
         (
             {"UID_CLIENT_SECRET": "x"},
             "UID2_SECRET_KEY is not set",
-            "name it UID2_SECRET_KEY",
+            "Use UID2_SECRET_KEY instead",
         ),
         ({"UID2_SECRET_KEY_FILE": "/nowhere"}, "UID2_SECRET_KEY_FILE names", "Set"),
     ],
@@ -197,19 +197,19 @@ async def test_settings_without_effect(examined: Examine, environ: Environ) -> N
 
     (finding,) = found.warnings
     assert finding.check is CheckId.SETTINGS
-    assert "without effect: UID2_ENV, UID2_CLIENT_SECRET" in finding.message
+    assert "not used: UID2_ENV, UID2_CLIENT_SECRET" in finding.message
 
 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
         ("ftp://operator.example", "must start with https://"),
-        ("http://operator.example", "Plain http would send the API key in clear"),
-        ("http://prod.uidapi.com", "reached by https alone"),
+        ("http://operator.example", "Plain http would send the API key in the clear"),
+        ("http://prod.uidapi.com", "support only https"),
         ("https://prod.euid.eu", "serves EUID, but the scope is UID2"),
-        ("https://operator.example/v2/token/generate", "names an endpoint"),
-        ("https://operator.example/v3", "names an endpoint"),
-        ("https://user:canary@operator.example", "holds credentials"),
+        ("https://operator.example/v2/token/generate", "contains an endpoint"),
+        ("https://operator.example/v3", "contains an endpoint"),
+        ("https://user:canary@operator.example", "contains credentials"),
         ("https://operator example", "is not a URL"),
     ],
 )
@@ -238,12 +238,12 @@ async def test_a_private_operator_over_http(
 async def test_keys_that_cannot_be_right(
     examined: Examine, scope: IdentityScope, environ: Environ
 ) -> None:
-    """Another scope's key, an operator's and a quoted one are told apart."""
+    """Another scope's key, an operator's and a quoted one are distinguished."""
     key = environ[f"{scope}_API_KEY"]
     (other,) = set(IdentityScope) - {scope}
     for wrong, words in (
-        (key.replace(scope, other), f"one of {other}, not of {scope}"),
-        (key.replace("-C-", "-O-"), "one of an operator"),
+        (key.replace(scope, other), f"belongs to {other}, not to {scope}"),
+        (key.replace("-C-", "-O-"), "belongs to an operator"),
         (f'"{key}"', "in quotes"),
         (f"{key}\n", "not printable"),
     ):
@@ -255,7 +255,7 @@ async def test_keys_that_cannot_be_right(
 async def test_secrets_that_cannot_be_right(
     examined: Examine, scope: IdentityScope, environ: Environ
 ) -> None:
-    """Length, spelling, quotes and a mix-up with the API key are told apart."""
+    """Length, encoding, quotes and a mix-up with the API key are distinguished."""
     secret = environ[f"{scope}_SECRET_KEY"]
     for wrong, words in (
         (secret[:40], "has 40 characters and is base64 of 30 bytes"),
@@ -323,7 +323,7 @@ async def test_an_untrusted_certificate(
     """A private CA that this machine does not know."""
     async with raw_server(HTML, context=tls("127.0.0.1")) as server:
         environ["UID2_BASE_URL"] = server.url
-        found = await expect(examined, environ, CheckId.TLS, "certificate was refused")
+        found = await expect(examined, environ, CheckId.TLS, "certificate was rejected")
 
     assert "UID2_CA_FILE" in found.causes[0].hint
 
@@ -386,7 +386,7 @@ async def test_a_certificate_that_is_about_to_end(
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (HTML, "a web page or other service replies"),
+        (HTML, "a web page or another service replies"),
         (REDIRECT, "redirects to https://login.example."),
     ],
 )
@@ -412,9 +412,9 @@ async def test_a_wrong_path(examined: Examine, environ: Environ) -> None:
     [
         (Fault(status=503), "failing"),
         (Fault(status=403, body=PAGE), "blocks this machine"),
-        (Fault(status=401, body=PAGE), "a login of its own"),
+        (Fault(status=401, body=PAGE), "requires a login"),
         (Fault(status=429), "limits the rate"),
-        (Fault(status=418), "does not reply like this"),
+        (Fault(status=418), "does not send such a reply"),
         (Fault(drop=True), "does not support plain http"),
     ],
 )
@@ -425,7 +425,7 @@ async def test_something_before_the_operator(
     fault: Fault,
     words: str,
 ) -> None:
-    """Gateways and load balancers are told from operators."""
+    """Gateways and load balancers are distinguished from operators."""
     operator.fail_next(fault)
     await expect(examined, environ, CheckId.OPERATOR, words)
 
@@ -446,7 +446,7 @@ async def test_an_operator_that_hangs_on_sealed_calls(
     """One call without any answer is enough; the others are not waited for."""
     operator.fail_next(Fault(delay=60), times=5, path="/v3/identity/map")
     found = await expect(
-        examined, environ, CheckId.ROLES, "did not answer in time", timeout=1.0
+        examined, environ, CheckId.ROLES, "did not reply in time", timeout=1.0
     )
 
     lost = "Unknown: MAPPER, SHARER, ID_READER, OPTOUT"
@@ -487,7 +487,7 @@ async def test_an_unknown_key(
 async def test_a_key_without_any_role(
     examined: Examine, change: dict[str, Any]
 ) -> None:
-    """A key that is known but of no use is told from one that is not known."""
+    """A known key without roles is distinguished from an unknown one."""
     data = OperatorData.sample()
     clients = tuple(attrs.evolve(one, **change) for one in data.clients)
     async with LocalOperator(attrs.evolve(data, clients=clients)) as operator:
@@ -529,7 +529,7 @@ async def test_replies_that_cannot_be_opened(
     """Replies that are sealed with another secret than the requests."""
     operator.fail_next(Fault(wrong_key=True), times=9, path="/v2/token/generate")
     # The first is taken by the request without key, which is answered as ever.
-    await expect(examined, environ, CheckId.CLIENT_SECRET, "could not be opened")
+    await expect(examined, environ, CheckId.CLIENT_SECRET, "could not be decrypted")
 
 
 @in_both

@@ -1,4 +1,4 @@
-"""Values that must not come to light, and where they could."""
+"""Values that must never be shown, and functions that look for them."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ CANARIES = {
     "advertising token": ADVERTISING_TOKEN[:20],
     "refresh token": REFRESH_TOKEN[:20],
 }
-"""What to look for, by what it is."""
+"""The values to look for, by name."""
 
-# The frames of the tests are the caller's own: they hold what the caller passed.
+# The frames of the tests are the caller's, and contain what the caller passed.
 _OWN = Path(__file__).parents[1]
 _PACKAGE = Path(__file__).parents[2] / "uid2_async"
 
 
 def find_canaries(text: str) -> list[str]:
-    """Name the canaries that *text* shows."""
+    """Return the names of the canaries in *text*."""
     return [name for name, canary in CANARIES.items() if canary in text]
 
 
 def find_leaks(error: BaseException) -> list[str]:
-    """Name what an error shows of the canaries, and where.
+    """Return what an error shows of the canaries, and where.
 
-    Looks at its text, arguments, attributes, notes and traceback, at the repr of every
-    local variable of every frame but the caller's own, and at all of that in the errors
-    that it came from.
+    Checks its text, arguments, attributes, notes and traceback, the repr of every local
+    variable of every frame except the caller's, and the same for all errors that caused
+    it.
     """
     return [
         f"{name} in {place} of {type(one).__name__}"
@@ -63,9 +63,10 @@ def find_leaks(error: BaseException) -> list[str]:
 
 
 def find_frames(error: BaseException) -> list[str]:
-    """Name the frames of our own package that an error holds, but for the last border.
+    """Return the frames of our package in an error, except that of the wrapper.
 
-    A traceback ends in the wrapper of the public callable, whose frame holds nothing.
+    A traceback ends in the wrapper of the public callable, whose frame holds no
+    variables.
     """
     return [
         f"frame of {tb.tb_frame.f_code.co_name} in {tb.tb_frame.f_code.co_filename}"
@@ -76,12 +77,12 @@ def find_frames(error: BaseException) -> list[str]:
     ]
 
 
-# Where errors of Python keep values.
+# The attributes in which Python's errors store values.
 _SLOTS = ("object", "obj", "doc", "value", "filename", "filename2")
 
 
 def _chain(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
-    """Go through an error and all that it came from or holds."""
+    """Yield an error and all errors that it references."""
     if error is None or id(error) in seen:
         return
     seen.add(id(error))
@@ -93,7 +94,7 @@ def _chain(error: BaseException | None, seen: set[int]) -> Iterator[BaseExceptio
 
 
 def _texts(error: BaseException) -> Iterator[tuple[str, str]]:
-    """Give all that an error shows, with the place."""
+    """Yield everything that an error shows, with its location."""
     yield "text", str(error)
     yield "repr", repr(error)
     yield "args", repr(error.args)
@@ -113,14 +114,14 @@ def _texts(error: BaseException) -> Iterator[tuple[str, str]]:
 
 
 def _frames(tb: TracebackType | None) -> Iterator[TracebackType]:
-    """Go through the frames of a traceback."""
+    """Iterate over the frames of a traceback."""
     while tb is not None:
         yield tb
         tb = tb.tb_next
 
 
 def _repr(value: object) -> str:
-    """Show a local variable as tools that report errors do."""
+    """Return the repr of a local variable, as error reporting tools do."""
     try:
         return repr(value)
     except Exception as error:  # noqa: BLE001 - a half-made object may have none

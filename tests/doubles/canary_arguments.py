@@ -1,4 +1,4 @@
-"""Arguments made from annotations: as a callable wants them, and as it does not."""
+"""Creates arguments from annotations, both valid and invalid ones."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ SURROGATE = f"\ud800{EMAIL}"
 
 
 class Shown:
-    """Something of no useful type, whose repr is a canary."""
+    """An object of an unexpected type whose repr is a canary."""
 
     def __repr__(self) -> str:
-        """Show the canary."""
+        """Return the canary."""
         return EMAIL
 
 
@@ -57,25 +57,25 @@ WRONG: tuple[object, ...] = (
     *([EMAIL], [SURROGATE], {EMAIL: UID}, {"advertising_token": SURROGATE}, Shown()),
     *(f"https://user:{API_KEY}@[", f'{{"a": "{EMAIL}"', ADVERTISING_TOKEN, 7),
 )
-"""Of which most are of the wrong type for any parameter, or of a wrong form."""
+"""Values that are of the wrong type or malformed for almost any parameter."""
 
 
 class Refusing:
-    """A transport, fetch, source or hook that fails as a bad operator makes it fail."""
+    """A transport, fetch, source or hook that fails as with a broken operator."""
 
     max_connections = 4
 
     async def send(self, request: Request) -> Reply:
-        """Answer with a text that would steer a terminal."""
+        """Return a reply whose text would steer a terminal."""
         body = b'{"status": "client_error", "message": "\\u001b[2J\\nforged"}'
         return Reply(status=400, headers={}, body=body)
 
     async def aclose(self) -> None:
-        """Hold nothing."""
+        """Do nothing."""
 
 
 def make_ring() -> Any:
-    """Make a key ring whose key is a canary."""
+    """Create a key ring whose key is a canary."""
     now = int(NOW.timestamp())
     key = {"id": 64, "keyset_id": 1, "created": now, "activates": now}
     body = {
@@ -89,7 +89,7 @@ def make_ring() -> Any:
 
 
 def make_tokens() -> uid2_async.IdentityTokens:
-    """Make identity tokens that a refresh can be tried with."""
+    """Create identity tokens to refresh."""
     return uid2_async.IdentityTokens(
         advertising_token=ADVERTISING_TOKEN,
         refresh_token=REFRESH_TOKEN,
@@ -101,12 +101,12 @@ def make_tokens() -> uid2_async.IdentityTokens:
 
 
 def make_client() -> uid2_async.UID2Client:
-    """Make a client that is refused."""
+    """Create a client whose requests are rejected."""
     return uid2_async.UID2Client(
         "http://127.0.0.1:9",
         api_key=API_KEY,
         client_secret=CLIENT_SECRET,
-        transport=Refusing(),  # type: ignore[arg-type] # answers anything
+        transport=Refusing(),  # type: ignore[arg-type] # accepts every request
         retry=uid2_async.RetryPolicy.never(),
         timeout=2.0,
     )
@@ -114,52 +114,52 @@ def make_client() -> uid2_async.UID2Client:
 
 @functools.cache
 def make_blocking() -> uid2_async.BlockingClient:
-    """Make the blocking client that is refused: one, since each has a thread."""
+    """Return the one blocking client whose requests are rejected. Each has a thread."""
     return uid2_async.BlockingClient(
         "http://127.0.0.1:9",
         api_key=API_KEY,
         client_secret=CLIENT_SECRET,
-        transport=Refusing(),  # type: ignore[arg-type] # answers anything
+        transport=Refusing(),  # type: ignore[arg-type] # accepts every request
         retry=uid2_async.RetryPolicy.never(),
         timeout=2.0,
     )
 
 
 def make_connection() -> HTTPConnection:
-    """Make a request of a page whose session is forged."""
+    """Create a request for a page with a forged session."""
     session = {"uid2": {"advertising_token": SURROGATE}}
     return HTTPConnection({"type": "http", "session": session, "headers": []})
 
 
 class Maker:
-    """Makes arguments.
+    """Creates arguments.
 
     Attributes:
-        folder: Where files may be.
+        folder: The folder for files.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Put a file with canaries into *folder*."""
+        """Write a file with canaries to *folder*."""
         self.folder = folder
         self._file = folder / "in.csv"
         self._file.write_text(f"email\n{EMAIL}\n", encoding="utf-8")
         self._made = 0
 
     def arguments(self, function: Callable[..., Any]) -> dict[str, Any]:
-        """Make the arguments that *function* needs, and those with a default too."""
+        """Create the required and the optional arguments of *function*."""
         found = {}
         for parameter in parameters_of(function):
             name = parameter.name
             try:
                 found[name] = self.make(parameter.annotation, name, function)
             except (LookupError, NameError):
-                # Of a library's type; what needs one is in _VALUES.
+                # The type belongs to a library. If it is required, it is in _VALUES.
                 if parameter.default is parameter.empty:
                     raise
         return found
 
     def make(self, hint: Any, name: str, function: Any) -> Any:
-        """Make one argument."""
+        """Create one argument."""
         by_name = self._by_name(name)
         if isinstance(hint, typing.ForwardRef):
             hint = hint.__forward_arg__
@@ -223,7 +223,7 @@ class Maker:
         return self._instance(kind)
 
     def _instance(self, kind: Any) -> Any:
-        """Make an instance of a class of ours, or fail: then add it to _VALUES."""
+        """Create an instance of our own class, or fail: then add it to _VALUES."""
         if isinstance(kind, type) and issubclass(kind, enum.Enum):
             return next(iter(kind))
         if isinstance(kind, type) and typing.is_typeddict(kind):
@@ -236,7 +236,7 @@ class Maker:
 
 
 def parameters_of(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
-    """Go through the parameters that can be given, without self and cls."""
+    """Yield the parameters that can be passed, without self and cls."""
     for parameter in inspect.signature(function).parameters.values():
         variable = {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
         if parameter.name not in {"self", "cls"} and parameter.kind not in variable:
@@ -251,7 +251,7 @@ def _resolve(hint: str, function: Any) -> Any:
                 home = inspect.getmodule(base)
                 break
     names = {**_NAMES, **vars(home or uid2_async)}
-    return eval(hint, names)  # noqa: S307 - an annotation of ours
+    return eval(hint, names)  # noqa: S307 - our own annotation
 
 
 def _may_be(value: Any, hint: Any) -> bool:
@@ -260,7 +260,7 @@ def _may_be(value: Any, hint: Any) -> bool:
 
 
 async def _refuse(*_: object, **__: object) -> None:
-    """A callback of the caller's."""
+    """A callback of the caller."""
     raise uid2_async.errors.ConnectError("refused")
 
 

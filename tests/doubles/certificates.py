@@ -1,4 +1,4 @@
-"""Certificates with one fault each, and a handshake that meets them."""
+"""Certificates with one fault each, and a handshake that uses them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIGNS = x509.KeyUsage(
 
 @attrs.frozen
 class Faults:
-    """What is wrong with a chain of two certificates; nothing by default."""
+    """The faults of a chain of two certificates. None by default."""
 
     ca_critical: bool = True
     ca: bool = True
@@ -51,7 +51,7 @@ class Faults:
 
 @cache
 def new_key(rsa_bits: int | None = None, name: str = "") -> Key:
-    """Make a key, once for each kind and *name*."""
+    """Create a key, once for each kind and *name*."""
     if rsa_bits is None:
         return ec.generate_private_key(ec.SECP256R1())
     return rsa.generate_private_key(public_exponent=65537, key_size=rsa_bits)
@@ -111,10 +111,10 @@ def _server(faults: Faults) -> x509.Certificate:
 
 
 def contexts(faults: Faults, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Make the server's context and that of a strict client, which trusts the CA."""
+    """Create the server's context, and that of a strict client that trusts the CA."""
     authority = _authority(faults).public_bytes(serialization.Encoding.PEM)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # A server refuses to show a weak certificate unless it is told to.
+    # Otherwise the server refuses to use a weak certificate.
     server.set_ciphers("DEFAULT:@SECLEVEL=0")
     private = new_key(faults.rsa_bits).private_bytes(
         serialization.Encoding.PEM,
@@ -127,16 +127,16 @@ def contexts(faults: Faults, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLConte
     )
     server.load_cert_chain(chain)
     client = ssl.create_default_context(cadata=authority.decode())
-    # What Python 3.13 sets by itself.
+    # The default since Python 3.13.
     client.verify_flags |= ssl.VERIFY_X509_STRICT
     return server, client
 
 
 def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
-    """Do a handshake in memory, with the host that the client asks for.
+    """Perform a handshake in memory for the host that the client expects.
 
     Raises:
-        ssl.SSLCertVerificationError: If the client refuses the certificate.
+        ssl.SSLCertVerificationError: If the client rejects the certificate.
     """
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = [

@@ -1,4 +1,4 @@
-"""A CONNECT proxy and a TLS front, which forward bytes to servers on loopback."""
+"""A CONNECT proxy and a TLS front end, which forward bytes to servers on loopback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Forwarder:
     """A server that forwards each connection to a port of this machine.
 
     Attributes:
-        port: Where it listens.
+        port: The port to connect to.
     """
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
@@ -24,7 +24,7 @@ class _Forwarder:
         self._connections = Connections(self._serve)
 
     async def __aenter__(self) -> Self:
-        """Start on a free port."""
+        """Start listening on a free port."""
         await self._connections.listen("127.0.0.1", 0, ssl=self._context)
         self.port = self._connections.port
         return self
@@ -40,7 +40,7 @@ class _Forwarder:
 
 
 class TlsFront(_Forwarder):
-    """Terminates TLS before a server that does not speak it."""
+    """Terminates TLS in front of a server that does not support it."""
 
     def __init__(self, port: int, context: ssl.SSLContext) -> None:
         """Forward to *port*."""
@@ -54,17 +54,17 @@ class TlsFront(_Forwarder):
 
 
 class ConnectProxy(_Forwarder):
-    """An HTTP proxy that opens tunnels, to whoever knows *login* if there is one.
+    """An HTTP proxy that opens tunnels, for clients that send *login* if it is set.
 
     Attributes:
-        tunnels: The ``host:port`` of each tunnel that was opened.
-        refused: How many requests were refused for lack of the login.
+        tunnels: The ``host:port`` of each opened tunnel.
+        refused: The number of requests that were rejected without the login.
     """
 
     def __init__(
         self, *, login: str | None = None, context: ssl.SSLContext | None = None
     ) -> None:
-        """Speak TLS with clients if there is a *context*."""
+        """Use TLS with clients if there is a *context*."""
         super().__init__(context)
         self._login = login and base64.b64encode(login.encode())
         self.tunnels: list[str] = []
@@ -91,7 +91,7 @@ class ConnectProxy(_Forwarder):
 async def _forward(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
 ) -> None:
-    """Forward both ways until either side ends."""
+    """Forward in both directions until either side closes."""
     there, back = await asyncio.open_connection("127.0.0.1", port)
     ways = [
         asyncio.ensure_future(_copy(reader, back)),
@@ -107,7 +107,7 @@ async def _forward(
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    """Copy bytes until there are none."""
+    """Copy bytes until the end."""
     while data := await source.read(_CHUNK):
         target.write(data)
         await target.drain()

@@ -1,4 +1,4 @@
-"""TCF v2 consent strings, which EUID operators judge (docs/protocol.md 2.1)."""
+"""TCF v2 consent strings, which EUID operators check (docs/protocol.md 2.1)."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ NO_CONSENT: Final = "CPehXK9PehXK9ABAMBFRACBoADAAAEJAAIYgAKwAQAKgArABAAqAAA"
 
 
 def consent_in(scope: IdentityScope) -> str | None:
-    """Give the consent string without which tokens are not to be generated."""
+    """Return a consent string if *scope* requires one to generate tokens."""
     return FULL_CONSENT if scope is IdentityScope.EUID else None

@@ -1,4 +1,4 @@
-"""An operator in memory that answers as on a given day, at once."""
+"""An operator in memory that replies at once, as on a given day."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ KEY = bytes(range(32))
 
 
 class Day:
-    """A transport that answers as the operator of a day, at once, and counts."""
+    """A transport that replies at once like the operator on a given day, and counts."""
 
     max_connections = 100
 
     def __init__(
         self, name: str, on_request: Callable[[], object] = lambda: None
     ) -> None:
-        """Answer with the raw UIDs of the day *name*; *on_request* is called first."""
+        """Use the raw UIDs of the day *name*. Each request first calls *on_request*."""
         self.name = name
         self.asked = 0
         self._on_request = on_request
 
     async def send(self, request: Request) -> Reply:
-        """Answer a request; in the second week each fourth person has opted out."""
+        """Answer a request. In the second week, every fourth person has opted out."""
         self._on_request()
         opened = open_request(request.body, KEY)
         asked: dict[str, list[str]] = msgspec.json.decode(opened.payload)
@@ -54,10 +54,10 @@ class Day:
         return {"u": base64.encode_text(digest), "p": None, "r": 1}
 
     async def aclose(self) -> None:
-        """Hold nothing."""
+        """Do nothing."""
 
     def client(self) -> UID2Client:
-        """Return a client that asks it."""
+        """Return a client that uses this operator."""
         return UID2Client(
             "https://operator.example",
             api_key="key",

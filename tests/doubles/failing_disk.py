@@ -1,4 +1,4 @@
-"""A disk that fails where a test wants it to."""
+"""A disk that fails where a test requires it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from uid2_async.bulk.private_files import DISK, Disk
 
 @attrs.define
 class FailingDisk:
-    """A disk of which one call fails, once; later ones succeed, as on a real one.
+    """A disk on which one call fails once. Later calls succeed, as on a real one.
 
     Attributes:
-        fails_at: Which call, from 0; None for no call.
-        error: With what; an OSError, or what stands for the end of the process.
-        kept: How many bytes a failing write still writes.
-        calls: What was called.
+        fails_at: The number of the call that fails, starting at 0. None for no failure.
+        error: The error to raise: an OSError, or one that simulates the end of the
+            process.
+        kept: The number of bytes that a failing write still writes.
+        calls: The calls so far.
     """
 
     fails_at: int | None = None
@@ -30,11 +31,11 @@ class FailingDisk:
     calls: list[str] = attrs.field(factory=list)
 
     def disk(self) -> Disk:
-        """Make the calls."""
+        """Return the calls of the disk."""
         return Disk(write=self._write, fsync=self._fsync, replace=self._replace)
 
     def _fails(self, name: str) -> bool:
-        """Count a call, and tell whether it fails."""
+        """Count a call, and return whether it fails."""
         if self.only and name != self.only:
             return False
         self.calls.append(name)

@@ -1,4 +1,4 @@
-"""What a row of the fault matrix is run in, and what is checked after each."""
+"""The environment of a row of the fault matrix, and the checks after each row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from uid2_async import RetryPolicy, SessionPool, UID2Client
 from uid2_async.hooks import Event
 from virtual_time import VirtualLoop
 
-# Made once: it takes longer than many a row.
+# Created once, because that takes longer than many rows.
 CONTEXT = ssl.create_default_context()
 
 E = TypeVar("E", bound=BaseException)
@@ -27,15 +27,15 @@ Row = Callable[["Bench"], Awaitable[None]]
 
 @attrs.frozen
 class Expected:
-    """A row of the matrix: what to run, and what must come of it.
+    """A row of the matrix: what to run, and the expected result.
 
     Attributes:
-        run: The row itself; None where it is marked.
-        requests: How many requests servers and transports may see, at least and at
-            most; None where there is no wire.
-        within: How long it may take, in seconds of its loop.
+        run: The function of the row, or None if it is only marked.
+        requests: The minimum and maximum number of requests to servers and transports.
+            None if the row uses neither.
+        within: The time limit in seconds of its loop.
         virtual: Whether it runs in virtual time.
-        loop: The event loop, where the row has its own.
+        loop: The event loop, if the row has its own.
         reason: Why it is not run.
     """
 
@@ -48,10 +48,10 @@ class Expected:
 
 
 class Bench:
-    """Makes servers and clients for a row, and checks all of them after it."""
+    """Creates servers and clients for a row, and checks all of them after it."""
 
     def __init__(self, row_id: str) -> None:
-        """Know which row it is, for those that share a function."""
+        """Store the ID of the row, for rows that share a function."""
         self.id = row_id
         self.servers: list[FaultServer] = []
         self.wires: list[Any] = []
@@ -64,13 +64,13 @@ class Bench:
     # --- for rows ---------------------------------------------------------------------
 
     def server(self, *script: Any, **options: Any) -> FaultServer:
-        """Make a server, to be entered."""
+        """Create a server. The caller must enter it."""
         server = FaultServer(*script, **options)
         self.servers.append(server)
         return server
 
     def wire(self, wire: Any) -> Any:
-        """Watch a transport that takes the place of sockets."""
+        """Observe a transport that replaces sockets."""
         self.wires.append(wire)
         return wire
 
@@ -82,13 +82,13 @@ class Bench:
         pool: dict[str, Any] | None = None,
         **options: Any,
     ) -> UID2Client:
-        """Make a client of a URL, a server or a transport; waits are scaled down."""
+        """Create a client of a URL, a server or a transport, with shorter waits."""
         policy: dict[str, Any] = {"_sleep": self.sleep, "_random": lambda: 0.5}
         policy |= retry or {}
         url = getattr(where, "url", where)
         if isinstance(url, str):
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The API key travels in clear")
+                warnings.filterwarnings("ignore", "The API key is sent unencrypted")
                 options_of_pool = {"grace": 0.05, "ssl": CONTEXT} | (pool or {})
                 url = SessionPool(url, allow_http=True, **options_of_pool)
             self.pools.append(url)
@@ -105,12 +105,12 @@ class Bench:
         return client
 
     async def sleep(self, seconds: float) -> None:
-        """Wait a hundredth of the time, and remember how long it would have been."""
+        """Wait for a hundredth of the time, and record the full time."""
         self.delays.append(seconds)
         await asyncio.sleep(seconds / 100)
 
     async def fails(self, kind: type[E], call: Awaitable[Any]) -> E:
-        """Expect an error of exactly this class, and keep it for the leak walker."""
+        """Expect an error of exactly this class, and keep it for the leak check."""
         try:
             await call
         except kind as error:
@@ -122,16 +122,16 @@ class Bench:
         return caught
 
     async def generate(self, client: UID2Client, **options: Any) -> Any:
-        """Make the call that most rows make."""
+        """Make the call that most rows use."""
         return await client.generate_token(EMAIL, **options)
 
     @property
     def requests(self) -> list[Seen]:
-        """What all servers saw."""
+        """The requests that all servers have received."""
         return [one for server in self.servers for one in server.requests]
 
     def spent(self, client: UID2Client) -> int:
-        """Tell how much of a client's retry budget is gone."""
+        """Return how much of a client's retry budget has been used."""
         budget = client._retry.budget
         assert budget is not None
         return budget.capacity - budget.level
@@ -139,7 +139,7 @@ class Bench:
     # --- after each row ---------------------------------------------------------------
 
     async def check(self, expected: Expected) -> None:
-        """Check what holds for every row."""
+        """Check what must hold after every row."""
         self._check_requests(expected)
         self._check_envelopes()
         self._check_clients()
@@ -159,7 +159,7 @@ class Bench:
         assert least <= count <= most, f"{count} requests"
 
     def _check_envelopes(self) -> None:
-        """No IV and no nonce twice, and none that has aged."""
+        """Check that no IV or nonce was used twice, and that no envelope was old."""
         seen = [one for one in self.requests if one.iv is not None]
         assert len({one.iv for one in seen}) == len(seen), "an IV was used twice"
         assert len({one.nonce for one in seen}) == len(seen), "a nonce was used twice"
@@ -167,7 +167,7 @@ class Bench:
             assert len(set(wire.ivs)) == len(wire.ivs), "an IV was used twice"
 
     def _check_clients(self) -> None:
-        """Held connections, waiters and sockets are zero; the budget is in bounds."""
+        """Check that no connection, waiter or socket is left; check the budget."""
         for client in self.clients:
             budget = client._retry.budget
             assert budget is None or 0 <= budget.level <= budget.capacity
@@ -182,7 +182,7 @@ class Bench:
                     assert not session.connector._waiters
 
     async def _check_closed(self) -> None:
-        """No connection outlives its pool."""
+        """Check that no connection outlives its pool."""
         for _ in range(100):
             if not any(server.open for server in self.servers):
                 return
@@ -191,10 +191,10 @@ class Bench:
 
 
 def run_row(row_id: str, expected: Expected) -> None:
-    """Run one row in a loop of its own, with everything that could show a canary."""
+    """Run one row in its own loop, and capture everything that could show a canary."""
     assert expected.run is not None
     with warnings.catch_warnings():
-        # What another row, having failed, left behind is not this one's.
+        # Warnings about what a failed row has left behind do not belong to this row.
         warnings.simplefilter("ignore")
         gc.collect()
     kind = VirtualLoop if expected.virtual else expected.loop
@@ -214,12 +214,12 @@ async def _run(row_id: str, expected: Expected) -> None:
     started = loop.time()
     await expected.run(bench)
     took = loop.time() - started
-    # Another test may have the processor meanwhile; virtual time is exact.
+    # Other tests may use the processor at the same time. Virtual time is exact.
     within = expected.within * (1 if expected.virtual else 3)
     assert took <= within, f"{took:.2f} s"
     await bench.check(expected)
     left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    # Whatever is ending may end.
+    # Let tasks that are ending end.
     if left:
         _, pending = await asyncio.wait(left, timeout=1)
         assert not pending, pending
@@ -229,13 +229,13 @@ class Rows:
     """The rows of one part of the matrix."""
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start without rows."""
         self._rows: dict[str, Expected] = {}
 
     def add(
         self, *ids: str, requests: int | tuple[int, int] | None = None, **options: Any
     ) -> Callable[[Row], Row]:
-        """Take a function for one row, or for several that are alike."""
+        """Register a function for one row, or for several similar rows."""
         both = (requests, requests) if isinstance(requests, int) else requests
 
         def take(run: Row) -> Row:
@@ -247,16 +247,16 @@ class Rows:
         return take
 
     def mark(self, *ids: str, reason: str) -> None:
-        """Count rows that are not run, and say why."""
+        """Register rows that are not run, with the reason."""
         for one in ids:
             self._rows[one] = Expected(run=None, reason=reason)
 
     def test(self) -> Callable[..., None]:
-        """Make the parametrised test of all of them."""
+        """Return the parametrized test of all rows."""
 
         @pytest.mark.parametrize("row", self._rows)
         def test_fault(row: str, run_fault: Callable[[str, Expected], None]) -> None:
-            """Each row of the matrix ends as it says, and leaves nothing behind."""
+            """Each row of the matrix ends as stated, and leaves nothing behind."""
             run_fault(row, self._rows[row])
 
         return test_fault

@@ -1,4 +1,4 @@
-"""An operator on raw sockets, which fails as it is told to, request by request."""
+"""An operator on raw sockets that fails as scripted, request by request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Step: TypeAlias = "Callable[[Exchange], Awaitable[None]]"
 
 @attrs.define
 class Seen:
-    """A request as it came."""
+    """A request as received."""
 
     head: bytes
     path: str
@@ -36,7 +36,7 @@ class Seen:
 
 @attrs.define
 class Exchange:
-    """One request and the connection that it came over."""
+    """One request, and its connection."""
 
     server: FaultServer
     reader: asyncio.StreamReader
@@ -44,18 +44,18 @@ class Exchange:
     request: Seen
 
     async def write(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes unchanged."""
         self.writer.write(data)
         await self.writer.drain()
 
     async def answer(
         self, body: bytes, status: str = "200 OK", headers: Sequence[str] = ()
     ) -> None:
-        """Send a whole reply, and keep the connection."""
+        """Send a complete reply, and keep the connection open."""
         await self.write(reply_bytes(body, status, headers))
 
     def sealed(self, **options: Any) -> bytes:
-        """Seal the right answer, or as *options* say."""
+        """Encrypt the correct reply, with the changes in *options*."""
         options.setdefault("off_ms", self.server.off_ms)
         return seal(self.request.path, self.request.body, **options)
 
@@ -65,17 +65,18 @@ class Exchange:
 
 
 class FaultServer:
-    """Takes a step of its script for each request; the last one is for all that follow.
+    """Runs one step of its script per request. The last step is repeated.
 
-    Each envelope is opened as it comes, so that its time, nonce and IV can be judged.
+    Each envelope is decrypted on receipt, so that its time, nonce and IV can be
+    checked.
 
     Attributes:
-        url: Where it listens.
-        requests: What was read in full.
-        received: All bytes that came, readable or not.
-        connections: How many there were.
-        open: How many there are.
-        off_ms: By how much the server's clock is off.
+        url: The URL to connect to.
+        requests: The requests that were read completely.
+        received: All received bytes, valid or not.
+        connections: The number of connections so far.
+        open: The number of open connections.
+        off_ms: The offset of the server's clock in ms.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class FaultServer:
         off_ms: int = 0,
         receive_buffer: int | None = None,
     ) -> None:
-        """Prepare; *accept* is what to do with connections before anything is read."""
+        """Configure the server. *accept* has steps for new connections."""
         self.script = list(script) or [ok]
         self.accept = list(accept)
         self.off_ms = off_ms
@@ -100,7 +101,7 @@ class FaultServer:
         self._connections = Connections(self._serve)
 
     async def __aenter__(self) -> Self:
-        """Start on a free port."""
+        """Start listening on a free port."""
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self._receive_buffer is not None:
@@ -114,7 +115,7 @@ class FaultServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop, whatever hangs."""
+        """Stop, even if a connection hangs."""
         await self._connections.aclose()
 
     async def _serve(
@@ -136,7 +137,7 @@ class FaultServer:
     async def _one(
         self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Read a request, and do what is due."""
+        """Read a request, and run the next step."""
         seen = await self.read_request(number, reader)
         self.requests.append(seen)
         step = self.script[min(self._taken, len(self.script) - 1)]
@@ -144,7 +145,7 @@ class FaultServer:
         await step(Exchange(self, reader, writer, seen))
 
     async def read_request(self, number: int, reader: asyncio.StreamReader) -> Seen:
-        """Read one request, and open its envelope."""
+        """Read one request, and decrypt its envelope."""
         head = await reader.readuntil(b"\r\n\r\n")
         self.received += head
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r")[0])
@@ -166,7 +167,7 @@ class FaultServer:
 def reply_bytes(
     body: bytes, status: str = "200 OK", headers: Sequence[str] = ()
 ) -> bytes:
-    """Write a reply with its length."""
+    """Return the bytes of a reply with a Content-Length."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
@@ -181,12 +182,12 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 async def ok(exchange: Exchange) -> None:
-    """Answer as a healthy operator."""
+    """Reply like a healthy operator."""
     await exchange.answer(exchange.sealed())
 
 
 async def hang_up(exchange: Exchange) -> None:
-    """Close without any reply."""
+    """Close the connection without a reply."""
     exchange.writer.close()
 
 
@@ -196,13 +197,13 @@ async def rst(exchange: Exchange) -> None:
 
 
 async def silence(exchange: Exchange) -> None:
-    """Never answer, until the client gives up."""
+    """Never reply, until the client gives up."""
     await exchange.reader.read(1)
     exchange.writer.close()
 
 
 def refuse(status: str, *headers: str, body: bytes = b"") -> Step:
-    """Make the step that answers with a status."""
+    """Return a step that replies with an error status."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.answer(body, status, headers)
@@ -211,7 +212,7 @@ def refuse(status: str, *headers: str, body: bytes = b"") -> Step:
 
 
 def raw(data: bytes, *, close: bool = True) -> Step:
-    """Make the step that sends bytes, and hangs up or keeps the connection."""
+    """Return a step that sends bytes, and closes or keeps the connection."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.write(data)
@@ -222,7 +223,7 @@ def raw(data: bytes, *, close: bool = True) -> Step:
 
 
 def sealed(**options: Any) -> Step:
-    """Make the step that seals an answer in its own way."""
+    """Return a step that encrypts a reply with changes."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.answer(exchange.sealed(**options))
@@ -231,7 +232,7 @@ def sealed(**options: Any) -> Step:
 
 
 def then_close(step: Step) -> Step:
-    """Make the step that does another one and closes the connection."""
+    """Return a step that runs another step and closes the connection."""
 
     async def both(exchange: Exchange) -> None:
         await step(exchange)
@@ -241,7 +242,7 @@ def then_close(step: Step) -> Step:
 
 
 def in_pieces(step: Step, size: int, pause: float) -> Step:
-    """Make the step that sends what another one would, in slices."""
+    """Return a step that sends the bytes of another step in slices."""
 
     async def slow(exchange: Exchange) -> None:
         whole = _Collector()
@@ -254,7 +255,7 @@ def in_pieces(step: Step, size: int, pause: float) -> Step:
 
 
 class _Collector:
-    """Takes what would have been sent."""
+    """Collects bytes instead of sending them."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -263,14 +264,14 @@ class _Collector:
         self.data += data
 
     async def drain(self) -> None:
-        """Have no limit."""
+        """Do nothing, because there is no limit."""
 
 
 class Relay:
-    """Stands between client and server, with latency and a bound on bandwidth.
+    """Sits between client and server, and adds latency and a bandwidth limit.
 
     Attributes:
-        url: Where it listens.
+        url: The URL to connect to.
     """
 
     def __init__(
@@ -281,7 +282,7 @@ class Relay:
         bytes_per_second: float | None = None,
         cut_after: int | None = None,
     ) -> None:
-        """Stand before *server*; after *cut_after* bytes up nothing passes any more."""
+        """Forward to *server*, but nothing after *cut_after* bytes of the client."""
         self._server = server
         self._latency = latency
         self._rate = bytes_per_second
@@ -289,7 +290,7 @@ class Relay:
         self._connections = Connections(self._serve)
 
     async def __aenter__(self) -> Self:
-        """Start on a free port."""
+        """Start listening on a free port."""
         await self._connections.listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._connections.port}"
         return self
@@ -317,7 +318,7 @@ class Relay:
         writer: asyncio.StreamWriter,
         cut_after: int | None,
     ) -> None:
-        """Carry bytes one way, as slowly as told."""
+        """Forward bytes in one direction, with the configured delay."""
         passed = 0
         while data := await reader.read(4096 if self._rate else 65536):
             await asyncio.sleep(self._latency())

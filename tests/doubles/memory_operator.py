@@ -11,20 +11,20 @@ from uid2_async.transport import Reply, Request
 
 
 class MemoryOperator:
-    """A transport that answers at once, or as it is told to.
+    """A transport that replies at once, or as configured.
 
     Attributes:
-        requests: How many came.
-        sent: All of them.
+        requests: The number of requests.
+        sent: The requests.
         ivs: The IVs of their envelopes.
-        times: The times that they carried, in ms.
-        clock: Tells its time, in ms.
+        times: The times in their envelopes, in ms since the Unix epoch.
+        clock: Returns the operator's time, in ms since the Unix epoch.
     """
 
     max_connections = 100
 
     def __init__(self, fate: Callable[[str], Any] | None = None) -> None:
-        """Ask *fate* by the path: an error, a Reply, seconds to wait, or None."""
+        """Call *fate* with each path: an error, a Reply, seconds to wait, or None."""
         self._fate = fate or (lambda path: None)
         self.sent: list[Request] = []
         self.ivs: list[bytes] = []
@@ -34,7 +34,7 @@ class MemoryOperator:
 
     @property
     def requests(self) -> int:
-        """How many came."""
+        """The number of requests."""
         return len(self.sent)
 
     async def send(self, request: Request) -> Reply:
@@ -57,14 +57,14 @@ class MemoryOperator:
         return Reply(status=200, headers={}, body=body)
 
     async def renew(self) -> None:
-        """Count."""
+        """Count the call."""
         self.renewed += 1
 
     async def aclose(self) -> None:
-        """Hold nothing."""
+        """Do nothing."""
 
 
 def refusal(status: int, **headers: str) -> Reply:
-    """Make a reply of a status."""
+    """Return a reply with an error status."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Reply(status=status, headers=named, body=b"")

@@ -15,26 +15,27 @@ import attrs
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
 SITE: Final = sorted((ROOT / "docs").rglob("*.md"))
-# What it shows needs servers; tests/stores/test_page.py runs it.
+# Its code requires servers. tests/stores/test_page.py runs it.
 STORES: Final = ROOT / "docs" / "guides" / "stores.md"
 NOT_RUN: Final = "# Not run by the tests: "
 
-# ``python`` is run; ``{code-block} python`` begins with NOT_RUN and its reason.
+# ``python`` blocks are run. ``{code-block} python`` begins with NOT_RUN and the
+# reason.
 _FENCE = re.compile(
     r"^( *)```(\{code-block\} )?(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL
 )
-_IS_TEST = re.compile(r"^ *(async )?def test_", re.MULTILINE)
+IS_TEST: Final = re.compile(r"^ *(async )?def test_", re.MULTILINE)
 
 
 @attrs.frozen
 class Block:
-    """A piece of code in a page.
+    """A code block in a page.
 
     Attributes:
         where: The page and line.
-        language: Such as ``python``.
-        code: The text.
-        marked: Whether the page says that it is not to be run.
+        language: The language, such as ``python``.
+        code: The code.
+        marked: Whether the page states that the block is not run.
     """
 
     where: str
@@ -44,7 +45,7 @@ class Block:
 
 
 def blocks(page: Path, language: str) -> Iterator[Block]:
-    """List the blocks of a page that are written in *language*."""
+    """Yield the blocks in *language* of a page."""
     text = page.read_text(encoding="utf-8")
     for found in _FENCE.finditer(text):
         if found[3] == language:
@@ -54,21 +55,26 @@ def blocks(page: Path, language: str) -> Iterator[Block]:
             yield Block(where, language, code, marked=bool(found[2]))
 
 
+def has_tests(block: Block) -> bool:
+    """Return whether a block has tests for pytest."""
+    return IS_TEST.search(block.code) is not None
+
+
 def run(
     block: Block, folder: Path, options: tuple[str, ...], env: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run a block as a program, or by pytest where it has tests; warnings are errors.
+    """Run a block as a program, or with pytest if it has tests. Warnings are errors.
 
     Args:
-        block: What to run.
-        folder: Where it may write.
-        options: What makes pytest load our plugin.
-        env: The environment.
+        block: The block to run.
+        folder: The folder that it may write to.
+        options: The options with which pytest loads our plugin.
+        env: The environment variables.
     """
     script = folder / "test_block.py"
     script.write_text(block.code, encoding="utf-8")
     command = [sys.executable, "-W", "error", str(script)]
-    if _IS_TEST.search(block.code):
+    if has_tests(block):
         config = ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder))
         command[3:3] = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
         command += [*config, *options]

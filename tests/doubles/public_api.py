@@ -1,4 +1,4 @@
-"""What is public: the names in the API reference, and every method of its classes."""
+"""The public API: the names in the API reference, and every method of its classes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _METHODS = frozenset(
 
 @attrs.frozen
 class PublicCallable:
-    """Something that a user can call.
+    """A callable that users can call.
 
     Attributes:
-        path: Module, class and name.
-        function: The code that runs, as it is called.
-        owner: The class, for a method.
+        path: The module, class and name.
+        function: The function that runs, in the form in which it is called.
+        owner: The class of a method.
         kind: ``function``, ``constructor``, ``method``, ``classmethod``,
             ``staticmethod`` or ``property``.
     """
@@ -43,7 +43,7 @@ class PublicCallable:
 
 
 def public_modules() -> list[str]:
-    """List the modules of which all public names are public."""
+    """Return the modules whose public names are all public API."""
     found = {"uid2_async"}
     for page in _PAGES.rglob("*.rst"):
         for target in _DIRECTIVE.findall(page.read_text(encoding="utf-8")):
@@ -52,7 +52,7 @@ def public_modules() -> list[str]:
 
 
 def _module_of(target: str) -> str:
-    """Name the module that holds the target of a directive."""
+    """Return the module that contains the target of a directive."""
     parts = target.split(".")
     while parts:
         try:
@@ -65,7 +65,7 @@ def _module_of(target: str) -> str:
 
 
 def public_callables() -> list[PublicCallable]:
-    """List every function, constructor, method and property that is public."""
+    """Return every public function, constructor, method and property."""
     found: dict[str, PublicCallable] = {}
     for name in public_modules():
         module = importlib.import_module(name)
@@ -95,8 +95,8 @@ def _items(value: Any) -> Iterator[PublicCallable]:
         return
     if getattr(value, "_is_protocol", False):
         return
-    # Looking up a member of an enum is Python's, by a name of a kind; and a TypedDict
-    # or an exception without its own constructor takes anything.
+    # Enum look-ups are Python's own. A TypedDict, or an exception without a
+    # constructor, accepts anything.
     builtin = issubclass(value, Enum | dict) or (
         issubclass(value, Exception) and not inspect.isfunction(value.__init__)
     )

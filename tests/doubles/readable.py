@@ -1,4 +1,4 @@
-"""Whether people can read and use a page: measured in the page itself."""
+"""Measures in the browser whether people can read and use a page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["complaints", "emulate", "measure"]
 
 
 def emulate(driver: Any, scheme: str, *, width: int = 360, height: int = 740) -> None:
-    """Show the page as a phone does, in ``light`` or ``dark``."""
+    """Display the page as on a phone, in ``light`` or ``dark`` mode."""
     driver.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True},
@@ -21,19 +21,20 @@ def measure(driver: Any, *, smallest: int) -> dict[str, Any]:
     """Measure the visible page.
 
     Returns:
-        ``wide``: how wide it is; ``unnamed``: fields without a label; ``small``:
-        buttons and fields of less than *smallest* pixels; ``contrasts``: of all texts.
+        A dict with ``wide`` (the width of the page), ``unnamed`` (fields without a
+        label), ``small`` (buttons and fields of less than *smallest* pixels) and
+        ``contrasts`` (those of all texts).
     """
     found: dict[str, Any] = driver.execute_script(_MEASURE, smallest)
     return found
 
 
 def complaints(driver: Any) -> list[str]:
-    """List errors that the browser has met, broken policies among them."""
+    """Return the errors in the browser's log, including policy violations."""
     return [e["message"] for e in driver.get_log("browser") if e["level"] == "SEVERE"]
 
 
-# Contrast as WCAG 2 defines it, of each visible text against what is behind it.
+# The WCAG 2 contrast of each visible text against its background.
 _MEASURE = """
 const smallest = arguments[0];
 const seen = [...document.querySelectorAll("body *")].filter(e => e.checkVisibility());

@@ -1,4 +1,4 @@
-"""Answers as an operator seals them, for servers and transports that misbehave."""
+"""Replies encrypted like an operator's, for servers and transports that misbehave."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from uid2_async.protocol import base64
 
 
 def now_ms() -> int:
-    """Tell the time."""
+    """Return the current time in ms since the Unix epoch."""
     return time.time_ns() // 1_000_000
 
 
 def held_tokens() -> IdentityTokens:
-    """Make the tokens that a publisher holds."""
+    """Create the tokens that a publisher has stored."""
     return IdentityTokens.from_dict(
         tokens_body() | {"refresh_token": "Held" + REFRESH_TOKEN[4:]}
     )
 
 
 def tokens_body(**changes: Any) -> dict[str, Any]:
-    """Make the body of a generate or refresh reply."""
+    """Return the body of a generate or refresh reply."""
     now = now_ms()
     return {
         "advertising_token": ADVERTISING_TOKEN,
@@ -41,12 +41,12 @@ def tokens_body(**changes: Any) -> dict[str, Any]:
 
 
 def success(body: Any) -> bytes:
-    """Make the JSON of a success."""
+    """Return the JSON of a successful reply."""
     return msgspec.json.encode({"body": body, "status": "success"})
 
 
 def right_answer(path: str, payload: bytes) -> bytes:
-    """Make the JSON that a healthy operator answers."""
+    """Return the JSON with which a healthy operator replies."""
     if path.endswith("/identity/map"):
         values: dict[str, list[str]] = msgspec.json.decode(payload)
         row = {"u": UID, "p": None, "r": 2_000_000_000}
@@ -57,7 +57,7 @@ def right_answer(path: str, payload: bytes) -> bytes:
 
 
 def open_body(path: str, body: bytes) -> OpenedRequest | None:
-    """Open what a client sealed; None for token/refresh, which seals nothing."""
+    """Decrypt a request. Return None for token/refresh, which is not encrypted."""
     if path == "/v2/token/refresh":
         return None
     sealed = body if body[:1] == b"\x01" else base64.decode(body)
@@ -65,7 +65,7 @@ def open_body(path: str, body: bytes) -> OpenedRequest | None:
 
 
 def iv_of(body: bytes) -> bytes:
-    """Take the IV of a sealed request."""
+    """Return the IV of an encrypted request."""
     sealed = body if body[:1] == b"\x01" else base64.decode(body) or b""
     return sealed[1:13]
 
@@ -79,15 +79,15 @@ def seal(
     nonce: bytes | None = None,
     off_ms: int = 0,
 ) -> bytes:
-    """Seal *payload* as the reply to the request *body*.
+    """Encrypt *payload* as the reply to the request *body*.
 
     Args:
         path: The request's path.
         body: The request's body as sent.
-        payload: The JSON; the right answer where it is left out.
-        key: What to seal with.
-        nonce: What to repeat, instead of the request's nonce.
-        off_ms: By how much the operator's clock is off.
+        payload: The JSON. Defaults to the correct reply.
+        key: The key to encrypt with.
+        nonce: The nonce of the reply. Defaults to the request's nonce.
+        off_ms: The offset of the operator's clock in ms.
     """
     opened = open_body(path, body)
     if payload is None:

@@ -9,12 +9,12 @@ from typing import Any
 
 
 class _NoWait(selectors.SelectSelector):
-    """A selector that never waits, but tells how long it would have."""
+    """A selector that never waits, but records how long it would have waited."""
 
     waited = 0.0
 
     def select(self, timeout: float | None = None) -> Any:
-        """Count the time instead of spending it; a turn of the loop takes some too."""
+        """Add the time instead of waiting. A turn of the loop also takes some time."""
         ready = super().select(0)
         if not ready:
             self.waited += timeout or 1e-6
@@ -25,12 +25,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop in which waiting takes no time."""
 
     def __init__(self) -> None:
-        """Start at zero."""
+        """Start at time zero."""
         self.virtual = _NoWait()
         super().__init__(self.virtual)
 
     def time(self) -> float:
-        """Tell the virtual time."""
+        """Return the virtual time."""
         return self.virtual.waited
 
 

@@ -25,7 +25,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def operator() -> Iterator[LocalOperator]:
-    """Run an operator beside the test client, which has a loop of its own."""
+    """Run an operator for the test client, which has its own loop."""
     with LocalOperator.in_thread() as running:
         yield running
 
@@ -72,7 +72,7 @@ def run() -> Run:
 
 @pytest.fixture
 def load() -> Callable[[str], ModuleType]:
-    """Import an example, which does nothing until it is told to."""
+    """Import an example, which does nothing on import."""
 
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")

@@ -70,7 +70,7 @@ async def test_somebody_who_opted_out(
 async def test_logging_in_replaces_planted_tokens(
     browser: TestClient[Any, Any], operator: LocalOperator, status: int
 ) -> None:
-    """No visitor keeps tokens that somebody else has put into the browser."""
+    """No visitor keeps tokens that another person has put into the browser."""
     await text(browser, "/login", email="attacker@example.com")
     (planted,) = browser.session.cookie_jar
     if status != 200:

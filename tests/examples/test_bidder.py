@@ -46,7 +46,7 @@ async def bidder(
 
 @pytest.fixture
 async def tokens(make_client: Callable[[], UID2Client]) -> IdentityTokens:
-    """Generate tokens for somebody."""
+    """Generate tokens for a person."""
     async with make_client() as client:
         generated = await client.generate_token("user@example.com")
     assert isinstance(generated, IdentityTokens)
@@ -78,7 +78,7 @@ async def test_keys_serve_on_in_an_outage(
     example: Any,
     tokens: IdentityTokens,
 ) -> None:
-    """Health tells of it, and the bids go on."""
+    """The health check reports it, and the bids continue."""
     operator.fail_next(Fault(status=503), times=9)
     assert bidder.app is not None
     await bidder.app[example.KEYS].ensure_fresh(0)
@@ -151,7 +151,7 @@ async def test_a_refused_token_is_counted_with_what_to_do(
 
 
 def test_it_plays_without_credentials(run: Callable[..., Any]) -> None:
-    """An outage and an opt-out, told in words; no raw UID is printed."""
+    """An outage and an opt-out are explained; no raw UID is printed."""
     done = run("bidder.py")
 
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ def identity(browser: Any) -> dict[str, Any]:
 
 
 def test_a_visitor_sees_the_form(browser: Any) -> None:
-    """Nobody is logged in at first, and the script is told so."""
+    """Nobody is logged in at first, and the script knows it."""
     page = browser.get("/")
 
     assert 'action="/login"' in page.text
@@ -59,7 +59,7 @@ def test_due_tokens_are_refreshed_for_an_open_page(browser: Any) -> None:
 
 @pytest.mark.parametrize("days", [4, 31], ids=["expired", "dead"])
 def test_a_reader_who_comes_back_late_has_a_token(browser: Any, days: int) -> None:
-    """Expired tokens are refreshed, dead ones generated anew."""
+    """Expired tokens are refreshed, dead ones generated again."""
     log_in(browser)
 
     browser.post("/advance", data={"hours": days * DAY_HOURS})
@@ -95,7 +95,7 @@ def test_logging_in_changes_the_name_of_the_session(browser: Any) -> None:
 
 
 def test_a_name_that_the_browser_brings_is_not_taken_over(browser: Any) -> None:
-    """A session never goes by a name that somebody else chose."""
+    """A session never has a name that another person chose."""
     browser.cookies.set("site_session", "chosen")
 
     log_in(browser)
@@ -133,7 +133,7 @@ def test_opting_out_elsewhere_is_found_by_the_next_refresh(
 def test_an_outage_leaves_the_token_and_says_so(
     browser: Any, operator: LocalOperator
 ) -> None:
-    """While the token is good, the page goes on."""
+    """While the token is valid, the page does not change."""
     log_in(browser)
     before = identity(browser)
     operator.advance(7_200)

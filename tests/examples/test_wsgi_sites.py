@@ -91,7 +91,7 @@ def test_somebody_who_opted_out(
 def test_a_login_that_gives_no_tokens(
     visit: Callable[..., str], operator: LocalOperator, status: int
 ) -> None:
-    """The page comes all the same, and nobody keeps the tokens of somebody else."""
+    """The page is served, and nobody keeps the tokens of another person."""
     visit("/login", email="before@example.com")
     operator.fail_next(Fault(status=status), times=9)
     email = "no e-mail" if status == 200 else EMAIL

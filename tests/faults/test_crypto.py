@@ -110,7 +110,7 @@ async def another_key(bench: Bench) -> None:
 
 @rows.add("C6", requests=2)
 async def swapped(bench: Bench) -> None:
-    """Two replies change places: both calls fail at once, and both are told of."""
+    """Two replies are swapped: both calls fail at once, and both are reported."""
     waiting: list[Exchange] = []
     both = asyncio.Event()
 
@@ -224,7 +224,7 @@ async def repeated_randomness(bench: Bench) -> None:
 
 @rows.add("C12")
 async def bad_secret(bench: Bench) -> None:
-    """A secret that is none is refused before anything else, and not shown."""
+    """An invalid secret is rejected before anything else, and not shown."""
     secrets = (
         CLIENT_SECRET + "\n",
         CLIENT_SECRET[:-2],

@@ -153,7 +153,7 @@ async def interrupted(bench: Bench) -> None:
 
 @rows.add("F3", requests=(24, 200), within=20.0)
 async def torn(bench: Bench) -> None:
-    """A last line that is cut anywhere is dropped, and the job goes on before it."""
+    """A truncated last line is dropped, and the job resumes before it."""
     expected = await whole(bench)
     for cut in (1, 30, 90):
         with job() as folder:
@@ -201,7 +201,7 @@ def failing(call: str, number: int, code: int) -> Disk:
 
 @rows.add("F5", requests=(36, 400), within=60.0)
 async def full(bench: Bench) -> None:
-    """No space for output, log or rename: the same job goes on when there is."""
+    """No space for output, log or rename: the same job resumes when there is some."""
     expected = await whole(bench)
     for call, numbers in {"write": range(2, 8), "replace": range(1, 3)}.items():
         for number in numbers:
@@ -284,7 +284,7 @@ async def another_job(bench: Bench) -> None:
 
 @rows.add("F10", requests=(13, 60), within=10.0)
 async def two_at_once(bench: Bench) -> None:
-    """The second process on one job is refused, and told who has it."""
+    """The second process on one job is rejected, with the name of the first."""
     with job() as folder:
         slow = make_client(bench, lambda _: 0.05)
         first = asyncio.create_task(run(bench, folder, client=slow))
@@ -308,7 +308,7 @@ async def dead_owner(bench: Bench) -> None:
 
 @rows.add("F12", requests=(0, 5), within=30.0)
 async def bad_input(bench: Bench) -> None:
-    """What cannot be read is told by its line, in bounded memory."""
+    """What cannot be read is reported by its line, in bounded memory."""
     told = {
         b"\xff\n": "is not UTF-8",
         b"a\0b\n": "a NUL byte",
@@ -364,7 +364,7 @@ async def stalled(bench: Bench) -> None:
 
 @rows.add("F14", requests=(13, 60))
 async def open_umask(bench: Bench) -> None:
-    """Whatever the umask is, all that a job writes is its owner's alone."""
+    """Whatever the umask is, only the owner can read what a job writes."""
     before = os.umask(0)
     try:
         with job() as folder:

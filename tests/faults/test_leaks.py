@@ -97,7 +97,7 @@ async def wrong_types(bench: Bench) -> None:
 
 @rows.add("L4", requests=1)
 async def steering_texts(bench: Bench) -> None:
-    """No operator and no name of a file steers a terminal, whoever prints the error."""
+    """Neither an operator nor a file name controls a terminal through an error."""
     body = b'{"status": "client_error", "message": "a\\u001b[2J\\nb\\u202e"}'
     async with bench.server(refuse("400 Bad Request", body=body)) as server:
         call = bench.generate(bench.client(server))

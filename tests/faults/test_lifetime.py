@@ -48,7 +48,7 @@ async def cancelled(bench: Bench, call: Any, after: float) -> None:
 
 @rows.add("X1", requests=(9, 30), within=10.0)
 async def cancel_anywhere(bench: Bench) -> None:
-    """Wherever it is cancelled, nothing stays held, and the pool goes on."""
+    """Wherever it is canceled, nothing is leaked, and the pool remains usable."""
     # Before the first step, and while sealing: there is no await in between.
     async with bench.server(ok) as server:
         client = bench.client(server)
@@ -181,7 +181,7 @@ async def closed_early(bench: Bench) -> None:
 
 @rows.add("X6", requests=2)
 async def second_loop(bench: Bench) -> None:
-    """Another running loop is refused, for calls and for closing; the first goes on."""
+    """A second running loop is rejected, also for closing; the first continues."""
     async with bench.server(ok) as server:
         client = bench.client(server)
         await bench.generate(client)
@@ -348,7 +348,7 @@ async def shared_error(bench: Bench) -> None:
 
 @rows.add("X13", virtual=True, within=20_000.0)
 async def stray_in_the_background(bench: Bench) -> None:
-    """A refresh that nobody cancelled goes on; a task that was ended is noticed."""
+    """A refresh that was not canceled continues; a task that ended is noticed."""
     steps: list[Any] = [None, asyncio.CancelledError, GeneratorExit, None]
 
     async def fetch() -> KeyRing:

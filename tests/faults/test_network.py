@@ -65,7 +65,7 @@ async def connection_refused(bench: Bench) -> None:
 
 
 class NameLoop(asyncio.SelectorEventLoop):
-    """An event loop in which names resolve as told."""
+    """An event loop in which names resolve as given."""
 
     answers: tuple[str, ...] | None = ()
 
@@ -283,7 +283,7 @@ async def slow_way(bench: Bench) -> None:
 
 @rows.add("N16", requests=(0, 80), within=20_000)
 async def narrow_way(bench: Bench) -> None:
-    """An upload that outlasts the attempt's bound is given up, and sealed anew."""
+    """An upload that exceeds the attempt's limit is aborted, and encrypted again."""
     async with (
         bench.server(ok) as server,
         Relay(server, bytes_per_second=300_000) as relay,

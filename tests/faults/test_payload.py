@@ -142,7 +142,7 @@ ODD = (
 
 @rows.add("P8", requests=(0, 1))
 async def odd_identities(bench: Bench) -> None:
-    """What cannot be right is told before anything is sent; the rest is a hash."""
+    """What cannot be right is reported before anything is sent; the rest is a hash."""
     wire = bench.wire(MemoryOperator())
     client = bench.client(wire)
     found = await client.map_identities([Email(one) for one in ODD])

@@ -118,7 +118,7 @@ def apart(data: bytes) -> Step:
 
 
 async def picky(response: aiohttp.ClientResponse) -> None:
-    """Raise for a status, as a session may be told to."""
+    """Raise for a status, as a session may be configured to."""
     response.raise_for_status()
 
 
@@ -189,7 +189,7 @@ async def outcome_of(bench: Bench, step: Step, session: Any, **retry: float) -> 
 
 @rows.add("B1", "B2", "B3", within=60.0)
 async def any_body(bench: Bench) -> None:
-    """A status is what it is with an empty body, whatever becomes of its body."""
+    """A status counts as with an empty body, whatever happens to its body."""
     # What a callable raises is not different for each.
     statuses = STATUSES if bench.id != "B3" else (401, 503)
     for status in statuses:
@@ -354,7 +354,7 @@ def then(data: bytes | None, sent: asyncio.Event) -> Step:
 
 
 async def meet(bench: Bench, data: bytes | None, session: Any, **retry: Any) -> int:
-    """Call over a connection that an unrequested reply lies on; count the requests."""
+    """Call over a connection with an unrequested reply on it; count the requests."""
     sent = asyncio.Event()
     async with bench.server(then(data, sent), ok) as server:
         async with client_of(bench, server, session, retry=retry) as client:
@@ -382,7 +382,7 @@ async def unrequested(bench: Bench) -> None:
 
 @rows.add("B10", within=10.0, requests=(10, 12))
 async def many_unrequested(bench: Bench) -> None:
-    """One lies on every kept connection: each call meets one at most."""
+    """There is one on every kept connection: each call meets one at most."""
     both = asyncio.Barrier(4)
     sent = asyncio.Event()
     late = then(UNREQUESTED["401"], sent)

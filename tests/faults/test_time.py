@@ -56,7 +56,7 @@ def http_date(server: FaultServer) -> str:
 
 
 async def is_corrected(bench: Bench, off_ms: int) -> None:
-    """Two requests the first time, one from then on; the budget is left alone."""
+    """Two requests the first time, one from then on; the budget is not used."""
     async with bench.server(judging(date=http_date), off_ms=off_ms) as server:
         client = bench.client(server)
         assert isinstance(await bench.generate(client), IdentityTokens)
@@ -92,14 +92,14 @@ async def is_not_corrected(bench: Bench, date: Any = None) -> errors.ClockSkewEr
 
 @rows.add("D3", requests=1)
 async def no_witness(bench: Bench) -> None:
-    """Nobody tells the right time."""
+    """The right time is not available."""
     error = await is_not_corrected(bench)
     assert error.offset is None
 
 
 @rows.add("D4", requests=6)
 async def odd_dates(bench: Bench) -> None:
-    """A Date that is none, or absurd, corrects nothing; how far it is off is told."""
+    """An invalid or absurd Date corrects nothing; the offset is reported."""
     for date in (
         "canary",
         "Thu, 01 Jan 2026 00:00:00",
@@ -347,7 +347,7 @@ async def machine_sleeps(bench: Bench) -> None:
 
 @rows.add("D13", requests=(1, 400), virtual=True, within=7_400.0)
 async def process_is_frozen(bench: Bench) -> None:
-    """A job that stood still for two hours goes on when it wakes."""
+    """A job that was suspended for two hours continues when it wakes."""
     loop: Any = asyncio.get_running_loop()
     frozen_until = 0.0
 

@@ -75,7 +75,7 @@ async def unknown_authority(bench: Bench) -> None:
 
 @rows.add("T2", requests=0)
 async def wrong_host(bench: Bench) -> None:
-    """The certificate is somebody else's."""
+    """The certificate belongs to another host."""
     await is_refused(bench, server_side("other.example"), trusting())
 
 
@@ -233,7 +233,7 @@ async def no_verification(bench: Bench) -> None:
 
 @rows.add("T12")
 async def session_without_verification(bench: Bench) -> None:
-    """A session that is given verifies, or is not taken."""
+    """A given session must verify certificates, or is rejected."""
     nameless = ssl.create_default_context()
     nameless.check_hostname = False
     for verifies in (False, nameless):

@@ -69,7 +69,7 @@ def change(dice: random.Random, seed: bytes) -> bytes:
 
 
 def run_target(name: str, seconds: int) -> bool:
-    """Fuzz one target in a process of its own; tell whether it held."""
+    """Fuzz one target in its own process; return whether it passed."""
     done = subprocess.run(  # noqa: S603 - ourselves
         [sys.executable, "-m", "tests.fuzz", name, str(seconds)],
         capture_output=True,

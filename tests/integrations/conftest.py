@@ -13,7 +13,7 @@ from uid2_async.operator import LocalOperator, OperatorData
 
 @pytest.fixture
 def operator(scope: IdentityScope) -> Iterator[LocalOperator]:
-    """Run an operator beside the test client, which has a loop of its own."""
+    """Run an operator for the test client, which has its own loop."""
     with LocalOperator.in_thread(OperatorData.sample(scope=scope)) as running:
         yield running
 

@@ -104,7 +104,7 @@ def test_the_system_check(given: dict[str, Any]) -> None:
         ({"BASE_URL": "http://x.example/v2"}, "base URL", "uid2.F011"),
         ({"SECRET_KEY": given["API_KEY"]}, "client secret", "uid2.F013"),
         ({"COOKIE": {"keys": "short"}}, "32 characters", "uid2.E001"),
-        ({"SCOPE": "UID3"}, "UID2 is wrong", "uid2.E001"),
+        ({"SCOPE": "UID3"}, "UID2 is invalid", "uid2.E001"),
     ]
     for change, message, number in bad:
         with override_settings(UID2={**given, **change}):

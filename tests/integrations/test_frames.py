@@ -531,7 +531,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
             {"a": pd.Series([EMAIL] * 10_001 + [b"x"], dtype=object).iloc[1:]}
         ),
         {"email": "a"},
-        "'a' (holds|is not text)",
+        "'a' (has|is not text)",
     ),
     (pd.DataFrame([["x", "y"]], columns=["a", "a"]), {"email": "a"}, "2 columns 'a'"),
     (pd.DataFrame({"a": ["x"], "uid": [1]}), {"email": "a"}, "already has .*'uid'"),

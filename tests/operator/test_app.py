@@ -119,7 +119,7 @@ async def test_what_is_no_http_is_not_quoted(
 
 
 async def test_a_preflight_has_no_body_and_no_vary(operator: LocalOperator) -> None:
-    """204 with the headers of CORS alone (docs/protocol.md 1.9)."""
+    """204 with only the headers of CORS (docs/protocol.md 1.9)."""
     answer = await send(
         operator,
         "OPTIONS /v2/token/client-generate HTTP/1.1\nHost: x\n"
@@ -133,7 +133,7 @@ async def test_a_preflight_has_no_body_and_no_vary(operator: LocalOperator) -> N
 
 
 async def test_a_body_of_one_mib_is_read(operator: LocalOperator) -> None:
-    """One byte more is too long, and that is told before 401 (docs/protocol.md 1.9)."""
+    """One byte more is too long, and is reported before 401 (docs/protocol.md 1.9)."""
     fits = await post(operator, GENERATE, bytes(MIB))
     declared = await post(operator, GENERATE, bytes(MIB + 1))
 
@@ -167,7 +167,7 @@ async def test_a_body_is_taken_as_it_comes(operator: LocalOperator) -> None:
 async def test_what_was_not_foreseen_is_a_500(
     base: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log names the kind of the error and the path alone."""
+    """The log names only the kind of the error and the path."""
     sample = OperatorData.sample(base=base)
     # An AES key of no known size: nothing checks it before it is used.
     clients = [attrs.evolve(one, secret=b"x") for one in sample.clients]

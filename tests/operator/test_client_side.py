@@ -67,7 +67,7 @@ def ask(
 
 
 def test_a_browser_gets_a_token_of_its_site(asker: Any) -> None:
-    """The privacy bits tell that it was client-side (docs/protocol.md 2.10)."""
+    """The privacy bits say that it was client-side (docs/protocol.md 2.10)."""
     status, reply = ask(asker)
 
     token = open_token(reply["body"]["advertising_token"], asker.world.keysets.key)

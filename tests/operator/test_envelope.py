@@ -78,7 +78,7 @@ def test_euid_operators_point_to_their_own_documentation() -> None:
 
 
 def test_text_and_binary_give_the_same() -> None:
-    """The form decides about the reply alone."""
+    """The form decides only about the reply."""
     sealed = seal(b'{"a":1}')
 
     text, binary = read(b64encode(sealed)), read(sealed, binary=True)

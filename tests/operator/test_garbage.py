@@ -87,7 +87,7 @@ class Garbage:
         return found
 
     def flip(self, data: bytes) -> bytes:
-        """Change, cut or lengthen bytes, or leave them alone."""
+        """Change, cut or lengthen bytes, or leave them as they are."""
         how = self.random.randrange(6)
         if how == 0 and data:
             at = self.random.randrange(len(data))

@@ -272,7 +272,7 @@ async def test_an_impossible_origin_comes_before_the_size(
 async def test_headers_that_are_repeated_may_hold_any_byte(
     operator: LocalOperator, name: bytes
 ) -> None:
-    """UTF-8 comes back as it is; what is none cannot be sent by aiohttp."""
+    """UTF-8 is returned unchanged; aiohttp cannot send anything else."""
     found = await send(operator, request(name + b": a\xc3\xa9\xe9b"))
 
     assert found[0] == 401
@@ -281,7 +281,7 @@ async def test_headers_that_are_repeated_may_hold_any_byte(
 
 
 async def test_a_key_is_read_byte_by_byte(operator: LocalOperator) -> None:
-    """A no-break space in UTF-8 is two characters behind the key (1.2)."""
+    """A no-break space in UTF-8 is two characters after the key (1.2)."""
     header = b"Authorization: Bearer " + operator.api_key.encode()
 
     good = await send(operator, request(header))

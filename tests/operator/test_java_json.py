@@ -103,7 +103,7 @@ def test_reads_what_jackson_reads(text: str, value: object) -> None:
 def test_refuses_what_jackson_refuses(text: str) -> None:
     """Everything else that is no JSON to Jackson is refused, with one message."""
     with pytest.raises(
-        JavaJsonError, match=r"^This is no JSON that the operator reads"
+        JavaJsonError, match=r"^The operator would not accept this as JSON"
     ):
         parse(text)
 

@@ -12,7 +12,7 @@ LATEST = "/v2/key/latest"
 
 
 def test_a_sharer_learns_what_it_seals_with(asker: Any) -> None:
-    """Keyset ids stand at the caller's own keys and the master keys alone."""
+    """Only the caller's own keys and the master keys have keyset ids."""
     status, reply = asker.ask(SHARING, who="sharer")
 
     body = reply["body"]

@@ -77,7 +77,7 @@ def test_a_refresh_time_that_is_over_becomes_midnight(asker: Any) -> None:
 
 
 def test_phones_are_mapped_without_phone_support_too(make_asker: Any) -> None:
-    """V3 maps them, and leaves them out of its message alone (docs/protocol.md 2.6)."""
+    """V3 maps them, and only its message leaves them out (docs/protocol.md 2.6)."""
     asker = make_asker(enable_phone_support=False)
 
     mapped = asker.ask(MAP_V3, {"phone": ["+12345678901"]})[1]["body"]["phone"]
@@ -176,7 +176,7 @@ MISSING = (
     ],
 )
 def test_v2_goes_key_by_key(asker: Any, payload: dict, message: str) -> None:
-    """The first fault in the order of the keys is told (docs/protocol.md 2.5)."""
+    """The first fault in the order of the keys is reported (docs/protocol.md 2.5)."""
     assert asker.ask(MAP_V2, payload) == (
         400,
         {"message": message, "status": "client_error"},
@@ -258,7 +258,7 @@ def test_v3_cannot_name_a_link(asker: Any) -> None:
 
 @pytest.mark.parametrize("path", [MAP_V2, MAP_V3])
 def test_without_validation_no_service_passes(asker: Any, path: str) -> None:
-    """The operator cannot tell, and refuses (docs/protocol.md 2.5)."""
+    """The operator cannot know, and rejects it (docs/protocol.md 2.5)."""
     with_service(asker, validate=False)
 
     assert asker.ask(path, {"email": ["a@b.c"]}, who="advertiser") == (

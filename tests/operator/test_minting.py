@@ -126,7 +126,7 @@ def test_the_vectors(vectors: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("world", ["uid2", "euid"])
 def test_every_recorded_token_is_what_we_would_write(world: str) -> None:
-    """What a real operator minted opens, and sealing it anew gives the same text."""
+    """A token of a real operator opens, and encrypting it again gives the same text."""
     folder = WORLDS / world
     listed = json.loads((folder / "world" / "keyset_keys.json").read_bytes())
     keys = {
@@ -192,14 +192,14 @@ def test_the_hash_is_not_shown() -> None:
 
 
 def test_the_error_pickles_and_shows_no_token() -> None:
-    """It carries the reason and the key id alone."""
+    """It has only the reason and the key id."""
     error = pickle.loads(pickle.dumps(RefreshTokenError(Failure.UNKNOWN_KEY, -5)))  # noqa: S301 - made here
     assert (error.reason, error.key_id) == (Failure.UNKNOWN_KEY, -5)
 
 
 def test_what_cannot_be_sealed() -> None:
     """Another version, or a wrapper of another length, as of a wrong hash."""
-    with pytest.raises(ValueError, match="version 2 or 3"):
+    with pytest.raises(ValueError, match="must be 2 or 3"):
         seal_refresh_token(attrs.evolve(TOKEN, version=4), KEY, iv=GCM_IV)
     short = attrs.evolve(TOKEN, first_level_hash=bytes(31))
     for inner in ("short", seal_refresh_token(short, KEY, iv=GCM_IV)):
@@ -334,7 +334,7 @@ def test_bodies_that_are_no_wrapper(body: str, reason: Failure) -> None:
 
 
 def test_a_wrapper_without_a_token_holds_an_empty_one() -> None:
-    """The response key is what must be there; the token is judged when opened."""
+    """Only the response key is required; the token is checked when it is opened."""
     key = b64encode(RESPONSE_KEY).decode()
     wrapped = rewrap(json.dumps({"refresh_response_key": key}).encode())
     assert unwrap_refresh_token(wrapped, KEYS.get) == ("", RESPONSE_KEY)

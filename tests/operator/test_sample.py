@@ -43,7 +43,7 @@ def test_keys_do_not_depend_on_the_day(base: datetime) -> None:
 
 
 def test_the_world_begins_today() -> None:
-    """Unless it is told another day."""
+    """Unless another day is given."""
     today = int(datetime.now(UTC).timestamp() * 1000) // DAY_MS * DAY_MS
     data = OperatorData.sample()
 

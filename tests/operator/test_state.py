@@ -78,7 +78,7 @@ def test_a_reset_forgets_everything() -> None:
 
 
 def test_an_answer_under_way_during_a_reset_is_not_logged() -> None:
-    """The next test does not see what the last one left behind."""
+    """The next test does not see the state of the last one."""
     state = make()
     resets = state.resets
     state.reset()

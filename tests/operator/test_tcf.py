@@ -247,7 +247,7 @@ def test_invalid(text: str) -> None:
     ],
 )
 def test_version_1_makes_the_operator_fail(text: str) -> None:
-    """It is taken by its first six bits alone, and then of no use (2.1)."""
+    """It is accepted by its first six bits, and is then useless (2.1)."""
     with pytest.raises(UnusableConsentError):
         read_consent(text)
 

@@ -306,7 +306,7 @@ def test_a_token_expires_after_its_last_ms(
 
 
 def test_an_expired_token_is_told_to_known_callers_alone(asker: Any) -> None:
-    """Without an API key nothing is told (docs/protocol.md 2.2)."""
+    """Without an API key the cause is not reported (docs/protocol.md 2.2)."""
     token = seal(asker, expires_ms=asker.now_ms - 1)
 
     assert asker.refresh(token) == ERROR
@@ -317,7 +317,7 @@ def test_an_expired_token_is_told_to_known_callers_alone(asker: Any) -> None:
 
 
 def test_very_old_identities_have_opted_out(asker: Any) -> None:
-    """Whoever was established before March 2021 (docs/protocol.md 2.2)."""
+    """A token that was established before March 2021 (docs/protocol.md 2.2)."""
     first = 1_615_222_800_000
 
     early = asker.refresh(seal(asker, established_ms=first - 1, expires_ms=0))
@@ -334,7 +334,7 @@ def test_the_refresh_test_identity_opts_out_here(asker: Any) -> None:
 
 
 def test_an_opt_out_in_between_counts(asker: Any) -> None:
-    """Refreshing asks the opt-out store anew."""
+    """A refresh asks the opt-out store again."""
     body = generate(asker)
     asker.ask("/v2/token/logout", {"email": "a@example.com"})
 
@@ -342,7 +342,7 @@ def test_an_opt_out_in_between_counts(asker: Any) -> None:
 
 
 def test_without_an_active_key_there_is_no_refresh(asker: Any) -> None:
-    """The cause is told to known callers alone (docs/protocol.md 2.2)."""
+    """Only known callers are told the cause (docs/protocol.md 2.2)."""
     token = seal(asker)
     refresh_keys = [one for one in asker.data.keys if one.keyset_id == -2]
     asker.load(attrs.evolve(asker.data, keys=tuple(refresh_keys)))

@@ -142,7 +142,7 @@ def test_a_request_without_json_is_refused(body: bytes) -> None:
 
 
 def test_a_body_that_is_no_json_is_refused() -> None:
-    """Whatever is no JSON is told so."""
+    """Anything but JSON is rejected as such."""
     with pytest.raises(RefusedError) as caught:
         operator_client_side.parse_client_generate_request(b"{bad")
 

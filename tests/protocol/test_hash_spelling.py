@@ -57,7 +57,7 @@ CASES = [
 def test_each_mistake_has_a_name_and_an_advice(
     text: str, spelling: HashSpelling
 ) -> None:
-    """The spelling is told, and what to do; only for a good hash there is nothing."""
+    """The encoding is named with advice, except for a good hash."""
     assert diagnose_hash(text) is spelling
     good = spelling in {HashSpelling.HEX, HashSpelling.BASE64}
     assert (spelling.advice == "") is good

@@ -73,7 +73,7 @@ def identity(**changes: Any) -> str:
 
 @pytest.mark.parametrize("name", TOKENS)
 def test_advertising_tokens(name: str) -> None:
-    """The header of a token tells version, scope, type and key; v2 tells less."""
+    """The header of a token has version, scope, type and key; v2 has less."""
     one = TOKENS[name]
     found = inspect(one["token"])
     old = one["version"] == 2
@@ -91,7 +91,7 @@ def test_advertising_tokens(name: str) -> None:
 
 @pytest.mark.parametrize("one", VECTORS["raw_uid_v4"])
 def test_raw_uids_of_version_4(one: dict[str, Any]) -> None:
-    """A v4 raw UID tells scope, type, environment and key."""
+    """A v4 raw UID has scope, type, environment and key."""
     assert inspect(one["raw_uid"]) == Inspection(
         kinds=(ValueKind.RAW_UID,),
         length=44,
@@ -105,7 +105,7 @@ def test_raw_uids_of_version_4(one: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", [name for name in TOKENS if "v3 raw" in name])
 def test_raw_uids_of_version_3(name: str) -> None:
-    """A v3 raw UID tells scope and type."""
+    """A v3 raw UID has scope and type."""
     one = TOKENS[name]
 
     assert inspect(one["raw_uid"]) == Inspection(
@@ -226,7 +226,7 @@ def test_refresh_tokens(field: str, expected: Inspection) -> None:
     ],
 )
 def test_identity_tokens(hours: int, state: TokenState) -> None:
-    """Identity tokens tell their times and state, and the tokens in them are read."""
+    """Identity tokens show their times and state, and the tokens in them are read."""
     found = inspect(identity(), NOW_MS + hours * HOUR_MS)
 
     assert (found.kinds, found.state) == ((ValueKind.IDENTITY_TOKENS,), state)
@@ -251,7 +251,7 @@ def test_identity_tokens_without_response_key() -> None:
     [
         ("{", "not a JSON object"),
         ('{"a": 1}', "advertising_token is missing"),
-        (identity(refresh_from="soon"), "refresh_from is no int"),
+        (identity(refresh_from="soon"), "refresh_from is not of type int"),
     ],
 )
 def test_other_json(value: str, words: str) -> None:
@@ -274,7 +274,7 @@ def test_other_json(value: str, words: str) -> None:
 def test_api_keys(
     value: str, scope: IdentityScope, environment: str, site_id: int
 ) -> None:
-    """An API key tells scope, environment and site."""
+    """An API key has scope, environment and site."""
     assert inspect(value) == Inspection(
         kinds=(ValueKind.API_KEY,),
         length=len(value),

@@ -171,7 +171,7 @@ SECRET_TEXT = b64encode(SECRET).decode()
 
 
 def wire_key(number: int, **more: Any) -> dict[str, Any]:
-    """Make a key as it lies on the wire."""
+    """Make a key as it is on the wire."""
     times = {"created": 50, "activates": 100, "expires": 1000}
     return {"id": number, **times, "secret": SECRET_TEXT, **more}
 
@@ -211,7 +211,7 @@ def decode_secret(value: str) -> bytes:
 
 
 def test_the_bidstream_reply(vectors: dict[str, Any]) -> None:
-    """key/bidstream tells no keysets and no caller, so it cannot seal (6.2)."""
+    """key/bidstream has no keysets and no caller, so it cannot encrypt (6.2)."""
     text = json.dumps(vectors["key_bidstream_response"])
     ring = KeyRing.from_json(text.encode())
     assert ring.max_bidstream_lifetime_seconds == 259_210
@@ -298,7 +298,7 @@ def test_names_of_sites_are_kept_in_lower_case() -> None:
 def test_a_wrong_shape_names_its_path_and_no_value(
     vectors: dict[str, Any], change: dict[str, Any], path: str
 ) -> None:
-    """The error tells where, and nothing that stood there."""
+    """The error says where, and does not show the value."""
     reply = deepcopy(vectors["key_sharing_response"])
     target = reply if change.keys() & {"body", "status"} else reply["body"]
     target.update(change)
@@ -379,7 +379,7 @@ def test_a_keyset_has_its_own_keys_alone() -> None:
 
 
 def test_keys_are_found_by_id_even_when_expired() -> None:
-    """Opening asks for the id alone (6.4)."""
+    """Decryption uses only the id (6.4)."""
     ring = make_ring(*KEYS)
     assert ring.key(3) is not None
     assert ring.key(99) is None
@@ -408,7 +408,7 @@ def test_an_empty_ring_is_never_valid() -> None:
 def test_a_ring_is_written_as_the_reply_that_it_reads(
     vectors: dict[str, Any], reply: str
 ) -> None:
-    """Whoever keeps a ring gets the same one back, secrets included."""
+    """A stored ring comes back the same, including its secrets."""
     ring = KeyRing.from_json(json.dumps(vectors[reply]))
 
     assert KeyRing.from_json(ring.to_json()) == ring
@@ -484,7 +484,7 @@ def test_what_a_caller_has_not_is_left_out() -> None:
 
 
 def test_the_bidstream_reply_is_the_recorded_one(vectors: dict[str, Any]) -> None:
-    """Key/bidstream tells nothing about keysets (docs/protocol.md 6.2)."""
+    """Key/bidstream says nothing about keysets (docs/protocol.md 6.2)."""
     expected = vectors["key_bidstream_response"]
     body = expected["body"]
 

@@ -287,7 +287,7 @@ def test_a_buckets_reply_is_read_as_built() -> None:
 
 
 def test_a_wrong_buckets_reply_is_named() -> None:
-    """A date that is none is an error with its path."""
+    """An invalid date is an error with its path."""
     with pytest.raises(ProtocolError) as caught:
         mapping.parse_buckets_reply(
             b'{"status":"success","body":[{"bucket_id":"b","last_updated":"x"}]}'

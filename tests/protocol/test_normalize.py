@@ -115,7 +115,7 @@ TYPES["phone_hash"] = PhoneHash
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 def test_many_are_read_like_one(kind: str, data: st.DataObject) -> None:
-    """Identity bytes do not depend on what stands beside a value."""
+    """Identity bytes do not depend on neighboring values."""
     values = data.draw(st.lists(VALUES[kind], max_size=12))
 
     expected = [identity_bytes(kind, value) for value in values]
@@ -162,7 +162,7 @@ def assert_plain(identities: Sequence[Identity | str], *, send_raw: bool) -> Non
 
 @pytest.mark.parametrize("stranger", [None, 7, b"user@example.com"])
 def test_a_stranger_is_named_by_its_place(stranger: object) -> None:
-    """What is no identity is refused, alone or among others."""
+    """An invalid identity is rejected, alone or among others."""
     with pytest.raises(InputError, match="Item 0"):
         mapping.prepare_map([stranger])  # type: ignore[list-item] # that is the test
     with pytest.raises(InputError, match="Item 1"):

@@ -108,7 +108,7 @@ def test_v2_is_a_bare_hash() -> None:
 def test_v3_is_the_v2_hash_after_a_type_byte(
     scope: IdentityScope, identity_type: IdentityType, char: str
 ) -> None:
-    """The first character of the base64 tells scope and type (4.4)."""
+    """The first character of the base64 gives scope and type (4.4)."""
     flh = bytes(range(32))
     made = raw_uid_v3(flh, "salt", scope=scope, identity_type=identity_type)
     assert made[1:] == raw_uid_v2(flh, "salt")

@@ -187,7 +187,7 @@ def test_another_status_word_is_an_error() -> None:
 
 
 def test_a_success_has_a_body() -> None:
-    """``success`` alone is not enough where a body is due."""
+    """``success`` is not enough if a body is required."""
     expect_success("success", [])
     with pytest.raises(errors.ProtocolError):
         expect_success("success", None)

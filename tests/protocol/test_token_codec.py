@@ -168,7 +168,7 @@ def test_every_vector(vectors: dict[str, Any], number: int) -> None:
 
 @pytest.mark.parametrize("world", ["uid2", "euid"])
 def test_every_recorded_token_is_what_we_would_write(world: str) -> None:
-    """What a real operator minted opens, and sealing it anew gives the same text."""
+    """A token of a real operator opens, and encrypting it again gives the same text."""
     folder = WORLDS / world
     listed = json.loads((folder / "world" / "keyset_keys.json").read_bytes())
     keys = {
@@ -272,7 +272,7 @@ def test_round_trip_of_v2(
 def test_the_second_character_spells_the_version(
     scope: IdentityScope, identity_type: IdentityType, start: str, version: int
 ) -> None:
-    """The first one tells scope and type (5.1)."""
+    """The first one gives scope and type (5.1)."""
     sealed = seal(make_token(version, scope, identity_type, bytes(33)))
     assert sealed.startswith(f"{start}{version}")
 
@@ -309,7 +309,7 @@ STANDARD = BOTH.replace("-", "+").replace("_", "/")
     ],
 )
 def test_alphabets_of_v4(given_text: str, *, lenient: bool, strict: bool) -> None:
-    """SDKs take either alphabet, the operator the URL-safe one alone (5.1)."""
+    """SDKs accept either alphabet, the operator only the URL-safe one (5.1)."""
     assert len(BOTH) == 218
     assert isinstance(read_text(given_text), bytes) is lenient
     assert isinstance(read_text(given_text, strict=True), bytes) is strict
@@ -456,7 +456,7 @@ def write_v2(length: int, uid: bytes, tail: bytes = bytes(12)) -> str:
     ],
 )
 def test_the_content_of_v2_must_fit_exactly(sealed: str) -> None:
-    """CBC protects nothing, so this is what tells a forged token."""
+    """CBC does not authenticate, so this is how a forged token is noticed."""
     assert failure(sealed) is TokenFailure.INVALID_PAYLOAD
     good = write_v2(44, V2_UID.encode())
     assert open_token(good, KEYS.get).raw_uid == V2_UID
@@ -473,8 +473,8 @@ def test_a_key_that_does_not_fit_is_noticed(token: AdvertisingToken) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scope": None}, "needs scope"),
-        ({"identity_type": None}, "needs scope"),
+        ({"scope": None}, "requires scope"),
+        ({"identity_type": None}, "requires scope"),
         ({"refreshed_ms": None}, "refreshed_ms"),
         ({"created_ms": None}, "created_ms"),
         ({"raw_uid": ""}, "raw UID"),

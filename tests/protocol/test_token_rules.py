@@ -312,7 +312,7 @@ def test_no_mutation_of_v2_raises_anything_else(at: int, flip: int, now: int) ->
 @settings(max_examples=200)
 @given(text(max_size=300) | binary(max_size=200).map(lambda d: b64encode(d).decode()))
 def test_no_text_raises_anything_else(value: str) -> None:
-    """Bulk work goes on over any row."""
+    """A bulk job continues after any row."""
     found = try_decrypt(value, RING, now_ms=NOW, client=BIDSTREAM)
     assert isinstance(found, TokenFailure)
 
@@ -365,7 +365,7 @@ def test_the_type_is_read_from_the_raw_uid(
 def test_a_raw_uid_of_32_bytes_is_an_email_unless_told(
     data: bytes, identity_type: IdentityType | None
 ) -> None:
-    """Whatever character it begins with, it does not tell its type."""
+    """Its first character does not determine its type."""
     uid = b64encode(data).decode()
     asked: dict[str, Any] = {"now_ms": NOW, "identity_type": identity_type}
     sealed = encrypt(uid, RING, **asked, **GCM_IVS)

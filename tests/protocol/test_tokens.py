@@ -39,7 +39,7 @@ def test_a_generate_request_is_read_as_built() -> None:
 
 
 def test_the_presence_of_a_consent_string_counts() -> None:
-    """Null is a consent string that is there; no key is none."""
+    """Null counts as a consent string; a missing key does not."""
     hashed = json.loads(tokens.build_generate_request(Email("a@b.com")))
 
     assert list(hashed) == ["email_hash"]

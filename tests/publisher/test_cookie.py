@@ -32,7 +32,7 @@ def attributes_of(cookie: str) -> list[str]:
 
 
 def test_an_identity_is_a_cookie(plain: IdentityTokens, now: datetime) -> None:
-    """It lives as long as the refresh token, for the host alone and on https."""
+    """It lives as long as the refresh token, only for the host and on https."""
     cookie = to_cookie(plain, now=now)
 
     assert cookie.startswith("__uid_2=%7B%22advertising_token%22%3A%22adv%2B%2F%3D")

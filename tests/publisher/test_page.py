@@ -161,7 +161,7 @@ def test_prebid_takes_the_token_alone(
     [
         ({"mode": "both"}, "client_refresh or server_only"),
         ({"mode": "server_only", "cookie": "mine"}, "__uid2_advertising_token"),
-        ({"mode": "server_only", "api_base": "https://op.example"}, "no api_base"),
+        ({"mode": "server_only", "api_base": "https://op.example"}, "omit api_base"),
     ],
 )
 def test_what_prebid_would_ignore_is_refused(

@@ -95,7 +95,7 @@ async def test_fresh_tokens_are_left_alone(
 async def test_due_tokens_are_refreshed_and_keep_unknown_keys(
     make: Make, tokens: IdentityTokens, operator: LocalOperator
 ) -> None:
-    """New tokens are to be stored, together with what others put beside the old."""
+    """New tokens must be stored, together with what others stored with the old ones."""
     operator.advance(DUE)
 
     found = await make().ensure_fresh(tokens)
@@ -236,7 +236,7 @@ async def test_expired_tokens_in_an_outage_are_held_and_not_used(
 async def test_an_opt_out_is_remembered_for_72_hours(
     make: Make, tokens: IdentityTokens, operator: LocalOperator
 ) -> None:
-    """Nothing is to be held any more, and nobody is asked again."""
+    """Nothing must be kept, and nobody is asked again."""
     refresher = make()
     operator.opt_out("user@example.com")
     operator.advance(DUE)
@@ -302,7 +302,7 @@ async def test_tokens_that_the_operator_refuses_are_dead(
     body: bytes,
     error: type[errors.UID2Error],
 ) -> None:
-    """What the operator does not know is to be generated anew, and the reason seen."""
+    """Tokens that the operator does not know must be generated again, with a reason."""
     operator.advance(DUE)
     operator.fail_next(Fault(status=400, body=body), path=REFRESH)
 
@@ -446,9 +446,9 @@ def reply_of(tokens: IdentityTokens, **change: Any) -> bytes:
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        (["advertising_token", "refresh_token"], "repeats what was held"),
-        (["advertising_token"], "repeats what was held"),
-        (["refresh_token"], "repeats what was held"),
+        (["advertising_token", "refresh_token"], "repeats the current tokens"),
+        (["advertising_token"], "repeats the current tokens"),
+        (["refresh_token"], "repeats the current tokens"),
     ],
 )
 async def test_a_reply_that_repeats_the_held_tokens_is_refused(
@@ -517,7 +517,7 @@ async def test_a_reply_that_repeats_older_tokens_is_refused(
     assert second.tokens.refresh_token == "2"
     assert third.tokens == second.tokens
     assert third.error is not None
-    assert "repeats older tokens" in third.error.message
+    assert "repeats earlier tokens" in third.error.message
 
 
 async def test_an_earlier_expiry_alone_is_fine(
@@ -640,7 +640,7 @@ async def test_in_the_background_expired_tokens_are_waited_for(
 async def test_no_task_is_left_behind(
     make: Make, tokens: IdentityTokens, operator: LocalOperator
 ) -> None:
-    """Leaving the block ends what runs; who waits is told, not cancelled."""
+    """Leaving the block ends refreshes; waiters get an error, and are not canceled."""
     before = asyncio.all_tasks()
     operator.advance(DUE)
     async with make() as refresher:
@@ -687,7 +687,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def make_tokens(number: int, *, due: datetime, expires: datetime) -> IdentityTokens:
-    """Make tokens that their number tells from others."""
+    """Make tokens that differ by their number."""
     return IdentityTokens(
         advertising_token=f"advertising {number}",
         refresh_token=f"refresh {number}",

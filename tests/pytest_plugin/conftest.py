@@ -12,7 +12,6 @@ import uid2_async
 INI = """
 [pytest]
 filterwarnings = error
-asyncio_default_fixture_loop_scope = function
 """
 
 
@@ -36,9 +35,12 @@ def run(
         pytester.makeini(INI)
         if conftest:
             pytester.makeconftest(conftest)
+        # pytest-asyncio warns where it is not set; without it, nobody knows it.
+        scope = ("-o", "asyncio_default_fixture_loop_scope=function")
         return pytester.runpytest_subprocess(
             *("--strict-markers", "-p", "no:cacheprovider"),
             *plugin_options,
+            *(() if "no:asyncio" in options else scope),
             *options,
         )
 

@@ -179,7 +179,7 @@ def test_the_clock_is_one_for_operator_and_client(run: Run) -> None:
 
 
 def test_a_wrong_marker_is_an_error(run: Run) -> None:
-    """It is told what the marker takes."""
+    """The error says what the marker accepts."""
     found = run(WRONG)
 
     found.assert_outcomes(errors=4)

@@ -197,6 +197,72 @@ def test_no_outage_of_another_test_counts(uid2_env, fault):
     assert isinstance(reply, Unavailable) == bool(fault)
 """
 
+FROZEN = """
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import freezegun
+import pytest
+
+from uid2_async import (
+    BidstreamClient, BlockingClient, IdentityTokens, UID2Client, errors
+)
+from uid2_async.operator import Fault
+
+try:
+    import time_machine
+except ImportError:
+    time_machine = None
+
+DATES = [
+    datetime(1998, 5, 8, tzinfo=UTC),
+    datetime.now(UTC),
+    datetime.now(UTC) + timedelta(days=9_000),
+]
+
+
+def freeze(kind, when, **options):
+    if kind == "freezegun":
+        return freezegun.freeze_time(when.replace(tzinfo=None), **options)
+    if time_machine is None:
+        pytest.skip("time-machine is missing")
+    return time_machine.travel(when, tick=False)
+
+
+@pytest.mark.parametrize("when", DATES)
+@pytest.mark.parametrize("kind", ["freezegun", "time-machine"])
+def test_frozen(uid2_env, kind, when):
+    uid2_env.fail_next(Fault(status=503), times=2)
+    with (
+        freeze(kind, when),
+        BlockingClient.from_env() as uid2,
+        uid2.token_refresher() as refresher,
+        uid2.bidstream_keys() as keys,
+    ):
+        tokens = uid2.generate_token("user@example.com")
+        assert tokens.identity_expires == when.replace(
+            microsecond=when.microsecond // 1000 * 1000
+        ) + timedelta(days=3)
+        assert not refresher.ensure_fresh(tokens).changed
+        assert BidstreamClient(keys).decrypt(tokens.advertising_token)
+        with freeze(kind, when + timedelta(hours=2)):
+            assert refresher.ensure_fresh(tokens).changed
+        uid2_env.fail_next(Fault(delay=60.0))
+        with pytest.raises(errors.CallTimeoutError):
+            uid2.generate_token("user@example.com", timeout=0.2)
+
+
+@pytest.mark.parametrize("kind", ["freezegun", "time-machine"])
+def test_in_a_loop_of_the_test(uid2_env, kind):
+    async def view():
+        async with UID2Client.from_env() as client:
+            return await client.generate_token("user@example.com")
+
+    uid2_env.fail_next(Fault(status=503))
+    with freeze(kind, DATES[0], real_asyncio=True):
+        assert isinstance(asyncio.run(view()), IdentityTokens)
+"""
+
 
 def test_synchronous_tests(run: Run) -> None:
     """Calls may run in one event loop after another; two at once as in production."""
@@ -239,3 +305,12 @@ def test_several_processes(run: Run) -> None:
     pytest.importorskip("xdist")
 
     run(SYNCHRONOUS, "-n", "2").assert_outcomes(passed=6)
+
+
+def test_a_frozen_clock(run: Run) -> None:
+    """Operator and client follow it; pauses and timeouts end all the same."""
+    pytest.importorskip("freezegun")
+
+    found = run(FROZEN, "--timeout=60").parseoutcomes()
+
+    assert found.get("passed", 0) + found.get("skipped", 0) == sum(found.values()) == 8

@@ -239,7 +239,7 @@ def test_what_is_wrong_is_named(
 
 
 def test_the_log_has_no_password(server: Any, run: Any) -> None:
-    """Nor has it the query; both are told by a digest or left out."""
+    """Nor does it have the query; both are digested or left out."""
     server.run("CREATE TABLE mapped (id int)")
     with pytest.raises(InputError):
         run(

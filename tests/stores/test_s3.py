@@ -133,7 +133,7 @@ def test_an_object_that_exists(bucket: Any, people: bytes, run: Any) -> None:
 
 
 def test_one_object_has_one_role(bucket: Any, people: bytes, run: Any) -> None:
-    """IN is not OUT, and a state lies on this machine."""
+    """IN is not OUT, and a state is on this machine."""
     bucket.put("in.csv", people)
     with pytest.raises(InputError, match="are the same file"):
         run(bucket.url("in.csv"), bucket.url("in.csv"), force=True)
@@ -179,7 +179,7 @@ def interrupt(run: Any, source: str, target: str, **more: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_resume(bucket: Any, people: bytes, run: Any, store: Any, kind: str) -> None:
-    """A job that was interrupted goes on from its copy of the input."""
+    """An interrupted job resumes from its copy of the input."""
     # Each person is there many times, so that it has several parts.
     header, rows = people.split(b"\n", 1)
     bucket.put("in.csv", header + b"\n" + rows * 40)
@@ -373,7 +373,7 @@ def test_an_outage_at_the_end(
 
 
 def test_what_does_not_exist(bucket: Any, people: bytes, run: Any) -> None:
-    """A missing bucket is told from a missing object, in IN and in OUT."""
+    """A missing bucket is distinguished from a missing object, in IN and in OUT."""
     bucket.put("in.csv", people)
     cases = {
         (bucket.url("none.csv"), "x.csv"): "none.csv does not exist",
@@ -405,7 +405,6 @@ def test_delta_export_and_report(
     bucket: Any, people: bytes, run: Any, command: Any, tmp_path: Path
 ) -> None:
     """What leaves a state may go to a store, whole, and leaves nothing beside it."""
-    pytest.importorskip("matplotlib")
     bucket.put("in.parquet", b"")
     bucket.put("in.csv", people)
     run(

@@ -1,7 +1,8 @@
 """One small application for each web framework, as the documentation writes them.
 
 Each has ``/login`` and ``/page`` by synchronous views, ``/alogin`` and ``/apage`` by
-coroutines, where the framework has both. They answer with a JSON bool: a token?
+coroutines, where the framework has both. They answer with a JSON bool: a token? Pages
+open theirs with the keys of the process.
 """
 
 from __future__ import annotations
@@ -13,6 +14,14 @@ from typing import Any
 SECRET = "a secret of the application, 40 chars long"
 
 
+def opens(freshness: Any, keys: Any) -> bool:
+    """Open the token of a visitor, if there is one."""
+    from uid2_async import BidstreamClient
+
+    token = freshness and freshness.advertising_token
+    return bool(token and BidstreamClient(keys).decrypt(token).raw_uid)
+
+
 def make_flask() -> Any:
     """Make a Flask application."""
     from flask import Flask, jsonify, request
@@ -21,6 +30,7 @@ def make_flask() -> Any:
 
     app = Flask(__name__)
     app.secret_key = SECRET
+    app.config["UID2"] = {"KEYS": "bidstream"}
     uid2 = UID2(app)
 
     @app.post("/login")
@@ -35,13 +45,13 @@ def make_flask() -> Any:
 
     @app.get("/page")
     def page() -> Any:
-        freshness = uid2.visitor.freshness()
-        return jsonify(bool(freshness and freshness.advertising_token))
+        return jsonify(opens(uid2.visitor.freshness(), uid2.keys))
 
     @app.get("/apage")
     async def page_async() -> Any:
         freshness = await uid2.visitor.afreshness()
-        return jsonify(bool(freshness and freshness.advertising_token))
+        found = freshness and opens(freshness, await uid2.akeys())
+        return jsonify(bool(found))
 
     return app
 
@@ -52,6 +62,7 @@ def _set_up_django() -> None:
 
     settings.configure(
         SECRET_KEY=SECRET,
+        UID2={"KEYS": "bidstream"},
         ROOT_URLCONF="sites",
         ALLOWED_HOSTS=["*"],
         INSTALLED_APPS=["uid2_async.integrations.django.UID2Config"],
@@ -65,6 +76,8 @@ def _django_urls() -> list[Any]:
     from django.http import JsonResponse
     from django.urls import path
 
+    from uid2_async.integrations.django import aget_keys, get_keys
+
     def answer(value: object) -> JsonResponse:
         return JsonResponse(bool(value), safe=False)
 
@@ -77,12 +90,11 @@ def _django_urls() -> list[Any]:
         return answer(request.uid2.identity)
 
     def page(request: Any) -> JsonResponse:
-        freshness = request.uid2.freshness()
-        return answer(freshness and freshness.advertising_token)
+        return answer(opens(request.uid2.freshness(), get_keys()))
 
     async def page_async(request: Any) -> JsonResponse:
         freshness = await request.uid2.afreshness()
-        return answer(freshness and freshness.advertising_token)
+        return answer(freshness and opens(freshness, await aget_keys()))
 
     return [
         path("login", log_in),
@@ -130,12 +142,12 @@ def make_starlette() -> Any:
 
     async def page(request: Request) -> JSONResponse:
         freshness = await keep_fresh(request)
-        return JSONResponse(bool(freshness and freshness.advertising_token))
+        return JSONResponse(opens(freshness, request.state.uid2_keys))
 
     return Starlette(
         routes=[Route("/alogin", log_in, methods=["POST"]), Route("/apage", page)],
         middleware=[Middleware(SealedSessionMiddleware, cookie=SealedCookie(SECRET))],
-        lifespan=uid2_lifespan(),
+        lifespan=uid2_lifespan(keys="bidstream"),
     )
 
 
@@ -145,25 +157,26 @@ def make_fastapi() -> Any:
 
     from uid2_async.integrations.fastapi import (
         FreshnessDep,
+        KeysDep,
         SealedSessionMiddleware,
         generate_tokens,
         uid2_lifespan,
     )
     from uid2_async.publisher import SealedCookie
 
-    app = FastAPI(lifespan=uid2_lifespan())
+    app = FastAPI(lifespan=uid2_lifespan(keys="bidstream"))
     app.add_middleware(SealedSessionMiddleware, cookie=SealedCookie(SECRET))
 
     async def log_in(request: Request, email: str = Form()) -> bool:
         await generate_tokens(request, email)
         return "uid2" in request.session
 
-    async def page(freshness: FreshnessDep) -> bool:
-        return bool(freshness and freshness.advertising_token)
+    async def page(freshness: FreshnessDep, keys: KeysDep) -> bool:
+        return opens(freshness, keys)
 
     # Not by decorators: they resolve annotations where the module is.
     log_in.__annotations__ = {"request": Request, "email": str, "return": bool}
-    page.__annotations__ = {"freshness": FreshnessDep, "return": bool}
+    page.__annotations__ = {"freshness": FreshnessDep, "keys": KeysDep, "return": bool}
     app.post("/alogin")(log_in)
     app.get("/apage")(page)
     return app
@@ -174,7 +187,7 @@ def make_aiohttp() -> Any:
     from aiohttp import web
 
     from uid2_async import IdentityTokens, OptedOut, try_generate
-    from uid2_async.integrations.aiohttp import CLIENT, REFRESHER, uid2_context
+    from uid2_async.integrations.aiohttp import CLIENT, KEYS, REFRESHER, uid2_context
     from uid2_async.publisher import SealedCookie, from_session, to_session
 
     cookie = SealedCookie(SECRET)
@@ -193,10 +206,10 @@ def make_aiohttp() -> Any:
         if not isinstance(held, IdentityTokens):
             return web.json_response(False)
         freshness = await request.app[REFRESHER].ensure_fresh(held)
-        return web.json_response(bool(freshness.advertising_token))
+        return web.json_response(opens(freshness, request.app[KEYS]))
 
     app = web.Application()
-    app.cleanup_ctx.append(uid2_context())
+    app.cleanup_ctx.append(uid2_context(keys="bidstream"))
     app.add_routes([web.post("/alogin", log_in), web.get("/apage", page)])
     return app
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.web
 
 OK = 200
 VISITORS = 40
-# An outage may take a page so many seconds; the tests allow for a busy machine.
+# So many seconds may an outage take all of them on a machine that is not busy.
 SOON = 4.0
 HERE = Path(__file__).parent
 GUNICORN = ("gunicorn", "--bind", "127.0.0.1:{port}", "--graceful-timeout", "10")
@@ -140,7 +140,7 @@ async def serve(name: str, operator: LocalOperator) -> AsyncIterator[Site]:
 
 
 async def _wait_until_up(port: int, process: asyncio.subprocess.Process) -> None:
-    """Wait until somebody listens."""
+    """Wait until the port is open."""
     while process.returncode is None:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -154,41 +154,35 @@ async def _wait_until_up(port: int, process: asyncio.subprocess.Process) -> None
     raise AssertionError((await process.stderr.read()).decode())
 
 
+@pytest.mark.parametrize("outage", ["hanging", "401", "stopped"])
 @pytest.mark.parametrize("name", SITES)
-async def test_logins_at_once_and_an_operator_that_hangs(name: str) -> None:
-    """Each of 40 visitors has tokens; if the operator hangs, each has a page, and soon.
+async def test_logins_at_once_and_an_outage(name: str, outage: str) -> None:
+    """Each of 40 visitors has a token that opens; in an outage each has a page, soon.
 
-    Were it asked by each visitor in turn, the last would wait for 30 s.
+    If the operator hangs and each visitor asked it in turn, the last would wait 30 s.
     """
     async with LocalOperator() as operator, serve(name, operator) as site:
-        assert await site.visit(KINDS[name]) == [(200, True, True)] * VISITORS
-        operator.fail_next(Fault(delay=60.0), times=1_000)
-        assert await _time_outage(site, name) < 3 * SOON
-
-
-@pytest.mark.parametrize("outage", ["401", "stopped"])
-@pytest.mark.parametrize("name", SITES)
-async def test_an_outage(name: str, outage: str) -> None:
-    """Each visitor has a page, without tokens."""
-    async with LocalOperator() as operator, serve(name, operator) as site:
-        operator.fail_next(Fault(status=401), times=1_000)
+        healthy = await _time(site, name, tokens=True)
         if outage == "stopped":
             await operator.__aexit__()
-        assert await _time_outage(site, name) < 3 * SOON
+        fault = Fault(delay=60.0) if outage == "hanging" else Fault(status=401)
+        operator.fail_next(fault, times=1_000)
+        took = await _time(site, name, tokens=False)
+        print(f"{name}: {took:.1f} s, else {healthy:.1f} s")  # noqa: T201 - with -s
+        # What the machine is busy with slows both down.
+        assert took < SOON + 2 * healthy
 
 
-async def _time_outage(site: Site, name: str) -> float:
-    """Visit during an outage; return the seconds that it took."""
+async def _time(site: Site, name: str, *, tokens: bool) -> float:
+    """Let everybody visit; return the seconds that it took."""
     began = time.monotonic()
-    assert await site.visit(KINDS[name]) == [(200, False, False)] * VISITORS
-    took = time.monotonic() - began
-    print(f"{name}: {took:.1f} s")  # noqa: T201 - pytest shows it with -s
-    return took
+    assert await site.visit(KINDS[name]) == [(200, tokens, tokens)] * VISITORS
+    return time.monotonic() - began
 
 
 @pytest.mark.parametrize("name", SITES)
 async def test_the_end_while_requests_are_under_way(name: str) -> None:
-    """Whoever is served when SIGTERM comes gets tokens all the same."""
+    """Requests that are served when SIGTERM arrives still get tokens."""
     async with LocalOperator() as operator, serve(name, operator) as site:
         operator.fail_next(Fault(delay=1.0), times=1_000)
         kinds = KINDS[name]

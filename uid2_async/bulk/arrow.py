@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
+import attrs
 import msgspec
 
 from uid2_async._private import printable
@@ -30,15 +31,6 @@ from uid2_async.bulk.private_files import (
 )
 from uid2_async.errors import InputError
 
-__all__ = [
-    "ArrowOutput",
-    "ArrowReader",
-    "ArrowRows",
-    "load_arrow",
-    "require_text",
-    "writing",
-]
-
 T = TypeVar("T")
 
 _BATCH_ROWS: Final = 10_000
@@ -48,11 +40,7 @@ _MICROSECONDS: Final = 1_000_000
 
 
 def load_arrow(module: str = "pyarrow") -> Any:
-    """Import a module of pyarrow.
-
-    Raises:
-        InputError: If it is not installed.
-    """
+    """Import a module of pyarrow."""
     try:
         return import_module(module)
     except ImportError:
@@ -64,15 +52,7 @@ def load_arrow(module: str = "pyarrow") -> Any:
 
 
 def require_text(field: Any, *, name: str = "") -> None:
-    """Refuse a column of numbers or bytes: a phone would have lost its plus.
-
-    Args:
-        field: The column, as the schema has it.
-        name: The file, for the message.
-
-    Raises:
-        InputError: If it is not text.
-    """
+    """Refuse a column of numbers or bytes: a phone would have lost its plus."""
     types = load_arrow().types
     kind = field.type.value_type if types.is_dictionary(field.type) else field.type
     if _is_string(kind) or types.is_null(kind):
@@ -96,31 +76,8 @@ def _is_string(kind: Any) -> bool:
     )
 
 
-def _reading(call: Callable[[], T], *, name: str, what: str) -> T:
-    """Make one call that reads; what Arrow says of a failure might show data.
-
-    Raises:
-        InputError: If it fails.
-    """
-    try:
-        return call()
-    except InputError:
-        raise
-    except Exception:  # noqa: BLE001, S110 - a damaged file raises anything
-        pass
-    raise InputError(
-        f"{name} cannot be read as {what.capitalize()}.",
-        hint=f"Check that it is complete, and that it is {what.capitalize()}.",
-    )
-
-
 def writing(call: Callable[[], T]) -> T:
-    """Make one call that writes; what Arrow says of a failure might show data.
-
-    Raises:
-        InputError: If the columns cannot be written.
-        JobError: If the disk is full or broken.
-    """
+    """Make one call that writes; what Arrow says of a failure might show data."""
     # The others come of values that Python's types cannot take.
     failures = (load_arrow().ArrowException, ValueError, TypeError, OverflowError)
     try:
@@ -136,26 +93,18 @@ def writing(call: Callable[[], T]) -> T:
 # --- Reading --------------------------------------------------------------------------
 
 
+@attrs.frozen(repr=False, eq=False)
 class ArrowRows:
-    """Some rows of a record batch.
+    """Some rows of a record batch; the places of the columns that are read."""
 
-    Attributes:
-        count: How many.
-        batch: The rows.
-    """
+    batch: Any
+    _wanted: Mapping[str, int]
+    _null: str | None
 
-    __slots__ = ("_null", "_wanted", "batch", "count")
-
-    def __init__(self, batch: Any, wanted: Mapping[str, int], null: str | None) -> None:
-        """Hold the rows; *wanted* are the places of the columns that are read."""
-        self.count: int = batch.num_rows
-        self.batch: Any = batch
-        self._wanted = wanted
-        self._null = null
-
-    def __repr__(self) -> str:
-        """Show how many rows there are."""
-        return f"<ArrowRows {self.count}>"
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return int(self.batch.num_rows)
 
     def values(self, column: str) -> list[str]:
         """List the values of a wanted column; a missing one is empty."""
@@ -241,63 +190,35 @@ def _json_cells(array: Any) -> list[str]:
 
 
 class ArrowReader:
-    """Reads a Parquet or an Arrow file by record batches.
-
-    Attributes:
-        name: What messages call the file.
-        schema: The columns and their types.
-        header: The names of the columns.
-        options: How the file is written.
-        file: The file, as pyarrow has opened it.
-    """
+    """Reads a Parquet or an Arrow file by record batches."""
 
     def __init__(
         self, stream: BinaryIO, *, name: str, options: FileFormatOptions
     ) -> None:
-        """Read the schema.
-
-        Raises:
-            InputError: If it cannot be read, or pyarrow is missing.
-        """
+        """Read the schema."""
         load_arrow()
         self.name: str = name
         self.options: FileFormatOptions = options
         self._stream = stream
-        self.file: Any = self._read(self._open)
-        self.schema: Any = None
-        self.header: Sequence[str] = self._read(self._read_header)
+        self.file, self.schema, names, self._total = self._read(self._open)
+        self.header: Sequence[str] = names
         self._size = stream.seek(0, 2)
-        self._total = self._read(self._count)
         self._batches: Iterator[Any] = self._all_batches(0)
         self._loaded: Any = None
         self._at = 0
         self._rows = 0
         self._wanted: dict[str, int] = {}
 
-    def __repr__(self) -> str:
-        """Show the file and its columns."""
-        return f"<ArrowReader {self.name!r} {list(self.header)!r}>"
-
-    def _open(self) -> Any:
-        """Open the file."""
+    def _open(self) -> tuple[Any, Any, list[str], int]:
+        """Open the file; read its schema, its columns and how many rows it has."""
         if self.options.format is Format.PARQUET:
-            parquet = load_arrow("pyarrow.parquet")
-            return parquet.ParquetFile(
+            parquet = load_arrow("pyarrow.parquet").ParquetFile(
                 self._stream, buffer_size=_BUFFER_BYTES, pre_buffer=False
             )
-        return load_arrow("pyarrow.ipc").open_file(self._stream)
-
-    def _read_header(self) -> list[str]:
-        """Read the schema, and return the names in it."""
-        parquet = self.options.format is Format.PARQUET
-        self.schema = self.file.schema_arrow if parquet else self.file.schema
-        return list(self.schema.names)
-
-    def _count(self) -> int:
-        """Count the rows."""
-        if self.options.format is Format.PARQUET:
-            return int(self.file.metadata.num_rows)
-        return int(self.file.count_rows())
+            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+            return parquet, schema, list(schema.names), int(rows)
+        file = load_arrow("pyarrow.ipc").open_file(self._stream)
+        return file, file.schema, list(file.schema.names), int(file.count_rows())
 
     @property
     def bytes_read(self) -> int:
@@ -310,17 +231,7 @@ class ArrowReader:
         keys: Sequence[str] = (),
         added: Collection[str] = (),
     ) -> None:
-        """Say which columns are read, before any rows are taken.
-
-        Args:
-            columns: Those of identifiers.
-            keys: Others, whose values are taken as they are.
-            added: The columns that will be appended.
-
-        Raises:
-            InputError: If one is missing or ambiguous, one of *columns* is not text, or
-                an added one is there.
-        """
+        """Say which columns are read, before any rows are taken."""
         refuse_taken(self.header, added, name=self.name)
         self._wanted = {
             one: find_column(self.header, one, name=self.name)
@@ -368,11 +279,7 @@ class ArrowReader:
             skip = max(0, skip - batch.num_rows)
 
     def load(self) -> bool:
-        """Read more into memory; False at the end of the file. Blocks.
-
-        Raises:
-            InputError: If the file cannot be read.
-        """
+        """Read more into memory; False at the end of the file. Blocks."""
         if self._loaded is None:
             self._loaded = self._read(lambda: next(self._batches, None))
             self._at = 0
@@ -391,8 +298,18 @@ class ArrowReader:
         return ArrowRows(part, self._wanted, self.options.null)
 
     def _read(self, call: Callable[[], T]) -> T:
-        """Make one call that reads."""
-        return _reading(call, name=self.name, what=str(self.options.format))
+        """Make one call that reads; what Arrow says of a failure might show data."""
+        try:
+            return call()
+        except InputError:
+            raise
+        except Exception:  # noqa: BLE001, S110 - a damaged file raises anything
+            pass
+        what = str(self.options.format).capitalize()
+        raise InputError(
+            f"{self.name} cannot be read as {what}.",
+            hint=f"Check that it is complete, and that it is {what}.",
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -407,9 +324,6 @@ class ArrowOutput:
 
     To be resumed it grows in parts, each an Arrow stream of its own. They are not
     compressed, which takes twice as much CPU as to write them.
-
-    Attributes:
-        save_rows: How many rows a part has, and a row group in the end.
     """
 
     save_rows: int = 65_536
@@ -425,20 +339,7 @@ class ArrowOutput:
         resumable: bool = True,
         disk: Disk = DISK,
     ) -> None:
-        """Write after the parts that were *saved*.
-
-        Args:
-            reader: The input, whose columns are written; None if there is none.
-            options: How the file is written.
-            part: The file in which it grows; to be resumed, how its parts' names begin.
-            added: The columns that are appended, and what each contains.
-            saved: How many parts there are.
-            resumable: Whether it is saved in parts.
-            disk: What may fail.
-
-        Raises:
-            InputError: If a column would lose its meaning.
-        """
+        """Write after the parts that were *saved*."""
         self._arrow = load_arrow()
         self._format = options.format
         self._part = part
@@ -462,10 +363,6 @@ class ArrowOutput:
         # The first array imports pandas, if it is installed: here, in a thread, that
         # does not hold up the event loop.
         self._array([], self._arrow.string())
-
-    def __repr__(self) -> str:
-        """Show where it grows."""
-        return f"<ArrowOutput {printable(str(self._part))!r}, {self._parts} parts>"
 
     def _input_schema(self, reader: Any) -> Any:
         """Return the input's columns; those of text are strings."""
@@ -503,16 +400,7 @@ class ArrowOutput:
         columns: Mapping[str, Sequence[Any]],
         repeat: Sequence[int] | None = None,
     ) -> Any:
-        """Make a record batch of rows and the columns that are appended.
-
-        Args:
-            rows: As a reader returned them; None if there is no input.
-            columns: The columns that are appended.
-            repeat: To which row each of their cells belongs; None for each row once.
-
-        Raises:
-            InputError: If a column cannot be written.
-        """
+        """Make a record batch of rows and the columns that are appended."""
         fields = list(self._schema)
         arrays = [] if rows is None else self._input_arrays(rows, fields)
         if repeat is not None:
@@ -590,11 +478,7 @@ class ArrowOutput:
             sync_file(file.fileno(), "The output", disk=self._disk)
 
     def finish(self, target: Path | None) -> None:
-        """Give the whole output its name; blocks.
-
-        Raises:
-            JobError: If the disk is full or broken; nothing has the name then.
-        """
+        """Give the whole output its name; blocks."""
         assert target is not None  # noqa: S101 - such files are not streamed
         if self._resumable:
             self.sync()
@@ -673,11 +557,7 @@ def _logical_types(file: Any) -> list[str]:
 
 
 def _check_lossless(reader: Any, schema: Any, options: Mapping[str, Any]) -> None:
-    """Refuse columns whose meaning Arrow does not know, and would not write again.
-
-    Raises:
-        InputError: If there are some; names them.
-    """
+    """Refuse columns whose meaning Arrow does not know, and would not write again."""
     if not _is_parquet(reader):
         return
     parquet = load_arrow("pyarrow.parquet")

@@ -14,28 +14,19 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 
-from uid2_async.bulk.endpoints import Endpoint, IdentityKind
 from uid2_async.bulk.outcomes import (
     ABSENT,
     INVALID,
     INVALID_PHONES,
     UNKNOWN_KIND,
+    Endpoint,
+    IdentityKind,
     MapFailure,
     Outcome,
 )
 from uid2_async.phones import PhoneFault
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.normalize import sendable
-
-__all__ = [
-    "STEP_ROWS",
-    "Batch",
-    "Batcher",
-    "Chunk",
-    "Group",
-    "IdentityColumn",
-    "Source",
-]
 
 STEP_ROWS: Final = 500
 """The rows of a chunk: few enough to be read, hashed or written in far below 5 ms."""
@@ -46,6 +37,7 @@ _NO_FAULTS: Final[Mapping[int, PhoneFault]] = {}
 _HASH_BYTES: Final = 47
 
 
+@attrs.frozen(repr=False, eq=False)
 class IdentityColumn:
     """One identity for each row of a chunk.
 
@@ -56,22 +48,14 @@ class IdentityColumn:
         faults: By row, why a value is not a phone number. Such a value is not sent.
         identities: The identity bytes, if they are known already: they are not computed
             again. None where the row has none or it is invalid.
+        hashes_of_nothing: How many were left out as such.
     """
 
-    __slots__ = ("faults", "identities", "kinds", "values")
-
-    def __init__(
-        self,
-        kinds: str | Sequence[str],
-        values: Sequence[str | None] | None = None,
-        faults: Mapping[int, PhoneFault] = _NO_FAULTS,
-        identities: Sequence[bytes | None] | None = None,
-    ) -> None:
-        """Hold *values*, *identities* or both; at least one must be given."""
-        self.kinds: str | Sequence[str] = kinds
-        self.values: Sequence[str | None] | None = values
-        self.faults: Mapping[int, PhoneFault] = faults
-        self.identities: Sequence[bytes | None] | None = identities
+    kinds: str | Sequence[str]
+    values: Sequence[str | None] | None = None
+    faults: Mapping[int, PhoneFault] = _NO_FAULTS
+    identities: Sequence[bytes | None] | None = None
+    hashes_of_nothing: int = 0
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -107,11 +91,8 @@ class IdentityColumn:
         }
         return special | {row: INVALID_PHONES[at] for row, at in self.faults.items()}
 
-    def __repr__(self) -> str:
-        """Show how many there are: they are DII."""
-        return f"<IdentityColumn of {len(self)}>"
 
-
+@attrs.define(repr=False, eq=False)
 class Chunk:
     """Some rows of the input.
 
@@ -122,18 +103,12 @@ class Chunk:
         duplicates: How many identities were asked about before, for an earlier row.
     """
 
-    __slots__ = ("_outcomes", "_waiting", "columns", "duplicates", "payload", "rows")
-
-    def __init__(
-        self, payload: Any, rows: int, columns: Sequence[IdentityColumn]
-    ) -> None:
-        """Hold *payload* and what it asks."""
-        self.payload: Any = payload
-        self.rows: int = rows
-        self.columns: Sequence[IdentityColumn] = columns
-        self.duplicates: int = 0
-        self._outcomes: list[Callable[[], list[Outcome]]] = []
-        self._waiting: list[Group] = []
+    payload: Any
+    rows: int
+    columns: Sequence[IdentityColumn]
+    duplicates: int = attrs.field(default=0, init=False)
+    _outcomes: list[Callable[[], list[Outcome]]] = attrs.field(factory=list, init=False)
+    _waiting: list[Group] = attrs.field(factory=list, init=False)
 
     def expect(
         self, groups: Iterable[Group], outcomes: Callable[[], list[Outcome]]
@@ -154,23 +129,12 @@ class Chunk:
         """Return the outcomes of each column; the chunk must be answered."""
         return [outcomes() for outcomes in self._outcomes]
 
-    def __repr__(self) -> str:
-        """Show the size and whether it is answered: the payload may be DII."""
-        return f"<Chunk rows={self.rows} answered={self.is_answered}>"
-
 
 class Source(Protocol):
     """Where a job's chunks come from."""
 
     def take(self, *, partial: bool) -> Chunk | None:
-        """Make a chunk of what was loaded, in at most 5 ms of CPU time.
-
-        Args:
-            partial: Whether a chunk may have fewer than STEP_ROWS rows.
-
-        Returns:
-            None if more has to be loaded first.
-        """
+        """Make a chunk of what was loaded, in at most 5 ms of CPU time."""
         ...
 
     async def load(self) -> bool:
@@ -178,6 +142,7 @@ class Source(Protocol):
         ...
 
 
+@attrs.define(repr=False, eq=False)
 class Group:
     """The identities that a batch sends under one key, and their outcomes.
 
@@ -188,29 +153,14 @@ class Group:
         outcomes: The outcome of each, in time.
     """
 
-    __slots__ = (
-        "_answered",
-        "_index",
-        "_offset",
-        "_whole",
-        "identities",
-        "outcomes",
-        "subject",
-        "texts",
-    )
-
-    def __init__(
-        self, subject: str, whole: Group | None = None, start: int = 0, stop: int = 0
-    ) -> None:
-        """Start empty, or with a part of the group *whole*."""
-        self.subject: str = subject
-        self.identities: list[bytes] = whole.identities[start:stop] if whole else []
-        self.texts: list[str] = whole.texts[start:stop] if whole else []
-        self.outcomes: list[Outcome] = []
-        self._answered = 0
-        self._index: dict[bytes, Outcome] | None = None
-        self._whole = whole
-        self._offset = start
+    subject: str
+    identities: list[bytes] = attrs.field(factory=list)
+    texts: list[str] = attrs.field(factory=list)
+    _whole: Group | None = None
+    _offset: int = 0
+    outcomes: list[Outcome] = attrs.field(factory=list, init=False)
+    _answered: int = attrs.field(default=0, init=False)
+    _index: dict[bytes, Outcome] | None = attrs.field(default=None, init=False)
 
     @property
     def is_answered(self) -> bool:
@@ -227,15 +177,16 @@ class Group:
         self.outcomes[start : start + len(outcomes)] = outcomes
         self._answered += len(outcomes)
 
+    def part(self, start: int, stop: int) -> Group:
+        """Return a part, whose outcomes become those of the group."""
+        identities, texts = self.identities[start:stop], self.texts[start:stop]
+        return Group(self.subject, identities, texts, self, start)
+
     def find(self, identity: bytes) -> Outcome:
         """Return the outcome of an identity that was asked about here."""
         if self._index is None:
             self._index = dict(zip(self.identities, self.outcomes, strict=True))
         return self._index[identity]
-
-    def __repr__(self) -> str:
-        """Show how many there are."""
-        return f"<Group {self.subject} of {len(self.identities)}>"
 
 
 def _slices(ranges: Sequence[_Range]) -> list[Outcome]:
@@ -248,14 +199,7 @@ def _slices(ranges: Sequence[_Range]) -> list[Outcome]:
 
 @attrs.frozen
 class _Part:
-    """The identities of one kind in a column, and where their outcomes are.
-
-    Attributes:
-        rows: Their rows.
-        identities: The identity bytes, None where they are invalid.
-        ranges: Where those are that were new.
-        known: The others, and the groups in which they were asked about.
-    """
+    """The identities of one kind in a column, and where their outcomes are."""
 
     rows: Sequence[int]
     identities: Sequence[bytes | None]
@@ -276,23 +220,25 @@ class _Part:
         return list(map(found.get, self.identities, repeat(INVALID)))  # type: ignore[arg-type] # None is not found
 
 
-def _join(
-    count: int, parts: Sequence[_Part], special: Mapping[int, Outcome]
+def join_outcomes(
+    column: IdentityColumn,
+    parts: Sequence[tuple[Sequence[int], Callable[[], list[Outcome]]]],
 ) -> list[Outcome]:
-    """Return the outcomes of a column of *count* rows."""
-    outcomes: list[Outcome] = [UNKNOWN_KIND] * count
-    for part in parts:
-        found = part.outcomes()
-        if len(found) == count:
+    """Return the outcomes of a column, given those of each kind and their rows."""
+    outcomes: list[Outcome] = [UNKNOWN_KIND] * len(column)
+    for rows, find in parts:
+        found = find()
+        if len(found) == len(outcomes):
             outcomes = found
             continue
-        for row, outcome in zip(part.rows, found, strict=True):
+        for row, outcome in zip(rows, found, strict=True):
             outcomes[row] = outcome
-    for row, outcome in special.items():
+    for row, outcome in column.special_outcomes().items():
         outcomes[row] = outcome
     return outcomes
 
 
+@attrs.define(repr=False, eq=False)
 class Batch:
     """The identities of one request.
 
@@ -304,15 +250,11 @@ class Batch:
         generation: The generation of the limit in which the last attempt began.
     """
 
-    __slots__ = ("count", "generation", "groups", "rounds", "size")
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.groups: dict[str, Group] = {}
-        self.count: int = 0
-        self.size: int = 0
-        self.rounds: int = 0
-        self.generation: int = 0
+    groups: dict[str, Group] = attrs.field(factory=dict)
+    count: int = 0
+    size: int = 0
+    rounds: int = 0
+    generation: int = 0
 
     def values(self) -> dict[str, Sequence[str] | Sequence[bytes]]:
         """Return what is sent under each key."""
@@ -334,14 +276,10 @@ class Batch:
             left -= cut
             for half, start, stop in ((first, 0, cut), (second, cut, count)):
                 if start < stop:
-                    half.groups[key] = Group(group.subject, group, start, stop)
+                    half.groups[key] = group.part(start, stop)
                     half.count += stop - start
         first.rounds = second.rounds = self.rounds
         return first, second
-
-    def __repr__(self) -> str:
-        """Show the size."""
-        return f"<Batch of {self.count}>"
 
 
 class _Window:
@@ -385,23 +323,12 @@ class _Window:
 
 
 class Batcher:
-    """Puts the new identities of chunks into batches: the CPU work of a job.
-
-    Attributes:
-        ready: Batches that are full.
-    """
+    """Puts the new identities of chunks into batches: the CPU work of a job."""
 
     def __init__(
         self, endpoint: Endpoint, *, batch_size: int, window: int, send_raw: bool
     ) -> None:
-        """Make batches for *endpoint*.
-
-        Args:
-            endpoint: Who is asked.
-            batch_size: The greatest number of identities in a batch.
-            window: How many identities are remembered, so that each is sent once.
-            send_raw: Whether DII is sent as it is, not as a hash.
-        """
+        """Make batches for *endpoint*."""
         self.ready: list[Batch] = []
         self._kinds = endpoint.kinds
         self._one_kind = endpoint.one_kind
@@ -434,8 +361,8 @@ class Batcher:
             chunk.duplicates += valid - new
             parts.append(part)
         groups = [group for part in parts for group in part.groups()]
-        special = column.special_outcomes()
-        chunk.expect(groups, partial(_join, len(column), parts, special))
+        found = [(part.rows, part.outcomes) for part in parts]
+        chunk.expect(groups, partial(join_outcomes, column, found))
 
     def _add_part(
         self, column: IdentityColumn, kind: IdentityKind, rows: Sequence[int]
@@ -529,7 +456,3 @@ class Batcher:
         """Count the open batches as full."""
         self.ready += [batch for batch in self._open.values() if batch.count]
         self._open.clear()
-
-    def __repr__(self) -> str:
-        """Show how many batches are open and ready."""
-        return f"<Batcher open={len(self._open)} ready={len(self.ready)}>"

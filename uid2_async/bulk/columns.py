@@ -16,6 +16,8 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
+import attrs
+
 from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, IdentityColumn
@@ -35,21 +37,6 @@ from uid2_async.protocol import base64
 if TYPE_CHECKING:
     from uid2_async.bulk.text import Rows
 
-__all__ = [
-    "PHONE",
-    "IdentifierColumns",
-    "InputWarnings",
-    "NationalPhones",
-    "OutcomeColumns",
-    "RowStatus",
-    "StatusColumns",
-    "choose",
-    "find_column",
-    "find_identifiers",
-    "refuse_repeated",
-    "refuse_taken",
-    "status_of_uid",
-]
 
 # --- Finding columns ------------------------------------------------------------------
 
@@ -64,11 +51,7 @@ _NTH: Final = re.compile(r"(?P<name>.+)#(?P<which>[1-9][0-9]{0,3}|\*)", re.DOTAL
 def refuse_taken(
     header: Iterable[str], added: Iterable[str], *, name: str = ""
 ) -> None:
-    """Refuse a *header* that has one of the columns that will be *added*.
-
-    Raises:
-        InputError: If one of them is there, in any letter case.
-    """
+    """Refuse a *header* that has one of the columns that will be *added*."""
     names = {one.casefold() for one in added}
     taken = [one for one in header if one.casefold() in names]
     if taken:
@@ -79,11 +62,7 @@ def refuse_taken(
 
 
 def refuse_repeated(header: Sequence[str], *, name: str) -> None:
-    """Refuse names that are there twice, which only CSV can have.
-
-    Raises:
-        InputError: If there are some; names one.
-    """
+    """Refuse names that are there twice, which only CSV can have."""
     repeated = [one for one, count in Counter(header).items() if count > 1]
     if repeated:
         raise InputError(
@@ -98,15 +77,6 @@ def find_column(
     """Find a column by its name, in any letter case if no other one is so called.
 
     The n-th of several columns with the same name is ``NAME#n``.
-
-    Args:
-        header: The names of the columns.
-        column: The name to find.
-        name: The file, for messages.
-        hint: What to do if there is no such column.
-
-    Raises:
-        InputError: If there is none or more than one; lists the columns.
     """
     nth = _NTH.fullmatch(column)
     found = _find_all(header, column)
@@ -153,18 +123,18 @@ def _header_hint(header: Sequence[str], column: str) -> str:
     """Say what a strange header means, if it is known."""
     first = header[0] if header else ""
     if first.lstrip().startswith(("{", "[{")):
-        return "The file looks like JSON: use --format jsonl, one object a line."
+        return 'The file looks like JSON: use `format="jsonl"`, one object a line.'
     if first.startswith("sep="):
-        return "Excel wrote what the delimiter is: use --sep-line."
+        return "Excel wrote what the delimiter is: use `sep_line=True`."
     if first.startswith("#"):
-        return "If the file begins with comments, use --comment '#'."
+        return 'If the file begins with comments, use `comment="#"`.'
     if len(header) == 1 and any(mark in first for mark in ",;\t|"):
-        return "The fields are separated by something else: use --delimiter."
+        return "The fields are separated by something else: use `delimiter`."
     folded = column.strip().casefold()
     if any(one.strip(' \t"').casefold() == folded for one in header):
         return (
-            "There is white space around the name: use --strip-header, and "
-            "--skip-initial-space if blanks follow the delimiters."
+            "There is white space around the name: use `strip_header=True`, and "
+            "`skip_initial_space=True` if blanks follow the delimiters."
         )
     return ""
 
@@ -208,46 +178,20 @@ _SAMPLES: Final = 1_000
 
 
 class NationalPhones:
-    """Brings phones into E.164, as :func:`~uid2_async.phones.to_sendable` does.
-
-    Attributes:
-        column: The column that tells the country of each row, or None.
-    """
+    """Brings phones into E.164, as :func:`~uid2_async.phones.to_sendable` does."""
 
     def __init__(self, country: str | None, column: str | None) -> None:
-        """Take phones as they are written in one country, or in that of their row.
-
-        Args:
-            country: The two letters of the country; with *column*, that of the rows in
-                which it is empty.
-            column: The column that tells it.
-
-        Raises:
-            InputError: If *country* is unknown, or the extra ``phone`` is not
-                installed.
-        """
+        """Take phones as they are written in one country, or in that of their row."""
         if country is not None:
             check_country(country)
         load_countries()
         self.column: str | None = column
         self._country = country
 
-    def __repr__(self) -> str:
-        """Show the country and its column."""
-        return f"NationalPhones({self._country!r}, {self.column!r})"
-
     def rewrite(
         self, column: IdentityColumn, countries: Sequence[str] | None
     ) -> IdentityColumn:
-        """Rewrite the phones among the identities of some rows.
-
-        Args:
-            column: The identities; those of other kinds stay.
-            countries: The country of each row, if a column tells it.
-
-        Returns:
-            The same, with a fault for each text that is not a phone number.
-        """
+        """Rewrite the phones among the identities of some rows."""
         kinds = column.kinds
         if isinstance(kinds, str) and kinds != PHONE:
             return column
@@ -263,7 +207,7 @@ class NationalPhones:
                 faults[row] = found
             else:
                 values[row] = found
-        return IdentityColumn(kinds, values, faults)
+        return attrs.evolve(column, values=values, faults=faults)
 
 
 class IdentifierColumns:
@@ -284,14 +228,7 @@ class IdentifierColumns:
         phones: NationalPhones | None = None,
         country_column: str | None = None,
     ) -> None:
-        """Read *columns*.
-
-        Args:
-            columns: The kind and the name of each column, in order of preference.
-            kind_column: The column that tells the kind of the only one, if one does.
-            phones: What brings phones into E.164; None to take them as they are.
-            country_column: The column that tells *phones* the country, if one does.
-        """
+        """Read *columns*."""
         self._columns = tuple(columns)
         self._kind_column = kind_column
         self._phones = phones
@@ -300,11 +237,6 @@ class IdentifierColumns:
         self.wanted: list[str] = [name for _, name in columns]
         self.wanted += [one for one in (kind_column, country_column) if one is not None]
         self.step_rows: int = STEP_ROWS if phones is None else _PHONE_STEP_ROWS
-        self._hashes_of_nothing = 0
-
-    def __repr__(self) -> str:
-        """Show which columns are read."""
-        return f"IdentifierColumns({list(self._columns)!r})"
 
     def identities(self, rows: Rows) -> list[IdentityColumn]:
         """List the identifiers of some rows, a list for each column.
@@ -324,21 +256,18 @@ class IdentifierColumns:
         if self._kind_column is not None:
             kinds = [one.strip().lower() for one in rows.values(self._kind_column)]
         return [
-            IdentityColumn(kinds or kind, self._present(rows.values(name)))
+            _identities(kinds or kind, rows.values(name))
             for kind, name in self._columns
         ]
 
-    def _present(self, values: list[str]) -> list[str | None]:
-        """Leave out what is not an identifier."""
-        if _OF_NOTHING.isdisjoint(values):
-            return [one or None for one in values]
-        self._hashes_of_nothing += sum(one in _OF_NOTHING for one in values)
-        return [None if one in _OF_NOTHING else one or None for one in values]
 
-    def take_hashes_of_nothing(self) -> int:
-        """Return how many were left out since the last call."""
-        count, self._hashes_of_nothing = self._hashes_of_nothing, 0
-        return count
+def _identities(kinds: str | Sequence[str], values: list[str]) -> IdentityColumn:
+    """Leave out what is not an identifier."""
+    if _OF_NOTHING.isdisjoint(values):
+        return IdentityColumn(kinds, [one or None for one in values])
+    present = [None if one in _OF_NOTHING else one or None for one in values]
+    nothing = sum(one in _OF_NOTHING for one in values)
+    return IdentityColumn(kinds, present, hashes_of_nothing=nothing)
 
 
 class InputWarnings:
@@ -346,9 +275,6 @@ class InputWarnings:
 
     Only the hashes of an empty or missing value are left out; the others are sent as
     they are.
-
-    Attributes:
-        counts: How many identifiers, by what looks wrong.
     """
 
     def __init__(self, counts: Mapping[str, int] | None = None) -> None:
@@ -356,28 +282,17 @@ class InputWarnings:
         self.counts: Counter[str] = Counter(counts or {})
         self._diagnosed = 0
 
-    def __repr__(self) -> str:
-        """Show the counts."""
-        return f"<InputWarnings {dict(self.counts)}>"
-
     def add(
         self,
         columns: Sequence[IdentityColumn],
         outcomes: Sequence[Sequence[Any]],
-        hashes_of_nothing: int = 0,
     ) -> None:
-        """Count what is odd about e-mails, and why hashes are invalid.
-
-        Args:
-            columns: Identifiers as :meth:`IdentifierColumns.identities` returns them.
-            outcomes: Their outcomes, or identity bytes: what is falsy, or has the
-                reason, is invalid.
-            hashes_of_nothing: How many identifiers were left out as such.
-        """
-        if hashes_of_nothing:
+        """Count what is odd about e-mails, and why hashes are invalid."""
+        nothing = sum(column.hashes_of_nothing for column in columns)
+        if nothing:
             from uid2_async.protocol.hash_spelling import HashSpelling  # noqa: PLC0415 - imports cryptography
 
-            self.counts[str(HashSpelling.EMPTY_HASHED)] += hashes_of_nothing
+            self.counts[str(HashSpelling.EMPTY_HASHED)] += nothing
         for column, found in zip(columns, outcomes, strict=True):
             values = column.values or ()
             for kind, rows in column.rows_by_kind() if values else ():
@@ -428,34 +343,22 @@ def find_identifiers(
 
     A name may be repeated in the header: ``NAME#2`` is the second column of it, and
     ``NAME#*`` means all, in order of preference.
-
-    Args:
-        header: The names of the columns.
-        column: The name of the only one; ``INPUT`` if None.
-        kind: What it holds. If None, *kind_column* says it for each row.
-        several: Instead of these: the names of several columns by kind.
-        kind_column: The column with the kind of each row; ``INPUT_TYPE`` if None.
-        phones: What brings phones into E.164; None to take them as they are.
-        name: The file, for messages.
-
-    Raises:
-        InputError: If a column is missing or ambiguous; lists the columns.
     """
     find = partial(_find_name, header, name)
     country = None if phones is None else phones.column
     if country is not None:
-        country = find(country, "Name the column of countries: --country-column NAME.")
+        country = find(country, "Name the column of countries: `country_column=NAME`.")
     if several or kind is not None:
         wanted = several or {kind or "": column or VALUE_NAME}
         columns = [
-            (each, find(one, _column_hint(each if several else "column")))
+            (each, find(one, _column_hint(each if several else None)))
             for each, given in wanted.items()
             for one in _expand_name(header, given)
         ]
         return IdentifierColumns(columns, phones=phones, country_column=country)
-    hint = f"Name the column of identifiers: --column NAME, or {VALUE_NAME}."
+    hint = f"Name the column of identifiers: `column=NAME`, or {VALUE_NAME}."
     value = find(column or VALUE_NAME, hint)
-    hint = f"Say what all rows are with --type, or add a column {KIND_NAME}."
+    hint = f"Say what all rows are with `type`, or add a column {KIND_NAME}."
     kinds = find(kind_column or KIND_NAME, hint)
     return IdentifierColumns(
         [(kinds, value)], kind_column=kinds, phones=phones, country_column=country
@@ -470,9 +373,10 @@ def _find_name(header: Sequence[str], file: str, column: str, hint: str) -> str:
     return column if header.count(header[at]) > 1 else header[at]
 
 
-def _column_hint(option: str) -> str:
-    """Say which option names a column."""
-    return f"Use --{option.replace('_', '-')} COLUMN with one of these columns."
+def _column_hint(kind: str | None) -> str:
+    """Say which option names a column: that of a kind of identifiers, or the one."""
+    option = "column=COLUMN" if kind is None else f'identifiers={{"{kind}": COLUMN}}'
+    return f"Use `{option}` with one of these columns."
 
 
 def _expand_name(header: Sequence[str], name: str) -> list[str]:
@@ -523,48 +427,29 @@ def choose(outcomes: Sequence[Outcome], rule: OptOutRule) -> int:
     Returns:
         The place in *outcomes*.
     """
-    for is_wanted in _WANTED[rule]:
-        for at, outcome in enumerate(outcomes):
-            if is_wanted(outcome):
-                return at
-    return next((at for at, one in enumerate(outcomes) if one is not ABSENT), 0)
+    ranks = [_rank(one, rule) for one in outcomes]
+    return ranks.index(min(ranks))
 
 
-def _has_failed(outcome: Outcome) -> bool:
-    return isinstance(outcome, MapFailure)
+def _rank(outcome: Outcome, rule: OptOutRule) -> int:
+    """Return the rank of an outcome among those of a row; the lowest speaks for it."""
+    is_any = rule is OptOutRule.ANY
+    if isinstance(outcome, MapFailure):
+        return 1
+    if outcome.mapped:
+        return 2 if is_any else 1
+    if outcome.reason == _OPTED_OUT:
+        return 0 if is_any else 2
+    if outcome is ABSENT:
+        return 5
+    return 3 if isinstance(outcome, InvalidPhone) else 4
 
-
-def _is_mapped(outcome: Outcome) -> bool:
-    return not isinstance(outcome, MapFailure) and outcome.mapped
-
-
-def _is_opted_out(outcome: Outcome) -> bool:
-    return not isinstance(outcome, MapFailure) and outcome.reason == _OPTED_OUT
-
-
-def _has_reason(outcome: Outcome) -> bool:
-    return isinstance(outcome, InvalidPhone)
-
-
-def _decides(outcome: Outcome) -> bool:
-    return _is_mapped(outcome) or _has_failed(outcome)
-
-
-_WANTED: Final = {
-    OptOutRule.ANY: (_is_opted_out, _has_failed, _is_mapped, _has_reason),
-    OptOutRule.EACH: (_decides, _is_opted_out, _has_reason),
-}
 
 _BLANK: Final = MapRow()
 
 
 class OutcomeColumns:
-    """Makes the columns that are appended to some rows.
-
-    Attributes:
-        contents: The columns in order, and what each contains.
-        status_counts: How many rows have which status.
-    """
+    """Makes the columns that are appended to some rows."""
 
     def __init__(
         self,
@@ -576,17 +461,7 @@ class OutcomeColumns:
         buckets: bool = False,
         matched_type: bool | None = None,
     ) -> None:
-        """Make columns for rows with one identifier of each of *kinds*.
-
-        Args:
-            kinds: What MATCHED_TYPE says of each identifier.
-            rule: What an opt-out means for a row with several.
-            explode: Whether each identifier gets a row of its own.
-            snake_case: Whether names are in lower case.
-            buckets: Whether there is a salt bucket, and no time of refresh (v2).
-            matched_type: Whether there is MATCHED_TYPE; by default if there are
-                several identifiers.
-        """
+        """Make columns for rows with one identifier of each of *kinds*."""
         self.status_counts: Counter[str] = Counter()
         self._kinds = kinds
         self._rule = rule
@@ -603,22 +478,12 @@ class OutcomeColumns:
             for name in names
         }
 
-    def __repr__(self) -> str:
-        """Show which columns are made."""
-        return f"OutcomeColumns({list(self.contents)!r})"
-
     def make(
         self,
         outcomes: Sequence[Sequence[Outcome]],
         kinds: Sequence[str | Sequence[str]] | None = None,
     ) -> tuple[Columns, list[int] | None]:
         """Make the columns.
-
-        Args:
-            outcomes: One list for each identifier, with one outcome a row.
-            kinds: What MATCHED_TYPE says of each identifier in these rows. A file may
-                have several columns of a kind (``NAME#*``). By default as the object
-                was made.
 
         Returns:
             The columns; and to which row each of their cells belongs, None if it is
@@ -650,11 +515,6 @@ class OutcomeColumns:
 
         This is done for each row of a file, so it is done column by column; the rows
         that are not mapped are looked at afterwards.
-
-        Args:
-            outcomes: One a row.
-            places: Which of the identifiers it was; None for the first.
-            kinds: See :meth:`make`.
         """
         rows = [
             one if isinstance(one, MapRow) and one.raw_uid is not None else _BLANK
@@ -747,19 +607,10 @@ class StatusColumns:
     contents: ClassVar[Mapping[str, Content]] = {"STATUS": Content.TEXT}
 
     def __init__(self, *, drop: bool, allow_unverifiable: bool) -> None:
-        """Say which rows are kept.
-
-        Args:
-            drop: Whether only those rows are written that may be shared.
-            allow_unverifiable: Whether those may whose status nobody can tell.
-        """
+        """Say which rows are kept."""
         self.status_counts: Counter[str] = Counter()
         self._drop = drop
         self._kept = {_OK, _UNVERIFIABLE} if allow_unverifiable else {_OK}
-
-    def __repr__(self) -> str:
-        """Show which statuses are kept."""
-        return f"StatusColumns(drop={self._drop}, kept={sorted(self._kept)!r})"
 
     def make(
         self,

@@ -17,19 +17,16 @@ from contextlib import contextmanager
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 import attrs
 
 from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.lake import write_batches
 from uid2_async.bulk.paths import InputIdentity, Remote
-from uid2_async.bulk.private_files import DISK, Disk
+from uid2_async.bulk.private_files import DISK, Disk, attempt, open_private, replace
 from uid2_async.errors import ConfigError, InputError, JobError, UID2Error
-
-__all__ = ["IfExists", "Query", "Table", "is_database"]
 
 _SCHEMES: Final = ("postgresql", "postgres")
 _NOTES: Final = "uid2_async_jobs"
@@ -49,17 +46,8 @@ class IfExists(StrEnum):
     APPEND = "append"
 
 
-def is_database(name: str) -> bool:
-    """Return whether a name is the URI of a database."""
-    return name.partition("://")[0].lower() in _SCHEMES and "://" in name
-
-
 def _display_uri(uri: str) -> str:
-    """Return host, port and database of a URI: what can be no password.
-
-    Raises:
-        ConfigError: If it is not the URI of a database.
-    """
+    """Return host, port and database of a URI: what can be no password."""
     with contextlib.suppress(ValueError):
         parts = urlsplit(uri)
         if parts.scheme.lower() in _SCHEMES:
@@ -117,12 +105,7 @@ class Query(Remote):
         return InputIdentity(name=self.name, size=0, mtime_ns=0, digest=digest)
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
-        """Run the query, and copy its rows into an Arrow file. Blocks.
-
-        Raises:
-            InputError: If the query or the access to the database is wrong.
-            JobError: If the database cannot be reached, or the disk is full.
-        """
+        """Run the query, and copy its rows into an Arrow file. Blocks."""
         with (
             _explained(self.name),
             _connected(self.uri) as connection,
@@ -181,12 +164,7 @@ class Table(Remote):
         return ".".join(map(_quoted, [*schema, _NOTES]))
 
     def check_target(self, *, may_exist: bool) -> None:
-        """Raise if the table must not be written. Blocks.
-
-        Raises:
-            InputError: If it exists and may not, or the access is wrong.
-            JobError: If the database cannot be reached.
-        """
+        """Raise if the table must not be written. Blocks."""
         with (
             _explained(self.name),
             _connected(self.uri) as connection,
@@ -204,12 +182,7 @@ class Table(Remote):
         )
 
     def deliver(self, whole: Path, *, job: str = "") -> None:
-        """Write the table in one transaction, unless this job has. Blocks.
-
-        Raises:
-            InputError: If the table exists and may not, or its columns differ.
-            JobError: If the database cannot be reached. It has not changed then.
-        """
+        """Write the table in one transaction, unless this job has. Blocks."""
         with _explained(self.name), _connected(self.uri) as connection:
             with connection.cursor() as cursor:
                 if job and _is_noted(cursor, self._notes, job):
@@ -324,12 +297,7 @@ def _with_timeout(uri: str) -> str:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Explain what fails; texts of the driver hold the query, or values of rows.
-
-    Raises:
-        InputError: If the query, the table or the access is wrong.
-        JobError: If the database cannot be reached.
-    """
+    """Explain what fails; texts of the driver hold the query, or values of rows."""
     failure: UID2Error | None = None
     try:
         yield
@@ -390,6 +358,105 @@ def _state_of_connecting(text: str) -> str:
     if re.search(r'database ".*" does not exist', text):
         return "3D"
     return ""
+
+
+# --- Delta Lake -----------------------------------------------------------------------
+
+_T = TypeVar("_T")
+
+
+def write_batches(reader: Any, copy: Path, *, disk: Disk = DISK) -> None:
+    """Write the record batches of *reader* into an Arrow file, whole or not at all."""
+    ipc = importlib.import_module("pyarrow.ipc")
+    unfinished = copy.with_name(f"{copy.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    options = ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+    with (
+        os.fdopen(open_private(unfinished), "wb") as file,
+        ipc.new_file(file, reader.schema, options=options) as writer,
+    ):
+        for batch in reader:
+            attempt("The copy of the input cannot be saved", writer.write_batch, batch)
+    replace(unfinished, copy, disk=disk)
+
+
+@attrs.frozen(kw_only=True)
+class DeltaTable(Remote):
+    """A Delta Lake table, on this machine or in a store.
+
+    A job reads the version that is current when it begins, also after it was
+    interrupted.
+    """
+
+    is_pinned = True
+
+    location: str
+
+    @property
+    def name(self) -> str:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return printable(self.location)
+
+    @property
+    def path(self) -> PurePath:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return PurePath("table.arrow")
+
+    def identify(self) -> InputIdentity:
+        """Return a name only: the copy of the job is what is mapped."""
+        return InputIdentity(name=self.name, size=0, mtime_ns=0, digest="")
+
+    def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
+        """Copy the rows of the current version into an Arrow file. Blocks."""
+        deltalake: Any = None
+        arrow: Any = None
+        with contextlib.suppress(ImportError):
+            arrow = importlib.import_module("pyarrow")
+            deltalake = importlib.import_module("deltalake")
+        if deltalake is None:
+            raise InputError(
+                f"{self.name} is a Delta Lake table, and the extra 'lake' is not "
+                "installed.",
+                hint="pip install 'uid2-async[lake]'",
+            )
+        rows = self._read(lambda: _open_rows(deltalake, arrow, self.location))
+        self._read(lambda: write_batches(rows, copy, disk=disk))
+
+    def _read(self, call: Callable[[], _T]) -> _T:
+        """Make one call; the text of a failure might show data or a credential."""
+        try:
+            return call()
+        except UID2Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - a Rust library raises anything
+            kind = type(error).__name__
+        raise InputError(
+            f"The Delta Lake table {self.name} cannot be read ({kind}).",
+            hint="Check access to it. If it uses a feature that deltalake lacks, write "
+            "a snapshot as Parquet with Spark, and map that.",
+        )
+
+
+def _open_rows(deltalake: Any, arrow: Any, location: str) -> Any:
+    """Return a reader of the rows of the current version."""
+    table = deltalake.DeltaTable(location)
+    rows = deltalake.QueryBuilder().register("source", table)
+    stream = rows.execute("SELECT * FROM source")
+    reader = arrow.RecordBatchReader.from_stream(stream)
+    schema = _without_views(arrow, reader.schema)
+    return arrow.RecordBatchReader.from_batches(
+        schema, (batch.cast(schema) for batch in reader)
+    )
+
+
+def _without_views(arrow: Any, schema: Any) -> Any:
+    """Return the schema with the types that other programs know.
+
+    The query engine reads text into views, which are of use in memory only.
+    """
+    plain = {arrow.string_view(): arrow.string(), arrow.binary_view(): arrow.binary()}
+    fields = [one.with_type(plain.get(one.type, one.type)) for one in schema]
+    return arrow.schema(fields, schema.metadata)
 
 
 strip_tracebacks(globals())

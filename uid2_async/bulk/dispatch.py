@@ -12,14 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
-import attrs
-
 from uid2_async._call import Call
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_cancelled
 from uid2_async.bulk.batches import Batch, Batcher, Chunk, Source
-from uid2_async.bulk.endpoints import MAP_V3, Endpoint
 from uid2_async.bulk.limit import ConcurrencyLimit
-from uid2_async.bulk.outcomes import MapFailure, Outcome, Progress
+from uid2_async.bulk.options import JobOptions
+from uid2_async.bulk.outcomes import MAP_V3, Endpoint, MapFailure, Outcome, Progress
+from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.client import UID2Client
 from uid2_async.errors import (
     AuthError,
@@ -48,8 +47,6 @@ from uid2_async.hooks import (
     emit_identity_counts,
 )
 from uid2_async.retry import Backoff, RetryPolicy, classify
-
-__all__ = ["DispatchOptions", "Dispatcher", "Keep"]
 
 Keep: TypeAlias = Callable[[str, Sequence[bytes], Sequence[Outcome]], Awaitable[None]]
 """Keeps the outcomes of identities of one subject before their rows are handed out.
@@ -91,55 +88,35 @@ _STRAIN: Final = frozenset(
 )
 
 
-@attrs.frozen(kw_only=True)
-class DispatchOptions:
-    """The settings of a job; see :class:`~uid2_async.bulk.mapper.BulkMapper`."""
-
-    client: UID2Client
-    batch_size: int
-    concurrency: int
-    dedupe_window: int
-    stall_timeout: float
-    sleep: Callable[[float], Awaitable[None]]
-    random: Callable[[], float]
-
-
 class Dispatcher:
-    """Reads identities, sends them in batches, and hands out the answers in order.
-
-    Attributes:
-        limit: How many batches may be in flight.
-        batches: How many batches are done.
-        requests: How many requests were sent, retries included.
-        is_drained: Whether :meth:`drain` has cut the input short.
-    """
+    """Reads identities, sends them in batches, and hands out the answers in order."""
 
     def __init__(
         self,
-        options: DispatchOptions,
+        client: UID2Client,
         source: Source,
+        options: JobOptions,
+        system: System = SYSTEM,
         *,
         endpoint: Endpoint = MAP_V3,
         keep: Keep | None = None,
     ) -> None:
         """Prepare the job; :meth:`start` starts it.
 
-        Args:
-            options: How to send, and how much at once.
-            source: Whom to ask about.
-            endpoint: What to ask.
-            keep: Awaited with all outcomes, failures included, before their rows are
-                handed out.
+        All outcomes, failures included, are kept before their rows are handed out.
         """
+        batch_size = options.batch_size or client.max_batch_size
+        self._client = client
         self._options = options
+        self._system = system
         self._source = source
         self._endpoint = endpoint
         self._keep = keep
         self._batcher = Batcher(
             endpoint,
-            batch_size=options.batch_size,
+            batch_size=batch_size,
             window=options.dedupe_window,
-            send_raw=options.client.send_raw and endpoint.binary,
+            send_raw=client.send_raw and endpoint.binary,
         )
         self._cpu = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
@@ -147,9 +124,9 @@ class Dispatcher:
         self.limit: ConcurrencyLimit = ConcurrencyLimit(
             options.concurrency,
             now=self._now,
-            sleep=options.sleep,
-            random=options.random,
-            on_event=partial(emit, options.client.hooks),
+            sleep=system.sleep,
+            random=system.random,
+            on_event=partial(emit, client.hooks),
         )
         self.batches: int = 0
         self.requests: int = 0
@@ -161,7 +138,7 @@ class Dispatcher:
         # While some workers wait for *keep*, others send: the limit bounds them all.
         self._workers = options.concurrency * (1 if keep is None else 2)
         # Read ahead far enough to keep all workers busy, and no further.
-        self._max_rows = options.batch_size * (self._workers + 4)
+        self._max_rows = batch_size * (self._workers + 4)
         self._rows = 0
         self._probe_rows = 0
         self._is_full = False
@@ -179,13 +156,6 @@ class Dispatcher:
         self._slice_end = 0.0
         self._reader: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-
-    def __repr__(self) -> str:
-        """Show the endpoint and how far it is."""
-        return (
-            f"<Dispatcher {self._endpoint.path} batches={self.batches} "
-            f"queued={len(self._queue)} limit={self.limit!r}>"
-        )
 
     # --- life -------------------------------------------------------------------------
 
@@ -332,12 +302,7 @@ class Dispatcher:
     # --- out --------------------------------------------------------------------------
 
     async def next_chunk(self) -> Chunk | None:
-        """Wait for the next chunk and its answers. Return None at the end.
-
-        Raises:
-            BaseException: What ended the job.
-            RuntimeError: If the job was stopped before its end.
-        """
+        """Wait for the next chunk and its answers. Return None at the end."""
         await self._rest()
         while self._is_stopped or not (self._chunks and self._chunks[0].is_answered):
             if self._failure is not None:
@@ -417,11 +382,7 @@ class Dispatcher:
         return rows
 
     async def _ask(self, batch: Batch) -> Rows:
-        """Ask the operator about a batch, for which there is a permit.
-
-        Raises:
-            UID2Error: What the last attempt met.
-        """
+        """Ask the operator about a batch, for which there is a permit."""
         batch.generation = self.limit.generation
         endpoint = self._endpoint
         async with self._cpu:
@@ -439,7 +400,7 @@ class Dispatcher:
         )
         async with self._cpu:
             rows = endpoint.read(reply, values)
-            emit_identity_counts(self._options.client.hooks, endpoint.path, rows)
+            emit_identity_counts(self._client.hooks, endpoint.path, rows)
             await self._rest()
         return rows
 
@@ -449,14 +410,14 @@ class Dispatcher:
         Transient failures are retried by its policy. An operator that asks to slow down
         is the job's affair, since it concerns all workers.
         """
-        client = self._options.client
+        client = self._client
         return client.with_options(
             hooks=[*client.hooks, partial(self._on_event, batch)],
             retry=RetryPolicy(
                 attempt_timeout=_ATTEMPT_SECONDS,
                 idle_timeout=_IDLE_SECONDS,
                 budget=None,
-                _random=self._options.random,
+                _random=self._system.random,
                 retry_throttled=False,
                 _sleep=partial(self._pause, batch),
             ),
@@ -465,7 +426,7 @@ class Dispatcher:
 
     async def _pause(self, batch: Batch, seconds: float) -> None:
         """Wait before another attempt, and at the gate if it is shut."""
-        await self._options.sleep(seconds)
+        await self._system.sleep(seconds)
         await self.limit.pass_gate()
         batch.generation = self.limit.generation
 
@@ -491,18 +452,12 @@ class Dispatcher:
         self._news.set()
 
     def _decide(self, batch: Batch, error: UID2Error, batches: int) -> Rows | None:
-        """Return the failures of a batch that ended in *error*, or send it again.
-
-        Args:
-            batch: The batch.
-            error: What its last attempt met.
-            batches: How many batches were done before it was sent.
-        """
+        """Return the failures of a batch that ended in *error*, or send it again."""
         decision = classify(error)
         if isinstance(error, _FATAL) and not decision.retry:
             self._fail(error)
         elif isinstance(error, ConnectError) and self._is_unreachable(error):
-            host = error.region or ", ".join(self._options.client.base_urls)
+            host = error.region or ", ".join(self._client.base_urls)
             self._fail(ConnectError(f"{host}: {error.message}", hint=error.hint))
         elif decision.retry and decision.backoff is Backoff.THROTTLING:
             assert isinstance(error, OperatorError)  # noqa: S101 - by classify
@@ -524,7 +479,7 @@ class Dispatcher:
         status = error.status if isinstance(error, OperatorError) else None
         rows = batch.failures(MapFailure(error=type(error).__name__, status=status))
         counts = {key: len(failures) for key, failures in rows.items()}
-        emit_failed_counts(self._options.client.hooks, self._endpoint.path, counts)
+        emit_failed_counts(self._client.hooks, self._endpoint.path, counts)
         return rows
 
     def _is_unreachable(self, error: ConnectError) -> bool:
@@ -588,7 +543,7 @@ class Dispatcher:
         one more full period, since all connections may have to be made anew.
         """
         due = self._now() + seconds
-        await self._options.sleep(seconds)
+        await self._system.sleep(seconds)
         late = self._now() - due
         if late <= 0:
             return

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -19,15 +21,167 @@ from uid2_async.bulk.columns import (
     RowStatus,
     find_identifiers,
 )
-from uid2_async.bulk.costs import START_SECONDS, work_out
-from uid2_async.bulk.endpoints import MAP_V3
 from uid2_async.bulk.options import MapOptions
+from uid2_async.bulk.outcomes import MAP_V3
 from uid2_async.bulk.paths import FilePair, Remote
 from uid2_async.bulk.stores import copy_path, expand_locations
 from uid2_async.bulk.text import open_reader
-from uid2_async.bulk.unique_count import UniqueCount
 
-__all__ = ["Estimate", "estimate_file"]
+# What the command takes before it reads a row, most of it for imports.
+START_SECONDS: Final = 0.8
+# On one core of a present machine, whatever the operator does: files without a state,
+# and two jobs of 300,000 rows with one.
+ROW_SECONDS: Final = 6e-6
+FIRST_LOAD_ROW_SECONDS: Final = 1 / 39_000
+DAILY_ROW_SECONDS: Final = 1 / 75_000
+# On disk, when each raw UID has rotated once and its change is kept; a third of it
+# after a first load (``nox -s bench -- state``).
+STATE_BYTES: Final = 365
+# A hash, and its answer, where one raw UID in four has a previous one.
+SENT_BYTES: Final = 47
+RECEIVED_BYTES: Final = 88
+# The headers and the envelope of a request and of its reply.
+REQUEST_BYTES: Final = 430
+REPLY_BYTES: Final = 260
+# Each salt bucket rotates about once a year (docs/protocol.md 2.6).
+DUE_SHARE: Final = 1 / 365
+
+
+@attrs.frozen(kw_only=True)
+class RunCosts:
+    """What one run costs.
+
+    Attributes:
+        identities: How many are asked about.
+        batches: In how many requests.
+        seconds: How long it takes at the least.
+        sent_bytes: What goes to the operator.
+        received_bytes: What comes back.
+    """
+
+    identities: int
+    batches: int
+    seconds: float
+    sent_bytes: int
+    received_bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class Costs:
+    """What a set of identities costs.
+
+    Attributes:
+        once: A run without a state.
+        first_load: The first run with a state.
+        daily: A later run with that state, on a day when nobody has been unchecked for
+            too long; on a day when all have, it asks as much as the first one.
+        state_bytes: How large the state is.
+    """
+
+    once: RunCosts
+    first_load: RunCosts
+    daily: RunCosts
+    state_bytes: int
+
+
+def work_out(
+    identities: int,
+    *,
+    rows: int | None = None,
+    batch_size: int = 5_000,
+    concurrency: int = 20,
+    latency: float = 0.5,
+    processes: int = 1,
+) -> Costs:
+    """Work out what *identities* cost, as docs/scale.md says.
+
+    Args:
+        identities: How many different ones there are.
+        rows: How many rows, or identifiers in them, name them; as many by default.
+        batch_size: How many identities one request carries.
+        concurrency: How many requests are in flight, in all processes together.
+        latency: How many seconds the operator takes for one.
+        processes: How many share the work, each on a core of its own.
+    """
+    read = identities if rows is None else rows
+
+    def run(asked: int, row_seconds: float, *, in_steps: bool = True) -> RunCosts:
+        batches = math.ceil(asked / batch_size)
+        waiting = math.ceil(batches / concurrency) * latency
+        working = read * row_seconds / processes
+        return RunCosts(
+            identities=asked,
+            batches=batches,
+            # With a state the job reads, then asks, then writes.
+            seconds=waiting + working if in_steps else max(waiting, working),
+            sent_bytes=asked * SENT_BYTES + batches * REQUEST_BYTES,
+            received_bytes=asked * RECEIVED_BYTES + batches * REPLY_BYTES,
+        )
+
+    return Costs(
+        once=run(identities, ROW_SECONDS, in_steps=False),
+        first_load=run(identities, FIRST_LOAD_ROW_SECONDS),
+        daily=run(due_in_a_day(identities), DAILY_ROW_SECONDS),
+        state_bytes=identities * STATE_BYTES,
+    )
+
+
+def due_in_a_day(identities: int) -> int:
+    """Say how many of *identities* have to be asked about again on a usual day."""
+    return math.ceil(identities * DUE_SHARE)
+
+
+# --- distinct identities --------------------------------------------------------------
+
+_KEPT: Final = 1 << 16
+_BYTES: Final = 8
+_SPAN: Final = 1 << (8 * _BYTES)
+
+
+class UniqueCount:
+    """Counts different SHA-256 values by keeping the smallest of them.
+
+    Up to 65,536 it is exact. Beyond, the largest of those that are kept tells how
+    densely the values lie: the error is about 0.4 %.
+    """
+
+    def __init__(self) -> None:
+        """Start at none."""
+        self._kept: set[int] = set()
+        # The negative of each, so that the largest is on top.
+        self._heap: list[int] = []
+        self._limit = _SPAN
+
+    def add(self, identities: Iterable[bytes]) -> None:
+        """Count *identities*; each is a hash, or begins with one."""
+        for identity in identities:
+            value = int.from_bytes(identity[:_BYTES], "big")
+            if value < self._limit and value not in self._kept:
+                self._keep(value)
+
+    def _keep(self, value: int) -> None:
+        """Keep a value, and let the largest go if there are too many."""
+        self._kept.add(value)
+        if len(self._heap) < _KEPT:
+            heapq.heappush(self._heap, -value)
+        else:
+            self._kept.discard(-heapq.heappushpop(self._heap, -value))
+        if len(self._heap) == _KEPT:
+            self._limit = -self._heap[0]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the count is no estimate."""
+        return len(self._heap) < _KEPT
+
+    def __int__(self) -> int:
+        """Give the count."""
+        if self.is_exact:
+            return len(self._heap)
+        return round((_KEPT - 1) * _SPAN / self._limit)
+
+
+# --- one file -------------------------------------------------------------------------
 
 
 @attrs.frozen(kw_only=True)
@@ -229,7 +383,7 @@ def _count_file(
             if rows is not None:
                 identities = columns.identities(rows)
                 found = count.add(identities, rows.count)
-                warnings.add(identities, found, columns.take_hashes_of_nothing())
+                warnings.add(identities, found)
             elif not reader.load():
                 break
         count.warnings.update(warnings.counts)

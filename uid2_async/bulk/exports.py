@@ -1,4 +1,4 @@
-"""What leaves a state as a file: deltas, their history, and all that is known.
+"""Between files and a state: rows in and out, deltas, exports.
 
 The audience delta lists what changed since the last one, to be merged downstream. It is
 written into an unfinished file, gets its name when it is whole, and only then does the
@@ -8,21 +8,21 @@ delta again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from uid2_async._threads import run_in_thread
-from uid2_async.bulk.batches import Chunk, IdentityColumn
-from uid2_async.bulk.endpoints import Endpoint
-from uid2_async.bulk.job_files import RowGroup
-from uid2_async.bulk.outcomes import Outcome
+from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outcomes
+from uid2_async.bulk.job_files import FileSource, RowGroup
+from uid2_async.bulk.outcomes import INVALID, RAW_UID, Endpoint, Outcome
 from uid2_async.bulk.paths import (
     STDIO,
     Content,
-    FileFormatOptions,
     FilePair,
     Location,
     check_roles,
@@ -34,16 +34,226 @@ from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import Change, IdentityKey, Run, StateRow
 from uid2_async.bulk.stores import locate
 from uid2_async.bulk.writers import TableWriter
+from uid2_async.errors import JobError
 from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
 
-__all__ = [
-    "DELTA_COLUMNS",
-    "DeltaWriter",
-    "check_export",
-    "export_history",
-    "export_state",
-]
+T = TypeVar("T")
+
+# A sorted look-up of so many identities touches each page of the state once.
+_GROUP_ROWS: Final = 40_000
+_GROUPS_AHEAD: Final = 2
+
+
+class PageSource:
+    """Pages of a state as a dispatcher's source."""
+
+    def __init__(self, pages: AsyncIterator[list[Chunk]]) -> None:
+        """Read *pages*, which are in chunks already."""
+        self._pages = pages
+        self._loaded: deque[Chunk] = deque()
+
+    async def load(self) -> bool:
+        """Read a page; see :meth:`uid2_async.bulk.batches.Source.load`."""
+        async for page in self._pages:
+            self._loaded += page
+            return True
+        return False
+
+    def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - pages are not waited for
+        """Return the next chunk; see :meth:`uid2_async.bulk.batches.Source.take`."""
+        return self._loaded.popleft() if self._loaded else None
+
+
+async def identity_pages(
+    pages: AsyncIterator[tuple[IdentityType, Sequence[bytes]]],
+    limit: int | None = None,
+) -> AsyncIterator[list[Chunk]]:
+    """Yield pages of identities in chunks, up to *limit* identities."""
+    left = limit
+    async for kind, identities in pages:
+        taken = identities if left is None else identities[:left]
+        columns = [
+            IdentityColumn(f"{kind.value}_hash", identities=some)
+            for some in _steps(taken)
+        ]
+        yield [Chunk(None, len(column), [column]) for column in columns]
+        if left is not None:
+            left -= len(taken)
+            if not left:
+                return
+
+
+async def uid_pages(
+    pages: AsyncIterator[Sequence[tuple[IdentityKey, StateRow]]],
+) -> AsyncIterator[list[Chunk]]:
+    """Yield the raw UIDs of mapped identities in chunks, whose payload are the keys."""
+    async for page in pages:
+        mapped = [(key, row.raw_uid) for key, row in page if row.raw_uid is not None]
+        yield [
+            Chunk(
+                [key for key, _ in some],
+                len(some),
+                [IdentityColumn(RAW_UID, [uid for _, uid in some])],
+            )
+            for some in _steps(mapped)
+        ]
+
+
+def _steps(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut *items* into what is handled at once."""
+    for start in range(0, len(items), STEP_ROWS):
+        yield items[start : start + STEP_ROWS]
+
+
+async def stage_all(
+    source: FileSource,
+    state: MappingState,
+    run: Run,
+    endpoint: Endpoint,
+    on_chunk: Callable[[Chunk], bool],
+) -> bool:
+    """Stage the identities of all rows.
+
+    Returns:
+        Whether all were read.
+    """
+    waiting: dict[IdentityType, list[bytes]] = {}
+    staging: asyncio.Future[None] | None = None
+    rows = 0
+    async for chunk in source.chunks():
+        if not on_chunk(chunk):
+            return False
+        for column in chunk.columns:
+            _collect(endpoint, column, waiting)
+        rows += chunk.rows
+        if rows >= _GROUP_ROWS:
+            if staging is not None:
+                await staging
+            staging = asyncio.ensure_future(_stage(state, run, waiting))
+            waiting, rows = {}, 0
+    if staging is not None:
+        await staging
+    await _stage(state, run, waiting)
+    return True
+
+
+async def _stage(
+    state: MappingState, run: Run, identities: dict[IdentityType, list[bytes]]
+) -> None:
+    for kind, some in identities.items():
+        await state.stage(run, kind, some)
+
+
+def _collect(
+    endpoint: Endpoint,
+    column: IdentityColumn,
+    identities: dict[IdentityType, list[bytes]],
+) -> None:
+    """Add the valid identities of a column."""
+    for name, rows in column.rows_by_kind():
+        kind = endpoint.kinds.get(name)
+        if kind is not None:
+            subject = IdentityType(kind.subject)
+            found = column.read(kind, rows)
+            identities.setdefault(subject, []).extend(filter(None, found))
+
+
+async def answer_from_state(
+    source: FileSource,
+    state: MappingState,
+    endpoint: Endpoint,
+    is_stopped: Callable[[], bool],
+) -> AsyncIterator[Chunk]:
+    """Yield the rows of *source*, in order, with what the state knows about them.
+
+    Rows are looked up by the ten thousand, while the rows before them are written.
+    """
+    groups: deque[asyncio.Task[list[Chunk]]] = deque()
+    waiting: list[Chunk] = []
+    rows = 0
+    try:
+        async for chunk in source.chunks():
+            waiting.append(chunk)
+            rows += chunk.rows
+            if rows < _GROUP_ROWS:
+                continue
+            groups.append(asyncio.create_task(_answer(waiting, state, endpoint)))
+            waiting, rows = [], 0
+            if len(groups) >= _GROUPS_AHEAD:
+                for answered in await groups.popleft():
+                    yield answered
+            if is_stopped():
+                return
+        groups.append(asyncio.create_task(_answer(waiting, state, endpoint)))
+        while groups:
+            for answered in await groups.popleft():
+                yield answered
+    finally:
+        for group in groups:
+            group.cancel()
+        await asyncio.gather(*groups, return_exceptions=True)
+
+
+class _Lookup:
+    """The identities of some chunks that a state is asked about, by type."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.identities: dict[IdentityType, list[bytes]] = {}
+        self.found: dict[IdentityType, list[Outcome]] = {}
+
+    def add(
+        self, endpoint: Endpoint, column: IdentityColumn
+    ) -> Callable[[], list[Outcome]]:
+        """Add a column; what is returned makes its outcomes once they are found."""
+        parts = []
+        for name, rows in column.rows_by_kind():
+            kind = endpoint.kinds.get(name)
+            if kind is not None:
+                subject = IdentityType(kind.subject)
+                identities = self.identities.setdefault(subject, [])
+                read, start = column.read(kind, rows), len(identities)
+                identities += filter(None, read)
+                parts.append((rows, partial(self._outcomes, subject, start, read)))
+        return partial(join_outcomes, column, parts)
+
+    def _outcomes(
+        self, subject: IdentityType, start: int, read: Sequence[bytes | None]
+    ) -> list[Outcome]:
+        """Return the outcomes of identities: of the invalid ones without asking."""
+        stop = start + len(read) - read.count(None)
+        found = self.found[subject][start:stop]
+        if len(found) == len(read):
+            return found
+        rest = iter(found)
+        return [INVALID if one is None else next(rest) for one in read]
+
+
+async def _answer(
+    chunks: list[Chunk], state: MappingState, endpoint: Endpoint
+) -> list[Chunk]:
+    """Look up the identities of some chunks, which expect them then."""
+    lookup = _Lookup()
+    for chunk in chunks:
+        for column in chunk.columns:
+            chunk.expect((), lookup.add(endpoint, column))
+        await asyncio.sleep(0)
+    # They are not needed again, and there are many.
+    identities, lookup.identities = lookup.identities, {}
+    for kind in list(identities):
+        found = await state.look_up(kind, identities.pop(kind))
+        if None in found:
+            raise JobError(
+                "The state lacks the answer to an identifier of the input.",
+                hint="The input may have changed while it was read. Run the same "
+                "command again.",
+            )
+        lookup.found[kind] = found  # type: ignore[assignment] # by the line above
+    return chunks
+
+
+# --- rows of files and a state --------------------------------------------------------
 
 DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
 
@@ -63,37 +273,23 @@ _SAVE_LINES: Final = 5_000
 
 
 class DeltaWriter:
-    """Writes one delta.
-
-    Attributes:
-        lines: How many lines were written.
-    """
+    """Writes one delta."""
 
     def __init__(
         self,
-        target: Location | None,
+        target: str,
         *,
         keys: Sequence[str] = (),
-        options: FileFormatOptions | None = None,
         folder: Path | None = None,
         disk: Disk = DISK,
     ) -> None:
-        """Open the unfinished file. Blocks.
-
-        Args:
-            target: Where the delta goes; None is stdout.
-            keys: The input columns that it repeats.
-            options: The format; its name decides by default.
-            folder: Where a remote delta grows.
-            disk: The system calls that may fail.
-        """
+        """Open the unfinished file. Blocks."""
         self.lines: int = 0
         self._keys = keys
         self._columns = [*DELTA_COLUMNS, *keys]
         self._table = TableWriter(
-            target,
+            _locate(target),
             dict.fromkeys(self._columns, Content.TEXT),
-            options=options or FileFormatOptions(),
             folder=folder,
             disk=disk,
         )
@@ -130,9 +326,17 @@ class DeltaWriter:
         named: dict[IdentityType, list[bytes]] = {}
         for row, _, kind, identity, outcome in changed:
             named.setdefault(kind, []).append(identity)
-            uids = (outcome.raw_uid, outcome.old_uid)
-            keys = [one[row] for one in cells]
-            self._add(str(outcome.change), (kind, identity), uids, keys)
+            self._waiting.append(
+                [
+                    str(outcome.change),
+                    _INPUT_TYPES[kind],
+                    base64.encode_text(identity),
+                    outcome.raw_uid,
+                    outcome.old_uid,
+                    *[one[row] for one in cells],
+                ]
+            )
+        self.lines += len(changed)
         for kind, some in named.items():
             await state.mark_written(run, kind, some)
         if len(self._waiting) >= _SAVE_LINES:
@@ -175,18 +379,6 @@ class DeltaWriter:
         """Remove what is unfinished; after :meth:`place` that is nothing."""
         await run_in_thread(self._table.close)
 
-    def _add(
-        self,
-        change: str,
-        who: tuple[IdentityType, bytes],
-        uids: tuple[str | None, str | None],
-        keys: Sequence[str],
-    ) -> None:
-        kind, identity = who
-        hashed = (f"{kind.value}_hash", base64.encode_text(identity))
-        self._waiting.append([change, *hashed, *uids, *keys])
-        self.lines += 1
-
     async def _save(self) -> None:
         """Write the lines that wait, in a thread."""
         if self._waiting:
@@ -223,34 +415,22 @@ def check_export(
     force: bool = False,
     shared: bool = False,
 ) -> Location | None:
-    """Return where an export goes; None for stdout.
-
-    Args:
-        state: The state that is exported.
-        target: The file, or ``-``.
-        role: What messages call the file.
-        force: Whether an existing file may be replaced.
-        shared: Whether other users may write to its folder.
-
-    Raises:
-        InputError: If it must not be written.
-        JobError: If its folder cannot be used.
-    """
-    if target == STDIO:
-        return None
-    path = locate(target)
-    check_roles({"STATE": state_paths(state.path), role: [path]})
-    check_targets([FilePair(None, path)], force=force, begun=False, allow_shared=shared)
+    """Return where an export may be written; None for stdout. Blocks."""
+    path = _locate(target)
+    if path is not None:
+        check_roles({"STATE": state_paths(state.path), role: [path]})
+        pair = FilePair(None, path)
+        check_targets([pair], force=force, begun=False, allow_shared=shared)
     return path
+
+
+def _locate(target: str) -> Location | None:
+    """Return where an export goes; None for stdout."""
+    return None if target == STDIO else locate(target)
 
 
 async def export_state(state: MappingState, target: str, *, force: bool = False) -> int:
     """Write everything that an open *state* knows, whole or not at all.
-
-    Args:
-        state: The state, open.
-        target: The file, in the format that its name says, or ``-`` for CSV on stdout.
-        force: Whether an existing file may be replaced.
 
     Returns:
         How many identities were written.
@@ -288,21 +468,12 @@ async def export_history(
 ) -> int:
     """Write the net changes since run *since* began; none counts as exported by that.
 
-    Args:
-        state: The state, open.
-        target: The file, or ``-``.
-        since: The number of a run, at most 90 days ago.
-        force: Whether an existing file may be replaced.
-
     Returns:
         How many changes were written.
-
-    Raises:
-        InputError: If there was no such run, or it is too long ago.
     """
-    path = await run_in_thread(partial(check_export, state, target, force=force))
+    await run_in_thread(partial(check_export, state, target, force=force))
     folder = state.path.parent
-    delta = await run_in_thread(partial(DeltaWriter, path, folder=folder))
+    delta = await run_in_thread(partial(DeltaWriter, target, folder=folder))
     try:
         await delta.add_changes(state.history(since))
         await delta.place()

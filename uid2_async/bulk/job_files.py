@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import attrs
+import msgspec
 
 from uid2_async._threads import run_in_thread
 from uid2_async.bulk.batches import Chunk
@@ -28,23 +29,13 @@ from uid2_async.bulk.paths import (
     FileFormatOptions,
     FilePair,
     InputIdentity,
-    Location,
     Remote,
     check_unchanged,
 )
 from uid2_async.bulk.private_files import DISK, Disk
-from uid2_async.bulk.resume import Checkpoint, JobFolder
+from uid2_async.bulk.resume import Checkpoint, JobFolder, part_path
 from uid2_async.bulk.text import BadRow, Reader, Rows
 from uid2_async.bulk.writers import Output, TableWriter, open_output
-
-__all__ = [
-    "BadRows",
-    "FileSource",
-    "InputFile",
-    "JobOutputs",
-    "RowFormatter",
-    "RowGroup",
-]
 
 _BAD_ROW_COLUMNS: Final[tuple[str, ...]] = ("FILE", "LINE", "REASON", "ROW")
 
@@ -58,18 +49,10 @@ RowFormatter: TypeAlias = OutcomeColumns | StatusColumns
 
 
 class BadRows:
-    """Collects the rows that cannot be read, in a file of their own.
-
-    Attributes:
-        count: How many were collected.
-    """
+    """Collects the rows that cannot be read, in a file of their own."""
 
     def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
-        """Open the file. Blocks.
-
-        Raises:
-            JobError: If it cannot be written.
-        """
+        """Open the file. Blocks."""
         self.count: int = 0
         self._is_whole = False
         columns: dict[str, Content] = dict.fromkeys(_BAD_ROW_COLUMNS, Content.TEXT)
@@ -94,31 +77,14 @@ class BadRows:
         """Close the file, and remove it if it is not whole."""
         self._table.close()
 
-    def __repr__(self) -> str:
-        """Show how many rows there are."""
-        return f"<BadRows {self.count}>"
 
-
+@attrs.frozen
 class RowGroup:
-    """Some rows of an input on their way through a job.
+    """Some rows of an input on their way through a job."""
 
-    Attributes:
-        file: The index of the input.
-        rows: The rows.
-        bytes_read: How much of the input had been read with them.
-        hashes_of_nothing: How many of their identifiers were left out as such.
-    """
-
-    __slots__ = ("bytes_read", "file", "hashes_of_nothing", "rows")
-
-    def __init__(
-        self, file: int, rows: Rows, bytes_read: int, hashes_of_nothing: int = 0
-    ) -> None:
-        """Hold what was read."""
-        self.file: int = file
-        self.rows: Rows = rows
-        self.bytes_read: int = bytes_read
-        self.hashes_of_nothing: int = hashes_of_nothing
+    file: int
+    rows: Rows = attrs.field(repr=False)
+    bytes_read: int
 
 
 @attrs.frozen(kw_only=True)
@@ -127,29 +93,36 @@ class InputFile:
 
     Attributes:
         index: Its place among the inputs.
-        pair: The paths; of what is remote, those of the copies in the job's folder.
-        original: The input as it was named.
-        output: The output as it was named: a path, or the name of what is remote.
+        named: The input and the output as they were named.
+        pair: Their paths; of what is remote, those of the copies in the job's folder.
         identity: What the input was when the job opened it; None for a pipe.
         open: Opens the input and finds its columns. Blocks.
         writing: How the output is written.
         open_output: Opens what takes the rows instead of a file. Blocks.
-        deliver: Makes the remote output of the whole file, if it is remote. Blocks.
+        job: A name that no other job has, for a remote output.
         saved: The checkpoint of an interrupted run, if there is one.
-        done: Whether an interrupted run has finished its output.
     """
 
     index: int
+    named: FilePair
     pair: FilePair
-    original: Location | None = None
-    output: Path | str | None = None
     identity: InputIdentity | None
     open: Callable[[], tuple[Reader, IdentifierColumns]]
     writing: FileFormatOptions
     open_output: OpenOutput | None = None
-    deliver: Callable[[Path], None] | None = None
+    job: str = ""
     saved: Checkpoint | None = None
-    done: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether an interrupted run has finished the output."""
+        return self.saved is not None and self.saved.done
+
+    @property
+    def output(self) -> Path | str | None:
+        """The output as it was named: a path, or the name of what is remote."""
+        target = self.named.target
+        return str(target) if isinstance(target, Remote) else target
 
     @property
     def size(self) -> int | None:
@@ -192,19 +165,14 @@ class FileSource:
         return True
 
     def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - files are not waited for
-        """Parse some rows; see :meth:`uid2_async.bulk.dispatch.Source.take`.
-
-        Raises:
-            InputError: If a row cannot be read; says which.
-        """
+        """Parse some rows; see :meth:`uid2_async.bulk.dispatch.Source.take`."""
         if self._reader is None or self._columns is None:
             return None
         rows = self._reader.take(self._columns.step_rows)
         if rows is None:
             return None
         identities = self._columns.identities(rows)
-        nothing = self._columns.take_hashes_of_nothing()
-        group = RowGroup(self._index, rows, self._reader.bytes_read, nothing)
+        group = RowGroup(self._index, rows, self._reader.bytes_read)
         return Chunk(group, rows.count, identities)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
@@ -236,6 +204,7 @@ def _open_at(file: InputFile) -> tuple[Reader, IdentifierColumns]:
     return reader, columns
 
 
+@attrs.define(kw_only=True, repr=False, eq=False)
 class JobOutputs:
     """Writes answered chunks to the outputs of a job, one output after the other.
 
@@ -245,52 +214,27 @@ class JobOutputs:
         input_warnings: What looks wrong in the inputs, and in how many identifiers.
     """
 
-    def __init__(
-        self,
-        files: Sequence[InputFile],
-        source: FileSource,
-        formatter: RowFormatter,
-        *,
-        part: Callable[[InputFile], Path | None],
-        log: JobFolder | None = None,
-        disk: Disk = DISK,
-        on_done: Callable[[Checkpoint], Awaitable[None]] | None = None,
-        on_progress: Callable[[FileProgress], object] | None = None,
-    ) -> None:
-        """Prepare to write.
-
-        Args:
-            files: The files in order.
-            source: Reads their inputs.
-            formatter: Makes the added columns.
-            part: Returns where an output grows; None for stdout.
-            log: Takes a checkpoint whenever rows were saved, if the job resumes by it.
-            disk: The system calls that may fail.
-            on_done: Awaited with the last checkpoint of an output that has its final
-                name.
-            on_progress: Called with the progress after each chunk.
-        """
-        self.rows: int = 0
-        self.duplicates: int = 0
-        # Of the outputs that are done; the formatter counts for the current one.
-        self._status_counts: Counter[str] = Counter()
-        self.input_warnings: Counter[str] = Counter()
-        self._warnings = InputWarnings()
-        self._files = files
-        self._source = source
-        self._formatter = formatter
-        self._part = part
-        self._log = log
-        self._disk = disk
-        self._on_done = on_done
-        self._on_progress = on_progress
-        self._index = -1
-        self._output: Output | None = None
-        self._file_rows = 0
-        self._unsaved: list[Any] = []
-        self._unsaved_rows = 0
-        self._saving: asyncio.Task[None] | None = None
-        self._bytes_before = 0
+    _files: Sequence[InputFile]
+    _source: FileSource
+    _formatter: RowFormatter
+    _parts: Path | None
+    _log: JobFolder | None = None
+    _disk: Disk = DISK
+    _on_done: Callable[[Checkpoint], Awaitable[None]] | None = None
+    _on_progress: Callable[[FileProgress], object] | None = None
+    rows: int = attrs.field(default=0, init=False)
+    duplicates: int = attrs.field(default=0, init=False)
+    input_warnings: Counter[str] = attrs.field(factory=Counter, init=False)
+    # Of the outputs that are done; the formatter counts for the current one.
+    _status_counts: Counter[str] = attrs.field(factory=Counter, init=False)
+    _warnings: InputWarnings = attrs.field(factory=InputWarnings, init=False)
+    _index: int = attrs.field(default=-1, init=False)
+    _output: Output | None = attrs.field(default=None, init=False)
+    _file_rows: int = attrs.field(default=0, init=False)
+    _unsaved: list[Any] = attrs.field(factory=list, init=False)
+    _unsaved_rows: int = attrs.field(default=0, init=False)
+    _saving: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    _bytes_before: int = attrs.field(default=0, init=False)
 
     async def write(self, chunk: Chunk, progress: Callable[[], Progress]) -> None:
         """Write the rows of an answered chunk."""
@@ -300,7 +244,7 @@ class JobOutputs:
             kinds = [column.kinds for column in chunk.columns]
             outcomes = chunk.outcomes()
             columns, repeat = self._formatter.make(outcomes, kinds)
-            self._warnings.add(chunk.columns, outcomes, group.hashes_of_nothing)
+            self._warnings.add(chunk.columns, outcomes)
             self._unsaved.append(self._output.format(group.rows, columns, repeat))
             self._unsaved_rows += chunk.rows
             self._file_rows += chunk.rows
@@ -376,13 +320,18 @@ class JobOutputs:
             pass
 
     def _open_output(self, file: InputFile) -> Output:
+        """Open an output, which grows in a part of its own or is stdout. Blocks."""
         reader = self._source.readers.pop(file.index)
+        part = None
+        if file.pair.target is not None and self._parts is not None:
+            name = str(file.index) if file.identity is None else file.identity.name
+            part = part_path(self._parts, name)
         if file.open_output is not None:
             return file.open_output(reader, file.writing, self._formatter.contents)
         return open_output(
             reader,
             file.writing,
-            self._part(file),
+            part,
             added=self._formatter.contents,
             saved=None if file.saved is None else file.saved.output,
             resumable=self._log is not None,
@@ -404,7 +353,7 @@ class JobOutputs:
                 await run_in_thread(partial(self._log.append, checkpoint))
             if self._on_done is not None:
                 await self._on_done(checkpoint)
-        if file.deliver is not None and isinstance(file.pair.target, Path):
+        if isinstance(file.named.target, Remote) and isinstance(file.pair.target, Path):
             await run_in_thread(partial(file.pair.target.unlink, missing_ok=True))
         self._leave(file)
 
@@ -454,7 +403,8 @@ class JobOutputs:
         for one in formatted:
             output.write(one)
         if checkpoint is not None and self._log is not None:
-            self._log.append(attrs.evolve(checkpoint, output=output.sync()))
+            saved = msgspec.structs.replace(checkpoint, output=output.sync())
+            self._log.append(saved)
 
     def _progress(self, group: RowGroup, job: Progress) -> FileProgress:
         sizes = [file.size for file in self._files]
@@ -468,17 +418,13 @@ class JobOutputs:
 
 
 def _finish(output: Output, file: InputFile) -> None:
-    """Give an output its name, unless its input changed while it was read. Blocks.
-
-    Raises:
-        InputError: If the input has changed.
-    """
-    original, target = file.original, file.pair.target
-    pinned = isinstance(original, Remote) and original.is_pinned
-    if file.identity is not None and original is not None and not pinned:
-        check_unchanged(original, file.identity)
+    """Give an output its name, unless its input changed while it was read. Blocks."""
+    source, remote, target = file.named.source, file.named.target, file.pair.target
+    pinned = isinstance(source, Remote) and source.is_pinned
+    if file.identity is not None and source is not None and not pinned:
+        check_unchanged(source, file.identity)
     output.sync()
     assert not isinstance(target, Remote)  # noqa: S101 - its copy, by now
     output.finish(target)
-    if file.deliver is not None and target is not None:
-        file.deliver(target)
+    if isinstance(remote, Remote) and target is not None:
+        remote.deliver(target, job=file.job)

@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -30,7 +29,7 @@ import msgspec
 
 from uid2_async._threads import run_in_thread
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.batches import Chunk
+from uid2_async.bulk.batches import Chunk, Source
 from uid2_async.bulk.columns import (
     IdentifierColumns,
     OutcomeColumns,
@@ -40,9 +39,16 @@ from uid2_async.bulk.columns import (
     status_of_uid,
 )
 from uid2_async.bulk.database import Query, Table
-from uid2_async.bulk.dispatch import Dispatcher, DispatchOptions
-from uid2_async.bulk.endpoints import MAP_V2, MAP_V3, OPTOUT_STATUS, RAW_UID, Endpoint
-from uid2_async.bulk.exports import DeltaWriter, check_export
+from uid2_async.bulk.dispatch import Dispatcher
+from uid2_async.bulk.exports import (
+    DeltaWriter,
+    PageSource,
+    answer_from_state,
+    check_export,
+    identity_pages,
+    stage_all,
+    uid_pages,
+)
 from uid2_async.bulk.job_files import (
     BadRows,
     FileSource,
@@ -59,7 +65,15 @@ from uid2_async.bulk.options import (
     RefreshOptions,
     StatusOptions,
 )
-from uid2_async.bulk.outcomes import Outcome, Progress
+from uid2_async.bulk.outcomes import (
+    MAP_V2,
+    MAP_V3,
+    OPTOUT_STATUS,
+    RAW_UID,
+    Endpoint,
+    Outcome,
+    Progress,
+)
 from uid2_async.bulk.paths import (
     STDIO,
     Content,
@@ -73,7 +87,7 @@ from uid2_async.bulk.paths import (
     identify,
     state_paths,
 )
-from uid2_async.bulk.private_files import SYSTEM, Disk, System, open_private
+from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.bulk.resume import (
     Checkpoint,
     JobFolder,
@@ -82,43 +96,29 @@ from uid2_async.bulk.resume import (
     decode_checkpoint,
     encode_checkpoint,
     job_folder_for,
-    part_path,
 )
 from uid2_async.bulk.state import MappingState
-from uid2_async.bulk.state_answers import (
-    StateSource,
-    UidSource,
-    answer_from_state,
-    stage_all,
-)
 from uid2_async.bulk.state_values import Run, StateSelection
 from uid2_async.bulk.stores import (
+    Pipe,
     copy_path,
+    copy_stdin,
     expand_locations,
     is_url,
     local_path,
     locate,
+    through_files,
 )
 from uid2_async.bulk.text import (
     InputFaults,
     Reader,
     open_reader,
-    open_stdio,
     read_check,
 )
 from uid2_async.bulk.writers import Output
 from uid2_async.client import UID2Client, buckets_call
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
-
-__all__ = [
-    "RowTable",
-    "check_file",
-    "map_file",
-    "map_table",
-    "refresh_state",
-    "sweep_by_status",
-]
 
 T = TypeVar("T")
 
@@ -130,28 +130,51 @@ _OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
 @attrs.frozen(kw_only=True)
 class _Job:
-    """What a file job does with which files.
+    """A job, and what it runs with."""
 
-    Attributes:
-        pairs: The inputs and outputs.
-        target: The output as the user named it.
-        find: Finds the columns of the identifiers in a header.
-        formatter: Makes the added columns.
-        endpoint: The endpoint that answers.
-        options: What decides about the output.
-        state: The state, if there is one.
-        delta: Where the delta goes, ``-`` for stdout, if one is wanted.
-        table: The rows, if they are in memory and not in files.
-    """
+    client: UID2Client
+    options: JobOptions
+    stop: asyncio.Event | None
+    on_progress: Callable[[FileProgress], object] | None
+    system: System
+    state: MappingState | None = None
+    delta: str | None = None
+    began: float = attrs.field(factory=time.monotonic)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the job has been asked to end."""
+        return self.stop is not None and self.stop.is_set()
+
+    def dispatcher(self, source: Source, **more: Any) -> Dispatcher:
+        """Make what asks the operator about *source*."""
+        return Dispatcher(self.client, source, self.options, self.system, **more)
+
+    def tell(self, counts: Counter[str], dispatcher: Dispatcher) -> None:
+        """Report the progress of asking, which reads no files."""
+        if self.on_progress is not None:
+            self.on_progress(
+                FileProgress(
+                    phase="asking",
+                    rows=counts.total(),
+                    bytes_read=0,
+                    total_bytes=None,
+                    endings=counts,
+                    job=dispatcher.progress(),
+                )
+            )
+
+
+@attrs.frozen(kw_only=True)
+class _FileJob(_Job):
+    """A job on files."""
+
+    options: MapOptions | StatusOptions
     pairs: Sequence[FilePair]
     target: str
     find: Callable[..., IdentifierColumns]
     formatter: RowFormatter
     endpoint: Endpoint
-    options: MapOptions | StatusOptions
-    state: MappingState | None = None
-    delta: str | None = None
     table: RowTable | None = None
 
     @property
@@ -164,18 +187,14 @@ class _Job:
     @property
     def is_resumable(self) -> bool:
         """Whether an interrupted run can be resumed: a pipe is gone once read."""
-        return all(pair.source and pair.target for pair in self.pairs)
+        ends = [end for pair in self.pairs for end in (pair.source, pair.target)]
+        return not any(end is None or isinstance(end, Pipe) for end in ends)
 
     @property
     def bad_rows(self) -> Path | None:
         """Where rows go that cannot be read; None if they are an error."""
         path = self.options.bad_rows
         return None if path is None else local_path(path, "--bad-rows")
-
-    @property
-    def delta_location(self) -> Location | None:
-        """Where the delta goes; None if none is wanted, or if it goes to stdout."""
-        return None if self.delta in (None, STDIO) else locate(str(self.delta))
 
     def terms(self) -> dict[str, Any]:
         """Return what must not change while the job is resumed."""
@@ -199,11 +218,7 @@ class _Job:
     def open(
         self, pair: FilePair, on_bad_row: Callable[..., object] | None
     ) -> tuple[Reader, IdentifierColumns]:
-        """Open an input and find its columns. Blocks.
-
-        Raises:
-            InputError: If it cannot be read, or lacks a column.
-        """
+        """Open an input and find its columns. Blocks."""
         if self.table is not None:
             reader = self.table.open_reader()
         else:
@@ -227,7 +242,7 @@ def _expand(
     source: str | Remote, target: str | Remote, options: MapOptions | StatusOptions
 ) -> list[FilePair]:
     """List the inputs and outputs, whose formats can be read and written."""
-    pairs = expand_locations(source, target)
+    pairs = [through_files(pair, options) for pair in expand_locations(source, target)]
     for pair in pairs:
         pair.formats(options)
     return pairs
@@ -239,11 +254,9 @@ def _named(location: str | os.PathLike[str] | Remote) -> str | Remote:
 
 
 def _map_job(
-    target: str | Remote,
-    options: MapOptions,
-    find_pairs: Callable[[], Sequence[FilePair]],
-) -> _Job:
-    """Prepare a job that maps. Blocks."""
+    source: str | Remote | None, target: str | Remote, options: MapOptions, **more: Any
+) -> _FileJob:
+    """Prepare a job that maps; without a *source* its rows are in memory. Blocks."""
     phones = options.national_phones()
     formatter = OutcomeColumns(
         list(options.identifiers) or [options.type or "identifier"],
@@ -260,20 +273,24 @@ def _map_job(
         kind_column=options.type_column,
         phones=phones,
     )
+    in_memory = [FilePair(None, None)]
     iso = None if options.refresh_from is None else options.refresh_from == "iso"
-    return _Job(
-        pairs=find_pairs(),
+    return _FileJob(
+        pairs=in_memory if source is None else _expand(source, target, options),
         target=str(target),
         find=find,
         formatter=formatter,
         endpoint=MAP_V2 if options.api is Api.V2 else MAP_V3,
         options=attrs.evolve(options, iso=iso),
+        **more,
     )
 
 
-def _status_job(source: str, target: str, options: StatusOptions) -> _Job:
+def _status_job(
+    source: str, target: str, options: StatusOptions, **more: Any
+) -> _FileJob:
     """Prepare a job that checks raw UIDs. Blocks."""
-    return _Job(
+    return _FileJob(
         pairs=_expand(source, target, options),
         target=target,
         find=partial(find_identifiers, column=options.column, kind=RAW_UID, several={}),
@@ -282,26 +299,8 @@ def _status_job(source: str, target: str, options: StatusOptions) -> _Job:
         ),
         endpoint=OPTOUT_STATUS,
         options=options,
+        **more,
     )
-
-
-@attrs.frozen(kw_only=True)
-class _Context:
-    """What a job runs with.
-
-    Attributes:
-        client: Asks the operator.
-        options: How requests are sent, and what may be replaced.
-        stop: Ends the job in order when it is set.
-        on_progress: Called with the progress.
-        system: The clock, the disk and the like.
-    """
-
-    client: UID2Client
-    options: JobOptions
-    stop: asyncio.Event | None
-    on_progress: Callable[[FileProgress], object] | None
-    system: System
 
 
 # --- files ----------------------------------------------------------------------------
@@ -350,21 +349,19 @@ async def map_file(
     """
     options = options or MapOptions()
     _check_delta(options, state, delta)
-    context = _Context(
+    prepare = partial(
+        _map_job,
+        _named(source),
+        _named(target),
+        options,
         client=client,
-        options=options,
         stop=stop,
         on_progress=on_progress,
         system=_system,
-    )
-    name = _named(target)
-    find_pairs = partial(_expand, _named(source), name, options)
-    job = attrs.evolve(
-        await run_in_thread(partial(_map_job, name, options, find_pairs)),
-        state=None if state is None else _as_state(state, context),
+        state=_as_state(state, options, _system),
         delta=None if delta is None else os.fspath(delta),
     )
-    return await _run(job, context)
+    return await _run(await run_in_thread(prepare))
 
 
 def _check_delta(options: MapOptions, state: object, delta: object) -> None:
@@ -372,12 +369,12 @@ def _check_delta(options: MapOptions, state: object, delta: object) -> None:
     if delta is not None and state is None:
         raise ConfigError(
             "A delta lists what has changed in a state.",
-            hint="Name a state as well (--state).",
+            hint="Name a state as well (`state`).",
         )
     if options.full and delta is None:
         raise ConfigError(
             "People missing from a full input are listed in the delta.",
-            hint="Name a delta as well (--delta).",
+            hint="Name a delta as well (`delta`).",
         )
 
 
@@ -412,34 +409,31 @@ async def map_table(
     Nothing is resumed but what a state remembers.
     """
     _check_delta(options, state, delta)
-    context = _Context(
+    prepare = partial(
+        _map_job,
+        None,
+        STDIO,
+        options,
         client=client,
-        options=options,
         stop=None,
         on_progress=on_progress,
         system=SYSTEM,
-    )
-    pair = FilePair(None, None)
-    job = attrs.evolve(
-        await run_in_thread(partial(_map_job, STDIO, options, lambda: [pair])),
-        table=table,
-        state=None if state is None else _as_state(state, context),
+        state=_as_state(state, options, SYSTEM),
         delta=None if delta is None else os.fspath(delta),
+        table=table,
     )
-    await run_in_thread(partial(_check_paths, job, None, context, begun=False))
+    job = await run_in_thread(prepare)
+    await run_in_thread(partial(_check_paths, job, None, begun=False))
     file = InputFile(
         index=0,
-        pair=pair,
+        named=job.pairs[0],
+        pair=job.pairs[0],
         identity=None,
-        open=partial(job.open, pair, None),
+        open=partial(job.open, job.pairs[0], None),
         writing=job.options,
         open_output=table.open_output,
     )
-    place = _Place(folder=None, parts=None)
-    files = _Files(files=[file], place=place, bad_rows=None)
-    began = time.monotonic()
-    summary = await _run_files(job, files, context)
-    return attrs.evolve(summary, seconds=time.monotonic() - began)
+    return await _run_files(job, _Files(files=[file]))
 
 
 async def check_file(
@@ -474,76 +468,83 @@ async def check_file(
         UID2Error: As :func:`~uid2_async.map_file`.
     """
     options = options or StatusOptions()
-    context = _Context(
+    prepare = partial(
+        _status_job,
+        os.fspath(source),
+        os.fspath(target),
+        options,
         client=client,
-        options=options,
         stop=stop,
         on_progress=on_progress,
         system=_system,
     )
-    prepare = partial(_status_job, os.fspath(source), os.fspath(target), options)
-    return await _run(await run_in_thread(prepare), context)
+    return await _run(await run_in_thread(prepare))
 
 
-async def _run(job: _Job, context: _Context) -> JobSummary:
+async def _run(job: _FileJob) -> JobSummary:
     """Run a job in its folder, or in a temporary one if it cannot be resumed."""
-    began = time.monotonic()
-    async with _entered(_open_place(job, context)) as place:
-        files = await run_in_thread(partial(_open_files, job, place, context))
+    async with _entered(_open_place(job)) as place:
+        files = await run_in_thread(partial(_open_files, job, place))
         try:
-            summary = await _run_files(job, files, context)
+            summary = await _run_files(job, files)
         finally:
             if files.bad_rows is not None:
                 files.bad_rows.close()
-        if summary.complete and place.folder is not None:
-            await run_in_thread(place.folder.discard)
-    return attrs.evolve(summary, seconds=time.monotonic() - began)
+        if summary.complete and files.folder is not None:
+            await run_in_thread(files.folder.discard)
+    return summary
 
 
-async def _run_files(job: _Job, files: _Files, context: _Context) -> JobSummary:
+async def _run_files(job: _FileJob, files: _Files) -> JobSummary:
     """Run a job whose files are open."""
     if job.state is None:
-        return await _stream(job, files, context)
-    async with _opened(job.state):
-        return await _run_with_state(job, files, context)
+        summary = await _stream(job, files)
+    else:
+        async with _opened(job.state) as state:
+            summary = await _run_with_state(job, files, state)
+    return attrs.evolve(summary, seconds=time.monotonic() - job.began)
 
 
 @attrs.frozen(kw_only=True)
-class _Place:
-    """Where a job keeps what is unfinished.
+class _Files:
+    """The files of a job, and where what is unfinished is kept.
 
     Attributes:
         folder: The job's folder; None if the job cannot be resumed.
         parts: The folder of unfinished files; None if none is written.
+        files: The inputs and outputs, once they are open.
+        bad_rows: Collects the rows that cannot be read, if they are not an error.
     """
 
-    folder: JobFolder | None
-    parts: Path | None
+    folder: JobFolder | None = None
+    parts: Path | None = None
+    files: Sequence[InputFile] = ()
+    bad_rows: BadRows | None = None
 
 
 @contextlib.contextmanager
-def _open_place(job: _Job, context: _Context) -> Iterator[_Place]:
+def _open_place(job: _FileJob) -> Iterator[_Files]:
     """Check the paths of a job, and open its folder. Blocks."""
     path = _job_folder(job)
     begun = job.is_resumable and JobFolder.is_begun(path) and not job.options.restart
-    _check_paths(job, path if job.is_resumable else None, context, begun=begun)
+    _check_paths(job, path if job.is_resumable else None, begun=begun)
     if not job.is_resumable:
         with _temporary_folder(job) as parts:
-            yield _Place(folder=None, parts=parts)
+            yield _Files(parts=parts)
         return
     terms = JobTerms(
-        target=job.target, options=job.terms(), settings=context.client.settings_digest
+        target=job.target, options=job.terms(), settings=job.client.settings_digest
     )
     with JobFolder.open(
         path,
         terms,
-        now=context.system.clock(),
+        now=job.system.clock(),
         restart=job.options.restart,
-        shared=context.options.shared_folders,
-        disk=context.system.disk,
+        shared=job.options.shared_folders,
+        disk=job.system.disk,
     ) as folder:
         try:
-            yield _Place(folder=folder, parts=folder.path)
+            yield _Files(folder=folder, parts=folder.path)
         except BaseException:
             if not folder.checkpoints and not folder.keep:
                 # There is nothing that a later run could resume.
@@ -551,7 +552,7 @@ def _open_place(job: _Job, context: _Context) -> Iterator[_Place]:
             raise
 
 
-def _job_folder(job: _Job) -> Path:
+def _job_folder(job: _FileJob) -> Path:
     """Return the folder of a job: beside its output, or its state, or right here."""
     if job.options.job_dir:
         return local_path(job.options.job_dir, "--job-dir")
@@ -564,11 +565,9 @@ def _job_folder(job: _Job) -> Path:
     return job_folder_for(beside / f"{name}-{digest}")
 
 
-def _check_paths(
-    job: _Job, folder: Path | None, context: _Context, *, begun: bool
-) -> None:
+def _check_paths(job: _FileJob, folder: Path | None, *, begun: bool) -> None:
     """Reject paths in two roles, outputs that exist, and folders that are unsafe."""
-    delta = job.delta_location
+    delta = None if job.delta in (None, STDIO) else locate(str(job.delta))
     roles: dict[str, list[Location] | list[Path]] = {
         "IN": [pair.source for pair in job.pairs if pair.source is not None],
         "OUT": [pair.target for pair in job.pairs if pair.target is not None],
@@ -580,14 +579,14 @@ def _check_paths(
     extra = [FilePair(None, one) for one in (delta, job.bad_rows) if one is not None]
     check_targets(
         [*job.pairs, *extra],
-        force=context.options.force,
+        force=job.options.force,
         begun=begun,
-        allow_shared=context.options.shared_folders,
+        allow_shared=job.options.shared_folders,
     )
 
 
 @contextlib.contextmanager
-def _temporary_folder(job: _Job) -> Iterator[Path | None]:
+def _temporary_folder(job: _FileJob) -> Iterator[Path | None]:
     """Make a folder for unfinished files that no run resumes from. Blocks."""
     target = job.pairs[0].target
     beside = target if isinstance(target, Path) else None
@@ -606,28 +605,10 @@ def _temporary_folder(job: _Job) -> Iterator[Path | None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@attrs.frozen(kw_only=True)
-class _Files:
-    """The files of a job that was started.
-
-    Attributes:
-        files: The inputs and outputs.
-        place: Where unfinished files grow.
-        bad_rows: Collects the rows that cannot be read, if they are not an error.
-    """
-
-    files: Sequence[InputFile]
-    place: _Place
-    bad_rows: BadRows | None
-
-
-def _open_files(job: _Job, place: _Place, context: _Context) -> _Files:
+def _open_files(job: _FileJob, place: _Files) -> _Files:
     """Look at each input, and find where an interrupted run stopped. Blocks."""
-    bad_rows = (
-        None
-        if job.bad_rows is None
-        else BadRows(job.bad_rows, disk=context.system.disk)
-    )
+    path = job.bad_rows
+    bad_rows = None if path is None else BadRows(path, disk=job.system.disk)
     checkpoints = {} if place.folder is None else place.folder.checkpoints
     faults = InputFaults()
     files = []
@@ -636,109 +617,66 @@ def _open_files(job: _Job, place: _Place, context: _Context) -> _Files:
         pair = named if job.state is None else _spooled(named, place)
         identity = None if pair.source is None else identify(pair.source)
         saved = None if identity is None else checkpoints.get(identity.name)
-        done = saved is not None and saved.done
-        if not pair.is_local:
-            disk = context.system.disk
-            pair, identity = _localized(pair, identity, place, disk, checkpoints)
-        if identity is not None and not (done and isinstance(named.source, Remote)):
-            with faults.collecting():
-                job.open(pair, bad_rows)[0].close()
-        files.append(
-            InputFile(
-                index=index,
-                pair=pair,
-                original=named.source,
-                output=_name_of_output(named),
-                identity=identity,
-                open=partial(job.open, pair, bad_rows),
-                writing=pair.formats(job.options)[1],
-                deliver=_delivery(named, place),
-                saved=saved,
-                done=done,
-            )
+        pair, identity = _localized(job, place, pair, identity)
+        file = InputFile(
+            index=index,
+            named=named,
+            pair=pair,
+            identity=identity,
+            open=partial(job.open, pair, bad_rows),
+            writing=pair.formats(job.options)[1],
+            job="" if place.folder is None else place.folder.job,
+            saved=saved,
         )
+        if identity and not (file.done and isinstance(named.source, Remote)):
+            with faults.collecting():
+                file.open()[0].close()
+        files.append(file)
     if faults.count:
         # One run says all that is wrong, as the look-through does.
         pairs = [one.pair for one in files]
         read_check(pairs, job.options, job.want, on_bad_row=bad_rows)
     faults.check()
     check_inputs(checkpoints, [one.identity for one in files if one.identity])
-    return _Files(files=files, place=place, bad_rows=bad_rows)
+    return attrs.evolve(place, files=files, bad_rows=bad_rows)
 
 
 def _localized(
-    pair: FilePair,
-    identity: InputIdentity | None,
-    place: _Place,
-    disk: Disk,
-    checkpoints: Mapping[str, Checkpoint],
+    job: _FileJob, place: _Files, pair: FilePair, identity: InputIdentity | None
 ) -> tuple[FilePair, InputIdentity | None]:
     """Copy a remote input into the job's folder, and let the output grow there. Blocks.
 
     A copy that an interrupted run has made is not made again, and an input whose output
     is done is not copied.
     """
-    assert place.parts is not None  # noqa: S101 - a job with remote files has a folder
     source, target = pair.source, pair.target
     if isinstance(source, Remote) and identity is not None:
+        assert place.parts is not None  # noqa: S101 - a job with remote files has one
+        checkpoints = {} if place.folder is None else place.folder.checkpoints
         check_inputs(checkpoints, [] if source.is_pinned else [identity])
         version = str(msgspec.structs.astuple(identity))
         copy = copy_path(place.parts, source, version=version)
         saved = checkpoints.get(identity.name)
         if not copy.exists() and not (saved is not None and saved.done):
-            source.fetch(copy, disk=disk)
+            source.fetch(copy, disk=job.system.disk)
         pair = attrs.evolve(pair, source=copy, name=source.name)
         if source.is_pinned and copy.exists():
             size = copy.stat().st_size
             identity = msgspec.structs.replace(identity, size=size)
     if isinstance(target, Remote):
+        assert place.parts is not None  # noqa: S101 - as above
         pair = attrs.evolve(pair, target=copy_path(place.parts, target, version="out"))
     return pair, identity
 
 
-def _delivery(pair: FilePair, place: _Place) -> Callable[[Path], None] | None:
-    """Return what makes a remote output of a whole file."""
-    if not isinstance(pair.target, Remote):
-        return None
-    job = "" if place.folder is None else place.folder.job
-    return partial(pair.target.deliver, job=job)
-
-
-def _spooled(pair: FilePair, place: _Place) -> FilePair:
+def _spooled(pair: FilePair, place: _Files) -> FilePair:
     """Copy stdin into a private file, if it is the input. Blocks."""
     if pair.source is not None:
         return pair
     assert place.parts is not None  # noqa: S101 - the state is a file at least
     copy = place.parts / "stdin"
-    with os.fdopen(open_private(copy), "wb") as file:
-        shutil.copyfileobj(open_stdio(sys.stdin, "rb"), file)
+    copy_stdin(copy)
     return attrs.evolve(pair, source=copy)
-
-
-def _outputs(
-    job: _Job,
-    files: _Files,
-    source: FileSource,
-    context: _Context,
-    **more: Any,
-) -> JobOutputs:
-    """Make the writer of a job's outputs."""
-
-    def part(file: InputFile) -> Path | None:
-        if file.pair.target is None or files.place.parts is None:
-            return None
-        name = str(file.index) if file.identity is None else file.identity.name
-        return part_path(files.place.parts, name)
-
-    return JobOutputs(
-        files.files,
-        source,
-        job.formatter,
-        part=part,
-        disk=context.system.disk,
-        on_progress=context.on_progress,
-        **more,
-    )
 
 
 async def _write_all(
@@ -766,9 +704,19 @@ async def _write_all(
     return complete
 
 
-def _name_of_output(pair: FilePair) -> Path | str | None:
-    """Return a path, or the name of an output that is not on this machine."""
-    return str(pair.target) if isinstance(pair.target, Remote) else pair.target
+def _outputs(
+    job: _FileJob, files: _Files, source: FileSource, **more: Any
+) -> JobOutputs:
+    """Make the writer of a job's outputs."""
+    return JobOutputs(
+        files=files.files,
+        source=source,
+        formatter=job.formatter,
+        parts=files.parts,
+        disk=job.system.disk,
+        on_progress=job.on_progress,
+        **more,
+    )
 
 
 def _summarize(
@@ -777,14 +725,7 @@ def _summarize(
     counts: Mapping[str, int] | None = None,
     **more: Any,
 ) -> JobSummary:
-    """Count what a job did.
-
-    Args:
-        outputs: The outputs of the job; None if it was stopped before it wrote any row.
-        dispatcher: What asked the operator.
-        counts: Instead of rows, the identities that were asked about, by status.
-        more: Other fields of the summary.
-    """
+    """Count what a job did; without *outputs*, by the identities asked about."""
     if outputs is not None:
         counts, more["rows"] = outputs.status_counts, outputs.rows
         more["input_warnings"] = dict(outputs.input_warnings)
@@ -803,36 +744,33 @@ def _summarize(
 # --- without a state ------------------------------------------------------------------
 
 
-async def _stream(job: _Job, files: _Files, context: _Context) -> JobSummary:
+async def _stream(job: _FileJob, files: _Files) -> JobSummary:
     """Map the inputs in one pass, resumable by the log of the job."""
     checked = job.options.precheck and await _look_through(job, files)
     source = FileSource([file for file in files.files if not file.done])
-    dispatcher = Dispatcher(_dispatch_options(context), source, endpoint=job.endpoint)
-    outputs = _outputs(job, files, source, context, log=files.place.folder)
-    async with aclosing(source), _dispatching(dispatcher, context.stop) as chunks:
+    dispatcher = job.dispatcher(source, endpoint=job.endpoint)
+    outputs = _outputs(job, files, source, log=files.folder)
+    async with aclosing(source), _dispatching(dispatcher, job.stop) as chunks:
         complete = await _write_all(
             outputs, chunks, dispatcher.progress, lambda: dispatcher.is_drained
         )
-    bad_rows = await _finish_bad_rows(files, whole=complete and not checked)
-    resumed = sum(file.saved.rows for file in files.files if file.saved)
     return _summarize(
         outputs,
         dispatcher,
-        bad_rows=bad_rows,
-        resumed_rows=resumed,
+        bad_rows=await _finish_bad_rows(files, whole=complete and not checked),
+        resumed_rows=sum(file.saved.rows for file in files.files if file.saved),
         complete=complete,
     )
 
 
-async def _look_through(job: _Job, files: _Files) -> bool:
+async def _look_through(job: _FileJob, files: _Files) -> bool:
     """Read the text inputs once, so that a bad row is found before any request.
 
     Returns:
         Whether they were read: a pipe can be read only once, and a resumed job has
         done it before.
     """
-    folder = files.place.folder
-    if folder is None or folder.checkpoints:
+    if files.folder is None or files.folder.checkpoints:
         return False
     pairs = [file.pair for file in files.files]
     work = partial(read_check, pairs, job.options, job.want, on_bad_row=files.bad_rows)
@@ -873,53 +811,50 @@ async def _dispatching(
 # --- with a state ---------------------------------------------------------------------
 
 
-async def _run_with_state(job: _Job, files: _Files, context: _Context) -> JobSummary:
+async def _run_with_state(
+    job: _FileJob, files: _Files, state: MappingState
+) -> JobSummary:
     """Map the inputs in steps, resumable by the state alone."""
-    state, options = job.state, job.options
-    assert state is not None  # noqa: S101 - by the caller
+    options, folder = job.options, files.folder
     assert isinstance(options, MapOptions)  # noqa: S101 - only maps have a state
     segment = options.segment if options.full else None
-    folder = files.place.folder
     name = None if folder is None else folder.job
     ended = None if name is None else await state.summary_of(name)
     if ended is not None:
         # A run was killed after its last step: to start another would replace its
         # delta by an empty one.
-        return _decode_summary(ended, job)
-    begun = await _begin(state, context.client, job=name, segment=segment)
-    asking = Dispatcher(
-        _dispatch_options(context),
-        StateSource(state.to_ask(begun, StateSelection.staged())),
+        outputs = tuple(filter(None, (one.output for one in files.files)))
+        return JobSummary(**{**json.loads(ended), "outputs": outputs})
+    run = await _begin(state, job.client, job=name, segment=segment)
+    asking = job.dispatcher(
+        PageSource(identity_pages(state.to_ask(run, StateSelection.staged()))),
         endpoint=job.endpoint,
-        keep=partial(_record, state, begun),
+        keep=partial(_record, state, run),
     )
-    if not await _stage(job, files, begun, context):
+    if not await _stage(job, files, state, run):
         return _summarize(None, asking, complete=False)
-    counts: Counter[str] = Counter()
     try:
-        asked = await _ask_all(asking, counts, context)
+        counts = await _ask_all(job, asking)
     finally:
         if folder is not None:
             folder.keep = folder.resumed or asking.batches > 0
-    if not asked:
+    if asking.is_drained:
         return _summarize(None, asking, counts=counts, complete=False)
     if segment is not None:
-        await state.remove_absent(begun, segment, options.max_removed)
-    return await _write_from_state(job, files, begun, asking, context)
+        await state.remove_absent(run, segment, options.max_removed)
+    return await _write_from_state(job, files, state, run, asking)
 
 
-async def _stage(job: _Job, files: _Files, begun: Run, context: _Context) -> bool:
+async def _stage(job: _FileJob, files: _Files, state: MappingState, run: Run) -> bool:
     """Read all inputs; return whether that was not interrupted."""
-    state = job.state
-    assert state is not None  # noqa: S101 - by the caller
     rows = 0
 
     def on_chunk(chunk: Chunk) -> bool:
         nonlocal rows
         rows += chunk.rows
-        if context.on_progress is not None:
-            context.on_progress(_progress_of("reading", rows, chunk, files))
-        return context.stop is None or not context.stop.is_set()
+        if job.on_progress is not None:
+            job.on_progress(_reading_progress(rows, chunk, files))
+        return not job.is_stopped
 
     faults, staged = InputFaults(files.bad_rows), True
     for file in files.files:
@@ -928,7 +863,7 @@ async def _stage(job: _Job, files: _Files, begun: Run, context: _Context) -> boo
         read = attrs.evolve(file, open=partial(job.open, file.pair, faults), saved=None)
         with faults.collecting():
             async with aclosing(FileSource([read])) as source:
-                staged = await stage_all(source, state, begun, job.endpoint, on_chunk)
+                staged = await stage_all(source, state, run, job.endpoint, on_chunk)
     faults.check()
     if staged:
         await _finish_bad_rows(files, whole=True)
@@ -936,28 +871,27 @@ async def _stage(job: _Job, files: _Files, begun: Run, context: _Context) -> boo
 
 
 async def _write_from_state(
-    job: _Job, files: _Files, begun: Run, asking: Dispatcher, context: _Context
+    job: _FileJob, files: _Files, state: MappingState, run: Run, asking: Dispatcher
 ) -> JobSummary:
     """Write the outputs and the delta from the state, and mark it as exported."""
-    state = job.state
-    assert state is not None  # noqa: S101 - by the caller
-    done = {
-        name: decode_checkpoint(detail)
-        for name, detail in (await state.files_done(begun)).items()
-    }
-    files = attrs.evolve(files, files=_skip_done(files.files, done))
+    done = await state.files_done(run)
+    files = attrs.evolve(files, files=[_skip_done(one, done) for one in files.files])
     # The delta names the rows of all files, and there is no checkpoint within a file.
-    read = [attrs.evolve(one, saved=None) for one in files.files]
-    source = FileSource([one for one in read if job.keys or not one.done])
-    outputs = _outputs(
-        job, files, source, context, on_done=partial(_note_done, state, begun)
-    )
-    is_stopped = context.stop.is_set if context.stop else lambda: False
-    async with aclosing(source), _open_delta(job, context) as delta:
-        chunks = answer_from_state(source, state, job.endpoint, is_stopped)
+    read = [one for one in files.files if job.keys or not one.done]
+    source = FileSource([attrs.evolve(one, saved=None) for one in read])
+
+    async def note_done(checkpoint: Checkpoint) -> None:
+        detail = encode_checkpoint(checkpoint)
+        await state.mark_file_done(run, checkpoint.input.name, detail)
+
+    outputs = _outputs(job, files, source, on_done=note_done)
+    async with aclosing(source), _open_delta(job, state, keys=job.keys) as delta:
+        chunks = answer_from_state(source, state, job.endpoint, lambda: job.is_stopped)
         if delta is not None and job.keys:
-            chunks = delta.noting_rows(chunks, state, begun, job.endpoint)
-        complete = await _write_all(outputs, chunks, asking.progress, is_stopped)
+            chunks = delta.noting_rows(chunks, state, run, job.endpoint)
+        complete = await _write_all(
+            outputs, chunks, asking.progress, lambda: job.is_stopped
+        )
         counts = state.staging_counts
         summary = _summarize(
             outputs,
@@ -967,91 +901,57 @@ async def _write_from_state(
             from_state=counts.known,
             complete=complete,
         )
-        if complete and delta is not None:
-            changes = await delta.complete(state, begun)
-            summary = attrs.evolve(summary, changes=changes)
         if complete:
-            await state.finish(
-                begun,
-                exported=delta is not None,
-                summary=_encode_summary(summary),
-            )
+            if delta is not None:
+                changes = await delta.complete(state, run)
+                summary = attrs.evolve(summary, changes=changes)
+            # Without the names of files.
+            text = json.dumps(attrs.asdict(attrs.evolve(summary, outputs=())))
+            await state.finish(run, exported=delta is not None, summary=text)
     return summary
 
 
 @asynccontextmanager
 async def _open_delta(
-    job: _Job, context: _Context
+    job: _Job, state: MappingState, *, keys: Sequence[str] = ()
 ) -> AsyncIterator[DeltaWriter | None]:
     """Open the delta of a job, if one is wanted; what is not whole is removed."""
     if job.delta is None:
         yield None
         return
-    assert job.state is not None  # noqa: S101 - a delta lists the changes of one
-    async with _delta_to(job.delta, job.state, context, keys=job.keys) as delta:
-        yield delta
-
-
-@asynccontextmanager
-async def _delta_to(
-    target: str, state: MappingState, context: _Context, *, keys: Sequence[str] = ()
-) -> AsyncIterator[DeltaWriter]:
-    """Open a delta; what is not whole is removed."""
-
-    def open_delta() -> DeltaWriter:
-        path = None if target == STDIO else locate(target)
-        folder, disk = state.path.parent, context.system.disk
-        return DeltaWriter(path, keys=keys, folder=folder, disk=disk)
-
-    delta = await run_in_thread(open_delta)
+    delta = await run_in_thread(
+        partial(
+            DeltaWriter,
+            job.delta,
+            keys=keys,
+            folder=state.path.parent,
+            disk=job.system.disk,
+        )
+    )
     try:
         yield delta
     finally:
         await delta.discard()
 
 
-def _encode_summary(summary: JobSummary) -> str:
-    """Return a summary as JSON, without the names of files."""
-    fields = attrs.asdict(attrs.evolve(summary, outputs=()))
-    return json.dumps(fields)
-
-
-def _decode_summary(text: str, job: _Job) -> JobSummary:
-    """Return the summary that :func:`_encode_summary` wrote."""
-    outputs = tuple(filter(None, map(_name_of_output, job.pairs)))
-    return JobSummary(**{**json.loads(text), "outputs": outputs})
-
-
-async def _note_done(state: MappingState, begun: Run, checkpoint: Checkpoint) -> None:
-    """Note in the state that an output has its final name."""
-    await state.mark_file_done(
-        begun, checkpoint.input.name, encode_checkpoint(checkpoint)
-    )
-
-
-def _skip_done(
-    files: Sequence[InputFile], done: Mapping[str, Checkpoint]
-) -> list[InputFile]:
-    """Mark the inputs whose output an interrupted run has finished.
+def _skip_done(file: InputFile, done: Mapping[str, str]) -> InputFile:
+    """Mark an input whose output an interrupted run has finished.
 
     An input that has changed since is mapped again.
     """
-    marked = []
-    for file in files:
-        saved = None if file.identity is None else done.get(file.identity.name)
-        if saved is not None and saved.input == file.identity:
-            marked.append(attrs.evolve(file, saved=saved, done=True))
-        else:
-            marked.append(attrs.evolve(file, saved=None, done=False))
-    return marked
+    detail = None if file.identity is None else done.get(file.identity.name)
+    saved = None if detail is None else decode_checkpoint(detail)
+    if saved is not None and saved.input != file.identity:
+        saved = None
+    return attrs.evolve(file, saved=saved)
 
 
-def _progress_of(phase: str, rows: int, chunk: Chunk, files: _Files) -> FileProgress:
-    """Return the progress of a phase that reads files."""
+def _reading_progress(rows: int, chunk: Chunk, files: _Files) -> FileProgress:
+    """Return the progress of reading all files before anything is asked."""
     sizes = [file.size for file in files.files]
     before = sum(size or 0 for size in sizes[: chunk.payload.file])
     return FileProgress(
-        phase=phase,
+        phase="reading",
         rows=rows,
         bytes_read=before + chunk.payload.bytes_read,
         total_bytes=None if None in sizes else sum(filter(None, sizes)),
@@ -1094,28 +994,28 @@ async def refresh_state(
         UID2Error: As :func:`~uid2_async.map_file`.
     """
     options = options or RefreshOptions()
-    context = _Context(
+    job = _Job(
         client=client,
         options=options,
         stop=stop,
         on_progress=on_progress,
         system=_system,
+        state=_as_state(state, options, _system),
+        delta=None if delta is None else os.fspath(delta),
     )
-    counts: Counter[str] = Counter()
-    async with _open_state_job(state, delta, context) as job:
+    async with _state_run(job) as (opened, run):
         selection, endpoint = StateSelection.due(), MAP_V3
         if options.unchecked_for is not None:
             selection = StateSelection.sweep(options.unchecked_for)
         elif options.api is Api.V2:
-            selection, endpoint = await _find_rotated(client, job.state), MAP_V2
-        asking = Dispatcher(
-            _dispatch_options(context),
-            StateSource(job.state.to_ask(job.run, selection), limit=options.limit),
+            selection, endpoint = await _find_rotated(client, opened), MAP_V2
+        asking = job.dispatcher(
+            PageSource(identity_pages(opened.to_ask(run, selection), options.limit)),
             endpoint=endpoint,
-            keep=partial(_record, job.state, job.run),
+            keep=partial(_record, opened, run),
         )
-        await _ask_all(asking, counts, context)
-        return await _end_state_job(job, asking, counts)
+        counts = await _ask_all(job, asking)
+        return await _end_state_run(job, opened, run, asking, counts)
 
 
 async def sweep_by_status(
@@ -1148,122 +1048,83 @@ async def sweep_by_status(
     Raises:
         UID2Error: As :func:`~uid2_async.map_file`.
     """
-    context = _Context(
+    options = options or JobOptions(concurrency=1)
+    job = _Job(
         client=client,
-        options=options or JobOptions(concurrency=1),
+        options=options,
         stop=stop,
         on_progress=on_progress,
         system=_system,
+        state=_as_state(state, options, _system),
+        delta=None if delta is None else os.fspath(delta),
     )
     counts: Counter[str] = Counter()
     async with (
-        _open_state_job(state, delta, context) as job,
-        aclosing(job.state.export()) as pages,
+        _state_run(job) as (opened, run),
+        aclosing(opened.export()) as pages,
     ):
-        asking = Dispatcher(
-            _dispatch_options(context), UidSource(pages), endpoint=OPTOUT_STATUS
-        )
+        asking = job.dispatcher(PageSource(uid_pages(pages)), endpoint=OPTOUT_STATUS)
         async with _dispatching(asking, stop) as chunks:
             async for chunk in chunks:
-                await _record_opt_outs(job.state, job.run, chunk, counts)
-                _tell(context, "asking", counts, asking)
-        return await _end_state_job(job, asking, counts)
-
-
-@attrs.frozen(kw_only=True)
-class _StateJob:
-    """A job on a state, without files but a delta.
-
-    Attributes:
-        context: What it runs with.
-        state: The open state.
-        run: The run of the state.
-        delta: Where the delta goes, if one is wanted.
-        began: When the job began, by the monotonic clock.
-    """
-
-    context: _Context
-    state: MappingState
-    run: Run
-    delta: str | None
-    began: float
+                await _record_opt_outs(opened, run, chunk, counts)
+                job.tell(counts, asking)
+        return await _end_state_run(job, opened, run, asking, counts)
 
 
 @asynccontextmanager
-async def _open_state_job(
-    state: MappingState | str | os.PathLike[str],
-    delta: str | os.PathLike[str] | None,
-    context: _Context,
-) -> AsyncIterator[_StateJob]:
-    """Open a state, check where its delta goes, and begin a run."""
-    began = time.monotonic()
-    opened = _as_state(state, context)
-    target = None if delta is None else os.fspath(delta)
-    async with _opened(opened):
-        if target is not None:
-            begun = await opened.has_unfinished_delta(target)
+async def _state_run(job: _Job) -> AsyncIterator[tuple[MappingState, Run]]:
+    """Open the state of a job without files, check its delta, and begin a run."""
+    assert job.state is not None  # noqa: S101 - by the callers
+    async with _opened(job.state) as state:
+        if job.delta is not None:
+            begun = await state.has_unfinished_delta(job.delta)
             check = partial(
                 check_export,
-                opened,
-                target,
+                state,
+                job.delta,
                 role="--delta",
-                force=context.options.force or begun,
-                shared=context.options.shared_folders,
+                force=job.options.force or begun,
+                shared=job.options.shared_folders,
             )
             await run_in_thread(check)
-        run = await _begin(opened, context.client)
-        yield _StateJob(
-            context=context, state=opened, run=run, delta=target, began=began
-        )
+        yield state, await _begin(state, job.client)
 
 
-async def _end_state_job(
-    job: _StateJob, asking: Dispatcher, counts: Counter[str]
+async def _end_state_run(
+    job: _Job,
+    state: MappingState,
+    run: Run,
+    asking: Dispatcher,
+    counts: Counter[str],
 ) -> JobSummary:
     """Write the delta of a job that was not interrupted, and end its run."""
     changes: int | None = None
     if asking.is_drained or job.delta is None:
-        await job.state.finish(job.run, exported=False)
+        await state.finish(run, exported=False)
     else:
         # A run that is killed before it ends may replace this delta.
-        await job.state.begin_delta(job.run, job.delta)
-        async with _delta_to(job.delta, job.state, job.context) as delta:
-            changes = await delta.complete(job.state, job.run)
-            await job.state.finish(job.run, exported=True)
-    return JobSummary.of(
-        counts,
-        rows=counts.total(),
-        requests=asking.requests,
-        throttled=asking.limit.throttled,
-        changes=changes,
-        seconds=time.monotonic() - job.began,
-        complete=not asking.is_drained,
-    )
-
-
-def _dispatch_options(context: _Context) -> DispatchOptions:
-    """Return the settings of a dispatcher."""
-    options = context.options
-    return DispatchOptions(
-        client=context.client,
-        batch_size=options.batch_size or context.client.max_batch_size,
-        concurrency=options.concurrency,
-        dedupe_window=options.dedupe_window,
-        stall_timeout=options.stall_timeout,
-        sleep=context.system.sleep,
-        random=context.system.random,
-    )
+        await state.begin_delta(run, job.delta)
+        async with _open_delta(job, state) as delta:
+            assert delta is not None  # noqa: S101 - by the condition
+            changes = await delta.complete(state, run)
+            await state.finish(run, exported=True)
+    summary = _summarize(None, asking, counts, complete=not asking.is_drained)
+    seconds = time.monotonic() - job.began
+    return attrs.evolve(summary, changes=changes, seconds=seconds)
 
 
 def _as_state(
-    state: MappingState | str | os.PathLike[str], context: _Context
-) -> MappingState:
-    if isinstance(state, MappingState):
+    state: MappingState | str | os.PathLike[str] | None,
+    options: JobOptions,
+    system: System,
+) -> MappingState | None:
+    """Return a state, which need not be open."""
+    if state is None or isinstance(state, MappingState):
         return state
     return MappingState(
         local_path(state, "--state"),
-        clock=context.system.clock,
-        shared_folders=context.options.shared_folders,
+        clock=system.clock,
+        shared_folders=options.shared_folders,
     )
 
 
@@ -1294,51 +1155,27 @@ async def _find_rotated(client: UID2Client, state: MappingState) -> StateSelecti
 
 async def _record(
     state: MappingState,
-    begun: Run,
+    run: Run,
     subject: str,
     identities: Sequence[bytes],
     outcomes: Sequence[Outcome],
 ) -> None:
     """Keep the outcomes of a batch; what a dispatcher awaits."""
-    await state.record(begun, IdentityType(subject), identities, outcomes)
+    await state.record(run, IdentityType(subject), identities, outcomes)
 
 
-async def _ask_all(
-    dispatcher: Dispatcher, counts: Counter[str], context: _Context
-) -> bool:
-    """Ask about everything that a dispatcher's source holds.
-
-    Returns:
-        Whether that was not interrupted.
-    """
+async def _ask_all(job: _Job, dispatcher: Dispatcher) -> Counter[str]:
+    """Ask about all that the source of a dispatcher holds; count the outcomes."""
     columns = OutcomeColumns([""], matched_type=False)
-    async with _dispatching(dispatcher, context.stop) as chunks:
+    async with _dispatching(dispatcher, job.stop) as chunks:
         async for chunk in chunks:
             columns.make(chunk.outcomes())
-            _tell(context, "asking", columns.status_counts, dispatcher)
-    counts.update(columns.status_counts)
-    return not dispatcher.is_drained
-
-
-def _tell(
-    context: _Context, phase: str, counts: Counter[str], dispatcher: Dispatcher
-) -> None:
-    """Report the progress of a job without files."""
-    if context.on_progress is not None:
-        context.on_progress(
-            FileProgress(
-                phase=phase,
-                rows=counts.total(),
-                bytes_read=0,
-                total_bytes=None,
-                endings=counts,
-                job=dispatcher.progress(),
-            )
-        )
+            job.tell(columns.status_counts, dispatcher)
+    return columns.status_counts
 
 
 async def _record_opt_outs(
-    state: MappingState, begun: Run, chunk: Chunk, counts: Counter[str]
+    state: MappingState, run: Run, chunk: Chunk, counts: Counter[str]
 ) -> None:
     """Record who of a chunk has opted out, by the status of their raw UIDs."""
     (found,) = chunk.outcomes()
@@ -1351,17 +1188,17 @@ async def _record_opt_outs(
             if status is RowStatus.OPTED_OUT and key.kind is kind
         ]
         if gone:
-            await state.record(begun, kind, gone, [_OPTED_OUT] * len(gone))
+            await state.record(run, kind, gone, [_OPTED_OUT] * len(gone))
 
 
 @asynccontextmanager
-async def _opened(state: MappingState) -> AsyncIterator[None]:
+async def _opened(state: MappingState) -> AsyncIterator[MappingState]:
     """Open a state for a job, unless its owner has."""
     if state.is_open:
-        yield
+        yield state
         return
     async with state:
-        yield
+        yield state
 
 
 @asynccontextmanager

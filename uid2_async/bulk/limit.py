@@ -14,8 +14,6 @@ from typing import Final
 
 from uid2_async.hooks import Event, LimitChanged, Throttled
 
-__all__ = ["ConcurrencyLimit"]
-
 _OUTCOMES: Final = 20
 _MIN_OUTCOMES: Final = 5
 _FIRST_WAIT: Final = 0.5
@@ -160,7 +158,3 @@ class ConcurrencyLimit:
         if ends > begins:
             self.gate_until = ends
             self._on_event(Throttled(delay=ends - begins))
-
-    def __repr__(self) -> str:
-        """Show what is in flight and how much may be."""
-        return f"<ConcurrencyLimit {self.in_flight}/{int(self.limit)}>"

@@ -19,15 +19,14 @@ import attrs
 from uid2_async._failures import CONTROL_FLOW
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, Source
-from uid2_async.bulk.dispatch import Dispatcher, DispatchOptions
+from uid2_async.bulk.dispatch import Dispatcher
+from uid2_async.bulk.options import JobOptions
 from uid2_async.bulk.outcomes import MapFailure, MapRecord, Outcome, Progress
 from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.client import UID2Client
-from uid2_async.errors import ConfigError, InputError, JobError
+from uid2_async.errors import InputError, JobError
 from uid2_async.models import Identity, UnmappedReason, kind_and_value
 from uid2_async.protocol.mapping import values_of_one_kind
-
-__all__ = ["BulkMapper", "ItemSource", "Records"]
 
 T = TypeVar("T")
 
@@ -72,26 +71,22 @@ class BulkMapper:
         Raises:
             ConfigError: If an option is not above zero.
         """
-        size = client.max_batch_size if batch_size is None else batch_size
-        if min(size, concurrency, dedupe_window, stall_timeout) <= 0:
-            raise ConfigError("The options of BulkMapper must be above zero.")
+        self._client = client
         self._on_progress = on_progress
-        self._options = DispatchOptions(
-            client=client,
-            batch_size=size,
+        self._system = _system
+        self._options = JobOptions(
+            batch_size=batch_size,
             concurrency=concurrency,
             dedupe_window=dedupe_window,
             stall_timeout=stall_timeout,
-            sleep=_system.sleep,
-            random=_system.random,
         )
 
     def __repr__(self) -> str:
         """Show the client and how much it sends at once."""
-        options = self._options
+        size = self._options.batch_size or self._client.max_batch_size
         return (
-            f"<BulkMapper {options.client!r} batch_size={options.batch_size} "
-            f"concurrency={options.concurrency}>"
+            f"<BulkMapper {self._client!r} batch_size={size} "
+            f"concurrency={self._options.concurrency}>"
         )
 
     @asynccontextmanager
@@ -126,7 +121,7 @@ class BulkMapper:
         Yields:
             Records whose items are those of the chunks' payloads, one for each row.
         """
-        dispatcher = Dispatcher(self._options, source)
+        dispatcher = Dispatcher(self._client, source, self._options, self._system)
         dispatcher.start()
         try:
             yield Records(dispatcher, self._on_progress)
@@ -251,13 +246,7 @@ class ItemSource:
         return False
 
     def take(self, *, partial: bool) -> Chunk | None:
-        """See :meth:`Source.take <uid2_async.bulk.batches.Source.take>`.
-
-        Raises:
-            InputError: If an item's key is neither an identity nor a str; names its
-                index.
-            JobError: If *key* raised what ends a task or a loop.
-        """
+        """See :meth:`Source.take <uid2_async.bulk.batches.Source.take>`."""
         items = self._loaded
         if not items or (len(items) < STEP_ROWS and not partial):
             return None
@@ -292,10 +281,6 @@ class ItemSource:
         else:
             return IdentityColumn(kinds[0] if len(set(kinds)) == 1 else kinds, values)
         raise failure(f"Item {self._taken + len(values)}: {reason}")
-
-    def __repr__(self) -> str:
-        """Show how far it is: the items may be DII."""
-        return f"<ItemSource taken={self._taken}>"
 
 
 strip_tracebacks(globals())

@@ -18,19 +18,6 @@ from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.errors import ConfigError
 from uid2_async.protocol.normalize import KINDS
 
-__all__ = [
-    "Api",
-    "FileJobOptions",
-    "FileProgress",
-    "JobOptions",
-    "JobSummary",
-    "MapOptions",
-    "Names",
-    "RefreshFrom",
-    "RefreshOptions",
-    "StatusOptions",
-]
-
 
 class Names(StrEnum):
     """The spelling of the added columns: ``UID`` or ``uid``."""
@@ -217,10 +204,6 @@ class MapOptions(FileJobOptions):
         """Make the parser of national phone numbers, if a country is named.
 
         Blocks for about 0.2 s.
-
-        Raises:
-            InputError: If the country is unknown, or the extra ``phone`` is not
-                installed.
         """
         if not self._is_national():
             return None

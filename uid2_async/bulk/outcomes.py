@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
 import attrs
@@ -11,19 +13,19 @@ import msgspec
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import MappedUID, MapRow, Unmapped, UnmappedReason
 from uid2_async.phones import PhoneFault
-
-__all__ = [
-    "ABSENT",
-    "INVALID",
-    "INVALID_PHONES",
-    "UNKNOWN_KIND",
-    "InvalidPhone",
-    "MapFailure",
-    "MapRecord",
-    "OptOutRule",
-    "Outcome",
-    "Progress",
-]
+from uid2_async.protocol import base64, wire
+from uid2_async.protocol.mapping import (
+    MAP_REPLY_BYTES,
+    MAP_V2_PATH,
+    MAP_V3_PATH,
+    STATUS_PATH,
+    build_map_v2_request,
+    build_status_request,
+    parse_map_v2_reply,
+    parse_map_v3_rows,
+    parse_status_reply,
+)
+from uid2_async.protocol.normalize import HASH_KINDS, KINDS, many_identity_bytes
 
 T = TypeVar("T")
 
@@ -62,11 +64,7 @@ class OptOutRule(StrEnum):
 
 
 class InvalidPhone(MapRow, frozen=True, gc=False):
-    """An invalid identifier for which the reason is known: see PhoneFault.
-
-    Attributes:
-        code: The reason, for the column ERROR of a file.
-    """
+    """An invalid identifier for which the reason is known: see PhoneFault."""
 
     code: str = ""
 
@@ -142,6 +140,149 @@ class Progress:
     in_flight: int = 0
     limit: int = 0
     throttled: int = 0
+
+
+# --- what the operator is asked -------------------------------------------------------
+
+RAW_UID: Final = "raw_uid"
+"""The kind of values that are raw UIDs."""
+
+Values: TypeAlias = Mapping[str, Sequence[str] | Sequence[bytes]]
+Rows: TypeAlias = Mapping[str, Sequence[MapRow]]
+
+# The operator rejects bodies over 1 MiB. What the envelope adds is far below 5 %.
+_BINARY_BODY_BYTES: Final = int(1024 * 1024 * 0.95)
+# In base64, three bytes become four.
+_TEXT_BODY_BYTES: Final = _BINARY_BODY_BYTES * 3 // 4
+_OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
+
+
+@attrs.frozen(kw_only=True)
+class IdentityKind:
+    """A kind of identity that an endpoint takes.
+
+    Attributes:
+        name: The kind, such as ``phone`` or ``phone_hash``.
+        subject: ``email``, ``phone`` or ``raw_uid``. A phone number and its hash are
+            the same identity.
+        key: The JSON key of its hashes.
+        read: Returns the identity bytes of each value, None where it is invalid.
+    """
+
+    name: str
+    subject: str
+    key: str
+    read: Callable[[Sequence[str]], list[bytes | None]]
+
+
+@attrs.frozen(kw_only=True)
+class Endpoint:
+    """An endpoint that takes many identities at once.
+
+    Attributes:
+        path: The path of its URL.
+        kinds: The kinds of identity that it takes, by name.
+        ask: Builds the JSON of a request from values by key, as bytes or as text.
+        read: Reads the opened reply to these values: one row for each, by key. Raises a
+            ProtocolError if it does not have the documented shape.
+        binary: Whether raw bytes go both ways instead of base64 text.
+        one_kind: Whether all identities of a request must be of one kind.
+        body_bytes: The greatest length of a request's JSON, with a margin.
+        reply_bytes: The greatest length of a reply.
+    """
+
+    path: str
+    kinds: Mapping[str, IdentityKind]
+    ask: Callable[[Values], bytes]
+    read: Callable[[bytes, Values], Rows]
+    binary: bool = False
+    one_kind: bool = False
+    body_bytes: int = _TEXT_BODY_BYTES
+    reply_bytes: int = MAP_REPLY_BYTES
+
+
+_PEOPLE: Final = {
+    kind: IdentityKind(
+        name=kind,
+        subject=kind.partition("_")[0],
+        key=HASH_KINDS[kind],
+        read=partial(many_identity_bytes, kind),
+    )
+    for kind in KINDS
+}
+
+
+def _texts(values: Values) -> tuple[str, list[str]]:
+    """Return the only key of *values* and the base64 of what is sent under it."""
+    ((key, found),) = values.items()
+    return key, [
+        one if isinstance(one, str) else base64.encode_text(one) for one in found
+    ]
+
+
+def _ask_v2(values: Values) -> bytes:
+    return build_map_v2_request(*_texts(values))
+
+
+def _read_v2(reply: bytes, values: Values) -> Rows:
+    key, texts = _texts(values)
+    return {key: parse_map_v2_reply(reply, texts)}
+
+
+MAP_V3: Final = Endpoint(
+    path=MAP_V3_PATH,
+    kinds=_PEOPLE,
+    # msgspec writes bytes as base64.
+    ask=wire.encode,
+    read=parse_map_v3_rows,
+    binary=True,
+    body_bytes=_BINARY_BODY_BYTES,
+)
+"""identity/map v3: all four kinds in one request (docs/protocol.md 2.5)."""
+
+MAP_V2: Final = Endpoint(
+    path=MAP_V2_PATH, kinds=_PEOPLE, ask=_ask_v2, read=_read_v2, one_kind=True
+)
+"""identity/map v2, with salt buckets (docs/protocol.md 2.6)."""
+
+
+def _read_raw_uid(text: str) -> bytes | None:
+    """Decode a raw UID. Return None for a spelling that no operator uses."""
+    from uid2_async.protocol.raw_uid import inspect_raw_uid  # noqa: PLC0415 - imports cryptography
+
+    data = base64.decode(text)
+    if data is None or inspect_raw_uid(text) is None:
+        return None
+    return data if base64.encode_text(data) == text else None
+
+
+def _read_raw_uids(texts: Sequence[str]) -> list[bytes | None]:
+    return list(map(_read_raw_uid, texts))
+
+
+def _ask_status(values: Values) -> bytes:
+    return build_status_request(_texts(values)[1])
+
+
+def _read_status(reply: bytes, values: Values) -> Rows:
+    opted_out = parse_status_reply(reply).opted_out
+    key, uids = _texts(values)
+    return {
+        key: [_OPTED_OUT if uid in opted_out else MapRow(raw_uid=uid) for uid in uids]
+    }
+
+
+OPTOUT_STATUS: Final = Endpoint(
+    path=STATUS_PATH,
+    kinds={
+        RAW_UID: IdentityKind(
+            name=RAW_UID, subject=RAW_UID, key=RAW_UID, read=_read_raw_uids
+        )
+    },
+    ask=_ask_status,
+    read=_read_status,
+)
+"""optout/status, which takes raw UIDs (docs/protocol.md 2.7)."""
 
 
 strip_tracebacks(globals())

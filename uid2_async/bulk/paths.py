@@ -35,30 +35,6 @@ from uid2_async.bulk.private_files import (
 )
 from uid2_async.errors import ConfigError, InputError, JobError
 
-__all__ = [
-    "STDIO",
-    "Content",
-    "FileFormatOptions",
-    "FilePair",
-    "Format",
-    "InputIdentity",
-    "Location",
-    "Remote",
-    "check_roles",
-    "check_targets",
-    "check_unchanged",
-    "expand",
-    "find_files",
-    "identify",
-    "is_gzipped",
-    "is_many",
-    "lake_format",
-    "place",
-    "state_paths",
-    "temp_sibling",
-    "write_beside",
-]
-
 STDIO: Final = "-"
 """The name that means stdin or stdout."""
 
@@ -123,11 +99,7 @@ def _suffix(path: PurePath | None) -> str:
 
 
 def _read_format(name: str) -> Format:
-    """Return the format called *name*, which no error repeats.
-
-    Raises:
-        ConfigError: If there is no such format.
-    """
+    """Return the format called *name*, which no error repeats."""
     found = {one.value: one for one in Format}.get(name)
     if found is None:
         raise ConfigError(f"The format must be one of {', '.join(Format)}.")
@@ -231,16 +203,7 @@ class FileFormatOptions:
     def for_file(
         self, path: PurePath | None, *, other: PurePath | None = None
     ) -> FileFormatOptions:
-        """Return the options with the format and the delimiter of one file filled in.
-
-        Args:
-            path: The file; None is stdin or stdout.
-            other: The other end of the job; its name tells the format if that of
-                *path* does not. CSV is what neither tells.
-
-        Raises:
-            InputError: If the format cannot be streamed or compressed as a whole.
-        """
+        """Fill in format and delimiter by the name of *path*, or of the *other* end."""
         suffix = _suffix(path)
         named = _SUFFIXES.get(suffix, _SUFFIXES.get(_suffix(other)))
         given: Format | None = self.format
@@ -327,12 +290,7 @@ class Remote(Unpicklable, ABC):
         raise InputError(f"{self.name} cannot be written.", hint="Name another output.")
 
     def deliver(self, whole: Path, *, job: str = "") -> None:  # noqa: ARG002 - as above
-        """Make the output of a whole file; to repeat it does no harm. Blocks.
-
-        Args:
-            whole: The file.
-            job: A name that no other job has.
-        """
+        """Make the output of a whole file; to repeat it does no harm. Blocks."""
         raise InputError(f"{self.name} cannot be written.", hint="Name another output.")
 
 
@@ -361,11 +319,6 @@ class FilePair:
     folder: Path | None = None
     name: str | None = None
 
-    @property
-    def is_local(self) -> bool:
-        """Whether neither end is remote."""
-        return not any(isinstance(one, Remote) for one in (self.source, self.target))
-
     def formats(
         self, options: FileFormatOptions
     ) -> tuple[FileFormatOptions, FileFormatOptions]:
@@ -373,10 +326,6 @@ class FilePair:
 
         The format of *options* is the input's; the output's name decides about its own.
         A delimiter of None in what is written is the input's.
-
-        Raises:
-            InputError: If a format cannot be streamed or compressed as a whole.
-            ConfigError: If the output is to be safe for spreadsheets and is not CSV.
         """
         read, written = _path_of(self.source), _path_of(self.target)
         named = _SUFFIXES.get(_suffix(written))
@@ -405,36 +354,6 @@ class FilePair:
         return "," if was_tabs and suffix == ".csv" else None
 
 
-def expand(source: str, target: str) -> list[FilePair]:
-    """List the files of a job.
-
-    Those of a folder and of the folders in it, or of a pattern, are sorted; their
-    outputs have the same names in the folder *target*. Hidden files, and those that
-    begin with an underscore, are the warehouse's own marks.
-
-    Args:
-        source: A file, a folder, a pattern (``**`` for any folders), or ``-``.
-        target: A file or ``-``; a folder if *source* is more than a file.
-
-    Raises:
-        InputError: If there is nothing to read, the folder is a lake table, or there is
-            no place for the outputs.
-    """
-    if not is_many(source):
-        path = None if source == STDIO else Path(source)
-        _refuse_table_file(path)
-        return [FilePair(path, None if target == STDIO else Path(target))]
-    if target == STDIO:
-        raise InputError(
-            "Several files cannot be written to stdout.", hint="Name a folder."
-        )
-    folder = Path(target)
-    return [
-        FilePair(path, folder / name, folder)
-        for name, path in find_files(source, folder)
-    ]
-
-
 def is_many(source: str) -> bool:
     """Return whether *source* is a folder or a pattern."""
     path = Path(source)
@@ -446,10 +365,9 @@ def is_many(source: str) -> bool:
 def find_files(source: str, target: Path | None = None) -> list[tuple[str, Path]]:
     """Find the files of a folder or a pattern, and the names of their outputs.
 
-    If *target* is a folder in *source*, what lies in it is not an input.
-
-    Raises:
-        InputError: If there is none, or the folder is a lake table.
+    Those of the folders in a folder too, sorted. Hidden files, and those that begin
+    with an underscore, are the warehouse's own marks. If *target* is a folder in
+    *source*, what lies in it is not an input.
     """
     root = Path(source)
     pattern = os.path.join(glob_escape(source), "**")  # noqa: PTH118 - as glob takes it
@@ -521,7 +439,7 @@ def _refuse_tables(root: Path, files: Iterable[Path]) -> None:
             raise lake_table_error(str(folder), kind)
 
 
-def _refuse_table_file(path: Path | None) -> None:
+def refuse_table_file(path: Path | None) -> None:
     """Refuse a data file of a lake table, whose rows may have been deleted."""
     if path is not None and _SUFFIXES.get(_suffix(path)) is Format.PARQUET:
         _refuse_tables(path.parent, [])
@@ -542,16 +460,7 @@ def check_roles(
     *,
     folders: Mapping[str, Path | None] | None = None,
 ) -> None:
-    """Refuse a path that has two roles in one job, whatever the roles are.
-
-    Args:
-        roles: The files by the name of the option or argument that names them. Only
-            those of ``IN`` may be there twice.
-        folders: Folders that belong to the job; no file of a role may lie in one.
-
-    Raises:
-        InputError: If two roles share a path; names both.
-    """
+    """Refuse a path that has two roles in one job, whatever the roles are."""
     owners: dict[object, str] = {}
     inside = {name: path.resolve() for name, path in (folders or {}).items() if path}
     for role, paths in roles.items():
@@ -618,21 +527,7 @@ def _keys(path: Location) -> Iterator[object]:
 def check_targets(
     pairs: Sequence[FilePair], *, force: bool, begun: bool, allow_shared: bool = False
 ) -> None:
-    """Refuse outputs that must not be written; make their folder if there are many.
-
-    Args:
-        pairs: The files.
-        force: Whether existing files may be replaced.
-        begun: Whether the job is resumed, so that some may be there.
-        allow_shared: Whether a folder that others can write to is accepted.
-
-    Raises:
-        InputError: If an input is not a file; or if an output exists and may not be
-            replaced, is an input or the output of another, or is a link, a folder or a
-            device.
-        JobError: If its folder is missing, cannot be written to, or is one in which
-            others can replace files.
-    """
+    """Refuse outputs that must not be written; make their folder if there are many."""
     for pair in pairs:
         if isinstance(pair.source, Path):
             _check_source(pair.source)
@@ -712,9 +607,6 @@ def identify(path: Location) -> InputIdentity:
     """Return what tells a file from another, and from itself after a change.
 
     Its first and last MiB are read; in between, size and time have to tell.
-
-    Raises:
-        InputError: If it cannot be read.
     """
     if isinstance(path, Remote):
         return path.identify()
@@ -743,9 +635,6 @@ def check_unchanged(path: Location, before: InputIdentity) -> None:
     """Refuse an input that was changed while it was read.
 
     To be called before the output gets its name.
-
-    Raises:
-        InputError: If it is not what it was.
     """
     if identify(path) != before:
         raise InputError(
@@ -767,11 +656,7 @@ def temp_sibling(target: Path, *, suffix: str = "part") -> Path:
 def write_beside(
     target: Path, write: Callable[[Path], object], *, disk: Disk = DISK
 ) -> None:
-    """Let *write* make a private file, and give it its name when it is whole.
-
-    Raises:
-        JobError: If it cannot be done; nothing is left behind then.
-    """
+    """Let *write* make a private file, and give it its name when it is whole."""
     unfinished = temp_sibling(target, suffix="unfinished")
     try:
         attempt(f"{printable(str(target))} cannot be written", write, unfinished)
@@ -786,9 +671,6 @@ def place(part: Path, target: Path, *, disk: Disk = DISK) -> None:
     """Give a part that is whole its name, whichever file system it lies on.
 
     A part that is missing was placed by an earlier run.
-
-    Raises:
-        JobError: If it cannot be done.
     """
     if not part.exists():
         if target.exists():

@@ -7,9 +7,11 @@ function here takes, so that a test can let them fail.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import random as _random
+import socket
 import stat
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -17,25 +19,9 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 import attrs
+import msgspec
 
 from uid2_async.errors import JobError
-
-__all__ = [
-    "DISK",
-    "SYSTEM",
-    "Disk",
-    "System",
-    "attempt",
-    "check_folder",
-    "make_private_folder",
-    "open_private",
-    "reopen_private",
-    "replace",
-    "require_posix",
-    "sync_file",
-    "sync_folder",
-    "write_all",
-]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -74,14 +60,7 @@ def _utc_now() -> datetime:
 
 @attrs.frozen(kw_only=True)
 class System:
-    """What a job takes from the machine it runs on. Tests pass their own.
-
-    Attributes:
-        clock: Returns the current time, aware.
-        sleep: Waits for a number of seconds.
-        random: Returns floats in [0, 1).
-        disk: The system calls that may fail.
-    """
+    """What a job takes from the machine it runs on. Tests pass their own."""
 
     clock: Callable[[], datetime] = _utc_now
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -93,11 +72,7 @@ SYSTEM: Final = System()
 
 
 def require_posix() -> None:
-    """Refuse to work on files where the calls are missing that keep them safe.
-
-    Raises:
-        JobError: On Windows.
-    """
+    """Refuse to work on files where the calls are missing that keep them safe."""
     try:
         import fcntl  # noqa: F401, PLC0415 - stands for all of POSIX
     except ImportError:
@@ -114,11 +89,7 @@ def require_posix() -> None:
 def attempt(
     refusal: str, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
 ) -> _T:
-    """Call the operating system, and say *refusal* and the cause where it refuses.
-
-    Raises:
-        JobError: In place of an OSError.
-    """
+    """Call the operating system, and say *refusal* and the cause where it refuses."""
     try:
         return call(*args, **kwargs)
     except OSError as error:
@@ -134,18 +105,9 @@ def attempt(
 def open_private(path: Path, *, exclusive: bool = True, append: bool = False) -> int:
     """Open a file of mode 0600, whatever the umask is, for reading and writing.
 
-    Args:
-        path: Where; a symbolic link is not followed.
-        exclusive: The file must be new. Otherwise one that is there is opened as it is,
-            and becomes private.
-        append: Every write goes to its end.
-
     Returns:
         A descriptor that programs started later do not inherit;
         ``open(descriptor, "wb")`` makes a file of it.
-
-    Raises:
-        JobError: If it cannot be opened, or is there and is no regular file.
     """
     require_posix()
     refusal = f"{path} cannot be opened"
@@ -170,9 +132,6 @@ def reopen_private(path: Path, size: int) -> int:
 
     Returns:
         A descriptor, as :func:`open_private` gives it.
-
-    Raises:
-        JobError: If the file cannot be opened, or is shorter than that.
     """
     descriptor = open_private(path, exclusive=False)
     if os.fstat(descriptor).st_size >= size:
@@ -187,11 +146,7 @@ def reopen_private(path: Path, size: int) -> int:
 
 
 def make_private_folder(path: Path, *, disk: Disk = DISK) -> None:
-    """Make a folder of mode 0700, whose name outlives a power cut.
-
-    Raises:
-        JobError: If it cannot be made, or is there already.
-    """
+    """Make a folder of mode 0700, whose name outlives a power cut."""
     require_posix()
     attempt(f"The folder {path} cannot be made", os.mkdir, path, 0o700)
     sync_folder(path.parent, disk=disk)
@@ -202,13 +157,6 @@ def check_folder(path: Path, allow_shared: bool = False) -> None:  # noqa: FBT00
 
     If others can write and the sticky bit is not set, they can replace our files. The
     folder of a private group (``mkdir`` with umask 002 makes such) has no others.
-
-    Args:
-        path: The folder.
-        allow_shared: Accept a folder that others can write to: the caller knows.
-
-    Raises:
-        JobError: If *path* is missing, not a folder, not writable, or open to others.
     """
     require_posix()
     refusal = f"The folder {path} cannot be used"
@@ -258,11 +206,7 @@ def _is_private_group(status: os.stat_result) -> bool:
 
 
 def write_all(descriptor: int, data: bytes, name: str, *, disk: Disk = DISK) -> None:
-    """Write all of *data* to the file that messages call *name*.
-
-    Raises:
-        JobError: If the disk is full or broken; a part may have been written.
-    """
+    """Write all of *data* to the file that messages call *name*."""
     rest = data
     while rest:
         written = attempt(f"{name} cannot be written", disk.write, descriptor, rest)
@@ -274,19 +218,12 @@ def sync_file(descriptor: int, name: str, *, disk: Disk = DISK) -> None:
 
     An error is final: the system forgets what it could not write, so that a second call
     would succeed without having saved anything.
-
-    Raises:
-        JobError: If it could not be saved.
     """
     attempt(f"{name} cannot be saved", disk.fsync, descriptor)
 
 
 def sync_folder(path: Path, *, disk: Disk = DISK) -> None:
-    """Put the names in a folder on the disk.
-
-    Raises:
-        JobError: If they could not be saved.
-    """
+    """Put the names in a folder on the disk."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     descriptor = attempt(f"The folder {path} cannot be read", os.open, path, flags)
     try:
@@ -308,10 +245,6 @@ def replace(temporary: Path, target: Path, *, disk: Disk = DISK) -> None:
     """Give a finished file its final name, in such a way that a power cut loses none.
 
     After it *target* is either what it was before, or all of *temporary*.
-
-    Raises:
-        JobError: If it could not be saved or renamed; where the rename was refused,
-            *temporary* stays.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = attempt(f"{temporary} cannot be read", os.open, temporary, flags)
@@ -321,3 +254,94 @@ def replace(temporary: Path, target: Path, *, disk: Disk = DISK) -> None:
         os.close(descriptor)
     attempt(f"{target} cannot be put in place", disk.replace, temporary, target)
     sync_folder(target.parent, disk=disk)
+
+
+# --- the lock of a job ----------------------------------------------------------------
+
+_MAX_HOLDER_BYTES: Final = 1_024
+
+
+class _Holder(msgspec.Struct, frozen=True):
+    """Who holds a lock: written into its file, for those who come late."""
+
+    pid: int
+    host: str
+    since: datetime
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        since = self.since.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"process {self.pid} on {self.host} since {since}"
+
+
+class FileLock:
+    """A lock that this process holds until :meth:`release`, or until it dies.
+
+    A child that was forked while it is held holds it too.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        """Keep a lock that was taken; see :meth:`take`."""
+        self._path = path
+        self._descriptor: int | None = descriptor
+
+    @classmethod
+    def take(cls, path: Path, *, now: datetime, disk: Disk = DISK) -> FileLock:
+        """Take the lock at *path*, a file of its own that stays, without waiting."""
+        descriptor = open_private(path, exclusive=False)
+        try:
+            _lock(descriptor, path, disk)
+            _refuse_removed(descriptor, path)
+            holder = _Holder(pid=os.getpid(), host=socket.gethostname(), since=now)
+            attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
+            write_all(descriptor, msgspec.json.encode(holder), str(path), disk=disk)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor)
+
+    def release(self) -> None:
+        """Let others have it; a second call does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, disk: Disk) -> None:
+    """Lock an open file, or say who holds it."""
+    import fcntl  # noqa: PLC0415 - Windows has none; open_private refuses there
+
+    try:
+        disk.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        code, cause = error.errno, error.strerror
+    else:
+        return
+    if code != errno.EWOULDBLOCK:
+        raise JobError(
+            f"{path} cannot be locked: {cause}.",
+            hint="Use a folder on a file system that has locks, such as a local disk.",
+        )
+    raise JobError(
+        f"{path} is locked by {_read_holder(descriptor)}.",
+        hint="Wait until it has ended, or stop it.",
+    )
+
+
+def _read_holder(descriptor: int) -> str:
+    """Say who holds the lock, as far as its file tells."""
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        data = os.pread(descriptor, _MAX_HOLDER_BYTES, 0)
+        return str(msgspec.json.decode(data, type=_Holder))
+    return "another process"
+
+
+def _refuse_removed(descriptor: int, path: Path) -> None:
+    """Refuse a lock whose file its last holder has just deleted."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return
+    raise JobError(
+        f"{path} was removed in this moment, by a job that ended.",
+        hint="Look at that job's output; run the job again if it is still needed.",
+    )

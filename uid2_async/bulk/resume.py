@@ -25,11 +25,11 @@ import attrs
 import msgspec
 
 from uid2_async._version import __version__
-from uid2_async.bulk.lock import FileLock
 from uid2_async.bulk.paths import InputIdentity
 from uid2_async.bulk.private_files import (
     DISK,
     Disk,
+    FileLock,
     attempt,
     check_folder,
     make_private_folder,
@@ -40,17 +40,6 @@ from uid2_async.bulk.private_files import (
     write_all,
 )
 from uid2_async.errors import JobError
-
-__all__ = [
-    "Checkpoint",
-    "JobFolder",
-    "JobTerms",
-    "check_inputs",
-    "decode_checkpoint",
-    "encode_checkpoint",
-    "job_folder_for",
-    "part_path",
-]
 
 _LOG: Final = "log"
 _NEW_LOG: Final = "log.new"
@@ -101,8 +90,7 @@ class JobTerms:
         return loaded
 
 
-@attrs.frozen(kw_only=True)
-class Checkpoint:
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A state of one input from which the job can resume.
 
     Attributes:
@@ -117,26 +105,19 @@ class Checkpoint:
     input: InputIdentity
     rows: int = 0
     output: Any = None
-    counts: Mapping[str, int] = attrs.field(factory=dict)
-    input_warnings: Mapping[str, int] = attrs.field(factory=dict)
+    counts: Mapping[str, int] = {}
+    input_warnings: Mapping[str, int] = {}
     done: bool = False
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> str:
     """Return a checkpoint as ASCII JSON."""
-    fields = attrs.asdict(checkpoint)
-    fields["input"] = msgspec.structs.asdict(checkpoint.input)
-    return json.dumps(fields)
+    return json.dumps(msgspec.to_builtins(checkpoint))
 
 
 def decode_checkpoint(text: str) -> Checkpoint:
-    """Return the checkpoint that :func:`encode_checkpoint` wrote.
-
-    Raises:
-        ValueError, KeyError, TypeError: If it did not.
-    """
-    fields = json.loads(text)
-    return Checkpoint(**{**fields, "input": InputIdentity(**fields["input"])})
+    """Return the checkpoint that :func:`encode_checkpoint` wrote."""
+    return msgspec.convert(json.loads(text), Checkpoint)
 
 
 class JobFolder:
@@ -174,21 +155,7 @@ class JobFolder:
         disk: Disk = DISK,
         random: Callable[[int], bytes] = os.urandom,
     ) -> JobFolder:
-        """Start the job in *path*, or resume it there.
-
-        Args:
-            path: The folder. It is created if missing, with mode 0700.
-            terms: What the job is.
-            now: The current time, aware, for the lock's message.
-            restart: Whether to discard what an earlier run left.
-            shared: Whether other users may write to the folder around it.
-            disk: The system calls that may fail.
-            random: Returns random bytes, for the salt.
-
-        Raises:
-            JobError: If another process works in it, it holds another job (the message
-                says what differs), it is damaged, or it is not the folder of a job.
-        """
+        """Start the job in *path*, or resume it there."""
         path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are
         folder = cls(path, _lock_folder(path, now, disk, shared=shared), disk=disk)
         try:
@@ -212,11 +179,8 @@ class JobFolder:
     def append(self, checkpoint: Checkpoint) -> None:
         """Save a checkpoint; once this returns it survives a power cut.
 
-        What the checkpoint vouches for must be synced before.
-
-        Raises:
-            JobError: If it could not be saved. A failed write or sync is final: only
-                reading the log again tells what of it is on the disk.
+        What the checkpoint vouches for must be synced before. A failed write or sync is
+        final: only reading the log again shows what of it is on the disk.
         """
         if self._log is None or not self._sound:
             raise JobError(
@@ -234,14 +198,7 @@ class JobFolder:
         """Delete the folder.
 
         The log goes last, so that an interrupted deletion is still recognized as that
-        of a job.
-
-        Args:
-            done: Whether the job is done. Then the log says so to the end. Otherwise
-                it must not vouch for what is deleted.
-
-        Raises:
-            JobError: If something could not be deleted.
+        of a job. If the job is not *done*, the log must not vouch for what is deleted.
         """
         self._close_log()
         try:
@@ -273,10 +230,6 @@ class JobFolder:
     ) -> None:
         """Close it."""
         self.close()
-
-    def __repr__(self) -> str:
-        """Show the path and how many inputs have a checkpoint."""
-        return f"<JobFolder {str(self.path)!r} checkpoints={len(self.checkpoints)}>"
 
     def _begin(self, fingerprint: Mapping[str, Any]) -> None:
         """Write the first line of the log, whole or not at all."""
@@ -404,11 +357,7 @@ def _encode(text: str) -> bytes:
 
 
 def _parse_lines(data: bytes) -> Iterator[str]:
-    """Yield the text of each line, up to one that is torn.
-
-    Raises:
-        JobError: If a line other than the last is damaged.
-    """
+    """Yield the text of each line, up to one that is torn."""
     lines = data.splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
         body = line[_CRC_BYTES:-1]
@@ -432,7 +381,7 @@ def _checkpoint(line: str, number: int) -> Checkpoint:
     """Read a checkpoint from line *number*."""
     try:
         return decode_checkpoint(line)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, msgspec.ValidationError):
         pass
     raise _damaged(number)
 
@@ -469,9 +418,6 @@ def check_inputs(
     """Raise if an input that the job has begun to map has changed since.
 
     Inputs that were not begun may change, and the other files of a folder stay done.
-
-    Raises:
-        JobError: If one has changed; says in what.
     """
     for now in inputs:
         before = checkpoints.get(now.name)

@@ -14,10 +14,9 @@ from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_rows
-from uid2_async.bulk.endpoints import RAW_UID
-from uid2_async.bulk.outcomes import MapFailure
+from uid2_async.bulk.outcomes import RAW_UID, MapFailure
 from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
-from uid2_async.bulk.state_rows import START, Outcome
+from uid2_async.bulk.state_rows import FIRST_PAGE, Outcome, Pages, Position
 from uid2_async.bulk.state_values import (
     INVALID_RECHECK,
     OPTOUT_RECHECK,
@@ -36,8 +35,6 @@ from uid2_async.errors import InputError, JobError
 from uid2_async.models import Identity, IdentityScope, IdentityType, as_identity
 from uid2_async.protocol.normalize import HASH_KINDS, READERS
 from uid2_async.protocol.raw_uid import inspect_raw_uid
-
-__all__ = ["IdentityPage", "MappingState", "Person"]
 
 T = TypeVar("T")
 
@@ -286,17 +283,21 @@ class MappingState:
         Args:
             limit: The largest number of rows in a page.
         """
-        for shard in range(SHARDS):
-            after, is_last = START, False
-            while not is_last:
-                page = await self._call(
-                    state_rows.export_page, self._now, shard, after, limit
-                )
-                is_last = len(page) < limit
-                if page:
-                    key = page[-1][0]
-                    after = (key.identity, key.kind.bit)
-                    yield page
+        async for page in self._pages(state_rows.export_page, self._now, limit):
+            yield page
+
+    async def _pages(
+        self,
+        read: Pages[T],
+        given: int | None,
+        limit: int,
+    ) -> AsyncGenerator[list[T], None]:
+        """Iterate over the pages of all shards."""
+        at: tuple[int, Position] | None = FIRST_PAGE
+        while at is not None:
+            page, at = await self._call(state_rows.next_page, read, given, at, limit)
+            if page:
+                yield page
 
     async def statistics(self) -> StateStatistics:
         """Count what there is; reads the whole file once."""
@@ -322,23 +323,8 @@ class MappingState:
             InputError: If there was no such run, or it is too old.
         """
         run = await self._call(state_rows.find_run, since_run, self._now)
-        async for _, page in self._changes(run.epoch, limit):
+        async for page in self._pages(state_rows.changes_page, run.epoch, limit):
             yield page
-
-    async def _changes(
-        self, since: int | None, limit: int
-    ) -> AsyncGenerator[tuple[int, list[Change]], None]:
-        """Iterate over pages of changes and their shards."""
-        for shard in range(SHARDS):
-            after, is_last = START, False
-            while not is_last:
-                page = await self._call(
-                    state_rows.changes_page, since, shard, after, limit
-                )
-                is_last = len(page) < limit
-                if page:
-                    after = (page[-1].identity, page[-1].kind.bit)
-                    yield shard, page
 
     # --- maintenance ------------------------------------------------------------------
 
@@ -450,7 +436,7 @@ class MappingState:
         del run
         count = self._counts.staged + len(identities)
         self._counts = self._counts._replace(staged=count)
-        await self._call(state_rows.stage, kind, identities)
+        await self._call(lambda db: db.spill("staged").add(kind.bit, identities))
 
     @property
     def staging_counts(self) -> StagingCounts:
@@ -474,9 +460,10 @@ class MappingState:
         if selection.source == "buckets":
             await self._call(state_rows.load_rotated, selection)
         given = {**self._intervals, "started": run.started}
-        for shard in range(SHARDS):
-            looked_at, pages = await self._call(
-                state_rows.select_shard, given, selection, shard
+        shard = 0
+        while shard < SHARDS:
+            shard, looked_at, pages = await self._call(
+                state_rows.select_some, given, selection, shard
             )
             asked = sum(len(identities) for _, identities in pages)
             if selection.source == "staged":
@@ -560,7 +547,7 @@ class MappingState:
     ) -> None:
         """Leave *identities* out of :meth:`pending_changes`: the delta has them."""
         del run
-        await self._call(_add_named, kind, identities)
+        await self._call(lambda db: db.spill("named").add(kind.bit, identities))
 
     async def remove_absent(self, run: Run, segment: str, max_removed: float) -> int:
         """Remove who was in *segment* and is not staged in *run*.
@@ -591,10 +578,8 @@ class MappingState:
             limit: The largest number of changes in a page.
         """
         del run
-        async for shard, page in self._changes(None, limit):
-            changes = await self._call(state_rows.drop_named, shard, page)
-            if changes:
-                yield changes
+        async for page in self._pages(state_rows.changes_page, None, limit):
+            yield page
 
     async def summary_of(self, job: str) -> str | None:
         """Return what :meth:`finish` was given for a job that has ended, or None."""
@@ -637,19 +622,8 @@ class MappingState:
         return await self._call(state_rows.files_done, run)
 
 
-def _add_named(
-    database: StateDatabase, kind: IdentityType, identities: Sequence[bytes]
-) -> None:
-    """Add identities to those that the delta has."""
-    database.spill("named").add(kind.bit, identities)
-
-
 def _key(person: Person, place: int) -> IdentityKey:
-    """Return the key of a person.
-
-    Raises:
-        InputError: If the value is invalid; says which one it is.
-    """
+    """Return the key of a person."""
     if isinstance(person, IdentityKey):
         return person
     identity = as_identity(person)

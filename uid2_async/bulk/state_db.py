@@ -20,26 +20,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from uid2_async.bulk.lock import FileLock
-from uid2_async.bulk.private_files import check_folder, open_private, sync_folder
+from uid2_async.bulk.private_files import (
+    FileLock,
+    check_folder,
+    open_private,
+    sync_folder,
+)
 from uid2_async.errors import JobError, UID2Error
-
-__all__ = [
-    "CHANGE",
-    "CHECKSUM_CHARS",
-    "EXPORTED_UID",
-    "SHARDS",
-    "KeySpill",
-    "StateDatabase",
-    "by_size",
-    "check_place",
-    "damaged",
-    "explain",
-    "read_mounts",
-    "shard_bounds",
-    "sort_distinct",
-    "split",
-]
 
 APPLICATION_ID: Final = 0x55494432
 """``UID2``, in the header of the SQLite file."""
@@ -187,17 +174,7 @@ def _parse_mounts(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
 def check_place(
     path: Path, mounts: Iterable[tuple[str, str]], *, allow_shared: bool = False
 ) -> None:
-    """Reject a place where a state is not safe.
-
-    Args:
-        path: The state, which need not exist yet.
-        mounts: What :func:`read_mounts` returns.
-        allow_shared: Accept a folder that others can write to.
-
-    Raises:
-        JobError: If the folder cannot be used, *path* or a companion is not a file of
-            its owner, or the file system is a network file system.
-    """
+    """Reject a place where a state is not safe."""
     folder = path.parent.resolve()
     check_folder(folder, allow_shared)
     points = dict(mounts)
@@ -252,11 +229,7 @@ def sort_distinct(identities: Iterable[bytes], *, byte: int = 0) -> list[bytes]:
     """Sort *identities* and drop duplicates, in short steps.
 
     Sorting 50,000 at once would hold the interpreter lock for 20 ms. Identities are
-    hashes, so one byte of them makes even groups.
-
-    Args:
-        identities: Any number of them.
-        byte: Which byte makes the groups; the bytes before it must be equal.
+    hashes, so one *byte* of them makes even groups; the bytes before it must be equal.
     """
     groups: list[list[bytes]] = [[] for _ in range(SHARDS)]
     for identity in identities:
@@ -285,10 +258,6 @@ class KeySpill:
         self._buffered = 0
         self._flushes = 0
         self.count: int = 0
-
-    def __repr__(self) -> str:
-        """Show how many identities there are."""
-        return f"<KeySpill {self._table} count={self.count}>"
 
     def add(self, kind: int, identities: Sequence[bytes]) -> None:
         """Add identities of one type."""
@@ -341,15 +310,7 @@ _ROWS_PER_INSERT: Final = 128
 
 
 class StateDatabase:
-    """An open state, used by one thread.
-
-    Attributes:
-        path: The file.
-        connection: The connection to it.
-        epoch: The number of the next delta.
-        suppressed: The digests of the people who were purged for good.
-        failures: How many requests about an identity failed in this run.
-    """
+    """An open state, used by one thread."""
 
     def __init__(
         self,
@@ -359,17 +320,7 @@ class StateDatabase:
         allow_shared: bool = False,
         factory: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
-        """Open the state at *path*, or create it.
-
-        Args:
-            path: The file.
-            now: The time, for the message to whoever finds it locked.
-            allow_shared: Accept a folder that others can write to.
-            factory: The class of the connection.
-
-        Raises:
-            JobError: If the state cannot be used.
-        """
+        """Open the state at *path*, or create it."""
         self.path: Path = path
         check_place(path, read_mounts(), allow_shared=allow_shared)
         self._lock = FileLock.take(path.with_name(path.name + ".lock"), now=now)
@@ -388,10 +339,6 @@ class StateDatabase:
         except BaseException:
             self.close()
             raise
-
-    def __repr__(self) -> str:
-        """Show the path."""
-        return f"<StateDatabase {str(self.path)!r}>"
 
     def _load(self) -> None:
         """Read what is kept in memory."""
@@ -441,11 +388,7 @@ class StateDatabase:
             raise
 
     def empty_wal(self) -> None:
-        """Make sure that deleted data is not in the write-ahead log either.
-
-        Raises:
-            JobError: If another program prevents it.
-        """
+        """Make sure that deleted data is not in the write-ahead log either."""
         row = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if row[0]:
             raise JobError(

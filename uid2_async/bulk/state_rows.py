@@ -8,10 +8,11 @@ its row says now. Only the former is stored beside the row (``exported`` and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 from zlib import crc32
 
+import attrs
 import msgspec
 
 from uid2_async.bulk.outcomes import MapFailure
@@ -47,37 +48,18 @@ from uid2_async.models import IdentityScope, IdentityType, MapRow, UnmappedReaso
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, raw_uid_version
 
-__all__ = [
-    "PREVIOUS_SINCE",
-    "PREVIOUS_UID",
-    "START",
-    "TO_ASK",
-    "Outcome",
-    "begin",
-    "changes_page",
-    "count",
-    "drop_named",
-    "export_page",
-    "files_done",
-    "find_run",
-    "finish",
-    "list_runs",
-    "load_rotated",
-    "look_up",
-    "note_file_done",
-    "purge",
-    "record",
-    "remove_absent",
-    "select_shard",
-    "stage",
-]
+T = TypeVar("T")
 
 Outcome: TypeAlias = MapRow | MapFailure
 Recorded: TypeAlias = tuple[Run, IdentityType, Sequence[bytes], Sequence[Outcome]]
 Position: TypeAlias = tuple[bytes, int]
 """The last identity of a page, and its kind."""
 
-START: Final[Position] = (b"", -1)
+_START: Final[Position] = (b"", -1)
+Pages: TypeAlias = "Callable[..., tuple[list[T], Position | None]]"
+FIRST_PAGE: Final = (0, _START)
+# Each call of the state's thread costs as much as some hundred rows.
+_SHARDS_AT_ONCE: Final = 16
 
 OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 _PURGED: Final = "(purged)"
@@ -119,11 +101,6 @@ _ROTATED: Final = f"""{_STALE} uid IS NOT NULL AND checked < (
 _SELECTIONS: Final = {"due": _DUE, "sweep": _UNCHECKED, "buckets": _ROTATED}
 
 
-def stage(db: StateDatabase, kind: IdentityType, identities: Sequence[bytes]) -> None:
-    """Add identities to those that the job asks about."""
-    db.spill("staged").add(kind.bit, identities)
-
-
 def load_rotated(db: StateDatabase, selection: StateSelection) -> None:
     """Put the rotated salt buckets into a table, to join with."""
     db.spill("staged")
@@ -133,14 +110,29 @@ def load_rotated(db: StateDatabase, selection: StateSelection) -> None:
     )
 
 
-def select_shard(
+def select_some(
     db: StateDatabase, given: dict[str, Any], selection: StateSelection, shard: int
-) -> tuple[int, list[tuple[IdentityType, list[bytes]]]]:
-    """Select the identities of a shard that the operator is asked about.
+) -> tuple[int, int, list[tuple[IdentityType, list[bytes]]]]:
+    """Select the identities of *shard* and following ones that are asked about.
 
     Returns:
-        How many staged ones were looked at, and the selected ones, by type, sorted.
+        The next shard, how many staged identities were looked at, and the selected
+        ones, by type, sorted.
     """
+    looked_at, pages = 0, []
+    for at in range(shard, min(shard + _SHARDS_AT_ONCE, SHARDS)):
+        count, some = _select_shard(db, given, selection, at)
+        shard, looked_at = at + 1, looked_at + count
+        pages += some
+        if looked_at >= _STATEMENT_ROWS or pages:
+            break
+    return shard, looked_at, pages
+
+
+def _select_shard(
+    db: StateDatabase, given: dict[str, Any], selection: StateSelection, shard: int
+) -> tuple[int, list[tuple[IdentityType, list[bytes]]]]:
+    """Do the same for one shard."""
     staged = []
     if selection.source == "staged":
         staged = list(db.spill("staged").read(shard))
@@ -223,27 +215,33 @@ def _plain(column: str) -> str:
     return f"substr({column}, 1, length({column}) - {CHECKSUM_CHARS})"
 
 
-def _sum(column: str) -> str:
-    """Return the SQL that reads the checksum of a UID."""
-    return f"coalesce(substr({column}, -{CHECKSUM_CHARS}), '')"
-
-
 _CHANGE_NOW: Final = CHANGE.format(said=f"({EXPORTED_UID})")
 # What was exported is stored only while it differs from what the row says.
 _PENDING: Final = "(exported_uid IS NOT NULL OR exported >= :epoch)"
 _OLD_UID: Final = "nullif(exported_uid, '')"
 _PREVIOUS_UID: Final = f"""CASE WHEN uid IS NOT NULL
     AND previous_since > :started - {RETENTION_SECONDS} THEN previous_uid END"""
-_FULL_ROW: Final = f"""json_array(json_array({_plain("uid")},
-    {_plain(f"({_PREVIOUS_UID})")}, refresh_from, reason, bucket, checked,
-    {_CHANGE_NOW}, {_plain(f"({_OLD_UID})")}),
-    {_sum("uid")} || {_sum(f"({_PREVIOUS_UID})")} || {_sum(f"({_OLD_UID})")})"""
-# Most rows have one UID, and function calls are what a look-up consists of.
-_ROW: Final = f"""CASE WHEN previous_uid IS NULL AND exported_uid IS NULL
-    THEN json_array(json_array({_plain("uid")}, NULL, refresh_from, reason, bucket,
-        checked, {_CHANGE_NOW}, NULL), {_sum("uid")})
-    ELSE {_FULL_ROW} END"""
-_ROWS: Final = msgspec.json.Decoder(list[tuple[StateRow, str] | None])
+# The last instant that datetime can hold.
+_LAST_SECOND: Final = 253_402_300_799
+_Texts: TypeAlias = list[str | None]
+_Seconds: TypeAlias = list[Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)] | None]
+# An array for each column costs half of what an array for each row does.
+_ROW_COLUMNS: Final = ", ".join(
+    f"json_group_array({column})"
+    for column in (
+        "CASE WHEN removed IS NULL THEN checked END",
+        "uid",
+        _PREVIOUS_UID,
+        _OLD_UID,
+        "refresh_from",
+        "reason",
+        "bucket",
+        _CHANGE_NOW,
+    )
+)
+_ROWS: Final = msgspec.json.Decoder(
+    tuple[list[int | None], _Texts, _Texts, _Texts, _Seconds, _Texts, _Texts, _Texts]
+)
 _FAILURES: Final = msgspec.json.Decoder(list[tuple[int, str, int | None]])
 
 
@@ -257,15 +255,14 @@ def look_up(
     """
     given = {"started": now, "epoch": db.epoch}
     statement = (
-        f"{_ASKED} SELECT json_group_array(CASE WHEN m.checked IS NOT NULL"
-        f" AND m.removed IS NULL THEN {_ROW} END) FROM asked LEFT JOIN mapping_row AS m"
-        f" ON m.identity = {_KEY} AND m.kind = :kind"
+        f"{_ASKED} SELECT json_array({_ROW_COLUMNS}) FROM asked LEFT JOIN mapping_row"
+        f" AS m ON m.identity = {_KEY} AND m.kind = :kind"
     )
     rows: dict[bytes, StateRow | MapFailure | None] = {}
     for keys in _keys(kind.bit, sort_distinct(identities)):
         (answer,) = db.connection.execute(statement, {**given, **keys}).fetchone()
         some = split(keys["keys"], keys["size"])
-        rows.update(zip(some, _verified(some, _ROWS.decode(answer)), strict=True))
+        rows.update(zip(some, _read_rows(some, answer), strict=True))
         if db.failures:
             rows.update(_failures(db, some, keys))
     if db.suppressed:
@@ -275,36 +272,43 @@ def look_up(
     return [rows[identity] for identity in identities]
 
 
-def _verified(
-    identities: Sequence[bytes], pairs: Iterable[tuple[StateRow, str] | None]
-) -> list[StateRow | None]:
-    """Return the rows of *pairs* after comparing the checksums of their UIDs.
+def _read_rows(identities: Sequence[bytes], answer: str) -> list[StateRow | None]:
+    """Make rows of their columns; None where *identities* are not there.
 
-    This loop runs for each row of a file, so it calls nothing for the common case.
+    This is done for each row of a file, so it is done column by column.
     """
-    rows: list[StateRow | None] = []
-    for identity, pair in zip(identities, pairs, strict=True):
-        if pair is None:
-            rows.append(None)
-            continue
-        row, sums = pair
-        uid = row.raw_uid
-        if uid is not None and row.previous_raw_uid is None and row.old_uid is None:
-            if f"{crc32(uid.encode(), crc32(identity)):08x}" != sums:
-                raise damaged()
-        elif sums != checksums(identity, uid, row.previous_raw_uid, row.old_uid):
-            raise damaged()
-        rows.append(row)
+    checked, uids, previous, old, refresh, reasons, buckets, changes = _ROWS.decode(
+        answer
+    )
+    uids, previous, old = [_verified(identities, one) for one in (uids, previous, old)]
+    columns = (uids, previous, refresh, reasons, buckets, checked, changes, old)
+    rows: list[StateRow | None] = list(map(StateRow, *columns))
+    if None in checked:
+        return [
+            None if at is None else row for at, row in zip(checked, rows, strict=True)
+        ]
     return rows
 
 
-def checksums(
-    identity: bytes, uid: str | None, previous: str | None, exported: str | None = None
-) -> str:
-    """Return the checksums of the UIDs of *identity*, one after the other."""
-    start = crc32(identity)
-    uids = [one for one in (uid, previous, exported) if one is not None]
-    return "".join([f"{crc32(one.encode(), start):08x}" for one in uids])
+def _verified(
+    identities: Sequence[bytes], column: list[str | None]
+) -> list[str | None]:
+    """Return the UIDs of *identities* without their checksums, which must be right."""
+    if column.count(None) == len(column):
+        return column
+    plain = [one if one is None else one[:-CHECKSUM_CHARS] for one in column]
+    expected = [
+        uid if uid is None else f"{uid}{crc32(uid.encode(), crc32(identity)):08x}"
+        for identity, uid in zip(identities, plain, strict=True)
+    ]
+    if expected != column:
+        raise damaged()
+    return plain
+
+
+def _with_checksum(identity: bytes, uid: str) -> str:
+    """Return a UID as the state stores it."""
+    return f"{uid}{crc32(uid.encode(), crc32(identity)):08x}"
 
 
 def _failures(
@@ -404,7 +408,7 @@ def _record_rows(
         some = split(keys["keys"], keys["size"])
         answers = [rows[identity] for identity in some]
         uids = [
-            f"{row.raw_uid}{checksums(identity, row.raw_uid, None)}"
+            _with_checksum(identity, row.raw_uid or "")
             for identity, row in zip(some, answers, strict=True)
         ]
         instants = "".join([f"{row.refresh_from_s:0{_DIGITS}d}" for row in answers])
@@ -421,10 +425,8 @@ def _columns(identity: bytes, row: MapRow) -> list[str | int | None]:
     if not row.raw_uid or row.reason is not None:
         reason = row.reason or UnmappedReason.UNKNOWN.value
         return [None, None, None, reason, row.bucket_id]
-    previous = row.previous_raw_uid and row.previous_raw_uid + checksums(
-        identity, row.previous_raw_uid, None
-    )
-    uid = row.raw_uid + checksums(identity, row.raw_uid, None)
+    previous = row.previous_raw_uid and _with_checksum(identity, row.previous_raw_uid)
+    uid = _with_checksum(identity, row.raw_uid)
     return [uid, previous or None, row.refresh_from_s, None, row.bucket_id]
 
 
@@ -434,8 +436,6 @@ def _json(value: object) -> str:
 
 
 # --- runs -----------------------------------------------------------------------------
-
-_RUN_COLUMNS: Final = "number, started, job, segment, epoch, removed, ended"
 
 
 def begin(
@@ -456,13 +456,11 @@ def begin(
         unfinished = [run for run in list_runs(db) if run.job == job and not run.ended]
         if job is not None and unfinished:
             return unfinished[-1]
-        number = db.connection.execute(
+        db.connection.execute(
             "INSERT INTO run (job, segment, started, epoch) VALUES (?, ?, ?, ?)",
             (job, segment, started, db.epoch),
-        ).lastrowid
-    return Run(
-        number=number or 0, started=started, job=job, segment=segment, epoch=db.epoch
-    )
+        )
+        return list_runs(db)[-1]
 
 
 def _bind(db: StateDatabase, name: str, value: str) -> None:
@@ -479,19 +477,10 @@ def _bind(db: StateDatabase, name: str, value: str) -> None:
 
 def list_runs(db: StateDatabase) -> list[Run]:
     """List all runs, the first one first."""
-    rows = db.connection.execute(f"SELECT {_RUN_COLUMNS} FROM run ORDER BY number")
-    return [
-        Run(
-            number=number,
-            started=started,
-            job=job,
-            segment=segment,
-            epoch=epoch,
-            removed=removed,
-            ended=bool(ended),
-        )
-        for number, started, job, segment, epoch, removed, ended in rows.fetchall()
-    ]
+    columns = ", ".join(field.name for field in attrs.fields(Run))
+    rows = db.connection.execute(f"SELECT {columns} FROM run ORDER BY number")
+    names = columns.split(", ")
+    return [Run(**dict(zip(names, row, strict=True))) for row in rows.fetchall()]
 
 
 def note_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:
@@ -570,19 +559,20 @@ _END: Final = """
 
 # --- changes --------------------------------------------------------------------------
 
-_CHANGE_JSON: Final = f"""json_group_array(json_array(hex(identity), kind, change,
-    {_plain("uid")}, {_plain("old_uid")}, {_sum("uid")} || {_sum("old_uid")}))"""
+_CHANGE_COLUMNS: Final = """json_array(json_group_array(hex(identity)),
+    json_group_array(kind), json_group_array(change), json_group_array(uid),
+    json_group_array(old_uid))"""
 _CHANGES: Final = msgspec.json.Decoder(
-    list[tuple[str, int, ChangeKind, str | None, str | None, str]]
+    tuple[list[str], list[int], list[ChangeKind], _Texts, _Texts]
 )
 _AFTER: Final = f"{_IN_SHARD} AND (identity, kind) > (:identity, :last_kind)"
-_PENDING_PAGE: Final = f"""SELECT {_CHANGE_JSON} FROM (
+_PENDING_PAGE: Final = f"""SELECT {_CHANGE_COLUMNS} FROM (
     SELECT identity, kind, {_CHANGE_NOW} AS change, uid, {_OLD_UID} AS old_uid
     FROM mapping_row WHERE {_AFTER} AND {_PENDING}
     ORDER BY identity, kind LIMIT :limit)"""
 # What was exported before an epoch: the earliest later change says it, unless that
 # change is of an identity that was added later still.
-_HISTORY_PAGE: Final = f"""SELECT {_CHANGE_JSON} FROM (
+_HISTORY_PAGE: Final = f"""SELECT {_CHANGE_COLUMNS} FROM (
     SELECT identity, kind, {CHANGE.format(said="said")} AS change, uid,
         nullif(said, '') AS old_uid FROM (
         SELECT k.identity, k.kind, m.uid, m.reason,
@@ -600,15 +590,36 @@ _HISTORY_PAGE: Final = f"""SELECT {_CHANGE_JSON} FROM (
     WHERE change IS NOT NULL ORDER BY identity, kind LIMIT :limit)"""
 
 
+def next_page(
+    db: StateDatabase,
+    read: Pages[T],
+    given: int | None,
+    position: tuple[int, Position],
+    limit: int,
+) -> tuple[list[T], tuple[int, Position] | None]:
+    """Read at most *limit* rows that follow a position; and where the next ones do."""
+    page: list[T] = []
+    shard, after = position
+    for _ in range(_SHARDS_AT_ONCE):
+        some, following = read(db, given, shard, after, limit - len(page))
+        page += some
+        if following is not None:
+            return page, (shard, following)
+        shard, after = shard + 1, _START
+        if shard == SHARDS:
+            return page, None
+    return page, (shard, after)
+
+
 def _page(shard: int, after: Position, limit: int) -> dict[str, Any]:
     """Return the parameters of a page."""
     place = {"identity": after[0], "last_kind": after[1], "limit": limit}
     return {**shard_bounds(shard), **place}
 
 
-def drop_named(db: StateDatabase, shard: int, page: list[Change]) -> list[Change]:
+def _drop_named(db: StateDatabase, shard: int, page: list[Change]) -> list[Change]:
     """Leave out the changes that the job has already written."""
-    if not db.has_scratch:
+    if not db.has_scratch or not db.spill("named").count:
         return page
     named = _read_set(db, "named", shard)
     return [one for one in page if (one.kind.bit, one.identity) not in named]
@@ -622,45 +633,46 @@ def _read_set(db: StateDatabase, table: str, shard: int) -> set[tuple[int, bytes
 
 def changes_page(
     db: StateDatabase, since: int | None, shard: int, after: Position, limit: int
-) -> list[Change]:
-    """List changes of a shard after a position.
+) -> tuple[list[Change], Position | None]:
+    """List changes of a shard after a position; where the next page begins, if any.
 
-    These are the pending ones, or the net changes against what was exported before the
-    epoch *since*.
+    These are the pending ones that the job has not written yet, or the net changes
+    against what was exported before the epoch *since*.
     """
     statement = _PENDING_PAGE if since is None else _HISTORY_PAGE
     given = {"epoch": db.epoch, "since": since, **_page(shard, after, limit)}
     (answer,) = db.connection.execute(statement, given).fetchone()
-    changes = []
-    for text, bit, change, uid, old_uid, sums in _CHANGES.decode(answer):
-        key = bytes.fromhex(text)
-        if old_uid is None and uid is not None:
-            if f"{crc32(uid.encode(), crc32(key)):08x}" != sums:
-                raise damaged()
-        elif sums != checksums(key, uid, old_uid):
-            raise damaged()
-        changes.append(Change(_kind(bit), key, change, uid, old_uid))
-    return changes
+    names, bits, kinds, uids, old_uids = _CHANGES.decode(answer)
+    keys = [bytes.fromhex(name) for name in names]
+    uids, old_uids = _verified(keys, uids), _verified(keys, old_uids)
+    changes = list(map(Change, map(_kind, bits), keys, kinds, uids, old_uids))
+    following = (keys[-1], bits[-1]) if len(keys) == limit else None
+    return changes if since is not None else _drop_named(db, shard, changes), following
 
 
-_EXPORT_ROWS: Final = msgspec.json.Decoder(list[tuple[str, int, tuple[StateRow, str]]])
+_KEYS: Final = msgspec.json.Decoder(list[tuple[str, int]])
 
 
 def export_page(
     db: StateDatabase, now: int, shard: int, after: Position, limit: int
-) -> list[tuple[IdentityKey, StateRow]]:
-    """List identities of a shard and their rows, after a position."""
+) -> tuple[list[tuple[IdentityKey, StateRow]], Position | None]:
+    """List identities of a shard and their rows; where the next page begins, if any."""
     given = {"started": now, "epoch": db.epoch, **_page(shard, after, limit)}
-    (answer,) = db.connection.execute(
-        f"SELECT json_group_array(json_array(hex(identity), kind, {_ROW})) FROM ("
+    names, answer = db.connection.execute(
+        "SELECT json_group_array(json_array(hex(identity), kind)),"
+        f" json_array({_ROW_COLUMNS}) FROM ("
         f" SELECT * FROM mapping_row WHERE {_AFTER} AND removed IS NULL"
         " ORDER BY identity, kind LIMIT :limit)",
         given,
     ).fetchone()
-    rows = _EXPORT_ROWS.decode(answer)
-    keys = [IdentityKey(_kind(bit), bytes.fromhex(text)) for text, bit, _ in rows]
-    verified = _verified([key.identity for key in keys], [pair for _, _, pair in rows])
-    return [(key, row) for key, row in zip(keys, verified, strict=True) if row]
+    keys = [
+        IdentityKey(_kind(bit), bytes.fromhex(name))
+        for name, bit in _KEYS.decode(names)
+    ]
+    rows = _read_rows([key.identity for key in keys], answer)
+    page = [(key, row) for key, row in zip(keys, rows, strict=True) if row]
+    last = keys[-1] if len(keys) == limit else None
+    return page, last and (last.identity, last.kind.bit)
 
 
 # --- removal --------------------------------------------------------------------------
@@ -698,9 +710,6 @@ def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float)
     """Remove who was in *segment* and is not staged now, nor in another segment.
 
     All steps can be repeated: nothing that they need is deleted before they are done.
-
-    Raises:
-        JobError: If more than the share *max_removed* would be removed.
     """
     if not db.has_scratch or not db.spill("staged").count:
         raise JobError(
@@ -937,11 +946,7 @@ def _statistics(
 
 
 def find_run(db: StateDatabase, number: int, now: int) -> Run:
-    """Return a run whose changes are still known.
-
-    Raises:
-        InputError: If there was no such run, or its history is no longer kept.
-    """
+    """Return a run whose changes are still known."""
     runs = {run.number: run for run in list_runs(db)}
     if number not in runs:
         raise InputError(

@@ -20,28 +20,6 @@ from uid2_async.models import (
     ms_from_datetime,
 )
 
-__all__ = [
-    "AGE_DAYS",
-    "DUE_DAYS",
-    "INVALID_RECHECK",
-    "KINDS",
-    "OPTOUT_RECHECK",
-    "OPT_OUT_DAYS",
-    "RECHECK_AFTER",
-    "RETENTION_SECONDS",
-    "SUPPRESSED",
-    "Change",
-    "ChangeKind",
-    "IdentityKey",
-    "Run",
-    "StagingCounts",
-    "StateRow",
-    "StateSelection",
-    "StateStatistics",
-    "recheck_seconds",
-    "seconds_from",
-]
-
 KINDS: Final = tuple(sorted(IdentityType, key=lambda kind: kind.bit))
 """The identity types by their bit, which is how the state stores them."""
 
@@ -159,7 +137,7 @@ class Run:
     segment: str | None = None
     epoch: int = 1
     removed: int = 0
-    ended: bool = False
+    ended: bool = attrs.field(default=False, converter=bool)
 
 
 @attrs.frozen(kw_only=True)
@@ -275,11 +253,7 @@ class StateStatistics:
 def recheck_seconds(
     recheck_after: timedelta, optout_recheck: timedelta, invalid_recheck: timedelta
 ) -> dict[str, int]:
-    """Return the recheck intervals in seconds, by the names that queries give them.
-
-    Raises:
-        ConfigError: If one is shorter than a second.
-    """
+    """Return the recheck intervals in seconds, by the names that queries give them."""
     intervals = {
         "recheck": recheck_after,
         "optout_recheck": optout_recheck,
@@ -291,11 +265,7 @@ def recheck_seconds(
 
 
 def seconds_from(instant: datetime) -> int:
-    """Convert an aware *instant* to whole seconds since the Unix epoch, rounded down.
-
-    Raises:
-        InputError: If *instant* is naive or before 1970.
-    """
+    """Convert an aware instant to whole seconds since the Unix epoch, rounded down."""
     seconds = ms_from_datetime(instant) // 1000
     if seconds < 0:
         raise InputError("The instant is before 1970.")

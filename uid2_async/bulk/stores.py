@@ -14,6 +14,8 @@ import importlib
 import logging
 import os
 import re
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from enum import Enum
@@ -28,43 +30,31 @@ import attrs
 
 from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.lake import DeltaTable
+from uid2_async.bulk.database import DeltaTable
 from uid2_async.bulk.paths import (
     STDIO,
+    FileFormatOptions,
     FilePair,
+    Format,
     InputIdentity,
     Location,
     Remote,
-    expand,
     find_files,
     is_many,
     known_suffix,
     lake_format,
     lake_table_error,
+    refuse_table_file,
 )
 from uid2_async.bulk.private_files import DISK, Disk, open_private, replace
+from uid2_async.bulk.text import open_stdio
 from uid2_async.config import is_loopback
 from uid2_async.errors import InputError, JobError, UID2Error
-
-__all__ = [
-    "StoreFile",
-    "copy_path",
-    "expand_locations",
-    "is_url",
-    "local_path",
-    "locate",
-]
 
 
 @attrs.frozen(kw_only=True)
 class _Store:
-    """A kind of store.
-
-    Attributes:
-        package: What fsspec needs for it.
-        extra: The extra of ours that installs it.
-        credentials: Where its credentials come from, for hints.
-    """
+    """A kind of store."""
 
     package: str
     extra: str
@@ -130,11 +120,7 @@ def is_url(name: str) -> bool:
 
 
 def local_path(name: str | os.PathLike[str], role: str) -> Path:
-    """Return the path of a file that must lie on this machine.
-
-    Raises:
-        InputError: If it is a URL.
-    """
+    """Return the path of a file that must lie on this machine."""
     if is_url(os.fspath(name)):
         raise InputError(
             f"{role} must be on this machine, not at a URL.",
@@ -153,11 +139,7 @@ def copy_path(folder: Path, remote: Remote, *, version: str = "") -> Path:
 
 
 def _split(url: str) -> tuple[str, _Store]:
-    """Return the scheme of a URL and the kind of its store.
-
-    Raises:
-        InputError: If the scheme is unknown, or the URL has credentials in it.
-    """
+    """Return the scheme of a URL and the kind of its store."""
     scheme = url.partition("://")[0].lower()
     store = _STORES.get(scheme)
     if store is None and scheme.startswith("postgres"):
@@ -188,11 +170,7 @@ def _split(url: str) -> tuple[str, _Store]:
 
 
 def _open_store(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system for a URL, and the path in it.
-
-    Raises:
-        InputError: If the extra is not installed, or the store takes no credentials.
-    """
+    """Return fsspec's file system for a URL, and the path in it."""
     scheme, store = _split(url)
     name = _display_name(url)
     try:
@@ -240,11 +218,7 @@ def _display_name(url: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class StoreFile(Remote):
-    """One object of a store, or the file behind a URL.
-
-    Attributes:
-        url: Where it is.
-    """
+    """One object of a store, or the file behind a URL."""
 
     url: str = attrs.field(repr=False)
     _fs: Any = attrs.field(repr=False, eq=False, alias="fs")
@@ -278,12 +252,7 @@ class StoreFile(Remote):
         return found
 
     def identify(self) -> InputIdentity:
-        """Return what differs once the object has changed. Blocks.
-
-        Raises:
-            InputError: If it does not exist or cannot be read.
-            JobError: If the store cannot be reached.
-        """
+        """Return what differs once the object has changed. Blocks."""
         info = self._info()
         if info is None:
             raise self.missing()
@@ -304,12 +273,7 @@ class StoreFile(Remote):
         )
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
-        """Download the object into the file *copy*. Blocks.
-
-        Raises:
-            InputError: If it changes meanwhile, or cannot be read.
-            JobError: If the store cannot be reached, or the disk is full.
-        """
+        """Download the object into the file *copy*. Blocks."""
         before = self.identify()
         unfinished = copy.with_name(f"{copy.name}.unfinished")
         unfinished.unlink(missing_ok=True)
@@ -324,13 +288,7 @@ class StoreFile(Remote):
         replace(unfinished, copy, disk=disk)
 
     def check_target(self, *, may_exist: bool) -> None:
-        """Raise if the object must not be written. Blocks.
-
-        Raises:
-            InputError: If it exists and *may_exist* is false, the bucket does not
-                exist, or access is denied.
-            JobError: If the store cannot be reached.
-        """
+        """Raise if the object must not be written. Blocks."""
         if self._store is _HTTPS:
             raise InputError(
                 f"{self.name} cannot be written: https:// is for inputs only.",
@@ -368,12 +326,7 @@ class StoreFile(Remote):
             )
 
     def deliver(self, whole: Path, *, job: str = "") -> None:  # noqa: ARG002 - an object is replaced by itself
-        """Upload a whole file; the object appears when all of it has arrived. Blocks.
-
-        Raises:
-            InputError: If access is denied.
-            JobError: If the store cannot be reached, or has not kept all of it.
-        """
+        """Upload a file; the object appears when all of it has arrived. Blocks."""
         self._abort_uploads()
         self._run(self._fs.put_file, str(whole), self._key)
         info = self._info() or {}
@@ -422,12 +375,7 @@ def _call(
     *,
     ignore: _Reason | None = None,
 ) -> Any:
-    """Make one call, and explain its failure without repeating its text.
-
-    Raises:
-        InputError: If access is denied or something does not exist.
-        JobError: If the store is busy or cannot be reached, or the disk is full.
-    """
+    """Make one call, and explain its failure without repeating its text."""
     try:
         return call()
     except UID2Error:
@@ -521,31 +469,97 @@ def locate(name: str) -> Location:
     return StoreFile(url=name, fs=fs, key=key)
 
 
-def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePair]:
-    """List the inputs and outputs of a job, wherever they are.
+def copy_stdin(copy: Path) -> None:
+    """Read all of stdin into a private file. Blocks."""
+    with os.fdopen(open_private(copy), "wb") as file:
+        shutil.copyfileobj(open_stdio(sys.stdin, "rb"), file)
 
-    Args:
-        source: A file, a folder, a pattern, ``-``, the URL of any of these, or the
-            folder of a Delta table.
-        target: A file or ``-``; a folder if *source* is more than a file.
 
-    Raises:
-        InputError: If there is nothing to read, or there is no place for the outputs.
+@attrs.frozen(kw_only=True)
+class Pipe(Remote):
+    """Stdin or stdout with Parquet or Arrow, which are read and written as files.
+
+    Attributes:
+        stream: ``stdin`` or ``stdout``.
+        format: What goes through it.
     """
-    if isinstance(source, str) and not is_url(source):
-        if source != STDIO and Path(source).is_dir():
-            table = lake_format(Path(source)) == "Delta Lake"
-            if table:
-                return [FilePair(DeltaTable(location=source), _one_target(target))]
-        if isinstance(target, str) and not is_url(target):
-            return expand(source, target)
-        if not is_many(source):
-            local = expand(source, STDIO)[0].source
-            return [FilePair(local, _one_target(target))]
-        return _many([(name, path) for name, path in find_files(source)], target)
+
+    # What was read cannot be read again, and so does not change.
+    is_pinned = True
+
+    stream: str
+    format: Format
+
+    @property
+    def name(self) -> str:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return self.stream
+
+    @property
+    def path(self) -> PurePath:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return PurePath(f"{self.name}.{self.format}")
+
+    def identify(self) -> InputIdentity:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        return InputIdentity(name=self.name, size=0, mtime_ns=0, digest="")
+
+    def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
+        """See :class:`~uid2_async.bulk.paths.Remote`."""
+        del disk
+        copy_stdin(copy)
+
+    def check_target(self, *, may_exist: bool) -> None:
+        """Refuse to write to a terminal."""
+        del may_exist
+        if sys.stdout.isatty():
+            raise InputError(
+                f"{self.format.capitalize()} cannot be shown on a terminal.",
+                hint="Name a file, or pipe it into another program.",
+            )
+
+    def deliver(self, whole: Path, *, job: str = "") -> None:
+        """Write a whole file to stdout. Blocks."""
+        del job
+        stream = open_stdio(sys.stdout, "wb")
+        with whole.open("rb") as file:
+            shutil.copyfileobj(file, stream)
+        stream.flush()
+
+
+def through_files(pair: FilePair, options: FileFormatOptions) -> FilePair:
+    """Put a :class:`Pipe` in the place of stdin or stdout where the format needs it."""
+    given = options.format
+    if pair.source is None and given is not None and not given.is_text:
+        pair = attrs.evolve(pair, source=Pipe(stream="stdin", format=given))
+    if pair.target is None:
+        read = pair.source.path if isinstance(pair.source, Remote) else pair.source
+        written = options.for_file(read).format
+        if written is not None and not written.is_text:
+            pair = attrs.evolve(pair, target=Pipe(stream="stdout", format=written))
+    return pair
+
+
+def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePair]:
+    """List the inputs and outputs of a job, wherever they are."""
     if isinstance(source, Remote):
         return [FilePair(source, _one_target(target))]
-    return _expand_url(source, target)
+    if is_url(source):
+        return _expand_url(source, target)
+    is_folder = source != STDIO and Path(source).is_dir()
+    if is_folder and lake_format(Path(source)) == "Delta Lake":
+        return [FilePair(DeltaTable(location=source), _one_target(target))]
+    if is_many(source):
+        folder = None if _is_elsewhere(target) else Path(str(target))
+        return _many(find_files(source, folder), target)
+    path = None if source == STDIO else Path(source)
+    refuse_table_file(path)
+    return [FilePair(path, _one_target(target))]
+
+
+def _is_elsewhere(target: str | Remote) -> bool:
+    """Return whether an output is no path of this machine."""
+    return isinstance(target, Remote) or target == STDIO or is_url(target)
 
 
 def _one_target(target: str | Remote) -> Location | None:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import msgspec
 
-from uid2_async._private import printable
 from uid2_async.bulk.columns import refuse_repeated
 from uid2_async.bulk.paths import (
     Content,
@@ -58,7 +57,6 @@ from uid2_async.errors import InputError, JobError
 if TYPE_CHECKING:
     from uid2_async.bulk.arrow import ArrowOutput
 
-__all__ = ["Formatted", "Output", "TableWriter", "TextOutput", "open_output"]
 
 Output: TypeAlias = "TextOutput | ArrowOutput"
 Formatted: TypeAlias = Any
@@ -115,25 +113,19 @@ class CsvFormat:
         reader: Reader | None,
         added: Mapping[str, Content],
     ) -> None:
-        """Write CSV as *options* say.
-
-        Args:
-            options: How; a delimiter of None is that of the input.
-            reader: The input; None if there is none.
-            added: The columns that are appended, and what each contains.
-        """
-        self._added = added
+        """Write CSV as *options* say."""
+        self.added: Mapping[str, Content] = added
         self._reader = reader
         self._iso = bool(options.iso)
         self._is_safe = options.spreadsheet_safe
         self._options = options
         self._delimiter = options.delimiter or ","
-        self._keeps_text = False
+        self.keeps_text: bool = False
         if isinstance(reader, CsvReader):
             self._options = reader.options
             own = reader.options.delimiter or ","
             self._delimiter = options.delimiter or own
-            self._keeps_text = self._delimiter == own
+            self.keeps_text = self._delimiter == own
         first = reader.first if isinstance(reader, CsvReader) else ""
         # A last row without an end gets the one that the header has.
         self._end = "\r\n" if first.endswith("\r\n") else "\n"
@@ -150,35 +142,20 @@ class CsvFormat:
 
     def header(self) -> str:
         """Return what comes before the first row."""
-        names = [self._cells([name]) for name in self._added]
+        names = [self.cells([name]) for name in self.added]
         reader = self._reader
-        if self._keeps_text and isinstance(reader, CsvReader):
-            record = self._defuse([reader.first])
-            return reader.prefix + self._join(record, names, plain=False)
+        if self.keeps_text and isinstance(reader, CsvReader):
+            return reader.prefix + self.join([reader.first], names, plain=False)
         header = [] if reader is None else reader.header
-        cells = [self._cells([name]) for name in header]
-        return _wide_mark(reader) + self._lines([*cells, *names])
+        cells = [self.cells([name]) for name in header]
+        return _wide_mark(reader) + self.lines([*cells, *names])
 
-    def rows(
-        self, rows: Rows | None, columns: Columns, repeat: Sequence[int] | None
-    ) -> str:
-        """Return the text of some rows; see :meth:`TextOutput.format`."""
-        added = [
-            self._cells(columns[name], content) for name, content in self._added.items()
-        ]
-        if self._keeps_text and isinstance(rows, TextRows):
-            records = rows.records
-            if repeat is not None:
-                records = [records[at] for at in repeat]
-            plain = rows.ends_plainly
-            return self._join(self._defuse(records), added, plain=plain)
-        cells = [] if rows is None else [self._cells(one) for one in rows.texts()]
-        if repeat is not None:
-            cells = [[column[at] for at in repeat] for column in cells]
-        return self._lines([*cells, *added])
+    def input_cells(self, rows: Rows) -> list[list[str]]:
+        """Write the fields of the input."""
+        return [self.cells(one) for one in rows.texts()]
 
-    def _lines(self, cells: list[list[str]]) -> str:
-        """Write rows of our own."""
+    def lines(self, cells: list[list[str]]) -> str:
+        """Write rows of our own, given by column."""
         if self._width == 1:  # an empty row would be a blank line
             cells = [[cell or '""' for cell in column] for column in cells]
         rows = map(self._delimiter.join, zip(*cells, strict=True))
@@ -192,12 +169,12 @@ class CsvFormat:
         return [
             record
             if not any(map(str.startswith, fields, [FORMULAS] * len(fields)))
-            else self._delimiter.join(self._cells(fields))
+            else self._delimiter.join(self.cells(fields))
             + _split_end(record, self._end)[1]
             for record, fields in zip(records, found, strict=True)
         ]
 
-    def _cells(
+    def cells(
         self, column: Sequence[Any], content: Content = Content.TEXT
     ) -> list[str]:
         """Write the fields of a column."""
@@ -231,8 +208,9 @@ class CsvFormat:
 
         return f'"{re.sub(marks, write, cell)}"'
 
-    def _join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:
-        """Append fields to rows."""
+    def join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:
+        """Append fields to rows; *plain* ones are known to end in LF alone."""
+        records = self._defuse(records)
         delimiter = self._delimiter
         ends = map(delimiter.join, zip(*cells, strict=True))
         each = zip(records, ends, strict=True) if cells else ()
@@ -262,11 +240,11 @@ class JsonFormat:
         added: Mapping[str, Content],
     ) -> None:
         """Write JSON lines; see :class:`CsvFormat`."""
-        self._added = added
+        self.added: Mapping[str, Content] = added
         self._iso = bool(options.iso)
         self._reader = reader
-        self._keeps_text = isinstance(reader, JsonReader)
-        header = [] if reader is None or self._keeps_text else list(reader.header)
+        self.keeps_text: bool = isinstance(reader, JsonReader)
+        header = [] if reader is None or self.keeps_text else list(reader.header)
         if reader is not None:
             refuse_repeated(header, name=reader.name)
         names = (_encode_json(name).decode() for name in (*header, *added))
@@ -280,29 +258,18 @@ class JsonFormat:
             return reader.prefix
         return _wide_mark(reader)
 
-    def rows(
-        self, rows: Rows | None, columns: Columns, repeat: Sequence[int] | None
-    ) -> str:
-        """Return the text of some rows; see :meth:`TextOutput.format`."""
-        added = [
-            self._cells(columns[name], content) for name, content in self._added.items()
-        ]
-        if self._keeps_text and isinstance(rows, TextRows):
-            records = rows.records
-            if repeat is not None:
-                records = [records[at] for at in repeat]
-            return self._join(records, added)
-        cells: list[list[str]] = []
+    def input_cells(self, rows: Rows) -> list[list[str]]:
+        """Write the values of the input; the numbers of Arrow stay numbers."""
         if isinstance(rows, TextRows):
-            cells = [self._cells(one) for one in rows.texts()]
-        elif rows is not None:
-            cells = rows.json_cells()
-        if repeat is not None:
-            cells = [[column[at] for at in repeat] for column in cells]
-        shape = f"{{{self._shape}}}\n"
-        return "".join([shape % one for one in zip(*cells, *added, strict=True)])
+            return [self.cells(one) for one in rows.texts()]
+        return rows.json_cells()
 
-    def _cells(
+    def lines(self, cells: list[list[str]]) -> str:
+        """Write rows of our own, given by column."""
+        shape = f"{{{self._shape}}}\n"
+        return "".join([shape % one for one in zip(*cells, strict=True)])
+
+    def cells(
         self, column: Sequence[Any], content: Content = Content.TEXT
     ) -> list[str]:
         """Write the values of a column."""
@@ -314,7 +281,7 @@ class JsonFormat:
             return cells
         return [_encode_json(one).decode() for one in column]
 
-    def _join(self, records: list[str], cells: list[list[str]]) -> str:
+    def join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:  # noqa: ARG002 - each end is looked at
         """Put fields before the ends of objects."""
         rows = []
         shape = self._shape
@@ -330,11 +297,7 @@ class JsonFormat:
 
 
 class TextOutput:
-    """Text in a part that grows, and is cut to what was saved; or on stdout.
-
-    Attributes:
-        save_rows: After how many rows it is worth to save.
-    """
+    """Text in a part that grows, and is cut to what was saved; or on stdout."""
 
     save_rows: int = _SAVE_ROWS
 
@@ -347,18 +310,7 @@ class TextOutput:
         saved: Any = None,
         disk: Disk = DISK,
     ) -> None:
-        """Open the part, or stdout.
-
-        Args:
-            part: The file in which the output grows; None is stdout.
-            text: Makes the text.
-            encoding: The encoding of the output.
-            saved: What :meth:`sync` returned in an earlier run.
-            disk: What may fail.
-
-        Raises:
-            JobError: If it cannot be opened, or is shorter than what was saved.
-        """
+        """Open the part, or stdout."""
         self._part = part
         self._text = text
         self._encoding = encoding
@@ -376,11 +328,6 @@ class TextOutput:
             except BaseException:
                 self.close()
                 raise
-
-    def __repr__(self) -> str:
-        """Show where it grows, and how far it is."""
-        name = "stdout" if self._part is None else printable(str(self._part))
-        return f"<TextOutput {name!r}, {self._size} bytes>"
 
     def _write_header(self) -> None:
         """Write what comes before the first row."""
@@ -409,22 +356,21 @@ class TextOutput:
         columns: Columns,
         repeat: Sequence[int] | None = None,
     ) -> bytes:
-        """Make the text of some rows; computes.
-
-        Args:
-            rows: As a reader returned them; None if there is no input.
-            columns: The columns that are appended.
-            repeat: To which row each of their cells belongs; None for each row once.
-        """
-        return self._encode(self._text.rows(rows, columns, repeat))
+        """Make the text of some rows; computes."""
+        text = self._text
+        added = [text.cells(columns[name], kind) for name, kind in text.added.items()]
+        if text.keeps_text and isinstance(rows, TextRows):
+            records = rows.records
+            if repeat is not None:
+                records = [records[at] for at in repeat]
+            return self._encode(text.join(records, added, plain=rows.ends_plainly))
+        cells = [] if rows is None else text.input_cells(rows)
+        if repeat is not None:
+            cells = [[column[at] for at in repeat] for column in cells]
+        return self._encode(text.lines([*cells, *added]))
 
     def write(self, formatted: bytes) -> None:
-        """Write what :meth:`format` made; blocks.
-
-        Raises:
-            JobError: If the disk is full or broken.
-            BrokenPipeError: If nobody reads stdout.
-        """
+        """Write what :meth:`format` made; blocks."""
         if self._stream is not None:
             self._stream.write(formatted)
             self._stream.flush()
@@ -448,11 +394,7 @@ class TextOutput:
         return self._size
 
     def finish(self, target: Path | None) -> None:
-        """Give the whole output its name; blocks.
-
-        Raises:
-            JobError: If it cannot be done; nothing has the name then.
-        """
+        """Give the whole output its name; blocks."""
         self.close()
         part = self._part
         if part is None or target is None:
@@ -496,20 +438,6 @@ def open_output(
     their types. To convert, CSV cells are strings, and an empty one is missing; JSON
     values that are not strings are the text that they are in the file; those of Parquet
     and Arrow are as :meth:`~uid2_async.bulk.arrow.ArrowRows.texts` says.
-
-    Args:
-        reader: The input, whose header has been read; None if there is none.
-        options: How the output is written, as :meth:`FilePair.formats` returned it.
-        part: The file in which the output grows; None is stdout.
-        added: The columns that are appended, and what each contains.
-        saved: What :meth:`TextOutput.sync` returned in an earlier run.
-        resumable: Whether Parquet and Arrow are saved in parts. Otherwise they are
-            written once, and what is on the disk when the process dies is of no use.
-        disk: What may fail.
-
-    Raises:
-        InputError: If the columns cannot be written in that format.
-        JobError: If it cannot be opened.
     """
     if options.format in (Format.PARQUET, Format.ARROW):
         from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow
@@ -560,19 +488,7 @@ class TableWriter:
         folder: Path | None = None,
         disk: Disk = DISK,
     ) -> None:
-        """Begin to write.
-
-        Args:
-            path: The file; None is stdout.
-            columns: The columns in order, and what each contains.
-            options: How the file is written, if not by its name.
-            folder: Where a remote file grows.
-            disk: What may fail.
-
-        Raises:
-            InputError: If the format cannot be streamed or compressed.
-            JobError: If the file cannot be written.
-        """
+        """Begin to write."""
         self._remote = path if isinstance(path, Remote) else None
         if isinstance(path, Remote):
             path = _whole_copy(path, folder or Path())
@@ -583,12 +499,6 @@ class TableWriter:
         self._output = open_output(
             None, options, self._part, added=columns, resumable=False, disk=disk
         )
-
-    def __repr__(self) -> str:
-        """Show the file and how many rows have been written."""
-        path = self._remote or self._path
-        name = "stdout" if path is None else printable(str(path))
-        return f"<TableWriter {name!r}, {self.rows} rows>"
 
     def write(self, columns: Columns) -> None:
         """Write some rows, given as columns of equal length; blocks."""

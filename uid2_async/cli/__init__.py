@@ -1,11 +1,17 @@
-"""The command line ``uid2``; it needs the extra ``cli`` (typer and rich)."""
+"""The command line ``uid2``; it needs the extra ``cli`` (typer and rich).
+
+- ``app``: the command tree. ``options``: the options that commands share.
+- ``map`` has the jobs on files; ``job`` runs them, ``job_report`` is what they show.
+- ``rows``, ``hash``, ``state``, ``report``, ``token``, ``keys``, ``doctor`` and
+  ``sandbox`` have the other commands.
+- ``connection``: the operator that is asked. ``values``: what is read from arguments,
+  files and stdin. ``output``: messages and failures. ``exit_codes``: for schedulers.
+"""
 
 from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-
-__all__ = ["main"]
 
 
 def main() -> None:

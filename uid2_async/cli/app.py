@@ -1,43 +1,278 @@
-"""The commands put together."""
+"""The command tree of ``uid2``: its commands are loaded when they are needed.
+
+At its root the options of all commands are read, secrets are refused, and failures
+become messages and exit codes.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from itertools import islice
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from uid2_async._version import __version__
-from uid2_async.cli import (
-    buckets,
-    decrypt,
-    doctor,
-    encrypt,
-    estimate,
-    hash as hash_command,
-    inspect as inspect_command,
-    keys,
-    map as map_command,
-    optout_status,
-    refresh,
-    sandbox,
-)
-from uid2_async.cli.command_group import CommandGroup
 from uid2_async.cli.exit_codes import ExitCode
-from uid2_async.cli.help_panels import PanelCommand
-from uid2_async.cli.printing import (
+from uid2_async.cli.output import (
     LOG,
+    Failure,
     LogFormat,
     LogLevel,
+    discard,
+    mask,
+    on_failure,
     print_json,
     print_lines,
+    print_message,
 )
-from uid2_async.cli.state import state_app
-from uid2_async.cli.token import token_app
 
-__all__ = ["app"]
+# --- the tree -------------------------------------------------------------------------
+
+# Of each command: its module, its function or its group of commands, and the first
+# sentence of its help, so that the list of commands loads none of them.
+_COMMANDS: Final = {
+    "map": (
+        "map:map_files",
+        "Map files of e-mails, phones or hashes of them to raw UIDs.",
+    ),
+    "refresh": (
+        "map:refresh_people",
+        "Ask again about the identities of a state that are due.",
+    ),
+    "optout-status": ("map:check_optouts", "Check who has opted out."),
+    "estimate": (
+        "map:estimate_files",
+        "Estimate the requests, traffic and time of 'uid2 map'.",
+    ),
+    "encrypt": (
+        "rows:encrypt_uids",
+        "Encrypt raw UIDs into tokens for sharing, on this machine.",
+    ),
+    "decrypt": (
+        "rows:decrypt_tokens",
+        "Decrypt advertising tokens of any version locally.",
+    ),
+    "hash": ("hash:hash_identities", "Normalize and hash identities locally."),
+    "inspect": (
+        "token:inspect_one",
+        "Show what a token, raw UID or hash is, and what is wrong.",
+    ),
+    "keys": ("keys:list_keys", "List the keys of tokens, without their secrets."),
+    "buckets": (
+        "keys:list_buckets",
+        "List the salt buckets that rotated at or after a time.",
+    ),
+    "doctor": (
+        "doctor:explain",
+        "Find out why requests fail: settings, network, key, clock.",
+    ),
+    "sandbox": (
+        "sandbox:run_sandbox",
+        "Run a local operator to develop and test against.",
+    ),
+    "exit-codes": (
+        "app:list_exit_codes",
+        "List the exit codes, and what a scheduler should do.",
+    ),
+    "state": ("state:state_app", "Inspect, export, purge and maintain a state file."),
+    "token": ("token:token_app", "Generate, refresh and validate identity tokens."),
+}
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name; each is made when it is asked for."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            module, _, attribute = _COMMANDS[name][0].partition(":")
+            found = getattr(import_module(f"uid2_async.cli.{module}"), attribute)
+            if not isinstance(found, typer.Typer):
+                single = typer.Typer(add_completion=False, rich_markup_mode=None)
+                single.command(name, cls=getattr(found, "command_class", None))(found)
+                found = single
+            command = self._made[name] = typer.main.get_command(found)
+            command.name = name
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
+# --- the root -------------------------------------------------------------------------
+
+_SECRET_OPTION: Final = re.compile(
+    r"--?(api|client|secret)?[-_]?(key|secret)([-_]?(key|file))?(=.*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+# The one option of that name that there is: it names a column.
+_KEY_COLUMN: Final = re.compile(r"--key(=.*)?", re.DOTALL)
+_GLOBAL_OPTIONS: Final = ("--log-level", "--log-format")
+_SECRET_REFUSED: Final = Failure(
+    "UsageError",
+    "API keys and secrets are not taken from the command line, where other users and "
+    "the shell's history see them.",
+    ExitCode.USAGE,
+    "Set UID2_API_KEY and UID2_SECRET_KEY in the environment, or UID2_API_KEY_FILE and "
+    "UID2_SECRET_KEY_FILE to files.",
+)
+_API_KEY: Final = re.compile(r"(^|=)\s*E?UID2?-C-", re.IGNORECASE)
+
+
+class CommandGroup(TyperGroup):
+    """Prints every failure as one line and a hint, and never repeats a secret."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run the command line *args* and exit.
+
+        Raises:
+            SystemExit: Always, with the code of :class:`ExitCode`.
+        """
+        _open_standard_streams()
+        arguments = sys.argv[1:] if args is None else list(args)
+        LOG.configure(None, LogFormat.TEXT)
+        on_failure.set(partial(_print_failure, as_json="--json" in arguments))
+        if any(_is_secret(one, arguments) for one in arguments):
+            sys.exit(_report(_SECRET_REFUSED))
+        extra["standalone_mode"] = False
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                code = super().main(_globals_first(arguments), *rest, **extra)
+            except Exception as error:
+                if not _is_usage_error(error):
+                    raise
+                code = _report(_usage_failure(error, arguments))
+            finally:
+                LOG.configure(None, LogFormat.TEXT)
+        sys.exit(code or ExitCode.OK)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was found, and report its failure."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except typer.Exit:
+            raise
+        except typer.Abort:
+            code = ExitCode.FAILURE
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            if _is_usage_error(error):
+                raise
+            if isinstance(error, OSError):
+                discard(sys.stdout)
+            code = _report(Failure.of(error))
+        else:
+            return result
+        raise typer.Exit(code)
+
+
+class CommandTree(CommandGroup):
+    """The commands of the table."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Take the settings of typer, and the commands."""
+        super().__init__(**settings)
+        self.commands = _Commands()  # type: ignore[assignment] # only read
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands without loading them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+def _report(failure: Failure) -> ExitCode:
+    """Let the command that runs report its failure; return the exit code."""
+    report = on_failure.get()
+    assert report is not None  # noqa: S101 - by main
+    report(failure)
+    return failure.exit_code
+
+
+def _print_failure(failure: Failure, *, as_json: bool) -> None:
+    """Print a failure; with *as_json* also as an object on stdout."""
+    failure.print()
+    if as_json:
+        fields = {"complete": False, "resumes": False}
+        code = failure.exit_code.value
+        print_json({**fields, "exit_code": code, "error": failure.as_json()})
+
+
+def _globals_first(arguments: Sequence[str]) -> list[str]:
+    """Move the options of all commands to the front, wherever they were given."""
+    moved: list[str] = []
+    kept: list[str] = []
+    rest = iter(arguments)
+    for one in rest:
+        if one == "--":
+            kept += [one, *rest]
+        elif one.partition("=")[0] in _GLOBAL_OPTIONS:
+            moved += [one] if "=" in one else [one, *islice(rest, 1)]
+        else:
+            kept.append(one)
+    return [*moved, *kept]
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as one line, without its source."""
+    print_message("warning", f"warning: {message}")
+
+
+def _is_secret(argument: str, arguments: Sequence[str]) -> bool:
+    """Return whether *argument* is an option for a secret, or an API key."""
+    if _API_KEY.search(argument):
+        return True
+    if arguments[0] in ("map", "estimate") and _KEY_COLUMN.fullmatch(argument):
+        return False
+    return _SECRET_OPTION.fullmatch(argument) is not None
+
+
+def _is_usage_error(error: BaseException) -> bool:
+    """Return whether typer rejected the command line; its class is private."""
+    return hasattr(error, "format_message")
+
+
+def _usage_failure(error: Any, arguments: Sequence[str]) -> Failure:
+    """Describe what is wrong with the command line, without the values in it."""
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "uid2"
+    message = " ".join(mask(error.format_message(), arguments).split())
+    hint = f"See '{command} --help'."
+    return Failure("UsageError", message, ExitCode.USAGE, hint)
+
+
+def _open_standard_streams() -> None:
+    """Open those of stdin, stdout and stderr that the caller has closed.
+
+    Else the next file that is opened would take their place, and what is printed would
+    be written into it. A closed stdout fails when data is written to it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            flags = os.O_RDWR if name == "stderr" else os.O_RDONLY
+            descriptor = os.open(os.devnull, flags)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - as long as the process
+
 
 app: typer.Typer = typer.Typer(
-    cls=CommandGroup,
+    cls=CommandTree,
     help="UID2 and EUID from the command line. The environment names the operator: "
     "UID2_BASE_URL (or UID2_ENV=integ|prod), UID2_API_KEY and UID2_SECRET_KEY; EUID_* "
     "for EUID; each may end in _FILE and name a file.",
@@ -98,20 +333,3 @@ def list_exit_codes(
         return
     for one in ExitCode:
         print_lines([f"{one.value:>3}  {one.meaning}", f"     {one.action}"])
-
-
-app.command(name="map", cls=PanelCommand)(map_command.map_files)
-app.command(name="refresh", cls=PanelCommand)(refresh.refresh_people)
-app.command(name="optout-status", cls=PanelCommand)(optout_status.check_optouts)
-app.command(name="estimate", cls=PanelCommand)(estimate.estimate_files)
-app.add_typer(state_app, name="state")
-app.add_typer(token_app, name="token")
-app.command(name="encrypt")(encrypt.encrypt_uids)
-app.command(name="decrypt")(decrypt.decrypt_tokens)
-app.command(name="hash")(hash_command.hash_values)
-app.command(name="inspect")(inspect_command.inspect_one)
-app.command(name="keys")(keys.list_keys)
-app.command(name="buckets")(buckets.list_buckets)
-app.command(name="doctor")(doctor.explain)
-app.command(name="sandbox")(sandbox.run_sandbox)
-app.command(name="exit-codes")(list_exit_codes)

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from uid2_async import operator
+from uid2_async.cli.connection import Connection, run_async
 from uid2_async.cli.exit_codes import ExitCode
-from uid2_async.cli.failure import print_error
-from uid2_async.cli.options import SandboxOption, ScopeOption
-from uid2_async.cli.printing import dump_json, print_lines
-from uid2_async.cli.run_async import run_async
+from uid2_async.cli.options import JsonOption, with_shared_options
+from uid2_async.cli.output import dump_json, print_error, print_lines
 from uid2_async.models import IdentityScope
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from uid2_async.doctor import Finding
-
-__all__ = ["explain"]
 
 _OUTCOME_WIDTH: Final = 9
 _CHECK_WIDTH: Final = 20
@@ -39,6 +35,7 @@ class NeededRole(StrEnum):
     OPTOUT = "optout"
 
 
+@with_shared_options
 def explain(
     *,
     need: Annotated[
@@ -51,11 +48,8 @@ def explain(
         float,
         typer.Option("--timeout", min=0.1, help="Seconds to wait in each step."),
     ] = 10.0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON object.")
-    ] = False,
-    sandbox: SandboxOption = False,
-    scope: ScopeOption = IdentityScope.UID2,
+    as_json: JsonOption = False,
+    connection: Connection,
 ) -> None:
     """Find out why requests fail: settings, network, key, clock.
 
@@ -63,11 +57,9 @@ def explain(
     are harmless, and no key or secret is printed. Exits with 0 if nothing has
     failed, 4 if key or secret are not accepted, and 1 for all other failures.
     """
-    findings = run_async(
-        _examine(scope, need or (), timeout, sandbox=sandbox, show=not as_json)
-    )
+    findings = run_async(_examine(connection, need or (), timeout, show=not as_json))
     if as_json:
-        sys.stdout.write(dump_json(_report(scope, findings), indent=2))
+        sys.stdout.write(dump_json(_report(connection.scope, findings), indent=2))
     faults = [one for one in findings if one.outcome == "failed"]
     if faults:
         print_error(f"Failed: {', '.join(one.check for one in faults)}.")
@@ -76,20 +68,15 @@ def explain(
 
 
 async def _examine(
-    scope: IdentityScope,
-    need: Sequence[NeededRole],
-    timeout: float,
-    *,
-    sandbox: bool,
-    show: bool,
+    connection: Connection, need: Sequence[NeededRole], timeout: float, *, show: bool
 ) -> list[Finding]:
     """Make all checks; with *show*, print each result as soon as it is there."""
     from uid2_async.doctor import Role, examine  # noqa: PLC0415 - imports aiohttp
 
     findings = []
-    needed = [Role[one.name] for one in need]
+    scope, needed = connection.scope, [Role[one.name] for one in need]
     async with (
-        _environ(scope, sandbox=sandbox) as environ,
+        _environ(connection) as environ,
         aclosing(examine(scope, environ, needed=needed, timeout=timeout)) as results,
     ):
         async for finding in results:
@@ -100,25 +87,23 @@ async def _examine(
 
 
 @asynccontextmanager
-async def _environ(
-    scope: IdentityScope, *, sandbox: bool
-) -> AsyncIterator[Mapping[str, str]]:
-    """Give the variables that name the operator: the process's, or of a sandbox."""
-    if not sandbox:
+async def _environ(connection: Connection) -> AsyncIterator[Mapping[str, str]]:
+    """Yield the variables that name the operator: the process's, or a sandbox's."""
+    if not connection.sandbox:
         yield os.environ
         return
-    from uid2_async.operator import LocalOperator, OperatorData  # noqa: PLC0415 - for the sandbox alone
-
-    async with LocalOperator(OperatorData.sample(scope=scope)) as operator:
+    scope = connection.scope
+    data = operator.OperatorData.sample(scope=scope)
+    async with operator.LocalOperator(data) as local:
         yield {
-            f"{scope}_BASE_URL": operator.url,
-            f"{scope}_API_KEY": operator.api_key,
-            f"{scope}_SECRET_KEY": operator.client_secret,
+            f"{scope}_BASE_URL": local.url,
+            f"{scope}_API_KEY": local.api_key,
+            f"{scope}_SECRET_KEY": local.client_secret,
         }
 
 
 def _lines(finding: Finding) -> Iterator[str]:
-    """Write a finding in columns; what to do stands below what was found."""
+    """Format a finding in columns, with its hint on a line below."""
     outcome = finding.outcome.ljust(_OUTCOME_WIDTH)
     yield f"{outcome}{finding.check.ljust(_CHECK_WIDTH)}{finding.message}"
     if finding.hint:
@@ -126,7 +111,7 @@ def _lines(finding: Finding) -> Iterator[str]:
 
 
 def _report(scope: IdentityScope, findings: Sequence[Finding]) -> dict[str, Any]:
-    """Turn findings into fields that JSON has."""
+    """Return findings as the fields of ``--json``."""
     outcomes = {one.outcome for one in findings}
     worst = next(one for one in ("failed", "warning", "ok") if one in outcomes)
     return {

@@ -15,8 +15,6 @@ from uid2_async.errors import (
     UID2Error,
 )
 
-__all__ = ["ExitCode", "exit_code_of"]
-
 
 class ExitCode(IntEnum):
     """The exit code of a command.

@@ -2,121 +2,130 @@
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from functools import partial
-from itertools import repeat
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 import typer
 
-from uid2_async.cli.exit_codes import ExitCode
-from uid2_async.cli.failure import print_error
-from uid2_async.cli.line_blocks import LineBlock, map_blocks, read_blocks
-from uid2_async.cli.options import CountryOption, FileOption, Kind, KindOption
-from uid2_async.cli.values import source_of
+from uid2_async.bulk.paths import Content, FileFormatOptions
+from uid2_async.cli.options import (
+    CountryOption,
+    FormatOptions,
+    Kind,
+    KindOption,
+    with_shared_options,
+)
+from uid2_async.cli.rows import (
+    Columns,
+    ReplaceOption,
+    RowJob,
+    RowsArgument,
+    RowsOutArgument,
+    Work,
+)
 from uid2_async.errors import InputError
 from uid2_async.phones import PhoneFault, check_country, to_sendable
 from uid2_async.protocol import base64
-from uid2_async.protocol.normalize import identity_bytes, many_identity_bytes
+from uid2_async.protocol.normalize import (
+    HASH_KINDS,
+    identity_bytes,
+    many_identity_bytes,
+)
 
-__all__ = ["hash_values"]
+INVALID: Final = "INVALID_IDENTIFIER"
 
 
-def hash_values(
+@with_shared_options
+def hash_identities(
+    source: RowsArgument = None,
+    target: RowsOutArgument = None,
+    *,
     values: Annotated[
         list[str] | None,
-        typer.Argument(metavar="VALUE", help="Identities; - alone is stdin."),
+        typer.Option(
+            "--value",
+            metavar="VALUE",
+            help="An identity instead of a file; - reads lines of stdin. Repeatable.",
+        ),
     ] = None,
-    *,
-    file: FileOption = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            "--column",
+            metavar="NAME",
+            help="The column with the identities; INPUT by default.",
+        ),
+    ] = None,
     kind: KindOption = None,
     country: CountryOption = None,
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs",
-            metavar="N",
-            min=1,
-            help="Work in N processes: for files of a million values and more.",
-        ),
-    ] = 1,
+    force: ReplaceOption = False,
+    formats: FormatOptions,
 ) -> None:
     """Normalize and hash identities locally.
 
-    Nothing is sent. Prints a line for each value, in order: its type, a tab, and the
-    SHA-256 in base64 that the operator would make of it, or INVALID. Hashes in hex
-    come out in base64. With --jobs the lines keep their order. Exits with 3 if a value
-    is invalid.
+    Nothing is sent. Every row and column of IN is kept, in order; HASH, HASH_TYPE and
+    HASH_STATUS are appended. With --value they are printed as JSON, a line each.
+
+    HASH is the SHA-256 in base64 that the operator would make; a hash in hex becomes
+    base64. HASH_TYPE is email_hash or phone_hash. HASH_STATUS is empty (null) for a
+    hashed identity, else INVALID_IDENTIFIER, or with --country why a phone number is
+    invalid. Exits with 3 if an identity is not hashed.
     """
     if country is not None:
         if kind is not Kind.PHONE:
             raise InputError("--country is for phones alone: add --type phone.")
         check_country(country)
-    work = partial(_hash_block, kind=kind, country=country)
-    path = source_of(values or [], file)
-    if path is None:
-        hashed = iter([_hash_lines(values or [], kind, country)])
+
+    def hash_some(values: Sequence[Sequence[str]]) -> Columns:
+        (identities,) = values
+        if country is not None:
+            return _hash_phones(identities, country)
+        return _hash(identities, kind)
+
+    def prepare() -> Work:
+        return hash_some
+
+    RowJob(
+        option="--value",
+        values=values or (),
+        source=source,
+        target=target,
+        options=FileFormatOptions(**formats),
+        force=force,
+        wanted={"--column": column or "INPUT"},
+        named=bool(column),
+        added=dict.fromkeys(("HASH", "HASH_TYPE", "HASH_STATUS"), Content.TEXT),
+        result="a hash",
+    ).run(prepare)
+
+
+def _hash(identities: Sequence[str], kind: Kind | None) -> Columns:
+    """Hash identities of one kind, or of the kind that each of them shows."""
+    if kind is None:
+        kinds = [Kind.PHONE if one[:1] == "+" else Kind.EMAIL for one in identities]
+        found = list(map(identity_bytes, kinds, identities))
+        types = [HASH_KINDS[one] for one in kinds]
     else:
-        hashed = map_blocks(work, read_blocks(path), jobs)
-    reasons: Counter[str] = Counter()
-    for text, why in hashed:
-        sys.stdout.write(text)
-        reasons += why
-    if reasons:
-        _print_reasons(reasons)
-        raise typer.Exit(ExitCode.INCOMPLETE)
+        found = many_identity_bytes(kind, identities)
+        types = [HASH_KINDS[kind]] * len(identities)
+    hashes = base64.encode_texts([one or b"" for one in found])
+    if None not in found:
+        return hashes, types, [None] * len(found)
+    return (
+        [text or None for text in hashes],
+        [name if text else None for text, name in zip(hashes, types, strict=True)],
+        [None if text else INVALID for text in hashes],
+    )
 
 
-def _hash_block(
-    block: LineBlock, kind: Kind | None, country: str | None
-) -> tuple[str, Counter[str]]:
-    """Hash what a block holds, maybe in another process."""
-    return _hash_lines(block.lines(), kind, country)
-
-
-def _hash_lines(
-    values: Sequence[str], kind: Kind | None, country: str | None
-) -> tuple[str, Counter[str]]:
-    """Make the lines that are printed for *values*, and count the invalid ones by why.
-
-    A value that is not invalid by its country has no reason: it counts under "".
-    """
-    reasons: Counter[str] = Counter()
-    if country is not None:
-        found = [to_sendable(value, country) for value in values]
-        faults = [one.sentence for one in found if isinstance(one, PhoneFault)]
-        reasons.update(faults)
-        # A fault's place is kept by a value that is no phone.
-        values = ["" if isinstance(one, PhoneFault) else one for one in found]
-    names, digests = _hash_many(values, kind)
-    hashes = base64.encode_texts([digest or b"" for digest in digests])
-    invalid = digests.count(None) - reasons.total()
-    if invalid:
-        reasons[""] += invalid
-    lines = [
-        f"{name}\t{digest or 'INVALID'}\n"
-        for name, digest in zip(names, hashes, strict=True)
+def _hash_phones(identities: Sequence[str], country: str) -> Columns:
+    """Hash phone numbers in the national format of a country."""
+    found = [to_sendable(one, country) for one in identities]
+    # An empty text keeps the place of a fault.
+    texts = ["" if isinstance(one, PhoneFault) else one for one in found]
+    hashes, types, failed = _hash(texts, Kind.PHONE)
+    reasons = [
+        one.code if isinstance(one, PhoneFault) else why
+        for one, why in zip(found, failed, strict=True)
     ]
-    return "".join(lines), reasons
-
-
-def _hash_many(
-    values: Sequence[str], kind: Kind | None
-) -> tuple[Iterable[str], list[bytes | None]]:
-    """Name the type of each value, and make its identity bytes or None."""
-    if kind is not None:
-        return repeat(kind.value, len(values)), many_identity_bytes(kind, values)
-    names = [Kind.PHONE.value if one[:1] == "+" else Kind.EMAIL.value for one in values]
-    if Kind.PHONE.value not in names:
-        return names, many_identity_bytes(Kind.EMAIL, values)
-    return names, list(map(identity_bytes, names, values))
-
-
-def _print_reasons(reasons: Counter[str]) -> None:
-    """Tell how many values are invalid, and of phones how many for which reason."""
-    print_error(f"Invalid values: {reasons.total()}.")
-    for sentence, count in reasons.most_common():
-        if sentence:
-            print_error(f"{count} of them: {sentence}")
+    return hashes, types, reasons

@@ -17,9 +17,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
-    ProgressColumn,
     SpinnerColumn,
-    Task,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -31,9 +29,8 @@ from uid2_async._private import printable
 from uid2_async.bulk.options import FileProgress, JobSummary
 from uid2_async.bulk.paths import FileFormatOptions, FilePair
 from uid2_async.bulk.text import open_reader
-from uid2_async.cli.printing import ReportStream
-
-__all__ = ["console_for", "print_head", "print_summary", "progress_bar"]
+from uid2_async.cli.job import counts_of
+from uid2_async.cli.output import ReportStream
 
 _HEAD_ROWS: Final = 8
 # The longest words of REFRESH_FROM and UNMAPPED stand there in full.
@@ -60,45 +57,12 @@ _WORDS: Final = {
     "resumed_rows": "rows of the earlier run",
     "changes": "changes in the delta",
 }
-_UNCOUNTED: Final = ("input_warnings", "seconds", "outputs", "complete")
-
-
-class _Speed(ProgressColumn):
-    """How many rows are written, and each second."""
-
-    def render(self, task: Task) -> Text:
-        done: FileProgress | None = task.fields["done"]
-        rows, elapsed = (done.rows if done else 0), task.elapsed
-        speed = f"{rows / elapsed:,.0f}" if rows and elapsed else "-"
-        return Text(f"{rows:,} rows, {speed}/s")
-
-
-class _Requests(ProgressColumn):
-    """How many requests are in flight, how many may be, and how often it was slowed."""
-
-    def render(self, task: Task) -> Text:
-        done: FileProgress | None = task.fields["done"]
-        if done is None:
-            return Text("")
-        slowed = f", {done.job.throttled} x 429" if done.job.throttled else ""
-        return Text(f"{done.job.in_flight}/{done.job.limit} in flight{slowed}")
-
-
-class _Shares(ProgressColumn):
-    """How the rows ended, in per cent."""
-
-    def render(self, task: Task) -> Text:
-        done: FileProgress | None = task.fields["done"]
-        if done is None or not done.rows:
-            return Text("")
-        words = {"mapped": "mapped", "opted_out": "out", "invalid": "invalid"}
-        words |= {"failed": "failed"} if done.endings.get("failed") else {}
-        return Text(
-            " ".join(
-                f"{100 * done.endings.get(name, 0) / done.rows:.1f}% {word}"
-                for name, word in words.items()
-            )
-        )
+_SHARES: Final = {
+    "mapped": "mapped",
+    "opted_out": "out",
+    "invalid": "invalid",
+    "failed": "failed",
+}
 
 
 def console_for(*, quiet: bool) -> Console:
@@ -113,10 +77,7 @@ def progress_bar(
 ) -> Iterator[Callable[[FileProgress], None] | None]:
     """Show a progress bar while the block runs, if stderr is a terminal.
 
-    Args:
-        console: Where to.
-        to_stdout: Whether the result goes to stdout: on a terminal it would tear the
-            bar apart.
+    A result that goes to stdout on a terminal would tear the bar apart.
 
     Yields:
         What is to be called after each step; None if there is no bar.
@@ -130,34 +91,42 @@ def progress_bar(
         TextColumn("Mapping"),
         BarColumn(),
         TaskProgressColumn(),
-        _Speed(),
-        _Requests(),
-        _Shares(),
+        TextColumn("{task.description}"),
         TimeRemainingColumn(),
         console=console,
         # Data may go to stdout meanwhile, and must not pass through here.
         redirect_stdout=False,
     )
     with bar:
-        task = bar.add_task("", total=None, done=None)
+        number = bar.add_task("0 rows, -/s", total=None)
+        (task,) = bar.tasks
 
         def tell(done: FileProgress) -> None:
-            total = done.total_bytes
-            bar.update(task, total=total, completed=done.bytes_read, done=done)
+            bar.update(
+                number,
+                total=done.total_bytes,
+                completed=done.bytes_read,
+                description=_facts(done, task.elapsed),
+            )
 
         yield tell
-        if bar.tasks[0].total is None:
-            bar.update(task, total=1, completed=1)
+        if task.total is None:
+            bar.update(number, total=1, completed=1)
 
 
-def _counts(summary: JobSummary) -> dict[str, int]:
-    """List what a job counted, in the order of its fields."""
-    fields = attrs.asdict(summary)
-    return {
-        name: count
-        for name, count in fields.items()
-        if name not in _UNCOUNTED and count is not None
-    }
+def _facts(done: FileProgress, elapsed: float | None) -> str:
+    """Say how many rows are written and each second, the requests, and the shares."""
+    speed = f"{done.rows / elapsed:,.0f}" if done.rows and elapsed else "-"
+    slowed = f", {done.job.throttled} x 429" if done.job.throttled else ""
+    facts = [
+        f"{done.rows:,} rows, {speed}/s",
+        f"{done.job.in_flight}/{done.job.limit} in flight{slowed}",
+    ]
+    for name, word in _SHARES.items():
+        count = done.endings.get(name, 0)
+        if done.rows and (count or name != "failed"):
+            facts.append(f"{100 * count / done.rows:.1f}% {word}")
+    return " ".join(facts)
 
 
 def print_summary(console: Console, summary: JobSummary) -> None:
@@ -165,8 +134,8 @@ def print_summary(console: Console, summary: JobSummary) -> None:
     table = Table(title="Summary", box=box.SIMPLE_HEAD, show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for name, count in _counts(summary).items():
-        if count or name in _ALWAYS:
+    for name, count in counts_of(summary).items():
+        if isinstance(count, int) and (count or name in _ALWAYS):
             table.add_row(_WORDS.get(name, name), f"{count:,}")
     for warning, count in summary.input_warnings.items():
         table.add_row(warning, f"{count:,}")
@@ -183,12 +152,6 @@ def print_head(
     is printed unless stderr is a terminal: a file or a log keeps what it is given. That
     rich was told to color its output does not count. Rows that cannot be read are not
     shown.
-
-    Args:
-        console: Where to.
-        output: The file.
-        column: The column with the identifiers.
-        options: How the job has read its input.
     """
     if console.quiet or not console.file.isatty():
         return
@@ -206,11 +169,7 @@ def print_head(
 def _read_head(
     output: Path, options: FileFormatOptions, names: Sequence[str]
 ) -> dict[str, list[str]]:
-    """Read some columns of the first rows; blocks.
-
-    Raises:
-        UID2Error: If they cannot be read.
-    """
+    """Read some columns of the first rows; blocks."""
     reader = open_reader(output, options)
     try:
         header = {name.upper(): name for name in reader.header}

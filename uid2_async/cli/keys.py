@@ -1,44 +1,116 @@
-"""``uid2 keys``: which keys an operator gives out, without their secrets."""
+"""The keys of commands, ``uid2 keys`` that lists them, and ``uid2 buckets``."""
 
 from __future__ import annotations
 
+import csv
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uid2_async.cli.failure import print_error
-from uid2_async.cli.key_source import (
-    KeysFileOption,
-    KeysKind,
-    kind_of,
-    load_keys,
-    save_keys,
-)
-from uid2_async.cli.options import SandboxOption, ScopeOption
-from uid2_async.cli.printing import dump_json, print_lines
-from uid2_async.cli.run_async import run_async
-from uid2_async.models import IdentityScope, ms_from_datetime
+from uid2_async._private import printable
+from uid2_async.cli.connection import Connection, run_async
+from uid2_async.cli.options import JsonOption, with_shared_options
+from uid2_async.cli.output import dump_json, print_error, print_lines, print_message
+from uid2_async.errors import InputError
+from uid2_async.models import ms_from_datetime
+from uid2_async.protocol.keyring import Key, KeyRing
 from uid2_async.protocol.wire import iso
 
 if TYPE_CHECKING:
-    from uid2_async.protocol.keyring import Key, KeyRing
-
-__all__ = ["list_keys"]
+    from uid2_async.keystore import KeyStore
 
 _COLUMNS = ("id", "keyset_id", "created", "activates", "expires", "state")
 
 
+class KeysKind(StrEnum):
+    """Which keys: those of sharers, or those of bidders."""
+
+    SHARING = "sharing"
+    BIDSTREAM = "bidstream"
+
+
+KeysOption = Annotated[
+    KeysKind | None,
+    typer.Option(
+        "--keys",
+        help="Fetch these keys from the operator: of sharers, or of bidders.",
+    ),
+]
+KeysFileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--keys-file",
+        metavar="FILE",
+        help="Use the keys that 'uid2 keys --save FILE' wrote; nothing is fetched.",
+    ),
+]
+
+
+def load_keys(kind: KeysKind, connection: Connection, file: str | None) -> KeyRing:
+    """Fetch keys of *kind* from the operator, or read those of *file*.
+
+    Raises:
+        InputError: If there is no such file, or a sandbox is wanted beside it.
+        ProtocolError: If the file holds no keys.
+        UID2Error: What the call to the operator met.
+    """
+    if file is None:
+        if kind is KeysKind.SHARING:
+            return connection.ask(lambda client: client.fetch_sharing_keys())
+        return connection.ask(lambda client: client.fetch_bidstream_keys())
+    if connection.sandbox:
+        raise InputError("Give either --keys-file or --sandbox.")
+    store = _store(KeyRing(keys={}))
+    if not store.load(file):
+        raise InputError(
+            f"{file} cannot be read: there is no such file.",
+            hint="Write it with 'uid2 keys --save FILE'.",
+        )
+    return store.ring
+
+
+def kind_of(ring: KeyRing) -> KeysKind:
+    """Return whose keys *ring* holds: only a sharer's reply names the caller's site."""
+    return KeysKind.BIDSTREAM if ring.caller_site_id is None else KeysKind.SHARING
+
+
+async def _save_keys(ring: KeyRing, file: str) -> None:
+    """Write *ring* to a file that only its owner can read.
+
+    Raises:
+        KeysUnavailableError: If all of the keys have expired.
+        OSError: If the file cannot be written.
+    """
+    store = _store(ring)
+    await store.ensure_fresh(0)
+    store.save(file)
+
+
+def _store(ring: KeyRing) -> KeyStore:
+    """Make a store that fetches *ring*; it knows the format of the file."""
+    from uid2_async.keystore import KeyStore  # noqa: PLC0415 - imports aiohttp
+
+    async def give() -> KeyRing:
+        return ring
+
+    return KeyStore(give)
+
+
+# --- uid2 keys ------------------------------------------------------------------------
+
+
+@with_shared_options
 def list_keys(
     *,
     kind: Annotated[
         KeysKind, typer.Option("--keys", help="The keys of sharers, or of bidders.")
     ] = KeysKind.SHARING,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON object.")
-    ] = False,
+    as_json: JsonOption = False,
     save: Annotated[
         str | None,
         typer.Option(
@@ -49,23 +121,22 @@ def list_keys(
         ),
     ] = None,
     keys_file: KeysFileOption = None,
-    sandbox: SandboxOption = False,
-    scope: ScopeOption = IdentityScope.UID2,
+    connection: Connection,
 ) -> None:
     """List the keys of tokens, without their secrets."""
-    ring = run_async(load_keys(kind, scope, sandbox=sandbox, file=keys_file))
+    ring = load_keys(kind, connection, keys_file)
     report = _describe(ring, ms_from_datetime(datetime.now(UTC)))
     if as_json:
         sys.stdout.write(dump_json(report, indent=2))
     else:
-        print_lines(_lines(report))
+        print_lines(_key_lines(report))
     if save is not None:
-        run_async(save_keys(ring, save))
+        run_async(_save_keys(ring, save))
         print_error(f"The keys are in {save}; guard it like the client secret.")
 
 
 def _describe(ring: KeyRing, now_ms: int) -> dict[str, Any]:
-    """Turn a ring into fields that JSON has, without secrets."""
+    """Return the fields of ``--json``, without secrets."""
     return {
         "kind": kind_of(ring).value,
         "identity_scope": ring.identity_scope.value,
@@ -96,8 +167,8 @@ def _describe_key(key: Key, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _lines(report: dict[str, Any]) -> Iterator[str]:
-    """Write the settings as lines of ``name: value``, and the keys as a table."""
+def _key_lines(report: dict[str, Any]) -> Iterator[str]:
+    """Format the settings as lines of ``name: value``, and the keys as a table."""
     for name, value in report.items():
         if name != "keys" and value is not None:
             yield f"{name.replace('_', ' ')}: {value}"
@@ -115,3 +186,71 @@ def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for row in rows:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(padded).rstrip()
+
+
+# --- uid2 buckets ---------------------------------------------------------------------
+
+
+class BucketFormat(StrEnum):
+    """How buckets are printed."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+@with_shared_options
+def list_buckets(
+    *,
+    since: Annotated[
+        str,
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            help="Such as 2026-01-01T00:00; UTC unless it names a zone.",
+        ),
+    ],
+    output: Annotated[
+        BucketFormat, typer.Option("--format", help="A JSON object a line, or CSV.")
+    ] = BucketFormat.JSONL,
+    connection: Connection,
+) -> None:
+    """List the salt buckets that rotated at or after a time.
+
+    The endpoint is past its announced end on the public service; `uid2 map` tells for
+    each raw UID when to refresh it.
+    """
+    instant = _parse_time(since)
+    print_message(
+        "warning",
+        "note: identity/buckets is deprecated; REFRESH_FROM of map replaces it.",
+    )
+    with warnings.catch_warnings():
+        # It was said above, to whom it concerns.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        buckets = connection.ask(lambda client: client.identity_buckets(instant))
+    if output is BucketFormat.JSONL:
+        for one in buckets:
+            sys.stdout.write(
+                dump_json(
+                    {"bucket_id": one.bucket_id, "last_updated": one.last_updated}
+                )
+            )
+        return
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["bucket_id", "last_updated"])
+    for one in buckets:
+        time = one.last_updated.isoformat().replace("+00:00", "Z")
+        writer.writerow([printable(one.bucket_id), time])
+
+
+def _parse_time(text: str) -> datetime:
+    """Parse a time; UTC if it names no zone."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        instant = None
+    if instant is None:
+        raise InputError(
+            "--since is no ISO 8601 time.", hint="Write it as 2026-01-01T00:00."
+        )
+    return instant.replace(tzinfo=instant.tzinfo or UTC)

@@ -1,85 +1,96 @@
-"""``uid2 map``: raw UIDs for files of identifiers."""
+"""``uid2 map``, ``refresh``, ``optout-status`` and ``estimate``: jobs on files."""
 
 from __future__ import annotations
 
+import sys
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
+import attrs
+import msgspec
 import typer
 
+from uid2_async import bulk
 from uid2_async.bulk.database import IfExists, Query, Table
-from uid2_async.bulk.options import Api, MapOptions, Names, RefreshFrom
-from uid2_async.bulk.outcomes import OptOutRule
-from uid2_async.cli.durations import parse_duration
-from uid2_async.cli.job_display import JobDisplay
-from uid2_async.cli.job_options import (
-    ConnectionOptions,
+from uid2_async.bulk.estimate import estimate_file
+from uid2_async.bulk.options import (
+    JobOptions,
+    JobSummary,
+    MapOptions,
+    RefreshOptions,
+    StatusOptions,
+)
+from uid2_async.cli.connection import Connection
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.job import JobDisplay, is_saved, run_job
+from uid2_async.cli.options import (
+    FORMATS,
+    IDENTIFIERS,
+    RESUMING,
+    RULES,
+    SENDING,
+    BatchSizeOption,
+    ConcurrencyOption,
     DeltaOption,
     FullOption,
-    IdentifierOptions,
     InArgument,
+    JobJsonOption,
     KeyOption,
+    OptionTable,
     OutArgument,
     OutputOptions,
-    ReplaceOptions,
-    ResumeOptions,
-    SendOptions,
+    StateArgument,
     StateOption,
-    TextOptions,
-    settings_of,
+    identifiers_of,
+    in_panels,
+    parse_duration,
+    with_shared_options,
 )
-from uid2_async.cli.run_job import is_saved, run_job
-from uid2_async.cli.shared_options import with_shared_options
+from uid2_async.cli.output import print_error
+from uid2_async.errors import InputError
 
-if TYPE_CHECKING:
-    from uid2_async.bulk.options import JobSummary
-    from uid2_async.cli.run_job import JobContext
+_MAP: OptionTable = OptionTable(
+    MapOptions, {**IDENTIFIERS, **FORMATS, **RULES, **SENDING, **RESUMING}
+)
+_REFRESH: OptionTable = OptionTable(
+    RefreshOptions,
+    {
+        "limit": typer.Option(
+            "--limit", min=1, help="Identities to ask about at most."
+        ),
+        "api": typer.Option(
+            "--api", help="v2: find what is due by the salt buckets that rotated."
+        ),
+        **SENDING,
+    },
+)
+_STATUS: OptionTable = OptionTable(
+    StatusOptions,
+    {
+        "column": typer.Option("--column", help="The column with the raw UIDs."),
+        "drop": typer.Option(
+            "--drop", help="Write only the rows that may be shared: whose STATUS is ok."
+        ),
+        "allow_unverifiable": typer.Option(
+            "--allow-unverifiable",
+            help="With --drop: keep those whose status nobody can tell.",
+        ),
+        **FORMATS,
+        **RESUMING,
+    },
+)
+_ESTIMATE: OptionTable = OptionTable(MapOptions, {**IDENTIFIERS, **FORMATS})
 
-__all__ = ["map_files"]
 
-
+@in_panels
 @with_shared_options
 def map_files(  # noqa: PLR0913 - an option each
     context: typer.Context,
     source: InArgument,
     target: OutArgument,
     *,
-    identifiers: IdentifierOptions,
-    text: TextOptions,
-    spreadsheet_safe: Annotated[
-        bool,
-        typer.Option(
-            "--spreadsheet-safe",
-            help="Put ' before CSV fields that a spreadsheet would run as formulas; "
-            "this changes data.",
-        ),
-    ] = False,
-    names: Annotated[
-        Names, typer.Option("--names", help="How the added columns are called.")
-    ] = Names.UPPER,
-    refresh_from: Annotated[
-        RefreshFrom | None,
-        typer.Option(
-            "--refresh-from",
-            help="How REFRESH_FROM is written; by default as seconds since 1970, in "
-            "Parquet and Arrow as a timestamp.",
-        ),
-    ] = None,
-    optout_rule: Annotated[
-        OptOutRule,
-        typer.Option(
-            "--optout-rule",
-            help="With several identifiers a row: is the person opted out if any of "
-            "them is, or does each count for itself?",
-        ),
-    ] = OptOutRule.ANY,
-    explode: Annotated[
-        bool, typer.Option("--explode", help="Write a row for each identifier.")
-    ] = False,
-    api: Annotated[
-        Api,
-        typer.Option("--api", help="v2: for operators that live by salt buckets."),
-    ] = Api.V3,
+    mapping: Annotated[dict[str, Any], _MAP],
     state: StateOption = None,
     recheck_after: Annotated[
         str,
@@ -91,10 +102,6 @@ def map_files(  # noqa: PLR0913 - an option each
     ] = "7d",
     delta: DeltaOption = None,
     keys: KeyOption = None,
-    full: FullOption = False,
-    segment: Annotated[
-        str, typer.Option("--segment", help="With --full: the name of that audience.")
-    ] = "default",
     max_removed: Annotated[
         float,
         typer.Option(
@@ -125,11 +132,8 @@ def map_files(  # noqa: PLR0913 - an option each
         IfExists,
         typer.Option("--if-exists", help="With --to-table: what if it exists."),
     ] = IfExists.FAIL,
-    sending: SendOptions,
-    replacing: ReplaceOptions,
-    resuming: ResumeOptions,
     output: OutputOptions,
-    connection: ConnectionOptions,
+    connection: Connection,
 ) -> None:
     """Map files of e-mails, phones or hashes of them to raw UIDs.
 
@@ -144,47 +148,218 @@ def map_files(  # noqa: PLR0913 - an option each
     display = JobDisplay(
         command="map",
         options=output,
-        to_stdout="-" in (target, delta),
         paths={"IN": source, "OUT": target, "--state": state, "--delta": delta},
-        is_saved=partial(is_saved, source, target, state, resuming.job_dir),
+        is_saved=partial(is_saved, source, target, state, mapping["job_dir"]),
     )
     options = MapOptions(
-        **identifiers.settings(context),
-        **text.settings(),
-        spreadsheet_safe=spreadsheet_safe,
-        names=names,
-        refresh_from=refresh_from,
-        optout_rule=optout_rule,
-        explode=explode,
-        api=api,
+        **mapping,
+        identifiers=identifiers_of(context),
         keys=tuple(keys or ()),
-        full=full,
-        segment=segment,
         max_removed=max_removed / 100,
-        **settings_of(sending, replacing, resuming),
     )
     recheck = parse_duration(recheck_after)
+    job = partial(
+        bulk.map_file,
+        source if query is None else Query(source, query),
+        target if to_table is None else Table(target, to_table, if_exists),
+        options=options,
+        state=None
+        if state is None
+        else bulk.MappingState(
+            state, recheck_after=recheck, shared_folders=options.shared_folders
+        ),
+        delta=delta,
+    )
+    head = (options.column or "INPUT", options)
+    raise typer.Exit(run_job(job, connection, display, head=head))
 
-    async def work(job: JobContext) -> JobSummary:
-        from uid2_async.bulk.jobs import map_file  # noqa: PLC0415 - imports aiohttp
-        from uid2_async.bulk.state import MappingState  # noqa: PLC0415 - as above
 
-        opened = None
-        if state is not None:
-            opened = MappingState(
-                state,
-                recheck_after=recheck,
-                shared_folders=replacing.shared_folders,
-            )
-        return await map_file(
-            source if query is None else Query(source, query),
-            target if to_table is None else Table(target, to_table, if_exists),
-            options=options,
-            state=opened,
-            delta=delta,
-            **job.arguments(),
+@in_panels
+@with_shared_options
+def refresh_people(
+    state: StateArgument,
+    *,
+    delta: DeltaOption = None,
+    asking: Annotated[dict[str, Any], _REFRESH],
+    output: OutputOptions,
+    connection: Connection,
+) -> None:
+    """Ask again about the identities of a state that are due.
+
+    Due is what has reached its REFRESH_FROM; opted-out identities after 30 days and
+    invalid ones after 180. An interrupted refresh goes on when it is called again.
+    """
+    display = JobDisplay(
+        command="refresh",
+        options=output,
+        paths={"STATE": state, "--delta": delta},
+        is_saved=lambda: True,
+    )
+    options = RefreshOptions(**asking)
+    job = partial(bulk.refresh_state, Path(state), options=options, delta=delta)
+    raise typer.Exit(run_job(job, connection, display))
+
+
+@in_panels
+@with_shared_options
+def check_optouts(  # noqa: PLR0913 - an option each
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN", help="A state (then without OUT), or a file of raw UIDs."
+        ),
+    ],
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[OUT]", help="The file to write; - is stdout."),
+    ] = None,
+    *,
+    checking: Annotated[dict[str, Any], _STATUS],
+    by_status: Annotated[
+        bool,
+        typer.Option(
+            "--by-status",
+            help="A state: ask by raw UID instead of mapping again; v4 raw UIDs of "
+            "production cannot be checked so.",
+        ),
+    ] = False,
+    unchecked_for: Annotated[
+        str,
+        typer.Option(
+            "--unchecked-for",
+            metavar="TIME",
+            help="A state: ask about whoever was not checked for so long.",
+        ),
+    ] = "1d",
+    optout_concurrency: Annotated[
+        int,
+        typer.Option(
+            "--optout-concurrency",
+            min=1,
+            help="Requests in flight when asking by raw UID: public operators allow 1.",
+        ),
+    ] = 1,
+    delta: DeltaOption = None,
+    sending: Annotated[dict[str, Any], OptionTable(JobOptions, SENDING)],
+    output: OutputOptions,
+    connection: Connection,
+) -> None:
+    """Check who has opted out.
+
+    Of a state, by mapping everybody again. Of a file of raw UIDs, before it is shared:
+    STATUS is appended, which is ok, opted_out, unverifiable (v4 raw UIDs of integ and
+    prod, which the operator does not find here), invalid or failed. With --drop it
+    exits with 3 if something unverifiable was left out.
+    """
+    out = target or "-"
+    state = source if target is None else None
+    display = JobDisplay(
+        command="optout-status",
+        options=output,
+        paths={"IN": source, "OUT": target, "--delta": delta},
+        is_saved=partial(is_saved, source, out, state, checking["job_dir"]),
+    )
+    drop, keeps_others = checking["drop"], checking["allow_unverifiable"]
+    if target is None and (drop or keeps_others):
+        raise InputError("--drop writes a file.", hint="Name OUT.")
+    unchecked = parse_duration(unchecked_for)
+    one_by_one = {**sending, "concurrency": optout_concurrency}
+    if target is not None:
+        status = StatusOptions(**checking, **one_by_one)
+        job = partial(bulk.check_file, source, target, options=status)
+    elif by_status:
+        options = JobOptions(**one_by_one)
+        job = partial(bulk.sweep_by_status, Path(source), options=options, delta=delta)
+    else:
+        again = RefreshOptions(unchecked_for=unchecked, **sending)
+        job = partial(bulk.refresh_state, Path(source), options=again, delta=delta)
+
+    def left_out(summary: JobSummary) -> ExitCode:
+        if target is None or not drop or keeps_others or not summary.other:
+            return ExitCode.OK
+        print_error(
+            f"{summary.other:,} raw UIDs were left out since nobody can tell their "
+            "status.",
+            "Map their identities again, or pass --allow-unverifiable.",
         )
+        return ExitCode.INCOMPLETE
 
-    head = (identifiers.column or "INPUT", options)
-    code = run_job(work, connection, display, head=head)
-    raise typer.Exit(code)
+    raise typer.Exit(run_job(job, connection, display, check=left_out))
+
+
+@in_panels
+@with_shared_options
+def estimate_files(  # noqa: PLR0913 - each of them is an option
+    context: typer.Context,
+    source: InArgument,
+    *,
+    mapping: Annotated[dict[str, Any], _ESTIMATE],
+    batch_size: BatchSizeOption = None,
+    concurrency: ConcurrencyOption = 20,
+    latency: Annotated[
+        float,
+        typer.Option(
+            "--latency", min=0, help="Seconds that the operator takes for a request."
+        ),
+    ] = 0.5,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes",
+            min=1,
+            help="Processes that share the work, a part each.",
+        ),
+    ] = 1,
+    state: StateOption = None,
+    delta: DeltaOption = None,
+    keys: KeyOption = None,
+    full: FullOption = False,
+    as_json: JobJsonOption = False,
+) -> None:
+    """Estimate the requests, traffic and time of 'uid2 map'.
+
+    It takes the options of 'uid2 map', reads the file once, and sends nothing. The size
+    of a state and its daily run are estimated, too.
+    """
+    found = estimate_file(
+        source,
+        options=MapOptions(**mapping, identifiers=identifiers_of(context)),
+        batch_size=batch_size or 5_000,
+        concurrency=concurrency,
+        latency=latency,
+        processes=processes,
+        with_state=bool(state or delta or keys or full),
+    )
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(attrs.asdict(found)).decode() + "\n")
+        return
+    about = "" if found.is_exact else "about "
+    lines = {
+        "rows": f"{found.rows:,}",
+        "identifiers": f"{found.identifiers:,}",
+        "different identities": f"{about}{found.unique:,}",
+        "invalid": f"{found.invalid:,}",
+        "rows without any": f"{found.empty:,}",
+        **{warning: f"{count:,}" for warning, count in found.input_warnings.items()},
+        "requests": f"{about}{found.batches:,}",
+        "minutes": f"{found.seconds / 60:.1f}, with {latency:g} s a request",
+        "network": f"{_size(found.sent_bytes)} out, {_size(found.received_bytes)} in",
+        "a state of them": (
+            f"{_size(found.state_bytes)}, "
+            f"{found.first_load_seconds / 60:.1f} minutes for the first load"
+        ),
+        "each day after that": (
+            f"{found.daily_unique:,} due in {found.daily_batches:,} requests, "
+            f"{found.daily_seconds / 60:.1f} minutes; once a week everybody"
+        ),
+    }
+    for name, value in lines.items():
+        sys.stdout.write(f"{name}: {value}\n")
+
+
+def _size(count: int) -> str:
+    """Format a number of bytes with a decimal unit."""
+    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count / 1000:.1f} kB"

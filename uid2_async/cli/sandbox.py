@@ -9,25 +9,25 @@ import os
 import secrets
 import shlex
 import signal
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
+import attrs
 import typer
 
+from uid2_async import operator
 from uid2_async._log import access_logger
-from uid2_async.cli.failure import print_error
-from uid2_async.cli.printing import print_json, print_lines, print_message
+from uid2_async.cli.output import print_error, print_json, print_lines, print_message
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityScope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from uid2_async.operator import Credentials, LocalOperator, OperatorData
-
-__all__ = ["run_sandbox"]
+    from uid2_async.operator import LocalOperator, OperatorData
 
 _TOKEN_VARIABLE: Final = "UID2_SANDBOX_TOKEN"  # noqa: S105 - a name
 
@@ -56,7 +56,7 @@ class _AccessHandler(logging.Handler):
             print_json({"time": time, **record.args}, to_stderr=True)
 
 
-def run_sandbox(
+def run_sandbox(  # noqa: PLR0913 - one parameter for each option
     *,
     host: Annotated[
         str, typer.Option("--host", help="The address to listen at.")
@@ -100,6 +100,9 @@ def run_sandbox(
             "can read, for docker run --env-file.",
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace FILE of --env-file if it exists.")
+    ] = False,
     access_log: Annotated[
         AccessLog,
         typer.Option("--access-log", help="Print each request to stderr."),
@@ -120,109 +123,157 @@ def run_sandbox(
     Prints its URL, at which a browser shows what it does, and for each API key a line
     to paste into a shell in which `uid2` or a program of yours is to use it.
     """
-    from uid2_async.operator import OperatorData  # noqa: PLC0415 - --help need not wait
-
     if data is None:
-        world = OperatorData.sample(scope=scope or IdentityScope.UID2)
+        world = operator.OperatorData.sample(scope=scope or IdentityScope.UID2)
     else:
-        world = OperatorData.load(data)
+        world = operator.OperatorData.load(data)
         if scope not in (None, world.scope):
             raise InputError(f"The data in {data} are {world.scope}'s, not {scope}'s.")
+    target = None if env_file is None else _EnvFile(env_file, force=force)
     names = allow_hosts or []
+    token = os.environ.get(_TOKEN_VARIABLE) or (
+        secrets.token_urlsafe() if names else ""
+    )
+    sandbox = _Sandbox(
+        data=world,
+        host=host,
+        port=port,
+        console=console,
+        names=names,
+        token=token,
+        env_file=target,
+    )
+    with _access_logged(access_log), contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(sandbox.serve())
+
+
+@contextlib.contextmanager
+def _access_logged(access_log: AccessLog) -> Iterator[None]:
+    """Print the requests that come while the block runs."""
     handler = _AccessHandler(as_json=access_log is AccessLog.JSON)
     if access_log is not AccessLog.NONE:
         access_logger.setLevel(logging.INFO)
         access_logger.addHandler(handler)
-    token = os.environ.get(_TOKEN_VARIABLE) or (
-        secrets.token_urlsafe() if names else ""
-    )
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_serve(world, host, port, console, names, token, env_file))
+        yield
     finally:
         access_logger.removeHandler(handler)
 
 
-async def _serve(
-    data: OperatorData,
-    host: str,
-    port: int,
-    console: bool | None,
-    allow_hosts: Sequence[str],
-    token: str,
-    env_file: str | None,
-) -> None:
-    """Answer until a signal comes."""
-    # --help need not wait.
-    from uid2_async.config import is_loopback  # noqa: PLC0415 - above
-    from uid2_async.operator import LocalOperator  # noqa: PLC0415 - above
+@attrs.frozen(kw_only=True)
+class _Sandbox:
+    """An operator that runs until a signal comes, and says how it is reached."""
 
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for one in (signal.SIGINT, signal.SIGTERM):
-        # Windows has no such handlers; Ctrl-C interrupts there.
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(one, stopped.set)
-    loopback = is_loopback(host)
-    shown = loopback if console is None else console
-    if not loopback:
-        _warn(host, console=shown)
-    async with LocalOperator(
-        data,
-        host=host,
-        port=port,
-        console=shown,
-        allowed_hosts=allow_hosts,
-        control_token=token,
-    ) as operator:
-        _announce(
-            operator, allow_hosts, token, env_file, console=shown, loopback=loopback
+    data: OperatorData = attrs.field(repr=False)
+    host: str
+    port: int
+    console: bool | None
+    names: Sequence[str]
+    token: str = attrs.field(repr=False)
+    env_file: _EnvFile | None
+
+    async def serve(self) -> None:
+        """Answer until a signal comes."""
+        from uid2_async.config import is_loopback  # noqa: PLC0415 - imports aiohttp
+
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for one in (signal.SIGINT, signal.SIGTERM):
+            # Windows has no such handlers; Ctrl-C interrupts there.
+            with contextlib.suppress(NotImplementedError):
+                loop.add_signal_handler(one, stopped.set)
+        loopback = is_loopback(self.host)
+        console = loopback if self.console is None else self.console
+        if not loopback:
+            _warn(self.host, console=console)
+        async with operator.LocalOperator(
+            self.data,
+            host=self.host,
+            port=self.port,
+            console=console,
+            allowed_hosts=self.names,
+            control_token=self.token,
+        ) as local:
+            self._announce(local, console=console, loopback=loopback)
+            await stopped.wait()
+        print_message("info", "The sandbox has stopped.")
+
+    def _announce(self, local: LocalOperator, *, console: bool, loopback: bool) -> None:
+        """Print how the sandbox is reached, and write the variables to the file."""
+        from uid2_async.operator.console.views import environment  # noqa: PLC0415 - as above
+
+        scope, url = self.data.scope, local.url
+        lines = [f"# {scope} operator at {url} - Ctrl-C stops it"]
+        if console:
+            lines.append(f"# Console, for a browser: {url}/")
+        if console and self.token and not os.environ.get(_TOKEN_VARIABLE):
+            lines.append(f"# Token of the control API: {self.token}")
+        if self.names:
+            url, loopback = f"http://{self.names[0]}:{urlsplit(url).port}", False
+        settings: Mapping[str, str] = {}
+        for name, one in local.credentials.items():
+            settings = environment(scope, url, one, allow_http=not loopback)
+            pairs = [f"{key}={shlex.quote(value)}" for key, value in settings.items()]
+            roles = ", ".join(one.roles) or "no roles"
+            lines += ["", f"# {name}: {roles}", f"export {' '.join(pairs)}"]
+        if self.env_file is not None:
+            # The last key of the built-in world has every role.
+            self.env_file.write(settings)
+        print_lines(lines)
+
+
+class _EnvFile:
+    """The file of ``--env-file``, which only its owner can read."""
+
+    def __init__(self, path: str, *, force: bool) -> None:
+        """Refuse a file that exists, before the sandbox listens.
+
+        Raises:
+            InputError: If there is something at *path* that must not be replaced.
+        """
+        self._path = path
+        self._force = force
+        with contextlib.suppress(OSError):  # writing it says what is wrong
+            mode = Path(path).lstat().st_mode
+            if not (force and (stat.S_ISREG(mode) or stat.S_ISLNK(mode))):
+                raise self._refusal(is_file=stat.S_ISREG(mode))
+
+    def _refusal(self, *, is_file: bool = True) -> InputError:
+        if is_file:
+            hint = "Pass --force to replace it."
+            return InputError(f"{self._path} already exists.", hint=hint)
+        return InputError(
+            f"{self._path} is not a file.", hint="Choose another --env-file."
         )
-        await stopped.wait()
-    print_message("info", "The sandbox has stopped.")
 
+    def write(self, settings: Mapping[str, str]) -> None:
+        """Write variables as lines that Docker and compose read.
 
-def _announce(
-    operator: LocalOperator,
-    names: Sequence[str],
-    token: str,
-    env_file: str | None,
-    *,
-    console: bool,
-    loopback: bool,
-) -> None:
-    """Print, and write, how the sandbox is reached."""
-    scope, url = operator.data.scope, operator.url
-    lines = [f"# {scope} operator at {url} - Ctrl-C stops it"]
-    if console:
-        lines.append(f"# Console, for a browser: {url}/")
-    if console and token and not os.environ.get(_TOKEN_VARIABLE):
-        lines.append(f"# Token of the control API: {token}")
-    if names:
-        url, loopback = f"http://{names[0]}:{urlsplit(url).port}", False
-    if env_file is not None:
-        # The last key of the built-in world has every role.
-        *_, one = operator.credentials.values()
-        _write_env_file(env_file, scope, url, one, loopback=loopback)
-    print_lines(lines)
-    print_lines(_lines(scope, url, operator.credentials, loopback=loopback))
+        The file is a new one, so that it is private from the first byte, and no link is
+        followed.
 
-
-def _write_env_file(
-    path: str, scope: IdentityScope, url: str, one: Credentials, *, loopback: bool
-) -> None:
-    """Write variables as lines that Docker and compose read."""
-    from uid2_async.operator.console.views import environment  # noqa: PLC0415 - as above
-
-    settings = environment(scope, url, one, allow_http=not loopback)
-    lines = [f"{name}={value}\n" for name, value in settings.items()]
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
-        file.writelines(lines)
+        Raises:
+            InputError: If the file cannot be written.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            if self._force:
+                Path(self._path).unlink(missing_ok=True)
+            descriptor = os.open(self._path, flags, 0o600)
+        except FileExistsError:
+            raise self._refusal() from None
+        except OSError as error:
+            cause = error.strerror or type(error).__name__
+            raise InputError(
+                f"{self._path} cannot be written: {cause}.",
+                hint="Choose another --env-file.",
+            ) from None
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.writelines(f"{name}={value}\n" for name, value in settings.items())
 
 
 def _warn(host: str, *, console: bool) -> None:
-    """Warn of other machines."""
+    """Warn that other machines can connect."""
     print_error(
         f"warning: {host} can be reached from other machines, over plain http and "
         "with API keys that anyone can look up."
@@ -231,21 +282,3 @@ def _warn(host: str, *, console: bool) -> None:
         print_error("warning: The console shows them every call, decrypted.")
     else:
         print_error("The console is off there; --console switches it on.")
-
-
-def _lines(
-    scope: IdentityScope,
-    url: str,
-    credentials: Mapping[str, Credentials],
-    *,
-    loopback: bool,
-) -> Iterator[str]:
-    """Write the environment of each API key as a line of shell."""
-    from uid2_async.operator.console.views import environment  # noqa: PLC0415 - as above
-
-    for name, one in credentials.items():
-        settings = environment(scope, url, one, allow_http=not loopback)
-        pairs = [f"{key}={shlex.quote(value)}" for key, value in settings.items()]
-        yield ""
-        yield f"# {name}: {', '.join(one.roles) or 'no roles'}"
-        yield f"export {' '.join(pairs)}"

@@ -5,30 +5,36 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from importlib.util import find_spec
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from uid2_async.cli.job_options import ForceOption, JsonOption, StateArgument
-from uid2_async.cli.options import KindOption
-from uid2_async.cli.printing import dump_json, print_lines, print_message
-from uid2_async.cli.run_async import run_async
+from uid2_async.bulk.exports import check_export, export_history, export_state
+from uid2_async.bulk.paths import Location, write_beside
+from uid2_async.bulk.private_files import open_private
+from uid2_async.bulk.state import MappingState
+from uid2_async.bulk.state_values import StateStatistics
+from uid2_async.cli.connection import run_async
+from uid2_async.cli.options import (
+    ForceOption,
+    JobJsonOption,
+    KindOption,
+    StateArgument,
+)
+from uid2_async.cli.output import dump_json, print_lines, print_message
+from uid2_async.cli.report import write_page
 from uid2_async.cli.values import read_lines
 from uid2_async.errors import InputError
 from uid2_async.protocol.wire import iso
 
-if TYPE_CHECKING:
-    from uid2_async.bulk.paths import Location
-    from uid2_async.bulk.state import MappingState
-    from uid2_async.bulk.state_values import StateStatistics
-
-__all__ = ["state_app"]
+T = TypeVar("T")
 
 state_app: typer.Typer = typer.Typer(
     help="Inspect, export, purge and maintain a state file.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 
@@ -41,24 +47,27 @@ OutOption = Annotated[
 ]
 
 
-def _open(path: str) -> MappingState:
-    """Find a state that is there; the block opens it."""
-    from uid2_async.bulk.state import MappingState  # noqa: PLC0415 - --help need not wait
-
+def _find(path: str) -> MappingState:
+    """Return a closed state, which must exist."""
     if not Path(path).is_file():
         raise InputError(f"There is no state {path}.", hint="Check the path.")
     return MappingState(Path(path))
 
 
+def _run(state: MappingState, job: Callable[[MappingState], Awaitable[T]]) -> T:
+    """Open *state* for *job*, and return its result."""
+
+    async def run() -> T:
+        async with state:
+            return await job(state)
+
+    return run_async(run())
+
+
 @state_app.command()
-def show(state: StateArgument, *, as_json: JsonOption = False) -> None:
+def show(state: StateArgument, *, as_json: JobJsonOption = False) -> None:
     """Count what a state knows: by type and status, what is due, how old it is."""
-
-    async def job() -> StateStatistics:
-        async with _open(state) as opened:
-            return await opened.statistics()
-
-    counts = run_async(job())
+    counts = _run(_find(state), MappingState.statistics)
     if as_json:
         sys.stdout.write(dump_json(_facts(counts)))
         return
@@ -96,13 +105,8 @@ def export(
     state: StateArgument, target: OutOption, *, force: ForceOption = False
 ) -> None:
     """Write everything that a state knows into a file."""
-    from uid2_async.bulk.exports import export_state  # noqa: PLC0415 - --help need not wait
-
-    async def job() -> int:
-        async with _open(state) as opened:
-            return await export_state(opened, target, force=force)
-
-    print_message("info", f"{run_async(job()):,} identities written.")
+    count = _run(_find(state), lambda one: export_state(one, target, force=force))
+    print_message("info", f"{count:,} identities written.")
 
 
 @state_app.command()
@@ -116,38 +120,20 @@ def report(
 ) -> None:
     """Write a page with pictures: who is mapped, what is due, opt-outs, ages.
 
-    It holds counts alone, and needs no other file. Its pictures need the extra report.
+    It holds counts alone, and needs no other file.
     """
-    if find_spec("matplotlib") is None:
-        raise InputError(
-            "The report needs matplotlib.", hint="pip install 'uid2-async[report]'"
-        )
-    from uid2_async.bulk.exports import check_export  # noqa: PLC0415 - --help need not wait
-
-    closed = _open(state)
-    target = check_export(closed, html, role="--html", force=force) or Path(html)
-
-    async def job() -> StateStatistics:
-        async with closed as opened:
-            return await opened.statistics()
-
-    _write_report(run_async(job()), target)
+    found = _find(state)
+    target = check_export(found, html, role="--html", force=force) or Path(html)
+    _write_report(_run(found, MappingState.statistics), target)
     print_message("info", f"The report is in {target}.")
 
 
 def _write_report(figures: StateStatistics, target: Location) -> None:
-    """Draw, and write the page whole or not at all."""
-    from uid2_async.bulk.paths import write_beside  # noqa: PLC0415 - as above
-    from uid2_async.bulk.private_files import open_private  # noqa: PLC0415 - as above
-    from uid2_async.cli.report import page, pictures, sections  # noqa: PLC0415 - as above
-
-    described = sections.describe(figures)
-    drawn = [pictures.draw(one.name, one.title, one.bars) for one in described]
-    text = page.render(sections.facts(figures), described, drawn)
+    """Write the page whole or not at all."""
 
     def write(path: Path) -> None:
         with os.fdopen(open_private(path), "w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(write_page(figures))
 
     if isinstance(target, Path):
         write_beside(target, write)
@@ -171,13 +157,11 @@ def delta(
 
     Changes that no delta has exported yet stay pending.
     """
-    from uid2_async.bulk.exports import export_history  # noqa: PLC0415 - --help need not wait
-
-    async def job() -> int:
-        async with _open(state) as opened:
-            return await export_history(opened, target, since=since, force=force)
-
-    print_message("info", f"{run_async(job()):,} changes written.")
+    count = _run(
+        _find(state),
+        lambda one: export_history(one, target, since=since, force=force),
+    )
+    print_message("info", f"{count:,} changes written.")
 
 
 @state_app.command()
@@ -203,12 +187,9 @@ def purge(
     lines = [line for line in read_lines(["-"], None) if line.strip()]
     if not lines:
         raise InputError("stdin names nobody.", hint="One a line is needed.")
-
-    async def job() -> int:
-        async with _open(state) as opened:
-            return await opened.purge(lines, kind=kind, suppress=suppress)
-
-    count = run_async(job())
+    count = _run(
+        _find(state), lambda one: one.purge(lines, kind=kind, suppress=suppress)
+    )
     print_message("info", f"{count:,} of {len(lines):,} were known, and are deleted.")
 
 
@@ -216,12 +197,7 @@ def purge(
 def vacuum(state: StateArgument) -> None:
     """Give room that is not used back to the file system."""
     before = Path(state).stat().st_size if Path(state).is_file() else 0
-
-    async def job() -> None:
-        async with _open(state) as opened:
-            await opened.vacuum()
-
-    run_async(job())
+    _run(_find(state), MappingState.vacuum)
     print_message(
         "info", f"{before:,} bytes before, {Path(state).stat().st_size:,} now."
     )

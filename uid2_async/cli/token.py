@@ -1,31 +1,56 @@
-"""``uid2 token``: identity tokens for one person."""
+"""``uid2 token`` for the tokens of one person, and ``uid2 inspect`` for any value."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+from urllib.parse import unquote
 
 import typer
 
-from uid2_async.cli.options import FileOption, KindOption, SandboxOption, ScopeOption
-from uid2_async.cli.run_async import run_async
-from uid2_async.cli.values import STANDARD, as_kind, read_one, read_text
-from uid2_async.errors import InputError
+from uid2_async.bulk.paths import STDIO
+from uid2_async.cli.connection import Connection
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.keys import (
+    KeysFileOption,
+    KeysKind,
+    KeysOption,
+    kind_of,
+    load_keys,
+)
+from uid2_async.cli.options import (
+    JsonOption,
+    KindOption,
+    ValueFileOption,
+    with_shared_options,
+)
+from uid2_async.cli.output import dump_json, print_lines
+from uid2_async.cli.values import as_kind, read_one, read_text
+from uid2_async.errors import (
+    InputError,
+    KeysUnavailableError,
+    TokenError,
+    TokenFailure,
+)
 from uid2_async.identity_tokens import IdentityTokens
-from uid2_async.models import Identity, IdentityScope, InsufficientConsent, OptedOut
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from typing import TypeVar
-
-    from uid2_async.client import UID2Client
-
-    T = TypeVar("T")
-
-__all__ = ["token_app"]
+from uid2_async.models import InsufficientConsent, OptedOut, ms_from_datetime
+from uid2_async.protocol.inspection import ValueKind, describe, inspect_value
+from uid2_async.protocol.keyring import KeyRing
+from uid2_async.protocol.token_codec import (
+    CLIENT_SIDE_GENERATED,
+    AdvertisingToken,
+    open_token,
+)
+from uid2_async.protocol.token_rules import ClientType, try_decrypt
+from uid2_async.protocol.wire import iso
 
 token_app: typer.Typer = typer.Typer(
-    help="Generate, refresh and validate identity tokens.", rich_markup_mode=None
+    help="Generate, refresh and validate identity tokens.",
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 _ValueArgument = Annotated[
@@ -35,17 +60,17 @@ _ValueArgument = Annotated[
 
 
 @token_app.command()
+@with_shared_options
 def generate(
     value: _ValueArgument = None,
     *,
-    file: FileOption = None,
+    file: ValueFileOption = None,
     kind: KindOption = None,
     tcf_consent: Annotated[
         str | None,
         typer.Option("--tcf-consent", metavar="STRING", help="The TCF v2 string."),
     ] = None,
-    sandbox: SandboxOption = False,
-    scope: ScopeOption = IdentityScope.UID2,
+    connection: Connection,
 ) -> None:
     """Print the identity tokens of one person as JSON.
 
@@ -53,15 +78,14 @@ def generate(
     {"status":"insufficient_user_consent"}.
     """
     identity = as_kind(read_one(value, file), kind)
-    answer = _ask(
-        lambda client: client.generate_token(identity, tcf_consent_string=tcf_consent),
-        scope,
-        sandbox=sandbox,
+    answer = connection.ask(
+        lambda client: client.generate_token(identity, tcf_consent_string=tcf_consent)
     )
     _print_tokens(answer)
 
 
 @token_app.command()
+@with_shared_options
 def refresh(
     file: Annotated[
         str,
@@ -70,19 +94,19 @@ def refresh(
         ),
     ],
     *,
-    sandbox: SandboxOption = False,
-    scope: ScopeOption = IdentityScope.UID2,
+    connection: Connection,
 ) -> None:
     """Print new identity tokens for those in FILE as JSON.
 
     For a person who has opted out it is {"status":"optout"}.
     """
     tokens = IdentityTokens.from_json(read_text(file))
-    answer = _ask(lambda client: client.refresh_token(tokens), scope, sandbox=sandbox)
+    answer = connection.ask(lambda client: client.refresh_token(tokens))
     _print_tokens(answer)
 
 
 @token_app.command()
+@with_shared_options
 def validate(
     value: Annotated[
         str, typer.Argument(metavar="VALUE", help="An identity; - is stdin.")
@@ -101,41 +125,24 @@ def validate(
         ),
     ] = None,
     kind: KindOption = None,
-    sandbox: SandboxOption = False,
-    scope: ScopeOption = IdentityScope.UID2,
+    connection: Connection,
 ) -> None:
     """Tell whether an advertising token is this person's: {"valid":true} or false.
 
     Only tokens of the API key's own site can be asked about.
     """
-    if value == STANDARD == token_file:
+    if value == STDIO == token_file:
         raise InputError("VALUE and --token-file cannot both be stdin.")
     advertising_token = _read_token(token, token_file)
-    identity: Identity = as_kind(read_one(value, None), kind)
-    valid = _ask(
-        lambda client: client.validate_token(identity, advertising_token),
-        scope,
-        sandbox=sandbox,
+    identity = as_kind(read_one(value, None), kind)
+    valid = connection.ask(
+        lambda client: client.validate_token(identity, advertising_token)
     )
     typer.echo(json.dumps({"valid": valid}, separators=(",", ":")))
 
 
-def _ask(
-    call: Callable[[UID2Client], Awaitable[T]], scope: IdentityScope, *, sandbox: bool
-) -> T:
-    """Make one call."""
-
-    async def run() -> T:
-        from uid2_async.cli.connection import connect  # noqa: PLC0415 - imports aiohttp
-
-        async with connect(scope, sandbox=sandbox) as client:
-            return await call(client)
-
-    return run_async(run())
-
-
 def _read_token(token: str | None, file: str | None) -> str:
-    """Take the advertising token itself, or out of a file."""
+    """Return the advertising token itself, or read it from a file."""
     if (token is None) == (file is None):
         raise InputError("Give either TOKEN or --token-file.")
     if file is None:
@@ -155,3 +162,158 @@ def _print_tokens(answer: IdentityTokens | OptedOut | InsufficientConsent) -> No
             typer.echo('{"status":"optout"}')
         case InsufficientConsent():
             typer.echo('{"status":"insufficient_user_consent"}')
+
+
+# --- inspect --------------------------------------------------------------------------
+
+_UNKNOWN: Final = "nothing known"
+_TOKEN: Final = ValueKind.ADVERTISING_TOKEN.value
+_CLIENTS: Final = {
+    KeysKind.SHARING: ClientType.SHARING,
+    KeysKind.BIDSTREAM: ClientType.BIDSTREAM,
+}
+
+
+@with_shared_options
+def inspect_one(
+    value: Annotated[
+        str,
+        typer.Argument(
+            metavar="VALUE",
+            help="A token, identity tokens, a raw UID or a hash; - is stdin, and the "
+            "only way for API keys and secrets.",
+        ),
+    ],
+    *,
+    as_json: JsonOption = False,
+    keys: KeysOption = None,
+    keys_file: KeysFileOption = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            "--domain",
+            metavar="NAME",
+            help="The domain or app on which the token was seen; with the keys of "
+            "bidders, tokens that were generated client-side are tied to it.",
+        ),
+    ] = None,
+    show_uid: Annotated[
+        bool, typer.Option("--show-uid", help="Print the raw UID of opened tokens.")
+    ] = False,
+    connection: Connection,
+) -> None:
+    """Show what a token, raw UID or hash is, and what is wrong.
+
+    Prints version, scope, type and times. Nothing is sent. With --keys or
+    --keys-file, advertising tokens are decrypted on this machine. VALUE itself is not
+    printed. Exits with 3 if VALUE is nothing known.
+    """
+    if keys is not None and keys_file is not None:
+        raise InputError("Give either --keys or --keys-file.")
+    now_ms = ms_from_datetime(datetime.now(UTC))
+    text = read_text(value) if value == STDIO else value
+    found = inspect_value(text, now_ms=now_ms)
+    if value != STDIO and ValueKind.API_KEY in found.kinds:
+        # Other users and the shell's history have seen it.
+        raise InputError(
+            "API keys and secrets are not taken from the command line.",
+            hint="Pipe it in: uid2 inspect - < FILE. Replace a key that others saw.",
+        )
+    report = describe(found)
+    if keys is not None or keys_file is not None:
+        if opened := _find_token(report, text):
+            ring = load_keys(keys or KeysKind.SHARING, connection, keys_file)
+            _open_token_into(
+                *opened, ring, now_ms=now_ms, domain=domain, show_uid=show_uid
+            )
+        else:
+            note = "There is no advertising token that keys could open."
+            report["notes"].append(note)
+    if as_json:
+        sys.stdout.write(dump_json(report, indent=2))
+    else:
+        print_lines(_lines(report))
+    if not found.kinds:
+        raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def _find_token(report: dict[str, Any], text: str) -> tuple[dict[str, Any], str] | None:
+    """Find the advertising token in *text*: itself, or among identity tokens.
+
+    It is returned with its own part of the *report* about *text*.
+    """
+    # No token has a percent sign of its own.
+    token = unquote(text.strip())
+    if "advertising_token" in report:
+        report = report["advertising_token"]
+        token = IdentityTokens.from_json(_json_of(text)).advertising_token
+    return (report, token) if report["kinds"] == [_TOKEN] else None
+
+
+def _json_of(text: str) -> str:
+    """Decode the percent signs that a cookie has put into JSON."""
+    text = text.strip()
+    return text if text.startswith("{") else unquote(text)
+
+
+def _open_token_into(
+    report: dict[str, Any],
+    token: str,
+    ring: KeyRing,
+    *,
+    now_ms: int,
+    domain: str | None,
+    show_uid: bool,
+) -> None:
+    """Open an advertising token, and add what it says to its report.
+
+    What has expired, or is refused for another reason, is opened nonetheless where the
+    keys allow it.
+    """
+    report["status"] = _judge(token, ring, now_ms, domain)
+    try:
+        opened = open_token(token, ring.key)
+    except TokenError:
+        return
+    report |= _describe_opened(opened, show_uid=show_uid)
+
+
+def _judge(token: str, ring: KeyRing, now_ms: int, domain: str | None) -> str:
+    """Return in one word how the holder of the keys judges a token."""
+    client = _CLIENTS[kind_of(ring)]
+    try:
+        found = try_decrypt(token, ring, now_ms, client, domain)
+    except KeysUnavailableError:
+        return "KEYS_NOT_SYNCED"
+    return found.name if isinstance(found, TokenFailure) else "SUCCESS"
+
+
+def _describe_opened(token: AdvertisingToken, *, show_uid: bool) -> dict[str, Any]:
+    """Turn an opened token, judged or not, into fields."""
+    created_ms = token.created_ms
+    report = {
+        "site_key_id": token.site_key_id,
+        "site_id": token.site_id,
+        "established": iso(token.established_ms),
+        "created": None if created_ms is None else iso(created_ms),
+        "expires": iso(token.expires_ms),
+        "client_side_generated": bool(token.privacy_bits & CLIENT_SIDE_GENERATED),
+        "raw_uid": token.raw_uid if show_uid else None,
+    }
+    return {name: value for name, value in report.items() if value is not None}
+
+
+def _lines(report: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Format a report as lines of ``name: value``; the notes come last."""
+    yield f"{indent}what: {' or '.join(report['kinds']) or _UNKNOWN}"
+    for name, value in report.items():
+        label = name.replace("_", " ")
+        if isinstance(value, dict):
+            yield f"{indent}{label}:"
+            yield from _lines(value, f"{indent}  ")
+        elif isinstance(value, bool):
+            yield f"{indent}{label}: {'yes' if value else 'no'}"
+        elif not isinstance(value, list):
+            yield f"{indent}{label}: {value}"
+    for note in report["notes"]:
+        yield f"{indent}note: {note}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final
 
-from uid2_async.cli.open_file import open_file
+from uid2_async.bulk.paths import STDIO
 from uid2_async.errors import InputError
 from uid2_async.models import (
     Email,
@@ -16,18 +19,7 @@ from uid2_async.models import (
     as_identity,
 )
 
-__all__ = [
-    "as_kind",
-    "decode_lines",
-    "read_lines",
-    "read_one",
-    "read_text",
-    "source_of",
-]
-
-STANDARD = "-"
-
-_TYPES = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
+_TYPES: Final = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
 
 
 def as_kind(value: str, kind: str | None) -> Identity:
@@ -35,7 +27,7 @@ def as_kind(value: str, kind: str | None) -> Identity:
     return as_identity(value) if kind is None else _TYPES[kind](value)
 
 
-def read_lines(arguments: Sequence[str], file: str | None) -> Iterator[str]:
+def read_lines(arguments: Sequence[str], file: str | None = None) -> Iterator[str]:
     """Read values: the arguments, or each line of a file or of stdin.
 
     Args:
@@ -43,30 +35,41 @@ def read_lines(arguments: Sequence[str], file: str | None) -> Iterator[str]:
         file: A path, or ``-`` for stdin; None where *arguments* are meant.
 
     Yields:
-        One value at a time, line ends removed and nothing else.
+        One value at a time, as it comes, without its line end.
 
     Raises:
-        InputError: If there are none, both are given, or the text cannot be read.
-    """
-    path = source_of(arguments, file)
-    yield from arguments if path is None else _decoded(path)
-
-
-def source_of(arguments: Sequence[str], file: str | None) -> str | None:
-    """Give the path that values are read from, ``-`` for stdin; None: the arguments.
-
-    Raises:
-        InputError: As :func:`read_lines`.
+        InputError: If there are none, both are given, or a line cannot be read.
     """
     if file is not None and arguments:
         raise InputError("Give values or --file, not both.")
     if file is None and not arguments:
         raise InputError("No value is given.", hint="Give values, --file FILE, or -.")
-    if file is None and STANDARD not in arguments:
-        return None
+    if file is None and STDIO not in arguments:
+        yield from arguments
+        return
     if file is None and len(arguments) > 1:
         raise InputError("- stands for stdin and must be the only value.")
-    return file or STANDARD
+    if file in (None, STDIO):
+        yield from _decode("stdin", sys.stdin.buffer)
+    else:
+        with _open(file or "") as stream:
+            yield from _decode(file or "", stream)
+
+
+def _decode(name: str, lines: Iterable[bytes]) -> Iterator[str]:
+    """Decode lines of UTF-8, with or without a byte order mark."""
+    for number, line in enumerate(lines, 1):
+        data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            text = None
+        if text is None:
+            raise InputError(
+                f"{name}, line {number}: this is not UTF-8.",
+                hint="Convert it to UTF-8.",
+            )
+        yield text.removesuffix("\n").removesuffix("\r")
 
 
 def read_one(argument: str | None, file: str | None) -> str:
@@ -88,44 +91,13 @@ def read_text(path: str) -> str:
     Raises:
         InputError: If it cannot be read.
     """
-    return "\n".join(_decoded(path)).strip()
+    return "\n".join(read_lines([], path)).strip()
 
 
-def _decoded(path: str) -> Iterator[str]:
-    """Decode the lines of *path*."""
-    if path == STANDARD:
-        yield from decode_lines(sys.stdin.buffer, "stdin")
-        return
-    with open_file(path) as stream:
-        yield from decode_lines(stream, path)
-
-
-def decode_lines(
-    stream: Iterable[bytes], name: str, *, first: int = 1
-) -> Iterator[str]:
-    """Decode UTF-8, with or without a byte order mark; line ends are removed.
-
-    Args:
-        stream: The lines.
-        name: What they are lines of.
-        first: The number of the first of them.
-
-    Raises:
-        InputError: If a line is none; says which one of *name*.
-    """
-    for number, data in enumerate(stream, first):
-        line = _decode(data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data)
-        if line is None:
-            raise InputError(
-                f"{name}, line {number}: this is not UTF-8.",
-                hint="Convert it to UTF-8.",
-            )
-        yield line.removesuffix("\n").removesuffix("\r")
-
-
-def _decode(data: bytes) -> str | None:
-    """Decode without keeping the bytes in an error."""
+def _open(path: str) -> BinaryIO:
+    """Open a file that the user names."""
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
+        return Path(path).open("rb")
+    except OSError as error:
+        cause = error.strerror or type(error).__name__
+    raise InputError(f"{path} cannot be read: {cause}.", hint="Check the path.")

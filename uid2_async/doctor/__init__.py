@@ -1,6 +1,6 @@
-"""Diagnostics: check everything between a program and an operator.
+"""Diagnostics that check everything between a program and an operator.
 
-The command is ``uid2 doctor``. A service can call :func:`examine` itself.
+They are available as ``uid2 doctor``. A service can call :func:`examine` itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The checks of the settings, and the list of all checks with what each requires."""
+"""The checks of the settings, and the list of all checks with their requirements."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from uid2_async.protocol.hash_spelling import HashSpelling, diagnose_hash
 from uid2_async.protocol.inspection import ValueKind, inspect_value
 from uid2_async.transport import SessionPool, verifying_context
 
-# What samples and tests of the official SDKs call these settings.
+# The names of these settings in the samples and tests of the official SDKs.
 _OTHER_NAMES: Final = {
     "base_url": ("UID_SERVER_BASE_URL", "UID_CLIENT_BASE_URL", "OPERATOR_URL"),
     "api_key": ("UID_API_KEY", "CLIENT_KEY"),
@@ -74,7 +74,7 @@ _KEY_BEGINNINGS: Final = ("UID2-", "EUID-")
 
 
 def check_settings(scope: IdentityScope, environ: Mapping[str, str]) -> Finding:
-    """Check which variables are set. Their values are not shown."""
+    """Check which variables are set, without showing their values."""
     sources = find_sources(scope, environ)
     faults = list_faults(scope, environ)
     if faults:
@@ -89,14 +89,14 @@ def check_settings(scope: IdentityScope, environ: Mapping[str, str]) -> Finding:
     if idle:
         return warning(
             CheckId.SETTINGS,
-            f"{message} Set, but without effect: {', '.join(idle)}.",
-            "Unset what is not meant.",
+            f"{message} Set, but not used: {', '.join(idle)}.",
+            "Unset the ones that you do not need.",
         )
     return ok(CheckId.SETTINGS, message)
 
 
 def _other_settings(scope: IdentityScope, environ: Mapping[str, str]) -> str:
-    """Find settings under names that are not read."""
+    """Return a hint about settings under names that are not read, or ""."""
     for other in IdentityScope:
         sources = find_sources(other, environ)
         if other is not scope and sources["api_key"]:
@@ -106,7 +106,7 @@ def _other_settings(scope: IdentityScope, environ: Mapping[str, str]) -> str:
         for name in names:
             if environ.get(name) and not ours[setting]:
                 wanted = f"{scope}_{'SECRET_KEY' if 'secret' in setting else setting}"
-                return f"{name} is set, which does not count: name it {wanted.upper()}."
+                return f"{name} is set, but is not read. Use {wanted.upper()} instead."
     return ""
 
 
@@ -132,7 +132,7 @@ def check_base_url(
     if {"v1", "v2", "v3"} & set(parts.path.split("/")):
         return failed(
             check,
-            f"{url} names an endpoint or a version of the API.",
+            f"{url} contains an endpoint or an API version.",
             "End the base URL before /v2 or /v3.",
         )
     if served is not None and (host not in PUBLISHED or parts.path or parts.port):
@@ -144,7 +144,7 @@ def check_base_url(
     if sends_clear(url):
         return warning(
             check,
-            f"{url} is plain http: the API key is sent in the clear.",
+            f"{url} is plain http: the API key is sent unencrypted.",
             "Use https, unless only you use the network.",
         )
     return ok(check, f"{url}, {_describe_host(scope, host)}.")
@@ -165,9 +165,9 @@ def check_api_key_form(
     """Check the form of an API key, without showing it.
 
     Args:
-        scope: The scope that it should have.
+        scope: The expected scope.
         api_key: The API key.
-        base_urls: The operators that it is for.
+        base_urls: The base URLs of the operators that it is used for.
     """
     check = CheckId.API_KEY_FORM
     fault = _find_key_fault(scope, api_key, base_urls)
@@ -193,11 +193,11 @@ def check_api_key_form(
 def _find_key_fault(
     scope: IdentityScope, api_key: str, base_urls: Sequence[str]
 ) -> str:
-    """Return why an API key cannot be right, or an empty string."""
+    """Return why an API key cannot be valid, or an empty string."""
     if _is_quoted(api_key):
         return "The API key is in quotes."
     if api_key.startswith(f"{scope}-O-"):
-        return "The API key is one of an operator, not of a client."
+        return "The API key belongs to an operator, not to a client."
     try:
         check_api_key(api_key, scope, base_urls)
     except ConfigError as error:
@@ -233,12 +233,12 @@ def check_client_secret_form(client_secret: str) -> Finding:
     return failed(
         check,
         f"The client secret is not plain base64 of 32 bytes: {spelling}.",
-        "Use the secret as the UID2 portal shows it.",
+        "Use the secret exactly as the UID2 portal shows it.",
     )
 
 
 def _is_quoted(text: str) -> bool:
-    """Return whether quotes are part of a value."""
+    """Return whether *text* is enclosed in quotes."""
     return text[:1] in {'"', "'"} or text[-1:] in {'"', "'"}
 
 
@@ -256,19 +256,19 @@ async def examine(
 ) -> AsyncGenerator[Finding]:
     """Check everything between this program and an operator, in order.
 
-    All requests are harmless: they change nothing and concern nobody. The API key is
-    sent only after the server has replied like an operator.
+    All requests are harmless: they change no data and use only test identities. The API
+    key is sent only after the server has replied like an operator.
 
     Args:
         scope: UID2 or EUID.
-        environ: The variables that name the operator, as read by
+        environ: The environment variables with the settings, as read by
             ``UID2Client.from_env``.
         needed: The roles that the API key must have.
-        timeout: Seconds that each step may take.
+        timeout: The limit for each step, in seconds.
         clock: Returns this machine's time.
 
     Yields:
-        One finding for each check as soon as it is complete, skipped ones included.
+        One finding for each check as soon as it is complete, including skipped checks.
     """
     run = _Run(scope, environ, needed=needed, timeout=timeout, clock=clock)
     causes: dict[CheckId, CheckId] = {}
@@ -286,9 +286,9 @@ async def examine(
 
 
 class _Run:
-    """One examination: each check stores what later checks use.
+    """One run of all checks. Each check stores what later checks need.
 
-    Attributes without a value are set by the checks that the list of checks requires.
+    Attributes without a default are set by the checks that a check requires.
     """
 
     settings: Settings
@@ -308,7 +308,7 @@ class _Run:
         timeout: float,
         clock: Clock,
     ) -> None:
-        """Start with nothing but the settings of the run."""
+        """Store the settings of the run."""
         self.scope = scope
         self.environ = environ
         self.needed = needed
@@ -319,7 +319,7 @@ class _Run:
 
     @property
     def next_hop(self) -> SplitResult:
-        """The URL of the proxy, or of the operator if there is none."""
+        """The URL of the proxy, or of the operator if there is no proxy."""
         proxy = self.settings.proxy
         return self.url if proxy is None else urlsplit(parse_proxy(proxy).url)
 
@@ -330,13 +330,13 @@ class _Run:
 
     @property
     def proxies(self) -> list[str]:
-        """The variables that name an HTTP proxy, and are not used."""
+        """The environment variables that name an HTTP proxy. They are not used."""
         if self.settings.proxy is not None:
             return []
         return [name for name in _PROXIES if self.environ.get(name)]
 
     async def examine_settings(self) -> Finding:
-        """Read the environment."""
+        """Read the settings from the environment."""
         finding = check_settings(self.scope, self.environ)
         if finding.outcome is not Outcome.FAILED:
             self.settings = read_settings(self.scope, self.environ)
@@ -348,7 +348,7 @@ class _Run:
         finding = check_base_url(self.scope, base_url, allow_http=allow_http)
         if finding.outcome is not Outcome.FAILED:
             with warnings.catch_warnings():
-                # The finding says the same.
+                # A finding reports the same.
                 warnings.simplefilter("ignore")
                 try:
                     self.pool = SessionPool(
@@ -388,7 +388,7 @@ class _Run:
         return self._name_hop(network.check_connection(found, self.proxies))
 
     def _name_hop(self, finding: Finding) -> Finding:
-        """Say that the finding is about the proxy, if there is one."""
+        """Add that the finding is about the proxy, if there is one."""
         if self.settings.proxy is None:
             return finding
         return attrs.evolve(finding, message=f"Proxy: {finding.message}")
@@ -397,7 +397,7 @@ class _Run:
         """Start TLS, if the base URL is https."""
         found = None
         if self.settings.proxy is not None and self.url.scheme == "https":
-            # Only a request opens a tunnel; it has no API key.
+            # Only a request opens the tunnel. It is sent without the API key.
             reply = await request_without_key(self.pool, timeout=self.timeout)
             if isinstance(reply, TransportError):
                 return failed_call(CheckId.TLS, reply)
@@ -413,13 +413,13 @@ class _Run:
         return network.check_tls(found, self.clock().timestamp())
 
     async def examine_operator(self) -> Finding:
-        """Send a request without the API key, and check who replies."""
+        """Send a request without the API key, and check whether an operator replies."""
         found = await request_without_key(self.pool, timeout=self.timeout)
         self.date_offset = date_offset(found, self.clock())
         return network.check_operator(found, https=self.url.scheme == "https")
 
     async def examine_api_key(self) -> Finding:
-        """Make one call for each role."""
+        """Make one call for each role, and check whether the API key is accepted."""
         self.probe = OperatorProbe(
             self.settings, self.pool, timeout=self.timeout, clock=self.clock
         )
@@ -427,11 +427,11 @@ class _Run:
         return operator.check_api_key(self.probe.outcomes)
 
     async def examine_roles(self) -> Finding:
-        """Check which roles the calls showed."""
+        """Check which roles the calls have shown."""
         return operator.check_roles(self.probe.outcomes, self.needed)
 
     async def examine_client_secret(self) -> Finding:
-        """Check whether the operator opened the requests."""
+        """Check whether the operator could decrypt the requests."""
         return operator.check_client_secret(self.probe.outcomes)
 
     async def examine_clock(self) -> Finding:
@@ -454,13 +454,13 @@ class _Run:
         return operator.check_keys(self.probe.outcomes, self.scope, now_ms)
 
     async def examine_latency(self) -> Finding:
-        """Check how long the calls took."""
+        """Check the duration of the calls."""
         return network.check_latency(self.probe.seconds)
 
 
 @attrs.frozen
 class _Check:
-    """A check, and the checks without which it says nothing."""
+    """A check, and the checks that it requires."""
 
     id: CheckId
     run: Callable[[_Run], Awaitable[Finding]]

@@ -11,12 +11,12 @@ from uid2_async.errors import AuthError, OperatorError, UID2Error
 
 
 class CheckId(StrEnum):
-    """The checks, in their order. The value is their name in the output."""
+    """The checks, in order. The value is the name in the output."""
 
     SETTINGS = "settings"
     BASE_URL = "base URL"
     API_KEY_FORM = "API key form"
-    CLIENT_SECRET_FORM = "client secret form"  # noqa: S105 - a name, no secret
+    CLIENT_SECRET_FORM = "client secret form"  # noqa: S105 - a name, not a secret
     DNS = "DNS"
     CONNECTION = "connection"
     TLS = "TLS"
@@ -31,7 +31,7 @@ class CheckId(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a check ended."""
+    """The outcome of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -41,14 +41,15 @@ class Outcome(StrEnum):
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """The result of one check; it holds no key, secret, token or UID.
+    """The result of one check. It contains no key, secret, token or UID.
 
     Attributes:
-        check: What was checked.
-        outcome: How it ended.
+        check: The check.
+        outcome: The outcome of the check.
         message: What was found, as a sentence.
-        hint: What to do about it, or an empty string.
-        unauthorized: Whether it failed because the key or secret was not accepted.
+        hint: How to fix it, or an empty string.
+        unauthorized: Whether the check failed because the key or secret was not
+            accepted.
     """
 
     check: CheckId
@@ -59,7 +60,7 @@ class Finding:
 
 
 def ok(check: CheckId, message: str) -> Finding:
-    """Return a finding that all is well."""
+    """Return a finding of a check that passed."""
     return Finding(check=check, outcome=Outcome.OK, message=message)
 
 
@@ -97,7 +98,7 @@ def failed_call(check: CheckId, error: UID2Error) -> Finding:
 
 
 def skipped(check: CheckId, message: str) -> Finding:
-    """Return a finding that the check was not made."""
+    """Return a finding of a check that was not run."""
     return Finding(check=check, outcome=Outcome.SKIPPED, message=message)
 
 

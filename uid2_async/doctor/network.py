@@ -1,7 +1,7 @@
-"""From a host name to an operator's first reply: DNS, TCP, TLS, and who answers.
+"""Checks from a host name to an operator's first reply: DNS, TCP, TLS and HTTP.
 
-A probe returns what it found, good or bad, and raises nothing. A check is a pure
-function of what a probe found.
+A probe returns what it found, good or bad, and never raises. A check is a pure function
+of the result of a probe.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Resolution:
     """The result of resolving a host name.
 
     Attributes:
-        host: The host.
-        addresses: Its addresses, empty if it has none.
+        host: The host name.
+        addresses: The IP addresses. Empty if there are none.
     """
 
     host: str
@@ -54,7 +54,7 @@ class Resolution:
 
 
 class ConnectionFault(Enum):
-    """Why no connection was made."""
+    """Why a connection failed."""
 
     REFUSED = "refused"
     TIMEOUT = "timed out"
@@ -66,10 +66,10 @@ class Connection:
     """The result of connecting to a port.
 
     Attributes:
-        address: The address that was tried last.
+        address: The IP address that was tried last.
         port: The port.
-        seconds: How long it took.
-        fault: Why there is no connection, or None.
+        seconds: The duration in seconds.
+        fault: Why the connection failed, or None.
     """
 
     address: str
@@ -79,7 +79,7 @@ class Connection:
 
 
 class HandshakeFault(Enum):
-    """Why TLS failed."""
+    """Why a TLS handshake failed."""
 
     NO_TLS = "the server does not speak TLS"
     CERTIFICATE = "the certificate was rejected"
@@ -92,10 +92,10 @@ class Handshake:
     """The result of a TLS handshake.
 
     Attributes:
-        version: Such as ``TLSv1.3``.
-        expires: When the certificate expires, in seconds since the Unix epoch.
-        fault: Why it failed, or None.
-        problem: Why the certificate was rejected, if that is the fault.
+        version: The protocol version, such as ``TLSv1.3``.
+        expires: The expiry of the certificate, in seconds since the Unix epoch.
+        fault: Why the handshake failed, or None.
+        problem: Why the certificate was rejected, or None.
     """
 
     version: str = ""
@@ -148,7 +148,7 @@ async def _tcp_connect(address: str, port: int, timeout: float) -> Connection:
 async def tls_handshake(
     address: str, port: int, host: str, context: ssl.SSLContext, *, timeout: float
 ) -> Handshake:
-    """Make a TLS handshake with *host* at *address*, and close the connection."""
+    """Perform a TLS handshake with *host* at *address*, and close the connection."""
     try:
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(
@@ -183,7 +183,7 @@ _NO_TLS_REASONS: Final = frozenset(
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
-    """Close a connection, whatever the other side does."""
+    """Close a connection, and ignore errors."""
     writer.close()
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(1.0):
@@ -197,10 +197,10 @@ async def request_without_key(
 
     Args:
         pool: Sends the request.
-        timeout: Seconds that it may take.
+        timeout: The limit in seconds.
 
     Returns:
-        The reply, or the error if there is none.
+        The reply, or the error if there was none.
     """
     request = Request(
         path=Endpoint.GENERATE,
@@ -219,9 +219,9 @@ async def request_without_key(
 
 
 def date_offset(reply: Reply | UID2Error, now: datetime) -> float | None:
-    """Return how many seconds the ``Date`` of *reply* is ahead of *now*, or None.
+    """Return by how many seconds the ``Date`` of *reply* is ahead of *now*, or None.
 
-    Operators send no such header, but a proxy before them may.
+    Operators send no ``Date`` header, but a proxy in front of them may.
     """
     if isinstance(reply, UID2Error) or "date" not in reply.headers:
         return None
@@ -242,11 +242,11 @@ _UNAUTHORIZED_BODY: Final = re.compile(
 
 
 def check_dns(found: Resolution, proxies: Sequence[str]) -> Finding:
-    """Check whether the host has an address.
+    """Check whether the host name resolves.
 
     Args:
-        found: The result of resolving it.
-        proxies: The variables that name an HTTP proxy, which is not used.
+        found: The result of the resolution.
+        proxies: The environment variables that name an HTTP proxy. They are not used.
     """
     if not found.addresses:
         return failed(
@@ -257,7 +257,7 @@ def check_dns(found: Resolution, proxies: Sequence[str]) -> Finding:
         )
     first, *others = found.addresses
     if first == found.host:
-        return ok(CheckId.DNS, f"Not needed: {first} is an address.")
+        return ok(CheckId.DNS, f"Not needed: {first} is an IP address.")
     more = f" and {len(others)} more" if others else ""
     return ok(CheckId.DNS, f"{found.host} is {first}{more}.")
 
@@ -266,8 +266,8 @@ def check_connection(found: Connection, proxies: Sequence[str]) -> Finding:
     """Check whether the port can be reached.
 
     Args:
-        found: The result of connecting.
-        proxies: The variables that name an HTTP proxy, which is not used.
+        found: The result of the connection.
+        proxies: The environment variables that name an HTTP proxy. They are not used.
     """
     if found.fault is None:
         ms = round(found.seconds * 1000)
@@ -284,7 +284,7 @@ def check_connection(found: Connection, proxies: Sequence[str]) -> Finding:
 
 
 def _explain_proxy(proxies: Sequence[str]) -> str:
-    """Return that the proxy of the environment is not used, if there is one."""
+    """Return a hint that the environment's proxy is not used, or an empty string."""
     if not proxies:
         return ""
     return (
@@ -304,7 +304,7 @@ def check_tls(found: Handshake | None, now: float) -> Finding:
     """Check TLS.
 
     Args:
-        found: The result of the handshake, None if the base URL is plain http.
+        found: The result of the handshake, or None if the base URL is plain http.
         now: The time in seconds since the Unix epoch.
     """
     check = CheckId.TLS
@@ -317,7 +317,7 @@ def check_tls(found: Handshake | None, now: float) -> Finding:
     if found.fault is not None:
         return failed(
             check,
-            f"No secure connection: {found.fault.value}.",
+            f"No TLS connection: {found.fault.value}.",
             _TLS_HINTS[found.fault],
         )
     days = int((found.expires - now) // _DAY_SECONDS)
@@ -339,7 +339,7 @@ _TLS_HINTS: Final = {
     ),
 }
 
-# The library's own hints are for programs; these are for the command line.
+# The library's own hints are for programs. These are for the command line.
 _CERTIFICATE_HINTS: Final = {
     CertificateFault.NONCONFORMING: (
         "Reissue the certificate that the message describes, which may be that of the "
@@ -353,7 +353,7 @@ def check_operator(found: Reply | UID2Error, *, https: bool) -> Finding:
     """Check whether an operator replies, before the API key is sent to it.
 
     Args:
-        found: The reply to a request without API key, or the error.
+        found: The reply to a request without an API key, or the error.
         https: Whether it was sent over TLS.
     """
     check = CheckId.OPERATOR
@@ -374,33 +374,33 @@ def check_operator(found: Reply | UID2Error, *, https: bool) -> Finding:
 
 
 _UNEXPECTED_STATUS: Final = (
-    "an operator does not reply like this.",
+    "an operator does not send such a reply.",
     "Check the base URL.",
 )
 
 _NO_OPERATOR: Final = (
-    "a web page or other service replies, not an operator.",
+    "a web page or another service replies, not an operator.",
     "Check the base URL. A captive portal or proxy may reply in its place.",
 )
 
 _FAILING: Final = (
-    "the operator, or a gateway before it, is failing.",
+    "the operator, or a gateway in front of it, is failing.",
     "Try again later. If it persists, contact whoever runs the operator.",
 )
 
 _BY_STATUS: Final = {
     200: _NO_OPERATOR,
     401: (
-        "a gateway before the operator requires a login of its own.",
-        "Check the gateway or proxy on the way.",
+        "a gateway in front of the operator requires a login.",
+        "Check the gateway or proxy between here and the operator.",
     ),
     403: (
-        "a gateway before the operator blocks this machine.",
-        "Ask whoever runs the operator or its firewall to allow its address.",
+        "a gateway in front of the operator blocks this machine.",
+        "Ask whoever runs the operator or its firewall to allow your IP address.",
     ),
     404: (
         "there is no operator at this path.",
-        "Leave the path out of the base URL, or check what the gateway forwards.",
+        "Remove the path from the base URL, or check which paths the gateway forwards.",
     ),
     405: _NO_OPERATOR,
     429: (
@@ -434,7 +434,7 @@ def _explain_no_reply(error: UID2Error, *, https: bool) -> Finding:
 
 
 def _host_of(reply: Reply) -> str:
-    """Return the host of a redirect, without path and query, which may hold secrets."""
+    """Return the host of a redirect. Its path and query may contain secrets."""
     try:
         parts = urlsplit(reply.headers.get("location", ""))
         host = parts.hostname or ""
@@ -446,9 +446,9 @@ def _host_of(reply: Reply) -> str:
 
 
 def check_latency(seconds: Sequence[float]) -> Finding:
-    """Check how long the calls took, each over a kept connection."""
+    """Check the duration of the calls, each on an open connection."""
     if not seconds:
-        return failed(CheckId.LATENCY, "No call got a reply.", "See the checks before.")
+        return failed(CheckId.LATENCY, "No call got a reply.", "See the checks above.")
     middle, longest = (round(one * 1000) for one in (median(seconds), max(seconds)))
     message = f"Median {middle} ms, longest {longest} ms ({len(seconds)} calls)."
     if median(seconds) > _SLOW_SECONDS:

@@ -1,4 +1,4 @@
-"""Checks of what an operator replied: pure functions of the outcomes of calls."""
+"""Checks of an operator's replies, as pure functions of the outcomes of calls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from uid2_async.protocol.keyring import KeyRing
 
 
 class Role(StrEnum):
-    """What an API key may do (docs/protocol.md 1.8)."""
+    """The roles of an API key (docs/protocol.md 1.8)."""
 
     GENERATOR = "GENERATOR"
     MAPPER = "MAPPER"
@@ -46,20 +46,22 @@ class Role(StrEnum):
 
 CallOutcomes = Mapping[Endpoint, CallOutcome]
 _UNAUTHORIZED: Final = 401
-_PORTAL: Final = "in the UID2 portal, or with whoever runs the operator"
+_PORTAL: Final = "in the UID2 portal, or by the operator's administrator"
 
 
 def _permitted(outcome: CallOutcome | None) -> bool | None:
-    """Return whether the key may make the call, or None if the outcome does not say.
+    """Return whether the key may make the call, or None if that is unknown.
 
     The operator checks the role before the envelope and its content (docs/protocol.md
-    1.6), so an error about those shows that the key has the role.
+    1.6). An error about the envelope or the content therefore shows that the key has
+    the role.
     """
     match outcome.error if outcome is not None else UID2Error():
         case None | EnvelopeError() | ProtocolError(unparseable_http=False):
             return True
         case AuthError(status=401) as error:
-            # A missing role has no message; a missing service link has one.
+            # The error for a missing role has no message. The one for a missing link
+            # has one.
             return error.message.startswith("The operator said")
         case OperatorError(status=400 | 500):
             return True
@@ -73,7 +75,8 @@ def find_roles(outcomes: CallOutcomes) -> dict[Role, bool | None]:
     shares = _permitted(outcomes.get(Endpoint.SHARING))
     ring = outcomes.get(Endpoint.SHARING, CallOutcome()).value
     if isinstance(ring, KeyRing):
-        # Only sharers get a limit for the lifetime of tokens (docs/protocol.md 6.1).
+        # Only the replies to sharers limit the lifetime of shared tokens
+        # (docs/protocol.md 6.1).
         shares = ring.max_sharing_lifetime_seconds is not None
     elif shares and reads is not False:
         shares = None
@@ -122,7 +125,7 @@ def check_roles(outcomes: CallOutcomes, needed: Collection[Role]) -> Finding:
 
     Args:
         outcomes: The outcomes of the calls.
-        needed: The roles that it must have.
+        needed: The roles that the key must have.
     """
     check = CheckId.ROLES
     roles = find_roles(outcomes)
@@ -152,7 +155,7 @@ def check_roles(outcomes: CallOutcomes, needed: Collection[Role]) -> Finding:
 
 
 def _find_inconclusive(outcomes: CallOutcomes) -> UID2Error | None:
-    """Return the first error that says nothing about a role, or None."""
+    """Return the first error that shows nothing about a role, or None."""
     for outcome in outcomes.values():
         if outcome.error is not None and _permitted(outcome) is None:
             return outcome.error
@@ -180,18 +183,18 @@ def check_client_secret(outcomes: CallOutcomes) -> Finding:
     for error in errors:
         if error is not None and not isinstance(error, AuthError):
             return failed_call(check, error)
-    return skipped(check, "No call got far enough to show it.")
+    return skipped(check, "No call got far enough to check it.")
 
 
 def _find_secret_fault(error: UID2Error | None) -> Finding | None:
-    """Return a finding about sealing or opening, or None if there is no fault."""
+    """Return a finding about encryption or decryption, or None if there is no fault."""
     check = CheckId.CLIENT_SECRET
     match error:
         case AuthError() if error.status != _UNAUTHORIZED:
             return failed(
                 check,
-                "It does not belong to the API key: the operator cannot open what is "
-                "sealed with it.",
+                "It does not belong to the API key: the operator cannot decrypt what "
+                "is encrypted with it.",
                 "Copy both from the same place; a new key comes with a new secret.",
                 unauthorized=True,
             )
@@ -200,7 +203,7 @@ def _find_secret_fault(error: UID2Error | None) -> Finding | None:
         case BadRequestError() if "Invalid body" in error.message:
             return failed(
                 check,
-                f"The request was changed on its way. {error.message}",
+                f"The request was changed in transit. {error.message}",
                 "Look for a gateway or proxy that rewrites request bodies.",
             )
         case _:
@@ -208,9 +211,9 @@ def _find_secret_fault(error: UID2Error | None) -> Finding | None:
 
 
 def _was_opened(error: UID2Error | None) -> bool:
-    """Return whether the operator opened the request.
+    """Return whether the operator decrypted the request.
 
-    It did if it found fault with the content, or failed itself (docs/protocol.md 1.6).
+    It did if it rejected the content, or failed itself (docs/protocol.md 1.6).
     """
     if isinstance(error, ServerError):
         return error.status == 500  # noqa: PLR2004 - an HTTP status reads best as its number
@@ -233,7 +236,7 @@ def check_clock(offset: float | None, *, refused: bool) -> Finding:
     """Compare this machine's clock with the operator's.
 
     Args:
-        offset: Seconds by which this machine's clock is behind, None if unknown.
+        offset: Seconds by which this machine's clock is behind, or None if unknown.
         refused: Whether the operator rejected the time of a request.
     """
     check = CheckId.CLOCK
@@ -242,10 +245,10 @@ def check_clock(offset: float | None, *, refused: bool) -> Finding:
             return failed(check, "It is off by more than half an hour.", _SET_CLOCK)
         return ok(
             check,
-            "Off by less than two minutes, or the operator would reject requests.",
+            "Off by less than two minutes, since the operator accepts requests.",
         )
     side = "behind" if offset > 0 else "ahead of"
-    message = f"This machine's is {abs(offset):.0f} s {side} the operator's."
+    message = f"This machine's clock is {abs(offset):.0f} s {side} the operator's."
     if refused or not -_TAKEN_AHEAD_SECONDS <= offset < _REFUSED_BEHIND_SECONDS:
         return failed(check, f"{message} Requests are rejected. {_LIMITS}.", _SET_CLOCK)
     if abs(offset) >= _PROMISED_SECONDS:
@@ -284,7 +287,7 @@ def check_test_identities(outcomes: CallOutcomes) -> Finding:
         return failed(
             check,
             f"Not as documented: {', '.join(wrong)}.",
-            "Contact whoever runs the operator: opt-outs may not be respected.",
+            "Contact the operator's administrator: opt-outs may not be respected.",
         )
     return ok(check, "The replies are as documented.")
 
@@ -296,7 +299,7 @@ _OPT_OUTS: Final = {
 
 
 def _wrong_rows(found: IdentityMap) -> list[str]:
-    """List the rows of the map of test identities that are not as documented."""
+    """List the mapped test identities whose rows are not as documented."""
     out, valid = found
     wrong = []
     if out.reason is not UnmappedReason.OPTED_OUT:
@@ -307,12 +310,12 @@ def _wrong_rows(found: IdentityMap) -> list[str]:
 
 
 def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Finding:
-    """Check whether keys can be downloaded, and whether they are active.
+    """Check whether the keys can be downloaded and are active.
 
     Args:
         outcomes: The outcomes of the calls.
         scope: The expected scope.
-        now_ms: The operator's time in ms.
+        now_ms: The operator's time, in ms since the Unix epoch.
     """
     check = CheckId.KEYS
     roles = find_roles(outcomes)
@@ -328,7 +331,7 @@ def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Fin
             return failed(
                 check,
                 f"The operator does not return keys (HTTP {outcome.error.status}).",
-                "It may have no active master key. Contact whoever runs the operator.",
+                "It may have no active master key. Ask the operator's administrator.",
             )
         if outcome.error is not None:
             return failed_call(check, outcome.error)
@@ -351,7 +354,7 @@ def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Fin
 
 
 def _find_fault(ring: KeyRing, scope: IdentityScope, now_ms: int) -> Finding | None:
-    """Return why a key ring is of no use, or None."""
+    """Return a finding about why a key ring is unusable, or None."""
     if ring.identity_scope is not scope:
         return failed(
             CheckId.KEYS,
@@ -362,13 +365,13 @@ def _find_fault(ring: KeyRing, scope: IdentityScope, now_ms: int) -> Finding | N
         return failed(
             CheckId.KEYS,
             f"None of {len(ring.keys)} keys is active now.",
-            "Contact whoever runs the operator: it no longer gets new keys.",
+            "Contact the operator's administrator: it no longer gets new keys.",
         )
     return None
 
 
 def _count_active(ring: KeyRing, now_ms: int) -> int:
-    """Count the active keys."""
+    """Return the number of active keys."""
     return sum(key.is_active(now_ms) for key in ring.keys.values())
 
 

@@ -1,7 +1,7 @@
 """Harmless calls to an operator.
 
-They change nothing and concern nobody: test identities are used, keys are fetched, and
-a logout names no one.
+They change no data and affect nobody. They use test identities, fetch keys, and log out
+without an identity.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NEVER_OPTED_OUT: Final = "validate@example.com"
 
 
 class Endpoint(StrEnum):
-    """The endpoints that are called. All but the last need a role."""
+    """The endpoints to call. All but the last require a role."""
 
     GENERATE = tokens.GENERATE_PATH
     MAP = MAP_V3_PATH
@@ -54,7 +54,7 @@ class CallOutcome:
 
     Attributes:
         value: The return value, which is never shown.
-        error: The error that it raised, or None.
+        error: The error that was raised, or None.
     """
 
     value: Any = attrs.field(default=None, repr=False)
@@ -62,17 +62,18 @@ class CallOutcome:
 
 
 class _ListeningEnvelope(AesGcmEnvelope):
-    """The usual envelope, which also keeps the operator's time of the last reply.
+    """The standard envelope, which also records the operator's time in the last reply.
 
-    :attr:`UID2Client.clock_skew` would be 0 for every offset below 5 s.
+    :attr:`UID2Client.clock_skew` cannot be used, because it is 0 for an offset below 5
+    s.
     """
 
     def __init__(self) -> None:
-        """Start without a reply."""
+        """Start without a recorded time."""
         self.server_ms: int | None = None
 
     def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> Opened:
-        """Open a reply, and keep its time."""
+        """Decrypt a reply, and record its time."""
         opened = super().open(body, key=key, nonce=nonce)
         self.server_ms = opened.server_ms
         return opened
@@ -82,21 +83,21 @@ class OperatorProbe:
     """Calls an operator, one call at a time and without retries.
 
     Attributes:
-        outcomes: The last outcome by endpoint.
-        seconds: How long each call with a reply took.
-        offset: The operator's clock minus this machine's in seconds, None if unknown.
-        refused_clock: Whether the operator refused this machine's time.
+        outcomes: The latest outcome of each endpoint.
+        seconds: The duration of each call that got a reply, in seconds.
+        offset: The operator's time minus this machine's in seconds, or None if unknown.
+        refused_clock: Whether the operator rejected this machine's time.
     """
 
     def __init__(
         self, settings: Settings, pool: SessionPool, *, timeout: float, clock: Clock
     ) -> None:
-        """Prepare the calls; nothing is sent yet.
+        """Prepare the calls, without sending anything.
 
         Args:
-            settings: Checked settings.
-            pool: Sends the calls. It is not closed here.
-            timeout: Seconds that each call may take.
+            settings: The settings, which have been checked.
+            pool: The pool that sends the calls. It is not closed here.
+            timeout: The limit for each call, in seconds.
             clock: This machine's clock.
         """
         self.outcomes: dict[Endpoint, CallOutcome] = {}
@@ -122,7 +123,7 @@ class OperatorProbe:
     async def call_for_roles(self) -> None:
         """Make a call for each role, and one that shows whether the key is known.
 
-        The first call without a reply is the last one.
+        Stops after the first call without a reply.
         """
         for endpoint in Endpoint:
             await self._call(endpoint)
@@ -132,10 +133,10 @@ class OperatorProbe:
             self.refused_clock |= isinstance(error, ClockSkewError)
 
     async def find_offset(self, hint: float | None) -> None:
-        """Find the offset of the clocks by trying times until one is accepted.
+        """Find the clock offset by trying different times until one is accepted.
 
         Args:
-            hint: The offset by a ``Date`` header in seconds, or None.
+            hint: The offset according to a ``Date`` header in seconds, or None.
         """
         endpoint = next(
             one
@@ -149,7 +150,8 @@ class OperatorProbe:
             if isinstance(error, TransportError):
                 return
             if not isinstance(error, ClockSkewError):
-                # A sealed reply has the exact time. Any other error is only a bound.
+                # An encrypted reply contains the exact time. Any other accepted call
+                # only bounds it.
                 self.offset = shift if self.offset is None else self.offset
                 return
 
@@ -161,7 +163,7 @@ class OperatorProbe:
         self.outcomes[Endpoint.REFRESH] = outcome
 
     async def _call(self, endpoint: Endpoint) -> None:
-        """Make a call, and keep its outcome."""
+        """Make a call, and store its outcome."""
         self.outcomes[endpoint] = await self._run(_CALLS[endpoint](self._client))
 
     async def _run(self, call: Awaitable[object]) -> CallOutcome:
@@ -186,7 +188,7 @@ class OperatorProbe:
 
 
 def _generate(client: UID2Client, email: str) -> Awaitable[object]:
-    """Generate a token without a consent string, about which EUID would warn."""
+    """Generate a token without a consent string. EUID would warn about it."""
     call = Call(
         path=tokens.GENERATE_PATH,
         payload=tokens.build_generate_request(Email(email)),
@@ -202,7 +204,7 @@ def _logout_nobody(client: UID2Client) -> Awaitable[object]:
 
 
 def _refresh_nothing(client: UID2Client) -> Awaitable[object]:
-    """Refresh an invalid token, which is called so only to callers with a valid key."""
+    """Refresh an invalid token. Only a caller with a valid key gets that answer."""
     call = Call(
         path=tokens.REFRESH_PATH,
         payload=_NO_TOKEN,
@@ -230,7 +232,7 @@ _HOURS: Final = 14
 
 
 def _shifts(hint: float | None) -> Iterator[float]:
-    """Yield offsets to try: half an hour in steps, then those of wrong time zones."""
+    """Yield offsets to try: up to half an hour, then those of wrong time zones."""
     if hint is not None:
         yield hint
     for step in range(1, _SHIFT_STEPS + 1):

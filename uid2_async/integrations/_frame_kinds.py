@@ -1,4 +1,4 @@
-"""The kinds of DataFrames: how their columns are read, and how others are appended."""
+"""The kinds of DataFrames: how to read columns, and how to append new ones."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ __all__ = ["Frame", "Result", "Stream", "open_frame", "temporary_file"]
 
 T = TypeVar("T")
 
-# A conversion of so many values holds the interpreter for less than 5 ms.
+# Converting this many values holds the GIL for less than 5 ms.
 _PIECE_ROWS: Final = 10_000
 
 
 @attrs.frozen
 class Result:
-    """What is appended to a frame.
+    """The columns to append to a frame.
 
     Attributes:
-        table: The columns; for a stream all columns, to be read once.
-        repeat: To which row of the frame each row belongs; None for each row once.
+        table: The new columns. For a stream, all columns, which can be read once.
+        repeat: The row of the frame to which each row belongs, or None if they
+            correspond one to one.
     """
 
     table: Any
@@ -42,11 +43,11 @@ class Result:
 
 
 class Frame(Protocol):
-    """What can be read and extended.
+    """A frame that can be read and extended.
 
     Attributes:
-        labels: The names of the columns. Those of pandas may be anything.
-        rows: How many rows there are, or None if that is unknown.
+        labels: The labels of the columns. Those of pandas may have any type.
+        rows: The number of rows, or None if it is unknown.
     """
 
     labels: Sequence[Hashable]
@@ -56,8 +57,8 @@ class Frame(Protocol):
         """Read the columns at *places*. Blocks.
 
         Returns:
-            A RecordBatchReader with these columns, or with all; and the places of the
-            wanted columns in it.
+            A RecordBatchReader with these columns or with all columns, and the
+            positions of the requested columns in it.
         """
         ...
 
@@ -67,7 +68,7 @@ class Frame(Protocol):
 
 
 class _Eager:
-    """A frame in memory, whose columns are converted one by one."""
+    """A frame in memory, whose columns are converted one at a time."""
 
     labels: Sequence[Hashable]
     rows: int | None
@@ -78,7 +79,7 @@ class _Eager:
         columns = []
         for at in places:
             column = _converting(partial(self.column, at), self.labels[at])
-            # A column without any value has an accidental type, such as double.
+            # A column without any value has an arbitrary type, such as double.
             empty = column.null_count == len(column)
             columns.append(arrow.nulls(len(column)) if empty else column)
         names = [str(self.labels[at]) for at in places]
@@ -91,10 +92,10 @@ class _Eager:
 
 
 class _ArrowTable(_Eager):
-    """A pyarrow Table, or what has been made into one."""
+    """A pyarrow Table, or an object that was converted to one."""
 
     def __init__(self, table: pa.Table, back: Callable[[pa.Table], Any]) -> None:
-        """Hold the table; *back* makes what the caller passed of the result."""
+        """Store the table. *back* converts the result to the caller's type."""
         self.labels = table.column_names
         self.rows: int | None = table.num_rows
         self._table = table
@@ -117,11 +118,11 @@ class _ArrowTable(_Eager):
 class _Pandas(_Eager):
     """A frame of pandas or modin.
 
-    Not by narwhals, which refuses repeated names and drops ``attrs``.
+    Does not use narwhals, which rejects repeated names and drops ``attrs``.
     """
 
     def __init__(self, frame: Any) -> None:
-        """Hold the frame."""
+        """Store the frame."""
         self.labels = frame.columns.tolist()
         self.rows: int | None = len(frame)
         self._frame = frame
@@ -140,7 +141,7 @@ class _Pandas(_Eager):
     def extend(self, added: Result) -> Any:
         """See :meth:`Frame.extend`."""
         frame = self._frame
-        # Without arguments it makes a copy, which since pandas 3 costs nothing.
+        # Without arguments it makes a copy, which costs nothing since pandas 3.
         frame = (
             frame.assign() if added.repeat is None else frame.iloc[added.repeat].copy()
         )
@@ -152,10 +153,10 @@ class _Pandas(_Eager):
 
 
 class _Narwhals(_Eager):
-    """A frame in memory of another library."""
+    """A frame of another library, in memory."""
 
     def __init__(self, frame: Any, back: Callable[[Any], Any]) -> None:
-        """Hold the frame; *back* makes what the caller passed of the result."""
+        """Store the frame. *back* converts the result to the caller's type."""
         self.labels = frame.columns
         self.rows: int | None = len(frame)
         self._frame = frame
@@ -176,12 +177,12 @@ class _Narwhals(_Eager):
 
 
 class Stream:
-    """A RecordBatchReader, of which all columns are read."""
+    """A RecordBatchReader, all of whose columns are read."""
 
     rows: int | None = None
 
     def __init__(self, reader: Any, *, rereadable: bool) -> None:
-        """Hold the reader; copy it to a private file if it is to be read twice."""
+        """Store the reader. If it must be read twice, copy it to a private file."""
         self.labels: Sequence[Hashable] = reader.schema.names
         self._reader = reader
         self._copy: BinaryIO | None = None
@@ -205,12 +206,12 @@ class Stream:
 
 
 def _narwhals() -> Any:
-    """Import the version of narwhals' API that does not change."""
+    """Import the stable version of narwhals' API."""
     return import_module("narwhals.stable.v2")
 
 
 def open_frame(frame: Any, *, rereadable: bool) -> Frame:
-    """Find out what *frame* is. Blocks: a lazy one is collected.
+    """Detect the type of *frame*. Blocks, because a lazy frame is collected.
 
     Raises:
         InputError: If it is not a frame.
@@ -226,7 +227,7 @@ def open_frame(frame: Any, *, rereadable: bool) -> Frame:
 
 
 def _open_known(frame: Any) -> Frame:
-    """Find out to which other library *frame* belongs."""
+    """Detect which other library *frame* belongs to."""
     nw = _narwhals()
     is_pandas = nw.dependencies.is_pandas_dataframe
     if is_pandas(frame) or nw.dependencies.is_modin_dataframe(frame):
@@ -255,7 +256,7 @@ def _collect(lazy: Any) -> Frame:
     if kind.is_spark_like():
         raise InputError(
             "map_frame would collect a DataFrame of Spark on the driver.",
-            hint="Map it where it is: uid2_async.integrations.spark.map_dataframe.",
+            hint="Use uid2_async.integrations.spark.map_dataframe() instead.",
         )
     collected = _converting(lazy.collect)
     if kind.is_duckdb():
@@ -269,8 +270,8 @@ def _collect(lazy: Any) -> Frame:
 def _to_relation(lazy: Any, _uid2_mapped: Any) -> Any:
     """Return a table as a relation of the connection of *lazy*.
 
-    DuckDB finds the table by the name of the argument. Arrow knows fewer types than
-    DuckDB, so that each column is cast to what it was.
+    DuckDB finds the table by the name of the argument. Arrow has fewer types than
+    DuckDB, so each column is cast to its original type.
     """
     before = lazy.to_native()
     columns = [
@@ -280,7 +281,7 @@ def _to_relation(lazy: Any, _uid2_mapped: Any) -> Any:
     columns += map(_quoted, _uid2_mapped.column_names[len(columns) :])
     query = f"SELECT {', '.join(columns)} FROM _uid2_mapped"  # noqa: S608 - quoted
     mapped = before.query("_uid2_input", query)
-    # Before DuckDB 2 each query leaves a view of the relation that it was called on.
+    # Before DuckDB 2, each query leaves a view of the relation that it was called on.
     with suppress(Exception):
         before.query("_uid2_input", "DROP VIEW IF EXISTS _uid2_input")
     return mapped
@@ -292,19 +293,20 @@ def _quoted(name: str) -> str:
 
 
 def _read_stream(frame: Any) -> Frame:
-    """Read what exports an Arrow stream.
+    """Read an object that exports an Arrow stream.
 
     Raises:
-        InputError: If it does not, or if that is not a stream of rows.
+        InputError: If it does not export one, or exports a stream of something other
+            than rows.
     """
     if hasattr(frame, "__arrow_c_stream__"):
-        # A single column is a stream of something else than rows.
+        # A single column is a stream of something other than rows.
         with suppress(Exception):
             reader = load_arrow().RecordBatchReader.from_stream(frame)
             back = getattr(type(frame), "from_arrow", lambda table: table)
             return _ArrowTable(reader.read_all(), back)
     raise InputError(
-        f"map_frame takes a DataFrame, not {type(frame).__name__}.",
+        f"map_frame() requires a DataFrame, not {type(frame).__name__}.",
         hint="Pass a DataFrame of pandas or polars, a relation of DuckDB, or a pyarrow "
         "Table or RecordBatchReader.",
     )
@@ -314,7 +316,7 @@ def _read_stream(frame: Any) -> Frame:
 
 
 def _converting(call: Callable[[], T], label: Hashable = None) -> T:
-    """Make one call of a library of frames; what it says of a failure may show data.
+    """Run one call of a DataFrame library. Its own error message may contain data.
 
     Raises:
         InputError: If it fails.
@@ -323,7 +325,7 @@ def _converting(call: Callable[[], T], label: Hashable = None) -> T:
         return call()
     except InputError:
         raise
-    # Each library raises its own, and a panic of polars is not an Exception.
+    # Each library has its own exceptions, and a panic of polars is not an Exception.
     except BaseException as error:  # noqa: BLE001 - as above
         kind = type(error).__name__
     what = "The frame" if label is None else f"The column '{printable(str(label))}'"
@@ -334,10 +336,10 @@ def _converting(call: Callable[[], T], label: Hashable = None) -> T:
 
 
 def _by_pieces(series: Any, label: Hashable) -> Any:
-    """Convert a series of pandas to Arrow.
+    """Convert a pandas series to Arrow.
 
     Raises:
-        InputError: If its values are of several types.
+        InputError: If its values have several types.
     """
     arrow = load_arrow()
     starts = range(0, len(series), _PIECE_ROWS)
@@ -350,7 +352,7 @@ def _by_pieces(series: Any, label: Hashable) -> Any:
     types = {chunk.type for chunk in chunks if chunk.null_count < len(chunk)}
     if len(types) > 1:
         raise InputError(
-            f"The column '{printable(str(label))}' holds values of several types: "
+            f"The column '{printable(str(label))}' has values of several types: "
             f"{', '.join(sorted(map(str, types)))}.",
             hint="Convert it to strings.",
         )
@@ -366,7 +368,7 @@ def _piece(series: Any, start: int, label: Hashable) -> Any:
     """Convert some values.
 
     Raises:
-        InputError: If one of them is not text. The error names its row.
+        InputError: If a value is not text. The message contains its row.
     """
     with suppress(Exception):
         return load_arrow().array(series, from_pandas=True)
@@ -393,7 +395,7 @@ def _is_text(value: object) -> bool:
 
 
 def _to_pandas_array(column: Any) -> Any:
-    """Convert a column to an array of pandas."""
+    """Convert a column to a pandas array."""
     pandas = import_module("pandas")
     chunks = [
         chunk.slice(at, _PIECE_ROWS)
@@ -409,9 +411,9 @@ def _to_pandas_array(column: Any) -> Any:
 
 
 def temporary_file() -> BinaryIO:
-    """Open a private file without a name, which is closed with its last reference.
+    """Open a private file without a name. It is closed with its last reference.
 
-    Whoever drops a RecordBatchReader does not have to close it.
+    A RecordBatchReader therefore need not be closed.
     """
     with tempfile.TemporaryFile() as file:
         descriptor = os.dup(file.fileno())

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, MutableMapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.blocking import BlockingClient, BlockingTokenRefresher
+from uid2_async.blocking import (
+    BlockingClient,
+    BlockingKeyStore,
+    BlockingTokenRefresher,
+)
 from uid2_async.client import UID2Client
-from uid2_async.errors import InputError
+from uid2_async.errors import ConfigError, InputError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens, TokenState
+from uid2_async.keystore import FileKeyStore, KeyStore
 from uid2_async.models import Identity, IdentityScope, OptedOut
 from uid2_async.publisher import (
     Freshness,
@@ -26,11 +33,15 @@ from uid2_async.publisher.sealed_cookie import SealedCookie, SetsCookies
 
 __all__ = [
     "SESSION_KEY",
+    "KeySource",
+    "Opened",
     "Site",
     "Visitor",
+    "check_key_source",
     "find_tokens",
     "make_client",
     "make_refresher",
+    "open_all",
     "store_freshness",
     "store_reply",
 ]
@@ -45,8 +56,70 @@ def make_client() -> UID2Client:
 
 
 def make_refresher(client: UID2Client) -> TokenRefresher:
-    """Make what refreshes tokens, with the timeout of a page."""
+    """Create the refresher, with the timeout of a page."""
     return TokenRefresher(client, timeout=WEB_TIMEOUT)
+
+
+# --- what a process opens -------------------------------------------------------------
+
+KeySource: TypeAlias = Literal["bidstream", "sharing"] | os.PathLike[str]
+"""Keys that the client fetches, or a file that another process saves them to."""
+
+_FETCHES: Final = {
+    "bidstream": UID2Client.fetch_bidstream_keys,
+    "sharing": UID2Client.fetch_sharing_keys,
+}
+
+
+def check_key_source(source: KeySource | None) -> None:
+    """Check that *source* is one.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if not (source is None or isinstance(source, os.PathLike) or source in _FETCHES):
+        raise ConfigError(
+            "The source of the keys is not known.",
+            hint='Choose "bidstream", "sharing" or a pathlib.Path of a file that '
+            "another process saves.",
+        )
+
+
+class Opened(NamedTuple):
+    """What an application with one event loop has."""
+
+    client: UID2Client
+    refresher: TokenRefresher
+    keys: KeyStore | None
+
+
+@asynccontextmanager
+async def open_all(
+    make_client: Callable[[], UID2Client],
+    make_refresher: Callable[[UID2Client], TokenRefresher],
+    keys: KeySource | None,
+) -> AsyncIterator[Opened]:
+    """Open client, refresher and keys for the life of an application.
+
+    Without usable keys the application starts all the same, and its store is not ready.
+
+    Raises:
+        ConfigError: If a setting or *keys* is wrong.
+    """
+    check_key_source(keys)
+    async with (
+        make_client() as client,
+        make_refresher(client) as refresher,
+        AsyncExitStack() as stack,
+    ):
+        store: KeyStore | None = None
+        if isinstance(keys, os.PathLike):
+            store = KeyStore.from_file(keys)
+        elif keys is not None:
+            fetch = _FETCHES[keys]
+            store = KeyStore(lambda: fetch(client), required=False)
+            await stack.enter_async_context(store)
+        yield Opened(client, refresher, store)
 
 
 # --- in a session ---------------------------------------------------------------------
@@ -72,7 +145,7 @@ def find_tokens(
 def store_freshness(
     session: MutableMapping[str, Any], freshness: Freshness, key: str = SESSION_KEY
 ) -> None:
-    """Put into *session* what is to be held from now on."""
+    """Put into *session* what must be kept from now on."""
     if freshness.state is TokenState.OPTED_OUT:
         session[key] = to_session(OptedOut())
     elif freshness.tokens is None:
@@ -108,9 +181,10 @@ class Site:
         """Check the settings; nothing is opened before the first call.
 
         Args:
-            settings: ``SCOPE``, ``TIMEOUT``, ``COOKIE`` (options of SealedCookie), and
-                any variable of ``UID2Client.from_env`` without its prefix, such as
-                ``API_KEY``. The environment has what is missing.
+            settings: ``SCOPE``, ``TIMEOUT``, ``COOKIE`` (options of SealedCookie),
+                ``KEYS`` (a KeySource), and any variable of ``UID2Client.from_env``
+                without its prefix, such as ``API_KEY``. The environment has what is
+                missing.
             keys: The secrets of the application, newest first.
 
         Raises:
@@ -129,10 +203,49 @@ class Site:
             timeout=timeout
         )
         self.timeout: float = timeout
+        self._keys = _blocking_keys(self.client, settings.get("KEYS"))
+
+    @property
+    def keys(self) -> BlockingKeyStore | FileKeyStore:
+        """The keys of the setting ``KEYS``; the first use in a process fetches them.
+
+        Raises:
+            ConfigError: If there is no such setting.
+        """
+        if self._keys is None:
+            raise ConfigError(
+                "The settings name no keys.", hint='Add "KEYS": "bidstream" to UID2.'
+            )
+        return self._keys
+
+    async def open_keys(self) -> BlockingKeyStore | FileKeyStore:
+        """Return :attr:`keys`, fetched; in any event loop.
+
+        Raises:
+            ConfigError: If there is no such setting.
+        """
+        keys = self.keys
+        if isinstance(keys, BlockingKeyStore):
+            with suppress(UID2Error):  # the store says what is missing when it is used
+                await asyncio.wrap_future(keys.submit(KeyStore.ensure_fresh, math.inf))
+        return keys
 
     def visitor(self, cookies: Mapping[str, str]) -> Visitor:
         """Return the visitor with the cookies of a request."""
         return Visitor(self, cookies)
+
+
+def _blocking_keys(
+    client: BlockingClient, source: KeySource | None
+) -> BlockingKeyStore | FileKeyStore | None:
+    """Make the store of a source; nothing is fetched yet."""
+    check_key_source(source)
+    if isinstance(source, os.PathLike):
+        return KeyStore.from_file(source)
+    if source is None:
+        return None
+    make = client.bidstream_keys if source == "bidstream" else client.sharing_keys
+    return make(required=False)
 
 
 def environment_of(settings: Mapping[str, Any]) -> tuple[IdentityScope, dict[str, str]]:
@@ -141,20 +254,20 @@ def environment_of(settings: Mapping[str, Any]) -> tuple[IdentityScope, dict[str
     given = {
         f"{scope}_{name}": str(int(value) if isinstance(value, bool) else value)
         for name, value in settings.items()
-        if name not in {"SCOPE", "TIMEOUT", "COOKIE"}
+        if name not in {"SCOPE", "TIMEOUT", "COOKIE", "KEYS"}
     }
     return scope, {**os.environ, **given}
 
 
 class Visitor:
-    """The tokens of whoever sends a request, in an encrypted cookie.
+    """The tokens of the visitor who sends a request, in an encrypted cookie.
 
     Each method exists twice: for synchronous views, and with an ``a`` in front for
     coroutines, in any event loop. None of them raises because the operator fails.
     """
 
     def __init__(self, site: Site, cookies: Mapping[str, str]) -> None:
-        """Take the cookies of a request; they are read when somebody asks."""
+        """Keep the cookies of a request, which are read on first use."""
         self._site = site
         self._cookies = cookies
         self._session: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Arrow: record batches in, the same batches with raw UIDs behind their columns out."""
+"""Arrow: returns record batches with added columns of raw UIDs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ from uid2_async.bulk.columns import (
     find_column,
     refuse_taken,
 )
-from uid2_async.bulk.endpoints import MAP_V3
 from uid2_async.bulk.mapper import BulkMapper
-from uid2_async.bulk.outcomes import Outcome
+from uid2_async.bulk.outcomes import MAP_V3, Outcome
 from uid2_async.bulk.paths import Content
 from uid2_async.errors import InputError
 from uid2_async.protocol import base64
@@ -55,12 +54,12 @@ __all__ = [
 ]
 
 HASH_NAME: Final = "IDENTITY_HASH"
-"""The column with first-level hashes, as base64; exports of a state name it so."""
+"""The column with first-level hashes in base64, as in exports of a state."""
 
 
 @runtime_checkable
 class ArrowStream(Protocol):
-    """What exports a stream of record batches (the Arrow PyCapsule interface)."""
+    """An object that exports record batches through the Arrow PyCapsule interface."""
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Return a capsule of the stream."""
@@ -69,10 +68,10 @@ class ArrowStream(Protocol):
 BatchSource: TypeAlias = (
     "AsyncIterable[pa.RecordBatch] | Iterable[pa.RecordBatch] | ArrowStream"
 )
-"""What :func:`map_batches` reads."""
+"""The inputs of :func:`map_batches`."""
 
 ColumnNames: TypeAlias = Literal["upper", "snake"]
-"""How the added columns are spelled, ``PREV_UID`` or ``prev_uid``."""
+"""The spelling of the added columns, ``PREV_UID`` or ``prev_uid``."""
 
 
 async def map_batches(
@@ -80,42 +79,43 @@ async def map_batches(
     *,
     mapper: BulkMapper,
     column: str | None = None,
-    type: str | None = None,  # noqa: A002 - the word of INPUT_TYPE
+    type: str | None = None,  # noqa: A002 - as in INPUT_TYPE
     names: ColumnNames = "upper",
 ) -> AsyncGenerator[pa.RecordBatch, None]:
     """Map the identities in a column of record batches.
 
-    Each batch comes out with the same rows, the same columns, and behind them UID,
-    PREV_UID, REFRESH_FROM (a timestamp in us, UTC), UNMAPPED and ERROR. UNMAPPED is
-    null where there is a UID, and else ``OPTOUT``, ``INVALID IDENTIFIER`` (null ones
-    too) or ``INVALID INPUT TYPE``; ERROR names why the operator could not be asked,
-    and UNMAPPED is null then.
+    Each batch is returned with the same rows and columns, followed by UID, PREV_UID,
+    REFRESH_FROM (a timestamp in us, UTC), UNMAPPED and ERROR. UNMAPPED is null if there
+    is a UID, and otherwise ``OPTOUT``, ``INVALID IDENTIFIER`` (also for null) or
+    ``INVALID INPUT TYPE``. If the operator could not be asked, ERROR names the reason,
+    and UNMAPPED is null.
 
-    About as many rows are read ahead as the mapper's requests in flight can hold,
-    however long the stream is.
+    The function reads ahead about as many rows as the mapper's concurrent requests can
+    contain, however long the stream is.
 
-    To stop before the end, close the generator: ``contextlib.aclosing`` does.
+    To stop before the end, close the generator, for example with
+    ``contextlib.aclosing``.
 
     Args:
         batches: Record batches, as an iterable, an async iterable or a
-            ``pyarrow.RecordBatchReader``; or one object with the Arrow PyCapsule
-            interface: a ``pyarrow.Table``, a DataFrame of polars, pandas 2.2 or
-            newer, a relation of DuckDB. What is not async holds up the event loop
-            while it is read.
-        mapper: Who maps, and how many requests are in flight.
-        column: The column with the identities; INPUT by default.
-        type: What they are: email, phone, email_hash or phone_hash; by default each
-            row's INPUT_TYPE tells.
-        names: How the added columns are spelled.
+            ``pyarrow.RecordBatchReader``. Alternatively, one object with the Arrow
+            PyCapsule interface: a ``pyarrow.Table``, a DataFrame of polars or of pandas
+            2.2 or later, or a relation of DuckDB. A source that is not async blocks the
+            event loop while it is read.
+        mapper: The mapper, which limits the number of concurrent requests.
+        column: The column with the identities. Defaults to INPUT.
+        type: The type of all identities: email, phone, email_hash or phone_hash.
+            Defaults to the column INPUT_TYPE of each row.
+        names: The spelling of the added columns.
 
     Yields:
-        One batch for each that was read, in order.
+        One batch for each batch of the input, in order.
 
     Raises:
-        InputError: If pyarrow is not installed, *batches* is something else, or a
-            column is missing, is no text, or is there already.
-        AuthError: If the key is not accepted; see
-            :class:`~uid2_async.bulk.mapper.Records` for what else ends the job.
+        InputError: If pyarrow is not installed, *batches* has another type, a column is
+            missing or is not text, or an added column already exists.
+        AuthError: If the API key is rejected. See
+            :class:`~uid2_async.bulk.mapper.Records` for other errors that end the job.
 
     Example:
         >>> async for batch in map_batches(file.iter_batches(), mapper=mapper):
@@ -129,22 +129,22 @@ async def map_batches(
             table.append(outcomes)
             while source.waiting and source.waiting[0].num_rows <= table.rows:
                 yield table.take(source.waiting.popleft())
-    # After the last row there may be batches without any.
+    # Batches without rows may follow the last row.
     for batch in source.waiting:
         yield table.take(batch)
 
 
 @attrs.frozen(kw_only=True)
 class IdentityColumns:
-    """Which columns are read, and which are added.
+    """The columns to read and to add.
 
     Attributes:
         column: The name of the column with the identities, or None for INPUT.
-        kind: What they are, or None where INPUT_TYPE tells.
-        names: How the added columns are spelled.
+        kind: The type of all identities, or None to read INPUT_TYPE.
+        names: The spelling of the added columns.
 
     Raises:
-        InputError: If *kind* or *names* is none of the known words.
+        InputError: If *kind* or *names* has an unknown value.
     """
 
     column: str | None
@@ -152,36 +152,37 @@ class IdentityColumns:
     names: ColumnNames
 
     def __attrs_post_init__(self) -> None:
-        """Refuse words that mean nothing."""
+        """Validate *kind* and *names*."""
         if self.kind is not None and self.kind not in KINDS:
             raise InputError(f"type must be one of {', '.join(KINDS)}.")
         if self.names not in {"upper", "snake"}:
             raise InputError("names must be 'upper' or 'snake'.")
 
     def outcome_columns(self) -> OutcomeColumns:
-        """Make what makes the added columns."""
+        """Return the object that creates the added columns."""
         return OutcomeColumns([""], snake_case=self.names == "snake")
 
     def find(self, header: Sequence[str]) -> tuple[int, int | None]:
-        """Find the places of the identity and, where it is read, of its type.
+        """Return the positions of the identity and, if it is read, of its type.
 
         Raises:
-            InputError: If one is missing or there twice, or an added one is there.
+            InputError: If one is missing or ambiguous, or an added column already
+                exists.
         """
         refuse_taken(header, self.outcome_columns().contents)
         return self.locate(header)
 
     def locate(self, header: Sequence[str]) -> tuple[int, int | None]:
-        """Do the same where no columns are added.
+        """Do the same without adding columns.
 
         Raises:
-            InputError: If one is missing or there twice.
+            InputError: If one is missing or ambiguous.
         """
-        hint = "Pass column=, or name the column with the identities INPUT."
+        hint = "Pass column=, or rename the column with the identities to INPUT."
         value = find_column(header, self.column or VALUE_NAME, hint=hint)
         if self.kind is not None:
             return value, None
-        hint = "Pass type= if all rows are of one, or add a column INPUT_TYPE."
+        hint = "Pass type= if all rows have the same type, or add a column INPUT_TYPE."
         return value, find_column(header, KIND_NAME, hint=hint)
 
 
@@ -189,7 +190,7 @@ class _BatchSource:
     """The identities of record batches, in chunks.
 
     Attributes:
-        waiting: Record batches whose rows have not all been answered, in order.
+        waiting: The record batches whose rows have not all been answered, in order.
     """
 
     def __init__(
@@ -229,9 +230,9 @@ class _BatchSource:
 
 
 def hash_identities(batch: pa.RecordBatch, wanted: IdentityColumns) -> pa.RecordBatch:
-    """Return INPUT_TYPE and IDENTITY_HASH of each row, as a state identifies people.
+    """Return INPUT_TYPE and IDENTITY_HASH of each row, as in a state.
 
-    Both are null where there is no valid identity.
+    Both are null if there is no valid identity.
     """
     value, kind = wanted.locate(batch.schema.names)
     kinds = None if kind is None else _text(batch, kind)
@@ -253,7 +254,7 @@ def hash_identities(batch: pa.RecordBatch, wanted: IdentityColumns) -> pa.Record
 def _identity_column(
     wanted: IdentityColumns, values: pa.Array, kinds: pa.Array | None
 ) -> IdentityColumn:
-    """Make the identities of some rows; *kinds* is None if all are of one kind."""
+    """Return the identities of some rows. *kinds* is None if all have the same type."""
     if kinds is None:
         return IdentityColumn(wanted.kind or "", _strings(values))
     words = [(kind or "").strip().lower() for kind in _strings(kinds)]
@@ -261,13 +262,13 @@ def _identity_column(
 
 
 def _text(batch: pa.RecordBatch, at: int) -> pa.Array:
-    """Give a column of strings, and refuse one of numbers or bytes."""
+    """Return a column of strings. Raise if it contains numbers or bytes."""
     require_text(batch.schema.field(at))
     return batch.column(at)
 
 
 def _strings(array: pa.Array) -> list[str | None]:
-    """Turn a piece of a column into str; Arrow does not promise that it is UTF-8."""
+    """Convert a part of a column to str, checking that it is UTF-8, unlike Arrow."""
     try:
         strings: list[str | None] = array.to_pylist()
     except UnicodeDecodeError:
@@ -283,7 +284,7 @@ async def _read_batches(source: BatchSource) -> AsyncIterator[pa.RecordBatch]:
     """Yield the record batches of any source.
 
     Raises:
-        InputError: If there is something else.
+        InputError: If the source yields something else.
     """
     kind = load_arrow().RecordBatch
     if isinstance(source, AsyncIterable):
@@ -297,15 +298,16 @@ async def _read_batches(source: BatchSource) -> AsyncIterator[pa.RecordBatch]:
 def _open_source(source: object) -> Any:
     """Return an iterable of what should be record batches.
 
-    A table would iterate over its columns and a frame over their names, so the Arrow
-    interface comes first.
+    The Arrow interface is tried first, because a table would iterate over its columns,
+    and a frame over their names.
 
     Raises:
-        InputError: If it cannot be read at all, or Arrow refuses the data.
+        InputError: If the source cannot be read, or Arrow rejects the data.
     """
     arrow = load_arrow()
     if isinstance(source, ArrowStream):
-        # A stream of something else than rows, such as a single column, is refused.
+        # Arrow rejects a stream of something other than rows, such as a single
+        # column.
         with suppress(arrow.ArrowException):
             return arrow.RecordBatchReader.from_stream(source)
     elif isinstance(source, Iterable):
@@ -314,16 +316,16 @@ def _open_source(source: object) -> Any:
 
 
 def _check_batch(batch: object, kind: type) -> Any:
-    """Return *batch* if it is a record batch."""
+    """Return *batch* if it is a record batch, or raise."""
     if isinstance(batch, kind):
         return batch
     raise _wrong_source(batch)
 
 
 def _wrong_source(value: object) -> InputError:
-    """Return the error for what is not a record batch; it holds no value."""
+    """Return the error for an object that is not a record batch, without quoting it."""
     return InputError(
-        f"map_batches takes pyarrow record batches, not {type(value).__name__}.",
+        f"map_batches() requires pyarrow record batches, not {type(value).__name__}.",
         hint="Pass a pyarrow.Table, a RecordBatchReader, a polars or pandas DataFrame, "
         "or an iterable of record batches, such as table.to_batches().",
     )
@@ -333,7 +335,7 @@ class _AddedColumns:
     """Collects outcomes until they make up a batch.
 
     Attributes:
-        rows: How many have not been taken.
+        rows: The number of rows that have not been taken.
     """
 
     def __init__(self, columns: OutcomeColumns) -> None:
@@ -345,16 +347,16 @@ class _AddedColumns:
         }
 
     def append(self, outcomes: Sequence[Outcome]) -> None:
-        """Add the outcomes of some more rows."""
+        """Add the outcomes of more rows."""
         for name, values in self._columns.make([outcomes])[0].items():
             self._pieces[name].append(self._array(name, values))
         self.rows += len(outcomes)
 
     def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Extend *batch* by what has been added, which is as many rows as it has."""
+        """Extend *batch* with the added outcomes, one for each of its rows."""
         schema, arrays = batch.schema, batch.columns
         for name, pieces in self._pieces.items():
-            # An empty piece tells the type where there is nothing else.
+            # An empty piece provides the type if there are no others.
             array = self._arrow.concat_arrays(pieces or [self._array(name, [])])
             schema = schema.append(self._arrow.field(name, array.type))
             arrays.append(array.slice(0, batch.num_rows))
@@ -363,7 +365,7 @@ class _AddedColumns:
         return self._arrow.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _array(self, name: str, values: Sequence[Any]) -> pa.Array:
-        """Make an array of one column's values."""
+        """Create an array from the values of one column."""
         if self._columns.contents[name] is Content.TEXT:
             return self._arrow.array(values, self._arrow.string())
         seconds = self._arrow.array(values, self._arrow.timestamp("s", tz="UTC"))

@@ -9,9 +9,11 @@ Example:
 
 The operator is the one that the environment names, or the setting ``UID2``: a dict with
 the same variables without their prefix (``BASE_URL``, ``API_KEY``, ``SECRET_KEY``),
-``SCOPE``, ``TIMEOUT`` in seconds (3 by default) and ``COOKIE``, options of
-:class:`~uid2_async.publisher.SealedCookie`. The cookie is encrypted with Django's
-``SECRET_KEY``; ``SECRET_KEY_FALLBACKS`` decrypt older ones.
+``SCOPE``, ``TIMEOUT`` in seconds (3 by default), ``COOKIE``, options of
+:class:`~uid2_async.publisher.SealedCookie`, and ``KEYS``: ``"bidstream"``,
+``"sharing"``, or the path of a file to which another process saves keys. The
+cookie is encrypted with Django's ``SECRET_KEY``; ``SECRET_KEY_FALLBACKS`` decrypt older
+ones.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.blocking import BlockingClient
+from uid2_async.blocking import BlockingClient, BlockingKeyStore
 from uid2_async.clock import clock_in_use
 from uid2_async.config import read_settings
 from uid2_async.doctor.checks import (
@@ -40,10 +42,24 @@ from uid2_async.doctor.checks import (
 )
 from uid2_async.doctor.findings import Finding, Outcome
 from uid2_async.errors import ConfigError
-from uid2_async.integrations._visitor import Site, Visitor, environment_of
+from uid2_async.integrations._visitor import (
+    Site,
+    Visitor,
+    check_key_source,
+    environment_of,
+)
+from uid2_async.keystore import FileKeyStore
 from uid2_async.publisher.sealed_cookie import SealedCookie
 
-__all__ = ["UID2Config", "UID2Middleware", "Visitor", "check", "get_client"]
+__all__ = [
+    "UID2Config",
+    "UID2Middleware",
+    "Visitor",
+    "aget_keys",
+    "check",
+    "get_client",
+    "get_keys",
+]
 
 _LEVELS: Final = {Outcome.FAILED: checks.Error, Outcome.WARNING: checks.Warning}
 
@@ -140,6 +156,20 @@ def get_client() -> BlockingClient:
     return _get_site().client
 
 
+def get_keys() -> BlockingKeyStore | FileKeyStore:
+    """Return the keys of the setting ``KEYS``; the first use in a process fetches them.
+
+    Raises:
+        ConfigError: If a setting is missing or wrong.
+    """
+    return _get_site().keys
+
+
+async def aget_keys() -> BlockingKeyStore | FileKeyStore:
+    """Do as :func:`get_keys`, in a coroutine."""
+    return await _get_site().open_keys()
+
+
 def _settings() -> tuple[Mapping[str, Any], list[str]]:
     """Return the setting UID2, and the secrets of the application."""
     given: Mapping[str, Any] = getattr(settings, "UID2", {})
@@ -156,8 +186,9 @@ def check(*_: object, **__: object) -> list[checks.CheckMessage]:
         findings = _examine(given)
         options = dict(given.get("COOKIE", {}))
         SealedCookie(options.pop("keys", keys), **options)
+        check_key_source(given.get("KEYS"))
     except (ConfigError, TypeError, ValueError) as error:
-        message = getattr(error, "message", "The setting UID2 is wrong.")
+        message = getattr(error, "message", "The setting UID2 is invalid.")
         return [
             checks.Error(message, hint=getattr(error, "hint", None), id="uid2.E001")
         ]

@@ -18,6 +18,7 @@ from fastapi.requests import HTTPConnection
 
 from uid2_async._traceback import strip_traceback, strip_tracebacks
 from uid2_async.client import UID2Client
+from uid2_async.errors import ConfigError
 from uid2_async.integrations.starlette import (
     FreshTokensMiddleware,
     SealedSessionMiddleware,
@@ -26,18 +27,21 @@ from uid2_async.integrations.starlette import (
     keep_fresh,
     uid2_lifespan,
 )
+from uid2_async.keystore import KeyStore
 from uid2_async.publisher import Freshness, TokenRefresher
 
 __all__ = [
     "ClientDep",
     "FreshTokensMiddleware",
     "FreshnessDep",
+    "KeysDep",
     "RefresherDep",
     "SealedSessionMiddleware",
     "UID2State",
     "generate_tokens",
     "get_client",
     "get_freshness",
+    "get_keys",
     "get_refresher",
     "keep_fresh",
     "uid2_lifespan",
@@ -47,16 +51,31 @@ __all__ = [
 # Wrapped here and not at the end: overriding a dependency goes by its identity.
 @strip_traceback
 def get_client(connection: HTTPConnection) -> UID2Client:
-    """Give the client that the lifespan opened."""
+    """Return the client that the lifespan opened."""
     client: UID2Client = connection.state.uid2_client
     return client
 
 
 @strip_traceback
 def get_refresher(connection: HTTPConnection) -> TokenRefresher:
-    """Give what refreshes tokens, as the lifespan opened it."""
+    """Return the refresher that the lifespan opened."""
     refresher: TokenRefresher = connection.state.uid2_refresher
     return refresher
+
+
+@strip_traceback
+def get_keys(connection: HTTPConnection) -> KeyStore:
+    """Give the keys that the lifespan opened.
+
+    Raises:
+        ConfigError: If it opened none.
+    """
+    keys: KeyStore | None = getattr(connection.state, "uid2_keys", None)
+    if keys is None:
+        raise ConfigError(
+            "The lifespan opens no keys.", hint='Use uid2_lifespan(keys="bidstream").'
+        )
+    return keys
 
 
 ClientDep: TypeAlias = Annotated[UID2Client, Depends(get_client)]
@@ -64,6 +83,9 @@ ClientDep: TypeAlias = Annotated[UID2Client, Depends(get_client)]
 
 RefresherDep: TypeAlias = Annotated[TokenRefresher, Depends(get_refresher)]
 """A parameter of this type is what refreshes tokens."""
+
+KeysDep: TypeAlias = Annotated[KeyStore, Depends(get_keys)]
+"""A parameter of this type is the keys of ``uid2_lifespan(keys=...)``."""
 
 
 @strip_traceback

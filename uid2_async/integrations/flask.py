@@ -11,10 +11,11 @@ Example:
 
 The operator is the one that the environment names, or ``app.config["UID2"]``: a dict
 with the same variables without their prefix (``BASE_URL``, ``API_KEY``,
-``SECRET_KEY``), ``SCOPE``, ``TIMEOUT`` in seconds (3 by default) and ``COOKIE``, the
-options of :class:`~uid2_async.publisher.SealedCookie`. The cookie is encrypted with the
-application's ``SECRET_KEY``; ``SECRET_KEY_FALLBACKS`` decrypt older ones. Flask's own
-session is only signed: keep no tokens there.
+``SECRET_KEY``), ``SCOPE``, ``TIMEOUT`` in seconds (3 by default), ``COOKIE``, the
+options of :class:`~uid2_async.publisher.SealedCookie`, and ``KEYS``: ``"bidstream"``,
+``"sharing"``, or the path of a file to which another process saves keys. The cookie is
+encrypted with the application's ``SECRET_KEY``; ``SECRET_KEY_FALLBACKS`` decrypt older
+ones. Flask's own session is only signed: keep no tokens there.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from __future__ import annotations
 from flask import Flask, Response, current_app, g, request
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.blocking import BlockingClient
+from uid2_async.blocking import BlockingClient, BlockingKeyStore
 from uid2_async.errors import ConfigError
 from uid2_async.integrations._visitor import Site, Visitor
+from uid2_async.keystore import FileKeyStore
 
 __all__ = ["UID2", "Visitor"]
 
@@ -65,8 +67,21 @@ class UID2:
         return _site().client
 
     @property
+    def keys(self) -> BlockingKeyStore | FileKeyStore:
+        """The keys of the setting ``KEYS``; the first use in a process fetches them.
+
+        Raises:
+            ConfigError: If there is no such setting.
+        """
+        return _site().keys
+
+    async def akeys(self) -> BlockingKeyStore | FileKeyStore:
+        """Do as :attr:`keys`, in a coroutine."""
+        return await _site().open_keys()
+
+    @property
     def visitor(self) -> Visitor:
-        """The tokens of whoever sends the current request."""
+        """The tokens of the visitor who sends the current request."""
         if _EXTENSION not in g:
             g.uid2 = _site().visitor(request.cookies)
         visitor: Visitor = g.uid2

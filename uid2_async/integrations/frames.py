@@ -1,8 +1,8 @@
-"""DataFrames: a frame in, the same frame with columns of raw UIDs out.
+"""DataFrames: returns a frame with added columns of raw UIDs.
 
-Only the columns with identifiers are converted to Arrow, and they go through the engine
+Only the columns with identifiers are converted to Arrow. They are mapped by the engine
 of :func:`~uid2_async.map_file`. The frame itself is not converted: the new columns are
-appended to it, so that its index and the types of its columns are kept.
+appended to it, so that its index and its column types are kept.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ T = TypeVar("T")
 _NAME: Final = "The frame"
 
 
-async def map_frame(  # noqa: PLR0913 - each names one thing about the frame or the job
+async def map_frame(  # noqa: PLR0913 - each describes one aspect of the frame or the job
     frame: F,
     *,
     client: UID2Client,
@@ -83,50 +83,48 @@ async def map_frame(  # noqa: PLR0913 - each names one thing about the frame or 
     """Map the identifiers in a DataFrame.
 
     The result has the same rows, index and columns, followed by UID, PREV_UID,
-    REFRESH_FROM (a timestamp in UTC), UNMAPPED and ERROR, as
-    :func:`~uid2_async.map_file` writes them. With several identifiers there is a
-    MATCHED_TYPE as well. The frame that was passed is not changed.
+    REFRESH_FROM (a timestamp in UTC), UNMAPPED and ERROR, like the files of
+    :func:`~uid2_async.map_file`. With several identifiers, it also has MATCHED_TYPE.
+    The frame that was passed is not changed.
 
     Missing values (None, NaN, NaT, ``pandas.NA``) and empty strings count as missing
     identifiers.
 
     Args:
         frame: A DataFrame of pandas, polars or another library that narwhals supports,
-            a LazyFrame of polars (it is collected), a relation of DuckDB, or a pyarrow
-            Table, RecordBatch or RecordBatchReader. Any other object with
-            ``__arrow_c_stream__`` comes out as its own type if that has a method
-            ``from_arrow``, and as a pyarrow Table otherwise. A RecordBatchReader is
-            read as a stream, and its result is kept in a private temporary file.
-        client: The client that asks the operator.
-        email: The column with e-mail addresses. If several of these four are given,
+            a LazyFrame of polars (which is collected), a relation of DuckDB, or a
+            pyarrow Table, RecordBatch or RecordBatchReader. Any other object with
+            ``__arrow_c_stream__`` is returned as its own type if that has a method
+            ``from_arrow``, or else as a pyarrow Table. A RecordBatchReader is read as a
+            stream, and its result is stored in a private temporary file.
+        client: The client that calls the operator.
+        email: The column with email addresses. If several of these four are passed,
             they are in order of preference, as with ``MapOptions(identifiers=...)``:
             email, phone, email_hash, phone_hash.
         phone: The column with phone numbers.
-        email_hash: The column with hashes of e-mail addresses.
+        email_hash: The column with hashes of email addresses.
         phone_hash: The column with hashes of phone numbers.
-        column: Instead of these four: the column with identifiers of several types.
+        column: Instead of these four, the column with identifiers of several types.
             Defaults to ``INPUT``.
         type_column: The column with the type of each identifier. Defaults to
             ``INPUT_TYPE``.
-        country: The two-letter country of phone numbers in national format. Requires
-            the extra ``phone``.
-        country_column: The column with the country of each row.
-        options: How the frame is mapped, and how the job runs. What concerns files is
-            ignored.
-        state: What remembers answers between calls, so that only new and stale
-            identities are asked about. A state that is not open is opened for the call.
-        delta: The file to write with what has changed since the last delta. Requires
-            *state*.
-        progress: Whether to show a progress bar, if tqdm is installed. Or a function
-            that is called with the progress.
+        country: The two-letter country code for phone numbers in national format.
+            Requires the extra ``phone``.
+        country_column: The column with the country code of each row.
+        options: Options of the mapping and of the job. Options for files are ignored.
+        state: Stores results between calls, so that only new and stale identities are
+            asked about. If it is not open, it is opened for the call.
+        delta: The file for the changes since the last delta. Requires *state*.
+        progress: Whether to show a progress bar, if tqdm is installed. Alternatively, a
+            function to call with the progress.
 
     Returns:
         The frame with its new columns.
 
     Raises:
         InputError: If *frame* is not a DataFrame, a column is missing or is not text, a
-            new column is there already, or the extra ``frames`` is not installed.
-        ConfigError: If an option is wrong.
+            new column already exists, or the extra ``frames`` is not installed.
+        ConfigError: If an option is not valid.
         AuthError: If the API key or secret is rejected.
         StalledError: If no request succeeded for the job's stall_timeout.
         JobError: If the state is in use, or a disk is full.
@@ -165,9 +163,9 @@ async def map_frame(  # noqa: PLR0913 - each names one thing about the frame or 
 
 
 def to_arrow(identities: Sequence[Identity | str], rows: Sequence[MapRow]) -> pa.Table:
-    """Return the results of a call as a table; see IdentityMap.
+    """Return the results of a call as a table. See IdentityMap.
 
-    Its columns are INPUT, INPUT_TYPE and those of :func:`map_frame`.
+    The columns are INPUT, INPUT_TYPE and those of :func:`map_frame`.
     """
     _require_extra()
     arrow = load_arrow()
@@ -191,7 +189,7 @@ def to_arrow(identities: Sequence[Identity | str], rows: Sequence[MapRow]) -> pa
 def to_pandas(
     identities: Sequence[Identity | str], rows: Sequence[MapRow]
 ) -> pd.DataFrame:
-    """Return what :func:`to_arrow` does as a DataFrame of pandas."""
+    """Return the same as :func:`to_arrow`, as a pandas DataFrame."""
     _load("pandas")
     return to_arrow(identities, rows).to_pandas()
 
@@ -199,19 +197,19 @@ def to_pandas(
 def to_polars(
     identities: Sequence[Identity | str], rows: Sequence[MapRow]
 ) -> pl.DataFrame:
-    """Return what :func:`to_arrow` does as a DataFrame of polars."""
+    """Return the same as :func:`to_arrow`, as a polars DataFrame."""
     frame: pl.DataFrame = _load("polars").from_arrow(to_arrow(identities, rows))
     return frame
 
 
 def _open(frame: Any, *, rereadable: bool) -> Frame:
-    """Import what is needed, and find out what *frame* is. Blocks."""
+    """Import the required libraries, and detect the type of *frame*. Blocks."""
     _require_extra()
     return open_frame(frame, rereadable=rereadable)
 
 
 def _load(module: str) -> Any:
-    """Import a library of frames.
+    """Import a DataFrame library.
 
     Raises:
         InputError: If it is not installed.
@@ -235,7 +233,7 @@ def _require_extra() -> None:
     else:
         return
     raise InputError(
-        "DataFrames need narwhals and pyarrow, which are not both installed.",
+        "DataFrames require narwhals and pyarrow. At least one is not installed.",
         hint="pip install 'uid2-async[frames]'",
     )
 
@@ -244,17 +242,17 @@ def _require_extra() -> None:
 
 
 class _Names:
-    """The names of the columns as the engine knows them.
+    """The names of the columns in the engine.
 
     Attributes:
         header: The label of each column as text.
     """
 
     def __init__(self, labels: Sequence[Hashable]) -> None:
-        """Take the *labels* of a frame.
+        """Convert the *labels* of a frame.
 
         Raises:
-            InputError: If there are none.
+            InputError: If the frame has no columns.
         """
         if not labels:
             raise InputError("The frame has no columns.")
@@ -271,11 +269,11 @@ class _Names:
         country: str | None,
         country_column: Hashable | None,
     ) -> MapOptions:
-        """Return *options* with the columns that the arguments name.
+        """Return *options* with the columns from the arguments.
 
         Raises:
-            InputError: If one is missing or ambiguous.
-            ConfigError: If they contradict each other.
+            InputError: If a column is missing or ambiguous.
+            ConfigError: If the arguments contradict each other.
         """
         kinds = identifiers or options.identifiers
         column = options.column if column is None else column
@@ -299,12 +297,15 @@ class _Names:
         named = self._name(VALUE_NAME if column is None else column, hint)
         if options.type is not None:
             return attrs.evolve(changed, column=named)
-        hint = "Pass type_column=, or email= and the like if all rows are of one type."
+        hint = (
+            "Pass type_column=, or one of email=, phone=, email_hash= and "
+            "phone_hash= if all rows have the same type."
+        )
         kind = self._name(KIND_NAME if type_column is None else type_column, hint)
         return attrs.evolve(changed, column=named, type_column=kind)
 
     def _name(self, label: Hashable, hint: str) -> str:
-        """Return how the engine calls the column *label*."""
+        """Return the engine's name of the column *label*."""
         exact = [at for at, one in enumerate(self._labels) if _is_equal(one, label)]
         if len(exact) == 1:
             at = exact[0]
@@ -317,7 +318,7 @@ class _Names:
 
 
 def _is_equal(one: object, other: object) -> bool:
-    """Compare two labels; ``pandas.NA`` is neither equal nor unequal to anything."""
+    """Compare two labels. A comparison with ``pandas.NA`` is neither true nor false."""
     try:
         return bool(one == other)
     except (TypeError, ValueError):
@@ -328,10 +329,10 @@ def _is_equal(one: object, other: object) -> bool:
 
 
 class _FrameTable:
-    """A frame as :func:`~uid2_async.bulk.jobs.map_table` takes it."""
+    """A frame in the form that :func:`~uid2_async.bulk.jobs.map_table` accepts."""
 
     def __init__(self, frame: Frame, header: Sequence[str]) -> None:
-        """Map *frame*, whose columns are called *header*."""
+        """Wrap *frame*, whose columns have the names *header*."""
         self._frame = frame
         self._header = header
         self._output: _AddedColumns | _Spool | None = None
@@ -357,10 +358,10 @@ class _FrameTable:
 
 
 class _FrameReader(ArrowReader):
-    """Reads the wanted columns of a frame."""
+    """Reads the requested columns of a frame."""
 
     def __init__(self, frame: Frame, header: Sequence[str]) -> None:
-        """Read *frame*, whose columns are called *header*."""
+        """Read *frame*, whose columns have the names *header*."""
         self.name = _NAME
         self.header = header
         self.options = FileFormatOptions(format=Format.ARROW)
@@ -388,11 +389,11 @@ class _FrameReader(ArrowReader):
         self._batches = _validated(reader)
 
     def close(self) -> None:
-        """Close nothing: the frame is the caller's."""
+        """Close nothing, because the caller owns the frame."""
 
 
 def _validated(batches: Any) -> Iterator[Any]:
-    """Yield batches with rows; Arrow does not check that text is UTF-8."""
+    """Yield batches that have rows, after checking that text is UTF-8, unlike Arrow."""
     for batch in batches:
         if batch.num_rows:
             batch.validate(full=True)
@@ -400,7 +401,7 @@ def _validated(batches: Any) -> Iterator[Any]:
 
 
 class _AddedColumns(ArrowOutput):
-    """Collects the columns that are appended, in memory."""
+    """Collects the columns to append, in memory."""
 
     def __init__(
         self, options: FileFormatOptions, added: Mapping[str, Content]
@@ -417,7 +418,7 @@ class _AddedColumns(ArrowOutput):
         columns: Mapping[str, Sequence[Any]],
         repeat: Sequence[int] | None = None,
     ) -> Any:
-        """See :meth:`ArrowOutput.format`; with the places of repeated rows."""
+        """See :meth:`ArrowOutput.format`. Also return the places of repeated rows."""
         places = None
         if repeat is not None:
             places = [self._seen + row for row in repeat]
@@ -425,14 +426,14 @@ class _AddedColumns(ArrowOutput):
         return super().format(None, columns), places
 
     def write(self, formatted: Any) -> None:
-        """Keep what :meth:`format` made."""
+        """Store the result of :meth:`format`."""
         batch, places = formatted
         self._batches.append(batch)
         if places is not None:
             self._repeat = [*(self._repeat or []), *places]
 
     def sync(self) -> int:
-        """Do nothing: there is no disk."""
+        """Do nothing, because nothing is on disk."""
         return 0
 
     def finish(self, target: Path | None) -> None:
@@ -445,7 +446,7 @@ class _AddedColumns(ArrowOutput):
 
 
 class _Spool(ArrowOutput):
-    """Collects all columns of a stream in a private file that has no name."""
+    """Collects all columns of a stream in a private file without a name."""
 
     def __init__(
         self, reader: Any, options: FileFormatOptions, added: Mapping[str, Content]
@@ -457,9 +458,9 @@ class _Spool(ArrowOutput):
         self._writer = load_arrow("pyarrow.ipc").new_stream(self._file, self._schema)
 
     def _flush(self) -> None:
-        """Write the rows that have been collected as few batches."""
+        """Write the collected rows in few batches."""
         table = load_arrow().Table.from_batches(self._batches, self._schema)
-        # It cannot join each kind of dictionaries.
+        # It cannot combine all kinds of dictionaries.
         with suppress(load_arrow().ArrowException):
             table = table.combine_chunks()
         if table.num_rows:
@@ -468,13 +469,13 @@ class _Spool(ArrowOutput):
         self._rows = 0
 
     def finish(self, target: Path | None) -> None:
-        """Write what is left."""
+        """Write the remaining rows."""
         del target
         self._flush()
         writing(self._writer.close)
 
     def result(self) -> Result:
-        """Return a reader of all rows, which keeps the file."""
+        """Return a reader of all rows, which owns the file."""
         file = self._file
         assert file is not None  # noqa: S101 - it has not been closed
         file.seek(0)
@@ -490,7 +491,7 @@ class _Spool(ArrowOutput):
 def _reporting(
     progress: bool | Callable[[FileProgress], object], rows: int | None
 ) -> Iterator[Callable[[FileProgress], object] | None]:
-    """Yield what is called with the progress."""
+    """Yield the function to call with the progress, or None."""
     if callable(progress):
         yield progress
         return
@@ -503,9 +504,9 @@ def _reporting(
 
 
 def _load_tqdm() -> Any:
-    """Return the progress bar that suits a notebook or a terminal; None if missing."""
+    """Return tqdm's progress bar for a notebook or terminal, or None if missing."""
     with suppress(ImportError), warnings.catch_warnings():
-        # It warns where a notebook has no widgets, and then uses text.
+        # It warns if a notebook has no widgets, and then uses text.
         warnings.simplefilter("ignore")
         return import_module("tqdm.auto").tqdm
     return None
@@ -515,7 +516,7 @@ class _Bar:
     """Shows each phase of a job on one progress bar."""
 
     def __init__(self, bar: Any, rows: int | None) -> None:
-        """Hold the bar; *rows* are those of the frame."""
+        """Store the bar. *rows* is the number of rows of the frame."""
         self._bar = bar
         self._rows = rows
         self._phase = ""
@@ -524,7 +525,7 @@ class _Bar:
         """Show the progress."""
         if progress.phase != self._phase:
             self._phase = progress.phase
-            # Only some identities have to be asked about.
+            # The operator may be asked about only some of the identities.
             self._bar.reset()
             self._bar.total = None if progress.phase == "asking" else self._rows
             self._bar.set_description(progress.phase, refresh=False)

@@ -1,7 +1,7 @@
-"""OpenTelemetry: a hook that makes spans and metrics of a client's events.
+"""OpenTelemetry: a hook that creates spans and metrics from a client's events.
 
-Needs the extra ``otel``. docs/observability.md lists every name. Attributes are those
-that the events carry: no DII, token, UID, key, header or body is among them.
+Requires the extra ``otel``. docs/observability.md lists all names. The attributes are
+those of the events, and contain no DII, token, UID, key, header or body.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _OK: Final = 200
 
 
 class OpenTelemetryHook:
-    """Observes clients: a span for each call and each of its attempts, and metrics.
+    """Observes clients with metrics, and with a span for each call and each attempt.
 
-    One hook serves any number of clients, and the bulk work that is done by them. The
-    spans become children of the current one, and are themselves current while the call
-    or attempt lasts, so that the HTTP library's own spans come below them.
+    One hook can serve any number of clients and their bulk jobs. The spans are children
+    of the current span. Each is itself the current span during its call or attempt, so
+    that the HTTP library's own spans become its children.
 
     Example:
         >>> hook = OpenTelemetryHook()
@@ -58,18 +58,18 @@ class OpenTelemetryHook:
         tracer_provider: trace.TracerProvider | None = None,
         meter_provider: metrics.MeterProvider | None = None,
     ) -> None:
-        """Make the instruments.
+        """Create the instruments.
 
         Args:
-            tracer_provider: Where spans go; the global provider by default.
-            meter_provider: Where metrics go; the global provider by default.
+            tracer_provider: The provider for spans. Defaults to the global provider.
+            meter_provider: The provider for metrics. Defaults to the global provider.
         """
         name = "uid2_async"
         self._spans = _CallSpans(trace.get_tracer(name, __version__, tracer_provider))
         self._meters = _Meters(metrics.get_meter(name, __version__, meter_provider))
 
     def __call__(self, event: Event, /) -> None:
-        """Take notice of *event*."""
+        """Handle *event*."""
         match event:
             case CallStarted():
                 self._spans.begin(event)
@@ -91,17 +91,17 @@ class OpenTelemetryHook:
                 self._meters.limit = event.limit
 
     def observe_keys(self, store: KeyStore, name: str) -> None:
-        """Report the age of a store's keys, for as long as there is the store.
+        """Report the age of a store's keys for as long as the store exists.
 
         Args:
-            store: Whose keys.
-            name: What it is called, such as ``bidstream``; one store for each name.
+            store: The key store.
+            name: A name such as ``bidstream``, unique for each store.
         """
         self._meters.stores[name] = store
 
 
 class _CallSpans:
-    """The spans of calls; which call it is about is kept in the context of its task."""
+    """The spans of calls. The current call is stored in the context of its task."""
 
     def __init__(self, tracer: trace.Tracer) -> None:
         self._tracer = tracer
@@ -109,12 +109,12 @@ class _CallSpans:
 
     @property
     def last_error(self) -> str:
-        """Why the current call's last attempt failed."""
+        """The name of the error that failed the last attempt of the current call."""
         call = self._current()
         return call.last_error if call else ""
 
     def begin(self, event: CallStarted) -> None:
-        """Open the span of a call."""
+        """Start the span of a call."""
         operation = _operation(event.endpoint)
         span = self._tracer.start_span(
             f"uid2 {operation}", attributes={"uid2.operation": operation}
@@ -124,7 +124,7 @@ class _CallSpans:
         call.token = context.attach(here)
 
     def begin_attempt(self, event: AttemptStarted) -> None:
-        """Open the span of an attempt, below that of its call."""
+        """Start the span of an attempt, as a child of its call's span."""
         call = self._current()
         if call is None:
             return
@@ -142,14 +142,14 @@ class _CallSpans:
         call.attempt_token = context.attach(trace.set_span_in_context(span))
 
     def fail_attempt(self, event: AttemptFailed) -> None:
-        """Close the span of an attempt that failed."""
+        """End the span of an attempt that failed."""
         call = self._current()
         if call is not None:
             call.last_error = event.error_type
             call.end_attempt(event.region, event.status, event.error_type)
 
     def end(self, event: CallFinished) -> None:
-        """Close the span of a call, and that of an attempt if it is open still."""
+        """End the span of a call, and that of its attempt if it is still open."""
         call = self._current()
         if call is None:
             return
@@ -161,13 +161,13 @@ class _CallSpans:
             context.detach(call.token)
 
     def _current(self) -> _Call | None:
-        """Find the call that is made in this context."""
+        """Return the call in this context, or None."""
         found = context.get_value(self._key)
         return found if isinstance(found, _Call) else None
 
 
 class _Call:
-    """A call that is being made."""
+    """A call in progress."""
 
     def __init__(self, span: Span) -> None:
         self.span = span
@@ -179,7 +179,7 @@ class _Call:
     def end_attempt(
         self, region: str | None, status: int | None, error_type: str | None
     ) -> None:
-        """Close the span of the attempt, if one is open."""
+        """End the span of the attempt, if one is open."""
         if self.attempt is None:
             return
         if status is not None:
@@ -193,34 +193,34 @@ class _Call:
 
 
 class _Meters:
-    """The instruments; the units become part of the names that Prometheus shows."""
+    """The instruments. Their units become a part of the names in Prometheus."""
 
     def __init__(self, meter: metrics.Meter) -> None:
         self._duration = meter.create_histogram(
             "uid2.client.operation.duration",
             unit="s",
-            description="How long calls took, with all of their attempts.",
+            description="Duration of calls, including all attempts.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._retries = meter.create_counter(
             "uid2.client.retries",
             unit="{retry}",
-            description="Attempts that followed a failed one.",
+            description="Attempts after a failed attempt.",
         )
         self._identities = meter.create_counter(
             "uid2.client.identities",
             unit="{identity}",
-            description="People asked about, by what came of it.",
+            description="People in calls, by result.",
         )
         self.in_flight = meter.create_up_down_counter(
             "uid2.client.inflight_requests",
             unit="{request}",
-            description="Calls that are being made.",
+            description="Calls in progress.",
         )
         self.throttle_wait = meter.create_histogram(
             "uid2.client.throttle_wait",
             unit="s",
-            description="How long was waited since the operator asked to slow down.",
+            description="Time waited because of the operator's rate limit.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self.limit: int | None = None
@@ -229,35 +229,35 @@ class _Meters:
         self._create_gauges(meter)
 
     def _create_gauges(self, meter: metrics.Meter) -> None:
-        """Make what is read when it is exported: older SDKs forget a gauge's value."""
+        """Create gauges that are read on export. Older SDKs lose a gauge's value."""
         meter.create_observable_gauge(
             "uid2.client.concurrency_limit",
             callbacks=[lambda _options: _observed(self.limit)],
             unit="{request}",
-            description="How many batches the last bulk job sends at once.",
+            description="Concurrent batches of the last bulk job.",
         )
         meter.create_observable_gauge(
             "uid2.client.clock_skew",
             callbacks=[lambda _options: _observed(self._skew)],
             unit="s",
-            description="By how much the operator's clock is ahead.",
+            description="Offset of the operator's clock from this machine's.",
         )
         meter.create_observable_gauge(
             "uid2.client.keys_age",
             callbacks=[self._read_ages],
             unit="s",
-            description="How long ago the keys were fetched.",
+            description="Age of the keys since they were fetched.",
         )
 
     def _read_ages(self, _options: object) -> Iterable[metrics.Observation]:
-        """Read the age of each store that has keys."""
+        """Read the age of the keys of each store that has keys."""
         for name, store in sorted(self.stores.items()):
             age = store.age
             if math.isfinite(age):
                 yield metrics.Observation(age, {"keys": name})
 
     def count_call(self, event: CallFinished) -> None:
-        """Take notice of the end of a call."""
+        """Count the end of a call."""
         operation = _operation(event.endpoint)
         self.in_flight.add(-1, {"operation": operation})
         attributes = {"operation": operation, "outcome": _outcome(event.error_type)}
@@ -268,14 +268,14 @@ class _Meters:
             self._skew = event.skew
 
     def count_retry(self, event: RetryScheduled, *, reason: str) -> None:
-        """Take notice of a retry."""
+        """Count a retry."""
         operation = _operation(event.endpoint)
         self._retries.add(1, {"operation": operation, "reason": reason})
         if reason == "RateLimitError":
             self.throttle_wait.record(event.delay)
 
     def count_identities(self, event: IdentitiesAnswered) -> None:
-        """Take notice of what became of people."""
+        """Count the results for people."""
         attributes = {
             "operation": _operation(event.endpoint),
             "type": event.kind,
@@ -285,24 +285,24 @@ class _Meters:
 
 
 def _observed(value: float | None) -> list[metrics.Observation]:
-    """Report a value, if there is one yet."""
+    """Return a value as an observation, or nothing if it is None."""
     return [] if value is None else [metrics.Observation(value)]
 
 
 def _operation(endpoint: str) -> str:
-    """Name an operation by its path, such as ``v2/token/generate``."""
+    """Return the name of an operation by its path, such as ``v2/token/generate``."""
     return endpoint.removeprefix("/")
 
 
 def _outcome(error_type: str | None) -> str:
-    """Sort the ends of calls; a caller that gives up is no fault of the operator."""
+    """Classify the end of a call. A cancellation does not count as an error."""
     if error_type is None:
         return "success"
     return "cancelled" if error_type == "CancelledError" else "error"
 
 
 def _end(span: Span, error_type: str | None) -> None:
-    """Close *span*; what failed is told by the error's class alone."""
+    """End *span*. An error is recorded only by its class."""
     if error_type is not None:
         span.set_attribute("error.type", error_type)
     if _outcome(error_type) == "error":
@@ -312,7 +312,7 @@ def _end(span: Span, error_type: str | None) -> None:
 
 @lru_cache(maxsize=64)
 def _server(region: str) -> dict[str, AttributeValue]:
-    """Split a base URL into what the semantic conventions ask for."""
+    """Split a base URL into the attributes of the semantic conventions."""
     parts = urlsplit(region)
     port = parts.port or (80 if parts.scheme == "http" else 443)
     return {"server.address": parts.hostname or "", "server.port": port}

@@ -1,7 +1,8 @@
-"""PySpark: the column of a DataFrame mapped by many tasks that share one limit.
+"""PySpark: maps a column of a DataFrame in many tasks that share one limit.
 
-The operator allows an API key about 20 requests in flight, however many machines send
-them. So the work goes to at most so many tasks, and each may have its share in flight.
+The operator allows an API key about 20 concurrent requests, however many machines send
+them. The number of tasks is therefore limited, and each task gets an equal share of the
+limit.
 """
 
 from __future__ import annotations
@@ -69,37 +70,39 @@ def map_dataframe(
     df: DataFrame,
     *,
     column: str | None = None,
-    type: str | None = None,  # noqa: A002 - the word of INPUT_TYPE
+    type: str | None = None,  # noqa: A002 - as in INPUT_TYPE
     budget: int = 20,
     tasks: int | None = None,
     repartition: bool = True,
     credentials: str | None = None,
     names: ColumnNames = "upper",
 ) -> DataFrame:
-    """Map the identities in a column, each row with its raw UID behind it.
+    """Map the identities in a column, and append their raw UIDs to each row.
 
-    The columns are those of :func:`~uid2_async.integrations.arrow.map_batches`; Spark
-    keeps no order of rows. Like all of Spark it is lazy, and done again for each action
-    on the result: write that, or persist it.
+    The added columns are those of :func:`~uid2_async.integrations.arrow.map_batches`.
+    Spark does not keep the order of rows. Like all of Spark, the mapping is lazy, and
+    is repeated for each action on the result. Write or persist the result.
 
-    What could not be asked about is a row with ERROR. What would meet all rows, such as
-    a rejected key, ends the task.
+    A row for which the operator could not be asked has an ERROR. An error that affects
+    all rows, such as a rejected API key, fails the task.
 
     Args:
-        df: What to map.
-        column: The column with the identities; INPUT by default.
-        type: What they are: email, phone, email_hash or phone_hash; by default each
-            row's INPUT_TYPE tells.
-        budget: How many requests may be in flight, all tasks together.
-        tasks: Into how many tasks the work is divided, each with ``budget // tasks``
-            requests in flight; by default as many as the cluster runs at once, at most
-            *budget*. More than it runs at once leave a part of the budget unused.
-        repartition: Whether *df* is repartitioned to that number. If not, its own
-            partitions are counted, for which Spark may run a part of its plan.
-        credentials: ``module:function`` that each task imports and calls without
-            arguments; it returns a UID2Client, or the arguments of one by name.
-            By default ``UID2Client.from_env`` reads the environment of the worker.
-        names: How the added columns are spelled.
+        df: The DataFrame to map.
+        column: The column with the identities. Defaults to INPUT.
+        type: The type of all identities: email, phone, email_hash or phone_hash.
+            Defaults to the column INPUT_TYPE of each row.
+        budget: The maximum number of concurrent requests of all tasks together.
+        tasks: The number of tasks, each with ``budget // tasks`` concurrent requests.
+            Defaults to as many as the cluster runs at once, but at most *budget*. With
+            more tasks than the cluster runs at once, a part of the budget is unused.
+        repartition: Whether to repartition *df* to that number of tasks. If not, its
+            existing partitions are counted, for which Spark may have to run a part of
+            its plan.
+        credentials: The name ``module:function`` of a function that each task imports
+            and calls without arguments. It returns a UID2Client, or a dict of its
+            arguments. Defaults to ``UID2Client.from_env`` with the environment of the
+            worker.
+        names: The spelling of the added columns.
 
     Returns:
         A DataFrame with the columns of *df* and the added ones.
@@ -107,13 +110,14 @@ def map_dataframe(
     Raises:
         ConfigError: If pyspark is not installed, there are more tasks than *budget*, or
             *credentials* does not name a function.
-        InputError: If a column is missing, is no text, or is there already.
+        InputError: If a column is missing or is not text, or an added column already
+            exists.
     """
     wanted = IdentityColumns(column=column, kind=type, names=names)
     schema = _extend_schema(df, wanted)
     _check_credentials(credentials)
     divided, count = _divide(df, budget=budget, tasks=tasks, repartition=repartition)
-    # An empty DataFrame may have no partition at all.
+    # An empty DataFrame may have no partitions.
     share = budget // max(1, count)
     task = MapTask(wanted=wanted, concurrency=share, credentials=credentials)
     return divided.mapInArrow(task, schema)
@@ -121,17 +125,19 @@ def map_dataframe(
 
 @attrs.frozen(kw_only=True)
 class IncrementalRun:
-    """What a run of :func:`map_incrementally` did.
+    """The result of a run of :func:`map_incrementally`.
 
     Attributes:
-        started: When the run began; CHECKED of the identities that it asked about.
-        invalid: How many rows of *people* have no valid identity.
-        asked: About how many identities the operator was asked.
-        mapped: How many of those have a raw UID.
-        opted_out: How many have opted out.
-        failed: How many could not be asked about. The next run asks again.
-        changes: What changed since the last run that was marked as exported, with the
-            columns of a delta: CHANGE, INPUT_TYPE, IDENTITY_HASH, UID and OLD_UID.
+        started: When the run began, which is CHECKED of the identities that it asked
+            about.
+        invalid: The number of rows of *people* without a valid identity.
+        asked: The number of identities that the operator was asked about.
+        mapped: The number of those that have a raw UID.
+        opted_out: The number of those that have opted out.
+        failed: The number of those whose request failed. The next run asks about them
+            again.
+        changes: The changes since the last exported run, with the columns of a delta:
+            CHANGE, INPUT_TYPE, IDENTITY_HASH, UID and OLD_UID.
     """
 
     started: datetime
@@ -144,9 +150,9 @@ class IncrementalRun:
     _table: MappingTable = attrs.field(repr=False, alias="table")
 
     def mark_exported(self) -> None:
-        """Say that *changes* are durable where they are needed.
+        """Record that *changes* have been saved where they are needed.
 
-        Until then each run returns them again, net of what has changed since.
+        Until then, each run returns them again, combined with later changes.
 
         Raises:
             JobError: If a later run has changed the table.
@@ -159,7 +165,7 @@ def map_incrementally(  # noqa: PLR0913 - keyword options, each of its own meani
     mapping_table: str,
     *,
     column: str | None = None,
-    type: str | None = None,  # noqa: A002 - the word of INPUT_TYPE
+    type: str | None = None,  # noqa: A002 - as in INPUT_TYPE
     budget: int = 20,
     tasks: int | None = None,
     credentials: str | None = None,
@@ -169,36 +175,36 @@ def map_incrementally(  # noqa: PLR0913 - keyword options, each of its own meani
     table_format: Literal["delta", "iceberg"] = "delta",
     now: datetime | None = None,
 ) -> IncrementalRun:
-    """Map who is new, due or long unchecked, and merge the answers into a table.
+    """Map new and stale identities, and merge the results into a table.
 
-    The rules are those of :class:`~uid2_async.bulk.state.MappingState`. The table has
-    a row for each identity: its type and first-level hash, never the identity itself.
-    A run that failed is repeated by the next one, with the same result. People who are
-    no longer among *people* stay in the table, and are not asked about.
+    The rules are those of :class:`~uid2_async.bulk.state.MappingState`. The table has a
+    row for each identity, with its type and first-level hash, but not the identity
+    itself. If a run fails, the next run repeats it with the same result. People who are
+    no longer in *people* stay in the table, and are not asked about.
 
     Args:
-        people: Who; other columns do not matter.
+        people: The identities. Other columns are ignored.
         mapping_table: The name of a Delta or Iceberg table, or the path of a Delta
-            table, which contains a slash. It is created if it does not exist. Use one
-            for each operator and scope, in one run at a time.
+            table, which must contain a slash. It is created if it does not exist. Use
+            one table for each operator and scope, and only one run at a time.
         column: See :func:`map_dataframe`.
         type: See :func:`map_dataframe`.
         budget: See :func:`map_dataframe`.
         tasks: See :func:`map_dataframe`.
         credentials: See :func:`map_dataframe`.
-        recheck_after: How long a check of a mapped identity counts.
-        optout_recheck: The same after an opt-out.
-        invalid_recheck: The same for an identity that the operator calls invalid.
-        table_format: What is created.
-        now: When the run begins, as an aware datetime; by default the present.
+        recheck_after: How long the result for a mapped identity stays fresh.
+        optout_recheck: The same for a person who has opted out.
+        invalid_recheck: The same for an identity that the operator rejects as invalid.
+        table_format: The format of a new table.
+        now: When the run begins, as an aware datetime. Defaults to the current time.
 
     Returns:
-        Counts and changes. Write the changes, then call ``mark_exported``.
+        The counts and the changes. Save the changes, then call ``mark_exported``.
 
     Raises:
         ConfigError: If pyspark is not installed or an option is wrong.
-        InputError: If a column of *people* or of the table is missing, or *people* is
-            a stream.
+        InputError: If a column of *people* or of the table is missing, or *people* is a
+            stream.
     """
     _check_credentials(credentials)
     intervals = recheck_seconds(recheck_after, optout_recheck, invalid_recheck)
@@ -206,12 +212,14 @@ def map_incrementally(  # noqa: PLR0913 - keyword options, each of its own meani
     hashed = _hash_people(people, wanted)
     table = MappingTable.open(people.sparkSession, mapping_table, table_format)
     exported = table.exported()
-    # Two runs within a second must not look like one: the first may be exported.
+    # Two runs within a second must have different times, because the first may be
+    # exported.
     started = max(seconds_from(now or datetime.now(UTC)), exported + 1)
     given = {**intervals, "started": started, "exported": exported}
     due = table.select_due(hashed, given)
-    # Asked here and once: what follows reads the answers several times. An answer that
-    # is lost with its machine ends the run and is not asked again behind its back.
+    # Ask here, and only once, because the following steps read the results several
+    # times. If results are lost with their machine, the run fails instead of asking
+    # again unnoticed.
     answers = map_dataframe(
         due, column=HASH_NAME, budget=budget, tasks=tasks, credentials=credentials
     ).localCheckpoint(eager=True)
@@ -228,7 +236,7 @@ def map_incrementally(  # noqa: PLR0913 - keyword options, each of its own meani
 
 
 def euid_from_env() -> UID2Client:
-    """Make a client of EUID from the environment: name it as *credentials*."""
+    """Create a client of EUID from the environment. Pass its name as *credentials*."""
     return UID2Client.from_env(IdentityScope.EUID)
 
 
@@ -238,19 +246,19 @@ def local_session(
     app_name: str = "uid2-async",
     config: Mapping[str, str] | None = None,
 ) -> SparkSession:
-    """Open a Spark session in this machine, for trials and tests.
+    """Create a Spark session on this machine, for experiments and tests.
 
-    It sets the environment's PYSPARK_PYTHON to this Python where it is not set, since
-    workers are started by that name.
+    Sets the environment variable PYSPARK_PYTHON to this Python if it is not set,
+    because Spark starts the workers with it.
 
     Args:
-        cores: How many tasks run at once.
-        app_name: What Spark calls the application.
-        config: Further settings, such as those of a table format.
+        cores: The number of tasks to run at once.
+        app_name: The name of the application in Spark.
+        config: Additional settings, such as those of a table format.
 
     Raises:
-        ConfigError: If pyspark is not installed, or Java does not start, for which
-            it downloads what ``spark.jars.packages`` names.
+        ConfigError: If pyspark is not installed, or Java does not start. Before it
+            starts, Java downloads the packages in ``spark.jars.packages``.
     """
     _require_pyspark()
     from pyspark.errors import PySparkRuntimeError  # noqa: PLC0415 - an extra
@@ -274,22 +282,22 @@ def local_session(
             raise
     raise ConfigError(
         "Spark's Java did not start.",
-        hint="Its output says why. Spark needs Java 17 or newer, by JAVA_HOME or PATH, "
-        "and first downloads what spark.jars.packages names.",
+        hint="Its output shows why. Spark requires Java 17 or later in JAVA_HOME or "
+        "PATH, and first downloads what spark.jars.packages names.",
     )
 
 
 @attrs.frozen(kw_only=True)
 class MapTask:
-    """What Spark carries to the workers: settings, none of them secret.
+    """The settings that Spark sends to the workers. They contain no secrets.
 
-    It is a class of a module, and no closure, so that the plan names it and does not
-    hold its surroundings.
+    It is a module-level class instead of a closure, so that the plan references it by
+    name and does not contain its surroundings.
 
     Attributes:
         wanted: The columns.
-        concurrency: How many requests a task may have in flight.
-        credentials: ``module:function``, or None for the environment.
+        concurrency: The maximum number of concurrent requests of a task.
+        credentials: ``module:function``, or None to use the environment.
     """
 
     wanted: IdentityColumns
@@ -303,7 +311,7 @@ class MapTask:
     async def _map(
         self, batches: AsyncIterator[pa.RecordBatch]
     ) -> AsyncGenerator[pa.RecordBatch, None]:
-        """Map them with a client of this task's own."""
+        """Map the batches with a client that belongs to this task."""
         wanted = self.wanted
         async with _make_client(self.credentials) as client:
             mapped = map_batches(
@@ -319,7 +327,7 @@ class MapTask:
 
 
 def _require_pyspark() -> None:
-    """Say which extra is missing."""
+    """Raise an error that names the extra if pyspark is missing."""
     try:
         import pyspark  # noqa: F401, PLC0415 - an extra
     except ImportError:
@@ -327,13 +335,13 @@ def _require_pyspark() -> None:
     else:
         return
     raise ConfigError(
-        "Spark needs pyspark, which is not installed.",
+        "Spark requires pyspark, which is not installed.",
         hint="pip install 'uid2-async[spark]'",
     )
 
 
 def _extend_schema(df: DataFrame, wanted: IdentityColumns) -> StructType:
-    """Find the columns before anything runs, and append the added ones."""
+    """Check the columns before anything runs, and return the schema of the result."""
     _require_pyspark()
     from pyspark.sql.types import StructType  # noqa: PLC0415 - an extra
 
@@ -345,7 +353,7 @@ def _extend_schema(df: DataFrame, wanted: IdentityColumns) -> StructType:
 
 
 def _require_text(df: DataFrame, places: Sequence[int | None]) -> None:
-    """Refuse columns that are not text."""
+    """Raise if a column is not text."""
     from pyspark.sql.types import StringType  # noqa: PLC0415 - an extra
 
     for at in places:
@@ -354,14 +362,14 @@ def _require_text(df: DataFrame, places: Sequence[int | None]) -> None:
             raise InputError(
                 f"The column '{field.name}' is not text, but "
                 f"{field.dataType.simpleString()}.",
-                hint="Cast it to strings; numbers have lost their + and leading zeros.",
+                hint="Cast it to strings. Numbers have lost their + and leading zeros.",
             )
 
 
 def _hash_people(people: DataFrame, wanted: IdentityColumns) -> DataFrame:
-    """Return each identity once, by its hash, and in how many rows it is.
+    """Return each identity once, as its hash, with the number of its rows.
 
-    Rows without a valid identity have none, and are one row of the result.
+    Rows without a valid identity become one row without a hash.
     """
     _require_pyspark()
     if people.isStreaming:
@@ -393,13 +401,13 @@ def _count(answers: DataFrame) -> dict[str, int]:
 def _divide(
     df: DataFrame, *, budget: int, tasks: int | None, repartition: bool
 ) -> tuple[DataFrame, int]:
-    """Give *df* as many partitions as there shall be tasks, and their number."""
+    """Partition *df* into one partition per task. Return it and their number."""
     if budget < 1 or (tasks is not None and tasks < 1):
-        raise ConfigError("budget and tasks must be above zero.")
+        raise ConfigError("budget and tasks must be greater than zero.")
     if not repartition and tasks is not None:
         raise ConfigError("repartition=False leaves the partitions as they are.")
     if not repartition and df.isStreaming:
-        raise ConfigError("The partitions of a stream are not known beforehand.")
+        raise ConfigError("The partitions of a stream are not known in advance.")
     if not repartition:
         count = df.rdd.getNumPartitions()
     else:
@@ -407,30 +415,30 @@ def _divide(
     if count > budget:
         raise ConfigError(
             f"{count} tasks cannot share a budget of {budget} requests in flight.",
-            hint="Divide the work into fewer: tasks=, or repartition=True.",
+            hint="Use fewer tasks: tasks=, or repartition=True.",
         )
     return (df.repartition(count) if repartition else df), count
 
 
 def _parallelism(df: DataFrame, otherwise: int) -> int:
-    """Ask how many tasks run at once; Spark Connect cannot tell."""
+    """Return how many tasks run at once, or *otherwise* in Spark Connect."""
     context = getattr(df.sparkSession, "sparkContext", None)
     return otherwise if context is None else max(1, context.defaultParallelism)
 
 
 def _check_credentials(credentials: object) -> None:
-    """Refuse what is no name of a function: an object would stand in the plan."""
+    """Raise if *credentials* is not a string. The plan would contain other objects."""
     if credentials is None:
         return
     if not isinstance(credentials, str) or not _FUNCTION.fullmatch(credentials):
         raise ConfigError(
             "credentials must be None or a string 'module:function'.",
-            hint="Name a function that the workers can import.",
+            hint="Pass the name of a function that the workers can import.",
         )
 
 
 def _make_client(credentials: str | None) -> UID2Client:
-    """Make a client where the task runs.
+    """Create a client on the worker.
 
     Raises:
         ConfigError: If the function cannot be found, or returns something else.
@@ -449,7 +457,7 @@ def _make_client(credentials: str | None) -> UID2Client:
 
 
 def _find_function(name: str) -> Callable[[], object]:
-    """Import what *name* names."""
+    """Import the function *name*."""
     try:
         found: Callable[[], object] = pkgutil.resolve_name(name)
     except (ImportError, AttributeError):
@@ -458,7 +466,7 @@ def _find_function(name: str) -> Callable[[], object]:
         return found
     raise ConfigError(
         f"A worker cannot import {name}.",
-        hint="Install its module on the workers, or send it there: addPyFile.",
+        hint="Install its module on the workers, or send it to them with addPyFile().",
     )
 
 

@@ -1,9 +1,9 @@
-"""A state in a Delta or Iceberg table: its columns, its rules in SQL, its changes.
+"""The state of a mapping in a Delta or Iceberg table: columns, rules in SQL, changes.
 
-The rules are those of the state in SQLite (``uid2_async.bulk.state_rows``). What was
-exported is kept otherwise, so that a first load is not written twice: the table has a
-property with the time of the last exported run, and each row knows what the exports
-before its last change said.
+The rules are those of the state in SQLite (``uid2_async.bulk.state_rows``). Exports are
+recorded differently, so that the first load does not have to be written twice. The
+table has a property with the time of the last exported run, and each row records what
+the exports before its last change contained.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["HASHED", "HashTask", "MappingTable"]
 
 HASHED: Final = "INPUT_TYPE string, IDENTITY_HASH string"
-"""What :class:`HashTask` returns."""
+"""The columns that :class:`HashTask` returns."""
 
 _COLUMNS: Final = {
     "INPUT_TYPE": "string",
@@ -47,15 +47,15 @@ _COLUMNS: Final = {
 _KEY: Final = ("INPUT_TYPE", "IDENTITY_HASH")
 _EXPORTED: Final = "uid2.exported"
 _PARAMETER: Final = re.compile(r":([a-z]\w*)")
-# A daily run changes a few rows of every file. Without deletion vectors Delta would
-# write all of them anew; Iceberg has the same under the name of merge-on-read.
+# A daily run changes a few rows of every file. Without deletion vectors, Delta would
+# rewrite all of the files. In Iceberg, the same is called merge-on-read.
 _PROPERTIES: Final = {
     "delta": "'delta.enableDeletionVectors' = 'true'",
     "iceberg": "'format-version' = '2', 'write.merge.mode' = 'merge-on-read', "
     "'write.update.mode' = 'merge-on-read'",
 }
 
-# The columns of the table by the names that the rules give them.
+# The columns of the table, under the names in the rules.
 _KNOWN: Final = """SELECT INPUT_TYPE AS kind, IDENTITY_HASH AS identity, UID AS uid,
     PREV_UID AS previous_uid, unix_seconds(PREV_SINCE) AS previous_since,
     unix_seconds(REFRESH_FROM) AS refresh_from, lower(UNMAPPED) AS reason,
@@ -71,12 +71,13 @@ _ANSWERS: Final = """SELECT INPUT_TYPE, IDENTITY_HASH, m, struct(UID AS uid,
         PREV_UID AS previous_uid, unix_seconds(REFRESH_FROM) AS refresh_from,
         lower(UNMAPPED) AS reason, UNMAPPED AS unmapped) AS excluded
     FROM {answers} WHERE ERROR IS NULL AND IDENTITY_HASH IS NOT NULL"""
-# What exports have said about a row: a UID, '' for opted out, NULL for nothing.
+# What exports contained for a row: a UID, '' for opted out, or NULL for nothing.
 _SAID: Final = """CASE WHEN m.changed > :exported THEN m.old_uid
     WHEN m.uid IS NOT NULL THEN m.uid
     WHEN m.change = 'OPTED_OUT' OR m.old_uid = '' THEN '' END"""
-# A row whose UID is the same goes on saying what it said, unless that is pending:
-# whether somebody opted out or is invalid may change until it is exported.
+# If the UID of a row does not change, what was exported does not change either,
+# unless it is pending: whether a person opted out or is invalid may change until it is
+# exported.
 _CHANGED_ROWS: Final = f"""SELECT *,
     excluded.uid AS uid, excluded.reason AS reason, {_SAID} AS said,
     CASE WHEN excluded.uid IS NOT NULL THEN {PREVIOUS_UID} END AS previous_uid,
@@ -93,14 +94,14 @@ _ROWS: Final = f"""SELECT INPUT_TYPE, IDENTITY_HASH, uid AS UID,
     timestamp_seconds(CASE WHEN same THEN m.changed ELSE :started END) AS CHANGED,
     m.seen AS SEEN
     FROM {{rows}}"""
-# What another run has written meanwhile stays.
+# Rows that another run has written in the meantime are kept.
 _MERGE: Final = f"""MERGE INTO {{name}} AS m USING {{rows}} AS n
     ON {" AND ".join(f"m.{key} = n.{key}" for key in _KEY)}
     WHEN MATCHED AND m.CHECKED <=> n.SEEN THEN UPDATE SET
         {", ".join(f"{one} = n.{one}" for one in _COLUMNS if one not in _KEY)}
     WHEN NOT MATCHED THEN INSERT ({", ".join(_COLUMNS)})
         VALUES ({", ".join(f"n.{one}" for one in _COLUMNS)})"""
-# An export has said that these UIDs were replaced.
+# An export has reported that these UIDs were replaced.
 _OUTDATED: Final = "(OLD_UID > '' AND CHANGED <= timestamp_seconds(:exported))"
 _EXPIRE: Final = f"""UPDATE {{name}} SET
     PREV_UID = CASE WHEN unix_seconds(PREV_SINCE) > :before THEN PREV_UID END,
@@ -114,7 +115,7 @@ _PENDING: Final = f"""SELECT {", ".join(DELTA_COLUMNS[:-1])},
 
 @attrs.frozen
 class HashTask:
-    """Turns identities into their types and first-level hashes, where the rows are.
+    """Converts identities to types and first-level hashes on the workers.
 
     Attributes:
         wanted: The columns.
@@ -130,11 +131,11 @@ class HashTask:
 
 @attrs.frozen
 class MappingTable:
-    """An open table.
+    """An open table with a mapping state.
 
     Attributes:
-        spark: The session.
-        name: The table, as SQL names it.
+        spark: The Spark session.
+        name: The name of the table in SQL.
     """
 
     spark: SparkSession
@@ -145,12 +146,12 @@ class MappingTable:
         """Open a table, or create it.
 
         Args:
-            spark: The session.
-            table: Its name, or the path of a Delta table.
-            table_format: What is created: ``delta`` or ``iceberg``.
+            spark: The Spark session.
+            table: The name of the table, or the path of a Delta table.
+            table_format: The format of a new table: ``delta`` or ``iceberg``.
 
         Raises:
-            ConfigError: If *table_format* is something else.
+            ConfigError: If *table_format* is not one of these.
             InputError: If the table lacks columns.
         """
         if table_format not in _PROPERTIES:
@@ -168,53 +169,53 @@ class MappingTable:
         if missing:
             raise InputError(
                 f"The table {table} lacks the columns {', '.join(missing)}.",
-                hint="Name another table: it is created if it does not exist. Or add "
+                hint="Use another table, which is created if it does not exist. Or add "
                 "the columns: "
                 + ", ".join(f"{one} {_COLUMNS[one]}" for one in missing),
             )
         return cls(spark, name)
 
     def exported(self) -> int:
-        """Return when the last exported run began, in seconds; -1 without any."""
+        """Return the start of the last exported run in seconds, or -1 if none."""
         properties = self.spark.sql(f"SHOW TBLPROPERTIES {self.name}").collect()
         return int(dict(map(tuple, properties)).get(_EXPORTED, -1))
 
     def select_due(self, people: DataFrame, given: Mapping[str, int]) -> DataFrame:
-        """Select whom of *people*, each once, the operator is asked about.
+        """Select the distinct identities in *people* to ask the operator about.
 
         Returns:
-            Their types and hashes, and what the table knows of them as ``m``.
+            Their types and hashes, and their row in the table as ``m``.
         """
         known = self._query(_KNOWN, {}, table=self.spark.table(self.name))
         return self._query(_DUE, given, people=people, known=known)
 
     def merge(self, answers: DataFrame, given: Mapping[str, int]) -> None:
-        """Apply the answers about what :meth:`select_due` selected."""
+        """Apply the results for the identities that :meth:`select_due` selected."""
         answered = self._query(_ANSWERS, {}, answers=answers)
         rows = self._query(_CHANGED_ROWS, given, answers=answered)
         rows = self._query(_ROWS, given, rows=rows)
         self._query(_MERGE, {}, rows=rows)
 
     def expire(self, given: Mapping[str, int]) -> None:
-        """Drop previous UIDs after 90 days, and those of which an export has told."""
+        """Remove previous UIDs after 90 days, and UIDs whose change was exported."""
         before = given["started"] - RETENTION_SECONDS
         self._query(_EXPIRE, {**given, "before": before})
 
     def changes(self, exported: int) -> DataFrame:
-        """Return what has changed since the run that began at *exported*."""
+        """Return the changes since the run that began at *exported*."""
         table = self.spark.table(self.name)
         return self._query(_PENDING, {"exported": exported}, table=table)
 
     def mark_exported(self, started: int) -> None:
-        """Note that all changes of runs until *started* have been exported.
+        """Record that all changes of runs up to *started* have been exported.
 
         Raises:
             JobError: If a later run has changed the table.
         """
         if not self.changes(started).isEmpty():
             raise JobError(
-                "A later run has changed the table; its changes include these.",
-                hint="Export the changes of the last run, and mark that one.",
+                "A later run has changed the table. Its changes include these.",
+                hint="Export the changes of the last run, and mark that one exported.",
             )
         if started > self.exported():
             self.spark.sql(
@@ -225,7 +226,7 @@ class MappingTable:
     def _query(self, text: str, given: Mapping[str, int], **frames: Any) -> DataFrame:
         """Run a query, or a statement on ``{name}``, with numbers and DataFrames.
 
-        Spark 4.1 does not bind parameters where DataFrames are given too.
+        Spark 4.1 does not bind parameters if DataFrames are passed, too.
         """
         text = _PARAMETER.sub(lambda found: str(given[found[1]]), text)
         return self.spark.sql(text.replace("{name}", self.name), **frames)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import deepcopy
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -21,6 +21,7 @@ from uid2_async.integrations._visitor import (
     store_freshness,
     store_reply,
 )
+from uid2_async.keystore import KeyStore
 from uid2_async.models import Identity
 from uid2_async.publisher import (
     Freshness,
@@ -45,12 +46,14 @@ class UID2State(TypedDict):
 
     uid2_client: UID2Client
     uid2_refresher: TokenRefresher
+    uid2_keys: NotRequired[KeyStore]
 
 
 def uid2_lifespan(
     make_client: Callable[[], UID2Client] = _visitor.make_client,
     *,
     make_refresher: Callable[[UID2Client], TokenRefresher] = _visitor.make_refresher,
+    keys: _visitor.KeySource | None = None,
 ) -> Callable[[Any], AbstractAsyncContextManager[UID2State]]:
     """Make a lifespan for the application, or a part of its own lifespan.
 
@@ -59,6 +62,9 @@ def uid2_lifespan(
             By default the environment names the operator, and a call takes at most 3 s.
         make_refresher: Makes what refreshes tokens: the place for a clock or a lock. By
             default a refresh takes at most 3 s.
+        keys: ``"bidstream"`` or ``"sharing"``, to fetch these keys and keep them fresh;
+            or the path of a file to which another process saves them. The application
+            also starts without usable keys: its store is not ready then.
 
     Returns:
         What ``lifespan=`` takes; or enter it in your own and yield ``{**state, ...}``.
@@ -66,8 +72,13 @@ def uid2_lifespan(
 
     @asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[UID2State]:
-        async with make_client() as client, make_refresher(client) as refresher:
-            yield UID2State(uid2_client=client, uid2_refresher=refresher)
+        async with _visitor.open_all(make_client, make_refresher, keys) as opened:
+            state = UID2State(
+                uid2_client=opened.client, uid2_refresher=opened.refresher
+            )
+            if opened.keys is not None:
+                state["uid2_keys"] = opened.keys
+            yield state
 
     return lifespan
 
@@ -89,7 +100,7 @@ async def generate_tokens(
     Args:
         connection: The request; a middleware must have given it a session.
         identity: An e-mail, a phone or a hash of one.
-        tcf_consent_string: The TCF v2 consent string, which EUID operators judge.
+        tcf_consent_string: The TCF v2 consent string, which EUID operators check.
         key: Under what the session keeps what ``to_session`` makes.
         client: Instead of the one that the lifespan opened.
     """

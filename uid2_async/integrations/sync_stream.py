@@ -1,4 +1,4 @@
-"""An async stream for synchronous code: a generator with an event loop in a thread."""
+"""An async stream for sync code: a generator with an event loop in a thread."""
 
 from __future__ import annotations
 
@@ -35,29 +35,30 @@ _NOTHING: Final = object()
 def stream_in_thread(
     transform: Transform[A, B], source: Iterable[A]
 ) -> Generator[B, None, None]:
-    """Give what *transform* makes of *source*, item by item.
+    """Yield the results of applying *transform* to *source*, one at a time.
 
-    The event loop has a thread of its own: requests go on, and time-outs mean what they
-    say, while the caller is busy with an item or waits for *source*. That is read here,
-    in the caller's thread, when *transform* asks for it. One item at most is made ahead
-    of the caller. Closing the generator cancels *transform* and waits for its end.
+    The event loop has its own thread, so requests continue and timeouts stay accurate
+    while the caller processes an item or waits for *source*. *source* is read in the
+    caller's thread when *transform* asks for the next item. At most one item is
+    produced ahead of the caller. Closing the generator cancels *transform* and waits
+    for its end.
 
     Raises:
-        Exception: What *transform* or *source* raises, as it is.
+        Exception: Any error that *transform* or *source* raises, unchanged.
     """
     return _Stream(transform).serve(iter(source))
 
 
 @attrs.frozen
 class _Wanted:
-    """The loop asks for the next item of the source."""
+    """The loop requests the next item of the source."""
 
     answer: asyncio.Future[Any]
 
 
 @attrs.frozen
 class _Made(Generic[B]):
-    """The loop has made an item, and waits until it is *taken*."""
+    """The loop has produced an item, and waits until it is *taken*."""
 
     item: B
     taken: asyncio.Future[Any]
@@ -71,7 +72,7 @@ class _Ended:
 
 
 class _Stream(Generic[A, B]):
-    """A transform in the loop of a portal, which leaves messages for the caller."""
+    """A transform in the loop of a portal, which sends messages to the caller."""
 
     def __init__(self, transform: Transform[A, B]) -> None:
         self._transform = transform
@@ -80,7 +81,7 @@ class _Stream(Generic[A, B]):
     # --- in the caller's thread -------------------------------------------------------
 
     def serve(self, source: Iterator[A]) -> Generator[B, None, None]:
-        """Do what the messages say."""
+        """Handle the messages."""
         with Portal("uid2-stream") as portal:
             portal.submit(self._produce).add_done_callback(self._end)
             while not isinstance(message := self._messages.get(), _Ended):
@@ -93,17 +94,17 @@ class _Stream(Generic[A, B]):
             raise message.error
 
     def _end(self, done: Future[None]) -> None:
-        """Leave the last message; in the loop's thread."""
+        """Send the last message. Runs in the loop's thread."""
         error = done.exception()
         if isinstance(error, CONTROL_FLOW):
-            # In the caller's thread it would mean something else, or nothing.
+            # In the caller's thread, it would mean something else or nothing.
             error = RuntimeError(f"The stream ended with {type(error).__name__}.")
         self._messages.put(_Ended(error))
 
     # --- in the loop's thread ---------------------------------------------------------
 
     async def _produce(self) -> None:
-        """Hand over item after item."""
+        """Send one item after another."""
         loop = asyncio.get_running_loop()
         async with aclosing(self._transform(self._read())) as made:
             async for item in made:
@@ -112,7 +113,7 @@ class _Stream(Generic[A, B]):
                 await taken
 
     async def _read(self) -> AsyncIterator[A]:
-        """Ask for the source's items, one by one."""
+        """Request the items of the source, one at a time."""
         loop = asyncio.get_running_loop()
         while True:
             answer = loop.create_future()
@@ -124,7 +125,7 @@ class _Stream(Generic[A, B]):
 
 
 def _settle(future: asyncio.Future[Any], result: object) -> None:
-    """Give *future* its result, unless nobody waits for it any more."""
+    """Set the result of *future*, unless nobody is waiting for it anymore."""
     with contextlib.suppress(RuntimeError):  # the loop is closed
         future.get_loop().call_soon_threadsafe(
             lambda: None if future.done() else future.set_result(result)

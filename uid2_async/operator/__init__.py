@@ -1,7 +1,7 @@
-"""The embedded operator: answers like the real one (docs/protocol.md 1, 2 and 7).
+"""The embedded operator, which answers like a real one (docs/protocol.md 1, 2 and 7).
 
-The names are loaded on first use, so that reading an operator's data does not pay for
-aiohttp.
+Public names are loaded on first use, so that code that only reads an operator's data
+does not import aiohttp.
 """
 
 from __future__ import annotations
@@ -38,5 +38,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names too."""
+    """List the module's names, including the public ones that are not loaded yet."""
     return sorted({*globals(), *__all__})

@@ -35,11 +35,11 @@ from uid2_async.operator.state import Call, Fault, OperatorState
 _MAX_BODY: Final = 1_048_576
 _CONTINUE: Final = "100-continue"
 http_log: logging.Logger = http_logger
-"""For the runner: what aiohttp cannot read or handle, without any content."""
+"""The runner's logger: what aiohttp cannot read or handle, without content."""
 
 
 def _log_access(request: Request, reply: Reply, took: float) -> None:
-    """Write a request to the access log; a path that is not ours may hold anything."""
+    """Log a request. An unknown path is not logged, because it may contain anything."""
     known = reply.status != 404  # noqa: PLR2004 - Not Found
     access_logger.info(
         "%(method)s %(path)s %(status)d %(ms).1f ms",
@@ -53,7 +53,7 @@ def _log_access(request: Request, reply: Reply, took: float) -> None:
 
 
 def _forget(record: logging.LogRecord) -> bool:
-    """Keep only the kind of an error: its text can quote the request."""
+    """Log only the type of an error, because its text can quote the request."""
     if record.exc_info and record.exc_info[0]:
         record.msg = f"{record.msg}: {record.exc_info[0].__name__}"
     record.exc_info = record.exc_text = None
@@ -66,9 +66,10 @@ http_log.addFilter(_forget)
 def make_app(
     index: DataIndex, state: OperatorState, console: Console | None = None
 ) -> web.Application:
-    """Make the application that answers from *index*, with a console if one is given.
+    """Create the application that answers from *index*, with the *console* if given.
 
-    Give its runner ``auto_decompress=False``: an operator takes bodies as they come.
+    Its runner needs ``auto_decompress=False``, because an operator never decompresses
+    request bodies.
     """
     handler = _Handler(index, state, console)
     app = web.Application()
@@ -78,28 +79,28 @@ def make_app(
 
 
 async def _continue(http: web.Request) -> None:
-    """Let the client send its body; what else it may expect is judged later."""
+    """Send ``100 Continue`` if the client asks for it; check other values later."""
     expected = http.headers.get(hdrs.EXPECT, "").lower()
     if expected == _CONTINUE and http.version != HttpVersion10:
         await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # Reset the size, because it is taken for that of the answer.
+        # aiohttp would otherwise count these bytes as part of the response.
         http.writer.output_size = 0
 
 
 class _Whole(web.Response):
-    """An answer that remembers which headers it was given."""
+    """A response that records which headers it was given."""
 
     kept: frozenset[str] = frozenset()
 
 
 class _Cut(web.StreamResponse):
-    """An answer that ends too early."""
+    """A response that ends too early."""
 
     kept: frozenset[str] = frozenset()
 
 
 async def _strip(_request: web.Request, response: web.StreamResponse) -> None:
-    """Remove the headers that aiohttp adds by itself."""
+    """Remove the headers that aiohttp adds on its own."""
     kept = response.kept if isinstance(response, _Whole | _Cut) else frozenset()
     for name in (hdrs.SERVER, hdrs.DATE, hdrs.CONTENT_TYPE):
         if name not in kept:
@@ -117,7 +118,7 @@ class _Handler:
         self._console = console
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
-        """Answer one request, counted as in flight meanwhile."""
+        """Answer one request, and count it as in flight until then."""
         path, refusal = read_target(as_latin1(http.raw_path))
         if self._console is not None and self._console.owns(http.method, path):
             return await _show(self._console, http, path)
@@ -127,7 +128,7 @@ class _Handler:
     async def _handle(
         self, http: web.Request, path: str, refusal: Reply | None
     ) -> web.StreamResponse:
-        """Answer one request, with *refusal* if there is one, and note the call."""
+        """Answer one request, with *refusal* if it is not None, and record the call."""
         began = perf_counter()
         resets = self._state.resets
         due = http.method == hdrs.METH_POST
@@ -184,16 +185,17 @@ class _Handler:
         now_ms: int,
         fault: Fault | None,
     ) -> Reply:
-        """Answer, or fail as the real operator does on what it did not foresee."""
+        """Answer, or return a 500 like the real operator on an unexpected exception."""
         try:
             return dispatch.answer(
                 self._index, endpoint, request, now_ms=now_ms, fault=fault
             )
         except ImportError as error:
-            # A missing extra: the message names it.
+            # An extra is not installed. The message names it.
             logger.error("The embedded operator cannot answer: %s", error)
-        except Exception as error:  # noqa: BLE001 - the real one answers 500 as well
-            # Neither message nor traceback: they could hold what was sent.
+        except Exception as error:  # noqa: BLE001 - the real operator answers 500 as well
+            # Log neither the message nor the traceback: they could contain request
+            # data.
             logger.error(
                 "The embedded operator failed on %s: %s",
                 request.path,
@@ -203,14 +205,14 @@ class _Handler:
 
 
 async def _show(console: Console, http: web.Request, path: str) -> web.StreamResponse:
-    """Answer a request of the console's page, which is not a call."""
+    """Answer a request for the console page. It is not recorded as a call."""
     request = Request(method=http.method, path=path, headers=http.headers)
     whole = await _with_body(http, request)
     return await _respond(http, console.answer(whole) if whole else too_long(), None)
 
 
 def _refuse_body(http: web.Request, request: Request) -> Reply | None:
-    """Refuse a body before it is read, by what the headers say; None for no refusal."""
+    """Reject a body by its headers before it is read, or return None."""
     if request.method != hdrs.METH_POST or not http.can_read_body:
         return None
     if (http.content_length or 0) > _MAX_BODY:
@@ -234,7 +236,7 @@ async def _with_body(http: web.Request, request: Request) -> Request | None:
 
 
 def _scripted(fault: Fault) -> Reply:
-    """Answer as a fault says, like something in front of the operator."""
+    """Return the reply that *fault* scripts, as if from a gateway."""
     body = fault.body.encode() if isinstance(fault.body, str) else fault.body
     again = fault.retry_after
     return Reply(
@@ -251,7 +253,7 @@ def _with_headers(reply: Reply, headers: Mapping[str, str]) -> Reply:
 
 
 def _call(request: Request, reply: Reply, fault: Fault | None) -> Call:
-    """Note a call without what identifies a person or opens anything."""
+    """Build the record of a call, without personal data, tokens or keys."""
     headers = {
         name.lower(): _printable(value)
         for name, value in request.headers.items()
@@ -275,18 +277,18 @@ def _call(request: Request, reply: Reply, fault: Fault | None) -> Call:
 
 
 def _printable(value: str) -> str:
-    """Make a header printable whose bytes are not UTF-8."""
+    """Return a header value that can be printed, even if its bytes are not UTF-8."""
     return value if value.isprintable() else as_latin1(value)
 
 
 async def _respond(
     http: web.Request, reply: Reply, fault: Fault | None
 ) -> web.StreamResponse:
-    """Send *reply*, cut or not at all if the fault says so."""
+    """Send *reply*, or truncate it or close the connection if the fault says so."""
     if fault is not None and fault.drop:
         _close(http)
         return web.Response()
-    # aiohttp cannot send bytes that are not UTF-8.
+    # aiohttp cannot send header bytes that are not UTF-8.
     headers = {
         name: value.encode("utf-8", "ignore").decode()
         for name, value in reply.headers.items()
@@ -303,7 +305,7 @@ async def _respond(
 async def _send_cut(
     http: web.Request, reply: Reply, headers: Mapping[str, str], size: int
 ) -> web.StreamResponse:
-    """Promise the whole body, send *size* bytes of it and close the connection."""
+    """Announce the whole body, send *size* bytes of it and close the connection."""
     response = _Cut(status=reply.status, headers=headers)
     response.kept = frozenset(headers)
     response.content_length = len(reply.body)
@@ -314,7 +316,7 @@ async def _send_cut(
 
 
 def _close(http: web.Request) -> None:
-    """Close the connection; what has been written still goes out."""
+    """Close the connection after sending what has been written."""
     if http.transport is not None:
         http.transport.close()
 
@@ -322,21 +324,22 @@ def _close(http: web.Request) -> None:
 _MAX_LINE: Final = 4_096
 _MAX_HEADERS: Final = 8_192
 
-# How much aiohttp takes; the two differ so that its error tells which one it was.
+# The limits passed to aiohttp. They differ, so that its error shows which one was
+# exceeded.
 _TAKEN_LINE: Final = 65_536
 _TAKEN_HEADER: Final = 65_535
 _TOO_LONG_LINE: Final = 414
 _TOO_LONG_HEADERS: Final = 431
 _NO_SUCH_VERSION: Final = 501
 
-# RFC 3986's host, of which Vert.x looks at no more than this, and a port.
+# A host as in RFC 3986, as far as Vert.x checks it, and an optional port.
 _AUTHORITY = re.compile(
     r"(?:\[[^\]][^\]]*\]|[A-Za-z0-9\-._~!$&'()*+,;=]*)(?::(?P<port>[0-9]*))?"
 )
 
 _PORTS = range(65_536)
 
-# What aiohttp wants to see once; Netty takes the first of each.
+# aiohttp rejects a request that repeats one of these headers. Netty uses the first.
 _REPEATED = re.compile(
     rb"(content-location|content-range|content-type|etag|host|max-forwards|server"
     rb"|transfer-encoding|user-agent):",
@@ -347,7 +350,7 @@ _HEAD = re.compile(rb"[A-Z]+ [^\r\n]+ HTTP/1\.[01]\r\n.*?\r\n\r\n", re.DOTALL)
 
 
 def refuse_early(http: web.BaseRequest) -> Reply | None:
-    """Refuse another HTTP, what is too long, and a bad Host; None for no refusal."""
+    """Reject a bad HTTP version, a long head or a bad Host, or return None."""
     if http.version not in {HttpVersion10, HttpVersion11}:
         return Reply(status=_NO_SUCH_VERSION)
     line = len(http.method) + len(as_latin1(http.raw_path)) + len("  HTTP/1.1")
@@ -363,18 +366,18 @@ def refuse_early(http: web.BaseRequest) -> Reply | None:
 
 
 def _is_authority(text: str) -> bool:
-    """Return whether *text* is a host, possibly empty, and maybe a port."""
+    """Return whether *text* is a host, which may be empty, with an optional port."""
     found = _AUTHORITY.fullmatch(text)
     return found is not None and int((found["port"] or "0")[:6]) in _PORTS
 
 
 class _Protocol(web.RequestHandler):
-    """Reads requests as aiohttp does, and refuses them as Netty does."""
+    """Parses requests as aiohttp does, and rejects them as Netty does."""
 
     __slots__ = ()
 
     def data_received(self, data: bytes) -> None:
-        """Receive *data* without the headers that Netty ignores."""
+        """Receive *data* without the repeated headers that Netty ignores."""
         super().data_received(_without_repeated(data))
 
     def handle_error(
@@ -384,8 +387,8 @@ class _Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what could not be read, or not be answered."""
-        # It logs, and checks that nothing has been sent.
+        """Answer a request that could not be parsed or handled."""
+        # The base class logs the error and checks that nothing has been sent.
         super().handle_error(request, status, exc, message)
         if status == 500:  # noqa: PLR2004 - an HTTP status reads best as its number
             reply = Reply(status=status, body=b"Internal Server Error")
@@ -402,9 +405,9 @@ class _Protocol(web.RequestHandler):
 
 
 def _without_repeated(data: bytes) -> bytes:
-    """Remove repeated headers that must be single from the head of a request.
+    """Remove repeats of headers that may occur only once from the head of a request.
 
-    A head that arrives in several pieces is left as it is.
+    A head that arrives in several pieces is not changed.
     """
     head = _HEAD.match(data)
     if head is None:
@@ -421,10 +424,10 @@ def _without_repeated(data: bytes) -> bytes:
 
 
 class _Server(web.Server):
-    """Makes such protocols."""
+    """Creates a ``_Protocol`` for each connection."""
 
     def __call__(self) -> web.RequestHandler:
-        """Make a protocol for a new connection."""
+        """Create the protocol for a new connection."""
         return _Protocol(
             self,
             loop=self._loop,
@@ -438,10 +441,10 @@ class _Server(web.Server):
 
 
 class Runner(web.AppRunner):
-    """Runs an application on such a server."""
+    """Runs an application on a ``_Server``."""
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        # aiohttp offers no other way to choose the protocol.
+        # aiohttp has no other way to choose the protocol.
         server.__class__ = _Server
         return server

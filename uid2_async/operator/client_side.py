@@ -1,7 +1,7 @@
-"""token/client-generate: the operator's half (docs/protocol.md 2.10).
+"""The operator's half of token/client-generate (docs/protocol.md 2.10).
 
-The host of an Origin is read as Java's ``URL`` reads it and judged as Guava's
-``InternetDomainName`` does, because the operator's reply depends on both.
+The host of an Origin is parsed like Java's ``URL`` and validated like Guava's
+``InternetDomainName``, because the operator's reply depends on both.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ def client_generate(
 
     Args:
         index: The operator's data.
-        body: The outer JSON.
-        origin: The Origin header, or None.
-        now_ms: The operator's clock.
+        body: The outer JSON object.
+        origin: The Origin header, or None if there is none.
+        now_ms: The operator's time, in ms since the Unix epoch.
 
     Returns:
-        The reply's JSON, and the cipher that seals it.
+        The reply's JSON, and the cipher that encrypts it.
 
     Raises:
-        RefusedError: With the first fault in the order of docs/protocol.md 2.10.
+        RefusedError: For the first fault, in the order of docs/protocol.md 2.10.
     """
     request = parse_client_generate_request(body)
     found = index.keypair(request.subscription_id)
@@ -91,7 +91,7 @@ def client_generate(
 
 
 def _check_home(site: Site, request: ClientGenerateRequest, origin: str | None) -> None:
-    """Refuse apps and web pages that are not the site's."""
+    """Reject apps and web pages that do not belong to the site."""
     if request.app_name is not None:
         if not app_allowed(request.app_name, site.app_names):
             raise RefusedError(403, "invalid_app_name", "unexpected app name")
@@ -100,7 +100,7 @@ def _check_home(site: Site, request: ClientGenerateRequest, origin: str | None) 
 
 
 def _read_hash(fields: Mapping[str, object], *, phones: bool) -> IdentityInput:
-    """Read the one hash of the inner JSON; DII as it is does not count."""
+    """Read the one hash of the inner JSON. Plain DII is ignored."""
     hashes = {key: fields.get(key) for key in _HASHES}
     if hashes["phone_hash"] is not None and not phones:
         raise client_error("phone support not enabled")
@@ -115,12 +115,12 @@ def _read_hash(fields: Mapping[str, object], *, phones: bool) -> IdentityInput:
 
 _LONG: Final = range(-(2**63), 2**63)
 
-# Java's parseLong() reads code units, so that digits beyond U+FFFF are none.
+# Java's parseLong() reads UTF-16 code units, so digits beyond U+FFFF are not digits.
 _LONG_TEXT = re.compile(r"[+-]?(?:(?![\U00010000-\U0010ffff])\d)+")
 _LONG_TEXT_CHARS: Final = 4_000
 
-# An uncompressed point in a SubjectPublicKeyInfo, of one of the curves in use: P-192 to
-# P-521, secp256k1 and Brainpool's, all of which Java knows.
+# A SubjectPublicKeyInfo with an uncompressed point on one of the common curves that
+# Java knows: P-192 to P-521, secp256k1 and Brainpool's.
 _P256: Final = bytes.fromhex("06082a8648ce3d030107")
 _P256_BITS_BYTES: Final = 66
 
@@ -140,12 +140,12 @@ _KEYS: Final = frozenset(
 
 
 def unknown_client_side_error() -> RefusedError:
-    """Refuse with the catch-all of this endpoint."""
+    """Return the catch-all error of this endpoint."""
     return unknown_error("Unknown error while handling client side token generate")
 
 
 class ClientGenerateRequest(RedactedRepr, frozen=True, kw_only=True):
-    """The outer JSON of a request as the operator reads it; absent texts are None."""
+    """The outer JSON of a request as the operator reads it. Absent strings are None."""
 
     subscription_id: str | None
     public_key: str | None
@@ -159,7 +159,7 @@ def parse_client_generate_request(body: bytes) -> ClientGenerateRequest:
     """Read the outer JSON.
 
     Raises:
-        RefusedError: If there is none, it is not JSON, or not of the strict schema.
+        RefusedError: If the body is empty, is not JSON, or violates the strict schema.
     """
     missing = "json payload expected but not found"
     if not body:
@@ -173,7 +173,7 @@ def parse_client_generate_request(body: bytes) -> ClientGenerateRequest:
     if not isinstance(fields, dict) or fields.keys() - _KEYS:
         raise unknown_client_side_error()
     timestamp = _as_long(fields.pop("timestamp", None))
-    # A scalar becomes text, but neither a list nor an object does.
+    # Java converts a scalar to a string, but rejects a list or an object.
     if timestamp is None or any(isinstance(x, list | dict) for x in fields.values()):
         raise unknown_client_side_error()
     return ClientGenerateRequest(
@@ -183,10 +183,10 @@ def parse_client_generate_request(body: bytes) -> ClientGenerateRequest:
 
 
 def _as_long(value: object) -> int | None:
-    """Read a ``long`` as Jackson does, or return None if it refuses.
+    """Read a ``long`` as Jackson does, or return None if Jackson would reject it.
 
-    Fractions are cut off, and a text is read by Java's ``Long.parseLong()``, which
-    takes the digits of any script (docs/protocol.md 2.10).
+    Fractions are truncated. A string is read like Java's ``Long.parseLong()``, which
+    accepts the digits of any script (docs/protocol.md 2.10).
     """
     if isinstance(value, JavaDouble):
         return _long_of_double(value)
@@ -194,12 +194,12 @@ def _as_long(value: object) -> int | None:
     if number is None:
         return 0 if value is None else None
     is_int = isinstance(number, int) and not isinstance(number, bool)
-    # Python searches a range from end to end for what is not an int.
+    # For a value that is not an int, Python would search the whole range one by one.
     return number if is_int and number in _LONG else None  # type: ignore[return-value] # is_int
 
 
 def _long_of_text(text: str) -> int | None:
-    """Read a text as a number of any size, or return None if it is not one."""
+    """Read a string as an integer of any size, or return None if it is not one."""
     text = trim(text)
     if text in {"", "null"}:
         return 0
@@ -208,7 +208,7 @@ def _long_of_text(text: str) -> int | None:
 
 
 def _long_of_double(value: float) -> int | None:
-    """Cast a ``double`` as Java does: its greatest ``long`` is one less than 2**63."""
+    """Cast a ``double`` as Java does. The largest ``long`` is 2**63 - 1."""
     if not -_LONG.stop <= value <= _LONG.stop:
         return None
     return min(int(value), _LONG.stop - 1)
@@ -217,13 +217,13 @@ def _long_of_double(value: float) -> int | None:
 def open_client_generate_request(
     request: ClientGenerateRequest, server_key: EllipticCurvePrivateKey
 ) -> tuple[dict[str, object], AESGCM]:
-    """Open the sealed part of *request*.
+    """Decrypt the inner payload of *request*.
 
     Returns:
         The inner JSON object, and the cipher for the reply.
 
     Raises:
-        RefusedError: With the first fault in the order of docs/protocol.md 2.10.
+        RefusedError: For the first fault, in the order of docs/protocol.md 2.10.
     """
     texts = (request.payload, request.iv, request.public_key)
     if None in texts:
@@ -244,13 +244,13 @@ def open_client_generate_request(
 
 
 def _agree(server_key: EllipticCurvePrivateKey, der: bytes) -> AESGCM:
-    """Agree on the key.
+    """Agree on the key (ECDH).
 
-    Java takes any point that has the right form, compressed ones aside, and fails on
-    using one that is not on the server key's curve.
+    Java accepts any uncompressed point in the right format, and fails later if the
+    point is not on the server key's curve.
 
     Raises:
-        RefusedError: If *der* is not a public key, or one of another curve.
+        RefusedError: If *der* is not a public key, or is on another curve.
     """
     if not _POINT.fullmatch(der) or not _has_der_lengths(der):
         raise client_error("bad public key")
@@ -264,7 +264,7 @@ def _agree(server_key: EllipticCurvePrivateKey, der: bytes) -> AESGCM:
 
 
 def _has_der_lengths(der: bytes) -> bool:
-    """Return whether the lengths in a key that matches ``_POINT`` are right."""
+    """Return whether the DER lengths in a key that matches ``_POINT`` are right."""
     found = _POINT.fullmatch(der)
     if found is None:
         return False
@@ -295,17 +295,17 @@ def _decrypt(
 
 
 def seal_client_generate_reply(payload: bytes, cipher: AESGCM, iv: bytes) -> bytes:
-    """Seal a reply as base64 text: no time, no nonce."""
+    """Encrypt a reply as base64 text, with neither a time nor a nonce."""
     return base64.encode(gcm_seal(payload, cipher, iv))
 
 
 _LOCALHOST = "localhost"
 _MAX_NAME = 253
-_PORTS = range(-1, 2**31)  # what Java lets pass; the port itself plays no part
+_PORTS = range(-1, 2**31)  # the range that Java accepts; the port itself is not used
 _PORT_DIGITS = 10
 
-# At most one "@", and before it nothing that Java has refused there since its release
-# 20; no brackets, so that an IPv6 address finds no match.
+# At most one "@", and before it no character that Java rejects there since release
+# 20. No brackets, so that an IPv6 address does not match.
 _ORIGIN = re.compile(
     r"(?:url:)?(?:https?|ftp|file|jrt)://(?:[^\x00-\x1f\x7f/?#@\[\\\]]*@)?"
     r"(?P<host>[^/?#@:\[\]]*)(?::(?P<port>[+-]?[0-9]+)?)?(?:[/?#].*)?",
@@ -316,41 +316,42 @@ _INNER = r"[a-z0-9_\u0080-\U0010ffff-]"
 _OUTER = r"[a-z0-9\u0080-\U0010ffff]"
 _LABEL = rf"{_OUTER}(?:{_INNER}{{0,61}}{_OUTER})?"
 
-# The last label does not start with a digit, unlike that of an IPv4 address.
+# The last label must not start with a digit, so that an IPv4 address does not match.
 _NAME = re.compile(rf"(?:{_LABEL}\.){{0,126}}(?![0-9]){_LABEL}")
 
-# Lower case only of ASCII, and the full stops of other scripts.
+# Lowercase only ASCII letters, and convert the full stops of other scripts.
 _FOLD = str.maketrans(
     string.ascii_uppercase + "\u3002\uff0e\uff61", string.ascii_lowercase + "..."
 )
 
 
 class MissingPublicSuffixListError(ImportError):
-    """The package that holds the public suffix list is not installed."""
+    """The package that contains the public suffix list is not installed."""
 
     def __init__(self) -> None:
-        """Name the extra to install."""
+        """Build a message that names the extra to install."""
         super().__init__(
-            "Judging an Origin needs the public suffix list: "
+            "Checking an Origin requires the public suffix list. Install it with: "
             "pip install 'uid2-async[sandbox]'"
         )
 
 
 def registrable_domain(origin: str) -> str | None:
-    """Return the public suffix and one label of the host in *origin*, in lower case.
+    """Return the public suffix of the host in *origin* plus one label, in lowercase.
 
-    ``localhost`` and one label before it give ``localhost``, without any list.
+    ``localhost`` and its direct subdomains return ``localhost`` without using the list.
 
     Args:
-        origin: An Origin header, such as ``https://www.example.com:8443``, with each
-            byte read as one character.
+        origin: An Origin header, such as ``https://www.example.com:8443``, decoded as
+            Latin-1 (one character per byte).
 
     Returns:
-        Such as ``example.com``; None if there is none: no URL, an IP address, a bare
-        public suffix, or a suffix that is not on the public suffix list.
+        The domain, such as ``example.com``. None if *origin* is not a URL, or if its
+        host is an IP address, a bare public suffix, or has a suffix that is not on the
+        public suffix list.
 
     Raises:
-        MissingPublicSuffixListError: If the list is needed and not installed.
+        MissingPublicSuffixListError: If the list is needed but not installed.
     """
     name = _host_name(origin)
     if name is None:
@@ -366,11 +367,11 @@ def origin_allowed(origin: str | None, domains: Collection[str]) -> bool:
 
     Args:
         origin: The Origin header, or None if there is none.
-        domains: The site's ``domain_names``. One that is deeper than a registrable
-            domain never matches.
+        domains: The site's ``domain_names``. A name below the registrable domain never
+            matches.
 
     Raises:
-        MissingPublicSuffixListError: If the list is needed and not installed.
+        MissingPublicSuffixListError: If the list is needed but not installed.
     """
     if origin is None:
         return False
@@ -379,12 +380,12 @@ def origin_allowed(origin: str | None, domains: Collection[str]) -> bool:
 
 
 def app_allowed(name: str, app_names: Collection[str]) -> bool:
-    """Return whether *name* is one of the site's *app_names*, whatever the case."""
+    """Return whether *name* is one of the site's *app_names*, ignoring case."""
     return any(_equal_ignoring_case(name, other) for other in app_names)
 
 
 def _host_name(origin: str) -> str | None:
-    """Return the host in *origin* if it is a domain name, in lower case."""
+    """Return the host in *origin* in lowercase, or None if it is not a domain name."""
     found = _ORIGIN.fullmatch(trim(origin))
     if found is None or not _is_port(found["port"] or "0"):
         return None
@@ -393,7 +394,7 @@ def _host_name(origin: str) -> str | None:
 
 
 def _is_port(text: str) -> bool:
-    """Return whether Java takes a number for a port."""
+    """Return whether Java accepts *text* as a port."""
     digits = text.lstrip("+-").lstrip("0") or "0"
     sign = "-" if text[0] == "-" else ""
     return len(digits) <= _PORT_DIGITS and int(sign + digits) in _PORTS
@@ -401,7 +402,7 @@ def _is_port(text: str) -> bool:
 
 @cache
 def _suffix_list() -> PublicSuffixList:
-    """Load the public suffix list, its private part included, once."""
+    """Load the public suffix list, including its private section, once."""
     try:
         from publicsuffixlist import PublicSuffixList  # noqa: PLC0415 - an extra
     except ImportError:
@@ -412,7 +413,7 @@ def _suffix_list() -> PublicSuffixList:
 
 
 def _equal_ignoring_case(one: str, other: str) -> bool:
-    """Compare as Java's ``equalsIgnoreCase``: character by character."""
+    """Compare like Java's ``equalsIgnoreCase``, character by character."""
     return len(one) == len(other) and all(
         a.upper() == b.upper() or a.lower() == b.lower()
         for a, b in zip(one, other, strict=True)

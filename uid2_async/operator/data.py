@@ -1,7 +1,7 @@
-"""What an operator is loaded with: API keys, sites, keysets, salts, opt-outs, settings.
+"""The data of an operator: API keys, sites, keysets, salts, opt-outs and settings.
 
-The values are those of the files that an operator reads. :class:`OperatorData` contains
-them all, and does not change while an operator runs.
+The classes mirror the files that an operator reads. :class:`OperatorData` contains all
+of them. It does not change while an operator runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from uid2_async.protocol.keyring import Key
 from uid2_async.protocol.raw_uid import Environment
 
 EMBEDDED_OPT_OUT = "embedded:"
-"""Stands for an opt-out service in the operator itself; logout works at once."""
+"""Selects the built-in opt-out service, with which a logout takes effect at once."""
 
 
 @attrs.frozen(kw_only=True)
@@ -38,31 +38,33 @@ class RuntimeConfig:
 
     @property
     def environment(self) -> Environment:
-        """The environment as it stands in v4 raw UIDs."""
+        """The environment as encoded in v4 raw UIDs."""
         return Environment[self.identity_environment.upper()]
 
 
 def check_runtime(runtime: RuntimeConfig) -> None:
-    """Refuse lifetimes with which an operator would not start (docs/protocol.md 2.1).
+    """Raise if an operator would not start with these lifetimes (docs/protocol.md 2.1).
 
     Raises:
-        ConfigError: If they contradict each other, or the environment is none.
+        ConfigError: If the lifetimes contradict each other, or the environment is
+            unknown.
     """
     refresh_after = runtime.refresh_identity_token_after_seconds
     identity = runtime.identity_token_expires_after_seconds
     refresh = runtime.refresh_token_expires_after_seconds
     if not 0 < refresh_after <= identity <= refresh:
         raise ConfigError(
-            "Lifetimes must grow: refresh_identity_token_after_seconds, "
+            "Lifetimes must be positive and must not decrease in this order: "
+            "refresh_identity_token_after_seconds, "
             "identity_token_expires_after_seconds, refresh_token_expires_after_seconds."
         )
     if runtime.identity_environment.upper() not in Environment.__members__:
-        raise ConfigError("identity_environment is none of test, integ and prod.")
+        raise ConfigError("identity_environment must be test, integ or prod.")
 
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """The operator's own settings; the names are those of its configuration."""
+    """The operator's own settings, named as in its configuration."""
 
     identity_v3: bool = False
     client_side_token_generate: bool = True
@@ -78,12 +80,12 @@ class Settings:
 
 
 def _count(values: Sized) -> str:
-    """Show how many there are, for a repr."""
+    """Return the number of values, for a repr."""
     return str(len(values))
 
 
 def _names(values: Mapping[str, object]) -> str:
-    """Show only the names, for a repr."""
+    """Return only the names, for a repr."""
     return ", ".join(values)
 
 
@@ -93,17 +95,17 @@ REFRESH_KEYSET = -2
 
 @attrs.frozen(kw_only=True)
 class Client(Unpicklable):
-    """An API key as the operator keeps it (docs/protocol.md 1.2 and 1.8).
+    """An API key as the operator stores it (docs/protocol.md 1.2 and 1.8).
 
     Attributes:
-        name: What it is called.
-        key_hash: SHA-512 of the salt and the key.
+        name: The name of the client.
+        key_hash: SHA-512 of the salt and the API key.
         key_salt: The salt of the hash.
         secret: The client secret, 32 bytes.
-        roles: What it may do; unknown words are harmless.
-        site_id: Whose it is.
-        service_id: The service it belongs to, 0 for none.
-        disabled: Whether it is switched off.
+        roles: The roles of the key. Unknown roles are ignored.
+        site_id: The site that owns the key.
+        service_id: The service that the key belongs to, or 0 if none.
+        disabled: Whether the key is disabled.
     """
 
     name: str
@@ -117,7 +119,7 @@ class Client(Unpicklable):
 
     @property
     def reads_ids(self) -> bool:
-        """Whether it is a bidder, to whom keysets without a list are open."""
+        """Whether this is a bidder, who may read keysets without ``allowed_sites``."""
         return "ID_READER" in self.roles
 
 
@@ -126,7 +128,7 @@ class Site:
     """A participant.
 
     Attributes:
-        id: Its number.
+        id: The site ID.
         domain_names: The domains of its web pages.
         app_names: The names of its apps.
     """
@@ -138,14 +140,14 @@ class Site:
 
 @attrs.frozen(kw_only=True)
 class Keyset:
-    """A set of keys, and who may read with them (docs/protocol.md 6.3).
+    """A set of keys, and who may decrypt with them (docs/protocol.md 6.3).
 
     Attributes:
-        keyset_id: Its number; -1 is the master keyset, -2 that of refresh tokens.
-        site_id: Whose it is.
-        allowed_sites: Who may read; None for every bidder.
-        default: Whether its site seals with it.
-        enabled: Whether it counts.
+        keyset_id: The ID. -1 is the master keyset, and -2 the one of refresh tokens.
+        site_id: The site that owns the keyset.
+        allowed_sites: The sites that may read the keys. None allows every bidder.
+        default: Whether its site encrypts with this keyset.
+        enabled: Whether the keyset is in use.
     """
 
     keyset_id: int
@@ -160,11 +162,11 @@ class ClientSideKeypair(Unpicklable):
     """A subscription for generation in browsers and apps (docs/protocol.md 2.10).
 
     Attributes:
-        subscription_id: Its name.
-        public_key: What the publisher is given, ``UID2-X-`` and so on.
-        private_key: The operator's half.
-        site_id: Whose it is.
-        disabled: Whether it is switched off.
+        subscription_id: The subscription ID.
+        public_key: The public key that the publisher is given (``UID2-X-...``).
+        private_key: The operator's private key.
+        site_id: The site that owns the subscription.
+        disabled: Whether the subscription is disabled.
     """
 
     subscription_id: str
@@ -176,14 +178,14 @@ class ClientSideKeypair(Unpicklable):
 
 @attrs.frozen(kw_only=True)
 class ServiceLink:
-    """For whom a service may map (docs/protocol.md 2.5).
+    """Allows a service to map identities for a participant (docs/protocol.md 2.5).
 
     Attributes:
-        link_id: What a request names it by.
+        link_id: The ID that requests send.
         service_id: The service that may use it.
-        name: What it is called; with a name, its service must be listed.
-        roles: What it may be used for.
-        disabled: Whether it is switched off.
+        name: The name. If it is not empty, the service must be listed.
+        roles: The roles for which the link is valid.
+        disabled: Whether the link is disabled.
     """
 
     link_id: str
@@ -198,9 +200,9 @@ class OptOutRecord:
     """Someone who opted out before the operator started.
 
     Attributes:
-        email: The e-mail address, or None.
+        email: The email address, or None.
         phone: The phone number, or None.
-        opted_out_since: When, in seconds since the Unix epoch.
+        opted_out_since: The time of the opt-out, in seconds since the Unix epoch.
         advertising_id: The raw UID at that time.
     """
 
@@ -212,7 +214,7 @@ class OptOutRecord:
 
 @attrs.frozen
 class SaltKey(Unpicklable):
-    """The key of a bucket whose raw UIDs are v4 (docs/protocol.md 4.3)."""
+    """The key of a bucket with v4 raw UIDs (docs/protocol.md 4.3)."""
 
     id: int
     key: str = attrs.field(repr=False)
@@ -221,16 +223,16 @@ class SaltKey(Unpicklable):
 
 @attrs.frozen(kw_only=True)
 class SaltRow:
-    """One bucket, a line of the salt file (docs/protocol.md 4.3); times in ms.
+    """One bucket: a line of the salt file (docs/protocol.md 4.3). Times are in ms.
 
     Attributes:
-        id: Its number, from which its name is made.
-        last_updated: When it last rotated.
-        refresh_from: Until when it does not rotate.
-        salt: The salt of v2 and v3 raw UIDs; None if *key* makes v4.
+        id: The number from which the bucket ID is derived.
+        last_updated: The time of the last rotation.
+        refresh_from: The earliest time of the next rotation.
+        salt: The salt of v2 and v3 raw UIDs, or None if the bucket has a *key*.
         previous_salt: The salt before the last rotation.
-        key: The key of v4 raw UIDs.
-        previous_key: The key before the last rotation.
+        key: The key of v4 raw UIDs, or None.
+        previous_key: The key before the last rotation, or None.
     """
 
     id: int
@@ -244,7 +246,7 @@ class SaltRow:
 
 @attrs.frozen(kw_only=True)
 class SaltSnapshot:
-    """All buckets as of one day; times in ms."""
+    """All buckets as of one day. Times are in ms since the Unix epoch."""
 
     effective: int
     expires: int
@@ -256,10 +258,11 @@ class Salts(Unpicklable):
     """The salts of all buckets over time.
 
     Attributes:
-        first_level: The salt of every first-level hash; text, never decoded.
-        id_prefix: What the name of a bucket begins with.
-        id_secret: What the rest of it is made with.
-        snapshots: By ascending *effective*; never empty.
+        first_level: The salt of every first-level hash. It is text and is never
+            decoded.
+        id_prefix: The prefix of every bucket ID.
+        id_secret: The Hashids salt of the bucket IDs.
+        snapshots: The snapshots, in ascending order of *effective*. Never empty.
     """
 
     first_level: str = attrs.field(repr=False)
@@ -274,9 +277,9 @@ class Credentials(Unpicklable):
 
     Attributes:
         api_key: The API key.
-        client_secret: Its secret, base64 of 32 bytes.
-        site_id: Whose it is.
-        roles: What it may do.
+        client_secret: The client secret: 32 bytes in base64.
+        site_id: The site that owns the key.
+        roles: The roles of the key.
     """
 
     api_key: str = attrs.field(repr=False)
@@ -287,22 +290,24 @@ class Credentials(Unpicklable):
 
 @attrs.frozen(kw_only=True)
 class OperatorData(Unpicklable):
-    """Everything that an embedded operator is loaded with.
+    """All data that an embedded operator is started with.
 
     Attributes:
         scope: UID2 or EUID.
         settings: The operator's settings.
-        runtime: Lifetimes and environment.
+        runtime: The lifetimes and the environment.
         clients: The API keys.
         sites: The participants.
-        keysets: Who seals with what, and who may read it.
+        keysets: The keysets: which site encrypts with which keys, and who may read
+            them.
         keys: The keys of all keysets.
-        keypairs: The subscriptions of client-side generation.
-        service_links: For whom services may map.
-        services: The numbers of the services; None if all that are named exist.
+        keypairs: The subscriptions for client-side generation.
+        service_links: The links that allow services to map for participants.
+        services: The IDs of the listed services. If None, every service counts as
+            listed.
         salts: The salts of all buckets.
-        opt_outs: Who has opted out already.
-        credentials: API keys in plain, by role or name.
+        opt_outs: The people who have opted out already.
+        credentials: The plain-text API keys, by role or name.
     """
 
     scope: IdentityScope
@@ -320,31 +325,33 @@ class OperatorData(Unpicklable):
     credentials: Mapping[str, Credentials] = attrs.field(repr=_names)
 
     def __attrs_post_init__(self) -> None:
-        """Reject data that an operator could not run with.
+        """Reject data that an operator could not start with.
 
         Raises:
-            ConfigError: If lifetimes contradict each other, a site has two default
+            ConfigError: If the lifetimes contradict each other, a site has two default
                 keysets, or there are no credentials or no salts.
         """
         check_runtime(self.runtime)
         defaults = (one.site_id for one in self.keysets if one.default and one.enabled)
         if any(count > 1 for count in Counter(defaults).values()):
-            raise ConfigError("A site has more than one enabled default keyset.")
+            raise ConfigError(
+                "A site has more than one keyset that is both default and enabled."
+            )
         if not self.credentials:
-            raise ConfigError("The operator's data name no credentials.")
+            raise ConfigError("The operator's data has no credentials.")
         snapshots = self.salts.snapshots
         if not snapshots or not all(one.rows for one in snapshots):
-            raise ConfigError("The operator's data have no salts.")
+            raise ConfigError("The operator's data has no salts.")
 
     @staticmethod
     def load(folder: str | Path) -> OperatorData:
-        """Read the files of *folder*, in the formats in which an operator reads them.
+        """Read the files in *folder*, in the formats that an operator reads.
 
         Raises:
-            ConfigError: If a file is missing or malformed; the message names the file
-                and the place in it, never its content.
+            ConfigError: If a file is missing or malformed. The message names the file
+                and the position in it, but never quotes its content.
         """
-        from uid2_async.operator.data_files import load  # noqa: PLC0415 - imports this
+        from uid2_async.operator.data_files import load  # noqa: PLC0415 - avoids a circular import
 
         return load(Path(folder))
 
@@ -355,21 +362,22 @@ class OperatorData(Unpicklable):
         seed: int = 0,
         base: datetime | None = None,
     ) -> OperatorData:
-        """Make the built-in sample data: the same for the same arguments.
+        """Generate the built-in sample data, which depends only on the arguments.
 
-        There are credentials for ``publisher``, ``advertiser``, ``bidder``, ``sharer``
-        and ``everything``, 1,024 salt buckets that rotate once a year, and one
-        subscription for client-side generation on ``localhost`` and ``example.com``.
+        The data contains credentials for ``publisher``, ``advertiser``, ``bidder``,
+        ``sharer`` and ``everything``, 1,024 salt buckets that rotate once a year, and
+        one subscription for client-side generation on ``localhost`` and
+        ``example.com``.
 
         Args:
             scope: UID2 or EUID.
-            seed: Another seed makes other keys, secrets and salts.
-            base: The day on which the index begins; today, UTC, if None.
+            seed: A different seed generates different keys, secrets and salts.
+            base: The first day of the data. Defaults to today in UTC.
 
         Raises:
             InputError: If *base* has no time zone.
         """
-        from uid2_async.operator.sample import sample  # noqa: PLC0415 - imports this
+        from uid2_async.operator.sample import sample  # noqa: PLC0415 - avoids a circular import
 
         return sample(scope, seed, base)
 

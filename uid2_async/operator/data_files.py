@@ -1,10 +1,10 @@
-"""The files that an operator is loaded with (docs/protocol.md 4.3).
+"""Reads the files of an operator's data (docs/protocol.md 4.3).
 
-The folder holds ``world.json`` (scope and settings), ``runtime_config.json``,
+The folder contains ``world.json`` (scope and settings), ``runtime_config.json``,
 ``clients.json``, ``sites.json``, ``keysets.json``, ``keyset_keys.json``,
-``client_side_keypairs.json``, ``service_links.json``, ``salts_metadata.json`` with the
-salt files that it names, ``optouts.json`` and ``credentials.json``. Without
-``services.json`` every service that is named exists.
+``client_side_keypairs.json``, ``service_links.json``, ``salts_metadata.json`` and the
+salt files that it names, ``optouts.json`` and ``credentials.json``. ``services.json``
+is optional. Without it, every service counts as listed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Service:
 
 @attrs.frozen(kw_only=True)
 class _SaltFile:
-    """One snapshot in salts_metadata.json; times in ms."""
+    """One snapshot in salts_metadata.json. Times are in ms since the Unix epoch."""
 
     effective: int
     location: str
@@ -83,11 +83,11 @@ class _SaltMetadata:
 
 
 def load(folder: Path) -> OperatorData:
-    """Read all files of *folder*.
+    """Read all files in *folder*.
 
     Raises:
-        ConfigError: If a file is missing or malformed; the message names the file and
-            the place in it, never its content.
+        ConfigError: If a file is missing or malformed. The message names the file and
+            the position in it, but never quotes its content.
     """
     settings = _read_json(folder / "world.json", _World)
     return OperatorData(
@@ -112,29 +112,29 @@ def load(folder: Path) -> OperatorData:
 
 
 def _read_bytes(path: Path) -> bytes:
-    """Read a file whole."""
+    """Read a whole file."""
     try:
         return path.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
     raise ConfigError(
         f"The operator's data file {path.name} cannot be read: {reason}.",
-        hint="Name a folder that holds all files of an operator's data.",
+        hint="Use a folder that contains all files of an operator's data.",
     )
 
 
 def _read_json(path: Path, kind: type[T]) -> T:
-    """Read a JSON file of the shape *kind*."""
+    """Read a JSON file as an instance of *kind*."""
     data = _read_bytes(path)
     try:
         return wire.decode(data, kind)
     except ProtocolError as error:
         place = error.path
-    raise _malformed(path, f"at {place}" if place else "it is no JSON of its shape")
+    raise _malformed(path, f"at {place}" if place else "it is not the expected JSON")
 
 
 def _malformed(path: PurePath, reason: str) -> ConfigError:
-    """Return an error that names the file and the place in it."""
+    """Return an error that names the file and the position in it."""
     return ConfigError(
         f"The operator's data file {path.name} is malformed: {reason}.",
         hint="Compare the file with the format in docs/protocol.md 4.3 and 6.3.",
@@ -142,7 +142,7 @@ def _malformed(path: PurePath, reason: str) -> ConfigError:
 
 
 def _read_scope(text: str) -> IdentityScope:
-    """Read the scope, in any letter case."""
+    """Parse the scope, ignoring case."""
     found = IdentityScope.__members__.get(text.upper())
     if found is None:
         raise _malformed(PurePath("world.json"), "scope is neither uid2 nor euid")
@@ -159,7 +159,7 @@ def _read_clients(path: Path) -> tuple[Client, ...]:
 
 
 def _read_services(path: Path) -> frozenset[int] | None:
-    """Read which services there are, or None if the file is missing."""
+    """Read the IDs of the listed services, or return None if the file is missing."""
     if not path.exists():
         return None
     return frozenset(one.service_id for one in _read_json(path, tuple[_Service, ...]))
@@ -175,7 +175,7 @@ def _read_keys(path: Path) -> tuple[Key, ...]:
 
 
 def _read_salts(folder: Path) -> Salts:
-    """Read the salts' metadata and every salt file that it names."""
+    """Read the salt metadata and every salt file that it names."""
     path = folder / "salts_metadata.json"
     metadata = _read_json(path, _SaltMetadata)
     snapshots = [
@@ -195,7 +195,7 @@ def _read_salts(folder: Path) -> Salts:
 
 
 def _read_rows(path: Path) -> list[SaltRow]:
-    """Read a salt file, one bucket a line."""
+    """Read a salt file, which has one bucket per line."""
     rows: list[SaltRow] = []
     for line in _read_bytes(path).splitlines():
         row = _read_row(line)
@@ -218,7 +218,7 @@ def _read_row(line: bytes) -> SaltRow | None:
             refresh_from=int(fields[3]),
             previous_salt=fields[4] or None,
             key=_read_salt_key(*fields[5:8]),
-            # A previous key counts only with its salt.
+            # A previous key counts only if its salt is there too.
             previous_key=_read_salt_key(*fields[8:11]) if fields[10] else None,
         )
     except ValueError:
@@ -227,7 +227,7 @@ def _read_row(line: bytes) -> SaltRow | None:
 
 
 def _read_salt_key(key_id: str, key: str, salt: str) -> SaltKey | None:
-    """Read a bucket's key, which is there if its id and key are.
+    """Parse a bucket's key, or return None if its ID or key is blank.
 
     Raises:
         ValueError: If the key is not 32 ASCII characters.

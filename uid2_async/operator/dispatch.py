@@ -1,7 +1,7 @@
-"""From an HTTP request to its reply: route, API key, envelope, endpoint, envelope.
+"""Turns an HTTP request into a reply: route, API key, envelope and endpoint.
 
-The order of the checks is that of docs/protocol.md 1.6. The application checks the size
-of the body.
+The checks run in the order of docs/protocol.md 1.6. The application has already checked
+the size of the body.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ HEALTH_PATH: Final = "/ops/healthcheck"
 
 @attrs.frozen
 class Sealed:
-    """An endpoint behind an API key, with sealed requests and replies.
+    """An endpoint that requires an API key, with encrypted requests and replies.
 
     Attributes:
-        handle: Turns an opened request into the reply's JSON.
-        roles: Any one of them is enough.
+        handle: Turns a decrypted request into the reply's JSON.
+        roles: The accepted roles. The API key needs at least one of them.
     """
 
     handle: Callable[[DataIndex, AuthorizedRequest], bytes]
@@ -68,7 +68,7 @@ class Sealed:
 
 
 Endpoint: TypeAlias = Sealed | str
-"""A sealed endpoint, or the path of one of the three others."""
+"""An endpoint with an API key, or the path of one of the other three."""
 
 
 def _sealed(
@@ -91,11 +91,11 @@ _SEALED: Final = {
 }
 
 PATHS: Final = (*_SEALED, REFRESH_PATH, CLIENT_GENERATE_PATH)
-"""All that can be called by POST."""
+"""The paths of all POST endpoints."""
 
 
 def find(method: str, path: str, settings: Settings) -> Endpoint | Reply:
-    """Find the endpoint of a cleaned *path*, or answer 404 or 405."""
+    """Find the endpoint of a normalized *path*, or return the 404 or 405 reply."""
     if path == HEALTH_PATH:
         return path if method == "GET" else no_method("GET")
     endpoint = _find_endpoint(path, settings)
@@ -105,7 +105,7 @@ def find(method: str, path: str, settings: Settings) -> Endpoint | Reply:
 
 
 def _find_endpoint(path: str, settings: Settings) -> Endpoint | None:
-    """Find what *path* leads to with these settings."""
+    """Find the endpoint of *path*, or None if the path is unknown or disabled."""
     if path == STATUS_PATH and not settings.optout_status_api_enabled:
         return None
     if path == CLIENT_GENERATE_PATH:
@@ -118,7 +118,7 @@ _NO_FAULT = Fault()
 _AES_SIZES = (16, 24, 32)
 _COUNTED_KEYS = (*KINDS, "advertising_ids")
 
-# No others: what a caller names a key could be anything.
+# Only these: a key that the caller invents could contain anything.
 _SHOWN_KEYS = frozenset(_COUNTED_KEYS) | {
     "clientIp",
     "link_id",
@@ -138,14 +138,14 @@ def answer(
     now_ms: int,
     fault: Fault | None = None,
 ) -> Reply:
-    """Answer *request*, which *endpoint* was found for.
+    """Answer *request* at *endpoint*.
 
     Args:
         index: The operator's data.
-        endpoint: What :func:`find` returned.
+        endpoint: The return value of :func:`find`.
         request: The request with its body.
-        now_ms: The operator's clock.
-        fault: What shall go wrong with the envelope of a 200.
+        now_ms: The operator's time, in ms since the Unix epoch.
+        fault: A fault to inject into the envelope of a 200 reply.
     """
     sealer = _Sealer(index.random, fault or _NO_FAULT)
     if endpoint == HEALTH_PATH:
@@ -153,7 +153,7 @@ def answer(
     try:
         body = take_form(request.content_type, request.body)
     except RefusedError as refusal:
-        # Before the API key is looked at: not even the trace id is repeated.
+        # The API key has not been checked yet, so not even the trace ID is returned.
         return reply_to_refusal(refusal)
     request = attrs.evolve(request, body=body)
     if isinstance(endpoint, Sealed):
@@ -168,7 +168,7 @@ def answer(
 
 @attrs.frozen
 class _Sealer:
-    """Seals replies, wrongly if the fault says so."""
+    """Encrypts replies, incorrectly if the fault says so."""
 
     random: Callable[[int], bytes]
     fault: Fault
@@ -176,7 +176,7 @@ class _Sealer:
     def seal(
         self, payload: bytes, client: Client, body: RequestBody, now: int
     ) -> bytes:
-        """Seal a reply with time and nonce (docs/protocol.md 1.5)."""
+        """Encrypt a reply with its time and nonce (docs/protocol.md 1.5)."""
         nonce = self.random(NONCE_BYTES) if self.fault.wrong_nonce else body.nonce
         return seal_reply(
             self.payload(payload),
@@ -187,11 +187,11 @@ class _Sealer:
         )
 
     def payload(self, payload: bytes) -> bytes:
-        """Choose what to seal."""
+        """Return what to encrypt."""
         return payload if self.fault.payload is None else self.fault.payload
 
     def key(self, key: bytes) -> bytes:
-        """Choose the key to seal with."""
+        """Return the key to encrypt with."""
         return self.random(KEY_BYTES) if self.fault.wrong_key else key
 
 
@@ -202,7 +202,7 @@ def _answer_sealed(
     now_ms: int,
     sealer: _Sealer,
 ) -> Reply:
-    """Answer a request to an endpoint behind an API key."""
+    """Answer a request to an endpoint that requires an API key."""
     client = index.api_keys.authorize(request.header("Authorization"), endpoint.roles)
     if client is None:
         return reply_to_refusal(unauthorized())
@@ -224,7 +224,7 @@ def _answer_sealed(
 
 
 def _noted(reply: Reply, client: Client, body: RequestBody | None) -> Reply:
-    """Note who asked and about how many, for the log of calls."""
+    """Add the client and the number of identities to *reply*, for the call log."""
     fields = {} if body is None else body.payload or {}
     counted = [fields[key] for key in _COUNTED_KEYS if key in fields]
     return attrs.evolve(
@@ -236,7 +236,7 @@ def _noted(reply: Reply, client: Client, body: RequestBody | None) -> Reply:
 
 
 def _sealed_reply(sealed: bytes, *, binary: bool) -> Reply:
-    """Answer with a sealed body, as bytes or as base64."""
+    """Return a reply with an encrypted body, as raw bytes or base64."""
     return Reply(
         status=200,
         content_type=BINARY if binary else TEXT,
@@ -269,9 +269,9 @@ def _answer_refresh(
 def _seal_refresh(
     payload: bytes, key: bytes, index: DataIndex, request: Request
 ) -> Reply:
-    """Seal a reply to token/refresh with the key of the wrapper."""
+    """Encrypt a reply to token/refresh with the refresh response key."""
     if len(key) not in _AES_SIZES:
-        # Only a forged wrapper has such a key.
+        # Only a forged refresh token contains such a key.
         return reply_to_refusal(reply_error())
     sealed = gcm_seal(payload, AESGCM(key), index.random(IV_BYTES))
     return _sealed_reply(sealed, binary=request.binary)
@@ -280,7 +280,7 @@ def _seal_refresh(
 def _answer_client_side(
     index: DataIndex, request: Request, now_ms: int, sealer: _Sealer
 ) -> Reply:
-    """Answer token/client-generate, which knows no API key."""
+    """Answer token/client-generate, which uses no API key."""
     origin = request.header("Origin")
     try:
         payload, cipher = client_generate(

@@ -19,30 +19,30 @@ MIN_REQUEST_BYTES = 45
 
 
 class EnvelopeFault(Enum):
-    """What the operator finds wrong with a request envelope, in the order of checks."""
+    """What the operator can reject in a request envelope, in the order of checks."""
 
     TOO_SHORT = "too short"
     VERSION = "wrong version byte"
-    DECRYPT = "not sealed with the client secret"
+    DECRYPT = "not encrypted with the client secret"
 
 
 class RequestEnvelopeError(Exception):
-    """A request envelope could not be opened; the operator's half of this module."""
+    """Raised by the operator if a request envelope cannot be decrypted."""
 
     def __init__(self, fault: EnvelopeFault, version: int = 0) -> None:
-        """Keep the *fault*, and the *version* byte where that is at fault."""
+        """Store the *fault*, and the *version* byte if that is what is wrong."""
         super().__init__(fault.value)
         self.fault = fault
         self.version = version
 
 
 class OpenedRequest(RedactedRepr, frozen=True, kw_only=True):
-    """What a request envelope held.
+    """The content of a request envelope.
 
     Attributes:
-        sent_ms: The client's clock when it sealed the request, in ms.
+        sent_ms: The client's time at encryption, in ms since the Unix epoch.
         nonce: 8 bytes to repeat in the reply.
-        payload: The JSON as bytes, or empty.
+        payload: The JSON as bytes. May be empty.
     """
 
     sent_ms: int
@@ -51,10 +51,10 @@ class OpenedRequest(RedactedRepr, frozen=True, kw_only=True):
 
 
 def open_request(body: bytes, key: bytes) -> OpenedRequest:
-    """Open a request envelope as the operator does (docs/protocol.md 1.3).
+    """Decrypt a request envelope as the operator does (docs/protocol.md 1.3).
 
     Raises:
-        RequestEnvelopeError: With the first fault in the order of docs/protocol.md 1.7.
+        RequestEnvelopeError: For the first fault, in the order of docs/protocol.md 1.7.
     """
     if len(body) < MIN_REQUEST_BYTES:
         raise RequestEnvelopeError(EnvelopeFault.TOO_SHORT)
@@ -70,19 +70,20 @@ def open_request(body: bytes, key: bytes) -> OpenedRequest:
 def seal_reply(
     payload: bytes, *, key: bytes, now_ms: int, nonce: bytes, iv: bytes
 ) -> bytes:
-    """Seal a reply as the operator does (docs/protocol.md 1.5): no version byte."""
+    """Encrypt a reply, which has no version byte (docs/protocol.md 1.5)."""
     return gcm_seal(HEAD.pack(now_ms, nonce) + payload, AESGCM(key), iv)
 
 
 def is_timely(sent_ms: int, now_ms: int) -> bool:
     """Return whether the operator accepts the time in a request envelope.
 
-    The seconds between are floored, then cut to whole minutes towards zero, and more
-    than one minute is refused: less than 120 s late, at most 119 s early
-    (docs/protocol.md 1.4). Clients should stay within 60 s, which is what is promised.
+    The operator rounds the difference down to whole seconds, truncates it to whole
+    minutes and rejects more than one minute. It therefore accepts requests that are
+    less than 120 s late or at most 119 s early (docs/protocol.md 1.4). Only 60 s is
+    guaranteed, so clients should stay within that.
     """
     seconds = (now_ms - sent_ms) // 1000
-    return -120 < seconds < 120  # noqa: PLR2004 - two minutes, the rule itself
+    return -120 < seconds < 120  # noqa: PLR2004 - two minutes, as in the rule above
 
 
 _HOSTS: Final = {
@@ -124,8 +125,8 @@ class RequestBody(RedactedRepr, frozen=True, kw_only=True):
     Attributes:
         nonce: 8 bytes to repeat in the reply.
         payload: The JSON object, or None if the payload was empty.
-        raw: The JSON's bytes, for endpoints that read it in another way.
-        binary: Whether the reply must be raw bytes.
+        raw: The JSON as bytes, for endpoints that parse it differently.
+        binary: Whether the reply must be sent as raw bytes.
     """
 
     nonce: bytes
@@ -137,13 +138,13 @@ class RequestBody(RedactedRepr, frozen=True, kw_only=True):
 def read_request_body(
     body: bytes, *, binary: bool, key: bytes, now_ms: int, scope: IdentityScope
 ) -> RequestBody:
-    """Open a request body, as binary or text, with every check in the real order.
+    """Decrypt a request body with every check in the real operator's order.
 
-    A binary body that cannot be read is tried as base64; if it is base64, that result
-    counts, and the reply becomes text (docs/protocol.md 1.3).
+    A binary body that cannot be read is retried as base64. If it is valid base64, the
+    result of that attempt is used, and the reply is text (docs/protocol.md 1.3).
 
     Raises:
-        RefusedError: With the message of docs/protocol.md 1.7.
+        RefusedError: With a message of docs/protocol.md 1.7.
     """
     if not body:
         raise client_error(_MISSING)
@@ -161,7 +162,7 @@ def read_request_body(
 def _read_text(
     body: bytes, key: bytes, now_ms: int, scope: IdentityScope
 ) -> RequestBody:
-    """Read a body of base64 text."""
+    """Read a body that is base64 text."""
     decoded = base64.decode(body)
     if decoded is None:
         raise _refuse(body, _NOT_BASE64, scope)
@@ -171,7 +172,7 @@ def _read_text(
 def _read(
     data: bytes, key: bytes, now_ms: int, scope: IdentityScope, *, binary: bool
 ) -> RequestBody:
-    """Read a raw envelope: framing, key, time, JSON, in this order."""
+    """Read a raw envelope, and check framing, key, time and JSON in this order."""
     opened = _open_or_refuse(data, key, scope)
     if not is_timely(opened.sent_ms, now_ms):
         raise client_error(_TOO_OLD)
@@ -186,7 +187,7 @@ def _read(
 
 
 def _open_or_refuse(data: bytes, key: bytes, scope: IdentityScope) -> OpenedRequest:
-    """Open the envelope, or refuse it with the message of its fault."""
+    """Decrypt the envelope, or raise the message for its fault."""
     try:
         return open_request(data, key)
     except RequestEnvelopeError as error:
@@ -199,7 +200,7 @@ def _open_or_refuse(data: bytes, key: bytes, scope: IdentityScope) -> OpenedRequ
 
 
 def _refuse(data: bytes, message: str, scope: IdentityScope) -> RefusedError:
-    """Return the refusal of *data*, with its own message for bare JSON."""
+    """Return the error for *data*. Unencrypted JSON has its own message."""
     host = _HOSTS[scope]
     if java_json.parse_object(data) is not None:
         return client_error(_UNENCRYPTED.format(host=host))

@@ -1,8 +1,8 @@
-"""HTTP requests and replies as the operator's HTTP library reads and writes them.
+"""HTTP requests and replies as the operator's HTTP library parses and writes them.
 
-The operator runs on Vert.x and Netty, which read request targets and forms, add CORS
-headers and refuse by rules of their own (docs/protocol.md 1.2, 1.7 and 1.9). Nothing
-here depends on an HTTP library.
+The operator runs on Vert.x and Netty, which have their own rules for request targets,
+forms, CORS headers and rejections (docs/protocol.md 1.2, 1.7 and 1.9). This module does
+not depend on an HTTP library.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ JSON = "application/json"
 
 
 def as_latin1(text: str) -> str:
-    """Return text read by aiohttp with one character for each byte."""
+    """Convert text that aiohttp decoded as UTF-8 to one character per byte."""
     if text.isascii():
         return text
     return text.encode("utf-8", "surrogateescape").decode("latin-1")
@@ -37,9 +37,9 @@ class Request:
     """An HTTP request.
 
     Attributes:
-        method: The method.
-        path: The path, without double and trailing slashes.
-        headers: The headers; looking them up ignores letter case.
+        method: The HTTP method.
+        path: The path, without repeated or trailing slashes.
+        headers: The headers. Look-ups ignore case.
         body: The body.
     """
 
@@ -49,37 +49,37 @@ class Request:
     body: bytes = attrs.field(default=b"", repr=False)
 
     def header(self, name: str) -> str | None:
-        """Return the first header of that *name* as the operator reads it, or None.
+        """Return the first *name* header as the operator reads it, or None.
 
-        It takes each byte for one character, whereas aiohttp decodes UTF-8.
+        The operator decodes headers as Latin-1, whereas aiohttp decodes them as UTF-8.
         """
         value = self.headers.get(name)
         return None if value is None else as_latin1(value)
 
     @property
     def content_type(self) -> str:
-        """The content type, empty if there is none."""
+        """The content type. Empty if there is none."""
         return self.header("Content-Type") or ""
 
     @property
     def binary(self) -> bool:
-        """Whether the body is declared as raw bytes: the bare type, no parameters."""
+        """Whether the content type is exactly that of raw bytes, with no parameters."""
         return self.content_type.lower() == BINARY
 
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """The answer to an HTTP request.
+    """The reply to an HTTP request.
 
     Attributes:
         status: The HTTP status.
-        content_type: The content type, None for no such header.
-        headers: Further headers.
+        content_type: The content type, or None to send no such header.
+        headers: The other headers.
         body: The body.
-        client: The name of the API key that was used.
-        sealed: Whether the body is sealed.
+        client: The name of the API key that the request used, or None.
+        sealed: Whether the body is encrypted.
         keys: The known keys of the request's JSON.
-        items: How many identities or raw UIDs the request named.
+        items: The number of identities or raw UIDs in the request.
     """
 
     status: int
@@ -93,18 +93,19 @@ class Reply:
 
 
 class RefusedError(Exception):
-    """A request that the operator refuses.
+    """Raised for a request that the operator rejects.
 
-    The operator raises and answers it; the client never sees this class.
+    The operator turns it into a reply. Clients never see this class.
 
     Attributes:
         status: The HTTP status.
-        code: The status word, or None for a plain-text answer.
-        message: The message; None if there is none (401).
+        code: The value of ``status`` in the reply's JSON, or None for a plain-text
+            reply.
+        message: The message, or None if the reply has none (401).
     """
 
     def __init__(self, status: int, code: str | None, message: str | None) -> None:
-        """Keep what to answer."""
+        """Store the parts of the reply."""
         super().__init__(status, code, message)
         self.status = status
         self.code = code
@@ -112,27 +113,27 @@ class RefusedError(Exception):
 
 
 def client_error(message: str) -> RefusedError:
-    """Refuse with 400 ``client_error``."""
+    """Return a 400 ``client_error``."""
     return RefusedError(400, "client_error", message)
 
 
 def unknown_error(message: str) -> RefusedError:
-    """Refuse with 500 ``unknown``."""
+    """Return a 500 ``unknown``."""
     return RefusedError(500, "unknown", message)
 
 
 def reply_error() -> RefusedError:
-    """Refuse because the reply cannot be built (docs/protocol.md 1.7)."""
+    """Return the error for a reply that cannot be built (docs/protocol.md 1.7)."""
     return RefusedError(500, "error", "")
 
 
 def text_error() -> RefusedError:
-    """Refuse with the plain text of an uncaught exception (docs/protocol.md 1.9)."""
+    """Return the plain-text error of an uncaught exception (docs/protocol.md 1.9)."""
     return RefusedError(500, None, "Internal Server Error")
 
 
 def reply_to_refusal(refusal: RefusedError) -> Reply:
-    """Answer a refusal: JSON, or plain text without a type (docs/protocol.md 1.7)."""
+    """Build an error reply, as JSON or as plain text (docs/protocol.md 1.7)."""
     if refusal.code is None:
         return Reply(status=refusal.status, body=(refusal.message or "").encode())
     fields = {"message": refusal.message, "status": refusal.code}
@@ -142,7 +143,7 @@ def reply_to_refusal(refusal: RefusedError) -> Reply:
 
 
 def not_found() -> Reply:
-    """Answer an unknown path (docs/protocol.md 1.9)."""
+    """Build the reply for an unknown path (docs/protocol.md 1.9)."""
     return Reply(
         status=404,
         content_type="text/html; charset=utf-8",
@@ -151,22 +152,22 @@ def not_found() -> Reply:
 
 
 def no_method(allowed: str) -> Reply:
-    """Answer a known path with the wrong method (docs/protocol.md 1.9)."""
+    """Build the reply for a wrong method on a known path (docs/protocol.md 1.9)."""
     return Reply(status=405, headers={"Allow": allowed})
 
 
 def bad_request() -> Reply:
-    """Answer what is not an HTTP request (docs/protocol.md 1.6 and 1.9)."""
+    """Build the reply for a malformed HTTP request (docs/protocol.md 1.6 and 1.9)."""
     return Reply(status=400, body=b"Bad Request")
 
 
 def unexpected() -> Reply:
-    """Answer an expectation that is not known (docs/protocol.md 1.9)."""
+    """Build the reply for an unknown ``Expect`` header (docs/protocol.md 1.9)."""
     return Reply(status=417, body=b"Expectation Failed")
 
 
 def too_long() -> Reply:
-    """Answer a body over the limit (docs/protocol.md 1.9)."""
+    """Build the reply for a body over the limit (docs/protocol.md 1.9)."""
     return Reply(status=413, body=b"Request Too Long")
 
 
@@ -177,13 +178,14 @@ _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 
 
 def read_target(target: str) -> tuple[str, Reply | None]:
-    """Read the target of a request: its path, and what is wrong with it.
+    """Parse a request target into its path, and find what is wrong with it.
 
     Args:
-        target: The part of the request line between method and version.
+        target: The part of the request line between the method and the version.
 
     Returns:
-        The path, cleaned, and None; or the path as it is, and the refusal.
+        The normalized path and None, or the path as received and the reply that rejects
+        it.
     """
     path = _TARGET_ORIGIN.sub("", target, count=1) if target[:1] != "/" else target
     path = path.partition("?")[0] or ("/" if path != target else "")
@@ -195,9 +197,10 @@ def read_target(target: str) -> tuple[str, Reply | None]:
 
 
 def clean_path(path: str) -> str:
-    """Decode what need not be escaped, and take out empty and dotted segments.
+    """Decode needlessly escaped characters, and remove empty and dot segments.
 
-    So does RFC 3986 (6.2.2), except for empty segments and the slash at the end.
+    Follows RFC 3986 (6.2.2), except that it also removes empty segments and the
+    trailing slash.
     """
     segments: list[str] = []
     for segment in _PATH_ESCAPE.sub(_unescape, path).split("/"):
@@ -209,7 +212,7 @@ def clean_path(path: str) -> str:
 
 
 def _unescape(escape: re.Match[str]) -> str:
-    """Decode one escape, if it stands for what need not be escaped."""
+    """Decode an escape if its character need not be escaped."""
     char = chr(int(escape[1], 16))
     return char if char in _UNRESERVED else escape[0]
 
@@ -222,15 +225,15 @@ _HEADERS = (
     "Access-Control-Allow-Headers,Content-Type"
 )
 
-# A line end of Java's regular expressions, on which the operator's pattern for origins
-# does not match.
+# Java's regular expressions treat this as a line end, so the operator's pattern for
+# origins does not match it.
 _NEXT_LINE = "\x85"
 
 
 def answer_early(request: Request) -> Reply | None:
-    """Answer a preflight request, or one with an impossible Origin; else give None.
+    """Answer a preflight request or a malformed Origin, or return None for any other.
 
-    So it is with any method and path, whether there is such an endpoint or not.
+    This applies to every method and path, even to unknown paths.
     """
     origin = request.header("Origin")
     if origin is None:
@@ -240,7 +243,7 @@ def answer_early(request: Request) -> Reply | None:
     asked = request.headers.get("Access-Control-Request-Method")
     if request.method != "OPTIONS" or asked is None:
         return None
-    # token/validate has a handler of its own, which allows one header more.
+    # token/validate has its own handler, which allows one more header.
     extra = ",Authorization" if request.path == VALIDATE_PATH else ""
     return Reply(
         status=204,
@@ -253,8 +256,8 @@ def answer_early(request: Request) -> Reply | None:
 
 
 def cors_headers(path: str, headers: Mapping[str, str]) -> dict[str, str]:
-    """Make the headers of every answer but that to a preflight request."""
-    # On token/validate two handlers run, and each adds its word.
+    """Build the CORS headers of every reply, except that to a preflight request."""
+    # Two handlers run for token/validate, and each adds its own word.
     found = {"Vary": "origin,origin" if path == VALIDATE_PATH else "origin"}
     origin = headers.get("Origin")
     if origin:
@@ -272,7 +275,7 @@ _VALUE_END = re.compile(rb"&|\r?\n|\r")
 
 
 def is_form(content_type: str) -> bool:
-    """Return whether the body is read as a form while it comes in."""
+    """Return whether the operator parses the body as a form while receiving it."""
     kind = content_type.lower()
     return kind.startswith(_FORM) or (
         kind.startswith(_MULTIPART) and _read_boundary(content_type) is None
@@ -280,10 +283,10 @@ def is_form(content_type: str) -> bool:
 
 
 def take_form(content_type: str, body: bytes) -> bytes:
-    """Read a form, and give what is left of the *body*: all of it, or nothing.
+    """Validate a form, and return the *body* that remains: all of it, or nothing.
 
     Raises:
-        RefusedError: 400, if the form has a fault; 500, if the content type has.
+        RefusedError: 400 if the form is malformed, or 500 if the content type is.
     """
     is_multipart = content_type.lower().startswith(_MULTIPART)
     if body and is_form(content_type) and _has_fault(body):
@@ -292,10 +295,10 @@ def take_form(content_type: str, body: bytes) -> bytes:
 
 
 def _read_boundary(content_type: str) -> str | None:
-    """Read the boundary of a multipart body; without one it is read as a form.
+    """Return the boundary of a multipart body, or None if there is none.
 
     Raises:
-        RefusedError: If there is one that Netty fails on, or a charset.
+        RefusedError: If Netty fails on the boundary or the charset.
     """
     parts = [trim(part) for part in content_type.split(";", 2)[1:]]
     boundary = next((one for one in parts if one.lower().startswith("boundary")), None)
@@ -312,9 +315,10 @@ def _read_boundary(content_type: str) -> str | None:
 
 
 def _has_fault(body: bytes) -> bool:
-    """Return whether Netty rejects a form: many or long fields, or a bad escape.
+    """Return whether Netty rejects a form: too many or long fields, or a bad escape.
 
-    Of the last field only name and size count: the rest would be found too late.
+    For the last field, only the name and the size count. The operator would find other
+    faults too late.
     """
     complete = 0
     for name, value, is_complete in _read_fields(body):
@@ -330,10 +334,10 @@ def _has_fault(body: bytes) -> bool:
 
 
 def _read_fields(body: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Read the fields of a form: name, value, and whether they have an end.
+    """Yield the name and value of each field, and whether the field is terminated.
 
-    The last name does not count without an end, and nothing is read after the end of a
-    line. A field without a name stands for a stray carriage return.
+    The last name is ignored if it is not terminated, and nothing is read after a line
+    end. An empty name stands for a stray carriage return.
     """
     at = 0
     while (mark := _NAME_END.search(body, at)) is not None:
@@ -354,14 +358,14 @@ def _read_fields(body: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
 
 
 def _is_bad_name(name: bytes) -> bool:
-    """Return whether a field cannot be called that."""
+    """Return whether Netty rejects a field name."""
     if _BAD_FORM_ESCAPE.search(name):
         return True
     return not trim(unquote_plus(name.decode("utf-8", "replace")))
 
 
 def body_text(content_type: str, body: bytes) -> bytes:
-    """Decode a *body* by the charset of its content type, and encode it as UTF-8.
+    """Decode a *body* with the charset of its content type, and encode it as UTF-8.
 
     Raises:
         RefusedError: If Java does not know the charset.
@@ -374,7 +378,7 @@ def body_text(content_type: str, body: bytes) -> bytes:
 
 
 def _find_codec(name: str) -> str:
-    """Find Python's codec for a charset.
+    """Find Python's codec for a charset of Java.
 
     Raises:
         RefusedError: If Java does not know it.
@@ -386,14 +390,14 @@ def _find_codec(name: str) -> str:
 
 
 def _read_parameters(content_type: str) -> dict[str, str]:
-    """Read the parameters as Vert.x does: names keep their case, the last one wins.
+    """Parse parameters like Vert.x: names are case-sensitive, and the last one wins.
 
     Raises:
-        RefusedError: If a value is a lone quote, on which Vert.x fails.
+        RefusedError: If a value is a single quote character, on which Vert.x fails.
     """
     _, _, rest = content_type.partition(";")
     pairs = (part.partition("=") for part in _split(rest))
-    # It reads q as a weight.
+    # Vert.x reads q as a weight.
     values = {name: value for name, _, value in pairs if name.lower() != "q"}
     if '"' in values.values():
         raise text_error()
@@ -401,9 +405,9 @@ def _read_parameters(content_type: str) -> dict[str, str]:
 
 
 def _split(text: str) -> Iterator[str]:
-    """Split at semicolons outside of quotes; spaces around, and nothing, are left out.
+    """Split at semicolons outside quotes, strip spaces, and skip empty parts.
 
-    A quote counts unless a backslash stands before it, inside of quotes or not.
+    A quote counts unless it follows a backslash, both inside and outside quotes.
     """
     start = 0
     is_quoted = False
@@ -420,5 +424,5 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _unquote(value: str) -> str:
-    """Remove a quote from each end, and all backslashes."""
+    """Remove one quote from each end, and all backslashes."""
     return value.removeprefix('"').removesuffix('"').replace("\\", "")

@@ -1,4 +1,4 @@
-"""The operator's data, indexed: API keys, service links, keysets, sites, opt-outs."""
+"""Indexes of the operator's data: API keys, service links, keysets, sites, opt-outs."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _SCHEME = "bearer "
 
 
 def unauthorized() -> RefusedError:
-    """Refuse as for an unknown key, a disabled one and a missing role alike."""
+    """Return the same 401 for an unknown key, a disabled key and a missing role."""
     return RefusedError(401, "unauthorized", None)
 
 
 class ApiKeys:
-    """The API keys of an operator, of which only salted hashes are kept."""
+    """The API keys of an operator. Only their salted hashes are stored."""
 
     def __init__(self, clients: Iterable[Client]) -> None:
         """Index *clients*."""
@@ -55,8 +55,8 @@ class ApiKeys:
     def find(self, authorization: str | None) -> Client | None:
         """Find the client of an ``Authorization`` header, disabled or not.
 
-        The scheme's letter case does not matter, and exactly one space follows it. What
-        stands around is trimmed as Java does it: control characters and spaces.
+        The scheme is case-insensitive, and exactly one space must follow it. The header
+        is trimmed like Java's ``trim()``, which removes control characters and spaces.
         """
         header = trim(authorization or "")
         if header[: len(_SCHEME)].lower() != _SCHEME:
@@ -64,7 +64,7 @@ class ApiKeys:
         return self._find_key(header[len(_SCHEME) :])
 
     def _find_key(self, key: str) -> Client | None:
-        """Find the client of an API key; hashing is done once for a good one."""
+        """Find the client of an API key. Hits are cached, so each is hashed once."""
         known = self._known.get(key)
         if known is not None:
             return known
@@ -86,10 +86,10 @@ class ApiKeys:
 
 
 class ServiceLinks:
-    """For whom the API keys of services may map (docs/protocol.md 2.5)."""
+    """The participants for which services may map (docs/protocol.md 2.5)."""
 
     def __init__(self, data: OperatorData) -> None:
-        """Index the links that count."""
+        """Index the links that are enabled and have the MAPPER role."""
         self._validate = data.settings.validate_service_links
         self._services = data.services
         self._links = {
@@ -99,17 +99,17 @@ class ServiceLinks:
         }
 
     def check(self, client: Client, link_id: str | None = None) -> None:
-        """Raise if *client* maps for a service without a valid link.
+        """Raise if *client* belongs to a service and does not use a valid link.
 
         Args:
-            client: The caller.
-            link_id: The link that the request names, ``null`` as text included, because
-                Java looks up service and link as one text. None if it names none, as
-                in v3.
+            client: The client that sent the request.
+            link_id: The link in the request, or None if it has none, as in v3. A JSON
+                null is the text ``null``, because Java looks up the service and the
+                link as one string.
 
         Raises:
-            RefusedError: 401 if the link is not valid or cannot be checked; 500 if it
-                is valid, but its service is not listed.
+            RefusedError: 401 if the link is invalid or cannot be checked. 500 if it is
+                valid but its service is not listed.
         """
         if client.service_id == 0:
             return
@@ -123,7 +123,7 @@ class ServiceLinks:
         raise RefusedError(401, "unauthorized", "Invalid link_id")
 
     def _check_service(self, link: ServiceLink) -> None:
-        """Fail as the operator does on counting by the name of an unlisted service.
+        """Fail like the operator, which needs the service's name for its metrics.
 
         Raises:
             RefusedError: If the service of *link* is not listed.
@@ -137,10 +137,10 @@ _FALLBACK_SITE = 2
 
 
 class Keysets:
-    """The keysets of an operator with their keys."""
+    """The keysets of an operator, with their keys."""
 
     def __init__(self, data: OperatorData) -> None:
-        """Index the keys; of those that activate together the last one seals."""
+        """Index the keys. Of those that activate together, the last one encrypts."""
         self._keysets = {one.keyset_id: one for one in data.keysets}
         self._keys = {key.id: key for key in sorted(data.keys, key=lambda one: one.id)}
         groups: dict[int | None, list[Key]] = defaultdict(list)
@@ -152,9 +152,9 @@ class Keysets:
         }
 
     def key(self, key_id: int) -> Key | None:
-        """Find a key by the id that a token names, whether it still seals or not.
+        """Find a key by the ID in a token, even if it no longer encrypts.
 
-        Its keyset plays no part, and may not even exist.
+        Its keyset does not matter, and may not even exist.
         """
         return self._keys.get(key_id)
 
@@ -164,23 +164,23 @@ class Keysets:
         return None if keyset is None else keyset.site_id
 
     def keyset_of(self, key: Key) -> Keyset:
-        """Find the keyset of a key that someone may have, which therefore exists."""
+        """Return the keyset of a key that a client may have. It always exists."""
         return self._keysets[key.keyset_id or 0]
 
     def default_keyset(self, site_id: int) -> Keyset | None:
-        """Find what a site seals with, or None if it has nothing of its own."""
+        """Return the keyset that a site encrypts with, or None if it has none."""
         return self._defaults.get(site_id)
 
     def master_key(self, now_ms: int) -> Key | None:
-        """Choose the key of the outer shell of tokens."""
+        """Return the key for the outer layer of tokens."""
         return self._active(MASTER_KEYSET, now_ms)
 
     def refresh_key(self, now_ms: int) -> Key | None:
-        """Choose the key of refresh tokens."""
+        """Return the key for refresh tokens."""
         return self._active(REFRESH_KEYSET, now_ms)
 
     def site_key(self, site_id: int, now_ms: int) -> Key | None:
-        """Choose the key of the inner shell: the site's own, else the fallback's."""
+        """Return the key for the inner layer of tokens: the site's, or the fallback."""
         for owner in (site_id, _FALLBACK_SITE):
             keyset = self._defaults.get(owner)
             key = None if keyset is None else self._active(keyset.keyset_id, now_ms)
@@ -189,18 +189,18 @@ class Keysets:
         return None
 
     def _active(self, keyset_id: int, now_ms: int) -> Key | None:
-        """Choose the key of a keyset that seals at *now_ms*."""
+        """Return the key that a keyset encrypts with at *now_ms*."""
         return active_key(self._groups.get(keyset_id, ()), now_ms)
 
     def visible_to(self, client: Client) -> Sequence[Key]:
-        """List the keys that *client* may have, by ascending id, expired ones too."""
+        """List all keys that *client* may have, even expired ones, by ascending ID."""
         readable = {
             one.keyset_id for one in self._keysets.values() if _is_readable(one, client)
         }
         return [key for key in self._keys.values() if key.keyset_id in readable]
 
     def owners(self, keys: Sequence[Key]) -> Iterator[int]:
-        """List the distinct sites that own *keys*, ascending."""
+        """Yield the IDs of the sites that own *keys*, once each and ascending."""
         yield from sorted({self.keyset_of(key).site_id for key in keys})
 
 
@@ -217,7 +217,6 @@ def _is_readable(keyset: Keyset, client: Client) -> bool:
     return client.site_id in keyset.allowed_sites
 
 
-# Test identities by type.
 OPTED_OUT: Final = {
     IdentityType.EMAIL: "optout@example.com",
     IdentityType.PHONE: "+00000000000",
@@ -241,13 +240,13 @@ _KEPT_BITS = 0x3F
 
 
 class OptOuts:
-    """The opt-out store of an operator, by first-level hash and by raw UID."""
+    """The opt-out store of an operator, indexed by first-level hash and by raw UID."""
 
     def __init__(self, records: Iterable[OptOutRecord], buckets: SaltBuckets) -> None:
         """Start with the people in *records*.
 
         Raises:
-            ConfigError: If a record has no valid identity; names its index.
+            ConfigError: If a record has no valid identity. The message names its index.
         """
         self._buckets = buckets
         self._tests = {
@@ -265,25 +264,25 @@ class OptOuts:
         self.reset()
 
     def reset(self) -> None:
-        """Go back to who had opted out at the start."""
+        """Restore the opt-outs of the start."""
         self._raw_uids.clear()
         self._since.clear()
         for flh, raw_uid, since in self._initial:
             self.add(flh, raw_uid, since)
 
     def _hash(self, kind: str, value: str) -> bytes | None:
-        """Make the first-level hash of an e-mail or phone, or None if invalid."""
+        """Return the first-level hash of an email or phone, or None if invalid."""
         data = identity_bytes(kind, value)
         return None if data is None else self._buckets.first_level_hash(data)
 
     def _read(self, at: int, record: OptOutRecord) -> tuple[bytes, str, int]:
-        """Turn a record into first-level hash, raw UID and time in seconds."""
+        """Convert a record to a first-level hash, a raw UID and a time in seconds."""
         if record.email is not None:
             flh = self._hash(IdentityType.EMAIL, record.email)
         else:
             flh = self._hash(IdentityType.PHONE, record.phone or "")
         if flh is None:
-            raise ConfigError(f"Opt-out record {at} names neither e-mail nor phone.")
+            raise ConfigError(f"Opt-out record {at} has no valid email or phone.")
         return flh, record.advertising_id, record.opted_out_since
 
     def add(self, flh: bytes, raw_uid: str, since: int) -> None:
@@ -291,8 +290,8 @@ class OptOuts:
 
         Args:
             flh: Their first-level hash.
-            raw_uid: Their raw UID of today, base64.
-            since: When, in seconds since the Unix epoch.
+            raw_uid: Their current raw UID in base64.
+            since: The time of the opt-out, in seconds since the Unix epoch.
         """
         self.remove(flh)
         recorded = _as_recorded(raw_uid)
@@ -300,40 +299,40 @@ class OptOuts:
         self._since[recorded] = since
 
     def remove(self, flh: bytes) -> None:
-        """Forget that someone opted out."""
+        """Remove an opt-out."""
         recorded = self._raw_uids.pop(flh, None)
         if recorded is not None:
             self._since.pop(recorded, None)
 
     def is_out(self, flh: bytes, identity_type: IdentityType) -> bool:
-        """Return whether someone gets no raw UID and no token (docs/protocol.md 7)."""
+        """Return whether a person gets no raw UID and no token (docs/protocol.md 7)."""
         if flh in self._raw_uids:
             return flh not in self._tests[identity_type]
         return flh == self._always[identity_type]
 
     def is_out_on_refresh(self, flh: bytes, identity_type: IdentityType) -> bool:
-        """Return whether someone's token is not refreshed (docs/protocol.md 7)."""
+        """Return whether a person's token is not refreshed (docs/protocol.md 7)."""
         refresh_out, _ = self._tests[identity_type]
         return flh == refresh_out or self.is_out(flh, identity_type)
 
     @property
     def listed(self) -> list[tuple[bytes, int]]:
-        """Who has opted out, latest first: first-level hash, and since when in s."""
+        """The opt-outs, latest first: first-level hash, and time in seconds."""
         found = [
             (flh, self._since.get(uid, 0)) for flh, uid in list(self._raw_uids.items())
         ]
         return sorted(found, key=lambda one: one[1], reverse=True)
 
     def since_ms(self, raw_uid: str) -> int | None:
-        """Return since when a raw UID is opted out, in ms, or None if it is not."""
+        """Return when a raw UID's owner opted out, in ms, or None if they did not."""
         since = self._since.get(raw_uid)
         return None if since is None else since * 1000
 
 
 def _as_recorded(raw_uid: str) -> str:
-    """Cut what a record keeps of a raw UID: six bits of the first byte of 33.
+    """Reduce a raw UID to what a record stores: of 33 bytes, the first loses two bits.
 
-    Raw UIDs of the environments integ and prod are therefore never found again
+    Raw UIDs of the integ and prod environments are therefore never found again
     (docs/protocol.md 2.7).
     """
     data = base64.decode(raw_uid)
@@ -344,12 +343,12 @@ def _as_recorded(raw_uid: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class AuthorizedRequest:
-    """A request whose envelope has been opened.
+    """A request whose envelope has been decrypted.
 
     Attributes:
-        client: Who asks.
-        payload: The JSON object, or None if it was empty.
-        now_ms: The operator's clock.
+        client: The client that sent it.
+        payload: The JSON object, or None if the payload was empty.
+        now_ms: The operator's time, in ms since the Unix epoch.
     """
 
     client: Client
@@ -358,10 +357,10 @@ class AuthorizedRequest:
 
 
 def load_server_private_key(text: str) -> EllipticCurvePrivateKey:
-    """Read the operator's private key of a subscription.
+    """Parse the operator's private key of a subscription.
 
     Raises:
-        ConfigError: If it is not 9 characters of prefix and an EC key.
+        ConfigError: If it is not an EC key in base64 with a 9-character prefix.
     """
     der = base64.decode(text[PREFIX_CHARS:]) or b""
     try:
@@ -369,24 +368,24 @@ def load_server_private_key(text: str) -> EllipticCurvePrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, EllipticCurvePrivateKey):
-        raise ConfigError("The server private key is not valid.")
+        raise ConfigError("A private key for client-side generation is not valid.")
     return key
 
 
 class DataIndex:
-    """An operator's data, indexed, with its opt-out store.
+    """The indexed data of an operator, with its opt-out store.
 
     Attributes:
         scope: UID2 or EUID.
         settings: The operator's settings.
-        runtime: Lifetimes.
-        clients: The API keys as they are kept.
-        api_keys: Who may call.
-        service_links: For whom services may map.
-        keysets: The keys of tokens.
-        buckets: The salts of raw UIDs.
-        opt_outs: Who has opted out; the only part that changes.
-        random: Makes so many random bytes.
+        runtime: The lifetimes and the environment.
+        clients: The API keys as stored.
+        api_keys: The index of the API keys.
+        service_links: The index of the service links.
+        keysets: The index of the keysets and their keys.
+        buckets: The salt buckets.
+        opt_outs: The opt-out store, the only part that changes.
+        random: Returns the given number of random bytes.
     """
 
     def __init__(
@@ -414,11 +413,11 @@ class DataIndex:
         }
 
     def site(self, site_id: int) -> Site:
-        """Find a site; one that is not listed has no names."""
+        """Find a site. A site that is not listed has no names."""
         return self._sites.get(site_id) or Site(id=site_id)
 
     def first_level_hash(self, identity: Identity) -> bytes:
-        """Hash an identity as the operator does.
+        """Return the first-level hash of an identity.
 
         Raises:
             InputError: If *identity* is not valid.
@@ -429,7 +428,7 @@ class DataIndex:
         return self.buckets.first_level_hash(data)
 
     def opt_out(self, identity: Identity, now_ms: int) -> None:
-        """Opt *identity* out, as of *now_ms*; test identities are not affected.
+        """Opt *identity* out as of *now_ms*. Test identities are not affected.
 
         Raises:
             InputError: If *identity* is not valid.
@@ -441,5 +440,5 @@ class DataIndex:
     def keypair(
         self, subscription_id: str | None
     ) -> tuple[ClientSideKeypair, EllipticCurvePrivateKey] | None:
-        """Find a subscription of client-side generation and its private key."""
+        """Find a subscription for client-side generation and its private key."""
         return self._keypairs.get(subscription_id or "")

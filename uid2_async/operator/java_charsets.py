@@ -1,8 +1,9 @@
-"""The names by which Java knows charsets, and how Python decodes them.
+"""The names that Java has for charsets, and the Python codecs that decode them.
 
-A fixed table (docs/protocol.md 1.2), because Python knows codecs by name that are no
-charsets at all. Of a body it matters only whether it reads as base64 or as JSON: where
-Python has no codec of its own, one stands that agrees with Java's on those characters.
+The table is fixed (docs/protocol.md 1.2), because Python also has codecs that are not
+charsets. All that matters about a body is whether it parses as base64 or JSON. A
+charset without a codec in Python is therefore replaced by one that agrees with it on
+those characters.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import codecs
 from typing import Final
 
-# Java takes big-endian for granted where there is no byte order mark.
+# Java assumes big-endian if there is no byte order mark.
 _MARKS: Final = {
     "utf_16": (codecs.BOM_UTF16_BE, codecs.BOM_UTF16_LE),
     "utf_32": (codecs.BOM_UTF32_BE, codecs.BOM_UTF32_LE),
@@ -18,12 +19,12 @@ _MARKS: Final = {
 
 
 def codec_of(name: str) -> str | None:
-    """Find Python's codec for a charset of Java's, in any letter case, or None."""
+    """Find Python's codec for a charset of Java, ignoring case, or return None."""
     return _CODECS.get(name.lower())
 
 
 def decode(data: bytes, codec: str) -> str:
-    """Decode *data* by a *codec* of the table; what cannot be decoded is replaced."""
+    """Decode *data* with a *codec* of the table, replacing invalid bytes."""
     marks = _MARKS.get(codec)
     if marks is not None and not data.startswith(marks):
         codec += "_be"

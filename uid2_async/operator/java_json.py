@@ -1,13 +1,13 @@
-"""JSON as the real operator reads it: Vert.x on Jackson (docs/protocol.md 1.3).
+"""Parses JSON as the real operator does, with Vert.x on Jackson (docs/protocol.md 1.3).
 
-The standard library's scanner does the reading, made as strict as Jackson where it is
-more lenient (``NaN``, endless numbers and names, nesting without end), and as lenient
-where it is stricter (comments). Numbers that Java reads as ``Double`` come back as
-:class:`~uid2_async.operator.java_text.JavaDouble`, since a value of the wrong type is
-not refused: it is turned into text and judged as that.
+The standard library's scanner does the parsing. It is made as strict as Jackson where
+it is more lenient (``NaN``, long numbers and names, deep nesting), and as lenient where
+it is stricter (comments). Numbers that Java reads as ``Double`` become
+:class:`~uid2_async.operator.java_text.JavaDouble`, because the operator does not reject
+a value of the wrong type. It converts the value to a string and validates that.
 
-Before Python 3.12 the scanner shares the interpreter's recursion limit, which ends well
-before Jackson's 1,000 levels of nesting: what is deeper is read without recursion.
+Before Python 3.12, the scanner shares the interpreter's recursion limit, which is well
+below Jackson's 1,000 levels of nesting. Deeper input is parsed without recursion.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Any
 
 from uid2_async.operator.java_text import JavaDouble, utf16_length
 
-# Jackson's StreamReadConstraints, as they come.
+# The defaults of Jackson's StreamReadConstraints.
 _MAX_DEPTH = 1_000
 _MAX_NUMBER_DIGITS = 1_000
 _MAX_NAME_UNITS = 50_000
 
-# Java's decoder makes one replacement character of a surrogate, even of a cut one;
-# Python's makes one of each byte.
+# Java's decoder replaces an encoded surrogate, even a truncated one, by one
+# replacement character. Python's replaces each byte.
 _ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]?")
 _REPLACEMENT = "\ufffd".encode()
 
-# Strings come first, so that nothing inside of one is taken for anything else. Jackson
-# takes no control characters in comments either.
+# Strings come first, so that nothing inside a string matches anything else. Jackson
+# rejects control characters in comments, too.
 _LEXEME = re.compile(
     r"""
     (?P<string>  "[^"\\]*+(?:\\.[^"\\]*+)*+" )
@@ -46,35 +46,36 @@ _ZERO_FIRST = re.compile(r"-?0(?:\.[0-9]+|[eE].+)\Z")
 
 
 class JavaJsonError(ValueError):
-    """The operator would not read this as JSON; the error shows nothing of it."""
+    """The operator would reject this as JSON. The error does not quote the input."""
 
 
 def decode_utf8(data: bytes) -> str:
-    """Decode *data* as Java's ``new String(data, UTF_8)`` does; this never fails."""
+    """Decode *data* like Java's ``new String(data, UTF_8)``, which never fails."""
     return _ENCODED_SURROGATE.sub(_REPLACEMENT, data).decode("utf-8", "replace")
 
 
 def parse(data: bytes | str) -> object:
-    """Read the payload of a request, bytes as UTF-8 with replacement characters.
+    """Parse the payload of a request. Bytes are decoded as by :func:`decode_utf8`.
 
     Returns:
-        None, bool, int, ``JavaDouble``, str, list or dict. Of equal keys the last
-        wins; lone surrogates stay as they are.
+        None, bool, int, ``JavaDouble``, str, list or dict. If a key is repeated, the
+        last value wins. Lone surrogates are preserved.
 
     Raises:
-        JavaJsonError: If Jackson would refuse it.
+        JavaJsonError: If Jackson would reject it.
     """
     text = data if isinstance(data, str) else decode_utf8(data)
     try:
         return _decode(_without_comments(text))
     except ValueError:
         pass
-    # Outside of the handler: the scanner's own error holds the whole text.
-    raise JavaJsonError("This is no JSON that the operator reads.")
+    # Raised outside the handler, because the scanner's own error holds the whole
+    # text.
+    raise JavaJsonError("The operator would not accept this as JSON.")
 
 
 def _decode(text: str) -> object:
-    """Read JSON without comments, however deep the interpreter's stack is already.
+    """Parse JSON without comments, however deep the interpreter's stack already is.
 
     Raises:
         ValueError: If it is not JSON.
@@ -87,16 +88,17 @@ def _decode(text: str) -> object:
 
 
 def parse_raw(data: bytes) -> object:
-    """Read bytes as Jackson itself does, without a text in between.
+    """Parse bytes as Jackson does if it reads them directly, not as decoded text.
 
-    So it is with the body and the inner payload of client-generate (docs/protocol.md
-    2.10): wrong UTF-8 is an error; a byte order mark, UTF-16 and UTF-32 are understood.
+    The operator does so for the body and the inner payload of client-generate
+    (docs/protocol.md 2.10). Invalid UTF-8 is an error. A byte order mark, UTF-16 and
+    UTF-32 are accepted.
 
     Returns:
-        As :func:`parse`.
+        The same as :func:`parse`.
 
     Raises:
-        JavaJsonError: If Jackson would refuse it.
+        JavaJsonError: If Jackson would reject it.
     """
     try:
         text = data.decode(json.detect_encoding(data))
@@ -106,7 +108,7 @@ def parse_raw(data: bytes) -> object:
 
 
 def parse_object(data: bytes | str) -> dict[str, object] | None:
-    """Read the payload of a request, or return None if it is not JSON object."""
+    """Parse the payload of a request, or return None if it is not a JSON object."""
     try:
         value = parse(data)
     except JavaJsonError:
@@ -115,12 +117,12 @@ def parse_object(data: bytes | str) -> dict[str, object] | None:
 
 
 def _without_comments(text: str) -> str:
-    """Replace the comments in *text* by spaces, and check how deep it is nested.
+    """Replace each comment in *text* by a space, and check the nesting depth.
 
     Raises:
-        JavaJsonError: If it is nested too deep, a string or a comment has no end, or a
-            comment follows a number outside of any list or object, where Jackson wants
-            white space.
+        JavaJsonError: If the nesting is too deep, a string or a comment is not
+            terminated, or a comment follows a number at the top level, where Jackson
+            requires white space.
     """
     brackets = text.count("[") + text.count("{")
     if brackets <= _MAX_DEPTH and "/*" not in text and "//" not in text:
@@ -142,35 +144,36 @@ def _without_comments(text: str) -> str:
 
 
 def _integer(text: str) -> int:
-    """Read a number without fraction and exponent: Integer, Long or BigInteger."""
+    """Parse a number without a fraction or an exponent: Integer, Long or BigInteger."""
     _check_digits(text)
     return int(text)
 
 
 def _double(text: str) -> JavaDouble:
-    """Read a number with a fraction or an exponent."""
+    """Parse a number with a fraction or an exponent."""
     _check_digits(text)
     return JavaDouble(text)
 
 
 def _check_digits(text: str) -> None:
-    """Refuse a number with more digits, those of the exponent included, than Jackson.
+    """Raise if a number has more digits, including its exponent, than Jackson accepts.
 
     Raises:
-        JavaJsonError: If it has.
+        JavaJsonError: If there are too many digits.
     """
-    # Signs, point and E make up five characters at most; most numbers are short.
+    # Most numbers are short, and need not be counted.
     if len(text) <= _MAX_NUMBER_DIGITS:
         return
     digits = sum(map(str.isdigit, text))
-    # Jackson does not count a lone 0 before a point or an exponent, unless both follow.
+    # Jackson does not count a lone 0 before a point or an exponent, unless both
+    # follow.
     digits -= _ZERO_FIRST.match(text) is not None
     if digits > _MAX_NUMBER_DIGITS:
         raise JavaJsonError
 
 
 def _constant(_name: str) -> object:
-    """Refuse NaN, Infinity and -Infinity.
+    """Reject NaN, Infinity and -Infinity.
 
     Raises:
         JavaJsonError: Always.
@@ -179,10 +182,10 @@ def _constant(_name: str) -> object:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Make an object; of equal keys the last wins, at the place of the first.
+    """Build an object. A repeated key keeps its first position and its last value.
 
     Raises:
-        JavaJsonError: If a key is longer than Jackson takes, in UTF-16 code units.
+        JavaJsonError: If a key has more UTF-16 code units than Jackson accepts.
     """
     for name, _ in pairs:
         if len(name) * 2 > _MAX_NAME_UNITS and utf16_length(name) > _MAX_NAME_UNITS:
@@ -199,9 +202,9 @@ _DECODER = json.JSONDecoder(
 
 
 class _DeepReader:
-    """Reads JSON with a stack of its own, slower than the standard library's scanner.
+    """Parses JSON with its own stack. Slower than the standard library's scanner.
 
-    What lists, objects, strings and numbers are made of is checked as there.
+    It applies the same checks to objects, strings and numbers.
     """
 
     _SPACE = re.compile(r"[ \t\n\r]*")
@@ -209,12 +212,12 @@ class _DeepReader:
     _WORDS = {"true": True, "false": False, "null": None}  # noqa: RUF012 - read only
 
     def __init__(self, text: str) -> None:
-        """Stand before the first token of *text*."""
+        """Start before the first token of *text*."""
         self._text = text
         self._at = 0
 
     def read(self) -> object:
-        """Read the one value that is there.
+        """Parse the whole text as one value.
 
         Raises:
             ValueError: If it is not JSON.
@@ -232,7 +235,7 @@ class _DeepReader:
         return value
 
     def _begin(self, holders: list[_Holder]) -> tuple[object, bool]:
-        """Read a scalar, or open a list or an object; tell whether it is complete."""
+        """Parse a scalar or open a container; return it, and whether it is complete."""
         mark = self._peek()
         if mark not in {"[", "{"}:
             return self._scalar(mark), True
@@ -246,7 +249,7 @@ class _DeepReader:
         return None, False
 
     def _go_on(self, holders: list[_Holder], value: object) -> tuple[object, bool]:
-        """Put a complete *value* where it belongs; tell whether that is complete."""
+        """Add a complete *value* to its container, and return that like ``_begin``."""
         holder = holders[-1]
         holder.add(value)
         if self._takes(holder.end):
@@ -258,7 +261,7 @@ class _DeepReader:
         return None, False
 
     def _name(self) -> str:
-        """Read a name and its colon."""
+        """Parse a name and its colon."""
         if self._peek() != '"':
             raise JavaJsonError
         name: str
@@ -268,7 +271,7 @@ class _DeepReader:
         return name
 
     def _scalar(self, mark: str) -> object:
-        """Read a string, a number or a word."""
+        """Parse a string, a number or a literal."""
         if mark == '"':
             value, self._at = scanstring(self._text, self._at + 1, True)  # noqa: FBT003 - strict
             return value
@@ -284,13 +287,13 @@ class _DeepReader:
         raise JavaJsonError
 
     def _peek(self) -> str:
-        """Skip white space, and give the next character, or nothing at the end."""
+        """Skip white space, and return the next character, or "" at the end."""
         found = self._SPACE.match(self._text, self._at)
         self._at = found.end() if found else self._at
         return self._text[self._at : self._at + 1]
 
     def _takes(self, mark: str) -> bool:
-        """Skip *mark* if it comes next, and tell whether it did."""
+        """Skip *mark* if it comes next, and return whether it did."""
         if self._peek() != mark:
             return False
         self._at += 1
@@ -298,18 +301,18 @@ class _DeepReader:
 
 
 class _Holder:
-    """A list or an object that is being read."""
+    """A list or an object that is being parsed."""
 
     def __init__(self, start: str) -> None:
-        """Begin what *start* begins."""
+        """Start the container that *start* opens."""
         self.end: str = {"[": "]", "{": "}"}[start]
         self.name: str = ""
         self._items: list[Any] = []
 
     def add(self, value: object) -> None:
-        """Add a value, under the name that was read last where it is an object."""
+        """Add a value. In an object, it gets the name that was parsed last."""
         self._items.append(value if self.end == "]" else (self.name, value))
 
     def close(self) -> object:
-        """Make the list or the object."""
+        """Return the complete list or object."""
         return self._items if self.end == "]" else _object(self._items)

@@ -1,7 +1,7 @@
-"""Text and dates as Java writes and reads them.
+"""Text and dates as Java writes and parses them.
 
-The operator does not refuse a value of the wrong type. It turns the value into text by
-``toString()`` and judges that (docs/protocol.md 1.3).
+The operator does not reject a value of the wrong type. It converts the value to text
+with ``toString()`` and validates the text (docs/protocol.md 1.3).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _TRIMMED = "".join(map(chr, range(0x21)))
 
 
 def trim(text: str) -> str:
-    """Trim as Java's ``trim()`` does: everything up to U+0020, and nothing else."""
+    """Trim like Java's ``trim()``, which removes everything up to U+0020."""
     return text.strip(_TRIMMED)
 
 
 def utf16_length(text: str) -> int:
-    """Count as Java's ``length()`` does: in UTF-16 code units."""
+    """Return the length in UTF-16 code units, like Java's ``length()``."""
     return len(text) if text.isascii() else len(_utf16(text)) // 2
 
 
@@ -29,7 +29,7 @@ def _utf16(text: str) -> bytes:
 
 
 def replace_surrogates(text: str) -> str:
-    """Replace each lone surrogate by ``?``, as Java does on encoding *text*."""
+    """Replace each lone surrogate by ``?``, as Java does when it encodes *text*."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
@@ -37,7 +37,7 @@ class JavaDouble(float):
     """A JSON number with a fraction or an exponent: a ``Double`` in Java.
 
     Attributes:
-        text: How it is written in the JSON, such as ``1.50``.
+        text: The number as written in the JSON, such as ``1.50``.
     """
 
     __slots__ = ("text",)
@@ -45,17 +45,17 @@ class JavaDouble(float):
     text: str
 
     def __new__(cls, text: str) -> Self:
-        """Read the JSON number *text*; one out of range is infinite, as in Java."""
+        """Parse the JSON number *text*. If it is out of range, it is infinite."""
         number = super().__new__(cls, text)
         number.text = text
         return number
 
 
 def literal_text(value: object) -> str | None:
-    """Return the text of a scalar as v3/identity/map takes it (docs/protocol.md 2.6).
+    """Return the text of a scalar as v3/identity/map reads it (docs/protocol.md 2.6).
 
-    A number keeps the text that it has in the JSON. None stands for what that endpoint
-    rejects in a list of identities: null, a list or an object.
+    A number keeps its text from the JSON. Null, a list and an object return None,
+    because that endpoint rejects them in a list of identities.
     """
     if isinstance(value, JavaDouble):
         return value.text
@@ -65,16 +65,16 @@ def literal_text(value: object) -> str | None:
 
 
 def as_java_string(value: object) -> str | None:
-    """Turn parsed JSON into Java's ``toString()`` (docs/protocol.md 1.3).
+    """Convert parsed JSON to text like Java's ``toString()`` (docs/protocol.md 1.3).
 
     Returns:
-        Such as ``true``, ``1000.0``, ``[a, null]`` or ``{a=1}``; a str as it is, and
-        None for None, which counts as absent.
+        Text such as ``true``, ``1000.0``, ``[a, null]`` or ``{a=1}``. A str is returned
+        unchanged. None is returned for None, which counts as absent.
     """
     if value is None:
         return None
     pieces: list[str] = []
-    # Not recursive: the nesting may be deeper than the interpreter's stack.
+    # Not recursive, because the nesting may be deeper than the interpreter's stack.
     ahead = [value]
     while ahead:
         item = ahead.pop()
@@ -88,7 +88,7 @@ def as_java_string(value: object) -> str | None:
 
 
 def _list_parts(items: Iterable[object]) -> Iterator[object]:
-    """Yield the values of a list and the text between them."""
+    """Yield the values of a list, and the text between them."""
     yield "["
     for at, item in enumerate(items):
         if at:
@@ -98,7 +98,7 @@ def _list_parts(items: Iterable[object]) -> Iterator[object]:
 
 
 def _map_parts(items: dict[str, object]) -> Iterator[object]:
-    """Yield the values of an object and the text between them."""
+    """Yield the values of an object, and the text between them."""
     yield "{"
     for at, (key, item) in enumerate(items.items()):
         yield f", {key}=" if at else f"{key}="
@@ -107,7 +107,7 @@ def _map_parts(items: dict[str, object]) -> Iterator[object]:
 
 
 def _scalar_string(value: object) -> str:
-    """Print what is neither a list nor an object."""
+    """Return the text of a value that is neither a list nor an object."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -116,23 +116,25 @@ def _scalar_string(value: object) -> str:
 
 
 def _double_string(value: float) -> str:
-    """Print *value* as ``Double.toString`` does since Java 19: the shortest digits."""
+    """Format *value* like ``Double.toString`` since Java 19, with fewest digits."""
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
-    if value == 0 or 1e-3 <= abs(value) < 1e7:  # noqa: PLR2004 - where Java changes over
+    if value == 0 or 1e-3 <= abs(value) < 1e7:  # noqa: PLR2004 - where Java switches to exponents
         return float.__repr__(value)
-    # Numbers in the place of strings are rare, and this import is not cheap.
+    # Imported here, because it is slow to import and numbers in place of strings are
+    # rare.
     from decimal import Decimal  # noqa: PLC0415 - reason above
 
     digits = f"{Decimal(float.__repr__(value)).normalize():E}"
     if "." not in digits:
-        # Java prints two digits at least, and chooses the nearest of two: 4.9E-324.
+        # Java prints at least two digits, and chooses the nearest number of two:
+        # 4.9E-324.
         digits = f"{float(value):.1E}"
     mantissa, _, exponent = digits.partition("E")
     return f"{mantissa}E{int(exponent)}"
 
 
-# Java's SignStyle.EXCEEDS_PAD: four digits without a sign, more of them with "+".
+# Java's SignStyle.EXCEEDS_PAD: four digits have no plus sign, more digits have one.
 _LOCAL_DATE_TIME = re.compile(
     r"(?P<year>[0-9]{4}|\+[0-9]{5,10}|-[0-9]{4,10})"
     r"-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
@@ -146,20 +148,21 @@ _FEBRUARY = 2
 _DAY_MS = 86_400_000
 _LONG = range(-(2**63), 2**63)
 
-# The calendar repeats after 400 years; counted from 1 March 0000, leap days end years.
+# The calendar repeats every 400 years. If years start on March 1, leap days come
+# last.
 _ERA_DAYS = 146_097
 _EPOCH_DAY = 719_468
 
 
 def parse_local_date_time(text: str) -> int | None:
-    """Read *text* into ms since the Unix epoch, rounded down.
+    """Parse *text* into ms since the Unix epoch, rounded down.
 
     Returns:
-        The instant, or None if *text* is no local date and time to Java.
+        The time, or None if Java does not accept *text* as a local date and time.
 
     Raises:
-        OverflowError: If it is one, but its ms do not fit into 64 bits: years beyond
-            about 292,000,000 in either direction.
+        OverflowError: If Java accepts *text*, but its ms do not fit into 64 bits. That
+            affects years beyond about 292,000,000 in either direction.
     """
     found = _LOCAL_DATE_TIME.fullmatch(text)
     if found is None:
@@ -176,15 +179,15 @@ def parse_local_date_time(text: str) -> int | None:
     day_ms = ((hour * 60 + minute) * 60 + second) * 1000 + fraction_ms
     ms = _day_from_date(year, month, day) * _DAY_MS + day_ms
     if ms not in _LONG:
-        raise OverflowError("The instant does not fit into 64 bits of ms.")
+        raise OverflowError("The time in ms does not fit into 64 bits.")
     return ms
 
 
 def format_local_date_time(ms: int) -> str:
-    """Print *ms* since the Unix epoch as ``yyyy-MM-dd'T'HH:mm:ss.SSS`` in UTC.
+    """Format *ms* since the Unix epoch as ``yyyy-MM-dd'T'HH:mm:ss.SSS`` in UTC.
 
-    Years after 9999 get a ``+``. Java's ``yyyy`` is the year of the era, so that the
-    year 0 prints as 0001 and the years before it count up again.
+    Years after 9999 get a ``+``. Java's ``yyyy`` is the year of the era, so the year 0
+    is printed as 0001, and the years before it count up again.
     """
     day, rest = divmod(ms, _DAY_MS)
     year, month, day_of_month = _date_from_day(day)
@@ -200,7 +203,7 @@ def format_local_date_time(ms: int) -> str:
 
 
 def _is_date(year: int, month: int, day: int) -> bool:
-    """Return whether there is such a day in the Gregorian calendar and in Java."""
+    """Return whether the day exists in the Gregorian calendar and in Java."""
     if abs(year) > _MAX_YEAR or not 1 <= month <= len(_MONTH_DAYS):
         return False
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
@@ -208,12 +211,12 @@ def _is_date(year: int, month: int, day: int) -> bool:
 
 
 def _is_time(hour: int, minute: int, second: int) -> bool:
-    """Return whether there is such a time of day; Java has no 24:00 and no :60."""
-    return hour < 24 and minute < 60 and second < 60  # noqa: PLR2004 - the clock
+    """Return whether the time of day exists. Java rejects 24:00 and a second of 60."""
+    return hour < 24 and minute < 60 and second < 60  # noqa: PLR2004 - the limits of a clock
 
 
 def _day_from_date(year: int, month: int, day: int) -> int:
-    """Count the days from the Unix epoch to a date."""
+    """Return the number of days from the Unix epoch to a date."""
     year -= month <= _FEBRUARY
     era, year_of_era = divmod(year, 400)
     day_of_year = (153 * ((month - 3) % 12) + 2) // 5 + day - 1
@@ -222,7 +225,7 @@ def _day_from_date(year: int, month: int, day: int) -> int:
 
 
 def _date_from_day(day: int) -> tuple[int, int, int]:
-    """Turn days since the Unix epoch into year, month and day of the month."""
+    """Convert days since the Unix epoch to year, month and day of the month."""
     era, day_of_era = divmod(day + _EPOCH_DAY, _ERA_DAYS)
     leap_days = day_of_era // 1_460 - day_of_era // 36_524 + day_of_era // 146_096
     year_of_era = (day_of_era - leap_days) // 365

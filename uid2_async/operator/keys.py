@@ -1,6 +1,6 @@
-"""key/sharing, key/bidstream and key/latest: the operator's half.
+"""The operator's half of key/sharing, key/bidstream and key/latest.
 
-docs/protocol.md 2.8 and 6.
+See docs/protocol.md 2.8 and 6.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import Key, KeysBody, KeysReply, WireKey, WireSite
 
 MASTER_KEYSET_ID: Final = 9_999_999
-"""The master keyset on the wire, instead of -1: SDKs assume positive ids."""
+"""The master keyset's ID in replies, instead of -1: SDKs expect a positive ID."""
 
-# Lifetimes on the wire are longer than configured, so that SDKs do not refuse tokens
-# over a small difference between clocks.
+# Replies state longer lifetimes than configured, so that SDKs do not reject tokens
+# because of a small clock difference.
 _TOLERANCE_SECONDS = 10
 
 
@@ -38,14 +38,16 @@ def build_sharing_reply(
 
     Args:
         caller_site_id: The site of the API key.
-        default_keyset_id: What it seals with, None if it has none.
-        token_expiry_seconds: How long sharing tokens hold.
-        max_lifetime_seconds: The configured limit; None for callers that do not share.
+        default_keyset_id: The keyset that the site encrypts with, or None if it has
+            none.
+        token_expiry_seconds: The lifetime of sharing tokens.
+        max_lifetime_seconds: The configured limit, or None if the caller does not
+            share.
         scope: UID2 or EUID.
-        clock_skew_seconds: How far in the future a token may be made.
-        keys: The keys, by ascending id.
-        sites: Their sites' names; None if the operator does not generate
-            client-side.
+        clock_skew_seconds: How far in the future a token's creation time may be.
+        keys: The keys, in ascending order of their IDs.
+        sites: The names of the keys' sites, or None if the operator does not generate
+            tokens client-side.
     """
     body = KeysBody(
         caller_site_id=caller_site_id,
@@ -74,9 +76,9 @@ def build_bidstream_reply(
     Args:
         max_lifetime_seconds: The configured limit.
         scope: UID2 or EUID.
-        clock_skew_seconds: How far in the future a token may be made.
-        keys: The keys without keyset ids, by ascending id.
-        sites: As in :func:`build_sharing_reply`.
+        clock_skew_seconds: How far in the future a token's creation time may be.
+        keys: The keys without keyset IDs, in ascending order of their IDs.
+        sites: The same as in :func:`build_sharing_reply`.
     """
     body = KeysBody(
         max_bidstream_lifetime_seconds=_tolerant(max_lifetime_seconds),
@@ -89,12 +91,12 @@ def build_bidstream_reply(
 
 
 def _tolerant(seconds: int | None) -> int | None:
-    """Lengthen a configured lifetime to the one on the wire."""
+    """Convert a configured lifetime to the longer one of the reply."""
     return None if seconds is None else seconds + _TOLERANCE_SECONDS
 
 
 def build_latest_reply(keys: Iterable[WireKey]) -> bytes:
-    """Build the reply to key/latest: keys with site ids, without keyset ids."""
+    """Build the reply to key/latest. Its keys have site IDs instead of keyset IDs."""
     return wire.encode({"body": tuple(keys), "status": "success"})
 
 
@@ -126,7 +128,7 @@ def sharing_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
 
 def _sealing_keyset(index: DataIndex, key: Key, site_id: int) -> int | None:
-    """Number the keyset of *key* for those who may seal with it, else None."""
+    """Return the keyset ID of *key* if the site may encrypt with it, else None."""
     keyset = index.keysets.keyset_of(key)
     if keyset.keyset_id == MASTER_KEYSET:
         return MASTER_KEYSET_ID
@@ -149,7 +151,7 @@ def bidstream_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
 
 def latest_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
-    """Answer key/latest, which reserved sites may not ask."""
+    """Answer key/latest, which reserved sites may not call."""
     site_id = call.client.site_id
     if site_id <= _LAST_RESERVED_SITE:
         message = f"Unexpected client site id {site_id}"
@@ -161,10 +163,10 @@ def latest_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
 
 def _visible(index: DataIndex, call: AuthorizedRequest) -> Sequence[Key]:
-    """List the caller's keys, provided that there is an active master key.
+    """List the caller's keys, if the master keyset has an active key.
 
     Raises:
-        RefusedError: If there is none.
+        RefusedError: If it has none.
     """
     if index.keysets.master_key(call.now_ms) is None:
         raise text_error()
@@ -174,7 +176,7 @@ def _visible(index: DataIndex, call: AuthorizedRequest) -> Sequence[Key]:
 def _wire_key(
     key: Key, *, keyset_id: int | None = None, site_id: int | None = None
 ) -> WireKey:
-    """Write a key for the wire."""
+    """Convert a key to its form in replies."""
     return WireKey(
         id=key.id,
         created=key.created,
@@ -187,7 +189,7 @@ def _wire_key(
 
 
 def _sites(index: DataIndex, keys: Sequence[Key]) -> list[WireSite] | None:
-    """List the names of the sites that own *keys*, or None if it is switched off."""
+    """List the named sites that own *keys*, or return None if the setting is off."""
     if not index.settings.client_side_token_generate:
         return None
     with_apps = index.settings.key_sharing_endpoint_provide_app_names

@@ -1,6 +1,6 @@
-"""identity/map v3 and v2, identity/buckets and optout/status: the operator's half.
+"""The operator's half of identity/map v3 and v2, identity/buckets and optout/status.
 
-docs/protocol.md 2.4 to 2.7.
+See docs/protocol.md 2.4 to 2.7.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class UnmappedRow(msgspec.Struct, frozen=True, gc=False):
 def parse_map_v3_request(
     payload: Mapping[str, Any] | None, *, phones: bool = True
 ) -> dict[str, list[str]]:
-    """Read a v3 map as the operator does: a strict schema with lenient elements.
+    """Parse a v3 map request as the operator does: a strict schema, lenient elements.
 
     Args:
-        payload: The request's JSON object, None if it was empty.
-        phones: Whether the operator supports phones; if not, its message leaves them
-            out, but it maps them all the same.
+        payload: The request's JSON object, or None if it was empty.
+        phones: Whether the operator supports phones. If not, its error message omits
+            them, but it maps them nevertheless.
 
     Returns:
-        The values by key; a key may be missing.
+        The values by key. A key may be missing.
 
     Raises:
-        RefusedError: If there is no key, an unknown one, or a value that is not a
-            list of scalars.
+        RefusedError: If there is no key, an unknown key, or a value that is not a list
+            of scalars.
     """
     if not payload:
         kinds = ", ".join(KINDS if phones else KINDS[:2])
@@ -76,7 +76,7 @@ def parse_map_v3_request(
 
 
 def build_map_v3_reply(rows: Mapping[str, Sequence[MappedRow | UnmappedRow]]) -> bytes:
-    """Build the reply to a v3 map; all four keys are always there."""
+    """Build the reply to a v3 map request, which always contains all four keys."""
     body = {key: rows.get(key, ()) for key in KINDS}
     return wire.encode({"body": body, "status": "success"})
 
@@ -97,12 +97,13 @@ class UnmappedV2(RedactedRepr, frozen=True, gc=False):
 
 
 class MapV2Request(RedactedRepr, frozen=True, kw_only=True):
-    """A v2 map as the operator reads it.
+    """A v2 map request as the operator reads it.
 
     Attributes:
-        kind: The kind of the values; meaningless where there are none.
-        values: The values to map; None only among phones.
-        link_id: The service link as text, ``null`` for null; None if the key is absent.
+        kind: The kind of the values. Meaningless if there are none.
+        values: The values to map. Only phones may be None.
+        link_id: The service link, with a JSON null as the text ``null``, or None if the
+            key is absent.
     """
 
     kind: str
@@ -113,16 +114,17 @@ class MapV2Request(RedactedRepr, frozen=True, kw_only=True):
 def parse_map_v2_request(
     payload: Mapping[str, Any] | None, *, phones: bool
 ) -> MapV2Request:
-    """Read a v2 map as the operator does.
+    """Parse a v2 map request as the operator does.
 
     Raises:
-        RefusedError: For the wrong shape; for a null element, which costs the batch.
+        RefusedError: If the JSON has the wrong structure. A null element rejects the
+            whole batch.
     """
     if payload is None:
         raise _unknown_v2()
     kind, items = _one_list(payload, phones=phones)
     texts = [as_java_string(item) for item in items]
-    # Java encodes a lone surrogate as "?", for the hash as well as for the reply.
+    # Java encodes a lone surrogate as "?", both for the hash and for the reply.
     values = [None if text is None else replace_surrogates(text) for text in texts]
     if None in values and kind != "phone":
         raise _unknown_v2()
@@ -134,9 +136,9 @@ def parse_map_v2_request(
 
 
 def _one_list(payload: Mapping[str, Any], *, phones: bool) -> tuple[str, list[Any]]:
-    """Find the one key whose list is not empty, key by key in the operator's order.
+    """Find the one key with a non-empty list, checking keys in the operator's order.
 
-    The first fault on the way ends it (docs/protocol.md 2.5).
+    The first fault raises (docs/protocol.md 2.5).
     """
     chosen: tuple[str, list[Any]] | None = None
     is_there = False
@@ -156,7 +158,7 @@ def _one_list(payload: Mapping[str, Any], *, phones: bool) -> tuple[str, list[An
 
 
 def _read_link_id(payload: Mapping[str, Any]) -> str | None:
-    """Read the service link, of which Java spells a null like a link of that name."""
+    """Return the service link. Java converts a null to the text ``null``."""
     if "link_id" not in payload:
         return None
     text = as_java_string(payload["link_id"])
@@ -170,7 +172,7 @@ def _unknown_v2() -> RefusedError:
 def build_map_v2_reply(
     mapped: Sequence[MappedV2], unmapped: Sequence[UnmappedV2]
 ) -> bytes:
-    """Build the reply to a v2 map; *unmapped* is left out if it is empty."""
+    """Build the reply to a v2 map request. An empty *unmapped* is omitted."""
     body: dict[str, object] = {"mapped": mapped}
     if unmapped:
         body["unmapped"] = unmapped
@@ -178,14 +180,14 @@ def build_map_v2_reply(
 
 
 def parse_buckets_request(payload: Mapping[str, Any] | None) -> int:
-    """Read a buckets request as the operator does.
+    """Parse a buckets request as the operator does.
 
     Returns:
-        The instant in ms since the Unix epoch.
+        The time in ms since the Unix epoch.
 
     Raises:
-        RefusedError: If it is missing or no ISO_LOCAL_DATE_TIME; with 500 where there
-            is no payload at all, or the year is beyond what ms can hold.
+        RefusedError: 400 if the time is missing or is not an ISO_LOCAL_DATE_TIME. 500
+            if there is no payload, or the time in ms does not fit into 64 bits.
     """
     if payload is None:
         raise text_error()
@@ -202,7 +204,7 @@ def parse_buckets_request(payload: Mapping[str, Any] | None) -> int:
 
 
 def build_buckets_reply(buckets: Iterable[tuple[str, int]]) -> bytes:
-    """Build the reply from pairs of bucket id and the ms of its last rotation."""
+    """Build the reply from pairs of bucket ID and time of the last rotation in ms."""
     body = [
         {"bucket_id": bucket_id, "last_updated": format_local_date_time(updated_ms)}
         for bucket_id, updated_ms in buckets
@@ -211,7 +213,7 @@ def build_buckets_reply(buckets: Iterable[tuple[str, int]]) -> bytes:
 
 
 def parse_status_request(payload: Mapping[str, Any] | None, *, limit: int) -> list[str]:
-    """Read a status request as the operator does; null elements are left out.
+    """Parse a status request as the operator does. Null elements are ignored.
 
     Raises:
         RefusedError: If there is no list, or it has more than *limit* elements.
@@ -229,7 +231,7 @@ def parse_status_request(payload: Mapping[str, Any] | None, *, limit: int) -> li
 
 
 def build_status_reply(found: Iterable[OptedOutUID]) -> bytes:
-    """Build the reply that lists the opted-out ones."""
+    """Build the reply that lists the opted-out raw UIDs."""
     return wire.encode({"body": {"opted_out": list(found)}, "status": "success"})
 
 
@@ -252,7 +254,7 @@ def map_v3(index: DataIndex, call: AuthorizedRequest) -> bytes:
 def _map(
     index: DataIndex, kind: str, values: Sequence[str], now_ms: int
 ) -> list[MappedRow | UnmappedRow]:
-    """Map the values of one kind: the loop that bulk work spends its time in."""
+    """Map the values of one kind. Bulk jobs spend most of their time in this loop."""
     identity_type = IdentityType(kind.partition("_")[0])
     hash_one = index.buckets.first_level_hash
     is_out = index.opt_outs.is_out
@@ -299,7 +301,7 @@ def buckets(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
 
 def opt_out_status(index: DataIndex, call: AuthorizedRequest) -> bytes:
-    """Answer optout/status, only from the recorded raw UIDs."""
+    """Answer optout/status from the recorded raw UIDs."""
     raw_uids = parse_status_request(
         call.payload, limit=index.settings.optout_status_max_request_size
     )

@@ -1,8 +1,8 @@
-"""Make identity tokens, and seal and open refresh tokens.
+"""Creates identity tokens, and encrypts and decrypts refresh tokens.
 
-docs/protocol.md 2.1, 2.2 and 5.5. A refresh token is opaque to clients, who send it
-back as it is. The operator answers each way in which one can be invalid differently, so
-:class:`RefreshTokenFailure` names them all.
+See docs/protocol.md 2.1, 2.2 and 5.5. A refresh token is opaque to clients, who return
+it unchanged. The operator's reply depends on why a refresh token is invalid, so
+:class:`RefreshTokenFailure` lists all reasons.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from uid2_async.protocol.token_codec import AdvertisingToken, seal_token
 from uid2_async.protocol.tokens import TokensBody
 
 WRAPPED_CHARS: Final = 388
-"""How long a wrapped refresh token is, in UTF-16 code units as Java counts them.
+"""The length of a wrapped refresh token, in UTF-16 code units, as Java counts it.
 
 A body of any other length is not a wrapper.
 """
@@ -34,37 +34,37 @@ _V2, _V3 = 2, 3
 _V3_BYTE = 112
 _TYPE_FILL = 0b11
 
-# v2 allows one more minute for a refresh in the last moment.
+# The operator accepts a v2 token for one more minute.
 _V2_GRACE_MS = 60_000
-_HEADER = Struct(">BBi")  # type byte, version, key id
+_HEADER = Struct(">BBi")  # type byte, version, key ID
 
-# expires, created, operator's four, site, publisher, client key, bits, established,
-# type byte; then comes the first-level hash
+# expires, created, four fields of the service, site, publisher, client key, privacy
+# bits, established, type byte. The first-level hash follows.
 _PAYLOAD = Struct(">qqiBiiiqiiqB")
 _HASH_SIZE = 32
 _SERVICE = (0, 1, 0, 0)
-_HEADER_V2 = Struct(">Bqqqi")  # version, created, expires, valid till, key id
-_IDENTITY_V2 = Struct(">ii")  # site id, length of the hash's text
+_HEADER_V2 = Struct(">Bqqqi")  # version, created, expires, valid until, key ID
+_IDENTITY_V2 = Struct(">ii")  # site ID, length of the hash as text
 _TAIL_V2 = Struct(">iq")  # privacy bits, established
-_WRAPPER = Struct(">Bi")  # scope, key id
+_WRAPPER = Struct(">Bi")  # scope, key ID
 
 
 @attrs.frozen(kw_only=True)
 class RefreshToken:
-    """What a refresh token says; times in ms since the Unix epoch.
+    """The content of a refresh token. Times are in ms since the Unix epoch.
 
     Attributes:
         version: 2 or 3.
-        scope: UID2 or EUID; v2 is UID2 always.
-        identity_type: What the identity is; v2 is an e-mail always.
-        expires_ms: When it expires. A v2 token is valid for a minute longer after it is
-            opened.
-        created_ms: When it was made.
+        scope: UID2 or EUID. Always UID2 in v2.
+        identity_type: Email or phone. Always email in v2.
+        expires_ms: When it expires. For a decrypted v2 token, this includes the extra
+            minute.
+        created_ms: When it was created.
         site_id: The site that generated the identity.
-        privacy_bits: int32, see docs/protocol.md 5.4.
+        privacy_bits: An int32 (docs/protocol.md 5.4).
         established_ms: When the identity was first generated.
-        first_level_hash: 32 bytes, from which each refresh makes the raw UID;
-            a forged v2 token may hold any other number of them.
+        first_level_hash: 32 bytes, from which each refresh computes the raw UID. A
+            forged v2 token may contain any other number of bytes.
     """
 
     version: int = _V3
@@ -79,23 +79,23 @@ class RefreshToken:
 
 
 class RefreshTokenFailure(Enum):
-    """Why a refresh token, or its wrapper, could not be opened."""
+    """Why a refresh token or its wrapper could not be decrypted."""
 
     NOT_BASE64 = "not base64"
     UNKNOWN_KEY = "unknown key id"
     UNDECRYPTABLE = "not authentic, or wrongly padded"
-    TOO_SHORT = "cut off"
+    TOO_SHORT = "truncated"
     BAD_JSON = "the wrapper does not hold the documented JSON"
-    EMPTY = "no token at all"
+    EMPTY = "no token"
     UNKNOWN_VERSION = "unknown version"
-    MISMATCH = "header and payload name different scopes or types"
-    BAD_IDENTITY = "the identity segment is no base64"
+    MISMATCH = "header and payload have different scopes or types"
+    BAD_IDENTITY = "the identity is not base64"
 
     @property
     def malformed(self) -> bool:
-        """Whether the operator calls the token invalid for this reason.
+        """Whether the operator answers that the token is invalid.
 
-        Any other reason makes the operator fail with 500 (docs/protocol.md 2.2).
+        For the other reasons, the operator fails with a 500 (docs/protocol.md 2.2).
         """
         return self not in _FATAL
 
@@ -104,30 +104,31 @@ _FATAL = frozenset({RefreshTokenFailure.UNDECRYPTABLE, RefreshTokenFailure.TOO_S
 
 
 class RefreshTokenError(Exception):
-    """A refresh token, or its wrapper, could not be opened.
+    """Raised if a refresh token or its wrapper cannot be decrypted.
 
     Attributes:
-        reason: Why.
-        key_id: The signed key id that it names, where the reason is UNKNOWN_KEY.
+        reason: The reason.
+        key_id: The key ID in the token, as a signed integer, if the reason is
+            UNKNOWN_KEY.
     """
 
     def __init__(self, reason: RefreshTokenFailure, key_id: int | None = None) -> None:
-        """Keep the reason."""
+        """Store the reason."""
         super().__init__(reason, key_id)
         self.reason = reason
         self.key_id = key_id
 
 
 def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
-    """Seal a refresh token in the layout of its version, without the wrapper.
+    """Encrypt a refresh token in the layout of its version, without the wrapper.
 
     Args:
-        token: What it says.
+        token: The content.
         key: The active key of the refresh keyset.
         iv: 12 random bytes, or 16 for v2.
 
     Returns:
-        168 characters of base64, with a first-level hash of 32 bytes.
+        Base64 text of 168 characters, if the first-level hash has 32 bytes.
 
     Raises:
         ValueError: If the version is neither 2 nor 3.
@@ -136,11 +137,11 @@ def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
         return base64.encode_text(_seal_v3(token, key, iv))
     if token.version == _V2:
         return base64.encode_text(_seal_v2(token, key, iv))
-    raise ValueError("A refresh token has version 2 or 3.")
+    raise ValueError("The version of a refresh token must be 2 or 3.")
 
 
 def _seal_v3(token: RefreshToken, key: Key, iv: bytes) -> bytes:
-    """Write the 124 bytes of v3."""
+    """Encode and encrypt the 124 bytes of v3."""
     kind = type_byte(token.scope, token.identity_type) | _TYPE_FILL
     payload = _PAYLOAD.pack(
         token.expires_ms,
@@ -158,7 +159,7 @@ def _seal_v3(token: RefreshToken, key: Key, iv: bytes) -> bytes:
 
 
 def _seal_v2(token: RefreshToken, key: Key, iv: bytes) -> bytes:
-    """Write the 125 bytes of v2."""
+    """Encode and encrypt the 125 bytes of v2."""
     header = _HEADER_V2.pack(
         _V2,
         token.created_ms,
@@ -176,25 +177,25 @@ def _seal_v2(token: RefreshToken, key: Key, iv: bytes) -> bytes:
 
 
 def open_refresh_token(text: str, key_of: KeyLookup) -> RefreshToken:
-    """Open a refresh token without its wrapper.
+    """Decrypt a refresh token without its wrapper.
 
-    Expiry, and the operator's own scope, are left to the caller.
+    The caller checks the expiry and the scope.
 
     Args:
         text: The token in base64, or the body of a request that is not a wrapper.
-        key_of: Finds a key by its id.
+        key_of: Returns the key with a given ID.
 
     Raises:
-        RefreshTokenError: If it cannot be opened; never BAD_JSON.
+        RefreshTokenError: If it cannot be decrypted. The reason is never BAD_JSON.
     """
     if not text:
         raise RefreshTokenError(RefreshTokenFailure.EMPTY)
     data = base64.decode(text)
     if data is None:
         raise RefreshTokenError(RefreshTokenFailure.NOT_BASE64)
-    if len(data) < 2:  # noqa: PLR2004 - the bytes that can hold a version
+    if len(data) < 2:  # noqa: PLR2004 - the bytes that can contain the version
         raise RefreshTokenError(RefreshTokenFailure.TOO_SHORT)
-    # In this order: the first byte of a v3 token may be anything.
+    # In this order, because the first byte of a v3 token may have any value.
     if data[1] == _V3_BYTE:
         return _open_v3(data, key_of)
     if data[0] == _V2:
@@ -203,7 +204,7 @@ def open_refresh_token(text: str, key_of: KeyLookup) -> RefreshToken:
 
 
 def _open_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
-    """Read the bytes of v3."""
+    """Decrypt the bytes of v3."""
     kind, _, key_id = _unpack(_HEADER, data)
     payload = _find(key_of, key_id).open_gcm(data, _HEADER.size)
     if payload is None:
@@ -230,7 +231,7 @@ def _open_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
 
 
 def _open_v2(data: bytes, key_of: KeyLookup) -> RefreshToken:
-    """Read the bytes of v2; the written expiry is ignored for the one with grace."""
+    """Decrypt the bytes of v2. The later one of its two expiries counts."""
     _, created_ms, _, valid_till_ms, key_id = _unpack(_HEADER_V2, data)
     payload = _find(key_of, key_id).open_cbc(data, _HEADER_V2.size)
     if payload is None:
@@ -263,10 +264,10 @@ def wrap_refresh_token(
     scope: IdentityScope,
     iv: bytes,
 ) -> str:
-    """Wrap a refresh token with the key that will seal the answer to its refresh.
+    """Wrap a refresh token with the key that will encrypt the reply to its refresh.
 
     Args:
-        text: The token, 168 characters.
+        text: The token of 168 characters.
         refresh_response_key: 32 random bytes.
         key: The active key of the refresh keyset.
         scope: The operator's scope.
@@ -276,10 +277,10 @@ def wrap_refresh_token(
         388 characters of base64.
 
     Raises:
-        ValueError: If the result has another length, since its first-level hash has:
-            no operator would open it.
+        ValueError: If the result does not have 388 characters, because the first-level
+            hash does not have 32 bytes. No operator would accept it.
     """
-    # In the order of the operator.
+    # The operator writes the keys in this order.
     inner = {
         "refresh_response_key": base64.encode_text(refresh_response_key),
         "refresh_token": text,
@@ -287,24 +288,24 @@ def wrap_refresh_token(
     header = _WRAPPER.pack(scope.bit << 4, key.id)
     wrapped = base64.encode_text(header + key.seal_gcm(iv, wire.encode(inner)))
     if len(wrapped) != WRAPPED_CHARS:
-        raise ValueError("A wrapped refresh token has 388 characters.")
+        raise ValueError("A wrapped refresh token must have 388 characters.")
     return wrapped
 
 
 def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
-    """Open the wrapper of a refresh token. Its scope byte is not looked at.
+    """Decrypt the wrapper of a refresh token. Its scope byte is ignored.
 
     Args:
-        text: The body of a request, of 388 UTF-16 code units.
-        key_of: Finds a key by its id.
+        text: The body of a request, with 388 UTF-16 code units.
+        key_of: Returns the key with a given ID.
 
     Returns:
-        The token inside, empty if there is none, and the key that seals the answer.
-        The key has 32 bytes, or any number in a forged token.
+        The inner token, which may be empty, and the key that encrypts the reply. The
+        key has 32 bytes, or any number in a forged token.
 
     Raises:
-        RefreshTokenError: With NOT_BASE64, UNKNOWN_KEY, UNDECRYPTABLE, BAD_JSON, or
-            TOO_SHORT, which 388 characters cannot be.
+        RefreshTokenError: With NOT_BASE64, UNKNOWN_KEY, UNDECRYPTABLE, BAD_JSON or
+            TOO_SHORT. TOO_SHORT is not possible with 388 characters.
     """
     data = base64.decode(text)
     if data is None:
@@ -320,9 +321,9 @@ def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
 
 
 def _read_inner(payload: bytes) -> tuple[str, bytes] | None:
-    """Read the JSON of a wrapper, or None if it has no key in base64.
+    """Parse the JSON of a wrapper, or return None if it has no base64 key.
 
-    Values of the wrong type are turned into text (docs/protocol.md 1.3).
+    Values of the wrong type are converted to text (docs/protocol.md 1.3).
     """
     fields = parse_object(payload) or {}
     key_text = as_java_string(fields.get("refresh_response_key"))
@@ -333,7 +334,7 @@ def _read_inner(payload: bytes) -> tuple[str, bytes] | None:
 
 
 def _find(key_of: KeyLookup, key_id: int) -> Key:
-    """Find the key that a token names."""
+    """Return the key that a token names, or raise."""
     key = key_of(key_id)
     if key is None:
         raise RefreshTokenError(RefreshTokenFailure.UNKNOWN_KEY, key_id)
@@ -341,7 +342,7 @@ def _find(key_of: KeyLookup, key_id: int) -> Key:
 
 
 def _unpack(struct: Struct, data: bytes, start: int = 0) -> tuple[Any, ...]:
-    """Unpack what must be there."""
+    """Unpack a structure, or raise if the data is too short."""
     if len(data) - start < struct.size:
         raise RefreshTokenError(RefreshTokenFailure.TOO_SHORT)
     return struct.unpack_from(data, start)
@@ -352,19 +353,19 @@ CLIENT_SIDE = 0b11
 
 
 class UnwrappableError(Exception):
-    """The first-level hash is of a size with which a refresh token is not wrapped."""
+    """Raised if a refresh token with such a short or long hash cannot be wrapped."""
 
 
 @attrs.frozen(kw_only=True)
 class Subject:
-    """For whom tokens are made.
+    """The subject of an identity's tokens.
 
     Attributes:
         flh: The first-level hash.
-        identity_type: E-mail or phone.
-        site_id: The publisher.
-        privacy_bits: How the identity came about (docs/protocol.md 5.4).
-        established_ms: When it was first generated, in ms.
+        identity_type: Email or phone.
+        site_id: The publisher's site ID.
+        privacy_bits: How the identity was generated (docs/protocol.md 5.4).
+        established_ms: When it was first generated, in ms since the Unix epoch.
     """
 
     flh: bytes = attrs.field(repr=False)
@@ -375,11 +376,11 @@ class Subject:
 
 
 def mint_tokens(index: DataIndex, subject: Subject, now_ms: int) -> TokensBody | None:
-    """Make the tokens of *subject*, or return None if a key is missing.
+    """Create the tokens of *subject*, or return None if a key is missing.
 
     Raises:
-        UnwrappableError: If its first-level hash, from a forged token, has not 32 to 34
-            bytes.
+        UnwrappableError: If the first-level hash does not have 32 to 34 bytes, as from
+            a forged token.
     """
     site = index.keysets.site_key(subject.site_id, now_ms)
     master = index.keysets.master_key(now_ms)
@@ -411,7 +412,7 @@ def _make_advertising_token(
     now_ms: int,
     expires_ms: int,
 ) -> str:
-    """Make a v4 token; its raw UID is that of today's salts."""
+    """Create a v4 token with the raw UID of the current salts."""
     master, site = keys
     token = AdvertisingToken(
         version=4,
@@ -443,7 +444,7 @@ def _make_refresh_token(
     now_ms: int,
     expires_ms: int,
 ) -> str:
-    """Make a v3 refresh token in its wrapper."""
+    """Create a v3 refresh token in its wrapper."""
     token = RefreshToken(
         scope=index.scope,
         identity_type=subject.identity_type,

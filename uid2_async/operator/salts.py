@@ -1,4 +1,4 @@
-"""From identities to raw UIDs, and the names of salt buckets (docs/protocol.md 4)."""
+"""Computes raw UIDs and the IDs of salt buckets (docs/protocol.md 4)."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ _CTR_START = bytes(4)
 
 
 def first_level_hash(identity: bytes, first_level_salt: str) -> bytes:
-    """Hash an identity with the salt that all buckets share (docs/protocol.md 4.1).
+    """Hash an identity with the salt shared by all buckets (docs/protocol.md 4.1).
 
     Args:
-        identity: The identity bytes, mostly 32 (docs/protocol.md 3.3).
-        first_level_salt: The salt as it stands in the metadata: text, not decoded.
+        identity: The identity bytes, usually 32 (docs/protocol.md 3.3).
+        first_level_salt: The salt exactly as in the metadata, as text that is not
+            decoded.
     """
     return sha256(base64.encode(identity) + first_level_salt.encode()).digest()
 
 
 def bucket_index(flh: bytes, count: int) -> int:
-    """Choose the line of the salt file, of *count* lines (docs/protocol.md 4.2)."""
+    """Choose a line in a salt file of *count* lines (docs/protocol.md 4.2)."""
     return (flh[0] << 12 | flh[1] << 4 | flh[2] & 0x0F) % count
 
 
 def raw_uid_v2(flh: bytes, salt: str) -> bytes:
-    """Make the 32 bytes of a v2 raw UID from the first-level hash *flh*."""
+    """Compute the 32 bytes of a v2 raw UID from the first-level hash *flh*."""
     return sha256(base64.encode(flh) + salt.encode()).digest()
 
 
 def raw_uid_v3(
     flh: bytes, salt: str, *, scope: IdentityScope, identity_type: IdentityType
 ) -> bytes:
-    """Make the 33 bytes of a v3 raw UID from the first-level hash *flh*."""
+    """Compute the 33 bytes of a v3 raw UID from the first-level hash *flh*."""
     return bytes((type_byte(scope, identity_type),)) + raw_uid_v2(flh, salt)
 
 
@@ -60,21 +61,21 @@ def raw_uid_v4(
     identity_type: IdentityType,
     environment: Environment,
 ) -> bytes:
-    """Make the 33 bytes of a v4 raw UID from the first-level hash *flh*.
+    """Compute the 33 bytes of a v4 raw UID from the first-level hash *flh*.
 
     Args:
         flh: The first-level hash, 32 bytes.
-        key_id: The id of the bucket's key; its low 24 bits are written.
-        key: The bucket's key, 32 ASCII characters that are not decoded.
-        salt: The salt of that key, text as well.
+        key_id: The ID of the bucket's key, of which the low 24 bits are stored.
+        key: The bucket's key: 32 ASCII characters that are not decoded.
+        salt: The salt of that key. It is text, too.
         scope: UID2 or EUID.
-        identity_type: What the identity is.
-        environment: Where the operator runs.
+        identity_type: Email or phone.
+        environment: The environment in which the operator runs.
 
     Raises:
         ValueError: If *key* is not an AES key.
     """
-    # A shorter one can only come from a forged refresh token; Java fills it up.
+    # Only a forged refresh token contains a shorter hash. Java pads it with zeros.
     sealed = flh[_V4_SEALED].ljust(_V4_SEALED.stop - _V4_SEALED.start, b"\0")
     metadata = environment << 6 | V4_FLAG | type_byte(scope, identity_type)
     header = bytes((metadata,)) + (key_id & 0xFFFFFF).to_bytes(3, "big")
@@ -91,12 +92,12 @@ _V4_FIRST_BYTE = 16
 
 
 class MappedRow(RedactedRepr, frozen=True, gc=False):
-    """A mapped row of a reply to identity/map v3, which always has all three keys.
+    """A mapped row of a reply to identity/map v3, which always contains all three keys.
 
     Attributes:
         raw_uid: The raw UID.
-        previous_raw_uid: The one before the last rotation, None after 90 days.
-        refresh_from: When to map again, in seconds since the Unix epoch.
+        previous_raw_uid: The raw UID before the last rotation, or None after 90 days.
+        refresh_from: When to map the identity again, in seconds since the Unix epoch.
     """
 
     raw_uid: str = msgspec.field(name="u")
@@ -108,7 +109,7 @@ class SaltBuckets:
     """The salt buckets of an operator."""
 
     def __init__(self, data: OperatorData) -> None:
-        """Use the salts and settings of *data*."""
+        """Read the salts and settings from *data*."""
         self._salts = data.salts
         self._scope = data.scope
         self._identity_v3 = data.settings.identity_v3
@@ -117,14 +118,15 @@ class SaltBuckets:
         self._known_ids: dict[int, str] = {}
 
     def first_level_hash(self, identity: bytes) -> bytes:
-        """Hash identity bytes; all salts of all times share this step."""
+        """Return the first-level hash of identity bytes. It never changes."""
         return first_level_hash(identity, self._salts.first_level)
 
     def snapshot(self, now_ms: int) -> SaltSnapshot:
-        """Return the salts of an instant, stale ones if there are no others.
+        """Return the salts in effect at *now_ms*, or stale ones if there are no others.
 
-        It is the last snapshot of the leading run that is in effect, else the last of
-        all (docs/protocol.md 4.3).
+        Looks at the snapshots in order, up to the first that is not in effect, and
+        returns the last one before it. If the first one is not in effect, returns the
+        last snapshot of all (docs/protocol.md 4.3).
         """
         snapshots = self._salts.snapshots
         chosen = snapshots[-1]
@@ -135,18 +137,18 @@ class SaltBuckets:
         return chosen
 
     def raw_uid(self, flh: bytes, identity_type: IdentityType, now_ms: int) -> str:
-        """Make the raw UID of a first-level hash, in base64."""
+        """Compute the raw UID of a first-level hash, in base64."""
         rows = self.snapshot(now_ms).rows
         row = rows[bucket_index(flh, len(rows))]
         found = self._make(flh, identity_type, row.salt, row.key)
-        # A bucket without any salt is refused with the operator's data.
+        # A bucket without a salt or a key is rejected when the data is loaded.
         return base64.encode_text(found or b"")
 
     def can_map(self, flh: bytes, now_ms: int) -> bool:
         """Return whether *flh*, from a forged token, is long enough for its bucket.
 
-        Three bytes choose the bucket, and v4 raw UIDs begin at the sixteenth
-        (docs/protocol.md 4.2 and 4.4).
+        The first three bytes choose the bucket, and a v4 raw UID uses the bytes from
+        the sixteenth (docs/protocol.md 4.2 and 4.4).
         """
         if len(flh) < _CHOOSING_BYTES:
             return False
@@ -155,12 +157,12 @@ class SaltBuckets:
         return len(flh) >= _V4_FIRST_BYTE or not is_v4
 
     def bucket_id(self, flh: bytes, now_ms: int) -> str:
-        """Name the bucket of a first-level hash."""
+        """Return the ID of the bucket of a first-level hash."""
         rows = self.snapshot(now_ms).rows
         return self._name(rows[bucket_index(flh, len(rows))])
 
     def rotated_since(self, since_ms: int, now_ms: int) -> Iterator[tuple[str, int]]:
-        """List the buckets that rotated at *since_ms* or later: name and ms."""
+        """Yield the ID and rotation time in ms of buckets rotated since *since_ms*."""
         for row in self.snapshot(now_ms).rows:
             if row.last_updated >= since_ms:
                 yield self._name(row), row.last_updated
@@ -168,10 +170,10 @@ class SaltBuckets:
     def mapper(
         self, identity_type: IdentityType, now_ms: int
     ) -> Callable[[bytes], MappedRow]:
-        """Make the function that maps first-level hashes at one instant.
+        """Return a function that maps first-level hashes as of *now_ms*.
 
-        It is what bulk work spends its time in: everything that does not depend on the
-        hash is settled here.
+        Bulk jobs spend most of their time in it, so everything that does not depend on
+        the hash is computed here.
         """
         rows = self.snapshot(now_ms).rows
         count = len(rows)
@@ -200,7 +202,7 @@ class SaltBuckets:
         salt: str | None,
         key: SaltKey | None,
     ) -> bytes | None:
-        """Make a raw UID in the format that the salt or key calls for, or None."""
+        """Compute a raw UID with the salt or the key. Return None if both are None."""
         if salt is not None:
             if self._identity_v3:
                 return raw_uid_v3(
@@ -220,7 +222,7 @@ class SaltBuckets:
         )
 
     def _name(self, row: SaltRow) -> str:
-        """Name a bucket; the name is the same in every snapshot."""
+        """Return the ID of a bucket, which is the same in every snapshot."""
         known = self._known_ids.get(row.id)
         if known is None:
             known = self._known_ids[row.id] = self._bucket_ids(row.id)
@@ -229,30 +231,32 @@ class SaltBuckets:
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ1234567890"
 
-# Kept out of the alphabet: they stand between several numbers, which do not occur here.
+# Not in the alphabet. Hashids uses them between several numbers, but an ID encodes
+# one.
 _SEPARATORS = "cfhistuCFHISTU"
 _GUARD_COUNT = 4
 _MIN_LENGTH = 9
 
 
 class BucketIds(Unpicklable):
-    """Turns numbers of the salt file into the bucket ids of one salt snapshot."""
+    """Converts numbers of the salt file to bucket IDs, as Hashids."""
 
     __slots__ = ("_guards", "_prefix", "_tables")
 
     def __init__(self, prefix: str, secret: str) -> None:
-        """Prepare everything that does not depend on the number.
+        """Compute everything that does not depend on the number.
 
         Args:
-            prefix: ``id_prefix`` of the salt metadata.
-            secret: ``id_secret`` of the salt metadata, the salt of the Hashids.
+            prefix: The ``id_prefix`` of the salt metadata.
+            secret: The ``id_secret`` of the salt metadata, which is the Hashids salt.
         """
         usable = "".join(char for char in _LETTERS if char not in _SEPARATORS)
         shuffled = _shuffle(usable, secret)
         self._prefix = prefix
         self._guards = shuffled[:_GUARD_COUNT]
         alphabet = shuffled[_GUARD_COUNT:]
-        # The first character of an id, the lottery, decides the alphabet of the rest.
+        # The first character of an ID, the lottery, determines the alphabet of the
+        # rest.
         self._tables = [
             (
                 lottery,
@@ -262,10 +266,10 @@ class BucketIds(Unpicklable):
         ]
 
     def __call__(self, number: int) -> str:
-        """Return the bucket id of *number*, the first column of the salt file.
+        """Return the bucket ID of *number*, the first column of the salt file.
 
-        The scheme has no id for a negative number: only the prefix remains, as in
-        the Java library.
+        Hashids cannot encode a negative number. As in the Java library, only the prefix
+        remains.
         """
         if number < 0:
             return self._prefix
@@ -285,15 +289,15 @@ class BucketIds(Unpicklable):
         return self._prefix + text
 
     def _pad(self, text: str, alphabet: str, small: int) -> str:
-        """Bring *text* to the least length: first with guards, then all around."""
+        """Pad *text* to the minimum length, first with guards, then on both sides."""
         guards = self._guards
         text = guards[(small + ord(text[0])) % len(guards)] + text
         if len(text) < _MIN_LENGTH:
             text += guards[(small + ord(text[2])) % len(guards)]
         missing = _MIN_LENGTH - len(text)
         if missing > 0:
-            # What both halves of the alphabet add is cut off again, on both sides; the
-            # odd character is cut off at the end.
+            # Both halves of the alphabet are added, and the excess is cut off at both
+            # ends. If it is odd, one more character is cut off at the end.
             around = _shuffle(alphabet, alphabet)
             half = len(around) // 2
             first = (len(around) - missing) // 2
@@ -302,7 +306,7 @@ class BucketIds(Unpicklable):
 
 
 def _shuffle(text: str, salt: str) -> str:
-    """Shuffle *text* in the one way that *salt* decides."""
+    """Shuffle *text* deterministically by *salt*."""
     if not salt:
         return text
     chars = list(text)

@@ -1,6 +1,6 @@
-"""The built-in sample data of the embedded operator, made from a seed.
+"""Generates the built-in sample data of the embedded operator from a seed.
 
-Everything follows from scope, seed and the first day of the data, so that two processes
+The data depends only on the scope, the seed and the first day. Two processes therefore
 have the same keys and return the same raw UIDs.
 """
 
@@ -49,7 +49,7 @@ _NEVER = 2**62
 _BUCKETS = 1_024
 _ROTATION_DAYS = 365
 
-# Every fourth bucket has moved on to v4 raw UIDs: both kinds coexist in the field.
+# Every fourth bucket has v4 raw UIDs, because production has both kinds too.
 _V4_EVERY = 4
 _FIRST_BUCKET = 1_000_000
 _FALLBACK = 2
@@ -75,17 +75,18 @@ _KEYSETS = (
     (15, _EVERYTHING, frozenset({_BIDDER, _SHARER})),
 )
 
-# When the keys of a keyset begin, in days from the first day of the data. All hold for
-# ten years.
-_KEY_DAYS = (-30, 60)
-_KEY_LIFE_DAYS = 3_650
+# When the later key of a keyset takes over, and when both end, in days from the first
+# day of the data. The first key is as old as the Unix epoch: a test may freeze its
+# clock at any date.
+_NEXT_KEY_DAYS = 60
+_KEY_LIFE_DAYS = 10_950
 _Seeded: TypeAlias = Callable[[str], bytes]
 
 
 def sample(
     scope: IdentityScope, seed: int, base: datetime | None = None
 ) -> OperatorData:
-    """Make the sample data of :meth:`OperatorData.sample`.
+    """Generate the data of :meth:`OperatorData.sample`.
 
     Raises:
         InputError: If *base* has no time zone.
@@ -96,7 +97,7 @@ def sample(
 
 @lru_cache(maxsize=8)
 def _sample(scope: IdentityScope, seed: int, day: int) -> OperatorData:
-    """Make the data that begin on *day*, counted from the Unix epoch."""
+    """Generate the data whose first day is *day*, in days since the Unix epoch."""
 
     def seeded(label: str) -> bytes:
         return sha256(f"{scope}/{seed}/{label}".encode()).digest()
@@ -108,7 +109,7 @@ def _sample(scope: IdentityScope, seed: int, day: int) -> OperatorData:
             key_sharing_endpoint_provide_app_names=True,
             optout_api_uri=EMBEDDED_OPT_OUT,
         ),
-        # What the production operators of both systems are configured with.
+        # The configuration of the production operators of both systems.
         runtime=RuntimeConfig(
             identity_token_expires_after_seconds=259_200,
             refresh_token_expires_after_seconds=2_592_000,
@@ -128,7 +129,7 @@ def _sample(scope: IdentityScope, seed: int, day: int) -> OperatorData:
 
 
 def _credentials(scope: IdentityScope, name: str, seeded: _Seeded) -> Credentials:
-    """Make an API key of the documented format (docs/protocol.md 1.2)."""
+    """Generate an API key in the documented format (docs/protocol.md 1.2)."""
     site_id, roles = _CLIENTS[name]
     text = sha512(seeded(f"key {name}")).hexdigest()
     return Credentials(
@@ -140,7 +141,7 @@ def _credentials(scope: IdentityScope, name: str, seeded: _Seeded) -> Credential
 
 
 def _client(name: str, credentials: Credentials, seeded: _Seeded) -> Client:
-    """Make what the operator keeps of an API key."""
+    """Return what the operator stores of an API key."""
     salt = seeded(f"key salt {name}")
     return Client(
         name=name,
@@ -153,7 +154,7 @@ def _client(name: str, credentials: Credentials, seeded: _Seeded) -> Client:
 
 
 def _sites() -> tuple[Site, ...]:
-    """Make the sites, of which those that generate have names."""
+    """Generate the sites. Only those that generate tokens have names."""
     names = {
         _PUBLISHER: ("example.com", "localhost"),
         _EVERYTHING: ("example.org", "localhost"),
@@ -167,18 +168,17 @@ def _sites() -> tuple[Site, ...]:
 
 
 def _keys(day: int, seeded: _Seeded) -> tuple[Key, ...]:
-    """Make the keys of all keysets: one in use, and one that takes over later."""
+    """Generate the keys of all keysets: an active one, and its later replacement."""
     keys: list[Key] = []
-    for start in _KEY_DAYS:
-        activates = (day + start) * _DAY_SECONDS
+    for activates in (0, (day + _NEXT_KEY_DAYS) * _DAY_SECONDS):
         for keyset_id, _, _ in _KEYSETS:
             key_id = 1_001 + len(keys)
             key = Key(
                 id=key_id,
                 secret=seeded(f"key {key_id}"),
-                created=activates - _DAY_SECONDS,
+                created=max(0, activates - _DAY_SECONDS),
                 activates=activates,
-                expires=activates + _KEY_LIFE_DAYS * _DAY_SECONDS,
+                expires=(day + _KEY_LIFE_DAYS) * _DAY_SECONDS,
                 keyset_id=keyset_id,
             )
             keys.append(key)
@@ -186,8 +186,8 @@ def _keys(day: int, seeded: _Seeded) -> tuple[Key, ...]:
 
 
 def _keypair(scope: IdentityScope, seeded: _Seeded) -> ClientSideKeypair:
-    """Make the publisher's subscription for client-side generation."""
-    # 31 bytes are below the order of the curve, whatever they are.
+    """Generate the publisher's subscription for client-side generation."""
+    # 31 bytes are always less than the order of the curve.
     number = int.from_bytes(seeded("keypair")[1:], "big") + 1
     private = derive_private_key(number, SECP256R1())
     public_der = private.public_key().public_bytes(
@@ -205,7 +205,7 @@ def _keypair(scope: IdentityScope, seeded: _Seeded) -> ClientSideKeypair:
 
 
 def _salts(day: int, seeded: _Seeded) -> Salts:
-    """Make the salts of a year: each day the buckets rotate whose time has come."""
+    """Generate the salts of a year, with a snapshot for each day with rotations."""
     rows = [_row(at, day, seeded) for at in range(_BUCKETS)]
     due = defaultdict(list)
     for at, row in enumerate(rows):
@@ -225,7 +225,7 @@ def _salts(day: int, seeded: _Seeded) -> Salts:
 
 
 def _row(at: int, day: int, seeded: _Seeded) -> SaltRow:
-    """Make a bucket that has rotated on one of the last 365 days."""
+    """Generate a bucket that rotated on one of the last 365 days."""
     age = int.from_bytes(seeded(f"age {at}")[:4], "big") % _ROTATION_DAYS
     last_updated = (day - age) * _DAY_MS
     row = SaltRow(
@@ -238,7 +238,7 @@ def _row(at: int, day: int, seeded: _Seeded) -> SaltRow:
 
 
 def _rotate(at: int, row: SaltRow, seeded: _Seeded) -> SaltRow:
-    """Return a bucket with its next salt, as of the day when that is due."""
+    """Return a bucket after its next rotation."""
     salt = key = None
     label = f"salt {at} {row.refresh_from}"
     if at % _V4_EVERY == 0:

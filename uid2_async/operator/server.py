@@ -1,4 +1,7 @@
-"""An operator for tests and experiments, in this process (docs/protocol.md 1 and 2)."""
+"""Runs an operator in this process, for tests and experiments.
+
+See docs/protocol.md 1 and 2.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,15 @@ from uid2_async.operator.state import Call, Fault, OperatorState
 
 _ROLES = frozenset({"GENERATOR", "ID_READER", "MAPPER", "OPTOUT", "SHARER"})
 
-# Long enough for an answer that is being written, not for a scripted delay.
+# Long enough to finish writing a response, but not for a scripted delay.
 _GRACE_SECONDS = 0.05
 
 
 class LocalOperator(Unpicklable):
-    """An operator that answers like the real one, on a port of this machine.
+    """An operator that answers like a real one, on a port of this machine.
 
-    Use it as an async context manager, or with :meth:`in_thread` from synchronous code.
-    All of its methods may be called from any thread.
+    Use it as an async context manager, or with :meth:`in_thread` from sync code. All
+    methods are thread-safe.
 
     Example:
         >>> async with LocalOperator() as operator:
@@ -48,19 +51,20 @@ class LocalOperator(Unpicklable):
         allowed_hosts: Collection[str] = (),
         control_token: str = "",
     ) -> None:
-        """Prepare an operator; it listens once the block is entered.
+        """Configure an operator. It starts listening when its block is entered.
 
         Args:
-            data: What it is loaded with; the sample data if None.
-            host: The address to listen at.
-            port: The port to listen at; 0 for a free one.
-            clock: Tells the time, with a time zone; the real time if None.
+            data: The operator's data. Defaults to the sample data.
+            host: The address to listen on.
+            port: The port to listen on, or 0 for a free port.
+            clock: Returns the current time, with a time zone. Defaults to the real
+                time.
             console: Serve a page at ``/`` that shows the calls decrypted and controls
-                the operator (docs/sandbox.md); a real operator answers 404 there.
-                Everyone who can reach *host* can use it.
-            allowed_hosts: Other names under which the console's API is reached, such
-                as that of a container.
-            control_token: What requests under these names carry as
+                the operator (docs/sandbox.md). A real operator answers 404 there.
+                Everyone who can reach *host* can use the page.
+            allowed_hosts: Other host names that clients of the console's API may use,
+                such as that of a container.
+            control_token: The token that requests under these names must send as
                 ``Authorization: Bearer``.
 
         Raises:
@@ -73,20 +77,22 @@ class LocalOperator(Unpicklable):
         self._index = DataIndex(data)
         guard = Guard(host, allowed_hosts=allowed_hosts, token=control_token)
         self._console = (
-            Console(data, self._index, self._state, guard=guard) if console else None
+            Console(data, self._index, self._state, operator=self, guard=guard)
+            if console
+            else None
         )
         self._host = host
         self._port = port
         self._runner: web.AppRunner | None = None
         self._url: str | None = None
 
-    # --- life -------------------------------------------------------------------------
+    # --- lifecycle --------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Start to listen.
+        """Start listening.
 
         Raises:
-            OSError: If the address is taken.
+            OSError: If the address is in use.
         """
         runner = Runner(
             make_app(self._index, self._state, self._console),
@@ -107,7 +113,7 @@ class LocalOperator(Unpicklable):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop to listen and close all connections."""
+        """Stop listening and close all connections."""
         runner, self._runner, self._url = self._runner, None, None
         if runner is not None:
             await runner.cleanup()
@@ -123,9 +129,9 @@ class LocalOperator(Unpicklable):
         clock: Callable[[], datetime] | None = None,
         console: bool = False,
     ) -> Iterator[Self]:
-        """Run an operator in a thread with an event loop of its own.
+        """Run an operator in a thread with its own event loop.
 
-        A synchronous context manager; arguments and errors are those of the class.
+        This is a sync context manager. Arguments and errors are those of the class.
         """
         operator = cls(data, host=host, port=port, clock=clock, console=console)
         with Portal("uid2-operator") as portal:
@@ -133,7 +139,7 @@ class LocalOperator(Unpicklable):
             yield operator
 
     def __repr__(self) -> str:
-        """Show where it listens."""
+        """Return the scope and the URL."""
         where = "stopped" if self._url is None else self._url
         return f"<LocalOperator {self._data.scope} {where}>"
 
@@ -144,15 +150,15 @@ class LocalOperator(Unpicklable):
         """The base URL, such as ``http://127.0.0.1:49152``.
 
         Raises:
-            RuntimeError: If the operator does not listen.
+            RuntimeError: If the operator is not listening.
         """
         if self._url is None:
-            raise RuntimeError("The operator does not listen: enter its block first.")
+            raise RuntimeError("The operator is not running: enter its block first.")
         return self._url
 
     @property
     def data(self) -> OperatorData:
-        """What the operator was loaded with."""
+        """The data that the operator was created with."""
         return self._data
 
     @property
@@ -162,7 +168,7 @@ class LocalOperator(Unpicklable):
 
     @property
     def api_key(self) -> str:
-        """The API key with most roles; in the sample data, everything."""
+        """The API key with the most roles. In the sample data, it is ``everything``."""
         return self._best.api_key
 
     @property
@@ -179,7 +185,7 @@ class LocalOperator(Unpicklable):
     # --- what a test needs ------------------------------------------------------------
 
     def opt_out(self, identity: Identity | str) -> None:
-        """Opt *identity* out, as of now; test identities are not affected.
+        """Opt *identity* out as of now. Test identities are not affected.
 
         Raises:
             InputError: If *identity* is not valid.
@@ -198,37 +204,37 @@ class LocalOperator(Unpicklable):
     def fail_next(
         self, fault: Fault, times: int = 1, *, path: str | None = None
     ) -> None:
-        """Make *fault* at the next POST requests; what was armed first comes first.
+        """Inject *fault* into the next POST requests, after faults armed earlier.
 
         Args:
-            fault: What shall go wrong.
-            times: How often.
-            path: The one path that it concerns, such as ``/v3/identity/map``; None for
-                all.
+            fault: The fault to inject.
+            times: The number of requests to affect.
+            path: Affect only requests to this path, such as ``/v3/identity/map``.
+                Defaults to all paths.
         """
         self._state.arm(fault, times=times, path=path)
 
     def advance(self, seconds: float) -> None:
-        """Set the operator's clock forward by *seconds*, for all that it does."""
+        """Move the operator's clock forward by *seconds*."""
         self._state.advance(seconds)
 
     @property
     def now(self) -> datetime:
-        """The operator's clock."""
+        """The current time of the operator."""
         return datetime_from_ms(self._state.now_ms())
 
     @property
     def calls(self) -> list[Call]:
-        """The requests that were answered, oldest first; the last 10,000 are kept."""
+        """The answered requests, oldest first. Only the last 10,000 are kept."""
         return self._state.calls
 
     @property
     def most_in_flight(self) -> int:
-        """How many requests it was answering at once, at most, since the last reset."""
+        """The highest number of concurrent requests since the last reset."""
         return self._state.most_in_flight
 
     def reset(self) -> None:
-        """Forget calls, faults, the clock's advance and opt-outs since the start."""
+        """Undo opt-outs, opt-ins and clock changes, and clear the calls and faults."""
         self._state.reset()
         self._index.opt_outs.reset()
         if self._console is not None:
@@ -236,12 +242,12 @@ class LocalOperator(Unpicklable):
 
 
 def _url_of(host: str, port: int) -> str:
-    """Make the URL at which a client on this machine reaches *host*."""
+    """Return the URL at which a client on this machine reaches *host*."""
     try:
         address = ip_address(host)
     except ValueError:
         return f"http://{host}:{port}"
-    if address.version == 4:  # noqa: PLR2004 - the version of IP
+    if address.version == 4:  # noqa: PLR2004 - the IP version
         return f"http://{'127.0.0.1' if address.is_unspecified else address}:{port}"
     return f"http://[{'::1' if address.is_unspecified else address}]:{port}"
 

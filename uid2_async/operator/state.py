@@ -1,4 +1,4 @@
-"""What changes while an embedded operator runs: clock, faults and the log of calls."""
+"""The changing state of an embedded operator: its clock, faults and call log."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from uid2_async.models import ms_from_datetime
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """What goes wrong with one answer; several things can at once.
+    """A fault in one reply. Several parameters can be combined.
 
     Attributes:
-        status: Answer with this HTTP status and *body*, whatever the request is.
-        body: The body that goes with *status*.
-        content_type: The content type that goes with *status*, None for none.
-        retry_after: The ``Retry-After`` header that goes with *status*: seconds or an
-            HTTP date, as it stands.
-        headers: Further headers of the answer.
-        delay: How many seconds to wait before answering.
-        cut_after: Close the connection after so many bytes of the body.
-        drop: Close the connection without any answer.
-        payload: Seal these bytes in place of the JSON of a 200.
-        wrong_nonce: Seal a 200 with another nonce than the request's.
-        wrong_key: Seal a 200 with another key than the client's.
-        clock_offset: By how many seconds the operator's clock is off for this call.
-        date: Send a ``Date`` header, which a real operator does not.
+        status: Send this HTTP status and *body*, whatever the request is.
+        body: The body to send with *status*.
+        content_type: The content type to send with *status*, or None to send none.
+        retry_after: The ``Retry-After`` header to send with *status*: seconds, or an
+            HTTP date as text.
+        headers: Additional response headers.
+        delay: Seconds to wait before sending the reply.
+        cut_after: Close the connection after this many bytes of the body.
+        drop: Close the connection without sending anything.
+        payload: Encrypt these bytes instead of the JSON of a 200 reply.
+        wrong_nonce: Encrypt a 200 reply with a nonce that differs from the request's.
+        wrong_key: Encrypt a 200 reply with a key other than the client's.
+        clock_offset: Seconds by which the operator's clock is ahead during this call.
+        date: Send a ``Date`` header, which real operators do not send.
     """
 
     status: int | None = None
@@ -50,28 +50,28 @@ class Fault:
     date: bool = False
 
 
-# A long-running sandbox must not fill the memory with its log.
+# The log of a long-running sandbox must not fill the memory.
 _CALLS_KEPT = 10_000
 
 
 @attrs.frozen(kw_only=True)
 class Call:
-    """A request that an embedded operator answered; contains no DII, token or key.
+    """A request that an embedded operator answered, without DII, tokens or keys.
 
     Attributes:
         method: The HTTP method.
-        path: The path, without double and trailing slashes.
-        status: The HTTP status of the answer; 0 where the connection was dropped.
-        client: The name of the API key, None for none or a wrong one.
+        path: The path, without repeated or trailing slashes.
+        status: The HTTP status, or 0 if the connection was closed without a reply.
+        client: The name of the API key, or None if there was none or it was wrong.
         trace_id: The ``UID-Trace-Id`` header, or None.
         client_version: The ``X-UID2-Client-Version`` header, or None.
-        binary: Whether the reply was asked for as raw bytes.
-        sealed: Whether the reply was sealed.
+        binary: Whether the request asked for a reply in raw bytes.
+        sealed: Whether the reply was encrypted.
         keys: The known keys of the request's JSON, such as ``("email_hash",)``.
-        items: How many identities or raw UIDs the request named.
-        size: The length of the request's body in bytes.
-        headers: The request's headers by lower-case name, without ``Authorization``.
-        fault: The fault that was made, or None.
+        items: The number of identities or raw UIDs in the request.
+        size: The length of the request body in bytes.
+        headers: The request headers, except ``Authorization``, by lowercase name.
+        fault: The injected fault, or None.
     """
 
     method: str
@@ -91,13 +91,13 @@ class Call:
 
 @attrs.frozen
 class Armed:
-    """A fault that waits for its calls.
+    """A fault that will be injected into later calls.
 
     Attributes:
-        number: Tells it from the others.
-        fault: What shall go wrong.
-        times: How often still.
-        path: The one path that it concerns; None for all.
+        number: The ID of the fault.
+        fault: The fault to inject.
+        times: The number of calls left.
+        path: Affect only calls of this path. None affects all calls.
     """
 
     number: int
@@ -107,10 +107,10 @@ class Armed:
 
 
 class OperatorState:
-    """The clock, the armed faults and the calls; safe to use from several threads."""
+    """The clock, the armed faults and the calls. Thread-safe."""
 
     def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
-        """Start with *clock*, or the real time."""
+        """Start with *clock*, or with the real time if it is None."""
         self._clock = clock or _utc_now
         self._lock = Lock()
         self._offset_ms = 0
@@ -122,26 +122,26 @@ class OperatorState:
         self._resets = 0
 
     def now_ms(self) -> int:
-        """Read the operator's clock, in ms since the Unix epoch."""
+        """Return the operator's time, in ms since the Unix epoch."""
         return ms_from_datetime(self._clock()) + self._offset_ms
 
     def advance(self, seconds: float) -> None:
-        """Set the clock forward by *seconds*, or back by a negative number."""
+        """Move the clock forward by *seconds*, or back if it is negative."""
         with self._lock:
             self._offset_ms += round(seconds * 1000)
 
     @property
     def ahead_ms(self) -> int:
-        """How far the clock has been set forward, in ms."""
+        """How far the clock has been moved forward, in ms."""
         return self._offset_ms
 
     def set_right(self) -> None:
-        """Undo every advance of the clock."""
+        """Undo all changes of the clock."""
         with self._lock:
             self._offset_ms = 0
 
     def arm(self, fault: Fault, *, times: int, path: str | None) -> None:
-        """Make *fault* at the next *times* calls, or only those of *path*."""
+        """Inject *fault* into the next *times* calls, or only into those of *path*."""
         with self._lock:
             self._ever_armed += 1
             number = self._ever_armed
@@ -149,17 +149,17 @@ class OperatorState:
 
     @property
     def armed(self) -> list[Armed]:
-        """The faults that wait, the oldest first."""
+        """The armed faults, oldest first."""
         with self._lock:
             return list(self._armed.values())
 
     def disarm(self, number: int) -> bool:
-        """Forget an armed fault; tell whether there was one of that *number*."""
+        """Remove an armed fault. Return whether a fault with that *number* existed."""
         with self._lock:
             return self._armed.pop(number, None) is not None
 
     def take_fault(self, path: str) -> Fault | None:
-        """Return the oldest fault armed for *path*, and use it up."""
+        """Return the oldest fault armed for *path*, and decrement its count."""
         with self._lock:
             for number, armed in self._armed.items():
                 if armed.path in {None, path}:
@@ -173,7 +173,7 @@ class OperatorState:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Count a request as being in flight for as long as the block lasts."""
+        """Count a request as in flight while the block runs."""
         with self._lock:
             self._in_flight += 1
             self._most_in_flight = max(self._most_in_flight, self._in_flight)
@@ -185,25 +185,25 @@ class OperatorState:
 
     @property
     def most_in_flight(self) -> int:
-        """How many requests were in flight at once, at most."""
+        """The highest number of concurrent requests."""
         with self._lock:
             return self._most_in_flight
 
     @property
     def resets(self) -> int:
-        """How often everything was forgotten."""
+        """The number of resets so far."""
         return self._resets
 
     def record(self, call: Call, *, resets: int) -> bool:
-        """Add *call* to the log; the oldest of very many is dropped.
+        """Add *call* to the log. If the log is full, the oldest call is dropped.
 
         Args:
-            call: What was answered.
-            resets: What :attr:`resets` was when the call came: an answer that was still
-                under way during a reset is not recorded.
+            call: The answered request.
+            resets: The value of :attr:`resets` when the request arrived. A request that
+                was in flight during a reset is not recorded.
 
         Returns:
-            Whether it was added.
+            Whether the call was added.
         """
         with self._lock:
             if resets != self._resets:
@@ -218,7 +218,7 @@ class OperatorState:
             return list(self._calls)
 
     def reset(self) -> None:
-        """Forget calls and faults, and set the clock right again."""
+        """Clear the calls and faults, and restore the clock."""
         with self._lock:
             self._offset_ms = 0
             self._armed.clear()

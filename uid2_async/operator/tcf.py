@@ -1,7 +1,7 @@
-"""The few fields of a TCF v2 consent string that decide on an EUID.
+"""Reads the fields of a TCF v2 consent string that an EUID requires.
 
-Only what docs/protocol.md 2.1 names is kept, but the whole string is read: to the real
-operator's decoder (iabtcf) a string that ends too early anywhere is no consent string.
+Only the fields of docs/protocol.md 2.1 are returned, but the whole string is parsed.
+The real operator's decoder (iabtcf) rejects a string that is truncated anywhere.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import attrs
 from uid2_async.protocol import base64
 
 REQUIRED_PURPOSES = frozenset({1, 2, 3, 4, 7, 10})
-"""The purposes that an EUID needs (docs/protocol.md 2.1)."""
+"""The purposes that an EUID requires (docs/protocol.md 2.1)."""
 
 _VERSION_BITS = 6
 _OLD_VERSION, _VERSION = 1, 2
 _PURPOSE_BITS = 24
 
-# Fields of no interest, in bits: between version and purposes (created, updated, CMP id
-# and version, screen, language, vendor list, policy, two flags, special features), and
-# between purposes and vendors (purpose one treatment, publisher country).
+# The number of bits to skip. Between version and purposes: created, updated, CMP ID
+# and version, screen, language, vendor list, policy, two flags, special features.
+# Between purposes and vendors: purpose one treatment, publisher country.
 _BEFORE_PURPOSES = 36 + 36 + 12 + 12 + 6 + 12 + 12 + 6 + 1 + 1 + 12
 _BEFORE_VENDORS = 1 + 12
 
-# The kinds of segments after the first dot, of which the first of each is read.
+# The segment types after the first dot. Only the first segment of each type is read.
 _VENDOR_SEGMENTS = (2, 1)
 _PUBLISHER_SEGMENT = 3
 _Ids: TypeAlias = frozenset[int]
@@ -34,13 +34,13 @@ _Ids: TypeAlias = frozenset[int]
 
 @attrs.frozen(kw_only=True)
 class Consent:
-    """What a person has agreed to (docs/protocol.md 2.1).
+    """The choices of a person (docs/protocol.md 2.1).
 
     Attributes:
-        purposes: Purposes with consent.
-        legitimate_purposes: Purposes on the ground of legitimate interest.
-        vendors: Vendors with consent.
-        legitimate_vendors: Vendors on the ground of legitimate interest.
+        purposes: The purposes with consent.
+        legitimate_purposes: The purposes with legitimate interest.
+        vendors: The vendors with consent.
+        legitimate_vendors: The vendors with legitimate interest.
     """
 
     purposes: _Ids
@@ -49,10 +49,10 @@ class Consent:
     legitimate_vendors: _Ids = attrs.field(repr=False)
 
     def allows(self, purposes: Collection[int], vendor_id: int) -> bool:
-        """Return whether *vendor_id* may act for every one of *purposes*.
+        """Return whether *vendor_id* is allowed all of *purposes*.
 
-        A purpose counts by consent or by legitimate interest, each only if the vendor
-        is on the list of the same ground.
+        A purpose may be allowed by consent or by legitimate interest. Either counts
+        only if the vendor is allowed on the same legal basis.
         """
         granted: set[int] = set()
         if vendor_id in self.vendors:
@@ -63,10 +63,10 @@ class Consent:
 
 
 class UnusableConsentError(Exception):
-    """A consent string of TCF version 1, which knows no legitimate interest.
+    """Raised for a consent string of TCF version 1, which has no legitimate interest.
 
-    The real operator's decoder takes it without reading further than the version, and
-    then fails on being asked for what version 1 does not have.
+    The real operator's decoder reads only the version of such a string. It fails later,
+    when it is asked for a field that version 1 does not have.
     """
 
 
@@ -74,9 +74,9 @@ def read_consent(text: str) -> Consent | None:
     """Read the TCF v2 consent string *text*, or return None if it is not one.
 
     Raises:
-        UnusableConsentError: If it is of version 1.
+        UnusableConsentError: If it is a TCF version 1 string.
     """
-    # Java's split drops empty parts at the end.
+    # Java's split() drops empty parts at the end.
     core, *segments = text.rstrip(".").split(".")
     try:
         bits = _decode(core)
@@ -94,7 +94,7 @@ def read_consent(text: str) -> Consent | None:
 
 
 class _Bits:
-    """Reads numbers of any width, bit by bit from the front."""
+    """Reads unsigned integers of any width from a sequence of bits, in order."""
 
     __slots__ = ("_end", "_value", "at")
 
@@ -107,7 +107,7 @@ class _Bits:
         """Read the next *width* bits.
 
         Raises:
-            EOFError: If there are fewer.
+            EOFError: If fewer bits are left.
         """
         self.at += width
         if self.at > self._end:
@@ -116,19 +116,19 @@ class _Bits:
 
 
 def _decode(part: str) -> _Bits:
-    """Decode a part.
+    """Decode one part of a consent string.
 
     Raises:
         ValueError: If it is not base64.
     """
     data = base64.decode_url(part)
     if data is None:
-        raise ValueError("A part is no base64.")
+        raise ValueError("A part of the consent string is not base64.")
     return _Bits(data)
 
 
 def _read_core(bits: _Bits) -> Consent:
-    """Read the first part, from behind its version."""
+    """Read the core segment. Its version has been read already."""
     bits.take(_BEFORE_PURPOSES)
     purposes = _read_flags(bits, _PURPOSE_BITS)
     legitimate_purposes = _read_flags(bits, _PURPOSE_BITS)
@@ -139,14 +139,14 @@ def _read_core(bits: _Bits) -> Consent:
         vendors=_read_vendors(bits),
         legitimate_vendors=_read_vendors(bits),
     )
-    for _ in range(bits.take(12)):  # publisher restrictions: purpose, kind, vendors
+    for _ in range(bits.take(12)):  # publisher restrictions: purpose, type, vendors
         bits.take(6 + 2)
         _read_ranges(bits)
     return consent
 
 
 def _read_segments(segments: list[_Bits]) -> None:
-    """Read the parts after the first dot, only for their errors."""
+    """Parse the segments after the core, only to find errors."""
     for kind in _VENDOR_SEGMENTS:
         for bits in _first_of(kind, segments):
             _read_vendors(bits)
@@ -157,7 +157,7 @@ def _read_segments(segments: list[_Bits]) -> None:
 
 
 def _first_of(kind: int, segments: list[_Bits]) -> Iterator[_Bits]:
-    """Find the first segment of *kind*, read up to behind its kind."""
+    """Yield the first segment of *kind*, positioned after its type."""
     for bits in segments:
         bits.at = 0
         if bits.take(3) == kind:
@@ -166,22 +166,22 @@ def _first_of(kind: int, segments: list[_Bits]) -> Iterator[_Bits]:
 
 
 def _read_vendors(bits: _Bits) -> _Ids:
-    """Read a list of vendors, as flags or as ranges."""
+    """Read a vendor list, which is either a bit field or a list of ranges."""
     max_id = bits.take(16)
     return _read_ranges(bits, max_id) if bits.take(1) else _read_flags(bits, max_id)
 
 
 def _read_flags(bits: _Bits, width: int) -> _Ids:
-    """Read *width* flags into the ids, from 1, of those that are set."""
+    """Read a bit field of *width* bits, and return the IDs of the set bits from 1."""
     flags = bits.take(width)
     return frozenset(at for at in range(1, width + 1) if flags >> (width - at) & 1)
 
 
 def _read_ranges(bits: _Bits, max_id: int | None = None) -> _Ids:
-    """Read ids and ranges of ids.
+    """Read a list of IDs and ranges of IDs.
 
     Raises:
-        ValueError: If a range runs backwards or beyond *max_id*.
+        ValueError: If a range is reversed or exceeds *max_id*.
     """
     ids: set[int] = set()
     for _ in range(bits.take(12)):
@@ -189,6 +189,6 @@ def _read_ranges(bits: _Bits, max_id: int | None = None) -> _Ids:
         first = bits.take(16)
         last = bits.take(16) if is_range else first
         if first > last or (is_range and max_id is not None and last > max_id):
-            raise ValueError("A range of vendors is out of order.")
+            raise ValueError("A vendor range is not valid.")
         ids.update(range(first, last + 1))
     return frozenset(ids)

@@ -1,6 +1,6 @@
-"""token/generate, token/refresh, token/validate and token/logout: the operator's half.
+"""The operator's half of token/generate, refresh, validate and logout.
 
-docs/protocol.md 2.0 to 2.3 and 2.9.
+See docs/protocol.md 2.0 to 2.3 and 2.9.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from uid2_async.protocol.tokens import TokensBody
 
 
 class InputFault(Enum):
-    """What is wrong with the identity of a request."""
+    """What is wrong with the identity in a request."""
 
     MISSING = "not exactly one identity"
     INVALID = "an identity that does not normalize"
@@ -57,7 +57,7 @@ class IdentityInput(RedactedRepr, frozen=True, kw_only=True):
     """The one identity of a request, as the operator reads it.
 
     Attributes:
-        identity_type: E-mail or phone.
+        identity_type: Email or phone.
         data: The identity bytes.
     """
 
@@ -68,11 +68,11 @@ class IdentityInput(RedactedRepr, frozen=True, kw_only=True):
 def read_identity_input(
     payload: Mapping[str, Any] | None, *, phones: bool
 ) -> IdentityInput | InputFault:
-    """Find the one identity of a request.
+    """Return the one identity of a request, or what is wrong with it.
 
     Args:
-        payload: The request's JSON object, None if it was empty.
-        phones: Whether the operator supports phones; if not, they count as absent.
+        payload: The request's JSON object, or None if it was empty.
+        phones: Whether the operator supports phones. If not, they are ignored.
     """
     kinds = KINDS if phones else KINDS[:2]
     fields = payload or {}
@@ -87,7 +87,7 @@ def read_identity_input(
 
 
 def missing_message(*, phones: bool) -> str:
-    """Return the message for other than exactly one identity."""
+    """Return the message for a request that does not have exactly one identity."""
     which = "[email, email_hash, phone, phone_hash]" if phones else None
     return (
         "Required Parameter Missing: exactly one of "
@@ -96,7 +96,7 @@ def missing_message(*, phones: bool) -> str:
 
 
 def refuse_input(fault: InputFault, *, phones: bool) -> RefusedError:
-    """Make the refusal of generate and validate for *fault*."""
+    """Return the error of generate and validate for *fault*."""
     if fault is InputFault.MISSING:
         return client_error(missing_message(phones=phones))
     return client_error("Invalid Identifier")
@@ -106,9 +106,9 @@ class GenerateRequest(RedactedRepr, frozen=True, kw_only=True):
     """A generate request as the operator reads it.
 
     Attributes:
-        identity: Whom the token is for.
-        has_consent: Whether the key tcf_consent_string is there, even with null.
-        consent: Its value, None for null.
+        identity: The identity to generate tokens for.
+        has_consent: Whether the key ``tcf_consent_string`` is present, even with null.
+        consent: The value of that key. None for null.
     """
 
     identity: IdentityInput
@@ -119,7 +119,7 @@ class GenerateRequest(RedactedRepr, frozen=True, kw_only=True):
 def parse_generate_request(
     payload: Mapping[str, Any] | None, *, phones: bool
 ) -> GenerateRequest:
-    """Read a generate request.
+    """Parse a generate request.
 
     Raises:
         RefusedError: If there is not exactly one valid identity.
@@ -134,7 +134,7 @@ def parse_generate_request(
 
 
 def _one_identity(payload: Mapping[str, Any] | None, *, phones: bool) -> IdentityInput:
-    """Read the one identity, or refuse as generate and validate do."""
+    """Return the one identity, or raise the error of generate and validate."""
     identity = read_identity_input(payload, phones=phones)
     if isinstance(identity, InputFault):
         raise refuse_input(identity, phones=phones)
@@ -147,7 +147,7 @@ def build_tokens_reply(body: TokensBody) -> bytes:
 
 
 def build_status_reply(status: str) -> bytes:
-    """Build a reply without body: ``optout`` or ``insufficient_user_consent``."""
+    """Build a reply without a body, for ``optout`` or ``insufficient_user_consent``."""
     return wire.encode({"status": status})
 
 
@@ -161,7 +161,7 @@ class ValidateRequest(RedactedRepr, frozen=True, kw_only=True):
 def parse_validate_request(
     payload: Mapping[str, Any] | None, *, phones: bool
 ) -> ValidateRequest:
-    """Read a validate request; the identity is checked first.
+    """Parse a validate request. The identity is checked first.
 
     Raises:
         RefusedError: If the identity or the token is missing or invalid.
@@ -181,11 +181,11 @@ def build_validate_reply(*, same: bool) -> bytes:
 def parse_logout_request(
     payload: Mapping[str, Any] | None, *, phones: bool
 ) -> IdentityInput:
-    """Read a logout request.
+    """Parse a logout request.
 
     Raises:
-        RefusedError: 400 ``invalid_token``. The real operator names a Java object in
-            place of an invalid identity; only the text before it can be relied on.
+        RefusedError: 400 ``invalid_token``. For an invalid identity, the real message
+            ends with the name of a Java object. Only the text before it is stable.
     """
     identity = read_identity_input(payload, phones=phones)
     if isinstance(identity, InputFault):
@@ -200,7 +200,7 @@ def build_logout_reply() -> bytes:
 
 
 def no_active_key() -> RefusedError:
-    """Refuse because neither the site nor the fallback has a key."""
+    """Return the error for a site without a key if the fallback has none either."""
     return unknown_error("No active encryption key available")
 
 
@@ -229,10 +229,10 @@ def generate(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
 
 def _has_consent(index: DataIndex, request: GenerateRequest) -> bool:
-    """Check the consent string, which only EUID operators look at.
+    """Check the consent string. Only EUID operators do so.
 
     Raises:
-        RefusedError: If there is one that cannot be read, or is of TCF version 1.
+        RefusedError: If a consent string is present but invalid or of TCF version 1.
     """
     if index.scope is not IdentityScope.EUID or not request.has_consent:
         return True
@@ -246,7 +246,7 @@ def _has_consent(index: DataIndex, request: GenerateRequest) -> bool:
 
 
 def validate(index: DataIndex, call: AuthorizedRequest) -> bytes:
-    """Answer token/validate; neither expiry nor opt-out matters."""
+    """Answer token/validate, regardless of expiry and opt-out."""
     request = parse_validate_request(
         call.payload, phones=index.settings.enable_phone_support
     )
@@ -254,7 +254,8 @@ def validate(index: DataIndex, call: AuthorizedRequest) -> bytes:
     key = index.keysets.key(token.site_key_id)
     owner = None if key is None else index.keysets.site_of(key)
     if owner is None:
-        # A key of a keyset that does not exist opens tokens, but is nobody's.
+        # The key can decrypt tokens, but its keyset does not exist, so no site owns
+        # it.
         raise text_error()
     if owner != call.client.site_id:
         raise client_error("Unauthorised to validate token")
@@ -268,7 +269,7 @@ def validate(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
 
 def _open_token(index: DataIndex, text: str) -> AdvertisingToken:
-    """Open an advertising token as strictly as the real operator."""
+    """Decrypt an advertising token as strictly as the real operator."""
     try:
         return open_token(text, index.keysets.key, strict=True)
     except TokenError:
@@ -279,8 +280,8 @@ def _open_token(index: DataIndex, text: str) -> AdvertisingToken:
 def opt_out(index: DataIndex, call: AuthorizedRequest) -> bytes:
     """Answer token/logout.
 
-    A real operator passes it on to an opt-out service and fails without one. The
-    built-in service takes effect at once; no other is called.
+    A real operator forwards it to an opt-out service, and fails if it has none. The
+    built-in service takes effect at once. Other services are not called.
     """
     identity = parse_logout_request(
         call.payload, phones=index.settings.enable_phone_support
@@ -293,7 +294,7 @@ def opt_out(index: DataIndex, call: AuthorizedRequest) -> bytes:
     return build_logout_reply()
 
 
-# 2021-03-08T17:00:00Z. Identities established earlier count as opted out.
+# 2021-03-08T17:00:00Z. Identities established before count as opted out.
 _FIRST_ESTABLISHED_MS = 1_615_222_800_000
 
 _WRAPPER_FAULTS = {
@@ -317,13 +318,14 @@ def refresh(
 
     Args:
         index: The operator's data.
-        body: The refresh token and nothing else.
-        authenticated: Whether the API key is known, even if disabled; without one the
-            operator does not say what is wrong.
-        now_ms: The operator's clock.
+        body: The refresh token.
+        authenticated: Whether the API key is known, even if it is disabled. If not, the
+            operator does not return the cause of an error.
+        now_ms: The operator's time, in ms since the Unix epoch.
 
     Returns:
-        The reply's JSON, and the key that seals it, or None if it goes out bare.
+        The reply's JSON, and the key to encrypt it with, or None to send it
+        unencrypted.
 
     Raises:
         RefusedError: If the token is not refreshed.
@@ -337,7 +339,7 @@ def refresh(
 
 
 def _unwrap(index: DataIndex, text: str) -> tuple[str, bytes]:
-    """Open the wrapper."""
+    """Decrypt the wrapper."""
     try:
         return unwrap_refresh_token(text, index.keysets.key)
     except RefreshTokenError as error:
@@ -346,7 +348,7 @@ def _unwrap(index: DataIndex, text: str) -> tuple[str, bytes]:
 
 
 def _open_inner(index: DataIndex, text: str, *, authenticated: bool) -> RefreshToken:
-    """Open the inner token."""
+    """Decrypt the inner token."""
     try:
         token = open_refresh_token(text, index.keysets.key)
     except RefreshTokenError as error:
@@ -367,7 +369,7 @@ def _invalid_token() -> RefusedError:
 def _refresh_token(
     index: DataIndex, token: RefreshToken, *, authenticated: bool, now_ms: int
 ) -> bytes:
-    """Check an opened token, and make new ones."""
+    """Check a decrypted token, and create new ones."""
     if token.established_ms < _FIRST_ESTABLISHED_MS:
         return build_status_reply("optout")
     if token.expires_ms < now_ms:
@@ -395,7 +397,7 @@ def _refresh_token(
 
 
 def _disclose(refusal: RefusedError, *, authenticated: bool) -> RefusedError:
-    """Return the cause only to callers with a known API key."""
+    """Hide the cause of an error from callers without a known API key."""
     if authenticated:
         return refusal
     return RefusedError(400, "error", "Error refreshing token")

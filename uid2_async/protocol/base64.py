@@ -1,8 +1,9 @@
 """Strict base64, as the operator decodes it (docs/protocol.md 1.3).
 
-The operator's decoders, which are Java's basic and URL ones, reject every foreign
-character. Padding may be absent but not wrong. Python's own decoder accepts too much
-padding even in its strict mode; msgspec's does not, and takes half of the time.
+The operator uses Java's basic and URL decoders, which reject every character outside
+their alphabet. Padding may be absent but must not be wrong. Python's own decoder
+accepts too much padding even in strict mode. msgspec's decoder does not, and takes half
+the time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from msgspec import ValidationError, convert, to_builtins
 
 from uid2_async._traceback import strip_tracebacks
 
-# By how many characters are over; a single one is beyond help.
+# By the length modulo 4. A single remaining character cannot be decoded.
 _PADDING = ("", "", "==", "=")
 
 
@@ -30,7 +31,7 @@ def encode_text(data: bytes) -> str:
 
 
 def encode_texts(many: Sequence[bytes]) -> list[str]:
-    """Apply :func:`encode_text` to each of *many*, in one call."""
+    """Apply :func:`encode_text` to each element of *many*, in one call."""
     texts: list[str] = to_builtins(many)
     return texts
 
@@ -41,16 +42,16 @@ def encode_url_text(data: bytes) -> str:
 
 
 def decode(text: str | bytes) -> bytes | None:
-    """Decode *text* of the standard alphabet, or return None if it is not base64.
+    """Decode *text* from the standard alphabet, or return None if it is not base64.
 
-    Padding may be absent; where it is present it must be right. Bits that are left
-    over in the last character are ignored. White space is refused.
+    Padding may be absent, but must be correct if it is present. Unused bits of the last
+    character are ignored. White space is rejected.
     """
     if isinstance(text, bytes):
         text = text.decode("latin-1")
     over = len(text) & 3
     if over:
-        # Padding that is there but wrong must not be made right.
+        # Wrong padding must not be completed.
         if text[-1] == "=":
             return None
         text += _PADDING[over]
@@ -61,7 +62,7 @@ def decode(text: str | bytes) -> bytes | None:
 
 
 def decode_many(texts: Sequence[str]) -> list[bytes] | None:
-    """Decode texts of whole groups of 4 characters at once; None if one is wrong."""
+    """Decode padded texts in one call. Return None if any of them is not base64."""
     try:
         return convert(texts, list[bytes])
     except (ValidationError, UnicodeEncodeError):
@@ -69,7 +70,7 @@ def decode_many(texts: Sequence[str]) -> list[bytes] | None:
 
 
 def decode_url(text: str | bytes) -> bytes | None:
-    """Decode *text* of only the URL-safe alphabet; otherwise as :func:`decode`."""
+    """Decode *text* from only the URL-safe alphabet. Otherwise like :func:`decode`."""
     if isinstance(text, bytes):
         text = text.decode("latin-1")
     if "+" in text or "/" in text:

@@ -1,7 +1,7 @@
-"""token/client-generate: the client's half (docs/protocol.md 2.10).
+"""The client's half of token/client-generate (docs/protocol.md 2.10).
 
-The key is agreed on by P-256 ECDH: the shared X coordinate is the AES key. There is no
-API key. The time in a request is authenticated, but does not protect against replay.
+The key is agreed on by P-256 ECDH, and the shared X coordinate is the AES key. There is
+no API key. The time in a request is authenticated, but does not prevent replays.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ PREFIX_CHARS = 9  # "UID2-X-L-", "UID2-Y-L-"
 
 
 def load_server_public_key(text: str) -> EllipticCurvePublicKey:
-    """Read the server public key that a publisher was given.
+    """Parse the server public key that a publisher was given.
 
     Raises:
-        ConfigError: If it is not 9 characters of prefix and a P-256 key.
+        ConfigError: If it is not a P-256 key in base64 with a 9-character prefix.
     """
     key = load_public_der(base64.decode(text[PREFIX_CHARS:]) or b"")
     if key is None or not isinstance(key.curve, SECP256R1):
         raise ConfigError(
             "The server public key is not valid.",
-            hint="It starts with UID2-X- or EUID-X-, as the UID2 portal shows it.",
+            hint="Copy it from the UID2 portal. It starts with UID2-X- or EUID-X-.",
         )
     return key
 
 
 def load_public_der(der: bytes) -> EllipticCurvePublicKey | None:
-    """Load an EC public key in DER, or return None if it is not one."""
+    """Load an EC public key from DER, or return None if it is not one."""
     try:
         key = load_der_public_key(der)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -61,16 +61,16 @@ def load_public_der(der: bytes) -> EllipticCurvePublicKey | None:
 def shared_cipher(
     private: EllipticCurvePrivateKey, public: EllipticCurvePublicKey
 ) -> AESGCM:
-    """Agree on the key of one exchange: the X coordinate as it is.
+    """Agree on the key of one exchange, which is the shared X coordinate.
 
     Raises:
-        ValueError: If the two are not on the same curve.
+        ValueError: If the two keys are not on the same curve.
     """
     return AESGCM(private.exchange(ECDH(), public))
 
 
 def additional_data(timestamp: int, app_name: str | None) -> bytes:
-    """Write the AAD: ``[timestamp]`` or ``[timestamp,"app_name"]``, as Jackson does."""
+    """Return the AAD: ``[timestamp]`` or ``[timestamp,"app_name"]``, like Jackson."""
     name = b"" if app_name is None else b"," + json_string(app_name)
     return b"[%d%b]" % (timestamp, name)
 
@@ -88,13 +88,13 @@ def build_client_generate_request(
     """Build the JSON body of a client-generate request.
 
     Args:
-        identity: Whom the token is for; sent as its hash.
-        subscription_id: Names the key pair and thereby the site.
-        client_key: A key made for this exchange.
-        cipher: What *client_key* and the server's key agree on.
-        now_ms: The time, in ms.
+        identity: The identity to generate tokens for. It is sent as its hash.
+        subscription_id: Identifies the key pair and thereby the site.
+        client_key: An ephemeral key for this exchange.
+        cipher: The cipher that *client_key* and the server's key agree on.
+        now_ms: The time in ms since the Unix epoch.
         iv: 12 random bytes.
-        app_name: The mobile app's name, instead of an Origin header.
+        app_name: The name of the mobile app, which is sent instead of an Origin header.
 
     Raises:
         InputError: If *identity* is invalid.
@@ -117,10 +117,10 @@ def build_client_generate_request(
 
 
 def open_client_generate_reply(body: bytes, cipher: AESGCM) -> bytes:
-    """Open a reply; the JSON is that of generate.
+    """Decrypt a reply. Its JSON has the form of token/generate.
 
     Raises:
-        EnvelopeError: Whatever is wrong with it.
+        EnvelopeError: If it cannot be decrypted.
     """
     sealed = base64.decode(body)
     payload = None if sealed is None else gcm_open(sealed, cipher)
@@ -129,7 +129,7 @@ def open_client_generate_reply(body: bytes, cipher: AESGCM) -> bytes:
     return payload
 
 
-# Jackson's short escapes, and its capital digits.
+# Jackson's short escapes, and its uppercase hex digits.
 _ESCAPES = {code: f"\\u{code:04X}" for code in range(0x20)} | {
     8: "\\b",
     9: "\\t",
@@ -144,9 +144,9 @@ _SURROGATES = re.compile("[\ud800-\udfff\U00010000-\U0010ffff]")
 
 
 def json_string(text: str) -> bytes:
-    """Write *text* as Jackson writes a JSON string into bytes.
+    """Write *text* as Jackson writes a JSON string to bytes.
 
-    It differs from others in characters beyond U+FFFF: these go out as two escapes.
+    Unlike other encoders, Jackson writes a character beyond U+FFFF as two escapes.
     """
     escaped = _SURROGATES.sub(_escape_utf16, text.translate(_ESCAPES))
     return f'"{escaped}"'.encode()

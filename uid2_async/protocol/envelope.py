@@ -1,7 +1,7 @@
-"""The sealed envelopes around requests and replies (docs/protocol.md 1.3 to 1.5).
+"""The encrypted envelopes of requests and replies (docs/protocol.md 1.3 to 1.5).
 
-Bytes in, bytes out: the caller handles base64, and time, nonce and IV are arguments.
-All integers are big-endian.
+Input and output are bytes. The caller handles base64, and passes time, nonce and IV as
+arguments. All integers are big-endian.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ NONCE_BYTES = 8
 KEY_BYTES = 32
 TAG_BYTES = 16
 
-# The head of the plaintext in both directions: time in ms, then the nonce.
+# The first bytes of the plaintext in both directions: time in ms, then nonce.
 HEAD = Struct(">q8s")
 
 
 class Opened(RedactedRepr, frozen=True):
-    """What a sealed reply held.
+    """The content of a decrypted reply.
 
     Attributes:
-        payload: The JSON, as bytes.
-        server_ms: The operator's clock when it answered, in ms; None in a reply to
-            token/refresh, which carries neither time nor nonce.
+        payload: The JSON as bytes.
+        server_ms: The operator's time when it replied, in ms since the Unix epoch. None
+            in a reply to token/refresh, which contains neither time nor nonce.
     """
 
     _repr_fields: ClassVar[tuple[str, ...]] = ("server_ms",)
@@ -42,22 +42,23 @@ class Opened(RedactedRepr, frozen=True):
 
 
 class Envelope(Protocol):
-    """The crypto around one call; stateless, since the key comes with each call.
+    """The encryption of calls. Stateless, because each call passes its key.
 
-    Replace it to keep the client secret in a hardware module or a signing service.
+    Implement this class to keep the client secret in a hardware module or a signing
+    service.
     """
 
     def seal(
         self, payload: bytes, *, key: bytes, now_ms: int, nonce: bytes, iv: bytes
     ) -> bytes:
-        """Seal a request *payload*, made at *now_ms*, for one attempt.
+        """Encrypt a request *payload* for one attempt.
 
         Args:
-            payload: The request's JSON; may be empty.
-            key: 32 bytes, the client secret.
+            payload: The request's JSON. May be empty.
+            key: The client secret, 32 bytes.
             now_ms: The time of this attempt, in ms since the Unix epoch.
             nonce: 8 bytes, which the reply must repeat.
-            iv: 12 bytes, never used twice with one key.
+            iv: 12 bytes, never used twice with the same key.
 
         Returns:
             The envelope as raw bytes.
@@ -65,16 +66,16 @@ class Envelope(Protocol):
         ...
 
     def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> Opened:
-        """Open a reply *body*.
+        """Decrypt a reply *body*.
 
         Args:
-            body: The raw bytes, base64 already taken off.
-            key: 32 bytes: the client secret, or the refresh_response_key.
-            nonce: What the request carried; None for a reply to token/refresh, which
-                has no head.
+            body: The raw bytes, after base64 decoding.
+            key: The client secret or the refresh_response_key, 32 bytes.
+            nonce: The nonce of the request. None for a reply to token/refresh, which
+                contains neither time nor nonce.
 
         Raises:
-            EnvelopeError: For every fault, with one message.
+            EnvelopeError: If the reply is not valid. All faults have the same message.
         """
         ...
 
@@ -82,14 +83,14 @@ class Envelope(Protocol):
 class AesGcmEnvelope(Unpicklable):
     """The envelope of every UID2 and EUID operator: AES-256-GCM without AAD."""
 
-    # The last key that sealed, which is the client secret again and again: preparing
-    # the cipher takes longer than a request of usual length does.
+    # The last key that encrypted. It is almost always the client secret, and
+    # preparing the cipher takes longer than encrypting a request of usual length.
     _prepared: Secret[tuple[bytes, AESGCM]] | None = None
 
     def seal(
         self, payload: bytes, *, key: bytes, now_ms: int, nonce: bytes, iv: bytes
     ) -> bytes:
-        """Seal a request; see :class:`Envelope` (docs/protocol.md 1.3)."""
+        """Encrypt a request. See :class:`Envelope` (docs/protocol.md 1.3)."""
         cipher = self._prepared_for(key)
         if cipher is None:
             cipher = AESGCM(key)
@@ -98,7 +99,7 @@ class AesGcmEnvelope(Unpicklable):
         return b"\x01" + iv + cipher.encrypt(iv, head + payload, None)
 
     def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> Opened:
-        """Open a reply; see :class:`Envelope` (docs/protocol.md 1.5 and 2.2)."""
+        """Decrypt a reply. See :class:`Envelope` (docs/protocol.md 1.5 and 2.2)."""
         inner = gcm_open(body, self._prepared_for(key) or AESGCM(key))
         if inner is None:
             raise EnvelopeError
@@ -114,28 +115,28 @@ class AesGcmEnvelope(Unpicklable):
         return Opened(inner[HEAD.size :], server_ms)
 
     def _prepared_for(self, key: bytes) -> AESGCM | None:
-        """Return the cipher of *key*, if that is the last key that sealed."""
+        """Return the cipher of *key* if that is the last key that encrypted."""
         if self._prepared is None:
             return None
         known, cipher = self._prepared.reveal()
-        # By identity, so that no secret is compared.
+        # Compared by identity, so that the comparison leaks no timing of the secret.
         return cipher if known is key else None
 
     def __repr__(self) -> str:
-        """Show only the kind."""
+        """Return only the class name."""
         return "AesGcmEnvelope()"
 
 
 def gcm_seal(plaintext: bytes, cipher: AESGCM, iv: bytes) -> bytes:
-    """Seal *plaintext* as IV, ciphertext and tag (docs/protocol.md 5.1)."""
+    """Encrypt *plaintext* to IV, ciphertext and tag (docs/protocol.md 5.1)."""
     return iv + cipher.encrypt(iv, plaintext, None)
 
 
 def gcm_open(blob: bytes | memoryview, cipher: AESGCM) -> bytes | None:
-    """Open IV, ciphertext and tag; None for every kind of failure."""
+    """Decrypt IV, ciphertext and tag, or return None if they are not authentic."""
     if len(blob) < IV_BYTES + TAG_BYTES:
         return None
-    # A view, because what it shows can be large.
+    # A view, because the data can be large.
     view = memoryview(blob)
     try:
         return cipher.decrypt(view[:IV_BYTES], view[IV_BYTES:], None)

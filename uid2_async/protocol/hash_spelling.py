@@ -1,7 +1,7 @@
-"""How a hash is written, and how to fix it if operators reject it.
+"""Detects how a hash is encoded, and how to fix it if operators reject it.
 
-For a column whose hashes are all invalid, which mostly has one cause.
-Operators accept 64 characters of hex, or 44 of base64 (docs/protocol.md 3.3).
+Meant for a column whose hashes are all invalid, which usually has one cause. Operators
+accept 64 hex characters or 44 base64 characters (docs/protocol.md 3.3).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uid2_async.protocol.raw_uid import inspect_raw_uid_bytes
 
 
 class HashSpelling(StrEnum):
-    """How a text that should be the SHA-256 of DII is written."""
+    """How a text that should be the SHA-256 of DII is encoded."""
 
     HEX = "hex"
     BASE64 = "base64"
@@ -38,46 +38,45 @@ class HashSpelling(StrEnum):
 
     @property
     def advice(self) -> str:
-        """How to fix it, as a sentence; empty if nothing is wrong."""
+        """How to fix it, as a sentence. Empty if nothing is wrong."""
         return _ADVICE.get(self, "")
 
 
 _ADVICE: Final = {
     HashSpelling.EMPTY_HASHED: (
-        "It is the SHA-256 of an empty text: leave out people without the value before "
-        "hashing, or all of them become one person."
+        "It is the SHA-256 of an empty text. Remove rows without a value before "
+        "hashing, or they all become the same person."
     ),
     HashSpelling.BASE64URL: (
-        "It is in the URL-safe alphabet, which operators refuse here: write + for - "
-        "and / for _, and end it with one =."
+        "It is in the URL-safe alphabet, which operators reject here. Replace - by + "
+        "and _ by /, and append one =."
     ),
-    HashSpelling.UNPADDED: "The padding is missing: append one =.",
+    HashSpelling.UNPADDED: "The padding is missing. Append one =.",
     HashSpelling.BASE64_OF_HEX: (
-        "The hex text was encoded, not the 32 bytes that it stands for, so no operator "
-        "accepts it: decode it once and send the 64 hex characters, or encode the "
-        "bytes."
+        "The hex text was encoded, not the 32 bytes, so no operator accepts it. Decode "
+        "it once and send the 64 hex characters, or encode the bytes."
     ),
-    HashSpelling.BASE64_OF_BASE64: ("It was encoded in base64 twice: decode it once."),
+    HashSpelling.BASE64_OF_BASE64: "It was encoded in base64 twice. Decode it once.",
     HashSpelling.PREFIXED_HEX: (
-        r"It begins with 0x or \x, as databases print bytes: leave out the prefix and "
+        r"It begins with 0x or \x, as databases print bytes. Remove the prefix and "
         "send the 64 hex characters."
     ),
     HashSpelling.PERCENT_ENCODED: (
-        "It is percent-encoded, as in a URL or cookie: decode it before use."
+        "It is percent-encoded, as in a URL or cookie. Decode it before use."
     ),
-    HashSpelling.SPACED: "Remove the white space around it; operators refuse it.",
+    HashSpelling.SPACED: "Remove the white space around it. Operators reject it.",
     HashSpelling.OTHER_HASH: (
-        "It looks like the hex of another hash; UID2 and EUID take SHA-256, 64 "
-        "characters."
+        "It looks like another hash in hex. UID2 and EUID require SHA-256, which has "
+        "64 characters."
     ),
-    HashSpelling.RAW_UID: "It is a raw UID: it has been mapped already.",
+    HashSpelling.RAW_UID: "It is already a raw UID.",
     HashSpelling.NOT_HASHED: (
-        "It is DII itself: give it as e-mail or phone, and it is hashed on the way."
+        "It is DII itself. Pass it as email or phone, and it will be hashed."
     ),
-    HashSpelling.EMPTY: "There is no value.",
+    HashSpelling.EMPTY: "The value is empty.",
     HashSpelling.UNKNOWN: (
-        "It is not a SHA-256 in hex (64 characters) or base64 (44): look for a column "
-        "that is too short, or another kind of value."
+        "It is not a SHA-256 in hex (64 characters) or base64 (44). Look for a column "
+        "that is too short, or that contains other values."
     ),
 }
 
@@ -87,17 +86,17 @@ _PREFIXES: Final = ("0x", "0X", "\\x")
 _SHA256_BYTES: Final = 32
 _SHA256_CHARS: Final = 2 * _SHA256_BYTES
 
-# MD5, SHA-1, SHA-224, SHA-384 and SHA-512 in hex.
+# The lengths of MD5, SHA-1, SHA-224, SHA-384 and SHA-512 in hex.
 _OTHER_HASH_CHARS: Final = frozenset({32, 40, 56, 96, 128})
 _BASE64_CHARS: Final = 44
 _OF_NOTHING: Final = sha256(b"").digest()
 
 
 def diagnose_hash(text: str) -> HashSpelling:
-    """Return how *text*, which should be the SHA-256 of DII, is written.
+    """Return how *text*, which should be the SHA-256 of DII, is encoded.
 
-    If one hash of a column is rejected, the others are mostly written the same way.
-    Nothing of *text* is in the return value.
+    If one hash of a column is rejected, the others are usually encoded the same way.
+    The return value contains nothing of *text*.
     """
     if not text or text.isspace():
         return HashSpelling.EMPTY
@@ -122,7 +121,7 @@ def _read_hex(text: str) -> HashSpelling | None:
 
 
 def _read_base64(text: str) -> HashSpelling | None:
-    """Classify base64 of a hash, or of the text of one."""
+    """Classify base64 of a hash, or of the text of a hash."""
     url_safe = "-" in text or "_" in text
     data = base64.decode_url(text) if url_safe else base64.decode(text)
     if data is None:
@@ -148,9 +147,9 @@ def _read_decoded(data: bytes) -> HashSpelling | None:
 
 
 def _read_foreign(text: str) -> HashSpelling:
-    """Classify what is not a hash in any spelling."""
+    """Classify text that is not a hash in any encoding."""
     if "%" in text and "@" not in text:
-        # Few columns hold this, and the others do not pay for it.
+        # Imported here, because few columns contain such text.
         from urllib.parse import unquote  # noqa: PLC0415 - reason above
 
         plain = unquote(text)

@@ -1,7 +1,7 @@
-"""What a value is, as far as it can be told without any key.
+"""Detects what a value is, without any key.
 
-For a text found in a log, a column or a cookie: what it is, and what is wrong with it.
-Only ids, versions and times of the value get into the result.
+Meant for text found in a log, a column or a cookie: what it is, and what is wrong with
+it. The result contains only the IDs, versions and times of the value.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ from uid2_async.protocol.wire import iso
 
 
 class ValueKind(StrEnum):
-    """What a value can be."""
+    """The kinds of values that are detected."""
 
-    ADVERTISING_TOKEN = "advertising token"  # noqa: S105 - a name, no secret
-    REFRESH_TOKEN = "refresh token"  # noqa: S105 - a name, no secret
+    ADVERTISING_TOKEN = "advertising token"  # noqa: S105 - a name, not a secret
+    REFRESH_TOKEN = "refresh token"  # noqa: S105 - a name, not a secret
     IDENTITY_TOKENS = "identity tokens"
     RAW_UID = "raw UID"
     HASH = "hash of DII"
-    CLIENT_SECRET = "client secret"  # noqa: S105 - a name, no secret
+    CLIENT_SECRET = "client secret"  # noqa: S105 - a name, not a secret
     API_KEY = "API key"
     EMAIL = "e-mail address"
     PHONE = "phone number"
 
 
 class Encoding(StrEnum):
-    """How the 32 bytes of a hash are written."""
+    """How the 32 bytes of a hash are encoded."""
 
     HEX = "hex"
     BASE64 = "base64"
@@ -74,42 +74,43 @@ class Encoding(StrEnum):
 
 
 class Note(StrEnum):
-    """What is wrong or ambiguous with a value, and what to do; for people to read."""
+    """What is wrong or ambiguous about a value, and what to do, for people to read."""
 
-    TRIMMED = "White space around it was left out; operators refuse it."
+    TRIMMED = "White space around it was ignored. Operators reject it."
     URL_SAFE = (
-        "It is in the URL-safe alphabet, which operators refuse here: write + for - "
-        "and / for _."
+        "It is in the URL-safe alphabet, which operators reject here. Replace - by + "
+        "and _ by /."
     )
     AMBIGUOUS = (
-        "32 bytes in base64 look the same whether they are the SHA-256 of DII, a raw "
-        "UID of version 2 or a client secret; only where it comes from tells. A secret "
-        "that others may have seen, as in a shell's history, is to be replaced."
+        "32 bytes in base64 can be the SHA-256 of DII, a raw UID of version 2 or a "
+        "client secret. Only the source of the value shows which. If it is a secret "
+        "that others may have seen, as in a shell's history, replace it."
     )
     NO_RAW_UID = (
-        "It has the 33 bytes of a raw UID of version 3 or 4, but not their first byte "
-        "or checksum: it was changed on the way, or is something else."
+        "It has 33 bytes like a raw UID of version 3 or 4, but its first byte or "
+        "checksum is wrong. It was changed in transit, or is something else."
     )
-    HASH = "A hash does not tell whether it is of an e-mail address or a phone number."
-    DII = "This is DII itself: keep it out of logs; 'uid2 hash' hashes it."
+    HASH = "A hash does not show whether it is of an email address or a phone number."
+    DII = "This is DII itself. Keep it out of logs. 'uid2 hash' hashes it."
     CUT = (
-        "It is damaged: it begins like a token, but has not its length, or holds other "
-        "characters. Look for a column or cookie that is too short, or a line break."
+        "It is damaged: it begins like a token, but has the wrong length or contains "
+        "invalid characters. Look for a column or cookie that is too short, or a line "
+        "break."
     )
     ALPHABET = (
-        "It is not in the alphabet of its version, so operators refuse it: version 4 "
-        "is URL-safe base64, versions 2 and 3 are standard base64."
+        "It is not in the alphabet of its version, so operators reject it. Version 4 "
+        "is URL-safe base64. Versions 2 and 3 are standard base64."
     )
-    SILENT_V2 = "Version 2 tells neither scope nor identity type."
+    SILENT_V2 = "Version 2 contains neither the scope nor the identity type."
     NO_WRAPPER = (
-        "It is without the wrapper of 388 characters that current operators put around "
-        "it; what they answer to a refresh with it is not encrypted."
+        "It lacks the wrapper of 388 characters that current operators add. They do "
+        "not encrypt their reply to a refresh with it."
     )
     NO_RESPONSE_KEY = (
-        "There is no refresh_response_key, without which the reply to a refresh cannot "
-        "be opened, unless the operator does not encrypt."
+        "There is no refresh_response_key. The reply to a refresh cannot be decrypted "
+        "without it, unless the operator does not encrypt."
     )
-    ODD_KEY = "It begins like an API key but is not of the documented form."
+    ODD_KEY = "It begins like an API key, but does not have the documented form."
 
 
 def _no_parts() -> Mapping[str, Inspection]:
@@ -118,26 +119,26 @@ def _no_parts() -> Mapping[str, Inspection]:
 
 @attrs.frozen(kw_only=True)
 class Inspection:
-    """What a value says about itself; what it does not say is None.
+    """What a value shows about itself. Fields that it does not show are None.
 
     Attributes:
-        kinds: What it may be, most likely first; empty if unknown.
-        length: How many characters it has.
-        version: Of a token or raw UID: 2, 3 or 4.
+        kinds: What it may be, most likely first. Empty if unknown.
+        length: The number of characters.
+        version: The version of a token or raw UID: 2, 3 or 4.
         scope: UID2 or EUID.
-        identity_type: What the identity is made from.
-        environment: Where a v4 raw UID was made.
-        key_environment: For which environment an API key is.
-        key_id: Of a token the master or refresh key; of a v4 raw UID the low 24 bits of
-            its bucket's key.
+        identity_type: The type of the identity: email or phone.
+        environment: The environment in which a v4 raw UID was created.
+        key_environment: The environment of an API key.
+        key_id: The master or refresh key of a token, or the low 24 bits of the ID of a
+            v4 raw UID's bucket key.
         site_id: The site of an API key.
-        encoding: How a hash is written.
-        state: How far identity tokens have aged.
+        encoding: How a hash is encoded.
+        state: The state of identity tokens, such as expired.
         refresh_from: When identity tokens should be refreshed.
-        identity_expires: When their advertising token ends.
-        refresh_expires: When their refresh token ends.
-        parts: The inspected tokens among identity tokens, by the names of their fields.
-        notes: What is wrong with it or ambiguous, and what to do; sentences.
+        identity_expires: When the advertising token of identity tokens expires.
+        refresh_expires: When the refresh token of identity tokens expires.
+        parts: The inspected tokens of identity tokens, by field name.
+        notes: Sentences about what is wrong or ambiguous, and what to do.
     """
 
     kinds: tuple[ValueKind, ...] = ()
@@ -166,15 +167,15 @@ _API_KEY_BEGIN: Final = re.compile(r"E?UID2?-[CO]-", re.IGNORECASE)
 _ENVIRONMENTS: Final = {"L": "local", "T": "test", "I": "integ", "P": "prod"}
 _SHA256_BYTES: Final = 32
 _SHORT_CHARS: Final = (43, 44)
-_HEADER_CHARS: Final = 8  # of which base64 makes the six bytes of a header
+_HEADER_CHARS: Final = 8  # which base64 decodes to the six bytes of a header
 _V2_BYTES: Final = 133
 _TOKEN_BYTES: Final = (163, 164)
 _INNER_V3_BYTES: Final = 124
 _INNER_V2_BYTES: Final = 125
 _INNER_V2_KEY: Final = Struct(">25xi")
-_WRAPPER: Final = Struct(">Bi")  # scope, key id
+_WRAPPER: Final = Struct(">Bi")  # scope, key ID
 
-# Base64 of 32 bytes is not among these: it may be something else than a hash.
+# Base64 of 32 bytes is missing here, because it need not be a hash.
 _HASHES: Final = {
     HashSpelling.HEX: Encoding.HEX,
     HashSpelling.EMPTY_HASHED: Encoding.HEX,
@@ -185,17 +186,19 @@ _HASHES: Final = {
 
 
 def inspect_value(text: str, *, now_ms: int) -> Inspection:
-    """Return what *text* is, without any key (docs/protocol.md 1.2, 3.3, 4.4 and 5).
+    """Detect what *text* is, without any key (docs/protocol.md 1.2, 3.3, 4.4 and 5).
 
     Args:
-        text: A token, identity tokens as JSON, a raw UID, a hash, a key; or anything.
-        now_ms: The time in ms, by which identity tokens are judged.
+        text: A token, identity tokens as JSON, a raw UID, a hash, a key, or any other
+            text.
+        now_ms: The time in ms since the Unix epoch, to determine the state of identity
+            tokens.
 
     Returns:
-        What it is; :attr:`Inspection.kinds` is empty if it is unknown.
+        The result. :attr:`Inspection.kinds` is empty if the value is unknown.
 
     Raises:
-        OverflowError: If *now_ms* is outside of the years 1 to 9999.
+        OverflowError: If *now_ms* is outside the years 1 to 9999.
     """
     trimmed = text.strip()
     notes = () if trimmed == text else (Note.TRIMMED,)
@@ -208,7 +211,7 @@ def inspect_value(text: str, *, now_ms: int) -> Inspection:
 
 
 def _inspect(text: str, now_ms: int) -> Inspection:
-    """Inspect a text without white space around it."""
+    """Inspect a text that has been stripped of white space."""
     return _read_json(text, now_ms) if text.startswith("{") else _read_plain(text)
 
 
@@ -222,7 +225,7 @@ def _read_plain(text: str) -> Inspection:
 
 
 def _read_json(text: str, now_ms: int) -> Inspection:
-    """Read identity tokens."""
+    """Parse identity tokens."""
     try:
         tokens = IdentityTokens.from_json(text.encode("utf-8", "replace"))
     except InputError as error:
@@ -245,7 +248,7 @@ def _read_json(text: str, now_ms: int) -> Inspection:
 
 
 def _read_api_key(text: str) -> Inspection | None:
-    """Read an API key (docs/protocol.md 1.2)."""
+    """Parse an API key (docs/protocol.md 1.2)."""
     if not _API_KEY_BEGIN.match(text):
         return None
     found = _API_KEY.fullmatch(text)
@@ -261,7 +264,7 @@ def _read_api_key(text: str) -> Inspection | None:
 
 
 def _read_hash(text: str) -> Inspection | None:
-    """Read what can only be a hash, in a valid spelling or not (protocol.md 3.3)."""
+    """Recognize text that can only be a hash, valid or not (docs/protocol.md 3.3)."""
     spelling = diagnose_hash(text)
     if spelling is HashSpelling.OTHER_HASH:
         return Inspection(length=len(text), notes=(spelling.advice,))
@@ -276,7 +279,7 @@ def _read_hash(text: str) -> Inspection | None:
 
 
 def _read_short(text: str) -> Inspection | None:
-    """Read 32 or 33 bytes: a hash, a raw UID or a secret (docs/protocol.md 4.4)."""
+    """Recognize a hash, a raw UID or a secret by its size (docs/protocol.md 4.4)."""
     data = _decode(text) if len(text) in _SHORT_CHARS else None
     if data is None or len(data) not in RAW_UID_SIZES:
         return None
@@ -308,7 +311,7 @@ def _read_short(text: str) -> Inspection | None:
 
 
 def _read_dii(text: str) -> Inspection | None:
-    """Find DII that is not hashed (docs/protocol.md 3.1 and 3.2)."""
+    """Recognize DII that is not hashed (docs/protocol.md 3.1 and 3.2)."""
     if normalize_phone(text):
         return _make(text, ValueKind.PHONE, notes=(Note.DII,))
     if normalize_email(text):
@@ -317,7 +320,7 @@ def _read_dii(text: str) -> Inspection | None:
 
 
 def _read_old(text: str) -> Inspection | None:
-    """Read what begins with the byte 2 (docs/protocol.md 5.2 and 5.5)."""
+    """Recognize a v2 token, which begins with byte 2 (docs/protocol.md 5.2, 5.5)."""
     data = _decode(text)
     if data is None or data[:1] != bytes((V2_BYTE,)):
         return None
@@ -340,7 +343,7 @@ def _read_old(text: str) -> Inspection | None:
 
 
 def _read_token(text: str) -> Inspection | None:
-    """Read a token by the header of versions 3 and 4 (docs/protocol.md 5.3 and 5.5)."""
+    """Recognize a token of version 3 or 4 by its header (docs/protocol.md 5.3, 5.5)."""
     head = _decode(text[:_HEADER_CHARS])
     if head is None or len(head) != HEADER.size:
         return None
@@ -369,7 +372,7 @@ def _read_token(text: str) -> Inspection | None:
 
 
 def _read_wrapper(text: str) -> Inspection | None:
-    """Read the wrapper of a refresh token (docs/protocol.md 5.5)."""
+    """Recognize the wrapper of a refresh token (docs/protocol.md 5.5)."""
     data = base64.decode(text) if len(text) == SEALED_REFRESH_CHARS else None
     if data is None:
         return None
@@ -394,22 +397,22 @@ _READERS: Final[tuple[Callable[[str], Inspection | None], ...]] = (
 
 
 def _make(text: str, *kinds: ValueKind, **fields: Any) -> Inspection:
-    """Make what a reader found."""
+    """Build the result of a reader."""
     return Inspection(kinds=kinds, length=len(text), **fields)
 
 
 def _judge_alphabet(text: str) -> tuple[str, ...]:
-    """Note where an operator would not decode a token."""
+    """Return a note if an operator would not decode a token in its alphabet."""
     return () if isinstance(read_text(text, strict=True), bytes) else (Note.ALPHABET,)
 
 
 def _standard(text: str) -> str:
-    """Turn the URL-safe alphabet into the standard one."""
+    """Convert the URL-safe alphabet to the standard one."""
     return text.replace("-", "+").replace("_", "/")
 
 
 def _decode(text: str) -> bytes | None:
-    """Decode either alphabet."""
+    """Decode base64 in either alphabet."""
     return base64.decode(_standard(text))
 
 
@@ -428,7 +431,7 @@ def describe(found: Inspection) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
-    """Return a value as JSON has it."""
+    """Convert a value to a JSON value."""
     if isinstance(value, datetime):
         return iso(ms_from_datetime(value))
     if isinstance(value, IntEnum):

@@ -1,7 +1,8 @@
-"""Keys, key rings, and the client's half of key/sharing and key/bidstream.
+"""Keys, key rings, and the client's half of the key endpoints.
 
-docs/protocol.md 2.8 and 6.1 to 6.4. A blob is what a key seals: the IV, the ciphertext
-and, with GCM, the tag (docs/protocol.md 5.1).
+The endpoints are key/sharing, key/bidstream and key/latest (docs/protocol.md 2.8 and
+6.1 to 6.4). A blob is what a key encrypts: IV, ciphertext and, with GCM, tag
+(docs/protocol.md 5.1).
 """
 
 from __future__ import annotations
@@ -29,21 +30,22 @@ from uid2_async.protocol import wire
 
 GCM_IV_SIZE = 12
 CBC_IV_SIZE = 16
-_PADDING = PKCS7(128)  # the block of AES, in bits
+_PADDING = PKCS7(128)  # the block size of AES in bits
 
 
 @attrs.frozen(kw_only=True)
 class Key(Unpicklable):
-    """A key that seals tokens (docs/protocol.md 6.3).
+    """A key that encrypts tokens (docs/protocol.md 6.3).
 
     Attributes:
-        id: The number by which a token names it, int32.
+        id: The ID of the key in tokens, an int32.
         secret: 32 bytes.
-        created: When it was made, in seconds since the Unix epoch.
-        activates: When it starts sealing, in seconds.
-        expires: When it stops sealing, in seconds; it opens tokens beyond that.
-        keyset_id: Its keyset, or None if it was shared only for opening.
-        site_id: The site that owns it, if known.
+        created: When it was created, in seconds since the Unix epoch.
+        activates: When it starts to encrypt, in seconds since the Unix epoch.
+        expires: When it stops encrypting, in seconds since the Unix epoch. It still
+            decrypts tokens after that.
+        keyset_id: Its keyset, or None if it was shared only for decryption.
+        site_id: The site that owns it, or None if unknown.
     """
 
     id: int
@@ -56,7 +58,7 @@ class Key(Unpicklable):
 
     @cached_property
     def _gcm(self) -> AESGCM:
-        """The GCM cipher: making one costs more than using it."""
+        """The GCM cipher, cached because creating one costs more than using it."""
         return AESGCM(self.secret)
 
     @cached_property
@@ -69,25 +71,26 @@ class Key(Unpicklable):
 
     @cached_property
     def _aes(self) -> AES:
-        """The block cipher that CBC runs on."""
+        """The block cipher for CBC."""
         return AES(self.secret)
 
     def is_active(self, now_ms: int) -> bool:
-        """Return whether it seals at *now_ms* (docs/protocol.md 6.4)."""
+        """Return whether it encrypts at *now_ms* (docs/protocol.md 6.4)."""
         return self.activates <= now_ms // 1000 < self.expires
 
     def seal_gcm(self, iv: bytes, data: bytes) -> bytes:
-        """Seal *data* into a GCM blob.
+        """Encrypt *data* to a GCM blob.
 
         Raises:
-            ValueError: If *iv* has not 12 bytes: such a blob could not be opened.
+            ValueError: If *iv* does not have 12 bytes, because the blob could not be
+                decrypted.
         """
         if len(iv) != GCM_IV_SIZE:
-            raise ValueError("A GCM IV has 12 bytes.")
+            raise ValueError("A GCM IV must have 12 bytes.")
         return iv + self._gcm.encrypt(iv, data, None)
 
     def open_gcm(self, data: bytes, start: int = 0) -> bytes | None:
-        """Open the GCM blob that begins at *start*, or None if it is not authentic."""
+        """Decrypt the GCM blob at *start*, or return None if it is not authentic."""
         body = start + GCM_IV_SIZE
         try:
             return self.decrypt_gcm(data[start:body], data[body:], None)
@@ -95,20 +98,20 @@ class Key(Unpicklable):
             return None
 
     def seal_cbc(self, iv: bytes, data: bytes) -> bytes:
-        """Seal *data* into a CBC blob, padded by PKCS#7.
+        """Encrypt *data* to a CBC blob with PKCS#7 padding.
 
         Raises:
-            ValueError: If *iv* has not 16 bytes.
+            ValueError: If *iv* does not have 16 bytes.
         """
         if len(iv) != CBC_IV_SIZE:
-            raise ValueError("A CBC IV has 16 bytes.")
+            raise ValueError("A CBC IV must have 16 bytes.")
         padder = _PADDING.padder()
         cipher = Cipher(self._aes, CBC(iv)).encryptor()
         padded = padder.update(data) + padder.finalize()
         return iv + cipher.update(padded) + cipher.finalize()
 
     def open_cbc(self, data: bytes, start: int = 0) -> bytes | None:
-        """Open the CBC blob that begins at *start*; None if its padding is wrong.
+        """Decrypt the CBC blob at *start*, or return None if its padding is wrong.
 
         CBC does not detect a forged blob, so callers must check the plaintext.
         """
@@ -123,25 +126,26 @@ class Key(Unpicklable):
 
 
 KeyLookup: TypeAlias = Callable[[int], Key | None]
-"""Finds a key by its id, as ``ring.key`` does, or ``get`` of a dict."""
+"""Returns the key with a given ID, like ``ring.key`` or the ``get`` of a dict."""
 
 
 def by_activation(keys: Iterable[Key]) -> tuple[Key, ...]:
-    """Order the keys of one keyset as :func:`active_key` wants them.
+    """Sort the keys of one keyset in the order that :func:`active_key` requires.
 
-    Of two keys that activate together, the one that came last counts as the newer.
+    Of two keys that activate at the same time, the later one in *keys* is the newer
+    one.
     """
     return tuple(sorted(keys, key=attrgetter("activates")))
 
 
 def active_key(keys: Sequence[Key], now_ms: int) -> Key | None:
-    """Choose the key that seals at *now_ms*, or None (docs/protocol.md 6.4).
+    """Return the key that encrypts at *now_ms*, or None (docs/protocol.md 6.4).
 
-    It is the latest one that has activated, stepping back over expired ones.
+    It is the key that was activated last, skipping expired keys.
 
     Args:
         keys: The keys of one keyset, in the order of :func:`by_activation`.
-        now_ms: The time in ms.
+        now_ms: The time in ms since the Unix epoch.
     """
     for key in reversed(keys):
         if key.is_active(now_ms):
@@ -158,16 +162,16 @@ _Secret = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
 class WireKey(RedactedRepr, Unpicklable, frozen=True, kw_only=True, omit_defaults=True):
-    """A key in a reply; times in seconds since the Unix epoch.
+    """A key in a reply. Times are in seconds since the Unix epoch.
 
     Attributes:
-        id: The number by which a token names it.
-        created: When it was made.
-        activates: When it starts sealing.
-        expires: When it stops sealing.
-        secret: 32 bytes, base64 on the wire.
-        keyset_id: Only in key/sharing, and only where the caller may seal with it.
-        site_id: Only in key/latest; -1 for master keys.
+        id: The ID of the key in tokens.
+        created: When it was created.
+        activates: When it starts to encrypt.
+        expires: When it stops encrypting.
+        secret: 32 bytes, sent as base64.
+        keyset_id: Only in key/sharing, and only if the caller may encrypt with it.
+        site_id: Only in key/latest. -1 for master keys.
     """
 
     _repr_fields: ClassVar[tuple[str, ...]] = ("id",)
@@ -182,7 +186,7 @@ class WireKey(RedactedRepr, Unpicklable, frozen=True, kw_only=True, omit_default
 
     @classmethod
     def from_key(cls, key: Key) -> WireKey:
-        """Return *key* in the form in which it is sent."""
+        """Convert *key* to the form in which it is sent."""
         return cls(
             id=key.id,
             created=key.created,
@@ -194,7 +198,7 @@ class WireKey(RedactedRepr, Unpicklable, frozen=True, kw_only=True, omit_default
         )
 
     def to_key(self) -> Key:
-        """Turn it into a key that seals and opens."""
+        """Convert it to a key that encrypts and decrypts."""
         return Key(
             id=self.id,
             secret=self.secret,
@@ -207,11 +211,11 @@ class WireKey(RedactedRepr, Unpicklable, frozen=True, kw_only=True, omit_default
 
 
 class WireSite(msgspec.Struct, frozen=True):
-    """A site and the names under which its client-side tokens may appear.
+    """A site, and the domains and apps from which its client-side tokens may come.
 
     Attributes:
-        id: The site.
-        domain_names: Domains, and app names where the operator provides them.
+        id: The site ID.
+        domain_names: The domains. Includes app names if the operator provides them.
     """
 
     id: _Int32
@@ -219,20 +223,22 @@ class WireSite(msgspec.Struct, frozen=True):
 
 
 class KeysBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of key/sharing and of key/bidstream; what is None is left out.
+    """The body of key/sharing and of key/bidstream. None is omitted from the JSON.
 
     Attributes:
-        caller_site_id: The site of the API key; only in key/sharing.
-        master_keyset_id: The keyset of the master keys; only in key/sharing.
-        default_keyset_id: The keyset that the caller seals with; only in key/sharing.
-        token_expiry_seconds: How long a sharing token is valid, a string of digits
-            on the wire; only in key/sharing.
-        max_sharing_lifetime_seconds: The longest life of a token that is shared.
-        max_bidstream_lifetime_seconds: The longest life of a token in the bidstream.
+        caller_site_id: The site of the API key. Only in key/sharing.
+        master_keyset_id: The keyset of the master keys. Only in key/sharing.
+        default_keyset_id: The keyset that the caller encrypts with. Only in
+            key/sharing.
+        token_expiry_seconds: The lifetime of a sharing token, sent as a string of
+            digits. Only in key/sharing.
+        max_sharing_lifetime_seconds: The longest lifetime of a shared token.
+        max_bidstream_lifetime_seconds: The longest lifetime of a token in the
+            bidstream.
         identity_scope: UID2 or EUID.
-        allow_clock_skew_seconds: How far in the future a token may be made.
-        keys: The keys, by ascending id.
-        site_data: The names of sites, where the operator generates client-side.
+        allow_clock_skew_seconds: How far in the future a token's creation time may be.
+        keys: The keys, in ascending order of their IDs.
+        site_data: The names of the sites, if the operator generates tokens client-side.
     """
 
     caller_site_id: _Int32 | None = None
@@ -248,11 +254,11 @@ class KeysBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class KeysReply(msgspec.Struct, frozen=True):
-    """The opened reply of key/sharing and of key/bidstream.
+    """The decrypted reply of key/sharing and of key/bidstream.
 
     Attributes:
         body: The keys.
-        status: ``success``, the only one that these endpoints have.
+        status: Always ``success`` for these endpoints.
     """
 
     body: KeysBody
@@ -260,7 +266,7 @@ class KeysReply(msgspec.Struct, frozen=True):
 
 
 def _group_by_keyset(ring: KeyRing) -> dict[int, tuple[Key, ...]]:
-    """Sort the keys of each keyset once; the operator's order is not promised."""
+    """Sort the keys of each keyset, because the operator guarantees no order."""
     groups = defaultdict(list)
     for key in ring.keys.values():
         if key.keyset_id is not None:
@@ -269,7 +275,7 @@ def _group_by_keyset(ring: KeyRing) -> dict[int, tuple[Key, ...]]:
 
 
 def _last_expiry_ms(ring: KeyRing) -> int:
-    """Return when the last key expires, or the epoch if there is no key."""
+    """Return when the last key expires in ms, or 0 if there is no key."""
     return max((key.expires for key in ring.keys.values()), default=0) * 1000
 
 
@@ -277,21 +283,24 @@ def _last_expiry_ms(ring: KeyRing) -> int:
 class KeyRing(Unpicklable):
     """The keys of one caller, as of one reply.
 
-    It is a value: a newer reply makes a new ring. To use it in another process, save it
-    to a private file with :class:`~uid2_async.keystore.KeyStore`.
+    It is immutable: a newer reply becomes a new ring. To use it in another process,
+    save it to a private file with :class:`~uid2_async.keystore.KeyStore`.
 
     Attributes:
-        keys: The keys by their id.
+        keys: The keys by ID.
         identity_scope: UID2 or EUID.
-        caller_site_id: The site of the API key; None from key/bidstream.
-        master_keyset_id: The keyset of the master keys; None from key/bidstream.
-        default_keyset_id: The keyset that tokens are made with, or None.
-        token_expiry_seconds: How long a sharing token is valid.
-        max_sharing_lifetime_seconds: The longest life of a shared token, or None.
-        max_bidstream_lifetime_seconds: The longest life in the bidstream, or None.
-        allow_clock_skew_seconds: How far in the future a token may be made.
-        site_data: The lower-case names of sites, by site id (docs/protocol.md 6.3).
-        valid_until_ms: When the last key expires, in ms.
+        caller_site_id: The site of the API key. None from key/bidstream.
+        master_keyset_id: The keyset of the master keys. None from key/bidstream.
+        default_keyset_id: The keyset that the caller encrypts with, or None.
+        token_expiry_seconds: The lifetime of a sharing token, in seconds.
+        max_sharing_lifetime_seconds: The longest lifetime of a shared token in seconds,
+            or None.
+        max_bidstream_lifetime_seconds: The longest lifetime of a token in the bidstream
+            in seconds, or None.
+        allow_clock_skew_seconds: How far in the future a token's creation time may be,
+            in seconds.
+        site_data: The lowercase names of sites, by site ID (docs/protocol.md 6.3).
+        valid_until_ms: When the last key expires, in ms since the Unix epoch.
     """
 
     keys: Mapping[int, Key]
@@ -314,21 +323,22 @@ class KeyRing(Unpicklable):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read the opened reply of key/sharing or key/bidstream.
+        """Parse the decrypted reply of key/sharing or key/bidstream.
 
         Raises:
-            ProtocolError: If it is not of the documented shape; names only the path.
+            ProtocolError: If it does not have the documented structure. The message
+                contains only the JSON path.
         """
         data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
         return cls.from_body(wire.decode(data, KeysReply).body)
 
     @classmethod
     def from_body(cls, body: KeysBody) -> Self:
-        """Make a ring of the body of a reply, with the documented defaults."""
+        """Create a ring from the body of a reply, with the documented defaults."""
         expiry = body.token_expiry_seconds
         skew = body.allow_clock_skew_seconds
         return cls(
-            # Of two keys with the same id, the last one counts.
+            # If two keys have the same ID, the last one counts.
             keys={key.id: key.to_key() for key in body.keys},
             identity_scope=body.identity_scope or IdentityScope.UID2,
             caller_site_id=body.caller_site_id,
@@ -347,9 +357,9 @@ class KeyRing(Unpicklable):
         )
 
     def to_json(self) -> bytes:
-        """Write the ring as the reply that :meth:`from_json` reads.
+        """Return the ring as a reply that :meth:`from_json` reads.
 
-        It contains the secrets of all keys: protect it like the client secret.
+        It contains the secrets of all keys. Protect it like the client secret.
         """
         body = KeysBody(
             caller_site_id=self.caller_site_id,
@@ -369,15 +379,16 @@ class KeyRing(Unpicklable):
         return wire.encode(KeysReply(body))
 
     def key(self, key_id: int) -> Key | None:
-        """Find a key by the id that a token names, expired or not."""
+        """Return the key with the ID *key_id*, expired or not, or None."""
         return self.keys.get(key_id)
 
     def active_key(self, keyset_id: int | None, now_ms: int) -> Key | None:
-        """Choose the key of a keyset that seals at *now_ms* (docs/protocol.md 6.4).
+        """Return the key of a keyset that encrypts at *now_ms* (docs/protocol.md 6.4).
 
         Args:
-            keyset_id: The keyset; None, which a ring may have for its own, finds none.
-            now_ms: The time in ms.
+            keyset_id: The keyset. None returns None, because a ring may have no
+                default.
+            now_ms: The time in ms since the Unix epoch.
         """
         keys = () if keyset_id is None else self._keysets.get(keyset_id, ())
         return active_key(keys, now_ms)
@@ -387,7 +398,7 @@ class KeyRing(Unpicklable):
         return now_ms < self.valid_until_ms
 
     def __repr__(self) -> str:
-        """Show counts and numbers, never a secret."""
+        """Return counts and IDs, but no secrets."""
         return (
             f"<KeyRing {self.identity_scope} keys={len(self.keys)} "
             f"caller_site_id={self.caller_site_id}>"

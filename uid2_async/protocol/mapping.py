@@ -1,7 +1,7 @@
-"""identity/map v3 and v2, identity/buckets and optout/status: the client's half.
+"""The client's half of identity/map v3 and v2, identity/buckets and optout/status.
 
-docs/protocol.md 2.4 to 2.7. A prepared query remembers how to put its reply back into
-the order of the input.
+See docs/protocol.md 2.4 to 2.7. A prepared query records how to restore the order of
+the input from the reply.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from uid2_async.protocol.reply import expect_success
 MAP_V3_PATH: Final = "/v3/identity/map"
 MAP_V2_PATH: Final = "/v2/identity/map"
 
-# How large a reply may be: far more than the rows that fit into one request.
+# The size limit of a reply, far more than the rows that fit into one request need.
 MAP_REPLY_BYTES: Final = 8 * 1024 * 1024
 
 _KINDS_OF: Final[dict[type, str]] = {
@@ -50,7 +50,7 @@ _KINDS_OF: Final[dict[type, str]] = {
 }
 _INVALID: Final = MapRow(reason=UnmappedReason.INVALID_IDENTIFIER.value)
 
-# Called for each identity, by functions that are wrapped themselves.
+# Called for each identity, by functions that already strip tracebacks.
 _kind_and_value = unwrapped(kind_and_value)
 
 
@@ -88,13 +88,13 @@ class _MapV2Reply(msgspec.Struct):
 
 
 class MapQuery(RedactedRepr, frozen=True, kw_only=True):
-    """The identities of one call, ready to be sent.
+    """The identities of one call, prepared for sending.
 
     Attributes:
-        identities: What the caller gave.
-        order: For each of them the key under which it is sent, None if it is
-            invalid and is not sent.
-        values: What is sent, by key.
+        identities: The identities that the caller passed.
+        order: The key under which each identity is sent, or None if it is invalid and
+            not sent.
+        values: The values to send, by key.
     """
 
     identities: Sequence[Identity | str]
@@ -105,12 +105,14 @@ class MapQuery(RedactedRepr, frozen=True, kw_only=True):
 def prepare_map(
     identities: Sequence[Identity | str], *, send_raw: bool = False
 ) -> MapQuery:
-    """Normalize and hash *identities*; invalid ones are kept back.
+    """Normalize and hash *identities*. Invalid ones are not sent.
 
-    Most batches are of one kind, and are hashed at once, which takes half of the time.
+    Most batches have only one kind. They are hashed together, which takes half the
+    time.
 
     Raises:
-        InputError: If an element is neither an identity nor a str; names its index.
+        InputError: If an element is neither an identity nor a str. The message names
+            its index.
     """
     alike = None if send_raw else values_of_one_kind(identities)
     if alike is None:
@@ -129,10 +131,11 @@ def prepare_map(
 def values_of_one_kind(
     identities: Sequence[Any],
 ) -> tuple[str, Sequence[str]] | None:
-    """Return the kind and the values of *identities*, or None if there are several.
+    """Return the kind and the values of *identities*, or None if the kinds differ.
 
-    Found by calls that look at all of them; a phone among e-mails is found by its first
-    character (an e-mail with a line end in it may be taken for one: None is safe).
+    Only uses calls that handle all identities at once. Among strings, a phone is
+    recognized by its first character. An email with a line end may be mistaken for one,
+    which is safe because None is always a valid result.
     """
     types = set(map(type, identities))
     if len(types) != 1:
@@ -146,7 +149,7 @@ def values_of_one_kind(
 
 
 def _prepare_each(identities: Sequence[Identity | str], *, send_raw: bool) -> MapQuery:
-    """Prepare the identities one by one."""
+    """Prepare the identities one at a time."""
     order: list[str | None] = []
     values: dict[str, list[str]] = {kind: [] for kind in KINDS}
     try:
@@ -167,10 +170,10 @@ def _prepare_each(identities: Sequence[Identity | str], *, send_raw: bool) -> Ma
 
 
 def align_map(query: MapQuery, rows: Mapping[str, Sequence[MapRow]]) -> IdentityMap:
-    """Put *rows*, by key and as many as were sent, into the order of *query*."""
+    """Put *rows*, which are grouped by key, into the order of *query*."""
     for found in rows.values():
         if len(found) == len(query.order):
-            # All were sent, under one key: they are in order.
+            # All identities were sent under one key, so the rows are in order.
             return IdentityMap(query.identities, found)
     each = {key: iter(found) for key, found in rows.items()}
     aligned = [_INVALID if key is None else next(each[key]) for key in query.order]
@@ -178,18 +181,18 @@ def align_map(query: MapQuery, rows: Mapping[str, Sequence[MapRow]]) -> Identity
 
 
 def build_map_v3_request(query: MapQuery) -> bytes:
-    """Build the JSON of a v3 map; no key beyond the four is allowed there."""
+    """Build the JSON of a v3 map request. It must contain only the four known keys."""
     return wire.encode(query.values)
 
 
 def parse_map_v3_rows(
     payload: bytes, values: Mapping[str, Sized]
 ) -> dict[str, list[MapRow]]:
-    """Read the opened reply to a v3 map: as many rows by key as *values* were sent.
+    """Parse the decrypted reply to a v3 map request into rows by key.
 
     Raises:
-        ProtocolError: If a list is not as long as what was sent, or the reply is not of
-            the documented shape: rows are never guessed.
+        ProtocolError: If a list does not have the length of the one in *values*, or the
+            reply does not have the documented structure. Rows are never guessed.
     """
     reply = wire.decode(payload, _MapV3Reply)
     expect_success(reply.status, reply.body)
@@ -198,7 +201,7 @@ def parse_map_v3_rows(
         found: list[MapRow] = getattr(reply.body, key)
         if len(found) != len(sent):
             raise ProtocolError(
-                f"The reply has {len(found)} rows where {len(sent)} were sent.",
+                f"The reply has {len(found)} rows for {len(sent)} values.",
                 path=f"body.{key}",
             )
         rows[key] = found
@@ -206,10 +209,10 @@ def parse_map_v3_rows(
 
 
 def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
-    """Read the opened reply to a v3 map and align it with *query*.
+    """Parse the decrypted reply to a v3 map request, and align it with *query*.
 
     Raises:
-        ProtocolError: As :func:`parse_map_v3_rows`.
+        ProtocolError: As in :func:`parse_map_v3_rows`.
     """
     return align_map(query, parse_map_v3_rows(payload, query.values))
 
@@ -217,12 +220,12 @@ def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
 def build_map_v2_request(
     key: str, values: Sequence[str], *, link_id: str | None = None
 ) -> bytes:
-    """Build the JSON of a v2 map, which takes one kind of identity at a time.
+    """Build the JSON of a v2 map request, which accepts only one kind of identity.
 
     Args:
-        key: The kind, one of the four.
-        values: What is sent.
-        link_id: The service link, for API keys of a service.
+        key: The kind, one of the four keys.
+        values: The values to send.
+        link_id: The service link, for API keys of services.
     """
     fields: dict[str, object] = {key: values}
     if link_id is not None:
@@ -231,10 +234,10 @@ def build_map_v2_request(
 
 
 def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
-    """Read the opened reply to a v2 map, one row for each of *values*.
+    """Parse the decrypted reply to a v2 map request, into one row for each of *values*.
 
     Raises:
-        ProtocolError: If one of *values* has no answer.
+        ProtocolError: If the reply has no row for one of *values*.
     """
     reply = wire.decode(payload, _MapV2Reply)
     expect_success(reply.status, reply.body)
@@ -248,7 +251,7 @@ def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
         rows[other.identifier] = MapRow(reason=other.reason)
     found = [rows.get(value) for value in values]
     if None in found:
-        raise ProtocolError("The reply lacks an identity that was sent.", path="body")
+        raise ProtocolError("The reply has no row for a sent identity.", path="body")
     return [row for row in found if row is not None]
 
 
@@ -257,7 +260,7 @@ BUCKETS_PATH: Final = "/v2/identity/buckets"
 
 class _WireBucket(msgspec.Struct):
     bucket_id: str
-    last_updated: datetime  # without zone on the wire, and UTC
+    last_updated: datetime  # sent without a time zone, in UTC
 
 
 class _BucketsReply(msgspec.Struct):
@@ -266,12 +269,12 @@ class _BucketsReply(msgspec.Struct):
 
 
 def build_buckets_request(since: datetime) -> bytes:
-    """Build the JSON that asks which buckets rotated at *since* or later.
+    """Build the JSON that asks which buckets have rotated since *since*.
 
     Raises:
         InputError: If *since* is naive.
     """
-    # In UTC, the first and the last day of the calendar may lie outside of it.
+    # In UTC, the first and the last day of the calendar may be out of range.
     ms = min(max(ms_from_datetime(since), wire.FIRST_MS), wire.LAST_MS)
     utc = datetime_from_ms(ms).replace(tzinfo=None)
     text = utc.isoformat(timespec="milliseconds")
@@ -279,10 +282,10 @@ def build_buckets_request(since: datetime) -> bytes:
 
 
 def parse_buckets_reply(payload: bytes) -> list[Bucket]:
-    """Read the opened reply, in the operator's order.
+    """Parse the decrypted reply, in the operator's order.
 
     Raises:
-        ProtocolError: If it is not of the documented shape.
+        ProtocolError: If it does not have the documented structure.
     """
     reply = wire.decode(payload, _BucketsReply)
     expect_success(reply.status, reply.body)
@@ -296,7 +299,7 @@ STATUS_PATH: Final = "/v2/optout/status"
 
 
 class OptedOutUID(RedactedRepr, frozen=True):
-    """One opted-out raw UID of a reply; the time in ms."""
+    """One opted-out raw UID in a reply, with the time in ms."""
 
     advertising_id: str
     opted_out_since: wire.EpochMs
@@ -312,15 +315,15 @@ class _StatusReply(msgspec.Struct):
 
 
 def build_status_request(raw_uids: Sequence[str]) -> bytes:
-    """Build the JSON that asks for the status of *raw_uids*."""
+    """Build the JSON that asks for the opt-out status of *raw_uids*."""
     return wire.encode({"advertising_ids": raw_uids})
 
 
 def parse_status_reply(payload: bytes) -> OptOutStatus:
-    """Read the opened reply, which lists only raw UIDs that are opted out.
+    """Parse the decrypted reply, which lists only the raw UIDs that are opted out.
 
     Raises:
-        ProtocolError: If it is not of the documented shape.
+        ProtocolError: If it does not have the documented structure.
     """
     reply = wire.decode(payload, _StatusReply)
     expect_success(reply.status, reply.body)

@@ -1,6 +1,6 @@
-"""Normalize and hash DII exactly as the operator does (docs/protocol.md 3).
+"""Normalizes and hashes DII exactly as the operator does (docs/protocol.md 3).
 
-Each identity ends as *identity bytes*: the SHA-256 of the normalized value, or the
+Each identity becomes *identity bytes*: the SHA-256 of the normalized value, or the
 bytes that a given hash decodes to.
 """
 
@@ -18,26 +18,27 @@ from uid2_async.protocol import base64
 
 KINDS: Final = ("email", "email_hash", "phone", "phone_hash")
 
-# As what each kind is sent.
+# The key under which each kind is sent.
 HASH_KINDS: Final = {kind: f"{kind.removesuffix('_hash')}_hash" for kind in KINDS}
 
-# The operator folds only ASCII letters: "Ü" and the Kelvin sign stay as they are.
+# The operator lowercases only ASCII letters. "Ü" and the Kelvin sign do not change.
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _PHONE = re.compile(r"\+[0-9]{10,15}")
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 _BASE64_CHARS = 44
 
-# How many e-mails are hashed together: one that is unusual slows these down.
+# How many emails are hashed together. An unusual one makes the whole group slower.
 _TOGETHER = 250
 _USUAL = bytes(set(range(256)) - set(b"@ \n"))
 
 
 def normalize_email(text: str) -> str | None:
-    """Normalize an e-mail address, or return None if the operator refuses it.
+    """Normalize an email address, or return None if the operator rejects it.
 
-    Every space of the local part goes, only trailing ones of the domain; for
-    ``gmail.com`` the dots and everything from the first ``+`` go too. There is no check
-    of the domain beyond its not being empty (docs/protocol.md 3.1).
+    Removes all spaces from the local part, and trailing spaces from the domain. For
+    ``gmail.com``, also removes the dots and everything from the first ``+`` in the
+    local part. The domain must not be empty, but is not checked further
+    (docs/protocol.md 3.1).
     """
     text = text.lower() if text.isascii() else text.translate(_ASCII_LOWER)
     local, _, domain = text.partition("@")
@@ -59,9 +60,9 @@ def normalize_phone(text: str) -> str | None:
 
 
 def decode_hash(text: str) -> bytes | None:
-    """Decode a hash of 44 base64 or 64 hex characters, else return None.
+    """Decode a hash of 44 base64 or 64 hex characters, or return None.
 
-    The length of what base64 decodes to is not checked, so it may be 31 to 33 bytes
+    The length of decoded base64 is not checked, so it may be 31 to 33 bytes
     (docs/protocol.md 3.3).
     """
     if len(text) == _BASE64_CHARS:
@@ -73,7 +74,7 @@ def _hash_email(text: str) -> bytes | None:
     normalized = normalize_email(text)
     if normalized is None:
         return None
-    # A lone surrogate becomes "?", as Java encodes it.
+    # A lone surrogate becomes "?", as in Java.
     return sha256(normalized.encode("utf-8", "replace")).digest()
 
 
@@ -90,14 +91,14 @@ READERS: Final[dict[str, Callable[[str], bytes | None]]] = {
 
 
 def identity_bytes(kind: str, value: str) -> bytes | None:
-    """Turn a value of *kind* into its identity bytes, or None if it is invalid.
+    """Convert a value of *kind* to identity bytes, or return None if it is invalid.
 
     Args:
         kind: One of ``KINDS``.
         value: The DII or its hash.
 
     Returns:
-        32 bytes; 31 or 33 for some odd hashes that the operator accepts.
+        32 bytes, or 31 or 33 for some unusual hashes that the operator accepts.
     """
     return READERS[kind](value)
 
@@ -105,7 +106,7 @@ def identity_bytes(kind: str, value: str) -> bytes | None:
 def many_identity_bytes(kind: str, values: Sequence[str]) -> list[bytes | None]:
     """Apply :func:`identity_bytes` to many values of one kind.
 
-    This takes half of the time for e-mails, and a third for hashes in base64.
+    This takes half the time for emails, and a third for base64 hashes.
     """
     if kind == "email":
         found: list[bytes | None] = []
@@ -120,14 +121,15 @@ def many_identity_bytes(kind: str, values: Sequence[str]) -> list[bytes | None]:
 
 
 def _hash_emails(texts: Sequence[str]) -> list[bytes | None]:
-    """Apply :func:`_hash_email` to some texts.
+    """Apply :func:`_hash_email` to several texts at once.
 
-    The hash itself is a third of the work; the rest is Python, one call for each step
-    of each address. So the steps are done for all of them at once: joined by line ends,
-    they are encoded and lowered in two calls (bytes fold only ASCII letters, as the
-    rule wants it). Then all bytes but "@", space and line end are taken out: where each
-    line leaves a single "@", which neither begins nor ends it, all are usual addresses,
-    which need no more, unless they are of Gmail. If one is not, all go the plain way.
+    Hashing is only a third of the work. The rest is Python, with a call for each step
+    of each address. The steps are therefore done for all addresses together. Joined by
+    line ends, the addresses are encoded and lowercased in two calls (bytes lowercase
+    only ASCII letters, as the rule requires). Then all bytes except "@", space and line
+    end are deleted. If each line then has a single "@", and no address begins or ends
+    with "@", all addresses are ordinary. Only those of Gmail need more work. If one is
+    not ordinary, all are hashed one by one.
     """
     joined = b"\n%b\n" % "\n".join(texts).encode("utf-8", "replace").lower()
     if (
@@ -143,22 +145,22 @@ def _hash_emails(texts: Sequence[str]) -> list[bytes | None]:
 
 
 def _hash_gmail(address: bytes) -> bytes | None:
-    """Hash a lowered address of Gmail without spaces."""
+    """Hash a lowercase Gmail address without spaces."""
     local = address.partition(b"@")[0].partition(b"+")[0].replace(b".", b"")
     return sha256(local + b"@gmail.com").digest() if local else None
 
 
 def identity_hash(identity: Identity) -> str | None:
-    """Hash *identity* into the canonical base64 that is sent, or None if invalid."""
+    """Return the canonical base64 hash of *identity*, or None if it is invalid."""
     data = READERS[identity.kind](identity.value)
     return None if data is None else base64.encode_text(data)
 
 
 def sendable(kind: str, value: str, *, send_raw: bool) -> tuple[str, str] | None:
-    """Return the key and the value to send of an identity, or None if it is invalid.
+    """Return the key and the value to send for an identity, or None if it is invalid.
 
-    A hash goes out in its canonical spelling; DII as its hash, unless *send_raw* says
-    otherwise and JSON can carry it (a lone surrogate can only be hashed).
+    A hash is sent in its canonical encoding. DII is sent as its hash, unless *send_raw*
+    is set and JSON can represent it (a lone surrogate can only be hashed).
     """
     data = identity_bytes(kind, value)
     if data is None:
@@ -170,7 +172,7 @@ def sendable(kind: str, value: str, *, send_raw: bool) -> tuple[str, str] | None
 
 
 def _is_utf8(text: str) -> bool:
-    """Return whether *text* can be encoded."""
+    """Return whether *text* can be encoded as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -179,16 +181,19 @@ def _is_utf8(text: str) -> bool:
 
 
 def write_identity_input(identity: Identity, *, send_raw: bool) -> dict[str, str]:
-    """Make the request field of *identity*; see :func:`sendable`.
+    """Build the request field of *identity*. See :func:`sendable`.
 
     Raises:
-        InputError: If the operator would reject it; names only the kind.
+        InputError: If the operator would reject it. The message names only the kind.
     """
     field = sendable(identity.kind, identity.value, send_raw=send_raw)
     if field is None:
         raise InputError(
             f"The {identity.kind} is not valid.",
-            hint="See docs/protocol.md 3 for what the operator accepts.",
+            hint=(
+                "The documentation, under Wire protocol, section 3, says what an "
+                "operator accepts."
+            ),
         )
     key, value = field
     return {key: value}

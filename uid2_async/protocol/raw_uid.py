@@ -1,7 +1,7 @@
-"""What the bytes of a raw UID say (docs/protocol.md 4.4).
+"""The format of raw UIDs (docs/protocol.md 4.4).
 
-Three formats coexist: v2 is a bare hash, v3 a hash after a type byte, v4 a part of the
-first-level hash, sealed under the key of its salt bucket.
+Three formats coexist. v2 is only a hash. v3 is a type byte and a hash. v4 is a part of
+the first-level hash, encrypted with the key of its salt bucket.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol import base64
 
 RAW_UID_SIZES = (32, 33)
-"""How many bytes a raw UID has, v2, and v3 or v4."""
+"""The sizes of a raw UID of v2, and of v3 and v4, in bytes."""
 
 TYPE_MASK = 0b0001_1100
-"""The bits of a type byte that hold the scope and the identity type."""
+"""The bits of a type byte that contain the scope and the identity type."""
 
 _TEXT_LENGTH = 44
 V4_FLAG = 1 << 5
 
 
 class Environment(IntEnum):
-    """Where a v4 raw UID was made (docs/protocol.md 4.4)."""
+    """The environment in which a v4 raw UID was created (docs/protocol.md 4.4)."""
 
     TEST = 0
     INTEG = 1
@@ -37,14 +37,14 @@ class Environment(IntEnum):
 
 @attrs.frozen(kw_only=True)
 class RawUIDInfo:
-    """What the bytes of a raw UID tell, without any key.
+    """What the bytes of a raw UID show without any key.
 
     Attributes:
         version: 2, 3 or 4.
-        scope: UID2 or EUID; None for v2.
-        identity_type: What it was made from; None for v2.
-        environment: Where it was made; None for v2 and v3.
-        key_id: The low 24 bits of the id of the bucket's key; None for v2 and v3.
+        scope: UID2 or EUID. None for v2.
+        identity_type: The type of the identity: email or phone. None for v2.
+        environment: The environment in which it was created. None for v2 and v3.
+        key_id: The low 24 bits of the ID of the bucket's key. None for v2 and v3.
     """
 
     version: int
@@ -55,34 +55,34 @@ class RawUIDInfo:
 
 
 def type_byte(scope: IdentityScope, identity_type: IdentityType) -> int:
-    """Write the bits of scope and type, as they stand in raw UIDs and tokens."""
+    """Encode scope and identity type as the bits of raw UIDs and tokens."""
     return scope.bit << 4 | identity_type.bit << 2
 
 
 def _read_type_byte(byte: int) -> tuple[IdentityScope, IdentityType | None]:
-    """Read the scope, and the identity type where the two bits name one."""
+    """Decode the scope, and the identity type if its two bits are valid."""
     types = (*IdentityType, None, None)
     return tuple(IdentityScope)[byte >> 4 & 1], types[byte >> 2 & 3]
 
 
 TYPE_BYTES: Final = tuple(_read_type_byte(byte) for byte in range(256))
-"""What each type byte says, namely the scope, and the identity type or None.
+"""The scope, and the identity type or None, of each type byte.
 
-A table, because it is read for each token.
+A table, because each token looks it up.
 """
 
 
 def inspect_raw_uid(text: str) -> RawUIDInfo | None:
-    """Return what a raw UID says about itself, or None if *text* cannot be one.
+    """Return what a raw UID shows about itself, or None if *text* cannot be one.
 
-    A v2 raw UID carries no information, so any 32 bytes pass for one.
+    A v2 raw UID contains no information, so any 32 bytes are accepted as one.
     """
     data = base64.decode(text) if len(text) == _TEXT_LENGTH else None
     return None if data is None else inspect_raw_uid_bytes(data)
 
 
 def inspect_raw_uid_bytes(data: bytes) -> RawUIDInfo | None:
-    """Return the same from the bytes of a raw UID (docs/protocol.md 4.4)."""
+    """Return the same for the bytes of a raw UID (docs/protocol.md 4.4)."""
     version = raw_uid_version(len(data), data[0] if data else 0)
     if version is None:
         return None
@@ -91,7 +91,7 @@ def inspect_raw_uid_bytes(data: bytes) -> RawUIDInfo | None:
     scope, identity_type = TYPE_BYTES[data[0]]
     if version == 3:  # noqa: PLR2004 - v3
         return RawUIDInfo(version=version, scope=scope, identity_type=identity_type)
-    # The last byte is the XOR of all others, so that the XOR of all bytes is 0.
+    # The last byte is the XOR of all others, so the XOR of all bytes must be 0.
     if reduce(xor, data):
         return None
     return RawUIDInfo(
@@ -104,9 +104,9 @@ def inspect_raw_uid_bytes(data: bytes) -> RawUIDInfo | None:
 
 
 def raw_uid_version(size: int, first: int) -> int | None:
-    """Return the version of a raw UID, by its size in bytes and its first byte.
+    """Return the version of a raw UID by its size in bytes and its first byte.
 
-    None means that it cannot be a raw UID. The checksum of v4 is not verified.
+    Returns None if it cannot be a raw UID. The checksum of v4 is not verified.
     """
     if size == RAW_UID_SIZES[0]:
         return 2
@@ -120,14 +120,14 @@ def raw_uid_version(size: int, first: int) -> int | None:
 def restore_environment(data: bytes) -> bytes:
     """Restore the environment of a v4 raw UID, which an opt-out record drops.
 
-    Such a record keeps the low six bits of byte 0 (docs/protocol.md 2.7). The last byte
-    is the XOR of all others as they were, and so gives the two missing ones.
+    Such a record keeps only the low six bits of byte 0 (docs/protocol.md 2.7). The last
+    byte is the XOR of all others before that, and so determines the two missing bits.
 
     Args:
         data: The bytes of a raw UID of any version.
 
     Returns:
-        The bytes as the operator made them; *data* itself if nothing is missing.
+        The bytes as the operator created them. Returns *data* if nothing is missing.
     """
     if len(data) != RAW_UID_SIZES[1] or not data[0] & V4_FLAG:
         return data

@@ -1,7 +1,8 @@
-"""From (HTTP status, headers, body) to a value or an error (docs/protocol.md 1.7, 1.9).
+"""Turns HTTP status, headers and body into an error (docs/protocol.md 1.7 and 1.9).
 
-Only a 200 is sealed. Every other body is unauthenticated: it is used for its status
-word and, on 400 and 401, for a message that is cut and escaped before it is shown.
+Only a 200 reply is encrypted. Every other body is unauthenticated. Only its status word
+is used and, for 400 and 401, a message that is truncated and escaped before it is
+shown.
 """
 
 from __future__ import annotations
@@ -32,33 +33,32 @@ _MESSAGE_CHARS = 200
 _MESSAGE_BODY_BYTES = 64 * 1024
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
 
-# This many characters of a secret in a row are not a coincidence.
+# A match of this many characters of a secret is not a coincidence.
 _ECHO_CHARS = 12
 _SECONDS = re.compile(r"[0-9]{1,6}", re.ASCII)
 _BAD_SECRET = "Invalid body: Check encryption key"  # noqa: S105 - the operator's words
 _BAD_TIME = "Invalid timestamp"
-_SECRET_HINT = "The client secret does not belong to this API key: check both."  # noqa: S105 - advice
+_SECRET_HINT = "The client secret does not belong to this API key. Check both."  # noqa: S105 - advice
 _LINK_HINT = "Check link_id: it must belong to this service and be enabled."
 
 _HOME_HINTS = {
     "invalid_http_origin": (
-        "origin= must be on a domain that is registered for the subscription: add it "
+        "origin= must be on a domain that is registered for the subscription. Add it "
         "in the UID2 portal."
     ),
     "invalid_app_name": (
-        "app_name= must be one that is registered for the subscription: add it in the "
-        "UID2 portal."
+        "app_name= must be registered for the subscription. Add it in the UID2 portal."
     ),
 }
 
 _REFRESH_HINT = (
-    "The refresh token is invalid or has expired: generate a new token. (With a valid "
-    "API key the operator tells the two apart.)"
+    "The refresh token is invalid or has expired. Generate a new token. (The operator "
+    "states which one it is only if the call uses a valid API key.)"
 )
 
 
 class _ErrorBody(msgspec.Struct):
-    """The JSON of a refusal; any part may be missing."""
+    """The JSON of an error reply. Any part may be missing."""
 
     status: str | None = None
     message: str | None = None
@@ -79,14 +79,16 @@ def error_from_reply(
 
     Args:
         status: The HTTP status.
-        headers: The reply's headers by lower-case name.
+        headers: The reply's headers, by lowercase name.
         body: The reply's body, which may be JSON, text, HTML or empty.
-        now_ms: The corrected clock, for a ``Retry-After`` that is a date.
-        secrets: What the request carried in clear: a message that repeats one of them,
-            or a part of it, is not shown.
+        now_ms: The corrected time in ms since the Unix epoch, for a ``Retry-After``
+            that is a date.
+        secrets: The secrets that the request contained in the clear. A message that
+            repeats one of them, or a part of one, is not shown.
 
     Returns:
-        The error, not raised, since the caller adds endpoint, trace id and attempts.
+        The error. It is not raised, because the caller adds the endpoint, trace ID and
+        attempts.
     """
     code, message = _read_error_body(body, secrets)
     retry_after = parse_retry_after(
@@ -101,7 +103,7 @@ def error_from_reply(
 
 
 def _make_error(status: int, code: str | None, message: str | None) -> UID2Error:
-    """Choose the class by status, status word and message."""
+    """Choose the error class by status, status word and message."""
     said = f"The operator said: {message}" if message else f"HTTP {status}."
     if status == 400:  # noqa: PLR2004 - an HTTP status reads best as its number
         return _make_bad_request(code, message or "", said)
@@ -109,11 +111,11 @@ def _make_error(status: int, code: str | None, message: str | None) -> UID2Error
         hint = _LINK_HINT if message == "Invalid link_id" else None
         return AuthError(said, hint=hint)
     if status == 403 and code in _HOME_HINTS:  # noqa: PLR2004 - as above
-        return AuthError("The operator answered HTTP 403.", hint=_HOME_HINTS[code])
+        return AuthError("The operator replied HTTP 403.", hint=_HOME_HINTS[code])
     if 200 <= status < 300:  # noqa: PLR2004 - as above
-        return ProtocolError(f"HTTP {status} where 200 was due.")
+        return ProtocolError(f"The operator answered HTTP {status} instead of 200.")
     kind = _BY_STATUS.get(status, UnexpectedStatusError)
-    return kind(f"The operator answered HTTP {status}.")
+    return kind(f"The operator replied HTTP {status}.")
 
 
 _BY_STATUS: dict[int, type[OperatorError]] = {
@@ -127,23 +129,23 @@ _BY_STATUS: dict[int, type[OperatorError]] = {
 
 
 def _make_bad_request(code: str | None, message: str, said: str) -> OperatorError:
-    """Distinguish the kinds of 400."""
+    """Choose the error for a 400."""
     if message.startswith(_BAD_SECRET):
-        return AuthError("The operator could not open the request.", hint=_SECRET_HINT)
+        return AuthError("The operator cannot decrypt the request.", hint=_SECRET_HINT)
     if message.startswith(_BAD_TIME):
-        return ClockSkewError("The operator refused the time of the request.")
+        return ClockSkewError("The operator rejected the time of the request.")
     if code == "invalid_token":
         return InvalidTokenError(said)
     if code == "expired_token":
         return ExpiredTokenError(said)
     if code == "error":
-        # Only token/refresh answers this word, and only without a valid API key.
+        # Only token/refresh returns this word, and only without a valid API key.
         return InvalidTokenError(said, hint=_REFRESH_HINT)
     return BadRequestError(said)
 
 
 def error_from_status_word(code: str) -> OperatorError:
-    """Make the error for a sealed 200 whose status word is not the success due."""
+    """Build the error for an encrypted 200 reply with an unexpected status word."""
     error = OperatorError("The operator answered 200 with an unexpected status word.")
     error.status = 200
     error.code = _word(code)
@@ -153,7 +155,7 @@ def error_from_status_word(code: str) -> OperatorError:
 def _read_error_body(
     body: bytes, secrets: Sequence[str]
 ) -> tuple[str | None, str | None]:
-    """Return the status word and message of a JSON body; None if there is none."""
+    """Return the status word and message of a JSON body, or None for a missing one."""
     if not body.startswith(b"{") or len(body) > _MESSAGE_BODY_BYTES:
         return None, None
     try:
@@ -172,13 +174,13 @@ def _word(text: str | None) -> str | None:
 
 
 def _echoes(text: str, secret: str) -> bool:
-    """Return whether *text* repeats a part of *secret*."""
+    """Return whether *text* contains a part of *secret*."""
     starts = range(max(1, len(secret) - _ECHO_CHARS + 1))
     return any(secret[start : start + _ECHO_CHARS] in text for start in starts)
 
 
 def _printable(text: str | None) -> str | None:
-    """Cut foreign text and escape what could forge a log line."""
+    """Truncate text from a server, and escape what could forge a log line."""
     if text is None:
         return None
     shown = [c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MESSAGE_CHARS]]
@@ -188,19 +190,20 @@ def _printable(text: str | None) -> str | None:
 def parse_retry_after(
     text: str | None, *, date: str | None = None, now_ms: int
 ) -> float | None:
-    """Read a ``Retry-After`` header as seconds from now, or None for no usable hint.
+    """Parse a ``Retry-After`` header into seconds from now, or None if it is unusable.
 
-    Plain ASCII digits, at most six, or an HTTP date ending in ``GMT``; everything else
-    (signs, decimals, exponents, ``nan``, lists) is ignored. A date counts from the same
-    reply's ``Date`` if there is one, so that a wrong local clock does not matter.
+    Accepts up to six ASCII digits, or an HTTP date that ends in ``GMT``. Everything
+    else (signs, decimals, exponents, ``nan``, lists) is ignored. A date is relative to
+    the same reply's ``Date`` header if there is one, so that a wrong local clock does
+    not matter.
 
     Args:
         text: The header, or None.
         date: The same reply's ``Date`` header, or None.
-        now_ms: The corrected clock, in ms since the Unix epoch.
+        now_ms: The corrected time in ms since the Unix epoch.
 
     Returns:
-        Seconds, never negative, or None if there is no usable hint.
+        Seconds, never negative, or None if the header is unusable.
     """
     if text is None:
         return None
@@ -214,14 +217,14 @@ def parse_retry_after(
 
 
 def http_date_ms(text: str | None) -> int | None:
-    """Read a ``Date`` header into ms since the Unix epoch; None if it is unusable."""
+    """Parse a ``Date`` header into ms since the Unix epoch, or None if unusable."""
     seconds = _http_date(text) if text is not None else None
     return None if seconds is None else round(seconds * 1000)
 
 
 def _http_date(text: str) -> float | None:
-    """Read an IMF date into seconds since the Unix epoch, or None."""
-    # Only a date hint pays for this import.
+    """Parse an IMF-fixdate into seconds since the Unix epoch, or return None."""
+    # Imported here, because few replies have a date.
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - reason above
 
     if not text.endswith(" GMT"):
@@ -233,10 +236,10 @@ def _http_date(text: str) -> float | None:
 
 
 def expect_success(status: str, body: Any) -> None:
-    """Raise unless the sealed *status* is ``success`` and there is a *body*.
+    """Raise unless the decrypted *status* is ``success`` and there is a *body*.
 
     Raises:
-        OperatorError: If the status word is another one.
+        OperatorError: If the status is another word.
         ProtocolError: If there is no body.
     """
     if status != "success":

@@ -1,7 +1,7 @@
-"""Decrypt, check and encrypt tokens with a key ring (docs/protocol.md 6.5 and 6.6).
+"""Decrypts, checks and encrypts tokens with a key ring (docs/protocol.md 6.5 and 6.6).
 
-The checks and their order are those of the official Java SDK, which checks the scope
-and the domain, unlike the Python SDK.
+The checks and their order are those of the official Java SDK. Unlike the Python SDK, it
+checks the scope and the domain.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from uid2_async.protocol.token_codec import (
 )
 from uid2_async.protocol.wire import FIRST_MS, LAST_MS
 
-# Who made a token, where it was no operator: site, type (a service), version, key.
+# The operator's fields of a sharing token: site, type (a service), version and key.
 _OPERATOR = (0, 1, 0, 0)
 _NO_VALID_KEY = "No key, or all keys have expired."
 
 
 class ClientType(Enum):
-    """What a token is opened for, which decides the lifetime and domain checks."""
+    """The purpose of a decryption, which determines the lifetime and domain checks."""
 
     BIDSTREAM = "bidstream"
     SHARING = "sharing"
 
 
-# Looking up a member of an enum costs a tenth of a microsecond on Python 3.11.
+# Looking up an enum member takes 0.1 microseconds on Python 3.11.
 _BIDSTREAM = ClientType.BIDSTREAM
 
-# Called for each token, by functions that are wrapped themselves.
+# Called for each token, by functions that already strip tracebacks.
 _read_text = unwrapped(read_text)
 _open_shells = unwrapped(open_shells)
 _seal_gcm = unwrapped(Key.seal_gcm)
@@ -65,15 +65,16 @@ _decode = unwrapped(base64.decode)
 class DecryptedToken(RedactedRepr, frozen=True, kw_only=True, gc=False):
     """A decrypted token.
 
-    The times are stored in ms; datetimes are made on access.
+    The times are stored in ms, and converted to datetimes on access.
 
     Attributes:
-        raw_uid: The raw UID, 44 characters of base64.
-        site_id: The site that generated the token, or that shared the raw UID.
-        established_ms: When the identity was first generated, in ms.
-        created_ms: When the token was made, in ms; None for v2.
-        expires_ms: When it expires, in ms.
-        identity_type: What the raw UID was made from; None for v2.
+        raw_uid: The raw UID, 44 base64 characters.
+        site_id: The site that generated the token or shared the raw UID.
+        established_ms: When the identity was first generated, in ms since the Unix
+            epoch.
+        created_ms: When the token was created, in ms since the Unix epoch. None for v2.
+        expires_ms: When it expires, in ms since the Unix epoch.
+        identity_type: The type of the identity: email or phone. None for v2.
         scope: UID2 or EUID.
         version: 2, 3 or 4.
         client_side_generated: Whether a browser or app generated it.
@@ -107,7 +108,7 @@ class DecryptedToken(RedactedRepr, frozen=True, kw_only=True, gc=False):
 
     @property
     def created(self) -> datetime | None:
-        """When the token was made; None for v2, which does not say."""
+        """When the token was created. None for v2, which does not contain it."""
         return None if self.created_ms is None else datetime_from_ms(self.created_ms)
 
     @property
@@ -124,10 +125,10 @@ def decrypt(
     client: ClientType,
     domain_or_app: str | None = None,
 ) -> DecryptedToken:
-    """Open and check a token; arguments as in :func:`try_decrypt`.
+    """Decrypt and check a token. The arguments are those of :func:`try_decrypt`.
 
     Raises:
-        TokenError: If it is rejected; the reason says why.
+        TokenError: If it is rejected. The reason is an attribute.
         KeysUnavailableError: If all keys of *ring* have expired.
     """
     found = try_decrypt(text, ring, now_ms, client, domain_or_app)
@@ -143,18 +144,18 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     client: ClientType,
     domain_or_app: str | None = None,
 ) -> DecryptedToken | TokenFailure:
-    """Open and check a token, without an exception for an invalid one.
+    """Decrypt and check a token, without raising if it is invalid.
 
     Args:
-        text: The token, of any version and either alphabet.
+        text: The token, of any version and in either alphabet.
         ring: The keys.
-        now_ms: The time in ms.
-        client: What it is opened for.
-        domain_or_app: Where the bid request comes from. It is compared for tokens that
-            were generated client-side and opened for the bidstream.
+        now_ms: The time in ms since the Unix epoch.
+        client: The purpose of the decryption.
+        domain_or_app: The domain or app that the bid request comes from. It is checked
+            only for tokens that were generated client-side, and only for the bidstream.
 
     Returns:
-        The token, or why it is rejected.
+        The token, or why it was rejected.
 
     Raises:
         KeysUnavailableError: If all keys of *ring* have expired.
@@ -170,7 +171,7 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     version, _, identity_type, _, _, expires_ms, created_ms, _, raw_uid, site = opened
     site_id, _, _, privacy_bits, established_ms, _ = site
     client_side = privacy_bits & CLIENT_SIDE_GENERATED
-    # v2 has no creation time: what is judged is how long it will hold from now on.
+    # v2 has no creation time, so its remaining lifetime is checked instead.
     start_ms = now_ms if created_ms is None else created_ms
     if expires_ms < now_ms:
         return TokenFailure.EXPIRED_TOKEN
@@ -204,17 +205,18 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
 
 
 def _is_at_home(site_id: int, ring: KeyRing, domain_or_app: object) -> bool:
-    """Return whether the name is one of the site's, in any letter case."""
-    # Names come out of bid requests and files: what is not a str is no name.
+    """Return whether the domain or app belongs to the site, ignoring case."""
+    # The value may come from a bid request or file. Anything but a str is no match.
     if not isinstance(domain_or_app, str):
         return False
     return domain_or_app.lower() in ring.site_data.get(site_id, ())
 
 
 class SharingSealer:
-    """Makes the sharing tokens of one instant for one keyset (docs/protocol.md 6.5).
+    """Creates the sharing tokens of one keyset at one time (docs/protocol.md 6.5).
 
-    What they have in common is chosen and written once. All are of version 4.
+    The keys and the fields that all tokens share are prepared once. All tokens are of
+    version 4.
     """
 
     __slots__ = ("_master", "_master_fields", "_scope", "_site", "_site_fields")
@@ -222,16 +224,16 @@ class SharingSealer:
     def __init__(
         self, ring: KeyRing, *, now_ms: int, keyset_id: int | None = None
     ) -> None:
-        """Choose the keys.
+        """Select the keys.
 
         Args:
-            ring: Keys from key/sharing.
-            now_ms: The time in ms.
-            keyset_id: The keyset of those who can read the tokens; if None, the
-                ring's default.
+            ring: The keys from key/sharing.
+            now_ms: The time in ms since the Unix epoch.
+            keyset_id: The keyset whose readers can decrypt the tokens. Defaults to the
+                ring's default keyset.
 
         Raises:
-            TokenError: If the ring has no key to seal with.
+            TokenError: If the ring has no key to encrypt with.
             KeysUnavailableError: If all keys of *ring* have expired.
         """
         if now_ms >= ring.valid_until_ms:
@@ -242,7 +244,7 @@ class SharingSealer:
         if master is None or ring.caller_site_id is None:
             raise TokenError(
                 TokenFailure.NOT_AUTHORIZED_FOR_MASTER_KEY,
-                hint="Fetch the keys from key/sharing; others cannot encrypt.",
+                hint="Fetch the keys from key/sharing. Other keys cannot encrypt.",
             )
         if site is None:
             raise TokenError(
@@ -264,10 +266,10 @@ class SharingSealer:
         site_iv: bytes,
         identity_type: IdentityType | None = None,
     ) -> str:
-        """Make one token; arguments as in :func:`encrypt`, but anything may be given.
+        """Create one token. Like :func:`encrypt`, but *raw_uid* may have any type.
 
         Raises:
-            InputError: If *raw_uid* is none, or *identity_type* contradicts it.
+            InputError: If *raw_uid* is malformed, or *identity_type* contradicts it.
             TokenError: If the raw UID belongs to the other scope.
         """
         data = _decode(raw_uid) if isinstance(raw_uid, str) else None
@@ -283,14 +285,14 @@ class SharingSealer:
         return _encode_url(head + sealed)
 
     def _read_kind(self, first: int, claimed: IdentityType | None) -> int:
-        """Read the type byte of a raw UID of 33 bytes, which must fit."""
+        """Return the type byte of a raw UID of 33 bytes, after checking it."""
         scope, identity_type = TYPE_BYTES[first]
         if identity_type is None:
-            raise InputError("The raw UID is of an unknown identity type.")
+            raise InputError("The raw UID has an unknown identity type.")
         if scope is not self._scope:
             raise TokenError(TokenFailure.INVALID_IDENTITY_SCOPE)
         if claimed is not None and claimed is not identity_type:
-            raise InputError("The raw UID is of another identity type.")
+            raise InputError("The raw UID contradicts identity_type.")
         return first & TYPE_MASK
 
 
@@ -304,22 +306,23 @@ def encrypt(
     keyset_id: int | None = None,
     identity_type: IdentityType | None = None,
 ) -> str:
-    """Make a sharing token of version 4 (docs/protocol.md 6.5).
+    """Create a sharing token of version 4 (docs/protocol.md 6.5).
 
     Args:
-        raw_uid: The raw UID, 44 characters of base64.
-        ring: Keys from key/sharing.
-        now_ms: The time in ms.
+        raw_uid: The raw UID, 44 base64 characters.
+        ring: The keys from key/sharing.
+        now_ms: The time in ms since the Unix epoch.
         master_iv: 12 random bytes.
-        site_iv: 12 other random bytes.
-        keyset_id: The keyset whose members can read it; the ring's default if None.
-        identity_type: What the raw UID was made from. If None, it is read from the raw
-            UID; one of 32 bytes does not tell, and counts as an e-mail's.
+        site_iv: 12 different random bytes.
+        keyset_id: The keyset whose readers can decrypt it. Defaults to the ring's
+            default keyset.
+        identity_type: The type of the identity. If None, it is read from the raw UID. A
+            raw UID of 32 bytes does not contain it, and counts as one of an email.
 
     Raises:
-        InputError: If *raw_uid* is none, or *identity_type* contradicts it.
-        TokenError: If the raw UID belongs to the other scope, or the ring has no key
-            to seal with.
+        InputError: If *raw_uid* is malformed, or *identity_type* contradicts it.
+        TokenError: If the raw UID belongs to the other scope, or the ring has no key to
+            encrypt with.
         KeysUnavailableError: If all keys of *ring* have expired.
     """
     sealer = SharingSealer(ring, now_ms=now_ms, keyset_id=keyset_id)

@@ -1,6 +1,6 @@
-"""token/generate, token/refresh, token/validate and token/logout: the client's half.
+"""The client's half of token/generate, refresh, validate and logout.
 
-docs/protocol.md 2.1, 2.2, 2.3 and 2.9.
+See docs/protocol.md 2.1, 2.2, 2.3 and 2.9.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _decode = unwrapped(wire.decode)
 _datetime = unwrapped(datetime_from_ms)
 _write_identity_input = unwrapped(write_identity_input)
 
-# A refresh token of this length is a wrapper, and the reply to it is sealed.
+# A refresh token of this length is a wrapper, and the reply to it is encrypted.
 SEALED_REFRESH_CHARS: Final = 388
 
 
 class TokensBody(RedactedRepr, omit_defaults=True, frozen=True):
-    """The body of a successful generate or refresh; times in ms."""
+    """The body of a successful generate or refresh. Times are in ms since the epoch."""
 
     advertising_token: str
     refresh_token: str
@@ -68,9 +68,9 @@ def build_generate_request(
     """Build the JSON of a generate request (docs/protocol.md 2.1).
 
     Args:
-        identity: Whom the token is for.
-        tcf_consent_string: The TCF v2 consent string, which EUID operators judge.
-        send_raw: Whether DII is sent as it is and not as its hash.
+        identity: The identity to generate tokens for.
+        tcf_consent_string: The TCF v2 consent string, which EUID operators check.
+        send_raw: Send DII itself instead of its hash.
 
     Raises:
         InputError: If *identity* is invalid.
@@ -84,11 +84,11 @@ def build_generate_request(
 def parse_tokens_reply(
     payload: bytes,
 ) -> IdentityTokens | OptedOut | InsufficientConsent:
-    """Read the opened reply to generate or refresh.
+    """Parse the decrypted reply to generate or refresh.
 
     Raises:
-        ProtocolError: If it is not of the documented shape.
-        OperatorError: If the status word is another one.
+        ProtocolError: If it does not have the documented structure.
+        OperatorError: If the status is another word.
     """
     reply = _decode(payload, _TokensReply)
     if reply.status == "optout":
@@ -103,10 +103,11 @@ def parse_tokens_reply(
 
 
 def parse_refresh_reply(payload: bytes) -> IdentityTokens | OptedOut:
-    """Read the opened reply to refresh, as :func:`parse_tokens_reply`.
+    """Parse the decrypted reply to refresh, like :func:`parse_tokens_reply`.
 
     Raises:
-        OperatorError: Also for ``insufficient_user_consent``, which only generate uses.
+        OperatorError: Also for ``insufficient_user_consent``, which is valid only for
+            generate.
     """
     result = parse_tokens_reply(payload)
     if isinstance(result, InsufficientConsent):
@@ -115,7 +116,7 @@ def parse_refresh_reply(payload: bytes) -> IdentityTokens | OptedOut:
 
 
 def _tokens(body: TokensBody) -> IdentityTokens:
-    """Turn the wire's ms into datetimes."""
+    """Convert the times in ms to datetimes."""
     return IdentityTokens(
         advertising_token=body.advertising_token,
         refresh_token=body.refresh_token,
@@ -139,7 +140,7 @@ def build_validate_request(
 
 
 def parse_validate_reply(payload: bytes) -> bool:
-    """Read the opened reply to validate: whether the token is this identity's."""
+    """Parse the decrypted reply to validate: whether the token is the identity's."""
     reply = wire.decode(payload, _ValidateReply)
     expect_success(reply.status, reply.body)
     return bool(reply.body)
@@ -155,7 +156,7 @@ def build_logout_request(identity: Identity, *, send_raw: bool = False) -> bytes
 
 
 def parse_logout_reply(payload: bytes) -> None:
-    """Read the opened reply to logout; returning is success."""
+    """Parse the decrypted reply to logout. Raises if the logout failed."""
     reply = wire.decode(payload, _LogoutReply)
     expect_success(reply.status, reply.body)
 

@@ -1,4 +1,4 @@
-"""JSON on the wire, by msgspec, with errors that name a place and never a value."""
+"""Encodes and decodes JSON with msgspec. Errors contain a path but never a value."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from uid2_async.models import datetime_from_ms
 
 T = TypeVar("T")
 FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
-"""The years 1 to 9999, which a datetime can hold, in ms since the Unix epoch."""
+"""The years 1 to 9999, which a datetime can represent, in ms since the Unix epoch."""
 
 EpochMs: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
-"""An instant in ms that a datetime can hold, from 1970 to the end of 9999."""
+"""A time in ms since the Unix epoch, up to the year 9999, as for a datetime."""
 
-# msgspec ends its messages with the place: "... - at `$.body.email_hash[3].u`". The
-# rest can hold the rejected value (enums) and is thrown away.
+# msgspec ends its messages with the path: "... - at `$.body.email_hash[3].u`". The
+# rest can contain the rejected value (of an enum) and is discarded.
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _encoder = msgspec.json.Encoder()
 
 
 def encode(value: object) -> bytes:
-    """Write *value* as compact UTF-8 JSON."""
+    """Encode *value* as compact UTF-8 JSON."""
     return _encoder.encode(value)
 
 
-# Readers by kind, made when first needed: making one costs more than a small reply.
+# Decoders by type, cached because creating one costs more than a small reply.
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
 def decode(data: bytes | str, kind: type[T]) -> T:
-    """Read JSON *data* as a value of *kind*.
+    """Decode JSON *data* as a value of type *kind*.
 
     Raises:
-        ProtocolError: If it is not JSON or not of the shape; names only the path. It is
-            raised outside of the handler, so that no foreign error that may contain
-            the reply stays reachable from it.
+        ProtocolError: If it is not JSON or does not have the expected structure. The
+            message contains only the JSON path. The error is raised outside the
+            handler, so that it does not reference another error that may contain the
+            reply.
     """
     decoder: msgspec.json.Decoder[T] | None = _decoders.get(kind)
     if decoder is None:
@@ -51,17 +52,17 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         found = _PATH.search(str(error))
         path = found["path"] if found else ""
-        message = f"The reply is not of the documented shape at {path or 'the top'}."
+        message = f"The reply has an unexpected structure at {path or 'the top level'}."
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     raise ProtocolError(message, path=path)
 
 
 def iso(ms: int) -> str:
-    """Write *ms* since the Unix epoch as ISO 8601 in UTC, ms only where there are some.
+    """Format *ms* since the Unix epoch as ISO 8601 in UTC, with ms only if needed.
 
-    An instant outside of the calendar, such as the end of a key that never expires,
-    stays a number.
+    A time out of a datetime's range, such as the end of a key that never expires, is
+    returned in ms.
     """
     try:
         instant = datetime_from_ms(ms)

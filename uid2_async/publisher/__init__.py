@@ -7,7 +7,6 @@ into what a browser, a session or a bid request takes, without any I/O.
 from __future__ import annotations
 
 from uid2_async.openrtb import add_openrtb_eid, to_openrtb_eid
-from uid2_async.publisher.cookie import cookie_name, from_cookie, to_cookie
 from uid2_async.publisher.freshness import Freshness
 from uid2_async.publisher.generate import (
     GenerateResult,
@@ -15,10 +14,17 @@ from uid2_async.publisher.generate import (
     Unavailable,
     try_generate,
 )
-from uid2_async.publisher.page import to_js_sdk, to_prebid_params
 from uid2_async.publisher.refresher import TokenRefresher
 from uid2_async.publisher.sealed_cookie import SealedCookie
-from uid2_async.publisher.session import from_session, to_session
+from uid2_async.publisher.session import (
+    cookie_name,
+    from_cookie,
+    from_session,
+    to_cookie,
+    to_js_sdk,
+    to_prebid_params,
+    to_session,
+)
 
 __all__ = [
     "Freshness",

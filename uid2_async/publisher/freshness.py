@@ -33,10 +33,10 @@ class Freshness:
     """What :meth:`TokenRefresher.ensure_fresh` found.
 
     Attributes:
-        tokens: What to hold from now on; None where nothing is to be held: the state is
-            DEAD or OPTED_OUT. Tokens that are EXPIRED_REFRESHABLE are to be held, not
-            used.
-        state: Of *tokens*; DEAD: generate anew; OPTED_OUT: do not.
+        tokens: The tokens to keep from now on; None if there are none to keep: the
+            state is DEAD or OPTED_OUT. Keep tokens that are EXPIRED_REFRESHABLE, but
+            do not use them.
+        state: Of *tokens*. If DEAD, generate new tokens; if OPTED_OUT, do not.
         changed: Whether the session must be written, since *tokens* are not those that
             were given.
         error: Why a refresh that was due gave nothing, or None.
@@ -58,13 +58,13 @@ class Freshness:
 def report(
     given: IdentityTokens, held: IdentityTokens, outcome: Outcome, now: datetime
 ) -> Freshness:
-    """Say what came of a refresh.
+    """Return the result of a refresh.
 
     Args:
         given: What the caller holds.
         held: The latest that became of it.
         outcome: What the refresh of *held* gave.
-        now: By when to judge, as an aware datetime.
+        now: The time of the check, as an aware datetime.
     """
     error = outcome if isinstance(outcome, UID2Error) else None
     if isinstance(outcome, OptedOut):

@@ -42,7 +42,7 @@ class InvalidIdentity:
 
 @attrs.frozen
 class Unavailable:
-    """There are no tokens now: ask again with a later page.
+    """There are no tokens now. Ask again on a later page.
 
     Attributes:
         error: Why there are none.
@@ -54,7 +54,7 @@ class Unavailable:
 GenerateResult: TypeAlias = (
     IdentityTokens | OptedOut | InsufficientConsent | InvalidIdentity | Unavailable
 )
-"""What :func:`try_generate` returns. Only tokens and opt-outs are to be stored."""
+"""What :func:`try_generate` returns. Store only tokens and opt-outs."""
 
 
 async def try_generate(
@@ -64,19 +64,24 @@ async def try_generate(
     tcf_consent_string: str | None = None,
     timeout: float = WEB_TIMEOUT,
 ) -> GenerateResult:
-    """Generate tokens for one person, and return a value whatever happens.
+    """Generate tokens for one person, without ever raising an error.
 
-    For logins and pages, which must not fail or wait because the operator does. If the
-    operator cannot be reached, is too slow or rejects the credentials, one warning is
-    logged, without the identity. For 5 seconds after that, calls through the same
-    client return Unavailable at once. Then one call at a time asks again, until one
+    Use it for logins and pages, which must not fail or wait because of the operator. If
+    the operator cannot be reached, is too slow or rejects the credentials, one warning
+    is logged, without the identity. For the next 5 seconds, calls with the same client
+    return Unavailable immediately. After that, one call at a time asks again, until one
     succeeds.
+
+    Example:
+        >>> reply = await try_generate(client, "user@example.com")
+        >>> if isinstance(reply, IdentityTokens):
+        ...     session = {"uid2": reply.to_dict()}
 
     Args:
         client: The client that asks the operator.
-        identity: An e-mail, a phone or a hash of one.
-        tcf_consent_string: The TCF v2 consent string, which EUID operators judge.
-        timeout: How long the call may take with all its retries, in seconds.
+        identity: An e-mail address, a phone number or a hash of one.
+        tcf_consent_string: The TCF v2 consent string, which EUID operators check.
+        timeout: How long the call may take, including retries, in seconds.
 
     Returns:
         Tokens; or OptedOut or InsufficientConsent; or InvalidIdentity or Unavailable,
@@ -88,7 +93,7 @@ async def try_generate(
     refusal = breaker.enter()
     try:
         if refusal is not None:
-            # A mistyped identity is to be corrected now, operator or not.
+            # A mistyped identity must be corrected now, even without an operator.
             build_generate_request(as_identity(identity))
             return Unavailable(fresh_error(refusal))
         reply = await client.generate_token(
@@ -119,7 +124,7 @@ class _CircuitBreaker:
         self._probing = False
 
     def enter(self) -> Exception | None:
-        """Return None to whoever may ask now, and the last error to anybody else."""
+        """Return None to a caller that may ask now, and the last error to others."""
         if self._error is None:
             return None
         if self._probing or self._now() < self._until:
@@ -128,15 +133,15 @@ class _CircuitBreaker:
         return None
 
     def leave(self) -> None:
-        """Let somebody else ask."""
+        """Let another caller ask."""
         self._probing = False
 
     def open(self, error: Exception) -> None:
-        """Let nobody ask for the pause."""
+        """Let no caller ask during the pause."""
         self._error, self._until = error, self._now() + _PAUSE
 
     def close(self) -> None:
-        """Let everybody ask."""
+        """Let all callers ask."""
         self._error = None
 
 

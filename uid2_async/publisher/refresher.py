@@ -1,4 +1,4 @@
-"""Keep identity tokens fresh: when to refresh, once for all who ask, and what then.
+"""Keep identity tokens fresh: when to refresh, and once for all concurrent callers.
 
 docs/protocol.md 2.2: old tokens stay valid until they expire, so a refresh that fails
 or is made twice does no harm; a reply carries no nonce, so one that repeats what is
@@ -56,7 +56,7 @@ _LONGEST_PAUSE: Final = 60.0
 # For how many seconds after its pause a failure still counts as repeated.
 _FAILURE_KEPT: Final = 600.0
 # Seconds between two successful refreshes of one person's tokens, at least and at most,
-# and the part of the new tokens' life that lies between these bounds.
+# and the part of the new tokens' life between these bounds.
 _LEAST_INTERVAL: Final = 5.0
 _MOST_INTERVAL: Final = 60.0
 _INTERVAL_PART: Final = 0.1
@@ -92,9 +92,9 @@ class TokenRefresher:
     which happens if this machine's clock is an hour ahead, cause 60 requests an hour
     and not one per page view. A refresh is due an hour after the last one by default.
 
-    Pauses and what is remembered are measured by a monotonic clock that goes on while
-    the machine is suspended: setting the wall clock does not change them. Only the
-    instants in the tokens themselves are compared with *clock*.
+    Pauses and what is remembered are measured by a monotonic clock that keeps running
+    while the machine is suspended: setting the wall clock does not change them. Only
+    the instants in the tokens themselves are compared with *clock*.
 
     Single-flight is per process: N processes make at most N refreshes, which does no
     harm. *lock* makes it one. It is called with the SHA-256 of the refresh token in hex
@@ -105,7 +105,7 @@ class TokenRefresher:
         @asynccontextmanager
         async def first_of_all(digest: str) -> AsyncIterator[bool]:
             won = await redis.set(f"uid2:refresh:{digest}", 1, nx=True, ex=60)
-            yield bool(won)  # the key stays: late comers are told as well
+            yield bool(won)  # the key stays, for callers that come later
 
         TokenRefresher(client, lock=first_of_all)
 
@@ -197,7 +197,7 @@ class TokenRefresher:
     async def aclose(self) -> None:
         """Cancel the refreshes that run and wait for their end; safe to call twice.
 
-        Whoever waits for one gets the held tokens and a TransportError.
+        Callers that wait for one get the current tokens and a TransportError.
         """
         self._closed = True
         flights = list(self._running().values())
@@ -206,7 +206,7 @@ class TokenRefresher:
         await asyncio.gather(*flights, return_exceptions=True)
 
     def __repr__(self) -> str:
-        """Show counts alone."""
+        """Show only counts."""
         return (
             f"<TokenRefresher running={len(self._flights)} "
             f"opted_out={len(self._opted_out)}>"
@@ -222,7 +222,7 @@ class TokenRefresher:
 
         Returns:
             The tokens to hold and their state; see :class:`~uid2_async.Freshness`. A
-            refresh that failed is no exception: its error is in the result.
+            failed refresh does not raise: its error is in the result.
 
         Raises:
             RuntimeError: If the refresher is closed.
@@ -244,7 +244,7 @@ class TokenRefresher:
         flight = self._single_flight(held, digest)
         if self._background and held.state(now).usable:
             return report(tokens, held, None, now)
-        # Not awaited itself: whoever waits may be cancelled, the refresh goes on.
+        # Not awaited directly: if the waiter is canceled, the refresh continues.
         await asyncio.wait({flight})
         return report(tokens, held, _result(flight), self._now())
 
@@ -271,7 +271,7 @@ class TokenRefresher:
         self._renewed.set(digest, new, seconds=life)
 
     def _is_due(self, held: IdentityTokens, now: datetime) -> bool:
-        """Tell whether to refresh now; what is due waits for its part of the jitter."""
+        """Return whether to refresh now; due tokens wait for their share of jitter."""
         state = held.state(now)
         if state is not TokenState.DUE:
             return state is TokenState.EXPIRED_REFRESHABLE
@@ -323,7 +323,7 @@ class TokenRefresher:
     def _remember(
         self, digest: str, outcome: IdentityTokens | OptedOut | UID2Error
     ) -> None:
-        """Keep what came of a refresh, for as long as it counts."""
+        """Keep the result of a refresh for as long as it counts."""
         if isinstance(outcome, IdentityTokens):
             self._remember_tokens(digest, outcome)
         elif isinstance(outcome, OptedOut):
@@ -367,17 +367,18 @@ class TokenRefresher:
             raise _refused("The refreshed tokens have expired.", "identity_expires")
         for name in ("advertising_token", "refresh_token"):
             if compare_digest(_bytes(getattr(held, name)), _bytes(getattr(new, name))):
-                raise _refused("The refresh reply repeats what was held.", name)
-        # What has been refreshed before is no news; nor may _latest go in circles.
+                raise _refused("The refresh reply repeats the current tokens.", name)
+        # Tokens that were refreshed before are not new, and _latest must not form a
+        # cycle.
         if self._renewed.get(_digest(new)) is not None:
-            raise _refused("The refresh reply repeats older tokens.", "refresh_token")
+            raise _refused("The refresh reply repeats earlier tokens.", "refresh_token")
 
 
 def _result(flight: asyncio.Task[Outcome]) -> Outcome:
     """Return what a finished refresh gave, or raise it; each caller gets its own."""
     if flight.cancelled():
         return TransportError(
-            "The refresh was cancelled: the refresher was closed, or something cancels "
+            "The refresh was canceled: the refresher was closed, or something cancels "
             "all tasks."
         )
     error = flight.exception()
@@ -395,10 +396,10 @@ def _log_end(flight: asyncio.Task[Outcome]) -> None:
 
 
 def _refused(message: str, name: str) -> ProtocolError:
-    """Make the error for a reply that is well-formed and not to be trusted."""
+    """Return the error for a well-formed reply that cannot be trusted."""
     error = ProtocolError(
         message,
-        hint="Check this machine's clock; if it is right, something replays replies.",
+        hint="Check this machine's clock. If it is right, replies are being replayed.",
         path=f"body.{name}",
     )
     error.endpoint = REFRESH_PATH
@@ -411,7 +412,7 @@ def _digest(tokens: IdentityTokens) -> str:
 
 
 def _bytes(token: str) -> bytes:
-    """Take the bytes of a stored token, which may hold anything that a str can."""
+    """Return the bytes of a stored token, which may be any str."""
     return token.encode(errors="surrogatepass")
 
 

@@ -72,12 +72,12 @@ class SealedCookie(Unpicklable):
                 days.
 
         Raises:
-            ConfigError: If there is no key, or one has less than 32 characters.
+            ConfigError: If there is no key, or one has fewer than 32 characters.
         """
         given = [keys] if isinstance(keys, str) else list(keys)
         if not given or any(len(key) < _KEY_CHARS for key in given):
             raise ConfigError(
-                f"A key of the cookie has less than {_KEY_CHARS} characters.",
+                f"A secret of the cookie has fewer than {_KEY_CHARS} characters.",
                 hint='Make one: python -c "import secrets; '
                 'print(secrets.token_urlsafe(32))"',
             )

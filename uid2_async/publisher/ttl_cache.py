@@ -33,7 +33,7 @@ class TTLCache(Generic[T]):
             self._entries.popitem(last=False)
 
     def get(self, key: str) -> T | None:
-        """Return the value of *key*, or None if there is none or it has ended."""
+        """Return the value of *key*, or None if there is none or it has expired."""
         entry = self._entries.get(key)
         if entry is None:
             return None

@@ -129,7 +129,7 @@ def test_going_on(source: Path, lost: int) -> None:
 
 
 def test_reading_on_behind_any_chunk(source: Path) -> None:
-    """A second reader, told where the first one was, reads the rest."""
+    """A second reader resumes where the first one was."""
     how = FileFormatOptions(format=Format(source.suffix[1:]))
     reader = open_reader(source, how)
     reader.want(["t"])
@@ -357,7 +357,7 @@ def fail(number: int) -> Callable[..., Any]:
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_disk_that_fails_at_the_end(source: Path, call: str, parts: int) -> None:
-    """Nothing has the final name then, and nothing is left beside it."""
+    """Nothing has the final name then, and no other file is left."""
     target = source.with_name(f"out{source.suffix}")
     saved = begin(source).sync()
     if parts == 2:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.bulk.files.conftest import read_all
 from uid2_async.bulk.columns import IdentifierColumns, find_identifiers, refuse_taken
-from uid2_async.bulk.text import TextRows
 from uid2_async.errors import InputError
 
 ADDED = ("UID", "PREV_UID", "REFRESH_FROM", "UNMAPPED")
@@ -48,23 +49,27 @@ def test_columns(
     assert (found.kinds, found.wanted) == (kinds, wanted)
 
 
-def test_identifiers() -> None:
+def test_identifiers(make_reader: Callable[..., Any]) -> None:
     """What is empty is none; the order is that of preference."""
-    values = {"p": ["+1", "", "x"], "E": ["", "", " "]}
-    columns = find(["E", "p"], several={"phone": "p", "email": "E"})
+    reader = make_reader(b"E,p\n,+1\n,\n ,x\n")
+    columns = find(reader.header, several={"phone": "p", "email": "E"})
+    reader.want(columns.wanted)
+    (rows,) = read_all(reader)
 
-    phones, emails = columns.identities(TextRows(["", "", ""], values))
+    phones, emails = columns.identities(rows)
 
     assert (phones.kinds, phones.values) == ("phone", ["+1", None, "x"])
     assert (emails.kinds, emails.values) == ("email", [None, None, " "])
 
 
-def test_kinds_that_each_row_tells() -> None:
+def test_kinds_that_each_row_tells(make_reader: Callable[..., Any]) -> None:
     """They may be in any letter case, with white space around them."""
-    values = {"i": ["a", "", "c"], "t": [" Email ", "phone", "shoe size"]}
+    reader = make_reader(b"i,t\na, Email \n,phone\nc,shoe size\n")
     columns = IdentifierColumns([("t", "i")], kind_column="t")
+    reader.want(columns.wanted)
+    (rows,) = read_all(reader)
 
-    (found,) = columns.identities(TextRows(["", "", ""], values))
+    (found,) = columns.identities(rows)
 
     assert found.kinds == ["email", "phone", "shoe size"]
     assert found.values == ["a", None, "c"]
@@ -73,9 +78,9 @@ def test_kinds_that_each_row_tells() -> None:
 @pytest.mark.parametrize(
     ("header", "how", "words"),
     [
-        (["a", "b"], {}, ["no column 'INPUT'", "'a', 'b'", "--column"]),
+        (["a", "b"], {}, ["no column 'INPUT'", "'a', 'b'", "`column=NAME`"]),
         (["a", "b"], {"column": "c", "kind": "email"}, ["no column 'c'", "'a', 'b'"]),
-        (["INPUT"], {}, ["no column 'INPUT_TYPE'", "'INPUT'", "--type"]),
+        (["INPUT"], {}, ["no column 'INPUT_TYPE'", "'INPUT'", "`type`"]),
         (
             ["a", "a"],
             {"column": "a"},
@@ -83,8 +88,12 @@ def test_kinds_that_each_row_tells() -> None:
         ),
         (["A", "a"], {"column": "ä"}, ["no column"]),
         (["A", "a"], {"column": "Á", "kind": "email"}, ["no column"]),
-        (["a"], {"several": {"phone": "b"}}, ["no column 'b'", "Use --phone COLUMN"]),
-        (["a;INPUT"], {}, ["separated by something else", "--delimiter"]),
+        (
+            ["a"],
+            {"several": {"phone": "b"}},
+            ["no column 'b'", 'Use `identifiers={"phone": COLUMN}` with'],
+        ),
+        (["a;INPUT"], {}, ["separated by something else", "use `delimiter`"]),
     ],
 )
 def test_columns_that_are_not_there(

@@ -214,7 +214,7 @@ def test_pieces_do_not_matter(
 def test_going_on_behind_any_chunk(
     make_reader: Make, encoding: str, suffix: str
 ) -> None:
-    """A second reader, told where the first one was, reads the rest."""
+    """A second reader resumes where the first one was."""
     lines = [f'{n},"Zoë\n{n}"' if n % 3 else f"{n},x" for n in range(50)]
     data = "\r\n".join(["a,b", *lines]).encode(encoding)
     packed = gzip.compress(data) if suffix.endswith("gz") else data
@@ -242,6 +242,6 @@ def test_going_on_behind_any_chunk(
     ],
 )
 def test_bad_gzip(make_reader: Make, data: bytes, words: str) -> None:
-    """What is called .gz and is none, or is cut, is refused."""
+    """A .gz file that is not gzip, or is truncated, is rejected."""
     with pytest.raises(InputError, match=words):
         fields(make_reader(data, "csv.gz"))

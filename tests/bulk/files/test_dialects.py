@@ -87,13 +87,13 @@ def test_csv_dialects(
 @pytest.mark.parametrize(
     ("data", "hint"),
     [
-        (b"id\temail\n1\tx\n", "use --delimiter"),
-        (b"sep=;\nid;email\n1;x\n", "use --sep-line"),
-        (b"# Instructions\nemail\nx\n", "use --comment '#'"),
-        (b"email ,id\nx,1\n", "use --strip-header"),
-        (b'id, "email"\n1, "x"\n', "--skip-initial-space"),
+        (b"id\temail\n1\tx\n", "use `delimiter`"),
+        (b"sep=;\nid;email\n1;x\n", "use `sep_line=True`"),
+        (b"# Instructions\nemail\nx\n", 'use `comment="#"`'),
+        (b"email ,id\nx,1\n", "use `strip_header=True`"),
+        (b'id, "email"\n1, "x"\n', "`skip_initial_space=True`"),
         (b'name,email\n"say \\"hi\\"",x\n', "use --escape '\\'"),
-        (b'[{"email": "x"}]\n', "use --format jsonl"),
+        (b'[{"email": "x"}]\n', 'use `format="jsonl"`'),
         (b"Email,x,Email\na,b,c\n", "'email#1' is the first"),
         (b"id,email\n1,x\n   \n", "Remove the line"),
     ],
@@ -282,8 +282,7 @@ def test_the_hash_of_nothing(make_reader: Make, nothing: str) -> None:
     (found,) = columns.identities(rows)
 
     assert found.values == [None, None, None, "x"]
-    assert columns.take_hashes_of_nothing() == 3
-    assert columns.take_hashes_of_nothing() == 0
+    assert found.hashes_of_nothing == 3
 
 
 def test_what_is_odd_about_identifiers(make_reader: Make) -> None:

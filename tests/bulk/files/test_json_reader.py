@@ -128,7 +128,7 @@ def test_pieces_do_not_matter(rows: list[dict[str, str]], size: int, step: int) 
 
 
 def test_going_on_behind_any_chunk(make_reader: Make) -> None:
-    """A second reader, told where the first one was, reads the rest."""
+    """A second reader resumes where the first one was."""
     data = "\r\n".join(
         "" if n % 7 == 0 else json.dumps({"a": f"Zoë{n}"}, ensure_ascii=False)
         for n in range(50)

@@ -20,11 +20,12 @@ from uid2_async.bulk.paths import (
     check_roles,
     check_targets,
     check_unchanged,
-    expand,
+    find_files,
     identify,
     is_gzipped,
     state_paths,
 )
+from uid2_async.bulk.stores import expand_locations
 from uid2_async.bulk.text import open_reader
 from uid2_async.errors import ConfigError, InputError, JobError
 
@@ -65,8 +66,10 @@ def names(pairs: list[FilePair], source: Path, target: Path) -> list[str]:
 
 def test_one_file() -> None:
     """A file is what it is called; - is a stream."""
-    assert expand("in.csv", "out.csv") == [FilePair(Path("in.csv"), Path("out.csv"))]
-    assert expand("-", "-") == [FilePair(None, None)]
+    assert expand_locations("in.csv", "out.csv") == [
+        FilePair(Path("in.csv"), Path("out.csv"))
+    ]
+    assert expand_locations("-", "-") == [FilePair(None, None)]
 
 
 def test_a_name_that_looks_like_a_pattern(tmp_path: Path) -> None:
@@ -74,12 +77,12 @@ def test_a_name_that_looks_like_a_pattern(tmp_path: Path) -> None:
     path = tmp_path / "in[1].csv"
     path.write_text("a\n")
 
-    assert expand(str(path), "out.csv") == [FilePair(path, Path("out.csv"))]
+    assert expand_locations(str(path), "out.csv") == [FilePair(path, Path("out.csv"))]
 
 
 def test_a_folder(export: Path, tmp_path: Path) -> None:
     """Its files are sorted, and keep their names; marks of warehouses are no input."""
-    pairs = expand(str(export), str(tmp_path / "out"))
+    pairs = expand_locations(str(export), str(tmp_path / "out"))
 
     assert names(pairs, export, tmp_path / "out") == NAMES
 
@@ -89,7 +92,8 @@ def test_a_folder_that_looks_like_a_pattern(export: Path, tmp_path: Path) -> Non
     odd = export.rename(tmp_path / "ex[p]*rt")
 
     assert (
-        names(expand(str(odd), str(tmp_path / "out")), odd, tmp_path / "out") == NAMES
+        names(expand_locations(str(odd), str(tmp_path / "out")), odd, tmp_path / "out")
+        == NAMES
     )
 
 
@@ -106,7 +110,7 @@ def test_a_pattern(
     export: Path, tmp_path: Path, pattern: str, found: list[str]
 ) -> None:
     """Names are kept from the first part on that is a pattern."""
-    pairs = expand(str(export / pattern), str(tmp_path / "out"))
+    pairs = expand_locations(str(export / pattern), str(tmp_path / "out"))
 
     assert names(pairs, export, tmp_path / "out") == found
 
@@ -116,7 +120,7 @@ def test_outputs_are_no_inputs(export: Path) -> None:
     (export / "out").mkdir()
     (export / "out" / "a.csv").write_text("a\n")
 
-    pairs = expand(str(export), str(export / "out"))
+    pairs = expand_locations(str(export), str(export / "out"))
 
     assert names(pairs, export, export / "out") == NAMES
 
@@ -128,13 +132,13 @@ def test_nothing_to_read(tmp_path: Path, pattern: str) -> None:
     (tmp_path / "empty" / "_SUCCESS").touch()
 
     with pytest.raises(InputError, match="There is no file in"):
-        expand(str(tmp_path / pattern), "out")
+        expand_locations(str(tmp_path / pattern), "out")
 
 
 def test_many_files_to_stdout(export: Path) -> None:
     """They are refused."""
     with pytest.raises(InputError, match="cannot be written to stdout"):
-        expand(str(export), "-")
+        expand_locations(str(export), "-")
 
 
 def path_of(name: str) -> Path | None:
@@ -282,7 +286,7 @@ def test_a_lake_table(tmp_path: Path, mark: str, kind: str, source: str) -> None
         source = "**/*.csv"
 
     with pytest.raises(InputError, match=f"is a {kind} table") as caught:
-        expand(str(tmp_path / source), str(tmp_path / "out"))
+        find_files(str(tmp_path / source), tmp_path / "out")
 
     assert "snapshot" in caught.value.hint
 
@@ -364,7 +368,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
         check_targets([FilePair(path, path)], force=True, begun=False)
     str(caught.value).encode()
     assert "\x1b" not in str(caught.value)
-    pairs = expand(str(tmp_path / "*"), str(tmp_path / "out"))
+    pairs = expand_locations(str(tmp_path / "*"), str(tmp_path / "out"))
     check_targets(pairs, force=False, begun=False)
     assert [pair.target.name for pair in pairs if pair.target] == [
         "caf\xe8.csv".encode("latin-1").decode("utf-8", "surrogateescape"),
@@ -503,7 +507,7 @@ def test_folders_of_outputs_are_made(export: Path, tmp_path: Path) -> None:
     """For their owner alone; and only if nothing is refused."""
     out = tmp_path / "made" / "out"
     (tmp_path / "made").mkdir()
-    pairs = expand(str(export), str(out))
+    pairs = expand_locations(str(export), str(out))
     with pytest.raises(InputError, match="No such file"):
         check_targets([*pairs, FilePair(export / "x", None)], force=False, begun=False)
     assert not out.exists()
@@ -521,7 +525,7 @@ def test_a_file_where_the_folder_of_outputs_should_be(export: Path) -> None:
     out.write_text("precious")
 
     with pytest.raises(InputError, match="does not exist"):
-        check_targets(expand(str(export), str(out)), force=True, begun=False)
+        check_targets(expand_locations(str(export), str(out)), force=True, begun=False)
 
 
 def test_identity_of_a_file(tmp_path: Path) -> None:

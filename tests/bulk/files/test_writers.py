@@ -110,7 +110,9 @@ def format_rows(
     reader.load()
     rows = reader.take(1_000)
     kind = CsvFormat if file_format == "csv" else JsonFormat
-    return kind(FileFormatOptions(**options), reader, added).rows(rows, columns, repeat)
+    text = kind(FileFormatOptions(**options), reader, added)
+    output = TextOutput(None, text, encoding="utf-8", saved=0)
+    return output.format(rows, columns, repeat).decode()
 
 
 def test_instants() -> None:
@@ -508,7 +510,7 @@ def test_a_pipe_that_is_being_read(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_cannot_be_read() -> None:
-    """It is told, and is no error of ours."""
+    """It is reported, and is not an error of ours."""
 
     class Broken(io.BytesIO):
         """A stream on a broken disk."""

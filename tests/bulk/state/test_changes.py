@@ -19,7 +19,7 @@ EMAIL = IdentityType.EMAIL
 
 
 async def test_a_new_identity_is_added(days: Any) -> None:
-    """Whoever is mapped and was unknown is ADDED; opted out or invalid is no change."""
+    """A new mapped person is ADDED; opted out or invalid is not a change."""
     changes = await days.run(0, {1: days.mapped("a"), 2: OPTED_OUT, 3: INVALID})
 
     assert changes == [(1, "ADDED", days.uid("a"), None)]

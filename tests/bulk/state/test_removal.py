@@ -31,7 +31,7 @@ async def test_who_is_absent_is_removed(days: Any) -> None:
 
 
 async def test_who_comes_back_is_added(days: Any) -> None:
-    """As somebody new, after the removal was exported."""
+    """As a new person, after the removal was exported."""
     await days.full(0, range(40))
     await days.full(1, range(39))
 
@@ -229,7 +229,7 @@ async def test_the_scratch_file_ends_with_its_run(
 
 
 async def test_any_uid_of_a_person_finds_them(days: Any) -> None:
-    """Whoever asks may know the UID of last month, or only the exported one."""
+    """The caller may know the UID of last month, or only the exported one."""
     await days.run(0, {1: days.mapped("a"), 2: days.mapped("x")})
     await days.run(1, {1: days.mapped("b"), 2: MapRow(reason="optout")}, export=False)
 
@@ -283,7 +283,7 @@ async def test_who_is_suppressed_is_not_added_again(
 
 
 async def test_who_is_not_suppressed_can_come_back(days: Any) -> None:
-    """As somebody new."""
+    """As a new person."""
     await days.run(0, {1: days.mapped("a")}, export=False)
     await days.state.purge(days.key(1), suppress=False)
 

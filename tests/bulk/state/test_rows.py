@@ -274,7 +274,7 @@ async def test_many_calls_share_their_commits(days: Any) -> None:
 
 
 async def test_arguments_of_different_lengths_are_refused(days: Any) -> None:
-    """Nothing is recorded under somebody else's identity."""
+    """Nothing is recorded under another identity."""
     run = await days.begin(0)
 
     with pytest.raises(InputError, match="one outcome for each identity"):

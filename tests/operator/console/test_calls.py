@@ -29,7 +29,7 @@ def numbers(kept: ExchangeLog) -> list[int]:
 
 
 def test_the_oldest_go_when_there_are_too_many() -> None:
-    """Numbers go on, so that what is gone can be told."""
+    """Numbers continue, so that dropped calls are noticed."""
     kept = ExchangeLog(calls_kept=3)
     for _ in range(5):
         kept.add(exchange())
@@ -88,7 +88,7 @@ def test_clearing_and_resetting_forget_the_calls(desk: Any) -> None:
     ],
 )
 def test_a_key_that_is_none(desk: Any, header: str | None, check: str) -> None:
-    """What was wrong with the header is told, and the header itself is not."""
+    """The fault of the header is shown, and the header itself is not."""
     desk.send("POST", "/v2/token/generate", b"x", Authorization=header)
 
     call = desk.last()

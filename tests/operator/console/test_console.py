@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
 import pytest
 
-from uid2_async.operator import LocalOperator, OperatorData
+from uid2_async import Phone
+from uid2_async.operator import Fault, LocalOperator, OperatorData
 
 GENERATE = "/v2/token/generate"
 ADDRESS = "jane@example.com"
@@ -49,7 +51,7 @@ def test_people_are_opted_out_and_in(
 
 
 def test_someone_is_opted_in_by_the_hash_in_the_list(desk: Any) -> None:
-    """Whoever opted out by a call has no name here."""
+    """A person who opted out by a call has no name here."""
     desk.call("/v2/token/logout", {"email": ADDRESS})
     (person,) = desk.see("updates/0")["opt_outs"]
     assert person["name"] is None
@@ -230,10 +232,50 @@ def test_what_is_not_there(desk: Any, path: str) -> None:
 
 
 def test_another_operator_is_told_apart(make_desk: Any) -> None:
-    """A page that stays open starts anew when the sandbox was."""
+    """An open page starts again when the sandbox is restarted."""
     runs = set()
     for _ in range(2):
         with LocalOperator.in_thread(console=True) as operator:
             runs.add(make_desk(operator).see("updates/0")["run"])
 
     assert len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("order", "method"),
+    [
+        (
+            ("opt-out", {"out": True, "identity": "+12025550123"}),
+            lambda operator: operator.opt_out(Phone("+12025550123")),
+        ),
+        (
+            ("faults", {"status": 503, "times": 2, "path": GENERATE}),
+            lambda operator: operator.fail_next(Fault(status=503), 2, path=GENERATE),
+        ),
+        (("clock", {"seconds": 3_600}), lambda operator: operator.advance(3_600)),
+        (("reset", {}), lambda operator: operator.reset()),
+    ],
+    ids=["opt out", "fault", "clock", "reset"],
+)
+def test_an_order_does_what_the_method_does(
+    make_desk: Any, order: Any, method: Any
+) -> None:
+    """Tests in Python and in other languages leave the same operator behind."""
+    views = []
+    for act in (lambda operator: make_desk(operator).order(*order), method):
+        with LocalOperator.in_thread(
+            console=True, clock=lambda: datetime(2026, 1, 1, tzinfo=UTC)
+        ) as operator:
+            desk = make_desk(operator)
+            operator.opt_out(ADDRESS)
+            operator.fail_next(Fault(drop=True), path="/v2/token/logout")
+            desk.call(GENERATE, {"email": ADDRESS})
+            act(operator)
+            view = desk.see("updates/0")
+            for name in ("run", "calls", "first"):
+                view[name] = bool(view[name])
+            for person in view["opt_outs"]:
+                del person["name"]  # only what was typed has one
+            views.append((view, len(operator.calls)))
+
+    assert views[0] == views[1]

@@ -64,7 +64,7 @@ SOURCES = [
 def test_a_refusal_in_plain_words(
     desk: Any, path: str, payload: Any, options: dict[str, Any], words: str
 ) -> None:
-    """What it means and what to do, beside what the operator said."""
+    """What it means and what to do, in addition to the operator's message."""
     desk.call(path, payload, **options)
 
     reason = desk.last()["reason"]
@@ -101,7 +101,7 @@ def test_a_wrong_method_and_a_large_body(desk: Any) -> None:
 
 
 def test_what_the_operator_keeps_to_itself_about_a_refresh(desk: Any) -> None:
-    """Without an API key it says one thing; the console tells the cases apart."""
+    """Without an API key the reply is always the same; the console knows the cause."""
     desk.call(GENERATE, {"email": "jane@example.com"})
     token = json.loads(desk.last()["reply"]["text"])["body"]["refresh_token"].encode()
     desk.operator.advance(31 * 86_400)
@@ -161,7 +161,7 @@ def test_consent(make_desk: Any) -> None:
 
 
 def test_a_fault_that_makes_a_refusal(desk: Any) -> None:
-    """Both are told: what was armed, and what came of it."""
+    """Both are shown: the fault that was armed, and its effect."""
     desk.operator.fail_next(Fault(clock_offset=600))
     desk.call(GENERATE, {"email": "a@b.c"})
 

@@ -115,7 +115,7 @@ def test_beyond_this_machine_only_addresses_count(
     ],
 )
 def test_another_page_changes_nothing(watched: Any, headers: dict[str, Any]) -> None:
-    """Origin, Sec-Fetch-Site and the type of a form tell it."""
+    """Origin, Sec-Fetch-Site and the type of a form show it."""
     for name, order in ORDERS.items():
         assert watched.order(name, order, **headers).status == 403
     assert is_untouched(watched)
@@ -192,7 +192,7 @@ def test_the_page_needs_nothing_from_elsewhere(desk: Any) -> None:
 
 
 def test_the_script_makes_no_html_of_text() -> None:
-    """What comes from a call becomes text alone."""
+    """What comes from a call is shown only as text."""
     script = (_PAGE / "console.js").read_text("utf-8")
 
     found = re.findall(

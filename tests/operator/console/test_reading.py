@@ -93,7 +93,7 @@ def test_a_refresh_is_opened(desk: Any, key: str) -> None:
 
 
 def test_a_refresh_of_garbage_is_shown_as_it_is(desk: Any) -> None:
-    """With the reason why it is none."""
+    """With the reason why it is not valid."""
     desk.post(REFRESH, b"<script>alert(1)</script>")
 
     call = desk.last()
@@ -166,7 +166,7 @@ def test_a_call_of_a_page_that_cannot_be_opened(desk: Any) -> None:
     ],
 )
 def test_what_a_fault_does_is_told(desk: Any, fault: Fault, how: str) -> None:
-    """And the call is one that failed, by the hand of whoever armed it."""
+    """The call counts as failed, because somebody armed the fault."""
     desk.operator.fail_next(fault)
     # What a client sees of these two is no answer.
     with suppress(RemoteDisconnected, IncompleteRead):
@@ -179,7 +179,7 @@ def test_what_a_fault_does_is_told(desk: Any, fault: Fault, how: str) -> None:
 
 
 def test_a_late_answer_is_no_failure(desk: Any) -> None:
-    """It is said all the same, and the time tells."""
+    """It is shown as well, with its time."""
     desk.operator.fail_next(Fault(delay=0.05))
     desk.call(MAP, {"email": ["a@b.c"]})
 
@@ -268,7 +268,7 @@ def test_a_preflight_is_no_failure(desk: Any) -> None:
 
 
 def test_a_page_whose_payload_is_refused(desk: Any) -> None:
-    """It is opened nonetheless, and the refusal is not sealed."""
+    """It is decrypted anyway, and the refusal is not encrypted."""
     client_generate(desk, inner={"email": "jane@example.com"})
 
     call = desk.last()

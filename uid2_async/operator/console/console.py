@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from importlib.resources import files
 from ipaddress import ip_address
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
@@ -30,6 +30,9 @@ from uid2_async.operator.http_messages import JSON, Reply, Request
 from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import Call, Fault, OperatorState
 from uid2_async.protocol import base64
+
+if TYPE_CHECKING:
+    from uid2_async.operator.server import LocalOperator
 
 SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-store",
@@ -258,9 +261,12 @@ _OPT_OUTS_SHOWN: Final = 100
 class OptOutList:
     """Who has opted out, by the e-mail addresses and phone numbers typed here."""
 
-    def __init__(self, data: OperatorData, index: DataIndex) -> None:
+    def __init__(
+        self, data: OperatorData, index: DataIndex, operator: LocalOperator
+    ) -> None:
         """Start with the people in *data* who have opted out."""
         self._index = index
+        self._operator = operator
         self._initial: dict[bytes, str] = {}
         for record in data.opt_outs:
             text = record.email if record.email is not None else record.phone or ""
@@ -289,7 +295,7 @@ class OptOutList:
         ]
         return {"opt_outs": opt_outs, "opt_out_count": len(everyone)}
 
-    def apply(self, command: SetOptOut, now_ms: int) -> dict[str, Any]:
+    def apply(self, command: SetOptOut) -> dict[str, Any]:
         """Opt a person out or in.
 
         Returns:
@@ -303,29 +309,25 @@ class OptOutList:
                 raise InputError("A hash alone can be opted in, and nothing else.")
             flh = base64.decode(command.hash) or b""
             who = self._name(flh) or "This person"
-            self._opt_in(flh)
+            self._index.opt_outs.remove(flh)
+            self._typed.pop(flh, None)
             return {"message": f"{who} is opted in."}
-        identity = command.read()
-        return {"message": self._switch(identity, now_ms, out=command.out)}
+        return {"message": self._switch(command.read(), out=command.out)}
 
-    def _switch(self, identity: Identity, now_ms: int, *, out: bool) -> str:
+    def _switch(self, identity: Identity, *, out: bool) -> str:
         """Opt *identity* out or in, and describe its state."""
         flh = self._index.first_level_hash(identity)
         if out:
-            self._index.opt_out(identity, now_ms)
+            self._operator.opt_out(identity)
             self._typed[flh] = identity.value
         else:
-            self._opt_in(flh)
+            self._operator.opt_in(identity)
+            self._typed.pop(flh, None)
         is_out = self._index.opt_outs.is_out(flh, identity.identity_type)
         state = "opted out" if is_out else "opted in"
         if is_out is not out:
             return f"{identity.value} is a test identity: always {state} for tokens."
         return f"{identity.value} is {state}."
-
-    def _opt_in(self, flh: bytes) -> None:
-        """Opt a person in, and forget the name."""
-        self._index.opt_outs.remove(flh)
-        self._typed.pop(flh, None)
 
 
 _PREFIX: Final = "/_console"
@@ -350,15 +352,20 @@ class Console:
         index: DataIndex,
         state: OperatorState,
         *,
+        operator: LocalOperator,
         guard: Guard,
     ) -> None:
-        """Watch the operator that answers from *index* to those whom *guard* allows."""
+        """Watch and control *operator*, for those whom *guard* allows.
+
+        What it does, it does by the methods that tests and the pytest plugin use.
+        """
+        self._operator = operator
         self._exchanges = ExchangeLog()
         self._data = data
         self._index = index
         self._state = state
         self._guard = guard
-        self._opt_outs = OptOutList(data, index)
+        self._opt_outs = OptOutList(data, index, operator)
         # Distinguishes this operator from the next one at the same port.
         self._run = index.random(8).hex()
 
@@ -456,11 +463,11 @@ class Console:
 
     def _set_opt_out(self, command: SetOptOut) -> dict[str, Any]:
         """Opt a person out or in."""
-        return self._opt_outs.apply(command, self._state.now_ms())
+        return self._opt_outs.apply(command)
 
     def _arm(self, command: ArmFault) -> dict[str, Any]:
         """Arm a fault."""
-        self._state.arm(command.read(), times=command.times, path=command.path)
+        self._operator.fail_next(command.read(), command.times, path=command.path)
         return {"message": "Armed."}
 
     def _disarm(self, command: DisarmFault) -> dict[str, Any]:
@@ -474,7 +481,7 @@ class Console:
             self._state.set_right()
             return {"message": "Back to now."}
         command.check(self._state.ahead_ms)
-        self._state.advance(command.seconds)
+        self._operator.advance(command.seconds)
         return {"message": "The clock is set."}
 
     def _inspect(self, command: InspectValue) -> dict[str, Any]:
@@ -483,9 +490,7 @@ class Console:
 
     def _reset(self, _command: NoArguments) -> dict[str, Any]:
         """Forget calls, faults, the clock's advance and opt-outs since the start."""
-        self._state.reset()
-        self._index.opt_outs.reset()
-        self.reset()
+        self._operator.reset()
         return {"message": "The sandbox is as it was at its start."}
 
     def _clear(self, _command: NoArguments) -> dict[str, Any]:

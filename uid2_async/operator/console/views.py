@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib.resources import files
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
+
+import attrs
 
 from uid2_async.config import is_loopback
 from uid2_async.errors import InputError, TokenError
@@ -322,38 +325,76 @@ def snippets(
         scope: UID2 or EUID.
         url: Where the sandbox is reached from here.
         credentials: Those of one role.
-        built_in: Whether the index is the built-in one, so that a sandbox in a
+        built_in: Whether the data are the built-in ones, so that a sandbox in a
             container has the same keys.
     """
     far = not is_loopback(urlsplit(url).hostname or "")
     settings = environment(scope, url, credentials, allow_http=far)
-    found = {
-        "Shell": "".join(f"export {one}\n" for one in _shell_assignments(settings)),
-        "Python": _python(scope, url, credentials, allow_http=far),
-    }
+    exports = "".join(f"export {one}\n" for one in _shell_assignments(settings))
+    found = {"Shell": exports}
+    call = next(
+        (one for role, one in _CALLS.items() if role in credentials.roles), None
+    )
+    if call is not None:
+        found |= {name: exports + text for name, text in _programs(scope, call)}
     if built_in:
         found["Docker"] = _docker(scope, credentials)
     return found
 
 
-def _python(
-    scope: IdentityScope, url: str, credentials: Credentials, *, allow_http: bool
-) -> str:
-    """Write a program that makes a client."""
-    euid = scope is IdentityScope.EUID
-    lines = [
-        f"from uid2_async import {'IdentityScope, ' if euid else ''}UID2Client",
-        "",
-        "client = UID2Client(",
-        f"    {url!r},",
-        f"    api_key={credentials.api_key!r},",
-        f"    client_secret={credentials.client_secret!r},",
-        *(["    scope=IdentityScope.EUID,"] if euid else []),
-        *(["    allow_http=True,"] if allow_http else []),
-        ")",
-        "",
-    ]
-    return "\n".join(lines)
+@attrs.frozen
+class _ExampleCall:
+    """What a key is tried with."""
+
+    path: str
+    payload: str
+    python: str
+
+
+# By role, the first that a key has.
+_CALLS: Final = {
+    "GENERATOR": _ExampleCall(
+        "/v2/token/generate",
+        '{"email":"user@example.com","optout_check":1}',
+        'generate_token("user@example.com")',
+    ),
+    "MAPPER": _ExampleCall(
+        "/v3/identity/map",
+        '{"email":["user@example.com"]}',
+        'map_identities(["user@example.com"])',
+    ),
+    "ID_READER": _ExampleCall("/v2/key/bidstream", "{}", "fetch_bidstream_keys()"),
+    "SHARER": _ExampleCall("/v2/key/sharing", "{}", "fetch_sharing_keys()"),
+}
+# Each as docs/sandbox.md has it, and how a shell runs it.
+_PROGRAMS: Final = {
+    "curl": ("call.sh", "{text}"),
+    "Python": ("call.py.txt", "python3 - <<'END'\n{text}END\n"),
+    "JavaScript": ("call.mjs", "node --input-type=module <<'END'\n{text}END\n"),
+    "Java": ("Call.java", "cat > Call.java <<'END'\n{text}END\njava Call.java\n"),
+    "Go": ("call.go", "cat > call.go <<'END'\n{text}END\ngo run call.go\n"),
+}
+_FILES: Final = files("uid2_async.operator.console") / "snippets"
+
+
+def _programs(scope: IdentityScope, call: _ExampleCall) -> Iterator[tuple[str, str]]:
+    """Write a program that makes *call* in each language, by its name."""
+    first = _CALLS["GENERATOR"]
+    changes = {
+        first.path: call.path,
+        first.payload: call.payload,
+        json.dumps(first.payload): json.dumps(call.payload),
+        first.python: call.python,
+    }
+    if scope is IdentityScope.EUID:
+        changes["import BlockingClient"] = "import BlockingClient, IdentityScope"
+        changes["from_env()"] = "from_env(IdentityScope.EUID)"
+        changes["UID2_"] = "EUID_"
+    for name, (file, frame) in _PROGRAMS.items():
+        text = (_FILES / file).read_text(encoding="utf-8")
+        for old, new in changes.items():
+            text = text.replace(old, new)
+        yield name, frame.format(text=text)
 
 
 def _docker(scope: IdentityScope, credentials: Credentials) -> str:

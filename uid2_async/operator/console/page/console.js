@@ -266,7 +266,7 @@ function filter() {
   put("count", rows.length ? plural(rows.length, "call") : "");
   byId("empty").hidden = shown > 0;
   put("empty", rows.length ? "No call has failed."
-    : "No calls yet. Paste a snippet from above, and watch them come in, decrypted.");
+    : "No calls yet. Paste a snippet from above into a shell, and watch its call come in, decrypted.");
 }
 
 // --- Controls ----------------------------------------------------------------------

@@ -1,0 +1,416 @@
+"""A job on files as a command: signals, progress, how it ended, exit code.
+
+It is reported to people on stderr, and to schedulers as JSON, metrics and exit codes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    ExitStack,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from uid2_async.bulk.options import FileProgress, JobSummary
+from uid2_async.bulk.paths import STDIO, FileFormatOptions, check_roles
+from uid2_async.bulk.resume import JobFolder, job_folder_for
+from uid2_async.cli.connection import Connection, run_async
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.options import OutputOptions, ProgressMode
+from uid2_async.cli.output import (
+    LOG,
+    Failure,
+    on_failure,
+    print_error,
+    print_json,
+    print_message,
+)
+from uid2_async.errors import InputError
+from uid2_async.hooks import CallFinished, Event
+
+PROGRESS_SECONDS: Final = 30.0
+
+_PHASES: Final = {"reading": "Reading", "asking": "Asking", "writing": "Mapping"}
+_ENDINGS: Final = ("mapped", "opted_out", "invalid", "empty", "other", "failed")
+_METRICS: Final = {
+    "requests": "Requests of the last run, retries included.",
+    "throttled": "Times the operator asked the last run to slow down.",
+    "duration_seconds": "Duration of the last run in seconds.",
+    "exit_code": "Exit code of the last run.",
+    "end_time_seconds": "When the last run ended, in Unix time.",
+}
+_NOT_COUNTS: Final = ("seconds", "outputs", "complete")
+
+
+def counts_of(summary: JobSummary) -> dict[str, Any]:
+    """Return what a job counted, in the order of its fields."""
+    fields = attrs.asdict(summary).items()
+    return {
+        name: count
+        for name, count in fields
+        if name not in _NOT_COUNTS and count is not None
+    }
+
+
+@attrs.define(eq=False)
+class JobDisplay:
+    """Shows a job's progress, and reports how it ended, whichever way.
+
+    Attributes:
+        command: The name of the command.
+        options: What is shown, and how.
+        paths: The files of the job by role; metrics replace none of them.
+        is_saved: Returns whether the same command would resume the job.
+        now: Returns seconds of a monotonic clock.
+        sleep: Waits for a number of seconds.
+        clock: Returns the Unix time.
+        update_bar: Shows the progress in a bar, if there is one.
+        requests: How many were sent, retries included.
+    """
+
+    command: str
+    options: OutputOptions
+    paths: Mapping[str, str | Path | None] = attrs.field(factory=dict)
+    is_saved: Callable[[], bool] = lambda: False
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.time
+    update_bar: Callable[[FileProgress], object] | None = attrs.field(
+        default=None, init=False
+    )
+    requests: int = attrs.field(default=0, init=False)
+    _began: float = attrs.field(init=False)
+    # None until it was checked: a path that is refused is not written to.
+    _metrics_file: Path | None = attrs.field(default=None, init=False)
+    _last: FileProgress | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Start the clock, and check what is due at the end."""
+        self._began = self.now()
+        on_failure.set(self.failed)
+        if self.options.metrics_file is not None:
+            path = Path(self.options.metrics_file)
+            _check_metrics_file(path, self.paths)
+            self._metrics_file = path
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether stdout carries the job's data."""
+        return STDIO in (self.paths.get("OUT"), self.paths.get("--delta"))
+
+    @property
+    def mode(self) -> ProgressMode:
+        """How progress is shown; never ``auto``."""
+        options = self.options
+        if options.progress is not ProgressMode.AUTO:
+            return options.progress
+        if options.quiet or (options.as_json and self.to_stdout):
+            return ProgressMode.NONE
+        return ProgressMode.JSON if LOG.is_json else ProgressMode.PLAIN
+
+    # --- while it runs ----------------------------------------------------------------
+
+    def on_event(self, event: Event) -> None:
+        """Count requests, retries included: a hook of the client."""
+        if isinstance(event, CallFinished):
+            self.requests += event.attempts
+
+    def on_progress(self, progress: FileProgress) -> None:
+        """Keep the latest progress, and update the bar."""
+        self._last = progress
+        if self.update_bar is not None:
+            self.update_bar(progress)
+
+    @asynccontextmanager
+    async def lines(self) -> AsyncIterator[None]:
+        """Print a line every PROGRESS_SECONDS while the block runs."""
+        task = asyncio.create_task(self._print_lines())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _print_lines(self) -> None:
+        while self.mode is not ProgressMode.NONE:
+            await self.sleep(PROGRESS_SECONDS)
+            self.print_progress()
+
+    def print_progress(self) -> None:
+        """Print how far the job is, in one line of stderr."""
+        fields = {**self.counts(), "seconds": round(self.now() - self._began, 3)}
+        if self.mode is ProgressMode.JSON:
+            print_json(
+                {"event": "progress", "command": self.command, **fields},
+                to_stderr=True,
+            )
+            return
+        print_message("info", self._sentence(), event="progress", **fields)
+
+    def _sentence(self) -> str:
+        """Say how far the job is."""
+        last, seconds = self._last, self.now() - self._began
+        if last is None:
+            return f"Starting: {self.requests:,} requests after {seconds:.0f} s"
+        share = (
+            f" ({last.bytes_read / last.total_bytes:.0%})" if last.total_bytes else ""
+        )
+        counts = [
+            f"{name.replace('_', ' ')} {last.endings[name]:,}"
+            for name in _ENDINGS
+            if last.endings.get(name)
+        ]
+        facts = [
+            f"{last.rows:,} rows{share}",
+            f"{last.rows / seconds:,.0f}/s" if seconds else "-",
+            *counts,
+            f"{self.requests:,} requests",
+            f"{last.job.in_flight}/{last.job.limit} in flight",
+        ]
+        if last.job.throttled:
+            facts.append(f"{last.job.throttled:,} x 429")
+        return f"{_PHASES.get(last.phase, last.phase)}: {', '.join(facts)}"
+
+    # --- when it ends -----------------------------------------------------------------
+
+    def counts(self) -> dict[str, Any]:
+        """Return what was done so far."""
+        last = self._last
+        if last is None:
+            return {"phase": "starting", "rows": 0, "requests": self.requests}
+        return {
+            "phase": last.phase,
+            "rows": last.rows,
+            **{name: last.endings.get(name, 0) for name in _ENDINGS},
+            "requests": self.requests,
+            "throttled": last.job.throttled,
+        }
+
+    def finished(
+        self, summary: JobSummary, code: ExitCode, failure: Failure | None = None
+    ) -> None:
+        """Report the end of a job that returned; *failure* is why it stopped early."""
+        fields = {
+            **counts_of(summary),
+            "seconds": round(summary.seconds, 3),
+            "outputs": [str(path) for path in summary.outputs],
+            "complete": summary.complete,
+        }
+        self._report(fields, code, failure)
+
+    def failed(self, failure: Failure) -> None:
+        """Report the end of a job that raised."""
+        if not (self.options.as_json and self.to_stdout):
+            failure.print()
+        seconds = round(self.now() - self._began, 3)
+        fields = {"seconds": seconds, "outputs": [], "complete": False}
+        self._report({**self.counts(), **fields}, failure.exit_code, failure)
+
+    def resumes(self, failure: Failure | None) -> bool:
+        """Return whether the same command would resume a job that stopped early.
+
+        A job that is refused at its start is refused again.
+        """
+        if failure is None or failure.exit_code is ExitCode.USAGE:
+            return False
+        has_begun = self._last is not None or self.requests > 0
+        return has_begun and self.is_saved()
+
+    def _report(
+        self, fields: Mapping[str, Any], code: ExitCode, failure: Failure | None
+    ) -> None:
+        """Print the JSON object, and write the metrics.
+
+        That they cannot be written does not change how the job ends.
+        """
+        if self.options.as_json:
+            end = {
+                "resumes": self.resumes(failure),
+                "exit_code": code.value,
+                "error": None if failure is None else failure.as_json(),
+            }
+            print_json({**fields, **end}, to_stderr=self.to_stdout)
+        path = self._metrics_file
+        if path is None:
+            return
+        values = {
+            **dict.fromkeys(("requests", "throttled"), 0),
+            **fields,
+            "duration_seconds": fields["seconds"],
+            "exit_code": code.value,
+            "end_time_seconds": self.clock(),
+        }
+        try:
+            write_metrics(path, self.command, values)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            print_error(f"warning: The metrics file {path} cannot be written: {why}.")
+
+
+# --- metrics --------------------------------------------------------------------------
+
+
+def _check_metrics_file(path: Path, others: Mapping[str, str | Path | None]) -> None:
+    """Reject a metrics file that could not be written, before the job starts.
+
+    Raises:
+        InputError: If the extra is missing, or the path is wrong.
+    """
+    try:
+        import prometheus_client  # noqa: F401, PLC0415 - an extra
+    except ImportError:
+        raise InputError(
+            "--metrics-file requires prometheus-client.",
+            hint="Install it: pip install 'uid2-async[metrics]'",
+        ) from None
+    if path.suffix != ".prom":
+        raise InputError(
+            "The name of the metrics file must end in .prom.",
+            hint="The node exporter's textfile collector reads no other files.",
+        )
+    if not path.parent.is_dir():
+        raise InputError(
+            f"The folder {path.parent} of the metrics file does not exist.",
+            hint="Create it, or correct --metrics-file.",
+        )
+    roles = {name: Path(one) for name, one in others.items() if one not in (None, "-")}
+    check_roles({**roles, "--metrics-file": path})
+
+
+def write_metrics(path: Path, command: str, values: Mapping[str, Any]) -> None:
+    """Write how a job ended for the node exporter, whole or not at all.
+
+    Args:
+        path: The file; it is replaced.
+        command: The value of the label ``command``.
+        values: The rows by status, and each of the other metrics, by name.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    from prometheus_client import (  # noqa: PLC0415 - an extra
+        CollectorRegistry,
+        Gauge,
+        write_to_textfile,
+    )
+
+    registry = CollectorRegistry()
+    text = "Rows of the last run by status."
+    rows = Gauge("uid2_job_rows", text, ["command", "status"], registry=registry)
+    for name in _ENDINGS:
+        rows.labels(command, name).set(values.get(name, 0))
+    for name, text in _METRICS.items():
+        gauge = Gauge(f"uid2_job_{name}", text, ["command"], registry=registry)
+        gauge.labels(command).set(values[name])
+    write_to_textfile(str(path), registry)
+
+
+# --- running --------------------------------------------------------------------------
+
+
+def run_job(
+    job: Callable[..., Awaitable[JobSummary]],
+    connection: Connection,
+    display: JobDisplay,
+    *,
+    head: tuple[str, FileFormatOptions] | None = None,
+    check: Callable[[JobSummary], ExitCode] = lambda _: ExitCode.OK,
+) -> ExitCode:
+    """Run *job*, and print what it did.
+
+    The first SIGINT or SIGTERM lets it stop cleanly, so that it can be resumed; the
+    second one ends it immediately.
+
+    Args:
+        job: What is to be done; takes *client*, *stop* and *on_progress*.
+        connection: Which operator to ask.
+        display: Shows the progress and reports the end.
+        head: The column to show of the first rows, and how the job reads its input;
+            None to show none.
+        check: Returns the exit code of a job that is done and has no failed rows.
+    """
+    from uid2_async.cli import job_report  # noqa: PLC0415 - --help need not wait for rich
+
+    options = display.options
+    console = job_report.console_for(quiet=options.quiet or options.as_json)
+    stop = asyncio.Event()
+    stopped_by: list[signal.Signals] = []
+
+    def on_stop(number: signal.Signals) -> None:
+        stopped_by.append(number)
+        stop.set()
+
+    async def run(lines: AbstractAsyncContextManager[None]) -> JobSummary:
+        async with connection.client() as client, lines:
+            counted = client.with_options(hooks=[*client.hooks, display.on_event])
+            return await job(client=counted, stop=stop, on_progress=display.on_progress)
+
+    with ExitStack() as stack:
+        if options.progress is ProgressMode.AUTO:
+            bar = job_report.progress_bar(console, to_stdout=display.to_stdout)
+            display.update_bar = stack.enter_context(bar)
+        lines = nullcontext() if display.update_bar else display.lines()
+        summary = run_async(run(lines), on_stop=on_stop)
+    job_report.print_summary(console, summary)
+    if head is not None and summary.complete:
+        for output in summary.outputs[:1]:
+            if isinstance(output, Path):  # else it is not on this machine
+                job_report.print_head(console, output, *head)
+    failure = None if summary.complete else _interruption(stopped_by, display)
+    code = failure.exit_code if failure else _exit_code(summary, check)
+    display.finished(summary, code, failure)
+    return code
+
+
+def _interruption(stopped_by: list[signal.Signals], display: JobDisplay) -> Failure:
+    """Describe a job that stopped cleanly, and print it."""
+    error = SystemExit() if signal.SIGTERM in stopped_by[:1] else KeyboardInterrupt()
+    failure = Failure.of(error)
+    hint = "Run the same command again to start over: a pipe cannot be resumed."
+    if display.resumes(failure):
+        hint = "Run the same command again to resume."
+    failure = attrs.evolve(failure, hint=hint)
+    failure.print()
+    return failure
+
+
+def _exit_code(
+    summary: JobSummary, check: Callable[[JobSummary], ExitCode]
+) -> ExitCode:
+    """Return how the command of a job ends that is done."""
+    if summary.failed:
+        print_error(
+            f"{summary.failed:,} rows could not be asked about: see the column ERROR.",
+            "Run the command again for them; with --state, the others are not sent.",
+        )
+        return ExitCode.INCOMPLETE
+    return check(summary)
+
+
+def is_saved(
+    source: str, target: str, state: str | Path | None, folder: str | None
+) -> bool:
+    """Return whether a later run of the same command finds what this one has done.
+
+    Args:
+        source: The input, or ``-``.
+        target: The output, or ``-``.
+        state: The state, which keeps every answer.
+        folder: The job's folder; by default beside the output.
+    """
+    if state is not None:
+        return True
+    if STDIO in (source, target):
+        return False
+    return JobFolder.is_begun(Path(folder) if folder else job_folder_for(target))

@@ -1,0 +1,304 @@
+"""What every command prints, and how it fails.
+
+Nothing that is printed can steer a terminal, and no failure repeats a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from uid2_async._private import printable
+from uid2_async.cli.exit_codes import ExitCode, exit_code_of
+from uid2_async.errors import OperatorError, UID2Error
+
+# --- printing ------------------------------------------------------------------------
+
+
+class ReportStream:
+    """Stdout or stderr for what is said about a job, never for its data.
+
+    A reader that is gone, or a disk that is full, must not change how a job ends.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        """Write to *stream*."""
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write *text* if that is possible."""
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError):
+            discard(self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream if that is possible."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            discard(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        """Delegate everything else to the stream."""
+        return getattr(self._stream, name)
+
+    def __repr__(self) -> str:
+        """Show the stream."""
+        return f"<ReportStream {self._stream!r}>"
+
+
+def discard(stream: Any) -> None:
+    """Redirect a standard stream, with what it has buffered, to the null device."""
+    with suppress(OSError, ValueError):  # it may not be a file, or be closed
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(descriptor, stream.fileno())
+        finally:
+            os.close(descriptor)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines on stdout, for people."""
+    sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
+    # A sandbox whose stdout is a pipe says where it is before it ends.
+    sys.stdout.flush()
+
+
+def print_message(level: str, message: str, hint: str = "", **fields: Any) -> None:
+    """Print a line on stderr, if that can be written to.
+
+    Args:
+        level: ``error``, ``warning`` or ``info``.
+        message: The line, which stands behind ``uid2:``, or in ``message`` of an object
+            if the log is JSON.
+        hint: What to do; a line of its own in text.
+        fields: More fields of the object.
+    """
+    if LOG.is_json:
+        entry = {"time": datetime.now(UTC), "level": level, "message": message}
+        if hint:
+            entry["hint"] = hint
+        print_json({**entry, **fields}, to_stderr=True)
+        return
+    stderr = ReportStream(sys.stderr)
+    stderr.write(f"{printable(f'uid2: {message}')}\n")
+    if hint:
+        stderr.write(f"{printable(f'Hint: {hint}')}\n")
+    stderr.flush()
+
+
+def print_json(fields: Any, *, to_stderr: bool = False) -> None:
+    """Print one JSON object in a line; that nobody reads it any more is no error."""
+    stream = ReportStream(sys.stderr if to_stderr else sys.stdout)
+    stream.write(dump_json(fields))
+    stream.flush()
+
+
+class LogFormat(StrEnum):
+    """How messages and log records are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """Which records of the library's log are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class _Log:
+    """What is written to stderr while a command runs: messages and the library's log.
+
+    Attributes:
+        is_json: Whether each line is a JSON object.
+    """
+
+    def __init__(self) -> None:
+        self.is_json: bool = False
+        # Errors are printed; the log's lines about them would say it twice.
+        self._handler: logging.Handler = logging.NullHandler()
+        self._logger = logging.getLogger("uid2_async")
+
+    def configure(self, level: LogLevel | None, log_format: LogFormat) -> None:
+        """Write the library's log from *level* on; nothing of it if that is None."""
+        self.is_json = log_format is LogFormat.JSON
+        self._logger.removeHandler(self._handler)
+        self._handler = logging.NullHandler() if level is None else _LogHandler()
+        self._logger.addHandler(self._handler)
+        self._logger.setLevel(logging.NOTSET if level is None else level.upper())
+
+
+class _LogHandler(logging.Handler):
+    """Prints records of the library, which are printable and hold no secret."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        level, message = record.levelname.lower(), record.getMessage()
+        text = message if LOG.is_json else f"{level}: {message}"
+        print_message(level, text, logger=record.name)
+
+
+LOG: Final = _Log()
+
+
+def dump_json(fields: Any, *, indent: int | None = None) -> str:
+    """Write *fields* as JSON in ASCII, which shows everything else as escapes."""
+    return json.dumps(msgspec.to_builtins(fields), indent=indent) + "\n"
+
+
+# --- failures ------------------------------------------------------------------------
+
+
+# In hints: `name`, `name=value`, and `identifiers={"email": COLUMN}`, which is --email.
+_ARGUMENT: Final = re.compile(
+    r"""`(?:identifiers={"(?P<kind>\w+)":\ (?P<column>\w+)}
+    |(?P<name>\w+)(?:=(?P<value>[^`]+))?)`""",
+    re.VERBOSE,
+)
+# What may be repeated in a message: options, commands and short names.
+_PLAIN_WORD: Final = re.compile(r"-{0,2}[A-Za-z][A-Za-z_./=-]{0,30}")
+
+
+@attrs.frozen
+class Failure:
+    """Why a command ended without a result.
+
+    Attributes:
+        name: The class of the error.
+        message: What failed and why, in words that may be shown anywhere.
+        exit_code: The exit code of the command.
+        hint: What to do.
+        call: The endpoint, HTTP status, number of attempts and trace ID, if a call to
+            the operator failed.
+    """
+
+    name: str
+    message: str
+    exit_code: ExitCode = ExitCode.FAILURE
+    hint: str = ""
+    call: dict[str, Any] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Describe *error*."""
+        name = type(error).__name__
+        if isinstance(error, UID2Error):
+            call = _call_of(error)
+            hint = _with_options(error.hint)
+            return cls(name, error.message, exit_code_of(error), hint, call)
+        if isinstance(error, BrokenPipeError):
+            return cls(name, "")
+        if isinstance(error, OSError):
+            where = f"{error.filename}: " if error.filename else ""
+            return cls(name, f"{where}{error.strerror or name}.")
+        if isinstance(error, KeyboardInterrupt):
+            return cls("Interrupted", "Interrupted.", ExitCode.INTERRUPTED)
+        if isinstance(error, SystemExit):
+            return cls("Terminated", "Terminated.", ExitCode.TERMINATED)
+        return cls(
+            name,
+            f"An unforeseen {name}{_place_of(error)}",
+            hint="This is a defect of uid2_async: please report the line above.",
+        )
+
+    def print(self) -> None:
+        """Print the message, the call and the hint on stderr."""
+        facts = [
+            f"{value} {name}" if name == "attempts" else f"{name} {value}"
+            for name, value in self.call.items()
+        ]
+        where = f" [{', '.join(facts)}]" if facts else ""
+        if self.message:
+            print_error(f"{self.message}{where}", self.hint)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of ``--json``."""
+        return {
+            "class": self.name,
+            "message": self.message,
+            "hint": self.hint or None,
+            **{name.lower().replace(" ", "_"): one for name, one in self.call.items()},
+        }
+
+
+on_failure: ContextVar[Callable[[Failure], object] | None] = ContextVar(
+    "on_failure", default=None
+)
+"""Set by the command that runs: reports a failure in its own way."""
+
+
+def print_error(message: str, hint: str = "") -> None:
+    """Print *message* on stderr, and *hint* below it."""
+    print_message("error", message, hint)
+
+
+def _with_options(hint: str) -> str:
+    """Write the arguments that a hint of the library names as options of a command.
+
+    ```delimiter``` becomes ``--delimiter``, ```format="jsonl"``` ``--format jsonl``.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found["kind"] or found["name"], found["column"] or found["value"]
+        words = [f"--{name.replace('_', '-')}"]
+        if value not in (None, "True"):
+            words.append(shlex.quote(value.strip('"')))
+        return " ".join(words)
+
+    return _ARGUMENT.sub(option, hint)
+
+
+def _call_of(error: UID2Error) -> dict[str, Any]:
+    """Return what support needs to find a failed call."""
+    status = error.status if isinstance(error, OperatorError) else None
+    call = {
+        "POST": error.endpoint,
+        "HTTP": status or None,
+        "attempts": error.attempts if error.attempts > 1 else None,
+        "trace id": error.trace_id,
+    }
+    return {name: value for name, value in call.items() if value is not None}
+
+
+def _place_of(error: BaseException) -> str:
+    """Return where an unforeseen error was raised; its text might hold anything."""
+    # Below a public function of the library there are no frames, but there is a note.
+    if notes := getattr(error, "__notes__", []):
+        return f". {notes[0]}"
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return "."
+    return f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}."
+
+
+def mask(message: str, arguments: Iterable[str]) -> str:
+    """Mask every argument in *message* that is more than a plain word.
+
+    Messages about a command line repeat parts of it, which may be DII or a secret.
+    """
+    for argument in sorted(arguments, key=len, reverse=True):
+        for part in (argument, *argument.split("=", 1)):
+            if part and not _PLAIN_WORD.fullmatch(part):
+                message = message.replace(part, "***")
+    return message

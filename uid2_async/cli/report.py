@@ -1,0 +1,352 @@
+"""The page that ``uid2 state report`` writes: counts of a state, as bars and tables.
+
+It needs nothing else: no script, no font, no address.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+import attrs
+
+from uid2_async._private import printable
+from uid2_async.bulk.state_values import (
+    AGE_DAYS,
+    DUE_DAYS,
+    OPT_OUT_DAYS,
+    StateStatistics,
+)
+from uid2_async.models import IdentityType
+
+_WEEK: Final = 7
+
+
+@attrs.frozen(kw_only=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        name: A word that tells it from the others.
+        title: Its heading.
+        text: What is to be known.
+        head: The headings of its table.
+        rows: The table.
+        bars: The length of each bar: of the rows, or of *labels*.
+        labels: The names of columns above a long table. By default bars are in it.
+    """
+
+    name: str
+    title: str
+    text: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    bars: Sequence[int]
+    labels: Sequence[str] = ()
+
+
+def write_page(figures: StateStatistics) -> str:
+    """Return the page about a state, as HTML."""
+    return render(_facts(figures), _describe(figures))
+
+
+# --- what it says ---------------------------------------------------------------------
+
+
+def _facts(figures: StateStatistics) -> dict[str, str]:
+    """List what stands at the top."""
+    found = {
+        "counted": _instant(figures.now),
+        "scope": None if figures.scope is None else str(figures.scope),
+        "operator": figures.operator,
+        "identities": f"{sum(figures.rows.values()):,}",
+        "due already": f"{figures.overdue:,}",
+        "jobs": f"{len(figures.runs):,}",
+        "last job began": _instant(figures.runs[-1].started if figures.runs else None),
+        "oldest check": _instant(figures.oldest_check),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _describe(figures: StateStatistics) -> list[Section]:
+    """Write the sections."""
+    return [
+        _people(figures),
+        _due(figures),
+        _opt_outs(figures),
+        _versions(figures),
+        _ages(figures),
+    ]
+
+
+def _instant(seconds: int | None) -> str | None:
+    """Format an instant for people."""
+    if seconds is None:
+        return None
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _today(figures: StateStatistics) -> date:
+    return datetime.fromtimestamp(figures.now, UTC).date()
+
+
+def _share(number: int, total: int) -> str:
+    return f"{100 * number / total:.1f}\N{NO-BREAK SPACE}%" if total else "-"
+
+
+def _people(figures: StateStatistics) -> Section:
+    """Mapped, opted out, invalid."""
+    names = {"mapped": "mapped", "optout": "opted out", "invalid identifier": "invalid"}
+    counts = {name: dict.fromkeys(IdentityType, 0) for name in names.values()}
+    for (kind, status), number in figures.rows.items():
+        name = names.get(status, "unmapped for other reasons")
+        row = counts.setdefault(name, dict.fromkeys(IdentityType, 0))
+        row[kind] += number
+    values = [sum(row.values()) for row in counts.values()]
+    return Section(
+        name="identities",
+        title="Mapped, opted out, invalid",
+        text="What the operator said of each identity when it was asked last.",
+        bars=values,
+        head=["status", "e-mails", "phones", "together", "share"],
+        rows=[
+            [name, *(f"{row[kind]:,}" for kind in IdentityType), f"{value:,}", share]
+            for (name, row), value, share in zip(
+                counts.items(),
+                values,
+                [_share(value, sum(values)) for value in values],
+                strict=True,
+            )
+        ],
+    )
+
+
+def _due(figures: StateStatistics) -> Section:
+    """Raw UIDs to be asked about again, by day."""
+    today = _today(figures)
+    days = [(today + timedelta(days)).isoformat() for days in range(DUE_DAYS)]
+    rows = [
+        ["due already", f"{figures.overdue:,}"],
+        *([day, f"{n:,}"] for day, n in zip(days, figures.due_days, strict=True)),
+        ["later", f"{figures.due_later:,}"],
+    ]
+    if figures.due_by_bucket:
+        rows.append(["when their salt bucket rotates", f"{figures.due_by_bucket:,}"])
+    advice = " (uid2 refresh asks about them)" if figures.overdue else ""
+    return Section(
+        name="due",
+        title=f"Raw UIDs due in the next {DUE_DAYS} days",
+        text=f"{figures.overdue:,} are due already{advice}, "
+        f"{sum(figures.due_days):,} more until {days[-1]}, "
+        f"{figures.due_later:,} later.",
+        bars=figures.due_days,
+        labels=days,
+        head=["day", "raw UIDs due"],
+        rows=rows,
+    )
+
+
+def _weeks(figures: StateStatistics) -> Iterator[tuple[date, date, int]]:
+    """Sum up opt-outs by week, the oldest first: first day, last day, how many."""
+    today = _today(figures)
+    for ago in reversed(range(0, OPT_OUT_DAYS, _WEEK)):
+        end = min(ago + _WEEK, OPT_OUT_DAYS)
+        first, last = today - timedelta(end - 1), today - timedelta(ago)
+        yield first, last, sum(figures.opt_outs[ago:end])
+
+
+def _opt_outs(figures: StateStatistics) -> Section:
+    """Opt-outs over time."""
+    weeks = list(_weeks(figures))
+    return Section(
+        name="optouts",
+        title=f"Opt-outs in the last {OPT_OUT_DAYS} days",
+        text=f"{sum(figures.opt_outs):,} identities that were mapped before are opted "
+        "out, counted in the week of the job that saw it. "
+        f"{figures.opt_outs_before:,} more were so earlier, or when first asked about.",
+        bars=[number for *_, number in weeks],
+        head=["from", "to", "opt-outs"],
+        rows=[
+            [first.isoformat(), last.isoformat(), f"{number:,}"]
+            for first, last, number in weeks
+        ],
+    )
+
+
+def _with_shares(counts: Mapping[str, int]) -> dict[str, Any]:
+    """Return the bars of counts, and rows with the share of each."""
+    values = list(counts.values())
+    shares = [_share(value, sum(values)) for value in values]
+    rows = zip(counts, (f"{value:,}" for value in values), shares, strict=True)
+    return {"bars": values, "rows": list(rows)}
+
+
+def _versions(figures: StateStatistics) -> Section:
+    """Raw UIDs by version."""
+    names = {2: "version 2", 3: "version 3", 4: "version 4", None: "none known"}
+    found = {
+        name: figures.versions.get(version, 0)
+        for version, name in names.items()
+        if version is not None or figures.versions.get(version)
+    }
+    return Section(
+        name="versions",
+        title="Versions of the raw UIDs",
+        text="All of them are valid; with a rotated salt an identity may get another.",
+        head=["version", "raw UIDs", "share"],
+        **_with_shares(found),
+    )
+
+
+def _ages(figures: StateStatistics) -> Section:
+    """Identities by when they were checked."""
+    starts = [0, *AGE_DAYS]
+    labels = [
+        "less than a day" if start == 0 else f"{start} to {end} days"
+        for start, end in zip(starts, AGE_DAYS, strict=False)
+    ]
+    labels.append(f"{AGE_DAYS[-1]} days or more")
+    return Section(
+        name="ages",
+        title="Time since the last check",
+        text="An opt-out can stay unseen for as long as nobody asks.",
+        head=["checked ago", "identities", "share"],
+        **_with_shares(dict(zip(labels, figures.ages, strict=True))),
+    )
+
+
+# --- how it looks ---------------------------------------------------------------------
+
+_CSS: Final = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #1c2430; --faint: #566070;
+  --line: #d5dae2; --bar: #2f6fb2; --letters: system-ui, sans-serif; }
+@media (prefers-color-scheme: dark) { :root { --paper: #14181f; --ink: #e6eaf0;
+  --faint: #a3adbb; --line: #39424f; --bar: #6da7e3; } }
+body { background: var(--paper); color: var(--ink); font: 1rem/1.5 var(--letters);
+  margin: 0 auto; max-width: 46rem; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; }
+h2 { font-size: 1.2rem; margin: 2.6rem 0 .3rem; }
+p { margin: .3rem 0 .9rem; }
+.faint, dt, caption, summary { color: var(--faint); }
+dl { display: grid; gap: .7rem 1.5rem; margin: 1.2rem 0 0;
+  grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)); }
+dt { font-size: .85rem; }
+dd { font-weight: 600; margin: 0; overflow-wrap: anywhere; }
+.columns { align-items: end; border-bottom: 1px solid var(--line); display: flex;
+  gap: 2px; height: 12rem; }
+.columns i { flex: 1; }
+i { background: var(--bar); display: block; }
+td i { height: .9rem; }
+.range { display: flex; justify-content: space-between; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums;
+  margin: .6rem 0; width: 100%; }
+th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem .25rem 0;
+  text-align: right; white-space: nowrap; }
+th:first-child { text-align: left; }
+tbody th { font-weight: 400; }
+td:has(i) { width: 40%; }
+summary { cursor: pointer; }
+summary:focus-visible { outline: 2px solid var(--bar); outline-offset: 3px; }
+"""
+
+
+def render(facts: Mapping[str, str], sections: Sequence[Section]) -> str:
+    """Return a page with *facts* at the top and *sections* below them."""
+    listed = "\n".join(
+        f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}</dd></div>"
+        for name, value in facts.items()
+    )
+    parts = "\n".join(map(_section, sections))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="referrer" content="no-referrer">
+<title>State of bulk mapping</title>
+<style>{_CSS}</style>
+</head>
+<body>
+<main>
+<h1>State of bulk mapping</h1>
+<p class="faint">Counts alone: no identity, hash or raw UID is in this page. Days are
+those of UTC.</p>
+<dl>
+{listed}
+</dl>
+{parts}
+</main>
+</body>
+</html>
+"""
+
+
+def _section(section: Section) -> str:
+    """Write one section: a table, below columns and folded if it is long."""
+    table = _table(section)
+    if section.labels:
+        summary = f"As a table, {len(section.rows)} rows"
+        table = f"""{_columns(section)}<details><summary>{summary}</summary>
+{table}
+</details>"""
+    return f"""<section aria-labelledby="{section.name}">
+<h2 id="{section.name}">{_escape(section.title)}</h2>
+<p>{_escape(section.text)}</p>
+{table}
+</section>"""
+
+
+def _columns(section: Section) -> str:
+    """Write the columns of a section, which say their names and numbers if touched."""
+    columns = "".join(
+        f'<i style="height:{length}" title="{_escape(label)}: {value:,}"></i>'
+        for label, value, length in zip(
+            section.labels, section.bars, _lengths(section.bars), strict=True
+        )
+    )
+    first, last = section.labels[0], section.labels[-1]
+    return f"""<div class="columns" role="img" aria-label="{_escape(section.title)}">
+{columns}</div>
+<p class="faint range"><span>{_escape(first)}</span><span>highest: \
+{max(section.bars):,}</span><span>{_escape(last)}</span></p>
+"""
+
+
+def _table(section: Section) -> str:
+    """Write the table of a section, with a bar at the end of each row if it has any."""
+    head = "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in section.head)
+    bars = [""] * len(section.rows)
+    if not section.labels:
+        bars = [
+            f'<td aria-hidden="true"><i style="width:{length}"></i></td>'
+            for length in _lengths(section.bars)
+        ]
+        head += "<td></td>"
+    rows = "\n".join(
+        f'<tr><th scope="row">{_escape(first)}</th>'
+        + "".join(f"<td>{_escape(cell)}</td>" for cell in rest)
+        + f"{bar}</tr>"
+        for (first, *rest), bar in zip(section.rows, bars, strict=True)
+    )
+    return f"""<div class="scroll"><table aria-labelledby="{section.name}">
+<thead><tr>{head}</tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table></div>"""
+
+
+def _lengths(values: Sequence[int]) -> list[str]:
+    """Return how long the bars are, in CSS: a share of the longest."""
+    longest = max(1, *values)
+    return [f"{100 * value / longest:.1f}%" for value in values]
+
+
+def _escape(text: str) -> str:
+    """Escape markup and control characters."""
+    return html.escape(printable(text))

@@ -1,0 +1,470 @@
+"""Commands that work on this machine: columns for a file, or JSON for values.
+
+Files are read and written a chunk at a time, so that their size does not matter, and
+what was in them stays as it was. No message shows a value.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+
+import attrs
+import msgspec
+import typer
+
+from uid2_async.bulk.columns import find_column
+from uid2_async.bulk.paths import (
+    STDIO,
+    Content,
+    FileFormatOptions,
+    FilePair,
+    check_targets,
+    check_unchanged,
+    identify,
+    temp_sibling,
+)
+from uid2_async.bulk.text import Reader, open_reader
+from uid2_async.bulk.writers import Output, open_output
+from uid2_async.cli.connection import Connection
+from uid2_async.cli.exit_codes import ExitCode
+from uid2_async.cli.keys import (
+    KeysFileOption,
+    KeysKind,
+    KeysOption,
+    kind_of,
+    load_keys,
+)
+from uid2_async.cli.options import FormatOptions, with_shared_options
+from uid2_async.cli.output import print_error
+from uid2_async.cli.values import read_lines
+from uid2_async.errors import InputError, TokenError, TokenFailure
+from uid2_async.models import IdentityType
+
+if TYPE_CHECKING:
+    from uid2_async.protocol.keyring import KeyRing
+
+CHUNK_ROWS: Final = 10_000
+
+Columns: TypeAlias = tuple[Sequence[str | int | None], ...]
+"""What is appended to some rows. The last column says why a row failed, or is None."""
+
+Work: TypeAlias = Callable[[Sequence[Sequence[str]]], Columns]
+"""What makes them: it is given the values of each wanted column, for some rows.
+
+What is missing in the file is an empty str there.
+"""
+
+RowsArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="IN",
+        help="A file with a header: .csv, .jsonl, .parquet or .arrow; - is stdin.",
+    ),
+]
+RowsOutArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="OUT", help="The file to write; stdout if left out or -."),
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--force", help="Replace the output file if it exists.")
+]
+
+
+# --- columns for a file, or JSON for values -------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class RowJob:
+    """What is done with values, or with the rows of a file.
+
+    Attributes:
+        option: The option that names values.
+        values: Its values, or ``-`` for the lines of stdin.
+        source: The input's path, or ``-``; None where *values* are meant.
+        target: The output's path, or ``-``; None is stdout, too.
+        options: How the files are written.
+        force: Whether the output may be replaced.
+        wanted: The columns that are read, by the option that names them.
+        named: Whether one of these options was given.
+        added: The columns that are appended, and what each contains.
+        result: What a row becomes if it does not fail.
+    """
+
+    option: str
+    values: Sequence[str] = attrs.field(repr=False, default=())
+    source: str | None
+    target: str | None = None
+    options: FileFormatOptions
+    force: bool = False
+    wanted: Mapping[str, str]
+    named: bool = False
+    added: Mapping[str, Content]
+    result: str
+    _failures: Counter[str] = attrs.field(factory=Counter, init=False)
+
+    def run(self, prepare: Callable[[], Work]) -> None:
+        """Print a result for each value, or write the output.
+
+        Args:
+            prepare: Gets the keys and returns what makes the cells; called once all
+                else is found to be in order.
+
+        Raises:
+            InputError: If the arguments contradict each other, a file cannot be read
+                or written, or a row cannot be read.
+            JobError: If the output cannot be written.
+            Exit: With 3, if rows failed.
+        """
+        if self.source is None:
+            self._print_values(prepare)
+        else:
+            self._check_source(self.source)
+            self._rewrite(self.source, prepare)
+        if failed := self._failures.total():
+            reasons = sorted(self._failures.items())
+            listed = ", ".join(f"{why} {count:,}" for why, count in reasons)
+            print_error(f"Rows without {self.result}: {failed:,} ({listed}).")
+            raise typer.Exit(ExitCode.INCOMPLETE)
+
+    def _count(self, columns: Columns) -> dict[str, Sequence[str | int | None]]:
+        """Name the columns, and count the rows that failed, by why."""
+        self._failures.update(str(why) for why in columns[-1] if why is not None)
+        return dict(zip(self.added, columns, strict=True))
+
+    def _print_values(self, prepare: Callable[[], Work]) -> None:
+        """Print a JSON object for each value."""
+        if not self.values:
+            raise InputError(
+                f"There is nothing to read: name a file, or values with {self.option}.",
+                hint="IN and OUT are files, and - is a pipe.",
+            )
+        if self.options != FileFormatOptions() or self.force or self.named:
+            raise InputError(
+                "--force and the options for columns and formats apply to files.",
+                hint=f"Name IN instead of {self.option}, or leave them out.",
+            )
+        encode = msgspec.json.Encoder().encode
+        work: Work | None = None
+        for value in read_lines(self.values):
+            work = work or prepare()
+            made = self._count(work([[value]]))
+            row = {name: cells[0] for name, cells in made.items()}
+            sys.stdout.write(f"{encode(row).decode()}\n")
+
+    def _check_source(self, source: str) -> None:
+        """Refuse values beside a file, and a file that does not exist."""
+        if self.values:
+            raise InputError(f"Give either IN or {self.option}.")
+        if source != STDIO and not Path(source).exists():
+            # Not repeated: it may be a value, which is DII or a secret.
+            raise InputError(
+                "The file IN does not exist.",
+                hint=f"Check the path. A single value is given with {self.option}.",
+            )
+
+    def _rewrite(self, name: str, prepare: Callable[[], Work]) -> None:
+        """Append columns to the rows of a file."""
+        source = None if name == STDIO else Path(name)
+        target = None if self.target in (None, STDIO) else Path(self.target or "")
+        file = source if source is not None and source.is_file() else None
+        pair = FilePair(source, target)
+        reading, writing = pair.formats(self.options)
+        with closing(open_reader(source, reading)) as reader:
+            self._find_columns(reader)
+            reader.want(list(self.wanted.values()), added=self.added)
+            check_targets([FilePair(file, target)], force=self.force, begun=False)
+            identity = None if file is None else identify(file)
+            work = prepare()
+            part = None if target is None else temp_sibling(target)
+            with (
+                _exit_on_sigterm(),
+                _removing(part),
+                closing(
+                    open_output(
+                        reader, writing, part, added=self.added, resumable=False
+                    )
+                ) as output,
+            ):
+                self._write(reader, output, work)
+                if file is not None and identity is not None:
+                    check_unchanged(file, identity)
+                output.finish(target)
+
+    def _find_columns(self, reader: Reader) -> None:
+        """Find the wanted columns, if there is a row that could have them."""
+        for option, name in self.wanted.items():
+            if reader.header:
+                hint = f"Name it with {option} NAME."
+                find_column(reader.header, name, name=reader.name, hint=hint)
+
+    def _write(self, reader: Reader, output: Output, work: Work) -> None:
+        """Write row after row."""
+        while True:
+            rows = reader.take(CHUNK_ROWS)
+            if rows is None:
+                if not reader.load():
+                    break
+            elif rows.count:
+                values = [rows.values(name) for name in self.wanted.values()]
+                output.write(output.format(rows, self._count(work(values))))
+        output.sync()
+
+
+@contextmanager
+def _removing(part: Path | None) -> Iterator[None]:
+    """Remove an unfinished file after the block."""
+    try:
+        yield
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM, so that the block cleans up."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(ExitCode.TERMINATED)
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not in the main thread, where signals do not arrive
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# --- encrypt --------------------------------------------------------------------------
+
+# In the words that users of Snowflake know.
+_STATUSES: Final = {
+    TokenFailure.INVALID_PAYLOAD: "MISSING_OR_INVALID_RAW_UID",
+    TokenFailure.INVALID_IDENTITY_SCOPE: "MISMATCHING_IDENTITY_SCOPE",
+    TokenFailure.NOT_AUTHORIZED_FOR_KEY: "NOT_AUTHORIZED_FOR_SITE_KEY",
+}
+
+
+@with_shared_options
+def encrypt_uids(  # noqa: PLR0913 - an option each
+    source: RowsArgument = None,
+    target: RowsOutArgument = None,
+    *,
+    raw_uids: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--uid",
+            metavar="RAW_UID",
+            help="A raw UID instead of a file; - reads lines of stdin. Repeatable.",
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            "--column",
+            metavar="NAME",
+            help="The column with the raw UIDs; UID by default.",
+        ),
+    ] = None,
+    keyset_id: Annotated[
+        int | None,
+        typer.Option(
+            "--keyset-id",
+            metavar="ID",
+            help="Whose members may read the tokens; the default keyset if left out.",
+        ),
+    ] = None,
+    identity_type: Annotated[
+        IdentityType | None,
+        typer.Option(
+            "--type",
+            help="What the raw UIDs were made from; by default they tell it, and those "
+            "of 32 bytes, which do not, count as an e-mail's.",
+        ),
+    ] = None,
+    force: ReplaceOption = False,
+    formats: FormatOptions,
+    keys_file: KeysFileOption = None,
+    connection: Connection,
+) -> None:
+    """Encrypt raw UIDs into tokens for sharing, on this machine.
+
+    Every row and column of IN is kept, in order; UID_TOKEN and ENCRYPTION_STATUS are
+    appended. With --uid they are printed as JSON, a line each.
+
+    ENCRYPTION_STATUS is empty (null) for an encrypted raw UID, else
+    MISSING_OR_INVALID_RAW_UID, MISMATCHING_IDENTITY_SCOPE,
+    NOT_AUTHORIZED_FOR_MASTER_KEY or NOT_AUTHORIZED_FOR_SITE_KEY. Exits with 3 if a raw
+    UID is not encrypted.
+    """
+
+    def prepare() -> Work:
+        ring = load_keys(KeysKind.SHARING, connection, keys_file)
+        return _sealer(ring, identity_type, keyset_id)
+
+    RowJob(
+        option="--uid",
+        values=raw_uids or (),
+        source=source,
+        target=target,
+        options=FileFormatOptions(**formats),
+        force=force,
+        wanted={"--column": column or "UID"},
+        named=bool(column),
+        added={"UID_TOKEN": Content.TEXT, "ENCRYPTION_STATUS": Content.TEXT},
+        result="a token",
+    ).run(prepare)
+
+
+def _sealer(
+    ring: KeyRing, identity_type: IdentityType | None, keyset_id: int | None
+) -> Work:
+    """Return a function that encrypts raw UIDs in bulk."""
+    from uid2_async.sharing import SharingClient  # noqa: PLC0415 - imports aiohttp
+
+    client = SharingClient(ring)
+
+    def seal_some(values: Sequence[Sequence[str]]) -> Columns:
+        (raw_uids,) = values
+        try:
+            found = client.encrypt_many(
+                raw_uids, identity_type=identity_type, keyset_id=keyset_id
+            )
+        except TokenError as error:
+            # There is no key to seal with: none of them can be encrypted.
+            found = [error.reason] * len(raw_uids)
+        failed = [one if isinstance(one, TokenFailure) else None for one in found]
+        return (
+            [None if why else str(one) for one, why in zip(found, failed, strict=True)],
+            [why and _STATUSES.get(why, why.name) for why in failed],
+        )
+
+    return seal_some
+
+
+# --- decrypt --------------------------------------------------------------------------
+
+
+@with_shared_options
+def decrypt_tokens(  # noqa: PLR0913 - an option each
+    source: RowsArgument = None,
+    target: RowsOutArgument = None,
+    *,
+    tokens: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--token",
+            metavar="TOKEN",
+            help="A token instead of a file; - reads lines of stdin. Repeatable.",
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            "--column",
+            metavar="NAME",
+            help="The column with the tokens; UID_TOKEN by default.",
+        ),
+    ] = None,
+    domain_column: Annotated[
+        str | None,
+        typer.Option(
+            "--domain-column",
+            metavar="NAME",
+            help="The column with the domain or app that each token comes from.",
+        ),
+    ] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            "--domain", metavar="NAME", help="The domain or app of all tokens."
+        ),
+    ] = None,
+    force: ReplaceOption = False,
+    formats: FormatOptions,
+    keys: KeysOption = None,
+    keys_file: KeysFileOption = None,
+    connection: Connection,
+) -> None:
+    """Decrypt advertising tokens of any version locally.
+
+    Every row and column of IN is kept, in order; UID, SITE_ID and DECRYPTION_STATUS are
+    appended. With --token they are printed as JSON, a line each.
+
+    DECRYPTION_STATUS is empty (null) for a decrypted token, else EXPIRED_TOKEN,
+    INVALID_PAYLOAD, VERSION_NOT_SUPPORTED, INVALID_IDENTITY_SCOPE,
+    NOT_AUTHORIZED_FOR_MASTER_KEY, NOT_AUTHORIZED_FOR_KEY, INVALID_TOKEN_LIFETIME or
+    DOMAIN_OR_APP_NAME_CHECK_FAILED. Exits with 3 if a token is not decrypted.
+
+    --keys bidstream, the default, judges as a bidder must: a token that a page or app
+    generated is taken only with a domain or app of its site. --keys sharing judges as
+    for shared tokens, without domains. A file written by 'uid2 keys' tells by itself.
+    """
+    if domain and domain_column:
+        raise InputError("Give either --domain or --domain-column.")
+    if (domain or domain_column) and keys is KeysKind.SHARING:
+        raise InputError(
+            "Domains are checked with --keys bidstream alone.",
+            hint="Leave out --keys sharing, or the domains.",
+        )
+    wanted = {"--column": column or "UID_TOKEN"}
+    if domain_column:
+        wanted["--domain-column"] = domain_column
+
+    def prepare() -> Work:
+        kind = keys or KeysKind.BIDSTREAM
+        ring = load_keys(kind, connection, keys_file)
+        if keys is None and not (domain or domain_column):
+            kind = kind_of(ring)
+        return _opener(ring, kind, domain)
+
+    RowJob(
+        option="--token",
+        values=tokens or (),
+        source=source,
+        target=target,
+        options=FileFormatOptions(**formats),
+        force=force,
+        wanted=wanted,
+        named=bool(column or domain_column),
+        added={
+            "UID": Content.TEXT,
+            "SITE_ID": Content.INTEGER,
+            "DECRYPTION_STATUS": Content.TEXT,
+        },
+        result="a raw UID",
+    ).run(prepare)
+
+
+def _opener(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
+    """Return a function that decrypts tokens in bulk."""
+    from uid2_async.bidstream import BidstreamClient  # noqa: PLC0415 - imports aiohttp
+    from uid2_async.sharing import SharingClient  # noqa: PLC0415 - as above
+
+    sharing, bidstream = SharingClient(ring), BidstreamClient(ring)
+
+    def open_some(values: Sequence[Sequence[str]]) -> Columns:
+        tokens, *others = values
+        if kind is KeysKind.SHARING:
+            found = sharing.decrypt_many(tokens)
+        else:
+            domains = others[0] if others else [domain] * len(tokens)
+            found = bidstream.decrypt_many(tokens, domains)
+        opened = [None if isinstance(one, TokenFailure) else one for one in found]
+        return (
+            [None if one is None else one.raw_uid for one in opened],
+            [None if one is None else one.site_id for one in opened],
+            [one.name if isinstance(one, TokenFailure) else None for one in found],
+        )
+
+    return open_some
