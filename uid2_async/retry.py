@@ -266,22 +266,22 @@ class RetryPolicy:
                 result = await attempt(number, run.fresh_connection)
             except UID2Error as error:
                 # Policies of the caller's are shown it, and may log local variables.
-                failure = error.with_traceback(None)
+                last_error = error.with_traceback(None)
             else:
                 if self.budget is not None:
                     self.budget.succeeded(run.last_cost)
                 return result
-            delay = run.delay_after(failure, number)
+            delay = run.delay_after(last_error, number)
             if delay is None:
                 break
             number += 1
             on_retry(number, delay)
             await self._sleep(delay)
         try:
-            raise failure
+            raise last_error
         finally:
             # The error refers to this frame.
-            del failure
+            del last_error
 
 
 class _Run:

@@ -262,8 +262,8 @@ GUARDS = [
     Guard(
         "no frames are seen between attempts",
         "retry.py",
-        "failure = error.with_traceback(None)\n            else:",
-        "failure = error\n            else:",
+        "last_error = error.with_traceback(None)",
+        "last_error = error",
         "L7",
     ),
     Guard(
