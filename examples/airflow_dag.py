@@ -20,6 +20,7 @@ from airflow.exceptions import AirflowException, AirflowFailException
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG
+
 from uid2_async.cli.exit_codes import ExitCode
 
 FOLDER = "/srv/uid2"

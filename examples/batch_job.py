@@ -16,9 +16,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from uid2_async.cli.exit_codes import ExitCode, exit_code_of
-
 from uid2_async import JobSummary, MapOptions, UID2Client, errors, map_file
+from uid2_async.cli.exit_codes import ExitCode, exit_code_of
 from uid2_async.operator import LocalOperator
 
 

@@ -29,7 +29,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
-from uid2_async.cli.exit_codes import ExitCode, exit_code_of
 
 from uid2_async import (
     JobSummary,
@@ -38,6 +37,7 @@ from uid2_async import (
     errors,
     map_file,
 )
+from uid2_async.cli.exit_codes import ExitCode, exit_code_of
 from uid2_async.operator import LocalOperator
 
 # A state belongs to one operator: the embedded one has the same URL each day.
