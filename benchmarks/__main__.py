@@ -24,6 +24,7 @@ PLOTS = HERE.parent / "docs" / "performance"
 
 NAMES = (
     "map_cpu",
+    "map_rows",
     "map_throughput",
     "bulk_file",
     "frames",
@@ -36,9 +37,11 @@ NAMES = (
     "operator",
     "call_overhead",
     "concurrency",
+    "blocking",
+    "memory",
 )
 # These compare CPU time, which a busy machine hardly changes.
-QUICK = ("import_time", "map_cpu", "token_codec")
+QUICK = ("import_time", "map_cpu", "map_rows", "token_codec")
 # How much worse than the committed ratio is allowed, on top of the spread: on a machine
 # of its own; and on one of any kind, in a minute.
 MARGIN = 0.1

@@ -452,31 +452,25 @@ async def test_a_call_that_gets_no_slot_times_out() -> None:
     """Waiting for a slot counts against the call's own time."""
     connection_limit = ConnectionLimit(1)
     loop = asyncio.get_running_loop()
-    async with connection_limit.acquire(loop.time() + 9):
-        with pytest.raises(errors.CallTimeoutError, match="No connection"):
-            async with connection_limit.acquire(loop.time()):
-                raise AssertionError
-    async with connection_limit.acquire(loop.time() + 9):
-        pass
+    held = await connection_limit.acquire(loop.time() + 9)
+    with pytest.raises(errors.CallTimeoutError, match="No connection"):
+        await connection_limit.acquire(loop.time())
+    held.release()
+    (await connection_limit.acquire(loop.time() + 9)).release()
 
 
 async def test_a_cancelled_waiter_leaves_its_slot_to_others() -> None:
     """Cancellation while waiting takes nothing away."""
     connection_limit = ConnectionLimit(1)
     deadline = asyncio.get_running_loop().time() + 9
-
-    async def wait() -> None:
-        async with connection_limit.acquire(deadline):
-            raise AssertionError
-
-    async with connection_limit.acquire(deadline):
-        task = asyncio.create_task(wait())
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    async with connection_limit.acquire(deadline):
-        pass
+    held = await connection_limit.acquire(deadline)
+    task = asyncio.create_task(connection_limit.acquire(deadline))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    held.release()
+    (await connection_limit.acquire(deadline)).release()
 
 
 def test_slots_follow_a_new_event_loop() -> None:
@@ -487,8 +481,9 @@ def test_slots_follow_a_new_event_loop() -> None:
         deadline = asyncio.get_running_loop().time() + 9
 
         async def one() -> None:
-            async with connection_limit.acquire(deadline):
-                await asyncio.sleep(0)
+            held = await connection_limit.acquire(deadline)
+            await asyncio.sleep(0)
+            held.release()
 
         await asyncio.gather(one(), one())
 

@@ -20,7 +20,9 @@ class Clocks:
         """Start all of them; the wall clock is ahead by *off_s* seconds."""
         self.off_s = off_s
         self.monotonic_s = 1_000.0
-        self.skew = ClockSkew(lambda: self.true_ms + round(self.off_s * 1000))
+        self.skew = ClockSkew(
+            lambda: self.true_ms + round(self.off_s * 1000), lambda: self.monotonic_s
+        )
 
     @property
     def true_ms(self) -> int:
@@ -30,7 +32,7 @@ class Clocks:
     @property
     def now(self) -> ClockReading:
         """This machine's time."""
-        return self.skew.read(self.monotonic_s)
+        return self.skew.read()
 
     def exchange(self, *, there: float = 0.05, back: float = 0.05) -> None:
         """Let a sealed reply come."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from uid2_async._private import RedactedRepr, Secret, Unpicklable
+from uid2_async._traceback import unwrapped
 from uid2_async._version import __version__
 from uid2_async.clock import Clock, ClockReading, ClockSkew, monotonic_of, ms_clock
 from uid2_async.connections import ConnectionLimit
@@ -28,7 +30,6 @@ from uid2_async.hooks import (
     AttemptStarted,
     CallFinished,
     CallStarted,
-    Event,
     Hook,
     ReplyMismatch,
     RetryScheduled,
@@ -78,6 +79,9 @@ _REPLY_KEY_HINT = (
     "and that no proxy or portal answers in the operator's place."
 )
 _OK: Final = 200
+# What a call raises loses its frames anyway.
+_encode = unwrapped(base64.encode)
+_decode = unwrapped(base64.decode)
 _TEXT: Final = "text/plain"
 _BINARY: Final = "application/octet-stream"
 
@@ -150,10 +154,9 @@ class Pipeline:
         self._transport = transport
         self._envelope = envelope
         self._credentials = credentials
-        self._own_headers = dict(headers or {})
-        self.skew: ClockSkew = ClockSkew(ms_clock(clock))
+        self._headers = Secret(_fixed_headers(credentials, headers or {}))
         # Not the loop's: that stands still while the machine is suspended.
-        self._monotonic = monotonic_of(clock, None)
+        self.skew: ClockSkew = ClockSkew(ms_clock(clock), monotonic_of(clock, None))
         self._connection_limit = connection_limit
         self._random_bytes = random_bytes
 
@@ -163,28 +166,26 @@ class Pipeline:
         *,
         retry: RetryPolicy,
         timeout: float,
-        hooks: Iterable[Hook] = (),
+        hooks: Sequence[Hook] = (),
     ) -> T:
         """Make *call*, with retries, within *timeout* seconds.
 
         Raises:
             UID2Error: What the last attempt met, with endpoint, trace id and attempts.
         """
-        loop = asyncio.get_running_loop()
+        now = asyncio.get_running_loop().time
+        began = now()
         run = _CallRun(
-            self,
-            call,
-            hooks=hooks,
-            deadline=loop.time() + timeout,
-            limits=(retry.attempt_timeout, retry.idle_timeout),
+            self, call, retry=retry, hooks=hooks, now=now, deadline=began + timeout
         )
-        run.started(loop.time())
+        if hooks:
+            emit(hooks, CallStarted(endpoint=call.path))
         error_type: str | None = None
         try:
             return await retry.run(
                 run.attempt,
                 deadline=run.deadline,
-                now=loop.time,
+                now=now,
                 on_retry=run.retry_scheduled,
             )
         except BaseException as error:
@@ -193,50 +194,37 @@ class Pipeline:
                 run.gave_up(error)
             raise
         finally:
-            run.finished(loop.time(), error_type)
+            if hooks:
+                emit(hooks, run.finished(now() - began, error_type))
 
     def now_ms(self) -> int:
         """Tell the operator's time as far as it is known, in ms."""
-        return self.skew.time_ms(self._read_clocks())
+        return self.skew.time_ms(self.skew.read())
 
     @property
     def clock_skew(self) -> float:
         """By how many seconds the operator's clock is ahead; see :class:`ClockSkew`."""
-        return self.skew.offset_ms(self._read_clocks()) / 1000
+        return self.skew.offset_ms(self.skew.read()) / 1000
 
-    def _read_clocks(self) -> ClockReading:
-        """Read both of this machine's clocks."""
-        return self.skew.read(self._monotonic())
+    async def exchange(self, run: _CallRun[T], *, fresh: bool) -> T:
+        """Make one attempt: everything that is repeated each time.
 
-    async def exchange(
-        self,
-        call: Call[T],
-        *,
-        trace_id: str,
-        deadline: float,
-        limits: tuple[float, float],
-        fresh: bool,
-        on_reply: Callable[[Reply], None],
-    ) -> T:
-        """Make one attempt: everything that is repeated each time."""
-        now = asyncio.get_running_loop().time
-        async with self._connection_limit.acquire(deadline):
-            sent = self._read_clocks()
-            sent_ms = self.skew.time_ms(sent)
+        Args:
+            run: The call; it is told who answered.
+            fresh: Whether no kept connection may be used.
+        """
+        call, skew = run.call, self.skew
+        connection = await self._connection_limit.acquire(run.deadline)
+        try:
+            sent = skew.read()
+            sent_ms = skew.time_ms(sent)
             body, open_reply = self._seal(call, sent_ms)
-            request = Request(
-                path=call.path,
-                headers=self._headers(call, trace_id),
-                body=body,
-                timeout=max(0.0, min(limits[0], deadline - now())),
-                idle_timeout=limits[1],
-                max_reply_bytes=call.max_reply_bytes,
-                # What is not sealed does not say which request it answers.
-                fresh_connection=fresh or call.reply_key == b"",
-            )
+            request = self._request(run, body, fresh=fresh)
             reply = await self._transport.send(request)
-            received = self._read_clocks()
-        on_reply(reply)
+            received = skew.read()
+        finally:
+            connection.release()
+        run.region = reply.region
         try:
             if reply.status != _OK:
                 raise self._refusal(call, reply, sent, sent_ms, received)
@@ -245,8 +233,66 @@ class Pipeline:
             error.reused_connection = reply.reused_connection
             raise
         if opened.server_ms is not None:
-            self.skew.observe(sent, received, opened.server_ms)
+            skew.observe(sent, received, opened.server_ms)
         return call.parse(opened.payload)
+
+    def _request(self, run: _CallRun[T], body: bytes, *, fresh: bool) -> Request:
+        """Make the request of one attempt."""
+        call, retry = run.call, run.retry
+        return Request(
+            path=call.path,
+            headers={
+                **self._headers.reveal(),
+                "Content-Type": _BINARY if call.binary else _TEXT,
+                "UID-Trace-Id": run.trace_id,
+            },
+            body=body,
+            timeout=max(0.0, min(retry.attempt_timeout, run.deadline - run.now())),
+            idle_timeout=retry.idle_timeout,
+            max_reply_bytes=call.max_reply_bytes,
+            # What is not sealed does not say which request it answers.
+            fresh_connection=fresh or call.reply_key == b"",
+        )
+
+    def _seal(self, call: Call[T], now_ms: int) -> tuple[bytes, _OpenReply]:
+        """Make the body of one attempt, and what opens the reply to it."""
+        if call.own_crypto is not None:
+            body, open_own = call.own_crypto(now_ms, self._random_bytes)
+            return body, lambda reply: Opened(open_own(reply))
+        secret = b"" if self._credentials is None else self._credentials.secret.reveal()
+        key = secret if call.reply_key is None else call.reply_key
+        if call.bare:
+            return call.payload, partial(self._open, call, key, None, now_ms)
+        # Asked for at once: it is a system call.
+        random = self._random_bytes(NONCE_BYTES + IV_BYTES)
+        nonce, iv = random[:NONCE_BYTES], random[NONCE_BYTES:]
+        sealed = self._envelope.seal(
+            call.payload, key=secret, now_ms=now_ms, nonce=nonce, iv=iv
+        )
+        body = sealed if call.binary else _encode(sealed)
+        return body, partial(self._open, call, key, nonce, now_ms)
+
+    def _open(
+        self, call: Call[T], key: bytes, nonce: bytes | None, now_ms: int, body: bytes
+    ) -> Opened:
+        """Open a reply; one in the clear is taken only where none other is due."""
+        if call.reply_key == b"":
+            return Opened(body)
+        sealed = body if call.binary else _decode(body)
+        if sealed is None:
+            raise EnvelopeError
+        try:
+            opened = self._envelope.open(sealed, key=key, nonce=nonce)
+        except EnvelopeError as error:
+            if call.reply_key is not None:
+                error.hint = _REPLY_KEY_HINT
+            raise
+        server_ms = opened.server_ms
+        if server_ms is not None and abs(server_ms - now_ms) > _PLAUSIBLE_MS:
+            untimely = EnvelopeError()
+            untimely.untimely = True
+            raise untimely
+        return opened
 
     def _refusal(
         self,
@@ -281,217 +327,155 @@ class Pipeline:
         if renew is not None:
             await renew()
 
-    def _headers(self, call: Call[T], trace_id: str) -> dict[str, str]:
-        """Make the headers of one attempt."""
-        headers = {
-            "Accept-Encoding": "identity",
-            "Content-Type": _BINARY if call.binary else _TEXT,
-            "UID-Trace-Id": trace_id,
-            "User-Agent": CLIENT_VERSION,
-            "X-UID2-Client-Version": CLIENT_VERSION,
-            **self._own_headers,
-        }
-        if self._credentials is not None:
-            headers["Authorization"] = f"Bearer {self._credentials.api_key.reveal()}"
-        return headers
-
-    def _seal(self, call: Call[T], now_ms: int) -> tuple[bytes, _OpenReply]:
-        """Make the body of one attempt, and what opens the reply to it."""
-        if call.own_crypto is not None:
-            body, open_own = call.own_crypto(now_ms, self._random_bytes)
-            return body, lambda reply: Opened(open_own(reply))
-        if call.bare:
-            return call.payload, lambda reply: self._open(call, None, now_ms, reply)
-        # Asked for at once: it is a system call.
-        random = self._random_bytes(NONCE_BYTES + IV_BYTES)
-        nonce = random[:NONCE_BYTES]
-        sealed = self._envelope.seal(
-            call.payload,
-            key=self._secret,
-            now_ms=now_ms,
-            nonce=nonce,
-            iv=random[NONCE_BYTES:],
-        )
-        body = sealed if call.binary else base64.encode(sealed)
-        return body, lambda reply: self._open(call, nonce, now_ms, reply)
-
-    @property
-    def _secret(self) -> bytes:
-        """The client secret; empty where no call needs it."""
-        known = self._credentials
-        return b"" if known is None else known.secret.reveal()
-
-    def _open(
-        self, call: Call[T], nonce: bytes | None, now_ms: int, body: bytes
-    ) -> Opened:
-        """Open a reply; one in the clear is taken only where none other is due."""
-        if call.reply_key == b"":
-            return Opened(body)
-        key = self._secret if call.reply_key is None else call.reply_key
-        sealed = body if call.binary else base64.decode(body)
-        if sealed is None:
-            raise EnvelopeError
-        try:
-            opened = self._envelope.open(sealed, key=key, nonce=nonce)
-        except EnvelopeError as error:
-            if call.reply_key is not None:
-                error.hint = _REPLY_KEY_HINT
-            raise
-        server_ms = opened.server_ms
-        if server_ms is not None and abs(server_ms - now_ms) > _PLAUSIBLE_MS:
-            untimely = EnvelopeError()
-            untimely.untimely = True
-            raise untimely
-        return opened
-
 
 class _CallRun(Generic[T]):
-    """One call's attempts, as retries and hooks see them."""
+    """One call's attempts, as retries and hooks see them.
+
+    Attributes:
+        call: What is asked.
+        retry: The policy, which counts the attempts.
+        now: The event loop's clock.
+        deadline: When the call must be over, by that clock.
+        attempts: The number of the last attempt.
+        trace_id: Its ``UID-Trace-Id``; empty before the first.
+        region: The base URL that it asked, where that is known.
+    """
+
+    __slots__ = (
+        "_hooks",
+        "_pipeline",
+        "_time_retried",
+        "attempts",
+        "call",
+        "deadline",
+        "now",
+        "region",
+        "retry",
+        "trace_id",
+    )
 
     def __init__(
         self,
         pipeline: Pipeline,
         call: Call[T],
         *,
-        hooks: Iterable[Hook],
+        retry: RetryPolicy,
+        hooks: Sequence[Hook],
+        now: Callable[[], float],
         deadline: float,
-        limits: tuple[float, float],
     ) -> None:
         self._pipeline = pipeline
-        self._call = call
-        self._hooks = tuple(hooks)
-        self.deadline = deadline
-        self._limits = limits
+        self._hooks = hooks
         self._time_retried = False
-        self._began = 0.0
+        self.call = call
+        self.retry = retry
+        self.now = now
+        self.deadline = deadline
         self.attempts = 0
-        self.trace_id: str | None = None
+        self.trace_id = ""
         self.region: str | None = None
 
-    def started(self, now: float) -> None:
-        """Tell hooks, if there are any, that the call begins at *now*."""
+    async def attempt(self, number: int, fresh: bool) -> T:
+        """Make attempt *number* under a trace id of its own."""
+        # A random UUID of version 4; uuid.uuid4 takes three times as long.
+        text = os.urandom(16).hex()
+        trace_id = f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8{text[17:20]}-{text[20:]}"
+        self.attempts, self.trace_id, self.region = number, trace_id, None
         if self._hooks:
-            self._began = now
-            self.emit(CallStarted(endpoint=self._call.path))
-
-    def finished(self, now: float, error_type: str | None) -> None:
-        """Tell hooks, if there are any, how the call ended at *now*."""
-        if self._hooks:
-            self.emit(
-                CallFinished(
-                    endpoint=self._call.path,
-                    attempts=self.attempts,
-                    trace_id=self.trace_id,
-                    elapsed=now - self._began,
-                    error_type=error_type,
-                    region=self.region,
-                    skew=self._pipeline.clock_skew,
-                )
+            started = AttemptStarted(
+                endpoint=self.call.path, attempt=number, trace_id=trace_id
             )
-
-    async def attempt(self, fresh: bool) -> T:
-        """Make one attempt under a trace id of its own."""
-        self.attempts += 1
-        self.trace_id = trace_id = _make_trace_id()
-        self.region = None
-        if self._hooks:
-            self.emit(
-                AttemptStarted(
-                    endpoint=self._call.path, attempt=self.attempts, trace_id=trace_id
-                )
-            )
-        now = asyncio.get_running_loop().time
-        started = now()
+            emit(self._hooks, started)
+        began = self.now()
         try:
-            return await self._pipeline.exchange(
-                self._call,
-                trace_id=trace_id,
-                deadline=self.deadline,
-                limits=self._limits,
-                fresh=fresh,
-                on_reply=self._note_region,
-            )
+            return await self._pipeline.exchange(self, fresh=fresh)
         except UID2Error as error:
             # The frames below hold the secret, the request and the opened reply.
             failure = error.with_traceback(None)
         # It is so whatever a transport says: nobody is asked for a third time.
         failure.reused_connection = failure.reused_connection and not fresh
-        self._failed(failure, now() - started)
+        self._failed(failure, trace_id, self.now() - began)
         if isinstance(failure, EnvelopeError):
-            await self._not_opened(failure)
+            await self._not_opened(failure, trace_id)
         raise failure
 
-    def _failed(self, error: UID2Error, elapsed: float) -> None:
+    def _failed(self, error: UID2Error, trace_id: str, elapsed: float) -> None:
         """Note on the error which attempt it ended, and notify hooks."""
         self.region = error.region = error.region or self.region
-        error.endpoint = self._call.path
-        error.trace_id = self.trace_id
+        error.endpoint = self.call.path
+        error.trace_id = trace_id
         error.attempts = self.attempts
         if isinstance(error, ClockSkewError) and not error.reused_connection:
-            self._retry_time_once(error)
-        self.emit(
-            AttemptFailed(
-                endpoint=self._call.path,
-                attempt=self.attempts,
-                trace_id=self.trace_id or "",
-                error_type=type(error).__name__,
-                status=error.status if isinstance(error, OperatorError) else None,
-                elapsed=elapsed,
-                region=self.region,
-            )
+            # A call has one more attempt on account of its time, whatever follows.
+            if self._time_retried:
+                error.corrected = error.late = False
+            self._time_retried = True
+        failed = AttemptFailed(
+            endpoint=self.call.path,
+            attempt=self.attempts,
+            trace_id=trace_id,
+            error_type=type(error).__name__,
+            status=error.status if isinstance(error, OperatorError) else None,
+            elapsed=elapsed,
+            region=self.region,
         )
+        emit(self._hooks, failed)
 
-    def _retry_time_once(self, error: ClockSkewError) -> None:
-        """Let a call have one more attempt on account of its time, whatever follows."""
-        if self._time_retried:
-            error.corrected = error.late = False
-        self._time_retried = True
-
-    async def _not_opened(self, error: EnvelopeError) -> None:
+    async def _not_opened(self, error: EnvelopeError, trace_id: str) -> None:
         """Give up connections with foreign replies on them, and report such a reply."""
         mismatch = error.foreign_nonce or error.untimely
         if mismatch or error.reused_connection:
             await self._pipeline.renew()
         if not mismatch:
             return
+        path = self.call.path
         logger.warning(
-            "%s: a reply was sealed for another request, trace id %s",
-            self._call.path,
-            self.trace_id,
+            "%s: a reply was sealed for another request, trace id %s", path, trace_id
         )
-        self.emit(ReplyMismatch(endpoint=self._call.path, trace_id=self.trace_id or ""))
+        emit(self._hooks, ReplyMismatch(endpoint=path, trace_id=trace_id))
 
-    def _note_region(self, reply: Reply) -> None:
-        """Remember who answered."""
-        self.region = reply.region
+    def retry_scheduled(self, number: int, delay: float) -> None:
+        """Tell hooks and log that attempt *number* follows."""
+        path = self.call.path
+        logger.info("%s: attempt %d follows in %.3f s", path, number, delay)
+        emit(self._hooks, RetryScheduled(endpoint=path, attempt=number, delay=delay))
 
-    def retry_scheduled(self, delay: float) -> None:
-        """Tell hooks and log that another attempt follows."""
-        attempt = self.attempts + 1
-        logger.info("%s: attempt %d follows in %.3f s", self._call.path, attempt, delay)
-        self.emit(
-            RetryScheduled(endpoint=self._call.path, attempt=attempt, delay=delay)
+    def finished(self, elapsed: float, error_type: str | None) -> CallFinished:
+        """Describe for hooks how the call ended after *elapsed* seconds."""
+        return CallFinished(
+            endpoint=self.call.path,
+            attempts=self.attempts,
+            trace_id=self.trace_id or None,
+            elapsed=elapsed,
+            error_type=error_type,
+            region=self.region,
+            skew=self._pipeline.clock_skew,
         )
 
     def gave_up(self, error: UID2Error) -> None:
         """Log once that the call failed, with only the class of the error."""
         logger.warning(
             "%s failed with %s after %d attempt(s), trace id %s",
-            self._call.path,
+            self.call.path,
             type(error).__name__,
             self.attempts,
             self.trace_id,
         )
 
-    def emit(self, event: Event) -> None:
-        """Hand *event* to every hook."""
-        emit(self._hooks, event)
 
-
-def _make_trace_id() -> str:
-    """Make a random UUID of version 4; uuid.uuid4 takes three times as long."""
-    text = os.urandom(16).hex()
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8{text[17:20]}-{text[20:]}"
+def _fixed_headers(
+    credentials: Credentials | None, own: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the headers that are the same in each request, the API key among them."""
+    headers = {
+        "Accept-Encoding": "identity",
+        "User-Agent": CLIENT_VERSION,
+        "X-UID2-Client-Version": CLIENT_VERSION,
+        **own,
+    }
+    if credentials is not None:
+        headers["Authorization"] = f"Bearer {credentials.api_key.reveal()}"
+    return headers
 
 
 def positive(value: float, name: str) -> float:

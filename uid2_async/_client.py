@@ -31,6 +31,8 @@ __all__ = ["CallOptions", "ConnectionOptions", "OperatorClient"]
 T = TypeVar("T")
 
 _DEFAULT_CONNECTIONS: Final = 100
+# No token holds these: they would end the line of a header, or stand between words.
+_CONTROL: Final = bytes(range(ord(" ") + 1))
 
 
 class CallOptions(TypedDict, total=False):
@@ -236,7 +238,7 @@ def _refresh_body(identity_tokens: IdentityTokens) -> bytes:
         body = identity_tokens.refresh_token.encode("ascii")
     except UnicodeEncodeError:
         body = b""
-    if not body or any(char <= ord(" ") for char in body):
+    if not body or body.translate(None, _CONTROL) != body:
         raise InputError("The refresh token is empty or has invalid characters.")
     return body
 

@@ -136,17 +136,18 @@ def _wrap_function(function: Any) -> Callable[..., Any]:
     variable = bool(code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS))
     count, named = code.co_argcount, code.co_kwonlyargcount
     made = _compile_wrapper(count, named, variable=variable)
+    changes: dict[str, Any] = {"co_name": code.co_name, "co_qualname": code.co_qualname}
     if not variable:
-        made = _rename(made, code.co_varnames[: count + named])
-    made = made.replace(co_name=code.co_name, co_qualname=code.co_qualname)
+        changes |= _rename(made, code.co_varnames[: count + named])
+    made = made.replace(**changes)
     known = {"__name__": __name__, "function": function, "strip": _strip}
     call = FunctionType(made, known, code.co_name, function.__defaults__)
     call.__kwdefaults__ = function.__kwdefaults__
     return wraps(function)(call)
 
 
-def _rename(made: CodeType, names: tuple[str, ...]) -> CodeType:
-    """Rename the parameters of a compiled wrapper."""
+def _rename(made: CodeType, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the changes that rename the parameters of a compiled wrapper."""
     new = dict(zip(made.co_varnames, names, strict=False))
 
     def rename(constant: Any) -> Any:
@@ -154,10 +155,10 @@ def _rename(made: CodeType, names: tuple[str, ...]) -> CodeType:
             return tuple(map(rename, constant))
         return new.get(constant, constant) if isinstance(constant, str) else constant
 
-    return made.replace(
-        co_varnames=names + made.co_varnames[len(names) :],
-        co_consts=tuple(map(rename, made.co_consts)),
-    )
+    return {
+        "co_varnames": names + made.co_varnames[len(names) :],
+        "co_consts": tuple(map(rename, made.co_consts)),
+    }
 
 
 @cache

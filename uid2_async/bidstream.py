@@ -15,12 +15,13 @@ import attrs
 
 from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks, unwrapped
-from uid2_async.clock import Clock, ms_clock
+from uid2_async.clock import NS_PER_MS, Clock, ns_clock
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.keystore import Keys, ring_of
 from uid2_async.models import datetime_from_ms
 from uid2_async.openrtb import domain_or_app_in, tokens_in
 from uid2_async.protocol import base64
+from uid2_async.protocol.keyring import KeyRing
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, restore_environment
 from uid2_async.protocol.token_rules import ClientType, DecryptedToken, try_decrypt
 
@@ -63,7 +64,7 @@ class BidstreamClient(Unpicklable):
                 clock.
         """
         self._keys = keys
-        self._now_ms = ms_clock(clock)
+        self._now_ns = ns_clock(clock)
 
     def decrypt(self, token: str, domain_or_app: str | None = None) -> DecryptedToken:
         """Decrypt the token of a bid request.
@@ -78,8 +79,13 @@ class BidstreamClient(Unpicklable):
             TokenError: If the token is rejected. The reason is an attribute.
             KeysUnavailableError: If there are no keys, or all have expired.
         """
+        keys = self._keys
         found = _try_decrypt(
-            token, _ring_of(self._keys), self._now_ms(), _BIDSTREAM, domain_or_app
+            token,
+            keys if isinstance(keys, KeyRing) else keys.ring,
+            self._now_ns() // NS_PER_MS,
+            _BIDSTREAM,
+            domain_or_app,
         )
         if isinstance(found, DecryptedToken):
             return found
@@ -107,7 +113,7 @@ class BidstreamClient(Unpicklable):
         """
         if isinstance(tokens, str) or isinstance(domains_or_apps, str):
             raise InputError("decrypt_many() requires lists, not a str.")
-        ring, now_ms = _ring_of(self._keys), self._now_ms()
+        ring, now_ms = _ring_of(self._keys), self._now_ns() // NS_PER_MS
         rows = _pair(tokens, domains_or_apps)
         return [
             _try_decrypt(token, ring, now_ms, _BIDSTREAM, name) for token, name in rows

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
@@ -283,6 +284,8 @@ class UID2Client(OperatorClient):
             path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
         )
         work = self._run(call, timeout)
+        if not self.hooks:
+            return await work
         return await count_identity(
             work, hooks=self.hooks, endpoint=call.path, kind=one.kind
         )
@@ -324,6 +327,8 @@ class UID2Client(OperatorClient):
         """
         call = refresh_call(identity_tokens, self._pipeline.now_ms)
         work = self._run(call, timeout)
+        if not self.hooks:
+            return await work
         return await count_identity(
             work, hooks=self.hooks, endpoint=call.path, kind="token"
         )
@@ -384,6 +389,8 @@ class UID2Client(OperatorClient):
         query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
+        if not self.hooks:
+            return await self._map_v3(query, timeout)
         return await count_identities(
             self._map_v3(query, timeout),
             hooks=self.hooks,
@@ -400,7 +407,7 @@ class UID2Client(OperatorClient):
         call = Call(
             path=mapping.MAP_V3_PATH,
             payload=mapping.build_map_v3_request(query),
-            parse=lambda payload: mapping.parse_map_v3_reply(payload, query),
+            parse=partial(mapping.parse_map_v3_reply, query=query),
             binary=True,
             max_reply_bytes=mapping.MAP_REPLY_BYTES,
         )

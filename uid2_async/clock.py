@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from operator import attrgetter
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
@@ -33,7 +34,7 @@ Clock: TypeAlias = Callable[[], datetime]
 Monotonic: TypeAlias = Callable[[], float]
 """Returns seconds that only increase. The zero point is arbitrary."""
 
-_NS_PER_MS = 1_000_000
+NS_PER_MS: Final = 1_000_000
 # An event loop whose time differs more from the system's has its own clock.
 _OWN_CLOCK_SECONDS: Final = 60.0
 # The maximum time in which a suspended machine is noticed after it resumes.
@@ -90,8 +91,19 @@ def ms_clock(clock: Clock | None) -> Callable[[], int]:
     return lambda: ms_from_datetime(chosen())
 
 
+def ns_clock(clock: Clock | None) -> Callable[[], int]:
+    """Return a clock in ns since the Unix epoch; else as :func:`ms_clock`.
+
+    The system's is the C function itself, which matters where each token asks.
+    """
+    chosen = clock or _in_use
+    if chosen is None:
+        return time.time_ns
+    return lambda: ms_from_datetime(chosen()) * NS_PER_MS
+
+
 def _system_ms() -> int:
-    return time.time_ns() // _NS_PER_MS
+    return time.time_ns() // NS_PER_MS
 
 
 def _make_system_monotonic() -> Monotonic:
@@ -107,7 +119,7 @@ def _make_system_monotonic() -> Monotonic:
         time.clock_gettime(number)
     except OSError:
         return time.monotonic
-    return lambda: time.clock_gettime(number)
+    return partial(time.clock_gettime, number)
 
 
 _system_monotonic: Final[Monotonic] = _make_system_monotonic()
@@ -177,15 +189,12 @@ class ClockReading(NamedTuple):
         wall_ms: The wall clock, in ms since the Unix epoch. It can be set.
         monotonic_s: The monotonic clock, in seconds. It also counts while the machine
             is suspended, so that the estimate of the operator's clock stays valid.
+        ahead_ms: By how much the wall clock is ahead of the monotonic clock, in ms.
     """
 
     wall_ms: int
     monotonic_s: float
-
-    @property
-    def ahead_ms(self) -> float:
-        """By how much the wall clock is ahead of the monotonic clock, in ms."""
-        return self.wall_ms - self.monotonic_s * 1000
+    ahead_ms: float
 
 
 class _Sample(NamedTuple):
@@ -218,16 +227,23 @@ class ClockCorrection(RedactedRepr, frozen=True, kw_only=True):
 class ClockSkew:
     """Estimates the operator's clock, and returns times that it accepts."""
 
-    def __init__(self, wall_ms: Callable[[], int]) -> None:
-        """Start without samples. *wall_ms* returns this machine's time in ms."""
+    def __init__(self, wall_ms: Callable[[], int], monotonic: Monotonic) -> None:
+        """Start without samples.
+
+        Args:
+            wall_ms: This machine's wall clock, in ms since the Unix epoch.
+            monotonic: Its monotonic clock, in seconds.
+        """
         self._wall_ms = wall_ms
+        self._monotonic = monotonic
         self._samples: deque[_Sample] = deque(maxlen=_SAMPLES)
         self._best: _Sample | None = None
         self._warned = False
 
-    def read(self, monotonic_s: float) -> ClockReading:
+    def read(self) -> ClockReading:
         """Read both clocks."""
-        return ClockReading(self._wall_ms(), monotonic_s)
+        wall_ms, monotonic_s = self._wall_ms(), self._monotonic()
+        return ClockReading(wall_ms, monotonic_s, wall_ms - monotonic_s * 1000)
 
     def offset_ms(self, now: ClockReading) -> int:
         """Return the ms to add to the wall clock, or 0 if unknown or insignificant."""

@@ -7,12 +7,10 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
-import attrs
-
-from uid2_async._private import Secret, Unpicklable
+from uid2_async._private import RedactedRepr, Secret, Unpicklable
 from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import base64
@@ -36,8 +34,7 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 
 
-@attrs.frozen(kw_only=True)
-class Settings(Unpicklable):
+class Settings(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
     """The settings that a client needs to reach an operator.
 
     Attributes:
@@ -51,12 +48,16 @@ class Settings(Unpicklable):
         timeout: Seconds for a whole call, or None for the default.
     """
 
+    _repr_fields: ClassVar[tuple[str, ...]] = (
+        *("base_url", "scope", "allow_http", "ca_file", "timeout"),
+    )
+
     base_url: str
-    api_key: str = attrs.field(repr=False)
-    client_secret: str = attrs.field(repr=False)
+    api_key: str
+    client_secret: str
     scope: IdentityScope
     allow_http: bool = False
-    proxy: str | None = attrs.field(default=None, repr=False)
+    proxy: str | None = None
     ca_file: str | None = None
     timeout: float | None = None
 

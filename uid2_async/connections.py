@@ -28,23 +28,12 @@ class ConnectionUse:
         reused: Whether it has served another request before.
     """
 
-    __slots__ = ("reused",)
-
-    def __init__(self, *, reused: bool = False) -> None:
-        """Start with what is known in advance."""
-        self.reused: bool = reused
+    reused: bool = False
 
 
-_current_use: ContextVar[ConnectionUse] = ContextVar("current_use")
-
-
-def watch(use: ConnectionUse) -> ConnectionUse:
-    """Record on *use* which connection the next request of this task uses.
-
-    aiohttp's tracing would show it too, but takes a tenth of the time of a whole call.
-    """
-    _current_use.set(use)
-    return use
+current_use: ContextVar[ConnectionUse | None] = ContextVar("current_use", default=None)
+"""Where the next request of this task notes what it is sent over; aiohttp's tracing
+would tell too, and takes a tenth of a whole call."""
 
 
 class RefusalConnector(aiohttp.TCPConnector):
@@ -67,7 +56,7 @@ class _HeadFirst(ResponseHandler):
 
     def set_response_params(self, **options: Any) -> None:
         """Begin a request, in its own task."""
-        use = _current_use.get(None)
+        use = current_use.get()
         if use is not None:
             use.reused = use.reused or self._served
         self._served = True
@@ -124,45 +113,25 @@ class ConnectionLimit:
             asyncio.AbstractEventLoop, asyncio.Semaphore
         ] = WeakKeyDictionary()
 
-    def acquire(self, deadline: float) -> _HeldConnection:
-        """Return an async context manager that waits for and holds one connection.
+    async def acquire(self, deadline: float) -> asyncio.Semaphore:
+        """Wait for a free connection; the caller releases what is returned.
 
         Raises:
-            CallTimeoutError: On entry, if no connection is free by *deadline*, a time
-                of the event loop in seconds.
+            CallTimeoutError: If no connection is free by *deadline*, a time of the
+                event loop in seconds.
         """
-        return _HeldConnection(self._semaphore_here(), deadline)
-
-    def _semaphore_here(self) -> asyncio.Semaphore:
-        """Return the semaphore of the running loop."""
         loop = asyncio.get_running_loop()
         semaphore = self._semaphores.get(loop)
         if semaphore is None:
-            semaphore = asyncio.Semaphore(self._size)
-            self._semaphores[loop] = semaphore
-        return semaphore
-
-
-class _HeldConnection:
-    """One connection, held inside ``async with``. Sets no timer if one is free."""
-
-    __slots__ = ("_deadline", "_semaphore")
-
-    def __init__(self, semaphore: asyncio.Semaphore, deadline: float) -> None:
-        self._semaphore = semaphore
-        self._deadline = deadline
-
-    async def __aenter__(self) -> None:
-        if not self._semaphore.locked():
-            # A semaphore that is not locked is acquired without waiting.
-            await self._semaphore.acquire()
-            return
+            semaphore = self._semaphores[loop] = asyncio.Semaphore(self._size)
+        if not semaphore.locked():
+            # Acquired without waiting, and so without a timer.
+            await semaphore.acquire()
+            return semaphore
         taken = False
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(self._deadline):
-                taken = await self._semaphore.acquire()
+            async with asyncio.timeout_at(deadline):
+                taken = await semaphore.acquire()
         if not taken:
             raise CallTimeoutError("No connection became free in time.")
-
-    async def __aexit__(self, *_: object) -> None:
-        self._semaphore.release()
+        return semaphore

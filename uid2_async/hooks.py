@@ -228,8 +228,6 @@ async def count_identity(
     work: Awaitable[T], *, hooks: Sequence[Hook], endpoint: str, kind: str
 ) -> T:
     """Await the result for one person, and emit it to *hooks*."""
-    if not hooks:
-        return await work
     try:
         found = await work
     except UID2Error:
@@ -247,8 +245,6 @@ async def count_identities(
     query: MapQuery,
 ) -> IdentityMap:
     """Await the results of *query*, and emit them to *hooks*."""
-    if not hooks:
-        return await work
     kinds = [
         key or kind_and_value(one)[0]
         for key, one in zip(query.order, query.identities, strict=True)

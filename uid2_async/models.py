@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import import_module
 from typing import (
     TYPE_CHECKING,
@@ -20,7 +20,6 @@ from typing import (
     overload,
 )
 
-import attrs
 import msgspec
 
 from uid2_async._private import RedactedRepr
@@ -251,13 +250,11 @@ def as_identity(value: Identity | str) -> Identity:
     )
 
 
-@attrs.frozen
-class OptedOut:
+class OptedOut(msgspec.Struct, frozen=True):
     """The person has opted out: use no identity for them, and do not ask again."""
 
 
-@attrs.frozen
-class InsufficientConsent:
+class InsufficientConsent(msgspec.Struct, frozen=True):
     """The consent string does not allow an EUID (docs/protocol.md 2.1)."""
 
 
@@ -272,6 +269,8 @@ class UnmappedReason(StrEnum):
 _Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)]
 
 
+# The rows of a reply share a few days, on which the salts of their buckets rotate.
+@lru_cache(maxsize=1024)
 def _datetime_from_seconds(seconds: int | None) -> datetime | None:
     """Turn seconds since the Unix epoch into an aware UTC datetime."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
@@ -496,16 +495,14 @@ def _use_get() -> InputError:
     )
 
 
-@attrs.frozen
-class Bucket:
+class Bucket(msgspec.Struct, frozen=True):
     """A salt bucket and when it last rotated (docs/protocol.md 2.4)."""
 
     bucket_id: str
     last_updated: datetime
 
 
-@attrs.frozen
-class OptOutStatus:
+class OptOutStatus(RedactedRepr, frozen=True):
     """Which of the raw UIDs of one optout/status call have opted out.
 
     The operator does not find raw UIDs of version 4 in the environments *integ* and
@@ -515,7 +512,7 @@ class OptOutStatus:
         opted_out: The raw UIDs that have opted out, and since when (whole seconds).
     """
 
-    opted_out: Mapping[str, datetime] = attrs.field(repr=False)
+    opted_out: Mapping[str, datetime]
 
     def __contains__(self, raw_uid: object) -> bool:
         """Return whether *raw_uid* has opted out, as far as the operator knows."""

@@ -1,7 +1,8 @@
-"""What is retried, when, and how much of it; the only importer of tenacity.
+"""What is retried, when, and how much of it.
 
 docs/protocol.md says that every call may be repeated safely, and that an envelope ages:
-so the retry goes around sealing, sending and opening as a whole.
+so the retry goes around sealing, sending and opening as a whole. The loop is
+:meth:`RetryPolicy.run`. Stop and wait objects of tenacity decide in it, if given.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
+import msgspec
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import (
@@ -32,7 +34,7 @@ from uid2_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from tenacity import AsyncRetrying, RetryCallState
+    from tenacity import RetryCallState
     from tenacity.stop import stop_base
     from tenacity.wait import wait_base
 
@@ -52,8 +54,7 @@ class Backoff(Enum):
     THROTTLING = "equal jitter, long"
 
 
-@attrs.frozen(kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What to do about a failed attempt.
 
     Attributes:
@@ -84,11 +85,6 @@ _ONCE: Final = Decision(retry=True, once=True, fresh_connection=True)
 # A better time is known and the operator is healthy, so there is no need to wait.
 _CORRECTED: Final = Decision(retry=True, backoff=Backoff.NONE, once=True, free=True)
 _LATE: Final = Decision(retry=True, once=True)
-
-# What would end the call came over a kept connection, and may answer nothing of ours.
-_CONFIRM: Final = Decision(
-    retry=True, backoff=Backoff.NONE, free=True, fresh_connection=True
-)
 
 _EDGE_STATUSES: Final = frozenset({408, 425})
 
@@ -241,19 +237,21 @@ class RetryPolicy:
 
     async def run(
         self,
-        attempt: Callable[[bool], Awaitable[T]],
+        attempt: Callable[[int, bool], Awaitable[T]],
         *,
         deadline: float,
         now: Callable[[], float],
-        on_retry: Callable[[float], None],
+        on_retry: Callable[[int, float], None],
     ) -> T:
         """Make attempts until one succeeds or no further one is due.
 
         Args:
-            attempt: Makes one attempt; takes whether it must use a fresh connection.
+            attempt: Makes one attempt; takes its number, from 1, and whether it must
+                use a fresh connection.
             deadline: When the call must be over, by *now*'s clock, in seconds.
             now: The event loop's clock.
-            on_retry: Told the delay before the next attempt, in seconds.
+            on_retry: Told the number of the next attempt, and the delay before it in
+                seconds.
 
         Returns:
             What the attempt returned.
@@ -261,94 +259,89 @@ class RetryPolicy:
         Raises:
             UID2Error: The last attempt's own error.
         """
-        # Nearly every call ends with its first attempt, and to set up tenacity costs
-        # nearly as much as all else that is not HTTP. So that one is made here; if it
-        # fails, tenacity meets its error as that of its own first, and decides.
-        began = time.monotonic()
+        run = _Run(self, deadline, now)
+        number = 1
+        while True:
+            try:
+                result = await attempt(number, run.fresh_connection)
+            except UID2Error as error:
+                # Policies of the caller's are shown it, and may log local variables.
+                last_error = error.with_traceback(None)
+            else:
+                if self.budget is not None:
+                    self.budget.succeeded(run.last_cost)
+                return result
+            delay = run.delay_after(last_error, number)
+            if delay is None:
+                break
+            number += 1
+            on_retry(number, delay)
+            await self._sleep(delay)
         try:
-            result = await attempt(False)  # noqa: FBT003 - "fresh", as its type says
-        except UID2Error as error:
-            failures = [error.with_traceback(None)]
-        else:
-            if self.budget is not None:
-                self.budget.succeeded(None)
-            return result
-
-        async def one() -> T:
-            # Popped, so that no frame on the error's own traceback holds it.
-            if failures:
-                raise failures.pop()
-            return await attempt(run.decision.fresh_connection)
-
-        run = _Run(
-            self,
-            began=began,
-            deadline=deadline,
-            now=now,
-            random=self._random,
-            sleep=self._sleep,
-            on_retry=on_retry,
-        )
-        result = await run.retrying()(one)
-        if self.budget is not None:
-            self.budget.succeeded(run.last_cost)
-        return result
+            raise last_error
+        finally:
+            # The error refers to this frame.
+            del last_error
 
 
 class _Run:
-    """The state of one call's retries, as tenacity's callbacks see it."""
+    """What one call has spent of its policy."""
+
+    __slots__ = (
+        "_began",
+        "_confirmations",
+        "_deadline",
+        "_idle",
+        "_now",
+        "_policy",
+        "_random",
+        "_spent",
+        "fresh_connection",
+        "last_cost",
+    )
 
     def __init__(
-        self,
-        policy: RetryPolicy,
-        *,
-        began: float,
-        deadline: float,
-        now: Callable[[], float],
-        random: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
-        on_retry: Callable[[float], None],
+        self, policy: RetryPolicy, deadline: float, now: Callable[[], float]
     ) -> None:
         self._policy = policy
-        self._random = random
-        self._sleep = sleep
-        self._began = began
+        self._random = policy._random  # noqa: SLF001 - an option of the policy
         self._deadline = deadline
         self._now = now
-        self._on_retry = on_retry
+        # What the stop objects of tenacity count from.
+        self._began = time.monotonic()
+        self._idle = 0.0
+        self._confirmations = 0
         self._spent: set[Decision] = set()
-        self.decision = Decision(retry=True)
+        self.fresh_connection = False
         self.last_cost: int | None = None
 
-    def retrying(self) -> AsyncRetrying:
-        """Make tenacity's object for this call: sharing one mixes up calls' states."""
-        # The first retry pays for this import, not every program that has a client.
-        from tenacity import AsyncRetrying  # noqa: PLC0415 - reason above
+    def delay_after(self, error: UID2Error, number: int) -> float | None:
+        """Return the seconds to wait before the next attempt; None if there is none.
 
-        return AsyncRetrying(
-            retry=self.is_retryable,
-            wait=self.delay,
-            stop=self.is_over,
-            before_sleep=self.before_sleep,
-            sleep=self._sleep,
-            reraise=True,
-        )
-
-    def is_retryable(self, state: RetryCallState) -> bool:
-        """Decide by the table, and note the decision on the error."""
-        # For stop objects that count seconds: the first attempt was made before.
-        state.start_time = self._began
-        error = _error(state)
-        if error is None:
-            return False
-        # Policies of the caller's are shown it, and may log it with local variables.
-        error.__traceback__ = None
-        self.decision = decision = self._decide(error)
+        Args:
+            error: What attempt *number* ended with. Whether it can be retried is noted
+                on it, for whoever catches it.
+            number: The attempt, from 1.
+        """
+        decision = self._decide(error)
+        hint = error.retry_after if isinstance(error, OperatorError) else None
+        is_too_long = (hint or 0.0) > MAX_RETRY_AFTER_SECONDS
         throttled = decision.backoff is Backoff.THROTTLING
-        if throttled and not self._policy.retry_throttled:
-            # Others wait for all of their calls together, unless that is for too long.
-            return _asks_too_much(state) and self._is_open(error)
-        return decision.retry or self._is_open(error)
+        if throttled and not self._policy.retry_throttled and not is_too_long:
+            # Others wait for all of their calls together.
+            return None
+        if decision.retry and not is_too_long:
+            counted = number - self._confirmations
+            state = self._tenacity_state(error, counted)
+            delay = self._delay(decision, hint, counted, state)
+            if not self._is_over(counted, delay, state) and self._pay(decision, error):
+                # Where one kept connection is spoiled, the next may be too.
+                self.fresh_connection = (
+                    decision.fresh_connection or error.reused_connection
+                )
+                self._idle += delay
+                return delay
+        return self._confirm(error)
 
     def _decide(self, error: UID2Error) -> Decision:
         """Decide by the table, and by what this call has spent of it."""
@@ -359,110 +352,85 @@ class _Run:
             # cannot be opened is no accident.
             decision = _TRANSIENT_FRESH if decision is _STALE else _NO
         self._spent.add(decision)
-        # Where one kept connection is spoiled, the next may be too.
-        fresh = decision.fresh_connection or error.reused_connection
-        return attrs.evolve(decision, fresh_connection=fresh)
+        return decision
 
-    def delay(self, state: RetryCallState) -> float:
+    def _delay(
+        self,
+        decision: Decision,
+        hint: float | None,
+        counted: int,
+        state: RetryCallState | None,
+    ) -> float:
         """Compute the seconds to wait: never less than the operator asked for."""
-        if not self.decision.retry:
-            return 0.0
-        computed = self._backoff(state)
-        hint = _retry_after(state)
+        delay = self._backoff(decision, counted, state)
         if not hint:
-            return computed
+            return delay
         jitter = self._random() * (0.1 * hint + 0.1)
-        return max(hint, computed) + jitter
+        return max(hint, delay) + jitter
 
-    def _backoff(self, state: RetryCallState) -> float:
+    def _backoff(
+        self, decision: Decision, counted: int, state: RetryCallState | None
+    ) -> float:
         """Compute the seconds to wait without a hint."""
         policy = self._policy
-        if self.decision.backoff is Backoff.NONE:
+        if decision.backoff is Backoff.NONE:
             return 0.0
-        if policy.wait is not None:
+        if policy.wait is not None and state is not None:
             return float(policy.wait(state))
         # The exponent is capped before the power: 2**1000 does not fit a float.
-        doublings = min(state.attempt_number - 1, 16)
-        if self.decision.backoff is Backoff.THROTTLING:
-            return (0.5 + 0.5 * self._random()) * min(20.0, 2.0**doublings)
-        return self._random() * min(5.0, 0.2 * 2.0**doublings)
+        doublings = min(counted - 1, 16)
+        random = self._random()
+        if decision.backoff is Backoff.THROTTLING:
+            return (0.5 + 0.5 * random) * min(20.0, 2.0**doublings)
+        return random * min(5.0, 0.2 * 2.0**doublings)
 
-    def is_over(self, state: RetryCallState) -> bool:
-        """Tell whether no further attempt is due; pays for it if one is."""
-        if self.decision.retry and not self._is_exhausted(state):
-            return False
-        return not self._confirm(state)
-
-    def _confirm(self, state: RetryCallState) -> bool:
-        """Let a doubtful end be tried once more, at once and without being counted."""
-        error = _error(state)
-        if error is None or not self._is_open(error):
-            return False
-        if self._now() + MIN_ATTEMPT_SECONDS > self._deadline:
-            return False
-        self.decision = _CONFIRM
-        state.upcoming_sleep = 0.0
-        state.attempt_number -= 1
-        return True
-
-    def _is_open(self, error: UID2Error) -> bool:
-        """Tell whether *error* must be confirmed before it ends the call."""
-        return self._policy.confirm and is_doubtful(error)
-
-    def _is_exhausted(self, state: RetryCallState) -> bool:
-        """Tell whether attempts, time or budget allow no further attempt."""
+    def _is_over(
+        self, counted: int, delay: float, state: RetryCallState | None
+    ) -> bool:
+        """Return whether attempts or time allow no further attempt."""
         policy = self._policy
-        if policy.stop is not None:
-            if policy.stop(state):
-                return True
-        elif state.attempt_number >= policy.attempts:
-            return True
-        if _asks_too_much(state):
-            return True
-        if self._now() + state.upcoming_sleep + MIN_ATTEMPT_SECONDS > self._deadline:
-            return True
-        return not self._pay(state)
+        if policy.stop is None or state is None:
+            stopped = counted >= policy.attempts
+        else:
+            state.upcoming_sleep = delay
+            stopped = policy.stop(state)
+        return stopped or self._now() + delay + MIN_ATTEMPT_SECONDS > self._deadline
 
-    def _pay(self, state: RetryCallState) -> bool:
+    def _pay(self, decision: Decision, error: UID2Error) -> bool:
         """Charge the budget, last of all checks: it changes state."""
         budget = self._policy.budget
         if budget is None:
             return True
-        cost = budget.charge(self.decision)
+        cost = budget.charge(decision)
         if cost is None:
-            error = _error(state)
-            assert error is not None  # noqa: S101 - only errors are retried
             error.add_note("Not retried: the client's retry budget is exhausted.")
             return False
         self.last_cost = cost
         return True
 
-    def before_sleep(self, state: RetryCallState) -> None:
-        """Tell that another attempt will follow."""
-        self._on_retry(state.upcoming_sleep)
+    def _confirm(self, error: UID2Error) -> float | None:
+        """Let a doubtful end be tried once more, at once and without being counted."""
+        if not (self._policy.confirm and is_doubtful(error)):
+            return None
+        if self._now() + MIN_ATTEMPT_SECONDS > self._deadline:
+            return None
+        self._confirmations += 1
+        self.fresh_connection = True
+        return 0.0
 
+    def _tenacity_state(self, error: UID2Error, counted: int) -> RetryCallState | None:
+        """Describe the call to the stop and wait objects, if there are any."""
+        if self._policy.stop is None and self._policy.wait is None:
+            return None
+        # Whoever gives such objects has loaded it; the others do without.
+        from tenacity import AsyncRetrying, RetryCallState  # noqa: PLC0415 - as above
 
-def _error(state: RetryCallState) -> UID2Error | None:
-    """Take our error out of a failed attempt; None for success and foreign ones.
-
-    Foreign exceptions, cancellation among them, are never retried.
-    """
-    outcome = state.outcome
-    if outcome is None or not outcome.failed:
-        return None
-    error = outcome.exception()
-    return error if isinstance(error, UID2Error) else None
-
-
-def _retry_after(state: RetryCallState) -> float | None:
-    """Read the seconds that the operator asked to wait."""
-    error = _error(state)
-    return error.retry_after if isinstance(error, OperatorError) else None
-
-
-def _asks_too_much(state: RetryCallState) -> bool:
-    """Tell whether the operator asked to wait for longer than a call does."""
-    return (_retry_after(state) or 0.0) > MAX_RETRY_AFTER_SECONDS
+        state = RetryCallState(AsyncRetrying(), fn=None, args=(), kwargs={})
+        state.start_time = self._began
+        state.attempt_number = counted
+        state.idle_for = self._idle
+        state.set_exception((type(error), error, None))
+        return state
 
 
 strip_tracebacks(globals())

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks, unwrapped
-from uid2_async.clock import Clock, ms_clock
+from uid2_async.clock import NS_PER_MS, Clock, ns_clock
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.keystore import Keys, ring_of
 from uid2_async.models import IdentityType
@@ -47,7 +47,7 @@ class SharingClient(Unpicklable):
                 clock.
         """
         self._keys = keys
-        self._now_ms = ms_clock(clock)
+        self._now_ns = ns_clock(clock)
 
     def encrypt(
         self,
@@ -101,7 +101,9 @@ class SharingClient(Unpicklable):
     def _sealer(self, keyset_id: int | None) -> SharingSealer:
         """Select the keys for the current time."""
         return SharingSealer(
-            _ring_of(self._keys), now_ms=self._now_ms(), keyset_id=keyset_id
+            _ring_of(self._keys),
+            now_ms=self._now_ns() // NS_PER_MS,
+            keyset_id=keyset_id,
         )
 
     def decrypt(self, token: str) -> DecryptedToken:
@@ -114,7 +116,8 @@ class SharingClient(Unpicklable):
             TokenError: If the token is rejected. The reason is an attribute.
             KeysUnavailableError: If there are no keys, or all have expired.
         """
-        found = _try_decrypt(token, _ring_of(self._keys), self._now_ms(), _SHARING)
+        ring, now_ms = _ring_of(self._keys), self._now_ns() // NS_PER_MS
+        found = _try_decrypt(token, ring, now_ms, _SHARING)
         if isinstance(found, DecryptedToken):
             return found
         raise TokenError(found)
@@ -133,7 +136,7 @@ class SharingClient(Unpicklable):
         """
         if isinstance(tokens, str):
             raise InputError("tokens must be a list, not a str.")
-        ring, now_ms = _ring_of(self._keys), self._now_ms()
+        ring, now_ms = _ring_of(self._keys), self._now_ns() // NS_PER_MS
         return [_try_decrypt(token, ring, now_ms, _SHARING) for token in tokens]
 
     def __repr__(self) -> str:

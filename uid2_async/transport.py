@@ -26,8 +26,8 @@ from uid2_async.connections import (
     ConnectionUse,
     RefusalConnector,
     close_idle,
+    current_use,
     drop_connection,
-    watch,
 )
 from uid2_async.errors import (
     ClientClosedError,
@@ -262,7 +262,11 @@ class SessionPool(Unpicklable):
         """
         loop = asyncio.get_running_loop()
         base_url = self.failover.pick(loop.time())
-        session = await self._session(loop, fresh=request.fresh_connection)
+        if self._closed:
+            raise ClientClosedError("The client is closed.")
+        if self._given is None and (self._loop is not loop or self._pid != os.getpid()):
+            await self._enter_loop(loop)
+        session = self._session(fresh=request.fresh_connection)
         # Kept, since another loop brings a count of its own.
         under_way = self._under_way
         under_way[session] += 1
@@ -303,15 +307,21 @@ class SessionPool(Unpicklable):
         self, session: aiohttp.ClientSession, base_url: str, request: Request
     ) -> Reply:
         """Send to one region, with every foreign exception mapped and detached."""
-        connection = self._connection(base_url, fresh=request.fresh_connection)
+        connection = ConnectionUse()
+        current_use.set(connection)
+        if self._given is not None:
+            self._prepare_given(connection, base_url, fresh=request.fresh_connection)
+        headers, proxy_headers = request.headers, None
+        if self._proxy_login is not None:
+            headers, proxy_headers = self._log_in(headers, base_url)
         try:
             async with (
                 asyncio.timeout(request.timeout) as limit,
                 session.post(
                     base_url + request.path,
                     data=request.body,
-                    headers={**request.headers, **self._login(base_url, "http:")},
-                    proxy_headers=self._login(base_url, "https:"),
+                    headers=headers,
+                    proxy_headers=proxy_headers,
                     allow_redirects=False,
                     proxy=self._proxy,
                     ssl=self._request_ssl,
@@ -322,12 +332,11 @@ class SessionPool(Unpicklable):
                 ) as response,
             ):
                 body = await _read(response, request.max_reply_bytes, limit)
-                headers = {
-                    name.lower(): text for name, text in response.headers.items()
-                }
                 return Reply(
                     status=response.status,
-                    headers=headers,
+                    headers={
+                        name.lower(): text for name, text in response.headers.items()
+                    },
                     body=body,
                     region=base_url,
                     reused_connection=connection.reused,
@@ -339,26 +348,31 @@ class SessionPool(Unpicklable):
         mapped.reused_connection = connection.reused
         raise mapped
 
-    def _login(self, base_url: str, scheme: str) -> dict[str, str]:
-        """Return what the proxy is shown with requests of *scheme*.
+    def _log_in(
+        self, headers: Mapping[str, str], base_url: str
+    ) -> tuple[Mapping[str, str], Mapping[str, str] | None]:
+        """Return the headers for the operator and for the proxy, which gets the login.
 
         With plain http there is no tunnel: the proxy reads every request.
         """
-        if self._proxy_login is None or not base_url.startswith(scheme):
-            return {}
-        return {"Proxy-Authorization": self._proxy_login.reveal()}
+        assert self._proxy_login is not None  # noqa: S101 - the caller checks it
+        login = {"Proxy-Authorization": self._proxy_login.reveal()}
+        if base_url.startswith("https:"):
+            return headers, login
+        return {**headers, **login}, None
 
-    def _connection(self, base_url: str, *, fresh: bool) -> ConnectionUse:
-        """Begin to watch the connection of a request."""
-        if self._given is None:
-            return watch(ConnectionUse())
+    def _prepare_given(
+        self, connection: ConnectionUse, base_url: str, *, fresh: bool
+    ) -> None:
+        """Say what is known of the connection that a given session will use."""
+        assert self._given is not None  # noqa: S101 - the caller checks it
         if fresh:
             close_idle(self._given, [base_url])
         # aiohttp does not report it, so a given session is assumed to reuse
         # connections.
         connector = self._given.connector
         kept = connector is None or not connector.force_close
-        return ConnectionUse(reused=kept and not fresh)
+        connection.reused = kept and not fresh
 
     def _timeouts(self, idle: float) -> aiohttp.ClientTimeout:
         """Give aiohttp's limits for a request; the same ones as long as *idle* is."""
@@ -371,22 +385,12 @@ class SessionPool(Unpicklable):
             )
         return self._limits
 
-    async def _session(
-        self, loop: asyncio.AbstractEventLoop, *, fresh: bool
-    ) -> aiohttp.ClientSession:
+    def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
         """Give the session for a request, opened where need be."""
-        if self._closed:
-            raise ClientClosedError("The client is closed.")
         if self._given is not None:
             if self._given.closed:
                 raise ClientClosedError("The session that was given is closed.")
             return self._given
-        if self._loop is not loop or self._pid != os.getpid():
-            await self._enter_loop(loop)
-        return self._open_session(fresh=fresh)
-
-    def _open_session(self, *, fresh: bool) -> aiohttp.ClientSession:
-        """Give the open session of a kind, or open one."""
         if fresh:
             if self._fresh is None:
                 self._fresh = self._open(force_close=True)
@@ -481,7 +485,7 @@ class SessionPool(Unpicklable):
 async def _read(
     response: aiohttp.ClientResponse, limit: int, attempt: asyncio.Timeout
 ) -> bytes:
-    """Read a body, counting while it streams.
+    """Read a body, counting while it streams; that of a status 200 all or nothing.
 
     Raises:
         ProtocolError: If that of a status 200 is larger than *limit* bytes, or encoded
@@ -489,26 +493,24 @@ async def _read(
     """
     if response.status != _OK:
         return await _read_refusal(response, attempt)
-    try:
-        return await _read_answer(response, limit)
-    except ProtocolError:
-        drop_connection(response)
-        raise
-
-
-async def _read_answer(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read the body of a status 200, all or nothing."""
-    encodings = response.headers.get("Content-Encoding", "identity").split(",")
-    if any(one.strip().lower() not in ("identity", "") for one in encodings):
-        raise ProtocolError(
-            "The reply has a content encoding, which was not requested."
-        )
     chunks: list[bytes] = []
-    if (response.content_length or 0) > limit or not await _collect(
+    encoding = response.headers.get("Content-Encoding")
+    if encoding is not None and not _is_identity(encoding):
+        message = "The reply has a content encoding, which was not requested."
+    elif (response.content_length or 0) > limit or not await _collect(
         response, limit, chunks
     ):
-        raise ProtocolError(f"The reply is larger than {limit} bytes.")
-    return b"".join(chunks)
+        message = f"The reply is larger than {limit} bytes."
+    else:
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    drop_connection(response)
+    raise ProtocolError(message)
+
+
+def _is_identity(encoding: str) -> bool:
+    """Return whether a Content-Encoding leaves the body as it is."""
+    encodings = encoding.split(",")
+    return all(one.strip().lower() in ("identity", "") for one in encodings)
 
 
 async def _read_refusal(

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import attrs
 import pytest
-import tenacity  # the first call would import it, which takes time that counts
 
 from canaries import API_KEY, CLIENT_SECRET, EMAIL, find_canaries, find_leaks
 from fault_server import FaultServer, Seen
@@ -224,9 +223,6 @@ async def _run(row_id: str, expected: Expected) -> None:
     if left:
         _, pending = await asyncio.wait(left, timeout=1)
         assert not pending, pending
-
-
-assert tenacity
 
 
 class Rows:

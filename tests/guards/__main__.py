@@ -77,10 +77,11 @@ GUARDS = [
     Guard(
         "an envelope is sealed after all waiting",
         "_call.py",
-        "        async with self._connection_limit.acquire(deadline):\n"
-        "            sent = self._read_clocks()\n",
-        "        sent = self._read_clocks()\n"
-        "        async with self._connection_limit.acquire(deadline):\n",
+        "        connection = await self._connection_limit.acquire(run.deadline)\n"
+        "        try:\n            sent = skew.read()\n",
+        "        sent = skew.read()\n"
+        "        connection = await self._connection_limit.acquire(run.deadline)\n"
+        "        try:\n",
         "D8",
     ),
     Guard(
@@ -93,8 +94,8 @@ GUARDS = [
     Guard(
         "a stale connection is replaced by a fresh one",
         "transport.py",
-        "self._session(loop, fresh=request.fresh_connection)",
-        "self._session(loop, fresh=False)",
+        "self._session(fresh=request.fresh_connection)",
+        "self._session(fresh=False)",
         "N10",
     ),
     Guard(
@@ -149,8 +150,8 @@ GUARDS = [
     Guard(
         "nothing is decompressed",
         "transport.py",
-        'one.strip().lower() not in ("identity", "") for one in encodings',
-        "False for one in encodings",
+        'one.strip().lower() in ("identity", "") for one in encodings',
+        "True for one in encodings",
         "H21",
     ),
     Guard(
@@ -261,8 +262,8 @@ GUARDS = [
     Guard(
         "no frames are seen between attempts",
         "retry.py",
-        "        error.__traceback__ = None\n",
-        "",
+        "last_error = error.with_traceback(None)",
+        "last_error = error",
         "L7",
     ),
     Guard(

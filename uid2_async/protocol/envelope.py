@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from hmac import compare_digest
 from struct import Struct
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-import attrs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uid2_async._private import Secret, Unpicklable
+from uid2_async._private import RedactedRepr, Secret, Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import EnvelopeError
 
@@ -27,8 +26,7 @@ TAG_BYTES = 16
 HEAD = Struct(">q8s")
 
 
-@attrs.frozen
-class Opened:
+class Opened(RedactedRepr, frozen=True):
     """The content of a decrypted reply.
 
     Attributes:
@@ -37,7 +35,9 @@ class Opened:
             in a reply to token/refresh, which contains neither time nor nonce.
     """
 
-    payload: bytes = attrs.field(repr=False)
+    _repr_fields: ClassVar[tuple[str, ...]] = ("server_ms",)
+
+    payload: bytes
     server_ms: int | None = None
 
 

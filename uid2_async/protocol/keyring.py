@@ -27,7 +27,6 @@ from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import IdentityScope
 from uid2_async.protocol import wire
-from uid2_async.protocol.reply import expect_success
 
 GCM_IV_SIZE = 12
 CBC_IV_SIZE = 16
@@ -63,8 +62,11 @@ class Key(Unpicklable):
         return AESGCM(self.secret)
 
     @cached_property
-    def _gcm_decrypt(self) -> Callable[[bytes, bytes, bytes | None], bytes]:
-        """The cipher's ``decrypt``, bound once because each token calls it twice."""
+    def decrypt_gcm(self) -> Callable[[bytes, bytes, bytes | None], bytes]:
+        """Opens a GCM ciphertext with its IV; bound once, for two calls in each token.
+
+        Raises an InvalidTag of ``cryptography``, or a ValueError for a wrong length.
+        """
         return self._gcm.decrypt
 
     @cached_property
@@ -91,7 +93,7 @@ class Key(Unpicklable):
         """Decrypt the GCM blob at *start*, or return None if it is not authentic."""
         body = start + GCM_IV_SIZE
         try:
-            return self._gcm_decrypt(data[start:body], data[body:], None)
+            return self.decrypt_gcm(data[start:body], data[body:], None)
         except (InvalidTag, ValueError):
             return None
 
@@ -298,6 +300,7 @@ class KeyRing(Unpicklable):
         allow_clock_skew_seconds: How far in the future a token's creation time may be,
             in seconds.
         site_data: The lowercase names of sites, by site ID (docs/protocol.md 6.3).
+        valid_until_ms: When the last key expires, in ms since the Unix epoch.
     """
 
     keys: Mapping[int, Key]
@@ -314,7 +317,7 @@ class KeyRing(Unpicklable):
     _keysets: Mapping[int, tuple[Key, ...]] = attrs.field(
         init=False, eq=False, default=attrs.Factory(_group_by_keyset, takes_self=True)
     )
-    _valid_until_ms: int = attrs.field(
+    valid_until_ms: int = attrs.field(
         init=False, eq=False, default=attrs.Factory(_last_expiry_ms, takes_self=True)
     )
 
@@ -392,7 +395,7 @@ class KeyRing(Unpicklable):
 
     def has_valid_key(self, now_ms: int) -> bool:
         """Return whether any key expires after *now_ms*."""
-        return now_ms < self._valid_until_ms
+        return now_ms < self.valid_until_ms
 
     def __repr__(self) -> str:
         """Return counts and IDs, but no secrets."""
@@ -405,28 +408,5 @@ class KeyRing(Unpicklable):
 SHARING_PATH: Final = "/v2/key/sharing"
 BIDSTREAM_PATH: Final = "/v2/key/bidstream"
 LATEST_PATH: Final = "/v2/key/latest"
-
-
-class _LatestReply(msgspec.Struct):
-    status: str
-    body: tuple[WireKey, ...] | None = None
-
-
-def build_keys_request() -> bytes:
-    """Build the payload of all three endpoints, which is empty."""
-    return b""
-
-
-def parse_latest_reply(payload: bytes) -> tuple[Key, ...]:
-    """Parse the decrypted reply to key/latest.
-
-    Raises:
-        ProtocolError: If it does not have the documented structure.
-        OperatorError: If the status is not ``success``.
-    """
-    reply = wire.decode(payload, _LatestReply)
-    expect_success(reply.status, reply.body)
-    return tuple(key.to_key() for key in reply.body or ())
-
 
 strip_tracebacks(globals())

@@ -13,12 +13,14 @@ from functools import lru_cache
 from struct import Struct
 from typing import ClassVar, TypeAlias
 
+from cryptography.exceptions import InvalidTag
+
 from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.protocol import base64
-from uid2_async.protocol.keyring import Key, KeyLookup
+from uid2_async.protocol.keyring import GCM_IV_SIZE, KeyLookup
 from uid2_async.protocol.raw_uid import RAW_UID_SIZES, TYPE_BYTES, TYPE_MASK, type_byte
 
 CLIENT_SIDE_GENERATED = 1 << 1
@@ -117,7 +119,8 @@ _unpack_site = SITE.unpack_from
 _encode = unwrapped(base64.encode_text)
 _decode = unwrapped(base64.decode)
 _decode_url = unwrapped(base64.decode_url)
-_open_gcm = unwrapped(Key.open_gcm)
+_MASTER_AT = _HEADER_BYTES + GCM_IV_SIZE
+_SITE_AT = _MASTER_BYTES + GCM_IV_SIZE
 
 
 def read_text(text: object, *, strict: bool = False) -> bytes | TokenFailure:
@@ -188,7 +191,7 @@ A tuple and not a struct, because one is created for each token and unpacked at 
 """
 
 
-def open_shells(  # noqa: PLR0911 - one for each check, in their order
+def open_shells(  # noqa: C901, PLR0911 - one for each check, in their order
     data: bytes, key_of: KeyLookup, scope: IdentityScope | None = None
 ) -> Opened | TokenFailure:
     """Decrypt both layers of a token.
@@ -217,15 +220,29 @@ def open_shells(  # noqa: PLR0911 - one for each check, in their order
     key = key_of(master_key_id)
     if key is None:
         return TokenFailure.NOT_AUTHORIZED_FOR_MASTER_KEY
-    master = _open_gcm(key, data, _HEADER_BYTES)
-    if identity_type is None or master is None or len(master) < _MASTER_BYTES:
+    if identity_type is None:
         return TokenFailure.INVALID_PAYLOAD
-    expires_ms, created_ms, site_key_id = _unpack_master(master)
-    key = key_of(site_key_id)
-    if key is None:
-        return TokenFailure.NOT_AUTHORIZED_FOR_KEY
-    site = _open_gcm(key, master, _MASTER_BYTES)
-    if site is None or not _belongs(raw_uid := site[_SITE_BYTES:], kind):
+    # As Key.open_gcm does: a call of it for each layer would take a tenth of the whole.
+    try:
+        master = key.decrypt_gcm(
+            data[_HEADER_BYTES:_MASTER_AT], data[_MASTER_AT:], None
+        )
+        if len(master) < _MASTER_BYTES:
+            return TokenFailure.INVALID_PAYLOAD
+        expires_ms, created_ms, site_key_id = _unpack_master(master)
+        key = key_of(site_key_id)
+        if key is None:
+            return TokenFailure.NOT_AUTHORIZED_FOR_KEY
+        iv, body = master[_MASTER_BYTES:_SITE_AT], master[_SITE_AT:]
+        site = key.decrypt_gcm(iv, body, None)
+    except (InvalidTag, ValueError):
+        return TokenFailure.INVALID_PAYLOAD
+    raw_uid = site[_SITE_BYTES:]
+    # Of the type byte of the token; a raw UID of 32 bytes fits any.
+    if len(raw_uid) == _TYPED_UID_BYTES:
+        if (raw_uid[0] ^ kind) & TYPE_MASK:
+            return TokenFailure.INVALID_PAYLOAD
+    elif len(raw_uid) != _BARE_UID_BYTES:
         return TokenFailure.INVALID_PAYLOAD
     return (
         version,

@@ -57,7 +57,6 @@ _BIDSTREAM = ClientType.BIDSTREAM
 # Called for each token, by functions that already strip tracebacks.
 _read_text = unwrapped(read_text)
 _open_shells = unwrapped(open_shells)
-_has_valid_key = unwrapped(KeyRing.has_valid_key)
 _seal_gcm = unwrapped(Key.seal_gcm)
 _encode_url = unwrapped(base64.encode_url_text)
 _decode = unwrapped(base64.decode)
@@ -161,7 +160,7 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     Raises:
         KeysUnavailableError: If all keys of *ring* have expired.
     """
-    if not _has_valid_key(ring, now_ms):
+    if now_ms >= ring.valid_until_ms:
         raise KeysUnavailableError(_NO_VALID_KEY)
     data = _read_text(text)
     if not isinstance(data, bytes):
@@ -237,7 +236,7 @@ class SharingSealer:
             TokenError: If the ring has no key to encrypt with.
             KeysUnavailableError: If all keys of *ring* have expired.
         """
-        if not _has_valid_key(ring, now_ms):
+        if now_ms >= ring.valid_until_ms:
             raise KeysUnavailableError(_NO_VALID_KEY)
         keyset_id = ring.default_keyset_id if keyset_id is None else keyset_id
         master = ring.active_key(ring.master_keyset_id, now_ms)

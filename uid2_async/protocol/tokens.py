@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from uid2_async._private import RedactedRepr
-from uid2_async._traceback import strip_tracebacks
+from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async.errors import ProtocolError
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Identity, InsufficientConsent, OptedOut, datetime_from_ms
@@ -22,6 +22,11 @@ GENERATE_PATH: Final = "/v2/token/generate"
 REFRESH_PATH: Final = "/v2/token/refresh"
 VALIDATE_PATH: Final = "/v2/token/validate"
 LOGOUT_PATH: Final = "/v2/token/logout"
+
+# Called by functions that are wrapped themselves, some of them several times in a call.
+_decode = unwrapped(wire.decode)
+_datetime = unwrapped(datetime_from_ms)
+_write_identity_input = unwrapped(write_identity_input)
 
 # A refresh token of this length is a wrapper, and the reply to it is encrypted.
 SEALED_REFRESH_CHARS: Final = 388
@@ -70,7 +75,7 @@ def build_generate_request(
     Raises:
         InputError: If *identity* is invalid.
     """
-    fields = write_identity_input(identity, send_raw=send_raw)
+    fields = _write_identity_input(identity, send_raw=send_raw)
     if tcf_consent_string is not None:
         fields["tcf_consent_string"] = tcf_consent_string
     return wire.encode(fields)
@@ -85,7 +90,7 @@ def parse_tokens_reply(
         ProtocolError: If it does not have the documented structure.
         OperatorError: If the status is another word.
     """
-    reply = wire.decode(payload, _TokensReply)
+    reply = _decode(payload, _TokensReply)
     if reply.status == "optout":
         return OptedOut()
     if reply.status == "insufficient_user_consent":
@@ -116,9 +121,9 @@ def _tokens(body: TokensBody) -> IdentityTokens:
         advertising_token=body.advertising_token,
         refresh_token=body.refresh_token,
         refresh_response_key=body.refresh_response_key,
-        identity_expires=datetime_from_ms(body.identity_expires),
-        refresh_expires=datetime_from_ms(body.refresh_expires),
-        refresh_from=datetime_from_ms(body.refresh_from),
+        identity_expires=_datetime(body.identity_expires),
+        refresh_expires=_datetime(body.refresh_expires),
+        refresh_from=_datetime(body.refresh_from),
     )
 
 
