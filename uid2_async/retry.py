@@ -2,7 +2,7 @@
 
 docs/protocol.md says that every call may be repeated safely, and that an envelope ages:
 so the retry goes around sealing, sending and opening as a whole. The loop is
-:meth:`RetryPolicy.run`; tenacity's stop and wait objects decide in it.
+``RetryPolicy.run``; tenacity's stop and wait objects decide in it.
 """
 
 from __future__ import annotations
