@@ -16,6 +16,7 @@ import pages
 from uid2_async import errors
 from uid2_async.cli.app import app
 
+pytest.importorskip("docutils")
 SCRIPT = runpy.run_path(str(pages.ROOT / "docs" / "extensions" / "every_message.py"))
 MESSAGES = SCRIPT["collect"]()
 TEXTS = [(one, text) for one in MESSAGES for text in one.texts]
