@@ -104,7 +104,7 @@ asyncio.run(main(Path(sys.argv[1])))
     [
         ["--help"],
         ["map", "--help"],
-        ["hash", "user@example.com"],
+        ["hash", "--value", "user@example.com"],
         ["token", "generate", "user@example.com", "--sandbox"],
     ],
     ids=" ".join,
