@@ -243,9 +243,9 @@ def test_keys_from_a_file(
         (["IN", "--domain-column", "y"], "no column 'y'"),
         (["A4s3cr3t"], "The file IN does not exist."),
         (["IN", "--domain", "a", "--domain-column", "b"], "either --domain or"),
-        (["IN", "--domain", "a", "--keys", "sharing"], "--keys bidstream alone"),
-        (["IN", "--keys-file", "NONE"], "no such file"),
-        (["UID2-C-L-123-abc"], "are not taken from the command line"),
+        (["IN", "--domain", "a", "--keys", "sharing"], "only with --keys bidstream"),
+        (["IN", "--keys-file", "NONE"], "it does not exist"),
+        (["UID2-C-L-123-abc"], "are not accepted on the command line"),
     ],
 )
 def test_wrong_usage(

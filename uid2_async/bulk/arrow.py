@@ -85,7 +85,7 @@ def writing(call: Callable[[], T]) -> T:
     except failures:
         pass
     raise InputError(
-        "The rows cannot be written: such a file does not take their types.",
+        "The rows cannot be written: the file format does not support their types.",
         hint="Drop or cast the columns that are neither text nor numbers.",
     )
 
@@ -578,7 +578,7 @@ def _check_lossless(reader: Any, schema: Any, options: Mapping[str, Any]) -> Non
     ]
     if lost:
         raise InputError(
-            f"{reader.name} has columns of types that cannot be written again: "
+            f"{reader.name} has columns whose types cannot be written: "
             f"{', '.join(lost)}.",
             hint="Cast or drop them, or write CSV or JSON lines.",
         )

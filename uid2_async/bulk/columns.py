@@ -104,18 +104,18 @@ def _column_error(
     if found:
         return InputError(
             f"{place}there are {len(found)} columns {wanted}.",
-            hint=f"Name one of them: '{printable(column)}#1' is the first. "
-            f"'{printable(column)}#*' takes all, in order of preference.",
+            hint=f"Choose one: '{printable(column)}#1' is the first. "
+            f"'{printable(column)}#*' means all, in order of preference.",
         )
     if any(_DII.search(one) for one in header):
         # To list the columns would show somebody's identity.
         return InputError(
             f"{place}there is no column {wanted}: the first row looks like data.",
-            hint="Put a row with the names of the columns first.",
+            hint="Add a header row.",
         )
     return InputError(
         f"{place}there is no column {wanted}. The columns are: {_quoted(header)}.",
-        hint=_header_hint(header, column) or hint or "Write its name as the file does.",
+        hint=_header_hint(header, column) or hint or "Spell its name as in the file.",
     )
 
 
@@ -123,9 +123,12 @@ def _header_hint(header: Sequence[str], column: str) -> str:
     """Say what a strange header means, if it is known."""
     first = header[0] if header else ""
     if first.lstrip().startswith(("{", "[{")):
-        return 'The file looks like JSON: use `format="jsonl"`, one object a line.'
+        return 'The file looks like JSON. Use `format="jsonl"`, one object per line.'
     if first.startswith("sep="):
-        return "Excel wrote what the delimiter is: use `sep_line=True`."
+        return (
+            "The first line names the delimiter, as Excel writes it. "
+            "Use `sep_line=True`."
+        )
     if first.startswith("#"):
         return 'If the file begins with comments, use `comment="#"`.'
     if len(header) == 1 and any(mark in first for mark in ",;\t|"):
@@ -134,7 +137,7 @@ def _header_hint(header: Sequence[str], column: str) -> str:
     if any(one.strip(' \t"').casefold() == folded for one in header):
         return (
             "There is white space around the name: use `strip_header=True`, and "
-            "`skip_initial_space=True` if blanks follow the delimiters."
+            "`skip_initial_space=True` if spaces follow the delimiters."
         )
     return ""
 
@@ -347,7 +350,9 @@ def find_identifiers(
     find = partial(_find_name, header, name)
     country = None if phones is None else phones.column
     if country is not None:
-        country = find(country, "Name the column of countries: `country_column=NAME`.")
+        country = find(
+            country, "Name the column with the countries: `country_column=NAME`."
+        )
     if several or kind is not None:
         wanted = several or {kind or "": column or VALUE_NAME}
         columns = [
@@ -356,9 +361,9 @@ def find_identifiers(
             for one in _expand_name(header, given)
         ]
         return IdentifierColumns(columns, phones=phones, country_column=country)
-    hint = f"Name the column of identifiers: `column=NAME`, or {VALUE_NAME}."
+    hint = f"Name the column with the identifiers: `column=NAME`, or {VALUE_NAME}."
     value = find(column or VALUE_NAME, hint)
-    hint = f"Say what all rows are with `type`, or add a column {KIND_NAME}."
+    hint = f"Pass `type` if all rows have the same type, or add a column {KIND_NAME}."
     kinds = find(kind_column or KIND_NAME, hint)
     return IdentifierColumns(
         [(kinds, value)], kind_column=kinds, phones=phones, country_column=country

@@ -56,8 +56,8 @@ def _display_uri(uri: str) -> str:
             return printable(f"postgresql://{host}{port}{parts.path}")
     raise ConfigError(
         "The URI of a database must begin with postgresql://.",
-        hint="Example: postgresql://user@host:5432/database. Characters such as @ and "
-        "/ in a password are written as %40 and %2F.",
+        hint="Example: postgresql://user@host:5432/database. Write characters such as "
+        "@ and / in a password as %40 and %2F.",
     )
 
 
@@ -140,7 +140,7 @@ class Table(Remote):
         parts = self.table.split(".")
         if not all(parts) or len(parts) > 2 or "\0" in self.table:  # noqa: PLR2004 - schema and table
             raise ConfigError(
-                "The name of a table is TABLE or SCHEMA.TABLE.",
+                "The name of a table must be TABLE or SCHEMA.TABLE.",
                 hint="Example: --to-table audience.mapped",
             )
 
@@ -311,10 +311,14 @@ def _explained(name: str) -> Iterator[None]:
 
 # The first characters of SQLSTATE, as PostgreSQL's manual lists them in appendix A.
 _CAUSES: Final[dict[str, tuple[Callable[..., UID2Error], str, str]]] = {
-    "28": (InputError, "denies access", "Check user and password."),
+    "28": (InputError, "denies access", "Check the user name and password."),
     "3D": (InputError, "does not exist", "Check the name of the database."),
     "3F": (InputError, "lacks the schema", "Create it, or name another."),
-    "42501": (InputError, "denies permission", "Grant the user what the job needs."),
+    "42501": (
+        InputError,
+        "denies permission",
+        "Grant the user the rights that the job needs.",
+    ),
     "42P01": (InputError, "lacks a table of the query", "Check the names in it."),
     "42P07": (InputError, "has the table already", "Pass --if-exists replace."),
     "42703": (InputError, "lacks a column", "Check the names of the columns."),
@@ -345,7 +349,7 @@ def _explain(error: Exception, name: str) -> UID2Error:
     return JobError(
         f"{name} cannot be reached, or the connection was lost "
         f"({type(error).__name__}).",
-        hint=f"Check host, port and network. {_RESUME}",
+        hint=f"Check the host, port and network. {_RESUME}",
     )
 
 
@@ -432,8 +436,8 @@ class DeltaTable(Remote):
             kind = type(error).__name__
         raise InputError(
             f"The Delta Lake table {self.name} cannot be read ({kind}).",
-            hint="Check access to it. If it uses a feature that deltalake lacks, write "
-            "a snapshot as Parquet with Spark, and map that.",
+            hint="Check access to it. If it uses a feature that deltalake does not "
+            "support, write a snapshot as Parquet with Spark, and map that.",
         )
 
 

@@ -313,8 +313,8 @@ class Dispatcher:
                 return None
             if self._is_stopped:
                 raise RuntimeError(
-                    "The block of these records was left before their end: iterate "
-                    "inside of the block."
+                    "The `async with` block was left before the last record. Iterate "
+                    "inside the block."
                 )
             await self._wait_for_news()
         chunk = self._chunks.popleft()
@@ -529,8 +529,8 @@ class Dispatcher:
             elif self._queue or self.limit.in_flight:
                 error = type(self._last_error).__name__ if self._last_error else "none"
                 raise StalledError(
-                    f"No batch succeeded for {patience:g} s; {self.batches} were "
-                    f"answered before. The last error was {error}."
+                    f"Stopped: no request has succeeded in the last {patience:g} s. "
+                    f"{self.batches} had succeeded before. Last error: {error}."
                 )
             else:
                 self._revive()
@@ -568,5 +568,5 @@ def _as_failure(error: BaseException) -> BaseException:
         return error
     return JobError(
         f"The source, or another part of the job, raised {type(error).__name__}.",
-        hint="Let the source end by itself or raise an ordinary exception.",
+        hint="The source must end normally or raise an ordinary exception.",
     )

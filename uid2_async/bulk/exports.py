@@ -245,7 +245,7 @@ async def _answer(
         found = await state.look_up(kind, identities.pop(kind))
         if None in found:
             raise JobError(
-                "The state lacks the answer to an identifier of the input.",
+                "The state has no answer for an identifier of the input.",
                 hint="The input may have changed while it was read. Run the same "
                 "command again.",
             )

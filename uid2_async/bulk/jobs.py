@@ -368,7 +368,7 @@ def _check_delta(options: MapOptions, state: object, delta: object) -> None:
     """Reject a delta without a state, and an audience without a delta."""
     if delta is not None and state is None:
         raise ConfigError(
-            "A delta lists what has changed in a state.",
+            "A delta lists the changes of a state.",
             hint="Name a state as well (`state`).",
         )
     if options.full and delta is None:

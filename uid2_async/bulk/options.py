@@ -180,12 +180,14 @@ class MapOptions(FileJobOptions):
                 "Name one column with its type, or several columns by type; not both."
             )
         if self.type is not None and self.type_column is not None:
-            raise ConfigError("Name one type for all rows, or their column; not both.")
+            raise ConfigError(
+                "Name one type for all rows, or the column of types; not both."
+            )
         if self.type is not None and self.type not in KINDS:
             raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
         if self._is_national() and not self._has_phones():
             raise ConfigError(
-                "A country applies to phone numbers, and no column holds any.",
+                "A country applies to phone numbers, and no column contains any.",
                 hint="Name a column of phone numbers, or leave the country out.",
             )
         if not 0 <= self.max_removed <= 1:

@@ -115,7 +115,7 @@ def _read_delimiter(delimiter: str | None) -> str | None:
         if delimiter not in '"\r\n' and len(delimiter) == 1:
             return delimiter
     raise ConfigError(
-        "A delimiter is one character, and not a quote or a line end.",
+        "A delimiter must be one character, and not a quote or a line end.",
         hint="Examples: --delimiter ';' or --delimiter '\\t'.",
     )
 
@@ -139,7 +139,7 @@ def _read_encoding(encoding: str) -> str:
         or "escape" in found.name
     ):
         raise ConfigError(
-            "The encoding is unknown, or cannot be read in parts.",
+            "The encoding is unknown, or cannot be read in chunks.",
             hint="Examples: utf-8, latin-1, utf-16.",
         )
     # The byte order mark is kept where there is one.
@@ -150,7 +150,7 @@ def _check_escape(_: object, __: object, escape: str | None) -> None:
     """Refuse an escape character that cannot be told from other marks."""
     if escape is not None and (len(escape) != 1 or escape in '"\r\n'):
         raise ConfigError(
-            "An escape is one character, and not a quote or a line end.",
+            "An escape must be one character, and not a quote or a line end.",
             hint="Spark writes \\ before quotes: --escape '\\'.",
         )
 
@@ -158,7 +158,7 @@ def _check_escape(_: object, __: object, escape: str | None) -> None:
 def _check_comment(_: object, __: object, comment: str | None) -> None:
     """Refuse a comment prefix that no line begins with."""
     if comment is not None and (not comment or set(comment) & set('"\r\n')):
-        raise ConfigError("A comment prefix is text such as #, without a quote.")
+        raise ConfigError("A comment prefix must be text such as #, without a quote.")
 
 
 @attrs.frozen(kw_only=True)
@@ -389,8 +389,8 @@ def find_files(source: str, target: Path | None = None) -> list[tuple[str, Path]
     _refuse_tables(root, (path for _, path in found))
     if not found:
         raise InputError(
-            f"There is no file in {printable(source)}.",
-            hint="Hidden files, and those that begin with _, do not count.",
+            f"No files were found in {printable(source)}.",
+            hint="Hidden files, and files that begin with _, are ignored.",
         )
     return sorted(found)
 
@@ -424,7 +424,7 @@ def lake_table_error(name: str, kind: str) -> InputError:
     """Return the error that says that a folder is a table."""
     return InputError(
         f"{printable(name)} is a {kind} table, not a folder of files: some of its "
-        "files hold rows that were deleted.",
+        "files contain deleted rows.",
         hint=_TABLE_HINTS[kind],
     )
 
@@ -475,7 +475,7 @@ def check_roles(
         keys = {_place(path) for path in each}
         if role != "IN" and len(keys) < len(each):
             raise InputError(
-                f"One file of {role} would be written twice.",
+                f"Two outputs would have the same name in {role}.",
                 hint="Give each output a name of its own.",
             )
 
@@ -575,7 +575,8 @@ def _check_target(target: Path, *, may_exist: bool) -> None:
         return
     if stat.S_ISLNK(found.st_mode):
         raise InputError(
-            f"{shown} is a symbolic link.", hint="Name the file that it points to."
+            f"{shown} is a symbolic link.",
+            hint="Symbolic links are not followed. Name the file that it points to.",
         )
     if not stat.S_ISREG(found.st_mode):
         raise InputError(
@@ -627,7 +628,7 @@ def identify(path: Location) -> InputIdentity:
             digest=digest.hexdigest(),
         )
     raise InputError(
-        f"{printable(str(path))} cannot be read: {cause}.", hint="Check it."
+        f"{printable(str(path))} cannot be read: {cause}.", hint="Check the file."
     )
 
 
@@ -676,8 +677,8 @@ def place(part: Path, target: Path, *, disk: Disk = DISK) -> None:
         if target.exists():
             return
         raise JobError(
-            f"Neither {printable(str(target))} nor its saved part exists.",
-            hint="Discard the job and begin anew (--restart).",
+            f"Both {printable(str(target))} and its saved part are missing.",
+            hint="Discard the job and start over (--restart).",
         )
     if part.stat().st_dev == target.parent.stat().st_dev:
         replace(part, target, disk=disk)

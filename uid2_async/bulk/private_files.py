@@ -27,10 +27,10 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _HINTS: Final = {
-    errno.EDQUOT: "Free some space and run the same job again: it goes on from there.",
-    errno.EIO: "The disk is failing: check it before the job is run again.",
-    errno.ELOOP: "A symbolic link is not followed here: name the file itself.",
-    errno.ENOSPC: "Free some space and run the same job again: it goes on from there.",
+    errno.EDQUOT: "Free disk space and run the same command again. The job resumes.",
+    errno.EIO: "Check the disk before you run the job again.",
+    errno.ELOOP: "Symbolic links are not followed. Name the file itself.",
+    errno.ENOSPC: "Free disk space and run the same command again. The job resumes.",
 }
 
 
@@ -80,9 +80,9 @@ def require_posix() -> None:
     else:
         return
     raise JobError(
-        "Jobs on files need a POSIX system: this one has no fcntl.",
+        "File jobs need a POSIX system. This one has no fcntl.",
         hint="Run them on Linux, on macOS or in WSL. Everything else works here, "
-        "BulkMapper for lists and streams too.",
+        "including BulkMapper for lists and streams.",
     )
 
 
@@ -116,7 +116,7 @@ def open_private(path: Path, *, exclusive: bool = True, append: bool = False) ->
     descriptor = attempt(refusal, os.open, path, flags, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise JobError(f"{refusal}: it is no file.", hint="Choose another name.")
+        raise JobError(f"{refusal}: it is not a file.", hint="Choose another name.")
     try:
         attempt(refusal, os.fchmod, descriptor, 0o600)
     except BaseException:
@@ -141,7 +141,7 @@ def reopen_private(path: Path, size: int) -> int:
     os.close(descriptor)
     raise JobError(
         f"{path} is shorter than what was saved.",
-        hint="Discard the job and begin anew (--restart).",
+        hint="Discard the job and start over (--restart).",
     )
 
 
@@ -320,7 +320,8 @@ def _lock(descriptor: int, path: Path, disk: Disk) -> None:
     if code != errno.EWOULDBLOCK:
         raise JobError(
             f"{path} cannot be locked: {cause}.",
-            hint="Use a folder on a file system that has locks, such as a local disk.",
+            hint="Use a folder on a file system that supports locks, such as a local "
+            "disk.",
         )
     raise JobError(
         f"{path} is locked by {_read_holder(descriptor)}.",
@@ -342,6 +343,6 @@ def _refuse_removed(descriptor: int, path: Path) -> None:
         if os.path.samestat(os.fstat(descriptor), path.stat()):
             return
     raise JobError(
-        f"{path} was removed in this moment, by a job that ended.",
-        hint="Look at that job's output; run the job again if it is still needed.",
+        f"{path} was just removed by a job that ended.",
+        hint="Check that job's output. Run this job again if it is still needed.",
     )

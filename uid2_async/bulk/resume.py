@@ -286,7 +286,7 @@ def _lock_folder(path: Path, now: datetime, disk: Disk, *, shared: bool) -> File
     else:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise JobError(
-                f"{path} is not a folder of yours.",
+                f"{path} belongs to another user.",
                 hint="Name another folder for the job with --job-dir.",
             )
         _refuse_foreign(path)
@@ -301,8 +301,9 @@ def _refuse_foreign(path: Path) -> None:
         return
     if _LOG not in names or not _is_log(path / _LOG):
         raise JobError(
-            f"The folder {path} holds files, but is not the folder of a job.",
-            hint="Name another folder for the job with --job-dir. This one is kept.",
+            f"The folder {path} contains files, but is not the folder of a job.",
+            hint="Name another folder for the job with --job-dir. This one is left "
+            "unchanged.",
         )
 
 
@@ -424,7 +425,7 @@ def check_inputs(
         changed = [] if before is None else _changes(before.input, now)
         if changed:
             raise JobError(
-                f"{now.name} has changed since the job began to map it: "
+                f"{now.name} has changed since the job started to map it: "
                 f"{', '.join(changed)}.",
                 hint=f"Restore the file. {_RESTART}",
             )

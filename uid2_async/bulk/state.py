@@ -136,7 +136,7 @@ class MappingState:
                 or on a network file system.
         """
         if self._thread is not None:
-            raise JobError("The state is already open.", hint="Open it once.")
+            raise JobError("The state is already open.", hint="Open it only once.")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="uid2-state")
         self._disk_failed, self._started = False, None
         try:
@@ -377,7 +377,7 @@ class MappingState:
                 raise InputError(
                     f"Number {place} is not an e-mail address, phone number, hash or "
                     "raw UID.",
-                    hint="Say what they are if their form does not (kind, --type).",
+                    hint="Pass kind= or --type if the form does not show it.",
                 )
             uids += [person] if is_uid else []
             keys += named

@@ -201,9 +201,7 @@ def _check_file(path: Path) -> None:
             f"{path} is a link or not a file.", hint="Give the path of the file itself."
         )
     if os.geteuid() not in (0, status.st_uid):
-        raise JobError(
-            f"{path} belongs to another user.", hint="Use a state of your own."
-        )
+        raise JobError(f"{path} belongs to another user.", hint="Use your own state.")
 
 
 # --- identities -----------------------------------------------------------------------

@@ -950,12 +950,12 @@ def find_run(db: StateDatabase, number: int, now: int) -> Run:
     runs = {run.number: run for run in list_runs(db)}
     if number not in runs:
         raise InputError(
-            f"There was no run {number}.",
+            f"There is no run {number}.",
             hint=f"The last one is {max(runs, default=0)} (uid2 state show).",
         )
     if runs[number].started <= now - RETENTION_SECONDS:
         raise InputError(
-            f"Run {number} is older than 90 days, for which the history is kept.",
+            f"Run {number} is too old. The history is kept for 90 days.",
             hint="Export the whole state instead (uid2 state export).",
         )
     return runs[number]

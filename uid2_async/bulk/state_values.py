@@ -268,7 +268,7 @@ def seconds_from(instant: datetime) -> int:
     """Convert an aware instant to whole seconds since the Unix epoch, rounded down."""
     seconds = ms_from_datetime(instant) // 1000
     if seconds < 0:
-        raise InputError("The instant is before 1970.")
+        raise InputError("The time is before 1970.")
     return seconds
 
 

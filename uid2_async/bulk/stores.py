@@ -144,13 +144,13 @@ def _split(url: str) -> tuple[str, _Store]:
     store = _STORES.get(scheme)
     if store is None and scheme.startswith("postgres"):
         raise InputError(
-            "A database is read by a query and written to a table.",
+            "A database is read with a query and written to a table.",
             hint="Use --query with IN, and --to-table with OUT.",
         )
     if store is None:
         raise InputError(
             "The scheme of a URL must be s3, gs, az or https.",
-            hint="Name a file of this machine by its path, without file://.",
+            hint="Name a local file by its path, without file://.",
         )
     parts = urlsplit(url) if store is _HTTPS else None
     has_user = parts is not None and (parts.username or parts.password)
@@ -159,7 +159,7 @@ def _split(url: str) -> tuple[str, _Store]:
             "A URL must not have credentials in it.",
             hint=f"Use {store.credentials}."
             if store.credentials
-            else "Use a URL that is signed.",
+            else "Use a signed URL.",
         )
     host = parts.hostname if parts else None
     if scheme == "http" and not is_loopback(host or ""):
@@ -364,7 +364,7 @@ class _Reason(Enum):
     """Why a call failed, as far as a caller may expect it."""
 
     MISSING = "there is no such object"
-    DENIED = "access is denied, or the store has no such operation"
+    DENIED = "access is denied, or the store does not support the operation"
     OTHER = "anything else"
 
 
@@ -422,15 +422,15 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
         )
     if number in _DISK_ERRORS:
         cause = os.strerror(number or 0)
-        hint = f"Free some space, or name another --job-dir. {_RESUME}"
+        hint = f"Free disk space, or name another --job-dir. {_RESUME}"
         message = f"The copy of {name} cannot be saved: {cause}."
         return _Reason.OTHER, JobError(message, hint=hint)
     if number == errno.ENOSYS:
-        message = f"The store of {name} lacks an operation."
+        message = f"The store of {name} does not support an operation."
         return _Reason.DENIED, JobError(message, hint="Use another store.")
     if number == errno.EBUSY or status in _THROTTLED:
         return _Reason.OTHER, JobError(
-            f"The store of {name} asks to slow down, after several attempts.",
+            f"The store of {name} is still throttling after several attempts.",
             hint=f"Wait a few minutes. {_RESUME}",
         )
     is_lost = any(one.__name__.endswith(_NETWORK_ERRORS) for one in type(error).__mro__)
@@ -612,8 +612,8 @@ def _expand_url(source: str, target: str | Remote) -> list[FilePair]:
         if info is None and not has_magic(source) and not source.endswith("/"):
             raise missing
         raise InputError(
-            f"There is no file in {one.name}.",
-            hint="Hidden files, and those that begin with _, do not count.",
+            f"No files were found in {one.name}.",
+            hint="Hidden files, and files that begin with _, are ignored.",
         )
     return _many(sorted(found, key=lambda each: each[0]), target)
 
@@ -651,8 +651,8 @@ def _find_objects(
             continue
         if not all(names) or "\0" in name:
             raise InputError(
-                f"The name of {scheme}://{printable(each)} cannot be that of a file.",
-                hint="Map it alone, and name its output.",
+                f"{scheme}://{printable(each)} has a name that a file cannot have.",
+                hint="Map it separately, and name its output.",
             )
         yield name, StoreFile(url=f"{scheme}://{each}", fs=fs, key=each)
 

@@ -72,7 +72,7 @@ _EXACT: Final = frozenset(
 )
 _NOT_TEXT: Final = {
     b"PK\3\4": ("a ZIP archive or an Excel workbook", "Save it as CSV."),
-    b"\x1f\x8b": ("compressed by gzip", "Give it a name that ends in .gz."),
+    b"\x1f\x8b": ("compressed by gzip", "Rename it so that the name ends in .gz."),
     b"PAR1": ("Parquet", "Use --format parquet, or a name that ends in .parquet."),
     b"ARROW1": ("an Arrow file", "Use --format arrow, or a name that ends in .arrow."),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "Decompress it first: zstd -d."),
@@ -184,7 +184,7 @@ class LineReader:
 
     def _read(self) -> bytes:
         """Read bytes."""
-        hint = "Check that it is complete. A name that ends in .gz means compressed."
+        hint = "Check that it is complete. A file named .gz must be compressed by gzip."
         self._is_reading = True
         try:
             data = self._read_some(_PIECE_BYTES)
@@ -274,7 +274,7 @@ class LineReader:
         exact = not text or self.encoding in _EXACT
         if not exact and _encode(text, self.encoding) + rest != data:
             raise InputError(
-                f"{self.name}: some text cannot be written again in {self.encoding}.",
+                f"{self.name}: some text cannot be reproduced in {self.encoding}.",
                 hint="Convert the file to UTF-8.",
             )
 
@@ -422,7 +422,7 @@ class _TextReader(ABC):
             elif not self.load():
                 raise InputError(
                     f"{self.name} has fewer rows than the job has written.",
-                    hint="Discard the job and begin anew (--restart).",
+                    hint="Discard the job and start over (--restart).",
                 )
 
     def _without_null(self, values: list[str]) -> list[str]:
@@ -452,7 +452,7 @@ _QUOTE_HINT: Final = (
     'Quote a field that has a delimiter, a quote or a line end: "a, ""b"" c".'
 )
 _ESCAPE_HINT: Final = (
-    "If quotes are escaped by a backslash, as Spark does, use --escape '\\'."
+    "If a backslash escapes quotes, as Spark writes them, use --escape '\\'."
 )
 # What may follow a ' that was put there by --spreadsheet-safe (by OWASP's list).
 FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -520,7 +520,7 @@ class CsvReader(_TextReader):
         if len(line.rstrip("\r\n")) != len("sep=;") or not line.startswith("sep="):
             raise InputError(
                 f"{self.name}: the first line is not sep= and a delimiter.",
-                hint="Leave --sep-line out.",
+                hint="Leave out --sep-line.",
             )
         self._lines.drop(1)
         self.options: FileFormatOptions = attrs.evolve(
@@ -685,7 +685,7 @@ class CsvReader(_TextReader):
         if '\\"' in record and self.options.escape is None:
             hint = _ESCAPE_HINT
         elif f'{self.options.delimiter} "' in record:
-            hint = "If blanks follow the delimiters, use --skip-initial-space."
+            hint = "If spaces follow the delimiters, use --skip-initial-space."
         self._reject(next(ours, "this is not CSV"), hint, record, before)
 
     def _check_unfinished(self, some: list[str]) -> None:
@@ -872,8 +872,9 @@ class JsonReader(_TextReader):
         known = set(self.header)
         if any(row.keys() - known for row in found):
             raise InputError(
-                f"{self.name}: a row has a key that the first {_HEADER_ROWS:,} lack.",
-                hint="Write JSON lines, or have one of the first lines name all keys.",
+                f"{self.name}: a row has a key that the first {_HEADER_ROWS:,} rows lack.",
+                hint="Write JSON lines, or make sure that one of the first lines has "
+                "all keys.",
             )
         return [
             [value or None for value in self._without_null(values)]

@@ -376,8 +376,8 @@ class TextOutput:
             self._stream.flush()
         elif self._descriptor is None:
             raise JobError(
-                "The output has its name already, but rows are missing in it.",
-                hint="Discard the job and begin anew (--restart).",
+                "The output already exists, but rows are missing.",
+                hint="Discard the job and start over (--restart).",
             )
         else:
             write_all(self._descriptor, formatted, "The output", disk=self._disk)

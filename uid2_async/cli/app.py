@@ -133,7 +133,7 @@ _API_KEY: Final = re.compile(r"(^|=)\s*E?UID2?-C-", re.IGNORECASE)
 
 
 class CommandGroup(TyperGroup):
-    """Print every failure as one line and a hint, and never repeat a secret."""
+    """Prints every failure as one line and a hint, and never repeats a secret."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run the command line *args* and exit.
@@ -242,7 +242,7 @@ def _is_secret(argument: str, arguments: Sequence[str]) -> bool:
 
 
 def _is_usage_error(error: BaseException) -> bool:
-    """Return whether typer rejected the command line. Its exception class is private."""
+    """Return whether typer rejected the command line; its class is private."""
     return hasattr(error, "format_message")
 
 

@@ -64,7 +64,7 @@ def counts_of(summary: JobSummary) -> dict[str, Any]:
 
 @attrs.define(eq=False)
 class JobDisplay:
-    """Show a job's progress, and report how it ended, including failures.
+    """Shows a job's progress, and reports how it ended, including failures.
 
     Attributes:
         command: The name of the command.

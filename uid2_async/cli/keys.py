@@ -75,7 +75,7 @@ def load_keys(kind: KeysKind, connection: Connection, file: str | None) -> KeyRi
 
 
 def kind_of(ring: KeyRing) -> KeysKind:
-    """Return the kind of keys in *ring*: only replies to sharers name the caller's site."""
+    """Return the kind of keys; only replies to sharers name the caller's site."""
     return KeysKind.BIDSTREAM if ring.caller_site_id is None else KeysKind.SHARING
 
 

@@ -372,7 +372,7 @@ def test_killed_behind_the_rename(tmp_path: Path) -> None:
     whole = target.read_bytes()
 
     again = reopen(tmp_path, remembered)
-    with pytest.raises(JobError, match="has its name already"):
+    with pytest.raises(JobError, match="output already exists"):
         again.write(b"x")
     again.finish(target)
 
