@@ -306,7 +306,7 @@ def _columns(section: Section) -> str:
 
 
 def _table(section: Section) -> str:
-    """Write the table of a section, with a bar at the end of each row if it has bars."""
+    """Write the table of a section; if it has bars, each row ends with one."""
     head = "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in section.head)
     bars = [""] * len(section.rows)
     if not section.labels:
