@@ -231,8 +231,8 @@ def test_keys_from_a_file(
     ("arguments", "words"),
     [
         ([], "There is nothing to read"),
-        (["--token", "x", "--column", "x"], "apply to files"),
-        (["--token", "-", "--force"], "apply to files"),
+        (["--token", "x", "--column", "x"], "apply only to files"),
+        (["--token", "-", "--force"], "apply only to files"),
         (["IN", "--token", "x"], "Give either IN or --token."),
         (["IN", "OLD"], "already exists"),
         (["IN", "IN", "--force"], "are the same file"),

@@ -521,8 +521,8 @@ def test_national_phones(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--email", "INPUT", "--country", "DE"], "no column holds any"),
-        (["--type", "email", "--country-column", "id"], "no column holds any"),
+        (["--email", "INPUT", "--country", "DE"], "no column contains any"),
+        (["--type", "email", "--country-column", "id"], "no column contains any"),
         (["--phone", "INPUT", "--country", "XX"], "country is unknown"),
         (["--phone", "INPUT", "--country-column", "x"], "no column 'x'"),
     ],

@@ -448,7 +448,7 @@ async def check_file(
     on_progress: Callable[[FileProgress], object] | None = None,
     _system: System = SYSTEM,
 ) -> JobSummary:
-    """Check the raw UIDs of a file, as ``uid2 optout-status IN OUT`` does.
+    """Check the raw UIDs of a file for opt-outs (``uid2 optout-status IN OUT``).
 
     Adds the column STATUS: ``ok``, ``opted_out``, ``unverifiable`` (v4 raw UIDs of the
     environments *integ* and *prod*, which the endpoint does not find), ``invalid``, or

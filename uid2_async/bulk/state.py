@@ -550,7 +550,7 @@ class MappingState:
     async def mark_written(
         self, run: Run, kind: IdentityType, identities: Sequence[bytes]
     ) -> None:
-        """Leave *identities* out of :meth:`pending_changes`: the delta contains them."""
+        """Leave *identities* out of :meth:`pending_changes`: the delta has them."""
         del run
         await self._call(lambda db: db.spill("named").add(kind.bit, identities))
 

@@ -872,7 +872,8 @@ class JsonReader(_TextReader):
         known = set(self.header)
         if any(row.keys() - known for row in found):
             raise InputError(
-                f"{self.name}: a key is missing in the first {_HEADER_ROWS:,} rows.",
+                f"{self.name}: a row has a key that is missing in the first "
+                f"{_HEADER_ROWS:,} rows.",
                 hint="Write JSON lines, or make sure that one of the first lines has "
                 "all keys.",
             )

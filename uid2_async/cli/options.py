@@ -256,8 +256,8 @@ IDENTIFIERS: Final[Mapping[str, Any]] = {
     "country_column": typer.Option(
         "--country-column",
         metavar="COL",
-        help="The column with the country of each row's phone. Rows where it is "
-        "empty use --country.",
+        help="The column with the country of each row's phone. If it is empty in "
+        "a row, --country applies.",
     ),
 }
 

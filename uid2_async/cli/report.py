@@ -264,13 +264,28 @@ def render(facts: Mapping[str, str], sections: Sequence[Section]) -> str:
     )
     parts = "\n".join(map(_section, sections))
     return f"""<!DOCTYPE html>
-<html lang="en"> <head> <meta charset="utf-8"> <meta name="viewport"
-content="width=device-width, initial-scale=1"> <meta
-http-equiv="Content-Security-Policy" content="default-src 'none'; style-src
-'unsafe-inline'"> <meta name="referrer" content="no-referrer"> <title>State of bulk
-mapping</title> <style>{_CSS}</style> </head> <body> <main> <h1>State of bulk
-mapping</h1> <p class="faint">This page contains only counts: no identities, hashes or
-raw UIDs. Days are UTC days.</p> <dl> {listed} </dl> {parts} </main> </body> </html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="referrer" content="no-referrer">
+<title>State of bulk mapping</title>
+<style>{_CSS}</style>
+</head>
+<body>
+<main>
+<h1>State of bulk mapping</h1>
+<p class="faint">This page contains only counts: no identities, hashes or raw UIDs.
+Days are UTC days.</p>
+<dl>
+{listed}
+</dl>
+{parts}
+</main>
+</body>
+</html>
 """
 
 
