@@ -255,7 +255,7 @@ def test_a_failed_sync_is_an_error(tmp_path: Path) -> None:
         sync_folder(tmp_path, disk=Disk(fsync=fsync))
 
     os.close(descriptor)
-    assert "disk is failing" in caught.value.hint
+    assert "Check the disk" in caught.value.hint
 
 
 def test_a_file_system_without_folder_sync_will_do(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ class RunCosts:
         identities: The number of identities sent.
         batches: The number of requests.
         seconds: The minimum duration.
-        sent_bytes: What goes to the operator.
-        received_bytes: What comes back.
+        sent_bytes: Bytes sent to the operator.
+        received_bytes: Bytes received.
     """
 
     identities: int
@@ -98,9 +98,9 @@ def work_out(
     Args:
         identities: The number of distinct identities.
         rows: The number of rows, or of identifiers in them. Defaults to *identities*.
-        batch_size: How many identities one request carries.
+        batch_size: Identities per request.
         concurrency: Requests in flight, in all processes together.
-        latency: How many seconds the operator takes for one.
+        latency: Seconds that the operator takes per request.
         processes: The number of processes that share the work, each on its own core.
     """
     read = identities if rows is None else rows
@@ -199,8 +199,8 @@ class Estimate:
             identifiers.
         batches: The number of requests.
         seconds: The duration of the whole command.
-        sent_bytes: What goes to the operator.
-        received_bytes: What comes back.
+        sent_bytes: Bytes sent to the operator.
+        received_bytes: Bytes received.
         state_bytes: The size of a state with them.
         first_load_seconds: The duration of the first run with a state.
         daily_unique: The number of identities due per day after that, without those
@@ -301,9 +301,9 @@ def estimate_file(
     Args:
         source: A file, a folder, a pattern, a URL, or ``-`` for stdin.
         options: Where the identifiers are.
-        batch_size: How many identities one request carries.
+        batch_size: Identities per request.
         concurrency: Requests in flight.
-        latency: How many seconds the operator takes for one.
+        latency: Seconds that the operator takes per request.
         processes: The number of processes that share the work, each with a part of the
             file.
         with_state: Whether the command uses a state, which is empty at first.

@@ -59,7 +59,7 @@ class BadRows:
         self._table = TableWriter(path, columns, disk=disk)
 
     def __call__(self, row: BadRow) -> None:
-        """Collect a row. Does nothing once the file is done, since inputs are read again."""
+        """Collect a row, unless the file is done, since inputs are read again."""
         if self._is_whole:
             return
         cells = (row.name, str(row.line), row.cause, row.text)
@@ -404,7 +404,7 @@ class JobOutputs:
     def _save(
         self, output: Output, formatted: Sequence[Any], checkpoint: Checkpoint | None
     ) -> None:
-        """Write, then save a checkpoint, since it refers to the written data. Blocks."""
+        """Write, then save a checkpoint, which refers to the written data. Blocks."""
         for one in formatted:
             output.write(one)
         if checkpoint is not None and self._log is not None:

@@ -492,7 +492,7 @@ def test_an_output_that_another_input_is(source: Path) -> None:
         check_targets(
             [FilePair(source, out), FilePair(None, source)], force=True, begun=False
         )
-    with pytest.raises(InputError, match="OUT would be written twice"):
+    with pytest.raises(InputError, match="same name in OUT"):
         check_targets(
             [
                 FilePair(source, out),

@@ -378,7 +378,7 @@ def test_killed_behind_the_rename(tmp_path: Path) -> None:
 
     assert target.read_bytes() == whole
     target.unlink()
-    with pytest.raises(JobError, match=r"Neither .*out\.csv nor"):
+    with pytest.raises(JobError, match=r"out\.csv and its saved part are missing"):
         reopen(tmp_path, remembered).finish(target)
 
 
