@@ -538,7 +538,8 @@ def finish(
         db.set_meta("purged", 0)
 
 
-# The next epoch number alone marks additions as exported; the history derives them.
+# The next epoch number is enough to mark additions as exported, and the history derives
+# them.
 _EXPORT: Final = f"""
     INSERT INTO history_row SELECT identity, kind, :epoch, {_CHANGE_NOW}, exported_uid,
         exported FROM mapping_row
