@@ -280,7 +280,7 @@ class LineReader:
             )
 
     def _error(self, what: str, hint: str, before: int = 0) -> InputError:
-        """Return the error for *what* is wrong in a line after *before* pending ones."""
+        """Return the error for *what* in the line after *before* pending ones."""
         place = f"{self.name}, line {self.line + before + 1}"
         return InputError(f"{place}: {what}.", hint=hint)
 

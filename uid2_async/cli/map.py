@@ -144,9 +144,9 @@ def map_files(  # noqa: PLR0913 - an option each
 
     Every row and column is kept, in order; UID, PREV_UID, REFRESH_FROM, UNMAPPED and
     ERROR are appended. UNMAPPED is empty for a mapped row, else OPTOUT, INVALID
-    IDENTIFIER or INVALID INPUT TYPE. ERROR says why a row failed. With --country, it
-    also says why a phone is invalid. OUT is readable only by its owner, and appears
-    when it is complete.
+    IDENTIFIER or INVALID INPUT TYPE. ERROR says why a row failed, or why a phone is
+    invalid (with --country). OUT is readable only by its owner, and appears when it is
+    complete.
 
     If a job is interrupted, run the same command again to resume it.
     """
