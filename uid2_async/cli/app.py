@@ -41,11 +41,11 @@ from uid2_async.cli.output import (
 _COMMANDS: Final = {
     "map": (
         "map:map_files",
-        "Map files of e-mails, phones or hashes of them to raw UIDs.",
+        "Map files of e-mails, phones or their hashes to raw UIDs.",
     ),
     "refresh": (
         "map:refresh_people",
-        "Ask again about the identities of a state that are due.",
+        "Ask again about the due identities of a state.",
     ),
     "optout-status": ("map:check_optouts", "Check who has opted out."),
     "estimate": (
@@ -54,7 +54,7 @@ _COMMANDS: Final = {
     ),
     "encrypt": (
         "rows:encrypt_uids",
-        "Encrypt raw UIDs into tokens for sharing, on this machine.",
+        "Encrypt raw UIDs locally into tokens for sharing.",
     ),
     "decrypt": (
         "rows:decrypt_tokens",
@@ -63,9 +63,9 @@ _COMMANDS: Final = {
     "hash": ("hash:hash_identities", "Normalize and hash identities locally."),
     "inspect": (
         "token:inspect_one",
-        "Show what a token, raw UID or hash is, and what is wrong.",
+        "Identify a token, raw UID or hash, and what is wrong with it.",
     ),
-    "keys": ("keys:list_keys", "List the keys of tokens, without their secrets."),
+    "keys": ("keys:list_keys", "List the keys for tokens, without their secrets."),
     "buckets": (
         "keys:list_buckets",
         "List the salt buckets that rotated at or after a time.",

@@ -124,7 +124,7 @@ def list_keys(
     keys_file: KeysFileOption = None,
     connection: Connection,
 ) -> None:
-    """List the keys of tokens, without their secrets."""
+    """List the keys for tokens, without their secrets."""
     ring = load_keys(kind, connection, keys_file)
     report = _describe(ring, ms_from_datetime(datetime.now(UTC)))
     if as_json:

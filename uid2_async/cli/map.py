@@ -140,7 +140,7 @@ def map_files(  # noqa: PLR0913 - an option each
     output: OutputOptions,
     connection: Connection,
 ) -> None:
-    """Map files of e-mails, phones or hashes of them to raw UIDs.
+    """Map files of e-mails, phones or their hashes to raw UIDs.
 
     Every row and column is kept, in order; UID, PREV_UID, REFRESH_FROM, UNMAPPED and
     ERROR are appended. UNMAPPED is empty for a mapped row, else OPTOUT, INVALID
@@ -189,7 +189,7 @@ def refresh_people(
     output: OutputOptions,
     connection: Connection,
 ) -> None:
-    """Ask again about the identities of a state that are due.
+    """Ask again about the due identities of a state.
 
     Mapped identities are due at their REFRESH_FROM, opted-out ones after 30 days and
     invalid ones after 180 days. If a refresh is interrupted, run it again to resume.

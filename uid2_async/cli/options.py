@@ -228,8 +228,8 @@ def _identifier(kind: str, words: str) -> Any:
         f"--{kind.replace('_', '-')}",
         metavar="COL",
         callback=note,
-        help=f"The column with {words}; of several columns, the first identifier that "
-        "maps counts.",
+        help=f"The column with {words}. If you name several columns, the first "
+        "identifier that maps counts.",
     )
     return Annotated[str | None, option]
 

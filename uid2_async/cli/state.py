@@ -182,7 +182,7 @@ def purge(
         ),
     ] = True,
 ) -> None:
-    """Delete the people named on stdin: an e-mail, phone, hash or raw UID per line.
+    """Delete the people listed on stdin: one e-mail, phone, hash or raw UID per line.
 
     Nothing about them can be read from the files afterwards, and the next delta lists
     them as removed. Unless --no-suppress is given, the state then returns an opt-out

@@ -203,7 +203,7 @@ def inspect_one(
     ] = False,
     connection: Connection,
 ) -> None:
-    """Show what a token, raw UID or hash is, and what is wrong.
+    """Identify a token, raw UID or hash, and what is wrong with it.
 
     Prints version, scope, type and times. Nothing is sent. With --keys or --keys-file,
     advertising tokens are decrypted on this machine. VALUE itself is not printed. Exits
