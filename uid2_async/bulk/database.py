@@ -314,21 +314,29 @@ def _explained(name: str) -> Iterator[None]:
 _CAUSES: Final[dict[str, tuple[Callable[..., UID2Error], str, str]]] = {
     "28": (InputError, "denies access", "Check the user name and password."),
     "3D": (InputError, "does not exist", "Check the name of the database."),
-    "3F": (InputError, "lacks the schema", "Create it, or name another."),
+    "3F": (InputError, "does not have the schema", "Create it, or name another."),
     "42501": (
         InputError,
         "denies permission",
         "Grant the user the rights that the job needs.",
     ),
-    "42P01": (InputError, "lacks a table of the query", "Check the names in it."),
+    "42P01": (
+        InputError,
+        "does not have a table of the query",
+        "Check the names in it.",
+    ),
     "42P07": (InputError, "has the table already", "Pass --if-exists replace."),
-    "42703": (InputError, "lacks a column", "Check the names of the columns."),
+    "42703": (InputError, "does not have a column", "Check the names of the columns."),
     "42": (InputError, "rejects the statement", "Try the query with psql."),
     "0A": (InputError, "rejects the statement", "It must be one SELECT."),
     "2B": (InputError, "cannot replace the table", "Drop what depends on it."),
     "22": (InputError, "rejects a value", "Check the types of the table's columns."),
     "23": (InputError, "rejects a row", "Check the constraints of the table."),
-    "53": (JobError, "is full or has no connection left", f"Free some. {_RESUME}"),
+    "53": (
+        JobError,
+        "is full, or has no connections left",
+        f"Free disk space or connections. {_RESUME}",
+    ),
     "57": (JobError, "was stopped", f"Wait until it runs. {_RESUME}"),
     "40": (JobError, "rolled the transaction back", _RESUME),
 }

@@ -151,7 +151,7 @@ class _Job:
         return Dispatcher(self.client, source, self.options, self.system, **more)
 
     def tell(self, counts: Counter[str], dispatcher: Dispatcher) -> None:
-        """Report the progress of requests, without files."""
+        """Report the progress of requests; no files are involved."""
         if self.on_progress is not None:
             self.on_progress(
                 FileProgress(

@@ -173,7 +173,7 @@ class JobFolder:
 
     @staticmethod
     def is_begun(path: Path) -> bool:
-        """Return whether the folder *path* holds a job."""
+        """Return whether the folder *path* contains a job."""
         return (path / _LOG).exists()
 
     def append(self, checkpoint: Checkpoint) -> None:

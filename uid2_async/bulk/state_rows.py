@@ -815,7 +815,8 @@ def purge(
     """
     if db.has_scratch:
         raise JobError(
-            "A job is using the state.", hint="Purge before it begins or after it ends."
+            "A job is using the state.",
+            hint="Purge before the job starts or after it ends.",
         )
     keys = dict.fromkeys([*people, *_find_by_uid(db, raw_uids)])
     digests = [db.digest(key.kind.bit, key.identity) for key in keys] * suppress

@@ -48,7 +48,7 @@ def read_lines(arguments: Sequence[str], file: str | None = None) -> Iterator[st
         yield from arguments
         return
     if file is None and len(arguments) > 1:
-        raise InputError("- stands for stdin and must be the only value.")
+        raise InputError("- means stdin, and must be the only value.")
     if file in (None, STDIO):
         yield from _decode("stdin", sys.stdin.buffer)
     else:
