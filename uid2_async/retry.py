@@ -2,7 +2,7 @@
 
 docs/protocol.md says that every call may be repeated safely, and that an envelope ages:
 so the retry goes around sealing, sending and opening as a whole. The loop is
-:meth:`RetryPolicy.run`. Stop and wait objects of tenacity decide in it, if given.
+:meth:`RetryPolicy.run`; tenacity's stop and wait objects decide in it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random as _random
 import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
@@ -331,10 +332,9 @@ class _Run:
             # Others wait for all of their calls together.
             return None
         if decision.retry and not is_too_long:
-            counted = number - self._confirmations
-            state = self._tenacity_state(error, counted)
-            delay = self._delay(decision, hint, counted, state)
-            if not self._is_over(counted, delay, state) and self._pay(decision, error):
+            state = self._describe(error, number - self._confirmations)
+            delay = self._delay(decision, hint, state)
+            if not self._is_over(delay, state) and self._pay(decision, error):
                 # Where one kept connection is spoiled, the next may be too.
                 self.fresh_connection = (
                     decision.fresh_connection or error.reused_connection
@@ -355,46 +355,35 @@ class _Run:
         return decision
 
     def _delay(
-        self,
-        decision: Decision,
-        hint: float | None,
-        counted: int,
-        state: RetryCallState | None,
+        self, decision: Decision, hint: float | None, state: RetryCallState
     ) -> float:
         """Compute the seconds to wait: never less than the operator asked for."""
-        delay = self._backoff(decision, counted, state)
+        delay = self._backoff(decision.backoff, state)
         if not hint:
             return delay
         jitter = self._random() * (0.1 * hint + 0.1)
         return max(hint, delay) + jitter
 
-    def _backoff(
-        self, decision: Decision, counted: int, state: RetryCallState | None
-    ) -> float:
+    def _backoff(self, backoff: Backoff, state: RetryCallState) -> float:
         """Compute the seconds to wait without a hint."""
-        policy = self._policy
-        if decision.backoff is Backoff.NONE:
+        if backoff is Backoff.NONE:
             return 0.0
-        if policy.wait is not None and state is not None:
-            return float(policy.wait(state))
-        # The exponent is capped before the power: 2**1000 does not fit a float.
-        doublings = min(counted - 1, 16)
+        if self._policy.wait is not None:
+            return float(self._policy.wait(state))
+        longest = _exponential(backoff)(state)
         random = self._random()
-        if decision.backoff is Backoff.THROTTLING:
-            return (0.5 + 0.5 * random) * min(20.0, 2.0**doublings)
-        return random * min(5.0, 0.2 * 2.0**doublings)
+        if backoff is Backoff.THROTTLING:
+            return (0.5 + 0.5 * random) * longest
+        return random * longest
 
-    def _is_over(
-        self, counted: int, delay: float, state: RetryCallState | None
-    ) -> bool:
+    def _is_over(self, delay: float, state: RetryCallState) -> bool:
         """Return whether attempts or time allow no further attempt."""
-        policy = self._policy
-        if policy.stop is None or state is None:
-            stopped = counted >= policy.attempts
-        else:
-            state.upcoming_sleep = delay
-            stopped = policy.stop(state)
-        return stopped or self._now() + delay + MIN_ATTEMPT_SECONDS > self._deadline
+        from tenacity import stop_after_attempt  # noqa: PLC0415 - loaded by now
+
+        state.upcoming_sleep = delay
+        stop = self._policy.stop or stop_after_attempt(self._policy.attempts)
+        too_late = self._now() + delay + MIN_ATTEMPT_SECONDS > self._deadline
+        return too_late or stop(state)
 
     def _pay(self, decision: Decision, error: UID2Error) -> bool:
         """Charge the budget, last of all checks: it changes state."""
@@ -418,11 +407,9 @@ class _Run:
         self.fresh_connection = True
         return 0.0
 
-    def _tenacity_state(self, error: UID2Error, counted: int) -> RetryCallState | None:
-        """Describe the call to the stop and wait objects, if there are any."""
-        if self._policy.stop is None and self._policy.wait is None:
-            return None
-        # Whoever gives such objects has loaded it; the others do without.
+    def _describe(self, error: UID2Error, counted: int) -> RetryCallState:
+        """Describe the call to tenacity's stop and wait objects."""
+        # The first failure pays for this import, not every program that has a client.
         from tenacity import AsyncRetrying, RetryCallState  # noqa: PLC0415 - as above
 
         state = RetryCallState(AsyncRetrying(), fn=None, args=(), kwargs={})
@@ -431,6 +418,16 @@ class _Run:
         state.idle_for = self._idle
         state.set_exception((type(error), error, None))
         return state
+
+
+@cache
+def _exponential(backoff: Backoff) -> wait_base:
+    """Return how long a wait can be after each attempt."""
+    from tenacity import wait_exponential  # noqa: PLC0415 - loaded by now
+
+    if backoff is Backoff.THROTTLING:
+        return wait_exponential(multiplier=1.0, max=20.0)
+    return wait_exponential(multiplier=0.2, max=5.0)
 
 
 strip_tracebacks(globals())

@@ -11,12 +11,16 @@ from typing import Any, TypeVar
 
 import attrs
 import pytest
+import tenacity
 
 from canaries import API_KEY, CLIENT_SECRET, EMAIL, find_canaries, find_leaks
 from fault_server import FaultServer, Seen
 from uid2_async import RetryPolicy, SessionPool, UID2Client
 from uid2_async.hooks import Event
 from virtual_time import VirtualLoop
+
+# The first failure would load it, and time counts.
+assert tenacity
 
 # Created once, because that takes longer than many rows.
 CONTEXT = ssl.create_default_context()

@@ -110,11 +110,12 @@ async def callers_own_time_out(bench: Bench) -> None:
         began = time.monotonic()
 
         async def in_time() -> None:
-            async with asyncio.timeout(0.1):
+            # Long enough for the request to leave a busy machine.
+            async with asyncio.timeout(0.5):
                 await bench.generate(client)
 
         await bench.fails(TimeoutError, in_time())
-        assert 0.09 < time.monotonic() - began < 3
+        assert 0.45 < time.monotonic() - began < 5
 
 
 @rows.add("X3", requests=(1, 40))

@@ -200,7 +200,9 @@ class ArrowReader:
         self.name: str = name
         self.options: FileFormatOptions = options
         self._stream = stream
-        self.file, self.schema, names, self._total = self._read(self._open)
+        file, schema, names, self._total = self._read(self._open)
+        self.file: Any = file
+        self.schema: Any = schema
         self.header: Sequence[str] = names
         self._size = stream.seek(0, 2)
         self._batches: Iterator[Any] = self._all_batches(0)

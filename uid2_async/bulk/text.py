@@ -790,6 +790,7 @@ class JsonReader(_TextReader):
                     hint=_JSON_HINT,
                 )
         self._on_bad_row = on_bad_row
+        self._has_rows = bool(found)
         return list(dict.fromkeys(key for row in found for key in row))
 
     def want(
@@ -801,6 +802,11 @@ class JsonReader(_TextReader):
         """See :meth:`_TextReader.want`; no object may have an *added* key."""
         self._added = added
         self._taken = frozenset(map(str.casefold, added))
+        if columns and self._has_rows and not self.header:
+            raise InputError(
+                f"{self.name}: the first objects have no keys.",
+                hint="Write the identifiers of each row as a key of its object.",
+            )
         # A file without rows has no header.
         read = (columns, keys) if self.header else ((), ())
         super().want(*read, added)

@@ -186,7 +186,7 @@ class CommandTree(CommandGroup):
     def __init__(self, **settings: Any) -> None:
         """Pass the settings to typer, and add the commands."""
         super().__init__(**settings)
-        self.commands = _Commands()  # type: ignore[assignment] # only read
+        self.commands: Any = _Commands()  # only read
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands without loading them."""

@@ -95,6 +95,14 @@ def test_what_cannot_be_read(make_reader: Make, data: bytes, words: str) -> None
     assert caught.value.__cause__ is caught.value.__context__ is None
 
 
+@pytest.mark.parametrize("rows", [b"{}\n", b"{}\n" * 1_500 + b'{"mail": "x"}\n'])
+def test_objects_without_keys(make_reader: Make, rows: bytes) -> None:
+    """Rows without any column are not a file without rows."""
+    reader = make_reader(rows, "jsonl")
+    with pytest.raises(InputError, match="the first objects have no keys"):
+        reader.want(["mail"])
+
+
 def test_a_line_that_never_ends(make_reader: Make) -> None:
     """It does not fill the memory."""
     data = b'{"a":1}\n{"a":"' + b"x" * (66 << 20)
