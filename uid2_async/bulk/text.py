@@ -185,7 +185,10 @@ class LineReader:
 
     def _read(self) -> bytes:
         """Read bytes."""
-        hint = "Check that it is complete. A file named .gz must be compressed by gzip."
+        hint = (
+            "Check that it is complete. A file whose name ends in .gz must be "
+            "compressed by gzip."
+        )
         self._is_reading = True
         try:
             data = self._read_some(_PIECE_BYTES)

@@ -166,8 +166,8 @@ def _opt_outs(figures: StateStatistics) -> Section:
         title=f"Opt-outs in the last {OPT_OUT_DAYS} days",
         text=f"{sum(figures.opt_outs):,} identities that were mapped before are opted "
         "out, counted in the week of the job that noticed it. "
-        f"{figures.opt_outs_before:,} more opted out earlier, or before their first "
-        "check.",
+        f"{figures.opt_outs_before:,} more opted out earlier, or were already opted "
+        "out at their first check.",
         bars=[number for *_, number in weeks],
         head=["from", "to", "opt-outs"],
         rows=[
