@@ -1,7 +1,7 @@
 """From chunks of identities to batches: hashing, deduplication, sizes, splitting.
 
-An identity costs only a few steps of C code here. Python loops over the identities of a
-chunk only if they are not all new, valid and of one kind.
+An identity costs only a few steps of C code here. A loop over the identities of a chunk
+runs only if they are not all new, valid and of one kind.
 """
 
 from __future__ import annotations
