@@ -1,11 +1,11 @@
 """The command line ``uid2``; it needs the extra ``cli`` (typer and rich).
 
-- ``app``: the command tree. ``options``: the options that commands share. - ``map`` has
-the file jobs, ``job`` runs them, and ``job_report`` shows their output. - ``rows``,
-``hash``, ``state``, ``report``, ``token``, ``keys``, ``doctor`` and ``sandbox`` have
-the other commands. - ``connection``: the operator that is asked. ``values``: what is
-read from arguments,
-  files and stdin. ``output``: messages and failures. ``exit_codes``: for schedulers.
+- ``app``: the command tree. ``options``: the options that commands share.
+- ``map`` has the file jobs, ``job`` runs them, and ``job_report`` shows their output.
+- ``rows``, ``hash``, ``state``, ``report``, ``token``, ``keys``, ``doctor`` and
+  ``sandbox`` have the other commands.
+- ``connection``: the operator to call. ``values``: values from arguments, files and
+  stdin. ``output``: messages and failures. ``exit_codes``: for schedulers.
 """
 
 from __future__ import annotations
