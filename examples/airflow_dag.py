@@ -63,7 +63,7 @@ def map_customers(command: str) -> dict[str, Any]:
     done: dict[str, Any] = json.loads(report)
     code = ExitCode(done["exit_code"])
     if code is ExitCode.INCOMPLETE:
-        log.warning("%d rows could not be asked about", done["failed"])
+        log.warning("%d rows failed", done["failed"])
     elif code in NO_RETRY:
         raise AirflowFailException(f"{code.meaning} {done['error']['message']}")
     elif code is not ExitCode.OK:

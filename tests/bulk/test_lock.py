@@ -132,5 +132,5 @@ def test_a_lock_that_was_deleted_meanwhile_is_none(
             (tmp_path / "lock").touch()
         fcntl.flock(descriptor, operation)
 
-    with pytest.raises(JobError, match="was removed in this moment"):
+    with pytest.raises(JobError, match="was just removed by a job"):
         FileLock.take(tmp_path / "lock", now=now, disk=Disk(flock=flock))

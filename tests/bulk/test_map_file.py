@@ -342,7 +342,7 @@ async def test_failed_rows_are_not_unmapped(
         ({"max_removed": 7}, {}, "between 0 and 1"),
         ({"delimiter": ";;"}, {}, "one character"),
         ({"encoding": "morse"}, {}, "encoding is unknown"),
-        ({}, {"delta": "delta.csv"}, "what has changed in a state"),
+        ({}, {"delta": "delta.csv"}, "lists the changes of a state"),
         ({"full": True}, {"state": "people.db"}, "listed in the delta"),
     ],
 )

@@ -548,7 +548,7 @@ def test_records_end_with_their_block(virtual: Any, make_operator: Any) -> None:
         mapper = BulkMapper(make_operator().client(), batch_size=10)
         async with mapper.map(emails(4_000)) as records:
             await anext(records)
-        with pytest.raises(RuntimeError, match="block of these records was left"):
+        with pytest.raises(RuntimeError, match="block was left before the last record"):
             await read_on(records)
         async with mapper.map(emails(40)) as records:
             await read_on(records)

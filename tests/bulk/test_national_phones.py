@@ -273,7 +273,7 @@ async def test_another_country_is_another_job(
 )
 def test_a_country_without_phones(options: dict[str, Any]) -> None:
     """It would do nothing, which nobody means."""
-    with pytest.raises(ConfigError, match="no column holds any"):
+    with pytest.raises(ConfigError, match="no column contains any"):
         MapOptions(**options)
 
 

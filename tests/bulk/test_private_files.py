@@ -142,7 +142,7 @@ def test_only_a_file_is_opened(tmp_path: Path) -> None:
     """F7: a folder or a pipe in its place is refused, and not waited for."""
     os.mkfifo(tmp_path / "pipe")
 
-    with pytest.raises(JobError, match="it is no file"):
+    with pytest.raises(JobError, match="it is not a file"):
         open_private(tmp_path / "pipe", exclusive=False)
     with pytest.raises(JobError, match="Is a directory"):
         open_private(tmp_path, exclusive=False)
@@ -239,7 +239,7 @@ def test_a_full_disk_is_told_by_name(tmp_path: Path, failing: Any) -> None:
         write_all(descriptor, b"abc", "The output", disk=failing(0).disk())
 
     os.close(descriptor)
-    assert "Free some space" in caught.value.hint
+    assert "Free disk space" in caught.value.hint
 
 
 def test_a_failed_sync_is_an_error(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_failed_sync_is_an_error(tmp_path: Path) -> None:
         sync_folder(tmp_path, disk=Disk(fsync=fsync))
 
     os.close(descriptor)
-    assert "disk is failing" in caught.value.hint
+    assert "Check the disk" in caught.value.hint
 
 
 def test_a_file_system_without_folder_sync_will_do(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_only_a_folder_of_your_own_will_do(
     else:
         path.touch()
 
-    with pytest.raises(JobError, match="not a folder of yours"):
+    with pytest.raises(JobError, match="belongs to another user"):
         open_job()
 
 

@@ -39,7 +39,7 @@ def test_secrets_are_refused(uid2: Uid2, arguments: list[str]) -> None:
     result = uid2(*arguments)
 
     assert result.exit_code == 2
-    assert "not taken from the command line" in result.stderr
+    assert "not accepted on the command line" in result.stderr
     assert "UID2_API_KEY" in result.stderr
     assert "s3cr3t" not in result.output
 
@@ -138,11 +138,11 @@ def test_exceptions_become_codes(error: BaseException, code: int, text: str) -> 
 
 
 def test_defects_show_their_place_alone() -> None:
-    """An unforeseen error names type and place, since its text may hold DII."""
+    """An unexpected error names type and place, since its text may hold DII."""
     result = run_raising(RuntimeError("jane@example.com"))
 
     assert result.exit_code == 1
-    assert "An unforeseen RuntimeError at " in result.stderr
+    assert "An unexpected RuntimeError at " in result.stderr
     assert "test_app.py:" in result.stderr
     assert "jane" not in result.output
 

@@ -61,7 +61,7 @@ def test_no_time(uid2: Uid2, env: dict[str, str], text: str) -> None:
     result = uid2("buckets", "--since", text, env=env)
 
     assert result.exit_code == 2
-    assert "no ISO 8601 time" in result.stderr
+    assert "not an ISO 8601 time" in result.stderr
 
 
 def test_sandbox(uid2: Uid2) -> None:

@@ -231,8 +231,8 @@ def test_keys_from_a_file(
     ("arguments", "words"),
     [
         ([], "There is nothing to read"),
-        (["--token", "x", "--column", "x"], "apply to files"),
-        (["--token", "-", "--force"], "apply to files"),
+        (["--token", "x", "--column", "x"], "apply only to files"),
+        (["--token", "-", "--force"], "apply only to files"),
         (["IN", "--token", "x"], "Give either IN or --token."),
         (["IN", "OLD"], "already exists"),
         (["IN", "IN", "--force"], "are the same file"),
@@ -243,9 +243,9 @@ def test_keys_from_a_file(
         (["IN", "--domain-column", "y"], "no column 'y'"),
         (["A4s3cr3t"], "The file IN does not exist."),
         (["IN", "--domain", "a", "--domain-column", "b"], "either --domain or"),
-        (["IN", "--domain", "a", "--keys", "sharing"], "--keys bidstream alone"),
-        (["IN", "--keys-file", "NONE"], "no such file"),
-        (["UID2-C-L-123-abc"], "are not taken from the command line"),
+        (["IN", "--domain", "a", "--keys", "sharing"], "only with --keys bidstream"),
+        (["IN", "--keys-file", "NONE"], "it does not exist"),
+        (["UID2-C-L-123-abc"], "are not accepted on the command line"),
     ],
 )
 def test_wrong_usage(

@@ -135,7 +135,7 @@ def test_nothing(uid2: Uid2) -> None:
     result = uid2("hash")
 
     assert result.exit_code == 2
-    assert "name a file, or values with --value" in result.stderr
+    assert "give a file, or values with --value" in result.stderr
 
 
 def test_country(uid2: Uid2) -> None:
@@ -159,8 +159,8 @@ def test_country(uid2: Uid2) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--country", "US"], "add --type phone"),
-        (["--country", "US", "--type", "email"], "add --type phone"),
+        (["--country", "US"], "Add --type phone"),
+        (["--country", "US", "--type", "email"], "Add --type phone"),
         (["--country", "ZZ", "--type", "phone"], "country is unknown"),
     ],
 )

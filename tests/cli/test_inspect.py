@@ -115,7 +115,7 @@ def test_keys_as_arguments(uid2: Uid2, value: str) -> None:
     result = uid2("inspect", value)
 
     assert result.exit_code == 2
-    assert "not taken from the command line" in result.stderr
+    assert "not accepted on the command line" in result.stderr
     assert value not in result.output
 
 
@@ -259,7 +259,7 @@ def test_nothing_to_open(uid2: Uid2) -> None:
     result = uid2("inspect", HEX, "--keys", "sharing")
 
     assert result.exit_code == 0
-    assert "no advertising token that keys could open" in result.stdout
+    assert "no advertising token that keys could decrypt" in result.stdout
 
 
 def test_keys_from_two_places(uid2: Uid2, keys_file: Path) -> None:

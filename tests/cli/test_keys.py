@@ -64,7 +64,7 @@ def test_no_secret_is_printed(
     assert path.stat().st_mode & 0o777 == 0o600
     assert len(secrets) >= 10
     assert not any(one.decode()[:8] in result.output for one in secrets)
-    assert result.stderr.startswith(f"uid2: The keys are in {path}")
+    assert result.stderr.startswith(f"uid2: The keys are saved in {path}")
 
 
 def test_saved_keys(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_expired_keys(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--keys-file", "/nowhere/ring"], "no such file"),
+        (["--keys-file", "/nowhere/ring"], "it does not exist"),
         (["--keys-file", __file__], "was not written by KeyStore.save"),
         (["--keys-file", __file__, "--sandbox"], "either --keys-file or --sandbox"),
     ],

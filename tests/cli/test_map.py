@@ -355,7 +355,7 @@ def test_input_that_is_refused(
     ("source_name", "target_name", "words"),
     [
         ("missing.csv", "out.csv", "cannot be read: No such file"),
-        ("empty", "out.csv", "There is no file in"),
+        ("empty", "out.csv", "No files were found in"),
         ("in.csv", "old.csv", "already exists"),
         ("in.csv", "in.csv", "same file"),
         ("in.csv", ".", "not a regular file"),
@@ -427,7 +427,7 @@ def test_failed_rows(
     _, first, second = read(out)
 
     assert result.exit_code == 3
-    assert "1 rows could not be asked about: see the column ERROR." in result.stderr
+    assert "1 rows failed: see the column ERROR." in result.stderr
     assert first[3:] == ["", "", "", "", "BadRequestError 400"]
     assert second[3:] == ["", "", "", "INVALID IDENTIFIER", ""]
     assert left_over(source.parent) == ["out.csv"]
@@ -444,7 +444,7 @@ def test_invalid_rows_are_results(
 
     assert result.exit_code == 0
     assert "INVALID IDENTIFIER" in out.read_text("utf-8")
-    assert "3  Done, but some rows could not be asked" in uid2("exit-codes").stdout
+    assert "3  Done, but some rows failed" in uid2("exit-codes").stdout
 
 
 def test_a_bad_row(uid2: Uid2, env: dict[str, str], source: Path, out: Path) -> None:
@@ -521,8 +521,8 @@ def test_national_phones(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--email", "INPUT", "--country", "DE"], "no column holds any"),
-        (["--type", "email", "--country-column", "id"], "no column holds any"),
+        (["--email", "INPUT", "--country", "DE"], "no column contains any"),
+        (["--type", "email", "--country-column", "id"], "no column contains any"),
         (["--phone", "INPUT", "--country", "XX"], "country is unknown"),
         (["--phone", "INPUT", "--country-column", "x"], "no column 'x'"),
     ],

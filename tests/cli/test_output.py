@@ -47,7 +47,7 @@ def test_a_defect_without_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     """An error that was never raised has no place."""
     Failure.of(ValueError("jane@example.com")).print()
 
-    assert capsys.readouterr().err.startswith("uid2: An unforeseen ValueError.\n")
+    assert capsys.readouterr().err.startswith("uid2: An unexpected ValueError.\n")
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_purge(mapped: Path, uid2: Uid2, env: dict[str, str], name: str) -> None
     result = uid2("state", "purge", "people.db", stdin=f"{names[name]}\n")
     uid2("refresh", "people.db", "--delta", "next.csv", env=env)
 
-    assert "1 of 1 were known" in result.stderr
+    assert "1 of 1 were found" in result.stderr
     (told,) = rows("next.csv")
     assert (told["CHANGE"], told["OLD_UID"]) == ("REMOVED", jane["UID"])
     assert PEOPLE[0] not in result.output
@@ -256,7 +256,7 @@ def test_durations(folder: Path, uid2: Uid2, env: dict[str, str], text: str) -> 
     result = uid2(*arguments, f"--recheck-after={text}", env=env)
 
     assert result.exit_code == 2
-    assert "a number and its unit is needed" in result.stderr
+    assert "a duration is a number and a unit" in result.stderr
 
 
 def test_several_identifiers_keep_the_order_of_the_command(

@@ -45,7 +45,7 @@ def test_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "file", "words"),
     [
-        ([], None, "No value is given"),
+        ([], None, "No value was given"),
         (["a"], "file", "not both"),
         (["-", "a"], None, "the only value"),
         ([], "/nowhere/at/all", "cannot be read"),
@@ -76,7 +76,7 @@ def test_one_value(tmp_path: Path) -> None:
 
     for text in ("", "a@b\nc@d\n"):
         path.write_text(text)
-        with pytest.raises(InputError, match="One value"):
+        with pytest.raises(InputError, match="Exactly one value"):
             read_one(None, str(path))
 
 

@@ -258,7 +258,7 @@ async def changed(bench: Bench) -> None:
         with (folder / "in.csv").open("a") as file:
             file.write("late@example.com\n")
         error = await bench.fails(errors.JobError, run(bench, folder))
-        assert "has changed since the job began to map it: size" in str(error)
+        assert "has changed since the job started to map it: size" in str(error)
 
 
 @rows.add("F9", requests=(11, 20))
@@ -359,7 +359,7 @@ async def stalled(bench: Bench) -> None:
                 rows_before += 1
 
     error = await bench.fails(errors.StalledError, mapping())
-    assert "3 were answered before" in str(error)
+    assert "3 had succeeded before" in str(error)
 
 
 @rows.add("F14", requests=(13, 60))

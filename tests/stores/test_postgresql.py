@@ -120,7 +120,7 @@ def test_the_query_runs_once(server: Any, run: Any, operator: LocalOperator) -> 
 
     server.run("CREATE TABLE mapped (id int)")
     target = Table(server.uri(), "mapped", "append")
-    with pytest.raises(InputError, match="lacks a column"):
+    with pytest.raises(InputError, match="does not have a column"):
         run(Query(server.uri(), PEOPLE), target, on_progress=delete)
     assert server.run("SELECT count(*) FROM people") == [(0,)]
     with pytest.raises(JobError, match="option source"):
@@ -210,7 +210,7 @@ def test_what_is_wrong_is_named(
         (
             Query(good, "SELECT 'canary@example.com' FROM nothing"),
             "x.csv",
-            "lacks a table",
+            "does not have a table",
             "",
         ),
         (
@@ -219,7 +219,12 @@ def test_what_is_wrong_is_named(
             "rejects the statement",
             "psql",
         ),
-        (Query(good, PEOPLE), Table(good, "none.mapped"), "lacks the schema", "Create"),
+        (
+            Query(good, PEOPLE),
+            Table(good, "none.mapped"),
+            "does not have the schema",
+            "Create",
+        ),
         (good, "x.csv", "by a query", "--query"),
     ]
     texts = [

@@ -379,7 +379,7 @@ def test_what_does_not_exist(bucket: Any, people: bytes, run: Any) -> None:
         (bucket.url("none.csv"), "x.csv"): "none.csv does not exist",
         ("s3://no-such-bucket/in.csv", "x.csv"): "bucket s3://no-such-bucket does not",
         ("s3://no-such-bucket/*.csv", "x"): "bucket s3://no-such-bucket does not",
-        (bucket.url("*.parquet"), "x"): "There is no file in",
+        (bucket.url("*.parquet"), "x"): "No files were found in",
         (bucket.url("in.csv"), "s3://no-such-bucket/x.csv"): "bucket s3://no-such-buck",
         (bucket.url("in.csv"), f"s3://{bucket.name}"): "is a bucket or a folder",
         (bucket.url("in.csv"), "https://127.0.0.1/x.csv"): "is for inputs only",

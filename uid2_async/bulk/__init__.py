@@ -1,6 +1,6 @@
-"""Bulk identity mapping: streams and files of any size, and a state between jobs.
+"""Bulk identity mapping of streams and files of any size, with a state between jobs.
 
-The names are loaded on first use, so that one of them does not pay for all.
+Names are loaded on first use, so that using one does not import everything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files: columns that are not read pass through with their types."""
+"""Parquet and Arrow files. Other columns pass through with their types."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from uid2_async.errors import InputError
 T = TypeVar("T")
 
 _BATCH_ROWS: Final = 10_000
-# So that no row group has to fit into memory.
+# Small batches, so that no row group has to fit into memory.
 _BUFFER_BYTES: Final = 1024 * 1024
 _MICROSECONDS: Final = 1_000_000
 
@@ -52,7 +52,7 @@ def load_arrow(module: str = "pyarrow") -> Any:
 
 
 def require_text(field: Any, *, name: str = "") -> None:
-    """Refuse a column of numbers or bytes: a phone would have lost its plus."""
+    """Reject a column of numbers or bytes; a phone would have lost its plus."""
     types = load_arrow().types
     kind = field.type.value_type if types.is_dictionary(field.type) else field.type
     if _is_string(kind) or types.is_null(kind):
@@ -67,7 +67,7 @@ def require_text(field: Any, *, name: str = "") -> None:
 
 
 def _is_string(kind: Any) -> bool:
-    """Return whether a type is one of those of strings."""
+    """Return whether a type is a string type."""
     types = load_arrow().types
     return bool(
         types.is_string(kind)
@@ -77,15 +77,15 @@ def _is_string(kind: Any) -> bool:
 
 
 def writing(call: Callable[[], T]) -> T:
-    """Make one call that writes; what Arrow says of a failure might show data."""
-    # The others come of values that Python's types cannot take.
+    """Wrap a call that writes, since Arrow's error texts might show data."""
+    # The others come from values that Python types cannot represent.
     failures = (load_arrow().ArrowException, ValueError, TypeError, OverflowError)
     try:
         return attempt("The output cannot be written", call)
     except failures:
         pass
     raise InputError(
-        "The rows cannot be written: such a file does not take their types.",
+        "The rows cannot be written: the file format does not support their types.",
         hint="Drop or cast the columns that are neither text nor numbers.",
     )
 
@@ -95,7 +95,7 @@ def writing(call: Callable[[], T]) -> T:
 
 @attrs.frozen(repr=False, eq=False)
 class ArrowRows:
-    """Some rows of a record batch; the places of the columns that are read."""
+    """Some rows of a record batch, and the indexes of the columns to read."""
 
     batch: Any
     _wanted: Mapping[str, int]
@@ -103,11 +103,11 @@ class ArrowRows:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         return int(self.batch.num_rows)
 
     def values(self, column: str) -> list[str]:
-        """List the values of a wanted column; a missing one is empty."""
+        """List the values of a wanted column; a missing value is empty."""
         missing = (None, self._null)
         return [
             "" if one in missing else str(one)
@@ -115,10 +115,10 @@ class ArrowRows:
         ]
 
     def texts(self) -> list[list[str | None]]:
-        """List the values of all columns as text, to be written as CSV.
+        """List the values of all columns as text, for CSV.
 
-        Numbers and instants as Arrow casts them to strings; bytes in base64; lists,
-        structs and maps as JSON.
+        Numbers and times are cast to strings by Arrow; bytes are base64; lists, structs
+        and maps are JSON.
         """
         return [writing(partial(_texts, one)) for one in self.batch.columns]
 
@@ -128,7 +128,7 @@ class ArrowRows:
 
 
 def _decoded(array: Any) -> Any:
-    """Return the values of a dictionary or an extension type as plain ones."""
+    """Return the plain values of a dictionary or extension type."""
     types = load_arrow().types
     if types.is_dictionary(array.type):
         return _decoded(array.dictionary_decode())
@@ -150,7 +150,7 @@ def _has_text(kind: Any) -> bool:
 
 
 def _is_number(kind: Any) -> bool:
-    """Return whether a value of the type can be a bare word in JSON."""
+    """Return whether values of a type are numbers in JSON."""
     types = load_arrow().types
     floats = types.is_floating(kind) and not types.is_float16(kind)
     return bool(
@@ -182,7 +182,7 @@ def _json_cells(array: Any) -> list[str]:
     if _has_text(array.type):
         texts = _texts(array)
         if _is_number(array.type):
-            # JSON has no NaN and no infinity.
+            # JSON has no NaN or infinity.
             odd = {None, "nan", "-nan", "inf", "-inf"}
             return ["null" if one in odd else str(one) for one in texts]
         return [msgspec.json.encode(one).decode() for one in texts]
@@ -190,7 +190,7 @@ def _json_cells(array: Any) -> list[str]:
 
 
 class ArrowReader:
-    """Reads a Parquet or an Arrow file by record batches."""
+    """Reads a Parquet or Arrow file in record batches."""
 
     def __init__(
         self, stream: BinaryIO, *, name: str, options: FileFormatOptions
@@ -212,7 +212,7 @@ class ArrowReader:
         self._wanted: dict[str, int] = {}
 
     def _open(self) -> tuple[Any, Any, list[str], int]:
-        """Open the file; read its schema, its columns and how many rows it has."""
+        """Open the file; read its schema, its columns and the number of rows."""
         if self.options.format is Format.PARQUET:
             parquet = load_arrow("pyarrow.parquet").ParquetFile(
                 self._stream, buffer_size=_BUFFER_BYTES, pre_buffer=False
@@ -224,7 +224,7 @@ class ArrowReader:
 
     @property
     def bytes_read(self) -> int:
-        """About how many bytes of the file have been read."""
+        """The approximate number of bytes read from the file."""
         return self._size * self._rows // self._total if self._total else 0
 
     def want(
@@ -233,7 +233,7 @@ class ArrowReader:
         keys: Sequence[str] = (),
         added: Collection[str] = (),
     ) -> None:
-        """Say which columns are read, before any rows are taken."""
+        """Set the columns to read, before any rows are taken."""
         refuse_taken(self.header, added, name=self.name)
         self._wanted = {
             one: find_column(self.header, one, name=self.name)
@@ -243,15 +243,15 @@ class ArrowReader:
             require_text(self.schema.field(self._wanted[one]), name=self.name)
 
     def skip(self, rows: int) -> None:
-        """Pass over the rows that an earlier run has written."""
+        """Skip the rows that an earlier run has written."""
         self._batches = self._all_batches(rows)
         self._rows = rows
         self._loaded = None
 
     def _all_batches(self, skip: int) -> Iterator[Any]:
-        """Yield the record batches that follow the first *skip* rows.
+        """Yield the record batches after the first *skip* rows.
 
-        What a damaged file has in place of offsets or text would end the process.
+        They are validated, since damaged offsets or text could crash the process.
         """
         for batch in self._from_row(skip):
             if batch.num_rows:
@@ -259,7 +259,7 @@ class ArrowReader:
                 yield batch
 
     def _from_row(self, skip: int) -> Iterator[Any]:
-        """Yield record batches; whole row groups before *skip* are not read."""
+        """Yield record batches; row groups entirely before *skip* are not read."""
         if self.options.format is Format.PARQUET:
             metadata = self.file.metadata
             group = 0
@@ -277,18 +277,18 @@ class ArrowReader:
             count = self.file.num_record_batches
             batches = (self.file.get_batch(at) for at in range(count))
         for batch in batches:
-            yield batch.slice(skip)  # which is empty, if all of it is before
+            yield batch.slice(skip)  # which is empty if all of it is before
             skip = max(0, skip - batch.num_rows)
 
     def load(self) -> bool:
-        """Read more into memory; False at the end of the file. Blocks."""
+        """Read more into memory; return False at the end of the file. Blocks."""
         if self._loaded is None:
             self._loaded = self._read(lambda: next(self._batches, None))
             self._at = 0
         return self._loaded is not None
 
     def take(self, rows: int) -> ArrowRows | None:
-        """Return at most so many rows of what has been loaded; None for no more."""
+        """Return at most *rows* loaded rows; None if there are none left."""
         batch = self._loaded
         if batch is None:
             return None
@@ -300,7 +300,7 @@ class ArrowReader:
         return ArrowRows(part, self._wanted, self.options.null)
 
     def _read(self, call: Callable[[], T]) -> T:
-        """Make one call that reads; what Arrow says of a failure might show data."""
+        """Wrap a call that reads, since Arrow's error texts might show data."""
         try:
             return call()
         except InputError:
@@ -322,10 +322,10 @@ class ArrowReader:
 
 
 class ArrowOutput:
-    """Writes a Parquet or an Arrow file, which is whole only when it is closed.
+    """Writes a Parquet or Arrow file, which is complete only when it is closed.
 
-    To be resumed it grows in parts, each an Arrow stream of its own. They are not
-    compressed, which takes twice as much CPU as to write them.
+    For resuming, it grows in parts, each a separate Arrow stream. They are not
+    compressed, which would take twice as much CPU as writing them.
     """
 
     save_rows: int = 65_536
@@ -341,7 +341,7 @@ class ArrowOutput:
         resumable: bool = True,
         disk: Disk = DISK,
     ) -> None:
-        """Write after the parts that were *saved*."""
+        """Append after the *saved* parts."""
         self._arrow = load_arrow()
         self._format = options.format
         self._part = part
@@ -362,18 +362,18 @@ class ArrowOutput:
         if self._format is Format.PARQUET:
             self._parquet = _parquet_options(reader, schema, added)
             _check_lossless(reader, schema, self._parquet)
-        # The first array imports pandas, if it is installed: here, in a thread, that
-        # does not hold up the event loop.
+        # The first array imports pandas, if installed. Here, in a thread, that does not
+        # block the event loop.
         self._array([], self._arrow.string())
 
     def _input_schema(self, reader: Any) -> Any:
-        """Return the input's columns; those of text are strings."""
+        """Return the input's columns; text columns are strings."""
         arrow, types = self._arrow, self._arrow.types
         if isinstance(reader, ArrowReader):
             if reader.options.format is self._format or self._format is Format.PARQUET:
                 return reader.schema
-            # The dictionaries of Parquet differ from group to group, which an Arrow
-            # file does not take.
+            # Parquet dictionaries differ between row groups, which Arrow files do not
+            # support.
             fields = [
                 one.with_type(one.type.value_type)
                 if types.is_dictionary(one.type)
@@ -402,7 +402,7 @@ class ArrowOutput:
         columns: Mapping[str, Sequence[Any]],
         repeat: Sequence[int] | None = None,
     ) -> Any:
-        """Make a record batch of rows and the columns that are appended."""
+        """Make a record batch of rows and the appended columns."""
         fields = list(self._schema)
         arrays = [] if rows is None else self._input_arrays(rows, fields)
         if repeat is not None:
@@ -427,20 +427,20 @@ class ArrowOutput:
         ]
 
     def _array(self, cells: Sequence[Any], kind: Any) -> Any:
-        """Make the array of a column that is appended."""
+        """Make the array of an appended column."""
         if self._arrow.types.is_timestamp(kind):
             cells = [None if one is None else one * _MICROSECONDS for one in cells]
         return self._arrow.array(cells, kind)
 
     def write(self, formatted: Any) -> None:
-        """Write what :meth:`format` made; blocks."""
+        """Write the result of :meth:`format`. Blocks."""
         self._batches.append(formatted)
         self._rows += formatted.num_rows
         if not self._resumable and self._rows >= self.save_rows:
             self._flush()
 
     def _flush(self) -> None:
-        """Write the rows that have been collected as one row group."""
+        """Write the collected rows as one row group."""
         if self._writer is None:
             self._file = os.fdopen(open_private(self._part), "wb")
             self._writer = writing(partial(self._open_writer, self._file))
@@ -451,10 +451,10 @@ class ArrowOutput:
         self._rows = 0
 
     def sync(self) -> int:
-        """Bring all to the disk, if it can be resumed; blocks.
+        """Sync everything to the disk if the job can be resumed. Blocks.
 
         Returns:
-            How many parts there are, to go on from here.
+            The number of parts, from which a run resumes.
         """
         if self._resumable and self._batches:
             path = self._name(self._parts)
@@ -480,12 +480,12 @@ class ArrowOutput:
             sync_file(file.fileno(), "The output", disk=self._disk)
 
     def finish(self, target: Path | None) -> None:
-        """Give the whole output its name; blocks."""
+        """Rename the complete output to its final name. Blocks."""
         assert target is not None  # noqa: S101 - such files are not streamed
         if self._resumable:
             self.sync()
             parts = list(map(self._name, range(self._parts)))
-            # Parts are removed after the rename only, which may not have been noted.
+            # Parts are removed only after the rename, which may not have been logged.
             if not (target.exists() and not all(part.exists() for part in parts)):
                 writing(partial(write_beside, target, self._merge, disk=self._disk))
             for part in parts:
@@ -497,7 +497,7 @@ class ArrowOutput:
         place(self._part, target, disk=self._disk)
 
     def _merge(self, path: Path) -> None:
-        """Write a private file, each part as one row group."""
+        """Merge the parts into a private file, each as one row group."""
         ipc = load_arrow("pyarrow.ipc")
         with (
             os.fdopen(open_private(path), "wb") as file,
@@ -508,17 +508,17 @@ class ArrowOutput:
                     writer.write_table(ipc.open_stream(part).read_all())
 
     def _open_writer(self, file: BinaryIO) -> Any:
-        """Begin to write tables."""
+        """Open a writer for tables."""
         if self._format is Format.PARQUET:
             writer = load_arrow("pyarrow.parquet").ParquetWriter
             return writer(file, self._schema, **self._parquet)
         ipc = load_arrow("pyarrow.ipc")
-        # A file may extend its dictionaries from batch to batch, and then ours does.
+        # An input file may extend its dictionaries between batches; then ours does too.
         options = ipc.IpcWriteOptions(emit_dictionary_deltas=True)
         return ipc.new_file(file, self._schema, options=options)
 
     def close(self) -> None:
-        """Close what is open; rows that were not saved are dropped."""
+        """Close open files; unsaved rows are dropped."""
         self._batches.clear()
         file, self._file, self._writer = self._file, None, None
         if file is not None:
@@ -533,8 +533,8 @@ def _is_parquet(reader: Any) -> bool:
 def _parquet_options(
     reader: Any, schema: Any, added: Mapping[str, Content]
 ) -> dict[str, Any]:
-    """Choose how Parquet is written: as the input was."""
-    # Hardly a raw UID is there twice, so a dictionary of them would be thrown away.
+    """Choose Parquet options like those of the input."""
+    # Raw UIDs hardly repeat, so a dictionary of them would be discarded.
     distinct = {name for name in added if name.upper() in ("UID", "PREV_UID")}
     options: dict[str, Any] = {
         "use_dictionary": [one.name for one in schema if one.name not in distinct]
@@ -553,13 +553,13 @@ def _parquet_options(
 
 
 def _logical_types(file: Any) -> list[str]:
-    """List what Parquet says of each column."""
+    """List the logical Parquet type of each column."""
     leaves = map(file.schema.column, range(len(file.schema)))
     return [str(leaf.logical_type) for leaf in leaves]
 
 
 def _check_lossless(reader: Any, schema: Any, options: Mapping[str, Any]) -> None:
-    """Refuse columns whose meaning Arrow does not know, and would not write again."""
+    """Reject columns of types that Arrow does not know and would not write."""
     if not _is_parquet(reader):
         return
     parquet = load_arrow("pyarrow.parquet")
@@ -580,11 +580,11 @@ def _check_lossless(reader: Any, schema: Any, options: Mapping[str, Any]) -> Non
     ]
     if lost:
         raise InputError(
-            f"{reader.name} has columns of types that cannot be written again: "
+            f"{reader.name} has columns whose types cannot be written: "
             f"{', '.join(lost)}.",
             hint="Cast or drop them, or write CSV or JSON lines.",
         )
 
 
-# JSON is text, and is handed on as such.
+# JSON is text, and is passed on as text.
 _EQUIVALENT: Final = frozenset({("JSON", "String"), ("Null", "None")})

@@ -1,7 +1,7 @@
 """From chunks of identities to batches: hashing, deduplication, sizes, splitting.
 
-An identity costs a few steps of C code here. A loop over the identities of a chunk runs
-only where they are not all new, valid and of one kind.
+An identity costs only a few steps of C code here. A loop over the identities of a chunk
+runs only if they are not all new, valid and of one kind.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ _HASH_BYTES: Final = 47
 
 @attrs.frozen(repr=False, eq=False)
 class IdentityColumn:
-    """One identity for each row of a chunk.
+    """One identity per row of a chunk.
 
     Attributes:
-        kinds: The kind of all of them, or one kind for each.
-        values: The identities as text, None where a row has none. None if there are
-            only *identities*.
-        faults: By row, why a value is not a phone number. Such a value is not sent.
-        identities: The identity bytes, if they are known already: they are not computed
-            again. None where the row has none or it is invalid.
-        hashes_of_nothing: How many were left out as such.
+        kinds: The kind of all identities, or a list with one kind each.
+        values: The identities as text, with None for rows without one. None if there
+            are only *identities*.
+        faults: The reasons, by row, why values are not phone numbers. These are not
+            sent.
+        identities: The identity bytes if they are already computed, with None for rows
+            without a valid identity.
+        hashes_of_nothing: The number of hashes of empty values left out.
     """
 
     kinds: str | Sequence[str]
@@ -62,7 +63,7 @@ class IdentityColumn:
         return len(self.values if self.identities is None else self.identities)  # type: ignore[arg-type] # one of both is given
 
     def read(self, kind: IdentityKind, rows: Sequence[int]) -> Sequence[bytes | None]:
-        """Return the identity bytes of *rows*, which are of one *kind*."""
+        """Return the identity bytes of *rows*, all of one *kind*."""
         given = self.values if self.identities is None else self.identities
         assert given is not None  # noqa: S101 - one of both is
         chosen: Sequence[Any] = given
@@ -85,7 +86,7 @@ class IdentityColumn:
         return rows.items()
 
     def special_outcomes(self) -> dict[int, Outcome]:
-        """Return the rows whose outcome is known without the kind: absent or faulty."""
+        """Return the rows with a known outcome: without an identity, or faulty."""
         special: dict[int, Outcome] = {
             row: ABSENT for row, value in enumerate(self.values or ()) if value is None
         }
@@ -97,10 +98,10 @@ class Chunk:
     """Some rows of the input.
 
     Attributes:
-        payload: What the source wants back with the outcomes.
-        rows: How many rows there are.
-        columns: Their identities, one for each row in each column.
-        duplicates: How many identities were asked about before, for an earlier row.
+        payload: Data that the source gets back with the outcomes.
+        rows: The number of rows.
+        columns: Their identities, one per row in each column.
+        duplicates: The number of identities already sent for an earlier row.
     """
 
     payload: Any
@@ -113,7 +114,7 @@ class Chunk:
     def expect(
         self, groups: Iterable[Group], outcomes: Callable[[], list[Outcome]]
     ) -> None:
-        """Take the next column from *outcomes*, once *groups* are answered."""
+        """Read the next column from *outcomes* once *groups* are answered."""
         self._waiting += groups
         self._outcomes.append(outcomes)
 
@@ -126,15 +127,15 @@ class Chunk:
         return not waiting
 
     def outcomes(self) -> list[list[Outcome]]:
-        """Return the outcomes of each column; the chunk must be answered."""
+        """Return the outcomes of each column. The chunk must be answered."""
         return [outcomes() for outcomes in self._outcomes]
 
 
 class Source(Protocol):
-    """Where a job's chunks come from."""
+    """The source of a job's chunks."""
 
     def take(self, *, partial: bool) -> Chunk | None:
-        """Make a chunk of what was loaded, in at most 5 ms of CPU time."""
+        """Make a chunk from loaded input, in at most 5 ms of CPU time."""
         ...
 
     async def load(self) -> bool:
@@ -149,8 +150,8 @@ class Group:
     Attributes:
         subject: ``email``, ``phone`` or ``raw_uid``.
         identities: The identity bytes.
-        texts: What is sent for each; empty if that is the base64 of its bytes.
-        outcomes: The outcome of each, in time.
+        texts: The text sent for each; empty if it is the base64 of the identity bytes.
+        outcomes: The outcome of each, once known.
     """
 
     subject: str
@@ -164,7 +165,7 @@ class Group:
 
     @property
     def is_answered(self) -> bool:
-        """Whether all outcomes are there."""
+        """Whether all outcomes are known."""
         return self._answered == len(self.identities)
 
     def answer(self, outcomes: Sequence[Outcome], start: int = 0) -> None:
@@ -178,12 +179,12 @@ class Group:
         self._answered += len(outcomes)
 
     def part(self, start: int, stop: int) -> Group:
-        """Return a part, whose outcomes become those of the group."""
+        """Return a part whose outcomes are also stored in this group."""
         identities, texts = self.identities[start:stop], self.texts[start:stop]
         return Group(self.subject, identities, texts, self, start)
 
     def find(self, identity: bytes) -> Outcome:
-        """Return the outcome of an identity that was asked about here."""
+        """Return the outcome of an identity of this group."""
         if self._index is None:
             self._index = dict(zip(self.identities, self.outcomes, strict=True))
         return self._index[identity]
@@ -199,7 +200,7 @@ def _slices(ranges: Sequence[_Range]) -> list[Outcome]:
 
 @attrs.frozen
 class _Part:
-    """The identities of one kind in a column, and where their outcomes are."""
+    """The identities of one kind in a column, and the location of their outcomes."""
 
     rows: Sequence[int]
     identities: Sequence[bytes | None]
@@ -224,7 +225,7 @@ def join_outcomes(
     column: IdentityColumn,
     parts: Sequence[tuple[Sequence[int], Callable[[], list[Outcome]]]],
 ) -> list[Outcome]:
-    """Return the outcomes of a column, given those of each kind and their rows."""
+    """Join the outcomes of each kind into those of a column."""
     outcomes: list[Outcome] = [UNKNOWN_KIND] * len(column)
     for rows, find in parts:
         found = find()
@@ -243,11 +244,11 @@ class Batch:
     """The identities of one request.
 
     Attributes:
-        groups: Them by the key under which they are sent.
-        count: How many identities there are.
-        size: How long the request is at most, in bytes.
-        rounds: How often it ran out of attempts while others succeeded.
-        generation: The generation of the limit in which the last attempt began.
+        groups: The groups of identities by the key under which they are sent.
+        count: The number of identities.
+        size: The maximum size of the request in bytes.
+        rounds: The number of times it ran out of attempts while others succeeded.
+        generation: The generation of the limit in which the last attempt started.
     """
 
     groups: dict[str, Group] = attrs.field(factory=dict)
@@ -257,7 +258,7 @@ class Batch:
     generation: int = 0
 
     def values(self) -> dict[str, Sequence[str] | Sequence[bytes]]:
-        """Return what is sent under each key."""
+        """Return the values to send under each key."""
         return {one: at.texts or at.identities for one, at in self.groups.items()}
 
     def failures(self, failure: MapFailure) -> dict[str, list[Outcome]]:
@@ -267,7 +268,7 @@ class Batch:
         }
 
     def halves(self) -> tuple[Batch, Batch]:
-        """Split into two, neither of them empty if there are two identities."""
+        """Split into halves, neither of them empty if there are two identities."""
         first, second = Batch(), Batch()
         left = (self.count + 1) // 2
         for key, group in self.groups.items():
@@ -283,10 +284,10 @@ class Batch:
 
 
 class _Window:
-    """Where the identities met last were asked about.
+    """The groups of the most recent identities.
 
-    There are two generations, so that identities are dropped at no cost for each. At
-    least half of the window is always remembered.
+    With two generations, dropping old identities costs nothing per identity. At least
+    half of the window is always remembered.
     """
 
     def __init__(self, size: int) -> None:
@@ -298,10 +299,10 @@ class _Window:
     def add(
         self, subject: str, identities: Sequence[bytes], group: Group
     ) -> tuple[Sequence[bytes], Sequence[tuple[bytes, Group]]]:
-        """Remember that those *identities* that are new are asked about in *group*.
+        """Record that the new ones of *identities* are in *group*.
 
         Returns:
-            Those that are new, and the others with their groups.
+            The new identities, and the others with their groups.
         """
         young, old = self._young[subject], self._old[subject]
         if not old.keys().isdisjoint(identities):
@@ -339,13 +340,13 @@ class Batcher:
         self._open: dict[str, Batch] = {}
 
     def add(self, chunk: Chunk) -> None:
-        """Put what is new in *chunk* into batches, and let it expect the answers."""
+        """Batch the new identities of *chunk*, and make it expect the answers."""
         for column in chunk.columns:
             self._add_column(column, chunk)
         self._window.trim()
 
     def _add_column(self, column: IdentityColumn, chunk: Chunk) -> None:
-        """Add a column. If all of it is new, its outcomes come in the same order."""
+        """Add a column; if all its identities are new, outcomes keep their order."""
         parts = []
         for name, rows in column.rows_by_kind():
             kind = self._kinds.get(name)
@@ -381,10 +382,10 @@ class Batcher:
     def _place(
         self, kind: IdentityKind, identities: Sequence[bytes]
     ) -> tuple[list[_Range], list[tuple[bytes, Group]]]:
-        """Put those *identities* that are new into open batches.
+        """Put the new ones of *identities* into open batches.
 
         Returns:
-            The ranges of groups that the new ones are in; the others and their groups.
+            The ranges of the groups with the new ones; the others and their groups.
         """
         ranges: list[_Range] = []
         known: list[tuple[bytes, Group]] = []
@@ -410,7 +411,7 @@ class Batcher:
         identities: Sequence[bytes],
         values: Mapping[bytes | None, str | None],
     ) -> tuple[list[_Range], list[tuple[bytes, Group]]]:
-        """Do what :meth:`_place` does, but send the *values* that are given."""
+        """Like :meth:`_place`, but send the given *values*."""
         ranges: list[_Range] = []
         known: list[tuple[bytes, Group]] = []
         for identity in identities:
@@ -429,7 +430,7 @@ class Batcher:
         return ranges, known
 
     def _open_batch(self, key: str, size: int) -> Batch:
-        """Return an open batch with room for one more identity of *size* bytes."""
+        """Return an open batch with room for another identity of *size* bytes."""
         name = key if self._one_kind else ""
         batch = self._open.get(name)
         if batch is not None and batch.size + size > self._body_bytes:
@@ -453,6 +454,6 @@ class Batcher:
         return group, start, len(group.identities)
 
     def flush(self) -> None:
-        """Count the open batches as full."""
+        """Mark the open batches as full."""
         self.ready += [batch for batch in self._open.values() if batch.count]
         self._open.clear()

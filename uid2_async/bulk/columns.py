@@ -1,9 +1,9 @@
-"""Which columns hold identifiers, and the columns that answers become.
+"""The identifier columns of an input, and the columns added for the results.
 
 UID, PREV_UID, REFRESH_FROM and UNMAPPED have the names and values of Snowflake's and
-Databricks' functions. ERROR is ours: an identifier that the operator could not be asked
-about has failed, which is neither an opt-out nor an invalid identifier. It also says
-why a phone is invalid, if that is known; such a row has an UNMAPPED, a failed one not.
+Databricks' functions. ERROR is ours: it marks failed requests, which are neither
+opt-outs nor invalid identifiers. It also says why a phone is invalid, if that is known;
+such a row has an UNMAPPED, but a failed row does not.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _NTH: Final = re.compile(r"(?P<name>.+)#(?P<which>[1-9][0-9]{0,3}|\*)", re.DOTAL
 def refuse_taken(
     header: Iterable[str], added: Iterable[str], *, name: str = ""
 ) -> None:
-    """Refuse a *header* that has one of the columns that will be *added*."""
+    """Reject a *header* that has one of the columns to be *added*."""
     names = {one.casefold() for one in added}
     taken = [one for one in header if one.casefold() in names]
     if taken:
@@ -62,7 +62,7 @@ def refuse_taken(
 
 
 def refuse_repeated(header: Sequence[str], *, name: str) -> None:
-    """Refuse names that are there twice, which only CSV can have."""
+    """Reject duplicate names, which only CSV can have."""
     repeated = [one for one, count in Counter(header).items() if count > 1]
     if repeated:
         raise InputError(
@@ -74,9 +74,9 @@ def refuse_repeated(header: Sequence[str], *, name: str) -> None:
 def find_column(
     header: Sequence[str], column: str, *, name: str = "", hint: str = ""
 ) -> int:
-    """Find a column by its name, in any letter case if no other one is so called.
+    """Find a column by its name, ignoring case if there is no exact match.
 
-    The n-th of several columns with the same name is ``NAME#n``.
+    ``NAME#n`` means the n-th of several columns with the same name.
     """
     nth = _NTH.fullmatch(column)
     found = _find_all(header, column)
@@ -89,7 +89,7 @@ def find_column(
 
 
 def _find_all(header: Sequence[str], name: str) -> list[int]:
-    """Find the columns of a name; those in other letter case if there are none."""
+    """Find the columns with a name, ignoring case if there is no exact match."""
     exact = [at for at, one in enumerate(header) if one == name]
     folded = name.casefold()
     return exact or [at for at, one in enumerate(header) if one.casefold() == folded]
@@ -98,34 +98,37 @@ def _find_all(header: Sequence[str], name: str) -> list[int]:
 def _column_error(
     header: Sequence[str], column: str, found: list[int], *, name: str, hint: str
 ) -> InputError:
-    """Say that a column is missing or ambiguous."""
+    """Return the error for a missing or ambiguous column."""
     place = f"{name}: " if name else ""
     wanted = _quoted([column])
     if found:
         return InputError(
             f"{place}there are {len(found)} columns {wanted}.",
-            hint=f"Name one of them: '{printable(column)}#1' is the first. "
-            f"'{printable(column)}#*' takes all, in order of preference.",
+            hint=f"Choose one: '{printable(column)}#1' is the first. "
+            f"'{printable(column)}#*' means all, in order of preference.",
         )
     if any(_DII.search(one) for one in header):
-        # To list the columns would show somebody's identity.
+        # Listing the columns would show somebody's identity.
         return InputError(
             f"{place}there is no column {wanted}: the first row looks like data.",
-            hint="Put a row with the names of the columns first.",
+            hint="Add a header row.",
         )
     return InputError(
         f"{place}there is no column {wanted}. The columns are: {_quoted(header)}.",
-        hint=_header_hint(header, column) or hint or "Write its name as the file does.",
+        hint=_header_hint(header, column) or hint or "Spell its name as in the file.",
     )
 
 
 def _header_hint(header: Sequence[str], column: str) -> str:
-    """Say what a strange header means, if it is known."""
+    """Explain a strange header, if possible."""
     first = header[0] if header else ""
     if first.lstrip().startswith(("{", "[{")):
-        return 'The file looks like JSON: use `format="jsonl"`, one object a line.'
+        return 'The file looks like JSON. Use `format="jsonl"`, one object per line.'
     if first.startswith("sep="):
-        return "Excel wrote what the delimiter is: use `sep_line=True`."
+        return (
+            "The first line names the delimiter, as Excel writes it. "
+            "Use `sep_line=True`."
+        )
     if first.startswith("#"):
         return 'If the file begins with comments, use `comment="#"`.'
     if len(header) == 1 and any(mark in first for mark in ",;\t|"):
@@ -134,27 +137,27 @@ def _header_hint(header: Sequence[str], column: str) -> str:
     if any(one.strip(' \t"').casefold() == folded for one in header):
         return (
             "There is white space around the name: use `strip_header=True`, and "
-            "`skip_initial_space=True` if blanks follow the delimiters."
+            "`skip_initial_space=True` if spaces follow the delimiters."
         )
     return ""
 
 
 def _quoted(names: Iterable[str]) -> str:
-    """List names of columns."""
+    """Format the names of columns."""
     return ", ".join(f"'{printable(name)}'" for name in names)
 
 
 # --- Identifiers ----------------------------------------------------------------------
 
 PHONE: Final = "phone"
-"""The kind of identities that are phone numbers."""
+"""The kind of phone numbers."""
 
-# What libphonenumber needs for each is five times what all else takes.
+# libphonenumber takes five times as long as everything else.
 _PHONE_STEP_ROWS: Final = 50
 
 
 def _hashes_of_nothing() -> frozenset[str]:
-    """Spell the hashes that a warehouse makes of an empty or a missing value."""
+    """List the hashes that a data warehouse makes from an empty or missing value."""
     digests = [
         sha256(one).digest() for one in (b"", b"null", b"NULL", b"nan", b"NaN", b"None")
     ]
@@ -171,17 +174,17 @@ _EMAIL_ODDITIES: Final = (
     (re.compile(r"mailto:|[<>\"()]", re.IGNORECASE), "more than an address"),
     (re.compile(r"\.\s*\Z"), "a dot at the end"),
 )
-# One of these is in each odd e-mail that is ASCII and followed by a zero byte.
+# Each suspicious ASCII e-mail, followed by a zero byte, contains one of these.
 _EMAIL_MARKS: Final = ("\t", "\r", "\n", "<", ">", '"', "(", ")", ":", " ", ".\0")
-# How many values of a column are looked at, to say why they are invalid.
+# The number of invalid values per column that are examined for the reason.
 _SAMPLES: Final = 1_000
 
 
 class NationalPhones:
-    """Brings phones into E.164, as :func:`~uid2_async.phones.to_sendable` does."""
+    """Converts phones to E.164, as :func:`~uid2_async.phones.to_sendable` does."""
 
     def __init__(self, country: str | None, column: str | None) -> None:
-        """Take phones as they are written in one country, or in that of their row."""
+        """Accept the national format of one country, or of the country of each row."""
         if country is not None:
             check_country(country)
         load_countries()
@@ -191,7 +194,7 @@ class NationalPhones:
     def rewrite(
         self, column: IdentityColumn, countries: Sequence[str] | None
     ) -> IdentityColumn:
-        """Rewrite the phones among the identities of some rows."""
+        """Convert the phones among the identities of some rows."""
         kinds = column.kinds
         if isinstance(kinds, str) and kinds != PHONE:
             return column
@@ -211,13 +214,13 @@ class NationalPhones:
 
 
 class IdentifierColumns:
-    """Takes the identifiers out of some rows.
+    """Extracts the identifiers of some rows.
 
     Attributes:
-        kinds: What each column holds; if each row tells its kind, the name of the
-            column that does.
-        wanted: The columns that are read.
-        step_rows: How many rows are taken at once, so that it takes less than 5 ms.
+        kinds: The kind of each column, or the name of the column with the kind of each
+            row.
+        wanted: The columns to read.
+        step_rows: The number of rows per step, so that a step takes less than 5 ms.
     """
 
     def __init__(
@@ -239,9 +242,9 @@ class IdentifierColumns:
         self.step_rows: int = STEP_ROWS if phones is None else _PHONE_STEP_ROWS
 
     def identities(self, rows: Rows) -> list[IdentityColumn]:
-        """List the identifiers of some rows, a list for each column.
+        """List the identifiers of some rows, one list per column.
 
-        What is empty, or the hash of nothing, is not an identifier.
+        Empty values and hashes of empty values are not identifiers.
         """
         found = self._read(rows)
         if self._phones is None:
@@ -251,7 +254,7 @@ class IdentifierColumns:
         return [self._phones.rewrite(one, countries) for one in found]
 
     def _read(self, rows: Rows) -> list[IdentityColumn]:
-        """List them as they are written."""
+        """List them as written."""
         kinds: list[str] | None = None
         if self._kind_column is not None:
             kinds = [one.strip().lower() for one in rows.values(self._kind_column)]
@@ -262,7 +265,7 @@ class IdentifierColumns:
 
 
 def _identities(kinds: str | Sequence[str], values: list[str]) -> IdentityColumn:
-    """Leave out what is not an identifier."""
+    """Leave out values that are not identifiers."""
     if _OF_NOTHING.isdisjoint(values):
         return IdentityColumn(kinds, [one or None for one in values])
     present = [None if one in _OF_NOTHING else one or None for one in values]
@@ -271,14 +274,13 @@ def _identities(kinds: str | Sequence[str], values: list[str]) -> IdentityColumn
 
 
 class InputWarnings:
-    """Counts what looks wrong in the identifiers of an input.
+    """Counts suspicious patterns in the identifiers of an input.
 
-    Only the hashes of an empty or missing value are left out; the others are sent as
-    they are.
+    Only hashes of empty or missing values are left out. Others are sent unchanged.
     """
 
     def __init__(self, counts: Mapping[str, int] | None = None) -> None:
-        """Go on from *counts*."""
+        """Continue from *counts*."""
         self.counts: Counter[str] = Counter(counts or {})
         self._diagnosed = 0
 
@@ -287,7 +289,7 @@ class InputWarnings:
         columns: Sequence[IdentityColumn],
         outcomes: Sequence[Sequence[Any]],
     ) -> None:
-        """Count what is odd about e-mails, and why hashes are invalid."""
+        """Count suspicious e-mails, and the reasons why hashes are invalid."""
         nothing = sum(column.hashes_of_nothing for column in columns)
         if nothing:
             from uid2_async.protocol.hash_spelling import HashSpelling  # noqa: PLC0415 - imports cryptography
@@ -305,7 +307,7 @@ class InputWarnings:
                     self._add_hashes(invalid)
 
     def _add_emails(self, emails: Sequence[str]) -> None:
-        """Count e-mails that are odd; most often a look at all of them finds none."""
+        """Count suspicious e-mails; a check of all at once usually finds none."""
         text = "\0".join([*emails, ""])
         if text.isascii() and not any(mark in text for mark in _EMAIL_MARKS):
             return
@@ -315,7 +317,7 @@ class InputWarnings:
                     self.counts[f"e-mail with {what}"] += 1
 
     def _add_hashes(self, values: Sequence[str | None]) -> None:
-        """Count why hashes are invalid, of the first ones of an input."""
+        """Count why the first invalid hashes of an input are invalid."""
         from uid2_async.protocol.hash_spelling import diagnose_hash  # noqa: PLC0415 - imports cryptography
 
         for value in values:
@@ -325,7 +327,7 @@ class InputWarnings:
 
 
 def _is_invalid(outcome: Any) -> bool:
-    """Return whether an outcome, or identity bytes, are those of an invalid value."""
+    """Return whether an outcome or identity bytes mean an invalid value."""
     return not outcome or getattr(outcome, "reason", None) == _INVALID
 
 
@@ -339,15 +341,17 @@ def find_identifiers(
     phones: NationalPhones | None = None,
     name: str = "",
 ) -> IdentifierColumns:
-    """Find the columns of the identifiers in *header*.
+    """Find the identifier columns in *header*.
 
-    A name may be repeated in the header: ``NAME#2`` is the second column of it, and
-    ``NAME#*`` means all, in order of preference.
+    If a name is repeated in the header, ``NAME#2`` is the second column, and ``NAME#*``
+    means all, in order of preference.
     """
     find = partial(_find_name, header, name)
     country = None if phones is None else phones.column
     if country is not None:
-        country = find(country, "Name the column of countries: `country_column=NAME`.")
+        country = find(
+            country, "Name the column with the countries: `country_column=NAME`."
+        )
     if several or kind is not None:
         wanted = several or {kind or "": column or VALUE_NAME}
         columns = [
@@ -356,9 +360,9 @@ def find_identifiers(
             for one in _expand_name(header, given)
         ]
         return IdentifierColumns(columns, phones=phones, country_column=country)
-    hint = f"Name the column of identifiers: `column=NAME`, or {VALUE_NAME}."
+    hint = f"Name the column with the identifiers: `column=NAME`, or {VALUE_NAME}."
     value = find(column or VALUE_NAME, hint)
-    hint = f"Say what all rows are with `type`, or add a column {KIND_NAME}."
+    hint = f"Pass `type` if all rows have the same type, or add a column {KIND_NAME}."
     kinds = find(kind_column or KIND_NAME, hint)
     return IdentifierColumns(
         [(kinds, value)], kind_column=kinds, phones=phones, country_column=country
@@ -366,7 +370,7 @@ def find_identifiers(
 
 
 def _find_name(header: Sequence[str], file: str, column: str, hint: str) -> str:
-    """Return how a column is called in the file."""
+    """Return the spelling of a column name in the file."""
     if not header:  # JSON lines without rows
         return column
     at = find_column(header, column, name=file, hint=hint)
@@ -374,13 +378,13 @@ def _find_name(header: Sequence[str], file: str, column: str, hint: str) -> str:
 
 
 def _column_hint(kind: str | None) -> str:
-    """Say which option names a column: that of a kind of identifiers, or the one."""
+    """Return a hint with the option that names this column."""
     option = "column=COLUMN" if kind is None else f'identifiers={{"{kind}": COLUMN}}'
     return f"Use `{option}` with one of these columns."
 
 
 def _expand_name(header: Sequence[str], name: str) -> list[str]:
-    """List the columns that a name with ``#*`` means."""
+    """List the columns that a name with ``#*`` stands for."""
     nth = _NTH.fullmatch(name)
     if nth is None or nth["which"] != "*" or _find_all(header, name):
         return [name]
@@ -401,7 +405,7 @@ Columns: TypeAlias = dict[str, list[Any]]
 
 
 class RowStatus(StrEnum):
-    """What became of a row."""
+    """The status of a row."""
 
     MAPPED = "mapped"
     OPTED_OUT = "opted_out"
@@ -419,20 +423,20 @@ _STATUSES: Final = {
 
 
 def choose(outcomes: Sequence[Outcome], rule: OptOutRule) -> int:
-    """Choose which of a row's outcomes, in order of preference, is the row's.
+    """Choose a row's outcome from those of its identifiers, in order of preference.
 
-    If one failed, the row has failed: the next one does not answer for it, as it may
-    have an opt-out that could not be seen.
+    If one failed, the row has failed: the next one cannot replace it, since the failed
+    one may be an opt-out.
 
     Returns:
-        The place in *outcomes*.
+        The index in *outcomes*.
     """
     ranks = [_rank(one, rule) for one in outcomes]
     return ranks.index(min(ranks))
 
 
 def _rank(outcome: Outcome, rule: OptOutRule) -> int:
-    """Return the rank of an outcome among those of a row; the lowest speaks for it."""
+    """Return the rank of an outcome among those of a row; the lowest one wins."""
     is_any = rule is OptOutRule.ANY
     if isinstance(outcome, MapFailure):
         return 1
@@ -449,7 +453,7 @@ _BLANK: Final = MapRow()
 
 
 class OutcomeColumns:
-    """Makes the columns that are appended to some rows."""
+    """Makes the columns appended to some rows."""
 
     def __init__(
         self,
@@ -486,8 +490,8 @@ class OutcomeColumns:
         """Make the columns.
 
         Returns:
-            The columns; and to which row each of their cells belongs, None if it is
-            each row once.
+            The columns, and the row index of each cell; None if there is one cell per
+            row.
         """
         if len(outcomes) == 1 and not self._explode:
             return self._of_each(outcomes[0], None, kinds), None
@@ -511,10 +515,10 @@ class OutcomeColumns:
         places: Sequence[int] | None,
         kinds: Sequence[str | Sequence[str]] | None,
     ) -> Columns:
-        """Make the columns of rows whose identifier has been chosen.
+        """Make the columns of rows with a chosen outcome.
 
-        This is done for each row of a file, so it is done column by column; the rows
-        that are not mapped are looked at afterwards.
+        This runs for every row of a file, so it works by column and handles unmapped
+        rows afterwards.
         """
         rows = [
             one if isinstance(one, MapRow) and one.raw_uid is not None else _BLANK
@@ -548,7 +552,7 @@ class OutcomeColumns:
         return dict(zip(self.contents, [*made, errors], strict=True))
 
     def _explain(self, outcome: Outcome) -> tuple[str | None, str | None]:
-        """Return the UNMAPPED and the ERROR of a row that is not mapped; count it."""
+        """Return UNMAPPED and ERROR of an unmapped row, and count it."""
         if isinstance(outcome, MapFailure):
             self.status_counts[RowStatus.FAILED] += 1
             return None, outcome.code
@@ -575,7 +579,7 @@ _STATUS_WORDS: Final = {
 
 
 def status_of_uid(outcome: Outcome) -> RowStatus:
-    """Return what is known about a raw UID: MAPPED is ok, OTHER is unverifiable."""
+    """Return the status of a raw UID: MAPPED is ok, OTHER is unverifiable."""
     if isinstance(outcome, MapFailure):
         return RowStatus.FAILED
     if outcome.raw_uid is None:
@@ -583,7 +587,7 @@ def status_of_uid(outcome: Outcome) -> RowStatus:
             return RowStatus.EMPTY
         opted_out = outcome.reason == _OPTED_OUT
         return RowStatus.OPTED_OUT if opted_out else RowStatus.INVALID
-    # The operator does not find these in its list (docs/protocol.md 2.7).
+    # The operator cannot find these in its list (docs/protocol.md 2.7).
     from uid2_async.protocol.raw_uid import (  # noqa: PLC0415 - imports cryptography
         Environment,
         inspect_raw_uid,
@@ -596,18 +600,18 @@ def status_of_uid(outcome: Outcome) -> RowStatus:
 
 
 class StatusColumns:
-    """Makes the column STATUS, or leaves out what must not be shared.
+    """Makes the STATUS column, or drops rows that must not be shared.
 
     Attributes:
         contents: The columns in order, and what each contains.
-        status_counts: How many rows have which status: *mapped* is ok, *other* is
+        status_counts: The number of rows by status: *mapped* is ok, *other* is
             unverifiable.
     """
 
     contents: ClassVar[Mapping[str, Content]] = {"STATUS": Content.TEXT}
 
     def __init__(self, *, drop: bool, allow_unverifiable: bool) -> None:
-        """Say which rows are kept."""
+        """Set which rows to keep."""
         self.status_counts: Counter[str] = Counter()
         self._drop = drop
         self._kept = {_OK, _UNVERIFIABLE} if allow_unverifiable else {_OK}
@@ -617,7 +621,7 @@ class StatusColumns:
         outcomes: Sequence[Sequence[Outcome]],
         kinds: Sequence[str | Sequence[str]] | None = None,
     ) -> tuple[Columns, list[int] | None]:
-        """See :meth:`OutcomeColumns.make`; there is one raw UID a row."""
+        """See :meth:`OutcomeColumns.make`; there is one raw UID per row."""
         del kinds
         (found,) = outcomes
         statuses = list(map(status_of_uid, found))

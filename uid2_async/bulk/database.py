@@ -1,9 +1,9 @@
 """Databases as inputs and outputs, through ADBC: Arrow in, Arrow out.
 
 The rows of a query are copied into the job's folder once, and the job maps that copy,
-also after it was interrupted. The output is written into a file of the job's folder,
-and from there into the table in one transaction, which also notes the job. A job whose
-note is there is done, so no row is inserted twice.
+even after an interruption. The output is written to a file in the job's folder, and
+from there to the table in one transaction, which also records the job. A recorded job
+is done, so no row is inserted twice.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _NOTES: Final = "uid2_async_jobs"
 _STAGING: Final = "uid2_async_rows"
 _TYPE: Final = b"POSTGRESQL:type"
 _TYPMOD: Final = b"POSTGRESQL:typmod"
-# The types of the columns that a job adds need no cast.
+# The columns that a job adds need no cast.
 _TYPE_NAME: Final = re.compile(r"_?[a-z][a-z0-9_]{0,62}")
 _RESUME: Final = "Then run the same command again: the job resumes where it stopped."
 
 
 class IfExists(StrEnum):
-    """What happens to a table that exists."""
+    """What happens to an existing table."""
 
     FAIL = "fail"
     REPLACE = "replace"
@@ -47,7 +47,7 @@ class IfExists(StrEnum):
 
 
 def _display_uri(uri: str) -> str:
-    """Return host, port and database of a URI: what can be no password."""
+    """Return the host, port and database of a URI, without the password."""
     with contextlib.suppress(ValueError):
         parts = urlsplit(uri)
         if parts.scheme.lower() in _SCHEMES:
@@ -56,13 +56,13 @@ def _display_uri(uri: str) -> str:
             return printable(f"postgresql://{host}{port}{parts.path}")
     raise ConfigError(
         "The URI of a database must begin with postgresql://.",
-        hint="Example: postgresql://user@host:5432/database. Characters such as @ and "
-        "/ in a password are written as %40 and %2F.",
+        hint="Example: postgresql://user@host:5432/database. Write characters such as "
+        "@ and / in a password as %40 and %2F.",
     )
 
 
 def _check_uri(_: object, __: object, uri: str) -> None:
-    """Refuse what is not the URI of a database."""
+    """Reject anything except a database URI."""
     _display_uri(uri)
 
 
@@ -70,11 +70,11 @@ def _check_uri(_: object, __: object, uri: str) -> None:
 class Query(Remote):
     """The rows of a query, as the input of a job.
 
-    The query runs once. A job that is resumed maps the rows that it returned then.
+    The query runs only once. A resumed job maps the rows from that run.
 
     Args:
         uri: The database, such as ``postgresql://user@host/database``. Without a
-            password, libpq looks for PGPASSWORD and ``~/.pgpass``.
+            password, libpq uses PGPASSWORD or ``~/.pgpass``.
         sql: The query.
     """
 
@@ -84,7 +84,7 @@ class Query(Remote):
     sql: str = attrs.field(repr=False)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse an empty query."""
+        """Reject an empty query."""
         if not self.sql.strip():
             raise ConfigError("The query is empty.", hint="Name one with --query.")
 
@@ -100,7 +100,7 @@ class Query(Remote):
         return PurePath("query.arrow")
 
     def identify(self) -> InputIdentity:
-        """Return a name only: the copy of the job is what is mapped."""
+        """Return only a name, because the job maps its copy."""
         digest = sha256(self.sql.encode()).hexdigest()
         return InputIdentity(name=self.name, size=0, mtime_ns=0, digest=digest)
 
@@ -111,7 +111,8 @@ class Query(Remote):
             _connected(self.uri) as connection,
             connection.cursor() as cursor,
         ):
-            # The driver puts it in brackets, which a comment must not swallow.
+            # The driver wraps it in parentheses, which a trailing comment must not
+            # swallow.
             cursor.execute(self.sql.strip().rstrip(";") + "\n")
             write_batches(cursor.fetch_record_batch(), copy, disk=disk)
 
@@ -120,15 +121,15 @@ class Query(Remote):
 class Table(Remote):
     """A table of a database, as the output of a job.
 
-    It is written in one transaction when the job is done. The same transaction notes
-    the job in the table ``uid2_async_jobs`` beside it, so that a job which is run again
-    inserts nothing twice.
+    It is written in one transaction when the job is done. The same transaction records
+    the job in the table ``uid2_async_jobs`` of the same schema, so that running a job
+    again inserts nothing twice.
 
     Args:
         uri: The database; see :class:`Query`.
         table: The name of the table, with its schema if it needs one:
             ``mapped`` or ``audience.mapped``.
-        if_exists: What happens to a table that exists.
+        if_exists: What happens to an existing table.
     """
 
     uri: str = attrs.field(repr=False, validator=_check_uri)
@@ -136,11 +137,11 @@ class Table(Remote):
     if_exists: IfExists = attrs.field(default=IfExists.FAIL, converter=IfExists)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a name that is empty, or has too many parts."""
+        """Reject a name that is empty, or has too many parts."""
         parts = self.table.split(".")
         if not all(parts) or len(parts) > 2 or "\0" in self.table:  # noqa: PLR2004 - schema and table
             raise ConfigError(
-                "The name of a table is TABLE or SCHEMA.TABLE.",
+                "The name of a table must be TABLE or SCHEMA.TABLE.",
                 hint="Example: --to-table audience.mapped",
             )
 
@@ -175,14 +176,14 @@ class Table(Remote):
             raise self._exists_error()
 
     def _exists_error(self) -> InputError:
-        """Return the error that says that the table exists."""
+        """Return the error for an existing table."""
         return InputError(
             f"The table {self.name} already exists.",
             hint="Pass --if-exists replace or append.",
         )
 
     def deliver(self, whole: Path, *, job: str = "") -> None:
-        """Write the table in one transaction, unless this job has. Blocks."""
+        """Write the table in one transaction, unless this job already has. Blocks."""
         with _explained(self.name), _connected(self.uri) as connection:
             with connection.cursor() as cursor:
                 if job and _is_noted(cursor, self._notes, job):
@@ -191,7 +192,7 @@ class Table(Remote):
             connection.commit()
 
     def _write(self, cursor: Any, whole: Path) -> None:
-        """Fill a temporary table, and the table from it with the types it had."""
+        """Fill a temporary table, and from it the table with the original types."""
         exists = _exists(cursor, self._full_name)
         if exists and self.if_exists is IfExists.FAIL:
             raise self._exists_error()
@@ -220,12 +221,12 @@ def _reader(schema: Any, batches: Iterator[Any]) -> Any:
 
 
 def _quoted(name: str) -> str:
-    """Return a name as SQL has it."""
+    """Return a name quoted for SQL."""
     return '"{}"'.format(name.replace('"', '""'))
 
 
 def _cast(field: Any) -> str:
-    """Return a column with the type that it had in the database it came from."""
+    """Return a column cast to its type in the source database."""
     column = _quoted(field.name)
     kind = (field.metadata or {}).get(_TYPE, b"").decode("ascii", "replace")
     if not _TYPE_NAME.fullmatch(kind):
@@ -240,14 +241,14 @@ def _cast(field: Any) -> str:
 
 
 def _exists(cursor: Any, table: str) -> bool:
-    """Return whether there is a table or a view of that name."""
+    """Return whether a table or view with this name exists."""
     literal = table.replace("'", "''")
     cursor.execute(f"SELECT to_regclass('{literal}') IS NOT NULL")
     return bool(cursor.fetchone()[0])
 
 
 def _is_noted(cursor: Any, notes: str, job: str) -> bool:
-    """Note a job in the transaction; return whether that was done before.
+    """Record a job in the transaction; return whether it was already recorded.
 
     A second process that runs the same job waits here for the first.
     """
@@ -267,7 +268,7 @@ def _is_noted(cursor: Any, notes: str, job: str) -> bool:
 
 @contextmanager
 def _connected(uri: str) -> Iterator[Any]:
-    """Open a connection, whose transaction is rolled back unless it is committed."""
+    """Open a connection, and roll back its transaction unless it is committed."""
     driver: Any = None
     with contextlib.suppress(ImportError):
         importlib.import_module("pyarrow")
@@ -281,13 +282,13 @@ def _connected(uri: str) -> Iterator[Any]:
     try:
         yield connection
     finally:
-        # After a failure it is broken, and that failure is the one to tell.
+        # After a failure it is broken, and the first failure is the one to report.
         with contextlib.suppress(Exception):
             connection.close()
 
 
 def _with_timeout(uri: str) -> str:
-    """Return a URI with a limit on how long connecting and a dead peer may take."""
+    """Return a URI with timeouts for connecting and for a dead peer."""
     defaults = {"connect_timeout": "30", "keepalives_idle": "30"}
     defaults |= {"application_name": "uid2_async"}
     query = urlsplit(uri).query
@@ -297,7 +298,7 @@ def _with_timeout(uri: str) -> str:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Explain what fails; texts of the driver hold the query, or values of rows."""
+    """Explain failures, since driver texts contain the query or row values."""
     failure: UID2Error | None = None
     try:
         yield
@@ -309,28 +310,40 @@ def _explained(name: str) -> Iterator[None]:
         raise failure
 
 
-# The first characters of SQLSTATE, as PostgreSQL's manual lists them in appendix A.
+# Prefixes of SQLSTATE, as listed in appendix A of the PostgreSQL manual.
 _CAUSES: Final[dict[str, tuple[Callable[..., UID2Error], str, str]]] = {
-    "28": (InputError, "denies access", "Check user and password."),
+    "28": (InputError, "denies access", "Check the user name and password."),
     "3D": (InputError, "does not exist", "Check the name of the database."),
-    "3F": (InputError, "lacks the schema", "Create it, or name another."),
-    "42501": (InputError, "denies permission", "Grant the user what the job needs."),
-    "42P01": (InputError, "lacks a table of the query", "Check the names in it."),
+    "3F": (InputError, "does not have the schema", "Create it, or name another."),
+    "42501": (
+        InputError,
+        "denies permission",
+        "Grant the user the rights that the job needs.",
+    ),
+    "42P01": (
+        InputError,
+        "does not have a table of the query",
+        "Check the names in it.",
+    ),
     "42P07": (InputError, "has the table already", "Pass --if-exists replace."),
-    "42703": (InputError, "lacks a column", "Check the names of the columns."),
+    "42703": (InputError, "does not have a column", "Check the names of the columns."),
     "42": (InputError, "rejects the statement", "Try the query with psql."),
     "0A": (InputError, "rejects the statement", "It must be one SELECT."),
     "2B": (InputError, "cannot replace the table", "Drop what depends on it."),
     "22": (InputError, "rejects a value", "Check the types of the table's columns."),
     "23": (InputError, "rejects a row", "Check the constraints of the table."),
-    "53": (JobError, "is full or has no connection left", f"Free some. {_RESUME}"),
+    "53": (
+        JobError,
+        "is full, or has no connections left",
+        f"Free disk space or connections. {_RESUME}",
+    ),
     "57": (JobError, "was stopped", f"Wait until it runs. {_RESUME}"),
     "40": (JobError, "rolled the transaction back", _RESUME),
 }
 
 
 def _explain(error: Exception, name: str) -> UID2Error:
-    """Choose by SQLSTATE; without one, the connection was refused or lost."""
+    """Choose the error by SQLSTATE; without one, the connection was refused or lost."""
     state = getattr(error, "sqlstate", None) or ""
     if not state:
         state = _state_of_connecting(str(error))
@@ -345,12 +358,12 @@ def _explain(error: Exception, name: str) -> UID2Error:
     return JobError(
         f"{name} cannot be reached, or the connection was lost "
         f"({type(error).__name__}).",
-        hint=f"Check host, port and network. {_RESUME}",
+        hint=f"Check the host, port and network. {_RESUME}",
     )
 
 
 def _state_of_connecting(text: str) -> str:
-    """Return the class of SQLSTATE that libpq keeps to itself while it connects."""
+    """Return the SQLSTATE class of a connection error, which libpq does not report."""
     if "authentication failed" in text or "no password supplied" in text:
         return "28"
     if "no pg_hba.conf entry" in text:
@@ -366,7 +379,7 @@ _T = TypeVar("_T")
 
 
 def write_batches(reader: Any, copy: Path, *, disk: Disk = DISK) -> None:
-    """Write the record batches of *reader* into an Arrow file, whole or not at all."""
+    """Write the record batches of *reader* to an Arrow file, whole or not at all."""
     ipc = importlib.import_module("pyarrow.ipc")
     unfinished = copy.with_name(f"{copy.name}.unfinished")
     unfinished.unlink(missing_ok=True)
@@ -382,10 +395,9 @@ def write_batches(reader: Any, copy: Path, *, disk: Disk = DISK) -> None:
 
 @attrs.frozen(kw_only=True)
 class DeltaTable(Remote):
-    """A Delta Lake table, on this machine or in a store.
+    """A Delta Lake table, local or in a store.
 
-    A job reads the version that is current when it begins, also after it was
-    interrupted.
+    A job reads the version that is current when it starts, even after an interruption.
     """
 
     is_pinned = True
@@ -403,7 +415,7 @@ class DeltaTable(Remote):
         return PurePath("table.arrow")
 
     def identify(self) -> InputIdentity:
-        """Return a name only: the copy of the job is what is mapped."""
+        """Return only a name, because the job maps its copy."""
         return InputIdentity(name=self.name, size=0, mtime_ns=0, digest="")
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
@@ -423,7 +435,7 @@ class DeltaTable(Remote):
         self._read(lambda: write_batches(rows, copy, disk=disk))
 
     def _read(self, call: Callable[[], _T]) -> _T:
-        """Make one call; the text of a failure might show data or a credential."""
+        """Wrap a call, since error texts might show data or credentials."""
         try:
             return call()
         except UID2Error:
@@ -432,8 +444,8 @@ class DeltaTable(Remote):
             kind = type(error).__name__
         raise InputError(
             f"The Delta Lake table {self.name} cannot be read ({kind}).",
-            hint="Check access to it. If it uses a feature that deltalake lacks, write "
-            "a snapshot as Parquet with Spark, and map that.",
+            hint="Check access to it. If it uses a feature that deltalake does not "
+            "support, write a snapshot as Parquet with Spark, and map that.",
         )
 
 
@@ -450,9 +462,9 @@ def _open_rows(deltalake: Any, arrow: Any, location: str) -> Any:
 
 
 def _without_views(arrow: Any, schema: Any) -> Any:
-    """Return the schema with the types that other programs know.
+    """Return the schema with types that other programs know.
 
-    The query engine reads text into views, which are of use in memory only.
+    The query engine reads text into views, which are useful only in memory.
     """
     plain = {arrow.string_view(): arrow.string(), arrow.binary_view(): arrow.binary()}
     fields = [one.with_type(plain.get(one.type, one.type)) for one in schema]

@@ -1,7 +1,7 @@
-"""The engine of every bulk job: a reader, workers that send, and a watch for stalls.
+"""The engine of every bulk job: a reader, sending workers, and a stall watchdog.
 
-All CPU work is done in steps of at most 5 ms under one lock, so that twenty replies
-that arrive at once do not block the event loop for their sum.
+All CPU work runs in steps of at most 5 ms under one lock, so that twenty replies
+arriving at once do not block the event loop for their total.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ Takes ``email``, ``phone`` or ``raw_uid``, the identity bytes, and their outcome
 
 Rows: TypeAlias = Mapping[str, Sequence[Outcome]]
 
-# How long a batch that is not full waits for more rows while the caller waits for it.
+# How long a partial batch waits for more rows while the caller waits for it.
 _LINGER_SECONDS: Final = 1.0
-# After so many rounds in which others succeeded, the batch itself must be at fault.
+# After this many rounds in which others succeeded, the batch itself must be at fault.
 _MAX_ROUNDS: Final = 3
-# How much further the source is read if nothing is left but batches that fail.
+# How much further the source is read if only failing batches are left.
 _PROBE_ROWS: Final = 1_000
-# The watch for a stall looks this often in each stall timeout.
+# The number of stall checks per stall timeout.
 _WATCH_PARTS: Final = 8
-# After so many seconds of its CPU work, a part of the job lets the others run.
+# After this many seconds of CPU work, a job yields to other tasks.
 _TIME_SLICE: Final = 0.001
 _ATTEMPT_SECONDS: Final = 45.0
 _IDLE_SECONDS: Final = 20.0
-# A batch has no deadline: the stall timeout of the job ends it.
+# A batch has no deadline; the job's stall timeout ends it.
 _BATCH_SECONDS: Final = 24 * 3600.0
 
-# What every batch would meet: to go on would do harm, or wait for nothing.
+# Errors that would affect every batch. Continuing would do harm, or wait in vain.
 _FATAL: Final = (
     AuthError,
     CertificateError,
@@ -81,7 +81,7 @@ _FATAL: Final = (
     ConfigError,
     UnexpectedStatusError,
 )
-# What says that the operator may have too much to do.
+# Errors that suggest an overloaded operator.
 _STRAIN: Final = frozenset(
     cls.__name__
     for cls in (ServerError, TransportError, *TransportError.__subclasses__())
@@ -89,7 +89,7 @@ _STRAIN: Final = frozenset(
 
 
 class Dispatcher:
-    """Reads identities, sends them in batches, and hands out the answers in order."""
+    """Reads identities, sends them in batches, and returns the answers in order."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Dispatcher:
     ) -> None:
         """Prepare the job; :meth:`start` starts it.
 
-        All outcomes, failures included, are kept before their rows are handed out.
+        All outcomes, including failures, are stored before their rows are returned.
         """
         batch_size = options.batch_size or client.max_batch_size
         self._client = client
@@ -135,9 +135,9 @@ class Dispatcher:
         self._queue: deque[Batch] = deque()
         # Batches that were queued and are not done.
         self._unanswered = 0
-        # While some workers wait for *keep*, others send: the limit bounds them all.
+        # While some workers wait for *keep*, others send; the limit bounds them all.
         self._workers = options.concurrency * (1 if keep is None else 2)
-        # Read ahead far enough to keep all workers busy, and no further.
+        # Read ahead just far enough to keep all workers busy.
         self._max_rows = batch_size * (self._workers + 4)
         self._rows = 0
         self._probe_rows = 0
@@ -160,13 +160,13 @@ class Dispatcher:
     # --- life -------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the reader, the workers and the watch."""
+        """Start the reader, the workers and the watchdog."""
         parts = [self._read_all, self._watch, *[self._send_all] * self._workers]
         self._tasks = [asyncio.create_task(self._guard(part)) for part in parts]
         self._reader = self._tasks[0]
 
     def progress(self) -> Progress:
-        """Return how the requests are doing."""
+        """Return the progress of the requests."""
         return Progress(
             batches=self.batches,
             in_flight=self.limit.in_flight,
@@ -180,7 +180,7 @@ class Dispatcher:
         self.drain()
 
     def drain(self) -> None:
-        """Read no more. What was read is still asked about and handed out."""
+        """Stop reading. Rows already read are still processed and returned."""
         if self._reader is not None and not self._is_read:
             self.is_drained = True
             self._reader.cancel()
@@ -195,10 +195,10 @@ class Dispatcher:
         self._news.set()
 
     async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
-        """Let a failure of any part end the job, for whoever takes the chunks.
+        """End the job for the consumer of the chunks if any part fails.
 
-        That includes a part that was cancelled by anybody but :meth:`stop`: without it
-        the others would wait forever.
+        This includes a task cancelled by anything except :meth:`stop`: without it, the
+        others would wait forever.
         """
         try:
             await part()
@@ -211,13 +211,13 @@ class Dispatcher:
     def _fail(self, error: BaseException) -> None:
         """End the job with *error*, unless it has ended already."""
         if self._failure is None:
-            # The frames of the part that failed hold identities.
+            # The frames of the failed task contain identities.
             self._failure = _as_failure(error).with_traceback(None)
             self._queue.clear()
         self._news.set()
 
     async def _rest(self) -> None:
-        """Let others run, if this job has held the event loop for long enough."""
+        """Yield to other tasks if this job has held the event loop long enough."""
         if self._now() >= self._slice_end:
             await asyncio.sleep(0)
             self._slice_end = self._now() + _TIME_SLICE
@@ -225,7 +225,7 @@ class Dispatcher:
     # --- in ---------------------------------------------------------------------------
 
     async def _read_all(self) -> None:
-        """Read the input, as fast as the chunks are taken."""
+        """Read the input as fast as the chunks are consumed."""
         try:
             while await self._take(partial=False) or await self._source.load():
                 pass
@@ -238,13 +238,13 @@ class Dispatcher:
             self._end_reading()
 
     def _end_reading(self) -> None:
-        """Send what is left: nothing more will be read."""
+        """Send what is left at the end of the input."""
         self._is_read = True
         self._flush()
         self._news.set()
 
     async def _take(self, *, partial: bool) -> bool:
-        """Read the next chunk, once there is room for it."""
+        """Read the next chunk once there is room for it."""
         await self._wait_for_room()
         async with self._cpu:
             try:
@@ -267,7 +267,7 @@ class Dispatcher:
         return self._rows < self._max_rows + self._probe_rows
 
     async def _wait_for_room(self) -> None:
-        """Wait until the chunks that were read before have been taken."""
+        """Wait until earlier chunks have been consumed."""
         while not self._has_room():
             self._is_full = True
             self._flush_if_idle()
@@ -281,9 +281,9 @@ class Dispatcher:
         self._enqueue()
 
     def _flush_if_idle(self) -> None:
-        """Send the open batches if no answer is awaited.
+        """Send the open batches if no answers are pending.
 
-        Otherwise everybody would wait for a batch that itself waits for room.
+        Otherwise, everything would wait for a batch that itself waits for room.
         """
         if not self._unanswered:
             self._flush()
@@ -292,7 +292,7 @@ class Dispatcher:
         """Queue the full batches for the workers."""
         if self._batcher.ready and self._failure is None:
             if not self._unanswered:
-                # An idle job is not a stalled one.
+                # An idle job is not stalled.
                 self._revive()
             self._unanswered += len(self._batcher.ready)
             self._queue.extend(self._batcher.ready)
@@ -306,15 +306,15 @@ class Dispatcher:
         await self._rest()
         while self._is_stopped or not (self._chunks and self._chunks[0].is_answered):
             if self._failure is not None:
-                # One object must not be raised twice: its frames would add up.
+                # An exception must not be raised twice: its frames would accumulate.
                 failure, self._failure = self._failure, fresh_error(self._failure)
                 raise failure
             if self._is_read and not self._chunks:
                 return None
             if self._is_stopped:
                 raise RuntimeError(
-                    "The block of these records was left before their end: iterate "
-                    "inside of the block."
+                    "The `async with` block was left before the last record. Iterate "
+                    "inside the block."
                 )
             await self._wait_for_news()
         chunk = self._chunks.popleft()
@@ -324,7 +324,7 @@ class Dispatcher:
         return chunk
 
     async def _wait_for_news(self) -> None:
-        """Wait for news. After a while, send what waits for more rows."""
+        """Wait for news. After a while, send partial batches."""
         self._news.clear()
         self._lingered = False
         timer = self._loop.call_later(_LINGER_SECONDS, self._linger)
@@ -333,8 +333,8 @@ class Dispatcher:
         finally:
             timer.cancel()
         if not self._lingered or self._is_read or self._keep is not None:
-            # With a state nobody waits for single rows, and more come soon: a batch
-            # that is not full would be one request more.
+            # With a state, nobody waits for single rows, and more come soon, so a
+            # partial batch would cost an extra request.
             return
         try:
             if self._has_room():
@@ -344,14 +344,14 @@ class Dispatcher:
         self._flush()
 
     def _linger(self) -> None:
-        """Wake the caller, who has waited for long."""
+        """Wake a caller that has waited for long."""
         self._lingered = True
         self._news.set()
 
     # --- between ----------------------------------------------------------------------
 
     async def _send_all(self) -> None:
-        """Be a worker: send batch after batch."""
+        """Send batch after batch, as a worker."""
         while True:
             while not self._queue:
                 self._queued.clear()
@@ -359,7 +359,7 @@ class Dispatcher:
             await self.limit.acquire()
             batch, rows = None, None
             try:
-                # Others may have been faster while this worker waited for its permit.
+                # Others may have taken it while this worker waited for its permit.
                 if self._queue:
                     batch = self._queue.popleft()
                     rows = await self._send(batch)
@@ -382,7 +382,7 @@ class Dispatcher:
         return rows
 
     async def _ask(self, batch: Batch) -> Rows:
-        """Ask the operator about a batch, for which there is a permit."""
+        """Send a batch that has a permit."""
         batch.generation = self.limit.generation
         endpoint = self._endpoint
         async with self._cpu:
@@ -405,10 +405,10 @@ class Dispatcher:
         return rows
 
     def _client_for(self, batch: Batch) -> UID2Client:
-        """Return a client whose retries obey the limit, and who tells of them.
+        """Return a client whose retries respect and report to the limit.
 
-        Transient failures are retried by its policy. An operator that asks to slow down
-        is the job's affair, since it concerns all workers.
+        Its policy retries transient failures. The job handles throttling itself, since
+        it affects all workers.
         """
         client = self._client
         return client.with_options(
@@ -425,13 +425,13 @@ class Dispatcher:
         )
 
     async def _pause(self, batch: Batch, seconds: float) -> None:
-        """Wait before another attempt, and at the gate if it is shut."""
+        """Wait before another attempt, and at the gate if it is closed."""
         await self._system.sleep(seconds)
         await self.limit.pass_gate()
         batch.generation = self.limit.generation
 
     def _on_event(self, batch: Batch, event: Event) -> None:
-        """Count requests, and tell the limit of those that failed on their way."""
+        """Count requests, and report failed attempts to the limit."""
         if isinstance(event, CallFinished):
             self.requests += event.attempts
         elif isinstance(event, AttemptFailed):
@@ -440,7 +440,7 @@ class Dispatcher:
                 self.limit.failed(batch.generation)
 
     async def _answer(self, batch: Batch, rows: Rows) -> None:
-        """Give each identity its outcome, after it was kept."""
+        """Store the outcomes, then assign them to their identities."""
         for key, group in batch.groups.items():
             if self._keep is not None:
                 await self._keep(group.subject, group.identities, rows[key])
@@ -452,7 +452,7 @@ class Dispatcher:
         self._news.set()
 
     def _decide(self, batch: Batch, error: UID2Error, batches: int) -> Rows | None:
-        """Return the failures of a batch that ended in *error*, or send it again."""
+        """Return the failures of a batch that ended in *error*, or requeue it."""
         decision = classify(error)
         if isinstance(error, _FATAL) and not decision.retry:
             self._fail(error)
@@ -485,8 +485,8 @@ class Dispatcher:
     def _is_unreachable(self, error: ConnectError) -> bool:
         """Return whether no request of this job has ever reached a host.
 
-        A wrong URL, a name that does not resolve and a refused connection do not heal
-        in the time that a job waits for an operator that was there before.
+        A wrong URL, an unresolvable name or a refused connection will not recover in
+        the time that a job waits for an operator that was reachable before.
         """
         return not self._is_reached and not error.disconnected
 
@@ -496,17 +496,17 @@ class Dispatcher:
         return batch.rounds >= _MAX_ROUNDS
 
     def _probe(self) -> None:
-        """Read further ahead if all that is left are batches that fail.
+        """Read further ahead if only failing batches are left.
 
-        They hold up those after them, without whose success a batch that is at fault
-        cannot be told from an operator that is down.
+        They block later batches, and without a success among those, a bad batch looks
+        like an operator that is down.
         """
         if len(self._queue) + self.limit.in_flight <= self._options.concurrency:
             self._probe_rows += _PROBE_ROWS
             self._room.set()
 
     def _requeue(self, batch: Batch, *, first: bool) -> None:
-        """Put a batch back into the queue, to be sent again."""
+        """Put a batch back into the queue."""
         if self._failure is not None:
             return
         if first:
@@ -518,10 +518,10 @@ class Dispatcher:
     # --- the watch for a stall --------------------------------------------------------
 
     async def _watch(self) -> None:
-        """End the job if nothing succeeds for too long, though there is work."""
+        """End the job if nothing succeeds for too long although there is work."""
         patience = self._options.stall_timeout
         while True:
-            # The time that the operator itself asked for is no stall.
+            # Waiting for a Retry-After is not a stall.
             until = self._alive_at + patience + self.limit.longest_hint
             left = until - self._now()
             if left > 0:
@@ -529,18 +529,18 @@ class Dispatcher:
             elif self._queue or self.limit.in_flight:
                 error = type(self._last_error).__name__ if self._last_error else "none"
                 raise StalledError(
-                    f"No batch succeeded for {patience:g} s; {self.batches} were "
-                    f"answered before. The last error was {error}."
+                    f"Stopped: no request has succeeded in the last {patience:g} s. "
+                    f"{self.batches} had succeeded before. Last error: {error}."
                 )
             else:
                 self._revive()
 
     async def _sleep_watchfully(self, seconds: float) -> None:
-        """Sleep for *seconds*. If it took far longer, the process stood still.
+        """Sleep for *seconds*. If it took far longer, the process was suspended.
 
-        A stopped process, a frozen container and a machine that is migrated cannot
-        receive replies. That time does not count, and once after each success there is
-        one more full period, since all connections may have to be made anew.
+        A stopped process, a frozen container or a migrating machine cannot receive
+        replies. That time does not count, and once after each success another full
+        period is granted, since all connections may have to be reopened.
         """
         due = self._now() + seconds
         await self._system.sleep(seconds)
@@ -559,7 +559,7 @@ class Dispatcher:
 
 
 def _as_failure(error: BaseException) -> BaseException:
-    """Return what the consumer of the chunks gets for *error*.
+    """Return the exception that the consumer of the chunks gets for *error*.
 
     A CancelledError would look as if the consumer had been cancelled, a GeneratorExit
     or StopAsyncIteration as if the chunks had ended.
@@ -568,5 +568,5 @@ def _as_failure(error: BaseException) -> BaseException:
         return error
     return JobError(
         f"The source, or another part of the job, raised {type(error).__name__}.",
-        hint="Let the source end by itself or raise an ordinary exception.",
+        hint="The source must end normally or raise an ordinary exception.",
     )

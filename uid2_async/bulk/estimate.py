@@ -27,20 +27,20 @@ from uid2_async.bulk.paths import FilePair, Remote
 from uid2_async.bulk.stores import copy_path, expand_locations
 from uid2_async.bulk.text import open_reader
 
-# What the command takes before it reads a row, most of it for imports.
+# The time before the command reads a row, most of it for imports.
 START_SECONDS: Final = 0.8
-# On one core of a present machine, whatever the operator does: files without a state,
-# and two jobs of 300,000 rows with one.
+# On one core of a current machine, without the operator: files without a state, and two
+# jobs of 300,000 rows with one.
 ROW_SECONDS: Final = 6e-6
 FIRST_LOAD_ROW_SECONDS: Final = 1 / 39_000
 DAILY_ROW_SECONDS: Final = 1 / 75_000
-# On disk, when each raw UID has rotated once and its change is kept; a third of it
+# On disk, after each raw UID has rotated once and its change is kept; a third of that
 # after a first load (``nox -s bench -- state``).
 STATE_BYTES: Final = 365
-# A hash, and its answer, where one raw UID in four has a previous one.
+# A hash and its answer, if one raw UID in four has a previous one.
 SENT_BYTES: Final = 47
 RECEIVED_BYTES: Final = 88
-# The headers and the envelope of a request and of its reply.
+# The headers and envelopes of a request and its reply.
 REQUEST_BYTES: Final = 430
 REPLY_BYTES: Final = 260
 # Each salt bucket rotates about once a year (docs/protocol.md 2.6).
@@ -49,14 +49,14 @@ DUE_SHARE: Final = 1 / 365
 
 @attrs.frozen(kw_only=True)
 class RunCosts:
-    """What one run costs.
+    """The costs of one run.
 
     Attributes:
-        identities: How many are asked about.
-        batches: In how many requests.
-        seconds: How long it takes at the least.
-        sent_bytes: What goes to the operator.
-        received_bytes: What comes back.
+        identities: The number of identities sent.
+        batches: The number of requests.
+        seconds: The minimum duration.
+        sent_bytes: Bytes sent to the operator.
+        received_bytes: Bytes received.
     """
 
     identities: int
@@ -68,14 +68,14 @@ class RunCosts:
 
 @attrs.frozen(kw_only=True)
 class Costs:
-    """What a set of identities costs.
+    """The costs of a set of identities.
 
     Attributes:
         once: A run without a state.
         first_load: The first run with a state.
-        daily: A later run with that state, on a day when nobody has been unchecked for
-            too long; on a day when all have, it asks as much as the first one.
-        state_bytes: How large the state is.
+        daily: A later run with that state, on a day without rechecks. On a day when all
+            identities are rechecked, it sends as much as the first run.
+        state_bytes: The size of the state.
     """
 
     once: RunCosts
@@ -93,15 +93,15 @@ def work_out(
     latency: float = 0.5,
     processes: int = 1,
 ) -> Costs:
-    """Work out what *identities* cost, as docs/scale.md says.
+    """Compute what *identities* cost, as docs/scale.md describes.
 
     Args:
-        identities: How many different ones there are.
-        rows: How many rows, or identifiers in them, name them; as many by default.
-        batch_size: How many identities one request carries.
-        concurrency: How many requests are in flight, in all processes together.
-        latency: How many seconds the operator takes for one.
-        processes: How many share the work, each on a core of its own.
+        identities: The number of distinct identities.
+        rows: The number of rows, or of identifiers in them. Defaults to *identities*.
+        batch_size: Identities per request.
+        concurrency: Requests in flight, in all processes together.
+        latency: Seconds that the operator takes per request.
+        processes: The number of processes that share the work, each on its own core.
     """
     read = identities if rows is None else rows
 
@@ -112,7 +112,7 @@ def work_out(
         return RunCosts(
             identities=asked,
             batches=batches,
-            # With a state the job reads, then asks, then writes.
+            # With a state, the job reads, then asks, then writes.
             seconds=waiting + working if in_steps else max(waiting, working),
             sent_bytes=asked * SENT_BYTES + batches * REQUEST_BYTES,
             received_bytes=asked * RECEIVED_BYTES + batches * REPLY_BYTES,
@@ -127,7 +127,7 @@ def work_out(
 
 
 def due_in_a_day(identities: int) -> int:
-    """Say how many of *identities* have to be asked about again on a usual day."""
+    """Return how many of *identities* are due on a usual day."""
     return math.ceil(identities * DUE_SHARE)
 
 
@@ -139,16 +139,16 @@ _SPAN: Final = 1 << (8 * _BYTES)
 
 
 class UniqueCount:
-    """Counts different SHA-256 values by keeping the smallest of them.
+    """Counts distinct SHA-256 values by keeping the smallest of them (KMV sketch).
 
-    Up to 65,536 it is exact. Beyond, the largest of those that are kept tells how
-    densely the values lie: the error is about 0.4 %.
+    Exact up to 65,536 values. Beyond that, the largest value kept shows the density of
+    the values, with an error of about 0.4 %.
     """
 
     def __init__(self) -> None:
-        """Start at none."""
+        """Start empty."""
         self._kept: set[int] = set()
-        # The negative of each, so that the largest is on top.
+        # Negative values, so that the largest one is on top.
         self._heap: list[int] = []
         self._limit = _SPAN
 
@@ -160,7 +160,7 @@ class UniqueCount:
                 self._keep(value)
 
     def _keep(self, value: int) -> None:
-        """Keep a value, and let the largest go if there are too many."""
+        """Keep a value, and drop the largest one if there are too many."""
         self._kept.add(value)
         if len(self._heap) < _KEPT:
             heapq.heappush(self._heap, -value)
@@ -171,11 +171,11 @@ class UniqueCount:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the count is no estimate."""
+        """Whether the count is exact."""
         return len(self._heap) < _KEPT
 
     def __int__(self) -> int:
-        """Give the count."""
+        """Return the count."""
         if self.is_exact:
             return len(self._heap)
         return round((_KEPT - 1) * _SPAN / self._limit)
@@ -186,26 +186,27 @@ class UniqueCount:
 
 @attrs.frozen(kw_only=True)
 class Estimate:
-    """How much work a file is.
+    """The estimated work for a file.
 
     Attributes:
-        rows: How many rows there are.
-        identifiers: How many identifiers they name.
-        unique: How many different identities are among them, within 0.4 %.
-        is_exact: Whether that is no estimate.
-        invalid: How many identifiers are invalid, or of no known type.
-        empty: How many rows name nobody.
-        input_warnings: What looks wrong in the input, and in how many identifiers.
-        batches: How many requests the command sends.
-        seconds: How long the whole command takes, its start and its end included.
-        sent_bytes: What goes to the operator.
-        received_bytes: What comes back.
-        state_bytes: How large a state of them is.
-        first_load_seconds: How long the first run with a state takes.
-        daily_unique: How many of the identities are due on a day after that; those that
-            were not asked about for long are asked about as well.
-        daily_batches: How many requests these take.
-        daily_seconds: How long the run of such a day takes.
+        rows: The number of rows.
+        identifiers: The number of identifiers in them.
+        unique: The number of distinct identities, within 0.4 %.
+        is_exact: Whether *unique* is exact.
+        invalid: The number of identifiers that are invalid or of an unknown type.
+        empty: The number of rows without an identifier.
+        input_warnings: Suspicious patterns in the input, with the number of
+            identifiers.
+        batches: The number of requests.
+        seconds: The duration of the whole command.
+        sent_bytes: Bytes sent to the operator.
+        received_bytes: Bytes received.
+        state_bytes: The size of a state with them.
+        first_load_seconds: The duration of the first run with a state.
+        daily_unique: The number of identities due per day after that, without those
+            that are rechecked for opt-outs.
+        daily_batches: The number of requests for these.
+        daily_seconds: The duration of such a daily run.
     """
 
     rows: int
@@ -227,7 +228,7 @@ class Estimate:
 
 
 class _Count:
-    """Counts the identifiers of rows, and the requests that ask about them."""
+    """Counts the identifiers of rows, and the requests for them."""
 
     def __init__(self, batcher: Batcher | None) -> None:
         self.rows = 0
@@ -250,7 +251,7 @@ class _Count:
         return found
 
     def end(self) -> None:
-        """Count the batches that are not full."""
+        """Count the partial batches."""
         if self._batcher is None:
             self.asked = int(self.unique)
         else:
@@ -273,7 +274,7 @@ class _Count:
             identities = column.read(kind, rows)
             for row, identity in zip(rows, identities, strict=True):
                 found[row] = identity
-            # Reversed, a phone's hash is not taken for that of an e-mail.
+            # Reversed, so that a phone's hash differs from an e-mail's.
             reverse = -1 if kind.subject == "phone" else 1
             self.unique.add([one[::reverse] for one in identities if one])
         valid = len(found) - found.count(None)
@@ -293,25 +294,26 @@ def estimate_file(
     processes: int = 1,
     with_state: bool = False,
 ) -> Estimate:
-    """Estimate what it costs to map a file. Blocks, and reads all of it once.
+    """Estimate the cost of mapping a file. Reads all of it once. Blocks.
 
-    The figures behind it are those of docs/scale.md.
+    Based on the figures in docs/scale.md.
 
     Args:
-        source: A file, a folder, a pattern, or its URL, or ``-``.
+        source: A file, a folder, a pattern, a URL, or ``-`` for stdin.
         options: Where the identifiers are.
-        batch_size: How many identities one request carries.
-        concurrency: How many requests are in flight.
-        latency: How many seconds the operator takes for one.
-        processes: How many share the work, each with a part of the file.
-        with_state: Whether the command has a state, which is empty at first.
+        batch_size: Identities per request.
+        concurrency: Requests in flight.
+        latency: Seconds that the operator takes per request.
+        processes: The number of processes that share the work, each with a part of the
+            file.
+        with_state: Whether the command uses a state, which is empty at first.
 
     Raises:
         InputError: If the file cannot be read.
     """
     options = options or MapOptions()
     phones = options.national_phones()
-    # Without a state the job forgets identities that it met long ago.
+    # Without a state, the job forgets identities that it saw long ago.
     batcher = None
     if not with_state:
         window = options.dedupe_window
@@ -353,7 +355,7 @@ def estimate_file(
 
 
 def _fetched(pair: FilePair, folder: Path) -> FilePair:
-    """Copy an input that is not on this machine into a folder."""
+    """Copy a remote input into a folder."""
     if not isinstance(pair.source, Remote):
         return pair
     copy = copy_path(folder, pair.source)

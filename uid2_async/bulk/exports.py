@@ -1,9 +1,9 @@
-"""Between files and a state: rows in and out, deltas, exports.
+"""Data between files and a state: input rows, output rows, deltas and exports.
 
-The audience delta lists what changed since the last one, to be merged downstream. It is
-written into an unfinished file, gets its name when it is whole, and only then does the
-state count its changes as exported. A job that is killed in between writes the same
-delta again.
+The audience delta lists the changes since the last delta, to be merged downstream. It
+is written to an unfinished file, renamed when it is complete, and only then does the
+state count its changes as exported. If a job is killed in between, the next run writes
+the same delta again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from uid2_async.protocol import base64
 
 T = TypeVar("T")
 
-# A sorted look-up of so many identities touches each page of the state once.
+# A sorted lookup of this many identities touches each page of the state once.
 _GROUP_ROWS: Final = 40_000
 _GROUPS_AHEAD: Final = 2
 
@@ -49,7 +49,7 @@ class PageSource:
     """Pages of a state as a dispatcher's source."""
 
     def __init__(self, pages: AsyncIterator[list[Chunk]]) -> None:
-        """Read *pages*, which are in chunks already."""
+        """Read *pages*, which are already in chunks."""
         self._pages = pages
         self._loaded: deque[Chunk] = deque()
 
@@ -87,7 +87,7 @@ async def identity_pages(
 async def uid_pages(
     pages: AsyncIterator[Sequence[tuple[IdentityKey, StateRow]]],
 ) -> AsyncIterator[list[Chunk]]:
-    """Yield the raw UIDs of mapped identities in chunks, whose payload are the keys."""
+    """Yield the raw UIDs of mapped identities in chunks; their payload is the keys."""
     async for page in pages:
         mapped = [(key, row.raw_uid) for key, row in page if row.raw_uid is not None]
         yield [
@@ -101,7 +101,7 @@ async def uid_pages(
 
 
 def _steps(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Cut *items* into what is handled at once."""
+    """Split *items* into steps."""
     for start in range(0, len(items), STEP_ROWS):
         yield items[start : start + STEP_ROWS]
 
@@ -116,7 +116,7 @@ async def stage_all(
     """Stage the identities of all rows.
 
     Returns:
-        Whether all were read.
+        Whether all rows were read.
     """
     waiting: dict[IdentityType, list[bytes]] = {}
     staging: asyncio.Future[None] | None = None
@@ -165,9 +165,9 @@ async def answer_from_state(
     endpoint: Endpoint,
     is_stopped: Callable[[], bool],
 ) -> AsyncIterator[Chunk]:
-    """Yield the rows of *source*, in order, with what the state knows about them.
+    """Yield the rows of *source*, in order, with their answers from the state.
 
-    Rows are looked up by the ten thousand, while the rows before them are written.
+    Rows are looked up in tens of thousands while earlier rows are written.
     """
     groups: deque[asyncio.Task[list[Chunk]]] = deque()
     waiting: list[Chunk] = []
@@ -196,7 +196,7 @@ async def answer_from_state(
 
 
 class _Lookup:
-    """The identities of some chunks that a state is asked about, by type."""
+    """The identities of some chunks to look up in a state, by type."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -206,7 +206,7 @@ class _Lookup:
     def add(
         self, endpoint: Endpoint, column: IdentityColumn
     ) -> Callable[[], list[Outcome]]:
-        """Add a column; what is returned makes its outcomes once they are found."""
+        """Add a column; return a function that makes its outcomes after the lookup."""
         parts = []
         for name, rows in column.rows_by_kind():
             kind = endpoint.kinds.get(name)
@@ -221,7 +221,7 @@ class _Lookup:
     def _outcomes(
         self, subject: IdentityType, start: int, read: Sequence[bytes | None]
     ) -> list[Outcome]:
-        """Return the outcomes of identities: of the invalid ones without asking."""
+        """Return the outcomes of identities; invalid ones need no lookup."""
         stop = start + len(read) - read.count(None)
         found = self.found[subject][start:stop]
         if len(found) == len(read):
@@ -233,19 +233,19 @@ class _Lookup:
 async def _answer(
     chunks: list[Chunk], state: MappingState, endpoint: Endpoint
 ) -> list[Chunk]:
-    """Look up the identities of some chunks, which expect them then."""
+    """Look up the identities of some chunks, and set their outcomes."""
     lookup = _Lookup()
     for chunk in chunks:
         for column in chunk.columns:
             chunk.expect((), lookup.add(endpoint, column))
         await asyncio.sleep(0)
-    # They are not needed again, and there are many.
+    # They are no longer needed, and there are many.
     identities, lookup.identities = lookup.identities, {}
     for kind in list(identities):
         found = await state.look_up(kind, identities.pop(kind))
         if None in found:
             raise JobError(
-                "The state lacks the answer to an identifier of the input.",
+                "The state has no answer for an identifier of the input.",
                 hint="The input may have changed while it was read. Run the same "
                 "command again.",
             )
@@ -302,7 +302,7 @@ class DeltaWriter:
         run: Run,
         endpoint: Endpoint,
     ) -> AsyncIterator[Chunk]:
-        """Pass *chunks* on, and write the lines of their rows."""
+        """Pass on *chunks*, and write the lines of their rows."""
         async for chunk in chunks:
             await self._note_rows(state, run, endpoint, chunk)
             yield chunk
@@ -343,12 +343,12 @@ class DeltaWriter:
             await self._save()
 
     async def complete(self, state: MappingState, run: Run) -> int:
-        """Add the other pending changes, and give the delta its name.
+        """Add the other pending changes, and rename the delta to its final name.
 
-        The state may count them as exported after that.
+        Afterwards, the state may count them as exported.
 
         Returns:
-            How many lines it has.
+            The number of lines.
         """
         await self.add_changes(state.pending_changes(run))
         await self.place()
@@ -371,16 +371,16 @@ class DeltaWriter:
             await run_in_thread(partial(self._table.write, columns))
 
     async def place(self) -> None:
-        """Give the delta its name: it is whole."""
+        """Rename the complete delta to its final name."""
         await self._save()
         await run_in_thread(self._table.finish)
 
     async def discard(self) -> None:
-        """Remove what is unfinished; after :meth:`place` that is nothing."""
+        """Remove the unfinished file; after :meth:`place` there is none."""
         await run_in_thread(self._table.close)
 
     async def _save(self) -> None:
-        """Write the lines that wait, in a thread."""
+        """Write the buffered lines in a thread."""
         if self._waiting:
             lines, self._waiting = self._waiting, []
             columns = map(list, zip(*lines, strict=True))
@@ -391,7 +391,7 @@ class DeltaWriter:
 def _changed(
     endpoint: Endpoint, column: IdentityColumn, outcomes: Sequence[Outcome]
 ) -> Iterator[tuple[int, IdentityType, bytes, StateRow]]:
-    """Yield the rows of a column whose identity has a pending change."""
+    """Yield the rows of a column whose identities have pending changes."""
     for name, rows in column.rows_by_kind():
         found = [
             (row, outcome)
@@ -415,7 +415,7 @@ def check_export(
     force: bool = False,
     shared: bool = False,
 ) -> Location | None:
-    """Return where an export may be written; None for stdout. Blocks."""
+    """Check the target of an export; return None for stdout. Blocks."""
     path = _locate(target)
     if path is not None:
         check_roles({"STATE": state_paths(state.path), role: [path]})
@@ -425,15 +425,15 @@ def check_export(
 
 
 def _locate(target: str) -> Location | None:
-    """Return where an export goes; None for stdout."""
+    """Return the target of an export; None for stdout."""
     return None if target == STDIO else locate(target)
 
 
 async def export_state(state: MappingState, target: str, *, force: bool = False) -> int:
-    """Write everything that an open *state* knows, whole or not at all.
+    """Write the content of an open *state*, whole or not at all.
 
     Returns:
-        How many identities were written.
+        The number of identities written.
     """
     path = await run_in_thread(partial(check_export, state, target, force=force))
     folder = state.path.parent
@@ -466,10 +466,10 @@ def _cells(key: IdentityKey, row: StateRow) -> list[str | int | None]:
 async def export_history(
     state: MappingState, target: str, *, since: int, force: bool = False
 ) -> int:
-    """Write the net changes since run *since* began; none counts as exported by that.
+    """Write the net changes since run *since*, without counting them as exported.
 
     Returns:
-        How many changes were written.
+        The number of changes written.
     """
     await run_in_thread(partial(check_export, state, target, force=force))
     folder = state.path.parent

@@ -1,4 +1,4 @@
-"""The files of a job: inputs as a source of chunks, outputs that grow until whole."""
+"""The files of a job: inputs as a source of chunks, and growing outputs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RowFormatter: TypeAlias = OutcomeColumns | StatusColumns
 
 
 class BadRows:
-    """Collects the rows that cannot be read, in a file of their own."""
+    """Collects the rows that cannot be read in a separate file."""
 
     def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
         """Open the file. Blocks."""
@@ -59,7 +59,7 @@ class BadRows:
         self._table = TableWriter(path, columns, disk=disk)
 
     def __call__(self, row: BadRow) -> None:
-        """Collect a row. Once the file is whole, nothing: inputs are read again."""
+        """Collect a row, unless the file is done, since inputs are read again."""
         if self._is_whole:
             return
         cells = (row.name, str(row.line), row.cause, row.text)
@@ -69,12 +69,12 @@ class BadRows:
         self.count += 1
 
     def finish(self) -> None:
-        """Give the file its name. Blocks."""
+        """Rename the file to its final name. Blocks."""
         self._is_whole = True
         self._table.finish()
 
     def close(self) -> None:
-        """Close the file, and remove it if it is not whole."""
+        """Close the file, and remove it if it is not complete."""
         self._table.close()
 
 
@@ -92,14 +92,14 @@ class InputFile:
     """One input of a job and its output.
 
     Attributes:
-        index: Its place among the inputs.
-        named: The input and the output as they were named.
-        pair: Their paths; of what is remote, those of the copies in the job's folder.
-        identity: What the input was when the job opened it; None for a pipe.
+        index: Its index among the inputs.
+        named: The input and output as named by the user.
+        pair: Their paths; for remote ones, the copies in the job's folder.
+        identity: The identity of the input when the job opened it; None for a pipe.
         open: Opens the input and finds its columns. Blocks.
         writing: How the output is written.
-        open_output: Opens what takes the rows instead of a file. Blocks.
-        job: A name that no other job has, for a remote output.
+        open_output: Opens an output that receives the rows instead of a file. Blocks.
+        job: A unique name of the job, for a remote output.
         saved: The checkpoint of an interrupted run, if there is one.
     """
 
@@ -120,25 +120,25 @@ class InputFile:
 
     @property
     def output(self) -> Path | str | None:
-        """The output as it was named: a path, or the name of what is remote."""
+        """The output as named by the user: a path, or a remote name."""
         target = self.named.target
         return str(target) if isinstance(target, Remote) else target
 
     @property
     def size(self) -> int | None:
-        """Bytes of the input, or None if that is unknown."""
+        """The size of the input in bytes, or None if unknown."""
         return None if self.identity is None else self.identity.size
 
 
 class FileSource:
     """The rows of several inputs, one after the other, as a dispatcher's source.
 
-    A thread reads, and the event loop parses: a thread that parses would compete with
-    the loop for the interpreter.
+    A thread reads, and the event loop parses. Parsing in a thread would compete with
+    the loop for the interpreter lock.
     """
 
     def __init__(self, files: Sequence[InputFile]) -> None:
-        """Read *files*, each from behind its checkpoint."""
+        """Read *files*, each from its checkpoint."""
         self.readers: dict[int, Reader] = {}
         self._waiting = list(reversed(files))
         self._index = 0
@@ -176,7 +176,7 @@ class FileSource:
         return Chunk(group, rows.count, identities)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
-        """Yield all chunks; the event loop gets its turn between them."""
+        """Yield all chunks, and yield to the event loop between them."""
         while True:
             chunk = self.take(partial=True)
             if chunk is not None:
@@ -186,14 +186,14 @@ class FileSource:
                 return
 
     async def aclose(self) -> None:
-        """Close the input that is open."""
+        """Close the open input."""
         reader, self._reader = self._reader, None
         if reader is not None:
             await run_in_thread(reader.close)
 
 
 def _open_at(file: InputFile) -> tuple[Reader, IdentifierColumns]:
-    """Open an input and skip the rows that are in its output already. Blocks."""
+    """Open an input and skip the rows that are already in its output. Blocks."""
     reader, columns = file.open()
     try:
         if file.saved is not None and file.saved.rows:
@@ -209,9 +209,10 @@ class JobOutputs:
     """Writes answered chunks to the outputs of a job, one output after the other.
 
     Attributes:
-        rows: Rows written, those of an interrupted run included.
+        rows: Rows written, including those of an interrupted run.
         duplicates: Identifiers that were answered by a request for an earlier one.
-        input_warnings: What looks wrong in the inputs, and in how many identifiers.
+        input_warnings: Suspicious patterns in the inputs, with the number of
+            identifiers.
     """
 
     _files: Sequence[InputFile] = attrs.field(alias="files")
@@ -229,7 +230,7 @@ class JobOutputs:
     rows: int = attrs.field(default=0, init=False)
     duplicates: int = attrs.field(default=0, init=False)
     input_warnings: Counter[str] = attrs.field(factory=Counter, init=False)
-    # Of the outputs that are done; the formatter counts for the current one.
+    # For finished outputs; the formatter counts for the current one.
     _status_counts: Counter[str] = attrs.field(factory=Counter, init=False)
     _warnings: InputWarnings = attrs.field(factory=InputWarnings, init=False)
     _index: int = attrs.field(default=-1, init=False)
@@ -266,7 +267,7 @@ class JobOutputs:
 
     @property
     def finished(self) -> tuple[Path | str, ...]:
-        """The outputs that are whole and have their names."""
+        """The outputs that are complete and have their final names."""
         return tuple(
             file.output
             for index, file in enumerate(self._files)
@@ -274,7 +275,7 @@ class JobOutputs:
         )
 
     async def finish(self) -> None:
-        """Finish the outputs that are left: each is whole and gets its name."""
+        """Finish the remaining outputs, and rename them to their final names."""
         await self._advance(len(self._files))
 
     async def save(self) -> None:
@@ -283,10 +284,10 @@ class JobOutputs:
         await self._end_saving()
 
     async def close(self, *, save: bool) -> None:
-        """Close the current output; after a failure, first save what can be saved."""
+        """Close the current output; after a failure, save as much as possible first."""
         if save:
-            # The failure that came first is the one that is raised. What could not be
-            # saved is not in the log, so nothing follows it.
+            # The first failure is the one to raise. Data that could not be saved is not
+            # in the log, so nothing refers to it.
             with contextlib.suppress(Exception):
                 await self.save()
         output, self._output = self._output, None
@@ -302,7 +303,7 @@ class JobOutputs:
                 await self._open_file(self._files[self._index])
 
     async def _open_file(self, file: InputFile) -> None:
-        """Open an output behind its checkpoint, or count one that is done."""
+        """Open an output at its checkpoint, or count a finished one."""
         saved = file.saved
         self._file_rows = 0 if saved is None else saved.rows
         self.rows += self._file_rows
@@ -319,12 +320,12 @@ class JobOutputs:
         )
 
     async def _load_reader(self, file: InputFile) -> None:
-        """Let the source open an input without rows, which no chunk came from."""
+        """Make the source open an input without rows, which has no chunks."""
         while file.index not in self._source.readers and await self._source.load():
             pass
 
     def _open_output(self, file: InputFile) -> Output:
-        """Open an output, which grows in a part of its own or is stdout. Blocks."""
+        """Open an output, which is a growing part or stdout. Blocks."""
         reader = self._source.readers.pop(file.index)
         part = None
         if file.pair.target is not None and self._parts is not None:
@@ -343,7 +344,7 @@ class JobOutputs:
         )
 
     async def _finish_file(self) -> None:
-        """Give the current output its name, and note that it is done."""
+        """Rename the current output to its final name, and record that it is done."""
         output = self._output
         if output is None:
             return
@@ -362,7 +363,7 @@ class JobOutputs:
         self._leave(file)
 
     def _leave(self, file: InputFile) -> None:
-        """Count an output that is done."""
+        """Count a finished output."""
         self._status_counts.update(self._formatter.status_counts)
         self._formatter.status_counts.clear()
         self.input_warnings.update(self._warnings.counts)
@@ -382,7 +383,7 @@ class JobOutputs:
         )
 
     async def _start_saving(self) -> None:
-        """Save in a thread what has been formatted, while the job continues."""
+        """Save formatted rows in a thread while the job continues."""
         await self._end_saving()
         if self._output is None or not self._unsaved:
             return
@@ -395,7 +396,7 @@ class JobOutputs:
         self._saving = asyncio.create_task(run_in_thread(work))
 
     async def _end_saving(self) -> None:
-        """Wait for the thread that saves; if it failed, everything after it fails."""
+        """Wait for the saving thread; if it failed, everything after it fails."""
         if self._saving is not None:
             await asyncio.shield(self._saving)
             self._saving = None
@@ -403,7 +404,7 @@ class JobOutputs:
     def _save(
         self, output: Output, formatted: Sequence[Any], checkpoint: Checkpoint | None
     ) -> None:
-        """Write, and save a checkpoint last, since it vouches for the rest. Blocks."""
+        """Write, then save a checkpoint, which refers to the written data. Blocks."""
         for one in formatted:
             output.write(one)
         if checkpoint is not None and self._log is not None:
@@ -422,7 +423,7 @@ class JobOutputs:
 
 
 def _finish(output: Output, file: InputFile) -> None:
-    """Give an output its name, unless its input changed while it was read. Blocks."""
+    """Finish an output, unless its input changed while it was read. Blocks."""
     source, remote, target = file.named.source, file.named.target, file.pair.target
     pinned = isinstance(source, Remote) and source.is_pinned
     if file.identity is not None and source is not None and not pinned:

@@ -1,10 +1,10 @@
 """File jobs: map files, check raw UIDs for opt-outs, refresh a state.
 
-A job without a state streams: the dispatcher answers the rows of the inputs, and they
-are written in order, with checkpoints in the log of the job's folder. A job with a
-state works in steps, each of which is one transaction of the state or can be repeated:
-read all inputs, ask the operator about what the state does not know, write the outputs
-from the state, write the delta, mark it as exported.
+A job without a state streams: the dispatcher answers the rows of the inputs, which are
+written in order, with checkpoints in the log of the job's folder. A job with a state
+works in steps. Each step is one transaction of the state, or can be repeated: read all
+inputs, ask the operator about what the state does not know, write the outputs from the
+state, write the delta, mark it as exported.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ _OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
 @attrs.frozen(kw_only=True)
 class _Job:
-    """A job, and what it runs with."""
+    """A job and its settings."""
 
     client: UID2Client
     options: JobOptions
@@ -143,15 +143,15 @@ class _Job:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the job has been asked to end."""
+        """Whether the job was asked to stop."""
         return self.stop is not None and self.stop.is_set()
 
     def dispatcher(self, source: Source, **more: Any) -> Dispatcher:
-        """Make what asks the operator about *source*."""
+        """Make the dispatcher that asks the operator about *source*."""
         return Dispatcher(self.client, source, self.options, self.system, **more)
 
     def tell(self, counts: Counter[str], dispatcher: Dispatcher) -> None:
-        """Report the progress of asking, which reads no files."""
+        """Report the progress of requests; no files are involved."""
         if self.on_progress is not None:
             self.on_progress(
                 FileProgress(
@@ -167,7 +167,7 @@ class _Job:
 
 @attrs.frozen(kw_only=True)
 class _FileJob(_Job):
-    """A job on files."""
+    """A file job."""
 
     options: MapOptions | StatusOptions
     pairs: Sequence[FilePair]
@@ -179,25 +179,25 @@ class _FileJob(_Job):
 
     @property
     def keys(self) -> Sequence[str]:
-        """The input columns that the delta repeats."""
+        """The input columns that the delta contains."""
         if self.delta is None or not isinstance(self.options, MapOptions):
             return ()
         return self.options.keys
 
     @property
     def is_resumable(self) -> bool:
-        """Whether an interrupted run can be resumed: a pipe is gone once read."""
+        """Whether an interrupted run can be resumed; a pipe can be read only once."""
         ends = [end for pair in self.pairs for end in (pair.source, pair.target)]
         return not any(end is None or isinstance(end, Pipe) for end in ends)
 
     @property
     def bad_rows(self) -> Path | None:
-        """Where rows go that cannot be read; None if they are an error."""
+        """The file for rows that cannot be read; None if they are an error."""
         path = self.options.bad_rows
         return None if path is None else local_path(path, "--bad-rows")
 
     def terms(self) -> dict[str, Any]:
-        """Return what must not change while the job is resumed."""
+        """Return what must not change until the job is done."""
         state = None if self.state is None else str(self.state.path)
         terms = {**self.options.terms(), "delta": self.delta, "state": state}
         pinned = [str(one) for one in self.remotes if one.is_pinned]
@@ -205,12 +205,12 @@ class _FileJob(_Job):
 
     @property
     def remotes(self) -> list[Remote]:
-        """The inputs and outputs that are not on this machine."""
+        """The remote inputs and outputs."""
         ends = [end for pair in self.pairs for end in (pair.source, pair.target)]
         return [end for end in ends if isinstance(end, Remote)]
 
     def want(self, reader: Reader) -> IdentifierColumns:
-        """Find the columns of an input, and let its *reader* read them."""
+        """Find the columns of an input, and make its *reader* read them."""
         columns = self.find(reader.header, name=reader.name)
         reader.want(columns.wanted, self.keys, self.formatter.contents)
         return columns
@@ -233,7 +233,7 @@ class _FileJob(_Job):
 
 
 def _local(location: Location | None) -> Path | None:
-    """Return a path that is one by now."""
+    """Return a path that is local by now."""
     assert not isinstance(location, Remote)  # noqa: S101 - by _localized
     return location
 
@@ -241,7 +241,7 @@ def _local(location: Location | None) -> Path | None:
 def _expand(
     source: str | Remote, target: str | Remote, options: MapOptions | StatusOptions
 ) -> list[FilePair]:
-    """List the inputs and outputs, whose formats can be read and written."""
+    """List the inputs and outputs, and check their formats."""
     pairs = [through_files(pair, options) for pair in expand_locations(source, target)]
     for pair in pairs:
         pair.formats(options)
@@ -249,14 +249,14 @@ def _expand(
 
 
 def _named(location: str | os.PathLike[str] | Remote) -> str | Remote:
-    """Return what a caller names as text, unless it is an object of ours."""
+    """Return a caller's path as text; keep objects of ours."""
     return location if isinstance(location, Remote) else os.fspath(location)
 
 
 def _map_job(
     source: str | Remote | None, target: str | Remote, options: MapOptions, **more: Any
 ) -> _FileJob:
-    """Prepare a job that maps; without a *source* its rows are in memory. Blocks."""
+    """Prepare a mapping job; without a *source*, the rows are in memory. Blocks."""
     phones = options.national_phones()
     formatter = OutcomeColumns(
         list(options.identifiers) or [options.type or "identifier"],
@@ -318,32 +318,34 @@ async def map_file(
     on_progress: Callable[[FileProgress], object] | None = None,
     _system: System = SYSTEM,
 ) -> JobSummary:
-    """Map a file, or the files of a folder; what ``uid2 map`` runs.
+    """Map a file or the files of a folder, as ``uid2 map`` does.
 
     Call it again with the same arguments to resume an interrupted job.
 
     Args:
-        source: A file, a folder, a pattern such as ``export/*.parquet``, or ``-``. Its
-            URL if it lies in a store, such as ``s3://bucket/day=*/part-*.parquet``. The
-            folder or the URL of a Delta Lake table. A query of a database.
-        target: The file to write, or the folder, or its URL, or ``-``. A table.
-        client: The client that asks the operator.
-        options: How the files are read, mapped and written, and how the job runs.
-        state: What remembers answers between jobs. A state that is not open is opened
-            for the job.
-        delta: Where to write what has changed since the last delta, or ``-``. Requires
-            *state*.
-        stop: Ends the job in order when it is set.
+        source: A file, a folder, a pattern such as ``export/*.parquet``, or ``-`` for
+            stdin. The URL of an object in a store, such as
+            ``s3://bucket/day=*/part-*.parquet``. The folder or URL of a Delta Lake
+            table. A query of a database.
+        target: The file or folder to write, its URL, ``-`` for stdout, or a database
+            table.
+        client: The client that sends the requests.
+        options: How files are read, mapped and written, and how the job runs.
+        state: The state, which keeps results between jobs. A state that is not open is
+            opened for the job.
+        delta: The file for the changes since the last delta, or ``-`` for stdout.
+            Requires *state*.
+        stop: Stops the job cleanly when it is set.
         on_progress: Called with the progress.
 
     Returns:
-        What was done.
+        A summary of the job.
 
     Raises:
         InputError: If an input cannot be read, or an output must not be written.
-        JobError: If an unfinished job differs from this one, another process works on
-            it, or a disk is full. What is done is kept.
-        ConfigError: If an option is wrong.
+        JobError: If an unfinished job differs from this one, another process is running
+            it, or a disk is full. Finished work is kept.
+        ConfigError: If an option is invalid.
         AuthError: If the API key or secret is rejected.
         StalledError: If no request succeeded for the job's stall_timeout.
     """
@@ -368,7 +370,7 @@ def _check_delta(options: MapOptions, state: object, delta: object) -> None:
     """Reject a delta without a state, and an audience without a delta."""
     if delta is not None and state is None:
         raise ConfigError(
-            "A delta lists what has changed in a state.",
+            "A delta lists the changes of a state.",
             hint="Name a state as well (`state`).",
         )
     if options.full and delta is None:
@@ -379,10 +381,10 @@ def _check_delta(options: MapOptions, state: object, delta: object) -> None:
 
 
 class RowTable(Protocol):
-    """Rows in memory, which a job maps as it maps the rows of a file."""
+    """Rows in memory, which a job maps like the rows of a file."""
 
     def open_reader(self) -> Reader:
-        """Return a reader of the rows. A job with a state reads them twice. Blocks."""
+        """Return a reader of the rows; a job with a state reads them twice. Blocks."""
         ...
 
     def open_output(
@@ -391,7 +393,7 @@ class RowTable(Protocol):
         options: FileFormatOptions,
         added: Mapping[str, Content],
     ) -> Output:
-        """Return what takes the *added* columns of the rows of *reader*. Blocks."""
+        """Return an output for the *added* columns of the rows of *reader*. Blocks."""
         ...
 
 
@@ -404,9 +406,9 @@ async def map_table(
     delta: str | os.PathLike[str] | None = None,
     on_progress: Callable[[FileProgress], object] | None = None,
 ) -> JobSummary:
-    """Map rows in memory as :func:`map_file` maps a file; for integrations.
+    """Map rows in memory as :func:`map_file` maps a file. For integrations.
 
-    Nothing is resumed but what a state remembers.
+    The job cannot be resumed, except for the results in a state.
     """
     _check_delta(options, state, delta)
     prepare = partial(
@@ -446,23 +448,24 @@ async def check_file(
     on_progress: Callable[[FileProgress], object] | None = None,
     _system: System = SYSTEM,
 ) -> JobSummary:
-    """Check the raw UIDs of a file for opt-outs; ``uid2 optout-status IN OUT`` runs it.
+    """Check the raw UIDs of a file for opt-outs (``uid2 optout-status IN OUT``).
 
     Adds the column STATUS: ``ok``, ``opted_out``, ``unverifiable`` (v4 raw UIDs of the
-    environments *integ* and *prod*, which the operator does not find), ``invalid``, or
-    ``failed`` if the operator could not be asked. Public operators expect one request
-    at a time, which is the default.
+    environments *integ* and *prod*, which the endpoint does not find), ``invalid``, or
+    ``failed`` if the request failed. Public operators expect one request at a time,
+    which is the default.
 
     Args:
-        source: A file, a folder, a pattern, or ``-``.
-        target: The file to write, or the folder, or ``-``.
-        client: The client that asks the operator.
+        source: A file, a folder, a pattern, or ``-`` for stdin.
+        target: The file or folder to write, or ``-`` for stdout.
+        client: The client that sends the requests.
         options: What is written, and how the job runs.
-        stop: Ends the job in order when it is set.
+        stop: Stops the job cleanly when it is set.
         on_progress: Called with the progress.
 
     Returns:
-        What was done. *mapped* counts raw UIDs that are ok, *other* the unverifiable.
+        A summary of the job. *mapped* counts raw UIDs that are ok, *other* the
+        unverifiable.
 
     Raises:
         UID2Error: As :func:`~uid2_async.map_file`.
@@ -482,7 +485,7 @@ async def check_file(
 
 
 async def _run(job: _FileJob) -> JobSummary:
-    """Run a job in its folder, or in a temporary one if it cannot be resumed."""
+    """Run a job in its folder, or in a temporary folder if it cannot be resumed."""
     async with _entered(_open_place(job)) as place:
         files = await run_in_thread(partial(_open_files, job, place))
         try:
@@ -496,7 +499,7 @@ async def _run(job: _FileJob) -> JobSummary:
 
 
 async def _run_files(job: _FileJob, files: _Files) -> JobSummary:
-    """Run a job whose files are open."""
+    """Run a job with open files."""
     if job.state is None:
         summary = await _stream(job, files)
     else:
@@ -507,13 +510,13 @@ async def _run_files(job: _FileJob, files: _Files) -> JobSummary:
 
 @attrs.frozen(kw_only=True)
 class _Files:
-    """The files of a job, and where what is unfinished is kept.
+    """The files of a job, and its folders.
 
     Attributes:
         folder: The job's folder; None if the job cannot be resumed.
-        parts: The folder of unfinished files; None if none is written.
+        parts: The folder of unfinished files; None if there are none.
         files: The inputs and outputs, once they are open.
-        bad_rows: Collects the rows that cannot be read, if they are not an error.
+        bad_rows: Collects the rows that cannot be read, unless they are an error.
     """
 
     folder: JobFolder | None = None
@@ -547,13 +550,13 @@ def _open_place(job: _FileJob) -> Iterator[_Files]:
             yield _Files(folder=folder, parts=folder.path)
         except BaseException:
             if not folder.checkpoints and not folder.keep:
-                # There is nothing that a later run could resume.
+                # A later run could not resume anything.
                 folder.discard(done=False)
             raise
 
 
 def _job_folder(job: _FileJob) -> Path:
-    """Return the folder of a job: beside its output, or its state, or right here."""
+    """Return the job folder: next to the output or the state, or the current folder."""
     if job.options.job_dir:
         return local_path(job.options.job_dir, "--job-dir")
     remote = next((one for one in job.remotes if str(one) == job.target), None)
@@ -566,7 +569,7 @@ def _job_folder(job: _FileJob) -> Path:
 
 
 def _check_paths(job: _FileJob, folder: Path | None, *, begun: bool) -> None:
-    """Reject paths in two roles, outputs that exist, and folders that are unsafe."""
+    """Reject paths in two roles, existing outputs, and unsafe folders."""
     delta = None if job.delta in (None, STDIO) else locate(str(job.delta))
     roles: dict[str, list[Location] | list[Path]] = {
         "IN": [pair.source for pair in job.pairs if pair.source is not None],
@@ -587,7 +590,7 @@ def _check_paths(job: _FileJob, folder: Path | None, *, begun: bool) -> None:
 
 @contextlib.contextmanager
 def _temporary_folder(job: _FileJob) -> Iterator[Path | None]:
-    """Make a folder for unfinished files that no run resumes from. Blocks."""
+    """Make a temporary folder for unfinished files. Blocks."""
     target = job.pairs[0].target
     beside = target if isinstance(target, Path) else None
     if beside is None and job.state is not None:
@@ -606,14 +609,14 @@ def _temporary_folder(job: _FileJob) -> Iterator[Path | None]:
 
 
 def _open_files(job: _FileJob, place: _Files) -> _Files:
-    """Look at each input, and find where an interrupted run stopped. Blocks."""
+    """Open each input, and find where an interrupted run stopped. Blocks."""
     path = job.bad_rows
     bad_rows = None if path is None else BadRows(path, disk=job.system.disk)
     checkpoints = {} if place.folder is None else place.folder.checkpoints
     faults = InputFaults()
     files = []
     for index, named in enumerate(job.pairs):
-        # The rows of a job with a state are read twice.
+        # A job with a state reads the rows twice.
         pair = named if job.state is None else _spooled(named, place)
         identity = None if pair.source is None else identify(pair.source)
         saved = None if identity is None else checkpoints.get(identity.name)
@@ -633,7 +636,7 @@ def _open_files(job: _FileJob, place: _Files) -> _Files:
                 file.open()[0].close()
         files.append(file)
     if faults.count:
-        # One run says all that is wrong, as the look-through does.
+        # Report all errors in one run, as the precheck does.
         pairs = [one.pair for one in files]
         read_check(pairs, job.options, job.want, on_bad_row=bad_rows)
     faults.check()
@@ -644,10 +647,10 @@ def _open_files(job: _FileJob, place: _Files) -> _Files:
 def _localized(
     job: _FileJob, place: _Files, pair: FilePair, identity: InputIdentity | None
 ) -> tuple[FilePair, InputIdentity | None]:
-    """Copy a remote input into the job's folder, and let the output grow there. Blocks.
+    """Copy a remote input into the job's folder, which also gets the output. Blocks.
 
-    A copy that an interrupted run has made is not made again, and an input whose output
-    is done is not copied.
+    A copy from an interrupted run is reused, and an input whose output is done is not
+    copied.
     """
     source, target = pair.source, pair.target
     if isinstance(source, Remote) and identity is not None:
@@ -685,10 +688,10 @@ async def _write_all(
     progress: Callable[[], Progress],
     is_stopped: Callable[[], bool],
 ) -> bool:
-    """Write answered chunks; what was answered is saved, however the job ends.
+    """Write answered chunks; their answers are saved even if the job fails.
 
     Returns:
-        Whether every output is whole and has its name.
+        Whether every output is complete and has its final name.
     """
     complete = False
     try:
@@ -725,7 +728,7 @@ def _summarize(
     counts: Mapping[str, int] | None = None,
     **more: Any,
 ) -> JobSummary:
-    """Count what a job did; without *outputs*, by the identities asked about."""
+    """Summarize a job; without *outputs*, by the identities asked about."""
     if outputs is not None:
         counts, more["rows"] = outputs.status_counts, outputs.rows
         more["input_warnings"] = dict(outputs.input_warnings)
@@ -745,7 +748,7 @@ def _summarize(
 
 
 async def _stream(job: _FileJob, files: _Files) -> JobSummary:
-    """Map the inputs in one pass, resumable by the log of the job."""
+    """Map the inputs in one pass, resumable by the job's log."""
     checked = job.options.precheck and await _look_through(job, files)
     source = FileSource([file for file in files.files if not file.done])
     dispatcher = job.dispatcher(source, endpoint=job.endpoint)
@@ -764,11 +767,11 @@ async def _stream(job: _FileJob, files: _Files) -> JobSummary:
 
 
 async def _look_through(job: _FileJob, files: _Files) -> bool:
-    """Read the text inputs once, so that a bad row is found before any request.
+    """Read the text inputs once, to find bad rows before any request.
 
     Returns:
-        Whether they were read: a pipe can be read only once, and a resumed job has
-        done it before.
+        Whether they were read: pipes can be read only once, and resumed jobs have done
+        it before.
     """
     if files.folder is None or files.folder.checkpoints:
         return False
@@ -780,7 +783,7 @@ async def _look_through(job: _FileJob, files: _Files) -> bool:
 
 
 async def _finish_bad_rows(files: _Files, *, whole: bool) -> int:
-    """Give the file of bad rows its name if all were collected; return how many."""
+    """Finish the file of bad rows if all were collected; return their number."""
     if files.bad_rows is None:
         return 0
     if whole:
@@ -792,7 +795,7 @@ async def _finish_bad_rows(files: _Files, *, whole: bool) -> int:
 async def _dispatching(
     dispatcher: Dispatcher, stop: asyncio.Event | None
 ) -> AsyncIterator[AsyncIterator[Chunk]]:
-    """Run a dispatcher for the length of the block, and yield its answered chunks."""
+    """Run a dispatcher during the block, and yield its answered chunks."""
 
     async def chunks() -> AsyncIterator[Chunk]:
         while (chunk := await dispatcher.next_chunk()) is not None:
@@ -814,15 +817,15 @@ async def _dispatching(
 async def _run_with_state(
     job: _FileJob, files: _Files, state: MappingState
 ) -> JobSummary:
-    """Map the inputs in steps, resumable by the state alone."""
+    """Map the inputs in steps, resumable from the state."""
     options, folder = job.options, files.folder
     assert isinstance(options, MapOptions)  # noqa: S101 - only maps have a state
     segment = options.segment if options.full else None
     name = None if folder is None else folder.job
     ended = None if name is None else await state.summary_of(name)
     if ended is not None:
-        # A run was killed after its last step: to start another would replace its
-        # delta by an empty one.
+        # A run was killed after its last step. Starting another one would replace its
+        # delta with an empty one.
         outputs = tuple(filter(None, (one.output for one in files.files)))
         return JobSummary(**{**json.loads(ended), "outputs": outputs})
     run = await _begin(state, job.client, job=name, segment=segment)
@@ -846,7 +849,7 @@ async def _run_with_state(
 
 
 async def _stage(job: _FileJob, files: _Files, state: MappingState, run: Run) -> bool:
-    """Read all inputs; return whether that was not interrupted."""
+    """Read all inputs; return whether that finished without interruption."""
     rows = 0
 
     def on_chunk(chunk: Chunk) -> bool:
@@ -876,7 +879,8 @@ async def _write_from_state(
     """Write the outputs and the delta from the state, and mark it as exported."""
     done = await state.files_done(run)
     files = attrs.evolve(files, files=[_skip_done(one, done) for one in files.files])
-    # The delta names the rows of all files, and there is no checkpoint within a file.
+    # The delta refers to the rows of all files, and there are no checkpoints within a
+    # file.
     read = [one for one in files.files if job.keys or not one.done]
     source = FileSource([attrs.evolve(one, saved=None) for one in read])
 
@@ -905,7 +909,7 @@ async def _write_from_state(
             if delta is not None:
                 changes = await delta.complete(state, run)
                 summary = attrs.evolve(summary, changes=changes)
-            # Without the names of files.
+            # Without file names.
             text = json.dumps(attrs.asdict(attrs.evolve(summary, outputs=())))
             await state.finish(run, exported=delta is not None, summary=text)
     return summary
@@ -915,7 +919,7 @@ async def _write_from_state(
 async def _open_delta(
     job: _Job, state: MappingState, *, keys: Sequence[str] = ()
 ) -> AsyncIterator[DeltaWriter | None]:
-    """Open the delta of a job, if one is wanted; what is not whole is removed."""
+    """Open the job's delta, if there is one; remove it if it is not finished."""
     if job.delta is None:
         yield None
         return
@@ -935,9 +939,9 @@ async def _open_delta(
 
 
 def _skip_done(file: InputFile, done: Mapping[str, str]) -> InputFile:
-    """Mark an input whose output an interrupted run has finished.
+    """Mark an input as done if an interrupted run has finished its output.
 
-    An input that has changed since is mapped again.
+    An input that has changed since then is mapped again.
     """
     detail = None if file.identity is None else done.get(file.identity.name)
     saved = None if detail is None else decode_checkpoint(detail)
@@ -947,7 +951,7 @@ def _skip_done(file: InputFile, done: Mapping[str, str]) -> InputFile:
 
 
 def _reading_progress(rows: int, chunk: Chunk, files: _Files) -> FileProgress:
-    """Return the progress of reading all files before anything is asked."""
+    """Return the progress of reading all files before the first request."""
     sizes = [file.size for file in files.files]
     before = sum(size or 0 for size in sizes[: chunk.payload.file])
     return FileProgress(
@@ -973,22 +977,22 @@ async def refresh_state(
     on_progress: Callable[[FileProgress], object] | None = None,
     _system: System = SYSTEM,
 ) -> JobSummary:
-    """Ask again about what is due in a state; what ``uid2 refresh`` runs.
+    """Ask again about the due identities of a state, as ``uid2 refresh`` does.
 
-    Call it again to resume: what the operator has answered is no longer due.
+    Call it again to resume: answered identities are no longer due.
 
     Args:
-        state: A state, open or not, or its file.
-        client: The client that asks the operator.
-        options: What is asked about, and how the job runs.
-        delta: Where to write what has changed since the last delta, or ``-``. An
-            existing file is replaced with the option *force* only, unless it is the
+        state: A state, open or not, or the path of its file.
+        client: The client that sends the requests.
+        options: What to ask about, and how the job runs.
+        delta: The file for the changes since the last delta, or ``-`` for stdout. An
+            existing file is replaced only with the option *force*, or if it is the
             delta of an interrupted run.
-        stop: Ends the job in order when it is set.
+        stop: Stops the job cleanly when it is set.
         on_progress: Called with the progress.
 
     Returns:
-        What was done. Its rows are identities.
+        A summary of the job. Its rows are identities.
 
     Raises:
         UID2Error: As :func:`~uid2_async.map_file`.
@@ -1028,22 +1032,23 @@ async def sweep_by_status(
     on_progress: Callable[[FileProgress], object] | None = None,
     _system: System = SYSTEM,
 ) -> JobSummary:
-    """Check which raw UIDs of a state are opted out, and record it.
+    """Check which raw UIDs of a state are opted out, and record the results.
 
-    v4 raw UIDs of the environments *integ* and *prod* cannot be checked that way: map
+    v4 raw UIDs of the environments *integ* and *prod* cannot be checked this way. Map
     their identities again with :func:`~uid2_async.refresh_state`.
 
     Args:
-        state: A state, open or not, or its file.
-        client: The client that asks the operator.
-        options: How the job runs. By default one request at a time, as public operators
-            expect.
+        state: A state, open or not, or the path of its file.
+        client: The client that sends the requests.
+        options: How the job runs. Defaults to one request at a time, as public
+            operators expect.
         delta: See :func:`~uid2_async.refresh_state`.
-        stop: Ends the job in order when it is set.
+        stop: Stops the job cleanly when it is set.
         on_progress: Called with the progress.
 
     Returns:
-        What was done. *mapped* counts raw UIDs that are ok, *other* the unverifiable.
+        A summary of the job. *mapped* counts raw UIDs that are ok, *other* the
+        unverifiable.
 
     Raises:
         UID2Error: As :func:`~uid2_async.map_file`.
@@ -1073,7 +1078,7 @@ async def sweep_by_status(
 
 @asynccontextmanager
 async def _state_run(job: _Job) -> AsyncIterator[tuple[MappingState, Run]]:
-    """Open the state of a job without files, check its delta, and begin a run."""
+    """Open the state of a job without files, check its delta, and start a run."""
     assert job.state is not None  # noqa: S101 - by the callers
     async with _opened(job.state) as state:
         if job.delta is not None:
@@ -1097,12 +1102,12 @@ async def _end_state_run(
     asking: Dispatcher,
     counts: Counter[str],
 ) -> JobSummary:
-    """Write the delta of a job that was not interrupted, and end its run."""
+    """Write the delta of an uninterrupted job, and end its run."""
     changes: int | None = None
     if asking.is_drained or job.delta is None:
         await state.finish(run, exported=False)
     else:
-        # A run that is killed before it ends may replace this delta.
+        # If the run is killed before it ends, the next run may replace this delta.
         await state.begin_delta(run, job.delta)
         async with _open_delta(job, state) as delta:
             assert delta is not None  # noqa: S101 - by the condition
@@ -1118,7 +1123,7 @@ def _as_state(
     options: JobOptions,
     system: System,
 ) -> MappingState | None:
-    """Return a state, which need not be open."""
+    """Return a state, open or not."""
     if state is None or isinstance(state, MappingState):
         return state
     return MappingState(
@@ -1135,7 +1140,7 @@ async def _begin(
     job: str | None = None,
     segment: str | None = None,
 ) -> Run:
-    """Begin a run of *state*, or resume the unfinished one of the same *job*."""
+    """Start a run of *state*, or resume the unfinished one of the same *job*."""
     return await state.begin(
         job=job,
         scope=client.scope,
@@ -1160,12 +1165,12 @@ async def _record(
     identities: Sequence[bytes],
     outcomes: Sequence[Outcome],
 ) -> None:
-    """Keep the outcomes of a batch; what a dispatcher awaits."""
+    """Store the outcomes of a batch; the dispatcher awaits it."""
     await state.record(run, IdentityType(subject), identities, outcomes)
 
 
 async def _ask_all(job: _Job, dispatcher: Dispatcher) -> Counter[str]:
-    """Ask about all that the source of a dispatcher holds; count the outcomes."""
+    """Ask about everything in the source of a dispatcher; count the outcomes."""
     columns = OutcomeColumns([""], matched_type=False)
     async with _dispatching(dispatcher, job.stop) as chunks:
         async for chunk in chunks:
@@ -1177,7 +1182,7 @@ async def _ask_all(job: _Job, dispatcher: Dispatcher) -> Counter[str]:
 async def _record_opt_outs(
     state: MappingState, run: Run, chunk: Chunk, counts: Counter[str]
 ) -> None:
-    """Record who of a chunk has opted out, by the status of their raw UIDs."""
+    """Record who in a chunk has opted out, by raw UID status."""
     (found,) = chunk.outcomes()
     statuses = list(map(status_of_uid, found))
     counts.update(statuses)
@@ -1193,7 +1198,7 @@ async def _record_opt_outs(
 
 @asynccontextmanager
 async def _opened(state: MappingState) -> AsyncIterator[MappingState]:
-    """Open a state for a job, unless its owner has."""
+    """Open a state for a job, unless it is open already."""
     if state.is_open:
         yield state
         return
@@ -1203,7 +1208,7 @@ async def _opened(state: MappingState) -> AsyncIterator[MappingState]:
 
 @asynccontextmanager
 async def _entered(block: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enter and leave a block that blocks, in a thread."""
+    """Enter and leave a blocking context manager in a thread."""
     value = await run_in_thread(block.__enter__)
     try:
         yield value

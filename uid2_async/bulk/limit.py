@@ -1,7 +1,7 @@
-"""How many batches may be in flight: additive increase, multiplicative decrease.
+"""The limit of batches in flight: additive increase, multiplicative decrease (AIMD).
 
-Together with a gate that all of them wait at. The limit alone would go on sending while
-the operator asks to wait; the gate alone would let everybody out at once.
+It works with a gate for all batches. With only the limit, sending would continue while
+the operator asks to wait. With only the gate, all batches would start at once.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ _OUTCOMES: Final = 20
 _MIN_OUTCOMES: Final = 5
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 10.0
-# Those who wait at the gate leave it over this many seconds, not in one burst.
+# Waiting batches leave the gate over this many seconds instead of in one burst.
 _SPREAD: Final = 0.05
-# Each Retry-After costs that time, so the limit that led to the last one is approached
-# slowly: from this part of it, at this part of the usual speed. With Retry-After: 2 and
-# 10 requests a second, 400 batches take 49 s instead of 60.
+# Each Retry-After costs its full time, so the limit that led to the last one is
+# approached slowly: from this fraction of it, at this fraction of the usual speed. With
+# Retry-After: 2 and 10 requests per second, 400 batches take 49 s instead of 60.
 _CAUTION_FROM: Final = 0.75
 _CAUTION_SPEED: Final = 0.1
-# A longer wish to wait is obeyed too, but the job does not outlive it.
+# A longer Retry-After is obeyed too, but the job then stalls.
 _BEARABLE_HINT: Final = 300.0
 
 
 class ConcurrencyLimit:
     """The permits of a job's batches.
 
-    Starts at 4 and grows by one with each success until the first cut, then by one
-    with each round of successes, and slower near the limit of the last Retry-After.
-    Halves when the operator asks to slow down, or when half of the last 20 outcomes
-    failed; at most once for the requests of one *generation*, which ends with each cut.
-    Each cut also shuts the gate for a time. Times are the event loop's, in seconds.
+    Starts at 4 and grows by one with each success until the first cut, then by one with
+    each round of successes, and slower near the limit of the last Retry-After. Halves
+    when the operator throttles, or when half of the last 20 outcomes failed; at most
+    once for the requests of one *generation*, which ends with each cut. Each cut also
+    closes the gate for a time. Times are the event loop's, in seconds.
 
     Attributes:
-        limit: How many may be in flight; a float, of which the whole part counts.
-        in_flight: How many are.
-        generation: How many cuts there have been.
+        limit: The maximum number in flight; a float that is rounded down.
+        in_flight: The number in flight.
+        generation: The number of cuts so far.
         throttled: How often the operator asked to slow down.
-        gate_until: Until when nobody may start.
-        longest_hint: The longest bearable wait that the operator asked for since the
+        gate_until: The time until which no batch may start.
+        longest_hint: The longest acceptable wait that the operator asked for since the
             last success.
     """
 
@@ -58,7 +58,7 @@ class ConcurrencyLimit:
         on_event: Callable[[Event], None] = lambda _event: None,
         start: int = 4,
     ) -> None:
-        """Allow *most* at once, *start* at first. Report changes to *on_event*."""
+        """Allow *start* at first and *most* at most. Report changes to *on_event*."""
         self.limit: float = min(start, most)
         self.in_flight: int = 0
         self.generation: int = 0
@@ -77,7 +77,7 @@ class ConcurrencyLimit:
         self._changed = asyncio.Event()
 
     async def acquire(self) -> None:
-        """Wait for a permit and for the gate; safe to cancel."""
+        """Wait for a permit and the gate. Safe to cancel."""
         while True:
             self._report_limit()
             while self.in_flight >= int(self.limit):
@@ -90,7 +90,7 @@ class ConcurrencyLimit:
             await self.pass_gate()
 
     async def pass_gate(self) -> None:
-        """Wait until the gate is open, and a little longer, each for himself."""
+        """Wait until the gate opens, plus a random delay per caller (jitter)."""
         while (wait := self.gate_until - self._now()) > 0:
             await self._sleep(wait + self._random() * _SPREAD)
 
@@ -101,12 +101,12 @@ class ConcurrencyLimit:
             self._on_event(LimitChanged(limit=self._reported))
 
     def release(self) -> None:
-        """Give a permit back."""
+        """Release a permit."""
         self.in_flight -= 1
         self._changed.set()
 
     def succeeded(self) -> None:
-        """Take notice of an answered batch."""
+        """Record an answered batch."""
         self._outcomes.append(True)
         self._cuts_in_a_row = 0
         self.longest_hint = 0.0
@@ -117,9 +117,9 @@ class ConcurrencyLimit:
         self._changed.set()
 
     def failed(self, generation: int) -> None:
-        """Take notice of a failed attempt that was begun in *generation*.
+        """Record a failed attempt that was started in *generation*.
 
-        One failure says little; half of the last 20 outcomes say that it is too much.
+        One failure means little, but half of the last 20 outcomes mean overload.
         """
         self._outcomes.append(False)
         failures = self._outcomes.count(False)
@@ -127,14 +127,14 @@ class ConcurrencyLimit:
             self._cut(generation, None)
 
     def throttle(self, generation: int, retry_after: float | None) -> None:
-        """Obey an operator that asks to slow down, if asked in this *generation*."""
+        """Slow down for an operator that throttles a request of this *generation*."""
         self.throttled += 1
         self._cut(generation, retry_after)
 
     def _cut(self, generation: int, retry_after: float | None) -> None:
-        """Halve the limit and shut the gate, once in a generation."""
+        """Halve the limit and close the gate, once per generation."""
         if retry_after:
-            # A late wish to wait still counts.
+            # A late Retry-After still counts.
             self._shut(retry_after)
             if retry_after <= _BEARABLE_HINT:
                 self.longest_hint = max(self.longest_hint, retry_after)
@@ -152,7 +152,7 @@ class ConcurrencyLimit:
         self._cuts_in_a_row += 1
 
     def _shut(self, seconds: float) -> None:
-        """Shut the gate for *seconds*, or longer if it already is."""
+        """Close the gate for *seconds*, or longer if it already is."""
         now = self._now()
         begins, ends = max(self.gate_until, now), now + seconds
         if ends > begins:

@@ -1,4 +1,4 @@
-"""BulkMapper: a stream of identities in, records out, in order, in constant memory."""
+"""BulkMapper: map a stream of identities to records, in order, in constant memory."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ T = TypeVar("T")
 
 
 class BulkMapper:
-    """Maps any number of identities, many batches at once.
+    """Maps any number of identities, with many batches at once.
 
-    It has no state between jobs. One mapper serves many, one after the other or at
-    once.
+    It keeps no state between jobs. One mapper can run many jobs, also at the same time.
 
     Example:
         >>> async with BulkMapper(client).map(emails) as records:
@@ -59,17 +58,16 @@ class BulkMapper:
         Args:
             client: Sends the requests. Its retry policy and timeout are for interactive
                 calls and do not apply here.
-            batch_size: Identities in one request; the client's max_batch_size by
-                default.
-            concurrency: The greatest number of requests in flight.
-            dedupe_window: How many distinct identities are remembered, so that each is
-                sent once.
+            batch_size: Identities per request. Defaults to the client's max_batch_size.
+            concurrency: The maximum number of requests in flight.
+            dedupe_window: The number of distinct identities to remember, so that each
+                is sent only once.
             stall_timeout: Seconds without a successful request before the job is
                 aborted.
-            on_progress: Called after each chunk of some hundred records.
+            on_progress: Called after each chunk of a few hundred records.
 
         Raises:
-            ConfigError: If an option is not above zero.
+            ConfigError: If an option is not greater than zero.
         """
         self._client = client
         self._on_progress = on_progress
@@ -82,7 +80,7 @@ class BulkMapper:
         )
 
     def __repr__(self) -> str:
-        """Show the client and how much it sends at once."""
+        """Show the client, the batch size and the concurrency."""
         size = self._options.batch_size or self._client.max_batch_size
         return (
             f"<BulkMapper {self._client!r} batch_size={size} "
@@ -95,31 +93,31 @@ class BulkMapper:
         items: Iterable[T] | AsyncIterable[T],
         key: Callable[[T], Identity | str] | None = None,
     ) -> AsyncIterator[Records[T]]:
-        """Map *items*. The block owns everything that works for it.
+        """Map *items*. The ``async with`` block owns all tasks.
 
-        Leaving the block early, cancellation and an exception inside of it stop the
-        work and leave nothing running. The exception comes out as it is. The operator
-        may have answered batches that were in flight.
+        Leaving the block early, cancellation and an exception inside it stop the work
+        and leave nothing running. The exception propagates unchanged. The operator may
+        still have answered the batches in flight.
 
         Args:
-            items: A sync or async iterable of any length. It is read as fast as the
-                records are taken.
+            items: A sync or async iterable of any length. It is read only as fast as
+                the records are consumed.
             key: Returns the identity of an item. Without it, items are identities.
 
         Yields:
-            An async iterator of records, one for each item, in order.
+            An async iterator of records, one per item, in order.
         """
         async with self.map_source(ItemSource(items, key)) as records:
             yield records
 
     @asynccontextmanager
     async def map_source(self, source: Source) -> AsyncIterator[Records[Any]]:
-        """Map the chunks of *source*, each with one column; for integrations.
+        """Map the chunks of *source*, each with one column. For integrations.
 
-        As :meth:`map`, but it costs less than looking at each item.
+        Like :meth:`map`, but cheaper, since it does not look at each item.
 
         Yields:
-            Records whose items are those of the chunks' payloads, one for each row.
+            Records whose items are those of the chunks' payloads, one per row.
         """
         dispatcher = Dispatcher(self._client, source, self._options, self._system)
         dispatcher.start()
@@ -132,11 +130,11 @@ class BulkMapper:
 class Records(Generic[T]):
     """The records of one job, in the order of its items.
 
-    Iterating raises an AuthError if the API key or secret is not accepted, and other
-    errors that every batch would meet; a ConnectError if the operator cannot be reached
-    and never was; a StalledError if no batch succeeded for the mapper's stall_timeout;
-    an InputError if an item's key is neither an identity nor a str; and a RuntimeError
-    after the block of the records was left.
+    Iterating raises an AuthError if the API key or secret is rejected, and other errors
+    that would affect every batch; a ConnectError if the operator could never be
+    reached; a StalledError if no batch succeeded for the mapper's stall_timeout; an
+    InputError if an item's key is neither an identity nor a str; and a RuntimeError
+    after the ``async with`` block was left.
     """
 
     def __init__(
@@ -144,19 +142,19 @@ class Records(Generic[T]):
         dispatcher: Dispatcher,
         on_progress: Callable[[Progress], object] | None = None,
     ) -> None:
-        """Take the records of *dispatcher*."""
+        """Read the records of *dispatcher*."""
         self._dispatcher = dispatcher
         self._on_progress = on_progress
         self._ready: Iterator[MapRecord[T]] = iter(())
         self._counts: Counter[str] = Counter()
 
     def __repr__(self) -> str:
-        """Show how far the job is."""
+        """Show the progress of the job."""
         return f"<Records {self.progress}>"
 
     @property
     def progress(self) -> Progress:
-        """How far the job is."""
+        """The progress of the job."""
         return attrs.evolve(self._dispatcher.progress(), **self._counts)
 
     def __aiter__(self) -> Self:
@@ -176,9 +174,9 @@ class Records(Generic[T]):
                 return record
 
     async def next_chunk(self) -> list[MapRecord[T]] | None:
-        """Return the next records, some hundred at once. Return None at the end.
+        """Return the next few hundred records, or None at the end.
 
-        It costs less than awaiting each record.
+        This is cheaper than awaiting each record.
         """
         chunk = await self._dispatcher.next_chunk()
         if chunk is None:
@@ -186,7 +184,7 @@ class Records(Generic[T]):
         return list(map(MapRecord, chunk.payload, self._count(chunk)))
 
     async def next_outcomes(self) -> list[Outcome] | None:
-        """Return only the outcomes of the next records; for integrations."""
+        """Return only the outcomes of the next records. For integrations."""
         chunk = await self._dispatcher.next_chunk()
         return None if chunk is None else self._count(chunk)
 
@@ -222,7 +220,7 @@ class ItemSource:
         items: Iterable[Any] | AsyncIterable[Any],
         key: Callable[[Any], Identity | str] | None,
     ) -> None:
-        """Read *items*, whose identities *key* returns."""
+        """Read *items*; *key* returns the identity of each."""
         self._key = key
         self._loaded: list[Any] = []
         self._taken = 0
@@ -256,7 +254,7 @@ class ItemSource:
         return Chunk(items, len(items), (column,))
 
     def _column(self, items: list[Any]) -> IdentityColumn:
-        """Find the kind and the value of each item; most often all are of one kind."""
+        """Find the kind and value of each item; usually all have the same kind."""
         if self._key is None:
             alike = values_of_one_kind(items)
             if alike is not None:
@@ -264,7 +262,7 @@ class ItemSource:
         return self._mixed_column(items)
 
     def _mixed_column(self, items: list[Any]) -> IdentityColumn:
-        """Find the kind and the value of one item after the other."""
+        """Find the kind and value of each item separately."""
         key = self._key
         failure: type[InputError | JobError]
         kinds: list[str] = []

@@ -27,7 +27,7 @@ class Names(StrEnum):
 
 
 class RefreshFrom(StrEnum):
-    """How REFRESH_FROM is written in text; Parquet and Arrow have a timestamp type."""
+    """The format of REFRESH_FROM in text; Parquet and Arrow have a timestamp type."""
 
     EPOCH = "epoch"
     ISO = "iso"
@@ -46,7 +46,7 @@ def _check_kinds(_: object, __: object, identifiers: Mapping[str, str]) -> None:
         raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
 
 
-# Of an option that does not decide about the output: it may change on resume.
+# For options that do not affect the output: they may change on resume.
 _MAY_CHANGE: Final = {"may_change": True}
 
 
@@ -57,7 +57,7 @@ def _check_positive(_: object, option: attrs.Attribute[Any], value: Any) -> None
 
 
 def _number(default: Any) -> Any:
-    """Declare a number greater than zero that does not decide about the output."""
+    """Declare a number greater than zero that does not affect the output."""
     return attrs.field(default=default, validator=_check_positive, metadata=_MAY_CHANGE)
 
 
@@ -66,15 +66,15 @@ def _number(default: Any) -> Any:
 class JobOptions:
     """How a job sends its requests, and what it may replace.
 
-    It is the base of the options of file jobs. None of this decides about the output.
+    The base of the options of file jobs. None of these affect the output.
 
     Attributes:
         batch_size: Identities per request. Defaults to the client's max_batch_size.
-        concurrency: Requests in flight at most.
-        dedupe_window: Distinct identities that are remembered without a state.
+        concurrency: The maximum number of requests in flight.
+        dedupe_window: The number of distinct identities to remember without a state.
         stall_timeout: Seconds without a successful request before the job is aborted.
         force: Whether existing outputs may be replaced.
-        shared_folders: Whether outputs and the state may lie in a folder that other
+        shared_folders: Whether outputs and the state may be in a folder that other
             users can write to.
     """
 
@@ -88,17 +88,17 @@ class JobOptions:
 
 @attrs.frozen(kw_only=True)
 class FileJobOptions(FileFormatOptions, JobOptions):
-    """What the options of all file jobs have in common.
+    """The options that all file jobs share.
 
     Attributes:
-        bad_rows: A file that collects the rows that cannot be read, so that the job
-            maps the others. By default such a row is an error.
-        job_dir: The folder with what the job needs to be resumed. Defaults to a hidden
-            folder beside the output.
+        bad_rows: A file for rows that cannot be read, so that the job maps the others.
+            By default, such a row is an error.
+        job_dir: The folder with the data for resuming the job. Defaults to a hidden
+            folder next to the output.
         restart: Whether an unfinished job is discarded.
-        precheck: Whether text files are read through before the first request, so that
-            a malformed row is found before anything is sent. With a state they always
-            are.
+        precheck: Whether text files are read completely before the first request, so
+            that a malformed row is found before anything is sent. With a state, they
+            always are.
     """
 
     bad_rows: str | os.PathLike[str] | None = None
@@ -109,7 +109,7 @@ class FileJobOptions(FileFormatOptions, JobOptions):
     precheck: bool = attrs.field(default=True, metadata=_MAY_CHANGE)
 
     def terms(self) -> dict[str, Any]:
-        """Return the options that must not change while the job is resumed."""
+        """Return the options that must not change until the job is done."""
         return attrs.asdict(
             self,
             filter=lambda option, _: not option.metadata,
@@ -123,34 +123,33 @@ class FileJobOptions(FileFormatOptions, JobOptions):
 class MapOptions(FileJobOptions):
     """The options of :func:`~uid2_async.map_file`.
 
-    There are more in its bases: :class:`~uid2_async.bulk.FileFormatOptions` says how
-    the files are written, :class:`~uid2_async.bulk.FileJobOptions` how the job is
-    resumed, and :class:`~uid2_async.bulk.JobOptions` how it sends. While a job is
-    resumed, *max_removed* and the options that do not decide about the output may
-    change.
+    Its bases have more: :class:`~uid2_async.bulk.FileFormatOptions` says how the files
+    are written, :class:`~uid2_async.bulk.FileJobOptions` how the job is resumed, and
+    :class:`~uid2_async.bulk.JobOptions` how it sends. When a job is resumed,
+    *max_removed* and the options that do not affect the output may change.
 
     Attributes:
         column: The column with the identifiers. Defaults to ``INPUT``.
-        type: What they are: ``email``, ``phone``, ``email_hash`` or ``phone_hash``.
-            Defaults to the value of *type_column* in each row.
+        type: The type of the identifiers: ``email``, ``phone``, ``email_hash`` or
+            ``phone_hash``. Defaults to the value of *type_column* in each row.
         type_column: The column with the type of each row. Defaults to ``INPUT_TYPE``.
-        identifiers: Instead of *column* and *type*: several columns by type, in order
-            of preference.
+        identifiers: Several columns by type, in order of preference, instead of
+            *column* and *type*.
         country: The two-letter country of phone numbers in national format, such as
             ``030 123456``. Requires the extra ``phone``.
-        country_column: The column with the country of each row. *country* is used where
-            it is empty.
+        country_column: The column with the country of each row. *country* applies to
+            rows where it is empty.
         names: The spelling of the added columns.
         refresh_from: How REFRESH_FROM is written in text. Defaults to seconds since the
             Unix epoch.
         optout_rule: What an opt-out means for a row with several identifiers.
-        explode: Whether each identifier gets a row of its own.
+        explode: Whether each identifier gets its own row.
         api: The endpoint version.
-        keys: The input columns that the delta repeats.
+        keys: The input columns that the delta contains.
         full: Whether the input is the whole audience, so that people missing from it
             are REMOVED.
         segment: The name of that audience.
-        max_removed: The largest share of the audience that may be removed at once, from
+        max_removed: The maximum share of the audience that may be removed at once, from
             0 to 1.
     """
 
@@ -170,22 +169,24 @@ class MapOptions(FileJobOptions):
     keys: Sequence[str] = ()
     full: bool = False
     segment: str = "default"
-    # People raise it when it stopped their job, so that the job can resume.
+    # Users raise it after it has stopped their job, which must then resume.
     max_removed: float = attrs.field(default=0.05, metadata=_MAY_CHANGE)
 
     def __attrs_post_init__(self) -> None:
-        """Reject contradictions."""
+        """Reject contradictory options."""
         if self.identifiers and (self.column or self.type or self.type_column):
             raise ConfigError(
                 "Name one column with its type, or several columns by type; not both."
             )
         if self.type is not None and self.type_column is not None:
-            raise ConfigError("Name one type for all rows, or their column; not both.")
+            raise ConfigError(
+                "Name one type for all rows, or the column of types; not both."
+            )
         if self.type is not None and self.type not in KINDS:
             raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
         if self._is_national() and not self._has_phones():
             raise ConfigError(
-                "A country applies to phone numbers, and no column holds any.",
+                "A country applies to phone numbers, and no column contains any.",
                 hint="Name a column of phone numbers, or leave the country out.",
             )
         if not 0 <= self.max_removed <= 1:
@@ -195,7 +196,7 @@ class MapOptions(FileJobOptions):
         return self.country is not None or self.country_column is not None
 
     def _has_phones(self) -> bool:
-        """Return whether any row may hold a phone number; INPUT_TYPE may say so."""
+        """Return whether any row may contain a phone number, as INPUT_TYPE may say."""
         if self.identifiers:
             return PHONE in self.identifiers
         return self.type in (None, PHONE)
@@ -218,7 +219,8 @@ class StatusOptions(FileJobOptions):
         column: The column with the raw UIDs.
         drop: Whether only rows that may be shared are written.
         allow_unverifiable: Whether rows whose status cannot be verified may be shared.
-        concurrency: Requests in flight at most. Public operators expect one at a time.
+        concurrency: The maximum number of requests in flight. Public operators expect
+            one at a time.
     """
 
     column: str = "UID"
@@ -233,9 +235,9 @@ class RefreshOptions(JobOptions):
 
     Attributes:
         unchecked_for: Ask about every mapped or opted-out identity that was not checked
-            for so long. By default about what is due.
-        api: With v2, what is due follows from the salt buckets that have rotated.
-        limit: Identities to ask about at most.
+            for this time. By default, ask about what is due.
+        api: With v2, the rotated salt buckets determine what is due.
+        limit: The maximum number of identities to ask about.
     """
 
     unchecked_for: timedelta | None = None
@@ -249,12 +251,12 @@ class FileProgress:
 
     Attributes:
         phase: ``reading`` the inputs, ``asking`` the operator, or ``writing`` outputs.
-            A job without a state does all three at once, and says ``writing``.
-        rows: Rows that this phase has finished, those of an interrupted run included.
-        bytes_read: Bytes of the inputs that they came from.
+            A job without a state does all three at once and reports ``writing``.
+        rows: Rows finished in this phase, including those of an interrupted run.
+        bytes_read: Bytes of the inputs read for these rows.
         total_bytes: Bytes of all inputs, or None if that is unknown.
         endings: Rows by status: mapped, opted_out, invalid, empty, other, failed.
-        job: Requests, limit and the like.
+        job: The progress of the requests.
     """
 
     phase: str = "writing"
@@ -267,10 +269,10 @@ class FileProgress:
 
 @attrs.frozen(kw_only=True)
 class JobSummary:
-    """What a file job did.
+    """The result of a file job.
 
-    The rows of a job with a state that was stopped before it wrote any are the
-    identities that it has asked about.
+    If a job with a state is stopped before it writes rows, its rows are the identities
+    that it asked about.
 
     Attributes:
         rows: Rows in the output.
@@ -279,10 +281,10 @@ class JobSummary:
         invalid: Rows with an invalid identifier or identifier type.
         empty: Rows without an identifier.
         other: Rows that the operator left unmapped for an unknown reason.
-        failed: Rows that the operator could not be asked about. They have an ERROR.
+        failed: Rows whose request failed. They have an ERROR.
         bad_rows: Rows that could not be read and are in the file of bad rows.
-        input_warnings: What looks wrong in the inputs, and in how many identifiers. The
-            first 1,000 invalid hashes of a file are looked at.
+        input_warnings: Suspicious patterns in the inputs, with the number of
+            identifiers. Only the first 1,000 invalid hashes of a file are checked.
         duplicates: Identifiers that shared a request with an earlier one in this run.
         from_state: Identities that the state answered.
         requests: Requests sent in this run, retries included.
@@ -290,8 +292,7 @@ class JobSummary:
         resumed_rows: Rows that an interrupted run had finished.
         changes: Changes in the delta, or None without a delta.
         seconds: Duration of this run.
-        outputs: The outputs that are whole and have their names; what is not on this
-            machine by its name.
+        outputs: The outputs that are complete: paths, or the names of remote outputs.
         complete: Whether the job is done. False if it was stopped cleanly.
     """
 
@@ -316,7 +317,7 @@ class JobSummary:
 
     @classmethod
     def of(cls, status_counts: Mapping[str, int], **more: Any) -> JobSummary:
-        """Make a summary from the number of rows of each status, and *more*."""
+        """Make a summary from the row counts by status, and *more*."""
         counted: dict[str, Any] = {
             status.value: status_counts.get(status, 0) for status in RowStatus
         }

@@ -1,4 +1,4 @@
-"""What becomes of an identity or item in bulk work, and how far a job is."""
+"""The outcomes of identities and items in bulk jobs, and the progress of a job."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ T = TypeVar("T")
 
 @attrs.frozen(kw_only=True)
 class MapFailure:
-    """An identity that the operator could not be asked about. Not an opt-out.
+    """An identity whose request failed. This is not an opt-out.
 
     Attributes:
         error: The name of the error's class, such as ``ServerError``.
         status: The HTTP status, or None if there was no HTTP response.
     """
 
-    # With these it is told from a mapped row without looking at its class.
+    # These distinguish it from a mapped row without checking its class.
     raw_uid: ClassVar[None] = None
     reason: ClassVar[None] = None
 
@@ -55,8 +55,8 @@ class MapFailure:
 class OptOutRule(StrEnum):
     """What an opt-out of one identifier means for a row with several.
 
-    ``any``: the person has opted out, whichever identifier says so. ``each``: the other
-    identifiers still count.
+    ``any``: the person has opted out if any identifier is opted out. ``each``: the
+    other identifiers still count.
     """
 
     ANY = "any"
@@ -78,7 +78,7 @@ INVALID: Final = MapRow(reason=UnmappedReason.INVALID_IDENTIFIER.value)
 """The outcome of an identity that the operator would reject. It is not sent."""
 
 UNKNOWN_KIND: Final = MapRow(reason="invalid input type")
-"""The outcome of an identity whose kind the endpoint does not take."""
+"""The outcome of an identity whose kind the endpoint does not accept."""
 
 INVALID_PHONES: Final = {
     fault: InvalidPhone(reason=INVALID.reason, code=fault.code) for fault in PhoneFault
@@ -87,7 +87,7 @@ INVALID_PHONES: Final = {
 
 
 class MapRecord(msgspec.Struct, Generic[T], gc=False, eq=False):
-    """An item of the input and what became of it.
+    """An input item and its outcome.
 
     Don't store a record on its own item. Records are not tracked by the garbage
     collector, which would otherwise run over the whole program every thousand records,
@@ -103,13 +103,13 @@ class MapRecord(msgspec.Struct, Generic[T], gc=False, eq=False):
 
     @property
     def result(self) -> MappedUID | Unmapped | MapFailure:
-        """What became of the item, as the types of the public API."""
+        """The result as a type of the public API."""
         if isinstance(self.outcome, MapFailure):
             return self.outcome
         return self.outcome.result
 
     def __repr__(self) -> str:
-        """Show the outcome only: the item may be DII."""
+        """Show only the outcome, because the item may be DII."""
         return f"MapRecord(outcome={self.outcome!r})"
 
 
@@ -122,11 +122,11 @@ class Progress:
         mapped: Records with a raw UID.
         opted_out: Records of people who have opted out.
         invalid: Records that are invalid, or unmapped for an unknown reason.
-        failed: Records that the operator could not be asked about.
-        duplicates: Records answered by the request for an earlier one.
+        failed: Records whose request failed.
+        duplicates: Records answered by the request for an earlier record.
         batches: Batches that are done.
         in_flight: Requests in flight.
-        limit: How many requests may be in flight at present.
+        limit: The current limit of requests in flight.
         throttled: How often the operator asked to slow down.
     """
 
@@ -150,7 +150,7 @@ RAW_UID: Final = "raw_uid"
 Values: TypeAlias = Mapping[str, Sequence[str] | Sequence[bytes]]
 Rows: TypeAlias = Mapping[str, Sequence[MapRow]]
 
-# The operator rejects bodies over 1 MiB. What the envelope adds is far below 5 %.
+# The operator rejects bodies over 1 MiB. The envelope adds far less than 5 %.
 _BINARY_BODY_BYTES: Final = int(1024 * 1024 * 0.95)
 # In base64, three bytes become four.
 _TEXT_BODY_BYTES: Final = _BINARY_BODY_BYTES * 3 // 4
@@ -159,14 +159,14 @@ _OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
 @attrs.frozen(kw_only=True)
 class IdentityKind:
-    """A kind of identity that an endpoint takes.
+    """A kind of identity that an endpoint accepts.
 
     Attributes:
         name: The kind, such as ``phone`` or ``phone_hash``.
         subject: ``email``, ``phone`` or ``raw_uid``. A phone number and its hash are
             the same identity.
         key: The JSON key of its hashes.
-        read: Returns the identity bytes of each value, None where it is invalid.
+        read: Returns the identity bytes of each value, None if it is invalid.
     """
 
     name: str
@@ -177,18 +177,18 @@ class IdentityKind:
 
 @attrs.frozen(kw_only=True)
 class Endpoint:
-    """An endpoint that takes many identities at once.
+    """An endpoint that accepts many identities at once.
 
     Attributes:
         path: The path of its URL.
-        kinds: The kinds of identity that it takes, by name.
+        kinds: The kinds of identity that it accepts, by name.
         ask: Builds the JSON of a request from values by key, as bytes or as text.
-        read: Reads the opened reply to these values: one row for each, by key. Raises a
-            ProtocolError if it does not have the documented shape.
-        binary: Whether raw bytes go both ways instead of base64 text.
+        read: Parses the decrypted reply to these values: one row per value, by key.
+            Raises a ProtocolError if it does not have the documented shape.
+        binary: Whether requests and replies use raw bytes instead of base64 text.
         one_kind: Whether all identities of a request must be of one kind.
-        body_bytes: The greatest length of a request's JSON, with a margin.
-        reply_bytes: The greatest length of a reply.
+        body_bytes: The maximum length of a request's JSON, with a margin.
+        reply_bytes: The maximum length of a reply.
     """
 
     path: str
@@ -247,7 +247,7 @@ MAP_V2: Final = Endpoint(
 
 
 def _read_raw_uid(text: str) -> bytes | None:
-    """Decode a raw UID. Return None for a spelling that no operator uses."""
+    """Decode a raw UID; return None for a spelling that no operator uses."""
     from uid2_async.protocol.raw_uid import inspect_raw_uid  # noqa: PLC0415 - imports cryptography
 
     data = base64.decode(text)

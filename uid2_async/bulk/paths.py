@@ -1,6 +1,6 @@
-"""Which files a job reads and writes, in which format, and how outputs get their names.
+"""The files that a job reads and writes, their formats, and the naming of outputs.
 
-Everything that can be refused is refused here, before any work is done.
+Invalid paths and options are rejected here, before any work is done.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STDIO: Final = "-"
 """The name that means stdin or stdout."""
 
 _END_BYTES: Final = 1024 * 1024
-# The longest name there may be has 255 bytes; a character has at most four.
+# A file name can have 255 bytes, and a character up to four.
 _NAME_CHARS: Final = 40
 
 
@@ -61,7 +61,7 @@ class Format(StrEnum):
 
 
 class Content(Enum):
-    """What a column that is added contains; None is a missing value in each."""
+    """What an added column contains. None means a missing value in all of them."""
 
     TEXT = "text"
     INTEGER = "an integer of 32 bits"
@@ -85,7 +85,7 @@ def is_gzipped(path: PurePath | None) -> bool:
 
 
 def known_suffix(path: PurePath) -> str:
-    """Return what the name of a file says about its format; empty for nothing."""
+    """Return the format that a file name shows; empty for none."""
     suffix = _suffix(path)
     packed = ".gz" if is_gzipped(path) else ""
     return (suffix if suffix in _SUFFIXES else "") + packed
@@ -99,7 +99,7 @@ def _suffix(path: PurePath | None) -> str:
 
 
 def _read_format(name: str) -> Format:
-    """Return the format called *name*, which no error repeats."""
+    """Return the format called *name*, without repeating it in errors."""
     found = {one.value: one for one in Format}.get(name)
     if found is None:
         raise ConfigError(f"The format must be one of {', '.join(Format)}.")
@@ -107,7 +107,7 @@ def _read_format(name: str) -> Format:
 
 
 def _read_delimiter(delimiter: str | None) -> str | None:
-    """Refuse a delimiter that the csv module does not take."""
+    """Reject a delimiter that the csv module does not accept."""
     if delimiter is None:
         return None
     with contextlib.suppress(TypeError, ValueError):
@@ -115,18 +115,18 @@ def _read_delimiter(delimiter: str | None) -> str | None:
         if delimiter not in '"\r\n' and len(delimiter) == 1:
             return delimiter
     raise ConfigError(
-        "A delimiter is one character, and not a quote or a line end.",
+        "A delimiter must be one character, and not a quote or a line end.",
         hint="Examples: --delimiter ';' or --delimiter '\\t'.",
     )
 
 
-# Encodings in which a byte depends on those before it, and codecs that are not for
-# files: names of hosts (idna, punycode) and Python literals.
+# Stateful encodings, and codecs that are not for files: host names (idna, punycode) and
+# Python literals.
 _UNUSABLE: Final = ("hz", "iso2022", "utf-7", "idna", "punycode", "undefined")
 
 
 def _read_encoding(encoding: str) -> str:
-    """Return the usual name of an encoding."""
+    """Return the canonical name of an encoding."""
     try:
         found: codecs.CodecInfo | None = codecs.lookup(encoding)
     except (LookupError, ValueError):
@@ -139,51 +139,51 @@ def _read_encoding(encoding: str) -> str:
         or "escape" in found.name
     ):
         raise ConfigError(
-            "The encoding is unknown, or cannot be read in parts.",
+            "The encoding is unknown, or cannot be read in chunks.",
             hint="Examples: utf-8, latin-1, utf-16.",
         )
-    # The byte order mark is kept where there is one.
+    # A byte order mark is kept if there is one.
     return "utf-8" if found.name == "utf-8-sig" else found.name
 
 
 def _check_escape(_: object, __: object, escape: str | None) -> None:
-    """Refuse an escape character that cannot be told from other marks."""
+    """Reject an escape character that is ambiguous."""
     if escape is not None and (len(escape) != 1 or escape in '"\r\n'):
         raise ConfigError(
-            "An escape is one character, and not a quote or a line end.",
+            "An escape must be one character, and not a quote or a line end.",
             hint="Spark writes \\ before quotes: --escape '\\'.",
         )
 
 
 def _check_comment(_: object, __: object, comment: str | None) -> None:
-    """Refuse a comment prefix that no line begins with."""
+    """Reject a comment prefix that no line can begin with."""
     if comment is not None and (not comment or set(comment) & set('"\r\n')):
-        raise ConfigError("A comment prefix is text such as #, without a quote.")
+        raise ConfigError("A comment prefix must be text such as #, without a quote.")
 
 
 @attrs.frozen(kw_only=True)
 class FileFormatOptions:
-    r"""How the rows of a file are written.
+    r"""How the rows of a file are encoded.
 
-    Nothing of this is guessed from the content of a file.
+    None of this is guessed from the content of a file.
 
     Attributes:
-        format: The format; None if the name of the file tells.
-        delimiter: What separates the fields of CSV; None is a tab in ``.tsv`` files and
-            a comma in others.
+        format: The format; None takes it from the file name.
+        delimiter: The separator of CSV fields; None means a tab in ``.tsv`` files and a
+            comma in others.
         encoding: The encoding of CSV and JSON lines.
-        escape: The character that stands before a quote within a quoted CSV field
-            (Spark writes a backslash); None if quotes are doubled.
+        escape: The character before a quote within a quoted CSV field (Spark writes a
+            backslash); None if quotes are doubled.
         comment: The prefix of CSV lines that are not rows.
         sep_line: Whether the first line of CSV is ``sep=`` and the delimiter, as Excel
             writes it.
         null: The text that means a missing value, such as ``\N`` or ``NULL``.
         strip_header: Whether white space around column names is ignored.
-        skip_initial_space: Whether blanks after a CSV delimiter are ignored.
-        iso: Whether instants are written as ISO 8601 text; None for seconds since the
+        skip_initial_space: Whether spaces after a CSV delimiter are ignored.
+        iso: Whether times are written as ISO 8601 text; None means seconds since the
             epoch in text files and timestamps in the others.
         spreadsheet_safe: Whether CSV fields that a spreadsheet would run as formulas
-            are written with a ``'`` before them.
+            get a ``'`` prefix.
     """
 
     format: Format | None = attrs.field(
@@ -203,7 +203,7 @@ class FileFormatOptions:
     def for_file(
         self, path: PurePath | None, *, other: PurePath | None = None
     ) -> FileFormatOptions:
-        """Fill in format and delimiter by the name of *path*, or of the *other* end."""
+        """Fill in format and delimiter by the name of *path* or of the *other* file."""
         suffix = _suffix(path)
         named = _SUFFIXES.get(suffix, _SUFFIXES.get(_suffix(other)))
         given: Format | None = self.format
@@ -217,7 +217,7 @@ class FileFormatOptions:
 
 
 def _refuse_streams(path: PurePath | None, chosen: Format) -> None:
-    """Refuse what only text can do."""
+    """Reject streams and compression for formats that are not text."""
     if path is None:
         raise InputError(
             f"{chosen.capitalize()} cannot be read from stdin or written to stdout.",
@@ -235,12 +235,12 @@ def _refuse_streams(path: PurePath | None, chosen: Format) -> None:
 
 
 class InputIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """What tells an input file from another, and from itself after a change.
+    """The identity of an input file, which differs after a change.
 
     Attributes:
-        name: Its path, as the job names it; bytes that are not UTF-8 are escaped.
+        name: Its path in the job; bytes that are not UTF-8 are escaped.
         size: In bytes.
-        mtime_ns: When it was last changed, in ns since the epoch.
+        mtime_ns: The time of the last change, in ns since the epoch.
         digest: SHA-256 of its first and last MiB, in hex.
     """
 
@@ -251,14 +251,14 @@ class InputIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Remote(Unpicklable, ABC):
-    """An input or an output that is not a file of this machine.
+    """An input or output that is not a local file.
 
     A job copies such an input into its folder and reads the copy. It writes such an
-    output into its folder, and delivers it when it is whole.
+    output into its folder, and delivers it when it is complete.
 
     Attributes:
-        is_pinned: Whether a job reads its copy for as long as it lasts. Otherwise an
-            input that has changed is refused.
+        is_pinned: Whether a job reads its first copy until it is done. Otherwise, a
+            changed input is rejected.
     """
 
     is_pinned: bool = False
@@ -266,19 +266,19 @@ class Remote(Unpicklable, ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What messages, summaries and the log call it; contains no credentials."""
+        """The name in messages, summaries and the log, without credentials."""
 
     @property
     @abstractmethod
     def path(self) -> PurePath:
-        """A path whose name says the format."""
+        """A path whose name shows the format."""
 
     def __str__(self) -> str:
         """Return the name."""
         return self.name
 
     def identify(self) -> InputIdentity:
-        """Return what differs once the input has changed. Blocks."""
+        """Return an identity that differs once the input has changed. Blocks."""
         raise InputError(f"{self.name} cannot be read.", hint="Name another input.")
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:  # noqa: ARG002 - for those that can
@@ -290,7 +290,7 @@ class Remote(Unpicklable, ABC):
         raise InputError(f"{self.name} cannot be written.", hint="Name another output.")
 
     def deliver(self, whole: Path, *, job: str = "") -> None:  # noqa: ARG002 - as above
-        """Make the output of a whole file; to repeat it does no harm. Blocks."""
+        """Make the output from a complete file. Idempotent. Blocks."""
         raise InputError(f"{self.name} cannot be written.", hint="Name another output.")
 
 
@@ -298,7 +298,7 @@ Location: TypeAlias = Path | Remote
 
 
 def _path_of(location: Location | None) -> PurePath | None:
-    """Return the path whose name says the format."""
+    """Return the path whose name shows the format."""
     return location.path if isinstance(location, Remote) else location
 
 
@@ -309,9 +309,9 @@ class FilePair:
     Attributes:
         source: The input; None for stdin.
         target: The output; None for stdout.
-        folder: The folder of all outputs, which is made if it is missing; None if the
+        folder: The folder of all outputs, which is created if missing; None if the
             output was named.
-        name: What messages call the input, if not by its path.
+        name: The name of the input in messages, if it is not the path.
     """
 
     source: Location | None
@@ -322,14 +322,14 @@ class FilePair:
     def formats(
         self, options: FileFormatOptions
     ) -> tuple[FileFormatOptions, FileFormatOptions]:
-        """Return how the input is read and how the output is written.
+        """Return how to read the input and write the output.
 
-        The format of *options* is the input's; the output's name decides about its own.
-        A delimiter of None in what is written is the input's.
+        The format of *options* is the input's; the output's name sets its own. A
+        delimiter of None for the output means the input's.
         """
         read, written = _path_of(self.source), _path_of(self.target)
         named = _SUFFIXES.get(_suffix(written))
-        # A name that tells nothing is no reason to take text for Parquet.
+        # A name without a known suffix keeps the format of the input.
         other = None if named is None or not named.is_text else written
         source = options.for_file(read, other=other)
         chosen = named or source.format or Format.CSV
@@ -343,7 +343,7 @@ class FilePair:
     def _written_delimiter(
         self, options: FileFormatOptions, source: FileFormatOptions
     ) -> str | None:
-        """Return the delimiter of the output; None to keep that of the input."""
+        """Return the delimiter of the output; None keeps that of the input."""
         suffix = _suffix(_path_of(self.target))
         if suffix == ".tsv":
             return "\t"
@@ -363,11 +363,11 @@ def is_many(source: str) -> bool:
 
 
 def find_files(source: str, target: Path | None = None) -> list[tuple[str, Path]]:
-    """Find the files of a folder or a pattern, and the names of their outputs.
+    """Find the files of a folder or pattern, and the names of their outputs.
 
-    Those of the folders in a folder too, sorted. Hidden files, and those that begin
-    with an underscore, are the warehouse's own marks. If *target* is a folder in
-    *source*, what lies in it is not an input.
+    Includes subfolders; sorted. Hidden files, and files that begin with an underscore,
+    are markers of data warehouses and ignored. If *target* is a folder in *source*, its
+    files are not inputs.
     """
     root = Path(source)
     pattern = os.path.join(glob_escape(source), "**")  # noqa: PTH118 - as glob takes it
@@ -389,13 +389,13 @@ def find_files(source: str, target: Path | None = None) -> list[tuple[str, Path]
     _refuse_tables(root, (path for _, path in found))
     if not found:
         raise InputError(
-            f"There is no file in {printable(source)}.",
-            hint="Hidden files, and those that begin with _, do not count.",
+            f"No files were found in {printable(source)}.",
+            hint="Hidden files, and files that begin with _, are ignored.",
         )
     return sorted(found)
 
 
-# What tells a table from a folder of files: its log says which of them count.
+# A table has a log of the files that belong to it.
 _TABLES: Final = {
     "_delta_log": "Delta Lake",
     ".hoodie": "Hudi",
@@ -413,7 +413,7 @@ _TABLE_HINTS: Final = {
 
 
 def lake_format(folder: Path) -> str | None:
-    """Return which kind of lake table a folder is; None if it is not one."""
+    """Return the kind of lake table in a folder; None if it is not a table."""
     for mark, kind in _TABLES.items():
         if next(folder.glob(mark), None) is not None:
             return kind
@@ -421,16 +421,16 @@ def lake_format(folder: Path) -> str | None:
 
 
 def lake_table_error(name: str, kind: str) -> InputError:
-    """Return the error that says that a folder is a table."""
+    """Return the error for a folder that is a table."""
     return InputError(
         f"{printable(name)} is a {kind} table, not a folder of files: some of its "
-        "files hold rows that were deleted.",
+        "files contain deleted rows.",
         hint=_TABLE_HINTS[kind],
     )
 
 
 def _refuse_tables(root: Path, files: Iterable[Path]) -> None:
-    """Refuse a lake table: its folder holds rows that were deleted, too."""
+    """Reject a lake table, whose folder also contains deleted rows."""
     folders = {root, *root.resolve().parents}
     folders.update(parent for path in files for parent in path.parents)
     for folder in folders:
@@ -440,7 +440,7 @@ def _refuse_tables(root: Path, files: Iterable[Path]) -> None:
 
 
 def refuse_table_file(path: Path | None) -> None:
-    """Refuse a data file of a lake table, whose rows may have been deleted."""
+    """Reject a data file of a lake table, whose rows may have been deleted."""
     if path is not None and _SUFFIXES.get(_suffix(path)) is Format.PARQUET:
         _refuse_tables(path.parent, [])
 
@@ -449,7 +449,7 @@ def refuse_table_file(path: Path | None) -> None:
 
 
 def state_paths(path: Path) -> list[Path]:
-    """List the files that belong to a state: SQLite's companions, staging and lock."""
+    """List the files of a state: SQLite's companion files, staging and lock."""
     databases = (path, path.with_name(f"{path.name}-staging"))
     suffixes = ("", "-wal", "-shm", "-journal", ".lock")
     return [one.with_name(one.name + end) for one in databases for end in suffixes]
@@ -460,7 +460,7 @@ def check_roles(
     *,
     folders: Mapping[str, Path | None] | None = None,
 ) -> None:
-    """Refuse a path that has two roles in one job, whatever the roles are."""
+    """Reject a path with two roles in one job."""
     owners: dict[object, str] = {}
     inside = {name: path.resolve() for name, path in (folders or {}).items() if path}
     for role, paths in roles.items():
@@ -475,7 +475,7 @@ def check_roles(
         keys = {_place(path) for path in each}
         if role != "IN" and len(keys) < len(each):
             raise InputError(
-                f"One file of {role} would be written twice.",
+                f"Two outputs would have the same name in {role}.",
                 hint="Give each output a name of its own.",
             )
 
@@ -486,7 +486,7 @@ def _each(paths: Location | Iterable[Location] | None) -> list[Location]:
 
 
 def _check_inside(role: str, path: Location, folders: Mapping[str, Path]) -> None:
-    """Refuse a path that is, or lies in, a folder of the job."""
+    """Reject a path that is a folder of the job, or inside one."""
     if isinstance(path, Remote):
         return
     place = _local_place(path)
@@ -496,7 +496,7 @@ def _check_inside(role: str, path: Location, folders: Mapping[str, Path]) -> Non
 
 
 def _refuse_roles(one: str, other: str, path: Location) -> None:
-    """Refuse two roles of one path."""
+    """Raise the error for two roles of one path."""
     raise InputError(
         f"{one} and {other} are the same file or folder: {printable(str(path))}.",
         hint="Give each a name of its own.",
@@ -504,7 +504,7 @@ def _refuse_roles(one: str, other: str, path: Location) -> None:
 
 
 def _place(path: Location) -> object:
-    """Return where a name lies; the name itself is not followed."""
+    """Resolve the folder of a path, but not the name itself."""
     return path.name if isinstance(path, Remote) else _local_place(path)
 
 
@@ -513,7 +513,7 @@ def _local_place(path: Path) -> Path:
 
 
 def _keys(path: Location) -> Iterator[object]:
-    """List what tells a file from others: its place, what is there, where it leads."""
+    """List keys that identify a file: its path, its inode, its link target."""
     yield _place(path)
     if isinstance(path, Remote):
         return
@@ -527,7 +527,7 @@ def _keys(path: Location) -> Iterator[object]:
 def check_targets(
     pairs: Sequence[FilePair], *, force: bool, begun: bool, allow_shared: bool = False
 ) -> None:
-    """Refuse outputs that must not be written; make their folder if there are many."""
+    """Reject outputs that must not be written; create the folder for many."""
     for pair in pairs:
         if isinstance(pair.source, Path):
             _check_source(pair.source)
@@ -555,7 +555,7 @@ def check_targets(
 
 
 def _check_source(path: Path) -> None:
-    """Refuse an input that cannot be looked at, or is a pipe or a device."""
+    """Reject an input that cannot be accessed, or is a pipe or a device."""
     cause = "it is not a regular file"
     try:
         if stat.S_ISREG(path.stat().st_mode):
@@ -567,7 +567,7 @@ def _check_source(path: Path) -> None:
 
 
 def _check_target(target: Path, *, may_exist: bool) -> None:
-    """Refuse an output that must not be replaced."""
+    """Reject an output that must not be replaced."""
     shown = printable(str(target))
     try:
         found = target.lstat()
@@ -575,7 +575,8 @@ def _check_target(target: Path, *, may_exist: bool) -> None:
         return
     if stat.S_ISLNK(found.st_mode):
         raise InputError(
-            f"{shown} is a symbolic link.", hint="Name the file that it points to."
+            f"{shown} is a symbolic link.",
+            hint="Symbolic links are not followed. Name the file that it points to.",
         )
     if not stat.S_ISREG(found.st_mode):
         raise InputError(
@@ -586,7 +587,7 @@ def _check_target(target: Path, *, may_exist: bool) -> None:
 
 
 def _existing_folder(pair: FilePair, target: Path) -> Path:
-    """Return the folder of an output, or the one in which that will be made."""
+    """Return the folder of an output, or the existing folder above it."""
     folder = target.parent
     while pair.folder is not None and not os.path.lexists(folder):
         folder = folder.parent
@@ -594,7 +595,7 @@ def _existing_folder(pair: FilePair, target: Path) -> Path:
 
 
 def _make_folders(folder: Path) -> None:
-    """Make a folder for its owner only, and the missing ones above it."""
+    """Create a private folder, and the missing folders above it."""
     if not folder.exists():
         _make_folders(folder.parent)
         make_private_folder(folder)
@@ -604,9 +605,9 @@ def _make_folders(folder: Path) -> None:
 
 
 def identify(path: Location) -> InputIdentity:
-    """Return what tells a file from another, and from itself after a change.
+    """Return the identity of a file, which differs after a change.
 
-    Its first and last MiB are read; in between, size and time have to tell.
+    The first and last MiB are read; changes between them show in size and time.
     """
     if isinstance(path, Remote):
         return path.identify()
@@ -627,14 +628,14 @@ def identify(path: Location) -> InputIdentity:
             digest=digest.hexdigest(),
         )
     raise InputError(
-        f"{printable(str(path))} cannot be read: {cause}.", hint="Check it."
+        f"{printable(str(path))} cannot be read: {cause}.", hint="Check the file."
     )
 
 
 def check_unchanged(path: Location, before: InputIdentity) -> None:
-    """Refuse an input that was changed while it was read.
+    """Reject an input that was changed while it was read.
 
-    To be called before the output gets its name.
+    Call this before the output gets its name.
     """
     if identify(path) != before:
         raise InputError(
@@ -647,7 +648,7 @@ def check_unchanged(path: Location, before: InputIdentity) -> None:
 
 
 def temp_sibling(target: Path, *, suffix: str = "part") -> Path:
-    """Name a file beside *target* in which it grows; one left there is removed."""
+    """Return a temporary path next to *target*, and remove a file left there."""
     unfinished = target.with_name(f".{target.name[:_NAME_CHARS]}.uid2-{suffix}")
     unfinished.unlink(missing_ok=True)
     return unfinished
@@ -656,7 +657,7 @@ def temp_sibling(target: Path, *, suffix: str = "part") -> Path:
 def write_beside(
     target: Path, write: Callable[[Path], object], *, disk: Disk = DISK
 ) -> None:
-    """Let *write* make a private file, and give it its name when it is whole."""
+    """Call *write* with a private file, and rename it to *target* when complete."""
     unfinished = temp_sibling(target, suffix="unfinished")
     try:
         attempt(f"{printable(str(target))} cannot be written", write, unfinished)
@@ -668,16 +669,16 @@ def write_beside(
 
 
 def place(part: Path, target: Path, *, disk: Disk = DISK) -> None:
-    """Give a part that is whole its name, whichever file system it lies on.
+    """Move a complete part to its name, also across file systems.
 
-    A part that is missing was placed by an earlier run.
+    A missing part was moved by an earlier run.
     """
     if not part.exists():
         if target.exists():
             return
         raise JobError(
-            f"Neither {printable(str(target))} nor its saved part exists.",
-            hint="Discard the job and begin anew (--restart).",
+            f"Both {printable(str(target))} and its saved part are missing.",
+            hint="Discard the job and start over (--restart).",
         )
     if part.stat().st_dev == target.parent.stat().st_dev:
         replace(part, target, disk=disk)

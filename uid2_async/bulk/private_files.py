@@ -1,7 +1,7 @@
-"""Files and folders for their owner alone, whose content outlives a power cut.
+"""Private files and folders whose content survives a power failure.
 
-The calls that fail on a full or a broken disk are those of :class:`Disk`, which every
-function here takes, so that a test can let them fail.
+The calls that fail on a full or broken disk are those of :class:`Disk`. Every function
+takes one, so that tests can make them fail.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _HINTS: Final = {
-    errno.EDQUOT: "Free some space and run the same job again: it goes on from there.",
-    errno.EIO: "The disk is failing: check it before the job is run again.",
-    errno.ELOOP: "A symbolic link is not followed here: name the file itself.",
-    errno.ENOSPC: "Free some space and run the same job again: it goes on from there.",
+    errno.EDQUOT: "Free disk space and run the same command again. The job resumes.",
+    errno.EIO: "Check the disk before you run the job again.",
+    errno.ELOOP: "Symbolic links are not followed. Name the file itself.",
+    errno.ENOSPC: "Free disk space and run the same command again. The job resumes.",
 }
 
 
@@ -43,7 +43,7 @@ def _flock(descriptor: int, operation: int) -> None:
 
 @attrs.frozen(kw_only=True)
 class Disk:
-    """What the operating system does, and what may fail while a job runs."""
+    """The operating system calls that may fail while a job runs."""
 
     write: Callable[[int, bytes], int] = attrs.field(default=os.write)
     fsync: Callable[[int], None] = attrs.field(default=os.fsync)
@@ -60,7 +60,7 @@ def _utc_now() -> datetime:
 
 @attrs.frozen(kw_only=True)
 class System:
-    """What a job takes from the machine it runs on. Tests pass their own."""
+    """What a job uses of its machine. Tests pass their own."""
 
     clock: Callable[[], datetime] = _utc_now
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -72,7 +72,7 @@ SYSTEM: Final = System()
 
 
 def require_posix() -> None:
-    """Refuse to work on files where the calls are missing that keep them safe."""
+    """Reject platforms without the calls that keep files safe."""
     try:
         import fcntl  # noqa: F401, PLC0415 - stands for all of POSIX
     except ImportError:
@@ -80,16 +80,16 @@ def require_posix() -> None:
     else:
         return
     raise JobError(
-        "Jobs on files need a POSIX system: this one has no fcntl.",
+        "File jobs need a POSIX system. This one has no fcntl.",
         hint="Run them on Linux, on macOS or in WSL. Everything else works here, "
-        "BulkMapper for lists and streams too.",
+        "including BulkMapper for lists and streams.",
     )
 
 
 def attempt(
     refusal: str, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
 ) -> _T:
-    """Call the operating system, and say *refusal* and the cause where it refuses."""
+    """Call the operating system; on failure, raise *refusal* with the cause."""
     try:
         return call(*args, **kwargs)
     except OSError as error:
@@ -103,11 +103,11 @@ def attempt(
 
 
 def open_private(path: Path, *, exclusive: bool = True, append: bool = False) -> int:
-    """Open a file of mode 0600, whatever the umask is, for reading and writing.
+    """Open a file with mode 0600, regardless of the umask, for reading and writing.
 
     Returns:
-        A descriptor that programs started later do not inherit;
-        ``open(descriptor, "wb")`` makes a file of it.
+        A descriptor that child processes do not inherit; ``open(descriptor, "wb")``
+        makes a file of it.
     """
     require_posix()
     refusal = f"{path} cannot be opened"
@@ -116,7 +116,7 @@ def open_private(path: Path, *, exclusive: bool = True, append: bool = False) ->
     descriptor = attempt(refusal, os.open, path, flags, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise JobError(f"{refusal}: it is no file.", hint="Choose another name.")
+        raise JobError(f"{refusal}: it is not a file.", hint="Choose another name.")
     try:
         attempt(refusal, os.fchmod, descriptor, 0o600)
     except BaseException:
@@ -126,9 +126,9 @@ def open_private(path: Path, *, exclusive: bool = True, append: bool = False) ->
 
 
 def reopen_private(path: Path, size: int) -> int:
-    """Open a private file to go on behind the *size* bytes of it that were saved.
+    """Reopen a private file to append after its *size* saved bytes.
 
-    What lies behind them is cut off. A new file is made only where none were saved.
+    Anything after them is truncated. A new file is created only if none were saved.
 
     Returns:
         A descriptor, as :func:`open_private` gives it.
@@ -141,12 +141,12 @@ def reopen_private(path: Path, size: int) -> int:
     os.close(descriptor)
     raise JobError(
         f"{path} is shorter than what was saved.",
-        hint="Discard the job and begin anew (--restart).",
+        hint="Discard the job and start over (--restart).",
     )
 
 
 def make_private_folder(path: Path, *, disk: Disk = DISK) -> None:
-    """Make a folder of mode 0700, whose name outlives a power cut."""
+    """Create a folder with mode 0700, whose name survives a power failure."""
     require_posix()
     attempt(f"The folder {path} cannot be made", os.mkdir, path, 0o700)
     sync_folder(path.parent, disk=disk)
@@ -156,7 +156,7 @@ def check_folder(path: Path, allow_shared: bool = False) -> None:  # noqa: FBT00
     """Reject a folder that cannot be written to, or that other users can write to.
 
     If others can write and the sticky bit is not set, they can replace our files. The
-    folder of a private group (``mkdir`` with umask 002 makes such) has no others.
+    folder of a private group (as created with umask 002) is not writable by others.
     """
     require_posix()
     refusal = f"The folder {path} cannot be used"
@@ -177,7 +177,7 @@ def check_folder(path: Path, allow_shared: bool = False) -> None:  # noqa: FBT00
 
 
 def _others_can_write(status: os.stat_result) -> bool:
-    """Tell whether others can replace the files in the folder of *status*."""
+    """Return whether others can replace files in the folder of *status*."""
     if status.st_mode & stat.S_ISVTX:
         return False
     if status.st_mode & stat.S_IWOTH:
@@ -186,9 +186,9 @@ def _others_can_write(status: os.stat_result) -> bool:
 
 
 def _is_private_group(status: os.stat_result) -> bool:
-    """Tell whether nobody but its owner is in the group of a folder.
+    """Return whether the owner is the only member of a folder's group.
 
-    Most Linux distributions create such a group, named after the user, for each user.
+    Most Linux distributions create such a group for each user, with the user's name.
     """
     import grp  # noqa: PLC0415 - Windows has none
     import pwd  # noqa: PLC0415 - as above
@@ -206,7 +206,7 @@ def _is_private_group(status: os.stat_result) -> bool:
 
 
 def write_all(descriptor: int, data: bytes, name: str, *, disk: Disk = DISK) -> None:
-    """Write all of *data* to the file that messages call *name*."""
+    """Write all of *data* to the file called *name* in messages."""
     rest = data
     while rest:
         written = attempt(f"{name} cannot be written", disk.write, descriptor, rest)
@@ -214,16 +214,16 @@ def write_all(descriptor: int, data: bytes, name: str, *, disk: Disk = DISK) -> 
 
 
 def sync_file(descriptor: int, name: str, *, disk: Disk = DISK) -> None:
-    """Put what was written to a file on the disk.
+    """Sync a file to the disk.
 
-    An error is final: the system forgets what it could not write, so that a second call
-    would succeed without having saved anything.
+    An error is final: the system drops what it could not write, so a second call would
+    succeed without saving anything.
     """
     attempt(f"{name} cannot be saved", disk.fsync, descriptor)
 
 
 def sync_folder(path: Path, *, disk: Disk = DISK) -> None:
-    """Put the names in a folder on the disk."""
+    """Sync the names in a folder to the disk."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     descriptor = attempt(f"The folder {path} cannot be read", os.open, path, flags)
     try:
@@ -233,7 +233,7 @@ def sync_folder(path: Path, *, disk: Disk = DISK) -> None:
 
 
 def _fsync_names(descriptor: int, disk: Disk) -> None:
-    """Sync a folder, where the file system knows such a thing."""
+    """Sync a folder if the file system supports it."""
     try:
         disk.fsync(descriptor)
     except OSError as error:
@@ -242,9 +242,9 @@ def _fsync_names(descriptor: int, disk: Disk) -> None:
 
 
 def replace(temporary: Path, target: Path, *, disk: Disk = DISK) -> None:
-    """Give a finished file its final name, in such a way that a power cut loses none.
+    """Rename a finished file to its final name, safely across a power failure.
 
-    After it *target* is either what it was before, or all of *temporary*.
+    Afterwards *target* is either unchanged, or all of *temporary*.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = attempt(f"{temporary} cannot be read", os.open, temporary, flags)
@@ -262,14 +262,14 @@ _MAX_HOLDER_BYTES: Final = 1_024
 
 
 class _Holder(msgspec.Struct, frozen=True):
-    """Who holds a lock: written into its file, for those who come late."""
+    """The holder of a lock, written into its file for other processes."""
 
     pid: int
     host: str
     since: datetime
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Describe the holder."""
         since = self.since.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         return f"process {self.pid} on {self.host} since {since}"
 
@@ -277,7 +277,7 @@ class _Holder(msgspec.Struct, frozen=True):
 class FileLock:
     """A lock that this process holds until :meth:`release`, or until it dies.
 
-    A child that was forked while it is held holds it too.
+    A child process that is forked in the meantime holds it too.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -287,7 +287,7 @@ class FileLock:
 
     @classmethod
     def take(cls, path: Path, *, now: datetime, disk: Disk = DISK) -> FileLock:
-        """Take the lock at *path*, a file of its own that stays, without waiting."""
+        """Take the lock at *path*, a separate permanent file, without waiting."""
         descriptor = open_private(path, exclusive=False)
         try:
             _lock(descriptor, path, disk)
@@ -301,14 +301,14 @@ class FileLock:
         return cls(path, descriptor)
 
     def release(self) -> None:
-        """Let others have it; a second call does nothing."""
+        """Release the lock. Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
 
 def _lock(descriptor: int, path: Path, disk: Disk) -> None:
-    """Lock an open file, or say who holds it."""
+    """Lock an open file, or raise an error that names the holder."""
     import fcntl  # noqa: PLC0415 - Windows has none; open_private refuses there
 
     try:
@@ -320,7 +320,8 @@ def _lock(descriptor: int, path: Path, disk: Disk) -> None:
     if code != errno.EWOULDBLOCK:
         raise JobError(
             f"{path} cannot be locked: {cause}.",
-            hint="Use a folder on a file system that has locks, such as a local disk.",
+            hint="Use a folder on a file system that supports locks, such as a local "
+            "disk.",
         )
     raise JobError(
         f"{path} is locked by {_read_holder(descriptor)}.",
@@ -329,7 +330,7 @@ def _lock(descriptor: int, path: Path, disk: Disk) -> None:
 
 
 def _read_holder(descriptor: int) -> str:
-    """Say who holds the lock, as far as its file tells."""
+    """Describe the holder of the lock, as far as the file says."""
     with contextlib.suppress(OSError, msgspec.DecodeError):
         data = os.pread(descriptor, _MAX_HOLDER_BYTES, 0)
         return str(msgspec.json.decode(data, type=_Holder))
@@ -337,11 +338,11 @@ def _read_holder(descriptor: int) -> str:
 
 
 def _refuse_removed(descriptor: int, path: Path) -> None:
-    """Refuse a lock whose file its last holder has just deleted."""
+    """Reject a lock whose file was just deleted by its last holder."""
     with contextlib.suppress(OSError):
         if os.path.samestat(os.fstat(descriptor), path.stat()):
             return
     raise JobError(
-        f"{path} was removed in this moment, by a job that ended.",
-        hint="Look at that job's output; run the job again if it is still needed.",
+        f"{path} was just removed by a job that ended.",
+        hint="Check that job's output. Run this job again if it is still needed.",
     )

@@ -1,9 +1,9 @@
 """The folder of a file job: its lock, its unfinished outputs and its log.
 
-The log is one append-only file. Its first line says what the job is; each further line
-is a checkpoint of one input. The order at a checkpoint is: output written, output
-synced, line appended, log synced. A job with a state writes no checkpoints: what it has
-learned is in the state, and its outputs are written again from there.
+The log is one append-only file. Its first line describes the job; each further line is
+a checkpoint of one input. The order at a checkpoint is: output written, output synced,
+line appended, log synced. A job with a state writes no checkpoints: its results are in
+the state, from which the outputs are written again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _RESTART: Final = "Discard the job and start over with --restart."
 
 
 def job_folder_for(target: str | os.PathLike[str]) -> Path:
-    """Return the default folder of the job that writes *target*: hidden, beside it."""
+    """Return the default folder of the job that writes *target*: hidden, next to it."""
     path = Path(os.path.abspath(target))  # noqa: PTH100 - links stay as they are
     return path.parent / f".{path.name}.uid2-job"
 
@@ -63,13 +63,13 @@ def part_path(folder: Path, name: str) -> Path:
 
 @attrs.frozen(kw_only=True)
 class JobTerms:
-    """What a job is. None of it may change until the job is done.
+    """The definition of a job, which must not change until the job is done.
 
     Attributes:
         target: The output as the user named it.
-        options: Whatever else decides about the output, as values that JSON can hold.
+        options: Everything else that affects the output, as JSON values.
         settings: Digests scope, operator and API key with a salt, so that another
-            client is noticed and none of these is stored.
+            client is noticed without storing any of these.
     """
 
     target: str
@@ -94,11 +94,11 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A state of one input from which the job can resume.
 
     Attributes:
-        input: The input as it was.
-        rows: How many of its rows are in the output.
-        output: What the output needs to resume behind them, as JSON can hold it.
+        input: The identity of the input at that time.
+        rows: The number of its rows in the output.
+        output: What the output needs to resume after them, as a JSON value.
         counts: Rows by status.
-        input_warnings: What looks wrong in its identifiers, and in how many.
+        input_warnings: Suspicious patterns in its identifiers, with their counts.
         done: Whether the output is complete under its final name.
     """
 
@@ -124,15 +124,15 @@ class JobFolder:
     """The locked folder of a job; a context manager that closes it.
 
     Attributes:
-        path: Where it is.
-        job: A name that no other job has, the same in each of its runs.
-        resumed: Whether an earlier run has begun the job.
-        keep: Whether a run that fails leaves something to resume outside of the log.
+        path: Its path.
+        job: A unique name of the job, the same in all runs.
+        resumed: Whether an earlier run has started the job.
+        keep: Whether a failed run leaves something to resume outside the log.
         checkpoints: The newest checkpoint of each input, by the input's name.
     """
 
     def __init__(self, path: Path, lock: FileLock, *, disk: Disk) -> None:
-        """Hold the locked folder; :meth:`open` makes it."""
+        """Hold the locked folder; created by :meth:`open`."""
         self.path: Path = path
         self.job: str = ""
         self.resumed: bool = False
@@ -173,14 +173,14 @@ class JobFolder:
 
     @staticmethod
     def is_begun(path: Path) -> bool:
-        """Return whether the folder *path* holds a job."""
+        """Return whether the folder *path* contains a job."""
         return (path / _LOG).exists()
 
     def append(self, checkpoint: Checkpoint) -> None:
-        """Save a checkpoint; once this returns it survives a power cut.
+        """Save a checkpoint; once this returns, it survives a power failure.
 
-        What the checkpoint vouches for must be synced before. A failed write or sync is
-        final: only reading the log again shows what of it is on the disk.
+        The data that the checkpoint refers to must be synced before. A failed write or
+        sync is final: only reading the log again shows what is on the disk.
         """
         if self._log is None or not self._sound:
             raise JobError(
@@ -197,8 +197,8 @@ class JobFolder:
     def discard(self, *, done: bool = True) -> None:
         """Delete the folder.
 
-        The log goes last, so that an interrupted deletion is still recognized as that
-        of a job. If the job is not *done*, the log must not vouch for what is deleted.
+        The log is deleted last, so that a partly deleted folder is still recognized as
+        that of a job. If the job is not *done*, the log must not refer to deleted data.
         """
         self._close_log()
         try:
@@ -207,14 +207,14 @@ class JobFolder:
             refusal = f"The folder {self.path} cannot be deleted"
             attempt(refusal, _empty, self.path, self._disk)
             (self.path / _LOCK).unlink(missing_ok=True)
-            # Others may have created it, or the next job may be in it already.
+            # Others may have created it, or the next job may already use it.
             with contextlib.suppress(OSError):
                 self.path.rmdir()
         finally:
             self._lock.release()
 
     def close(self) -> None:
-        """Leave the folder for a run that resumes; idempotent."""
+        """Leave the folder for a run that resumes. Idempotent."""
         self._close_log()
         self._lock.release()
 
@@ -248,7 +248,7 @@ class JobFolder:
         replace(new, self.path / _LOG, disk=self._disk)
 
     def _read_log(self, terms: JobTerms) -> None:
-        """Read all whole lines, cut off a torn one, and leave the log open."""
+        """Read all complete lines, truncate a torn one, and leave the log open."""
         self._log = open_private(self.path / _LOG, exclusive=False, append=True)
         with open(self._log, "rb", closefd=False) as file:
             data = file.read()
@@ -277,7 +277,7 @@ class JobFolder:
 
 
 def _lock_folder(path: Path, now: datetime, disk: Disk, *, shared: bool) -> FileLock:
-    """Create the folder if it is missing, check that it is a job's, and lock it."""
+    """Create the folder if missing, check that it is a job folder, and lock it."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -286,7 +286,7 @@ def _lock_folder(path: Path, now: datetime, disk: Disk, *, shared: bool) -> File
     else:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise JobError(
-                f"{path} is not a folder of yours.",
+                f"{path} belongs to another user.",
                 hint="Name another folder for the job with --job-dir.",
             )
         _refuse_foreign(path)
@@ -295,19 +295,20 @@ def _lock_folder(path: Path, now: datetime, disk: Disk, *, shared: bool) -> File
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Raise if the folder is not a job's, before anything is written into it."""
+    """Raise if the folder is not a job folder, before writing to it."""
     names = set(attempt(f"The folder {path} cannot be read", os.listdir, path))
     if names <= {_NEW_LOG, _LOCK}:
         return
     if _LOG not in names or not _is_log(path / _LOG):
         raise JobError(
-            f"The folder {path} holds files, but is not the folder of a job.",
-            hint="Name another folder for the job with --job-dir. This one is kept.",
+            f"The folder {path} contains files, but is not the folder of a job.",
+            hint="Name another folder for the job with --job-dir. This one is left "
+            "unchanged.",
         )
 
 
 def _is_log(path: Path) -> bool:
-    """Return whether a file was written as a job's log, however it looks now."""
+    """Return whether a file was written as a job's log, even if it is damaged now."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = attempt(f"{path} cannot be read", os.open, path, flags)
     try:
@@ -320,7 +321,7 @@ def _is_log(path: Path) -> bool:
 
 
 def _forget_checkpoints(path: Path, disk: Disk) -> None:
-    """Cut the log behind its first line."""
+    """Truncate the log after its first line."""
     log = path / _LOG
     if not log.exists():
         return
@@ -335,7 +336,7 @@ def _forget_checkpoints(path: Path, disk: Disk) -> None:
 
 
 def _empty(path: Path, disk: Disk) -> None:
-    """Delete all but the lock; the log last."""
+    """Delete everything except the lock, the log last."""
     for entry in path.iterdir():
         if entry.name in (_LOG, _LOCK):
             continue
@@ -357,7 +358,7 @@ def _encode(text: str) -> bytes:
 
 
 def _parse_lines(data: bytes) -> Iterator[str]:
-    """Yield the text of each line, up to one that is torn."""
+    """Yield the text of each line, up to a torn line."""
     lines = data.splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
         body = line[_CRC_BYTES:-1]
@@ -387,7 +388,7 @@ def _checkpoint(line: str, number: int) -> Checkpoint:
 
 
 def _check_terms(old: Mapping[str, Any], terms: JobTerms) -> None:
-    """Raise if the job in the folder is another one, and say what differs."""
+    """Raise if the folder has another job, and list the differences."""
     new = terms.fingerprint(str(old.get("salt", "")))
     changed = list(_differences(old, new))
     if changed:
@@ -398,7 +399,7 @@ def _check_terms(old: Mapping[str, Any], terms: JobTerms) -> None:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """Name what differs, without the values of options."""
+    """List the differences, without the values of options."""
     if old.get("version") != new["version"]:
         versions = f"{new['version']}, not {old.get('version')}"
         yield f"another version of uid2_async ({versions})"
@@ -415,23 +416,23 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
 def check_inputs(
     checkpoints: Mapping[str, Checkpoint], inputs: Sequence[InputIdentity]
 ) -> None:
-    """Raise if an input that the job has begun to map has changed since.
+    """Raise if an input has changed since the job started to map it.
 
-    Inputs that were not begun may change, and the other files of a folder stay done.
+    Inputs that were not started may change, and finished files of a folder stay done.
     """
     for now in inputs:
         before = checkpoints.get(now.name)
         changed = [] if before is None else _changes(before.input, now)
         if changed:
             raise JobError(
-                f"{now.name} has changed since the job began to map it: "
+                f"{now.name} has changed since the job started to map it: "
                 f"{', '.join(changed)}.",
                 hint=f"Restore the file. {_RESTART}",
             )
 
 
 def _changes(before: InputIdentity, now: InputIdentity) -> list[str]:
-    """Name in what an input has changed."""
+    """List what has changed in an input."""
     aspects = {
         "size": before.size != now.size,
         "time of the last change": before.mtime_ns != now.mtime_ns,

@@ -39,10 +39,10 @@ from uid2_async.protocol.raw_uid import inspect_raw_uid
 T = TypeVar("T")
 
 IdentityPage: TypeAlias = tuple[IdentityType, list[bytes]]
-"""Identities of one type, in their order."""
+"""Identities of one type, in order."""
 
 Person: TypeAlias = Identity | IdentityKey | str
-"""An e-mail address, a phone number, an identity, or the key of one."""
+"""An e-mail address, a phone number, an identity, or its key."""
 
 _PAGE: Final = 5_000
 
@@ -56,11 +56,11 @@ class MappingState:
     """What is known about the identities of all jobs so far, in one SQLite file.
 
     An async context manager. The file contains first-level hashes and raw UIDs, and
-    only its owner can read it. One process can use it at a time. SQLite runs on a
-    thread of its own.
+    only its owner can read it. Only one process can use it at a time. SQLite runs in
+    its own thread.
 
     The views ``mapping``, ``change``, ``history`` and the table ``run`` of the file can
-    be queried with other programs; their instants are seconds since the Unix epoch.
+    be queried with other programs. Their times are seconds since the Unix epoch.
 
     Example:
         >>> async def show(path: str) -> None:
@@ -80,16 +80,17 @@ class MappingState:
         shared_folders: bool = False,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
-        """Say where the state is and how long a check counts. Nothing is opened yet.
+        """Configure the state. Nothing is opened yet.
 
         Args:
-            path: The file; it is created if it does not exist.
-            recheck_after: How long a check of a mapped identity counts. Then the
+            path: The file, which is created if it does not exist.
+            recheck_after: How long a check of a mapped identity is valid. Then the
                 operator is asked again, so that an opt-out is noticed before the salt
                 rotates.
             optout_recheck: The same after an opt-out.
-            invalid_recheck: The same for an identity that the operator calls invalid.
-            shared_folders: Whether the state may lie in a folder that other users can
+            invalid_recheck: The same for an identity that the operator reports as
+                invalid.
+            shared_folders: Whether the state may be in a folder that other users can
                 write to.
             clock: Returns the time, as an aware datetime.
 
@@ -136,7 +137,7 @@ class MappingState:
                 or on a network file system.
         """
         if self._thread is not None:
-            raise JobError("The state is already open.", hint="Open it once.")
+            raise JobError("The state is already open.", hint="Open it only once.")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="uid2-state")
         self._disk_failed, self._started = False, None
         try:
@@ -156,10 +157,10 @@ class MappingState:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Write everything into the one file and release it; idempotent.
+        """Write everything into the one file and release it. Idempotent.
 
-        What was recorded is kept, also for a run that is not finished, and by callers
-        who were cancelled while they waited for it.
+        Recorded answers are kept, including those of an unfinished run and of callers
+        who were cancelled while they waited.
         """
         if self._commits is not None:
             await asyncio.wait([self._commits])
@@ -172,7 +173,8 @@ class MappingState:
     def _open(self) -> None:
         """Open the database, on its thread."""
         if self._released is not None:
-            # Its last work closes what is open by then, which must not be this.
+            # Its last task closes what is open by then, which must not be this
+            # database.
             self._released.shutdown()
         self._database = StateDatabase(
             self._path,
@@ -188,9 +190,9 @@ class MappingState:
             database.close()
 
     def _release_thread(self) -> None:
-        """Let the thread end after its last work.
+        """Let the thread end after its last task.
 
-        Whoever waited for that may have been cancelled: the state is closed anyway.
+        Even if the waiting caller was cancelled, the state is closed.
         """
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -199,20 +201,20 @@ class MappingState:
             self._released = thread
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
-        """Run *work* on the thread of SQLite; all errors become ours."""
+        """Run *work* in the SQLite thread; convert all errors to ours."""
         if self._thread is None:
             raise JobError("The state is not open.", hint="Use it in `async with`.")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._explained, work)
 
     def _explained(self, work: Callable[[], T]) -> T:
-        """Run *work*; an error keeps neither values nor a foreign traceback."""
+        """Run *work*; errors keep neither values nor a foreign traceback."""
         try:
             return work()
         except Exception as error:  # noqa: BLE001 - all of them are converted
             code = getattr(error, "sqlite_errorcode", None) or 0
-            # After a failed sync the system has forgotten what it could not write, so
-            # that a second attempt would succeed without having saved anything.
+            # After a failed sync, the system has dropped what it could not write, so a
+            # second attempt would succeed without saving anything.
             self._disk_failed |= code & 0xFF == sqlite3.SQLITE_IOERR
             failure = explain(error)
         raise failure
@@ -222,7 +224,7 @@ class MappingState:
         return await self._on_thread(partial(self._work, work, *args, **kwargs))
 
     def _work(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run it, on the thread of the database."""
+        """Run it in the database thread."""
         if self._database is None:
             raise JobError("The state is closed.", hint="Use it in `async with`.")
         if self._disk_failed:
@@ -243,22 +245,22 @@ class MappingState:
     # --- questions --------------------------------------------------------------------
 
     async def get(self, person: Person) -> StateRow | None:
-        """Return what is known about a person, however old; None if nothing is.
+        """Return what is known about a person, regardless of age; None if unknown.
 
         Args:
             person: An e-mail address, a phone number (a str that starts with ``+``), an
                 identity such as :class:`~uid2_async.EmailHash`, or a key.
 
         Raises:
-            InputError: If it is not valid.
+            InputError: If it is invalid.
         """
         return (await self.get_many([person]))[0]
 
     async def get_many(self, people: Sequence[Person]) -> list[StateRow | None]:
-        """Do the same for several people.
+        """Return what is known about several people; see :meth:`get`.
 
         Raises:
-            InputError: If one of them is not valid; says which.
+            InputError: If one of them is invalid. The message says which.
         """
         keys = [_key(person, place) for place, person in enumerate(people, 1)]
         rows: dict[IdentityKey, StateRow | None] = {}
@@ -281,7 +283,7 @@ class MappingState:
         """Iterate over pages of everything, in the order of the identities.
 
         Args:
-            limit: The largest number of rows in a page.
+            limit: The maximum number of rows per page.
         """
         async for page in self._pages(state_rows.export_page, self._now, limit):
             yield page
@@ -300,27 +302,27 @@ class MappingState:
                 yield page
 
     async def statistics(self) -> StateStatistics:
-        """Count what there is; reads the whole file once."""
+        """Count the contents. Reads the whole file once."""
         given = {**self._intervals, "started": self._now}
         return await self._call(state_rows.count, given)
 
     async def runs(self) -> list[Run]:
-        """List all runs, the first one first."""
+        """List all runs, oldest first."""
         return await self._call(state_rows.list_runs)
 
     async def history(
         self, since_run: int, *, limit: int = _PAGE
     ) -> AsyncGenerator[list[Change], None]:
-        """Iterate over pages of what has changed since a run began.
+        """Iterate over pages of what has changed since a run started.
 
-        These are net changes, against what had been exported before that run.
+        These are net changes compared to what was exported before that run.
 
         Args:
-            since_run: The number of the run, which must not be older than 90 days.
-            limit: The largest number of changes in a page.
+            since_run: The number of a run, at most 90 days old.
+            limit: The maximum number of changes per page.
 
         Raises:
-            InputError: If there was no such run, or it is too old.
+            InputError: If the run does not exist or is too old.
         """
         run = await self._call(state_rows.find_run, since_run, self._now)
         async for page in self._pages(state_rows.changes_page, run.epoch, limit):
@@ -337,9 +339,9 @@ class MappingState:
     ) -> int:
         """Delete people, so that nothing about them can be read from the files.
 
-        If a delta has exported the raw UID of one, hash and UID are kept until the next
-        delta has said REMOVED. The file is written anew, which needs disk space for a
-        copy of it.
+        If a delta has exported a person's raw UID, the hash and UID are kept until the
+        next delta has reported REMOVED. The file is rewritten, which needs disk space
+        for a copy.
 
         Example:
             >>> await state.purge("user@example.com")
@@ -347,18 +349,18 @@ class MappingState:
         Args:
             people: A person, or several. A str is an e-mail address, a phone number,
                 the hash of either, or a raw UID, current or previous. If it can be
-                several of these, it is taken for all of them.
+                several of these, all of them are purged.
             kind: What each str is: ``email``, ``phone``, ``email_hash``, ``phone_hash``
-                or ``raw_uid``. By default their form says it.
-            suppress: Whether each person is kept out from now on: the state keeps a
-                keyed digest, returns an opt-out for them, and never stores them again.
-                Otherwise they come back with the next input that has them.
+                or ``raw_uid``. By default, their form determines it.
+            suppress: Whether to block each person from now on: the state keeps a keyed
+                digest, returns an opt-out for them, and never stores them again.
+                Otherwise, they come back with the next input that contains them.
 
         Returns:
-            How many were known.
+            The number of people found.
 
         Raises:
-            InputError: If one of *people* is none of these; says which.
+            InputError: If one of *people* is none of these. The message says which.
             JobError: If a job is using the state, or another program reads it.
         """
         if isinstance(people, str | IdentityKey | Identity):
@@ -377,7 +379,7 @@ class MappingState:
                 raise InputError(
                     f"Number {place} is not an e-mail address, phone number, hash or "
                     "raw UID.",
-                    hint="Say what they are if their form does not (kind, --type).",
+                    hint="Pass kind= or --type if the form does not show it.",
                 )
             uids += [person] if is_uid else []
             keys += named
@@ -386,7 +388,7 @@ class MappingState:
     async def vacuum(self) -> None:
         """Return unused space in the file to the file system.
 
-        SQLite needs space for a copy, in the folder for temporary files.
+        SQLite needs space for a copy in the folder for temporary files.
         """
         await self._call(StateDatabase.rewrite)
 
@@ -400,16 +402,17 @@ class MappingState:
         operator: str | None = None,
         segment: str | None = None,
     ) -> Run:
-        """Begin a run, or resume the unfinished run of the same job.
+        """Start a run, or resume the unfinished run of the same job.
 
         Args:
             job: The fingerprint of the job; None for one that is never resumed.
             scope: The scope of the operator. The first run binds the state to it.
-            operator: A name of the operator, such as its base URL; bound as well.
+            operator: A name of the operator, such as its base URL. Also binds the
+                state.
             segment: The audience that the job replaces as a whole.
 
         Returns:
-            The run. A resumed one keeps its number and its time.
+            The run. A resumed run keeps its number and time.
 
         Raises:
             JobError: If the state belongs to another scope or operator.
@@ -429,9 +432,9 @@ class MappingState:
     async def stage(
         self, run: Run, kind: IdentityType, identities: Sequence[bytes]
     ) -> None:
-        """Add valid identities of the input to what *run* asks about.
+        """Add valid identities of the input to those that *run* asks about.
 
-        They are kept in a scratch file only, so a resumed run stages all of them again.
+        They are kept only in a scratch file, so a resumed run stages all of them again.
         """
         del run
         count = self._counts.staged + len(identities)
@@ -440,22 +443,22 @@ class MappingState:
 
     @property
     def staging_counts(self) -> StagingCounts:
-        """How much the current run staged, and how much of it was known."""
+        """Return the staging counts of the current run."""
         return self._counts
 
     async def to_ask(
         self, run: Run, selection: StateSelection, *, limit: int = _PAGE
     ) -> AsyncGenerator[IdentityPage, None]:
-        """Iterate over what the operator must be asked about, each identity once.
+        """Iterate over the identities to ask the operator about, each once.
 
         The pages are in the order of the identities, except that those with the same
-        first byte are ordered by type first. What was recorded in *run* is left out, so
-        a resumed run goes on where it stopped.
+        first byte are ordered by type first. Identities recorded in *run* are left out,
+        so a resumed run continues where it stopped.
 
         Args:
             run: The run.
-            selection: Which identities.
-            limit: The largest number of identities in a page.
+            selection: Which identities to ask about.
+            limit: The maximum number of identities per page.
         """
         if selection.source == "buckets":
             await self._call(state_rows.load_rotated, selection)
@@ -484,11 +487,11 @@ class MappingState:
     ) -> None:
         """Apply the operator's answers; they are durable when this returns.
 
-        Calls that wait at the same time share one transaction. A failure is kept for
-        the current run only: the next one asks again.
+        Concurrent calls share one transaction. A failure is kept only for the current
+        run: the next run asks again.
 
         Raises:
-            InputError: If the arguments are of different lengths.
+            InputError: If the arguments have different lengths.
         """
         if len(identities) != len(outcomes):
             raise InputError("There must be one outcome for each identity.")
@@ -499,7 +502,7 @@ class MappingState:
         await future
 
     async def _commit(self) -> None:
-        """Apply what waits, transaction by transaction."""
+        """Apply the waiting answers, one transaction after the other."""
         try:
             while self._waiting:
                 waiting, self._waiting = self._waiting, []
@@ -510,7 +513,7 @@ class MappingState:
     async def _commit_together(
         self, waiting: list[tuple[tuple[Any, ...], asyncio.Future[None]]]
     ) -> None:
-        """Apply answers in one transaction, and wake up who waits for that."""
+        """Apply answers in one transaction, and wake the waiting callers."""
         failure: BaseException | None = None
         try:
             await self._call(state_rows.record, [recorded for recorded, _ in waiting])
@@ -522,7 +525,8 @@ class MappingState:
             if failure is None:
                 future.set_result(None)
             elif isinstance(failure, JobError):
-                # A shared exception would collect the tracebacks of all who raise it.
+                # A shared exception would collect the tracebacks of everyone who raises
+                # it.
                 future.set_exception(JobError(failure.message, hint=failure.hint))
             elif isinstance(failure, Exception):
                 future.set_exception(failure)
@@ -532,13 +536,14 @@ class MappingState:
     async def look_up(
         self, kind: IdentityType, identities: Sequence[bytes]
     ) -> list[StateRow | MapFailure | None]:
-        """Return what is known about *identities*, however old, aligned with them.
+        """Return what is known about *identities*, of any age, in their order.
 
-        Look-ups of 20,000 or more identities cost half as much for each as small ones.
+        Lookups of 20,000 or more identities cost half as much per identity as small
+        ones.
 
         Returns:
             A failure if the current run could not ask the operator; None if the
-            identity is unknown. People who were purged for good have opted out.
+            identity is unknown. Suppressed people count as opted out.
         """
         return await self._call(state_rows.look_up, self._now, kind, identities)
 
@@ -550,39 +555,41 @@ class MappingState:
         await self._call(lambda db: db.spill("named").add(kind.bit, identities))
 
     async def remove_absent(self, run: Run, segment: str, max_removed: float) -> int:
-        """Remove who was in *segment* and is not staged in *run*.
+        """Remove the people of *segment* who are not staged in *run*.
 
-        People in another segment stay. Repeating the call removes nobody else.
+        People who are also in another segment stay. Repeating the call removes nobody
+        else.
 
         Args:
             run: The run.
             segment: The name of the audience.
-            max_removed: The largest share of the segment that may go, from 0 to 1.
+            max_removed: The maximum share of the segment that may be removed, from 0 to
+                1.
 
         Returns:
-            How many this run removed.
+            The number of people removed in this run.
 
         Raises:
-            JobError: If more would be removed, or nothing is staged. Nothing is removed
-                then.
+            JobError: If more would be removed, or nothing is staged. In both cases
+                nothing is removed.
         """
         return await self._call(state_rows.remove_absent, run, segment, max_removed)
 
     async def pending_changes(
         self, run: Run, *, limit: int = _PAGE
     ) -> AsyncGenerator[list[Change], None]:
-        """Iterate over pages of what no delta has exported, in identity order.
+        """Iterate over pages of unexported changes, in identity order.
 
         Args:
             run: The run that exports them.
-            limit: The largest number of changes in a page.
+            limit: The maximum number of changes per page.
         """
         del run
         async for page in self._pages(state_rows.changes_page, None, limit):
             yield page
 
     async def summary_of(self, job: str) -> str | None:
-        """Return what :meth:`finish` was given for a job that has ended, or None."""
+        """Return the summary passed to :meth:`finish` for a finished job, or None."""
         return await self._call(state_rows.summary_of, job)
 
     async def finish(
@@ -594,31 +601,31 @@ class MappingState:
             run: The run.
             exported: Whether a durable delta contains all pending changes. Then they
                 count as exported.
-            summary: What :meth:`summary_of` returns about the job from now on.
+            summary: What :meth:`summary_of` returns for the job from now on.
         """
         await self._call(state_rows.finish, run, exported=exported, summary=summary)
         self._started = None
 
     async def begin_delta(self, run: Run, target: str) -> None:
-        """Note that *run* writes its delta into the file *target*."""
+        """Record that *run* writes its delta to the file *target*."""
         await self._call(state_rows.note_file_done, run, state_rows.DELTA, target)
 
     async def has_unfinished_delta(self, target: str) -> bool:
-        """Return whether a run was interrupted that writes its delta into *target*."""
+        """Return whether an interrupted run was writing its delta to *target*."""
         return await self._call(state_rows.has_unfinished_delta, target)
 
     async def mark_file_done(self, run: Run, name: str, detail: str) -> None:
-        """Note that the output of the input *name* of *run* has its final name.
+        """Record that the output of the input *name* of *run* has its final name.
 
         Args:
             run: The run.
             name: The input.
-            detail: What :meth:`files_done` returns about it.
+            detail: What :meth:`files_done` returns for it.
         """
         await self._call(state_rows.note_file_done, run, name, detail)
 
     async def files_done(self, run: Run) -> dict[str, str]:
-        """Return the details of the inputs of *run* whose outputs have their names."""
+        """Return the details of the inputs of *run* whose outputs are done."""
         return await self._call(state_rows.files_done, run)
 
 
@@ -634,7 +641,7 @@ def _key(person: Person, place: int) -> IdentityKey:
 
 
 def _guess(text: str, kind: str | None) -> Iterator[IdentityKey]:
-    """Yield whom *text* may name: a hash may be of an e-mail or of a phone."""
+    """Yield the identities that *text* may be; a hash fits e-mail and phone."""
     if kind is None and not text.startswith("+") and "@" not in text:
         kinds = list(dict.fromkeys(HASH_KINDS.values()))
     else:

@@ -1,10 +1,9 @@
-"""The SQLite file of a state: where it may lie, its schema, transactions and scratch.
+"""The SQLite file of a state: its location, schema, transactions and scratch data.
 
-All of it runs on one thread. Python's sqlite3 releases the interpreter lock for each
-step of a statement and takes it again afterwards, which can take 5 ms under a busy
-event loop. So a statement here handles thousands of identities and returns one value:
-their keys go in as one blob that SQL cuts, and results come out as one blob or JSON
-array.
+All of it runs in one thread. Python's sqlite3 releases the interpreter lock for each
+step of a statement and reacquires it afterwards, which can take 5 ms with a busy event
+loop. So each statement handles thousands of identities and returns one value: their
+keys go in as one blob that SQL splits, and results come out as one blob or JSON array.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ APPLICATION_ID: Final = 0x55494432
 SCHEMA_VERSION: Final = 2
 
 SHARDS: Final = 256
-"""The state is worked through by the first byte of the identities."""
+"""The state is processed by the first byte of the identities."""
 
 CHECKSUM_CHARS: Final = 8
-"""Each stored UID ends with a CRC-32 of identity and UID, as hexadecimal digits."""
+"""Each stored UID ends with a CRC-32 of identity and UID in hexadecimal digits."""
 
 # --- what the delta says --------------------------------------------------------------
 
@@ -108,8 +107,8 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
-# synchronous=FULL: a commit survives a power cut. A job relies on nothing else, so what
-# is not committed is simply asked again.
+# synchronous=FULL: a commit survives a power failure. A job relies only on commits:
+# what is not committed is asked again.
 _SETTINGS: Final = """
 PRAGMA secure_delete = ON;
 PRAGMA cell_size_check = ON;
@@ -140,24 +139,61 @@ _COMPANIONS: Final = ("", "-wal", "-shm", "-journal", "-staging")
 # --- places ---------------------------------------------------------------------------
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
-# Locks or shared memory are unreliable there: https://sqlite.org/wal.html. WSL shows
-# the disks of Windows as 9p, and some sandboxes those of their host.
-# fmt: off
-_REMOTE: Final = frozenset({
-    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "davfs2", "gfs", "gfs2",
-    "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "prl_fs", "smb3",
-    "smbfs", "vboxsf", "vmhgfs",
-})
-_REMOTE_FUSE: Final = frozenset({
-    "blobfuse", "blobfuse2", "ceph", "curlftpfs", "davfs", "davfs2", "gcsfuse",
-    "glusterfs", "goofys", "juicefs", "mount-s3", "mountpoint-s3", "rclone", "s3fs",
-    "seaweedfs", "smbnetfs", "sshfs", "vmhgfs-fuse",
-})
+# Locks or shared memory are unreliable there: https://sqlite.org/wal.html. WSL mounts
+# Windows disks as 9p, and some sandboxes mount those of their host that way. fmt: off
+_REMOTE: Final = frozenset(
+    {
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "coda",
+        "davfs",
+        "davfs2",
+        "gfs",
+        "gfs2",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "prl_fs",
+        "smb3",
+        "smbfs",
+        "vboxsf",
+        "vmhgfs",
+    }
+)
+_REMOTE_FUSE: Final = frozenset(
+    {
+        "blobfuse",
+        "blobfuse2",
+        "ceph",
+        "curlftpfs",
+        "davfs",
+        "davfs2",
+        "gcsfuse",
+        "glusterfs",
+        "goofys",
+        "juicefs",
+        "mount-s3",
+        "mountpoint-s3",
+        "rclone",
+        "s3fs",
+        "seaweedfs",
+        "smbnetfs",
+        "sshfs",
+        "vmhgfs-fuse",
+    }
+)
 # fmt: on
 
 
 def read_mounts() -> list[tuple[str, str]]:
-    """List mount points and their file systems; empty without Linux's list."""
+    """List mount points and their file systems; empty except on Linux."""
     with suppress(OSError):
         return list(_parse_mounts(_MOUNTS.read_text().splitlines()))
     return []
@@ -174,7 +210,7 @@ def _parse_mounts(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
 def check_place(
     path: Path, mounts: Iterable[tuple[str, str]], *, allow_shared: bool = False
 ) -> None:
-    """Reject a place where a state is not safe."""
+    """Reject a location where a state is not safe."""
     folder = path.parent.resolve()
     check_folder(folder, allow_shared)
     points = dict(mounts)
@@ -191,7 +227,7 @@ def check_place(
 
 
 def _check_file(path: Path) -> None:
-    """Reject a file that SQLite would open in the place of ours."""
+    """Reject a file that SQLite would open instead of ours."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -201,18 +237,16 @@ def _check_file(path: Path) -> None:
             f"{path} is a link or not a file.", hint="Give the path of the file itself."
         )
     if os.geteuid() not in (0, status.st_uid):
-        raise JobError(
-            f"{path} belongs to another user.", hint="Use a state of your own."
-        )
+        raise JobError(f"{path} belongs to another user.", hint="Use your own state.")
 
 
 # --- identities -----------------------------------------------------------------------
 
 
 def by_size(identities: Sequence[bytes]) -> dict[int, Sequence[bytes]]:
-    """Group *identities* by their size, in their order.
+    """Group *identities* by size, keeping their order.
 
-    Nearly all have 32 bytes; 31 and 33 exist (docs/protocol.md 3.3).
+    Nearly all have 32 bytes, but 31 and 33 exist (docs/protocol.md 3.3).
     """
     sizes = set(map(len, identities))
     if len(sizes) == 1:
@@ -221,7 +255,7 @@ def by_size(identities: Sequence[bytes]) -> dict[int, Sequence[bytes]]:
 
 
 def split(keys: bytes, size: int) -> list[bytes]:
-    """Cut identities that were joined."""
+    """Split joined identities."""
     return [keys[start : start + size] for start in range(0, len(keys), size)]
 
 
@@ -229,7 +263,7 @@ def sort_distinct(identities: Iterable[bytes], *, byte: int = 0) -> list[bytes]:
     """Sort *identities* and drop duplicates, in short steps.
 
     Sorting 50,000 at once would hold the interpreter lock for 20 ms. Identities are
-    hashes, so one *byte* of them makes even groups; the bytes before it must be equal.
+    hashes, so one *byte* of them makes even groups. The bytes before it must be equal.
     """
     groups: list[list[bytes]] = [[] for _ in range(SHARDS)]
     for identity in identities:
@@ -246,12 +280,12 @@ def shard_bounds(shard: int) -> dict[str, bytes]:
 class KeySpill:
     """Any number of identities by their first byte, in a scratch table.
 
-    One row holds all identities of a shard from one flush, as one blob: staging a row
-    for each identity would take ten times as long.
+    One row contains all identities of a shard from one flush as one blob. One row per
+    identity would take ten times as long.
     """
 
     def __init__(self, connection: sqlite3.Connection, table: str) -> None:
-        """Write to the scratch table *table*, which is empty."""
+        """Write to the empty scratch table *table*."""
         self._connection = connection
         self._table = table
         self._buffers: dict[tuple[int, int], list[list[bytes]]] = {}
@@ -271,7 +305,7 @@ class KeySpill:
             self._flush()
 
     def _flush(self) -> None:
-        """Write what is buffered, in a few statements."""
+        """Write buffered identities in a few statements."""
         rows: list[tuple[int, int, int, bytes]] = []
         for (kind, size), shards in self._buffers.items():
             rows += [
@@ -341,7 +375,7 @@ class StateDatabase:
             raise
 
     def _load(self) -> None:
-        """Read what is kept in memory."""
+        """Read the values kept in memory."""
         self.epoch: int = self.meta("epoch")
         self._salt: bytes = self.meta("salt")
         digests = self.connection.execute("SELECT digest FROM suppressed").fetchall()
@@ -362,33 +396,33 @@ class StateDatabase:
             self._lock.release()
 
     def meta(self, name: str) -> Any:
-        """Read a value that the state keeps about itself, or None."""
+        """Read a metadata value of the state, or None."""
         row = self.connection.execute(
             "SELECT value FROM meta WHERE name = ?", (name,)
         ).fetchone()
         return None if row is None else row[0]
 
     def set_meta(self, name: str, value: Any) -> None:
-        """Keep a value."""
+        """Set a metadata value."""
         self.connection.execute(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value)
         )
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what happens inside, or nothing of it."""
+        """Commit the changes of the block, or none of them."""
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
             self.connection.execute("COMMIT")
         except BaseException:
-            # After some errors, such as a full disk, SQLite has rolled back itself.
+            # After some errors, such as a full disk, SQLite has already rolled back.
             with suppress(sqlite3.Error):
                 self.connection.execute("ROLLBACK")
             raise
 
     def empty_wal(self) -> None:
-        """Make sure that deleted data is not in the write-ahead log either."""
+        """Remove deleted data from the write-ahead log as well."""
         row = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if row[0]:
             raise JobError(
@@ -398,11 +432,11 @@ class StateDatabase:
             )
 
     def rewrite(self) -> None:
-        """Write the file anew, without unused space and traces of deleted rows.
+        """Rewrite the file without unused space and traces of deleted rows.
 
-        ``secure_delete`` erases deleted rows, but not the copies that stay in unused
-        space when SQLite moves rows to other pages. The copy that SQLite makes goes to
-        a temporary file.
+        ``secure_delete`` erases deleted rows, but not the copies that remain in unused
+        space when SQLite moves rows to other pages. SQLite writes its copy to a
+        temporary file.
         """
         self.drop_scratch()
         self.connection.execute("PRAGMA temp_store = FILE")
@@ -413,18 +447,18 @@ class StateDatabase:
         self.empty_wal()
 
     def digest(self, kind: int, identity: bytes) -> bytes:
-        """Return the digest that is kept of a person who was purged for good."""
+        """Return the digest kept for a suppressed person."""
         key = bytes([kind]) + identity
         return blake2b(key, key=self._salt, digest_size=32).digest()
 
     def is_suppressed(self, kind: int, identity: bytes) -> bool:
-        """Tell whether a person was purged for good."""
+        """Return whether a person is suppressed."""
         return self.digest(kind, identity) in self.suppressed
 
     # --- scratch ----------------------------------------------------------------------
 
     def spill(self, table: str) -> KeySpill:
-        """Return a spill of the scratch database, which the first use creates."""
+        """Return a spill of the scratch database, created on first use."""
         if self._spills is None:
             path = self._scratch_path
             os.close(open_private(path))
@@ -458,7 +492,7 @@ class StateDatabase:
 
     @property
     def _scratch_path(self) -> Path:
-        """Where the scratch database is."""
+        """The path of the scratch database."""
         return self.path.with_name(self.path.name + "-staging")
 
     def _drop_scratch_file(self) -> None:
@@ -480,7 +514,7 @@ def _connect(path: Path, factory: type[sqlite3.Connection]) -> sqlite3.Connectio
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Check what kind of file it is, and create the tables of a new one."""
+    """Check the kind of file, and create the tables of a new one."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -498,7 +532,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
             if version > SCHEMA_VERSION
             else "Map everything into a new state.",
         )
-    # Large pages make sorted writes cheaper. Only an empty file takes the size.
+    # Large pages make sorted writes cheaper. The size can be set only for an empty
+    # file.
     connection.execute("PRAGMA page_size = 16384")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.executescript(_SETTINGS)
@@ -510,7 +545,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def damaged() -> JobError:
-    """Return the error for a file whose content cannot be right."""
+    """Return the error for a file with invalid content."""
     return JobError(
         "The state is damaged, or it is not a state.",
         hint="Restore it from a backup, or map everything into a new one.",
@@ -518,19 +553,19 @@ def damaged() -> JobError:
 
 
 def explain(error: Exception) -> Exception:
-    """Convert any error of the state's thread to ours; it contains no values."""
+    """Convert any error of the state's thread to ours, without values."""
     if isinstance(error, UID2Error):
         return error
     if isinstance(error, MemoryError):
         return JobError("There is not enough memory.", hint="Free some memory.")
     if isinstance(error, AttributeError | NameError | AssertionError):
-        # No content of a file causes these: they are mistakes of a program.
+        # File content never causes these: they are programming errors.
         return error
     code = getattr(error, "sqlite_errorcode", None)
     is_value = type(error) is sqlite3.OperationalError and code is None
     if is_value or not isinstance(error, sqlite3.Error | OSError):
-        # A value of the file has a type or form that it cannot have. If it is not
-        # UTF-8, it is sqlite3 that says so, and not SQLite.
+        # A value in the file has an impossible type or form. If it is not UTF-8, the
+        # error comes from sqlite3, not from SQLite.
         return damaged()
     known = _MESSAGES.get(-1 if code is None else code & 0xFF)
     if known is not None:
@@ -546,7 +581,7 @@ _DAMAGED: Final = (damaged().message, damaged().hint)
 _MESSAGES: Final = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
-    # The statements are constants: only a damaged schema makes them wrong.
+    # The statements are constants, so only a damaged schema makes them invalid.
     sqlite3.SQLITE_ERROR: _DAMAGED,
     sqlite3.SQLITE_MISMATCH: _DAMAGED,
     sqlite3.SQLITE_CONSTRAINT: _DAMAGED,

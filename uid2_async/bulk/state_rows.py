@@ -1,7 +1,7 @@
-"""What a state knows and what changes it: all queries, on the thread of SQLite.
+"""The rows of a state and their changes: all queries, in the SQLite thread.
 
 A delta is the difference between what the last delta said about an identity and what
-its row says now. Only the former is stored beside the row (``exported`` and
+its row says now. Only the former is stored with the row (``exported`` and
 ``exported_uid``), so changes that cancel out leave nothing to export.
 """
 
@@ -58,16 +58,16 @@ Position: TypeAlias = tuple[bytes, int]
 _START: Final[Position] = (b"", -1)
 Pages: TypeAlias = "Callable[..., tuple[list[T], Position | None]]"
 FIRST_PAGE: Final = (0, _START)
-# Each call of the state's thread costs as much as some hundred rows.
+# Each call to the state's thread costs as much as a few hundred rows.
 _SHARDS_AT_ONCE: Final = 16
 
 OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 _PURGED: Final = "(purged)"
 DELTA: Final = ""
-"""What stands for the delta of a run among the names of its inputs."""
+"""The entry for the delta of a run among the names of its inputs."""
 
 _STATEMENT_ROWS: Final = 5_000
-"""So many rows decode in 2 ms, and the event loop waits no longer than that."""
+"""This many rows decode in 2 ms, which limits the wait of the event loop."""
 
 _ASKED: Final = """WITH RECURSIVE asked(i) AS (
     SELECT 0 UNION ALL SELECT i + 1 FROM asked WHERE i + 1 < :count)"""
@@ -82,12 +82,12 @@ _RECHECK: Final = """CASE reason
     WHEN 'optout' THEN :optout_recheck
     WHEN 'invalid identifier' THEN :invalid_recheck
     ELSE :recheck END"""
-# What was checked in this very run is never asked again in it.
+# Identities checked in this run are never asked about again in it.
 _KNOWN: Final = f"""removed IS NULL AND (checked >= :started OR (
     checked > :started - {_RECHECK}
     AND (refresh_from IS NULL OR refresh_from > :started)))"""
 TO_ASK: Final = f"checked IS NULL OR NOT ({_KNOWN})"
-"""Of the rows of people who are in the input, unknown ones too: who is asked about.
+"""Selects whom to ask about among the people in the input, including unknown ones.
 
 This and the other public rules here are plain SQL, which Spark evaluates as well.
 """
@@ -102,7 +102,7 @@ _SELECTIONS: Final = {"due": _DUE, "sweep": _UNCHECKED, "buckets": _ROTATED}
 
 
 def load_rotated(db: StateDatabase, selection: StateSelection) -> None:
-    """Put the rotated salt buckets into a table, to join with."""
+    """Put the rotated salt buckets into a table for joins."""
     db.spill("staged")
     db.connection.execute("DELETE FROM scratch.rotated")
     db.connection.executemany(
@@ -113,11 +113,11 @@ def load_rotated(db: StateDatabase, selection: StateSelection) -> None:
 def select_some(
     db: StateDatabase, given: dict[str, Any], selection: StateSelection, shard: int
 ) -> tuple[int, int, list[tuple[IdentityType, list[bytes]]]]:
-    """Select the identities of *shard* and following ones that are asked about.
+    """Select the identities to ask about from *shard* and the following shards.
 
     Returns:
-        The next shard, how many staged identities were looked at, and the selected
-        ones, by type, sorted.
+        The next shard, the number of staged identities checked, and the selected ones
+        by type, sorted.
     """
     looked_at, pages = 0, []
     for at in range(shard, min(shard + _SHARDS_AT_ONCE, SHARDS)):
@@ -132,7 +132,7 @@ def select_some(
 def _select_shard(
     db: StateDatabase, given: dict[str, Any], selection: StateSelection, shard: int
 ) -> tuple[int, list[tuple[IdentityType, list[bytes]]]]:
-    """Do the same for one shard."""
+    """Select the identities of one shard; see :func:`select_some`."""
     staged = []
     if selection.source == "staged":
         staged = list(db.spill("staged").read(shard))
@@ -164,7 +164,7 @@ def _grouped(
 def _unknown(
     db: StateDatabase, given: dict[str, Any], kind: int, identities: list[bytes]
 ) -> list[bytes]:
-    """Return those of sorted *identities* that are unknown or due."""
+    """Return those of the sorted *identities* that are unknown or due."""
     statement = (
         f"{_ASKED} SELECT CAST(group_concat({_KEY}, '') AS BLOB)"
         f" FROM asked LEFT JOIN mapping_row AS m"
@@ -179,7 +179,7 @@ def _unknown(
 
 
 def _keys(kind: int, identities: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    """Make the parameters that a statement finds *identities* by, in groups."""
+    """Make the parameters with which a statement finds *identities*, in groups."""
     for size, same in by_size(identities).items() if identities else ():
         for start in range(0, len(same), _STATEMENT_ROWS):
             some = same[start : start + _STATEMENT_ROWS]
@@ -188,7 +188,7 @@ def _keys(kind: int, identities: Sequence[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def _kind(bit: object) -> IdentityType:
-    """Return the type that the state stores as *bit*."""
+    """Return the identity type that the state stores as *bit*."""
     kind = _KIND_OF_BIT.get(bit)
     if kind is None:
         raise damaged()
@@ -201,7 +201,7 @@ _KIND_OF_BIT: Final[dict[object, IdentityType]] = {kind.bit: kind for kind in KI
 def _not_suppressed(
     db: StateDatabase, kind: int, identities: Sequence[bytes]
 ) -> Sequence[bytes]:
-    """Leave out the people who were purged for good."""
+    """Leave out suppressed people."""
     if not db.suppressed:
         return identities
     return [one for one in identities if not db.is_suppressed(kind, one)]
@@ -216,16 +216,16 @@ def _plain(column: str) -> str:
 
 
 _CHANGE_NOW: Final = CHANGE.format(said=f"({EXPORTED_UID})")
-# What was exported is stored only while it differs from what the row says.
+# What was exported is stored only if it differs from the row.
 _PENDING: Final = "(exported_uid IS NOT NULL OR exported >= :epoch)"
 _OLD_UID: Final = "nullif(exported_uid, '')"
 _PREVIOUS_UID: Final = f"""CASE WHEN uid IS NOT NULL
     AND previous_since > :started - {RETENTION_SECONDS} THEN previous_uid END"""
-# The last instant that datetime can hold.
+# The last time that datetime can represent.
 _LAST_SECOND: Final = 253_402_300_799
 _Texts: TypeAlias = list[str | None]
 _Seconds: TypeAlias = list[Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)] | None]
-# An array for each column costs half of what an array for each row does.
+# One array per column costs half as much as one array per row.
 _ROW_COLUMNS: Final = ", ".join(
     f"json_group_array({column})"
     for column in (
@@ -248,10 +248,10 @@ _FAILURES: Final = msgspec.json.Decoder(list[tuple[int, str, int | None]])
 def look_up(
     db: StateDatabase, now: int, kind: IdentityType, identities: Sequence[bytes]
 ) -> list[StateRow | MapFailure | None]:
-    """Return what is known about *identities*, however old.
+    """Return what is known about *identities*, regardless of age.
 
-    Sorted by the tens of thousand they cost half of what they cost in small groups,
-    since neighbors share pages.
+    Sorted in tens of thousands, they cost half as much as in small groups, since
+    neighbors share pages.
     """
     given = {"started": now, "epoch": db.epoch}
     statement = (
@@ -273,9 +273,9 @@ def look_up(
 
 
 def _read_rows(identities: Sequence[bytes], answer: str) -> list[StateRow | None]:
-    """Make rows of their columns; None where *identities* are not there.
+    """Make rows from columns, with None for unknown *identities*.
 
-    This is done for each row of a file, so it is done column by column.
+    This runs for every row of a file, so it works by column.
     """
     checked, uids, previous, old, refresh, reasons, buckets, changes = _ROWS.decode(
         answer
@@ -293,7 +293,7 @@ def _read_rows(identities: Sequence[bytes], answer: str) -> list[StateRow | None
 def _verified(
     identities: Sequence[bytes], column: list[str | None]
 ) -> list[str | None]:
-    """Return the UIDs of *identities* without their checksums, which must be right."""
+    """Check and remove the checksums of the UIDs of *identities*."""
     if column.count(None) == len(column):
         return column
     plain = [one if one is None else one[:-CHECKSUM_CHARS] for one in column]
@@ -307,14 +307,14 @@ def _verified(
 
 
 def _with_checksum(identity: bytes, uid: str) -> str:
-    """Return a UID as the state stores it."""
+    """Return a UID with its checksum, as the state stores it."""
     return f"{uid}{crc32(uid.encode(), crc32(identity)):08x}"
 
 
 def _failures(
     db: StateDatabase, identities: list[bytes], keys: dict[str, Any]
 ) -> dict[bytes, MapFailure]:
-    """Find whom this run failed to ask about."""
+    """Find the identities that this run failed to ask about."""
     (answer,) = db.connection.execute(
         f"{_ASKED} SELECT json_group_array(json_array(i, error, status)) FROM asked"
         f" JOIN scratch.failure AS f ON f.identity = {_KEY} AND f.kind = :kind",
@@ -328,7 +328,8 @@ def _failures(
 
 # --- recording ------------------------------------------------------------------------
 
-# The operator's previous UID comes first: it knows rotations that the state missed.
+# The operator's previous UID takes precedence: the operator knows rotations that the
+# state missed.
 PREVIOUS_UID: Final = f"""CASE
     WHEN excluded.previous_uid IS NOT NULL THEN excluded.previous_uid
     WHEN m.uid <> coalesce(excluded.uid, '') THEN m.uid
@@ -337,7 +338,7 @@ PREVIOUS_UID: Final = f"""CASE
 """The previous UID after the answer ``excluded`` about the row ``m``."""
 PREVIOUS_SINCE: Final = f"""CASE WHEN {PREVIOUS_UID} IS NULL THEN NULL
     WHEN {PREVIOUS_UID} = m.previous_uid THEN m.previous_since ELSE :started END"""
-"""When it was replaced."""
+"""The time when it was replaced."""
 _UPSERT: Final = f"""INSERT INTO mapping_row AS m (identity, kind, uid, previous_uid,
     previous_since, refresh_from, reason, bucket, checked, exported)
 SELECT substr(:keys, key * :size + 1, :size), :kind, {{uid}}, {{previous}},
@@ -353,8 +354,8 @@ ON CONFLICT (identity, kind) DO UPDATE SET
     exported_uid = CASE WHEN m.exported < :epoch THEN nullif(
         coalesce(m.exported_uid, m.uid, ''), coalesce(excluded.uid, '')) END"""
 _DIGITS: Final = 12
-# Most answers are a UID and an instant. To read them from an array of strings and a
-# blob takes a third of the time that an array of arrays takes.
+# Most answers are a UID and a time. Reading them from an array of strings and a blob
+# takes a third of the time of an array of arrays.
 _RECORD_UIDS: Final = _UPSERT.format(
     uid="value",
     previous="NULL",
@@ -421,7 +422,7 @@ def _record_rows(
 
 
 def _columns(identity: bytes, row: MapRow) -> list[str | int | None]:
-    """Return the columns that *row* fills."""
+    """Return the columns for *row*."""
     if not row.raw_uid or row.reason is not None:
         reason = row.reason or UnmappedReason.UNKNOWN.value
         return [None, None, None, reason, row.bucket_id]
@@ -447,7 +448,7 @@ def begin(
     segment: str | None,
     started: int,
 ) -> Run:
-    """Begin a run, or resume the unfinished one of the same *job*."""
+    """Start a run, or resume the unfinished one of the same *job*."""
     db.drop_scratch()
     with db.transaction():
         for name, value in (("scope", scope), ("operator", operator)):
@@ -464,7 +465,7 @@ def begin(
 
 
 def _bind(db: StateDatabase, name: str, value: str) -> None:
-    """Bind the state to its scope or operator, once and for all."""
+    """Bind the state to its scope or operator permanently."""
     bound = db.meta(name)
     if bound is None:
         db.set_meta(name, value)
@@ -476,7 +477,7 @@ def _bind(db: StateDatabase, name: str, value: str) -> None:
 
 
 def list_runs(db: StateDatabase) -> list[Run]:
-    """List all runs, the first one first."""
+    """List all runs, oldest first."""
     columns = ", ".join(field.name for field in attrs.fields(Run))
     rows = db.connection.execute(f"SELECT {columns} FROM run ORDER BY number")
     names = columns.split(", ")
@@ -484,14 +485,14 @@ def list_runs(db: StateDatabase) -> list[Run]:
 
 
 def note_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:
-    """Remember that the output of an input of *run* has its final name."""
+    """Record that the output of an input of *run* has its final name."""
     db.connection.execute(
         "INSERT OR REPLACE INTO file_done VALUES (?, ?, ?)", (run.number, name, detail)
     )
 
 
 def has_unfinished_delta(db: StateDatabase, target: str) -> bool:
-    """Return whether a run was interrupted that writes its delta into *target*."""
+    """Return whether an interrupted run was writing its delta to *target*."""
     rows = db.connection.execute(
         "SELECT 1 FROM file_done WHERE name = ? AND detail = ?", (DELTA, target)
     )
@@ -499,7 +500,7 @@ def has_unfinished_delta(db: StateDatabase, target: str) -> bool:
 
 
 def files_done(db: StateDatabase, run: Run) -> dict[str, str]:
-    """Return the details of the inputs of *run* whose outputs have their names."""
+    """Return the details of the inputs of *run* whose outputs are done."""
     rows = db.connection.execute(
         "SELECT name, detail FROM file_done WHERE run = ?", (run.number,)
     )
@@ -507,7 +508,7 @@ def files_done(db: StateDatabase, run: Run) -> dict[str, str]:
 
 
 def summary_of(db: StateDatabase, job: str) -> str | None:
-    """Return the summary of the run of *job* that has ended, if there is one."""
+    """Return the summary of the finished run of *job*, if there is one."""
     row = db.connection.execute(
         "SELECT summary FROM run WHERE job = ? AND ended", (job,)
     ).fetchone()
@@ -517,7 +518,7 @@ def summary_of(db: StateDatabase, job: str) -> str | None:
 def finish(
     db: StateDatabase, run: Run, *, exported: bool, summary: str | None = None
 ) -> None:
-    """End *run*, in one transaction; with *exported* its delta is durable."""
+    """End *run* in one transaction; *exported* means that its delta is durable."""
     given = {
         "run": run.number,
         "summary": summary,
@@ -530,14 +531,15 @@ def finish(
             db.connection.execute(statement, given)
     db.epoch += exported
     db.drop_scratch()
-    # Deleted data is in the write-ahead log too, and a long one is slow to read.
+    # Deleted data is also in the write-ahead log, and a long log is slow to read.
     db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     if exported and db.meta("purged"):
         db.rewrite()
         db.set_meta("purged", 0)
 
 
-# Additions are exported by the next epoch alone, and the history derives them.
+# The next epoch number is enough to mark additions as exported, and the history derives
+# them.
 _EXPORT: Final = f"""
     INSERT INTO history_row SELECT identity, kind, :epoch, {_CHANGE_NOW}, exported_uid,
         exported FROM mapping_row
@@ -570,8 +572,8 @@ _PENDING_PAGE: Final = f"""SELECT {_CHANGE_COLUMNS} FROM (
     SELECT identity, kind, {_CHANGE_NOW} AS change, uid, {_OLD_UID} AS old_uid
     FROM mapping_row WHERE {_AFTER} AND {_PENDING}
     ORDER BY identity, kind LIMIT :limit)"""
-# What was exported before an epoch: the earliest later change says it, unless that
-# change is of an identity that was added later still.
+# What was exported before an epoch: the earliest later change shows it, unless the
+# identity was added even later.
 _HISTORY_PAGE: Final = f"""SELECT {_CHANGE_COLUMNS} FROM (
     SELECT identity, kind, {CHANGE.format(said="said")} AS change, uid,
         nullif(said, '') AS old_uid FROM (
@@ -597,7 +599,7 @@ def next_page(
     position: tuple[int, Position],
     limit: int,
 ) -> tuple[list[T], tuple[int, Position] | None]:
-    """Read at most *limit* rows that follow a position; and where the next ones do."""
+    """Read at most *limit* rows after a position; return also the next position."""
     page: list[T] = []
     shard, after = position
     for _ in range(_SHARDS_AT_ONCE):
@@ -618,7 +620,7 @@ def _page(shard: int, after: Position, limit: int) -> dict[str, Any]:
 
 
 def _drop_named(db: StateDatabase, shard: int, page: list[Change]) -> list[Change]:
-    """Leave out the changes that the job has already written."""
+    """Leave out changes that the job has already written."""
     if not db.has_scratch or not db.spill("named").count:
         return page
     named = _read_set(db, "named", shard)
@@ -634,10 +636,10 @@ def _read_set(db: StateDatabase, table: str, shard: int) -> set[tuple[int, bytes
 def changes_page(
     db: StateDatabase, since: int | None, shard: int, after: Position, limit: int
 ) -> tuple[list[Change], Position | None]:
-    """List changes of a shard after a position; where the next page begins, if any.
+    """List changes of a shard after a position; return also the next position.
 
-    These are the pending ones that the job has not written yet, or the net changes
-    against what was exported before the epoch *since*.
+    These are the pending changes that the job has not written yet, or the net changes
+    compared to what was exported before the epoch *since*.
     """
     statement = _PENDING_PAGE if since is None else _HISTORY_PAGE
     given = {"epoch": db.epoch, "since": since, **_page(shard, after, limit)}
@@ -656,7 +658,7 @@ _KEYS: Final = msgspec.json.Decoder(list[tuple[str, int]])
 def export_page(
     db: StateDatabase, now: int, shard: int, after: Position, limit: int
 ) -> tuple[list[tuple[IdentityKey, StateRow]], Position | None]:
-    """List identities of a shard and their rows; where the next page begins, if any."""
+    """List identities of a shard and their rows; return also the next position."""
     given = {"started": now, "epoch": db.epoch, **_page(shard, after, limit)}
     names, answer = db.connection.execute(
         "SELECT json_group_array(json_array(hex(identity), kind)),"
@@ -695,7 +697,7 @@ def _remove(
     condition: str,
     reason: str | None = None,
 ) -> int:
-    """Remove identities: forget them, unless a delta has to say that they are gone."""
+    """Remove identities; keep those whose removal a delta must report."""
     removed = 0
     for template in (_FORGET, _MARK):
         statement = template.format(
@@ -707,7 +709,7 @@ def _remove(
 
 
 def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float) -> int:
-    """Remove who was in *segment* and is not staged now, nor in another segment.
+    """Remove people of *segment* who are neither staged nor in another segment.
 
     All steps can be repeated: nothing that they need is deleted before they are done.
     """
@@ -736,7 +738,7 @@ def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float)
 
 
 def _segment_number(db: StateDatabase, name: str) -> int:
-    """Return the number of a segment; a new name gets one."""
+    """Return the number of a segment, assigning one to a new name."""
     with db.transaction():
         db.connection.execute(
             "INSERT OR IGNORE INTO segment (name) VALUES (?)", (name,)
@@ -770,7 +772,7 @@ def _find_absent(db: StateDatabase, segment: int, max_removed: float) -> None:
 
 
 def _remove_shard(db: StateDatabase, run: Run, segment: int, shard: int) -> int:
-    """Remove the absent identities of a shard; return how many left the state."""
+    """Remove the absent identities of a shard; return how many were removed."""
     given = {"started": run.started, "epoch": db.epoch}
     removed = 0
     for kind, _, identities in db.spill("absent").read(shard):
@@ -803,17 +805,18 @@ def purge(
     raw_uids: Sequence[str],
     suppress: bool,
 ) -> int:
-    """Delete people so that they cannot be read from the files any more.
+    """Delete people so that they can no longer be read from the files.
 
-    If a delta has exported the UID of one, UID and identity stay until the next delta
-    has said that they are removed.
+    If a delta has exported a person's UID, UID and identity are kept until the next
+    delta has reported the removal.
 
     Returns:
-        How many were known.
+        The number of people found.
     """
     if db.has_scratch:
         raise JobError(
-            "A job is using the state.", hint="Purge before it begins or after it ends."
+            "A job is using the state.",
+            hint="Purge before the job starts or after it ends.",
         )
     keys = dict.fromkeys([*people, *_find_by_uid(db, raw_uids)])
     digests = [db.digest(key.kind.bit, key.identity) for key in keys] * suppress
@@ -835,7 +838,7 @@ def purge(
 def _purge_kind(
     db: StateDatabase, now: int, kind: IdentityType, identities: list[bytes]
 ) -> int:
-    """Delete people of one type from all tables; return how many were known."""
+    """Delete people of one type from all tables; return how many were found."""
     given = {"started": now, "epoch": db.epoch}
     purged = 0
     for keys in _keys(kind.bit, sort_distinct(identities)):
@@ -847,7 +850,7 @@ def _purge_kind(
 
 
 def _find_by_uid(db: StateDatabase, raw_uids: Sequence[str]) -> list[IdentityKey]:
-    """Find whose UIDs these are, or were the last time they were exported."""
+    """Find the identities with these UIDs, now or in the last export."""
     if not raw_uids:
         return []
     columns = ("uid", "previous_uid", "exported_uid")
@@ -867,7 +870,7 @@ _AGES: Final = " ".join(
     f"WHEN checked > :started - {days * 86_400} THEN {number}"
     for number, days in enumerate(AGE_DAYS)
 )
-# The first character of a raw UID gives its version; version 2 ends with "=".
+# The first character of a raw UID shows its version; version 2 ends with "=".
 _STATISTICS: Final = f"""SELECT kind, coalesce(reason, 'mapped'),
     CASE WHEN substr(uid, -{CHECKSUM_CHARS + 1}, 1) = '=' THEN '='
         ELSE substr(uid, 1, 1) END,
@@ -885,13 +888,13 @@ def _version(mark: str) -> int | None:
     """Return the version of a raw UID by its mark: the first character, or ``=``."""
     if mark == "=":
         return raw_uid_version(RAW_UID_SIZES[0], 0)
-    # It holds the high six bits of the first byte; the others are zero.
+    # It contains the high six bits of the first byte; the others are zero.
     head = base64.decode(f"{mark}AAA")
     return None if head is None else raw_uid_version(RAW_UID_SIZES[1], head[0])
 
 
 def count(db: StateDatabase, given: dict[str, Any]) -> StateStatistics:
-    """Count what there is; reads the whole state once, in parts that fit in memory."""
+    """Count the contents; read the whole state once, in parts that fit in memory."""
     totals: Counter[Any] = Counter()
     oldest: list[int] = []
     for shard in range(SHARDS):
@@ -915,7 +918,7 @@ def count(db: StateDatabase, given: dict[str, Any]) -> StateStatistics:
 def _statistics(
     db: StateDatabase, now: int, totals: Counter[Any], oldest: int | None
 ) -> StateStatistics:
-    """Put totals together."""
+    """Assemble the totals."""
     opt_outs = [totals["opt-out", day] for day in range(OPT_OUT_DAYS)]
     keys = [key for key in totals if isinstance(key, tuple)]
     all_opt_outs = sum(totals[key] for key in keys if key[0] == "opt-out")
@@ -950,12 +953,12 @@ def find_run(db: StateDatabase, number: int, now: int) -> Run:
     runs = {run.number: run for run in list_runs(db)}
     if number not in runs:
         raise InputError(
-            f"There was no run {number}.",
+            f"There is no run {number}.",
             hint=f"The last one is {max(runs, default=0)} (uid2 state show).",
         )
     if runs[number].started <= now - RETENTION_SECONDS:
         raise InputError(
-            f"Run {number} is older than 90 days, for which the history is kept.",
+            f"Run {number} is too old. The history is kept for 90 days.",
             hint="Export the whole state instead (uid2 state export).",
         )
     return runs[number]

@@ -1,4 +1,4 @@
-"""Values that the state of bulk mapping takes and returns."""
+"""The values that the state of bulk mapping accepts and returns."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ from uid2_async.models import (
 )
 
 KINDS: Final = tuple(sorted(IdentityType, key=lambda kind: kind.bit))
-"""The identity types by their bit, which is how the state stores them."""
+"""The identity types by the bit with which the state stores them."""
 
 RETENTION_SECONDS: Final = 90 * 86_400
-"""How long a replaced UID and the history are kept: as long as the operator returns
-the previous UID."""
+"""How long a replaced UID and the history are kept.
+
+As long as the operator returns the previous UID.
+"""
 
 RECHECK_AFTER: Final = timedelta(days=7)
-"""How long a check of a mapped identity counts."""
+"""How long a check of a mapped identity is valid."""
 
 OPTOUT_RECHECK: Final = timedelta(days=30)
 """The same after an opt-out."""
 
 INVALID_RECHECK: Final = timedelta(days=180)
-"""The same for an identity that the operator calls invalid."""
+"""The same for an identity that the operator reports as invalid."""
 
 DUE_DAYS: Final = 60
-"""For how many days the statistics count what becomes due."""
+"""The number of days for which the statistics count due identities."""
 
 OPT_OUT_DAYS: Final = RETENTION_SECONDS // 86_400
-"""For how many days the statistics know the day of an opt-out."""
+"""The number of days for which the statistics count opt-outs by day."""
 
 AGE_DAYS: Final = (1, 7, 30, 90, 180)
 """The limits of the age classes, in days since the last check."""
@@ -57,7 +59,7 @@ class ChangeKind(StrEnum):
 
 
 class IdentityKey(NamedTuple):
-    """How the state refers to a person; never the DII itself.
+    """The key of a person in the state; never the DII itself.
 
     Attributes:
         kind: E-mail or phone.
@@ -68,17 +70,17 @@ class IdentityKey(NamedTuple):
     identity: bytes
 
     def __repr__(self) -> str:
-        """Show the kind only."""
+        """Show only the kind."""
         return f"IdentityKey({self.kind.value}, ***)"
 
 
 class StateRow(MapRow, frozen=True, gc=False, array_like=True):
-    """What the state knows about one identity: the fields of a map reply, and its own.
+    """What the state knows about one identity: the fields of a map reply, and more.
 
     Attributes:
         checked_s: *checked* in seconds since the Unix epoch.
         change: The pending change, a :class:`ChangeKind`, or None.
-        old_uid: The raw UID of the last delta that the pending change replaces.
+        old_uid: The raw UID in the last delta, which the pending change replaces.
     """
 
     _repr_fields: ClassVar[tuple[str, ...]] = ("mapped", "checked", "change")
@@ -89,12 +91,12 @@ class StateRow(MapRow, frozen=True, gc=False, array_like=True):
 
     @property
     def checked(self) -> datetime:
-        """When the operator was last asked."""
+        """The time of the last check with the operator."""
         return datetime.fromtimestamp(self.checked_s, UTC)
 
 
 SUPPRESSED: Final = StateRow(reason=UnmappedReason.OPTED_OUT.value)
-"""The row of a person who was purged for good: the same as after an opt-out."""
+"""The row of a suppressed person: the same as after an opt-out."""
 
 
 class Change(RedactedRepr, frozen=True, gc=False):
@@ -119,15 +121,15 @@ class Change(RedactedRepr, frozen=True, gc=False):
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """One job that works with the state.
+    """One job that uses the state.
 
     Attributes:
         number: 1 for the first run of a state, and so on.
-        started: When it began, in seconds since the Unix epoch. A resumed run keeps it.
+        started: The start time in seconds since the Unix epoch. A resumed run keeps it.
         job: The fingerprint of the job, or None.
         segment: The audience that the job replaces as a whole, or None.
-        epoch: The number of the next delta at the time the run began.
-        removed: How many identities the run removed because they were absent.
+        epoch: The number of the next delta when the run started.
+        removed: The number of identities removed by the run because they were absent.
         ended: Whether it is finished.
     """
 
@@ -142,12 +144,12 @@ class Run:
 
 @attrs.frozen(kw_only=True)
 class StateSelection:
-    """Which identities the operator is asked about; made by its class methods.
+    """Which identities to ask the operator about. Use its class methods.
 
     Attributes:
-        source: Where they come from: ``staged``, ``due``, ``sweep`` or ``buckets``.
-        unchecked_for: How long ago the last check is, in seconds (sweep).
-        rotated: When each of these salt buckets rotated last, in seconds since the
+        source: Their source: ``staged``, ``due``, ``sweep`` or ``buckets``.
+        unchecked_for: The minimum age of the last check in seconds (sweep).
+        rotated: The last rotation of each of these salt buckets, in seconds since the
             Unix epoch (API v2).
     """
 
@@ -159,7 +161,7 @@ class StateSelection:
     def staged(cls) -> StateSelection:
         """Select staged identities that are unknown, due or not checked for too long.
 
-        This is what a job that maps files asks about.
+        A job that maps files asks about these.
         """
         return cls(source="staged")
 
@@ -167,31 +169,31 @@ class StateSelection:
     def due(cls) -> StateSelection:
         """Select what a refresh asks about.
 
-        These are mapped identities whose ``refresh_from`` has come, and unmapped ones
-        whose recheck interval is over.
+        These are mapped identities that have reached ``refresh_from``, and unmapped
+        ones whose recheck interval is over.
         """
         return cls(source="due")
 
     @classmethod
     def sweep(cls, unchecked_for: timedelta) -> StateSelection:
-        """Select mapped and opted-out identities without a check for that long."""
+        """Select mapped and opted-out identities not checked for this time."""
         seconds = int(unchecked_for.total_seconds())
         return cls(source="sweep", unchecked_for=seconds)
 
     @classmethod
     def of_buckets(cls, rotated: Mapping[str, datetime]) -> StateSelection:
-        """Select what was last checked before its salt bucket rotated (API v2)."""
+        """Select identities last checked before their salt bucket rotated (API v2)."""
         times = {name: seconds_from(at) for name, at in rotated.items()}
         return cls(source="buckets", rotated=times)
 
 
 class StagingCounts(NamedTuple):
-    """How much a job staged.
+    """How many identities a job staged.
 
     Attributes:
-        staged: How many identities, duplicates included.
-        distinct: How many different ones, as far as they have been selected.
-        known: How many of these the state answered without a request.
+        staged: The number of identities, including duplicates.
+        distinct: The number of distinct identities selected so far.
+        known: The number of these that the state answered without a request.
     """
 
     staged: int = 0
@@ -201,32 +203,33 @@ class StagingCounts(NamedTuple):
 
 @attrs.frozen(kw_only=True)
 class StateStatistics:
-    """The contents of a state in numbers; nothing in it identifies anybody.
+    """The contents of a state in numbers, which identify nobody.
 
     Attributes:
-        now: When it was counted, in seconds since the Unix epoch. Days are UTC days.
-        rows: How many identities of each type have each status: ``mapped``, or a reason
-            of the operator.
-        removed: How many are only kept until a delta has said REMOVED.
-        pending: How many changes no delta has exported yet.
-        due: How many a refresh would ask about now.
-        overdue: How many mapped ones are among them.
-        due_days: How many mapped ones become due today, tomorrow and so on, for
-            ``DUE_DAYS`` days.
-        due_later: How many become due after that.
-        due_by_bucket: How many have no such day, because the v2 endpoint returns none.
-        opt_outs: How many were mapped before and found to be opted out today, yesterday
-            and so on, for ``OPT_OUT_DAYS`` days.
-        opt_outs_before: How many earlier than that, or when they were first asked.
-        versions: How many raw UIDs have which version; None is an unknown version.
-        ages: How many identities were checked within each limit of ``AGE_DAYS``, and
-            how many longer ago.
-        oldest_check: When the least recently checked one was checked, in seconds.
-        suppressed: How many people were purged for good.
-        runs: All runs, the first one first.
-        scope: The scope that the state belongs to, or None before the first run.
-        operator: The operator that the state belongs to, or None before the first run.
-        file_bytes: The size of the file.
+        now: The time of counting in seconds since the Unix epoch. Days are UTC days.
+        rows: The number of identities by type and status: ``mapped``, or the operator's
+            reason.
+        removed: The number kept only until a delta has reported REMOVED.
+        pending: The number of changes that no delta has exported yet.
+        due: The number that a refresh would ask about now.
+        overdue: The number of mapped ones among these.
+        due_days: The number of mapped ones that become due today, tomorrow and so on,
+            for ``DUE_DAYS`` days.
+        due_later: The number that become due after that.
+        due_by_bucket: The number without such a day, because the v2 endpoint returns
+            none.
+        opt_outs: The number that were mapped before and found to be opted out today,
+            yesterday and so on, for ``OPT_OUT_DAYS`` days.
+        opt_outs_before: The number found earlier than that, or on their first check.
+        versions: The number of raw UIDs by version. None is an unknown version.
+        ages: The number of identities checked within each limit of ``AGE_DAYS``, and
+            the number checked longer ago.
+        oldest_check: The time of the oldest check, in seconds since the Unix epoch.
+        suppressed: The number of suppressed people.
+        runs: All runs, oldest first.
+        scope: The scope that the state is bound to, or None before the first run.
+        operator: The operator that the state is bound to, or None before the first run.
+        file_bytes: The size of the file in bytes.
     """
 
     now: int
@@ -253,7 +256,7 @@ class StateStatistics:
 def recheck_seconds(
     recheck_after: timedelta, optout_recheck: timedelta, invalid_recheck: timedelta
 ) -> dict[str, int]:
-    """Return the recheck intervals in seconds, by the names that queries give them."""
+    """Return the recheck intervals in seconds, by their names in queries."""
     intervals = {
         "recheck": recheck_after,
         "optout_recheck": optout_recheck,
@@ -265,10 +268,10 @@ def recheck_seconds(
 
 
 def seconds_from(instant: datetime) -> int:
-    """Convert an aware instant to whole seconds since the Unix epoch, rounded down."""
+    """Convert an aware datetime to whole seconds since the Unix epoch, rounded down."""
     seconds = ms_from_datetime(instant) // 1000
     if seconds < 0:
-        raise InputError("The instant is before 1970.")
+        raise InputError("The time is before 1970.")
     return seconds
 
 

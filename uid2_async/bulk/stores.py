@@ -1,10 +1,10 @@
 """Inputs and outputs in object stores (S3, Google Cloud Storage, Azure), and URLs.
 
 fsspec reads and writes them. An object is copied into the job's folder before it is
-read, so that it is downloaded once however often a job reads it. An output is uploaded
-when it is whole; a store shows an upload only when all of it has arrived.
+read, so that it is downloaded only once. An output is uploaded when it is complete; a
+store shows an upload only when all of it has arrived.
 
-The text of a foreign exception is never shown: it may hold a signed URL or a key.
+The text of a foreign exception is never shown: it may contain a signed URL or a key.
 """
 
 from __future__ import annotations
@@ -115,12 +115,12 @@ _RESUME: Final = "Then run the same command again: the job resumes where it stop
 
 
 def is_url(name: str) -> bool:
-    """Return whether a name is a URL, not a path."""
+    """Return whether a name is a URL instead of a path."""
     return _URL.match(name) is not None
 
 
 def local_path(name: str | os.PathLike[str], role: str) -> Path:
-    """Return the path of a file that must lie on this machine."""
+    """Return the path of a file that must be local."""
     if is_url(os.fspath(name)):
         raise InputError(
             f"{role} must be on this machine, not at a URL.",
@@ -130,7 +130,7 @@ def local_path(name: str | os.PathLike[str], role: str) -> Path:
 
 
 def copy_path(folder: Path, remote: Remote, *, version: str = "") -> Path:
-    """Return where a job keeps its copy of an input or output."""
+    """Return the path of a job's copy of an input or output."""
     digest = sha256(f"{remote.name}\n{version}".encode()).hexdigest()[:16]
     return folder / f"copy-{digest}{known_suffix(remote.path)}"
 
@@ -144,13 +144,13 @@ def _split(url: str) -> tuple[str, _Store]:
     store = _STORES.get(scheme)
     if store is None and scheme.startswith("postgres"):
         raise InputError(
-            "A database is read by a query and written to a table.",
+            "A database is read with a query and written to a table.",
             hint="Use --query with IN, and --to-table with OUT.",
         )
     if store is None:
         raise InputError(
             "The scheme of a URL must be s3, gs, az or https.",
-            hint="Name a file of this machine by its path, without file://.",
+            hint="Name a local file by its path, without file://.",
         )
     parts = urlsplit(url) if store is _HTTPS else None
     has_user = parts is not None and (parts.username or parts.password)
@@ -159,7 +159,7 @@ def _split(url: str) -> tuple[str, _Store]:
             "A URL must not have credentials in it.",
             hint=f"Use {store.credentials}."
             if store.credentials
-            else "Use a URL that is signed.",
+            else "Use a signed URL.",
         )
     host = parts.hostname if parts else None
     if scheme == "http" and not is_loopback(host or ""):
@@ -183,10 +183,10 @@ def _open_store(url: str) -> tuple[Any, str]:
             f"{name} needs the extra '{store.extra}', which is not installed.",
             hint=f"pip install 'uid2-async[{store.extra}]'",
         )
-    # gcsfs logs what it retries, with tracebacks, to stderr if nobody has set up logs.
+    # gcsfs logs retries with tracebacks, on stderr if logging is not configured.
     logging.getLogger(store.package).addHandler(logging.NullHandler())
-    # Not shared: other code in the process may have other credentials. No listing is
-    # kept: a file may change at any time.
+    # Not shared: other code in the process may use other credentials. Listings are not
+    # cached: a file may change at any time.
     make = partial(
         fsspec.filesystem,
         scheme,
@@ -199,14 +199,14 @@ def _open_store(url: str) -> tuple[Any, str]:
 
 
 def _http_options() -> dict[str, Any]:
-    """Return options with which a download may take long, but not stand still."""
+    """Return options that allow long downloads, but not stalled ones."""
     aiohttp = importlib.import_module("aiohttp")
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
     return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
 
 
 def _display_name(url: str) -> str:
-    """Return a URL without its query, which may be a signature."""
+    """Return a URL without its query, which may contain a signature."""
     if _STORES.get(url.partition("://")[0].lower()) is not _HTTPS:
         return printable(url)
     parts = urlsplit(url)
@@ -218,7 +218,7 @@ def _display_name(url: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class StoreFile(Remote):
-    """One object of a store, or the file behind a URL."""
+    """One object of a store, or the file at a URL."""
 
     url: str = attrs.field(repr=False)
     _fs: Any = attrs.field(repr=False, eq=False, alias="fs")
@@ -241,18 +241,18 @@ class StoreFile(Remote):
     def _run(
         self, call: Callable[..., Any], *args: Any, ignore: _Reason | None = None
     ) -> Any:
-        """Make one call of fsspec; None if it fails for the reason to *ignore*."""
+        """Make one fsspec call; return None if it fails for the reason to *ignore*."""
         return _call(self.name, self._store, partial(call, *args), ignore=ignore)
 
     def _info(self) -> dict[str, Any] | None:
-        """Return what the store says about the object; None if there is none."""
+        """Return the object's metadata from the store; None if it does not exist."""
         found: dict[str, Any] | None = self._run(
             self._fs.info, self._key, ignore=_Reason.MISSING
         )
         return found
 
     def identify(self) -> InputIdentity:
-        """Return what differs once the object has changed. Blocks."""
+        """Return an identity that differs once the object has changed. Blocks."""
         info = self._info()
         if info is None:
             raise self.missing()
@@ -314,7 +314,7 @@ class StoreFile(Remote):
         return InputError(f"{self.name} does not exist.", hint="Check the URL.")
 
     def _refuse_missing_bucket(self) -> None:
-        """Raise if there is no such bucket; not to be allowed to look is no reason."""
+        """Raise if the bucket does not exist; ignore a missing permission to check."""
         if self._store is _HTTPS:
             return
         bucket = self._key.partition("/")[0]
@@ -337,15 +337,15 @@ class StoreFile(Remote):
             )
 
     def _abort_uploads(self) -> None:
-        """Discard what a killed run has uploaded of this object, which would be paid.
+        """Discard partial uploads of killed runs, which would cost money.
 
-        Google's and Azure's stores do so themselves after a week.
+        The stores of Google and Azure do so automatically after a week.
         """
         if self._store is not _S3:
             return
         bucket, _, key = self._key.partition("/")
         call, where = self._fs.call_s3, {"Bucket": bucket}
-        # Who may write need not be allowed to list or abort.
+        # Permission to write does not imply permission to list or abort.
         found = self._run(
             partial(call, "list_multipart_uploads", **where, Prefix=key),
             ignore=_Reason.DENIED,
@@ -361,10 +361,10 @@ class StoreFile(Remote):
 
 
 class _Reason(Enum):
-    """Why a call failed, as far as a caller may expect it."""
+    """Why a call failed, if callers may expect it."""
 
     MISSING = "there is no such object"
-    DENIED = "access is denied, or the store has no such operation"
+    DENIED = "access is denied, or the store does not support the operation"
     OTHER = "anything else"
 
 
@@ -375,7 +375,7 @@ def _call(
     *,
     ignore: _Reason | None = None,
 ) -> Any:
-    """Make one call, and explain its failure without repeating its text."""
+    """Make one call, and explain failures without repeating their text."""
     try:
         return call()
     except UID2Error:
@@ -388,7 +388,7 @@ def _call(
 
 
 def _cause_of(error: Exception) -> Exception:
-    """Return what happened: fsspec calls any failure of a URL a missing file."""
+    """Return the real cause: fsspec reports any failure of a URL as a missing file."""
     while isinstance(error, FileNotFoundError):
         if not isinstance(error.__cause__, Exception):
             break
@@ -399,7 +399,7 @@ def _cause_of(error: Exception) -> Exception:
 def _explain(  # noqa: PLR0911 - one table, to be read as a whole
     error: Exception, name: str, store: _Store
 ) -> tuple[_Reason, UID2Error]:
-    """Choose by class and number alone."""
+    """Choose only by class and number."""
     kind = type(error).__name__
     status = _status_of(error)
     number = error.errno if isinstance(error, OSError) else None
@@ -407,7 +407,7 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
     if isinstance(error, FileNotFoundError) or status == 404:  # noqa: PLR2004 - HTTP
         hint = "Check the URL."
         return _Reason.MISSING, InputError(f"{name} does not exist.", hint=hint)
-    # adlfs raises a ValueError where it finds none.
+    # adlfs raises a ValueError if it finds none.
     no_account = store is _AZURE and isinstance(error, ValueError)
     if kind == "NoCredentialsError" or no_account:
         hint = f"Set {check[6:]}"
@@ -422,15 +422,15 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
         )
     if number in _DISK_ERRORS:
         cause = os.strerror(number or 0)
-        hint = f"Free some space, or name another --job-dir. {_RESUME}"
+        hint = f"Free disk space, or name another --job-dir. {_RESUME}"
         message = f"The copy of {name} cannot be saved: {cause}."
         return _Reason.OTHER, JobError(message, hint=hint)
     if number == errno.ENOSYS:
-        message = f"The store of {name} lacks an operation."
+        message = f"The store of {name} does not support an operation."
         return _Reason.DENIED, JobError(message, hint="Use another store.")
     if number == errno.EBUSY or status in _THROTTLED:
         return _Reason.OTHER, JobError(
-            f"The store of {name} asks to slow down, after several attempts.",
+            f"The store of {name} is still throttling after several attempts.",
             hint=f"Wait a few minutes. {_RESUME}",
         )
     is_lost = any(one.__name__.endswith(_NETWORK_ERRORS) for one in type(error).__mro__)
@@ -446,7 +446,7 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
 
 
 def _status_of(error: Exception) -> int | None:
-    """Return the HTTP status that an error carries, if it does."""
+    """Return the HTTP status of an error, if it has one."""
     response = getattr(error, "response", None)  # botocore's
     told = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
     if isinstance(told.get("HTTPStatusCode"), int):
@@ -462,7 +462,7 @@ def _status_of(error: Exception) -> int | None:
 
 
 def locate(name: str) -> Location:
-    """Return the file that a path or a URL names."""
+    """Return the file for a path or URL."""
     if not is_url(name):
         return Path(name)
     fs, key = _open_store(name)
@@ -481,10 +481,10 @@ class Pipe(Remote):
 
     Attributes:
         stream: ``stdin`` or ``stdout``.
-        format: What goes through it.
+        format: The format of its data.
     """
 
-    # What was read cannot be read again, and so does not change.
+    # A pipe cannot be read again, so its copy cannot change.
     is_pinned = True
 
     stream: str
@@ -510,7 +510,7 @@ class Pipe(Remote):
         copy_stdin(copy)
 
     def check_target(self, *, may_exist: bool) -> None:
-        """Refuse to write to a terminal."""
+        """Reject writing to a terminal."""
         del may_exist
         if sys.stdout.isatty():
             raise InputError(
@@ -519,7 +519,7 @@ class Pipe(Remote):
             )
 
     def deliver(self, whole: Path, *, job: str = "") -> None:
-        """Write a whole file to stdout. Blocks."""
+        """Write a complete file to stdout. Blocks."""
         del job
         stream = open_stdio(sys.stdout, "wb")
         with whole.open("rb") as file:
@@ -528,7 +528,7 @@ class Pipe(Remote):
 
 
 def through_files(pair: FilePair, options: FileFormatOptions) -> FilePair:
-    """Put a :class:`Pipe` in the place of stdin or stdout where the format needs it."""
+    """Replace stdin or stdout with a :class:`Pipe` if the format needs it."""
     given = options.format
     if pair.source is None and given is not None and not given.is_text:
         pair = attrs.evolve(pair, source=Pipe(stream="stdin", format=given))
@@ -541,7 +541,7 @@ def through_files(pair: FilePair, options: FileFormatOptions) -> FilePair:
 
 
 def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePair]:
-    """List the inputs and outputs of a job, wherever they are."""
+    """List the inputs and outputs of a job, local or remote."""
     if isinstance(source, Remote):
         return [FilePair(source, _one_target(target))]
     if is_url(source):
@@ -558,7 +558,7 @@ def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePai
 
 
 def _is_elsewhere(target: str | Remote) -> bool:
-    """Return whether an output is no path of this machine."""
+    """Return whether an output is remote."""
     return isinstance(target, Remote) or target == STDIO or is_url(target)
 
 
@@ -572,7 +572,7 @@ def _one_target(target: str | Remote) -> Location | None:
 def _many(
     found: list[tuple[str, Location]] | list[tuple[str, Path]], target: str | Remote
 ) -> list[FilePair]:
-    """Return the pairs of several inputs, with the names of their outputs."""
+    """Return the pairs of several inputs and their outputs."""
     if isinstance(target, Remote) or target == STDIO:
         where = "stdout" if target == STDIO else str(target)
         raise InputError(
@@ -612,14 +612,14 @@ def _expand_url(source: str, target: str | Remote) -> list[FilePair]:
         if info is None and not has_magic(source) and not source.endswith("/"):
             raise missing
         raise InputError(
-            f"There is no file in {one.name}.",
-            hint="Hidden files, and those that begin with _, do not count.",
+            f"No files were found in {one.name}.",
+            hint="Hidden files, and files that begin with _, are ignored.",
         )
     return _many(sorted(found, key=lambda each: each[0]), target)
 
 
 def _lake_format_at(one: StoreFile, fs: Any, key: str) -> str | None:
-    """Return which kind of lake table lies at a URL; None if none does."""
+    """Return the kind of lake table at a URL; None if there is none."""
     marks = {"_delta_log/*": "Delta Lake", ".hoodie/*": "Hudi"}
     marks["metadata/*.metadata.json"] = "Iceberg"
     for mark, kind in marks.items():
@@ -631,7 +631,7 @@ def _lake_format_at(one: StoreFile, fs: Any, key: str) -> str | None:
 def _find_objects(
     one: StoreFile, scheme: str, fs: Any, key: str
 ) -> Iterator[tuple[str, Location]]:
-    """Yield the objects of a folder or a pattern, with the names of their outputs."""
+    """Yield the objects of a folder or pattern, with the names of their outputs."""
     parts = key.split("/")
     fixed = next((at for at, part in enumerate(parts) if has_magic(part)), len(parts))
     root = "/".join(parts[:fixed])
@@ -651,8 +651,8 @@ def _find_objects(
             continue
         if not all(names) or "\0" in name:
             raise InputError(
-                f"The name of {scheme}://{printable(each)} cannot be that of a file.",
-                hint="Map it alone, and name its output.",
+                f"{scheme}://{printable(each)} has a name that a file cannot have.",
+                hint="Map it separately, and name its output.",
             )
         yield name, StoreFile(url=f"{scheme}://{each}", fs=fs, key=each)
 

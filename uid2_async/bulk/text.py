@@ -1,7 +1,7 @@
-"""Reading CSV and JSON lines: strictly, in pieces, and keeping the text of each row.
+"""Reading CSV and JSON lines: strictly, in chunks, and preserving the text of each row.
 
-What cannot be read whole is an error with its line, never skipped or repaired. No
-message shows a value: a line of such a file is personal data.
+Malformed input is an error with its line number, never skipped or repaired. Messages
+never show values: the lines of such files are personal data.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ MAX_LINE_CHARS: Final = 64 * 1024 * 1024
 MAX_FIELD_CHARS: Final = 16 * 1024 * 1024
 MAX_ROW_LINES: Final = 1_000_000
 
-# To split a piece into lines takes a ms or two, in which no other thread runs.
+# Splitting a chunk into lines takes 1-2 ms, during which no other thread runs.
 _PIECE_BYTES: Final = 256 * 1024
-# Those of UTF-32 are first: one of them begins as one of UTF-16 does.
+# Those of UTF-32 come first: one of them starts like one of UTF-16.
 _MARKS: Final = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -66,13 +66,13 @@ _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
 )
 _WIDE: Final = ("utf-16", "utf-32")
-# Text in these can be written in one way only. Others have several, or lose some.
+# Text has only one representation in these. Others have several, or lose characters.
 _EXACT: Final = frozenset(
     {"ascii", "iso8859-1", "utf-8", *(name for _, name in _MARKS)}
 )
 _NOT_TEXT: Final = {
     b"PK\3\4": ("a ZIP archive or an Excel workbook", "Save it as CSV."),
-    b"\x1f\x8b": ("compressed by gzip", "Give it a name that ends in .gz."),
+    b"\x1f\x8b": ("compressed by gzip", "Rename it so that the name ends in .gz."),
     b"PAR1": ("Parquet", "Use --format parquet, or a name that ends in .parquet."),
     b"ARROW1": ("an Arrow file", "Use --format arrow, or a name that ends in .arrow."),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "Decompress it first: zstd -d."),
@@ -92,7 +92,7 @@ class BadRow:
     text: str = attrs.field(repr=False)
 
     def error(self) -> InputError:
-        """Return the error that says so."""
+        """Return the error for this row."""
         return InputError(
             f"{self.name}, line {self.line}: {self.cause}.", hint=self.hint
         )
@@ -102,21 +102,22 @@ OnBadRow: TypeAlias = Callable[[BadRow], object] | None
 
 
 class LineReader:
-    """Reads the lines of a file; *load* does the reading, the rest is done in memory.
+    """Reads the lines of a file; *load* reads, everything else works in memory.
 
     Attributes:
-        name: What messages call the file.
-        encoding: The encoding that the file turned out to have.
-        mark: Its byte order mark, decoded; empty if it has none. No line has it.
-        line: How many lines have been taken.
-        chars: How many characters have been loaded.
-        at_end: Whether all has been loaded.
+        name: The name of the file in messages.
+        encoding: The detected encoding of the file.
+        mark: Its decoded byte order mark, which is removed from the lines; empty if it
+            has none.
+        line: The number of lines taken.
+        chars: The number of characters loaded.
+        at_end: Whether everything has been loaded.
     """
 
     def __init__(
         self, stream: BufferedIOBase, *, name: str, encoding: str, gzipped: bool = False
     ) -> None:
-        """Read from *stream*, which is closed by :meth:`close`."""
+        """Read from *stream*, which :meth:`close` closes."""
         self.name: str = name
         self.encoding: str = encoding
         self.mark: str = ""
@@ -124,7 +125,7 @@ class LineReader:
         self.chars: int = 0
         self.at_end: bool = False
         self._raw = stream
-        # Of a pipe, what is there: whoever writes to it may be slow.
+        # From a pipe, read what is available: its writer may be slow.
         self._read_some = stream.read1
         if gzipped:
             self._read_some = gzip.GzipFile(fileobj=stream, mode="rb").read
@@ -138,7 +139,7 @@ class LineReader:
 
     @property
     def bytes_read(self) -> int:
-        """How many bytes of the file on disk have been read."""
+        """The number of bytes read from the file on disk."""
         try:
             return self._raw.tell()
         except OSError:
@@ -146,20 +147,20 @@ class LineReader:
 
     @property
     def pending(self) -> int:
-        """How many lines have been loaded and not been taken."""
+        """The number of lines loaded but not taken."""
         return len(self._lines) - self._at
 
     def peek(self, count: int) -> list[str]:
-        """Return the next *count* lines, or as many as have been loaded."""
+        """Return the next *count* lines, or fewer if not all are loaded."""
         return self._lines[self._at : self._at + count]
 
     def drop(self, count: int) -> None:
-        """Take *count* lines away."""
+        """Drop *count* lines."""
         self._at += count
         self.line += count
 
     def load(self) -> bool:
-        """Read another piece; False if there is nothing more to look at."""
+        """Read another chunk; return False if there is nothing left."""
         if self.at_end:
             return False
         data = self._read() if self._decoder else self._begin()
@@ -171,7 +172,7 @@ class LineReader:
         head, line_end, rest = text.rpartition("\n")
         if line_end or self.at_end:
             self._rest.append(head + line_end + rest * self.at_end)
-            # At LF only: other characters that break lines are data.
+            # Only at LF: other line break characters are data.
             self._lines += StringIO("".join(self._rest), newline="\n")
             self._rest, self._rest_chars = [], 0
         if not self.at_end:
@@ -184,7 +185,10 @@ class LineReader:
 
     def _read(self) -> bytes:
         """Read bytes."""
-        hint = "Check that it is complete. A name that ends in .gz means compressed."
+        hint = (
+            "Check that it is complete. A file whose name ends in .gz must be "
+            "compressed by gzip."
+        )
         self._is_reading = True
         try:
             data = self._read_some(_PIECE_BYTES)
@@ -203,7 +207,7 @@ class LineReader:
         raise InputError(f"{self.name} cannot be read: {cause}.", hint=hint)
 
     def _begin(self) -> bytes:
-        """Read the first piece, and take the byte order mark off."""
+        """Read the first chunk, and remove the byte order mark."""
         data = self._read_magic()
         mark, found = next(
             (one for one in _MARKS if data.startswith(one[0])), (b"", self.encoding)
@@ -225,10 +229,10 @@ class LineReader:
         return data.removeprefix(mark)
 
     def _read_magic(self) -> bytes:
-        """Read the first piece, and refuse what is not text."""
+        """Read the first chunk, and reject files that are not text."""
         data = self._read()
         starts = (*_NOT_TEXT, *(mark for mark, _ in _MARKS))
-        # Of a pipe, no more is waited for than can decide.
+        # From a pipe, wait only for as much as the check needs.
         while data and any(
             len(data) < len(start) and start.startswith(data) for start in starts
         ):
@@ -242,7 +246,7 @@ class LineReader:
         return data
 
     def _decode(self, data: bytes) -> str:
-        """Decode bytes without keeping them in an error."""
+        """Decode bytes without keeping them in errors."""
         assert self._decoder is not None  # noqa: S101 - by _begin
         before, _ = self._decoder.getstate()
         bad = 0
@@ -251,7 +255,7 @@ class LineReader:
         except UnicodeDecodeError as error:
             whole = error.object[: error.start].decode(self.encoding, "replace")
             bad = whole.count("\n")
-        except UnicodeError:  # of codecs that do not say where
+        except UnicodeError:  # from codecs without a position
             pass
         else:
             rest, _ = self._decoder.getstate()
@@ -264,7 +268,7 @@ class LineReader:
         )
 
     def _check_text(self, text: str, data: bytes, rest: bytes) -> None:
-        """Refuse text that would not become *data*, less its *rest*, when written."""
+        """Reject text that would not encode to *data*, without its *rest*."""
         if "\0" in text:
             raise self._error(
                 "there is a NUL byte",
@@ -274,31 +278,31 @@ class LineReader:
         exact = not text or self.encoding in _EXACT
         if not exact and _encode(text, self.encoding) + rest != data:
             raise InputError(
-                f"{self.name}: some text cannot be written again in {self.encoding}.",
+                f"{self.name}: some text cannot be reproduced in {self.encoding}.",
                 hint="Convert the file to UTF-8.",
             )
 
     def _error(self, what: str, hint: str, before: int = 0) -> InputError:
-        """Say *what* is wrong with the line that follows *before* pending ones."""
+        """Return the error for *what* in the line after *before* pending ones."""
         place = f"{self.name}, line {self.line + before + 1}"
         return InputError(f"{place}: {what}.", hint=hint)
 
     def close(self) -> None:
         """Close the file.
 
-        A pipe that is being read, in a thread, is left to the end of the program:
-        closing it waits for that read, which may never end.
+        A pipe that a thread is reading stays open until the program ends: closing it
+        would wait for that read, which may never end.
         """
         try:
             mode = fstat(self._raw.fileno()).st_mode
         except (OSError, ValueError):
-            return  # in memory, or closed before
+            return  # in memory, or already closed
         if stat.S_ISREG(mode) or not self._is_reading:
             self._raw.close()
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Encode without keeping the text in an error; what cannot be is a lone zero."""
+    """Encode without keeping the text in errors; text that fails becomes a NUL."""
     try:
         return text.encode(encoding)
     except UnicodeError:
@@ -310,8 +314,8 @@ class TextRows:
     """Some rows of a text file.
 
     Attributes:
-        records: The rows as they are in the file, with their ends.
-        ends_plainly: Whether each is known to end in LF, with no CR in it.
+        records: The rows as they are in the file, including line ends.
+        ends_plainly: Whether each is known to end in LF and to have no CR.
     """
 
     records: list[str]
@@ -321,15 +325,15 @@ class TextRows:
 
     @property
     def count(self) -> int:
-        """How many; there may be none, if there were only blank lines."""
+        """The number of rows; zero if there were only blank lines."""
         return len(self.records)
 
     def values(self, column: str) -> list[str]:
-        """List the values of a wanted column; a missing one is empty."""
+        """List the values of a wanted column; a missing value is empty."""
         return self._columns[column]
 
     def texts(self) -> list[list[str | None]]:
-        """List the values of all columns, to be written in another format.
+        """List the values of all columns, for another format.
 
         An empty value is missing.
         """
@@ -337,13 +341,13 @@ class TextRows:
 
 
 class _TextReader(ABC):
-    """What the readers of text have in common.
+    """The base class of the text readers.
 
     Attributes:
         header: The names of the columns.
-        prefix: What comes before them in the file: a byte order mark, a sep= line.
-        first: The header as it is in the file; of JSON lines there is none.
-        options: How the rows are written.
+        prefix: The text before them in the file: a byte order mark, a sep= line.
+        first: The header as it is in the file; empty for JSON lines.
+        options: How the rows are encoded.
     """
 
     def __init__(
@@ -362,21 +366,21 @@ class _TextReader(ABC):
 
     @property
     def name(self) -> str:
-        """What messages call the file."""
+        """The name of the file in messages."""
         return self._lines.name
 
     @property
     def encoding(self) -> str:
-        """The encoding that the file turned out to have."""
+        """The detected encoding of the file."""
         return self._lines.encoding
 
     @property
     def bytes_read(self) -> int:
-        """How many bytes of the file on disk have been read."""
+        """The number of bytes read from the file on disk."""
         return self._lines.bytes_read
 
     def load(self) -> bool:
-        """Read more into memory; False at the end of the file. Blocks."""
+        """Read more into memory; return False at the end of the file. Blocks."""
         return self._lines.load()
 
     def close(self) -> None:
@@ -389,9 +393,9 @@ class _TextReader(ABC):
         keys: Sequence[str] = (),
         added: Collection[str] = (),
     ) -> None:
-        """Say which columns are read, before any rows are taken.
+        """Set the columns to read, before any rows are taken.
 
-        The values of *keys* are taken as they are. No column may be called as one of
+        The values of *keys* are taken unchanged. No column may have the name of one of
         *added*, which will be appended.
         """
         refuse_taken(self.header, added, name=self.name)
@@ -403,16 +407,16 @@ class _TextReader(ABC):
 
     @abstractmethod
     def take(self, rows: int) -> TextRows | None:
-        """Return at most so many rows of what has been loaded; None for no more.
+        """Return at most *rows* loaded rows; None if there are none left.
 
-        An error says which row cannot be read, and shows no value.
+        Errors name the row that cannot be read, and show no values.
         """
 
     def skip(self, rows: int) -> None:
-        """Pass over the rows that an earlier run has written. Blocks.
+        """Skip the rows that an earlier run has written. Blocks.
 
-        To parse them takes less than a second for a million, and no position in a file,
-        of lines or bytes, has to be remembered.
+        Parsing them takes less than a second per million rows, and no line or byte
+        position has to be stored.
         """
         rest = rows
         while rest:
@@ -422,11 +426,11 @@ class _TextReader(ABC):
             elif not self.load():
                 raise InputError(
                     f"{self.name} has fewer rows than the job has written.",
-                    hint="Discard the job and begin anew (--restart).",
+                    hint="Discard the job and start over (--restart).",
                 )
 
     def _without_null(self, values: list[str]) -> list[str]:
-        """Empty the values that mean a missing one."""
+        """Replace values that mean a missing value with empty ones."""
         if self._null is None or self._null not in values:
             return values
         return ["" if one == self._null else one for one in values]
@@ -452,14 +456,14 @@ _QUOTE_HINT: Final = (
     'Quote a field that has a delimiter, a quote or a line end: "a, ""b"" c".'
 )
 _ESCAPE_HINT: Final = (
-    "If quotes are escaped by a backslash, as Spark does, use --escape '\\'."
+    "If a backslash escapes quotes, as Spark writes them, use --escape '\\'."
 )
-# What may follow a ' that was put there by --spreadsheet-safe (by OWASP's list).
+# Characters after a ' that --spreadsheet-safe has added (from OWASP's list).
 FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 _DEFUSED: Final = tuple(f"'{mark}" for mark in FORMULAS)
-# How many steps are parsed row by row after one that has to be.
+# The number of steps parsed row by row after one that needed it.
 _CAREFUL_STEPS: Final = 16
-# The words of the csv module, and ours.
+# The error texts of the csv module, and ours.
 _CSV_ERRORS: Final = {
     _UNFINISHED: "a quote is opened here and never closed",
     "expected after": "text follows a closing quote",
@@ -469,7 +473,7 @@ _CSV_ERRORS: Final = {
 
 
 def parse_csv(records: Iterable[str], options: FileFormatOptions) -> Any:
-    """Return the csv module's reader of lines, or of rows of them."""
+    """Return a csv reader of lines, or of rows that span several lines."""
     if options.escape is not None:
         translate = _translator(options.escape)
         records = map(translate, records)
@@ -482,10 +486,10 @@ def parse_csv(records: Iterable[str], options: FileFormatOptions) -> Any:
 
 
 def _translator(escape: str) -> Callable[[str], str]:
-    """Make what turns escaped quotes into doubled ones.
+    """Make a function that turns escaped quotes into doubled quotes.
 
-    Before a quote two escapes are one, as in Spark; elsewhere they are text. (With
-    ``escapechar`` the csv module would drop them everywhere, and join lines.)
+    Before a quote, two escapes mean one, as in Spark; elsewhere they are text. (With
+    ``escapechar``, the csv module would drop them everywhere, and join lines.)
     """
     marks = re.compile(f'({re.escape(escape)}+)"')
 
@@ -497,7 +501,7 @@ def _translator(escape: str) -> Callable[[str], str]:
 
 
 class CsvReader(_TextReader):
-    """Reads CSV with a header; lines that are blank or comments are passed over."""
+    """Reads CSV with a header; skips blank lines and comments."""
 
     def __init__(
         self, lines: LineReader, options: FileFormatOptions, on_bad_row: OnBadRow = None
@@ -513,14 +517,14 @@ class CsvReader(_TextReader):
         self._read_header()
 
     def _read_sep_line(self) -> str:
-        """Read the line that says what the delimiter is."""
+        """Read the line that names the delimiter."""
         while not self._lines.pending and self._lines.load():
             pass
         line = "".join(self._lines.peek(1))
         if len(line.rstrip("\r\n")) != len("sep=;") or not line.startswith("sep="):
             raise InputError(
                 f"{self.name}: the first line is not sep= and a delimiter.",
-                hint="Leave --sep-line out.",
+                hint="Leave out --sep-line.",
             )
         self._lines.drop(1)
         self.options: FileFormatOptions = attrs.evolve(
@@ -564,7 +568,7 @@ class CsvReader(_TextReader):
         return self._take_each(some)
 
     def _next_lines(self, rows: int) -> list[str]:
-        """Return the next lines, up to one that may be a comment; drop comments."""
+        """Return the next lines, up to a possible comment; drop comments."""
         some = self._lines.peek(rows)
         comment = self.options.comment
         if comment is None:
@@ -578,22 +582,22 @@ class CsvReader(_TextReader):
         return some[skipped : marked[0]] if marked else some[skipped:]
 
     def _parse_lines(self, some: list[str]) -> list[list[str]] | None:
-        """Parse lines each of which is a row; None if one is not."""
+        """Parse lines that are one row each; return None if one is not."""
         try:
             found = self._split(some) or list(parse_csv(some, self.options))
         except csv.Error:
             return None
-        # As many rows as lines: none is blank, and none has several.
+        # As many rows as lines, so no line is blank and no row spans several lines.
         if len(found) != len(some) or {self._width} != set(map(len, found)):
             return None
         return found
 
     def _split(self, some: list[str]) -> list[list[str]] | None:
-        """Do what csv does with lines without quotes, in half the time; else None."""
+        """Split lines without quotes in half the time of csv; None for others."""
         text = "".join(some)
         if '"' in text or "\r" in text or len(text) > MAX_FIELD_CHARS:
             return None
-        # A blank line is not a row, and has as many fields as one of one column.
+        # A blank line is not a row, but has as many fields as a row of one column.
         if self._width == 1 or self.options.skip_initial_space:
             return None
         delimiter = self.options.delimiter or ","
@@ -604,7 +608,7 @@ class CsvReader(_TextReader):
         records: list[str],
         found: list[list[str]],
     ) -> TextRows:
-        """Make rows, with the values that are wanted."""
+        """Make rows with the wanted values."""
         text = "".join(records)
         plain = "\r" not in text and text[-1:] == "\n"
         columns = {}
@@ -618,7 +622,7 @@ class CsvReader(_TextReader):
         return TextRows(records, columns, self, ends_plainly=plain)
 
     def _take_each(self, some: list[str]) -> TextRows | None:
-        """Parse row by row, to see where each ends."""
+        """Parse row by row to find the end of each."""
         lines = self._lines
         single = False
         while lines.pending >= 2 * self._unfinished or lines.at_end:
@@ -630,7 +634,7 @@ class CsvReader(_TextReader):
             if len(some) == lines.pending:
                 self._check_unfinished(some)
                 return None
-            # One row is longer than the window.
+            # A row is longer than the window.
             some = lines.peek(4 * len(some) + 1)
             single = True
         self._check_length()
@@ -639,10 +643,10 @@ class CsvReader(_TextReader):
     def _parse_each(
         self, some: list[str], *, single: bool
     ) -> tuple[list[str], list[list[str]], int]:
-        """Parse lines; a row that they do not finish is left.
+        """Parse lines; leave out an unfinished row.
 
         Returns:
-            The rows as they are, the fields of each, and how many lines were used.
+            The unchanged rows, the fields of each, and the number of lines used.
         """
         records: list[str] = []
         found: list[list[str]] = []
@@ -685,13 +689,13 @@ class CsvReader(_TextReader):
         if '\\"' in record and self.options.escape is None:
             hint = _ESCAPE_HINT
         elif f'{self.options.delimiter} "' in record:
-            hint = "If blanks follow the delimiters, use --skip-initial-space."
+            hint = "If spaces follow the delimiters, use --skip-initial-space."
         self._reject(next(ours, "this is not CSV"), hint, record, before)
 
     def _check_unfinished(self, some: list[str]) -> None:
-        """Refuse a row that the end of the file cuts off, or that does not end.
+        """Reject a row that is cut off by the end of the file, or does not end.
 
-        Otherwise it is parsed again, from its start, when twice as much is there.
+        Otherwise, it is parsed again from its start when twice as much is loaded.
         """
         if self._lines.at_end:
             self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, "".join(some))
@@ -703,7 +707,7 @@ class CsvReader(_TextReader):
             self._check_length()
 
     def _check_length(self) -> None:
-        """Refuse a row that does not end."""
+        """Reject a row that does not end."""
         chars = self._lines.chars - self._began
         if self._lines.pending > MAX_ROW_LINES or chars > MAX_LINE_CHARS:
             raise InputError(
@@ -722,7 +726,7 @@ class CsvReader(_TextReader):
 
 # --- JSON lines -----------------------------------------------------------------------
 
-# How many objects show which keys there are: an optional one may lack in the first.
+# The number of objects that determine the keys, since the first may lack optional keys.
 _HEADER_ROWS: Final = 1_000
 
 _Object: TypeAlias = dict[str, Any]
@@ -735,15 +739,15 @@ _JSON_HINT: Final = "Each line must have one JSON object."
 
 
 class _JsonNumber(str):
-    """A number, or NaN, as it is written."""
+    """A number or NaN as written."""
 
     __slots__ = ()
 
 
 def _decode_odd(line: str) -> _Object | None:
-    """Decode an object that holds NaN or half of a surrogate pair; None if it is none.
+    """Decode an object with NaN or a lone surrogate; None if it is not an object.
 
-    Other programs write such things. They are passed on as they are.
+    Other programs write these. They are passed on unchanged.
     """
     number = _JsonNumber
     try:
@@ -756,10 +760,10 @@ def _decode_odd(line: str) -> _Object | None:
 
 
 class JsonReader(_TextReader):
-    """Reads JSON lines: an object a line; they need not all have the same keys.
+    """Reads JSON lines: one object per line, possibly with different keys.
 
-    Blank lines are passed over. A file without any line has no rows. The header is the
-    keys of the first thousand objects.
+    Skips blank lines. A file without lines has no rows. The header is the keys of the
+    first thousand objects.
     """
 
     def __init__(
@@ -776,7 +780,7 @@ class JsonReader(_TextReader):
     def _read_header(self) -> list[str]:
         """List the keys of the first objects."""
         on_bad_row = self._on_bad_row
-        if on_bad_row is not None:  # such a row is reported when it is taken
+        if on_bad_row is not None:  # such a row is reported when taken
             self._on_bad_row = lambda _: None
         found: list[_Object] = []
         while not found and self._lines.load():
@@ -831,7 +835,7 @@ class JsonReader(_TextReader):
         return TextRows(records, kept, self)
 
     def _values(self, name: str, found: list[_Object]) -> tuple[list[str], list[int]]:
-        """List the values of a column, and which of them cannot be identifiers."""
+        """List the values of a column, and those that cannot be identifiers."""
         key = self.header[self._wanted[name]]
         values = self._without_null([_text(one.get(key)) for one in found])
         if name not in self._identifiers or not any(
@@ -842,7 +846,7 @@ class JsonReader(_TextReader):
         return values, wrong
 
     def _decode(self, some: list[str]) -> tuple[list[str], list[_Object]]:
-        """Return the lines that are not blank, and the fields of their objects."""
+        """Return the non-blank lines, and the fields of their objects."""
         records: list[str] = []
         found: list[_Object] = []
         for at, line in enumerate(some):
@@ -867,7 +871,7 @@ class JsonReader(_TextReader):
         return records, found
 
     def _check_keys(self, keys: list[str]) -> None:
-        """Refuse keys that will be added; most rows have those of the row before."""
+        """Reject keys that will be added; most rows repeat the keys of the last."""
         if not self._taken.isdisjoint(map(str.casefold, keys)):
             refuse_taken(keys, self._added, name=self.name)
         self._checked = keys
@@ -878,8 +882,10 @@ class JsonReader(_TextReader):
         known = set(self.header)
         if any(row.keys() - known for row in found):
             raise InputError(
-                f"{self.name}: a row has a key that the first {_HEADER_ROWS:,} lack.",
-                hint="Write JSON lines, or have one of the first lines name all keys.",
+                f"{self.name}: a row has a key that is missing in the first "
+                f"{_HEADER_ROWS:,} rows.",
+                hint="Write JSON lines, or make sure that one of the first lines has "
+                "all keys.",
             )
         return [
             [value or None for value in self._without_null(values)]
@@ -890,7 +896,7 @@ class JsonReader(_TextReader):
 
 
 def _text(value: Any) -> str:
-    """Return a string; a number as it is written; what is null or missing as empty."""
+    """Return a string; numbers as written; null or missing values as empty."""
     if value is None:
         return ""
     if isinstance(value, msgspec.Raw):
@@ -914,15 +920,15 @@ def _is_nested(value: Any) -> bool:
 
 
 def open_stdio(stream: TextIO, mode: str) -> BufferedIOBase:
-    """Open stdin or stdout anew, with a buffer of its own.
+    """Reopen stdin or stdout with a separate buffer.
 
-    A thread may still be blocked in it when the program ends; with Python's own buffer
+    A thread may still be blocked in it when the program ends. With Python's own buffer,
     that is a fatal error of the interpreter.
     """
     try:
         descriptor = stream.fileno()
     except OSError:
-        return cast("BufferedIOBase", stream.buffer)  # replaced, by a test for one
+        return cast("BufferedIOBase", stream.buffer)  # replaced, for example by a test
     return cast("BufferedIOBase", open(descriptor, mode, closefd=False))
 
 
@@ -967,13 +973,13 @@ def open_reader(
 
 
 class InputFaults:
-    """Collects what is wrong with the inputs of a job, to say it all at once.
+    """Collects the faults of a job's inputs, to report all at once.
 
-    It is called with each row that cannot be read.
+    Called with each row that cannot be read.
     """
 
     def __init__(self, on_bad_row: OnBadRow = None, *, limit: int = 20) -> None:
-        """Collect faults; bad rows are none if they go to *on_bad_row*."""
+        """Collect faults; bad rows do not count if they go to *on_bad_row*."""
         self.limit: int = limit
         self._on_bad_row = on_bad_row
         self._faults: list[InputError] = []
@@ -989,17 +995,17 @@ class InputFaults:
 
     @property
     def count(self) -> int:
-        """How many faults there are."""
+        """The number of faults."""
         return len(self._faults)
 
     @property
     def is_full(self) -> bool:
-        """Whether no more is to be read."""
+        """Whether reading should stop."""
         return self.count >= self.limit
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Collect the error of one file, after which the next one can be read."""
+        """Collect the error of one file, so that the next one can be read."""
         try:
             yield
         except InputError as error:
@@ -1013,11 +1019,11 @@ class InputFaults:
 
 
 def _join_faults(faults: list[InputError], limit: int) -> InputError:
-    """Make one error of several."""
+    """Join several errors into one."""
     if len(faults) == 1:
         return faults[0]
     more = f" The first {limit} are:" if len(faults) >= limit else ""
-    # Messages are of one line, in which an end of line would be shown as an escape.
+    # Messages are one line; a line end would be shown as an escape.
     listed = "".join(f" [{n}] {one.message}" for n, one in enumerate(faults, 1))
     hints = dict.fromkeys(one.hint for one in faults if one.hint)
     return InputError(
@@ -1034,12 +1040,12 @@ def read_check(
     on_bad_row: OnBadRow = None,
     limit: int = 20,
 ) -> int:
-    """Read all text files through before anything is asked; blocks.
+    """Read all text files before the first request. Blocks.
 
-    Of Parquet and Arrow files only the schema is read. Stdin is passed over.
+    Only the schema of Parquet and Arrow files is read. Stdin is skipped.
 
     Returns:
-        How many rows of text there are.
+        The number of text rows.
     """
     faults = InputFaults(on_bad_row, limit=limit)
     rows = 0
@@ -1058,7 +1064,7 @@ def _read_through(
     want: Callable[[Reader], object],
     on_bad_row: OnBadRow,
 ) -> int:
-    """Read one file; return how many rows of text it has."""
+    """Read one file; return its number of text rows."""
     source, _ = pair.formats(options)
     assert isinstance(path, Path)  # noqa: S101 - a copy of what is remote, by now
     reader = open_reader(path, source, name=pair.name, on_bad_row=on_bad_row)

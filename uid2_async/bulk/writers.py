@@ -64,47 +64,47 @@ Formatted: TypeAlias = Any
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
 
-# About as many as a batch has: no more are lost with the process.
+# About the size of a batch: no more rows are lost with the process.
 _SAVE_ROWS: Final = 5_000
 _MARK: Final = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _encode_json: Final = msgspec.json.Encoder().encode
 
 
 def _iso(seconds: int) -> str:
-    """Write an instant as ISO 8601 in UTC."""
+    """Format a time as ISO 8601 in UTC."""
     instant = datetime.fromtimestamp(seconds, UTC)
     return instant.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _instants(column: Sequence[Any]) -> list[str | None]:
-    """Write the instants of a column."""
+    """Format the times of a column."""
     return [None if one is None else _iso(one) for one in column]
 
 
 def _defused(field: str) -> str:
-    """Put a ' before what a spreadsheet would take for a formula."""
+    """Put a ' before text that a spreadsheet would run as a formula."""
     return f"'{field}" if field.startswith(FORMULAS) else field
 
 
 def _wide_mark(reader: Reader | None) -> str:
-    """Return the byte order mark of an input that is converted, if text needs it."""
+    """Return the byte order mark for a converted input, if text needs one."""
     if isinstance(reader, CsvReader | JsonReader) and reader.encoding != "utf-8":
         return _MARK if reader.prefix.startswith(_MARK) else ""
     return ""
 
 
 def _split_end(record: str, default: str) -> tuple[str, str]:
-    """Take the line end off a row; CRs before it are part of it, as in csv."""
+    """Split off the line end of a row; CRs before it belong to it, as in csv."""
     body = record.rstrip("\r\n")
     line_end = record[len(body) :]
     return body, line_end if line_end.endswith("\n") else default
 
 
 class CsvFormat:
-    """Makes CSV of rows and of the columns that are appended to them.
+    """Makes CSV from rows and their appended columns.
 
-    This is done for each row of a file, so it is done column by column, and quotes are
-    looked for in a whole column at once.
+    This runs for every row of a file, so it works by column, and searches a whole
+    column for quotes at once.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class CsvFormat:
         reader: Reader | None,
         added: Mapping[str, Content],
     ) -> None:
-        """Write CSV as *options* say."""
+        """Write CSV according to *options*."""
         self.added: Mapping[str, Content] = added
         self._reader = reader
         self._iso = bool(options.iso)
@@ -127,7 +127,7 @@ class CsvFormat:
             self._delimiter = options.delimiter or own
             self.keeps_text = self._delimiter == own
         first = reader.first if isinstance(reader, CsvReader) else ""
-        # A last row without an end gets the one that the header has.
+        # A last row without a line end gets that of the header.
         self._end = "\r\n" if first.endswith("\r\n") else "\n"
         self._width = len(added) + (0 if reader is None else len(reader.header))
         comment = self._options.comment
@@ -151,18 +151,18 @@ class CsvFormat:
         return _wide_mark(reader) + self.lines([*cells, *names])
 
     def input_cells(self, rows: Rows) -> list[list[str]]:
-        """Write the fields of the input."""
+        """Format the fields of the input."""
         return [self.cells(one) for one in rows.texts()]
 
     def lines(self, cells: list[list[str]]) -> str:
-        """Write rows of our own, given by column."""
+        """Format rows of our own, given by column."""
         if self._width == 1:  # an empty row would be a blank line
             cells = [[cell or '""' for cell in column] for column in cells]
         rows = map(self._delimiter.join, zip(*cells, strict=True))
         return "".join([f"{row}\n" for row in rows])
 
     def _defuse(self, records: list[str]) -> list[str]:
-        """Take the sting out of the fields of rows; others stay as they are."""
+        """Defuse formulas in the fields of rows; leave others unchanged."""
         if not self._is_safe:
             return records
         found = parse_csv([_split_end(one, "")[0] for one in records], self._options)
@@ -177,7 +177,7 @@ class CsvFormat:
     def cells(
         self, column: Sequence[Any], content: Content = Content.TEXT
     ) -> list[str]:
-        """Write the fields of a column."""
+        """Format the fields of a column."""
         if content is Content.INSTANT and self._iso:
             column = _instants(column)
         elif content is not Content.TEXT:
@@ -193,11 +193,11 @@ class CsvFormat:
         return cells
 
     def _needs_quotes(self, text: str) -> bool:
-        """Return whether a field with that text would be read as something else."""
+        """Return whether a field with this text would be misread without quotes."""
         return any(mark in text for mark in self._marks)
 
     def _quote(self, cell: str) -> str:
-        """Write a field in quotes."""
+        """Quote a field."""
         escape = self._options.escape
         if escape is None:
             return '"{}"'.format(cell.replace('"', '""'))
@@ -209,7 +209,7 @@ class CsvFormat:
         return f'"{re.sub(marks, write, cell)}"'
 
     def join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:
-        """Append fields to rows; *plain* ones are known to end in LF alone."""
+        """Append fields to rows; *plain* rows are known to end only in LF."""
         records = self._defuse(records)
         delimiter = self._delimiter
         ends = map(delimiter.join, zip(*cells, strict=True))
@@ -228,9 +228,9 @@ class CsvFormat:
 
 
 class JsonFormat:
-    """Makes JSON lines of rows and of the columns that are appended to them.
+    """Makes JSON lines from rows and their appended columns.
 
-    Of an object only its end is touched, so that numbers keep all of their digits.
+    Only the end of an object is changed, so that numbers keep all digits.
     """
 
     def __init__(
@@ -259,30 +259,30 @@ class JsonFormat:
         return _wide_mark(reader)
 
     def input_cells(self, rows: Rows) -> list[list[str]]:
-        """Write the values of the input; the numbers of Arrow stay numbers."""
+        """Format the values of the input; Arrow numbers stay numbers."""
         if isinstance(rows, TextRows):
             return [self.cells(one) for one in rows.texts()]
         return rows.json_cells()
 
     def lines(self, cells: list[list[str]]) -> str:
-        """Write rows of our own, given by column."""
+        """Format rows of our own, given by column."""
         shape = f"{{{self._shape}}}\n"
         return "".join([shape % one for one in zip(*cells, strict=True)])
 
     def cells(
         self, column: Sequence[Any], content: Content = Content.TEXT
     ) -> list[str]:
-        """Write the values of a column."""
+        """Format the values of a column."""
         if content is Content.INSTANT and self._iso:
             column = _instants(column)
-        # All at once, which is faster, if no value has a comma in it.
+        # All at once, which is faster, if no value contains a comma.
         cells = _encode_json(column).decode()[1:-1].split(",")
         if len(cells) == len(column):
             return cells
         return [_encode_json(one).decode() for one in column]
 
     def join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:  # noqa: ARG002 - each end is looked at
-        """Put fields before the ends of objects."""
+        """Insert fields before the ends of objects."""
         rows = []
         shape = self._shape
         for record, values in zip(records, zip(*cells, strict=True), strict=True):
@@ -297,7 +297,7 @@ class JsonFormat:
 
 
 class TextOutput:
-    """Text in a part that grows, and is cut to what was saved; or on stdout."""
+    """Text in a growing part that is truncated to what was saved, or on stdout."""
 
     save_rows: int = _SAVE_ROWS
 
@@ -320,7 +320,7 @@ class TextOutput:
         self._descriptor: int | None = None
         if part is None:
             self._stream = open_stdio(sys.stdout, "wb")
-        elif saved is None or part.exists():  # otherwise it has its name already
+        elif saved is None or part.exists():  # otherwise it already has its name
             self._descriptor = reopen_private(part, self._size)
         if saved is None:
             try:
@@ -334,13 +334,13 @@ class TextOutput:
         header = self._text.header()
         mark = ""
         if self._encoding in ("utf-16", "utf-32"):
-            # Nobody said which; the mark does.
+            # The byte order mark shows which one.
             self._encoding, mark = f"{self._encoding}-le", _MARK
         if header or mark:
             self.write(self._encode(mark + header))
 
     def _encode(self, text: str) -> bytes:
-        """Encode text without keeping it in an error."""
+        """Encode text without keeping it in errors."""
         try:
             return text.encode(self._encoding)
         except UnicodeError:
@@ -356,7 +356,7 @@ class TextOutput:
         columns: Columns,
         repeat: Sequence[int] | None = None,
     ) -> bytes:
-        """Make the text of some rows; computes."""
+        """Make the text of some rows. CPU work."""
         text = self._text
         added = [text.cells(columns[name], kind) for name, kind in text.added.items()]
         if text.keeps_text and isinstance(rows, TextRows):
@@ -370,31 +370,31 @@ class TextOutput:
         return self._encode(text.lines([*cells, *added]))
 
     def write(self, formatted: bytes) -> None:
-        """Write what :meth:`format` made; blocks."""
+        """Write the result of :meth:`format`. Blocks."""
         if self._stream is not None:
             self._stream.write(formatted)
             self._stream.flush()
         elif self._descriptor is None:
             raise JobError(
-                "The output has its name already, but rows are missing in it.",
-                hint="Discard the job and begin anew (--restart).",
+                "The output already exists, but rows are missing.",
+                hint="Discard the job and start over (--restart).",
             )
         else:
             write_all(self._descriptor, formatted, "The output", disk=self._disk)
         self._size += len(formatted)
 
     def sync(self) -> int:
-        """Bring all to the disk; blocks.
+        """Sync everything to the disk. Blocks.
 
         Returns:
-            How many bytes there are, to go on from here.
+            The number of bytes, from which a run resumes.
         """
         if self._descriptor is not None:
             sync_file(self._descriptor, "The output", disk=self._disk)
         return self._size
 
     def finish(self, target: Path | None) -> None:
-        """Give the whole output its name; blocks."""
+        """Rename the complete output to its final name. Blocks."""
         self.close()
         part = self._part
         if part is None or target is None:
@@ -406,14 +406,14 @@ class TextOutput:
             place(part, target, disk=self._disk)
 
     def close(self) -> None:
-        """Close what is open, and leave the rest as it is."""
+        """Close open files, and leave their content unchanged."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
 
 def _compress(part: Path, path: Path) -> None:
-    """Write a compressed copy; the same bytes every time."""
+    """Write a compressed copy; deterministic."""
     with (
         part.open("rb") as source,
         os.fdopen(open_private(path), "wb") as file,
@@ -432,12 +432,12 @@ def open_output(
     resumable: bool = True,
     disk: Disk = DISK,
 ) -> Output:
-    """Open the output of a file; blocks.
+    """Open the output of a file. Blocks.
 
-    Rows that are written in the format in which they were read keep their text, or
-    their types. To convert, CSV cells are strings, and an empty one is missing; JSON
-    values that are not strings are the text that they are in the file; those of Parquet
-    and Arrow are as :meth:`~uid2_async.bulk.arrow.ArrowRows.texts` says.
+    Rows written in the format in which they were read keep their text or types. In
+    conversions, CSV cells are strings, and an empty cell is missing; JSON values that
+    are not strings become their text in the file; Parquet and Arrow values are as
+    :meth:`~uid2_async.bulk.arrow.ArrowRows.texts` says.
     """
     if options.format in (Format.PARQUET, Format.ARROW):
         from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow
@@ -466,7 +466,7 @@ def open_output(
 
 
 def _whole_copy(remote: Remote, folder: Path) -> Path:
-    """Name the file that is uploaded; one that a killed run has left is removed."""
+    """Return the path of the file to upload; remove one left by a killed run."""
     digest = sha256(remote.name.encode()).hexdigest()[:16]
     path = folder / f".uid2-upload-{digest}{known_suffix(remote.path)}"
     attempt("", path.unlink, missing_ok=True)
@@ -474,9 +474,9 @@ def _whole_copy(remote: Remote, folder: Path) -> Path:
 
 
 class TableWriter:
-    """Writes a table of our own, such as a delta or an export, in the format by name.
+    """Writes a table of our own, such as a delta or export, in the format of its name.
 
-    The file appears when it is whole; if it is not, nothing is left of it.
+    The file appears when it is complete; otherwise, nothing is left of it.
     """
 
     def __init__(
@@ -488,7 +488,7 @@ class TableWriter:
         folder: Path | None = None,
         disk: Disk = DISK,
     ) -> None:
-        """Begin to write."""
+        """Open the unfinished file."""
         self._remote = path if isinstance(path, Remote) else None
         if isinstance(path, Remote):
             path = _whole_copy(path, folder or Path())
@@ -501,12 +501,12 @@ class TableWriter:
         )
 
     def write(self, columns: Columns) -> None:
-        """Write some rows, given as columns of equal length; blocks."""
+        """Write some rows, given as columns of equal length. Blocks."""
         self._output.write(self._output.format(None, columns))
         self.rows += len(next(iter(columns.values()), ()))
 
     def finish(self) -> None:
-        """Give the whole file its name; blocks."""
+        """Rename the complete file to its final name. Blocks."""
         try:
             self._output.finish(self._path)
             if self._remote is not None and self._path is not None:
@@ -515,7 +515,7 @@ class TableWriter:
             self.close()
 
     def close(self) -> None:
-        """Close the file; if it is not finished, remove what there is of it."""
+        """Close the file; remove it if it is not finished."""
         self._output.close()
         whole = None if self._remote is None else self._path
         for left in (self._part, whole):

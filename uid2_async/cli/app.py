@@ -1,7 +1,7 @@
-"""The command tree of ``uid2``: its commands are loaded when they are needed.
+"""The command tree of ``uid2``. Commands are loaded on first use.
 
-At its root the options of all commands are read, secrets are refused, and failures
-become messages and exit codes.
+The root reads the options that all commands share, rejects secrets, and turns failures
+into messages and exit codes.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from uid2_async.cli.output import (
 
 # --- the tree -------------------------------------------------------------------------
 
-# Of each command: its module, its function or its group of commands, and the first
-# sentence of its help, so that the list of commands loads none of them.
+# For each command: its module, its function or command group, and the first sentence of
+# its help, so that listing the commands loads none of them.
 _COMMANDS: Final = {
     "map": (
         "map:map_files",
-        "Map files of e-mails, phones or hashes of them to raw UIDs.",
+        "Map files of e-mails, phones or their hashes to raw UIDs.",
     ),
     "refresh": (
         "map:refresh_people",
-        "Ask again about the identities of a state that are due.",
+        "Ask again about the due identities of a state.",
     ),
     "optout-status": ("map:check_optouts", "Check who has opted out."),
     "estimate": (
@@ -54,7 +54,7 @@ _COMMANDS: Final = {
     ),
     "encrypt": (
         "rows:encrypt_uids",
-        "Encrypt raw UIDs into tokens for sharing, on this machine.",
+        "Encrypt raw UIDs locally into tokens for sharing.",
     ),
     "decrypt": (
         "rows:decrypt_tokens",
@@ -63,9 +63,9 @@ _COMMANDS: Final = {
     "hash": ("hash:hash_identities", "Normalize and hash identities locally."),
     "inspect": (
         "token:inspect_one",
-        "Show what a token, raw UID or hash is, and what is wrong.",
+        "Identify a token, raw UID or hash, and what is wrong with it.",
     ),
-    "keys": ("keys:list_keys", "List the keys of tokens, without their secrets."),
+    "keys": ("keys:list_keys", "List the keys for tokens, without their secrets."),
     "buckets": (
         "keys:list_buckets",
         "List the salt buckets that rotated at or after a time.",
@@ -88,7 +88,7 @@ _COMMANDS: Final = {
 
 
 class _Commands(Mapping[str, Any]):
-    """The commands by name; each is made when it is asked for."""
+    """The commands by name, each created on first access."""
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
@@ -118,13 +118,13 @@ _SECRET_OPTION: Final = re.compile(
     r"--?(api|client|secret)?[-_]?(key|secret)([-_]?(key|file))?(=.*)?",
     re.IGNORECASE | re.DOTALL,
 )
-# The one option of that name that there is: it names a column.
+# The only option with such a name. It names a column.
 _KEY_COLUMN: Final = re.compile(r"--key(=.*)?", re.DOTALL)
 _GLOBAL_OPTIONS: Final = ("--log-level", "--log-format")
 _SECRET_REFUSED: Final = Failure(
     "UsageError",
-    "API keys and secrets are not taken from the command line, where other users and "
-    "the shell's history see them.",
+    "API keys and secrets are not accepted on the command line, where other users and "
+    "the shell history can see them.",
     ExitCode.USAGE,
     "Set UID2_API_KEY and UID2_SECRET_KEY in the environment, or UID2_API_KEY_FILE and "
     "UID2_SECRET_KEY_FILE to files.",
@@ -161,7 +161,7 @@ class CommandGroup(TyperGroup):
         sys.exit(code or ExitCode.OK)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was found, and report its failure."""
+        """Run the selected command, and report its failure."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -184,7 +184,7 @@ class CommandTree(CommandGroup):
     """The commands of the table."""
 
     def __init__(self, **settings: Any) -> None:
-        """Take the settings of typer, and the commands."""
+        """Pass the settings to typer, and add the commands."""
         super().__init__(**settings)
         self.commands: Any = _Commands()  # only read
 
@@ -196,7 +196,7 @@ class CommandTree(CommandGroup):
 
 
 def _report(failure: Failure) -> ExitCode:
-    """Let the command that runs report its failure; return the exit code."""
+    """Report a failure through the running command, and return the exit code."""
     report = on_failure.get()
     assert report is not None  # noqa: S101 - by main
     report(failure)
@@ -213,7 +213,7 @@ def _print_failure(failure: Failure, *, as_json: bool) -> None:
 
 
 def _globals_first(arguments: Sequence[str]) -> list[str]:
-    """Move the options of all commands to the front, wherever they were given."""
+    """Move the options that all commands share to the front."""
     moved: list[str] = []
     kept: list[str] = []
     rest = iter(arguments)
@@ -228,7 +228,7 @@ def _globals_first(arguments: Sequence[str]) -> list[str]:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Print a warning as one line, without its source."""
+    """Print a warning as one line, without its source location."""
     print_message("warning", f"warning: {message}")
 
 
@@ -255,10 +255,10 @@ def _usage_failure(error: Any, arguments: Sequence[str]) -> Failure:
 
 
 def _open_standard_streams() -> None:
-    """Open those of stdin, stdout and stderr that the caller has closed.
+    """Open stdin, stdout and stderr if the caller closed them.
 
-    Else the next file that is opened would take their place, and what is printed would
-    be written into it. A closed stdout fails when data is written to it.
+    Otherwise the next file to be opened would get their descriptor, and printed text
+    would be written into it. A closed stdout fails when data is written to it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -273,11 +273,11 @@ def _open_standard_streams() -> None:
 
 app: typer.Typer = typer.Typer(
     cls=CommandTree,
-    help="UID2 and EUID from the command line. The environment names the operator: "
+    help="UID2 and EUID from the command line. Environment variables set the operator: "
     "UID2_BASE_URL (or UID2_ENV=integ|prod), UID2_API_KEY and UID2_SECRET_KEY; EUID_* "
-    "for EUID; each may end in _FILE and name a file.",
+    "for EUID. Each can end in _FILE and name a file.",
     epilog="'uid2 exit-codes' explains the exit codes.",
-    # With rich, help takes three times as long and breaks lines where the source does.
+    # With rich, help takes three times as long and keeps the line breaks of the source.
     rich_markup_mode=None,
     # A traceback that shows local variables would show DII and keys.
     pretty_exceptions_enable=False,
@@ -295,15 +295,16 @@ def root(
         LogLevel | None,
         typer.Option(
             "--log-level",
-            help="Print the library's log to stderr, from this level on. Every command "
-            "takes it.",
+            help="Print the library's log to stderr, from this level up. Works with "
+            "every command.",
         ),
     ] = None,
     log_format: Annotated[
         LogFormat,
         typer.Option(
             "--log-format",
-            help="json: every line on stderr is a JSON object. Every command takes it.",
+            help="json: every line on stderr is a JSON object. Works with every "
+            "command.",
         ),
     ] = LogFormat.TEXT,
 ) -> None:

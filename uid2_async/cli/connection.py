@@ -1,4 +1,4 @@
-"""The operator that a command asks, and running a coroutine as a program."""
+"""The operator that a command calls, and how a coroutine runs as a program."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A state and an unfinished job belong to one operator; the port of a sandbox changes.
+# A state and an unfinished job belong to one operator, but a sandbox changes ports.
 _SANDBOX_URL: Final = "http://localhost"
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @attrs.frozen(kw_only=True)
 class Connection:
-    """Which operator is asked. Each field is an option."""
+    """Which operator to call. Each field is an option."""
 
     sandbox: SandboxOption = False
     scope: ScopeOption = IdentityScope.UID2
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[UID2Client]:
-        """Open a client; a sandbox lives as long as it.
+        """Open a client, and a sandbox for as long as the client if one is requested.
 
         Raises:
             ConfigError: If the environment does not name an operator.
         """
-        # Without aiohttp --help takes half the time.
+        # Without aiohttp, --help takes half the time.
         from uid2_async.client import UID2Client  # noqa: PLC0415 - above
         from uid2_async.transport import SessionPool  # noqa: PLC0415 - above
 
@@ -81,9 +81,9 @@ def run_async(
     """Run *job* to its end.
 
     Args:
-        job: What to run.
+        job: The coroutine to run.
         on_stop: Called with the first SIGINT or SIGTERM, so that the job can stop
-            cleanly; the second one cancels it. Without it the first one does.
+            cleanly; the second signal cancels it. Without it, the first signal cancels.
 
     Raises:
         KeyboardInterrupt: If SIGINT cancelled it.
@@ -108,7 +108,7 @@ def run_async(
                 loop.add_signal_handler(one, cancel, one)
             on_stop(number)
 
-        # Windows has no such handlers, nor has a thread that is not the main one.
+        # Neither Windows nor a thread other than the main one supports these handlers.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             for one in _SIGNALS:
                 loop.add_signal_handler(one, stop if on_stop else cancel, one)

@@ -1,4 +1,4 @@
-"""``uid2 doctor``: why it does not work."""
+"""``uid2 doctor``: find out why requests fail."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ def explain(
     need: Annotated[
         list[NeededRole] | None,
         typer.Option(
-            "--need", help="A role that the API key must have; may be repeated."
+            "--need", help="A role that the API key must have. Can be repeated."
         ),
     ] = None,
     timeout: Annotated[
         float,
-        typer.Option("--timeout", min=0.1, help="Seconds to wait in each step."),
+        typer.Option("--timeout", min=0.1, help="Timeout of each check in seconds."),
     ] = 10.0,
     as_json: JsonOption = False,
     connection: Connection,
 ) -> None:
     """Find out why requests fail: settings, network, key, clock.
 
-    Checks one thing after the other, and says how to fix each that fails. All calls
-    are harmless, and no key or secret is printed. Exits with 0 if nothing has
-    failed, 4 if key or secret are not accepted, and 1 for all other failures.
+    Runs the checks in order, and says how to fix each one that fails. All calls are
+    harmless, and no key or secret is printed. Exits with 0 if nothing failed, 4 if the
+    API key or secret is rejected, and 1 for any other failure.
     """
     findings = run_async(_examine(connection, need or (), timeout, show=not as_json))
     if as_json:
@@ -70,7 +70,7 @@ def explain(
 async def _examine(
     connection: Connection, need: Sequence[NeededRole], timeout: float, *, show: bool
 ) -> list[Finding]:
-    """Make all checks; with *show*, print each result as soon as it is there."""
+    """Run all checks; with *show*, print each result as soon as it is known."""
     from uid2_async.doctor import Role, examine  # noqa: PLC0415 - imports aiohttp
 
     findings = []
@@ -88,7 +88,7 @@ async def _examine(
 
 @asynccontextmanager
 async def _environ(connection: Connection) -> AsyncIterator[Mapping[str, str]]:
-    """Yield the variables that name the operator: the process's, or a sandbox's."""
+    """Yield the environment variables of the operator, or those of a sandbox."""
     if not connection.sandbox:
         yield os.environ
         return

@@ -1,4 +1,4 @@
-"""The exit codes of every command: the one table that help, pages and examples use."""
+"""The exit codes of all commands: one table for the help, the docs and the examples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
     action: str
 
     def __new__(cls, code: int, meaning: str, action: str) -> Self:
-        """Make a code that explains itself."""
+        """Create a code with its meaning and action."""
         member = int.__new__(cls, code)
         member._value_ = code
         member.meaning, member.action = meaning, action
@@ -38,13 +38,13 @@ class ExitCode(IntEnum):
     FAILURE = (
         1,
         "Failed: the operator, the network, the disk or the state.",
-        "Alert somebody. The message says whether a retry can help.",
+        "Alert an operator. The message says whether a retry can help.",
     )
     USAGE = 2, "Wrong usage, settings or input.", "Fix the command. Do not retry."
     INCOMPLETE = (
         3,
         # map, refresh, optout-status; and hash, inspect, encrypt, decrypt.
-        "Done, but some rows could not be asked about, or some values are invalid.",
+        "Done, but some rows failed, or some values are invalid.",
         "Continue, and warn. With a state, the next run asks about failed rows again.",
     )
     AUTH = 4, "The API key or secret was rejected.", "Fix the key. Do not retry."

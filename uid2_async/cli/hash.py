@@ -1,4 +1,4 @@
-"""``uid2 hash``: what the operator makes of identities, without asking it."""
+"""``uid2 hash``: normalize and hash identities as the operator does, locally."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def hash_identities(
         typer.Option(
             "--value",
             metavar="VALUE",
-            help="An identity instead of a file; - reads lines of stdin. Repeatable.",
+            help="An identity, instead of a file; - reads stdin line by line. Can be "
+            "repeated.",
         ),
     ] = None,
     column: Annotated[
@@ -53,7 +54,7 @@ def hash_identities(
         typer.Option(
             "--column",
             metavar="NAME",
-            help="The column with the identities; INPUT by default.",
+            help="The column with the identities. Defaults to INPUT.",
         ),
     ] = None,
     kind: KindOption = None,
@@ -64,16 +65,17 @@ def hash_identities(
     """Normalize and hash identities locally.
 
     Nothing is sent. Every row and column of IN is kept, in order; HASH, HASH_TYPE and
-    HASH_STATUS are appended. With --value they are printed as JSON, a line each.
+    HASH_STATUS are appended. With --value, the results are printed as JSON, one per
+    line.
 
-    HASH is the SHA-256 in base64 that the operator would make; a hash in hex becomes
-    base64. HASH_TYPE is email_hash or phone_hash. HASH_STATUS is empty (null) for a
-    hashed identity, else INVALID_IDENTIFIER, or with --country why a phone number is
-    invalid. Exits with 3 if an identity is not hashed.
+    HASH is the SHA-256 in base64, as the operator computes it; a hash in hex is
+    converted to base64. HASH_TYPE is email_hash or phone_hash. HASH_STATUS is empty
+    (null) for a hashed identity, else INVALID_IDENTIFIER; with --country, it says why a
+    phone number is invalid. Exits with 3 if an identity cannot be hashed.
     """
     if country is not None:
         if kind is not Kind.PHONE:
-            raise InputError("--country is for phones alone: add --type phone.")
+            raise InputError("--country applies only to phones. Add --type phone.")
         check_country(country)
 
     def hash_some(values: Sequence[Sequence[str]]) -> Columns:
@@ -100,7 +102,7 @@ def hash_identities(
 
 
 def _hash(identities: Sequence[str], kind: Kind | None) -> Columns:
-    """Hash identities of one kind, or of the kind that each of them shows."""
+    """Hash identities of one kind, or of the kind that each one's form shows."""
     if kind is None:
         kinds = [Kind.PHONE if one[:1] == "+" else Kind.EMAIL for one in identities]
         found = list(map(identity_bytes, kinds, identities))
@@ -121,7 +123,7 @@ def _hash(identities: Sequence[str], kind: Kind | None) -> Columns:
 def _hash_phones(identities: Sequence[str], country: str) -> Columns:
     """Hash phone numbers in the national format of a country."""
     found = [to_sendable(one, country) for one in identities]
-    # An empty text keeps the place of a fault.
+    # An empty string keeps the position of a fault.
     texts = ["" if isinstance(one, PhoneFault) else one for one in found]
     hashes, types, failed = _hash(texts, Kind.PHONE)
     reasons = [

@@ -1,6 +1,6 @@
-"""A job on files as a command: signals, progress, how it ended, exit code.
+"""A file job as a command: signals, progress, result and exit code.
 
-It is reported to people on stderr, and to schedulers as JSON, metrics and exit codes.
+People read the report on stderr; schedulers get JSON, metrics and exit codes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _NOT_COUNTS: Final = ("seconds", "outputs", "complete")
 
 
 def counts_of(summary: JobSummary) -> dict[str, Any]:
-    """Return what a job counted, in the order of its fields."""
+    """Return the counts of a job, in the order of its fields."""
     fields = attrs.asdict(summary).items()
     return {
         name: count
@@ -64,18 +64,18 @@ def counts_of(summary: JobSummary) -> dict[str, Any]:
 
 @attrs.define(eq=False)
 class JobDisplay:
-    """Shows a job's progress, and reports how it ended, whichever way.
+    """Shows a job's progress, and reports how it ended, including failures.
 
     Attributes:
         command: The name of the command.
-        options: What is shown, and how.
-        paths: The files of the job by role; metrics replace none of them.
+        options: What to show, and how.
+        paths: The files of the job by role. The metrics file must not be one of them.
         is_saved: Returns whether the same command would resume the job.
         now: Returns seconds of a monotonic clock.
         sleep: Waits for a number of seconds.
         clock: Returns the Unix time.
         update_bar: Shows the progress in a bar, if there is one.
-        requests: How many were sent, retries included.
+        requests: Requests sent, retries included.
     """
 
     command: str
@@ -90,12 +90,12 @@ class JobDisplay:
     )
     requests: int = attrs.field(default=0, init=False)
     _began: float = attrs.field(init=False)
-    # None until it was checked: a path that is refused is not written to.
+    # None until checked: a rejected path is never written to.
     _metrics_file: Path | None = attrs.field(default=None, init=False)
     _last: FileProgress | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Start the clock, and check what is due at the end."""
+        """Start the clock, and check the metrics file, which is written last."""
         self._began = self.now()
         on_failure.set(self.failed)
         if self.options.metrics_file is not None:
@@ -121,7 +121,7 @@ class JobDisplay:
     # --- while it runs ----------------------------------------------------------------
 
     def on_event(self, event: Event) -> None:
-        """Count requests, retries included: a hook of the client."""
+        """Count requests, retries included. A hook of the client."""
         if isinstance(event, CallFinished):
             self.requests += event.attempts
 
@@ -148,7 +148,7 @@ class JobDisplay:
             self.print_progress()
 
     def print_progress(self) -> None:
-        """Print how far the job is, in one line of stderr."""
+        """Print the progress in one line on stderr."""
         fields = {**self.counts(), "seconds": round(self.now() - self._began, 3)}
         if self.mode is ProgressMode.JSON:
             print_json(
@@ -159,7 +159,7 @@ class JobDisplay:
         print_message("info", self._sentence(), event="progress", **fields)
 
     def _sentence(self) -> str:
-        """Say how far the job is."""
+        """Describe the progress in one sentence."""
         last, seconds = self._last, self.now() - self._began
         if last is None:
             return f"Starting: {self.requests:,} requests after {seconds:.0f} s"
@@ -185,7 +185,7 @@ class JobDisplay:
     # --- when it ends -----------------------------------------------------------------
 
     def counts(self) -> dict[str, Any]:
-        """Return what was done so far."""
+        """Return what has been done so far."""
         last = self._last
         if last is None:
             return {"phase": "starting", "rows": 0, "requests": self.requests}
@@ -200,7 +200,7 @@ class JobDisplay:
     def finished(
         self, summary: JobSummary, code: ExitCode, failure: Failure | None = None
     ) -> None:
-        """Report the end of a job that returned; *failure* is why it stopped early."""
+        """Report a job that returned; *failure* says why it stopped early."""
         fields = {
             **counts_of(summary),
             "seconds": round(summary.seconds, 3),
@@ -210,7 +210,7 @@ class JobDisplay:
         self._report(fields, code, failure)
 
     def failed(self, failure: Failure) -> None:
-        """Report the end of a job that raised."""
+        """Report a job that raised."""
         if not (self.options.as_json and self.to_stdout):
             failure.print()
         seconds = round(self.now() - self._began, 3)
@@ -220,7 +220,7 @@ class JobDisplay:
     def resumes(self, failure: Failure | None) -> bool:
         """Return whether the same command would resume a job that stopped early.
 
-        A job that is refused at its start is refused again.
+        A job that was rejected at its start would be rejected again.
         """
         if failure is None or failure.exit_code is ExitCode.USAGE:
             return False
@@ -232,7 +232,7 @@ class JobDisplay:
     ) -> None:
         """Print the JSON object, and write the metrics.
 
-        That they cannot be written does not change how the job ends.
+        If they cannot be written, the result of the job stays the same.
         """
         if self.options.as_json:
             end = {
@@ -289,11 +289,11 @@ def _check_metrics_file(path: Path, others: Mapping[str, str | Path | None]) -> 
 
 
 def write_metrics(path: Path, command: str, values: Mapping[str, Any]) -> None:
-    """Write how a job ended for the node exporter, whole or not at all.
+    """Write the result of a job for the node exporter, whole or not at all.
 
     Args:
-        path: The file; it is replaced.
-        command: The value of the label ``command``.
+        path: The file, which is replaced.
+        command: The value of the ``command`` label.
         values: The rows by status, and each of the other metrics, by name.
 
     Raises:
@@ -329,18 +329,18 @@ def run_job(
 ) -> ExitCode:
     """Run *job*, and print what it did.
 
-    The first SIGINT or SIGTERM lets it stop cleanly, so that it can be resumed; the
-    second one ends it immediately.
+    The first SIGINT or SIGTERM stops it cleanly, so that it can be resumed; the second
+    one ends it immediately.
 
     Args:
-        job: What is to be done; takes *client*, *stop* and *on_progress*.
+        job: The job, called with *client*, *stop* and *on_progress*.
         connection: Which operator to ask.
         display: Shows the progress and reports the end.
-        head: The column to show of the first rows, and how the job reads its input;
-            None to show none.
-        check: Returns the exit code of a job that is done and has no failed rows.
+        head: The column to show of the first rows, and how the job reads its input.
+            None shows no rows.
+        check: Returns the exit code of a completed job without failed rows.
     """
-    from uid2_async.cli import job_report  # noqa: PLC0415 - --help need not wait for rich
+    from uid2_async.cli import job_report  # noqa: PLC0415 - --help does not load rich
 
     options = display.options
     console = job_report.console_for(quiet=options.quiet or options.as_json)
@@ -365,7 +365,7 @@ def run_job(
     job_report.print_summary(console, summary)
     if head is not None and summary.complete:
         for output in summary.outputs[:1]:
-            if isinstance(output, Path):  # else it is not on this machine
+            if isinstance(output, Path):  # otherwise it is remote
                 job_report.print_head(console, output, *head)
     failure = None if summary.complete else _interruption(stopped_by, display)
     code = failure.exit_code if failure else _exit_code(summary, check)
@@ -374,7 +374,7 @@ def run_job(
 
 
 def _interruption(stopped_by: list[signal.Signals], display: JobDisplay) -> Failure:
-    """Describe a job that stopped cleanly, and print it."""
+    """Describe a clean stop, and print it."""
     error = SystemExit() if signal.SIGTERM in stopped_by[:1] else KeyboardInterrupt()
     failure = Failure.of(error)
     hint = "Run the same command again to start over: a pipe cannot be resumed."
@@ -388,11 +388,12 @@ def _interruption(stopped_by: list[signal.Signals], display: JobDisplay) -> Fail
 def _exit_code(
     summary: JobSummary, check: Callable[[JobSummary], ExitCode]
 ) -> ExitCode:
-    """Return how the command of a job ends that is done."""
+    """Return the exit code of a completed job."""
     if summary.failed:
         print_error(
-            f"{summary.failed:,} rows could not be asked about: see the column ERROR.",
-            "Run the command again for them; with --state, the others are not sent.",
+            f"{summary.failed:,} rows failed: see the column ERROR.",
+            "Run the command again to retry them. With --state, the others are not "
+            "sent again.",
         )
         return ExitCode.INCOMPLETE
     return check(summary)
@@ -401,13 +402,13 @@ def _exit_code(
 def is_saved(
     source: str, target: str, state: str | Path | None, folder: str | None
 ) -> bool:
-    """Return whether a later run of the same command finds what this one has done.
+    """Return whether the same command would find what this run has done.
 
     Args:
         source: The input, or ``-``.
         target: The output, or ``-``.
         state: The state, which keeps every answer.
-        folder: The job's folder; by default beside the output.
+        folder: The job's folder. Defaults to a folder next to the output.
     """
     if state is not None:
         return True

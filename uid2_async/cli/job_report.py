@@ -1,6 +1,6 @@
-"""What a job on files shows on stderr: a bar, a summary, the first rows.
+"""What a file job shows on stderr: a progress bar, a summary and the first rows.
 
-It shows the user's own data on the user's own screen; nothing of it goes to a log.
+It shows the user's own data on the user's own screen, and none of it goes to a log.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from uid2_async.cli.job import counts_of
 from uid2_async.cli.output import ReportStream
 
 _HEAD_ROWS: Final = 8
-# The longest words of REFRESH_FROM and UNMAPPED stand there in full.
+# Wide enough for the longest values of REFRESH_FROM and UNMAPPED.
 _OUTPUT_WIDTHS: Final = {"UID": 9, "PREV_UID": 9, "REFRESH_FROM": 12, "UNMAPPED": 18}
 _INPUT_WIDTHS: Final = {"INPUT_TYPE": 10}
 _LEAST_INPUT_WIDTH: Final = 8
 _MOST_INPUT_WIDTH: Final = 44
-# Shown even where they are zero.
+# Shown even if they are zero.
 _ALWAYS: Final = (
     "rows",
     "mapped",
@@ -66,7 +66,7 @@ _SHARES: Final = {
 
 
 def console_for(*, quiet: bool) -> Console:
-    """Make the console of stderr; it heeds NO_COLOR."""
+    """Make the console for stderr, which respects NO_COLOR."""
     stderr = cast("IO[str]", ReportStream(sys.stderr))
     return Console(file=stderr, quiet=quiet, highlight=False, emoji=False)
 
@@ -77,10 +77,10 @@ def progress_bar(
 ) -> Iterator[Callable[[FileProgress], None] | None]:
     """Show a progress bar while the block runs, if stderr is a terminal.
 
-    A result that goes to stdout on a terminal would tear the bar apart.
+    There is no bar if results go to stdout on a terminal, since they would break it up.
 
     Yields:
-        What is to be called after each step; None if there is no bar.
+        A function to call after each step; None if there is no bar.
     """
     hidden = console.quiet or not console.is_terminal
     if hidden or (to_stdout and sys.stdout.isatty()):
@@ -94,7 +94,7 @@ def progress_bar(
         TextColumn("{task.description}"),
         TimeRemainingColumn(),
         console=console,
-        # Data may go to stdout meanwhile, and must not pass through here.
+        # Data may go to stdout at the same time, and must not pass through here.
         redirect_stdout=False,
     )
     with bar:
@@ -115,7 +115,7 @@ def progress_bar(
 
 
 def _facts(done: FileProgress, elapsed: float | None) -> str:
-    """Say how many rows are written and each second, the requests, and the shares."""
+    """Describe the rows written, the speed, the requests and the shares."""
     speed = f"{done.rows / elapsed:,.0f}" if done.rows and elapsed else "-"
     slowed = f", {done.job.throttled} x 429" if done.job.throttled else ""
     facts = [
@@ -130,7 +130,7 @@ def _facts(done: FileProgress, elapsed: float | None) -> str:
 
 
 def print_summary(console: Console, summary: JobSummary) -> None:
-    """Print what a job did."""
+    """Print the summary of a job."""
     table = Table(title="Summary", box=box.SIMPLE_HEAD, show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -146,18 +146,18 @@ def print_summary(console: Console, summary: JobSummary) -> None:
 def print_head(
     console: Console, output: Path, column: str, options: FileFormatOptions
 ) -> None:
-    """Print the identifiers of a text file's first rows and what was appended to them.
+    """Print the identifiers and the added columns of a text file's first rows.
 
-    Raw UIDs are cut, and identifiers to what the width of the terminal leaves. Nothing
-    is printed unless stderr is a terminal: a file or a log keeps what it is given. That
-    rich was told to color its output does not count. Rows that cannot be read are not
+    Raw UIDs are shortened, and identifiers are cut to the width of the terminal.
+    Nothing is printed unless stderr is a terminal, because files and logs are kept.
+    Forcing rich to print colors does not change that. Rows that cannot be read are not
     shown.
     """
     if console.quiet or not console.file.isatty():
         return
     widths = {column: 0, **_INPUT_WIDTHS, **_OUTPUT_WIDTHS}
-    with suppress(Exception):  # the job is done, whatever can be shown of it
-        # What the name says counts: it may not be the format of the input.
+    with suppress(Exception):  # the job is done, even if it cannot be shown
+        # The name decides: the output may have another format than the input.
         _, written = FilePair(output, output).formats(options)
         if written.format is not None and written.format.is_text:
             how = attrs.evolve(options, format=written.format)
@@ -188,7 +188,7 @@ def _read_head(
 def _print_table(
     console: Console, columns: dict[str, list[str]], widths: dict[str, int]
 ) -> None:
-    """Print the values of *columns*; the first gets what the others leave."""
+    """Print *columns*; the first one gets the width that is left."""
     first = next(iter(columns))
     left = console.width - len(widths) - 1 - sum(widths.values())
     widths[first] = min(max(left, _LEAST_INPUT_WIDTH), _MOST_INPUT_WIDTH)

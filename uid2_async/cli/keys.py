@@ -1,4 +1,4 @@
-"""The keys of commands, ``uid2 keys`` that lists them, and ``uid2 buckets``."""
+"""Keys for the commands, ``uid2 keys`` and ``uid2 buckets``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COLUMNS = ("id", "keyset_id", "created", "activates", "expires", "state")
 
 
 class KeysKind(StrEnum):
-    """Which keys: those of sharers, or those of bidders."""
+    """Which keys: for sharers or for bidders."""
 
     SHARING = "sharing"
     BIDSTREAM = "bidstream"
@@ -38,7 +38,7 @@ KeysOption = Annotated[
     KeysKind | None,
     typer.Option(
         "--keys",
-        help="Fetch these keys from the operator: of sharers, or of bidders.",
+        help="Fetch keys from the operator: those for sharers, or those for bidders.",
     ),
 ]
 KeysFileOption = Annotated[
@@ -46,18 +46,18 @@ KeysFileOption = Annotated[
     typer.Option(
         "--keys-file",
         metavar="FILE",
-        help="Use the keys that 'uid2 keys --save FILE' wrote; nothing is fetched.",
+        help="Use the keys saved by 'uid2 keys --save FILE'. Nothing is fetched.",
     ),
 ]
 
 
 def load_keys(kind: KeysKind, connection: Connection, file: str | None) -> KeyRing:
-    """Fetch keys of *kind* from the operator, or read those of *file*.
+    """Fetch keys of *kind* from the operator, or read them from *file*.
 
     Raises:
-        InputError: If there is no such file, or a sandbox is wanted beside it.
-        ProtocolError: If the file holds no keys.
-        UID2Error: What the call to the operator met.
+        InputError: If the file does not exist, or both a file and a sandbox are given.
+        ProtocolError: If the file does not contain valid keys.
+        UID2Error: If the call to the operator fails.
     """
     if file is None:
         if kind is KeysKind.SHARING:
@@ -68,19 +68,19 @@ def load_keys(kind: KeysKind, connection: Connection, file: str | None) -> KeyRi
     store = _store(KeyRing(keys={}))
     if not store.load(file):
         raise InputError(
-            f"{file} cannot be read: there is no such file.",
+            f"{file} cannot be read: it does not exist.",
             hint="Write it with 'uid2 keys --save FILE'.",
         )
     return store.ring
 
 
 def kind_of(ring: KeyRing) -> KeysKind:
-    """Return whose keys *ring* holds: only a sharer's reply names the caller's site."""
+    """Return the kind of keys; only replies to sharers name the caller's site."""
     return KeysKind.BIDSTREAM if ring.caller_site_id is None else KeysKind.SHARING
 
 
 async def _save_keys(ring: KeyRing, file: str) -> None:
-    """Write *ring* to a file that only its owner can read.
+    """Write *ring* to a file that only the owner can read.
 
     Raises:
         KeysUnavailableError: If all of the keys have expired.
@@ -92,7 +92,7 @@ async def _save_keys(ring: KeyRing, file: str) -> None:
 
 
 def _store(ring: KeyRing) -> KeyStore:
-    """Make a store that fetches *ring*; it knows the format of the file."""
+    """Make a store for *ring*, which reads and writes the file format."""
     from uid2_async.keystore import KeyStore  # noqa: PLC0415 - imports aiohttp
 
     async def give() -> KeyRing:
@@ -108,7 +108,8 @@ def _store(ring: KeyRing) -> KeyStore:
 def list_keys(
     *,
     kind: Annotated[
-        KeysKind, typer.Option("--keys", help="The keys of sharers, or of bidders.")
+        KeysKind,
+        typer.Option("--keys", help="The keys for sharers, or those for bidders."),
     ] = KeysKind.SHARING,
     as_json: JsonOption = False,
     save: Annotated[
@@ -116,14 +117,14 @@ def list_keys(
         typer.Option(
             "--save",
             metavar="FILE",
-            help="Write the keys, secrets included, to FILE, which only you can read: "
-            "for --keys-file.",
+            help="Write the keys, including their secrets, to FILE, for --keys-file. "
+            "Only you can read it.",
         ),
     ] = None,
     keys_file: KeysFileOption = None,
     connection: Connection,
 ) -> None:
-    """List the keys of tokens, without their secrets."""
+    """List the keys for tokens, without their secrets."""
     ring = load_keys(kind, connection, keys_file)
     report = _describe(ring, ms_from_datetime(datetime.now(UTC)))
     if as_json:
@@ -132,7 +133,7 @@ def list_keys(
         print_lines(_key_lines(report))
     if save is not None:
         run_async(_save_keys(ring, save))
-        print_error(f"The keys are in {save}; guard it like the client secret.")
+        print_error(f"The keys are saved in {save}. Protect it like the client secret.")
 
 
 def _describe(ring: KeyRing, now_ms: int) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def _describe(ring: KeyRing, now_ms: int) -> dict[str, Any]:
 
 
 def _describe_key(key: Key, now_ms: int) -> dict[str, Any]:
-    """Turn a key into fields."""
+    """Return the fields of a key."""
     if key.is_active(now_ms):
         state = "active"
     else:
@@ -168,7 +169,7 @@ def _describe_key(key: Key, now_ms: int) -> dict[str, Any]:
 
 
 def _key_lines(report: dict[str, Any]) -> Iterator[str]:
-    """Format the settings as lines of ``name: value``, and the keys as a table."""
+    """Format the settings as ``name: value`` lines, and the keys as a table."""
     for name, value in report.items():
         if name != "keys" and value is not None:
             yield f"{name.replace('_', ' ')}: {value}"
@@ -181,7 +182,7 @@ def _key_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Pad cells, so that columns stand under each other."""
+    """Pad the cells to align the columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -192,7 +193,7 @@ def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 class BucketFormat(StrEnum):
-    """How buckets are printed."""
+    """The output format of buckets."""
 
     JSONL = "jsonl"
     CSV = "csv"
@@ -206,18 +207,19 @@ def list_buckets(
         typer.Option(
             "--since",
             metavar="TIME",
-            help="Such as 2026-01-01T00:00; UTC unless it names a zone.",
+            help="An ISO 8601 time such as 2026-01-01T00:00; UTC unless it has a time "
+            "zone.",
         ),
     ],
     output: Annotated[
-        BucketFormat, typer.Option("--format", help="A JSON object a line, or CSV.")
+        BucketFormat, typer.Option("--format", help="One JSON object per line, or CSV.")
     ] = BucketFormat.JSONL,
     connection: Connection,
 ) -> None:
     """List the salt buckets that rotated at or after a time.
 
-    The endpoint is past its announced end on the public service; `uid2 map` tells for
-    each raw UID when to refresh it.
+    The endpoint is past its announced end on the public service. 'uid2 map' returns
+    when to refresh each raw UID.
     """
     instant = _parse_time(since)
     print_message(
@@ -225,7 +227,7 @@ def list_buckets(
         "note: identity/buckets is deprecated; REFRESH_FROM of map replaces it.",
     )
     with warnings.catch_warnings():
-        # It was said above, to whom it concerns.
+        # The note above says so already.
         warnings.simplefilter("ignore", DeprecationWarning)
         buckets = connection.ask(lambda client: client.identity_buckets(instant))
     if output is BucketFormat.JSONL:
@@ -244,13 +246,13 @@ def list_buckets(
 
 
 def _parse_time(text: str) -> datetime:
-    """Parse a time; UTC if it names no zone."""
+    """Parse a time, which is UTC if it has no time zone."""
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
         instant = None
     if instant is None:
         raise InputError(
-            "--since is no ISO 8601 time.", hint="Write it as 2026-01-01T00:00."
+            "--since is not an ISO 8601 time.", hint="Write it as 2026-01-01T00:00."
         )
     return instant.replace(tzinfo=instant.tzinfo or UTC)

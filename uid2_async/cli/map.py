@@ -57,10 +57,10 @@ _REFRESH: OptionTable = OptionTable(
     RefreshOptions,
     {
         "limit": typer.Option(
-            "--limit", min=1, help="Identities to ask about at most."
+            "--limit", min=1, help="The maximum number of identities to ask about."
         ),
         "api": typer.Option(
-            "--api", help="v2: find what is due by the salt buckets that rotated."
+            "--api", help="v2: find what is due by the rotated salt buckets."
         ),
         **SENDING,
     },
@@ -70,11 +70,12 @@ _STATUS: OptionTable = OptionTable(
     {
         "column": typer.Option("--column", help="The column with the raw UIDs."),
         "drop": typer.Option(
-            "--drop", help="Write only the rows that may be shared: whose STATUS is ok."
+            "--drop",
+            help="Write only the rows that may be shared: those whose STATUS is ok.",
         ),
         "allow_unverifiable": typer.Option(
             "--allow-unverifiable",
-            help="With --drop: keep those whose status nobody can tell.",
+            help="With --drop: keep rows whose status cannot be verified.",
         ),
         **FORMATS,
         **RESUMING,
@@ -97,7 +98,8 @@ def map_files(  # noqa: PLR0913 - an option each
         typer.Option(
             "--recheck-after",
             metavar="TIME",
-            help="With --state: ask again after that long, so that an opt-out is seen.",
+            help="With --state: ask again after this time, so that opt-outs are "
+            "noticed.",
         ),
     ] = "7d",
     delta: DeltaOption = None,
@@ -109,7 +111,8 @@ def map_files(  # noqa: PLR0913 - an option each
             min=0,
             max=100,
             metavar="PERCENT",
-            help="With --full: stop if more of the audience would be removed.",
+            help="With --full: stop if more than this share of the audience would be "
+            "removed.",
         ),
     ] = 5.0,
     query: Annotated[
@@ -117,7 +120,7 @@ def map_files(  # noqa: PLR0913 - an option each
         typer.Option(
             "--query",
             metavar="SQL",
-            help="IN is the URI of a PostgreSQL database, and this query its rows.",
+            help="Read the rows of this query. IN is the URI of a PostgreSQL database.",
         ),
     ] = None,
     to_table: Annotated[
@@ -125,25 +128,27 @@ def map_files(  # noqa: PLR0913 - an option each
         typer.Option(
             "--to-table",
             metavar="TABLE",
-            help="OUT is the URI of a PostgreSQL database, and this table is written.",
+            help="Write to this table. OUT is the URI of a PostgreSQL database.",
         ),
     ] = None,
     if_exists: Annotated[
         IfExists,
-        typer.Option("--if-exists", help="With --to-table: what if it exists."),
+        typer.Option(
+            "--if-exists", help="With --to-table: what to do if the table exists."
+        ),
     ] = IfExists.FAIL,
     output: OutputOptions,
     connection: Connection,
 ) -> None:
-    """Map files of e-mails, phones or hashes of them to raw UIDs.
+    """Map files of e-mails, phones or their hashes to raw UIDs.
 
     Every row and column is kept, in order; UID, PREV_UID, REFRESH_FROM, UNMAPPED and
     ERROR are appended. UNMAPPED is empty for a mapped row, else OPTOUT, INVALID
-    IDENTIFIER or INVALID INPUT TYPE; ERROR says what happened to a row that could not
-    be asked about, and with --country why a phone is invalid. OUT is readable by its
-    owner alone, and appears when it is whole.
+    IDENTIFIER or INVALID INPUT TYPE. ERROR says why a row failed, or why a phone is
+    invalid (with --country). OUT is readable only by its owner, and appears when it is
+    complete.
 
-    An interrupted job goes on where it was when the same command is given again.
+    If a job is interrupted, run the same command again to resume it.
     """
     display = JobDisplay(
         command="map",
@@ -184,10 +189,10 @@ def refresh_people(
     output: OutputOptions,
     connection: Connection,
 ) -> None:
-    """Ask again about the identities of a state that are due.
+    """Ask again about the due identities of a state.
 
-    Due is what has reached its REFRESH_FROM; opted-out identities after 30 days and
-    invalid ones after 180. An interrupted refresh goes on when it is called again.
+    Mapped identities are due at their REFRESH_FROM, opted-out ones after 30 days and
+    invalid ones after 180 days. If a refresh is interrupted, run it again to resume.
     """
     display = JobDisplay(
         command="refresh",
@@ -206,7 +211,7 @@ def check_optouts(  # noqa: PLR0913 - an option each
     source: Annotated[
         str,
         typer.Argument(
-            metavar="IN", help="A state (then without OUT), or a file of raw UIDs."
+            metavar="IN", help="A state (without OUT), or a file of raw UIDs."
         ),
     ],
     target: Annotated[
@@ -219,8 +224,8 @@ def check_optouts(  # noqa: PLR0913 - an option each
         bool,
         typer.Option(
             "--by-status",
-            help="A state: ask by raw UID instead of mapping again; v4 raw UIDs of "
-            "production cannot be checked so.",
+            help="With a state: ask by raw UID instead of mapping again. v4 raw UIDs "
+            "of production cannot be checked this way.",
         ),
     ] = False,
     unchecked_for: Annotated[
@@ -228,7 +233,8 @@ def check_optouts(  # noqa: PLR0913 - an option each
         typer.Option(
             "--unchecked-for",
             metavar="TIME",
-            help="A state: ask about whoever was not checked for so long.",
+            help="With a state: ask about identities that were not checked for this "
+            "time.",
         ),
     ] = "1d",
     optout_concurrency: Annotated[
@@ -236,7 +242,7 @@ def check_optouts(  # noqa: PLR0913 - an option each
         typer.Option(
             "--optout-concurrency",
             min=1,
-            help="Requests in flight when asking by raw UID: public operators allow 1.",
+            help="Requests in flight when asking by raw UID. Public operators allow 1.",
         ),
     ] = 1,
     delta: DeltaOption = None,
@@ -246,10 +252,10 @@ def check_optouts(  # noqa: PLR0913 - an option each
 ) -> None:
     """Check who has opted out.
 
-    Of a state, by mapping everybody again. Of a file of raw UIDs, before it is shared:
-    STATUS is appended, which is ok, opted_out, unverifiable (v4 raw UIDs of integ and
-    prod, which the operator does not find here), invalid or failed. With --drop it
-    exits with 3 if something unverifiable was left out.
+    For a state, maps everybody again. For a file of raw UIDs that you want to share,
+    appends STATUS: ok, opted_out, unverifiable (v4 raw UIDs of integ and prod, which
+    this endpoint does not find), invalid or failed. With --drop, exits with 3 if
+    unverifiable raw UIDs were left out.
     """
     out = target or "-"
     state = source if target is None else None
@@ -278,8 +284,8 @@ def check_optouts(  # noqa: PLR0913 - an option each
         if target is None or not drop or keeps_others or not summary.other:
             return ExitCode.OK
         print_error(
-            f"{summary.other:,} raw UIDs were left out since nobody can tell their "
-            "status.",
+            f"{summary.other:,} raw UIDs were left out because their status cannot be "
+            "verified.",
             "Map their identities again, or pass --allow-unverifiable.",
         )
         return ExitCode.INCOMPLETE
@@ -289,7 +295,7 @@ def check_optouts(  # noqa: PLR0913 - an option each
 
 @in_panels
 @with_shared_options
-def estimate_files(  # noqa: PLR0913 - each of them is an option
+def estimate_files(  # noqa: PLR0913 - an option each
     context: typer.Context,
     source: InArgument,
     *,
@@ -299,7 +305,7 @@ def estimate_files(  # noqa: PLR0913 - each of them is an option
     latency: Annotated[
         float,
         typer.Option(
-            "--latency", min=0, help="Seconds that the operator takes for a request."
+            "--latency", min=0, help="Seconds that the operator takes per request."
         ),
     ] = 0.5,
     processes: Annotated[
@@ -307,7 +313,7 @@ def estimate_files(  # noqa: PLR0913 - each of them is an option
         typer.Option(
             "--processes",
             min=1,
-            help="Processes that share the work, a part each.",
+            help="Processes that share the work.",
         ),
     ] = 1,
     state: StateOption = None,
@@ -318,8 +324,8 @@ def estimate_files(  # noqa: PLR0913 - each of them is an option
 ) -> None:
     """Estimate the requests, traffic and time of 'uid2 map'.
 
-    It takes the options of 'uid2 map', reads the file once, and sends nothing. The size
-    of a state and its daily run are estimated, too.
+    Takes the options of 'uid2 map', reads the file once, and sends nothing. Also
+    estimates the size of a state and its daily run.
     """
     found = estimate_file(
         source,

@@ -1,7 +1,7 @@
-"""The options that commands share: each is declared once, and has a panel of the help.
+"""The options that commands share, each declared once and listed in a help panel.
 
-An option of a job is a field of its options class in :mod:`uid2_async.bulk`, which has
-its default and its rules, and a declaration in one of the tables below.
+A job option is a field of an options class in :mod:`uid2_async.bulk`, with its default
+and rules, and a declaration in one of the tables below.
 """
 
 from __future__ import annotations
@@ -43,22 +43,24 @@ SandboxOption = Annotated[
     bool,
     typer.Option(
         "--sandbox",
-        help="Use an embedded operator with made-up data, not the one that the "
-        "environment names.",
+        help="Use an embedded operator with made-up data instead of the "
+        "configured one.",
     ),
 ]
 KindOption = Annotated[
     Kind | None,
     typer.Option(
         "--type",
-        help="What the value is; without it, a leading + means a phone and all else "
-        "an e-mail.",
+        help="The type of the values. By default, a leading + means a phone, and "
+        "everything else is an e-mail.",
     ),
 ]
 ValueFileOption = Annotated[
     str | None,
     typer.Option(
-        "--file", metavar="FILE", help="Read values from FILE, one a line; - is stdin."
+        "--file",
+        metavar="FILE",
+        help="Read values from FILE, one per line; - is stdin.",
     ),
 ]
 CountryOption = Annotated[
@@ -66,8 +68,7 @@ CountryOption = Annotated[
     typer.Option(
         "--country",
         metavar="XX",
-        help="Take phones as they are written in this country, such as DE, and not in "
-        "E.164 alone.",
+        help="Also accept phones in the national format of this country, such as DE.",
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
@@ -76,8 +77,8 @@ JobJsonOption = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Print one JSON object at the end, on failure too: counts, exit_code, "
-        "error, and whether the same command resumes.",
+        help="Print one JSON object at the end, also after a failure: counts, "
+        "exit_code, error, and whether the same command would resume the job.",
     ),
 ]
 
@@ -86,7 +87,7 @@ InArgument = Annotated[
     typer.Argument(
         metavar="IN",
         help="A file (.csv, .jsonl, .parquet, .arrow; .csv.gz, .jsonl.gz), a folder or "
-        "a pattern such as 'export/*.parquet'; its URL (s3://, gs://, az://, https://) "
+        "a pattern such as 'export/*.parquet'; a URL (s3://, gs://, az://, https://) "
         "or a Delta table; - is stdin.",
     ),
 ]
@@ -94,19 +95,19 @@ OutArgument = Annotated[
     str,
     typer.Argument(
         metavar="OUT",
-        help="The file to write, or the folder, or its URL (s3://, gs://, az://); - is "
+        help="The file or folder to write, or its URL (s3://, gs://, az://); - is "
         "stdout.",
     ),
 ]
 StateArgument = Annotated[
-    str, typer.Argument(metavar="STATE", help="The state, as --state made it.")
+    str, typer.Argument(metavar="STATE", help="The state file that --state created.")
 ]
 StateOption = Annotated[
     Path | None,
     typer.Option(
         "--state",
         metavar="FILE",
-        help="Remember answers in FILE, and ask only about what is new or due.",
+        help="Keep results in FILE, and ask only about new or due identities.",
     ),
 ]
 DeltaOption = Annotated[
@@ -114,8 +115,8 @@ DeltaOption = Annotated[
     typer.Option(
         "--delta",
         metavar="FILE",
-        help="Write what has changed since the last delta, in the format that its name "
-        "says; - is stdout. Requires --state.",
+        help="Write the changes since the last delta to FILE, whose name sets the "
+        "format; - is stdout. Requires --state.",
     ),
 ]
 KeyOption = Annotated[
@@ -123,20 +124,22 @@ KeyOption = Annotated[
     typer.Option(
         "--key",
         metavar="COL",
-        help="A column of the input that the delta repeats. Can be repeated.",
+        help="An input column to include in the delta. Can be repeated.",
     ),
 ]
 FullOption = Annotated[
     bool,
     typer.Option(
         "--full",
-        help="IN is the whole audience: the delta has a REMOVED for all others.",
+        help="IN is the whole audience: the delta lists everybody else as REMOVED.",
     ),
 ]
 BatchSizeOption = Annotated[
     int | None,
     typer.Option(
-        "--batch-size", min=1, help="Identities a request; 5,000 is what is allowed."
+        "--batch-size",
+        min=1,
+        help="Identities per request. Operators allow up to 5,000.",
     ),
 ]
 ConcurrencyOption = Annotated[
@@ -144,7 +147,7 @@ ConcurrencyOption = Annotated[
     typer.Option(
         "--concurrency",
         min=1,
-        help="Requests in flight at most; 20 is what is allowed.",
+        help="The maximum number of requests in flight. Operators allow up to 20.",
     ),
 ]
 
@@ -160,7 +163,7 @@ class ProgressMode(StrEnum):
 
 @attrs.frozen(kw_only=True)
 class OutputOptions:
-    """What is said about a job, and where. Each field is an option."""
+    """What to report about a job, and where. Each field is an option."""
 
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = (
         False
@@ -170,8 +173,7 @@ class OutputOptions:
         ProgressMode,
         typer.Option(
             "--progress",
-            help="auto is a bar on a terminal, and elsewhere a line every 30 s on "
-            "stderr.",
+            help="auto: a bar on a terminal, otherwise a line on stderr every 30 s.",
         ),
     ] = ProgressMode.AUTO
     metrics_file: Annotated[
@@ -179,8 +181,8 @@ class OutputOptions:
         typer.Option(
             "--metrics-file",
             metavar="FILE.prom",
-            help="Write how the job ended to FILE.prom, for the textfile collector of "
-            "Prometheus' node exporter.",
+            help="Write the result of the job to FILE.prom, for the textfile collector "
+            "of the Prometheus node exporter.",
         ),
     ] = None
 
@@ -190,15 +192,15 @@ _DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 
 
 def parse_duration(text: str) -> timedelta:
-    """Parse a length of time as people write it: 90s, 15m, 12h, 7d.
+    """Parse a duration such as 90s, 15m, 12h or 7d.
 
     Raises:
-        typer.BadParameter: If it is none.
+        typer.BadParameter: If it is not a duration.
     """
     found = _DURATION.fullmatch(text.strip().lower())
     if found is None:
         raise typer.BadParameter(
-            "a number and its unit is needed: s, m, h or d, as in --help"
+            "a duration is a number and a unit (s, m, h or d), such as 12h"
         )
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
@@ -209,13 +211,13 @@ _IDENTIFIERS: Final = "uid2.identifiers"
 
 
 def identifiers_of(context: typer.Context) -> dict[str, str]:
-    """Return the columns of identifiers by type, in the order of the command line."""
+    """Return the identifier columns by type, in the order of the command line."""
     named: dict[str, str] = context.meta.get(_IDENTIFIERS, {})
     return named
 
 
 def _identifier(kind: str, words: str) -> Any:
-    """Declare the option that names the column of one kind of identifier."""
+    """Declare the option for the column of one kind of identifier."""
 
     def note(context: typer.Context, value: str | None) -> str | None:
         if value is not None:
@@ -226,8 +228,8 @@ def _identifier(kind: str, words: str) -> Any:
         f"--{kind.replace('_', '-')}",
         metavar="COL",
         callback=note,
-        help=f"The column with {words}; several columns may be named, the first that "
-        "maps counts.",
+        help=f"The column with {words}. If you name several columns, the first "
+        "identifier that maps counts.",
     )
     return Annotated[str | None, option]
 
@@ -236,14 +238,14 @@ IDENTIFIERS: Final[Mapping[str, Any]] = {
     "column": typer.Option(
         "--column",
         metavar="NAME",
-        help="The column with the identifiers; INPUT by default.",
+        help="The column with the identifiers. Defaults to INPUT.",
     ),
     "type": Annotated[
         Kind | None,
         typer.Option(
             "--type",
-            help="What the identifiers are; by default the column INPUT_TYPE tells it "
-            "for each row.",
+            help="The type of the identifiers. Defaults to the value of the INPUT_TYPE "
+            "column of each row.",
         ),
     ],
     "email_column": _identifier("email", "emails"),
@@ -254,8 +256,8 @@ IDENTIFIERS: Final[Mapping[str, Any]] = {
     "country_column": typer.Option(
         "--country-column",
         metavar="COL",
-        help="The column with the country of each row's phone; --country is for "
-        "the rows where it is empty.",
+        help="The column with the country of each row's phone. If it is empty in "
+        "a row, --country applies.",
     ),
 }
 
@@ -271,7 +273,8 @@ FORMATS: Final[Mapping[str, Any]] = {
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="csv, jsonl, parquet or arrow; by default the name of the file tells.",
+            help="csv, jsonl, parquet or arrow. Defaults to the format that the file "
+            "name shows.",
         ),
     ],
     "delimiter": typer.Option(
@@ -285,49 +288,51 @@ FORMATS: Final[Mapping[str, Any]] = {
     "escape": typer.Option(
         "--escape",
         metavar="CHAR",
-        help="The character before a quote in a quoted CSV field. Spark writes a "
-        "backslash. By default quotes are doubled.",
+        help="The character before a quote in a quoted CSV field; Spark writes a "
+        "backslash. By default, quotes are doubled.",
     ),
     "comment": typer.Option(
-        "--comment", metavar="TEXT", help="CSV lines that begin with TEXT are not rows."
+        "--comment", metavar="TEXT", help="Skip CSV lines that begin with TEXT."
     ),
     "sep_line": typer.Option(
         "--sep-line",
-        help="The first line of the CSV file is sep=;, as Excel writes it.",
+        help="The first CSV line is sep= and the delimiter, as Excel writes it.",
     ),
     "null": typer.Option(
-        "--null", metavar="TEXT", help="The text of a missing value, such as NULL."
+        "--null",
+        metavar="TEXT",
+        help="The text that means a missing value, such as NULL.",
     ),
     "strip_header": typer.Option(
         "--strip-header", help="Ignore white space around column names."
     ),
     "skip_initial_space": typer.Option(
-        "--skip-initial-space", help="Ignore blanks after CSV delimiters."
+        "--skip-initial-space", help="Ignore spaces after CSV delimiters."
     ),
 }
 RULES: Final[Mapping[str, Any]] = {
     "spreadsheet_safe": typer.Option(
         "--spreadsheet-safe",
-        help="Put ' before CSV fields that a spreadsheet would run as formulas; "
-        "this changes data.",
+        help="Put ' before CSV fields that a spreadsheet would run as formulas. This "
+        "changes data.",
     ),
-    "names": typer.Option("--names", help="How the added columns are called."),
+    "names": typer.Option("--names", help="The spelling of the added columns."),
     "refresh_from": typer.Option(
         "--refresh-from",
-        help="How REFRESH_FROM is written; by default as seconds since 1970, in "
-        "Parquet and Arrow as a timestamp.",
+        help="The format of REFRESH_FROM. Defaults to seconds since 1970, and to a "
+        "timestamp in Parquet and Arrow.",
     ),
     "optout_rule": typer.Option(
         "--optout-rule",
-        help="With several identifiers a row: is the person opted out if any of "
-        "them is, or does each count for itself?",
+        help="With several identifiers per row: any opts the person out if one of them "
+        "is opted out; each treats them separately.",
     ),
-    "explode": typer.Option("--explode", help="Write a row for each identifier."),
-    "api": typer.Option("--api", help="v2: for operators that live by salt buckets."),
+    "explode": typer.Option("--explode", help="Write one row per identifier."),
+    "api": typer.Option(
+        "--api", help="The endpoint version. v2 works with salt buckets."
+    ),
     "full": FullOption,
-    "segment": typer.Option(
-        "--segment", help="With --full: the name of that audience."
-    ),
+    "segment": typer.Option("--segment", help="With --full: the name of the audience."),
 }
 SENDING: Final[Mapping[str, Any]] = {
     "batch_size": BatchSizeOption,
@@ -335,7 +340,7 @@ SENDING: Final[Mapping[str, Any]] = {
     "stall_timeout": typer.Option(
         "--stall-timeout",
         min=1,
-        help="After how many seconds without a success the job stops.",
+        help="Seconds without a successful request before the job is aborted.",
     ),
     "force": ForceOption,
     "shared_folders": typer.Option(
@@ -348,24 +353,24 @@ RESUMING: Final[Mapping[str, Any]] = {
         typer.Option(
             "--job-dir",
             metavar="DIR",
-            help="Where the job keeps what it needs to be resumed; by default beside "
-            "OUT.",
+            help="The folder with the data for resuming the job. Defaults to a hidden "
+            "folder next to OUT.",
         ),
     ],
     "restart": typer.Option(
-        "--restart", help="Discard an unfinished job and begin anew; a state stays."
+        "--restart", help="Discard an unfinished job and start over. A state is kept."
     ),
     "precheck": typer.Option(
         "--precheck/--no-precheck",
-        help="Read text files through before the first request, so that a "
-        "malformed row is found before anything is sent.",
+        help="Read text files completely before the first request, so that a malformed "
+        "row is found before anything is sent.",
     ),
     "bad_rows": Annotated[
         str | None,
         typer.Option(
             "--bad-rows",
             metavar="FILE",
-            help="Collect rows that cannot be read in FILE, and map the others.",
+            help="Write rows that cannot be read to FILE, and map the others.",
         ),
     ],
 }
@@ -373,12 +378,12 @@ RESUMING: Final[Mapping[str, Any]] = {
 
 @attrs.frozen
 class OptionTable:
-    """Marks a parameter that takes the options of one of the tables above, as a dict.
+    """Marks a parameter that receives the options of one of the tables above as a dict.
 
     Attributes:
-        owner: The options class. Its fields have the types and the defaults.
-        options: The declarations by field, with a type if it is not that of the field;
-            what is not a field is for the command.
+        owner: The options class, whose fields have the types and defaults.
+        options: The declarations by field, with a type if it differs from that of the
+            field. Names that are not fields go to the command.
     """
 
     owner: type
@@ -397,17 +402,17 @@ class OptionTable:
             )
 
     def collect(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Take the options out of *given*, and return those that *owner* has."""
+        """Remove the options from *given*, and return those that *owner* has."""
         values = {name: given.pop(name) for name in self.options}
         fields = attrs.fields_dict(self.owner)
         return {name: value for name, value in values.items() if name in fields}
 
 
 def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take options in groups: typer wants each of them named.
+    """Let a command take options in groups, although typer needs each one declared.
 
     A parameter stands for several options if an :class:`OptionTable` marks it, or if
-    its type is an attrs class: each field is an option then.
+    its type is an attrs class, of which each field is an option.
     """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
@@ -484,14 +489,14 @@ PANELS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         ),
     ),
 }
-"""Of each panel: an example, and the parameters in their order."""
+"""For each panel: an example, and the parameters in order."""
 
 
 class PanelCommand(TyperCommand):
     """A command whose options are listed in panels."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, the panels, and the options that are in none."""
+        """Write the arguments, the panels, and the options without a panel."""
         parameters = {one.name: one for one in self.get_params(ctx)}
         named = {name for _, names in PANELS.values() for name in names}
         kinds = {one.param_type_name for one in parameters.values()}
@@ -507,7 +512,7 @@ class PanelCommand(TyperCommand):
 
 
 def in_panels(command: Callable[..., None]) -> Callable[..., None]:
-    """Let the help of a command list its options in panels."""
+    """List the options of a command in panels of its help."""
     command.command_class = PanelCommand  # type: ignore[attr-defined] # for the tree
     return command
 
@@ -515,7 +520,7 @@ def in_panels(command: Callable[..., None]) -> Callable[..., None]:
 def _write(
     ctx: Any, formatter: Any, title: str, parameters: Sequence[Any], example: str = ""
 ) -> None:
-    """Write a panel, if it has any parameter."""
+    """Write a panel if it has parameters."""
     records = [one.get_help_record(ctx) for one in parameters]
     shown = [record for record in records if record is not None]
     if shown:

@@ -1,6 +1,6 @@
 """What every command prints, and how it fails.
 
-Nothing that is printed can steer a terminal, and no failure repeats a secret.
+Printed text never controls the terminal, and no failure repeats a secret.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from uid2_async.errors import OperatorError, UID2Error
 
 
 class ReportStream:
-    """Stdout or stderr for what is said about a job, never for its data.
+    """Stdout or stderr for reports about a job, never for its data.
 
-    A reader that is gone, or a disk that is full, must not change how a job ends.
+    A closed reader or a full disk must not change the result of a job.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -63,8 +63,8 @@ class ReportStream:
 
 
 def discard(stream: Any) -> None:
-    """Redirect a standard stream, with what it has buffered, to the null device."""
-    with suppress(OSError, ValueError):  # it may not be a file, or be closed
+    """Redirect a standard stream and its buffered data to the null device."""
+    with suppress(OSError, ValueError):  # it may be closed, or not a file
         descriptor = os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(descriptor, stream.fileno())
@@ -75,19 +75,18 @@ def discard(stream: Any) -> None:
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines on stdout, for people."""
     sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
-    # A sandbox whose stdout is a pipe says where it is before it ends.
+    # A sandbox whose stdout is a pipe must show its URL before it ends.
     sys.stdout.flush()
 
 
 def print_message(level: str, message: str, hint: str = "", **fields: Any) -> None:
-    """Print a line on stderr, if that can be written to.
+    """Print a line on stderr, if it can be written to.
 
     Args:
         level: ``error``, ``warning`` or ``info``.
-        message: The line, which stands behind ``uid2:``, or in ``message`` of an object
-            if the log is JSON.
-        hint: What to do; a line of its own in text.
-        fields: More fields of the object.
+        message: The text after ``uid2:``, or the field ``message`` if the log is JSON.
+        hint: What to do. It gets its own line in text.
+        fields: More fields of the JSON object.
     """
     if LOG.is_json:
         entry = {"time": datetime.now(UTC), "level": level, "message": message}
@@ -103,7 +102,7 @@ def print_message(level: str, message: str, hint: str = "", **fields: Any) -> No
 
 
 def print_json(fields: Any, *, to_stderr: bool = False) -> None:
-    """Print one JSON object in a line; that nobody reads it any more is no error."""
+    """Print one JSON object in one line; a closed reader is not an error."""
     stream = ReportStream(sys.stderr if to_stderr else sys.stdout)
     stream.write(dump_json(fields))
     stream.flush()
@@ -126,7 +125,7 @@ class LogLevel(StrEnum):
 
 
 class _Log:
-    """What is written to stderr while a command runs: messages and the library's log.
+    """Messages and the library's log, written to stderr while a command runs.
 
     Attributes:
         is_json: Whether each line is a JSON object.
@@ -134,12 +133,12 @@ class _Log:
 
     def __init__(self) -> None:
         self.is_json: bool = False
-        # Errors are printed; the log's lines about them would say it twice.
+        # Errors are printed; logging them would repeat them.
         self._handler: logging.Handler = logging.NullHandler()
         self._logger = logging.getLogger("uid2_async")
 
     def configure(self, level: LogLevel | None, log_format: LogFormat) -> None:
-        """Write the library's log from *level* on; nothing of it if that is None."""
+        """Write the library's log from *level* up; None disables it."""
         self.is_json = log_format is LogFormat.JSON
         self._logger.removeHandler(self._handler)
         self._handler = logging.NullHandler() if level is None else _LogHandler()
@@ -148,7 +147,7 @@ class _Log:
 
 
 class _LogHandler(logging.Handler):
-    """Prints records of the library, which are printable and hold no secret."""
+    """Prints the library's records, which are printable and contain no secrets."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
@@ -161,7 +160,7 @@ LOG: Final = _Log()
 
 
 def dump_json(fields: Any, *, indent: int | None = None) -> str:
-    """Write *fields* as JSON in ASCII, which shows everything else as escapes."""
+    """Encode *fields* as ASCII JSON, with everything else escaped."""
     return json.dumps(msgspec.to_builtins(fields), indent=indent) + "\n"
 
 
@@ -174,7 +173,7 @@ _ARGUMENT: Final = re.compile(
     |(?P<name>\w+)(?:=(?P<value>[^`]+))?)`""",
     re.VERBOSE,
 )
-# What may be repeated in a message: options, commands and short names.
+# What a message may repeat: options, commands and short names.
 _PLAIN_WORD: Final = re.compile(r"-{0,2}[A-Za-z][A-Za-z_./=-]{0,30}")
 
 
@@ -184,7 +183,7 @@ class Failure:
 
     Attributes:
         name: The class of the error.
-        message: What failed and why, in words that may be shown anywhere.
+        message: What failed and why, safe to show anywhere.
         exit_code: The exit code of the command.
         hint: What to do.
         call: The endpoint, HTTP status, number of attempts and trace ID, if a call to
@@ -216,8 +215,8 @@ class Failure:
             return cls("Terminated", "Terminated.", ExitCode.TERMINATED)
         return cls(
             name,
-            f"An unforeseen {name}{_place_of(error)}",
-            hint="This is a defect of uid2_async: please report the line above.",
+            f"An unexpected {name}{_place_of(error)}",
+            hint="This is a bug in uid2_async. Please report the line above.",
         )
 
     def print(self) -> None:
@@ -243,7 +242,7 @@ class Failure:
 on_failure: ContextVar[Callable[[Failure], object] | None] = ContextVar(
     "on_failure", default=None
 )
-"""Set by the command that runs: reports a failure in its own way."""
+"""Set by the running command: reports a failure in its own way."""
 
 
 def print_error(message: str, hint: str = "") -> None:
@@ -252,7 +251,7 @@ def print_error(message: str, hint: str = "") -> None:
 
 
 def _with_options(hint: str) -> str:
-    """Write the arguments that a hint of the library names as options of a command.
+    """Turn the arguments that a library hint names into command-line options.
 
     ```delimiter``` becomes ``--delimiter``, ```format="jsonl"``` ``--format jsonl``.
     """
@@ -280,8 +279,8 @@ def _call_of(error: UID2Error) -> dict[str, Any]:
 
 
 def _place_of(error: BaseException) -> str:
-    """Return where an unforeseen error was raised; its text might hold anything."""
-    # Below a public function of the library there are no frames, but there is a note.
+    """Return where an unexpected error was raised; its text might contain anything."""
+    # A public function of the library strips the frames below it and adds a note.
     if notes := getattr(error, "__notes__", []):
         return f". {notes[0]}"
     place = error.__traceback__
@@ -293,9 +292,9 @@ def _place_of(error: BaseException) -> str:
 
 
 def mask(message: str, arguments: Iterable[str]) -> str:
-    """Mask every argument in *message* that is more than a plain word.
+    """Mask every argument in *message* except plain words.
 
-    Messages about a command line repeat parts of it, which may be DII or a secret.
+    Typer's messages repeat parts of the command line, which may be DII or a secret.
     """
     for argument in sorted(arguments, key=len, reverse=True):
         for part in (argument, *argument.split("=", 1)):

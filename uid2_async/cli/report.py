@@ -1,6 +1,6 @@
-"""The page that ``uid2 state report`` writes: counts of a state, as bars and tables.
+"""The page of ``uid2 state report``: counts of a state, as charts and tables.
 
-It needs nothing else: no script, no font, no address.
+It is self-contained: no scripts, fonts or external addresses.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ class Section:
     """A part of the page.
 
     Attributes:
-        name: A word that tells it from the others.
+        name: Its unique ID in the page.
         title: Its heading.
-        text: What is to be known.
+        text: The explanation below the heading.
         head: The headings of its table.
         rows: The table.
-        bars: The length of each bar: of the rows, or of *labels*.
-        labels: The names of columns above a long table. By default bars are in it.
+        bars: The length of each bar, one per row or per label.
+        labels: The labels of a chart above a long table. By default, the bars are in
+            the table.
     """
 
     name: str
@@ -56,7 +57,7 @@ def write_page(figures: StateStatistics) -> str:
 
 
 def _facts(figures: StateStatistics) -> dict[str, str]:
-    """List what stands at the top."""
+    """List the facts at the top."""
     found = {
         "counted": _instant(figures.now),
         "scope": None if figures.scope is None else str(figures.scope),
@@ -82,7 +83,7 @@ def _describe(figures: StateStatistics) -> list[Section]:
 
 
 def _instant(seconds: int | None) -> str | None:
-    """Format an instant for people."""
+    """Format a time for people."""
     if seconds is None:
         return None
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
@@ -108,7 +109,7 @@ def _people(figures: StateStatistics) -> Section:
     return Section(
         name="identities",
         title="Mapped, opted out, invalid",
-        text="What the operator said of each identity when it was asked last.",
+        text="The operator's last reply about each identity.",
         bars=values,
         head=["status", "e-mails", "phones", "together", "share"],
         rows=[
@@ -124,7 +125,7 @@ def _people(figures: StateStatistics) -> Section:
 
 
 def _due(figures: StateStatistics) -> Section:
-    """Raw UIDs to be asked about again, by day."""
+    """Raw UIDs that become due, by day."""
     today = _today(figures)
     days = [(today + timedelta(days)).isoformat() for days in range(DUE_DAYS)]
     rows = [
@@ -149,7 +150,7 @@ def _due(figures: StateStatistics) -> Section:
 
 
 def _weeks(figures: StateStatistics) -> Iterator[tuple[date, date, int]]:
-    """Sum up opt-outs by week, the oldest first: first day, last day, how many."""
+    """Sum up opt-outs by week, oldest first: first day, last day, count."""
     today = _today(figures)
     for ago in reversed(range(0, OPT_OUT_DAYS, _WEEK)):
         end = min(ago + _WEEK, OPT_OUT_DAYS)
@@ -164,8 +165,9 @@ def _opt_outs(figures: StateStatistics) -> Section:
         name="optouts",
         title=f"Opt-outs in the last {OPT_OUT_DAYS} days",
         text=f"{sum(figures.opt_outs):,} identities that were mapped before are opted "
-        "out, counted in the week of the job that saw it. "
-        f"{figures.opt_outs_before:,} more were so earlier, or when first asked about.",
+        "out, counted in the week of the job that noticed it. "
+        f"{figures.opt_outs_before:,} more opted out earlier, or were already opted "
+        "out at their first check.",
         bars=[number for *_, number in weeks],
         head=["from", "to", "opt-outs"],
         rows=[
@@ -194,7 +196,8 @@ def _versions(figures: StateStatistics) -> Section:
     return Section(
         name="versions",
         title="Versions of the raw UIDs",
-        text="All of them are valid; with a rotated salt an identity may get another.",
+        text="All of them are valid. After a salt rotation, an identity may get "
+        "another version.",
         head=["version", "raw UIDs", "share"],
         **_with_shares(found),
     )
@@ -211,7 +214,7 @@ def _ages(figures: StateStatistics) -> Section:
     return Section(
         name="ages",
         title="Time since the last check",
-        text="An opt-out can stay unseen for as long as nobody asks.",
+        text="An opt-out is not noticed until the operator is asked.",
         head=["checked ago", "identities", "share"],
         **_with_shares(dict(zip(labels, figures.ages, strict=True))),
     )
@@ -274,8 +277,8 @@ def render(facts: Mapping[str, str], sections: Sequence[Section]) -> str:
 <body>
 <main>
 <h1>State of bulk mapping</h1>
-<p class="faint">Counts alone: no identity, hash or raw UID is in this page. Days are
-those of UTC.</p>
+<p class="faint">This page contains only counts: no identities, hashes or raw UIDs.
+Days are UTC days.</p>
 <dl>
 {listed}
 </dl>
@@ -287,7 +290,7 @@ those of UTC.</p>
 
 
 def _section(section: Section) -> str:
-    """Write one section: a table, below columns and folded if it is long."""
+    """Write one section: a table, which is folded below a chart if it is long."""
     table = _table(section)
     if section.labels:
         summary = f"As a table, {len(section.rows)} rows"
@@ -302,7 +305,7 @@ def _section(section: Section) -> str:
 
 
 def _columns(section: Section) -> str:
-    """Write the columns of a section, which say their names and numbers if touched."""
+    """Write the chart of a section, with labels and values as tooltips."""
     columns = "".join(
         f'<i style="height:{length}" title="{_escape(label)}: {value:,}"></i>'
         for label, value, length in zip(
@@ -318,7 +321,7 @@ def _columns(section: Section) -> str:
 
 
 def _table(section: Section) -> str:
-    """Write the table of a section, with a bar at the end of each row if it has any."""
+    """Write the table of a section; if it has bars, each row ends with one."""
     head = "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in section.head)
     bars = [""] * len(section.rows)
     if not section.labels:
@@ -342,7 +345,7 @@ def _table(section: Section) -> str:
 
 
 def _lengths(values: Sequence[int]) -> list[str]:
-    """Return how long the bars are, in CSS: a share of the longest."""
+    """Return the bar lengths for CSS, relative to the longest."""
     longest = max(1, *values)
     return [f"{100 * value / longest:.1f}%" for value in values]
 

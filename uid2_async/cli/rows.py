@@ -1,7 +1,7 @@
-"""Commands that work on this machine: columns for a file, or JSON for values.
+"""Local commands that append columns to a file, or print JSON for values.
 
-Files are read and written a chunk at a time, so that their size does not matter, and
-what was in them stays as it was. No message shows a value.
+Files are read and written in chunks, so they can be of any size, and their content is
+kept unchanged. Messages never show a value.
 """
 
 from __future__ import annotations
@@ -53,24 +53,26 @@ if TYPE_CHECKING:
 CHUNK_ROWS: Final = 10_000
 
 Columns: TypeAlias = tuple[Sequence[str | int | None], ...]
-"""What is appended to some rows. The last column says why a row failed, or is None."""
+"""The columns appended to some rows. The last one says why a row failed, or is None."""
 
 Work: TypeAlias = Callable[[Sequence[Sequence[str]]], Columns]
-"""What makes them: it is given the values of each wanted column, for some rows.
+"""Computes the columns from the values of each wanted column, for some rows.
 
-What is missing in the file is an empty str there.
+Values missing in the file are passed as an empty str.
 """
 
 RowsArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="IN",
-        help="A file with a header: .csv, .jsonl, .parquet or .arrow; - is stdin.",
+        help="A file with a header (.csv, .jsonl, .parquet, .arrow); - is stdin.",
     ),
 ]
 RowsOutArgument = Annotated[
     str | None,
-    typer.Argument(metavar="OUT", help="The file to write; stdout if left out or -."),
+    typer.Argument(
+        metavar="OUT", help="The file to write. Defaults to -, which is stdout."
+    ),
 ]
 ReplaceOption = Annotated[
     bool, typer.Option("--force", help="Replace the output file if it exists.")
@@ -82,19 +84,19 @@ ReplaceOption = Annotated[
 
 @attrs.frozen(kw_only=True)
 class RowJob:
-    """What is done with values, or with the rows of a file.
+    """The work on values, or on the rows of a file.
 
     Attributes:
-        option: The option that names values.
+        option: The option for values.
         values: Its values, or ``-`` for the lines of stdin.
-        source: The input's path, or ``-``; None where *values* are meant.
-        target: The output's path, or ``-``; None is stdout, too.
+        source: The input's path, or ``-``; None if *values* are given.
+        target: The output's path; ``-`` or None is stdout.
         options: How the files are written.
         force: Whether the output may be replaced.
-        wanted: The columns that are read, by the option that names them.
+        wanted: The columns to read, by the option that names them.
         named: Whether one of these options was given.
-        added: The columns that are appended, and what each contains.
-        result: What a row becomes if it does not fail.
+        added: The appended columns, and what each contains.
+        result: What a successful row gets, for messages.
     """
 
     option: str
@@ -113,14 +115,14 @@ class RowJob:
         """Print a result for each value, or write the output.
 
         Args:
-            prepare: Gets the keys and returns what makes the cells; called once all
-                else is found to be in order.
+            prepare: Gets the keys and returns the function that makes the cells. Called
+                after all other checks.
 
         Raises:
             InputError: If the arguments contradict each other, a file cannot be read
                 or written, or a row cannot be read.
             JobError: If the output cannot be written.
-            Exit: With 3, if rows failed.
+            Exit: With 3 if rows failed.
         """
         if self.source is None:
             self._print_values(prepare)
@@ -134,7 +136,7 @@ class RowJob:
             raise typer.Exit(ExitCode.INCOMPLETE)
 
     def _count(self, columns: Columns) -> dict[str, Sequence[str | int | None]]:
-        """Name the columns, and count the rows that failed, by why."""
+        """Name the columns, and count the failed rows by reason."""
         self._failures.update(str(why) for why in columns[-1] if why is not None)
         return dict(zip(self.added, columns, strict=True))
 
@@ -142,12 +144,12 @@ class RowJob:
         """Print a JSON object for each value."""
         if not self.values:
             raise InputError(
-                f"There is nothing to read: name a file, or values with {self.option}.",
-                hint="IN and OUT are files, and - is a pipe.",
+                f"There is nothing to read: give a file, or values with {self.option}.",
+                hint="IN and OUT are files; - is a pipe.",
             )
         if self.options != FileFormatOptions() or self.force or self.named:
             raise InputError(
-                "--force and the options for columns and formats apply to files.",
+                "--force and the options for columns and formats apply only to files.",
                 hint=f"Name IN instead of {self.option}, or leave them out.",
             )
         encode = msgspec.json.Encoder().encode
@@ -159,11 +161,11 @@ class RowJob:
             sys.stdout.write(f"{encode(row).decode()}\n")
 
     def _check_source(self, source: str) -> None:
-        """Refuse values beside a file, and a file that does not exist."""
+        """Reject values together with a file, and a file that does not exist."""
         if self.values:
             raise InputError(f"Give either IN or {self.option}.")
         if source != STDIO and not Path(source).exists():
-            # Not repeated: it may be a value, which is DII or a secret.
+            # Not repeated: it may be a mistyped value, which is DII or a secret.
             raise InputError(
                 "The file IN does not exist.",
                 hint=f"Check the path. A single value is given with {self.option}.",
@@ -198,7 +200,7 @@ class RowJob:
                 output.finish(target)
 
     def _find_columns(self, reader: Reader) -> None:
-        """Find the wanted columns, if there is a row that could have them."""
+        """Find the wanted columns, unless there are no rows."""
         for option, name in self.wanted.items():
             if reader.header:
                 hint = f"Name it with {option} NAME."
@@ -236,7 +238,7 @@ def _exit_on_sigterm() -> Iterator[None]:
 
     try:
         before = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not in the main thread, where signals do not arrive
+    except ValueError:  # not in the main thread, which alone gets signals
         yield
         return
     try:
@@ -247,7 +249,7 @@ def _exit_on_sigterm() -> Iterator[None]:
 
 # --- encrypt --------------------------------------------------------------------------
 
-# In the words that users of Snowflake know.
+# Snowflake's names for these statuses.
 _STATUSES: Final = {
     TokenFailure.INVALID_PAYLOAD: "MISSING_OR_INVALID_RAW_UID",
     TokenFailure.INVALID_IDENTITY_SCOPE: "MISMATCHING_IDENTITY_SCOPE",
@@ -265,7 +267,8 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
         typer.Option(
             "--uid",
             metavar="RAW_UID",
-            help="A raw UID instead of a file; - reads lines of stdin. Repeatable.",
+            help="A raw UID, instead of a file; - reads stdin line by line. Can be "
+            "repeated.",
         ),
     ] = None,
     column: Annotated[
@@ -273,7 +276,7 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
         typer.Option(
             "--column",
             metavar="NAME",
-            help="The column with the raw UIDs; UID by default.",
+            help="The column with the raw UIDs. Defaults to UID.",
         ),
     ] = None,
     keyset_id: Annotated[
@@ -281,15 +284,16 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
         typer.Option(
             "--keyset-id",
             metavar="ID",
-            help="Whose members may read the tokens; the default keyset if left out.",
+            help="The keyset whose members may read the tokens. Defaults to the API "
+            "key's default keyset.",
         ),
     ] = None,
     identity_type: Annotated[
         IdentityType | None,
         typer.Option(
             "--type",
-            help="What the raw UIDs were made from; by default they tell it, and those "
-            "of 32 bytes, which do not, count as an e-mail's.",
+            help="What the raw UIDs were made from. Defaults to the type that they "
+            "contain; those of 32 bytes contain none and count as an e-mail's.",
         ),
     ] = None,
     force: ReplaceOption = False,
@@ -297,15 +301,15 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
     keys_file: KeysFileOption = None,
     connection: Connection,
 ) -> None:
-    """Encrypt raw UIDs into tokens for sharing, on this machine.
+    """Encrypt raw UIDs locally into tokens for sharing.
 
     Every row and column of IN is kept, in order; UID_TOKEN and ENCRYPTION_STATUS are
-    appended. With --uid they are printed as JSON, a line each.
+    appended. With --uid, the results are printed as JSON, one per line.
 
     ENCRYPTION_STATUS is empty (null) for an encrypted raw UID, else
     MISSING_OR_INVALID_RAW_UID, MISMATCHING_IDENTITY_SCOPE,
     NOT_AUTHORIZED_FOR_MASTER_KEY or NOT_AUTHORIZED_FOR_SITE_KEY. Exits with 3 if a raw
-    UID is not encrypted.
+    UID cannot be encrypted.
     """
 
     def prepare() -> Work:
@@ -341,7 +345,7 @@ def _sealer(
                 raw_uids, identity_type=identity_type, keyset_id=keyset_id
             )
         except TokenError as error:
-            # There is no key to seal with: none of them can be encrypted.
+            # There is no key, so none of them can be encrypted.
             found = [error.reason] * len(raw_uids)
         failed = [one if isinstance(one, TokenFailure) else None for one in found]
         return (
@@ -365,7 +369,8 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
         typer.Option(
             "--token",
             metavar="TOKEN",
-            help="A token instead of a file; - reads lines of stdin. Repeatable.",
+            help="A token, instead of a file; - reads stdin line by line. Can be "
+            "repeated.",
         ),
     ] = None,
     column: Annotated[
@@ -373,7 +378,7 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
         typer.Option(
             "--column",
             metavar="NAME",
-            help="The column with the tokens; UID_TOKEN by default.",
+            help="The column with the tokens. Defaults to UID_TOKEN.",
         ),
     ] = None,
     domain_column: Annotated[
@@ -399,22 +404,23 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
     """Decrypt advertising tokens of any version locally.
 
     Every row and column of IN is kept, in order; UID, SITE_ID and DECRYPTION_STATUS are
-    appended. With --token they are printed as JSON, a line each.
+    appended. With --token, the results are printed as JSON, one per line.
 
     DECRYPTION_STATUS is empty (null) for a decrypted token, else EXPIRED_TOKEN,
     INVALID_PAYLOAD, VERSION_NOT_SUPPORTED, INVALID_IDENTITY_SCOPE,
     NOT_AUTHORIZED_FOR_MASTER_KEY, NOT_AUTHORIZED_FOR_KEY, INVALID_TOKEN_LIFETIME or
-    DOMAIN_OR_APP_NAME_CHECK_FAILED. Exits with 3 if a token is not decrypted.
+    DOMAIN_OR_APP_NAME_CHECK_FAILED. Exits with 3 if a token cannot be decrypted.
 
-    --keys bidstream, the default, judges as a bidder must: a token that a page or app
-    generated is taken only with a domain or app of its site. --keys sharing judges as
-    for shared tokens, without domains. A file written by 'uid2 keys' tells by itself.
+    --keys bidstream, the default, applies the rules for bidders: a token generated by a
+    page or app is valid only with a domain or app of its site. --keys sharing applies
+    the rules for shared tokens, without domains. A file saved by 'uid2 keys' records
+    its kind.
     """
     if domain and domain_column:
         raise InputError("Give either --domain or --domain-column.")
     if (domain or domain_column) and keys is KeysKind.SHARING:
         raise InputError(
-            "Domains are checked with --keys bidstream alone.",
+            "Domains are checked only with --keys bidstream.",
             hint="Leave out --keys sharing, or the domains.",
         )
     wanted = {"--column": column or "UID_TOKEN"}

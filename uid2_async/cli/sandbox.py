@@ -1,4 +1,4 @@
-"""``uid2 sandbox``: an operator with made-up data, for experiments."""
+"""``uid2 sandbox``: a local operator with made-up data."""
 
 from __future__ import annotations
 
@@ -59,18 +59,19 @@ class _AccessHandler(logging.Handler):
 def run_sandbox(  # noqa: PLR0913 - one parameter for each option
     *,
     host: Annotated[
-        str, typer.Option("--host", help="The address to listen at.")
+        str, typer.Option("--host", help="The address to listen on.")
     ] = "127.0.0.1",
     port: Annotated[
         int,
-        typer.Option("--port", min=0, max=65535, help="The port; 0 is a free one."),
+        typer.Option("--port", min=0, max=65535, help="The port. 0 picks a free one."),
     ] = 0,
     data: Annotated[
         str | None,
         typer.Option(
             "--data",
             metavar="FOLDER",
-            help="Load the operator with the files in FOLDER, not the built-in world.",
+            help="Load the operator's data from the files in FOLDER instead of the "
+            "built-in data.",
         ),
     ] = None,
     scope: Annotated[
@@ -78,7 +79,7 @@ def run_sandbox(  # noqa: PLR0913 - one parameter for each option
         typer.Option(
             "--scope",
             case_sensitive=False,
-            help="Which system: UID2 (the default) or EUID; --data knows its own.",
+            help="Which system: UID2 (the default) or EUID. --data sets its own.",
         ),
     ] = None,
     allow_hosts: Annotated[
@@ -86,9 +87,9 @@ def run_sandbox(  # noqa: PLR0913 - one parameter for each option
         typer.Option(
             "--allow-host",
             metavar="NAME",
-            help="A name under which other containers reach the sandbox: what is "
-            "printed uses the first one. The control API asks for a token there. "
-            "Repeatable.",
+            help="A host name under which other containers reach the sandbox. Printed "
+            "URLs use the first one, and the control API requires a token there. Can "
+            "be repeated.",
         ),
     ] = None,
     env_file: Annotated[
@@ -96,12 +97,13 @@ def run_sandbox(  # noqa: PLR0913 - one parameter for each option
         typer.Option(
             "--env-file",
             metavar="FILE",
-            help="Write the variables of the key 'everything' to FILE, which only you "
-            "can read, for docker run --env-file.",
+            help="Write the variables of the key 'everything' to FILE, for docker run "
+            "--env-file. Only you can read it.",
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace FILE of --env-file if it exists.")
+        bool,
+        typer.Option("--force", help="Replace the file of --env-file if it exists."),
     ] = False,
     access_log: Annotated[
         AccessLog,
@@ -111,17 +113,17 @@ def run_sandbox(  # noqa: PLR0913 - one parameter for each option
         bool | None,
         typer.Option(
             "--console/--no-console",
-            help="Serve a page at the URL that shows each call decrypted, and with "
-            "which people are opted out, faults armed and the clock is set. On, but "
-            "where --host can be reached from other machines.",
+            help="Serve a page at the URL that shows each call decrypted, and lets you "
+            "opt people out, inject faults and set the clock. On by default, unless "
+            "other machines can reach --host.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Run a local operator to develop and test against.
 
-    Prints its URL, at which a browser shows what it does, and for each API key a line
-    to paste into a shell in which `uid2` or a program of yours is to use it.
+    Prints its URL, whose page in a browser shows what it does. For each API key, it
+    also prints a line to paste into a shell where 'uid2' or your program should use it.
     """
     if data is None:
         world = operator.OperatorData.sample(scope=scope or IdentityScope.UID2)
@@ -149,7 +151,7 @@ def run_sandbox(  # noqa: PLR0913 - one parameter for each option
 
 @contextlib.contextmanager
 def _access_logged(access_log: AccessLog) -> Iterator[None]:
-    """Print the requests that come while the block runs."""
+    """Print the requests that arrive while the block runs."""
     handler = _AccessHandler(as_json=access_log is AccessLog.JSON)
     if access_log is not AccessLog.NONE:
         access_logger.setLevel(logging.INFO)
@@ -162,7 +164,7 @@ def _access_logged(access_log: AccessLog) -> Iterator[None]:
 
 @attrs.frozen(kw_only=True)
 class _Sandbox:
-    """An operator that runs until a signal comes, and says how it is reached."""
+    """An operator that runs until a signal arrives, and prints how to reach it."""
 
     data: OperatorData = attrs.field(repr=False)
     host: str
@@ -173,13 +175,13 @@ class _Sandbox:
     env_file: _EnvFile | None
 
     async def serve(self) -> None:
-        """Answer until a signal comes."""
+        """Serve until a signal arrives."""
         from uid2_async.config import is_loopback  # noqa: PLC0415 - imports aiohttp
 
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         for one in (signal.SIGINT, signal.SIGTERM):
-            # Windows has no such handlers; Ctrl-C interrupts there.
+            # Windows has no such handlers, and Ctrl-C interrupts.
             with contextlib.suppress(NotImplementedError):
                 loop.add_signal_handler(one, stopped.set)
         loopback = is_loopback(self.host)
@@ -199,7 +201,7 @@ class _Sandbox:
         print_message("info", "The sandbox has stopped.")
 
     def _announce(self, local: LocalOperator, *, console: bool, loopback: bool) -> None:
-        """Print how the sandbox is reached, and write the variables to the file."""
+        """Print how to reach the sandbox, and write the environment file."""
         from uid2_async.operator.console.views import environment  # noqa: PLC0415 - as above
 
         scope, url = self.data.scope, local.url
@@ -217,7 +219,7 @@ class _Sandbox:
             roles = ", ".join(one.roles) or "no roles"
             lines += ["", f"# {name}: {roles}", f"export {' '.join(pairs)}"]
         if self.env_file is not None:
-            # The last key of the built-in world has every role.
+            # The last key of the built-in data has every role.
             self.env_file.write(settings)
         print_lines(lines)
 
@@ -226,14 +228,14 @@ class _EnvFile:
     """The file of ``--env-file``, which only its owner can read."""
 
     def __init__(self, path: str, *, force: bool) -> None:
-        """Refuse a file that exists, before the sandbox listens.
+        """Reject an existing file before the sandbox starts.
 
         Raises:
-            InputError: If there is something at *path* that must not be replaced.
+            InputError: If *path* exists and must not be replaced.
         """
         self._path = path
         self._force = force
-        with contextlib.suppress(OSError):  # writing it says what is wrong
+        with contextlib.suppress(OSError):  # writing reports what is wrong
             mode = Path(path).lstat().st_mode
             if not (force and (stat.S_ISREG(mode) or stat.S_ISLNK(mode))):
                 raise self._refusal(is_file=stat.S_ISREG(mode))
@@ -249,8 +251,8 @@ class _EnvFile:
     def write(self, settings: Mapping[str, str]) -> None:
         """Write variables as lines that Docker and compose read.
 
-        The file is a new one, so that it is private from the first byte, and no link is
-        followed.
+        The file is always a new one, so it is private from the first byte, and no link
+        is followed.
 
         Raises:
             InputError: If the file cannot be written.
@@ -275,10 +277,10 @@ class _EnvFile:
 def _warn(host: str, *, console: bool) -> None:
     """Warn that other machines can connect."""
     print_error(
-        f"warning: {host} can be reached from other machines, over plain http and "
-        "with API keys that anyone can look up."
+        f"warning: {host} can be reached from other machines, over plain HTTP and with "
+        "API keys that anyone can look up."
     )
     if console:
         print_error("warning: The console shows them every call, decrypted.")
     else:
-        print_error("The console is off there; --console switches it on.")
+        print_error("The console is off there. Pass --console to turn it on.")

@@ -1,4 +1,4 @@
-"""``uid2 state``: look into a state, hand it on, and forget people."""
+"""``uid2 state``: inspect, export and purge a state."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OutOption = Annotated[
     str,
     typer.Argument(
         metavar="OUT",
-        help="The file to write, in the format that its name says; - is stdout.",
+        help="The file to write, whose name sets the format; - is stdout.",
     ),
 ]
 
@@ -66,7 +66,7 @@ def _run(state: MappingState, job: Callable[[MappingState], Awaitable[T]]) -> T:
 
 @state_app.command()
 def show(state: StateArgument, *, as_json: JobJsonOption = False) -> None:
-    """Count what a state knows: by type and status, what is due, how old it is."""
+    """Show counts of a state: by type and status, what is due, and the age."""
     counts = _run(_find(state), MappingState.statistics)
     if as_json:
         sys.stdout.write(dump_json(_facts(counts)))
@@ -104,7 +104,7 @@ def _facts(counts: StateStatistics) -> dict[str, Any]:
 def export(
     state: StateArgument, target: OutOption, *, force: ForceOption = False
 ) -> None:
-    """Write everything that a state knows into a file."""
+    """Write the whole state to a file."""
     count = _run(_find(state), lambda one: export_state(one, target, force=force))
     print_message("info", f"{count:,} identities written.")
 
@@ -118,9 +118,9 @@ def report(
     ],
     force: ForceOption = False,
 ) -> None:
-    """Write a page with pictures: who is mapped, what is due, opt-outs, ages.
+    """Write an HTML page with charts: statuses, what is due, opt-outs, ages.
 
-    It holds counts alone, and needs no other file.
+    It contains only counts, and needs no other file.
     """
     found = _find(state)
     target = check_export(found, html, role="--html", force=force) or Path(html)
@@ -149,13 +149,17 @@ def delta(
     target: OutOption,
     *,
     since: Annotated[
-        int, typer.Option("--since", metavar="RUN", min=1, help="From which run on.")
+        int,
+        typer.Option(
+            "--since", metavar="RUN", min=1, help="The number of the first run."
+        ),
     ],
     force: ForceOption = False,
 ) -> None:
-    """Write the net changes since a run, within 90 days; `uid2 state show` counts runs.
+    """Write the net changes since a run of the last 90 days.
 
-    Changes that no delta has exported yet stay pending.
+    'uid2 state show' prints the number of the last run. Changes that no delta has
+    exported yet stay pending.
     """
     count = _run(
         _find(state),
@@ -173,29 +177,29 @@ def purge(
         bool,
         typer.Option(
             "--suppress/--no-suppress",
-            help="Keep a keyed digest of each, so that they are never added again. "
-            "Otherwise they come back with the next input that has them.",
+            help="Keep a keyed digest of each person, so that they are never added "
+            "again. Otherwise they come back with the next input that contains them.",
         ),
     ] = True,
 ) -> None:
-    """Delete the people named on stdin: an e-mail, phone, hash or raw UID per line.
+    """Delete the people listed on stdin: one e-mail, phone, hash or raw UID per line.
 
-    Nothing about them can be read from the files any more, and the next delta says that
-    they are removed. From then on the state returns an opt-out for them, so that no
-    input adds them again.
+    Nothing about them can be read from the files afterwards, and the next delta lists
+    them as removed. Unless --no-suppress is given, the state then returns an opt-out
+    for them, so that no input adds them again.
     """
     lines = [line for line in read_lines(["-"], None) if line.strip()]
     if not lines:
-        raise InputError("stdin names nobody.", hint="One a line is needed.")
+        raise InputError("stdin is empty.", hint="Enter one per line.")
     count = _run(
         _find(state), lambda one: one.purge(lines, kind=kind, suppress=suppress)
     )
-    print_message("info", f"{count:,} of {len(lines):,} were known, and are deleted.")
+    print_message("info", f"{count:,} of {len(lines):,} were found and deleted.")
 
 
 @state_app.command()
 def vacuum(state: StateArgument) -> None:
-    """Give room that is not used back to the file system."""
+    """Return unused disk space to the file system."""
     before = Path(state).stat().st_size if Path(state).is_file() else 0
     _run(_find(state), MappingState.vacuum)
     print_message(

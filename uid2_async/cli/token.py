@@ -74,7 +74,7 @@ def generate(
 ) -> None:
     """Print the identity tokens of one person as JSON.
 
-    For a person without tokens it is {"status":"optout"} or
+    For a person without tokens, prints {"status":"optout"} or
     {"status":"insufficient_user_consent"}.
     """
     identity = as_kind(read_one(value, file), kind)
@@ -90,7 +90,8 @@ def refresh(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="Identity tokens as generate prints them; - is stdin."
+            metavar="FILE",
+            help="A file with identity tokens as printed by generate; - is stdin.",
         ),
     ],
     *,
@@ -98,7 +99,7 @@ def refresh(
 ) -> None:
     """Print new identity tokens for those in FILE as JSON.
 
-    For a person who has opted out it is {"status":"optout"}.
+    For a person who has opted out, prints {"status":"optout"}.
     """
     tokens = IdentityTokens.from_json(read_text(file))
     answer = connection.ask(lambda client: client.refresh_token(tokens))
@@ -120,16 +121,16 @@ def validate(
         typer.Option(
             "--token-file",
             metavar="FILE",
-            help="Read the token, or identity tokens as generate prints them, from "
+            help="Read the token, or identity tokens as printed by generate, from "
             "FILE; - is stdin.",
         ),
     ] = None,
     kind: KindOption = None,
     connection: Connection,
 ) -> None:
-    """Tell whether an advertising token is this person's: {"valid":true} or false.
+    """Check whether an advertising token is this person's: {"valid":true} or false.
 
-    Only tokens of the API key's own site can be asked about.
+    Only tokens of the API key's own site can be checked.
     """
     if value == STDIO == token_file:
         raise InputError("VALUE and --token-file cannot both be stdin.")
@@ -142,7 +143,7 @@ def validate(
 
 
 def _read_token(token: str | None, file: str | None) -> str:
-    """Return the advertising token itself, or read it from a file."""
+    """Return the given advertising token, or read it from a file."""
     if (token is None) == (file is None):
         raise InputError("Give either TOKEN or --token-file.")
     if file is None:
@@ -154,7 +155,7 @@ def _read_token(token: str | None, file: str | None) -> str:
 
 
 def _print_tokens(answer: IdentityTokens | OptedOut | InsufficientConsent) -> None:
-    """Print JSON; an opt-out is an answer like any other."""
+    """Print JSON. An opt-out is a result, not an error."""
     match answer:
         case IdentityTokens():
             typer.echo(answer.to_json())
@@ -180,8 +181,8 @@ def inspect_one(
         str,
         typer.Argument(
             metavar="VALUE",
-            help="A token, identity tokens, a raw UID or a hash; - is stdin, and the "
-            "only way for API keys and secrets.",
+            help="A token, identity tokens, a raw UID or a hash; - is stdin. API keys "
+            "and secrets are accepted only on stdin.",
         ),
     ],
     *,
@@ -193,20 +194,20 @@ def inspect_one(
         typer.Option(
             "--domain",
             metavar="NAME",
-            help="The domain or app on which the token was seen; with the keys of "
-            "bidders, tokens that were generated client-side are tied to it.",
+            help="The domain or app where the token was seen. With the keys for "
+            "bidders, client-side tokens are valid only there.",
         ),
     ] = None,
     show_uid: Annotated[
-        bool, typer.Option("--show-uid", help="Print the raw UID of opened tokens.")
+        bool, typer.Option("--show-uid", help="Print the raw UID of decrypted tokens.")
     ] = False,
     connection: Connection,
 ) -> None:
-    """Show what a token, raw UID or hash is, and what is wrong.
+    """Identify a token, raw UID or hash, and what is wrong with it.
 
-    Prints version, scope, type and times. Nothing is sent. With --keys or
-    --keys-file, advertising tokens are decrypted on this machine. VALUE itself is not
-    printed. Exits with 3 if VALUE is nothing known.
+    Prints version, scope, type and times. Nothing is sent. With --keys or --keys-file,
+    advertising tokens are decrypted on this machine. VALUE itself is not printed. Exits
+    with 3 if VALUE is not recognized.
     """
     if keys is not None and keys_file is not None:
         raise InputError("Give either --keys or --keys-file.")
@@ -214,10 +215,11 @@ def inspect_one(
     text = read_text(value) if value == STDIO else value
     found = inspect_value(text, now_ms=now_ms)
     if value != STDIO and ValueKind.API_KEY in found.kinds:
-        # Other users and the shell's history have seen it.
+        # Other users and the shell history have seen it.
         raise InputError(
-            "API keys and secrets are not taken from the command line.",
-            hint="Pipe it in: uid2 inspect - < FILE. Replace a key that others saw.",
+            "API keys and secrets are not accepted on the command line.",
+            hint="Pipe it in: uid2 inspect - < FILE. Replace a key that others have "
+            "seen.",
         )
     report = describe(found)
     if keys is not None or keys_file is not None:
@@ -227,7 +229,7 @@ def inspect_one(
                 *opened, ring, now_ms=now_ms, domain=domain, show_uid=show_uid
             )
         else:
-            note = "There is no advertising token that keys could open."
+            note = "The value has no advertising token that keys could decrypt."
             report["notes"].append(note)
     if as_json:
         sys.stdout.write(dump_json(report, indent=2))
@@ -238,11 +240,11 @@ def inspect_one(
 
 
 def _find_token(report: dict[str, Any], text: str) -> tuple[dict[str, Any], str] | None:
-    """Find the advertising token in *text*: itself, or among identity tokens.
+    """Find the advertising token in *text*, which is one or contains identity tokens.
 
-    It is returned with its own part of the *report* about *text*.
+    Returns it with its part of the *report* about *text*.
     """
-    # No token has a percent sign of its own.
+    # No token contains a percent sign.
     token = unquote(text.strip())
     if "advertising_token" in report:
         report = report["advertising_token"]
@@ -251,7 +253,7 @@ def _find_token(report: dict[str, Any], text: str) -> tuple[dict[str, Any], str]
 
 
 def _json_of(text: str) -> str:
-    """Decode the percent signs that a cookie has put into JSON."""
+    """Decode JSON that a cookie has percent-encoded."""
     text = text.strip()
     return text if text.startswith("{") else unquote(text)
 
@@ -265,10 +267,9 @@ def _open_token_into(
     domain: str | None,
     show_uid: bool,
 ) -> None:
-    """Open an advertising token, and add what it says to its report.
+    """Decrypt an advertising token, and add its content to its report.
 
-    What has expired, or is refused for another reason, is opened nonetheless where the
-    keys allow it.
+    Expired or otherwise rejected tokens are decrypted as well if the keys allow it.
     """
     report["status"] = _judge(token, ring, now_ms, domain)
     try:
@@ -279,7 +280,7 @@ def _open_token_into(
 
 
 def _judge(token: str, ring: KeyRing, now_ms: int, domain: str | None) -> str:
-    """Return in one word how the holder of the keys judges a token."""
+    """Return the verdict on a token for the holder of the keys, in one word."""
     client = _CLIENTS[kind_of(ring)]
     try:
         found = try_decrypt(token, ring, now_ms, client, domain)
@@ -289,7 +290,7 @@ def _judge(token: str, ring: KeyRing, now_ms: int, domain: str | None) -> str:
 
 
 def _describe_opened(token: AdvertisingToken, *, show_uid: bool) -> dict[str, Any]:
-    """Turn an opened token, judged or not, into fields."""
+    """Return the fields of a decrypted token, with or without a verdict."""
     created_ms = token.created_ms
     report = {
         "site_key_id": token.site_key_id,
@@ -304,7 +305,7 @@ def _describe_opened(token: AdvertisingToken, *, show_uid: bool) -> dict[str, An
 
 
 def _lines(report: dict[str, Any], indent: str = "") -> Iterator[str]:
-    """Format a report as lines of ``name: value``; the notes come last."""
+    """Format a report as ``name: value`` lines, notes last."""
     yield f"{indent}what: {' or '.join(report['kinds']) or _UNKNOWN}"
     for name, value in report.items():
         label = name.replace("_", " ")

@@ -1,4 +1,4 @@
-"""Values that a command takes: from arguments, from a file or from stdin."""
+"""Values for a command, from arguments, a file or stdin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TYPES: Final = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
 
 
 def as_kind(value: str, kind: str | None) -> Identity:
-    """Make an identity of *kind*; where that is None, a leading ``+`` means a phone."""
+    """Make an identity of *kind*; if it is None, a leading ``+`` means a phone."""
     return as_identity(value) if kind is None else _TYPES[kind](value)
 
 
@@ -31,24 +31,24 @@ def read_lines(arguments: Sequence[str], file: str | None = None) -> Iterator[st
     """Read values: the arguments, or each line of a file or of stdin.
 
     Args:
-        arguments: The values themselves, or ``-`` alone for stdin.
-        file: A path, or ``-`` for stdin; None where *arguments* are meant.
+        arguments: The values, or only ``-`` for stdin.
+        file: A path, or ``-`` for stdin; None if *arguments* are given.
 
     Yields:
-        One value at a time, as it comes, without its line end.
+        One value at a time, as it arrives, without its line end.
 
     Raises:
-        InputError: If there are none, both are given, or a line cannot be read.
+        InputError: If there are no values, both are given, or a line cannot be read.
     """
     if file is not None and arguments:
         raise InputError("Give values or --file, not both.")
     if file is None and not arguments:
-        raise InputError("No value is given.", hint="Give values, --file FILE, or -.")
+        raise InputError("No value was given.", hint="Give values, --file FILE, or -.")
     if file is None and STDIO not in arguments:
         yield from arguments
         return
     if file is None and len(arguments) > 1:
-        raise InputError("- stands for stdin and must be the only value.")
+        raise InputError("- means stdin, and must be the only value.")
     if file in (None, STDIO):
         yield from _decode("stdin", sys.stdin.buffer)
     else:
@@ -76,17 +76,17 @@ def read_one(argument: str | None, file: str | None) -> str:
     """Read exactly one value, as :func:`read_lines` does.
 
     Raises:
-        InputError: If there is none or more than one.
+        InputError: If there is no value, or more than one.
     """
     lines = read_lines([] if argument is None else [argument], file)
     value = next(lines, None)
     if value is None or next(lines, None) is not None:
-        raise InputError("One value is needed: one line, no more.")
+        raise InputError("Exactly one value is needed, on one line.")
     return value
 
 
 def read_text(path: str) -> str:
-    """Read a whole file, or stdin where *path* is ``-``; outer white space goes.
+    """Read a whole file, or stdin if *path* is ``-``, without outer white space.
 
     Raises:
         InputError: If it cannot be read.

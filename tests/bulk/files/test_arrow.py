@@ -389,7 +389,7 @@ def test_types_that_cannot_be_written(tmp_path: Path) -> None:
     column = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
     store(pa.table({"a": column}), tmp_path / "in.arrow")
 
-    with pytest.raises(InputError, match="does not take their types") as caught:
+    with pytest.raises(InputError, match="does not support their types") as caught:
         rewrite(tmp_path / "in.arrow", tmp_path / "out.parquet")
 
     assert caught.value.__cause__ is caught.value.__context__ is None

@@ -139,7 +139,7 @@ def test_other_encodings(make_reader: Make, encoding: str) -> None:
         ("a,b\n".encode("utf-16"), "utf-32", "line 1: this is UTF-16"),
         (b"a,b\n\x81,secret\n", "cp1252", "line 2: this is not CP1252"),
         # One of the characters that code page 932 has twice.
-        (b"a,b\n\x87\x90,secret\n", "cp932", "cannot be written again in cp932"),
+        (b"a,b\n\x87\x90,secret\n", "cp932", "cannot be reproduced in cp932"),
     ],
 )
 def test_encodings_that_do_not_fit(

@@ -88,12 +88,12 @@ def test_csv_dialects(
     ("data", "hint"),
     [
         (b"id\temail\n1\tx\n", "use `delimiter`"),
-        (b"sep=;\nid;email\n1;x\n", "use `sep_line=True`"),
+        (b"sep=;\nid;email\n1;x\n", "Use `sep_line=True`"),
         (b"# Instructions\nemail\nx\n", 'use `comment="#"`'),
         (b"email ,id\nx,1\n", "use `strip_header=True`"),
         (b'id, "email"\n1, "x"\n', "`skip_initial_space=True`"),
         (b'name,email\n"say \\"hi\\"",x\n', "use --escape '\\'"),
-        (b'[{"email": "x"}]\n', 'use `format="jsonl"`'),
+        (b'[{"email": "x"}]\n', 'Use `format="jsonl"`'),
         (b"Email,x,Email\na,b,c\n", "'email#1' is the first"),
         (b"id,email\n1,x\n   \n", "Remove the line"),
     ],
@@ -497,7 +497,7 @@ def test_a_key_that_comes_late(tmp_path: Path) -> None:
     data = '{"a":"x"}\n' * 1_500 + '{"a":"x","late":1}\n'
     (tmp_path / "in.jsonl").write_text(data)
 
-    with pytest.raises(InputError, match="a key that the first 1,000 lack"):
+    with pytest.raises(InputError, match="missing in the first 1,000 rows"):
         convert(tmp_path / "in.jsonl", tmp_path / "a.csv")
 
 

@@ -62,7 +62,7 @@ def test_a_key_that_the_first_objects_lack(make_reader: Make) -> None:
     with pytest.raises(InputError, match="no column 'a'") as caught:
         late.want(["a"])
 
-    assert "as the file does" in caught.value.hint
+    assert "as in the file" in caught.value.hint
 
 
 @pytest.mark.parametrize(

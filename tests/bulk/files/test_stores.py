@@ -42,7 +42,7 @@ def test_a_missing_extra(
         ("http://host.example/in.csv", "in the clear"),
         ("https://user:canary@host.example/in.csv", "credentials in it"),
         ("s3://key:canary@bucket/in.csv", "credentials in it"),
-        ("postgresql://owner:canary@host/db", "by a query"),
+        ("postgresql://owner:canary@host/db", "with a query"),
     ],
 )
 def test_urls_that_are_refused(url: str, message: str) -> None:
@@ -83,7 +83,7 @@ def test_databases_without_the_extra(
     ("error", "words"),
     [
         (OSError(errno.ENOSPC, "canary"), "No space left"),
-        (OSError(errno.EBUSY, "canary"), "slow down"),
+        (OSError(errno.EBUSY, "canary"), "throttling"),
         (PermissionError("canary"), "denied"),
         (TimeoutError("canary"), "cannot be reached"),
         (RuntimeError("canary"), "RuntimeError"),
