@@ -287,10 +287,10 @@ def test_partial_uploads(bucket: Any, people: bytes, run: Any) -> None:
     ("where", "fault", "words"),
     [
         ("in.csv", (403, "InvalidAccessKeyId"), "denied AWS_ACCESS_KEY_ID"),
-        ("in.csv", (503, "SlowDown"), "slow down resumes"),
+        ("in.csv", (503, "SlowDown"), "throttling resumes"),
         ("in.csv", (500, "InternalError"), "could not be used resumes"),
         ("out.csv", (403, "SignatureDoesNotMatch"), "denied AWS_SECRET_ACCESS_KEY"),
-        ("out.csv", (503, "SlowDown"), "slow down resumes"),
+        ("out.csv", (503, "SlowDown"), "throttling resumes"),
         ("out.csv", "refuse", "cannot be reached resumes"),
     ],
 )
