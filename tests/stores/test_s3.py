@@ -161,6 +161,12 @@ def test_names_that_leave_the_folder(
 # --- resume ---------------------------------------------------------------------------
 
 
+def many(people: bytes) -> bytes:
+    """Repeat each person, so that a job has several parts and can be interrupted."""
+    header, rows = people.split(b"\n", 1)
+    return header + b"\n" + rows * 40
+
+
 def interrupt(run: Any, source: str, target: str, **more: Any) -> Any:
     """Run a job that ends in order after its first rows."""
 
@@ -180,9 +186,7 @@ def interrupt(run: Any, source: str, target: str, **more: Any) -> Any:
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_resume(bucket: Any, people: bytes, run: Any, store: Any, kind: str) -> None:
     """An interrupted job resumes from its copy of the input."""
-    # Each person is there many times, so that it has several parts.
-    header, rows = people.split(b"\n", 1)
-    bucket.put("in.csv", header + b"\n" + rows * 40)
+    bucket.put("in.csv", many(people))
     ends = (bucket.url("in.csv"), bucket.url(f"out.{kind}"))
     downloads: list[str] = []
 
@@ -208,12 +212,13 @@ def test_an_input_that_changes(
     bucket: Any, people: bytes, run: Any, store: Any, moment: str
 ) -> None:
     """It is refused by name, whenever it changes; --restart maps what is there now."""
+    people = many(people)
     bucket.put("in.csv", people)
     ends = (bucket.url("in.csv"), bucket.url("out.csv"))
     changed = people.replace(b"person1@", b"someone@")
 
     if moment == "between":
-        interrupt(run, *ends)
+        assert not interrupt(run, *ends).complete
         bucket.put("in.csv", changed)
         with pytest.raises(JobError, match=r"in\.csv has changed since"):
             run(*ends)
@@ -455,10 +460,8 @@ def test_a_signed_url(bucket: Any, people: bytes, run: Any, tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"none\.csv does not exist") as caught:
         run(gone, "other.csv")
     assert "Signature" not in str(caught.value)
-    # Each person is there many times, so that the job does not end at once.
-    header, rows = people.split(b"\n", 1)
-    bucket.put("in.csv", header + b"\n" + rows * 40)
-    interrupt(run, url, "third.csv")
+    bucket.put("in.csv", many(people))
+    assert not interrupt(run, url, "third.csv").complete
     log = Path(".third.csv.uid2-job/log").read_text()
     assert "in.csv" in log
     assert "Signature" not in log
