@@ -1,7 +1,7 @@
-"""The pipeline: limit, seal, send, open and parse, with retries around all of it.
+"""The pipeline: limit, encrypt, send, decrypt and parse, with retries around all of it.
 
-Sealing happens in each attempt and after every wait, so that each envelope has a fresh
-time, nonce and IV and never ages in a queue (docs/protocol.md 1.4).
+Each attempt encrypts anew after every wait, so that an envelope has a fresh time, nonce
+and IV and never expires in a queue (docs/protocol.md 1.4).
 """
 
 from __future__ import annotations
@@ -104,13 +104,13 @@ class Call(RedactedRepr, Unpicklable, Generic[T], frozen=True, kw_only=True):
     Attributes:
         path: The endpoint.
         payload: The request's JSON, or the bare refresh token.
-        parse: Reads the opened reply.
+        parse: Parses the decrypted reply.
         binary: Whether raw bytes go both ways instead of base64 text.
         bare: Whether the payload is sent as it is (token/refresh).
-        reply_key: What opens the reply where it is not the client secret; empty where
-            the reply comes in the clear.
-        own_crypto: What seals the request and opens the reply where that is not the
-            envelope's affair (token/client-generate); the payload does not count then.
+        reply_key: The key that decrypts the reply, if not the client secret; empty if
+            the reply is not encrypted.
+        own_crypto: Encrypts the request and decrypts the reply instead of the envelope
+            (token/client-generate). The payload is then ignored.
         max_reply_bytes: How large the reply may be.
     """
 
@@ -198,7 +198,7 @@ class Pipeline:
                 emit(hooks, run.finished(now() - began, error_type))
 
     def now_ms(self) -> int:
-        """Tell the operator's time as far as it is known, in ms."""
+        """Return the best estimate of the operator's time, in ms."""
         return self.skew.time_ms(self.skew.read())
 
     @property
@@ -210,8 +210,8 @@ class Pipeline:
         """Make one attempt: everything that is repeated each time.
 
         Args:
-            run: The call; it is told who answered.
-            fresh: Whether no kept connection may be used.
+            run: The call. The region that replied is stored in it.
+            fresh: Whether a new connection is required.
         """
         call, skew = run.call, self.skew
         connection = await self._connection_limit.acquire(run.deadline)
@@ -255,7 +255,7 @@ class Pipeline:
         )
 
     def _seal(self, call: Call[T], now_ms: int) -> tuple[bytes, _OpenReply]:
-        """Make the body of one attempt, and what opens the reply to it."""
+        """Return the body of one attempt, and the function that decrypts its reply."""
         if call.own_crypto is not None:
             body, open_own = call.own_crypto(now_ms, self._random_bytes)
             return body, lambda reply: Opened(open_own(reply))
@@ -275,7 +275,7 @@ class Pipeline:
     def _open(
         self, call: Call[T], key: bytes, nonce: bytes | None, now_ms: int, body: bytes
     ) -> Opened:
-        """Open a reply; one in the clear is taken only where none other is due."""
+        """Decrypt a reply. Accept an unencrypted one only if none other is expected."""
         if call.reply_key == b"":
             return Opened(body)
         sealed = body if call.binary else _decode(body)
@@ -302,7 +302,7 @@ class Pipeline:
         sent_ms: int,
         received: ClockReading,
     ) -> UID2Error:
-        """Make the error for an HTTP status other than 200."""
+        """Return the error for an HTTP status other than 200."""
         secrets = [call.payload.decode("ascii", "replace")] if call.bare else []
         if self._credentials is not None:
             secrets.append(self._credentials.api_key.reveal())
@@ -322,7 +322,7 @@ class Pipeline:
         return error
 
     async def renew(self) -> None:
-        """Let the transport use other connections, if it knows how to."""
+        """Make the transport use other connections, if it can."""
         renew = getattr(self._transport, "renew", None)
         if renew is not None:
             await renew()
@@ -376,7 +376,7 @@ class _CallRun(Generic[T]):
         self.region: str | None = None
 
     async def attempt(self, number: int, fresh: bool) -> T:
-        """Make attempt *number* under a trace id of its own."""
+        """Make attempt *number* with its own trace ID."""
         # A random UUID of version 4; uuid.uuid4 takes three times as long.
         text = os.urandom(16).hex()
         trace_id = f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8{text[17:20]}-{text[20:]}"
@@ -392,7 +392,8 @@ class _CallRun(Generic[T]):
         except UID2Error as error:
             # The frames below hold the secret, the request and the opened reply.
             failure = error.with_traceback(None)
-        # It is so whatever a transport says: nobody is asked for a third time.
+        # A fresh connection is not reused, whatever the transport says, so that a
+        # failure is confirmed only once.
         failure.reused_connection = failure.reused_connection and not fresh
         self._failed(failure, trace_id, self.now() - began)
         if isinstance(failure, EnvelopeError):
@@ -406,7 +407,7 @@ class _CallRun(Generic[T]):
         error.trace_id = trace_id
         error.attempts = self.attempts
         if isinstance(error, ClockSkewError) and not error.reused_connection:
-            # A call has one more attempt on account of its time, whatever follows.
+            # A call gets only one extra attempt because of its time.
             if self._time_retried:
                 error.corrected = error.late = False
             self._time_retried = True
@@ -435,7 +436,7 @@ class _CallRun(Generic[T]):
         emit(self._hooks, ReplyMismatch(endpoint=path, trace_id=trace_id))
 
     def retry_scheduled(self, number: int, delay: float) -> None:
-        """Tell hooks and log that attempt *number* follows."""
+        """Notify hooks and log that attempt *number* follows."""
         path = self.call.path
         logger.info("%s: attempt %d follows in %.3f s", path, number, delay)
         emit(self._hooks, RetryScheduled(endpoint=path, attempt=number, delay=delay))
@@ -466,7 +467,7 @@ class _CallRun(Generic[T]):
 def _fixed_headers(
     credentials: Credentials | None, own: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the headers that are the same in each request, the API key among them."""
+    """Return the headers that are the same in each request, including the API key."""
     headers = {
         "Accept-Encoding": "identity",
         "User-Agent": CLIENT_VERSION,

@@ -45,7 +45,7 @@ _MS: Final = 0.001
 
 
 class KeyStore(Unpicklable):
-    """Holds a key ring and replaces it by a newer one every hour.
+    """Keeps a key ring, and replaces it with a newer one every hour.
 
     Entering its block loads the keys and starts a background task; leaving it ends the
     task. If a refresh fails, the last good ring is kept and served, the error is in
@@ -148,7 +148,7 @@ class KeyStore(Unpicklable):
         return self._ring is not None and self._ring.has_valid_key(self._now_ms())
 
     def __repr__(self) -> str:
-        """Show state and age, never a key."""
+        """Return the state and age, but no keys."""
         state = "ready" if self.ready else "not ready"
         return f"<KeyStore {state} age={self.age:.0f}s>"
 
@@ -252,7 +252,7 @@ class KeyStore(Unpicklable):
         return self._monotonic() < self._rest_until
 
     def _require(self) -> KeyRing:
-        """Return the ring if it is usable, and raise what keeps it from being so."""
+        """Return the ring if it is usable, or raise the reason."""
         if self._is_usable():
             return self.ring
         if self._last_error is not None:
@@ -276,7 +276,7 @@ class KeyStore(Unpicklable):
             self._rest_until = self._monotonic() + rest
 
     async def _try_fetch(self) -> Exception | None:
-        """Fetch, and keep the keys; return why if they could not be had."""
+        """Fetch and keep the keys, or return the error."""
         task = asyncio.current_task()
         try:
             async with asyncio.timeout(self._timeout):
@@ -301,7 +301,7 @@ class KeyStore(Unpicklable):
         return error
 
     def _lock_here(self) -> asyncio.Lock:
-        """Give the lock of the running loop: a frozen process may run several."""
+        """Return the lock of the running loop. A frozen process may run several."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
@@ -326,7 +326,7 @@ class KeyStore(Unpicklable):
         _write_private(Path(path), wire.encode(saved))
 
     def load(self, path: str | os.PathLike[str]) -> bool:
-        """Take over the ring that :meth:`save` wrote, for a start without operator.
+        """Load the ring that :meth:`save` wrote, to start without an operator.
 
         Do so before entering the block, which then succeeds as long as one of the keys
         holds, whether the operator answers or not.
@@ -361,7 +361,7 @@ class KeyStore(Unpicklable):
         clock: Clock | None = None,
         monotonic: Monotonic | None = None,
     ) -> FileKeyStore:
-        """Make a store of keys that another process fetches and saves.
+        """Create a store of keys that another process fetches and saves.
 
         For the workers of a machine, of which one process, or a job, fetches.
 
@@ -478,7 +478,7 @@ Keys: TypeAlias = _HasRing | KeyRing
 
 
 def ring_of(keys: Keys) -> KeyRing:
-    """Give the ring to work with now.
+    """Return the current ring.
 
     Raises:
         KeysUnavailableError: If a KeyStore has none.

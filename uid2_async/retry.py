@@ -1,8 +1,8 @@
 """What is retried, when, and how much of it.
 
-docs/protocol.md says that every call may be repeated safely, and that an envelope ages:
-so the retry goes around sealing, sending and opening as a whole. The loop is
-``RetryPolicy.run``; tenacity's stop and wait objects decide in it.
+Every call can be repeated safely, and an envelope expires (docs/protocol.md), so each
+attempt encrypts, sends and decrypts anew. The loop is ``RetryPolicy.run``. After each
+failure tenacity's stop and wait objects decide.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ _NO: Final = Decision(retry=False)
 _TRANSIENT: Final = Decision(retry=True)
 _TRANSIENT_FRESH: Final = Decision(retry=True, fresh_connection=True)
 _THROTTLED: Final = Decision(retry=True, backoff=Backoff.THROTTLING)
-# A kept connection that the operator had closed: the request was never read. The first
-# goes out again at once; from the second on it is an ordinary transient failure.
+# A kept connection that the operator had closed, so the request was never read. The
+# first one is retried at once. Any further one is an ordinary transient failure.
 _STALE: Final = Decision(
     retry=True, backoff=Backoff.NONE, once=True, free=True, fresh_connection=True
 )
@@ -93,9 +93,9 @@ _EDGE_STATUSES: Final = frozenset({408, 425})
 def classify(  # noqa: C901, PLR0911, PLR0912 - one table, to be read as a whole
     error: UID2Error,
 ) -> Decision:
-    """Decide about a failed attempt; the one table of what is retried.
+    """Decide about a failed attempt. This is the only table of what is retried.
 
-    Pure: the same error always gets the same answer, whatever went before.
+    The decision depends only on the error, not on earlier attempts.
     """
     match error:
         case CertificateError():
@@ -127,13 +127,13 @@ def classify(  # noqa: C901, PLR0911, PLR0912 - one table, to be read as a whole
 
 
 def is_doubtful(error: UID2Error) -> bool:
-    """Return whether *error* must not end a call before a fresh connection says so.
+    """Return whether *error* must be confirmed over a new connection.
 
-    True where the connection had served another request: an unrequested reply, or a
-    part of one, may have lain on it, or the operator may have gone from it.
+    This is so if the connection had served another request: an unrequested reply or a
+    part of one may have been left on it, or the operator may have closed it.
     """
     match error:
-        # There was no connection yet.
+        # No connection was established.
         case ConnectError(disconnected=False) | CertificateError():
             return False
         case _:
@@ -141,11 +141,12 @@ def is_doubtful(error: UID2Error) -> bool:
 
 
 class RetryBudget:
-    """How many retries the interactive calls of one client may spend together.
+    """Limits the retries of all interactive calls of one client.
 
-    It bounds the load that retries add in an outage: each costs 14 tokens (5 where the
-    operator throttles), a call that succeeds at once gives 1 back, one that succeeds
-    after retries gives back what its last retry cost. Not thread-safe: one event loop.
+    It bounds the load that retries add in an outage. Each retry costs 14 tokens, or 5
+    if the operator throttles. A call that succeeds at once returns 1 token, and one
+    that succeeds after retries returns the cost of its last retry. It is not
+    thread-safe: use it in one event loop.
 
     Attributes:
         capacity: The most that there can be.
@@ -165,7 +166,7 @@ class RetryBudget:
         """Pay for a retry; this changes the level.
 
         Returns:
-            What was paid, or None where too little is left and the retry is off.
+            The cost, or None if too little is left for a retry.
         """
         if decision.free:
             return 0
@@ -177,7 +178,7 @@ class RetryBudget:
         return cost
 
     def succeeded(self, last_cost: int | None) -> None:
-        """Take notice of a success; *last_cost* is None where there was no retry."""
+        """Record a success. *last_cost* is None if there was no retry."""
         gain = self.SUCCESS_GAIN if last_cost is None else last_cost
         self.level = min(self.capacity, self.level + gain)
 
@@ -251,11 +252,11 @@ class RetryPolicy:
                 use a fresh connection.
             deadline: When the call must be over, by *now*'s clock, in seconds.
             now: The event loop's clock.
-            on_retry: Told the number of the next attempt, and the delay before it in
-                seconds.
+            on_retry: Called with the number of the next attempt and the delay before
+                it, in seconds.
 
         Returns:
-            What the attempt returned.
+            The result of the attempt.
 
         Raises:
             UID2Error: The last attempt's own error.
@@ -266,7 +267,7 @@ class RetryPolicy:
             try:
                 result = await attempt(number, run.fresh_connection)
             except UID2Error as error:
-                # Policies of the caller's are shown it, and may log local variables.
+                # The caller's stop and wait objects may log its local variables.
                 last_error = error.with_traceback(None)
             else:
                 if self.budget is not None:
@@ -329,13 +330,13 @@ class _Run:
         is_too_long = (hint or 0.0) > MAX_RETRY_AFTER_SECONDS
         throttled = decision.backoff is Backoff.THROTTLING
         if throttled and not self._policy.retry_throttled and not is_too_long:
-            # Others wait for all of their calls together.
+            # The caller delays all of its calls together.
             return None
         if decision.retry and not is_too_long:
             state = self._describe(error, number - self._confirmations)
             delay = self._delay(decision, hint, state)
             if not self._is_over(delay, state) and self._pay(decision, error):
-                # Where one kept connection is spoiled, the next may be too.
+                # If one kept connection is bad, the next one may be bad too.
                 self.fresh_connection = (
                     decision.fresh_connection or error.reused_connection
                 )
@@ -344,12 +345,12 @@ class _Run:
         return self._confirm(error)
 
     def _decide(self, error: UID2Error) -> Decision:
-        """Decide by the table, and by what this call has spent of it."""
+        """Decide by the table, and by the earlier decisions of this call."""
         decision = classify(error)
         error.retryable = decision.retry
         if decision.once and decision in self._spent:
-            # A second lost connection is not a stale one; a second reply that
-            # cannot be opened is no accident.
+            # A second lost connection is not a stale one, and a second reply that
+            # cannot be decrypted is not an accident.
             decision = _TRANSIENT_FRESH if decision is _STALE else _NO
         self._spent.add(decision)
         return decision
@@ -357,7 +358,7 @@ class _Run:
     def _delay(
         self, decision: Decision, hint: float | None, state: RetryCallState
     ) -> float:
-        """Compute the seconds to wait: never less than the operator asked for."""
+        """Return the seconds to wait, never less than the operator asked for."""
         delay = self._backoff(decision.backoff, state)
         if not hint:
             return delay
@@ -365,7 +366,7 @@ class _Run:
         return max(hint, delay) + jitter
 
     def _backoff(self, backoff: Backoff, state: RetryCallState) -> float:
-        """Compute the seconds to wait without a hint."""
+        """Return the seconds to wait if the operator gave no hint."""
         if backoff is Backoff.NONE:
             return 0.0
         if self._policy.wait is not None:
@@ -386,7 +387,7 @@ class _Run:
         return too_late or stop(state)
 
     def _pay(self, decision: Decision, error: UID2Error) -> bool:
-        """Charge the budget, last of all checks: it changes state."""
+        """Charge the budget. This is the last check, because it changes state."""
         budget = self._policy.budget
         if budget is None:
             return True
@@ -398,7 +399,7 @@ class _Run:
         return True
 
     def _confirm(self, error: UID2Error) -> float | None:
-        """Let a doubtful end be tried once more, at once and without being counted."""
+        """Allow one more attempt, at once and not counted, if the error is doubtful."""
         if not (self._policy.confirm and is_doubtful(error)):
             return None
         if self._now() + MIN_ATTEMPT_SECONDS > self._deadline:
@@ -409,7 +410,7 @@ class _Run:
 
     def _describe(self, error: UID2Error, counted: int) -> RetryCallState:
         """Describe the call to tenacity's stop and wait objects."""
-        # The first failure pays for this import, not every program that has a client.
+        # The first failure pays for this import, not every program with a client.
         from tenacity import AsyncRetrying, RetryCallState  # noqa: PLC0415 - as above
 
         state = RetryCallState(AsyncRetrying(), fn=None, args=(), kwargs={})
@@ -422,7 +423,7 @@ class _Run:
 
 @cache
 def _exponential(backoff: Backoff) -> wait_base:
-    """Return how long a wait can be after each attempt."""
+    """Return tenacity's wait with the longest delay after each attempt."""
     from tenacity import wait_exponential  # noqa: PLC0415 - loaded by now
 
     if backoff is Backoff.THROTTLING:

@@ -103,7 +103,7 @@ class Reply(RedactedRepr, frozen=True, kw_only=True):
 
 
 class Transport(Protocol):
-    """What carries requests to an operator; two methods, to be replaced at will.
+    """Sends requests to an operator. Replace it with your own implementation.
 
     It may also have a coroutine method ``renew()``, without arguments, called when a
     reply answers another request: no connection of before may be used again then; and
@@ -120,7 +120,7 @@ class Transport(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Give up all connections; safe to call twice."""
+        """Close all connections. It is safe to call this twice."""
         ...
 
 
@@ -288,7 +288,7 @@ class SessionPool(Unpicklable):
         return reply
 
     async def renew(self) -> None:
-        """Use none of the present connections for another request.
+        """Use none of the current connections for another request.
 
         Those under way are not disturbed; their connections are closed after them, but
         for those of a session that was given.
@@ -326,7 +326,7 @@ class SessionPool(Unpicklable):
                     proxy=self._proxy,
                     ssl=self._request_ssl,
                     timeout=self._timeouts(request.idle_timeout),
-                    # Both for the sake of a session that was given.
+                    # A given session may have other defaults for both.
                     raise_for_status=False,
                     auto_decompress=False,
                 ) as response,
@@ -364,7 +364,7 @@ class SessionPool(Unpicklable):
     def _prepare_given(
         self, connection: ConnectionUse, base_url: str, *, fresh: bool
     ) -> None:
-        """Say what is known of the connection that a given session will use."""
+        """Record what is known about the connection that a given session will use."""
         assert self._given is not None  # noqa: S101 - the caller checks it
         if fresh:
             close_idle(self._given, [base_url])
@@ -375,7 +375,7 @@ class SessionPool(Unpicklable):
         connection.reused = kept and not fresh
 
     def _timeouts(self, idle: float) -> aiohttp.ClientTimeout:
-        """Give aiohttp's limits for a request; the same ones as long as *idle* is."""
+        """Return aiohttp's limits for a request, cached while *idle* is the same."""
         if self._limits.sock_read != idle:
             self._limits = aiohttp.ClientTimeout(
                 total=None,
@@ -386,7 +386,7 @@ class SessionPool(Unpicklable):
         return self._limits
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
-        """Give the session for a request, opened where need be."""
+        """Return the session for a request, and open it if necessary."""
         if self._given is not None:
             if self._given.closed:
                 raise ClientClosedError("The session that was given is closed.")
@@ -400,7 +400,7 @@ class SessionPool(Unpicklable):
         return self._kept
 
     async def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Bind to the running loop, or refuse to be used from another one."""
+        """Bind to the running loop, or raise if bound to another one."""
         self._check_owner(loop)
         await self._close_sessions()
         self._loop = loop
@@ -572,7 +572,7 @@ class Failover:
         self._cool_until[base_url] = now + self._cooldown
 
     def __repr__(self) -> str:
-        """Show the base URLs in their order."""
+        """Return the base URLs in order."""
         return f"Failover({', '.join(self.base_urls)})"
 
 

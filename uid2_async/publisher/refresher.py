@@ -62,13 +62,13 @@ _MOST_INTERVAL: Final = 60.0
 _INTERVAL_PART: Final = 0.1
 # The whole of the jitter is at most this part of the time that is left to refresh.
 _JITTER_PART: Final = 0.1
-# What the program does wrong, which no page should hide.
+# Mistakes of the program, which no page should hide.
 _MISUSE: Final = (ClientClosedError, ClientForkError, ClientLoopError, ConfigError)
 
 
 @attrs.frozen
 class _Failure:
-    """Why a refresh failed, and until when it is not tried again."""
+    """Why a refresh failed, and when the next one is allowed."""
 
     error: UID2Error
     pause: float
@@ -255,7 +255,7 @@ class TokenRefresher:
         return self._clock() + self._margin + ahead
 
     def _latest(self, tokens: IdentityTokens) -> IdentityTokens:
-        """Follow *tokens* to what earlier refreshes made of them."""
+        """Return the tokens that earlier refreshes obtained for *tokens*."""
         first = _digest(tokens)
         digest, steps = first, 0
         while (renewed := self._renewed.get(digest)) is not None:
@@ -282,7 +282,7 @@ class TokenRefresher:
     def _single_flight(
         self, held: IdentityTokens, digest: str
     ) -> asyncio.Task[Outcome]:
-        """Join the refresh of *held* that runs, or start one."""
+        """Join the running refresh of *held*, or start one."""
         running = self._running()
         flight = running.get(digest)
         if flight is None:
@@ -306,7 +306,7 @@ class TokenRefresher:
         return self._flights
 
     async def _refresh(self, held: IdentityTokens, digest: str) -> Outcome:
-        """Refresh *held*, and remember what came out."""
+        """Refresh *held*, and remember the result."""
         task = asyncio.current_task()
         try:
             async with self._lock(digest) as mine:
@@ -346,7 +346,7 @@ class TokenRefresher:
             self._resting.set(_digest(new), interval, seconds=interval)
 
     async def _ask(self, held: IdentityTokens) -> IdentityTokens | OptedOut | UID2Error:
-        """Ask the operator; a failure is an answer."""
+        """Ask the operator. A failure is returned, not raised."""
         try:
             reply = await self._client.refresh_token(held, timeout=self._timeout)
             if isinstance(reply, IdentityTokens):
@@ -361,7 +361,7 @@ class TokenRefresher:
         return attrs.evolve(reply, extra=held.extra)
 
     def _check(self, held: IdentityTokens, new: IdentityTokens) -> None:
-        """Refuse what may be an old reply played again (docs/protocol.md 2.2)."""
+        """Reject a reply that may be a replayed one (docs/protocol.md 2.2)."""
         now = self._now()
         if not new.state(now).usable:
             raise _refused("The refreshed tokens have expired.", "identity_expires")
@@ -407,7 +407,7 @@ def _refused(message: str, name: str) -> ProtocolError:
 
 
 def _digest(tokens: IdentityTokens) -> str:
-    """Name tokens by their refresh token, without giving it away."""
+    """Return a digest of the refresh token, to identify the tokens."""
     return sha256(_bytes(tokens.refresh_token)).hexdigest()
 
 

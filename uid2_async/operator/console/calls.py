@@ -249,7 +249,7 @@ def _envelope_candidates(exchange: Exchange) -> Iterator[bytes]:
 def _open_reply(
     exchange: Exchange, key: bytes | None, *, nonce: bytes | None = None
 ) -> OpenedBody:
-    """Open a reply; without a *nonce*, one to token/refresh, which has no head."""
+    """Decrypt a reply. Without *nonce*, it is one to token/refresh, with no header."""
     fault = exchange.call.fault
     reply = exchange.reply
     if fault is not None and fault.drop:
