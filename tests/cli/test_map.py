@@ -232,7 +232,10 @@ def test_binary_on_a_terminal(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     parquet.write_table(arrow.table({"mail": ["jane@example.com"]}), path)
     line = [sys.executable, "-m", "uid2_async", "map", str(path), "-", "--sandbox"]
-    terminal, other_end = os.openpty()
+    try:
+        terminal, other_end = os.openpty()
+    except OSError:
+        pytest.skip("there are no terminals here")
 
     done = subprocess.run(  # noqa: S603 - the interpreter that runs this
         [*line, "--email", "mail"],

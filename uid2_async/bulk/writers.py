@@ -417,7 +417,8 @@ def _compress(part: Path, path: Path) -> None:
     with (
         part.open("rb") as source,
         os.fdopen(open_private(path), "wb") as file,
-        gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed,
+        # The level is gzip's own default. Python's differs between versions.
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed,
     ):
         shutil.copyfileobj(source, packed)
 
