@@ -87,7 +87,7 @@ def _map_proxy(status: int) -> UID2Error:
     if status == _PROXY_AUTH_REQUIRED:
         hint = "Put the user name and password into the proxy's URL."
         return ConnectError(message, hint=hint)
-    hint = "Ask whoever runs the proxy to allow the operator's host and port."
+    hint = "Ask the proxy's administrator to allow the operator's host and port."
     return ConnectError(message, hint=hint)
 
 

@@ -321,8 +321,8 @@ class _Run:
         """Return the seconds to wait before the next attempt; None if there is none.
 
         Args:
-            error: What attempt *number* ended with. Whether it can be retried is noted
-                on it, for whoever catches it.
+            error: The error of attempt *number*. Whether it can be retried is noted
+                on the error.
             number: The attempt, from 1.
         """
         decision = self._decide(error)

@@ -184,7 +184,7 @@ def test_what_is_printed(
 
 
 def test_an_env_file_that_exists_is_not_replaced(uid2: Uid2, tmp_path: Path) -> None:
-    """Neither a file nor what is no file; nothing is listened at."""
+    """An existing file, or anything else at the path, is rejected before listening."""
     env_file = tmp_path / "uid2.env"
     env_file.write_text("mine", encoding="ascii")
     link = tmp_path / "link"

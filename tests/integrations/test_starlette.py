@@ -194,7 +194,7 @@ def test_an_opt_out_is_remembered_in_the_session(
 def test_dead_tokens_leave_the_session(
     browser: Any, operator: LocalOperator, session: dict[str, Any]
 ) -> None:
-    """The handler is told once to generate new tokens."""
+    """The handler gets one request to generate new tokens."""
     browser.get("/login")
     operator.advance(31 * 24 * HOUR)
 

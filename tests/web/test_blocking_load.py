@@ -86,13 +86,13 @@ _, status = os.waitpid(pid, 0)
 
 started = threading.Semaphore(0)
 with ThreadPoolExecutor(THREADS) as pool:
-    told = pool.map(hang, range(THREADS))
+    ends = pool.map(hang, range(THREADS))
     for _ in range(THREADS):
         started.acquire()
     uid2.close()
-    told = sum(map(bool, told))
+    closed = sum(map(bool, ends))
 after = state()
-print(json.dumps([good, os.waitstatus_to_exitcode(status), told, before == after]))
+print(json.dumps([good, os.waitstatus_to_exitcode(status), closed, before == after]))
 print(before, after, file=sys.stderr) if before != after else None
 """
 

@@ -59,8 +59,6 @@ if TYPE_CHECKING:
 
 
 Output: TypeAlias = "TextOutput | ArrowOutput"
-Formatted: TypeAlias = Any
-"""Rows ready to be written: bytes, or a record batch."""
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Final
 
-import typer
-
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.cli.options import (
     CountryOption,
@@ -21,7 +19,8 @@ from uid2_async.cli.rows import (
     RowJob,
     RowsArgument,
     RowsOutArgument,
-    Work,
+    column_option,
+    values_option,
 )
 from uid2_async.errors import InputError
 from uid2_async.phones import PhoneFault, check_country, to_sendable
@@ -41,22 +40,9 @@ def hash_identities(
     target: RowsOutArgument = None,
     *,
     values: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--value",
-            metavar="VALUE",
-            help="An identity, instead of a file; - reads stdin line by line. Can be "
-            "repeated.",
-        ),
+        list[str] | None, values_option("--value", "VALUE", "An identity")
     ] = None,
-    column: Annotated[
-        str | None,
-        typer.Option(
-            "--column",
-            metavar="NAME",
-            help="The column with the identities. Defaults to INPUT.",
-        ),
-    ] = None,
+    column: Annotated[str | None, column_option("the identities", "INPUT")] = None,
     kind: KindOption = None,
     country: CountryOption = None,
     force: ReplaceOption = False,
@@ -84,9 +70,6 @@ def hash_identities(
             return _hash_phones(identities, country)
         return _hash(identities, kind)
 
-    def prepare() -> Work:
-        return hash_some
-
     RowJob(
         option="--value",
         values=values or (),
@@ -98,7 +81,7 @@ def hash_identities(
         named=bool(column),
         added=dict.fromkeys(("HASH", "HASH_TYPE", "HASH_STATUS"), Content.TEXT),
         result="a hash",
-    ).run(prepare)
+    ).run(lambda: hash_some)
 
 
 def _hash(identities: Sequence[str], kind: Kind | None) -> Columns:

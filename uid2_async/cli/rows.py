@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import attrs
 import msgspec
@@ -77,6 +77,18 @@ RowsOutArgument = Annotated[
 ReplaceOption = Annotated[
     bool, typer.Option("--force", help="Replace the output file if it exists.")
 ]
+
+
+def values_option(name: str, metavar: str, what: str) -> Any:
+    """Declare the option for single values, of which *what* is one."""
+    text = f"{what}, instead of a file; - reads stdin line by line. Can be repeated."
+    return typer.Option(name, metavar=metavar, help=text)
+
+
+def column_option(what: str, default: str) -> Any:
+    """Declare the option for the column with *what*."""
+    text = f"The column with {what}. Defaults to {default}."
+    return typer.Option("--column", metavar="NAME", help=text)
 
 
 # --- columns for a file, or JSON for values -------------------------------------------
@@ -263,22 +275,9 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
     target: RowsOutArgument = None,
     *,
     raw_uids: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--uid",
-            metavar="RAW_UID",
-            help="A raw UID, instead of a file; - reads stdin line by line. Can be "
-            "repeated.",
-        ),
+        list[str] | None, values_option("--uid", "RAW_UID", "A raw UID")
     ] = None,
-    column: Annotated[
-        str | None,
-        typer.Option(
-            "--column",
-            metavar="NAME",
-            help="The column with the raw UIDs. Defaults to UID.",
-        ),
-    ] = None,
+    column: Annotated[str | None, column_option("the raw UIDs", "UID")] = None,
     keyset_id: Annotated[
         int | None,
         typer.Option(
@@ -365,22 +364,9 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
     target: RowsOutArgument = None,
     *,
     tokens: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--token",
-            metavar="TOKEN",
-            help="A token, instead of a file; - reads stdin line by line. Can be "
-            "repeated.",
-        ),
+        list[str] | None, values_option("--token", "TOKEN", "A token")
     ] = None,
-    column: Annotated[
-        str | None,
-        typer.Option(
-            "--column",
-            metavar="NAME",
-            help="The column with the tokens. Defaults to UID_TOKEN.",
-        ),
-    ] = None,
+    column: Annotated[str | None, column_option("the tokens", "UID_TOKEN")] = None,
     domain_column: Annotated[
         str | None,
         typer.Option(

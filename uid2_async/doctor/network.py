@@ -385,7 +385,7 @@ _NO_OPERATOR: Final = (
 
 _FAILING: Final = (
     "the operator, or a gateway in front of it, is failing.",
-    "Try again later. If it persists, contact whoever runs the operator.",
+    "Try again later. If it persists, contact the operator.",
 )
 
 _BY_STATUS: Final = {
@@ -396,7 +396,7 @@ _BY_STATUS: Final = {
     ),
     403: (
         "a gateway in front of the operator blocks this machine.",
-        "Ask whoever runs the operator or its firewall to allow your IP address.",
+        "Ask the operator to allow your IP address in its firewall.",
     ),
     404: (
         "there is no operator at this path.",

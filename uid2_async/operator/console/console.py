@@ -355,7 +355,7 @@ class Console:
         operator: LocalOperator,
         guard: Guard,
     ) -> None:
-        """Watch and control *operator*, for those whom *guard* allows.
+        """Watch and control *operator*, for requests that *guard* accepts.
 
         What it does, it does by the methods that tests and the pytest plugin use.
         """
