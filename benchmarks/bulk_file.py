@@ -39,7 +39,7 @@ CHUNK = 100_000
 
 
 def people(rows: int) -> Iterator[tuple[list[str], list[str], list[str]]]:
-    """Make customers, some at a time: number, name and e-mail."""
+    """Make customers, some at a time: number, name and email."""
     for at in range(0, rows, CHUNK):
         numbers = range(at, min(at + CHUNK, rows))
         yield (

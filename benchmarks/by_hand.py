@@ -1,6 +1,6 @@
 """The floor: what a job costs where it is written out, with no API and no checks.
 
-Whoever would not use a library might write this, for lists of e-mails that are known to
+Whoever would not use a library might write this, for lists of emails that are known to
 be good and an operator that never fails.
 """
 
@@ -35,7 +35,7 @@ _reply = msgspec.json.Decoder(_Reply)
 
 
 def hash_email(email: str) -> str:
-    """Normalize and hash an e-mail address that is known to be good."""
+    """Normalize and hash an email address that is known to be good."""
     local, _, domain = email.lower().partition("@")
     local = local.replace(" ", "")
     domain = domain.rstrip()
@@ -93,7 +93,7 @@ async def map_rows(
 async def map_all(
     url: str, batches: Iterator[list[str]], *, api_key: str, key: bytes, in_flight: int
 ) -> int:
-    """Map *batches* of e-mails, *in_flight* at once, and count the answers."""
+    """Map *batches* of emails, *in_flight* at once, and count the answers."""
     rows = 0
 
     def count(_batch: list[str], found: list[MapRow]) -> None:

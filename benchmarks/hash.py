@@ -1,6 +1,6 @@
 """``uid2 hash`` of a large file, beside csv in, hash, csv out written by hand.
 
-1 M e-mails, with ``--full`` 10 M; whole processes, so that starting Python counts too.
+1 M emails, with ``--full`` 10 M; whole processes, so that starting Python counts too.
 
 ``python -m benchmarks.hash SOURCE TARGET`` is what is written by hand.
 """
@@ -60,7 +60,7 @@ def run(effort: Effort) -> Iterator[Table]:
             "uid2 hash": measure((*uid2, "--type", "email"), rows),
         }
         yield Table(
-            title="Hash a file of e-mails",
+            title="Hash a file of emails",
             unit="rows/s",
             better=Better.MORE,
             baseline="by hand",

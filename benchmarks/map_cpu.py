@@ -102,10 +102,10 @@ def client_cpu(function: Callable[[], None]) -> Measure:
 
 
 def run(effort: Effort) -> Iterator[Table]:
-    """Measure e-mails, then their hashes."""
+    """Measure emails, then their hashes."""
     rounds = effort.pick(9, 25)
     yield Table(
-        title="Map of e-mails",
+        title="Map of emails",
         unit="us of client CPU per identity",
         baseline="floor",
         ours=("uid2_async",),

@@ -1,4 +1,4 @@
-"""Client CPU of mapping 5,000 e-mails and reading every row of the result.
+"""Client CPU of mapping 5,000 emails and reading every row of the result.
 
 As :mod:`benchmarks.map_cpu`, but each row's raw UID and refresh time are read too, as a
 program does that stores them. The rows share 30 refresh times, since the salts of their
@@ -119,7 +119,7 @@ def run(effort: Effort) -> Iterator[Table]:
     """Measure."""
     functions = {"floor": floor, "uid2_async": ours, "official SDK": official}
     yield Table(
-        title="Map e-mails and read every row",
+        title="Map emails and read every row",
         unit="us of client CPU per identity",
         baseline="floor",
         ours=("uid2_async",),

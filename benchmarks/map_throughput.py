@@ -35,7 +35,7 @@ OURS = ("map_identities", "BulkMapper")
 
 
 def emails(batches: int, size: int = BATCH) -> Iterator[list[str]]:
-    """Make batches of e-mails, no two alike."""
+    """Make batches of emails, no two alike."""
     for at in range(0, batches * size, size):
         yield [f"customer.{number}@example.com" for number in range(at, at + size)]
 
@@ -73,7 +73,7 @@ async def ours(canned: Canned, batches: int, in_flight: int) -> None:
 
 
 async def stream(canned: Canned, batches: int, in_flight: int) -> None:
-    """Map one e-mail after the other, as streams are mapped."""
+    """Map one email after the other, as streams are mapped."""
     people = (email for batch in emails(batches) for email in batch)
     rows = 0
     async with canned.client() as client:

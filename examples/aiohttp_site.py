@@ -37,7 +37,7 @@ HEAD = """<!doctype html><html lang="en">
 <meta name="color-scheme" content="light dark">"""
 FORM = f"""{HEAD}<title>Log in</title>
 <form method="post" action="/login">
-  <label>E-mail <input name="email" type="email" required></label>
+  <label>Email <input name="email" type="email" required></label>
   <button>Log in</button>
 </form>"""
 ARTICLE = f"""{HEAD}<title>Article</title>
@@ -64,7 +64,7 @@ async def log_in(request: web.Request) -> web.Response:
     # An operator that is down keeps nobody from logging in.
     answer = await try_generate(request.app[CLIENT], email)
     if isinstance(answer, InvalidIdentity):
-        raise web.HTTPBadRequest(text="This is not an e-mail address.")
+        raise web.HTTPBadRequest(text="This is not an email address.")
     response = web.Response(status=303, headers={"Location": "/"})
     tokens = isinstance(answer, IdentityTokens | OptedOut)
     keep(request, response, answer if tokens else None)

@@ -70,7 +70,7 @@ class Bidder:
         outcome: str | TokenFailure = "no token"
         for token in tokens_in(bid_request):
             raw_uid, outcome = self._open(token, domain_or_app_in(bid_request))
-            # An opt-out by e-mail counts although a second token is of the phone.
+            # An opt-out by email counts although a second token is of the phone.
             if outcome in {"known", "opted out"}:
                 break
         self.outcomes[outcome] += 1

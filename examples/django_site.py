@@ -35,7 +35,7 @@ HEAD = """<!doctype html><html lang="en">
 <meta name="color-scheme" content="light dark">"""
 FORM = f"""{HEAD}<title>Log in</title>
 <form method="post" action="/login">{CSRF}
-  <label>E-mail <input name="email" type="email" required></label>
+  <label>Email <input name="email" type="email" required></label>
   <button>Log in</button>
 </form>"""
 ARTICLE = f"""{HEAD}<title>Article</title>
@@ -54,7 +54,7 @@ def log_in(request: Request) -> HttpResponse:
     """Generate tokens; an operator that is down keeps nobody from logging in."""
     reply = request.uid2.generate(request.POST.get("email", ""))
     if isinstance(reply, InvalidIdentity):
-        return HttpResponse("This is not an e-mail address.", status=400)
+        return HttpResponse("This is not an email address.", status=400)
     return HttpResponseRedirect("/")
 
 

@@ -25,7 +25,7 @@ HEAD = """<!doctype html><html lang="en">
 <meta name="color-scheme" content="light dark">"""
 FORM = f"""{HEAD}<title>Log in</title>
 <form method="post" action="/login">
-  <label>E-mail <input name="email" type="email" required></label>
+  <label>Email <input name="email" type="email" required></label>
   <button>Log in</button>
 </form>"""
 ARTICLE = f"""{HEAD}<title>Article</title>
@@ -41,7 +41,7 @@ def log_in() -> ResponseReturnValue:
     """Generate tokens; an operator that is down keeps nobody from logging in."""
     reply = uid2.visitor.generate(request.form.get("email", ""))
     if isinstance(reply, InvalidIdentity):
-        return "This is not an e-mail address.", 400
+        return "This is not an email address.", 400
     return redirect("/", code=303)
 
 

@@ -225,7 +225,7 @@ def make_identities(rng: random.Random) -> Iterator[Identity]:
 
 
 def make_emails(rng: random.Random) -> Iterator[str]:
-    """Make e-mail addresses, each another one, in the spellings of web forms."""
+    """Make email addresses, each another one, in the spellings of web forms."""
     words = ("anna", "ben", "chris", "dana", "eli", "finn", "gül", "hugo")
     for number in count(1):
         word = rng.choice(words)

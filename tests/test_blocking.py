@@ -282,7 +282,7 @@ def test_a_fork_while_threads_call(environ: dict[str, str]) -> None:
     [
         (None, "user@example.com", IdentityTokens),
         (None, "optout@example.com", OptedOut),
-        (None, "no e-mail", InvalidIdentity),
+        (None, "no email", InvalidIdentity),
         (None, 7, InvalidIdentity),
         (Fault(status=401), "user@example.com", Unavailable),
         (Fault(delay=60.0), "user@example.com", Unavailable),
@@ -317,9 +317,9 @@ def test_a_failure_spares_the_next_logins(
     assert [type(reply) for reply in replies] == [Unavailable] * 5
     assert len(operator.calls) == 1
     assert len(caplog.records) == 1
-    assert isinstance(uid2.try_generate("no e-mail"), InvalidIdentity)
+    assert isinstance(uid2.try_generate("no email"), InvalidIdentity)
     # Each client has its own.
     other = uid2.with_options(timeout=9.0)
-    assert isinstance(other.try_generate("no e-mail"), InvalidIdentity)
+    assert isinstance(other.try_generate("no email"), InvalidIdentity)
     assert isinstance(other.try_generate("user@example.com"), Unavailable)
     assert len(operator.calls) == 2

@@ -278,7 +278,7 @@ def test_the_walk_sees_what_is_planted(
 ) -> None:
     """Each kind of leak is found, and none in a frame that is wrapped."""
     planted = PublicCallable("planted", as_ours(leak))
-    assert "e-mail" in " ".join(find_all(planted, Maker(tmp_path), caplog, capfd))
+    assert "email" in " ".join(find_all(planted, Maker(tmp_path), caplog, capfd))
     caplog.clear()
     wrapped = PublicCallable("wrapped", strip_traceback(as_ours(in_frame)))
     assert find_all(wrapped, Maker(tmp_path), caplog, capfd) == []

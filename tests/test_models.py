@@ -47,7 +47,7 @@ def test_an_identity_must_be_text(cls: type) -> None:
 
 
 def test_identities_of_different_kinds_differ() -> None:
-    """The same text as e-mail and as hash is not the same identity."""
+    """The same text as email and as hash is not the same identity."""
     assert Email("a") == Email("a")
     assert len({Email("a"), EmailHash("a"), PhoneHash("a"), Phone("a")}) == 4
 
@@ -69,7 +69,7 @@ def test_a_str_is_a_phone_if_it_starts_with_a_plus(
 
 
 def test_other_types_are_no_identity() -> None:
-    """None in a list of e-mails is a mistake of the caller."""
+    """None in a list of emails is a mistake of the caller."""
     with pytest.raises(InputError, match="not NoneType"):
         as_identity(None)  # type: ignore[arg-type] # the mistake under test
 

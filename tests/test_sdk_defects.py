@@ -115,7 +115,7 @@ def test_5_phones_are_ascii_digits(phone: str) -> None:
 
 
 async def test_6_errors_show_no_dii(client: UID2Client, consent: str | None) -> None:
-    """An invalid e-mail or phone is not in the error's text."""
+    """An invalid email or phone is not in the error's text."""
     for canary in ("canary", "+1canary"):
         with pytest.raises(errors.InputError) as caught:
             await client.generate_token(canary, tcf_consent_string=consent)

@@ -103,7 +103,7 @@ def test_what_is_shared_comes_back(
 
 @pytest.mark.parametrize("given", [None, EMAIL, PHONE])
 def test_a_bare_hash_is_of_the_type_that_is_given(given: IdentityType | None) -> None:
-    """32 bytes do not say; by default they count as an e-mail's."""
+    """32 bytes do not say; by default they count as an email's."""
     client = client_of(RING)
 
     found = client.decrypt(client.encrypt(V2_UID, identity_type=given))

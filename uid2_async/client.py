@@ -127,7 +127,7 @@ class UID2Client(OperatorClient):
             timeout: Seconds that a call may take in total: all attempts and the pauses
                 between them.
             max_batch_size: How many items one call may carry.
-            send_raw: Whether e-mails and phones are sent as they are, not as hashes.
+            send_raw: Whether identities are sent raw instead of as hashes.
             allow_http: Whether plain http is allowed beyond loopback hosts.
             clock: Gives the time as an aware datetime; the system's by default.
 
@@ -260,7 +260,7 @@ class UID2Client(OperatorClient):
             ...     session = {"uid2": tokens.to_dict()}
 
         Args:
-            identity: An e-mail address, a phone number or a hash of one.
+            identity: An email address, a phone number or a hash of one.
             tcf_consent_string: The TCF v2 consent string, which EUID operators check.
                 Without it they check nothing. In the EUID scope, the first call
                 without one therefore emits a UserWarning.
@@ -346,7 +346,7 @@ class UID2Client(OperatorClient):
         site has a keyset of its own.
 
         Args:
-            identity: An e-mail, a phone or a hash of one.
+            identity: An email address, a phone number or a hash of one.
             advertising_token: The token, expired or not.
             timeout: Instead of the client's, in seconds.
 
@@ -559,7 +559,7 @@ class UID2Client(OperatorClient):
         The API key needs the role OPTOUT.
 
         Args:
-            identity: An e-mail, a phone or a hash of one.
+            identity: An email address, a phone number or a hash of one.
             timeout: Instead of the client's, in seconds.
 
         Raises:

@@ -134,7 +134,7 @@ class ClientSideClient(OperatorClient):
         DII is sent as its hash, encrypted with an ephemeral key pair for each attempt.
 
         Args:
-            identity: An email, a phone, or a hash of one.
+            identity: An email address, a phone number or a hash of one.
             timeout: Seconds for the call. Defaults to the client's timeout.
 
         Returns:

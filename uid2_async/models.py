@@ -133,7 +133,7 @@ class _Identity(RedactedRepr, frozen=True, gc=False):
 
 
 class Email(_Identity, frozen=True, gc=False):
-    """An e-mail address, in any spelling that the operator normalizes.
+    """An email address, in any spelling that the operator normalizes.
 
     Example:
         >>> result = await client.map_identities([Email("User@Example.com")])
@@ -188,7 +188,7 @@ class Phone(_Identity, frozen=True, gc=False):
 
 
 class EmailHash(_Identity, frozen=True, gc=False):
-    """The SHA-256 of a normalized e-mail address, base64 or hex (docs/protocol.md 3.3).
+    """The SHA-256 of a normalized email address, base64 or hex (docs/protocol.md 3.3).
 
     Example:
         >>> digest = hashlib.sha256(b"user@example.com").hexdigest()

@@ -42,7 +42,7 @@ class Row:
 
 
 ROWS = (
-    Row("Map an e-mail", "us of CPU", "map_cpu", "e-mails", "uid2_async"),
+    Row("Map an email", "us of CPU", "map_cpu", "emails", "uid2_async"),
     Row("Map a hash", "us of CPU", "map_cpu", "hashes", "uid2_async"),
     Row(
         *("Map 20 batches at once, 50 ms", "identities/s", "map_throughput", " 50 ms"),

@@ -127,11 +127,11 @@ async def tell_identity(
 async def log_in(
     request: Request, client: ClientDep, email: Annotated[str, Form()] = ""
 ) -> Response:
-    """Generate tokens for an e-mail address, and begin a session with them."""
+    """Generate tokens for an email address, and begin a session with them."""
     try:
         identity = await _generate(client, email)
     except InputError:
-        problem, status = "Please enter an e-mail address, such as me@example.com.", 422
+        problem, status = "Please enter an email address, such as me@example.com.", 422
     except UID2Error as error:
         problem, status = f"No tokens could be had: {error} {error.hint}", 503
     else:

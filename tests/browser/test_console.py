@@ -238,7 +238,7 @@ def test_a_token_is_inspected(page: Page) -> None:
 
 
 def test_hostile_values_stay_text(page: Page) -> None:
-    """Neither an e-mail nor a path nor a header becomes a part of the page."""
+    """Neither an email nor a path nor a header becomes a part of the page."""
     hostile = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>'
     page.operator.opt_in(EMAIL)
     page.all("#identity")[0].send_keys(f"{hostile}@example.com", Keys.ENTER)

@@ -106,7 +106,7 @@ async def run(operator: Any, source: Any, **more: Any) -> list[list[Any]]:
 
 
 def emails(count: int) -> list[str]:
-    """Make some e-mail addresses."""
+    """Make some email addresses."""
     return [f"person{number}@example.com" for number in range(count)]
 
 
@@ -185,7 +185,7 @@ def test_a_slow_keep_does_not_slow_down_requests(
 def test_kinds_of_one_subject_are_one_identity(
     virtual: Any, make_operator: Any
 ) -> None:
-    """A phone and its hash are the same; an e-mail hash of the same bytes is not."""
+    """A phone and its hash are the same; an email hash of the same bytes is not."""
     (data,) = hashes([PHONE], "phone")
     hashed = base64.encode_text(data)
     kinds = ["phone", "phone_hash", "email_hash", "fax"]

@@ -35,7 +35,7 @@ from uid2_async.protocol.hash_spelling import HashSpelling
 PEOPLE = [
     "jane@example.com",
     "optout@example.com",
-    "no e-mail at all",
+    "no email at all",
     "",
     "JANE@example.com",
     "zoë@example.com",
@@ -537,9 +537,9 @@ async def test_what_looks_wrong_in_an_input(
 
     assert not first.complete
     assert summary.input_warnings == {
-        "e-mail with an invisible character": 1,
-        "e-mail with more than an address": 1,
-        "e-mail with a dot at the end": 1,
+        "email with an invisible character": 1,
+        "email with more than an address": 1,
+        "email with a dot at the end": 1,
         str(HashSpelling.EMPTY_HASHED): 1,
         str(HashSpelling.BASE64URL): 1,
     }

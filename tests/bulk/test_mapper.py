@@ -18,7 +18,7 @@ from uid2_async.protocol.normalize import identity_hash
 
 
 def emails(count: int) -> list[str]:
-    """Make some e-mail addresses."""
+    """Make some email addresses."""
     return [f"person{number}@example.com" for number in range(count)]
 
 
@@ -37,7 +37,7 @@ def expected(make_operator: Any, email: str) -> str:
 
     from uid2_async.protocol import base64  # noqa: PLC0415 - as above
 
-    return base64.encode_text(sha256(values["email_hash"][0].encode()).digest())  # type: ignore[union-attr] # the e-mail is valid
+    return base64.encode_text(sha256(values["email_hash"][0].encode()).digest())  # type: ignore[union-attr] # the email is valid
 
 
 def test_records_come_in_the_order_of_the_input(
@@ -404,7 +404,7 @@ ENDS = [
 
 
 class Failing:
-    """A sync and async iterator that gives some e-mails, and then raises."""
+    """A sync and async iterator that gives some emails, and then raises."""
 
     def __init__(self, error: type[BaseException], after: int) -> None:
         """Raise *error* after so many items."""

@@ -142,7 +142,7 @@ async def test_a_country_for_each_row(
 
 
 async def test_only_phones_have_a_country(tmp_path: Path, client: UID2Client) -> None:
-    """E-mails and hashes among the rows stay as they are."""
+    """Emails and hashes among the rows stay as they are."""
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     kinds = ["email", "phone", "phone_hash", "Phone", "fax"]
     texts = ["030 1@example.com", "030 123456", "030 123456", "12", "030 123456"]
@@ -168,7 +168,7 @@ async def test_a_row_with_an_e_mail_too(tmp_path: Path, client: UID2Client) -> N
     rows = [
         ["jane@example.com", "12"],
         ["", "12"],
-        ["no e-mail", "12"],
+        ["no email", "12"],
         ["optout@example.com", "12"],
         ["", ""],
     ]

@@ -87,7 +87,7 @@ def test_a_delta_again(mapped: Path, uid2: Uid2) -> None:
 
 @pytest.mark.parametrize("name", ["mail", "hash", "uid"])
 def test_purge(mapped: Path, uid2: Uid2, env: dict[str, str], name: str) -> None:
-    """By e-mail, hash or raw UID: forgotten, and REMOVED in the next delta."""
+    """By email, hash or raw UID: forgotten, and REMOVED in the next delta."""
     jane = rows("out.csv")[0]
     names = {
         "mail": PEOPLE[0],
@@ -130,7 +130,7 @@ def test_purge_of_nobody(mapped: Path, uid2: Uid2) -> None:
     empty = uid2("state", "purge", "people.db", stdin="\n")
 
     assert result.exit_code == empty.exit_code == 2
-    assert "Number 2 is not an e-mail" in result.stderr
+    assert "Number 2 is not an email" in result.stderr
     assert "secret" not in result.output
 
 

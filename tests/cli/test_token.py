@@ -17,7 +17,7 @@ from uid2_async.operator import LocalOperator
 Uid2 = Callable[..., Any]
 
 OPT_OUT = '{"status":"optout"}\n'
-# Of e-mails and phones (docs/protocol.md 6.3).
+# Of emails and phones (docs/protocol.md 6.3).
 FIRST_LETTERS = {IdentityScope.UID2: "AB", IdentityScope.EUID: "EF"}
 
 

@@ -89,7 +89,7 @@ def test_text(tmp_path: Path) -> None:
 
 
 def test_kinds() -> None:
-    """Without a kind, a leading + means a phone and all else an e-mail."""
+    """Without a kind, a leading + means a phone and all else an email."""
     assert as_kind("+1", None) == Phone("+1")
     assert as_kind("a", None) == Email("a")
     assert as_kind("a", "email_hash") == EmailHash("a")

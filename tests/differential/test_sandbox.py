@@ -96,7 +96,7 @@ def now_ms() -> int:
 
 
 def test_they_generate_and_refresh(sandbox: Sandbox) -> None:
-    """Tokens come and are renewed, for e-mail, phone and hash; opt-outs are seen."""
+    """Tokens come and are renewed, for email, phone and hash; opt-outs are seen."""
     client = sdk.Uid2PublisherClient(*sandbox.keys["publisher"])
     make = sdk.TokenGenerateInput
 

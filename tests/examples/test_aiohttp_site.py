@@ -90,6 +90,6 @@ async def test_bad_moments(
     operator.fail_next(Fault(status=503))
 
     assert "Log in" in await text(browser, "/login", **EMAIL)
-    assert "not an e-mail address" in await text(browser, "/login", email="nobody")
+    assert "not an email address" in await text(browser, "/login", email="nobody")
     browser.session.cookie_jar.update_cookies({"__uid_2": "no tokens"})
     assert "Log in" in await text(browser)

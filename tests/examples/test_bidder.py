@@ -121,7 +121,7 @@ async def test_an_opt_out_ends_the_bids_by_other_tokens_too(
     make_client: Callable[[], UID2Client],
     tokens: IdentityTokens,
 ) -> None:
-    """Who opted out by e-mail is not bid on by phone."""
+    """Who opted out by email is not bid on by phone."""
     async with make_client() as client:
         by_phone = await client.generate_token("+12345678901")
     assert isinstance(by_phone, IdentityTokens)

@@ -152,7 +152,7 @@ def test_a_bad_address_is_refused(browser: Any, email: str) -> None:
     page = log_in(browser, email)
 
     assert page.status_code == 422
-    assert "Please enter an e-mail address" in page.text
+    assert "Please enter an email address" in page.text
     assert f'value="{email}"' in page.text
 
 

@@ -62,7 +62,7 @@ async def status_words(bench: Bench) -> None:
 
 
 def map_reply(*found: Any) -> bytes:
-    """Make a map reply for hashes of e-mails."""
+    """Make a map reply for hashes of emails."""
     return success({"email_hash": list(found)})
 
 
@@ -119,7 +119,7 @@ async def odd_uids(bench: Bench) -> None:
 
 @rows.add("P7", requests=(2, 3), within=30.0)
 async def large_batch(bench: Bench) -> None:
-    """5,000 of the longest e-mails are split by size, below the operator's 1 MiB."""
+    """5,000 of the longest emails are split by size, below the operator's 1 MiB."""
     wire = bench.wire(MemoryOperator())
     client = bench.client(wire, send_raw=True)
     people = [f"{n:05d}{'x' * 236}@example.com" for n in range(5_000)]

@@ -37,7 +37,7 @@ async def mapper(operator: LocalOperator) -> AsyncIterator[BulkMapper]:
 
 
 def mails(start: int, count: int) -> Any:
-    """Make a batch of e-mail addresses."""
+    """Make a batch of email addresses."""
     numbers = range(start, start + count)
     values = [f"person{n}@example.com" for n in numbers]
     return pa.record_batch(

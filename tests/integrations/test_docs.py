@@ -59,7 +59,7 @@ def test_the_fastapi_block_logs_in_and_shows_a_token(
 
 
 def test_the_flask_block_logs_in_and_shows_a_token(load: Callable[[str], Any]) -> None:
-    """And says what is wrong with an e-mail address."""
+    """And says what is wrong with an email address."""
     pytest.importorskip("flask")
     app = load(FLASK)
     browser = app.test_client()

@@ -293,7 +293,7 @@ def test_test_identities_have_their_own_rules(
 
 
 def test_a_test_identity_is_known_by_its_type_too(asker: Any) -> None:
-    """The hash of an e-mail sent as a phone's is nobody (docs/protocol.md 7)."""
+    """The hash of an email sent as a phone's is nobody (docs/protocol.md 7)."""
     hashed = flh(asker, EMAIL, "optout@example.com")
 
     assert not asker.world.opt_outs.is_out(hashed, PHONE)

@@ -165,7 +165,7 @@ def test_v3_round_trip(token: RefreshToken, iv: bytes) -> None:
 
 @given(tokens.filter(lambda one: one.expires_ms < 2**63 - 60_000))
 def test_v2_round_trip(token: RefreshToken) -> None:
-    """A v2 token is read as UID2 and e-mail, and holds a minute longer."""
+    """A v2 token is read as UID2 and email, and holds a minute longer."""
     token = attrs.evolve(token, version=2)
     sealed = seal_refresh_token(token, KEY, iv=CBC_IV)
     assert len(sealed) == 168

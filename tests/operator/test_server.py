@@ -48,7 +48,7 @@ def ask(operator: LocalOperator, payload: dict[str, Any], **options: Any) -> Any
 
 
 def row(operator: LocalOperator, email: str) -> dict[str, Any]:
-    """Map one e-mail."""
+    """Map one email."""
     return ask(operator, {"email": [email]})[1]["email"][0]
 
 
@@ -134,7 +134,7 @@ def test_a_port_that_is_taken_is_an_error() -> None:
 
 
 def test_opting_out_takes_any_identity() -> None:
-    """A str, an e-mail, a phone or a hash (docs/protocol.md 3)."""
+    """A str, an email, a phone or a hash (docs/protocol.md 3)."""
     with LocalOperator.in_thread() as operator:
         operator.opt_out("jane.doe+x@gmail.com")
         operator.opt_out("+15550001234")

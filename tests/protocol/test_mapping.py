@@ -188,7 +188,7 @@ def test_a_v2_request_is_read_as_built() -> None:
 def test_a_wrong_v2_request_is_refused(
     payload: dict | None, status: int, message: str
 ) -> None:
-    """Shape errors are 400, a null among e-mails costs the batch a 500."""
+    """Shape errors are 400, a null among emails costs the batch a 500."""
     with pytest.raises(RefusedError) as caught:
         operator_mapping.parse_map_v2_request(payload, phones=True)
 

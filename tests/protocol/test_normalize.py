@@ -72,7 +72,7 @@ def test_no_text_breaks_normalization(kind: str, value: str) -> None:
 
 @given(text(alphabet="aA.+@ gmailco\u00dc\u212a"))
 def test_normalizing_twice_changes_nothing(value: str) -> None:
-    """A normalized e-mail address is its own normal form."""
+    """A normalized email address is its own normal form."""
     once = normalize_email(value)
 
     assert once is None or normalize_email(once) == once

@@ -35,7 +35,7 @@ MAKERS = {"email": Email, "phone": Phone, "email_hash": EmailHash}
 
 
 def people(spark: Any, count: int) -> Any:
-    """Make a DataFrame of e-mail addresses."""
+    """Make a DataFrame of email addresses."""
     return spark.range(count).selectExpr(
         "id", "concat('person', id, '@example.com') as mail"
     )

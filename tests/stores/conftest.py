@@ -327,7 +327,7 @@ def command(
 
 @pytest.fixture
 def people() -> bytes:
-    """Return a CSV file, one in ten of whose rows has no e-mail address."""
+    """Return a CSV file, one in ten of whose rows has no email address."""
     lines = [
         f"{n},{'nobody' if n % 10 == 9 else f'person{n}@example.com'}\n"
         for n in range(PEOPLE)

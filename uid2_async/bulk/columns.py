@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 VALUE_NAME: Final = "INPUT"
 KIND_NAME: Final = "INPUT_TYPE"
 
-# An e-mail address, a number of seven digits or more, or a hash, raw UID or token.
+# An email address, a number of seven digits or more, or a hash, raw UID or token.
 _DII: Final = re.compile(r"@|(\d[^\w]{0,2}){7}|[A-Za-z0-9+/_-]{43}")
 _NTH: Final = re.compile(r"(?P<name>.+)#(?P<which>[1-9][0-9]{0,3}|\*)", re.DOTALL)
 
@@ -174,7 +174,7 @@ _EMAIL_ODDITIES: Final = (
     (re.compile(r"mailto:|[<>\"()]", re.IGNORECASE), "more than an address"),
     (re.compile(r"\.\s*\Z"), "a dot at the end"),
 )
-# Each suspicious ASCII e-mail, followed by a zero byte, contains one of these.
+# Each suspicious ASCII email, followed by a zero byte, contains one of these.
 _EMAIL_MARKS: Final = ("\t", "\r", "\n", "<", ">", '"', "(", ")", ":", " ", ".\0")
 # The number of invalid values per column that are examined for the reason.
 _SAMPLES: Final = 1_000
@@ -289,7 +289,7 @@ class InputWarnings:
         columns: Sequence[IdentityColumn],
         outcomes: Sequence[Sequence[Any]],
     ) -> None:
-        """Count suspicious e-mails, and the reasons why hashes are invalid."""
+        """Count suspicious emails, and the reasons why hashes are invalid."""
         nothing = sum(column.hashes_of_nothing for column in columns)
         if nothing:
             from uid2_async.protocol.hash_spelling import HashSpelling  # noqa: PLC0415 - imports cryptography
@@ -307,14 +307,14 @@ class InputWarnings:
                     self._add_hashes(invalid)
 
     def _add_emails(self, emails: Sequence[str]) -> None:
-        """Count suspicious e-mails; a check of all at once usually finds none."""
+        """Count suspicious emails; a check of all at once usually finds none."""
         text = "\0".join([*emails, ""])
         if text.isascii() and not any(mark in text for mark in _EMAIL_MARKS):
             return
         for value in emails:
             for pattern, what in _EMAIL_ODDITIES:
                 if pattern.search(value):
-                    self.counts[f"e-mail with {what}"] += 1
+                    self.counts[f"email with {what}"] += 1
 
     def _add_hashes(self, values: Sequence[str | None]) -> None:
         """Count why the first invalid hashes of an input are invalid."""

@@ -274,7 +274,7 @@ class _Count:
             identities = column.read(kind, rows)
             for row, identity in zip(rows, identities, strict=True):
                 found[row] = identity
-            # Reversed, so that a phone's hash differs from an e-mail's.
+            # Reversed, so that a phone's hash differs from an email's.
             reverse = -1 if kind.subject == "phone" else 1
             self.unique.add([one[::reverse] for one in identities if one])
         valid = len(found) - found.count(None)

@@ -42,7 +42,7 @@ IdentityPage: TypeAlias = tuple[IdentityType, list[bytes]]
 """Identities of one type, in order."""
 
 Person: TypeAlias = Identity | IdentityKey | str
-"""An e-mail address, a phone number, an identity, or its key."""
+"""An email address, a phone number, an identity, or its key."""
 
 _PAGE: Final = 5_000
 
@@ -248,7 +248,7 @@ class MappingState:
         """Return what is known about a person, regardless of age; None if unknown.
 
         Args:
-            person: An e-mail address, a phone number (a str that starts with ``+``), an
+            person: An email address, a phone number (a str that starts with ``+``), an
                 identity such as :class:`~uid2_async.EmailHash`, or a key.
 
         Raises:
@@ -347,7 +347,7 @@ class MappingState:
             >>> await state.purge("user@example.com")
 
         Args:
-            people: A person, or several. A str is an e-mail address, a phone number,
+            people: A person, or several. A str is an email address, a phone number,
                 the hash of either, or a raw UID, current or previous. If it can be
                 several of these, all of them are purged.
             kind: What each str is: ``email``, ``phone``, ``email_hash``, ``phone_hash``
@@ -377,7 +377,7 @@ class MappingState:
             named = [] if kind == RAW_UID else list(_guess(person, kind))
             if not is_uid and not named:
                 raise InputError(
-                    f"Number {place} is not an e-mail address, phone number, hash or "
+                    f"Number {place} is not an email address, phone number, hash or "
                     "raw UID.",
                     hint="Pass kind= or --type if the form does not show it.",
                 )
@@ -641,7 +641,7 @@ def _key(person: Person, place: int) -> IdentityKey:
 
 
 def _guess(text: str, kind: str | None) -> Iterator[IdentityKey]:
-    """Yield the identities that *text* may be; a hash fits e-mail and phone."""
+    """Yield the identities that *text* may be; a hash fits email and phone."""
     if kind is None and not text.startswith("+") and "@" not in text:
         kinds = list(dict.fromkeys(HASH_KINDS.values()))
     else:

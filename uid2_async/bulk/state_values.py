@@ -62,7 +62,7 @@ class IdentityKey(NamedTuple):
     """The key of a person in the state; never the DII itself.
 
     Attributes:
-        kind: E-mail or phone.
+        kind: Email or phone.
         identity: The first-level hash: 32 bytes, or 31 or 33 (docs/protocol.md 3.3).
     """
 

@@ -52,7 +52,7 @@ KindOption = Annotated[
     typer.Option(
         "--type",
         help="The type of the values. By default, a leading + means a phone, and "
-        "everything else is an e-mail.",
+        "everything else is an email address.",
     ),
 ]
 ValueFileOption = Annotated[

@@ -292,7 +292,7 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
         typer.Option(
             "--type",
             help="What the raw UIDs were made from. Defaults to the type that they "
-            "contain; those of 32 bytes contain none and count as an e-mail's.",
+            "contain; those of 32 bytes contain none and count as an email's.",
         ),
     ] = None,
     force: ReplaceOption = False,

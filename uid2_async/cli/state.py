@@ -182,11 +182,12 @@ def purge(
         ),
     ] = True,
 ) -> None:
-    """Delete the people listed on stdin: one e-mail, phone, hash or raw UID per line.
+    """Delete the people listed on stdin.
 
-    Nothing about them can be read from the files afterwards, and the next delta lists
-    them as removed. Unless --no-suppress is given, the state then returns an opt-out
-    for them, so that no input adds them again.
+    Each line is an email address, a phone number, a hash or a raw UID. Nothing about
+    these people can be read from the files afterwards, and the next delta lists them as
+    removed. Unless --no-suppress is given, the state then returns an opt-out for them,
+    so that no input adds them again.
     """
     lines = [line for line in read_lines(["-"], None) if line.strip()]
     if not lines:

@@ -99,7 +99,7 @@ async def generate_tokens(
 
     Args:
         connection: The request; a middleware must have given it a session.
-        identity: An e-mail, a phone or a hash of one.
+        identity: An email address, a phone number or a hash of one.
         tcf_consent_string: The TCF v2 consent string, which EUID operators check.
         key: Under what the session keeps what ``to_session`` makes.
         client: Instead of the one that the lifespan opened.

@@ -271,7 +271,7 @@ class OptOuts:
             self.add(flh, raw_uid, since)
 
     def _hash(self, kind: str, value: str) -> bytes | None:
-        """Return the first-level hash of an email or phone, or None if invalid."""
+        """Return the first-level hash of an identity, or None if it is invalid."""
         data = identity_bytes(kind, value)
         return None if data is None else self._buckets.first_level_hash(data)
 
@@ -282,7 +282,9 @@ class OptOuts:
         else:
             flh = self._hash(IdentityType.PHONE, record.phone or "")
         if flh is None:
-            raise ConfigError(f"Opt-out record {at} has no valid email or phone.")
+            raise ConfigError(
+                f"Opt-out record {at} has no valid email address or phone number."
+            )
         return flh, record.advertising_id, record.opted_out_since
 
     def add(self, flh: bytes, raw_uid: str, since: int) -> None:

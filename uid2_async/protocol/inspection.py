@@ -59,7 +59,7 @@ class ValueKind(StrEnum):
     HASH = "hash of DII"
     CLIENT_SECRET = "client secret"  # noqa: S105 - a name, not a secret
     API_KEY = "API key"
-    EMAIL = "e-mail address"
+    EMAIL = "email address"
     PHONE = "phone number"
 
 

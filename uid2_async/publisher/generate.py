@@ -31,7 +31,7 @@ _PAUSE: Final = 5.0
 
 @attrs.frozen
 class InvalidIdentity:
-    """Not a valid e-mail address, phone number or hash; nothing was sent.
+    """Not a valid email address, phone number or hash; nothing was sent.
 
     Attributes:
         error: Why not.
@@ -79,7 +79,7 @@ async def try_generate(
 
     Args:
         client: The client that asks the operator.
-        identity: An e-mail address, a phone number or a hash of one.
+        identity: An email address, a phone number or a hash of one.
         tcf_consent_string: The TCF v2 consent string, which EUID operators check.
         timeout: How long the call may take, including retries, in seconds.
 

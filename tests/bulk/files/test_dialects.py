@@ -299,8 +299,8 @@ def test_what_is_odd_about_identifiers(make_reader: Make) -> None:
     warnings.add(found, [[b"1", b"2", None], [None, None, None]])
 
     assert warnings.counts == {
-        "e-mail with an invisible character": 1,
-        "e-mail with more than an address": 1,
+        "email with an invisible character": 1,
+        "email with more than an address": 1,
         str(HashSpelling.BASE64URL): 2,
     }
 

@@ -102,7 +102,7 @@ async def test_segments_do_not_remove_each_other_s_members(days: Any) -> None:
 
 
 async def test_types_and_sizes_are_told_apart(days: Any) -> None:
-    """An e-mail does not stand for a phone with the same hash."""
+    """An email does not stand for a phone with the same hash."""
     run = await days.begin(0)
     for kind, size in ((EMAIL, 31), (EMAIL, 33), (PHONE, 32)):
         await days.state.stage(run, kind, [b"\xff" * size])
@@ -238,7 +238,7 @@ async def test_any_uid_of_a_person_finds_them(days: Any) -> None:
 
 
 async def test_people_are_named_by_text(days: Any) -> None:
-    """E-mail, phone, hash of either, raw UID: by its form, or by the kind given."""
+    """Email, phone, hash of either, raw UID: by its form, or by the kind given."""
     email = identity_bytes("email", "user@example.com") or b""
     phone = identity_bytes("phone", "+12025550147") or b""
     run = await days.begin(0)
@@ -254,7 +254,7 @@ async def test_people_are_named_by_text(days: Any) -> None:
     assert await purge(days.identity(3).hex(), kind="phone_hash") == 0
     assert await purge(PhoneHash(days.identity(3).hex()), suppress=False) == 0
     assert await purge(days.identity(3).hex(), kind="email_hash") == 1
-    with pytest.raises(InputError, match="Number 2 is not an e-mail") as caught:
+    with pytest.raises(InputError, match="Number 2 is not an email") as caught:
         await purge(["user@example.com", "somebody"])
     assert "somebody" not in str(caught.value)
 

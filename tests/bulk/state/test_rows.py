@@ -190,7 +190,7 @@ async def test_a_uid_beside_a_reason_does_not_count(days: Any) -> None:
 
 
 async def test_identities_of_other_sizes_are_kept_apart(days: Any) -> None:
-    """Hashes of 31 and 33 bytes exist, and e-mails and phones with the same one."""
+    """Hashes of 31 and 33 bytes exist, and emails and phones with the same one."""
     run = await days.begin(0)
     keys = [b"k" * 32, b"k" * 31, b"k" * 33, b"k" * 32]
     kinds = [EMAIL, EMAIL, PHONE, PHONE]

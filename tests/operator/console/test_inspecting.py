@@ -98,7 +98,7 @@ def test_tokens_of_another_operator_stay_closed(desk: Any, make_desk: Any) -> No
 
 
 def test_people_are_looked_up(desk: Any) -> None:
-    """By e-mail, phone or hash; a hash does not say of which it is."""
+    """By email, phone or hash; a hash does not say of which it is."""
     found = inspect(desk, ADDRESS)
     hashed = inspect(desk, HASH)
     assert found["opened"]["opted_out"] is False
