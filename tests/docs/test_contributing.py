@@ -55,7 +55,7 @@ def test_every_guard_has_its_tests() -> None:
 
 def test_every_place_of_a_rule_exists() -> None:
     """The table of rules names files, folders and sessions that exist."""
-    table = PAGE.split("\n## Where each rule is\n")[1].split("\n## ")[0]
+    table = PAGE.split("\n## Where each rule is defined\n")[1].split("\n## ")[0]
     places = re.findall(r"`([\w./]+)`", table)
 
     assert len(places) > 15
