@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 BASELINE = HERE / "baseline.json"
 PAGE = HERE.parent / "docs" / "performance.md"
-README = HERE.parent / "README.md"
+LANDING = HERE.parent / "docs" / "index.md"
 PLOTS = HERE.parent / "docs" / "performance"
 
 NAMES = (
@@ -132,13 +132,13 @@ def publish(name: str, tables: Sequence[Table]) -> None:
 
 
 def publish_summary() -> None:
-    """Write the few figures of the README, if all of them are known."""
+    """Write the few figures of the landing page, if all of them are known."""
     results = summary.read_results(RESULTS)
     if results is None:
-        print("\nThe README's table waits for a run of all benchmarks.")
+        print("\nThe landing page's table waits for a run of all benchmarks.")
         return
     draw([summary.speeds(results)], PLOTS / "summary.svg")
-    write_part(README, "summary", summary.summary_text(results))
+    write_part(LANDING, "summary", summary.summary_text(results))
     write_part(PAGE, "machine", summary.machine())
 
 

@@ -79,7 +79,51 @@ nitpick_ignore_regex = [
 # The last ones of a signature, which are for tests.
 _PRIVATE = re.compile(r"(?:, \*)?(?:, _\w+[:=].*)(?=\))", re.DOTALL)
 _NUMBERED = re.compile(r"^#{2,3} (\d+(?:\.\d+)?)\.? ", re.MULTILINE)
+_TITLE = re.compile(r"^# .+\n", re.MULTILINE)
 _CITATION = re.compile(r"(?:docs/)?\b([a-z-]+)\.md(?: (\d+(?:\.\d+)?))?")
+
+# What people type into the search box, by the page that should come first. Sphinx ranks
+# an index entry by how much of it is typed, above titles, objects and text.
+SEARCH_WORDS = {
+    "cli": "exit code, command line, completion",
+    "doctor": "doctor, troubleshooting, diagnose",
+    "errors": "exception, error",
+    "files": "Parquet, JSON lines, JSONL, file format, Excel, national phone number",
+    "guides/advertisers": "CSV, advertiser, audience, salt rotation, opt-out",
+    "guides/bidders": "OpenRTB, bid request, bidstream, DSP, eids, webhook",
+    "guides/containers": "Docker, Kubernetes, container, CronJob, compose",
+    "guides/dataframes": "pandas, polars, DuckDB, DataFrame, notebook, Jupyter",
+    "guides/forget": "purge, GDPR, erasure, forget, delete a person",
+    "guides/from-official-sdk": "uid2_client, uid2-client, official SDK, migrate",
+    "guides/processes": "Lambda, Celery, gunicorn, uWSGI, fork, multiprocessing, sync",
+    "guides/proxy": "proxy, HTTPS_PROXY, private CA, SSL_CERT_FILE, certificate",
+    "guides/publishers": "Prebid, Prebid.js, consent, TCF, web SDK, publisher",
+    "guides/schedulers": "Airflow, cron, scheduler, XCom",
+    "guides/sharers": "sharing, sharing token, keyset, encrypt, decrypt",
+    "guides/stores": "S3, GCS, Azure, MinIO, PostgreSQL, Postgres, SQL, database, "
+    "Delta Lake, object store, BigQuery",
+    "observability": "Prometheus, OpenTelemetry, metrics, logging, monitoring, alerts",
+    "performance": "benchmark, benchmarks",
+    "reliability": "retry, timeout, rate limit, 429, failover, clock skew, outage",
+    "sandbox": "sandbox, Java, JavaScript, Go, curl, console",
+    "scale": "sizing, estimate",
+    "security": "privacy, PII, DII",
+    "settings": "environment variable, configuration, UID2_ENV, UID2_BASE_URL",
+    "spark": "Spark, PySpark, Databricks, Iceberg, Ray, Dask, Daft, pyarrow, Arrow",
+    "start": "install, installation, pip, uv",
+    "state": "state file, SQLite, delta, incremental",
+    "testing": "pytest, unittest, fixture, mock, freezegun, time-machine",
+    "web": "Django, Flask, FastAPI, Starlette, aiohttp, WSGI, ASGI, cookie, session",
+    "when-to-use": "Snowflake, Entity Resolution, clean room",
+}
+
+
+def index_words(_: Sphinx, page: str, source: list[str]) -> None:
+    """Add the page's search words below its title, as main entries of the index."""
+    if words := SEARCH_WORDS.get(page):
+        entries = ", ".join(f"! {word}" for word in words.split(", "))
+        directive = f"\\g<0>\n```{{index}} {entries}\n```\n"
+        source[0] = _TITLE.sub(directive, source[0], count=1)
 
 
 def label_sections(_: Sphinx, page: str, source: list[str]) -> None:
@@ -125,5 +169,6 @@ def setup(app: Sphinx) -> None:
     """Connect the functions above to the build."""
     app.connect("html-page-context", add_description)
     app.connect("source-read", label_sections)
+    app.connect("source-read", index_words)
     app.connect("autodoc-process-signature", hide_arguments)
     app.connect("autodoc-process-docstring", link_citations)

@@ -1,4 +1,4 @@
-"""The few figures that the README shows: ours, the official SDK, and the floor."""
+"""The few figures of the landing page: ours, the official SDK, and the floor."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Row:
 
 
 ROWS = (
-    Row("Map an email", "us of CPU", "map_cpu", "emails", "uid2_async"),
+    Row("Map an email address", "us of CPU", "map_cpu", "emails", "uid2_async"),
     Row("Map a hash", "us of CPU", "map_cpu", "hashes", "uid2_async"),
     Row(
         *("Map 20 batches at once, 50 ms", "identities/s", "map_throughput", " 50 ms"),
@@ -50,8 +50,8 @@ ROWS = (
         sdk="official SDK, 20 threads",
         floor="by hand, 20 in flight",
     ),
-    Row("Open a token", "us of CPU", "token_codec", "Decrypt a v4", "decrypt"),
-    Row("Make a token", "us of CPU", "token_codec", "Encrypt", "encrypt"),
+    Row("Decrypt a token", "us of CPU", "token_codec", "Decrypt a v4", "decrypt"),
+    Row("Encrypt a token", "us of CPU", "token_codec", "Encrypt", "encrypt"),
     Row(
         *("Generate tokens, over TLS", "us of CPU"),
         *("call_overhead", "token/generate, over TLS", "uid2_async"),
