@@ -301,7 +301,7 @@ class BlockingClient(_Bound[UID2Client]):
     @classmethod
     @_adds_self(UID2Client.from_env)
     def from_env(cls, *args: Any, **kwargs: Any) -> BlockingClient:
-        """Create a client from environment variables, as :meth:`UID2Client.from_env`."""
+        """Create a client from the environment. See :meth:`UID2Client.from_env`."""
         client = object.__new__(cls)
         client._set_up(partial(UID2Client.from_env, *args, **kwargs))
         return client
