@@ -126,8 +126,7 @@ class UID2Client(OperatorClient):
             timeout: Seconds for a whole call, including all attempts and the pauses
                 between them.
             max_batch_size: The maximum number of items in one call.
-            send_raw: Whether to send emails and phones as they are instead of as
-                hashes.
+            send_raw: Whether to send identities raw instead of as hashes.
             allow_http: Allow plain http for hosts other than loopback.
             clock: Returns the current time as an aware datetime. Defaults to the system
                 clock.
