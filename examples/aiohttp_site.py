@@ -1,10 +1,10 @@
-"""A publisher's site on aiohttp.web: log in, tokens that stay fresh, log out.
+"""A publisher's site with aiohttp.web: login, fresh tokens, logout.
 
     python examples/aiohttp_site.py      # then visit http://127.0.0.1:8080/
 
-The operator is the one that the environment names (UID2_BASE_URL, UID2_API_KEY,
-UID2_SECRET_KEY); if it names none, an embedded one. The tokens live in an encrypted
-cookie: this server refreshes them, and puts them into bid requests.
+It uses the operator that the environment names (UID2_BASE_URL, UID2_API_KEY,
+UID2_SECRET_KEY), or else an embedded one. The tokens are kept in an encrypted cookie.
+The server refreshes them and puts them into bid requests.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def keep(
     response: web.StreamResponse,
     held: IdentityTokens | OptedOut | None,
 ) -> None:
-    """Put into the cookie what is to be held; None deletes it."""
+    """Store a value in the cookie, or delete the cookie if it is None."""
     content = {} if held is None else {"uid2": to_session(held)}
     request.app[COOKIE].save(response, content)
 
@@ -61,7 +61,7 @@ def keep(
 async def log_in(request: web.Request) -> web.Response:
     """Generate tokens once, when a person says who they are."""
     email = str((await request.post()).get("email", ""))
-    # An operator that is down keeps nobody from logging in.
+    # The login works even if the operator is down.
     answer = await try_generate(request.app[CLIENT], email)
     if isinstance(answer, InvalidIdentity):
         raise web.HTTPBadRequest(text="This is not an email address.")
@@ -72,7 +72,7 @@ async def log_in(request: web.Request) -> web.Response:
 
 
 async def show(request: web.Request) -> web.Response:
-    """Show a page; tokens are refreshed when that is due, once for all who ask."""
+    """Show a page. Tokens are refreshed if due, once for all concurrent requests."""
     cookie = request.app[COOKIE]
     held = from_session(cookie.open(request.cookies.get(cookie.name)).get("uid2"))
     if isinstance(held, OptedOut):
@@ -84,7 +84,7 @@ async def show(request: web.Request) -> web.Response:
         response = page(FORM)
         keep(request, response, None)
         return response
-    # Into the bid request with found.tokens, here, while found.state.usable.
+    # If found.state.usable, put found.tokens into the bid request here.
     response = page(ARTICLE.format(state=found.state.name.lower()))
     if found.changed:
         opted_out = found.state is TokenState.OPTED_OUT
@@ -93,28 +93,28 @@ async def show(request: web.Request) -> web.Response:
 
 
 async def log_out(request: web.Request) -> web.Response:
-    """Forget the tokens: this is not an opt-out, and the operator need not know."""
+    """Delete the tokens. This is not an opt-out, so the operator is not called."""
     response = web.Response(status=303, headers={"Location": "/"})
     keep(request, response, None)
     return response
 
 
 def page(text: str) -> web.Response:
-    """Make a page that no cache keeps."""
+    """Return a page that is never cached."""
     return web.Response(
         text=text, content_type="text/html", headers={"Cache-Control": "no-store"}
     )
 
 
 def from_environment() -> UID2Client:
-    """Make a client that no page waits for longer than 3 seconds."""
+    """Create a client with a timeout of 3 seconds."""
     return UID2Client.from_env(timeout=3.0)
 
 
 def make_app(
     make_client: Callable[[], UID2Client] = from_environment,
 ) -> web.Application:
-    """Make the site."""
+    """Create the site."""
     app = web.Application()
     # All processes of a site need the same secret.
     app[COOKIE] = SealedCookie(

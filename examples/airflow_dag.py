@@ -24,14 +24,14 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from uid2_async.cli.exit_codes import ExitCode
 
 FOLDER = "/srv/uid2"
-# The output and the delta have the day of the run in their names, and not the time of
-# the try: a retry resumes only if the command is the same.
+# The output and the delta have the day of the run in their names, not the time of the
+# attempt, because a retry resumes only if the command is the same.
 COMMAND = (
     f"uid2 map {FOLDER}/customers.csv {FOLDER}/mapped-{{{{ ds }}}}.csv --email mail "
     f"--state {FOLDER}/people.db --delta {FOLDER}/delta-{{{{ ds }}}}.csv"
 )
-# Code 3 is a success: failed rows are asked about again by the next run. Every other
-# code stays what it is.
+# Code 3 is a success, because the next run asks about failed rows again. Every other
+# code is kept.
 BASH_LINE = f"{COMMAND} || {{ code=$?; [ $code -eq 3 ] || exit $code; }}"
 
 log = logging.getLogger(__name__)
@@ -40,14 +40,14 @@ NO_RETRY = {ExitCode.USAGE, ExitCode.AUTH}
 
 
 def map_customers(command: str) -> dict[str, Any]:
-    """Run *command*, and let Airflow retry only what a retry can fix.
+    """Run *command*, and let Airflow retry only errors that a retry can fix.
 
     Returns:
-        What was done: counts, and neither identities nor raw UIDs.
+        The counts, without identities or raw UIDs.
 
     Raises:
         AirflowFailException: If the command must be corrected first.
-        AirflowException: If the task may be tried again.
+        AirflowException: If the task can be retried.
     """
     # Progress lines go to the task's log as they come.
     process = subprocess.Popen(  # noqa: S603 - our own command
@@ -56,7 +56,7 @@ def map_customers(command: str) -> dict[str, Any]:
     try:
         report, _ = process.communicate()
     except BaseException:
-        # Airflow ends the task: uid2 stops cleanly, and the next try resumes.
+        # Airflow ends the task: uid2 stops cleanly, and the next attempt resumes.
         process.terminate()
         process.wait()
         raise

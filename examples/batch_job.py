@@ -1,9 +1,9 @@
-"""Map a customer file, from code.
+"""Map a customer file from code.
 
     python examples/batch_job.py customers.csv mapped.csv
 
-The operator is the one that the environment names (UID2_BASE_URL, UID2_API_KEY,
-UID2_SECRET_KEY); if it names none, an embedded one. The file has the columns INPUT and
+It uses the operator that the environment names (UID2_BASE_URL, UID2_API_KEY,
+UID2_SECRET_KEY), or else an embedded one. The file has the columns INPUT and
 INPUT_TYPE. If a run is killed, start it again to resume.
 """
 
@@ -23,7 +23,7 @@ from uid2_async.operator import LocalOperator
 
 @asynccontextmanager
 async def connect() -> AsyncIterator[UID2Client]:
-    """Take the operator that the environment names, or run one."""
+    """Use the operator that the environment names, or run one."""
     if {"UID2_BASE_URL", "UID2_ENV"} & os.environ.keys():
         async with UID2Client.from_env() as client:
             yield client
@@ -40,25 +40,25 @@ async def connect() -> AsyncIterator[UID2Client]:
 
 
 async def run(source: str, target: str) -> JobSummary:
-    """Map *source* into *target*, whatever is there already."""
+    """Map *source* to *target*, and replace an existing *target*."""
     async with connect() as client:
         options = MapOptions(force=True)
         return await map_file(source, target, client=client, options=options)
 
 
 def main(source: str, target: str) -> int:
-    """Run, tell how the rows ended, and give the exit code."""
+    """Run the job, print the counts by outcome, and return the exit code."""
     try:
         done = asyncio.run(run(source, target))
     except errors.UID2Error as error:
-        # Neither text holds personal data or secrets.
+        # Neither text contains personal data or secrets.
         print(f"{type(error).__name__}: {error} {error.hint}", file=sys.stderr)
         return exit_code_of(error)
     print(f"{done.rows} rows in {done.seconds:.1f} s, {done.requests} requests:")
     print(f"  mapped    {done.mapped}")
     print(f"  opted out {done.opted_out}")
     print(f"  invalid   {done.invalid}")
-    # These have an ERROR, and are to be mapped again; nobody knows about them.
+    # These have an ERROR and must be mapped again. They may have opted out.
     print(f"  failed    {done.failed}")
     return ExitCode.INCOMPLETE if done.failed else ExitCode.OK
 

@@ -1,10 +1,11 @@
-"""A bidder: whose bid request is it, who has opted out, and do we still have keys?
+"""A bidder: decrypt tokens, respect opt-outs, and keep the keys fresh.
 
     python examples/bidder.py
 
-Where the environment names an operator (UID2_BASE_URL, UID2_API_KEY, UID2_SECRET_KEY)
-it serves POST /bid, GET /optout and GET /health at port 8080. If not, it plays some bid
-requests, an outage and an opt-out against an embedded operator, and tells what it did.
+If the environment names an operator (UID2_BASE_URL, UID2_API_KEY, UID2_SECRET_KEY),
+this serves POST /bid, GET /optout and GET /health at port 8080. Otherwise, it
+demonstrates some bid requests, an outage and an opt-out with an embedded operator, and
+prints the results.
 """
 
 from __future__ import annotations
@@ -32,52 +33,54 @@ from uid2_async.bidstream import domain_or_app_in, parse_optout_webhook, tokens_
 from uid2_async.operator import Fault, LocalOperator
 from uid2_async.publisher import to_openrtb_eid
 
-# The bid goes on in each of these cases, as for somebody who is not known: a token that
-# is refused is nobody's. Count them by seller; these are the words for the alert.
+# In each of these cases, bid as for an unknown person. Count the failures by seller.
+# These are the texts of the alerts.
 ADVICE: dict[str | TokenFailure, str] = {
-    TokenFailure.INVALID_PAYLOAD: "No token, or a damaged one: tell the seller.",
+    TokenFailure.INVALID_PAYLOAD: "Not a token, or a damaged one: notify the seller.",
     TokenFailure.VERSION_NOT_SUPPORTED: "Newer than this library: update it.",
     TokenFailure.INVALID_IDENTITY_SCOPE: "An EUID token in a UID2 eid, or the reverse.",
     TokenFailure.NOT_AUTHORIZED_FOR_MASTER_KEY: "Our keys are old: look at /health.",
     TokenFailure.NOT_AUTHORIZED_FOR_KEY: "The publisher does not share with us.",
-    TokenFailure.EXPIRED_TOKEN: "The page did not refresh it: tell the seller.",
+    TokenFailure.EXPIRED_TOKEN: "The page did not refresh it: notify the seller.",
     TokenFailure.DOMAIN_OR_APP_NAME_CHECK_FAILED: "Another site's: do not trust.",
     TokenFailure.INVALID_TOKEN_LIFETIME: "Whose clock is wrong: theirs or ours?",
 }
 
 
 class Bidder:
-    """Knows whose bid requests may be bid on, by keys that it keeps at hand.
+    """Decides on which bid requests to bid, with keys that are kept in memory.
 
     Attributes:
-        opted_out: The raw UIDs that are not to be bid on. Keep them in the database
-            that holds the profiles: delete the profile, remember the opt-out.
-        outcomes: What became of the bid requests.
+        opted_out: The raw UIDs not to bid on. Store them in the database of the
+            profiles: delete the profile, and keep the opt-out.
+        outcomes: The number of bid requests by outcome.
     """
 
     def __init__(self, keys: KeyStore) -> None:
-        """Open tokens with *keys*."""
+        """Decrypt tokens with *keys*."""
         self._bidstream = BidstreamClient(keys)
         self.opted_out: set[str] = set()
         self.outcomes: Counter[str | TokenFailure] = Counter()
 
     def identify(self, bid_request: dict[str, Any]) -> str | None:
-        """Give the raw UID that the bid is for; None: it is for nobody in particular.
+        """Return the raw UID of a bid request, or None if there is none to bid on.
 
-        It takes some microseconds and asks nobody: call it for each bid request.
+        This takes a few microseconds and sends nothing, so call it for each bid
+        request.
         """
         raw_uid: str | None = None
         outcome: str | TokenFailure = "no token"
         for token in tokens_in(bid_request):
             raw_uid, outcome = self._open(token, domain_or_app_in(bid_request))
-            # An opt-out by email counts although a second token is of the phone.
+            # An opt-out of the email address counts, even if a second token is from
+            # the phone number.
             if outcome in {"known", "opted out"}:
                 break
         self.outcomes[outcome] += 1
         return raw_uid
 
     def report(self) -> list[str]:
-        """Say what became of the bid requests, and what to do about it."""
+        """Describe the outcomes of the bid requests, and what to do about them."""
         return [
             f"{count} {outcome}. {ADVICE.get(outcome, '')}".rstrip()
             for outcome, count in self.outcomes.most_common()
@@ -86,13 +89,13 @@ class Bidder:
     def _open(
         self, token: str, domain_or_app: str | None
     ) -> tuple[str | None, str | TokenFailure]:
-        """Open a token, and say what became of it."""
+        """Decrypt a token, and count the outcome."""
         try:
             found = self._bidstream.decrypt(token, domain_or_app)
         except errors.TokenError as error:
             return None, error.reason
         except errors.KeysUnavailableError:
-            # An outage that outlived all keys, which takes days.
+            # An outage that lasted longer than all keys, which takes days.
             return None, "no keys"
         if found.raw_uid in self.opted_out:
             return None, "opted out"
@@ -106,13 +109,13 @@ KEYS = web.AppKey("keys", KeyStore)
 
 
 async def bid(request: web.Request) -> web.Response:
-    """Bid; here, say whether the person is known."""
+    """Bid. Here, only report whether the person is known."""
     raw_uid = request.app[BIDDER].identify(await request.json())
     return web.json_response({"known": raw_uid is not None})
 
 
 async def opt_out(request: web.Request) -> web.Response:
-    """Take a notice of the opt-out service, and answer 200: else it comes again."""
+    """Store an opt-out notice and answer 200. Otherwise, it is sent again."""
     try:
         notice = parse_optout_webhook(request.query_string)
     except errors.InputError:
@@ -122,7 +125,7 @@ async def opt_out(request: web.Request) -> web.Response:
 
 
 async def health(request: web.Request) -> web.Response:
-    """Say whether there are keys, how old they are, and why they are not newer."""
+    """Report whether there are keys, their age, and the last error."""
     keys = request.app[KEYS]
     report = {
         "ready": keys.ready,
@@ -136,10 +139,10 @@ async def health(request: web.Request) -> web.Response:
 def make_app(
     make_client: Callable[[], UID2Client] = UID2Client.from_env,
 ) -> web.Application:
-    """Make the service."""
+    """Create the service."""
 
     async def keys(app: web.Application) -> AsyncIterator[None]:
-        # Not required: without keys a bidder comes up, and bids for nobody.
+        # Not required: without keys, a bidder starts but does not bid.
         async with (
             make_client() as client,
             KeyStore(client.fetch_bidstream_keys, required=False) as store,
@@ -155,11 +158,11 @@ def make_app(
     return app
 
 
-# --- as a play ------------------------------------------------------------------------
+# --- the demonstration ----------------------------------------------------------------
 
 
-async def play() -> None:
-    """Show a known person, refused tokens, an outage and an opt-out."""
+async def demo() -> None:
+    """Show a known person, rejected tokens, an outage and an opt-out."""
     async with (
         LocalOperator() as operator,
         UID2Client(
@@ -183,7 +186,7 @@ async def play() -> None:
         operator.fail_next(Fault(status=503), times=9)
         await keys.ensure_fresh(0)
         print(f"An outage: {type(keys.last_error).__name__}.")
-        print("Its keys still open tokens:", bidder.identify(known) == raw_uid)
+        print("The keys still decrypt tokens:", bidder.identify(known) == raw_uid)
 
         query = urlencode({"identity": raw_uid, "timestamp": 1_700_000_000})
         bidder.opted_out.add(parse_optout_webhook(query).raw_uid)
@@ -193,7 +196,7 @@ async def play() -> None:
 
 if __name__ == "__main__":
     if {"UID2_BASE_URL", "UID2_ENV"} & os.environ.keys():
-        # No access log: its lines would hold the raw UIDs of opt-out notices.
+        # No access log, because it would contain the raw UIDs of opt-out notices.
         web.run_app(make_app(), port=8080, access_log=None)
     else:
-        asyncio.run(play())
+        asyncio.run(demo())

@@ -1,4 +1,4 @@
-"""Map the customers every day, and hand on what has changed since the day before.
+"""Map the customers every day, and deliver what has changed since the day before.
 
     python examples/daily_job.py examples/customers.csv work outbox
 
@@ -7,12 +7,11 @@ For cron, and as an Airflow task with the date of the run:
     15 3 * * *  cd /srv/uid2 && python daily_job.py customers.csv work outbox
     BashOperator(bash_command="python daily_job.py customers.csv work outbox {{ ds }}")
 
-If a day fails, is killed or stopped, run the same command again: it resumes, and hands
-on each change once. A day that is done is not done again.
+If a day fails or is killed or stopped, run the same command again. It resumes, and
+delivers each change once. A completed day is not repeated.
 
-The operator is the one that the environment names (UID2_BASE_URL, UID2_API_KEY,
-UID2_SECRET_KEY); if it names none, an embedded one. The exit codes are those that
-``uid2 exit-codes`` explains.
+It uses the operator that the environment names (UID2_BASE_URL, UID2_API_KEY,
+UID2_SECRET_KEY), or else an embedded one. ``uid2 exit-codes`` explains the exit codes.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ SANDBOX_PORT = 18_217
 
 @asynccontextmanager
 async def connect() -> AsyncIterator[UID2Client]:
-    """Take the operator that the environment names, or run one."""
+    """Use the operator that the environment names, or run one."""
     if {"UID2_BASE_URL", "UID2_ENV"} & os.environ.keys():
         async with UID2Client.from_env() as client:
             yield client
@@ -64,14 +63,14 @@ async def connect() -> AsyncIterator[UID2Client]:
 
 @attrs.frozen
 class Day:
-    """One day's work, and where it lies.
+    """The work of one day, and its files.
 
     Attributes:
         day: The date.
         source: All customers.
         work: A private folder on a local disk, the same each day.
-        outbox: Where deltas are handed on to.
-        restart: Whether an unfinished run is discarded. It cannot be resumed by another
+        outbox: The folder to which deltas are delivered.
+        restart: Whether to discard an unfinished run. It cannot be resumed by another
             version of the library, or with another key or operator.
     """
 
@@ -83,28 +82,28 @@ class Day:
 
     @property
     def job(self) -> Path:
-        """What an unfinished run is resumed from."""
+        """The job folder, from which an unfinished run is resumed."""
         return self.work / f"job-{self.day}"
 
     @property
     def delta(self) -> Path:
-        """What has changed."""
+        """The file with the changes."""
         return self.work / f"delta-{self.day}.csv"
 
     @property
     def handed_on(self) -> Path:
-        """The same, in the hands of whoever is downstream."""
+        """The delivered delta."""
         return self.outbox / self.delta.name
 
 
 def run(day: Day) -> int:
-    """Do what is left to do of *day*, and give the exit code."""
+    """Do the remaining work of *day*, and return the exit code."""
     if day.handed_on.exists():
         print(f"{day.day} is done.")
         return 0
     day.work.mkdir(mode=0o700, parents=True, exist_ok=True)
     failed = 0
-    # A delta without a job was written whole, and remains to be handed on.
+    # A delta without a job is complete, and has not been delivered yet.
     if day.job.exists() or not day.delta.exists():
         done = asyncio.run(map_customers(day))
         print(
@@ -118,7 +117,7 @@ def run(day: Day) -> int:
 
 
 async def map_customers(day: Day) -> JobSummary:
-    """Map, ask about nobody twice, and write what has changed."""
+    """Map, ask about each identity once, and write what has changed."""
     job = asyncio.current_task()
     assert job is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, job.cancel)
@@ -127,7 +126,7 @@ async def map_customers(day: Day) -> JobSummary:
             day.source,
             day.work / "mapped.csv",
             client=client,
-            # The file is the whole audience: who is missing from it is REMOVED.
+            # The file is the whole audience: people missing from it are REMOVED.
             options=MapOptions(
                 keys=["id"],
                 full=True,
@@ -141,10 +140,10 @@ async def map_customers(day: Day) -> JobSummary:
 
 
 def hand_on(delta: Path, target: Path) -> None:
-    """Give *delta* to whoever is downstream, whole or not at all.
+    """Deliver *delta*, either complete or not at all.
 
-    An upload to an audience API stands here. It may be repeated after a crash: let it
-    name the day, so that twice is once.
+    Replace this with an upload to an audience API. It may be repeated after a crash, so
+    use the day as an idempotency key.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(".part")
@@ -154,7 +153,7 @@ def hand_on(delta: Path, target: Path) -> None:
 
 
 def main() -> int:
-    """Run one day, and say what went wrong."""
+    """Run one day, and report an error."""
     parser = argparse.ArgumentParser(description="Map the customers of a day.")
     for name in ("source", "work", "outbox"):
         parser.add_argument(name, type=Path)
@@ -167,7 +166,7 @@ def main() -> int:
     except asyncio.CancelledError:
         return ExitCode.TERMINATED
     except errors.UID2Error as error:
-        # Neither text holds personal data or secrets.
+        # Neither text contains personal data or secrets.
         print(f"{type(error).__name__}: {error} {error.hint}", file=sys.stderr)
         return exit_code_of(error)
 

@@ -1,10 +1,10 @@
-"""A publisher's site on Django, in one file: log in, tokens that stay fresh, log out.
+"""A publisher's site with Django, in one file: login, fresh tokens, logout.
 
     python examples/django_site.py       # then visit http://127.0.0.1:8080/
 
-The operator is the one that the environment names (UID2_BASE_URL, UID2_API_KEY,
-UID2_SECRET_KEY); if it names none, an embedded one. In production, run it with threads
-and a secret of its own: SITE_SECRET=... gunicorn --threads 8 'django_site:make_wsgi()'
+It uses the operator that the environment names (UID2_BASE_URL, UID2_API_KEY,
+UID2_SECRET_KEY), or else an embedded one. In production, run it with threads and your
+own secret: SITE_SECRET=... gunicorn --threads 8 'django_site:make_wsgi()'
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ ARTICLE = f"""{HEAD}<title>Article</title>
 
 
 class Request(HttpRequest):
-    """What the middleware makes of a request."""
+    """A request after the middleware has processed it."""
 
     uid2: Visitor
 
 
 @require_POST
 def log_in(request: Request) -> HttpResponse:
-    """Generate tokens; an operator that is down keeps nobody from logging in."""
+    """Generate tokens. The login works even if the operator is down."""
     reply = request.uid2.generate(request.POST.get("email", ""))
     if isinstance(reply, InvalidIdentity):
         return HttpResponse("This is not an email address.", status=400)
@@ -60,7 +60,7 @@ def log_in(request: Request) -> HttpResponse:
 
 @never_cache
 async def show(request: Request) -> HttpResponse:
-    """Show a page; tokens are refreshed when that is due, once for all who ask."""
+    """Show a page. Tokens are refreshed if due, once for all concurrent requests."""
     csrf = get_token(request)
     if isinstance(request.uid2.identity, OptedOut):
         state = "not there: this person has opted out"
@@ -68,14 +68,14 @@ async def show(request: Request) -> HttpResponse:
     freshness = await request.uid2.afreshness()
     if freshness is None or freshness.tokens is None:
         return HttpResponse(FORM.format(csrf=csrf))
-    # Into the bid request with freshness.advertising_token, here, if it is not None.
+    # Put freshness.advertising_token into the bid request here, if it is not None.
     state = freshness.state.name.lower()
     return HttpResponse(ARTICLE.format(state=state, csrf=csrf))
 
 
 @require_POST
 def log_out(request: Request) -> HttpResponse:
-    """Forget the tokens: this is not an opt-out, and the operator need not know."""
+    """Delete the tokens. This is not an opt-out, so the operator is not called."""
     request.uid2.log_out()
     return HttpResponseRedirect("/")
 
@@ -88,7 +88,7 @@ urlpatterns = [
 
 
 def make_settings() -> dict[str, Any]:
-    """Make what a settings module has."""
+    """Return what a settings module contains."""
     return {
         "SECRET_KEY": os.environ["SITE_SECRET"],  # all processes have the same one
         "ROOT_URLCONF": __name__,
@@ -109,13 +109,13 @@ def set_up() -> None:
 
 
 def make_wsgi() -> Any:
-    """Make the site for a WSGI server."""
+    """Create the site for a WSGI server."""
     set_up()
     return get_wsgi_application()
 
 
 def make_asgi() -> Any:
-    """Make the site for an ASGI server."""
+    """Create the site for an ASGI server."""
     set_up()
     return get_asgi_application()
 

@@ -1,10 +1,10 @@
-"""A publisher's site on Flask: log in, tokens that stay fresh, log out.
+"""A publisher's site with Flask: login, fresh tokens, logout.
 
     python examples/flask_site.py        # then visit http://127.0.0.1:8080/
 
-The operator is the one that the environment names (UID2_BASE_URL, UID2_API_KEY,
-UID2_SECRET_KEY); if it names none, an embedded one. In production, run it with threads
-and a secret of its own: SITE_SECRET=... gunicorn --threads 8 'flask_site:make_app()'
+It uses the operator that the environment names (UID2_BASE_URL, UID2_API_KEY,
+UID2_SECRET_KEY), or else an embedded one. In production, run it with threads and your
+own secret: SITE_SECRET=... gunicorn --threads 8 'flask_site:make_app()'
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ pages = Blueprint("pages", __name__)
 
 @pages.post("/login")
 def log_in() -> ResponseReturnValue:
-    """Generate tokens; an operator that is down keeps nobody from logging in."""
+    """Generate tokens. The login works even if the operator is down."""
     reply = uid2.visitor.generate(request.form.get("email", ""))
     if isinstance(reply, InvalidIdentity):
         return "This is not an email address.", 400
@@ -47,32 +47,32 @@ def log_in() -> ResponseReturnValue:
 
 @pages.get("/")
 def show() -> ResponseReturnValue:
-    """Show a page; tokens are refreshed when that is due, once for all who ask."""
+    """Show a page. Tokens are refreshed if due, once for all concurrent requests."""
     if isinstance(uid2.visitor.identity, OptedOut):
         return page(ARTICLE.format(state="not there: this person has opted out"))
     freshness = uid2.visitor.freshness()
     if freshness is None or freshness.tokens is None:
         return page(FORM)
-    # Into the bid request with freshness.advertising_token, here, if it is not None.
+    # Put freshness.advertising_token into the bid request here, if it is not None.
     return page(ARTICLE.format(state=freshness.state.name.lower()))
 
 
 @pages.post("/logout")
 def log_out() -> ResponseReturnValue:
-    """Forget the tokens: this is not an opt-out, and the operator need not know."""
+    """Delete the tokens. This is not an opt-out, so the operator is not called."""
     uid2.visitor.log_out()
     return redirect("/", code=303)
 
 
 def page(text: str) -> ResponseReturnValue:
-    """Make a page that no cache keeps."""
+    """Return a page that is never cached."""
     response = make_response(text)
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
 def make_app() -> Flask:
-    """Make the site."""
+    """Create the site."""
     app = Flask(__name__)
     app.secret_key = os.environ["SITE_SECRET"]  # all processes have the same one
     uid2.init_app(app)

@@ -1,12 +1,13 @@
-"""One process fetches the keys, three workers open tokens with them.
+"""One process fetches the keys, and three workers decrypt tokens with them.
 
     python examples/key_workers.py
 
 However many workers a machine has, the operator is asked once an hour. If it is down,
-the workers do not notice: their keys are valid for days. Here the operator is embedded
-and a pool of processes stands for the workers. In production, `python key_workers.py
-/run/uid2/keys.json` is a service that fetches for the operator of the environment
-(UID2_BASE_URL, UID2_API_KEY, UID2_SECRET_KEY), and gunicorn's workers open the file.
+the workers are not affected, because their keys are valid for days. In this
+demonstration, the operator is embedded, and a pool of processes represents the workers.
+In production, `python key_workers.py /run/uid2/keys.json` is a service that fetches
+keys from the operator that the environment names (UID2_BASE_URL, UID2_API_KEY,
+UID2_SECRET_KEY), and gunicorn's workers open the file.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ SAVE_EVERY_SECONDS = 60.0
 
 
 def run_fetcher(file: Path) -> None:
-    """Fetch keys every hour, and save them, until the process is ended."""
+    """Fetch keys every hour and save them, until the process is stopped."""
     asyncio.run(fetch(file))
 
 
 async def fetch(file: Path) -> None:
-    """Save the keys whenever there may be newer ones."""
+    """Save the keys after each refresh."""
     async with (
         UID2Client.from_env() as client,
         KeyStore(client.fetch_bidstream_keys, required=False) as keys,
@@ -62,30 +63,30 @@ BIDSTREAM: BidstreamClient
 
 
 def start_worker(file: Path, all_started: Barrier) -> None:
-    """Be called once in each worker, which never talks to the operator."""
+    """Set up a worker, which never contacts the operator. Called once in each."""
     global BIDSTREAM  # noqa: PLW0603 - one for each process
     BIDSTREAM = BidstreamClient(KeyStore.from_file(file))
     all_started.wait()  # only so that each has its part of the load
 
 
 def open_tokens(tokens: Sequence[str]) -> tuple[int, int]:
-    """Open tokens; return how many opened, and in which process."""
+    """Decrypt tokens. Return how many were decrypted, and by which process."""
     found = BIDSTREAM.decrypt_many(tokens)
     return sum(isinstance(row, DecryptedToken) for row in found), os.getpid()
 
 
-# --- as a play ------------------------------------------------------------------------
+# --- the demonstration ----------------------------------------------------------------
 
 
 def generate_tokens() -> list[str]:
-    """Play the publisher."""
+    """Generate tokens, as a publisher does."""
     with BlockingClient.from_env() as uid2:
         replies = [uid2.generate_token(f"{one}@example.com") for one in range(20)]
     return [one.advertising_token for one in replies if isinstance(one, IdentityTokens)]
 
 
 def put_under_load(file: Path, operator: LocalOperator, batches: int) -> None:
-    """Let the workers open many tokens, through an outage of the operator."""
+    """Let the workers decrypt many tokens during an outage of the operator."""
     tokens = generate_tokens()
     while not file.exists():
         time.sleep(0.05)
@@ -95,12 +96,12 @@ def put_under_load(file: Path, operator: LocalOperator, batches: int) -> None:
     with ProcessPoolExecutor(WORKERS, spawn, start_worker, given) as pool:
         done = list(pool.map(open_tokens, [tokens * 50] * batches))
     opened = sum(count for count, _ in done)
-    print(f"{len({pid for _, pid in done})} workers opened {opened:,} tokens.")
+    print(f"{len({pid for _, pid in done})} workers decrypted {opened:,} tokens.")
     fetches = sum(call.path.startswith("/v2/key/") for call in operator.calls)
     print(f"The operator was asked for keys {fetches} time(s).")
 
 
-def play(batches: int = 60) -> None:
+def demo(batches: int = 60) -> None:
     """Run an operator, a fetcher and the workers."""
     with (
         LocalOperator.in_thread() as operator,
@@ -123,4 +124,4 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         run_fetcher(Path(sys.argv[1]))
     else:
-        play()
+        demo()

@@ -1,9 +1,9 @@
-"""Make customers.csv: made-up people, the same ones whenever this runs.
+"""Generate customers.csv: made-up people, the same ones in each run.
 
     python examples/make_customers.py [FILE]
 
-Nobody in it can exist: domains are those of RFC 2606, the local parts at gmail.com are
-longer than Gmail allows, and the phone numbers are set aside for fiction.
+None of them can exist. The domains are reserved by RFC 2606, the local parts at
+gmail.com are longer than Gmail allows, and the phone numbers are reserved for fiction.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ INVALID_TYPES = ("", "e-mail", "uid2", "address", "email hash")
 
 
 def main() -> None:
-    """Write the file that the command line names, or customers.csv beside this."""
+    """Write the file that the command line names, or customers.csv in this folder."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     target = target or Path(__file__).with_name("customers.csv")
     with target.open("w", encoding="utf-8", newline="") as file:
@@ -162,7 +162,7 @@ def main() -> None:
 
 
 def make_rows() -> Iterator[tuple[str, ...]]:
-    """Make all rows; the first few show one of everything."""
+    """Generate all rows. The first few show one of each kind."""
     rng = random.Random(SEED)  # noqa: S311 - made-up people, not keys
     identities = islice(chain(showcase(), make_identities(rng)), ROWS)
     for number, (value, kind) in enumerate(identities, 1):
@@ -183,7 +183,7 @@ def make_rows() -> Iterator[tuple[str, ...]]:
 
 
 def showcase() -> list[Identity]:
-    """List what the first rows of the result should show."""
+    """List what the first rows show."""
     return [
         ("ada.lovelace@example.com", "email"),
         ("Ada.Lovelace@EXAMPLE.com", "email"),
@@ -197,7 +197,7 @@ def showcase() -> list[Identity]:
 
 
 def make_identities(rng: random.Random) -> Iterator[Identity]:
-    """Make identities without end: new ones, and now and then an odd one."""
+    """Generate identities without end: new ones, and sometimes an unusual one."""
     emails = make_emails(rng)
     phones = make_phones(rng)
     seen: list[Identity] = []
@@ -225,7 +225,7 @@ def make_identities(rng: random.Random) -> Iterator[Identity]:
 
 
 def make_emails(rng: random.Random) -> Iterator[str]:
-    """Make email addresses, each another one, in the spellings of web forms."""
+    """Generate distinct email addresses in the spellings of web forms."""
     words = ("anna", "ben", "chris", "dana", "eli", "finn", "gül", "hugo")
     for number in count(1):
         word = rng.choice(words)
@@ -244,7 +244,7 @@ def make_emails(rng: random.Random) -> Iterator[str]:
 
 
 def make_phones(rng: random.Random) -> Iterator[str]:
-    """Make phone numbers, each another one, from ranges set aside for fiction."""
+    """Generate distinct phone numbers from ranges reserved for fiction."""
     american = [f"+1{code}55501{n:02}" for code in AREA_CODES for n in range(100)]
     british = [f"+447700900{n:03}" for n in range(1000)]
     german = [f"+493023125{n:03}" for n in range(1000)]
@@ -255,7 +255,7 @@ def make_phones(rng: random.Random) -> Iterator[str]:
 
 
 def again(rng: random.Random, value: str, kind: str) -> Identity:
-    """Meet someone again: the same value, another spelling, or the hash of it."""
+    """Repeat a person: the same value, another spelling, or the hash."""
     if kind.endswith("_hash"):
         return value, kind
     ways = [(value, kind), (hashed(normal(value)), f"{kind}_hash")]
@@ -268,7 +268,7 @@ def again(rng: random.Random, value: str, kind: str) -> Identity:
 
 
 def opted_out(rng: random.Random) -> Identity:
-    """Meet someone who has opted out: the operator's test identities."""
+    """Return a person who has opted out: the operator's test identities."""
     return rng.choice(
         [
             (OPT_OUT_EMAIL, "email"),
@@ -282,7 +282,7 @@ def opted_out(rng: random.Random) -> Identity:
 
 
 def hashed(value: str, *, hexadecimal: bool = False) -> str:
-    """Hash a value as a customer's own system would, normalized before."""
+    """Normalize and hash a value, as a customer's own system would."""
     digest = hashlib.sha256(normal(value).encode())
     if hexadecimal:
         return digest.hexdigest()
@@ -290,7 +290,7 @@ def hashed(value: str, *, hexadecimal: bool = False) -> str:
 
 
 def normal(value: str) -> str:
-    """Normalize what this script makes; the library's own rules know far more."""
+    """Normalize what this script generates. The library's own rules cover far more."""
     local, at, domain = value.strip().partition("@")
     lower = str.maketrans({chr(n): chr(n + 32) for n in range(65, 91)})
     local, domain = local.translate(lower), domain.translate(lower)

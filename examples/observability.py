@@ -1,9 +1,9 @@
-"""What OpenTelemetry sees of a client, on the console.
+"""The spans and metrics of a client in OpenTelemetry, on the console.
 
     pip install 'uid2-async[otel]' opentelemetry-sdk
     python examples/observability.py
 
-It runs against an embedded operator, one of whose answers fails.
+It runs against an embedded operator, one of whose replies fails.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from uid2_async.operator import Fault, LocalOperator
 
 
 def set_up() -> tuple[TracerProvider, MeterProvider]:
-    """Send spans and metrics to the console; a service sends them elsewhere."""
+    """Send spans and metrics to the console. A service sends them elsewhere."""
     resource = Resource.create({"service.name": "observability-example"})
     tracers = TracerProvider(resource=resource)
     tracers.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter()))
@@ -38,7 +38,7 @@ def set_up() -> tuple[TracerProvider, MeterProvider]:
 
 
 async def main() -> None:
-    """Map, fetch keys and meet a failure, below a span of our own."""
+    """Map, fetch keys and provoke a failure, in a span of the application."""
     hook = OpenTelemetryHook()
     async with (
         LocalOperator() as operator,

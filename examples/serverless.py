@@ -1,12 +1,13 @@
-"""A serverless function that opens tokens: AWS Lambda, Cloud Functions and the like.
+"""A serverless function that decrypts tokens, for AWS Lambda and similar platforms.
 
     python examples/serverless.py
 
-The platform calls `handler`. What is opened with the first call (a cold start) lives as
-long as the execution environment, which is frozen between calls: one event loop, no
-background task, and keys that are fetched only if they are older than an hour. The age
-counts the time in which the environment was frozen. Settings come from the environment
-(UID2_BASE_URL, UID2_API_KEY, UID2_SECRET_KEY, or _FILE for mounted secrets).
+The platform calls `handler`. What the first call opens (a cold start) lives as long as
+the execution environment, which is frozen between calls. Therefore there is one event
+loop, no background task, and keys that are fetched only if they are older than an hour.
+Their age includes the time in which the environment was frozen. Settings come from the
+environment (UID2_BASE_URL, UID2_API_KEY, UID2_SECRET_KEY, or _FILE for mounted
+secrets).
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from uid2_async import (
 from uid2_async.operator import LocalOperator
 
 MAX_AGE_SECONDS = 3_600
-# Less than the function's own limit: a call that the platform ends tells nobody why.
+# Shorter than the function's own limit: a call that the platform ends has no error.
 TIMEOUT_SECONDS = 5.0
 
 
 @attrs.frozen
 class Environment:
-    """What lives from one call to the next."""
+    """What is kept from one call to the next."""
 
     runner: asyncio.Runner
     client: UID2Client
@@ -45,18 +46,18 @@ class Environment:
 
 @cache
 def start() -> Environment:
-    """Open what all calls share; nothing is sent yet."""
+    """Create what all calls share. Nothing is sent yet."""
     client = UID2Client.from_env(timeout=TIMEOUT_SECONDS)
     return Environment(asyncio.Runner(), client, KeyStore(client.fetch_bidstream_keys))
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: ARG001 - the platform's signature
-    """Open the tokens of an event, and say how many opened."""
+    """Decrypt the tokens of an event, and return how many were decrypted."""
     here = start()
     try:
         ring = here.runner.run(here.keys.ensure_fresh(MAX_AGE_SECONDS))
     except errors.UID2Error as error:
-        # Only a cold start during an outage: later calls go on with the keys they have.
+        # Only a cold start during an outage fails. Later calls use the existing keys.
         return {"statusCode": 503, "error": type(error).__name__}
     found = BidstreamClient(ring).decrypt_many(event["tokens"])
     opened = sum(isinstance(row, DecryptedToken) for row in found)
@@ -64,18 +65,18 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:  # noqa: 
 
 
 def stop() -> None:
-    """Close it all; platforms do not ask for it, tests do."""
+    """Close everything. Platforms do not call this, but tests do."""
     here = start()
     here.runner.run(here.client.aclose())
     here.runner.close()
     start.cache_clear()
 
 
-# --- as a play ------------------------------------------------------------------------
+# --- the demonstration ----------------------------------------------------------------
 
 
-def play() -> None:
-    """Do as the platform does: a cold start, and a call of the warm function."""
+def demo() -> None:
+    """Do what the platform does: a cold start, and a call of the warm function."""
     with LocalOperator.in_thread() as operator:
         os.environ["UID2_BASE_URL"] = operator.url
         os.environ["UID2_API_KEY"] = operator.api_key
@@ -92,4 +93,4 @@ def play() -> None:
 
 
 if __name__ == "__main__":
-    play()
+    demo()

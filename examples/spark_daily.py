@@ -17,7 +17,7 @@ the cluster's environment:
     UID2_SECRET_KEY={{secrets/uid2/client-secret}}
 
 or pass credentials="my_company.secrets:uid2", a function on the workers that returns a
-client. A job retries a failed task by itself, which is safe, and runs once at a time
+client. A job retries failed tasks automatically, which is safe, and runs once at a time
 (max_concurrent_runs: 1).
 """
 
@@ -48,25 +48,25 @@ DELTA = {
 
 
 def daily(people: DataFrame, table: str, *, credentials: str | None = None) -> None:
-    """Bring *table* up to date with *people*, and append what changed to another."""
+    """Update *table* with *people*, and append the changes to another table."""
     run = map_incrementally(people, table, credentials=credentials)
     print(f"asked {run.asked}, failed {run.failed}, invalid rows {run.invalid}")
-    # The next day's changes leave out what is marked here. If this job ends before it,
-    # they come again.
+    # The next day's changes do not include those marked here. If this job ends earlier,
+    # they are returned again.
     run.changes.write.format("delta").mode("append").save(f"{table}_changes")
     run.changes.groupBy("CHANGE").count().orderBy("CHANGE").show()
     run.mark_exported()
 
 
 def main(source: str, table: str) -> None:
-    """Run it on this machine."""
+    """Run the job on this machine."""
     # Before Spark starts: its workers inherit the environment.
     with operator(), local_session(2, config=DELTA) as spark:
         daily(spark.read.csv(source, header=True, escape='"', multiLine=True), table)
 
 
 def operator() -> AbstractContextManager[None]:
-    """Take the operator that the environment names, or run one."""
+    """Use the operator that the environment names, or run one."""
     if {"UID2_BASE_URL", "UID2_ENV"} & os.environ.keys():
         return nullcontext()
     return embedded_operator()

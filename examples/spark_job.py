@@ -1,9 +1,9 @@
-"""Map a CSV file with Spark, into a folder of Parquet files.
+"""Map a CSV file with Spark into a folder of Parquet files.
 
     python examples/spark_job.py examples/customers.csv /tmp/mapped
 
-The operator is the one that the environment names (UID2_BASE_URL and its like); if it
-names none, an embedded one. The file has the columns INPUT and INPUT_TYPE.
+It uses the operator that the environment names (UID2_BASE_URL and so on), or else an
+embedded one. The file has the columns INPUT and INPUT_TYPE.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from uid2_async.operator import LocalOperator
 
 
 def main(source: str, target: str) -> None:
-    """Map *source*, and show how its rows ended."""
+    """Map *source*, and show the number of rows by outcome."""
     # Before Spark starts: its workers inherit the environment.
     with operator(), local_session(4) as spark:
         rows = spark.read.csv(source, header=True, escape='"', multiLine=True)
         map_dataframe(rows).write.mode("overwrite").parquet(target)
 
-        # What was written is read: to count map_dataframe's result would map again.
+        # Read the written files: counting map_dataframe's result would map again.
         mapped = spark.read.parquet(target)
         mapped.groupBy("UNMAPPED", "ERROR").count().orderBy("UNMAPPED").show()
 
 
 def operator() -> AbstractContextManager[None]:
-    """Take the operator that the environment names, or run one."""
+    """Use the operator that the environment names, or run one."""
     if {"UID2_BASE_URL", "UID2_ENV"} & os.environ.keys():
         return nullcontext()
     return embedded_operator()

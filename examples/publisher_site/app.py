@@ -1,7 +1,7 @@
-"""A publisher's site: log in, tokens that stay fresh, log out, opt out.
+"""A publisher's site: login, fresh tokens, logout, opt-out.
 
 ``python -m nox -s site`` runs it. The server keeps the tokens in the session and
-refreshes them when they are due; the page asks the server every two seconds.
+refreshes them when they are due. The page asks the server every two seconds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MEANINGS = {
     TokenState.DEAD: "There is no token.",
     TokenState.OPTED_OUT: "This person has opted out: there is no token.",
 }
-# All that the page needs is its own, and nothing that it shows can run.
+# The page needs only its own files, and no script in what it shows can run.
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -58,7 +58,7 @@ router = APIRouter()
 
 
 class SafeHeaders:
-    """Adds the headers that keep a browser from doing more than the page asks for."""
+    """Adds headers that restrict the browser to what the page needs."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap *app*."""
@@ -76,7 +76,7 @@ class SafeHeaders:
 
 
 def make_app(operator: LocalOperator) -> FastAPI:
-    """Make the site; its clock is the operator's, which a button sets forward."""
+    """Create the site. Its clock is the operator's, which a button sets forward."""
 
     def now() -> datetime:
         return operator.now
@@ -106,7 +106,7 @@ def make_app(operator: LocalOperator) -> FastAPI:
 async def show_page(
     request: Request, client: ClientDep, freshness: FreshnessDep
 ) -> Response:
-    """Show the login form, or the identity of who is logged in."""
+    """Show the login form, or the identity of the visitor who is logged in."""
     view = None
     if "email" in request.session:
         view = await _view(request, client, freshness)
@@ -117,7 +117,7 @@ async def show_page(
 async def tell_identity(
     request: Request, client: ClientDep, freshness: FreshnessDep
 ) -> dict[str, Any]:
-    """Tell the page's script what the page should show by now."""
+    """Return what the page's script should show now."""
     if "email" not in request.session:
         raise HTTPException(401)
     return await _view(request, client, freshness)
@@ -127,7 +127,7 @@ async def tell_identity(
 async def log_in(
     request: Request, client: ClientDep, email: Annotated[str, Form()] = ""
 ) -> Response:
-    """Generate tokens for an email address, and begin a session with them."""
+    """Generate tokens for an email address, and start a session with them."""
     try:
         identity = await _generate(client, email)
     except InputError:
@@ -143,14 +143,14 @@ async def log_in(
 
 @router.post("/logout")
 async def log_out(request: Request) -> Response:
-    """End the session, and the tokens with it; this is not an opt-out."""
+    """End the session and delete its tokens. This is not an opt-out."""
     request.session.clear()
     return _back()
 
 
 @router.post("/opt-out")
 async def opt_out(request: Request, client: ClientDep) -> Response:
-    """Opt out who is logged in, of UID2 and for good, and drop the tokens at once."""
+    """Opt the visitor out of UID2 permanently, and delete the tokens."""
     if "email" in request.session:
         try:
             await client.opt_out(Email(request.session["email"]))
@@ -173,21 +173,21 @@ async def advance(
 
 
 def _back() -> Response:
-    """Send the browser to the page, with a GET."""
+    """Redirect the browser to the page with a GET."""
     return RedirectResponse("/", status_code=303)
 
 
 async def _generate(client: UID2Client, email: str) -> dict[str, Any]:
-    """Generate tokens, as the session keeps them."""
+    """Generate tokens, in the form that the session stores."""
     reply = await client.generate_token(Email(email))
-    # Only EUID asks for consent; who gives none gets no token either.
+    # Only EUID requires consent. Without it, there is no token either.
     return to_session(OptedOut() if isinstance(reply, InsufficientConsent) else reply)
 
 
 async def _view(
     request: Request, client: UID2Client, freshness: Freshness | None
 ) -> dict[str, Any]:
-    """Make what the page shows; tokens that are dead or missing are generated anew."""
+    """Return what the page shows. Dead or missing tokens are generated again."""
     session = request.session
     error = freshness.error if freshness else None
     if freshness and freshness.tokens and freshness.changed:
@@ -209,7 +209,7 @@ async def _view(
 
 
 def _describe(held: IdentityTokens | OptedOut | None, now: datetime) -> dict[str, Any]:
-    """Say of the tokens what the page shows; a token is shown while it may be used."""
+    """Describe the tokens for the page. A token is shown while it is usable."""
     state = TokenState.DEAD
     if isinstance(held, OptedOut):
         state = TokenState.OPTED_OUT

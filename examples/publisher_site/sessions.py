@@ -1,4 +1,4 @@
-"""Sessions in memory: the browser holds a random name and nothing else."""
+"""Sessions in memory: the browser stores only a random session ID."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ COOKIE = "site_session"
 
 
 class Session(dict[str, Any]):
-    """What is known of a visitor.
+    """The data of a visitor.
 
     Attributes:
-        successor: The one that takes its place in the browser, if a login began one.
+        successor: The session that replaces it in the browser, if a login started one.
     """
 
     successor: Session | None = None
 
 
 def start_session(request: Request, **values: object) -> None:
-    """Begin a session with *values*, under a new name; the old one is forgotten.
+    """Start a session with *values* under a new ID, and delete the old one.
 
-    Call it at each login. If the name stayed, whoever had put it into the browser
-    before (session fixation) would be logged in as well.
+    Call this at each login. If the ID stayed the same, an attacker who had planted it
+    in the browser (session fixation) would be logged in as well.
     """
     session: Session = request.scope["session"]
     session.clear()
@@ -34,9 +34,9 @@ def start_session(request: Request, **values: object) -> None:
 
 
 class SessionsInMemory:
-    """Gives each request its visitor's session, and forgets sessions left empty.
+    """Gives each request its visitor's session, and deletes empty sessions.
 
-    A site of several processes keeps them in Redis or a database instead.
+    A site with several processes keeps them in Redis or a database instead.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -64,12 +64,12 @@ class SessionsInMemory:
         await self._app(scope, receive, send_with_cookie)
 
     def _start_or_end(self, name: str, session: Session) -> str:
-        """Keep a session that has begun or forget one that has ended."""
+        """Store a session that has started, or delete one that has ended."""
         attributes = "Path=/; HttpOnly; SameSite=Lax"
         self._sessions.pop(name, None)
         if not session:
             return f"{COOKIE}=; Max-Age=0; {attributes}"
-        # A name that the browser brought along is never taken over.
+        # A session ID from the browser is never adopted.
         name = secrets.token_urlsafe(32)
         self._sessions[name] = session
         return f"{COOKIE}={name}; {attributes}"

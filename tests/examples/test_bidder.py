@@ -144,7 +144,7 @@ async def test_a_refused_token_is_counted_with_what_to_do(
     assert not await known(bidder, {"site": {"domain": "example.com"}})
     report = await (await bidder.get("/health")).json()
     assert report["bid_requests"] == [
-        "1 invalid payload. No token, or a damaged one: tell the seller.",
+        "1 invalid payload. Not a token, or a damaged one: notify the seller.",
         "1 no token.",
     ]
     assert set(example.ADVICE) == set(TokenFailure)
@@ -155,6 +155,6 @@ def test_it_plays_without_credentials(run: Callable[..., Any]) -> None:
     done = run("bidder.py")
 
     assert done.returncode == 0, done.stderr
-    assert "Its keys still open tokens: True" in done.stdout
+    assert "The keys still decrypt tokens: True" in done.stdout
     assert "Bids on a person who opted out: False" in done.stdout
     assert max(map(len, done.stdout.split())) < 30

@@ -21,7 +21,7 @@ def test_three_workers_share_one_fetch(run: Callable[..., Any]) -> None:
     done = run("key_workers.py")
 
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"(\d+) workers opened ([\d,]+)", done.stdout) == [
+    assert re.findall(r"(\d+) workers decrypted ([\d,]+)", done.stdout) == [
         ("3", "60,000")
     ]
     assert "asked for keys 1 time(s)" in done.stdout
