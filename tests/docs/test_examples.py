@@ -29,6 +29,7 @@ NAMES = (
     *("Email", "Phone", "EmailHash", "TokenRefresher", "try_generate", "map_frame"),
     *("BulkMapper", "MappingState", "KeyStore", "BidstreamClient", "SharingClient"),
     *("RetryPolicy", "UID2Error", "LocalOperator", "SealedCookie"),
+    *("map_file", "MapOptions", "refresh_state"),
 )
 # They start a loop of their own.
 BLOCKING = {"BlockingClient"}
@@ -103,6 +104,8 @@ def test_the_example_runs(
     code, wanted = examples(name)
     assert code.co_code != compile("", "", "exec").co_code
     monkeypatch.chdir(tmp_path)
+    customers = "mail\nuser@example.com\noptout@example.com\n"
+    (tmp_path / "customers.csv").write_text(customers, encoding="utf-8")
     for variable in ("UID2_BASE_URL", "UID2_API_KEY", "UID2_SECRET_KEY"):
         monkeypatch.setenv(variable, environment[variable])
     printed = io.StringIO()

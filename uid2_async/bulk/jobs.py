@@ -322,6 +322,16 @@ async def map_file(
 
     Call it again with the same arguments to resume an interrupted job.
 
+    Example:
+        >>> summary = await map_file(
+        ...     "customers.csv",
+        ...     "mapped.csv",
+        ...     client=client,
+        ...     options=MapOptions(column="mail", type="email"),
+        ... )
+        >>> summary.mapped, summary.opted_out
+        (1, 1)
+
     Args:
         source: A file, a folder, a pattern such as ``export/*.parquet``, or ``-`` for
             stdin. The URL of an object in a store, such as
@@ -980,6 +990,12 @@ async def refresh_state(
     """Ask again about the due identities of a state, as ``uid2 refresh`` does.
 
     Call it again to resume: answered identities are no longer due.
+
+    Example:
+        >>> async with MappingState("people.db") as state:
+        ...     summary = await refresh_state(state, client=client, delta="delta.csv")
+        >>> summary.rows, summary.changes
+        (0, 0)
 
     Args:
         state: A state, open or not, or the path of its file.

@@ -128,6 +128,11 @@ class MapOptions(FileJobOptions):
     :class:`~uid2_async.bulk.JobOptions` how it sends. When a job is resumed,
     *max_removed* and the options that do not affect the output may change.
 
+    Example:
+        >>> options = MapOptions(
+        ...     identifiers={"email": "mail", "phone": "tel"}, names="snake"
+        ... )
+
     Attributes:
         column: The column with the identifiers. Defaults to ``INPUT``.
         type: The type of the identifiers: ``email``, ``phone``, ``email_hash`` or
