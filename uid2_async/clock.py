@@ -61,7 +61,7 @@ _in_use: Clock | None = None
 
 @contextmanager
 def use_clock(clock: Clock) -> Iterator[None]:
-    """Replace the system's clock by *clock* in all threads, for tests.
+    """Replace the system's clock with *clock* in all threads, for tests.
 
     This affects the clients, refreshers and key stores that are created inside the
     block without their own clock.

@@ -70,7 +70,7 @@ _IDLE_SECONDS: Final = 20.0
 # A batch has no deadline; the job's stall timeout ends it.
 _BATCH_SECONDS: Final = 24 * 3600.0
 
-# Errors that would affect every batch. Continuing would do harm, or wait in vain.
+# Errors that would affect every batch. Continuing would be harmful or useless.
 _FATAL: Final = (
     AuthError,
     CertificateError,
@@ -197,7 +197,7 @@ class Dispatcher:
     async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
         """End the job for the consumer of the chunks if any part fails.
 
-        This includes a task cancelled by anything except :meth:`stop`: without it, the
+        This includes a task canceled by anything except :meth:`stop`: without it, the
         others would wait forever.
         """
         try:

@@ -86,7 +86,7 @@ def run_async(
             cleanly; the second signal cancels it. Without it, the first signal cancels.
 
     Raises:
-        KeyboardInterrupt: If SIGINT cancelled it.
+        KeyboardInterrupt: If SIGINT canceled it.
         SystemExit: If SIGTERM did.
     """
     cancelled_by: list[signal.Signals] = []

@@ -1,7 +1,8 @@
 """For publishers: refresh identity tokens, and pass them to pages and exchanges.
 
-:class:`~uid2_async.TokenRefresher` and :func:`try_generate` call the operator. All
-other functions convert tokens for browsers, sessions and bid requests, without I/O.
+:class:`~uid2_async.TokenRefresher` and :func:`~uid2_async.try_generate` call the
+operator. All other functions convert tokens for browsers, sessions and bid requests,
+without I/O.
 """
 
 from __future__ import annotations
