@@ -32,7 +32,7 @@ async def run_in_thread(
     try:
         return await done
     except asyncio.CancelledError:
-        # The result may be there already, and the waiter canceled before it ran.
+        # The result may be there already, and the waiter cancelled before it ran.
         if not done.cancelled() and done.exception() is None:
             discard(done.result())
         raise

@@ -111,7 +111,7 @@ def _people(figures: StateStatistics) -> Section:
         title="Mapped, opted out, invalid",
         text="The operator's last reply about each identity.",
         bars=values,
-        head=["status", "emails", "phones", "together", "share"],
+        head=["status", "e-mails", "phones", "together", "share"],
         rows=[
             [name, *(f"{row[kind]:,}" for kind in IdentityType), f"{value:,}", share]
             for (name, row), value, share in zip(

@@ -117,7 +117,7 @@ def parse_object(data: bytes | str) -> dict[str, object] | None:
 
 
 def _without_comments(text: str) -> str:
-    """Replace each comment in *text* with a space, and check the nesting depth.
+    """Replace each comment in *text* by a space, and check the nesting depth.
 
     Raises:
         JavaJsonError: If the nesting is too deep, a string or a comment is not

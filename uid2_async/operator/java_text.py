@@ -29,7 +29,7 @@ def _utf16(text: str) -> bytes:
 
 
 def replace_surrogates(text: str) -> str:
-    """Replace each lone surrogate with ``?``, as Java does when it encodes *text*."""
+    """Replace each lone surrogate by ``?``, as Java does when it encodes *text*."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

@@ -152,7 +152,7 @@ class SetOptOut(_Command, frozen=True):
 
     Attributes:
         out: Whether out.
-        identity: An email address, a phone number or a hash.
+        identity: An e-mail address, a phone number or a hash.
         kind: What *identity* is. ``dii`` is a phone number if it begins with a plus.
         hash: Instead of an identity, its first-level hash in base64.
     """
@@ -259,7 +259,7 @@ _OPT_OUTS_SHOWN: Final = 100
 
 
 class OptOutList:
-    """Who has opted out, by the email addresses and phone numbers typed here."""
+    """Who has opted out, by the e-mail addresses and phone numbers typed here."""
 
     def __init__(
         self, data: OperatorData, index: DataIndex, operator: LocalOperator

@@ -231,7 +231,7 @@ def _explain_refresh(exchange: Exchange, reading: OpenedCall) -> str:
 
 
 _FORMS: Final = (
-    "An email address needs an @ with something on both sides, a phone number is + "
+    "An e-mail address needs an @ with something on both sides, a phone number is + "
     "and 10 to 15 digits, and a hash is SHA-256: 44 characters of base64 or 64 of hex."
 )
 

@@ -171,7 +171,7 @@ def _subscriptions(data: OperatorData) -> list[dict[str, Any]]:
 
 
 def _both_types(identities: dict[IdentityType, str]) -> list[str]:
-    """List the email and the phone of a test identity."""
+    """List the e-mail and the phone of a test identity."""
     return [identities[kind] for kind in IdentityType]
 
 
