@@ -22,7 +22,7 @@ from uid2_async.operator.client_side import (
     origin_allowed,
     registrable_domain,
 )
-from uid2_async.operator.java_json import JavaJsonError, parse_raw
+from uid2_async.operator.java import JavaJsonError, parse_raw
 from uid2_async.protocol import client_side
 from uid2_async.protocol.base64 import encode_text
 from uid2_async.protocol.token_codec import open_token

@@ -1,4 +1,4 @@
-"""The operator's half of token/client-generate (docs/protocol.md 2.10).
+"""The endpoint token/client-generate (docs/protocol.md 2.10).
 
 The host of an Origin is parsed like Java's ``URL`` and validated like Guava's
 ``InternetDomainName``, because the operator's reply depends on both.
@@ -20,15 +20,18 @@ from uid2_async._private import RedactedRepr
 from uid2_async.operator.data import Site
 from uid2_async.operator.http_messages import RefusedError, client_error, unknown_error
 from uid2_async.operator.indexes import DataIndex
-from uid2_async.operator.java_json import JavaJsonError, parse_raw
-from uid2_async.operator.java_text import JavaDouble, as_java_string, trim
-from uid2_async.operator.minting import CLIENT_SIDE, Subject, mint_tokens
+from uid2_async.operator.java import (
+    JavaDouble,
+    JavaJsonError,
+    as_java_string,
+    parse_raw,
+    trim,
+)
+from uid2_async.operator.minting import CLIENT_SIDE
 from uid2_async.operator.tokens import (
     IdentityInput,
     InputFault,
-    build_status_reply,
-    build_tokens_reply,
-    no_active_key,
+    generate_for,
     read_identity_input,
 )
 from uid2_async.protocol import base64
@@ -71,26 +74,19 @@ def client_generate(
     if pair.disabled:
         raise RefusedError(401, "unauthorized", "Unauthorized")
     if index.settings.client_side_token_generate_domain_name_check_enabled:
-        _check_home(index.site(pair.site_id), request, origin)
+        _check_site(index.site(pair.site_id), request, origin)
     fields, cipher = open_client_generate_request(request, private_key)
-    identity = _read_hash(fields, phones=index.settings.enable_phone_support)
-    flh = index.buckets.first_level_hash(identity.data)
-    if index.opt_outs.is_out(flh, identity.identity_type):
-        return build_status_reply("optout"), cipher
-    subject = Subject(
-        flh=flh,
-        identity_type=identity.identity_type,
+    payload = generate_for(
+        index,
+        _read_hash(index, fields),
         site_id=pair.site_id,
         privacy_bits=CLIENT_SIDE,
-        established_ms=now_ms,
+        now_ms=now_ms,
     )
-    tokens = mint_tokens(index, subject, now_ms)
-    if tokens is None:
-        raise no_active_key()
-    return build_tokens_reply(tokens), cipher
+    return payload, cipher
 
 
-def _check_home(site: Site, request: ClientGenerateRequest, origin: str | None) -> None:
+def _check_site(site: Site, request: ClientGenerateRequest, origin: str | None) -> None:
     """Reject apps and web pages that do not belong to the site."""
     if request.app_name is not None:
         if not app_allowed(request.app_name, site.app_names):
@@ -99,12 +95,13 @@ def _check_home(site: Site, request: ClientGenerateRequest, origin: str | None) 
         raise RefusedError(403, "invalid_http_origin", "unexpected http origin")
 
 
-def _read_hash(fields: Mapping[str, object], *, phones: bool) -> IdentityInput:
+def _read_hash(index: DataIndex, fields: Mapping[str, object]) -> IdentityInput:
     """Read the one hash of the inner JSON. Plain DII is ignored."""
+    phones = index.settings.enable_phone_support
     hashes = {key: fields.get(key) for key in _HASHES}
     if hashes["phone_hash"] is not None and not phones:
         raise client_error("phone support not enabled")
-    identity = read_identity_input(hashes, phones=phones)
+    identity = read_identity_input(index, hashes)
     if identity is InputFault.MISSING:
         which = "exactly one of: email_hash, phone_hash" if phones else "email_hash"
         raise client_error(f"please provide {which}")

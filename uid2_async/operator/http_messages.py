@@ -15,8 +15,7 @@ from urllib.parse import unquote_plus
 
 import attrs
 
-from uid2_async.operator.java_charsets import codec_of, decode
-from uid2_async.operator.java_text import trim
+from uid2_async.operator.java import codec_of, decode_charset, trim
 from uid2_async.protocol import wire
 from uid2_async.protocol.tokens import VALIDATE_PATH
 
@@ -140,6 +139,11 @@ def reply_to_refusal(refusal: RefusedError) -> Reply:
     if refusal.message is None:
         del fields["message"]
     return Reply(status=refusal.status, content_type=JSON, body=wire.encode(fields))
+
+
+def encode_success(body: object) -> bytes:
+    """Encode the JSON of a successful reply."""
+    return wire.encode({"body": body, "status": "success"})
 
 
 def not_found() -> Reply:
@@ -374,7 +378,9 @@ def body_text(content_type: str, body: bytes) -> bytes:
     if name is None or not body:
         return body
     codec = _find_codec(name)
-    return body if codec == "utf_8" else decode(body, codec).encode("utf-8", "replace")
+    if codec == "utf_8":
+        return body
+    return decode_charset(body, codec).encode("utf-8", "replace")
 
 
 def _find_codec(name: str) -> str:

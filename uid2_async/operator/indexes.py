@@ -29,7 +29,7 @@ from uid2_async.operator.data import (
     Site,
 )
 from uid2_async.operator.http_messages import RefusedError, unknown_error
-from uid2_async.operator.java_text import trim
+from uid2_async.operator.java import trim
 from uid2_async.operator.salts import SaltBuckets
 from uid2_async.protocol import base64
 from uid2_async.protocol.client_side import PREFIX_CHARS

@@ -1,25 +1,23 @@
-"""The operator's half of identity/map v3 and v2, identity/buckets and optout/status.
+"""The endpoints identity/map v3 and v2, identity/buckets and optout/status.
 
 See docs/protocol.md 2.4 to 2.7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-import msgspec
-
-from uid2_async._private import RedactedRepr
 from uid2_async.models import IdentityType, UnmappedReason
 from uid2_async.operator.http_messages import (
     RefusedError,
     client_error,
+    encode_success,
     text_error,
     unknown_error,
 )
 from uid2_async.operator.indexes import AuthorizedRequest, DataIndex
-from uid2_async.operator.java_text import (
+from uid2_async.operator.java import (
     as_java_string,
     format_local_date_time,
     literal_text,
@@ -28,29 +26,34 @@ from uid2_async.operator.java_text import (
 )
 from uid2_async.operator.salts import MappedRow
 from uid2_async.operator.tokens import missing_message
-from uid2_async.protocol import wire
 from uid2_async.protocol.mapping import OptedOutUID
 from uid2_async.protocol.normalize import KINDS, identity_bytes
 
-
-class UnmappedRow(msgspec.Struct, frozen=True, gc=False):
-    """An unmapped row of a v3 reply."""
-
-    reason: str = msgspec.field(name="e")
+_OPTED_OUT: Final = {"e": UnmappedReason.OPTED_OUT.value}
+_INVALID: Final = {"e": UnmappedReason.INVALID_IDENTIFIER.value}
 
 
-def parse_map_v3_request(
-    payload: Mapping[str, Any] | None, *, phones: bool = True
+# --- identity/map v3 ------------------------------------------------------------------
+
+
+def map_v3(index: DataIndex, call: AuthorizedRequest) -> bytes:
+    """Answer identity/map v3, whose reply always contains all four keys."""
+    values = _read_v3(call.payload, phones=index.settings.enable_phone_support)
+    index.service_links.check(call.client)
+    return encode_success(
+        {kind: _map(index, kind, values.get(kind, ()), call.now_ms) for kind in KINDS}
+    )
+
+
+def _read_v3(
+    payload: Mapping[str, Any] | None, *, phones: bool
 ) -> dict[str, list[str]]:
-    """Parse a v3 map request as the operator does: a strict schema, lenient elements.
+    """Read the values by key. The schema is strict, but its elements are lenient.
 
     Args:
         payload: The request's JSON object, or None if it was empty.
         phones: Whether the operator supports phones. If not, its error message omits
             them, but it maps them nevertheless.
-
-    Returns:
-        The values by key. A key may be missing.
 
     Raises:
         RefusedError: If there is no key, an unknown key, or a value that is not a list
@@ -75,64 +78,72 @@ def parse_map_v3_request(
     return values
 
 
-def build_map_v3_reply(rows: Mapping[str, Sequence[MappedRow | UnmappedRow]]) -> bytes:
-    """Build the reply to a v3 map request, which always contains all four keys."""
-    body = {key: rows.get(key, ()) for key in KINDS}
-    return wire.encode({"body": body, "status": "success"})
+def _map(
+    index: DataIndex, kind: str, values: Sequence[str], now_ms: int
+) -> list[MappedRow | dict[str, str]]:
+    """Map the values of one kind. Bulk jobs spend most of their time in this loop."""
+    identity_type = _type_of(kind)
+    hash_one = index.buckets.first_level_hash
+    is_out = index.opt_outs.is_out
+    map_one = index.buckets.mapper(identity_type, now_ms)
+    rows: list[MappedRow | dict[str, str]] = []
+    for value in values:
+        data = identity_bytes(kind, value)
+        if data is None:
+            rows.append(_INVALID)
+            continue
+        flh = hash_one(data)
+        rows.append(_OPTED_OUT if is_out(flh, identity_type) else map_one(flh))
+    return rows
 
 
-class MappedV2(RedactedRepr, frozen=True, gc=False):
-    """A mapped identity of a v2 reply."""
-
-    identifier: str | None
-    advertising_id: str
-    bucket_id: str
+def _type_of(kind: str) -> IdentityType:
+    """Return the type of the identities of one kind, hashed or not."""
+    return IdentityType(kind.partition("_")[0])
 
 
-class UnmappedV2(RedactedRepr, frozen=True, gc=False):
-    """An unmapped identity of a v2 reply."""
-
-    identifier: str | None
-    reason: str
+# --- identity/map v2 ------------------------------------------------------------------
 
 
-class MapV2Request(RedactedRepr, frozen=True, kw_only=True):
-    """A v2 map request as the operator reads it.
+def map_v2(index: DataIndex, call: AuthorizedRequest) -> bytes:
+    """Answer identity/map v2, whose reply omits an empty list of unmapped identities.
 
-    Attributes:
-        kind: The kind of the values. Meaningless if there are none.
-        values: The values to map. Only phones may be None.
-        link_id: The service link, with a JSON null as the text ``null``, or None if the
-            key is absent.
+    A null among emails or hashes rejects the whole batch.
     """
-
-    kind: str
-    values: list[str | None]
-    link_id: str | None
-
-
-def parse_map_v2_request(
-    payload: Mapping[str, Any] | None, *, phones: bool
-) -> MapV2Request:
-    """Parse a v2 map request as the operator does.
-
-    Raises:
-        RefusedError: If the JSON has the wrong structure. A null element rejects the
-            whole batch.
-    """
+    payload = call.payload
     if payload is None:
         raise _unknown_v2()
-    kind, items = _one_list(payload, phones=phones)
+    kind, items = _one_list(payload, phones=index.settings.enable_phone_support)
     texts = [as_java_string(item) for item in items]
-    # Java encodes a lone surrogate as "?", both for the hash and for the reply.
-    values = [None if text is None else replace_surrogates(text) for text in texts]
-    if None in values and kind != "phone":
+    if None in texts and kind != "phone":
         raise _unknown_v2()
-    return MapV2Request(
-        kind=kind,
-        values=values,
-        link_id=_read_link_id(payload),
+    index.service_links.check(call.client, _read_link_id(payload))
+    mapped: list[dict[str, str | None]] = []
+    unmapped: list[dict[str, str | None]] = []
+    for text in texts:
+        # Java encodes a lone surrogate as "?", both for the hash and for the reply.
+        value = None if text is None else replace_surrogates(text)
+        row = _map_one_v2(index, kind, value, call.now_ms)
+        (unmapped if "reason" in row else mapped).append({"identifier": value, **row})
+    return encode_success(
+        {"mapped": mapped, **({"unmapped": unmapped} if unmapped else {})}
     )
+
+
+def _map_one_v2(
+    index: DataIndex, kind: str, value: str | None, now_ms: int
+) -> dict[str, str]:
+    """Return the fields of a mapped identity, or the reason why it is not mapped."""
+    data = None if value is None else identity_bytes(kind, value)
+    if data is None:
+        return {"reason": UnmappedReason.INVALID_IDENTIFIER.value}
+    flh = index.buckets.first_level_hash(data)
+    if index.opt_outs.is_out(flh, _type_of(kind)):
+        return {"reason": UnmappedReason.OPTED_OUT.value}
+    return {
+        "advertising_id": index.buckets.raw_uid(flh, _type_of(kind), now_ms),
+        "bucket_id": index.buckets.bucket_id(flh, now_ms),
+    }
 
 
 def _one_list(payload: Mapping[str, Any], *, phones: bool) -> tuple[str, list[Any]]:
@@ -169,21 +180,24 @@ def _unknown_v2() -> RefusedError:
     return unknown_error("Unknown error while mapping identity v2")
 
 
-def build_map_v2_reply(
-    mapped: Sequence[MappedV2], unmapped: Sequence[UnmappedV2]
-) -> bytes:
-    """Build the reply to a v2 map request. An empty *unmapped* is omitted."""
-    body: dict[str, object] = {"mapped": mapped}
-    if unmapped:
-        body["unmapped"] = unmapped
-    return wire.encode({"body": body, "status": "success"})
+# --- identity/buckets and optout/status -----------------------------------------------
 
 
-def parse_buckets_request(payload: Mapping[str, Any] | None) -> int:
-    """Parse a buckets request as the operator does.
+def buckets(index: DataIndex, call: AuthorizedRequest) -> bytes:
+    """Answer identity/buckets."""
+    since_ms = _read_since(call.payload)
+    return encode_success(
+        [
+            {"bucket_id": bucket_id, "last_updated": format_local_date_time(updated_ms)}
+            for bucket_id, updated_ms in index.buckets.rotated_since(
+                since_ms, call.now_ms
+            )
+        ]
+    )
 
-    Returns:
-        The time in ms since the Unix epoch.
+
+def _read_since(payload: Mapping[str, Any] | None) -> int:
+    """Read the time, in ms since the Unix epoch.
 
     Raises:
         RefusedError: 400 if the time is missing or is not an ISO_LOCAL_DATE_TIME. 500
@@ -203,17 +217,19 @@ def parse_buckets_request(payload: Mapping[str, Any] | None) -> int:
     return since
 
 
-def build_buckets_reply(buckets: Iterable[tuple[str, int]]) -> bytes:
-    """Build the reply from pairs of bucket ID and time of the last rotation in ms."""
-    body = [
-        {"bucket_id": bucket_id, "last_updated": format_local_date_time(updated_ms)}
-        for bucket_id, updated_ms in buckets
+def opt_out_status(index: DataIndex, call: AuthorizedRequest) -> bytes:
+    """Answer optout/status from the recorded raw UIDs."""
+    limit = index.settings.optout_status_max_request_size
+    raw_uids = _read_raw_uids(call.payload, limit)
+    found = [(raw_uid, index.opt_outs.since_ms(raw_uid)) for raw_uid in raw_uids]
+    opted_out = [
+        OptedOutUID(raw_uid, since) for raw_uid, since in found if since is not None
     ]
-    return wire.encode({"body": body, "status": "success"})
+    return encode_success({"opted_out": opted_out})
 
 
-def parse_status_request(payload: Mapping[str, Any] | None, *, limit: int) -> list[str]:
-    """Parse a status request as the operator does. Null elements are ignored.
+def _read_raw_uids(payload: Mapping[str, Any] | None, limit: int) -> list[str]:
+    """Read the raw UIDs. Null elements are ignored.
 
     Raises:
         RefusedError: If there is no list, or it has more than *limit* elements.
@@ -228,84 +244,3 @@ def parse_status_request(payload: Mapping[str, Any] | None, *, limit: int) -> li
     if len(values) > limit:
         raise client_error("Request payload is too large")
     return [text for text in map(as_java_string, values) if text is not None]
-
-
-def build_status_reply(found: Iterable[OptedOutUID]) -> bytes:
-    """Build the reply that lists the opted-out raw UIDs."""
-    return wire.encode({"body": {"opted_out": list(found)}, "status": "success"})
-
-
-_OPTED_OUT = UnmappedRow(UnmappedReason.OPTED_OUT.value)
-_INVALID = UnmappedRow(UnmappedReason.INVALID_IDENTIFIER.value)
-
-
-def map_v3(index: DataIndex, call: AuthorizedRequest) -> bytes:
-    """Answer identity/map v3."""
-    values = parse_map_v3_request(
-        call.payload, phones=index.settings.enable_phone_support
-    )
-    index.service_links.check(call.client)
-    rows = {
-        kind: _map(index, kind, items, call.now_ms) for kind, items in values.items()
-    }
-    return build_map_v3_reply(rows)
-
-
-def _map(
-    index: DataIndex, kind: str, values: Sequence[str], now_ms: int
-) -> list[MappedRow | UnmappedRow]:
-    """Map the values of one kind. Bulk jobs spend most of their time in this loop."""
-    identity_type = IdentityType(kind.partition("_")[0])
-    hash_one = index.buckets.first_level_hash
-    is_out = index.opt_outs.is_out
-    map_one = index.buckets.mapper(identity_type, now_ms)
-    rows: list[MappedRow | UnmappedRow] = []
-    for value in values:
-        data = identity_bytes(kind, value)
-        if data is None:
-            rows.append(_INVALID)
-            continue
-        flh = hash_one(data)
-        rows.append(_OPTED_OUT if is_out(flh, identity_type) else map_one(flh))
-    return rows
-
-
-def map_v2(index: DataIndex, call: AuthorizedRequest) -> bytes:
-    """Answer identity/map v2."""
-    request = parse_map_v2_request(
-        call.payload, phones=index.settings.enable_phone_support
-    )
-    index.service_links.check(call.client, request.link_id)
-    identity_type = IdentityType(request.kind.partition("_")[0])
-    mapped: list[MappedV2] = []
-    unmapped: list[UnmappedV2] = []
-    for value in request.values:
-        data = None if value is None else identity_bytes(request.kind, value)
-        if data is None:
-            unmapped.append(UnmappedV2(value, _INVALID.reason))
-            continue
-        flh = index.buckets.first_level_hash(data)
-        if index.opt_outs.is_out(flh, identity_type):
-            unmapped.append(UnmappedV2(value, _OPTED_OUT.reason))
-            continue
-        raw_uid = index.buckets.raw_uid(flh, identity_type, call.now_ms)
-        bucket_id = index.buckets.bucket_id(flh, call.now_ms)
-        mapped.append(MappedV2(value, raw_uid, bucket_id))
-    return build_map_v2_reply(mapped, unmapped)
-
-
-def buckets(index: DataIndex, call: AuthorizedRequest) -> bytes:
-    """Answer identity/buckets."""
-    since_ms = parse_buckets_request(call.payload)
-    return build_buckets_reply(index.buckets.rotated_since(since_ms, call.now_ms))
-
-
-def opt_out_status(index: DataIndex, call: AuthorizedRequest) -> bytes:
-    """Answer optout/status from the recorded raw UIDs."""
-    raw_uids = parse_status_request(
-        call.payload, limit=index.settings.optout_status_max_request_size
-    )
-    found = [(raw_uid, index.opt_outs.since_ms(raw_uid)) for raw_uid in raw_uids]
-    return build_status_reply(
-        OptedOutUID(raw_uid, since) for raw_uid, since in found if since is not None
-    )

@@ -15,8 +15,7 @@ import attrs
 
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.operator.indexes import DataIndex
-from uid2_async.operator.java_json import parse_object
-from uid2_async.operator.java_text import as_java_string
+from uid2_async.operator.java import as_java_string, parse_object
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.envelope import IV_BYTES, KEY_BYTES
 from uid2_async.protocol.keyring import Key, KeyLookup

@@ -21,7 +21,7 @@ from uid2_async.operator.data import Client
 from uid2_async.operator.envelope import RequestEnvelopeError, open_request
 from uid2_async.operator.http_messages import BINARY, RefusedError, Reply
 from uid2_async.operator.indexes import ApiKeys, DataIndex
-from uid2_async.operator.java_json import JavaJsonError, decode_utf8, parse
+from uid2_async.operator.java import JavaJsonError, decode_utf8, parse
 from uid2_async.operator.minting import (
     WRAPPED_CHARS,
     RefreshToken,
