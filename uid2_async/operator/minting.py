@@ -33,8 +33,6 @@ _V2, _V3 = 2, 3
 _V3_BYTE = 112
 _TYPE_FILL = 0b11
 
-# The operator accepts a v2 token for one more minute.
-_V2_GRACE_MS = 60_000
 _HEADER = Struct(">BBi")  # type byte, version, key ID
 
 # expires, created, four fields of the service, site, publisher, client key, privacy
@@ -42,7 +40,8 @@ _HEADER = Struct(">BBi")  # type byte, version, key ID
 _PAYLOAD = Struct(">qqiBiiiqiiqB")
 _HASH_SIZE = 32
 _SERVICE = (0, 1, 0, 0)
-_HEADER_V2 = Struct(">Bqqqi")  # version, created, expires, valid until, key ID
+# Version, created, expires, valid until (one minute later), key ID.
+_HEADER_V2 = Struct(">Bqqqi")
 _IDENTITY_V2 = Struct(">ii")  # site ID, length of the hash as text
 _TAIL_V2 = Struct(">iq")  # privacy bits, established
 _WRAPPER = Struct(">Bi")  # scope, key ID
@@ -119,28 +118,16 @@ class RefreshTokenError(Exception):
 
 
 def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
-    """Encrypt a refresh token in the layout of its version, without the wrapper.
+    """Encrypt a refresh token in the layout of v3, without the wrapper.
 
     Args:
         token: The content.
         key: The active key of the refresh keyset.
-        iv: 12 random bytes, or 16 for v2.
+        iv: 12 random bytes.
 
     Returns:
         Base64 text of 168 characters, if the first-level hash has 32 bytes.
-
-    Raises:
-        ValueError: If the version is neither 2 nor 3.
     """
-    if token.version == _V3:
-        return base64.encode_text(_seal_v3(token, key, iv))
-    if token.version == _V2:
-        return base64.encode_text(_seal_v2(token, key, iv))
-    raise ValueError("The version of a refresh token must be 2 or 3.")
-
-
-def _seal_v3(token: RefreshToken, key: Key, iv: bytes) -> bytes:
-    """Encode and encrypt the 124 bytes of v3."""
     kind = type_byte(token.scope, token.identity_type) | _TYPE_FILL
     payload = _PAYLOAD.pack(
         token.expires_ms,
@@ -154,25 +141,7 @@ def _seal_v3(token: RefreshToken, key: Key, iv: bytes) -> bytes:
         kind,
     )
     sealed = key.seal_gcm(iv, payload + token.first_level_hash)
-    return _HEADER.pack(kind, _V3_BYTE, key.id) + sealed
-
-
-def _seal_v2(token: RefreshToken, key: Key, iv: bytes) -> bytes:
-    """Encode and encrypt the 125 bytes of v2."""
-    header = _HEADER_V2.pack(
-        _V2,
-        token.created_ms,
-        token.expires_ms,
-        token.expires_ms + _V2_GRACE_MS,
-        key.id,
-    )
-    text = base64.encode(token.first_level_hash)
-    payload = (
-        _IDENTITY_V2.pack(token.site_id, len(text))
-        + text
-        + _TAIL_V2.pack(token.privacy_bits, token.established_ms)
-    )
-    return header + key.seal_cbc(iv, payload)
+    return base64.encode_text(_HEADER.pack(kind, _V3_BYTE, key.id) + sealed)
 
 
 def open_refresh_token(text: str, key_of: KeyLookup) -> RefreshToken:

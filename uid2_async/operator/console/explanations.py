@@ -10,6 +10,7 @@ import attrs
 from uid2_async.operator import dispatch
 from uid2_async.operator.console.calls import Exchange, KeyCheck, OpenedCall
 from uid2_async.operator.data import Settings
+from uid2_async.operator.http_messages import Reply
 from uid2_async.operator.state import Fault
 from uid2_async.protocol.tokens import REFRESH_PATH
 
@@ -169,7 +170,7 @@ def _explain_key(exchange: Exchange, settings: Settings) -> str:
     if client.disabled:
         return f"The key of {client.name} is disabled."
     endpoint = dispatch.find("POST", exchange.call.path, settings)
-    needed = endpoint.roles if isinstance(endpoint, dispatch.Sealed) else frozenset()
+    needed = frozenset() if isinstance(endpoint, Reply) else endpoint.roles
     has = ", ".join(sorted(client.roles)) or "no role"
     return (
         f"The key of {client.name} has {has}; this call needs "
