@@ -262,11 +262,7 @@ class JobDisplay:
 
 
 def _check_metrics_file(path: Path, others: Mapping[str, str | Path | None]) -> None:
-    """Reject a metrics file that could not be written, before the job starts.
-
-    Raises:
-        InputError: If the extra is missing, or the path is wrong.
-    """
+    """Reject a metrics file that could not be written, before the job starts."""
     try:
         import prometheus_client  # noqa: F401, PLC0415 - an extra
     except ImportError:

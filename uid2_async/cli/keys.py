@@ -80,12 +80,7 @@ def kind_of(ring: KeyRing) -> KeysKind:
 
 
 async def _save_keys(ring: KeyRing, file: str) -> None:
-    """Write *ring* to a file that only the owner can read.
-
-    Raises:
-        KeysUnavailableError: If all of the keys have expired.
-        OSError: If the file cannot be written.
-    """
+    """Write *ring* to a file that only the owner can read."""
     store = _store(ring)
     await store.ensure_fresh(0)
     store.save(file)

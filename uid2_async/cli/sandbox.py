@@ -228,11 +228,7 @@ class _EnvFile:
     """The file of ``--env-file``, which only its owner can read."""
 
     def __init__(self, path: str, *, force: bool) -> None:
-        """Reject an existing file before the sandbox starts.
-
-        Raises:
-            InputError: If *path* exists and must not be replaced.
-        """
+        """Reject an existing file before the sandbox starts."""
         self._path = path
         self._force = force
         with contextlib.suppress(OSError):  # writing reports what is wrong
@@ -253,9 +249,6 @@ class _EnvFile:
 
         The file is always a new one, so it is private from the first byte, and no link
         is followed.
-
-        Raises:
-            InputError: If the file cannot be written.
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:

@@ -69,7 +69,6 @@ class _ListeningEnvelope(AesGcmEnvelope):
     """
 
     def __init__(self) -> None:
-        """Start without a recorded time."""
         self.server_ms: int | None = None
 
     def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> Opened:

@@ -74,7 +74,6 @@ class _Eager:
     rows: int | None
 
     def read(self, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
-        """See :meth:`Frame.read`."""
         arrow = load_arrow()
         columns = []
         for at in places:
@@ -102,11 +101,9 @@ class _ArrowTable(_Eager):
         self._back = back
 
     def column(self, at: int) -> Any:
-        """See :meth:`_Eager.column`."""
         return self._table.column(at)
 
     def extend(self, added: Result) -> Any:
-        """See :meth:`Frame.extend`."""
         table = self._table
         if added.repeat is not None:
             table = table.take(load_arrow().array(added.repeat, "int64"))
@@ -122,13 +119,11 @@ class _Pandas(_Eager):
     """
 
     def __init__(self, frame: Any) -> None:
-        """Store the frame."""
         self.labels = frame.columns.tolist()
         self.rows: int | None = len(frame)
         self._frame = frame
 
     def column(self, at: int) -> Any:
-        """See :meth:`_Eager.column`."""
         arrow, series = load_arrow(), self._frame.iloc[:, at]
         if hasattr(series, "cat"):
             codes = series.cat.codes.to_numpy()
@@ -139,7 +134,6 @@ class _Pandas(_Eager):
         return _by_pieces(series, self.labels[at])
 
     def extend(self, added: Result) -> Any:
-        """See :meth:`Frame.extend`."""
         frame = self._frame
         # Without arguments it makes a copy, which costs nothing since pandas 3.
         frame = (
@@ -163,11 +157,9 @@ class _Narwhals(_Eager):
         self._back = back
 
     def column(self, at: int) -> Any:
-        """See :meth:`_Eager.column`."""
         return self._frame.get_column(self.labels[at]).to_arrow()
 
     def extend(self, added: Result) -> Any:
-        """See :meth:`Frame.extend`."""
         nw, frame = _narwhals(), self._frame
         if added.repeat is not None:
             frame = frame[added.repeat]
@@ -247,11 +239,7 @@ def _to_batch(arrow: Any, table: Any) -> Any:
 
 
 def _collect(lazy: Any) -> Frame:
-    """Collect a lazy frame.
-
-    Raises:
-        InputError: If it belongs to Spark, or its query fails.
-    """
+    """Collect a lazy frame."""
     kind = lazy.implementation
     if kind.is_spark_like():
         raise InputError(
@@ -293,12 +281,7 @@ def _quoted(name: str) -> str:
 
 
 def _read_stream(frame: Any) -> Frame:
-    """Read an object that exports an Arrow stream.
-
-    Raises:
-        InputError: If it does not export one, or exports a stream of something other
-            than rows.
-    """
+    """Read an object that exports an Arrow stream."""
     if hasattr(frame, "__arrow_c_stream__"):
         # A single column is a stream of something other than rows.
         with suppress(Exception):
@@ -316,11 +299,7 @@ def _read_stream(frame: Any) -> Frame:
 
 
 def _converting(call: Callable[[], T], label: Hashable = None) -> T:
-    """Run one call of a DataFrame library. Its own error message may contain data.
-
-    Raises:
-        InputError: If it fails.
-    """
+    """Run one call of a DataFrame library. Its own error message may contain data."""
     try:
         return call()
     except InputError:
@@ -336,11 +315,7 @@ def _converting(call: Callable[[], T], label: Hashable = None) -> T:
 
 
 def _by_pieces(series: Any, label: Hashable) -> Any:
-    """Convert a pandas series to Arrow.
-
-    Raises:
-        InputError: If its values have several types.
-    """
+    """Convert a pandas series to Arrow."""
     arrow = load_arrow()
     starts = range(0, len(series), _PIECE_ROWS)
     pieces = [_piece(series.iloc[at : at + _PIECE_ROWS], at, label) for at in starts]
@@ -365,11 +340,7 @@ def _by_pieces(series: Any, label: Hashable) -> Any:
 
 
 def _piece(series: Any, start: int, label: Hashable) -> Any:
-    """Convert some values.
-
-    Raises:
-        InputError: If a value is not text. The message contains its row.
-    """
+    """Convert some values."""
     with suppress(Exception):
         return load_arrow().array(series, from_pandas=True)
     for at, (value, missing) in enumerate(zip(series, series.isna(), strict=True)):

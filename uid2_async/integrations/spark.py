@@ -438,11 +438,7 @@ def _check_credentials(credentials: object) -> None:
 
 
 def _make_client(credentials: str | None) -> UID2Client:
-    """Create a client on the worker.
-
-    Raises:
-        ConfigError: If the function cannot be found, or returns something else.
-    """
+    """Create a client on the worker."""
     if credentials is None:
         return UID2Client.from_env()
     made = _find_function(credentials)()

@@ -245,9 +245,6 @@ def _agree(server_key: EllipticCurvePrivateKey, der: bytes) -> AESGCM:
 
     Java accepts any uncompressed point in the right format, and fails later if the
     point is not on the server key's curve.
-
-    Raises:
-        RefusedError: If *der* is not a public key, or is on another curve.
     """
     if not _POINT.fullmatch(der) or not _has_der_lengths(der):
         raise client_error("bad public key")

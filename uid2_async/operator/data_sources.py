@@ -249,11 +249,7 @@ def _read_row(line: bytes) -> SaltRow | None:
 
 
 def _read_salt_key(key_id: str, key: str, salt: str) -> SaltKey | None:
-    """Parse a bucket's key, or return None if its ID or key is blank.
-
-    Raises:
-        ValueError: If the key is not 32 ASCII characters.
-    """
+    """Parse a bucket's key, or return None if its ID or key is blank."""
     if not key_id.strip() or not key.strip():
         return None
     if len(key.encode("ascii")) != KEY_BYTES:

@@ -299,18 +299,14 @@ def take_form(content_type: str, body: bytes) -> bytes:
 
 
 def _read_boundary(content_type: str) -> str | None:
-    """Return the boundary of a multipart body, or None if there is none.
-
-    Raises:
-        RefusedError: If Netty fails on the boundary or the charset.
-    """
+    """Return the boundary of a multipart body, or None if there is none."""
     parts = [trim(part) for part in content_type.split(";", 2)[1:]]
     boundary = next((one for one in parts if one.lower().startswith("boundary")), None)
     if boundary is None:
         return None
     _, has_value, value = boundary.partition("=")
     if not has_value or value in {"", '"'}:
-        raise text_error()
+        raise text_error()  # Netty fails on it.
     others = (one for one in parts if one is not boundary)
     charset = next(others, "").partition("=")
     if charset[0].lower().startswith("charset") and charset[1]:
@@ -384,11 +380,7 @@ def body_text(content_type: str, body: bytes) -> bytes:
 
 
 def _find_codec(name: str) -> str:
-    """Find Python's codec for a charset of Java.
-
-    Raises:
-        RefusedError: If Java does not know it.
-    """
+    """Find Python's codec for a charset of Java."""
     codec = codec_of(name)
     if codec is None:
         raise text_error()
@@ -396,17 +388,13 @@ def _find_codec(name: str) -> str:
 
 
 def _read_parameters(content_type: str) -> dict[str, str]:
-    """Parse parameters like Vert.x: names are case-sensitive, and the last one wins.
-
-    Raises:
-        RefusedError: If a value is a single quote character, on which Vert.x fails.
-    """
+    """Parse parameters like Vert.x: names are case-sensitive, and the last one wins."""
     _, _, rest = content_type.partition(";")
     pairs = (part.partition("=") for part in _split(rest))
     # Vert.x reads q as a weight.
     values = {name: value for name, _, value in pairs if name.lower() != "q"}
     if '"' in values.values():
-        raise text_error()
+        raise text_error()  # Vert.x fails on a single quote character.
     return {name: _unquote(value) for name, value in values.items()}
 
 

@@ -123,11 +123,7 @@ class ServiceLinks:
         raise RefusedError(401, "unauthorized", "Invalid link_id")
 
     def _check_service(self, link: ServiceLink) -> None:
-        """Fail like the operator, which needs the service's name for its metrics.
-
-        Raises:
-            RefusedError: If the service of *link* is not listed.
-        """
+        """Fail like the operator, which needs the service's name for its metrics."""
         is_listed = self._services is None or link.service_id in self._services
         if not is_listed and link.name.strip():
             raise unknown_error("Unknown error while mapping identity v2")

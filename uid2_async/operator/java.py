@@ -81,11 +81,7 @@ def parse(data: bytes | str) -> object:
 
 
 def _decode(text: str) -> object:
-    """Parse JSON without comments, however deep the interpreter's stack already is.
-
-    Raises:
-        ValueError: If it is not JSON.
-    """
+    """Parse JSON without comments, however deep the interpreter's stack already is."""
     try:
         return _DECODER.decode(text)
     except RecursionError:
@@ -123,13 +119,7 @@ def parse_object(data: bytes | str) -> dict[str, object] | None:
 
 
 def _without_comments(text: str) -> str:
-    """Replace each comment in *text* by a space, and check the nesting depth.
-
-    Raises:
-        JavaJsonError: If the nesting is too deep, a string or a comment is not
-            terminated, or a comment follows a number at the top level, where Jackson
-            requires white space.
-    """
+    """Replace each comment in *text* by a space, and check the nesting depth."""
     brackets = text.count("[") + text.count("{")
     if brackets <= _MAX_DEPTH and "/*" not in text and "//" not in text:
         return text
@@ -143,6 +133,7 @@ def _without_comments(text: str) -> str:
         if kind == "comment":
             pieces.append(text[done : found.start()])
             done = found.end()
+            # Jackson requires white space after a number at the top level.
             if depth == 0 and pieces[-1][-1:].isdigit():
                 raise JavaJsonError
     pieces.append(text[done:])
@@ -162,11 +153,7 @@ def _double(text: str) -> JavaDouble:
 
 
 def _check_digits(text: str) -> None:
-    """Raise if a number has more digits, including its exponent, than Jackson accepts.
-
-    Raises:
-        JavaJsonError: If there are too many digits.
-    """
+    """Raise if a number has more digits than Jackson accepts, exponent included."""
     # Most numbers are short, and need not be counted.
     if len(text) <= _MAX_NUMBER_DIGITS:
         return
@@ -179,20 +166,12 @@ def _check_digits(text: str) -> None:
 
 
 def _constant(_name: str) -> object:
-    """Reject NaN, Infinity and -Infinity.
-
-    Raises:
-        JavaJsonError: Always.
-    """
+    """Reject NaN, Infinity and -Infinity."""
     raise JavaJsonError
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Build an object. A repeated key keeps its first position and its last value.
-
-    Raises:
-        JavaJsonError: If a key has more UTF-16 code units than Jackson accepts.
-    """
+    """Build an object. A repeated key keeps its first position and its last value."""
     for name, _ in pairs:
         if len(name) * 2 > _MAX_NAME_UNITS and utf16_length(name) > _MAX_NAME_UNITS:
             raise JavaJsonError
@@ -226,11 +205,7 @@ class _DeepReader:
         self._open: list[tuple[str, list[Any]]] = []
 
     def read(self) -> object:
-        """Parse the whole text as one value.
-
-        Raises:
-            ValueError: If it is not JSON.
-        """
+        """Parse the whole text as one value."""
         while True:
             end = self._ENDS.get(self._peek())
             if end is None:

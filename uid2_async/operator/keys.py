@@ -82,11 +82,7 @@ def latest_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
 
 def _visible(index: DataIndex, call: AuthorizedRequest) -> Sequence[Key]:
-    """List the caller's keys, if the master keyset has an active key.
-
-    Raises:
-        RefusedError: If it has none.
-    """
+    """List the caller's keys, if the master keyset has an active key."""
     if index.keysets.master_key(call.now_ms) is None:
         raise text_error()
     return index.keysets.visible_to(call.client)

@@ -54,10 +54,6 @@ def _read_v3(
         payload: The request's JSON object, or None if it was empty.
         phones: Whether the operator supports phones. If not, its error message omits
             them, but it maps them nevertheless.
-
-    Raises:
-        RefusedError: If there is no key, an unknown key, or a value that is not a list
-            of scalars.
     """
     if not payload:
         kinds = ", ".join(KINDS if phones else KINDS[:2])
@@ -197,12 +193,7 @@ def buckets(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
 
 def _read_since(payload: Mapping[str, Any] | None) -> int:
-    """Read the time, in ms since the Unix epoch.
-
-    Raises:
-        RefusedError: 400 if the time is missing or is not an ISO_LOCAL_DATE_TIME. 500
-            if there is no payload, or the time in ms does not fit into 64 bits.
-    """
+    """Read the time, in ms since the Unix epoch."""
     if payload is None:
         raise text_error()
     text = as_java_string(payload.get("since_timestamp"))
@@ -229,11 +220,7 @@ def opt_out_status(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
 
 def _read_raw_uids(payload: Mapping[str, Any] | None, limit: int) -> list[str]:
-    """Read the raw UIDs. Null elements are ignored.
-
-    Raises:
-        RefusedError: If there is no list, or it has more than *limit* elements.
-    """
+    """Read the raw UIDs. Null elements are ignored."""
     if payload is None:
         raise client_error("Invalid request body")
     values = payload.get("advertising_ids")

@@ -165,9 +165,6 @@ def _has_consent(index: DataIndex, fields: Mapping[str, Any]) -> bool:
     """Check the consent string, if there is one. Only EUID operators do so.
 
     A JSON null counts as a consent string, which is invalid.
-
-    Raises:
-        RefusedError: If a consent string is present but invalid or of TCF version 1.
     """
     key = "tcf_consent_string"
     if index.scope is not IdentityScope.EUID or key not in fields:
