@@ -20,7 +20,6 @@ from uid2_async.doctor.network import (
     ConnectionFault,
     Handshake,
     HandshakeFault,
-    Resolution,
     check_connection,
     check_dns,
     check_latency,
@@ -150,14 +149,14 @@ def test_every_connection_fault_has_advice(fault: ConnectionFault) -> None:
 
 def test_several_addresses() -> None:
     """The first address is shown, the others are counted."""
-    finding = check_dns(Resolution("a.example", ("192.0.2.1", "192.0.2.2")), [])
+    finding = check_dns("a.example", ("192.0.2.1", "192.0.2.2"), [])
 
     assert says(finding, "ok", "a.example is 192.0.2.1 and 1 more.")
 
 
 def test_a_proxy_that_alone_knows_the_way() -> None:
     """Behind a corporate proxy not even names resolve, and the finding says so."""
-    finding = check_dns(Resolution("a.example"), ["HTTPS_PROXY"])
+    finding = check_dns("a.example", (), ["HTTPS_PROXY"])
 
     assert says(finding, "failed", "HTTPS_PROXY is set")
     assert "SessionPool" not in finding.hint

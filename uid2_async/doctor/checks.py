@@ -375,9 +375,9 @@ class _Run:
     async def examine_dns(self) -> Finding:
         """Resolve the host name."""
         host = self.next_hop.hostname or ""
-        found = await network.resolve(host, self.port, timeout=self.timeout)
-        self.addresses = found.addresses
-        return self._name_hop(network.check_dns(found, self.proxies))
+        self.addresses = await network.resolve(host, self.port, timeout=self.timeout)
+        finding = network.check_dns(host, self.addresses, self.proxies)
+        return self._name_hop(finding)
 
     async def examine_connection(self) -> Finding:
         """Connect to the port."""

@@ -40,19 +40,6 @@ from uid2_async.tls import (
 from uid2_async.transport import Reply, Request, SessionPool
 
 
-@attrs.frozen
-class Resolution:
-    """The result of resolving a host name.
-
-    Attributes:
-        host: The host name.
-        addresses: The IP addresses. Empty if there are none.
-    """
-
-    host: str
-    addresses: tuple[str, ...] = ()
-
-
 class ConnectionFault(Enum):
     """Why a connection failed."""
 
@@ -104,15 +91,14 @@ class Handshake:
     problem: CertificateProblem | None = None
 
 
-async def resolve(host: str, port: int, *, timeout: float) -> Resolution:
-    """Resolve *host*."""
+async def resolve(host: str, port: int, *, timeout: float) -> tuple[str, ...]:
+    """Return the IP addresses of *host*, or nothing if it does not resolve."""
     loop = asyncio.get_running_loop()
     with suppress(OSError, UnicodeError, TimeoutError):
         async with asyncio.timeout(timeout):
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = dict.fromkeys(str(one[4][0]) for one in found)
-        return Resolution(host, tuple(addresses))
-    return Resolution(host)
+        return tuple(dict.fromkeys(str(one[4][0]) for one in found))
+    return ()
 
 
 async def tcp_connect(
@@ -241,25 +227,26 @@ _UNAUTHORIZED_BODY: Final = re.compile(
 )
 
 
-def check_dns(found: Resolution, proxies: Sequence[str]) -> Finding:
+def check_dns(host: str, addresses: Sequence[str], proxies: Sequence[str]) -> Finding:
     """Check whether the host name resolves.
 
     Args:
-        found: The result of the resolution.
+        host: The host name.
+        addresses: Its IP addresses.
         proxies: The environment variables that name an HTTP proxy. They are not used.
     """
-    if not found.addresses:
+    if not addresses:
         return failed(
             CheckId.DNS,
-            f"The host {found.host} does not resolve.",
+            f"The host {host} does not resolve.",
             _explain_proxy(proxies)
             or "Check its spelling in the base URL, and this machine's DNS and VPN.",
         )
-    first, *others = found.addresses
-    if first == found.host:
+    first, *others = addresses
+    if first == host:
         return ok(CheckId.DNS, f"Not needed: {first} is an IP address.")
     more = f" and {len(others)} more" if others else ""
-    return ok(CheckId.DNS, f"{found.host} is {first}{more}.")
+    return ok(CheckId.DNS, f"{host} is {first}{more}.")
 
 
 def check_connection(found: Connection, proxies: Sequence[str]) -> Finding:

@@ -21,7 +21,14 @@ import msgspec
 
 from uid2_async.config import is_loopback
 from uid2_async.errors import InputError
-from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash
+from uid2_async.models import (
+    Email,
+    EmailHash,
+    Identity,
+    Phone,
+    PhoneHash,
+    as_identity,
+)
 from uid2_async.operator.console import views
 from uid2_async.operator.console.calls import Exchange, ExchangeLog, identify_caller
 from uid2_async.operator.console.views import inspection_view
@@ -164,12 +171,10 @@ class SetOptOut(_Command, frozen=True):
 
     def read(self) -> Identity:
         """Return the identity."""
-        if self.kind == "email_hash":
-            return EmailHash(self.identity.strip())
-        if self.kind == "phone_hash":
-            return PhoneHash(self.identity.strip())
         text = self.identity.strip()
-        return Phone(text) if text.startswith("+") else Email(text)
+        if self.kind == "dii":
+            return as_identity(text)
+        return EmailHash(text) if self.kind == "email_hash" else PhoneHash(text)
 
 
 class ArmFault(_Command, frozen=True):
@@ -192,13 +197,9 @@ class ArmFault(_Command, frozen=True):
         Raises:
             InputError: If the fault does nothing.
         """
+        fields = msgspec.structs.asdict(self)
         fault = Fault(
-            status=self.status,
-            retry_after=self.retry_after,
-            delay=self.delay,
-            cut_after=self.cut_after,
-            drop=self.drop,
-            clock_offset=self.clock_offset,
+            **{name: fields[name] for name in fields.keys() - {"times", "path"}}
         )
         if fault == Fault():
             raise InputError("This fault does nothing.")
