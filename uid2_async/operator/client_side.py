@@ -54,17 +54,8 @@ def client_generate(
 ) -> tuple[bytes, AESGCM]:
     """Answer token/client-generate.
 
-    Args:
-        index: The operator's data.
-        body: The outer JSON object.
-        origin: The Origin header, or None if there is none.
-        now_ms: The operator's time, in ms since the Unix epoch.
-
     Returns:
         The reply's JSON, and the cipher that encrypts it.
-
-    Raises:
-        RefusedError: For the first fault, in the order of docs/protocol.md 2.10.
     """
     request = parse_client_generate_request(body)
     found = index.keypair(request.subscription_id)
@@ -218,9 +209,6 @@ def open_client_generate_request(
 
     Returns:
         The inner JSON object, and the cipher for the reply.
-
-    Raises:
-        RefusedError: For the first fault, in the order of docs/protocol.md 2.10.
     """
     texts = (request.payload, request.iv, request.public_key)
     if None in texts:
@@ -336,16 +324,11 @@ def registrable_domain(origin: str) -> str | None:
     ``localhost`` and its direct subdomains return ``localhost`` without using the list.
 
     Args:
-        origin: An Origin header, such as ``https://www.example.com:8443``, decoded as
-            Latin-1 (one character per byte).
+        origin: An Origin header, decoded as Latin-1 (one character per byte).
 
     Returns:
         The domain, such as ``example.com``. None if *origin* is not a URL, or if its
-        host is an IP address, a bare public suffix, or has a suffix that is not on the
-        public suffix list.
-
-    Raises:
-        MissingPublicSuffixListError: If the list is needed but not installed.
+        host is an IP address, a bare public suffix, or has an unknown suffix.
     """
     name = _host_name(origin)
     if name is None:
@@ -359,13 +342,7 @@ def registrable_domain(origin: str) -> str | None:
 def origin_allowed(origin: str | None, domains: Collection[str]) -> bool:
     """Return whether the registrable domain of *origin* is one of the site's *domains*.
 
-    Args:
-        origin: The Origin header, or None if there is none.
-        domains: The site's ``domain_names``. A name below the registrable domain never
-            matches.
-
-    Raises:
-        MissingPublicSuffixListError: If the list is needed but not installed.
+    A name below the registrable domain never matches.
     """
     if origin is None:
         return False

@@ -105,12 +105,7 @@ class _SaltMetadata:
 
 
 def load(folder: Path) -> OperatorData:
-    """Read all files in *folder*.
-
-    Raises:
-        ConfigError: If a file is missing or malformed. The message names the file and
-            the position in it, but never quotes its content.
-    """
+    """Read all files in *folder*. See :meth:`OperatorData.load`."""
     settings = _read_json(folder / "world.json", _World)
     return OperatorData(
         scope=_read_scope(settings.scope),
@@ -301,11 +296,7 @@ _Seeded: TypeAlias = Callable[[str], bytes]
 def sample(
     scope: IdentityScope, seed: int, base: datetime | None = None
 ) -> OperatorData:
-    """Generate the data of :meth:`OperatorData.sample`.
-
-    Raises:
-        InputError: If *base* has no time zone.
-    """
+    """Generate the data of :meth:`OperatorData.sample`."""
     base_ms = ms_from_datetime(datetime.now(UTC) if base is None else base)
     return _sample(scope, seed, base_ms // _DAY_MS)
 

@@ -286,14 +286,9 @@ def answer(
     now_ms: int,
     fault: Fault | None = None,
 ) -> Reply:
-    """Answer *request* at *endpoint*.
+    """Answer *request* at *endpoint*, which :func:`find` returned.
 
-    Args:
-        index: The operator's data.
-        endpoint: The return value of :func:`find`.
-        request: The request with its body.
-        now_ms: The operator's time, in ms since the Unix epoch.
-        fault: A fault to inject into the envelope of a 200 reply.
+    A *fault* is injected into the envelope of a 200 reply.
     """
     sealer = _Sealer(index.random, fault or _NO_FAULT)
     try:

@@ -182,10 +182,7 @@ _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 
 
 def read_target(target: str) -> tuple[str, Reply | None]:
-    """Parse a request target into its path, and find what is wrong with it.
-
-    Args:
-        target: The part of the request line between the method and the version.
+    """Parse the target of a request line.
 
     Returns:
         The normalized path and None, or the path as received and the reply that rejects

@@ -55,8 +55,7 @@ class ApiKeys:
     def find(self, authorization: str | None) -> Client | None:
         """Find the client of an ``Authorization`` header, disabled or not.
 
-        The scheme is case-insensitive, and exactly one space must follow it. The header
-        is trimmed like Java's ``trim()``, which removes control characters and spaces.
+        The scheme is case-insensitive, and exactly one space must follow it.
         """
         header = trim(authorization or "")
         if header[: len(_SCHEME)].lower() != _SCHEME:
@@ -101,11 +100,8 @@ class ServiceLinks:
     def check(self, client: Client, link_id: str | None = None) -> None:
         """Raise if *client* belongs to a service and does not use a valid link.
 
-        Args:
-            client: The client that sent the request.
-            link_id: The link in the request, or None if it has none, as in v3. A JSON
-                null is the text ``null``, because Java looks up the service and the
-                link as one string.
+        Without a link, as in v3, *link_id* is None. A JSON null is the text ``null``,
+        because Java looks up the service and the link as one string.
 
         Raises:
             RefusedError: 401 if the link is invalid or cannot be checked. 500 if it is
@@ -282,13 +278,7 @@ class OptOuts:
         return flh, record.advertising_id, record.opted_out_since
 
     def add(self, flh: bytes, raw_uid: str, since: int) -> None:
-        """Record that someone opted out.
-
-        Args:
-            flh: Their first-level hash.
-            raw_uid: Their current raw UID in base64.
-            since: The time of the opt-out, in seconds since the Unix epoch.
-        """
+        """Record that someone opted out at *since*, in seconds since the Unix epoch."""
         self.remove(flh)
         recorded = _as_recorded(raw_uid)
         self._raw_uids[flh] = recorded
@@ -371,17 +361,7 @@ def load_server_private_key(text: str) -> EllipticCurvePrivateKey:
 class DataIndex:
     """The indexed data of an operator, with its opt-out store.
 
-    Attributes:
-        scope: UID2 or EUID.
-        settings: The operator's settings.
-        runtime: The lifetimes and the environment.
-        clients: The API keys as stored.
-        api_keys: The index of the API keys.
-        service_links: The index of the service links.
-        keysets: The index of the keysets and their keys.
-        buckets: The salt buckets.
-        opt_outs: The opt-out store, the only part that changes.
-        random: Returns the given number of random bytes.
+    Only :attr:`opt_outs` changes. ``random`` returns a number of random bytes.
     """
 
     def __init__(

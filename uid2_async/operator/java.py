@@ -95,12 +95,6 @@ def parse_raw(data: bytes) -> object:
     The operator does so for the body and the inner payload of client-generate
     (docs/protocol.md 2.10). Invalid UTF-8 is an error. A byte order mark, UTF-16 and
     UTF-32 are accepted.
-
-    Returns:
-        The same as :func:`parse`.
-
-    Raises:
-        JavaJsonError: If Jackson would reject it.
     """
     try:
         text = data.decode(json.detect_encoding(data))

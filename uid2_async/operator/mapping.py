@@ -50,10 +50,7 @@ def _read_v3(
 ) -> dict[str, list[str]]:
     """Read the values by key. The schema is strict, but its elements are lenient.
 
-    Args:
-        payload: The request's JSON object, or None if it was empty.
-        phones: Whether the operator supports phones. If not, its error message omits
-            them, but it maps them nevertheless.
+    Without *phones*, the error message omits them, but they are mapped nevertheless.
     """
     if not payload:
         kinds = ", ".join(KINDS if phones else KINDS[:2])

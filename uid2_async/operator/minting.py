@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from uid2_async.models import IdentityScope, IdentityType
+from uid2_async.operator.http_messages import reply_error
 from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.java import as_java_string, parse_object
 from uid2_async.protocol import base64, wire
@@ -120,11 +121,6 @@ class RefreshTokenError(Exception):
 def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
     """Encrypt a refresh token in the layout of v3, without the wrapper.
 
-    Args:
-        token: The content.
-        key: The active key of the refresh keyset.
-        iv: 12 random bytes.
-
     Returns:
         Base64 text of 168 characters, if the first-level hash has 32 bytes.
     """
@@ -145,13 +141,9 @@ def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
 
 
 def open_refresh_token(text: str, key_of: KeyLookup) -> RefreshToken:
-    """Decrypt a refresh token without its wrapper.
+    """Decrypt a refresh token without its wrapper, or any body that is not a wrapper.
 
     The caller checks the expiry and the scope.
-
-    Args:
-        text: The token in base64, or the body of a request that is not a wrapper.
-        key_of: Returns the key with a given ID.
 
     Raises:
         RefreshTokenError: If it cannot be decrypted. The reason is never BAD_JSON.
@@ -234,13 +226,6 @@ def wrap_refresh_token(
 ) -> str:
     """Wrap a refresh token with the key that will encrypt the reply to its refresh.
 
-    Args:
-        text: The token of 168 characters.
-        refresh_response_key: 32 random bytes.
-        key: The active key of the refresh keyset.
-        scope: The operator's scope.
-        iv: 12 random bytes.
-
     Returns:
         388 characters of base64.
 
@@ -263,17 +248,12 @@ def wrap_refresh_token(
 def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
     """Decrypt the wrapper of a refresh token. Its scope byte is ignored.
 
-    Args:
-        text: The body of a request, with 388 UTF-16 code units.
-        key_of: Returns the key with a given ID.
-
     Returns:
         The inner token, which may be empty, and the key that encrypts the reply. The
         key has 32 bytes, or any number in a forged token.
 
     Raises:
-        RefreshTokenError: With NOT_BASE64, UNKNOWN_KEY, UNDECRYPTABLE, BAD_JSON or
-            TOO_SHORT. TOO_SHORT is not possible with 388 characters.
+        RefreshTokenError: With NOT_BASE64, UNKNOWN_KEY, UNDECRYPTABLE or BAD_JSON.
     """
     data = base64.decode(text)
     if data is None:
@@ -320,10 +300,6 @@ SERVER_SIDE = 0b01
 CLIENT_SIDE = 0b11
 
 
-class UnwrappableError(Exception):
-    """Raised if a refresh token with such a short or long hash cannot be wrapped."""
-
-
 @attrs.frozen(kw_only=True)
 class Subject:
     """The subject of an identity's tokens.
@@ -347,7 +323,7 @@ def mint_tokens(index: DataIndex, subject: Subject, now_ms: int) -> TokensBody |
     """Create the tokens of *subject*, or return None if a key is missing.
 
     Raises:
-        UnwrappableError: If the first-level hash does not have 32 to 34 bytes, as from
+        RefusedError: 500 if the first-level hash does not have 32 to 34 bytes, as from
             a forged token.
     """
     site = index.keysets.site_key(subject.site_id, now_ms)
@@ -429,4 +405,4 @@ def _make_refresh_token(
         return wrap_refresh_token(inner, response_key, key, scope=index.scope, iv=iv)
     except ValueError:
         pass
-    raise UnwrappableError
+    raise reply_error()

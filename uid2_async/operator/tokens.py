@@ -17,7 +17,6 @@ from uid2_async.operator.http_messages import (
     RefusedError,
     client_error,
     encode_success,
-    reply_error,
     text_error,
     unknown_error,
 )
@@ -30,7 +29,6 @@ from uid2_async.operator.minting import (
     RefreshTokenError,
     RefreshTokenFailure,
     Subject,
-    UnwrappableError,
     mint_tokens,
     open_refresh_token,
     unwrap_refresh_token,
@@ -70,10 +68,6 @@ def read_identity_input(
     """Return the one identity of a request, or what is wrong with it.
 
     Operators without phone support ignore phones.
-
-    Args:
-        index: The operator's data.
-        payload: The request's JSON object, or None if it was empty.
     """
     kinds = KINDS if index.settings.enable_phone_support else KINDS[:2]
     fields = payload or {}
@@ -258,11 +252,7 @@ def refresh(
         now_ms: The operator's time, in ms since the Unix epoch.
 
     Returns:
-        The reply's JSON, and the key to encrypt it with, or None to send it
-        unencrypted.
-
-    Raises:
-        RefusedError: If the token is not refreshed.
+        The reply's JSON, and the key to encrypt it with, or None to send it in clear.
     """
     text = decode_utf8(body)
     key = None
@@ -321,10 +311,7 @@ def _refresh_token(
         privacy_bits=token.privacy_bits,
         established_ms=token.established_ms,
     )
-    try:
-        tokens = mint_tokens(index, subject, now_ms)
-    except UnwrappableError:
-        raise reply_error() from None
+    tokens = mint_tokens(index, subject, now_ms)
     if tokens is None:
         raise _disclose(_no_active_key(), authenticated=authenticated)
     return encode_success(tokens)

@@ -381,12 +381,7 @@ class Console:
     ) -> None:
         """Keep a call of the operator for the page.
 
-        Args:
-            call: The entry in the log of calls.
-            request: The request with its body.
-            reply: The whole reply.
-            now_ms: The operator's clock, as the call saw it.
-            took: How long it took, in seconds.
+        *now_ms* is the operator's clock, and *took* the duration in seconds.
         """
         authorization = request.header("Authorization")
         exchange = Exchange(
