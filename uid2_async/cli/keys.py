@@ -57,7 +57,6 @@ def load_keys(kind: KeysKind, connection: Connection, file: str | None) -> KeyRi
     Raises:
         InputError: If the file does not exist, or both a file and a sandbox are given.
         ProtocolError: If the file does not contain valid keys.
-        UID2Error: If the call to the operator fails.
     """
     if file is None:
         if kind is KeysKind.SHARING:

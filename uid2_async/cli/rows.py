@@ -131,9 +131,6 @@ class RowJob:
                 after all other checks.
 
         Raises:
-            InputError: If the arguments contradict each other, a file cannot be read
-                or written, or a row cannot be read.
-            JobError: If the output cannot be written.
             Exit: With 3 if rows failed.
         """
         if self.source is None:

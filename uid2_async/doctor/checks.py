@@ -162,13 +162,7 @@ def _describe_host(scope: IdentityScope, host: str) -> str:
 def check_api_key_form(
     scope: IdentityScope, api_key: str, base_urls: Sequence[str]
 ) -> Finding:
-    """Check the form of an API key, without showing it.
-
-    Args:
-        scope: The expected scope.
-        api_key: The API key.
-        base_urls: The base URLs of the operators that it is used for.
-    """
+    """Check the form of an API key for some base URLs, without showing it."""
     check = CheckId.API_KEY_FORM
     fault = _find_key_fault(scope, api_key, base_urls)
     if fault:
@@ -270,7 +264,7 @@ async def examine(
     Yields:
         One finding for each check as soon as it is complete, including skipped checks.
     """
-    run = _Run(scope, environ, needed=needed, timeout=timeout, clock=clock)
+    run = _Run(scope, environ, needed, timeout, clock)
     causes: dict[CheckId, CheckId] = {}
     async with run.resources:
         for check in _CHECKS:
@@ -285,37 +279,25 @@ async def examine(
             yield finding
 
 
+@attrs.define(eq=False, repr=False)
 class _Run:
-    """One run of all checks. Each check stores what later checks need.
+    """One run of all checks. Each check stores what later checks need."""
 
-    Attributes without a default are set by the checks that a check requires.
-    """
-
-    settings: Settings
-    url: SplitResult
-    pool: SessionPool
-    addresses: tuple[str, ...]
-    address: str
-    date_offset: float | None
-    probe: OperatorProbe
-
-    def __init__(
-        self,
-        scope: IdentityScope,
-        environ: Mapping[str, str],
-        *,
-        needed: Collection[Role],
-        timeout: float,
-        clock: Clock,
-    ) -> None:
-        """Store the settings of the run."""
-        self.scope = scope
-        self.environ = environ
-        self.needed = needed
-        self.timeout = timeout
-        self.clock = clock
-        self.base_urls: tuple[str, ...] = ()
-        self.resources: AsyncExitStack = AsyncExitStack()
+    scope: IdentityScope
+    environ: Mapping[str, str]
+    needed: Collection[Role]
+    timeout: float
+    clock: Clock
+    resources: AsyncExitStack = attrs.field(factory=AsyncExitStack, init=False)
+    base_urls: tuple[str, ...] = attrs.field(default=(), init=False)
+    # Set by the checks that a check requires.
+    settings: Settings = attrs.field(init=False)
+    url: SplitResult = attrs.field(init=False)
+    pool: SessionPool = attrs.field(init=False)
+    addresses: tuple[str, ...] = attrs.field(init=False)
+    address: str = attrs.field(init=False)
+    date_offset: float | None = attrs.field(init=False)
+    probe: OperatorProbe = attrs.field(init=False)
 
     @property
     def next_hop(self) -> SplitResult:

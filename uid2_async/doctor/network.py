@@ -43,8 +43,8 @@ from uid2_async.transport import Reply, Request, SessionPool
 class ConnectionFault(Enum):
     """Why a connection failed."""
 
-    REFUSED = "refused"
-    TIMEOUT = "timed out"
+    REFUSED = "closed: the connection was refused"
+    TIMEOUT = "silent: connecting timed out"
     UNREACHABLE = "unreachable"
 
 
@@ -181,10 +181,6 @@ async def request_without_key(
 ) -> Reply | UID2Error:
     """Send a request without an API key to an endpoint that requires one.
 
-    Args:
-        pool: Sends the request.
-        timeout: The limit in seconds.
-
     Returns:
         The reply, or the error if there was none.
     """
@@ -228,12 +224,9 @@ _UNAUTHORIZED_BODY: Final = re.compile(
 
 
 def check_dns(host: str, addresses: Sequence[str], proxies: Sequence[str]) -> Finding:
-    """Check whether the host name resolves.
+    """Check whether *host* resolves.
 
-    Args:
-        host: The host name.
-        addresses: Its IP addresses.
-        proxies: The environment variables that name an HTTP proxy. They are not used.
+    *proxies* are environment variables that name an HTTP proxy, and are not used.
     """
     if not addresses:
         return failed(
@@ -250,12 +243,7 @@ def check_dns(host: str, addresses: Sequence[str], proxies: Sequence[str]) -> Fi
 
 
 def check_connection(found: Connection, proxies: Sequence[str]) -> Finding:
-    """Check whether the port can be reached.
-
-    Args:
-        found: The result of the connection.
-        proxies: The environment variables that name an HTTP proxy. They are not used.
-    """
+    """Check whether the port can be reached. See :func:`check_dns`."""
     if found.fault is None:
         ms = round(found.seconds * 1000)
         return ok(CheckId.CONNECTION, f"Port {found.port} answers within {ms} ms.")
@@ -265,7 +253,7 @@ def check_connection(found: Connection, proxies: Sequence[str]) -> Finding:
         hint = "Check the port in the base URL, and that the operator is running."
     return failed(
         CheckId.CONNECTION,
-        f"{where} is {_CONNECTION_FAULTS[found.fault]}.",
+        f"{where} is {found.fault.value}.",
         _explain_proxy(proxies) or hint,
     )
 
@@ -280,20 +268,8 @@ def _explain_proxy(proxies: Sequence[str]) -> str:
     )
 
 
-_CONNECTION_FAULTS: Final = {
-    ConnectionFault.REFUSED: "closed: the connection was refused",
-    ConnectionFault.TIMEOUT: "silent: connecting timed out",
-    ConnectionFault.UNREACHABLE: "unreachable",
-}
-
-
 def check_tls(found: Handshake | None, now: float) -> Finding:
-    """Check TLS.
-
-    Args:
-        found: The result of the handshake, or None if the base URL is plain http.
-        now: The time in seconds since the Unix epoch.
-    """
+    """Check TLS, which a plain http base URL does not use (None)."""
     check = CheckId.TLS
     if found is None:
         return ok(check, "Not used: the base URL is plain http.")
@@ -337,11 +313,9 @@ _CERTIFICATE_HINTS: Final = {
 
 
 def check_operator(found: Reply | UID2Error, *, https: bool) -> Finding:
-    """Check whether an operator replies, before the API key is sent to it.
+    """Check whether an operator replies to a request without an API key.
 
-    Args:
-        found: The reply to a request without an API key, or the error.
-        https: Whether it was sent over TLS.
+    The API key is sent to it only after that.
     """
     check = CheckId.OPERATOR
     if isinstance(found, UID2Error):

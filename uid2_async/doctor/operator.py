@@ -121,12 +121,7 @@ def _is_known(outcome: CallOutcome | None) -> bool:
 
 
 def check_roles(outcomes: CallOutcomes, needed: Collection[Role]) -> Finding:
-    """Check which roles the key has.
-
-    Args:
-        outcomes: The outcomes of the calls.
-        needed: The roles that the key must have.
-    """
+    """Check which roles the key has, and whether they include the *needed* ones."""
     check = CheckId.ROLES
     roles = find_roles(outcomes)
     message = f"It has {_list(roles, has=True)}; it lacks {_list(roles, has=False)}."
@@ -310,13 +305,7 @@ def _wrong_rows(found: IdentityMap) -> list[str]:
 
 
 def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Finding:
-    """Check whether the keys can be downloaded and are active.
-
-    Args:
-        outcomes: The outcomes of the calls.
-        scope: The expected scope.
-        now_ms: The operator's time, in ms since the Unix epoch.
-    """
+    """Check whether the keys can be downloaded, and are active at *now_ms*."""
     check = CheckId.KEYS
     roles = find_roles(outcomes)
     permitted = {

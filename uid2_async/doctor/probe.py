@@ -91,14 +91,7 @@ class OperatorProbe:
     def __init__(
         self, settings: Settings, pool: SessionPool, *, timeout: float, clock: Clock
     ) -> None:
-        """Prepare the calls, without sending anything.
-
-        Args:
-            settings: The settings, which have been checked.
-            pool: The pool that sends the calls. It is not closed here.
-            timeout: The limit for each call, in seconds.
-            clock: This machine's clock.
-        """
+        """Prepare the calls, without sending anything. *pool* is not closed here."""
         self.outcomes: dict[Endpoint, CallOutcome] = {}
         self.seconds: list[float] = []
         self.offset: float | None = None
@@ -134,8 +127,7 @@ class OperatorProbe:
     async def find_offset(self, hint: float | None) -> None:
         """Find the clock offset by trying different times until one is accepted.
 
-        Args:
-            hint: The offset according to a ``Date`` header in seconds, or None.
+        A ``Date`` header may give a *hint* in seconds.
         """
         endpoint = next(
             one
