@@ -49,32 +49,41 @@ _WRAPPER = Struct(">Bi")  # scope, key ID
 
 
 @attrs.frozen(kw_only=True)
-class RefreshToken:
+class Subject:
+    """The subject of an identity's tokens.
+
+    Attributes:
+        identity_type: Email or phone. Always email in a v2 refresh token.
+        site_id: The site that generated the identity.
+        privacy_bits: How the identity was generated, an int32 (docs/protocol.md 5.4).
+        established_ms: When it was first generated, in ms since the Unix epoch.
+        first_level_hash: 32 bytes, from which each refresh computes the raw UID. A
+            forged v2 token may contain any other number of bytes.
+    """
+
+    identity_type: IdentityType
+    site_id: int
+    privacy_bits: int
+    established_ms: int
+    first_level_hash: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class RefreshToken(Subject):
     """The content of a refresh token. Times are in ms since the Unix epoch.
 
     Attributes:
         version: 2 or 3.
         scope: UID2 or EUID. Always UID2 in v2.
-        identity_type: Email or phone. Always email in v2.
         expires_ms: When it expires. For a decrypted v2 token, this includes the extra
             minute.
         created_ms: When it was created.
-        site_id: The site that generated the identity.
-        privacy_bits: An int32 (docs/protocol.md 5.4).
-        established_ms: When the identity was first generated.
-        first_level_hash: 32 bytes, from which each refresh computes the raw UID. A
-            forged v2 token may contain any other number of bytes.
     """
 
     version: int = _V3
     scope: IdentityScope
-    identity_type: IdentityType
     expires_ms: int
     created_ms: int
-    site_id: int
-    privacy_bits: int
-    established_ms: int
-    first_level_hash: bytes = attrs.field(repr=False)
 
 
 class RefreshTokenFailure(Enum):
@@ -300,25 +309,6 @@ SERVER_SIDE = 0b01
 CLIENT_SIDE = 0b11
 
 
-@attrs.frozen(kw_only=True)
-class Subject:
-    """The subject of an identity's tokens.
-
-    Attributes:
-        flh: The first-level hash.
-        identity_type: Email or phone.
-        site_id: The publisher's site ID.
-        privacy_bits: How the identity was generated (docs/protocol.md 5.4).
-        established_ms: When it was first generated, in ms since the Unix epoch.
-    """
-
-    flh: bytes = attrs.field(repr=False)
-    identity_type: IdentityType
-    site_id: int
-    privacy_bits: int
-    established_ms: int
-
-
 def mint_tokens(index: DataIndex, subject: Subject, now_ms: int) -> TokensBody | None:
     """Create the tokens of *subject*, or return None if a key is missing.
 
@@ -370,7 +360,9 @@ def _make_advertising_token(
         privacy_bits=subject.privacy_bits,
         established_ms=subject.established_ms,
         refreshed_ms=now_ms,
-        raw_uid=index.buckets.raw_uid(subject.flh, subject.identity_type, now_ms),
+        raw_uid=index.buckets.raw_uid(
+            subject.first_level_hash, subject.identity_type, now_ms
+        ),
     )
     return seal_token(
         token,
@@ -397,7 +389,7 @@ def _make_refresh_token(
         site_id=subject.site_id,
         privacy_bits=subject.privacy_bits,
         established_ms=subject.established_ms,
-        first_level_hash=subject.flh,
+        first_level_hash=subject.first_level_hash,
     )
     inner = seal_refresh_token(token, key, iv=index.random(IV_BYTES))
     iv = index.random(IV_BYTES)

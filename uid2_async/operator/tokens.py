@@ -138,7 +138,7 @@ def generate_for(
     if index.opt_outs.is_out(identity.flh, identity.identity_type):
         return encode_status("optout")
     subject = Subject(
-        flh=identity.flh,
+        first_level_hash=identity.flh,
         identity_type=identity.identity_type,
         site_id=site_id,
         privacy_bits=privacy_bits,
@@ -304,14 +304,7 @@ def _refresh_token(
         return encode_status("optout")
     if not index.buckets.can_map(flh, now_ms):
         raise _disclose(_invalid_token(), authenticated=authenticated)
-    subject = Subject(
-        flh=flh,
-        identity_type=token.identity_type,
-        site_id=token.site_id,
-        privacy_bits=token.privacy_bits,
-        established_ms=token.established_ms,
-    )
-    tokens = mint_tokens(index, subject, now_ms)
+    tokens = mint_tokens(index, token, now_ms)
     if tokens is None:
         raise _disclose(_no_active_key(), authenticated=authenticated)
     return encode_success(tokens)
