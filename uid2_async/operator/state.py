@@ -131,11 +131,11 @@ class OperatorState:
             self._offset_ms += round(seconds * 1000)
 
     @property
-    def ahead_ms(self) -> int:
+    def clock_offset_ms(self) -> int:
         """How far the clock has been moved forward, in ms."""
         return self._offset_ms
 
-    def set_right(self) -> None:
+    def reset_clock(self) -> None:
         """Undo all changes of the clock."""
         with self._lock:
             self._offset_ms = 0
