@@ -34,8 +34,6 @@ from uid2_async.operator.state import Call, Fault, OperatorState
 
 _MAX_BODY: Final = 1_048_576
 _CONTINUE: Final = "100-continue"
-http_log: logging.Logger = http_logger
-"""The runner's logger: what aiohttp cannot read or handle, without content."""
 
 
 def _log_access(request: Request, reply: Reply, took: float) -> None:
@@ -60,17 +58,13 @@ def _forget(record: logging.LogRecord) -> bool:
     return True
 
 
-http_log.addFilter(_forget)
+http_logger.addFilter(_forget)
 
 
 def make_app(
     index: DataIndex, state: OperatorState, console: Console | None = None
 ) -> web.Application:
-    """Create the application that answers from *index*, with the *console* if given.
-
-    Its runner needs ``auto_decompress=False``, because an operator never decompresses
-    request bodies.
-    """
+    """Create the application that answers from *index*, with the *console* if given."""
     handler = _Handler(index, state, console)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler.handle, expect_handler=_continue)
@@ -321,6 +315,9 @@ def _close(http: web.Request) -> None:
         http.transport.close()
 
 
+# Long enough to finish writing a response, but not for a scripted delay.
+_GRACE_SECONDS: Final = 0.05
+
 _MAX_LINE: Final = 4_096
 _MAX_HEADERS: Final = 8_192
 
@@ -428,20 +425,25 @@ class _Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         """Create the protocol for a new connection."""
-        return _Protocol(
-            self,
-            loop=self._loop,
-            **{
-                **self._kwargs,
-                "max_line_size": _TAKEN_LINE,
-                "max_field_size": _TAKEN_HEADER,
-                "max_headers": _MAX_HEADERS,
-            },
-        )
+        return _Protocol(self, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
-    """Runs an application on a ``_Server``."""
+    """Runs an application like the real operator's HTTP server."""
+
+    def __init__(self, app: web.Application) -> None:
+        """Run *app*, without decompressing request bodies."""
+        super().__init__(
+            app,
+            access_log=None,
+            auto_decompress=False,
+            handle_signals=False,
+            logger=http_logger,
+            max_line_size=_TAKEN_LINE,
+            max_field_size=_TAKEN_HEADER,
+            max_headers=_MAX_HEADERS,
+            shutdown_timeout=_GRACE_SECONDS,
+        )
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()

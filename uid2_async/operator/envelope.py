@@ -122,13 +122,11 @@ class RequestBody(RedactedRepr, frozen=True, kw_only=True):
     Attributes:
         nonce: 8 bytes to repeat in the reply.
         payload: The JSON object, or None if the payload was empty.
-        raw: The JSON as bytes, for endpoints that parse it differently.
         binary: Whether the reply must be sent as raw bytes.
     """
 
     nonce: bytes
     payload: dict[str, Any] | None
-    raw: bytes
     binary: bool
 
 
@@ -178,9 +176,7 @@ def _read(
         payload = java.parse_object(opened.payload)
         if payload is None:
             raise client_error(_BAD_JSON)
-    return RequestBody(
-        nonce=opened.nonce, payload=payload, raw=opened.payload, binary=binary
-    )
+    return RequestBody(nonce=opened.nonce, payload=payload, binary=binary)
 
 
 def _open_or_refuse(data: bytes, key: bytes, scope: IdentityScope) -> OpenedRequest:
