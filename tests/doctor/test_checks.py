@@ -16,8 +16,8 @@ from uid2_async import IdentityScope, KeyRing, errors
 from uid2_async.doctor import CheckId, Finding, Outcome
 from uid2_async.doctor.checks import check_api_key_form, check_base_url
 from uid2_async.doctor.network import (
-    Connection,
     ConnectionFault,
+    ConnectResult,
     Handshake,
     HandshakeFault,
     check_connection,
@@ -37,7 +37,7 @@ from uid2_async.doctor.operator import (
     check_roles,
     check_test_identities,
 )
-from uid2_async.doctor.probe import CallOutcome, Endpoint
+from uid2_async.doctor.probe import CallOutcome, ProbeEndpoint
 from uid2_async.models import IdentityMap, MapRow, OptedOut
 from uid2_async.protocol.keyring import Key
 from uid2_async.tls import CertificateFault, CertificateProblem
@@ -50,9 +50,9 @@ MAPPED = MapRow(raw_uid=UID)
 UNKNOWN_KEY = CallOutcome(error=errors.AuthError("HTTP 401.", status=401))
 
 
-def answers(**given: CallOutcome) -> dict[Endpoint, CallOutcome]:
+def answers(**given: CallOutcome) -> dict[ProbeEndpoint, CallOutcome]:
     """Answer with a missing role whatever is not given."""
-    return {one: given.get(one.name.lower(), UNKNOWN_KEY) for one in Endpoint}
+    return {one: given.get(one.name.lower(), UNKNOWN_KEY) for one in ProbeEndpoint}
 
 
 def mapped(*rows: MapRow) -> CallOutcome:
@@ -141,7 +141,7 @@ async def test_a_refused_certificate_is_named_for_what_it_is(
 def test_every_connection_fault_has_advice(fault: ConnectionFault) -> None:
     """Refused, silent and unreachable are distinguished."""
     finding = check_connection(
-        Connection(address="192.0.2.1", port=443, fault=fault), []
+        ConnectResult(address="192.0.2.1", port=443, fault=fault), []
     )
 
     assert says(finding, "failed", "192.0.2.1, port 443")

@@ -30,7 +30,7 @@ from uid2_async.doctor.findings import (
     ok,
     warning,
 )
-from uid2_async.doctor.probe import Endpoint
+from uid2_async.doctor.probe import ProbeEndpoint
 from uid2_async.errors import CallTimeoutError, ConnectError, ProtocolError, UID2Error
 from uid2_async.tls import (
     CertificateFault,
@@ -49,7 +49,7 @@ class ConnectionFault(Enum):
 
 
 @attrs.frozen(kw_only=True)
-class Connection:
+class ConnectResult:
     """The result of connecting to a port.
 
     Attributes:
@@ -103,9 +103,9 @@ async def resolve(host: str, port: int, *, timeout: float) -> tuple[str, ...]:
 
 async def tcp_connect(
     addresses: tuple[str, ...], port: int, *, timeout: float
-) -> Connection:
+) -> ConnectResult:
     """Connect to the first of *addresses* that answers."""
-    found = Connection(address="", port=port, fault=ConnectionFault.UNREACHABLE)
+    found = ConnectResult(address="", port=port, fault=ConnectionFault.UNREACHABLE)
     for address in addresses:
         found = await _tcp_connect(address, port, timeout)
         if found.fault is None:
@@ -113,7 +113,7 @@ async def tcp_connect(
     return found
 
 
-async def _tcp_connect(address: str, port: int, timeout: float) -> Connection:
+async def _tcp_connect(address: str, port: int, timeout: float) -> ConnectResult:
     """Connect to one address, and close the connection."""
     now = asyncio.get_running_loop().time
     started = now()
@@ -128,7 +128,9 @@ async def _tcp_connect(address: str, port: int, timeout: float) -> Connection:
         fault = ConnectionFault.REFUSED
     except OSError:
         fault = ConnectionFault.UNREACHABLE
-    return Connection(address=address, port=port, seconds=now() - started, fault=fault)
+    return ConnectResult(
+        address=address, port=port, seconds=now() - started, fault=fault
+    )
 
 
 async def tls_handshake(
@@ -185,7 +187,7 @@ async def request_without_key(
         The reply, or the error if there was none.
     """
     request = Request(
-        path=Endpoint.GENERATE,
+        path=ProbeEndpoint.GENERATE,
         headers={
             "Accept-Encoding": "identity",
             "Content-Type": "text/plain",
@@ -242,7 +244,7 @@ def check_dns(host: str, addresses: Sequence[str], proxies: Sequence[str]) -> Fi
     return ok(CheckId.DNS, f"{host} is {first}{more}.")
 
 
-def check_connection(found: Connection, proxies: Sequence[str]) -> Finding:
+def check_connection(found: ConnectResult, proxies: Sequence[str]) -> Finding:
     """Check whether the port can be reached. See :func:`check_dns`."""
     if found.fault is None:
         ms = round(found.seconds * 1000)

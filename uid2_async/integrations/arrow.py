@@ -123,7 +123,7 @@ async def map_batches(
     """
     wanted = IdentityColumns(column=column, kind=type, names=names)
     source = _BatchSource(_read_batches(batches), wanted)
-    table = _AddedColumns(wanted.outcome_columns())
+    table = _OutcomeBuffer(wanted.outcome_columns())
     async with mapper.map_source(source) as records:
         while (outcomes := await records.next_outcomes()) is not None:
             table.append(outcomes)
@@ -322,7 +322,7 @@ def _wrong_source(value: object) -> InputError:
     )
 
 
-class _AddedColumns:
+class _OutcomeBuffer:
     """Collects outcomes until they make up a batch.
 
     Attributes:

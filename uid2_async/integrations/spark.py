@@ -116,7 +116,7 @@ def map_dataframe(
     wanted = IdentityColumns(column=column, kind=type, names=names)
     schema = _extend_schema(df, wanted)
     _check_credentials(credentials)
-    divided, count = _divide(df, budget=budget, tasks=tasks, repartition=repartition)
+    divided, count = _partition(df, budget=budget, tasks=tasks, repartition=repartition)
     # An empty DataFrame may have no partitions.
     share = budget // max(1, count)
     task = MapTask(wanted=wanted, concurrency=share, credentials=credentials)
@@ -398,7 +398,7 @@ def _count(answers: DataFrame) -> dict[str, int]:
     return dict(counts.asDict())
 
 
-def _divide(
+def _partition(
     df: DataFrame, *, budget: int, tasks: int | None, repartition: bool
 ) -> tuple[DataFrame, int]:
     """Partition *df* into one partition per task. Return it and their number."""

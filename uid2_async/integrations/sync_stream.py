@@ -50,14 +50,14 @@ def stream_in_thread(
 
 
 @attrs.frozen
-class _Wanted:
+class _ItemRequested:
     """The loop requests the next item of the source."""
 
     answer: asyncio.Future[Any]
 
 
 @attrs.frozen
-class _Made(Generic[B]):
+class _ItemReady(Generic[B]):
     """The loop has produced an item, and waits until it is *taken*."""
 
     item: B
@@ -76,7 +76,9 @@ class _Stream(Generic[A, B]):
 
     def __init__(self, transform: Transform[A, B]) -> None:
         self._transform = transform
-        self._messages: SimpleQueue[_Wanted | _Made[B] | _Ended] = SimpleQueue()
+        self._messages: SimpleQueue[_ItemRequested | _ItemReady[B] | _Ended] = (
+            SimpleQueue()
+        )
 
     # --- in the caller's thread -------------------------------------------------------
 
@@ -85,10 +87,10 @@ class _Stream(Generic[A, B]):
         with Portal("uid2-stream") as portal:
             portal.submit(self._produce).add_done_callback(self._end)
             while not isinstance(message := self._messages.get(), _Ended):
-                if isinstance(message, _Wanted):
-                    _settle(message.answer, next(source, _NOTHING))
+                if isinstance(message, _ItemRequested):
+                    _set_result(message.answer, next(source, _NOTHING))
                 else:
-                    _settle(message.taken, None)
+                    _set_result(message.taken, None)
                     yield message.item
         if message.error is not None:
             raise message.error
@@ -109,7 +111,7 @@ class _Stream(Generic[A, B]):
         async with aclosing(self._transform(self._read())) as made:
             async for item in made:
                 taken = loop.create_future()
-                self._messages.put(_Made(item, taken))
+                self._messages.put(_ItemReady(item, taken))
                 await taken
 
     async def _read(self) -> AsyncIterator[A]:
@@ -117,14 +119,14 @@ class _Stream(Generic[A, B]):
         loop = asyncio.get_running_loop()
         while True:
             answer = loop.create_future()
-            self._messages.put(_Wanted(answer))
+            self._messages.put(_ItemRequested(answer))
             item = await answer
             if item is _NOTHING:
                 return
             yield item
 
 
-def _settle(future: asyncio.Future[Any], result: object) -> None:
+def _set_result(future: asyncio.Future[Any], result: object) -> None:
     """Set the result of *future*, unless nobody is waiting for it anymore."""
     with contextlib.suppress(RuntimeError):  # the loop is closed
         future.get_loop().call_soon_threadsafe(

@@ -50,7 +50,7 @@ def _log_access(request: Request, reply: Reply, took: float) -> None:
     )
 
 
-def _forget(record: logging.LogRecord) -> bool:
+def _strip_content(record: logging.LogRecord) -> bool:
     """Log only the type of an error, because its text can quote the request."""
     if record.exc_info and record.exc_info[0]:
         record.msg = f"{record.msg}: {record.exc_info[0].__name__}"
@@ -58,7 +58,7 @@ def _forget(record: logging.LogRecord) -> bool:
     return True
 
 
-http_logger.addFilter(_forget)
+http_logger.addFilter(_strip_content)
 
 
 def make_app(

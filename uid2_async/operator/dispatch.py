@@ -132,12 +132,12 @@ def _answer_sealed(
         call = AuthorizedRequest(client=client, payload=body.payload, now_ms=now_ms)
         payload = handle(index, call)
     except RefusedError as refusal:
-        return _noted(reply_to_refusal(refusal), client, body)
+        return _with_call_notes(reply_to_refusal(refusal), client, body)
     sealed = sealer.seal(payload, client, body, now_ms)
-    return _noted(_sealed_reply(sealed, binary=body.binary), client, body)
+    return _with_call_notes(_sealed_reply(sealed, binary=body.binary), client, body)
 
 
-def _noted(reply: Reply, client: Client, body: RequestBody | None) -> Reply:
+def _with_call_notes(reply: Reply, client: Client, body: RequestBody | None) -> Reply:
     """Add the client and the number of identities to *reply*, for the call log."""
     fields = {} if body is None else body.payload or {}
     counted = [fields[key] for key in _COUNTED_KEYS if key in fields]

@@ -283,7 +283,7 @@ def _open_inner(index: DataIndex, text: str, *, authenticated: bool) -> RefreshT
         malformed = True
     if not malformed:
         raise unknown_error("Unknown error while refreshing token v2")
-    raise _disclose(_invalid_token(), authenticated=authenticated)
+    raise _hide_cause(_invalid_token(), authenticated=authenticated)
 
 
 def _invalid_token() -> RefusedError:
@@ -298,19 +298,19 @@ def _refresh_token(
         return encode_status("optout")
     if token.expires_ms < now_ms:
         refusal = RefusedError(400, "expired_token", "Expired Token presented")
-        raise _disclose(refusal, authenticated=authenticated)
+        raise _hide_cause(refusal, authenticated=authenticated)
     flh = token.first_level_hash
     if index.opt_outs.is_out_on_refresh(flh, token.identity_type):
         return encode_status("optout")
     if not index.buckets.can_map(flh, now_ms):
-        raise _disclose(_invalid_token(), authenticated=authenticated)
+        raise _hide_cause(_invalid_token(), authenticated=authenticated)
     tokens = mint_tokens(index, token, now_ms)
     if tokens is None:
-        raise _disclose(_no_active_key(), authenticated=authenticated)
+        raise _hide_cause(_no_active_key(), authenticated=authenticated)
     return encode_success(tokens)
 
 
-def _disclose(refusal: RefusedError, *, authenticated: bool) -> RefusedError:
+def _hide_cause(refusal: RefusedError, *, authenticated: bool) -> RefusedError:
     """Hide the cause of an error from callers without a known API key."""
     if authenticated:
         return refusal

@@ -81,7 +81,8 @@ def explain(
     fault = call.fault
     if fault is not None and (fault.drop or fault.status is not None):
         return Explanation(
-            f"You armed it: {format_fault(fault)}.", _said(exchange, reading)
+            f"You armed it: {format_fault(fault)}.",
+            _operator_message(exchange, reading),
         )
     if call.status == 200:  # noqa: PLR2004 - an HTTP status reads best as its number
         return _explain_success(exchange, reading)
@@ -90,10 +91,10 @@ def explain(
     text = _explain_refusal(exchange, reading, settings)
     if fault is not None:
         text = f"You armed it: {format_fault(fault)}. {text}"
-    return Explanation(text, _said(exchange, reading))
+    return Explanation(text, _operator_message(exchange, reading))
 
 
-def _said(exchange: Exchange, reading: OpenedCall) -> str:
+def _operator_message(exchange: Exchange, reading: OpenedCall) -> str:
     """Repeat what the operator said, without its links."""
     if not exchange.call.status:
         return "No answer"
@@ -123,14 +124,14 @@ _STATUS_WORDS: Final = {
 def _explain_success(exchange: Exchange, reading: OpenedCall) -> Explanation | None:
     """Explain a 200 without success, or a fault that makes it unreadable."""
     fault = exchange.call.fault
-    said = _said(exchange, reading)
-    if fault is not None and _spoils(fault):
+    said = _operator_message(exchange, reading)
+    if fault is not None and _is_unreadable(fault):
         return Explanation(f"You armed it: {format_fault(fault)}.", said)
     text = _STATUS_WORDS.get(str(_fields(reading).get("status")))
     return None if text is None else Explanation(text, said, failed=False)
 
 
-def _spoils(fault: Fault) -> bool:
+def _is_unreadable(fault: Fault) -> bool:
     """Return whether a client cannot read a 200 with *fault*."""
     cut = fault.cut_after is not None
     return cut or fault.wrong_key or fault.wrong_nonce or fault.payload is not None

@@ -46,7 +46,7 @@ from uid2_async.operator.minting import (
     open_refresh_token,
     unwrap_refresh_token,
 )
-from uid2_async.operator.state import Armed
+from uid2_async.operator.state import ArmedFault
 from uid2_async.protocol.inspection import ValueKind, describe, inspect_value
 from uid2_async.protocol.token_codec import CLIENT_SIDE_GENERATED, open_token
 from uid2_async.protocol.wire import iso
@@ -111,7 +111,7 @@ def _body_view(part: OpenedBody, size: int) -> dict[str, Any]:
     }
 
 
-def armed_view(armed: Armed) -> dict[str, Any]:
+def armed_view(armed: ArmedFault) -> dict[str, Any]:
     """Show an armed fault."""
     return {
         "number": armed.number,
