@@ -15,10 +15,8 @@ from uid2_async.cli.options import (
 )
 from uid2_async.cli.rows import (
     Columns,
-    ReplaceOption,
+    RowFiles,
     RowJob,
-    RowsArgument,
-    RowsOutArgument,
     column_option,
     values_option,
 )
@@ -36,8 +34,6 @@ INVALID: Final = "INVALID_IDENTIFIER"
 
 @with_shared_options
 def hash_identities(
-    source: RowsArgument = None,
-    target: RowsOutArgument = None,
     *,
     values: Annotated[
         list[str] | None, values_option("--value", "VALUE", "An identity")
@@ -45,7 +41,7 @@ def hash_identities(
     column: Annotated[str | None, column_option("the identities", "INPUT")] = None,
     kind: KindOption = None,
     country: CountryOption = None,
-    force: ReplaceOption = False,
+    files: RowFiles,
     formats: FormatOptions,
 ) -> None:
     """Normalize and hash identities locally.
@@ -73,10 +69,8 @@ def hash_identities(
     RowJob(
         option="--value",
         values=values or (),
-        source=source,
-        target=target,
+        files=files,
         options=FileFormatOptions(**formats),
-        force=force,
         wanted={"--column": column or "INPUT"},
         named=bool(column),
         added=dict.fromkeys(("HASH", "HASH_TYPE", "HASH_STATUS"), Content.TEXT),

@@ -61,22 +61,27 @@ Work: TypeAlias = Callable[[Sequence[Sequence[str]]], Columns]
 Values missing in the file are passed as an empty str.
 """
 
-RowsArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="IN",
-        help="A file with a header (.csv, .jsonl, .parquet, .arrow); - is stdin.",
-    ),
-]
-RowsOutArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="OUT", help="The file to write. Defaults to -, which is stdout."
-    ),
-]
-ReplaceOption = Annotated[
-    bool, typer.Option("--force", help="Replace the output file if it exists.")
-]
+
+@attrs.frozen(kw_only=True)
+class RowFiles:
+    """The files of a command. Each field is an argument or an option."""
+
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="IN",
+            help="A file with a header (.csv, .jsonl, .parquet, .arrow); - is stdin.",
+        ),
+    ] = None
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="OUT", help="The file to write. Defaults to -, which is stdout."
+        ),
+    ] = None
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the output file if it exists.")
+    ] = False
 
 
 def values_option(name: str, metavar: str, what: str) -> Any:
@@ -101,10 +106,8 @@ class RowJob:
     Attributes:
         option: The option for values.
         values: Its values, or ``-`` for the lines of stdin.
-        source: The input's path, or ``-``; None if *values* are given.
-        target: The output's path; ``-`` or None is stdout.
+        files: The input, None if *values* are given, and the output.
         options: How the files are written.
-        force: Whether the output may be replaced.
         wanted: The columns to read, by the option that names them.
         named: Whether one of these options was given.
         added: The appended columns, and what each contains.
@@ -113,10 +116,8 @@ class RowJob:
 
     option: str
     values: Sequence[str] = attrs.field(repr=False, default=())
-    source: str | None
-    target: str | None = None
+    files: RowFiles
     options: FileFormatOptions
-    force: bool = False
     wanted: Mapping[str, str]
     named: bool = False
     added: Mapping[str, Content]
@@ -133,11 +134,12 @@ class RowJob:
         Raises:
             Exit: With 3 if rows failed.
         """
-        if self.source is None:
+        source = self.files.source
+        if source is None:
             self._print_values(prepare)
         else:
-            self._check_source(self.source)
-            self._rewrite(self.source, prepare)
+            self._check_source(source)
+            self._rewrite(source, prepare)
         if failed := self._failures.total():
             reasons = sorted(self._failures.items())
             listed = ", ".join(f"{why} {count:,}" for why, count in reasons)
@@ -156,7 +158,7 @@ class RowJob:
                 f"There is nothing to read: give a file, or values with {self.option}.",
                 hint="IN and OUT are files; - is a pipe.",
             )
-        if self.options != FileFormatOptions() or self.force or self.named:
+        if self.options != FileFormatOptions() or self.files.force or self.named:
             raise InputError(
                 "--force and the options for columns and formats apply only to files.",
                 hint=f"Name IN instead of {self.option}, or leave them out.",
@@ -183,14 +185,15 @@ class RowJob:
     def _rewrite(self, name: str, prepare: Callable[[], Work]) -> None:
         """Append columns to the rows of a file."""
         source = None if name == STDIO else Path(name)
-        target = None if self.target in (None, STDIO) else Path(self.target or "")
+        given = self.files.target
+        target = None if given in (None, STDIO) else Path(given or "")
         file = source if source is not None and source.is_file() else None
         pair = FilePair(source, target)
         reading, writing = pair.formats(self.options)
         with closing(open_reader(source, reading)) as reader:
             self._find_columns(reader)
             reader.want(list(self.wanted.values()), added=self.added)
-            check_targets([FilePair(file, target)], force=self.force, begun=False)
+            check_targets([FilePair(file, target)], force=self.files.force, begun=False)
             identity = None if file is None else identify(file)
             work = prepare()
             part = None if target is None else temp_sibling(target)
@@ -267,9 +270,7 @@ _STATUSES: Final = {
 
 
 @with_shared_options
-def encrypt_uids(  # noqa: PLR0913 - an option each
-    source: RowsArgument = None,
-    target: RowsOutArgument = None,
+def encrypt_uids(
     *,
     raw_uids: Annotated[
         list[str] | None, values_option("--uid", "RAW_UID", "A raw UID")
@@ -292,7 +293,7 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
             "contain; those of 32 bytes contain none and count as an e-mail's.",
         ),
     ] = None,
-    force: ReplaceOption = False,
+    files: RowFiles,
     formats: FormatOptions,
     keys_file: KeysFileOption = None,
     connection: Connection,
@@ -315,10 +316,8 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
     RowJob(
         option="--uid",
         values=raw_uids or (),
-        source=source,
-        target=target,
+        files=files,
         options=FileFormatOptions(**formats),
-        force=force,
         wanted={"--column": column or "UID"},
         named=bool(column),
         added={"UID_TOKEN": Content.TEXT, "ENCRYPTION_STATUS": Content.TEXT},
@@ -357,8 +356,6 @@ def _sealer(
 
 @with_shared_options
 def decrypt_tokens(  # noqa: PLR0913 - an option each
-    source: RowsArgument = None,
-    target: RowsOutArgument = None,
     *,
     tokens: Annotated[
         list[str] | None, values_option("--token", "TOKEN", "A token")
@@ -378,7 +375,7 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
             "--domain", metavar="NAME", help="The domain or app of all tokens."
         ),
     ] = None,
-    force: ReplaceOption = False,
+    files: RowFiles,
     formats: FormatOptions,
     keys: KeysOption = None,
     keys_file: KeysFileOption = None,
@@ -420,10 +417,8 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
     RowJob(
         option="--token",
         values=tokens or (),
-        source=source,
-        target=target,
+        files=files,
         options=FileFormatOptions(**formats),
-        force=force,
         wanted=wanted,
         named=bool(column or domain_column),
         added={
