@@ -27,7 +27,7 @@ from hypothesis.strategies import (
 from operator_answers import answer, sample_index
 from uid2_async.errors import ProtocolError
 from uid2_async.models import IdentityScope
-from uid2_async.operator import keys as endpoints
+from uid2_async.operator import endpoints
 from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import (
     Key,

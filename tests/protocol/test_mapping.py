@@ -12,7 +12,7 @@ from operator_answers import answer
 from uid2_async import Bucket, Email, EmailHash, Unmapped, UnmappedReason
 from uid2_async.errors import InputError, OperatorError, ProtocolError
 from uid2_async.models import datetime_from_ms
-from uid2_async.operator import java, mapping as endpoints
+from uid2_async.operator import endpoints, java
 from uid2_async.operator.http_messages import RefusedError, encode_success
 from uid2_async.operator.java import format_local_date_time
 from uid2_async.protocol import mapping

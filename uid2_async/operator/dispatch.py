@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import attrs
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uid2_async.operator import keys, mapping, tokens
+from uid2_async.operator import endpoints, tokens
 from uid2_async.operator.client_side import client_generate, seal_client_generate_reply
 from uid2_async.operator.data import Client, Settings
 from uid2_async.operator.envelope import RequestBody, read_request_body, seal_reply
@@ -243,17 +243,17 @@ _POST: Final = {
     GENERATE_PATH: _sealed(tokens.generate, "GENERATOR"),
     VALIDATE_PATH: _sealed(tokens.validate, "GENERATOR"),
     LOGOUT_PATH: _sealed(tokens.opt_out, "OPTOUT"),
-    BUCKETS_PATH: _sealed(mapping.buckets, "MAPPER"),
-    MAP_V2_PATH: _sealed(mapping.map_v2, "MAPPER"),
-    MAP_V3_PATH: _sealed(mapping.map_v3, "MAPPER"),
+    BUCKETS_PATH: _sealed(endpoints.buckets, "MAPPER"),
+    MAP_V2_PATH: _sealed(endpoints.map_v2, "MAPPER"),
+    MAP_V3_PATH: _sealed(endpoints.map_v3, "MAPPER"),
     STATUS_PATH: _sealed(
-        mapping.opt_out_status,
+        endpoints.opt_out_status,
         *("MAPPER", "SHARER", "ID_READER"),
         setting="optout_status_api_enabled",
     ),
-    SHARING_PATH: _sealed(keys.sharing_keys, "SHARER", "ID_READER"),
-    BIDSTREAM_PATH: _sealed(keys.bidstream_keys, "ID_READER"),
-    LATEST_PATH: _sealed(keys.latest_keys, "ID_READER"),
+    SHARING_PATH: _sealed(endpoints.sharing_keys, "SHARER", "ID_READER"),
+    BIDSTREAM_PATH: _sealed(endpoints.bidstream_keys, "ID_READER"),
+    LATEST_PATH: _sealed(endpoints.latest_keys, "ID_READER"),
     REFRESH_PATH: Endpoint(answer=_answer_refresh),
     CLIENT_GENERATE_PATH: Endpoint(
         answer=_answer_client_side,
