@@ -20,8 +20,6 @@ from uid2_async.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Frame", "Result", "Stream", "open_frame", "temporary_file"]
-
 T = TypeVar("T")
 
 # Converting this many values holds the GIL for less than 5 ms.

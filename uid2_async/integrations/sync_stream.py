@@ -22,8 +22,6 @@ import attrs
 from uid2_async._failures import CONTROL_FLOW
 from uid2_async._portal import Portal
 
-__all__ = ["Transform", "stream_in_thread"]
-
 A = TypeVar("A")
 B = TypeVar("B")
 
