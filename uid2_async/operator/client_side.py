@@ -307,17 +307,6 @@ _FOLD = str.maketrans(
 )
 
 
-class MissingPublicSuffixListError(ImportError):
-    """The package that contains the public suffix list is not installed."""
-
-    def __init__(self) -> None:
-        """Build a message that names the extra to install."""
-        super().__init__(
-            "Checking an Origin requires the public suffix list. Install it with: "
-            "pip install 'uid2-async[sandbox]'"
-        )
-
-
 def registrable_domain(origin: str) -> str | None:
     """Return the public suffix of the host in *origin* plus one label, in lowercase.
 
@@ -380,7 +369,10 @@ def _suffix_list() -> PublicSuffixList:
         pass
     else:
         return PublicSuffixList(accept_unknown=False)
-    raise MissingPublicSuffixListError
+    raise ImportError(
+        "Checking an Origin requires the public suffix list. Install it with: "
+        "pip install 'uid2-async[sandbox]'"
+    )
 
 
 def _equal_ignoring_case(one: str, other: str) -> bool:

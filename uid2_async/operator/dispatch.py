@@ -20,13 +20,13 @@ from uid2_async.operator.envelope import RequestBody, read_request_body, seal_re
 from uid2_async.operator.http_messages import (
     BINARY,
     JSON,
+    NOT_FOUND,
     TEXT,
     RefusedError,
     Reply,
     Request,
     body_text,
     no_method,
-    not_found,
     reply_error,
     reply_to_refusal,
     take_form,
@@ -274,7 +274,7 @@ def find(method: str, path: str, settings: Settings) -> Endpoint | Reply:
     """Find the endpoint of a normalized *path*, or return the 404 or 405 reply."""
     endpoint = _ENDPOINTS.get(path)
     if endpoint is None or not getattr(settings, endpoint.setting, True):
-        return not_found()
+        return NOT_FOUND
     return endpoint if method == endpoint.method else no_method(endpoint.method)
 
 

@@ -146,34 +146,21 @@ def encode_success(body: object) -> bytes:
     return wire.encode({"body": body, "status": "success"})
 
 
-def not_found() -> Reply:
-    """Build the reply for an unknown path (docs/protocol.md 1.9)."""
-    return Reply(
-        status=404,
-        content_type="text/html; charset=utf-8",
-        body=b"<html><body><h1>Resource not found</h1></body></html>",
-    )
-
-
 def no_method(allowed: str) -> Reply:
     """Build the reply for a wrong method on a known path (docs/protocol.md 1.9)."""
     return Reply(status=405, headers={"Allow": allowed})
 
 
-def bad_request() -> Reply:
-    """Build the reply for a malformed HTTP request (docs/protocol.md 1.6 and 1.9)."""
-    return Reply(status=400, body=b"Bad Request")
-
-
-def unexpected() -> Reply:
-    """Build the reply for an unknown ``Expect`` header (docs/protocol.md 1.9)."""
-    return Reply(status=417, body=b"Expectation Failed")
-
-
-def too_long() -> Reply:
-    """Build the reply for a body over the limit (docs/protocol.md 1.9)."""
-    return Reply(status=413, body=b"Request Too Long")
-
+# The replies of the HTTP library itself (docs/protocol.md 1.6 and 1.9).
+NOT_FOUND: Final = Reply(
+    status=404,
+    content_type="text/html; charset=utf-8",
+    body=b"<html><body><h1>Resource not found</h1></body></html>",
+)
+BAD_REQUEST: Final = Reply(status=400, body=b"Bad Request")
+EXPECTATION_FAILED: Final = Reply(status=417, body=b"Expectation Failed")
+TOO_LONG: Final = Reply(status=413, body=b"Request Too Long")
+SERVER_ERROR: Final = Reply(status=500, body=b"Internal Server Error")
 
 _TARGET_ORIGIN = re.compile(r"[^/][^?]*?://[^/?]*")
 _PATH_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -193,7 +180,7 @@ def read_target(target: str) -> tuple[str, Reply | None]:
     if path and path[0] != "/":
         return path, Reply(status=404, body=b"Not Found")
     if not path or _BAD_PATH_ESCAPE.search(path):
-        return path, bad_request()
+        return path, BAD_REQUEST
     return clean_path(path), None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha512
 from typing import Any, Final
@@ -33,7 +32,7 @@ from uid2_async.operator.java import trim
 from uid2_async.operator.salts import SaltBuckets
 from uid2_async.protocol import base64
 from uid2_async.protocol.client_side import PREFIX_CHARS
-from uid2_async.protocol.keyring import Key, active_key, by_activation
+from uid2_async.protocol.keyring import Key, KeyRing
 from uid2_async.protocol.normalize import identity_bytes
 
 _SCHEME = "bearer "
@@ -135,10 +134,7 @@ class Keysets:
         """Index the keys. Of those that activate together, the last one encrypts."""
         self._keysets = {one.keyset_id: one for one in data.keysets}
         self._keys = {key.id: key for key in sorted(data.keys, key=lambda one: one.id)}
-        groups: dict[int | None, list[Key]] = defaultdict(list)
-        for key in data.keys:
-            groups[key.keyset_id].append(key)
-        self._groups = {keyset: by_activation(keys) for keyset, keys in groups.items()}
+        self._ring = KeyRing(keys={key.id: key for key in data.keys})
         self._defaults = {
             one.site_id: one for one in data.keysets if one.default and one.enabled
         }
@@ -165,24 +161,21 @@ class Keysets:
 
     def master_key(self, now_ms: int) -> Key | None:
         """Return the key for the outer layer of tokens."""
-        return self._active(MASTER_KEYSET, now_ms)
+        return self._ring.active_key(MASTER_KEYSET, now_ms)
 
     def refresh_key(self, now_ms: int) -> Key | None:
         """Return the key for refresh tokens."""
-        return self._active(REFRESH_KEYSET, now_ms)
+        return self._ring.active_key(REFRESH_KEYSET, now_ms)
 
     def site_key(self, site_id: int, now_ms: int) -> Key | None:
         """Return the key for the inner layer of tokens: the site's, or the fallback."""
         for owner in (site_id, _FALLBACK_SITE):
             keyset = self._defaults.get(owner)
-            key = None if keyset is None else self._active(keyset.keyset_id, now_ms)
+            keyset_id = None if keyset is None else keyset.keyset_id
+            key = self._ring.active_key(keyset_id, now_ms)
             if key is not None:
                 return key
         return None
-
-    def _active(self, keyset_id: int, now_ms: int) -> Key | None:
-        """Return the key that a keyset encrypts with at *now_ms*."""
-        return active_key(self._groups.get(keyset_id, ()), now_ms)
 
     def visible_to(self, client: Client) -> Sequence[Key]:
         """List all keys that *client* may have, even expired ones, by ascending ID."""
