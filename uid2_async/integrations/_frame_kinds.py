@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import attrs
 
@@ -40,8 +40,8 @@ class Result:
     repeat: Sequence[int] | None = None
 
 
-class Frame(Protocol):
-    """A frame that can be read and extended.
+class Frame:
+    """A frame that can be read and extended. Its columns are converted one at a time.
 
     Attributes:
         labels: The labels of the columns. Those of pandas may have any type.
@@ -58,20 +58,6 @@ class Frame(Protocol):
             A RecordBatchReader with these columns or with all columns, and the
             positions of the requested columns in it.
         """
-        ...
-
-    def extend(self, added: Result) -> Any:
-        """Return the frame with the added columns. Blocks."""
-        ...
-
-
-class _Eager:
-    """A frame in memory, whose columns are converted one at a time."""
-
-    labels: Sequence[Hashable]
-    rows: int | None
-
-    def read(self, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
         arrow = load_arrow()
         columns = []
         for at in places:
@@ -87,8 +73,12 @@ class _Eager:
         """Convert a column to Arrow."""
         raise NotImplementedError
 
+    def extend(self, added: Result) -> Any:
+        """Return the frame with the added columns. Blocks."""
+        raise NotImplementedError
 
-class _ArrowTable(_Eager):
+
+class _ArrowTable(Frame):
     """A pyarrow Table, or an object that was converted to one."""
 
     def __init__(self, table: pa.Table, back: Callable[[pa.Table], Any]) -> None:
@@ -110,7 +100,7 @@ class _ArrowTable(_Eager):
         return self._back(table)
 
 
-class _Pandas(_Eager):
+class _Pandas(Frame):
     """A frame of pandas or modin.
 
     Does not use narwhals, which rejects repeated names and drops ``attrs``.
@@ -144,7 +134,7 @@ class _Pandas(_Eager):
         return frame
 
 
-class _Narwhals(_Eager):
+class _Narwhals(Frame):
     """A frame of another library, in memory."""
 
     def __init__(self, frame: Any, back: Callable[[Any], Any]) -> None:
@@ -166,10 +156,10 @@ class _Narwhals(_Eager):
         return self._back(joined)
 
 
-class Stream:
+class Stream(Frame):
     """A RecordBatchReader, all of whose columns are read."""
 
-    rows: int | None = None
+    rows = None
 
     def __init__(self, reader: Any, *, rereadable: bool) -> None:
         """Store the reader. If it must be read twice, copy it to a private file."""
@@ -184,14 +174,14 @@ class Stream:
                     writer.write_batch(batch)
 
     def read(self, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
-        """See :meth:`Frame.read`."""
+        """Return a reader of all columns."""
         if self._copy is not None:
             self._copy.seek(0)
             self._reader = load_arrow("pyarrow.ipc").open_stream(self._copy)
         return self._reader, places
 
     def extend(self, added: Result) -> Any:
-        """See :meth:`Frame.extend`."""
+        """Return the stream, which has all columns."""
         return added.table
 
 
