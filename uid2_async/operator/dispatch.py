@@ -221,14 +221,14 @@ class Endpoint:
         answer: Turns a request into a reply.
         method: The HTTP method.
         roles: The accepted roles. The API key needs at least one of them.
-        reads_key: Whether the operator looks at the API key, if there is one.
+        authenticates: Whether the operator looks at the API key, if there is one.
         setting: The name of the setting that enables the endpoint, or "".
     """
 
     answer: Callable[[DataIndex, Request, int, _Sealer], Reply]
     method: str = "POST"
     roles: frozenset[str] = frozenset()
-    reads_key: bool = True
+    authenticates: bool = True
     setting: str = ""
 
 
@@ -257,13 +257,13 @@ _POST: Final = {
     REFRESH_PATH: Endpoint(answer=_answer_refresh),
     CLIENT_GENERATE_PATH: Endpoint(
         answer=_answer_client_side,
-        reads_key=False,
+        authenticates=False,
         setting="client_side_token_generate",
     ),
 }
 _ENDPOINTS: Final = {
     **_POST,
-    HEALTH_PATH: Endpoint(answer=_answer_health, method="GET", reads_key=False),
+    HEALTH_PATH: Endpoint(answer=_answer_health, method="GET", authenticates=False),
 }
 
 PATHS: Final = tuple(_POST)
@@ -299,5 +299,5 @@ def answer(
         # The API key has not been checked yet, so not even the trace ID is returned.
         return reply_to_refusal(refusal)
     reply = endpoint.answer(index, request, now_ms, sealer)
-    trace = request.headers.get(_TRACE_HEADER) if endpoint.reads_key else None
+    trace = request.headers.get(_TRACE_HEADER) if endpoint.authenticates else None
     return attrs.evolve(reply, headers={_TRACE_HEADER: trace}) if trace else reply
