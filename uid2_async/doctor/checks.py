@@ -155,8 +155,8 @@ def _describe_host(scope: IdentityScope, host: str) -> str:
     published = PUBLISHED.get(host)
     if published is None:
         return f"a private {scope} operator or a sandbox"
-    place = f", {_PLACES[host]}" if host in _PLACES else ""
-    return f"{scope} {_ENVIRONMENTS[published.environment]}{place}"
+    region = f", {_PLACES[host]}" if host in _PLACES else ""
+    return f"{scope} {_ENVIRONMENTS[published.environment]}{region}"
 
 
 def check_api_key_form(

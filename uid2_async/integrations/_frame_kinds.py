@@ -51,8 +51,8 @@ class Frame:
     labels: Sequence[Hashable]
     rows: int | None
 
-    def read(self, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
-        """Read the columns at *places*. Blocks.
+    def read(self, positions: Sequence[int]) -> tuple[Any, Sequence[int]]:
+        """Read the columns at *positions*. Blocks.
 
         Returns:
             A RecordBatchReader with these columns or with all columns, and the
@@ -60,14 +60,14 @@ class Frame:
         """
         arrow = load_arrow()
         columns = []
-        for at in places:
+        for at in positions:
             column = _converting(partial(self.column, at), self.labels[at])
             # A column without any value has an arbitrary type, such as double.
             empty = column.null_count == len(column)
             columns.append(arrow.nulls(len(column)) if empty else column)
-        names = [str(self.labels[at]) for at in places]
+        names = [str(self.labels[at]) for at in positions]
         table = arrow.Table.from_arrays(columns, names)
-        return table.to_reader(max_chunksize=_PIECE_ROWS), range(len(places))
+        return table.to_reader(max_chunksize=_PIECE_ROWS), range(len(positions))
 
     def column(self, at: int) -> Any:
         """Convert a column to Arrow."""
@@ -173,12 +173,12 @@ class Stream(Frame):
                 for batch in reader:
                     writer.write_batch(batch)
 
-    def read(self, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
+    def read(self, positions: Sequence[int]) -> tuple[Any, Sequence[int]]:
         """Return a reader of all columns."""
         if self._copy is not None:
             self._copy.seek(0)
             self._reader = load_arrow("pyarrow.ipc").open_stream(self._copy)
-        return self._reader, places
+        return self._reader, positions
 
     def extend(self, added: Result) -> Any:
         """Return the stream, which has all columns."""

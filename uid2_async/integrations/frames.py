@@ -363,8 +363,8 @@ class _FrameReader(ArrowReader):
     ) -> None:
         refuse_taken(self.header, added, name=_NAME)
         names = list(dict.fromkeys([*columns, *keys]))
-        places = [find_column(self.header, one, name=_NAME) for one in names]
-        reader, read = self._frame.read(places)
+        positions = [find_column(self.header, one, name=_NAME) for one in names]
+        reader, read = self._frame.read(positions)
         self._wanted = dict(zip(names, read, strict=True))
         self.schema = reader.schema
         for one in columns:
@@ -401,19 +401,19 @@ class _AddedColumns(ArrowOutput):
         columns: Mapping[str, Sequence[Any]],
         repeat: Sequence[int] | None = None,
     ) -> Any:
-        """Return the batch, and the places of repeated rows."""
-        places = None
+        """Return the batch, and the positions of repeated rows."""
+        positions = None
         if repeat is not None:
-            places = [self._seen + row for row in repeat]
+            positions = [self._seen + row for row in repeat]
             self._seen += rows.count
-        return super().format(None, columns), places
+        return super().format(None, columns), positions
 
     def write(self, formatted: Any) -> None:
         """Store the result of :meth:`format`."""
-        batch, places = formatted
+        batch, positions = formatted
         self._batches.append(batch)
-        if places is not None:
-            self._repeat = [*(self._repeat or []), *places]
+        if positions is not None:
+            self._repeat = [*(self._repeat or []), *positions]
 
     def sync(self) -> int:
         """Do nothing, because nothing is on disk."""

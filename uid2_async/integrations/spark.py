@@ -352,11 +352,11 @@ def _extend_schema(df: DataFrame, wanted: IdentityColumns) -> StructType:
     return schema
 
 
-def _require_text(df: DataFrame, places: Sequence[int | None]) -> None:
+def _require_text(df: DataFrame, positions: Sequence[int | None]) -> None:
     """Raise if a column is not text."""
     from pyspark.sql.types import StringType  # noqa: PLC0415 - an extra
 
-    for at in places:
+    for at in positions:
         field = None if at is None else df.schema.fields[at]
         if field is not None and not isinstance(field.dataType, StringType):
             raise InputError(
@@ -377,9 +377,11 @@ def _hash_people(people: DataFrame, wanted: IdentityColumns) -> DataFrame:
             "A stream cannot be merged as a whole.",
             hint="Call map_incrementally in foreachBatch.",
         )
-    places = wanted.locate(people.columns)
-    _require_text(people, places)
-    names = [people.columns[at].replace("`", "``") for at in places if at is not None]
+    positions = wanted.locate(people.columns)
+    _require_text(people, positions)
+    names = [
+        people.columns[at].replace("`", "``") for at in positions if at is not None
+    ]
     hashed = people.select(*[f"`{name}`" for name in names]).mapInArrow(
         HashTask(wanted), HASHED
     )

@@ -146,8 +146,10 @@ def _read_json(path: Path, kind: type[T]) -> T:
     try:
         return wire.decode(data, kind)
     except ProtocolError as error:
-        place = error.path
-    raise _malformed(path, f"at {place}" if place else "it is not the expected JSON")
+        json_path = error.path
+    raise _malformed(
+        path, f"at {json_path}" if json_path else "it is not the expected JSON"
+    )
 
 
 def _malformed(path: PurePath, reason: str) -> ConfigError:

@@ -249,10 +249,10 @@ def parse_command(body: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        place = str(error).rpartition(" - at `$.")[2].removesuffix("`")
+        field = str(error).rpartition(" - at `$.")[2].removesuffix("`")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        place = ""
-    where = f" at {place}" if place.isidentifier() else ""
+        field = ""
+    where = f" at {field}" if field.isidentifier() else ""
     raise InputError(f"This is not what the console takes{where}.")
 
 
