@@ -267,15 +267,15 @@ async def examine(
     run = _Run(scope, environ, needed, timeout, clock)
     causes: dict[CheckId, CheckId] = {}
     async with run.resources:
-        for check in _CHECKS:
-            cause = next((causes[one] for one in check.requires if one in causes), None)
+        for check, (run_check, *required) in _CHECKS.items():
+            cause = next((causes[one] for one in required if one in causes), None)
             if cause is None:
-                finding = await check.run(run)
+                finding = await run_check(run)
                 if finding.outcome is Outcome.FAILED:
-                    causes[check.id] = check.id
+                    causes[check] = check
             else:
-                finding = skipped(check.id, f'Requires "{cause}", which failed.')
-                causes[check.id] = cause
+                finding = skipped(check, f'Requires "{cause}", which failed.')
+                causes[check] = cause
             yield finding
 
 
@@ -440,40 +440,29 @@ class _Run:
         return network.check_latency(self.probe.seconds)
 
 
-@attrs.frozen
-class _Check:
-    """A check, and the checks that it requires."""
-
-    id: CheckId
-    run: Callable[[_Run], Awaitable[Finding]]
-    requires: tuple[CheckId, ...] = ()
-
-
-_CHECKS: Final = (
-    _Check(CheckId.SETTINGS, _Run.examine_settings),
-    _Check(CheckId.BASE_URL, _Run.examine_base_url, (CheckId.SETTINGS,)),
-    _Check(CheckId.API_KEY_FORM, _Run.examine_api_key_form, (CheckId.SETTINGS,)),
-    _Check(
-        CheckId.CLIENT_SECRET_FORM,
-        _Run.examine_client_secret_form,
-        (CheckId.SETTINGS,),
-    ),
-    _Check(CheckId.DNS, _Run.examine_dns, (CheckId.BASE_URL,)),
-    _Check(CheckId.CONNECTION, _Run.examine_connection, (CheckId.DNS,)),
-    _Check(CheckId.TLS, _Run.examine_tls, (CheckId.CONNECTION,)),
-    _Check(CheckId.OPERATOR, _Run.examine_operator, (CheckId.TLS,)),
-    _Check(
-        CheckId.API_KEY,
+# For each check: how it is run, and the checks that it requires.
+_CHECKS: Final[
+    Mapping[CheckId, tuple[Callable[[_Run], Awaitable[Finding]], *tuple[CheckId, ...]]]
+] = {
+    CheckId.SETTINGS: (_Run.examine_settings,),
+    CheckId.BASE_URL: (_Run.examine_base_url, CheckId.SETTINGS),
+    CheckId.API_KEY_FORM: (_Run.examine_api_key_form, CheckId.SETTINGS),
+    CheckId.CLIENT_SECRET_FORM: (_Run.examine_client_secret_form, CheckId.SETTINGS),
+    CheckId.DNS: (_Run.examine_dns, CheckId.BASE_URL),
+    CheckId.CONNECTION: (_Run.examine_connection, CheckId.DNS),
+    CheckId.TLS: (_Run.examine_tls, CheckId.CONNECTION),
+    CheckId.OPERATOR: (_Run.examine_operator, CheckId.TLS),
+    CheckId.API_KEY: (
         _Run.examine_api_key,
-        (CheckId.API_KEY_FORM, CheckId.CLIENT_SECRET_FORM, CheckId.OPERATOR),
+        *(CheckId.API_KEY_FORM, CheckId.CLIENT_SECRET_FORM, CheckId.OPERATOR),
     ),
-    _Check(CheckId.ROLES, _Run.examine_roles, (CheckId.API_KEY,)),
-    _Check(CheckId.CLIENT_SECRET, _Run.examine_client_secret, (CheckId.API_KEY,)),
-    _Check(CheckId.CLOCK, _Run.examine_clock, (CheckId.CLIENT_SECRET,)),
-    _Check(CheckId.TEST_IDENTITIES, _Run.examine_test_identities, (CheckId.CLOCK,)),
-    _Check(CheckId.KEYS, _Run.examine_keys, (CheckId.CLOCK,)),
-    _Check(CheckId.LATENCY, _Run.examine_latency, (CheckId.API_KEY,)),
-)
+    CheckId.ROLES: (_Run.examine_roles, CheckId.API_KEY),
+    CheckId.CLIENT_SECRET: (_Run.examine_client_secret, CheckId.API_KEY),
+    CheckId.CLOCK: (_Run.examine_clock, CheckId.CLIENT_SECRET),
+    CheckId.TEST_IDENTITIES: (_Run.examine_test_identities, CheckId.CLOCK),
+    CheckId.KEYS: (_Run.examine_keys, CheckId.CLOCK),
+    CheckId.LATENCY: (_Run.examine_latency, CheckId.API_KEY),
+}
 
 
 strip_tracebacks(globals())
