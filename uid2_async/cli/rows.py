@@ -96,6 +96,11 @@ class RowFiles:
         bool, typer.Option("--force", help="Replace the output file if it exists.")
     ] = False
 
+    @property
+    def output(self) -> Path | None:
+        """The path to write, or None for stdout."""
+        return None if self.target in (None, STDIO) else Path(self.target or "")
+
 
 def values_option(name: str, metavar: str, what: str) -> Any:
     """Declare the option for single values, of which *what* is one."""
@@ -198,8 +203,7 @@ class RowJob:
     def _rewrite(self, name: str, prepare: Callable[[], Work]) -> None:
         """Append columns to the rows of a file."""
         source = None if name == STDIO else Path(name)
-        given = self.files.target
-        target = None if given in (None, STDIO) else Path(given or "")
+        target = self.files.output
         file = source if source is not None and source.is_file() else None
         pair = FilePair(source, target)
         reading, writing = pair.formats(self.options)
