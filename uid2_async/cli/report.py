@@ -107,21 +107,16 @@ def _people(figures: StateStatistics) -> Section:
         name = names.get(status, "unmapped for other reasons")
         row = counts.setdefault(name, dict.fromkeys(IdentityType, 0))
         row[kind] += number
-    values = [sum(row.values()) for row in counts.values()]
+    totals = _with_shares({name: sum(row.values()) for name, row in counts.items()})
     return Section(
         name="identities",
         title="Mapped, opted out, invalid",
         text="The operator's last reply about each identity.",
-        bars=values,
+        bars=totals["bars"],
         head=["status", "e-mails", "phones", "together", "share"],
         rows=[
-            [name, *(f"{row[kind]:,}" for kind in IdentityType), f"{value:,}", share]
-            for (name, row), value, share in zip(
-                counts.items(),
-                values,
-                [_share(value, sum(values)) for value in values],
-                strict=True,
-            )
+            [name, *(f"{counts[name][kind]:,}" for kind in IdentityType), *total]
+            for name, *total in totals["rows"]
         ],
     )
 
