@@ -25,7 +25,9 @@ from uid2_async import (
     errors,
 )
 from uid2_async.models import IdentityType, ms_from_datetime
-from uid2_async.operator import Fault, LocalOperator, tokens as operator_tokens
+from uid2_async.operator import Fault, LocalOperator
+from uid2_async.operator.http_messages import encode_success
+from uid2_async.operator.tokens import encode_status
 from uid2_async.protocol import mapping, normalize, tokens
 from uid2_async.protocol.token_rules import ClientType, decrypt, encrypt
 
@@ -281,7 +283,7 @@ def test_30_a_token_with_a_stray_character_is_refused() -> None:
 
 def test_20_insufficient_consent_is_an_answer() -> None:
     """A 200 that says so is not an exception."""
-    payload = operator_tokens.build_status_reply("insufficient_user_consent")
+    payload = encode_status("insufficient_user_consent")
 
     assert repr(tokens.parse_tokens_reply(payload)) == "InsufficientConsent()"
 
@@ -296,7 +298,7 @@ def test_2_refreshed_times_can_be_compared() -> None:
         refresh_from=NOW_MS,
     )
 
-    read = tokens.parse_refresh_reply(operator_tokens.build_tokens_reply(body))
+    read = tokens.parse_refresh_reply(encode_success(body))
 
     assert isinstance(read, IdentityTokens)
     assert read.identity_expires - datetime.fromtimestamp(

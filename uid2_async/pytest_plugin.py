@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from uid2_async.client import UID2Client
-    from uid2_async.clock import Clock
     from uid2_async.operator import Fault, LocalOperator
     from uid2_async.testing import ManualClock, OperatorThread
 
@@ -46,32 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
 
 
-class _Sandbox:
-    """The thread of a test session, and the clock of its operators.
-
-    Attributes:
-        clock: The system's clock, or the one that a test has replaced it with.
-        thread: The thread of the operators.
-    """
-
-    def __init__(self) -> None:
-        from uid2_async.clock import system_clock  # noqa: PLC0415 - see the module
-        from uid2_async.testing import OperatorThread  # noqa: PLC0415 - see the module
-
-        self.clock: Clock = system_clock
-        self.thread: OperatorThread = OperatorThread(clock=self.now)
-
-    def now(self) -> datetime:
-        """Return the time."""
-        return self.clock()
-
-
 @pytest.fixture(scope="session")
-def _uid2_sandbox() -> Iterator[_Sandbox]:
+def _uid2_thread() -> Iterator[OperatorThread]:
     """Run a thread until all tests of this process are done."""
-    sandbox = _Sandbox()
-    with sandbox.thread:
-        yield sandbox
+    from uid2_async.testing import OperatorThread  # noqa: PLC0415 - see the module
+
+    with OperatorThread() as thread:
+        yield thread
 
 
 @pytest.fixture
@@ -89,7 +67,7 @@ def _uid2_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def uid2_operator(
-    _uid2_sandbox: _Sandbox, _uid2_settings: dict[str, Any]
+    _uid2_thread: OperatorThread, _uid2_settings: dict[str, Any]
 ) -> LocalOperator:
     """An embedded operator, reset for each test and set up by the marker ``uid2``.
 
@@ -103,7 +81,7 @@ def uid2_operator(
 
     if _uid2_settings["scope"] not in set(IdentityScope):
         raise pytest.UsageError("The marker uid2 takes scope='UID2' or 'EUID'.")
-    operator = _uid2_sandbox.thread.operator(IdentityScope(_uid2_settings["scope"]))
+    operator = _uid2_thread.operator(IdentityScope(_uid2_settings["scope"]))
     if _uid2_settings["role"] not in operator.credentials:
         known = ", ".join(operator.credentials)
         raise pytest.UsageError(f"The marker uid2 takes one of the roles {known}.")
@@ -119,22 +97,20 @@ def uid2_operator(
 @pytest.fixture
 def uid2_client(
     uid2_operator: LocalOperator,
-    _uid2_sandbox: _Sandbox,
+    _uid2_thread: OperatorThread,
     _uid2_settings: dict[str, Any],
 ) -> Iterator[UID2Client]:
     """A client of the embedded operator, as strict about event loops as in production.
 
     It uses the operator's clock, retries immediately, and is closed after the test.
     """
-    with _uid2_sandbox.thread.client(
-        uid2_operator, role=_uid2_settings["role"]
-    ) as client:
+    with _uid2_thread.client(uid2_operator, role=_uid2_settings["role"]) as client:
         yield client
 
 
 @pytest.fixture
 def uid2_clock(
-    uid2_operator: LocalOperator, _uid2_sandbox: _Sandbox
+    uid2_operator: LocalOperator, _uid2_thread: OperatorThread
 ) -> Iterator[ManualClock]:
     """The operator's clock, which stands still until the test moves it.
 
@@ -144,11 +120,11 @@ def uid2_clock(
     from uid2_async.clock import use_clock  # noqa: PLC0415 - see the module
     from uid2_async.testing import ManualClock  # noqa: PLC0415 - see the module
 
-    before = _uid2_sandbox.clock
-    _uid2_sandbox.clock = clock = ManualClock(uid2_operator.now)
+    before = _uid2_thread.clock
+    _uid2_thread.clock = clock = ManualClock(uid2_operator.now)
     with use_clock(clock):
         yield clock
-    _uid2_sandbox.clock = before
+    _uid2_thread.clock = before
 
 
 @pytest.fixture

@@ -216,6 +216,9 @@ class OperatorThread:
     after the event loop of a test has ended. A client still raises if it is used in a
     second event loop while the first one is open. Everything is stopped on exit.
 
+    Attributes:
+        clock: The clock of the operators. It can be replaced while they run.
+
     Example:
         >>> with OperatorThread() as thread:
         ...     operator = thread.operator()
@@ -225,7 +228,7 @@ class OperatorThread:
 
     def __init__(self, *, clock: Clock = system_clock) -> None:
         """Create the thread object. *clock* is the clock of the operators."""
-        self._clock = clock
+        self.clock: Clock = clock
         self._operators: dict[IdentityScope, LocalOperator] = {}
         self._portal = Portal("uid2-testing")
 
@@ -237,6 +240,9 @@ class OperatorThread:
         """Stop the operators and the thread."""
         self._portal.close()
 
+    def _now(self) -> datetime:
+        return self.clock()
+
     def operator(self, scope: IdentityScope = IdentityScope.UID2) -> LocalOperator:
         """Return the operator of *scope* with the built-in data.
 
@@ -244,8 +250,8 @@ class OperatorThread:
         Call ``operator.reset()`` to restore the initial state.
         """
         if scope not in self._operators:
-            data = OperatorData.sample(scope=scope, base=self._clock())
-            operator = LocalOperator(data, clock=self._clock)
+            data = OperatorData.sample(scope=scope, base=self.clock())
+            operator = LocalOperator(data, clock=self._now)
             self._operators[scope] = self._portal.open(operator)
         return self._operators[scope]
 

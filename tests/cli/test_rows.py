@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from uid2_async.bulk.paths import Content, FileFormatOptions
-from uid2_async.cli.rows import CHUNK_ROWS, Columns, RowJob, Work
+from uid2_async.cli.rows import CHUNK_ROWS, Columns, RowFiles, RowJob, Work
 from uid2_async.errors import InputError
 
 ADDED = {"UID": Content.TEXT, "SITE_ID": Content.INTEGER, "STATUS": Content.TEXT}
@@ -36,13 +36,14 @@ def rewrite(
     source: Path | str,
     target: Path | str,
     prepare: Callable[[], Work] = lambda: work,
+    *,
+    force: bool = False,
     **options: Any,
 ) -> None:
     """Rewrite a file; that rows failed is no error here."""
     job = RowJob(
         option="--uid",
-        source=str(source),
-        target=str(target),
+        files=RowFiles(source=str(source), target=str(target), force=force),
         options=FileFormatOptions(),
         wanted={"--column": "T"},
         added=ADDED,

@@ -16,11 +16,10 @@ from uid2_async import IdentityScope, KeyRing, errors
 from uid2_async.doctor import CheckId, Finding, Outcome
 from uid2_async.doctor.checks import check_api_key_form, check_base_url
 from uid2_async.doctor.network import (
-    Connection,
     ConnectionFault,
+    ConnectResult,
     Handshake,
     HandshakeFault,
-    Resolution,
     check_connection,
     check_dns,
     check_latency,
@@ -38,7 +37,7 @@ from uid2_async.doctor.operator import (
     check_roles,
     check_test_identities,
 )
-from uid2_async.doctor.probe import CallOutcome, Endpoint
+from uid2_async.doctor.probe import CallOutcome, ProbeEndpoint
 from uid2_async.models import IdentityMap, MapRow, OptedOut
 from uid2_async.protocol.keyring import Key
 from uid2_async.tls import CertificateFault, CertificateProblem
@@ -51,9 +50,9 @@ MAPPED = MapRow(raw_uid=UID)
 UNKNOWN_KEY = CallOutcome(error=errors.AuthError("HTTP 401.", status=401))
 
 
-def answers(**given: CallOutcome) -> dict[Endpoint, CallOutcome]:
+def answers(**given: CallOutcome) -> dict[ProbeEndpoint, CallOutcome]:
     """Answer with a missing role whatever is not given."""
-    return {one: given.get(one.name.lower(), UNKNOWN_KEY) for one in Endpoint}
+    return {one: given.get(one.name.lower(), UNKNOWN_KEY) for one in ProbeEndpoint}
 
 
 def mapped(*rows: MapRow) -> CallOutcome:
@@ -142,7 +141,7 @@ async def test_a_refused_certificate_is_named_for_what_it_is(
 def test_every_connection_fault_has_advice(fault: ConnectionFault) -> None:
     """Refused, silent and unreachable are distinguished."""
     finding = check_connection(
-        Connection(address="192.0.2.1", port=443, fault=fault), []
+        ConnectResult(address="192.0.2.1", port=443, fault=fault), []
     )
 
     assert says(finding, "failed", "192.0.2.1, port 443")
@@ -150,14 +149,14 @@ def test_every_connection_fault_has_advice(fault: ConnectionFault) -> None:
 
 def test_several_addresses() -> None:
     """The first address is shown, the others are counted."""
-    finding = check_dns(Resolution("a.example", ("192.0.2.1", "192.0.2.2")), [])
+    finding = check_dns("a.example", ("192.0.2.1", "192.0.2.2"), [])
 
     assert says(finding, "ok", "a.example is 192.0.2.1 and 1 more.")
 
 
 def test_a_proxy_that_alone_knows_the_way() -> None:
     """Behind a corporate proxy not even names resolve, and the finding says so."""
-    finding = check_dns(Resolution("a.example"), ["HTTPS_PROXY"])
+    finding = check_dns("a.example", (), ["HTTPS_PROXY"])
 
     assert says(finding, "failed", "HTTPS_PROXY is set")
     assert "SessionPool" not in finding.hint

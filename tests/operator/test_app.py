@@ -14,8 +14,9 @@ import attrs
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from uid2_async._log import http_logger
 from uid2_async.operator import Fault, LocalOperator, OperatorData, client_side
-from uid2_async.operator.app import http_log, make_app
+from uid2_async.operator.app import make_app
 from uid2_async.operator.data import ClientSideKeypair
 from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import OperatorState
@@ -111,7 +112,7 @@ async def test_what_is_no_http_is_not_quoted(
     answer = await send(operator, "POST / HTTP/1.1\nHost: x\nAuthoriza\ttion: hush")
 
     assert answer.status == 400
-    http_log.warning("plain words stay")
+    http_logger.warning("plain words stay")
 
     assert "hush" not in caplog.text
     assert "Error handling request" in caplog.text

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from refresh_tokens import seal_refresh_token
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.operator import (
     LocalOperator,
@@ -25,7 +26,6 @@ from uid2_async.operator import (
 )
 from uid2_async.operator.minting import (
     RefreshToken,
-    seal_refresh_token,
     wrap_refresh_token,
 )
 from uid2_async.protocol import client_side

@@ -9,13 +9,13 @@ from typing import Any
 import attrs
 import pytest
 
+from refresh_tokens import seal_refresh_token
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.operator import OperatorData
 from uid2_async.operator.data import EMBEDDED_OPT_OUT
 from uid2_async.operator.minting import (
     RefreshToken,
     open_refresh_token,
-    seal_refresh_token,
     unwrap_refresh_token,
     wrap_refresh_token,
 )

@@ -7,20 +7,24 @@ from typing import Any
 
 import pytest
 
+from operator_answers import answer, sample_index
 from uid2_async import Email, EmailHash, Phone, PhoneHash
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityType
+from uid2_async.operator.http_messages import RefusedError
 from uid2_async.operator.tokens import (
     IdentityInput,
     InputFault,
+    generate,
     read_identity_input,
-    refuse_input,
 )
 from uid2_async.protocol import base64
 from uid2_async.protocol.normalize import write_identity_input
 
 DATA = sha256(b"user@example.com").digest()
 HASH = base64.encode_text(DATA)
+INDEX = sample_index()
+WITHOUT_PHONES = sample_index(enable_phone_support=False)
 PHONE_HASH = base64.encode_text(sha256(b"+12345678901").digest())
 
 
@@ -78,11 +82,11 @@ def test_exactly_one_key_counts(
     payload: dict[str, Any] | None, expected: InputFault | str
 ) -> None:
     """Null is absent, empty is present, and other types are judged as text."""
-    found = read_identity_input(payload, phones=True)
+    found = read_identity_input(INDEX, payload)
 
     if isinstance(expected, str):
-        data = sha256(expected.encode()).digest()
-        expected = IdentityInput(identity_type=IdentityType.EMAIL, data=data)  # type: ignore[assignment] # one name for both outcomes
+        flh = INDEX.buckets.first_level_hash(sha256(expected.encode()).digest())
+        expected = IdentityInput(identity_type=IdentityType.EMAIL, flh=flh)  # type: ignore[assignment] # one name for both outcomes
     assert found == expected
 
 
@@ -90,41 +94,38 @@ def test_without_phone_support_phones_are_absent() -> None:
     """An operator without phones sees none."""
     payload = {"email": "user@example.com", "phone": "+12345678901"}
 
-    assert isinstance(read_identity_input(payload, phones=False), IdentityInput)
-    assert read_identity_input(payload, phones=True) is InputFault.MISSING
+    assert isinstance(read_identity_input(WITHOUT_PHONES, payload), IdentityInput)
+    assert read_identity_input(INDEX, payload) is InputFault.MISSING
 
 
 def test_a_phone_is_read_as_phone() -> None:
     """Both phone keys stand for the same type."""
-    one = read_identity_input({"phone": "+12345678901"}, phones=True)
-    other = read_identity_input({"phone_hash": PHONE_HASH}, phones=True)
+    one = read_identity_input(INDEX, {"phone": "+12345678901"})
+    other = read_identity_input(INDEX, {"phone_hash": PHONE_HASH})
 
     assert one == other
     assert isinstance(one, IdentityInput)
     assert one.identity_type is IdentityType.PHONE
 
 
+MISSING = "Required Parameter Missing: exactly one of {} must be specified"
+
+
 @pytest.mark.parametrize(
-    ("fault", "phones", "message"),
+    ("payload", "phones", "message"),
     [
-        (InputFault.MISSING, True, "[email, email_hash, phone, phone_hash]"),
-        (InputFault.MISSING, False, "email or email_hash"),
-        (InputFault.INVALID, True, "Invalid Identifier"),
+        ({}, True, MISSING.format("[email, email_hash, phone, phone_hash]")),
+        ({}, False, MISSING.format("email or email_hash")),
+        ({"email": "ab"}, True, "Invalid Identifier"),
     ],
 )
 def test_the_refusal_is_the_operators(
-    fault: InputFault, phones: bool, message: str
+    payload: dict[str, Any], phones: bool, message: str
 ) -> None:
     """Status, word and message are those of the reference."""
-    if fault is InputFault.MISSING:
-        message = (
-            f"Required Parameter Missing: exactly one of {message} must be specified"
-        )
+    with pytest.raises(RefusedError) as caught:
+        answer(generate, payload, enable_phone_support=phones)
 
-    refusal = refuse_input(fault, phones=phones)
-
-    assert (refusal.status, refusal.code, refusal.message) == (
-        400,
-        "client_error",
-        message,
-    )
+    refusal = caught.value
+    assert (refusal.status, refusal.code) == (400, "client_error")
+    assert refusal.message == message

@@ -24,9 +24,11 @@ from hypothesis.strategies import (
     text,
 )
 
+from operator_answers import answer, sample_index
 from uid2_async.errors import ProtocolError
 from uid2_async.models import IdentityScope
-from uid2_async.operator import keys as operator_keys
+from uid2_async.operator import endpoints
+from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import (
     Key,
     KeyRing,
@@ -38,6 +40,7 @@ from uid2_async.protocol.keyring import (
     by_activation,
 )
 
+CALLER = sample_index().clients[-1]
 KEY_SECRET = bytes(range(32))
 KEY = Key(id=7, secret=KEY_SECRET, created=0, activates=100, expires=200)
 OTHER = attrs.evolve(KEY, id=8, secret=KEY_SECRET[::-1])
@@ -427,126 +430,65 @@ def test_what_a_ring_lacks_is_not_written() -> None:
     assert KeyRing.from_json(ring.to_json()) == ring
 
 
-def wire_keys(elements: list[dict[str, Any]]) -> list[WireKey]:
+def wire_keys(elements: list[dict[str, Any]]) -> tuple[WireKey, ...]:
     """Make keys of the JSON that they have on the wire."""
-    return [WireKey(**{**one, "secret": b64decode(one["secret"])}) for one in elements]
+    return tuple(
+        WireKey(**{**one, "secret": b64decode(one["secret"])}) for one in elements
+    )
 
 
-def wire_sites(elements: list[dict[str, Any]]) -> list[WireSite]:
+def wire_sites(elements: list[dict[str, Any]]) -> tuple[WireSite, ...]:
     """Make sites of the JSON that they have on the wire."""
-    return [
+    return tuple(
         WireSite(id=one["id"], domain_names=tuple(one["domain_names"]))
         for one in elements
-    ]
-
-
-def test_the_sharing_reply_is_the_recorded_one(vectors: dict[str, Any]) -> None:
-    """Every field of key/sharing is as documented (docs/protocol.md 6.1)."""
-    expected = vectors["key_sharing_response"]
-    body = expected["body"]
-
-    built = operator_keys.build_sharing_reply(
-        caller_site_id=124,
-        default_keyset_id=700,
-        token_expiry_seconds=2_592_000,
-        max_lifetime_seconds=2_592_000,
-        scope=IdentityScope.UID2,
-        clock_skew_seconds=1_800,
-        keys=wire_keys(body["keys"]),
-        sites=wire_sites(body["site_data"]),
     )
+
+
+@pytest.mark.parametrize("name", ["key_sharing_response", "key_bidstream_response"])
+def test_the_reply_is_the_recorded_one(vectors: dict[str, Any], name: str) -> None:
+    """Every field is as documented (docs/protocol.md 6.1 and 6.2)."""
+    expected = vectors[name]
+    fields = {
+        **expected["body"],
+        "identity_scope": IdentityScope.UID2,
+        "keys": wire_keys(expected["body"]["keys"]),
+        "site_data": wire_sites(expected["body"]["site_data"]),
+    }
+
+    built = wire.encode(KeysReply(KeysBody(**fields)))
 
     assert json.loads(built) == expected
     assert list(json.loads(built)) == ["body", "status"]
 
 
 def test_what_a_caller_has_not_is_left_out() -> None:
-    """Without keyset, SHARER and client-side generation there are fewer fields."""
-    built = operator_keys.build_sharing_reply(
-        caller_site_id=124,
-        default_keyset_id=None,
-        token_expiry_seconds=60,
-        max_lifetime_seconds=None,
-        scope=IdentityScope.EUID,
-        clock_skew_seconds=0,
-        keys=(),
-        sites=None,
+    """Absent fields are missing from the JSON, and an empty list is not absent."""
+    scope = IdentityScope.EUID
+
+    assert wire.encode(KeysBody(identity_scope=scope, keys=())) == (
+        b'{"identity_scope":"EUID","keys":[]}'
+    )
+    assert wire.encode(KeysBody(identity_scope=scope, keys=(), site_data=())) == (
+        b'{"identity_scope":"EUID","keys":[],"site_data":[]}'
     )
 
-    assert json.loads(built)["body"] == {
-        "caller_site_id": 124,
-        "master_keyset_id": 9_999_999,
-        "token_expiry_seconds": "60",
-        "identity_scope": "EUID",
-        "allow_clock_skew_seconds": 0,
-        "keys": [],
-    }
 
-
-def test_the_bidstream_reply_is_the_recorded_one(vectors: dict[str, Any]) -> None:
-    """Key/bidstream says nothing about keysets (docs/protocol.md 6.2)."""
-    expected = vectors["key_bidstream_response"]
-    body = expected["body"]
-
-    built = operator_keys.build_bidstream_reply(
-        max_lifetime_seconds=259_200,
-        scope=IdentityScope.UID2,
-        clock_skew_seconds=1_800,
-        keys=wire_keys(body["keys"]),
-        sites=wire_sites(body["site_data"]),
-    )
-
-    assert json.loads(built) == expected
-
-
-def test_no_site_is_not_the_same_as_no_site_data() -> None:
-    """Site_data is there, if empty, where the operator generates client-side."""
-    built = operator_keys.build_bidstream_reply(
-        max_lifetime_seconds=1,
-        scope=IdentityScope.UID2,
-        clock_skew_seconds=1,
-        keys=(),
-        sites=(),
-    )
-
-    assert json.loads(built)["body"]["site_data"] == []
-    assert operator_keys.build_bidstream_reply(
-        max_lifetime_seconds=1,
-        scope=IdentityScope.UID2,
-        clock_skew_seconds=1,
-        keys=(),
-        sites=None,
-    ) == built.replace(b',"site_data":[]', b"")
-
-
-def test_a_key_ring_reads_what_is_built(vectors: dict[str, Any]) -> None:
+def test_a_key_ring_reads_what_an_operator_answers() -> None:
     """Both halves understand each other."""
-    body = vectors["key_sharing_response"]["body"]
-    built = operator_keys.build_sharing_reply(
-        caller_site_id=124,
-        default_keyset_id=700,
-        token_expiry_seconds=60,
-        max_lifetime_seconds=50,
-        scope=IdentityScope.UID2,
-        clock_skew_seconds=7,
-        keys=wire_keys(body["keys"]),
-        sites=None,
+    ring = KeyRing.from_json(answer(endpoints.sharing_keys, None))
+
+    assert (ring.token_expiry_seconds, ring.allow_clock_skew_seconds) == (
+        2_592_000,
+        1_800,
     )
-
-    ring = KeyRing.from_json(built)
-
-    assert (ring.token_expiry_seconds, ring.allow_clock_skew_seconds) == (60, 7)
-    assert ring.max_sharing_lifetime_seconds == 60
-    assert sorted(ring.keys) == [164, 165]
+    assert ring.max_sharing_lifetime_seconds == 2_592_010
+    assert len(ring.keys) == len(sample_index().keysets.visible_to(CALLER))
 
 
-def test_the_latest_keys_come_back_as_built(vectors: dict[str, Any]) -> None:
+def test_the_latest_keys_have_sites_instead_of_keysets() -> None:
     """Key/latest is a bare list of keys with their sites (docs/protocol.md 6.3)."""
-    elements = [
-        {**one, "site_id": at - 1}
-        for at, one in enumerate(vectors["key_bidstream_response"]["body"]["keys"])
-    ]
+    keys = json.loads(answer(endpoints.latest_keys, None))["body"]
 
-    built = operator_keys.build_latest_reply(wire_keys(elements))
-
-    assert json.loads(built) == {"body": elements, "status": "success"}
+    assert keys
+    assert all("site_id" in key and "keyset_id" not in key for key in keys)

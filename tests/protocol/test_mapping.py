@@ -8,19 +8,18 @@ from typing import Any
 
 import pytest
 
+from operator_answers import answer
 from uid2_async import Bucket, Email, EmailHash, Unmapped, UnmappedReason
 from uid2_async.errors import InputError, OperatorError, ProtocolError
 from uid2_async.models import datetime_from_ms
-from uid2_async.operator import (
-    java_json,
-    mapping as operator_mapping,
-    salts as operator_salts,
-)
-from uid2_async.operator.http_messages import RefusedError
+from uid2_async.operator import endpoints, java
+from uid2_async.operator.http_messages import RefusedError, encode_success
+from uid2_async.operator.java import format_local_date_time
 from uid2_async.protocol import mapping
 
 HASH = "tMmiiTI7IaAcPpQPFQ65uMVCWH8av9jw4cwf/F5HVRQ="
 UID = "A" * 44
+HEX = b"6b" * 32
 MIXED = ["user@example.com", "nobody", "+12345678901", EmailHash(HASH), Email("x@y.z")]
 
 
@@ -115,19 +114,15 @@ def test_a_v3_reply_of_another_status_is_an_error() -> None:
 def test_a_v3_request_is_read_as_built() -> None:
     """The operator sees what the client put in, and its reply has all four keys."""
     query = mapping.prepare_map(MIXED, send_raw=True)
-    built = mapping.build_map_v3_request(query)
+    built = json.loads(mapping.build_map_v3_request(query))
 
-    assert operator_mapping.parse_map_v3_request(json.loads(built)) == query.values
-    rows = {"email": [operator_salts.MappedRow(UID, None, 1)]}
-    assert json.loads(operator_mapping.build_map_v3_reply(rows)) == {
-        "status": "success",
-        "body": {
-            "email": [{"u": UID, "p": None, "r": 1}],
-            "email_hash": [],
-            "phone": [],
-            "phone_hash": [],
-        },
+    body = json.loads(answer(endpoints.map_v3, built))["body"]
+
+    assert list(body) == ["email", "email_hash", "phone", "phone_hash"]
+    assert {kind: len(rows) for kind, rows in body.items()} == {
+        kind: len(query.values.get(kind, ())) for kind in body
     }
+    assert all(list(row) == ["u", "p", "r"] for rows in body.values() for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -145,33 +140,33 @@ def test_a_v3_request_is_read_as_built() -> None:
 def test_the_v3_schema_is_strict(text: str, message: str) -> None:
     """Unknown keys and elements that are no scalars cost the request."""
     with pytest.raises(RefusedError, match=message):
-        operator_mapping.parse_map_v3_request(java_json.parse_object(text.encode()))
+        answer(endpoints.map_v3, java.parse_object(text.encode()))
 
 
 def test_v3_elements_are_lenient() -> None:
     """Numbers and booleans count as their text, null lists as empty ones."""
-    payload = java_json.parse_object(b'{"email":[1.50,true,"x"],"phone":null}')
+    payload = java.parse_object(b'{"email_hash":[1.50,true,"%s"],"phone":null}' % HEX)
 
-    assert operator_mapping.parse_map_v3_request(payload) == {
-        "email": ["1.50", "true", "x"],
-        "phone": [],
-    }
+    body = json.loads(answer(endpoints.map_v3, payload))["body"]
+
+    assert [row.get("e") for row in body["email_hash"]] == [
+        "invalid identifier",
+        "invalid identifier",
+        None,
+    ]
+    assert body["phone"] == []
     with pytest.raises(RefusedError):
-        operator_mapping.parse_map_v3_request(None)
+        answer(endpoints.map_v3, None)
 
 
 def test_a_v2_request_is_read_as_built() -> None:
-    """One kind at a time, with the service link where there is one."""
+    """One kind at a time; the service link matters only to services."""
     built = json.loads(mapping.build_map_v2_request("email_hash", [HASH], link_id="l"))
 
-    read = operator_mapping.parse_map_v2_request(built, phones=True)
+    body = json.loads(answer(endpoints.map_v2, built))["body"]
 
-    assert (read.kind, read.values, read.link_id) == ("email_hash", [HASH], "l")
-    plain = json.loads(mapping.build_map_v2_request("phone", ["+1"]))
-    assert operator_mapping.parse_map_v2_request(plain, phones=True).link_id is None
-    # Java spells a null like a link of that name.
-    null = {"email": [], "link_id": None}
-    assert operator_mapping.parse_map_v2_request(null, phones=True).link_id == "null"
+    assert [row["identifier"] for row in body["mapped"]] == [HASH]
+    assert list(body["mapped"][0]) == ["identifier", "advertising_id", "bucket_id"]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +185,7 @@ def test_a_wrong_v2_request_is_refused(
 ) -> None:
     """Shape errors are 400, a null among emails costs the batch a 500."""
     with pytest.raises(RefusedError) as caught:
-        operator_mapping.parse_map_v2_request(payload, phones=True)
+        answer(endpoints.map_v2, payload)
 
     assert caught.value.status == status
     assert (caught.value.message or "").startswith(message)
@@ -198,34 +193,33 @@ def test_a_wrong_v2_request_is_refused(
 
 def test_v2_takes_empty_lists_and_null_phones() -> None:
     """Empty lists map to nothing; a null among phones is one invalid row."""
-    empty = operator_mapping.parse_map_v2_request(
-        {"email": [], "phone": []}, phones=True
-    )
-    phones = operator_mapping.parse_map_v2_request({"phone": [None, 7]}, phones=True)
+    empty = answer(endpoints.map_v2, {"email": [], "phone": []})
+    phones = json.loads(answer(endpoints.map_v2, {"phone": [None, 7]}))["body"]
 
-    assert empty.values == []
-    assert phones.values == [None, "7"]
+    assert json.loads(empty)["body"] == {"mapped": []}
+    assert phones["unmapped"] == [
+        {"identifier": None, "reason": "invalid identifier"},
+        {"identifier": "7", "reason": "invalid identifier"},
+    ]
     with pytest.raises(RefusedError, match="email or email_hash"):
-        operator_mapping.parse_map_v2_request({"phone": ["x"]}, phones=False)
+        answer(endpoints.map_v2, {"phone": ["x"]}, enable_phone_support=False)
 
 
 def test_a_v2_reply_is_matched_by_identifier() -> None:
     """Mapped and unmapped ones come in two lists; duplicates share an answer."""
-    mapped = [
-        operator_mapping.MappedV2(identifier="a", advertising_id=UID, bucket_id="b")
-    ]
-    unmapped = [operator_mapping.UnmappedV2(identifier="c", reason="optout")]
-    payload = operator_mapping.build_map_v2_reply(mapped, unmapped)
+    asked = ["a@b.c", "optout@example.com", "a@b.c"]
+    payload = answer(endpoints.map_v2, {"email": asked})
 
-    rows = mapping.parse_map_v2_reply(payload, ["a", "c", "a"])
+    rows = mapping.parse_map_v2_reply(payload, asked)
 
-    assert [row.bucket_id for row in rows] == ["b", None, "b"]
+    assert rows[0] == rows[2]
+    assert [row.bucket_id is None for row in rows] == [False, True, False]
     assert rows[1].reason == "optout"
 
 
 def test_a_v2_reply_without_unmapped_ones_lacks_the_list() -> None:
     """The operator leaves an empty list out, and the client does not need it."""
-    payload = operator_mapping.build_map_v2_reply([], [])
+    payload = answer(endpoints.map_v2, {"email": []})
 
     assert json.loads(payload)["body"] == {"mapped": []}
     assert mapping.parse_map_v2_reply(payload, []) == []
@@ -241,9 +235,11 @@ def test_a_buckets_request_is_read_as_built() -> None:
     built = json.loads(mapping.build_buckets_request(SINCE))
 
     assert built == {"since_timestamp": "2026-01-02T03:04:05.678"}
-    assert operator_mapping.parse_buckets_request(built) == int(
-        SINCE.timestamp() * 1000
-    )
+    since = datetime.fromisoformat(built["since_timestamp"]).replace(tzinfo=UTC)
+    rotated = mapping.parse_buckets_reply(answer(endpoints.buckets, built))
+    assert since == SINCE
+    assert rotated
+    assert all(bucket.last_updated >= SINCE for bucket in rotated)
 
 
 def test_a_naive_instant_is_refused() -> None:
@@ -267,14 +263,22 @@ def test_a_wrong_buckets_request_is_refused(
 ) -> None:
     """Missing, unreadable and out of range have their own answers."""
     with pytest.raises(RefusedError) as caught:
-        operator_mapping.parse_buckets_request(payload)
+        answer(endpoints.buckets, payload)
 
     assert (caught.value.status, caught.value.message) == (status, message)
 
 
 def test_a_buckets_reply_is_read_as_built() -> None:
     """The times come back aware, in the operator's order."""
-    payload = operator_mapping.build_buckets_reply([("b", 1), ("a", 1_700_000_000_123)])
+    payload = json.dumps(
+        {
+            "body": [
+                {"bucket_id": "b", "last_updated": format_local_date_time(1)},
+                {"bucket_id": "a", "last_updated": "2023-11-14T22:13:20.123"},
+            ],
+            "status": "success",
+        }
+    ).encode()
 
     assert json.loads(payload)["body"][0] == {
         "bucket_id": "b",
@@ -300,14 +304,18 @@ def test_a_status_request_is_read_as_built() -> None:
     """Raw UIDs go out as they are."""
     built = json.loads(mapping.build_status_request(["a", "b"]))
 
-    assert operator_mapping.parse_status_request(built, limit=2) == ["a", "b"]
+    assert built == {"advertising_ids": ["a", "b"]}
+    status = mapping.parse_status_reply(answer(endpoints.opt_out_status, built))
+    assert status.opted_out == {}
 
 
 def test_null_elements_are_left_out() -> None:
     """The operator ignores null and reads other types as text."""
     payload = {"advertising_ids": [None, 7, "a"]}
 
-    assert operator_mapping.parse_status_request(payload, limit=3) == ["7", "a"]
+    reply = json.loads(answer(endpoints.opt_out_status, payload))
+
+    assert reply == {"body": {"opted_out": []}, "status": "success"}
 
 
 @pytest.mark.parametrize(
@@ -325,7 +333,7 @@ def test_a_wrong_status_request_is_refused(
 ) -> None:
     """Each fault has its own answer."""
     with pytest.raises(RefusedError) as caught:
-        operator_mapping.parse_status_request(payload, limit=2)
+        answer(endpoints.opt_out_status, payload, optout_status_max_request_size=2)
 
     assert (caught.value.status, caught.value.message) == (status, message)
 
@@ -333,7 +341,7 @@ def test_a_wrong_status_request_is_refused(
 def test_a_status_reply_is_read_as_built() -> None:
     """Only the opted-out ones are listed, with their time."""
     found = mapping.OptedOutUID(advertising_id="canary", opted_out_since=5)
-    payload = operator_mapping.build_status_reply([found])
+    payload = encode_success({"opted_out": [found]})
 
     status = mapping.parse_status_reply(payload)
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.web
 
 OK = 200
 VISITORS = 40
-# So many seconds may an outage take all of them on a machine that is not busy.
+# All of them have a page within so many seconds if the operator answers or refuses.
 SOON = 4.0
 HERE = Path(__file__).parent
 GUNICORN = ("gunicorn", "--bind", "127.0.0.1:{port}", "--graceful-timeout", "10")
@@ -169,8 +169,10 @@ async def test_logins_at_once_and_an_outage(name: str, outage: str) -> None:
         operator.fail_next(fault, times=1_000)
         took = await _time(site, name, tokens=False)
         print(f"{name}: {took:.1f} s, else {healthy:.1f} s")  # noqa: T201 - with -s
-        # What the machine is busy with slows both down.
-        assert took < SOON + 2 * healthy
+        # A call to an operator that hangs takes 3 s by itself. What the machine is busy
+        # with comes on top, and slows healthy visits down as well.
+        limit = SOON + (2 * healthy if outage == "hanging" else 0)
+        assert took < limit
 
 
 async def _time(site: Site, name: str, *, tokens: bool) -> float:

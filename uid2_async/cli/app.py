@@ -60,7 +60,7 @@ _COMMANDS: Final = {
         "rows:decrypt_tokens",
         "Decrypt advertising tokens of any version locally.",
     ),
-    "hash": ("hash:hash_identities", "Normalize and hash identities locally."),
+    "hash": ("rows:hash_identities", "Normalize and hash identities locally."),
     "inspect": (
         "token:inspect_one",
         "Identify a token, raw UID or hash, and what is wrong with it.",

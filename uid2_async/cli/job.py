@@ -262,11 +262,7 @@ class JobDisplay:
 
 
 def _check_metrics_file(path: Path, others: Mapping[str, str | Path | None]) -> None:
-    """Reject a metrics file that could not be written, before the job starts.
-
-    Raises:
-        InputError: If the extra is missing, or the path is wrong.
-    """
+    """Reject a metrics file that could not be written, before the job starts."""
     try:
         import prometheus_client  # noqa: F401, PLC0415 - an extra
     except ImportError:
@@ -291,13 +287,7 @@ def _check_metrics_file(path: Path, others: Mapping[str, str | Path | None]) -> 
 def write_metrics(path: Path, command: str, values: Mapping[str, Any]) -> None:
     """Write the result of a job for the node exporter, whole or not at all.
 
-    Args:
-        path: The file, which is replaced.
-        command: The value of the ``command`` label.
-        values: The rows by status, and each of the other metrics, by name.
-
-    Raises:
-        OSError: If the file cannot be written.
+    *values* are the rows by status, and each of the other metrics, by name.
     """
     from prometheus_client import (  # noqa: PLC0415 - an extra
         CollectorRegistry,
@@ -404,11 +394,8 @@ def is_saved(
 ) -> bool:
     """Return whether the same command would find what this run has done.
 
-    Args:
-        source: The input, or ``-``.
-        target: The output, or ``-``.
-        state: The state, which keeps every answer.
-        folder: The job's folder. Defaults to a folder next to the output.
+    A state keeps every answer. Otherwise, the folder of the job does, which is by
+    default next to the output.
     """
     if state is not None:
         return True

@@ -57,7 +57,6 @@ def load_keys(kind: KeysKind, connection: Connection, file: str | None) -> KeyRi
     Raises:
         InputError: If the file does not exist, or both a file and a sandbox are given.
         ProtocolError: If the file does not contain valid keys.
-        UID2Error: If the call to the operator fails.
     """
     if file is None:
         if kind is KeysKind.SHARING:
@@ -80,12 +79,7 @@ def kind_of(ring: KeyRing) -> KeysKind:
 
 
 async def _save_keys(ring: KeyRing, file: str) -> None:
-    """Write *ring* to a file that only the owner can read.
-
-    Raises:
-        KeysUnavailableError: If all of the keys have expired.
-        OSError: If the file cannot be written.
-    """
+    """Write *ring* to a file that only the owner can read."""
     store = _store(ring)
     await store.ensure_fresh(0)
     store.save(file)

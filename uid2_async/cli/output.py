@@ -283,12 +283,12 @@ def _place_of(error: BaseException) -> str:
     # A public function of the library strips the frames below it and adds a note.
     if notes := getattr(error, "__notes__", []):
         return f". {notes[0]}"
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    if place is None:
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
         return "."
-    return f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}."
+    return f" at {traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}."
 
 
 def mask(message: str, arguments: Iterable[str]) -> str:

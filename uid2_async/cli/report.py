@@ -8,6 +8,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from importlib.resources import files
+from string import Template
 from typing import Any, Final
 
 import attrs
@@ -105,21 +107,16 @@ def _people(figures: StateStatistics) -> Section:
         name = names.get(status, "unmapped for other reasons")
         row = counts.setdefault(name, dict.fromkeys(IdentityType, 0))
         row[kind] += number
-    values = [sum(row.values()) for row in counts.values()]
+    totals = _with_shares({name: sum(row.values()) for name, row in counts.items()})
     return Section(
         name="identities",
         title="Mapped, opted out, invalid",
         text="The operator's last reply about each identity.",
-        bars=values,
+        bars=totals["bars"],
         head=["status", "e-mails", "phones", "together", "share"],
         rows=[
-            [name, *(f"{row[kind]:,}" for kind in IdentityType), f"{value:,}", share]
-            for (name, row), value, share in zip(
-                counts.items(),
-                values,
-                [_share(value, sum(values)) for value in values],
-                strict=True,
-            )
+            [name, *(f"{counts[name][kind]:,}" for kind in IdentityType), *total]
+            for name, *total in totals["rows"]
         ],
     )
 
@@ -222,71 +219,17 @@ def _ages(figures: StateStatistics) -> Section:
 
 # --- how it looks ---------------------------------------------------------------------
 
-_CSS: Final = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c2430; --faint: #566070;
-  --line: #d5dae2; --bar: #2f6fb2; --letters: system-ui, sans-serif; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14181f; --ink: #e6eaf0;
-  --faint: #a3adbb; --line: #39424f; --bar: #6da7e3; } }
-body { background: var(--paper); color: var(--ink); font: 1rem/1.5 var(--letters);
-  margin: 0 auto; max-width: 46rem; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 .3rem; }
-p { margin: .3rem 0 .9rem; }
-.faint, dt, caption, summary { color: var(--faint); }
-dl { display: grid; gap: .7rem 1.5rem; margin: 1.2rem 0 0;
-  grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)); }
-dt { font-size: .85rem; }
-dd { font-weight: 600; margin: 0; overflow-wrap: anywhere; }
-.columns { align-items: end; border-bottom: 1px solid var(--line); display: flex;
-  gap: 2px; height: 12rem; }
-.columns i { flex: 1; }
-i { background: var(--bar); display: block; }
-td i { height: .9rem; }
-.range { display: flex; justify-content: space-between; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums;
-  margin: .6rem 0; width: 100%; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem .25rem 0;
-  text-align: right; white-space: nowrap; }
-th:first-child { text-align: left; }
-tbody th { font-weight: 400; }
-td:has(i) { width: 40%; }
-summary { cursor: pointer; }
-summary:focus-visible { outline: 2px solid var(--bar); outline-offset: 3px; }
-"""
-
 
 def render(facts: Mapping[str, str], sections: Sequence[Section]) -> str:
     """Return a page with *facts* at the top and *sections* below them."""
-    listed = "\n".join(
-        f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}</dd></div>"
-        for name, value in facts.items()
+    page = (files("uid2_async.cli") / "report.html").read_text("utf-8")
+    return Template(page).substitute(
+        facts="\n".join(
+            f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}</dd></div>"
+            for name, value in facts.items()
+        ),
+        sections="\n".join(map(_section, sections)),
     )
-    parts = "\n".join(map(_section, sections))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="referrer" content="no-referrer">
-<title>State of bulk mapping</title>
-<style>{_CSS}</style>
-</head>
-<body>
-<main>
-<h1>State of bulk mapping</h1>
-<p class="faint">This page contains only counts: no identities, hashes or raw UIDs.
-Days are UTC days.</p>
-<dl>
-{listed}
-</dl>
-{parts}
-</main>
-</body>
-</html>
-"""
 
 
 def _section(section: Section) -> str:

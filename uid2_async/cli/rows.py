@@ -41,11 +41,24 @@ from uid2_async.cli.keys import (
     kind_of,
     load_keys,
 )
-from uid2_async.cli.options import FormatOptions, with_shared_options
+from uid2_async.cli.options import (
+    CountryOption,
+    FormatOptions,
+    Kind,
+    KindOption,
+    with_shared_options,
+)
 from uid2_async.cli.output import print_error
 from uid2_async.cli.values import read_lines
 from uid2_async.errors import InputError, TokenError, TokenFailure
 from uid2_async.models import IdentityType
+from uid2_async.phones import PhoneFault, check_country, to_sendable
+from uid2_async.protocol import base64
+from uid2_async.protocol.normalize import (
+    HASH_KINDS,
+    identity_bytes,
+    many_identity_bytes,
+)
 
 if TYPE_CHECKING:
     from uid2_async.protocol.keyring import KeyRing
@@ -61,22 +74,32 @@ Work: TypeAlias = Callable[[Sequence[Sequence[str]]], Columns]
 Values missing in the file are passed as an empty str.
 """
 
-RowsArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="IN",
-        help="A file with a header (.csv, .jsonl, .parquet, .arrow); - is stdin.",
-    ),
-]
-RowsOutArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="OUT", help="The file to write. Defaults to -, which is stdout."
-    ),
-]
-ReplaceOption = Annotated[
-    bool, typer.Option("--force", help="Replace the output file if it exists.")
-]
+
+@attrs.frozen(kw_only=True)
+class RowFiles:
+    """The files of a command. Each field is an argument or an option."""
+
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="IN",
+            help="A file with a header (.csv, .jsonl, .parquet, .arrow); - is stdin.",
+        ),
+    ] = None
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="OUT", help="The file to write. Defaults to -, which is stdout."
+        ),
+    ] = None
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the output file if it exists.")
+    ] = False
+
+    @property
+    def output(self) -> Path | None:
+        """The path to write, or None for stdout."""
+        return None if self.target in (None, STDIO) else Path(self.target or "")
 
 
 def values_option(name: str, metavar: str, what: str) -> Any:
@@ -101,10 +124,8 @@ class RowJob:
     Attributes:
         option: The option for values.
         values: Its values, or ``-`` for the lines of stdin.
-        source: The input's path, or ``-``; None if *values* are given.
-        target: The output's path; ``-`` or None is stdout.
+        files: The input, None if *values* are given, and the output.
         options: How the files are written.
-        force: Whether the output may be replaced.
         wanted: The columns to read, by the option that names them.
         named: Whether one of these options was given.
         added: The appended columns, and what each contains.
@@ -113,10 +134,8 @@ class RowJob:
 
     option: str
     values: Sequence[str] = attrs.field(repr=False, default=())
-    source: str | None
-    target: str | None = None
+    files: RowFiles
     options: FileFormatOptions
-    force: bool = False
     wanted: Mapping[str, str]
     named: bool = False
     added: Mapping[str, Content]
@@ -131,16 +150,14 @@ class RowJob:
                 after all other checks.
 
         Raises:
-            InputError: If the arguments contradict each other, a file cannot be read
-                or written, or a row cannot be read.
-            JobError: If the output cannot be written.
             Exit: With 3 if rows failed.
         """
-        if self.source is None:
+        source = self.files.source
+        if source is None:
             self._print_values(prepare)
         else:
-            self._check_source(self.source)
-            self._rewrite(self.source, prepare)
+            self._check_source(source)
+            self._rewrite(source, prepare)
         if failed := self._failures.total():
             reasons = sorted(self._failures.items())
             listed = ", ".join(f"{why} {count:,}" for why, count in reasons)
@@ -159,7 +176,7 @@ class RowJob:
                 f"There is nothing to read: give a file, or values with {self.option}.",
                 hint="IN and OUT are files; - is a pipe.",
             )
-        if self.options != FileFormatOptions() or self.force or self.named:
+        if self.options != FileFormatOptions() or self.files.force or self.named:
             raise InputError(
                 "--force and the options for columns and formats apply only to files.",
                 hint=f"Name IN instead of {self.option}, or leave them out.",
@@ -186,14 +203,14 @@ class RowJob:
     def _rewrite(self, name: str, prepare: Callable[[], Work]) -> None:
         """Append columns to the rows of a file."""
         source = None if name == STDIO else Path(name)
-        target = None if self.target in (None, STDIO) else Path(self.target or "")
+        target = self.files.output
         file = source if source is not None and source.is_file() else None
         pair = FilePair(source, target)
         reading, writing = pair.formats(self.options)
         with closing(open_reader(source, reading)) as reader:
             self._find_columns(reader)
             reader.want(list(self.wanted.values()), added=self.added)
-            check_targets([FilePair(file, target)], force=self.force, begun=False)
+            check_targets([FilePair(file, target)], force=self.files.force, begun=False)
             identity = None if file is None else identify(file)
             work = prepare()
             part = None if target is None else temp_sibling(target)
@@ -270,9 +287,7 @@ _STATUSES: Final = {
 
 
 @with_shared_options
-def encrypt_uids(  # noqa: PLR0913 - an option each
-    source: RowsArgument = None,
-    target: RowsOutArgument = None,
+def encrypt_uids(
     *,
     raw_uids: Annotated[
         list[str] | None, values_option("--uid", "RAW_UID", "A raw UID")
@@ -295,7 +310,7 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
             "contain; those of 32 bytes contain none and count as an email's.",
         ),
     ] = None,
-    force: ReplaceOption = False,
+    files: RowFiles,
     formats: FormatOptions,
     keys_file: KeysFileOption = None,
     connection: Connection,
@@ -318,10 +333,8 @@ def encrypt_uids(  # noqa: PLR0913 - an option each
     RowJob(
         option="--uid",
         values=raw_uids or (),
-        source=source,
-        target=target,
+        files=files,
         options=FileFormatOptions(**formats),
-        force=force,
         wanted={"--column": column or "UID"},
         named=bool(column),
         added={"UID_TOKEN": Content.TEXT, "ENCRYPTION_STATUS": Content.TEXT},
@@ -360,8 +373,6 @@ def _sealer(
 
 @with_shared_options
 def decrypt_tokens(  # noqa: PLR0913 - an option each
-    source: RowsArgument = None,
-    target: RowsOutArgument = None,
     *,
     tokens: Annotated[
         list[str] | None, values_option("--token", "TOKEN", "A token")
@@ -381,7 +392,7 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
             "--domain", metavar="NAME", help="The domain or app of all tokens."
         ),
     ] = None,
-    force: ReplaceOption = False,
+    files: RowFiles,
     formats: FormatOptions,
     keys: KeysOption = None,
     keys_file: KeysFileOption = None,
@@ -423,10 +434,8 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
     RowJob(
         option="--token",
         values=tokens or (),
-        source=source,
-        target=target,
+        files=files,
         options=FileFormatOptions(**formats),
-        force=force,
         wanted=wanted,
         named=bool(column or domain_column),
         added={
@@ -460,3 +469,86 @@ def _opener(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
         )
 
     return open_some
+
+
+# --- hash -----------------------------------------------------------------------------
+
+_INVALID: Final = "INVALID_IDENTIFIER"
+
+
+@with_shared_options
+def hash_identities(
+    *,
+    values: Annotated[
+        list[str] | None, values_option("--value", "VALUE", "An identity")
+    ] = None,
+    column: Annotated[str | None, column_option("the identities", "INPUT")] = None,
+    kind: KindOption = None,
+    country: CountryOption = None,
+    files: RowFiles,
+    formats: FormatOptions,
+) -> None:
+    """Normalize and hash identities locally.
+
+    Nothing is sent. Every row and column of IN is kept, in order; HASH, HASH_TYPE and
+    HASH_STATUS are appended. With --value, the results are printed as JSON, one per
+    line.
+
+    HASH is the SHA-256 in base64, as the operator computes it; a hash in hex is
+    converted to base64. HASH_TYPE is email_hash or phone_hash. HASH_STATUS is empty
+    (null) for a hashed identity, else INVALID_IDENTIFIER; with --country, it says why a
+    phone number is invalid. Exits with 3 if an identity cannot be hashed.
+    """
+    if country is not None:
+        if kind is not Kind.PHONE:
+            raise InputError("--country applies only to phones. Add --type phone.")
+        check_country(country)
+
+    def hash_some(values: Sequence[Sequence[str]]) -> Columns:
+        (identities,) = values
+        if country is not None:
+            return _hash_phones(identities, country)
+        return _hash(identities, kind)
+
+    RowJob(
+        option="--value",
+        values=values or (),
+        files=files,
+        options=FileFormatOptions(**formats),
+        wanted={"--column": column or "INPUT"},
+        named=bool(column),
+        added=dict.fromkeys(("HASH", "HASH_TYPE", "HASH_STATUS"), Content.TEXT),
+        result="a hash",
+    ).run(lambda: hash_some)
+
+
+def _hash(identities: Sequence[str], kind: Kind | None) -> Columns:
+    """Hash identities of one kind, or of the kind that each one's form shows."""
+    if kind is None:
+        kinds = [Kind.PHONE if one[:1] == "+" else Kind.EMAIL for one in identities]
+        found = list(map(identity_bytes, kinds, identities))
+        types = [HASH_KINDS[one] for one in kinds]
+    else:
+        found = many_identity_bytes(kind, identities)
+        types = [HASH_KINDS[kind]] * len(identities)
+    hashes = base64.encode_texts([one or b"" for one in found])
+    if None not in found:
+        return hashes, types, [None] * len(found)
+    return (
+        [text or None for text in hashes],
+        [name if text else None for text, name in zip(hashes, types, strict=True)],
+        [None if text else _INVALID for text in hashes],
+    )
+
+
+def _hash_phones(identities: Sequence[str], country: str) -> Columns:
+    """Hash phone numbers in the national format of a country."""
+    found = [to_sendable(one, country) for one in identities]
+    # An empty string keeps the position of a fault.
+    texts = ["" if isinstance(one, PhoneFault) else one for one in found]
+    hashes, types, failed = _hash(texts, Kind.PHONE)
+    reasons = [
+        one.code if isinstance(one, PhoneFault) else why
+        for one, why in zip(found, failed, strict=True)
+    ]
+    return hashes, types, reasons

@@ -131,7 +131,8 @@ def run_sandbox(  # noqa: PLR0913 - one parameter for each option
         world = operator.OperatorData.load(data)
         if scope not in (None, world.scope):
             raise InputError(f"The data in {data} are {world.scope}'s, not {scope}'s.")
-    target = None if env_file is None else _EnvFile(env_file, force=force)
+    if env_file is not None:
+        _check_env_file(env_file, force=force)
     names = allow_hosts or []
     token = os.environ.get(_TOKEN_VARIABLE) or (
         secrets.token_urlsafe() if names else ""
@@ -143,7 +144,8 @@ def run_sandbox(  # noqa: PLR0913 - one parameter for each option
         console=console,
         names=names,
         token=token,
-        env_file=target,
+        env_file=env_file,
+        force=force,
     )
     with _access_logged(access_log), contextlib.suppress(KeyboardInterrupt):
         asyncio.run(sandbox.serve())
@@ -172,7 +174,8 @@ class _Sandbox:
     console: bool | None
     names: Sequence[str]
     token: str = attrs.field(repr=False)
-    env_file: _EnvFile | None
+    env_file: str | None
+    force: bool
 
     async def serve(self) -> None:
         """Serve until a signal arrives."""
@@ -220,58 +223,45 @@ class _Sandbox:
             lines += ["", f"# {name}: {roles}", f"export {' '.join(pairs)}"]
         if self.env_file is not None:
             # The last key of the built-in data has every role.
-            self.env_file.write(settings)
+            _write_env_file(self.env_file, settings, force=self.force)
         print_lines(lines)
 
 
-class _EnvFile:
-    """The file of ``--env-file``, which only its owner can read."""
+def _check_env_file(path: str, *, force: bool) -> None:
+    """Reject an existing file before the sandbox starts. Writing reports the rest."""
+    with contextlib.suppress(OSError):
+        mode = Path(path).lstat().st_mode
+        if not (force and (stat.S_ISREG(mode) or stat.S_ISLNK(mode))):
+            raise _env_file_error(path, is_file=stat.S_ISREG(mode))
 
-    def __init__(self, path: str, *, force: bool) -> None:
-        """Reject an existing file before the sandbox starts.
 
-        Raises:
-            InputError: If *path* exists and must not be replaced.
-        """
-        self._path = path
-        self._force = force
-        with contextlib.suppress(OSError):  # writing reports what is wrong
-            mode = Path(path).lstat().st_mode
-            if not (force and (stat.S_ISREG(mode) or stat.S_ISLNK(mode))):
-                raise self._refusal(is_file=stat.S_ISREG(mode))
+def _env_file_error(path: str, *, is_file: bool = True) -> InputError:
+    """Return the error for a path that is taken."""
+    if is_file:
+        hint = "Pass --force to replace it."
+        return InputError(f"{path} already exists.", hint=hint)
+    return InputError(f"{path} is not a file.", hint="Choose another --env-file.")
 
-    def _refusal(self, *, is_file: bool = True) -> InputError:
-        if is_file:
-            hint = "Pass --force to replace it."
-            return InputError(f"{self._path} already exists.", hint=hint)
-        return InputError(
-            f"{self._path} is not a file.", hint="Choose another --env-file."
-        )
 
-    def write(self, settings: Mapping[str, str]) -> None:
-        """Write variables as lines that Docker and compose read.
+def _write_env_file(path: str, settings: Mapping[str, str], *, force: bool) -> None:
+    """Write variables as lines that Docker and compose read.
 
-        The file is always a new one, so it is private from the first byte, and no link
-        is followed.
-
-        Raises:
-            InputError: If the file cannot be written.
-        """
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        try:
-            if self._force:
-                Path(self._path).unlink(missing_ok=True)
-            descriptor = os.open(self._path, flags, 0o600)
-        except FileExistsError:
-            raise self._refusal() from None
-        except OSError as error:
-            cause = error.strerror or type(error).__name__
-            raise InputError(
-                f"{self._path} cannot be written: {cause}.",
-                hint="Choose another --env-file.",
-            ) from None
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.writelines(f"{name}={value}\n" for name, value in settings.items())
+    The file is always a new one, so it is private from the first byte, and no link is
+    followed.
+    """
+    try:
+        if force:
+            Path(path).unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise _env_file_error(path) from None
+    except OSError as error:
+        cause = error.strerror or type(error).__name__
+        raise InputError(
+            f"{path} cannot be written: {cause}.", hint="Choose another --env-file."
+        ) from None
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.writelines(f"{name}={value}\n" for name, value in settings.items())
 
 
 def _warn(host: str, *, console: bool) -> None:

@@ -271,7 +271,7 @@ def _open_token_into(
 
     Expired or otherwise rejected tokens are decrypted as well if the keys allow it.
     """
-    report["status"] = _judge(token, ring, now_ms, domain)
+    report["status"] = _decryption_status(token, ring, now_ms, domain)
     try:
         opened = open_token(token, ring.key)
     except TokenError:
@@ -279,7 +279,9 @@ def _open_token_into(
     report |= _describe_opened(opened, show_uid=show_uid)
 
 
-def _judge(token: str, ring: KeyRing, now_ms: int, domain: str | None) -> str:
+def _decryption_status(
+    token: str, ring: KeyRing, now_ms: int, domain: str | None
+) -> str:
     """Return the verdict on a token for the holder of the keys, in one word."""
     client = _CLIENTS[kind_of(ring)]
     try:

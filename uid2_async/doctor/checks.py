@@ -155,20 +155,14 @@ def _describe_host(scope: IdentityScope, host: str) -> str:
     published = PUBLISHED.get(host)
     if published is None:
         return f"a private {scope} operator or a sandbox"
-    place = f", {_PLACES[host]}" if host in _PLACES else ""
-    return f"{scope} {_ENVIRONMENTS[published.environment]}{place}"
+    region = f", {_PLACES[host]}" if host in _PLACES else ""
+    return f"{scope} {_ENVIRONMENTS[published.environment]}{region}"
 
 
 def check_api_key_form(
     scope: IdentityScope, api_key: str, base_urls: Sequence[str]
 ) -> Finding:
-    """Check the form of an API key, without showing it.
-
-    Args:
-        scope: The expected scope.
-        api_key: The API key.
-        base_urls: The base URLs of the operators that it is used for.
-    """
+    """Check the form of an API key for some base URLs, without showing it."""
     check = CheckId.API_KEY_FORM
     fault = _find_key_fault(scope, api_key, base_urls)
     if fault:
@@ -270,52 +264,40 @@ async def examine(
     Yields:
         One finding for each check as soon as it is complete, including skipped checks.
     """
-    run = _Run(scope, environ, needed=needed, timeout=timeout, clock=clock)
+    run = _Run(scope, environ, needed, timeout, clock)
     causes: dict[CheckId, CheckId] = {}
     async with run.resources:
-        for check in _CHECKS:
-            cause = next((causes[one] for one in check.requires if one in causes), None)
+        for check, (run_check, *required) in _CHECKS.items():
+            cause = next((causes[one] for one in required if one in causes), None)
             if cause is None:
-                finding = await check.run(run)
+                finding = await run_check(run)
                 if finding.outcome is Outcome.FAILED:
-                    causes[check.id] = check.id
+                    causes[check] = check
             else:
-                finding = skipped(check.id, f'Requires "{cause}", which failed.')
-                causes[check.id] = cause
+                finding = skipped(check, f'Requires "{cause}", which failed.')
+                causes[check] = cause
             yield finding
 
 
+@attrs.define(eq=False, repr=False)
 class _Run:
-    """One run of all checks. Each check stores what later checks need.
+    """One run of all checks. Each check stores what later checks need."""
 
-    Attributes without a default are set by the checks that a check requires.
-    """
-
-    settings: Settings
-    url: SplitResult
-    pool: SessionPool
-    addresses: tuple[str, ...]
-    address: str
-    date_offset: float | None
-    probe: OperatorProbe
-
-    def __init__(
-        self,
-        scope: IdentityScope,
-        environ: Mapping[str, str],
-        *,
-        needed: Collection[Role],
-        timeout: float,
-        clock: Clock,
-    ) -> None:
-        """Store the settings of the run."""
-        self.scope = scope
-        self.environ = environ
-        self.needed = needed
-        self.timeout = timeout
-        self.clock = clock
-        self.base_urls: tuple[str, ...] = ()
-        self.resources: AsyncExitStack = AsyncExitStack()
+    scope: IdentityScope
+    environ: Mapping[str, str]
+    needed: Collection[Role]
+    timeout: float
+    clock: Clock
+    resources: AsyncExitStack = attrs.field(factory=AsyncExitStack, init=False)
+    base_urls: tuple[str, ...] = attrs.field(default=(), init=False)
+    # Set by the checks that a check requires.
+    settings: Settings = attrs.field(init=False)
+    url: SplitResult = attrs.field(init=False)
+    pool: SessionPool = attrs.field(init=False)
+    addresses: tuple[str, ...] = attrs.field(init=False)
+    address: str = attrs.field(init=False)
+    date_offset: float | None = attrs.field(init=False)
+    probe: OperatorProbe = attrs.field(init=False)
 
     @property
     def next_hop(self) -> SplitResult:
@@ -375,9 +357,9 @@ class _Run:
     async def examine_dns(self) -> Finding:
         """Resolve the host name."""
         host = self.next_hop.hostname or ""
-        found = await network.resolve(host, self.port, timeout=self.timeout)
-        self.addresses = found.addresses
-        return self._name_hop(network.check_dns(found, self.proxies))
+        self.addresses = await network.resolve(host, self.port, timeout=self.timeout)
+        finding = network.check_dns(host, self.addresses, self.proxies)
+        return self._name_hop(finding)
 
     async def examine_connection(self) -> Finding:
         """Connect to the port."""
@@ -458,40 +440,29 @@ class _Run:
         return network.check_latency(self.probe.seconds)
 
 
-@attrs.frozen
-class _Check:
-    """A check, and the checks that it requires."""
-
-    id: CheckId
-    run: Callable[[_Run], Awaitable[Finding]]
-    requires: tuple[CheckId, ...] = ()
-
-
-_CHECKS: Final = (
-    _Check(CheckId.SETTINGS, _Run.examine_settings),
-    _Check(CheckId.BASE_URL, _Run.examine_base_url, (CheckId.SETTINGS,)),
-    _Check(CheckId.API_KEY_FORM, _Run.examine_api_key_form, (CheckId.SETTINGS,)),
-    _Check(
-        CheckId.CLIENT_SECRET_FORM,
-        _Run.examine_client_secret_form,
-        (CheckId.SETTINGS,),
-    ),
-    _Check(CheckId.DNS, _Run.examine_dns, (CheckId.BASE_URL,)),
-    _Check(CheckId.CONNECTION, _Run.examine_connection, (CheckId.DNS,)),
-    _Check(CheckId.TLS, _Run.examine_tls, (CheckId.CONNECTION,)),
-    _Check(CheckId.OPERATOR, _Run.examine_operator, (CheckId.TLS,)),
-    _Check(
-        CheckId.API_KEY,
+# For each check: how it is run, and the checks that it requires.
+_CHECKS: Final[
+    Mapping[CheckId, tuple[Callable[[_Run], Awaitable[Finding]], *tuple[CheckId, ...]]]
+] = {
+    CheckId.SETTINGS: (_Run.examine_settings,),
+    CheckId.BASE_URL: (_Run.examine_base_url, CheckId.SETTINGS),
+    CheckId.API_KEY_FORM: (_Run.examine_api_key_form, CheckId.SETTINGS),
+    CheckId.CLIENT_SECRET_FORM: (_Run.examine_client_secret_form, CheckId.SETTINGS),
+    CheckId.DNS: (_Run.examine_dns, CheckId.BASE_URL),
+    CheckId.CONNECTION: (_Run.examine_connection, CheckId.DNS),
+    CheckId.TLS: (_Run.examine_tls, CheckId.CONNECTION),
+    CheckId.OPERATOR: (_Run.examine_operator, CheckId.TLS),
+    CheckId.API_KEY: (
         _Run.examine_api_key,
-        (CheckId.API_KEY_FORM, CheckId.CLIENT_SECRET_FORM, CheckId.OPERATOR),
+        *(CheckId.API_KEY_FORM, CheckId.CLIENT_SECRET_FORM, CheckId.OPERATOR),
     ),
-    _Check(CheckId.ROLES, _Run.examine_roles, (CheckId.API_KEY,)),
-    _Check(CheckId.CLIENT_SECRET, _Run.examine_client_secret, (CheckId.API_KEY,)),
-    _Check(CheckId.CLOCK, _Run.examine_clock, (CheckId.CLIENT_SECRET,)),
-    _Check(CheckId.TEST_IDENTITIES, _Run.examine_test_identities, (CheckId.CLOCK,)),
-    _Check(CheckId.KEYS, _Run.examine_keys, (CheckId.CLOCK,)),
-    _Check(CheckId.LATENCY, _Run.examine_latency, (CheckId.API_KEY,)),
-)
+    CheckId.ROLES: (_Run.examine_roles, CheckId.API_KEY),
+    CheckId.CLIENT_SECRET: (_Run.examine_client_secret, CheckId.API_KEY),
+    CheckId.CLOCK: (_Run.examine_clock, CheckId.CLIENT_SECRET),
+    CheckId.TEST_IDENTITIES: (_Run.examine_test_identities, CheckId.CLOCK),
+    CheckId.KEYS: (_Run.examine_keys, CheckId.CLOCK),
+    CheckId.LATENCY: (_Run.examine_latency, CheckId.API_KEY),
+}
 
 
 strip_tracebacks(globals())

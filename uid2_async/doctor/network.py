@@ -30,7 +30,7 @@ from uid2_async.doctor.findings import (
     ok,
     warning,
 )
-from uid2_async.doctor.probe import Endpoint
+from uid2_async.doctor.probe import ProbeEndpoint
 from uid2_async.errors import CallTimeoutError, ConnectError, ProtocolError, UID2Error
 from uid2_async.tls import (
     CertificateFault,
@@ -40,29 +40,16 @@ from uid2_async.tls import (
 from uid2_async.transport import Reply, Request, SessionPool
 
 
-@attrs.frozen
-class Resolution:
-    """The result of resolving a host name.
-
-    Attributes:
-        host: The host name.
-        addresses: The IP addresses. Empty if there are none.
-    """
-
-    host: str
-    addresses: tuple[str, ...] = ()
-
-
 class ConnectionFault(Enum):
     """Why a connection failed."""
 
-    REFUSED = "refused"
-    TIMEOUT = "timed out"
+    REFUSED = "closed: the connection was refused"
+    TIMEOUT = "silent: connecting timed out"
     UNREACHABLE = "unreachable"
 
 
 @attrs.frozen(kw_only=True)
-class Connection:
+class ConnectResult:
     """The result of connecting to a port.
 
     Attributes:
@@ -104,22 +91,21 @@ class Handshake:
     problem: CertificateProblem | None = None
 
 
-async def resolve(host: str, port: int, *, timeout: float) -> Resolution:
-    """Resolve *host*."""
+async def resolve(host: str, port: int, *, timeout: float) -> tuple[str, ...]:
+    """Return the IP addresses of *host*, or nothing if it does not resolve."""
     loop = asyncio.get_running_loop()
     with suppress(OSError, UnicodeError, TimeoutError):
         async with asyncio.timeout(timeout):
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = dict.fromkeys(str(one[4][0]) for one in found)
-        return Resolution(host, tuple(addresses))
-    return Resolution(host)
+        return tuple(dict.fromkeys(str(one[4][0]) for one in found))
+    return ()
 
 
 async def tcp_connect(
     addresses: tuple[str, ...], port: int, *, timeout: float
-) -> Connection:
+) -> ConnectResult:
     """Connect to the first of *addresses* that answers."""
-    found = Connection(address="", port=port, fault=ConnectionFault.UNREACHABLE)
+    found = ConnectResult(address="", port=port, fault=ConnectionFault.UNREACHABLE)
     for address in addresses:
         found = await _tcp_connect(address, port, timeout)
         if found.fault is None:
@@ -127,7 +113,7 @@ async def tcp_connect(
     return found
 
 
-async def _tcp_connect(address: str, port: int, timeout: float) -> Connection:
+async def _tcp_connect(address: str, port: int, timeout: float) -> ConnectResult:
     """Connect to one address, and close the connection."""
     now = asyncio.get_running_loop().time
     started = now()
@@ -142,7 +128,9 @@ async def _tcp_connect(address: str, port: int, timeout: float) -> Connection:
         fault = ConnectionFault.REFUSED
     except OSError:
         fault = ConnectionFault.UNREACHABLE
-    return Connection(address=address, port=port, seconds=now() - started, fault=fault)
+    return ConnectResult(
+        address=address, port=port, seconds=now() - started, fault=fault
+    )
 
 
 async def tls_handshake(
@@ -195,15 +183,11 @@ async def request_without_key(
 ) -> Reply | UID2Error:
     """Send a request without an API key to an endpoint that requires one.
 
-    Args:
-        pool: Sends the request.
-        timeout: The limit in seconds.
-
     Returns:
         The reply, or the error if there was none.
     """
     request = Request(
-        path=Endpoint.GENERATE,
+        path=ProbeEndpoint.GENERATE,
         headers={
             "Accept-Encoding": "identity",
             "Content-Type": "text/plain",
@@ -241,34 +225,27 @@ _UNAUTHORIZED_BODY: Final = re.compile(
 )
 
 
-def check_dns(found: Resolution, proxies: Sequence[str]) -> Finding:
-    """Check whether the host name resolves.
+def check_dns(host: str, addresses: Sequence[str], proxies: Sequence[str]) -> Finding:
+    """Check whether *host* resolves.
 
-    Args:
-        found: The result of the resolution.
-        proxies: The environment variables that name an HTTP proxy. They are not used.
+    *proxies* are environment variables that name an HTTP proxy, and are not used.
     """
-    if not found.addresses:
+    if not addresses:
         return failed(
             CheckId.DNS,
-            f"The host {found.host} does not resolve.",
+            f"The host {host} does not resolve.",
             _explain_proxy(proxies)
             or "Check its spelling in the base URL, and this machine's DNS and VPN.",
         )
-    first, *others = found.addresses
-    if first == found.host:
+    first, *others = addresses
+    if first == host:
         return ok(CheckId.DNS, f"Not needed: {first} is an IP address.")
     more = f" and {len(others)} more" if others else ""
-    return ok(CheckId.DNS, f"{found.host} is {first}{more}.")
+    return ok(CheckId.DNS, f"{host} is {first}{more}.")
 
 
-def check_connection(found: Connection, proxies: Sequence[str]) -> Finding:
-    """Check whether the port can be reached.
-
-    Args:
-        found: The result of the connection.
-        proxies: The environment variables that name an HTTP proxy. They are not used.
-    """
+def check_connection(found: ConnectResult, proxies: Sequence[str]) -> Finding:
+    """Check whether the port can be reached. See :func:`check_dns`."""
     if found.fault is None:
         ms = round(found.seconds * 1000)
         return ok(CheckId.CONNECTION, f"Port {found.port} answers within {ms} ms.")
@@ -278,7 +255,7 @@ def check_connection(found: Connection, proxies: Sequence[str]) -> Finding:
         hint = "Check the port in the base URL, and that the operator is running."
     return failed(
         CheckId.CONNECTION,
-        f"{where} is {_CONNECTION_FAULTS[found.fault]}.",
+        f"{where} is {found.fault.value}.",
         _explain_proxy(proxies) or hint,
     )
 
@@ -293,20 +270,8 @@ def _explain_proxy(proxies: Sequence[str]) -> str:
     )
 
 
-_CONNECTION_FAULTS: Final = {
-    ConnectionFault.REFUSED: "closed: the connection was refused",
-    ConnectionFault.TIMEOUT: "silent: connecting timed out",
-    ConnectionFault.UNREACHABLE: "unreachable",
-}
-
-
 def check_tls(found: Handshake | None, now: float) -> Finding:
-    """Check TLS.
-
-    Args:
-        found: The result of the handshake, or None if the base URL is plain http.
-        now: The time in seconds since the Unix epoch.
-    """
+    """Check TLS, which a plain http base URL does not use (None)."""
     check = CheckId.TLS
     if found is None:
         return ok(check, "Not used: the base URL is plain http.")
@@ -350,11 +315,9 @@ _CERTIFICATE_HINTS: Final = {
 
 
 def check_operator(found: Reply | UID2Error, *, https: bool) -> Finding:
-    """Check whether an operator replies, before the API key is sent to it.
+    """Check whether an operator replies to a request without an API key.
 
-    Args:
-        found: The reply to a request without an API key, or the error.
-        https: Whether it was sent over TLS.
+    The API key is sent to it only after that.
     """
     check = CheckId.OPERATOR
     if isinstance(found, UID2Error):

@@ -16,7 +16,7 @@ from uid2_async.doctor.findings import (
     skipped,
     warning,
 )
-from uid2_async.doctor.probe import CallOutcome, Endpoint
+from uid2_async.doctor.probe import CallOutcome, ProbeEndpoint
 from uid2_async.errors import (
     AuthError,
     BadRequestError,
@@ -44,7 +44,7 @@ class Role(StrEnum):
     OPTOUT = "OPTOUT"
 
 
-CallOutcomes = Mapping[Endpoint, CallOutcome]
+CallOutcomes = Mapping[ProbeEndpoint, CallOutcome]
 _UNAUTHORIZED: Final = 401
 _PORTAL: Final = "in the UID2 portal, or by the operator's administrator"
 
@@ -71,9 +71,9 @@ def _permitted(outcome: CallOutcome | None) -> bool | None:
 
 def find_roles(outcomes: CallOutcomes) -> dict[Role, bool | None]:
     """Return for each role whether the key has it, or None if that is unknown."""
-    reads = _permitted(outcomes.get(Endpoint.BIDSTREAM))
-    shares = _permitted(outcomes.get(Endpoint.SHARING))
-    ring = outcomes.get(Endpoint.SHARING, CallOutcome()).value
+    reads = _permitted(outcomes.get(ProbeEndpoint.BIDSTREAM))
+    shares = _permitted(outcomes.get(ProbeEndpoint.SHARING))
+    ring = outcomes.get(ProbeEndpoint.SHARING, CallOutcome()).value
     if isinstance(ring, KeyRing):
         # Only the replies to sharers limit the lifetime of shared tokens
         # (docs/protocol.md 6.1).
@@ -81,24 +81,24 @@ def find_roles(outcomes: CallOutcomes) -> dict[Role, bool | None]:
     elif shares and reads is not False:
         shares = None
     return {
-        Role.GENERATOR: _permitted(outcomes.get(Endpoint.GENERATE)),
-        Role.MAPPER: _permitted(outcomes.get(Endpoint.MAP)),
+        Role.GENERATOR: _permitted(outcomes.get(ProbeEndpoint.GENERATE)),
+        Role.MAPPER: _permitted(outcomes.get(ProbeEndpoint.MAP)),
         Role.SHARER: shares,
         Role.ID_READER: reads,
-        Role.OPTOUT: _permitted(outcomes.get(Endpoint.LOGOUT)),
+        Role.OPTOUT: _permitted(outcomes.get(ProbeEndpoint.LOGOUT)),
     }
 
 
 def check_api_key(outcomes: CallOutcomes) -> Finding:
     """Check whether the operator accepts the API key for any endpoint."""
     check = CheckId.API_KEY
-    asked = [one for one in Endpoint if one is not Endpoint.REFRESH]
+    asked = [one for one in ProbeEndpoint if one is not ProbeEndpoint.REFRESH]
     if any(_permitted(outcomes.get(one)) for one in asked):
         return ok(check, "The operator accepts it.")
     trouble = _find_inconclusive(outcomes)
     if trouble is not None:
         return failed_call(check, trouble)
-    if _is_known(outcomes.get(Endpoint.REFRESH)):
+    if _is_known(outcomes.get(ProbeEndpoint.REFRESH)):
         return failed(
             check,
             "The operator knows the key, but it is disabled or has no role.",
@@ -121,12 +121,7 @@ def _is_known(outcome: CallOutcome | None) -> bool:
 
 
 def check_roles(outcomes: CallOutcomes, needed: Collection[Role]) -> Finding:
-    """Check which roles the key has.
-
-    Args:
-        outcomes: The outcomes of the calls.
-        needed: The roles that the key must have.
-    """
+    """Check which roles the key has, and whether they include the *needed* ones."""
     check = CheckId.ROLES
     roles = find_roles(outcomes)
     message = f"It has {_list(roles, has=True)}; it lacks {_list(roles, has=False)}."
@@ -172,7 +167,9 @@ def check_client_secret(outcomes: CallOutcomes) -> Finding:
     """Check whether the client secret belongs to the API key."""
     check = CheckId.CLIENT_SECRET
     errors = [
-        one.error for endpoint, one in outcomes.items() if endpoint != Endpoint.REFRESH
+        one.error
+        for endpoint, one in outcomes.items()
+        if endpoint != ProbeEndpoint.REFRESH
     ]
     for error in errors:
         fault = _find_secret_fault(error)
@@ -280,9 +277,9 @@ def check_test_identities(outcomes: CallOutcomes) -> Finding:
             if not isinstance(outcomes[endpoint].value, OptedOut):
                 wrong.append(what)
     if roles[Role.MAPPER]:
-        if (error := outcomes[Endpoint.MAP].error) is not None:
+        if (error := outcomes[ProbeEndpoint.MAP].error) is not None:
             return failed_call(check, error)
-        wrong += _wrong_rows(outcomes[Endpoint.MAP].value)
+        wrong += _wrong_rows(outcomes[ProbeEndpoint.MAP].value)
     if wrong:
         return failed(
             check,
@@ -293,8 +290,8 @@ def check_test_identities(outcomes: CallOutcomes) -> Finding:
 
 
 _OPT_OUTS: Final = {
-    Endpoint.GENERATE: "optout@example.com got tokens",
-    Endpoint.REFRESH: "refresh-optout@example.com was not opted out on refresh",
+    ProbeEndpoint.GENERATE: "optout@example.com got tokens",
+    ProbeEndpoint.REFRESH: "refresh-optout@example.com was not opted out on refresh",
 }
 
 
@@ -310,18 +307,12 @@ def _wrong_rows(found: IdentityMap) -> list[str]:
 
 
 def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Finding:
-    """Check whether the keys can be downloaded and are active.
-
-    Args:
-        outcomes: The outcomes of the calls.
-        scope: The expected scope.
-        now_ms: The operator's time, in ms since the Unix epoch.
-    """
+    """Check whether the keys can be downloaded, and are active at *now_ms*."""
     check = CheckId.KEYS
     roles = find_roles(outcomes)
     permitted = {
         endpoint: outcomes[endpoint]
-        for endpoint in (Endpoint.SHARING, Endpoint.BIDSTREAM)
+        for endpoint in (ProbeEndpoint.SHARING, ProbeEndpoint.BIDSTREAM)
         if _permitted(outcomes.get(endpoint))
     }
     if not permitted:
@@ -343,7 +334,7 @@ def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Fin
         f"{_count_active(outcome.value, now_ms)} of them active."
         for endpoint, outcome in permitted.items()
     )
-    ring = permitted[Endpoint.SHARING].value if roles[Role.SHARER] else None
+    ring = permitted[ProbeEndpoint.SHARING].value if roles[Role.SHARER] else None
     if ring is not None and ring.active_key(ring.default_keyset_id, now_ms) is None:
         return warning(
             check,

@@ -33,7 +33,7 @@ OPTED_OUT_ON_REFRESH: Final = "refresh-optout@example.com"
 NEVER_OPTED_OUT: Final = "validate@example.com"
 
 
-class Endpoint(StrEnum):
+class ProbeEndpoint(StrEnum):
     """The endpoints to call. All but the last require a role."""
 
     GENERATE = tokens.GENERATE_PATH
@@ -69,7 +69,6 @@ class _ListeningEnvelope(AesGcmEnvelope):
     """
 
     def __init__(self) -> None:
-        """Start without a recorded time."""
         self.server_ms: int | None = None
 
     def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> Opened:
@@ -92,15 +91,8 @@ class OperatorProbe:
     def __init__(
         self, settings: Settings, pool: SessionPool, *, timeout: float, clock: Clock
     ) -> None:
-        """Prepare the calls, without sending anything.
-
-        Args:
-            settings: The settings, which have been checked.
-            pool: The pool that sends the calls. It is not closed here.
-            timeout: The limit for each call, in seconds.
-            clock: This machine's clock.
-        """
-        self.outcomes: dict[Endpoint, CallOutcome] = {}
+        """Prepare the calls, without sending anything. *pool* is not closed here."""
+        self.outcomes: dict[ProbeEndpoint, CallOutcome] = {}
         self.seconds: list[float] = []
         self.offset: float | None = None
         self.refused_clock: bool = False
@@ -125,7 +117,7 @@ class OperatorProbe:
 
         Stops after the first call without a reply.
         """
-        for endpoint in Endpoint:
+        for endpoint in ProbeEndpoint:
             await self._call(endpoint)
             error = self.outcomes[endpoint].error
             if isinstance(error, TransportError):
@@ -135,8 +127,7 @@ class OperatorProbe:
     async def find_offset(self, hint: float | None) -> None:
         """Find the clock offset by trying different times until one is accepted.
 
-        Args:
-            hint: The offset according to a ``Date`` header in seconds, or None.
+        A ``Date`` header may give a *hint* in seconds.
         """
         endpoint = next(
             one
@@ -160,9 +151,9 @@ class OperatorProbe:
         outcome = await self._run(_generate(self._client, OPTED_OUT_ON_REFRESH))
         if isinstance(outcome.value, IdentityTokens):
             outcome = await self._run(self._client.refresh_token(outcome.value))
-        self.outcomes[Endpoint.REFRESH] = outcome
+        self.outcomes[ProbeEndpoint.REFRESH] = outcome
 
-    async def _call(self, endpoint: Endpoint) -> None:
+    async def _call(self, endpoint: ProbeEndpoint) -> None:
         """Make a call, and store its outcome."""
         self.outcomes[endpoint] = await self._run(_CALLS[endpoint](self._client))
 
@@ -215,13 +206,15 @@ def _refresh_nothing(client: UID2Client) -> Awaitable[object]:
     return client.run_call(call)
 
 
-_CALLS: Final[Mapping[Endpoint, Callable[[UID2Client], Awaitable[object]]]] = {
-    Endpoint.GENERATE: lambda client: _generate(client, OPTED_OUT),
-    Endpoint.MAP: lambda client: client.map_identities([OPTED_OUT, NEVER_OPTED_OUT]),
-    Endpoint.SHARING: UID2Client.fetch_sharing_keys,
-    Endpoint.BIDSTREAM: UID2Client.fetch_bidstream_keys,
-    Endpoint.LOGOUT: _logout_nobody,
-    Endpoint.REFRESH: _refresh_nothing,
+_CALLS: Final[Mapping[ProbeEndpoint, Callable[[UID2Client], Awaitable[object]]]] = {
+    ProbeEndpoint.GENERATE: lambda client: _generate(client, OPTED_OUT),
+    ProbeEndpoint.MAP: lambda client: client.map_identities(
+        [OPTED_OUT, NEVER_OPTED_OUT]
+    ),
+    ProbeEndpoint.SHARING: UID2Client.fetch_sharing_keys,
+    ProbeEndpoint.BIDSTREAM: UID2Client.fetch_bidstream_keys,
+    ProbeEndpoint.LOGOUT: _logout_nobody,
+    ProbeEndpoint.REFRESH: _refresh_nothing,
 }
 
 # Operators accept times from 120 s ago to 119 s ahead (docs/protocol.md 1.4).

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import attrs
 
@@ -19,8 +19,6 @@ from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-__all__ = ["Frame", "Result", "Stream", "open_frame", "temporary_file"]
 
 T = TypeVar("T")
 
@@ -42,8 +40,8 @@ class Result:
     repeat: Sequence[int] | None = None
 
 
-class Frame(Protocol):
-    """A frame that can be read and extended.
+class Frame:
+    """A frame that can be read and extended. Its columns are converted one at a time.
 
     Attributes:
         labels: The labels of the columns. Those of pandas may have any type.
@@ -53,45 +51,34 @@ class Frame(Protocol):
     labels: Sequence[Hashable]
     rows: int | None
 
-    def read(self, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
-        """Read the columns at *places*. Blocks.
+    def read(self, positions: Sequence[int]) -> tuple[Any, Sequence[int]]:
+        """Read the columns at *positions*. Blocks.
 
         Returns:
             A RecordBatchReader with these columns or with all columns, and the
             positions of the requested columns in it.
         """
-        ...
-
-    def extend(self, added: Result) -> Any:
-        """Return the frame with the added columns. Blocks."""
-        ...
-
-
-class _Eager:
-    """A frame in memory, whose columns are converted one at a time."""
-
-    labels: Sequence[Hashable]
-    rows: int | None
-
-    def read(self, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
-        """See :meth:`Frame.read`."""
         arrow = load_arrow()
         columns = []
-        for at in places:
+        for at in positions:
             column = _converting(partial(self.column, at), self.labels[at])
             # A column without any value has an arbitrary type, such as double.
             empty = column.null_count == len(column)
             columns.append(arrow.nulls(len(column)) if empty else column)
-        names = [str(self.labels[at]) for at in places]
+        names = [str(self.labels[at]) for at in positions]
         table = arrow.Table.from_arrays(columns, names)
-        return table.to_reader(max_chunksize=_PIECE_ROWS), range(len(places))
+        return table.to_reader(max_chunksize=_PIECE_ROWS), range(len(positions))
 
     def column(self, at: int) -> Any:
         """Convert a column to Arrow."""
         raise NotImplementedError
 
+    def extend(self, added: Result) -> Any:
+        """Return the frame with the added columns. Blocks."""
+        raise NotImplementedError
 
-class _ArrowTable(_Eager):
+
+class _ArrowTable(Frame):
     """A pyarrow Table, or an object that was converted to one."""
 
     def __init__(self, table: pa.Table, back: Callable[[pa.Table], Any]) -> None:
@@ -102,11 +89,9 @@ class _ArrowTable(_Eager):
         self._back = back
 
     def column(self, at: int) -> Any:
-        """See :meth:`_Eager.column`."""
         return self._table.column(at)
 
     def extend(self, added: Result) -> Any:
-        """See :meth:`Frame.extend`."""
         table = self._table
         if added.repeat is not None:
             table = table.take(load_arrow().array(added.repeat, "int64"))
@@ -115,20 +100,18 @@ class _ArrowTable(_Eager):
         return self._back(table)
 
 
-class _Pandas(_Eager):
+class _Pandas(Frame):
     """A frame of pandas or modin.
 
     Does not use narwhals, which rejects repeated names and drops ``attrs``.
     """
 
     def __init__(self, frame: Any) -> None:
-        """Store the frame."""
         self.labels = frame.columns.tolist()
         self.rows: int | None = len(frame)
         self._frame = frame
 
     def column(self, at: int) -> Any:
-        """See :meth:`_Eager.column`."""
         arrow, series = load_arrow(), self._frame.iloc[:, at]
         if hasattr(series, "cat"):
             codes = series.cat.codes.to_numpy()
@@ -139,7 +122,6 @@ class _Pandas(_Eager):
         return _by_pieces(series, self.labels[at])
 
     def extend(self, added: Result) -> Any:
-        """See :meth:`Frame.extend`."""
         frame = self._frame
         # Without arguments it makes a copy, which costs nothing since pandas 3.
         frame = (
@@ -152,7 +134,7 @@ class _Pandas(_Eager):
         return frame
 
 
-class _Narwhals(_Eager):
+class _Narwhals(Frame):
     """A frame of another library, in memory."""
 
     def __init__(self, frame: Any, back: Callable[[Any], Any]) -> None:
@@ -163,11 +145,9 @@ class _Narwhals(_Eager):
         self._back = back
 
     def column(self, at: int) -> Any:
-        """See :meth:`_Eager.column`."""
         return self._frame.get_column(self.labels[at]).to_arrow()
 
     def extend(self, added: Result) -> Any:
-        """See :meth:`Frame.extend`."""
         nw, frame = _narwhals(), self._frame
         if added.repeat is not None:
             frame = frame[added.repeat]
@@ -176,10 +156,10 @@ class _Narwhals(_Eager):
         return self._back(joined)
 
 
-class Stream:
+class Stream(Frame):
     """A RecordBatchReader, all of whose columns are read."""
 
-    rows: int | None = None
+    rows = None
 
     def __init__(self, reader: Any, *, rereadable: bool) -> None:
         """Store the reader. If it must be read twice, copy it to a private file."""
@@ -193,15 +173,15 @@ class Stream:
                 for batch in reader:
                     writer.write_batch(batch)
 
-    def read(self, places: Sequence[int]) -> tuple[Any, Sequence[int]]:
-        """See :meth:`Frame.read`."""
+    def read(self, positions: Sequence[int]) -> tuple[Any, Sequence[int]]:
+        """Return a reader of all columns."""
         if self._copy is not None:
             self._copy.seek(0)
             self._reader = load_arrow("pyarrow.ipc").open_stream(self._copy)
-        return self._reader, places
+        return self._reader, positions
 
     def extend(self, added: Result) -> Any:
-        """See :meth:`Frame.extend`."""
+        """Return the stream, which has all columns."""
         return added.table
 
 
@@ -247,11 +227,7 @@ def _to_batch(arrow: Any, table: Any) -> Any:
 
 
 def _collect(lazy: Any) -> Frame:
-    """Collect a lazy frame.
-
-    Raises:
-        InputError: If it belongs to Spark, or its query fails.
-    """
+    """Collect a lazy frame."""
     kind = lazy.implementation
     if kind.is_spark_like():
         raise InputError(
@@ -293,12 +269,7 @@ def _quoted(name: str) -> str:
 
 
 def _read_stream(frame: Any) -> Frame:
-    """Read an object that exports an Arrow stream.
-
-    Raises:
-        InputError: If it does not export one, or exports a stream of something other
-            than rows.
-    """
+    """Read an object that exports an Arrow stream."""
     if hasattr(frame, "__arrow_c_stream__"):
         # A single column is a stream of something other than rows.
         with suppress(Exception):
@@ -316,11 +287,7 @@ def _read_stream(frame: Any) -> Frame:
 
 
 def _converting(call: Callable[[], T], label: Hashable = None) -> T:
-    """Run one call of a DataFrame library. Its own error message may contain data.
-
-    Raises:
-        InputError: If it fails.
-    """
+    """Run one call of a DataFrame library. Its own error message may contain data."""
     try:
         return call()
     except InputError:
@@ -336,11 +303,7 @@ def _converting(call: Callable[[], T], label: Hashable = None) -> T:
 
 
 def _by_pieces(series: Any, label: Hashable) -> Any:
-    """Convert a pandas series to Arrow.
-
-    Raises:
-        InputError: If its values have several types.
-    """
+    """Convert a pandas series to Arrow."""
     arrow = load_arrow()
     starts = range(0, len(series), _PIECE_ROWS)
     pieces = [_piece(series.iloc[at : at + _PIECE_ROWS], at, label) for at in starts]
@@ -365,11 +328,7 @@ def _by_pieces(series: Any, label: Hashable) -> Any:
 
 
 def _piece(series: Any, start: int, label: Hashable) -> Any:
-    """Convert some values.
-
-    Raises:
-        InputError: If a value is not text. The message contains its row.
-    """
+    """Convert some values."""
     with suppress(Exception):
         return load_arrow().array(series, from_pandas=True)
     for at, (value, missing) in enumerate(zip(series, series.isna(), strict=True)):

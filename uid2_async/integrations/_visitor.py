@@ -31,21 +31,6 @@ from uid2_async.publisher import (
 from uid2_async.publisher.generate import WEB_TIMEOUT
 from uid2_async.publisher.sealed_cookie import SealedCookie, SetsCookies
 
-__all__ = [
-    "SESSION_KEY",
-    "KeySource",
-    "Opened",
-    "Site",
-    "Visitor",
-    "check_key_source",
-    "find_tokens",
-    "make_client",
-    "make_refresher",
-    "open_all",
-    "store_freshness",
-    "store_reply",
-]
-
 SESSION_KEY: Final = "uid2"
 """The default key of a session for the tokens."""
 

@@ -123,7 +123,7 @@ async def map_batches(
     """
     wanted = IdentityColumns(column=column, kind=type, names=names)
     source = _BatchSource(_read_batches(batches), wanted)
-    table = _AddedColumns(wanted.outcome_columns())
+    table = _OutcomeBuffer(wanted.outcome_columns())
     async with mapper.map_source(source) as records:
         while (outcomes := await records.next_outcomes()) is not None:
             table.append(outcomes)
@@ -206,7 +206,6 @@ class _BatchSource:
         self._at = 0
 
     async def load(self) -> bool:
-        """See :meth:`uid2_async.bulk.batches.Source.load`."""
         async for batch in self._source:
             value, kind = self._wanted.find(batch.schema.names)
             self._values = _text(batch, value)
@@ -217,7 +216,6 @@ class _BatchSource:
         return False
 
     def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - batches end where they end
-        """See :meth:`uid2_async.bulk.batches.Source.take`."""
         at = self._at
         if self._values is None or at >= len(self._values):
             return None
@@ -281,11 +279,7 @@ def _strings(array: pa.Array) -> list[str | None]:
 
 
 async def _read_batches(source: BatchSource) -> AsyncIterator[pa.RecordBatch]:
-    """Yield the record batches of any source.
-
-    Raises:
-        InputError: If the source yields something else.
-    """
+    """Yield the record batches of any source."""
     kind = load_arrow().RecordBatch
     if isinstance(source, AsyncIterable):
         async for batch in source:
@@ -300,9 +294,6 @@ def _open_source(source: object) -> Any:
 
     The Arrow interface is tried first, because a table would iterate over its columns,
     and a frame over their names.
-
-    Raises:
-        InputError: If the source cannot be read, or Arrow rejects the data.
     """
     arrow = load_arrow()
     if isinstance(source, ArrowStream):
@@ -331,7 +322,7 @@ def _wrong_source(value: object) -> InputError:
     )
 
 
-class _AddedColumns:
+class _OutcomeBuffer:
     """Collects outcomes until they make up a batch.
 
     Attributes:

@@ -209,11 +209,7 @@ def _open(frame: Any, *, rereadable: bool) -> Frame:
 
 
 def _load(module: str) -> Any:
-    """Import a DataFrame library.
-
-    Raises:
-        InputError: If it is not installed.
-    """
+    """Import a DataFrame library."""
     try:
         return import_module(module)
     except ImportError:
@@ -249,11 +245,7 @@ class _Names:
     """
 
     def __init__(self, labels: Sequence[Hashable]) -> None:
-        """Convert the *labels* of a frame.
-
-        Raises:
-            InputError: If the frame has no columns.
-        """
+        """Convert the *labels* of a frame."""
         if not labels:
             raise InputError("The frame has no columns.")
         self.header: list[str] = list(map(str, labels))
@@ -269,12 +261,7 @@ class _Names:
         country: str | None,
         country_column: Hashable | None,
     ) -> MapOptions:
-        """Return *options* with the columns from the arguments.
-
-        Raises:
-            InputError: If a column is missing or ambiguous.
-            ConfigError: If the arguments contradict each other.
-        """
+        """Return *options* with the columns from the arguments."""
         kinds = identifiers or options.identifiers
         column = options.column if column is None else column
         type_column = options.type_column if type_column is None else type_column
@@ -332,19 +319,16 @@ class _FrameTable:
     """A frame in the form that :func:`~uid2_async.bulk.jobs.map_table` accepts."""
 
     def __init__(self, frame: Frame, header: Sequence[str]) -> None:
-        """Wrap *frame*, whose columns have the names *header*."""
         self._frame = frame
         self._header = header
         self._output: _AddedColumns | _Spool | None = None
 
     def open_reader(self) -> ArrowReader:
-        """See :meth:`~uid2_async.bulk.jobs.RowTable.open_reader`."""
         return _FrameReader(self._frame, self._header)
 
     def open_output(
         self, reader: Any, options: FileFormatOptions, added: Mapping[str, Content]
     ) -> _AddedColumns | _Spool:
-        """See :meth:`~uid2_async.bulk.jobs.RowTable.open_output`."""
         if isinstance(self._frame, Stream):
             self._output = _Spool(reader, options, added)
         else:
@@ -377,11 +361,10 @@ class _FrameReader(ArrowReader):
         keys: Sequence[str] = (),
         added: Any = (),
     ) -> None:
-        """See :meth:`ArrowReader.want`."""
         refuse_taken(self.header, added, name=_NAME)
         names = list(dict.fromkeys([*columns, *keys]))
-        places = [find_column(self.header, one, name=_NAME) for one in names]
-        reader, read = self._frame.read(places)
+        positions = [find_column(self.header, one, name=_NAME) for one in names]
+        reader, read = self._frame.read(positions)
         self._wanted = dict(zip(names, read, strict=True))
         self.schema = reader.schema
         for one in columns:
@@ -418,19 +401,19 @@ class _AddedColumns(ArrowOutput):
         columns: Mapping[str, Sequence[Any]],
         repeat: Sequence[int] | None = None,
     ) -> Any:
-        """See :meth:`ArrowOutput.format`. Also return the places of repeated rows."""
-        places = None
+        """Return the batch, and the positions of repeated rows."""
+        positions = None
         if repeat is not None:
-            places = [self._seen + row for row in repeat]
+            positions = [self._seen + row for row in repeat]
             self._seen += rows.count
-        return super().format(None, columns), places
+        return super().format(None, columns), positions
 
     def write(self, formatted: Any) -> None:
         """Store the result of :meth:`format`."""
-        batch, places = formatted
+        batch, positions = formatted
         self._batches.append(batch)
-        if places is not None:
-            self._repeat = [*(self._repeat or []), *places]
+        if positions is not None:
+            self._repeat = [*(self._repeat or []), *positions]
 
     def sync(self) -> int:
         """Do nothing, because nothing is on disk."""

@@ -116,7 +116,7 @@ def map_dataframe(
     wanted = IdentityColumns(column=column, kind=type, names=names)
     schema = _extend_schema(df, wanted)
     _check_credentials(credentials)
-    divided, count = _divide(df, budget=budget, tasks=tasks, repartition=repartition)
+    divided, count = _partition(df, budget=budget, tasks=tasks, repartition=repartition)
     # An empty DataFrame may have no partitions.
     share = budget // max(1, count)
     task = MapTask(wanted=wanted, concurrency=share, credentials=credentials)
@@ -352,11 +352,11 @@ def _extend_schema(df: DataFrame, wanted: IdentityColumns) -> StructType:
     return schema
 
 
-def _require_text(df: DataFrame, places: Sequence[int | None]) -> None:
+def _require_text(df: DataFrame, positions: Sequence[int | None]) -> None:
     """Raise if a column is not text."""
     from pyspark.sql.types import StringType  # noqa: PLC0415 - an extra
 
-    for at in places:
+    for at in positions:
         field = None if at is None else df.schema.fields[at]
         if field is not None and not isinstance(field.dataType, StringType):
             raise InputError(
@@ -377,9 +377,11 @@ def _hash_people(people: DataFrame, wanted: IdentityColumns) -> DataFrame:
             "A stream cannot be merged as a whole.",
             hint="Call map_incrementally in foreachBatch.",
         )
-    places = wanted.locate(people.columns)
-    _require_text(people, places)
-    names = [people.columns[at].replace("`", "``") for at in places if at is not None]
+    positions = wanted.locate(people.columns)
+    _require_text(people, positions)
+    names = [
+        people.columns[at].replace("`", "``") for at in positions if at is not None
+    ]
     hashed = people.select(*[f"`{name}`" for name in names]).mapInArrow(
         HashTask(wanted), HASHED
     )
@@ -398,7 +400,7 @@ def _count(answers: DataFrame) -> dict[str, int]:
     return dict(counts.asDict())
 
 
-def _divide(
+def _partition(
     df: DataFrame, *, budget: int, tasks: int | None, repartition: bool
 ) -> tuple[DataFrame, int]:
     """Partition *df* into one partition per task. Return it and their number."""
@@ -438,11 +440,7 @@ def _check_credentials(credentials: object) -> None:
 
 
 def _make_client(credentials: str | None) -> UID2Client:
-    """Create a client on the worker.
-
-    Raises:
-        ConfigError: If the function cannot be found, or returns something else.
-    """
+    """Create a client on the worker."""
     if credentials is None:
         return UID2Client.from_env()
     made = _find_function(credentials)()

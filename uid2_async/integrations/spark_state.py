@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["HASHED", "HashTask", "MappingTable"]
-
 HASHED: Final = "INPUT_TYPE string, IDENTITY_HASH string"
 """The columns that :class:`HashTask` returns."""
 

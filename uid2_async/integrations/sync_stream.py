@@ -17,12 +17,8 @@ from contextlib import aclosing
 from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-import attrs
-
 from uid2_async._failures import CONTROL_FLOW
 from uid2_async._portal import Portal
-
-__all__ = ["Transform", "stream_in_thread"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -49,34 +45,20 @@ def stream_in_thread(
     return _Stream(transform).serve(iter(source))
 
 
-@attrs.frozen
-class _Wanted:
-    """The loop requests the next item of the source."""
-
-    answer: asyncio.Future[Any]
-
-
-@attrs.frozen
-class _Made(Generic[B]):
-    """The loop has produced an item, and waits until it is *taken*."""
-
-    item: B
-    taken: asyncio.Future[Any]
-
-
-@attrs.frozen
-class _Ended:
-    """The loop has ended."""
-
-    error: BaseException | None
-
-
 class _Stream(Generic[A, B]):
-    """A transform in the loop of a portal, which sends messages to the caller."""
+    """A transform in the loop of a portal, which sends messages to the caller.
+
+    A message is a future that the loop waits for, and the item that the caller has to
+    take before. If there is no item, the future's result is the next item of the
+    source. None is the last message.
+    """
 
     def __init__(self, transform: Transform[A, B]) -> None:
         self._transform = transform
-        self._messages: SimpleQueue[_Wanted | _Made[B] | _Ended] = SimpleQueue()
+        self._messages: SimpleQueue[tuple[asyncio.Future[Any], Any] | None] = (
+            SimpleQueue()
+        )
+        self._error: BaseException | None = None
 
     # --- in the caller's thread -------------------------------------------------------
 
@@ -84,47 +66,46 @@ class _Stream(Generic[A, B]):
         """Handle the messages."""
         with Portal("uid2-stream") as portal:
             portal.submit(self._produce).add_done_callback(self._end)
-            while not isinstance(message := self._messages.get(), _Ended):
-                if isinstance(message, _Wanted):
-                    _settle(message.answer, next(source, _NOTHING))
+            while (message := self._messages.get()) is not None:
+                future, item = message
+                if item is _NOTHING:
+                    _set_result(future, next(source, _NOTHING))
                 else:
-                    _settle(message.taken, None)
-                    yield message.item
-        if message.error is not None:
-            raise message.error
+                    _set_result(future, None)
+                    yield item
+        if self._error is not None:
+            raise self._error
 
     def _end(self, done: Future[None]) -> None:
         """Send the last message. Runs in the loop's thread."""
-        error = done.exception()
-        if isinstance(error, CONTROL_FLOW):
+        self._error = done.exception()
+        if isinstance(self._error, CONTROL_FLOW):
             # In the caller's thread, it would mean something else or nothing.
-            error = RuntimeError(f"The stream ended with {type(error).__name__}.")
-        self._messages.put(_Ended(error))
+            name = type(self._error).__name__
+            self._error = RuntimeError(f"The stream ended with {name}.")
+        self._messages.put(None)
 
     # --- in the loop's thread ---------------------------------------------------------
 
+    async def _ask(self, item: object) -> Any:
+        """Send a message, and wait for its future."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._messages.put((future, item))
+        return await future
+
     async def _produce(self) -> None:
         """Send one item after another."""
-        loop = asyncio.get_running_loop()
         async with aclosing(self._transform(self._read())) as made:
             async for item in made:
-                taken = loop.create_future()
-                self._messages.put(_Made(item, taken))
-                await taken
+                await self._ask(item)
 
     async def _read(self) -> AsyncIterator[A]:
         """Request the items of the source, one at a time."""
-        loop = asyncio.get_running_loop()
-        while True:
-            answer = loop.create_future()
-            self._messages.put(_Wanted(answer))
-            item = await answer
-            if item is _NOTHING:
-                return
+        while (item := await self._ask(_NOTHING)) is not _NOTHING:
             yield item
 
 
-def _settle(future: asyncio.Future[Any], result: object) -> None:
+def _set_result(future: asyncio.Future[Any], result: object) -> None:
     """Set the result of *future*, unless nobody is waiting for it anymore."""
     with contextlib.suppress(RuntimeError):  # the loop is closed
         future.get_loop().call_soon_threadsafe(

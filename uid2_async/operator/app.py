@@ -18,24 +18,23 @@ from uid2_async._log import access_logger, http_logger, logger
 from uid2_async.operator import dispatch
 from uid2_async.operator.console.console import Console
 from uid2_async.operator.http_messages import (
+    BAD_REQUEST,
+    EXPECTATION_FAILED,
+    SERVER_ERROR,
+    TOO_LONG,
     Reply,
     Request,
     answer_early,
     as_latin1,
-    bad_request,
     cors_headers,
     is_form,
     read_target,
-    too_long,
-    unexpected,
 )
 from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import Call, Fault, OperatorState
 
 _MAX_BODY: Final = 1_048_576
 _CONTINUE: Final = "100-continue"
-http_log: logging.Logger = http_logger
-"""The runner's logger: what aiohttp cannot read or handle, without content."""
 
 
 def _log_access(request: Request, reply: Reply, took: float) -> None:
@@ -52,7 +51,7 @@ def _log_access(request: Request, reply: Reply, took: float) -> None:
     )
 
 
-def _forget(record: logging.LogRecord) -> bool:
+def _strip_content(record: logging.LogRecord) -> bool:
     """Log only the type of an error, because its text can quote the request."""
     if record.exc_info and record.exc_info[0]:
         record.msg = f"{record.msg}: {record.exc_info[0].__name__}"
@@ -60,17 +59,13 @@ def _forget(record: logging.LogRecord) -> bool:
     return True
 
 
-http_log.addFilter(_forget)
+http_logger.addFilter(_strip_content)
 
 
 def make_app(
     index: DataIndex, state: OperatorState, console: Console | None = None
 ) -> web.Application:
-    """Create the application that answers from *index*, with the *console* if given.
-
-    Its runner needs ``auto_decompress=False``, because an operator never decompresses
-    request bodies.
-    """
+    """Create the application that answers from *index*, with the *console* if given."""
     handler = _Handler(index, state, console)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler.handle, expect_handler=_continue)
@@ -170,7 +165,7 @@ class _Handler:
         elif (refusal := _refuse_body(http, request)) is not None:
             reply = refusal
         elif (whole := await _with_body(http, request)) is None:
-            reply = bad_request() if is_form(request.content_type) else too_long()
+            reply = BAD_REQUEST if is_form(request.content_type) else TOO_LONG
         else:
             request = whole
             reply = self._answer(endpoint, request, now_ms, fault)
@@ -201,14 +196,14 @@ class _Handler:
                 request.path,
                 type(error).__name__,
             )
-        return Reply(status=500, body=b"Internal Server Error")
+        return SERVER_ERROR
 
 
 async def _show(console: Console, http: web.Request, path: str) -> web.StreamResponse:
     """Answer a request for the console page. It is not recorded as a call."""
     request = Request(method=http.method, path=path, headers=http.headers)
     whole = await _with_body(http, request)
-    return await _respond(http, console.answer(whole) if whole else too_long(), None)
+    return await _respond(http, console.answer(whole) if whole else TOO_LONG, None)
 
 
 def _refuse_body(http: web.Request, request: Request) -> Reply | None:
@@ -216,9 +211,9 @@ def _refuse_body(http: web.Request, request: Request) -> Reply | None:
     if request.method != hdrs.METH_POST or not http.can_read_body:
         return None
     if (http.content_length or 0) > _MAX_BODY:
-        return too_long()
+        return TOO_LONG
     expected = http.headers.get(hdrs.EXPECT, _CONTINUE)
-    return None if expected.lower() == _CONTINUE else unexpected()
+    return None if expected.lower() == _CONTINUE else EXPECTATION_FAILED
 
 
 async def _with_body(http: web.Request, request: Request) -> Request | None:
@@ -321,6 +316,9 @@ def _close(http: web.Request) -> None:
         http.transport.close()
 
 
+# Long enough to finish writing a response, but not for a scripted delay.
+_GRACE_SECONDS: Final = 0.05
+
 _MAX_LINE: Final = 4_096
 _MAX_HEADERS: Final = 8_192
 
@@ -361,7 +359,7 @@ def refuse_early(http: web.BaseRequest) -> Reply | None:
         return Reply(status=_TOO_LONG_HEADERS)
     host = http.headers.get(hdrs.HOST)
     if http.version == HttpVersion11 and (host is None or not _is_authority(host)):
-        return bad_request()
+        return BAD_REQUEST
     return None
 
 
@@ -391,12 +389,12 @@ class _Protocol(web.RequestHandler):
         # The base class logs the error and checks that nothing has been sent.
         super().handle_error(request, status, exc, message)
         if status == 500:  # noqa: PLR2004 - an HTTP status reads best as its number
-            reply = Reply(status=status, body=b"Internal Server Error")
+            reply = SERVER_ERROR
         elif isinstance(exc, LineTooLong):
             is_line = str(_TAKEN_LINE) in map(str, exc.args)
             reply = Reply(status=_TOO_LONG_LINE if is_line else _TOO_LONG_HEADERS)
         elif message is not None and message.startswith("Missing 'Host'"):
-            reply = bad_request()
+            reply = BAD_REQUEST
         else:
             reply = Reply(status=status)
         response = web.Response(status=reply.status, body=reply.body)
@@ -428,20 +426,25 @@ class _Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         """Create the protocol for a new connection."""
-        return _Protocol(
-            self,
-            loop=self._loop,
-            **{
-                **self._kwargs,
-                "max_line_size": _TAKEN_LINE,
-                "max_field_size": _TAKEN_HEADER,
-                "max_headers": _MAX_HEADERS,
-            },
-        )
+        return _Protocol(self, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
-    """Runs an application on a ``_Server``."""
+    """Runs an application like the real operator's HTTP server."""
+
+    def __init__(self, app: web.Application) -> None:
+        """Run *app*, without decompressing request bodies."""
+        super().__init__(
+            app,
+            access_log=None,
+            auto_decompress=False,
+            handle_signals=False,
+            logger=http_logger,
+            max_line_size=_TAKEN_LINE,
+            max_field_size=_TAKEN_HEADER,
+            max_headers=_MAX_HEADERS,
+            shutdown_timeout=_GRACE_SECONDS,
+        )
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()

@@ -1,4 +1,4 @@
-"""The operator's half of token/client-generate (docs/protocol.md 2.10).
+"""The endpoint token/client-generate (docs/protocol.md 2.10).
 
 The host of an Origin is parsed like Java's ``URL`` and validated like Guava's
 ``InternetDomainName``, because the operator's reply depends on both.
@@ -20,15 +20,18 @@ from uid2_async._private import RedactedRepr
 from uid2_async.operator.data import Site
 from uid2_async.operator.http_messages import RefusedError, client_error, unknown_error
 from uid2_async.operator.indexes import DataIndex
-from uid2_async.operator.java_json import JavaJsonError, parse_raw
-from uid2_async.operator.java_text import JavaDouble, as_java_string, trim
-from uid2_async.operator.minting import CLIENT_SIDE, Subject, mint_tokens
+from uid2_async.operator.java import (
+    JavaDouble,
+    JavaJsonError,
+    as_java_string,
+    parse_raw,
+    trim,
+)
+from uid2_async.operator.minting import CLIENT_SIDE
 from uid2_async.operator.tokens import (
     IdentityInput,
     InputFault,
-    build_status_reply,
-    build_tokens_reply,
-    no_active_key,
+    generate_for,
     read_identity_input,
 )
 from uid2_async.protocol import base64
@@ -51,17 +54,8 @@ def client_generate(
 ) -> tuple[bytes, AESGCM]:
     """Answer token/client-generate.
 
-    Args:
-        index: The operator's data.
-        body: The outer JSON object.
-        origin: The Origin header, or None if there is none.
-        now_ms: The operator's time, in ms since the Unix epoch.
-
     Returns:
         The reply's JSON, and the cipher that encrypts it.
-
-    Raises:
-        RefusedError: For the first fault, in the order of docs/protocol.md 2.10.
     """
     request = parse_client_generate_request(body)
     found = index.keypair(request.subscription_id)
@@ -71,26 +65,19 @@ def client_generate(
     if pair.disabled:
         raise RefusedError(401, "unauthorized", "Unauthorized")
     if index.settings.client_side_token_generate_domain_name_check_enabled:
-        _check_home(index.site(pair.site_id), request, origin)
+        _check_site(index.site(pair.site_id), request, origin)
     fields, cipher = open_client_generate_request(request, private_key)
-    identity = _read_hash(fields, phones=index.settings.enable_phone_support)
-    flh = index.buckets.first_level_hash(identity.data)
-    if index.opt_outs.is_out(flh, identity.identity_type):
-        return build_status_reply("optout"), cipher
-    subject = Subject(
-        flh=flh,
-        identity_type=identity.identity_type,
+    payload = generate_for(
+        index,
+        _read_hash(index, fields),
         site_id=pair.site_id,
         privacy_bits=CLIENT_SIDE,
-        established_ms=now_ms,
+        now_ms=now_ms,
     )
-    tokens = mint_tokens(index, subject, now_ms)
-    if tokens is None:
-        raise no_active_key()
-    return build_tokens_reply(tokens), cipher
+    return payload, cipher
 
 
-def _check_home(site: Site, request: ClientGenerateRequest, origin: str | None) -> None:
+def _check_site(site: Site, request: ClientGenerateRequest, origin: str | None) -> None:
     """Reject apps and web pages that do not belong to the site."""
     if request.app_name is not None:
         if not app_allowed(request.app_name, site.app_names):
@@ -99,12 +86,13 @@ def _check_home(site: Site, request: ClientGenerateRequest, origin: str | None) 
         raise RefusedError(403, "invalid_http_origin", "unexpected http origin")
 
 
-def _read_hash(fields: Mapping[str, object], *, phones: bool) -> IdentityInput:
+def _read_hash(index: DataIndex, fields: Mapping[str, object]) -> IdentityInput:
     """Read the one hash of the inner JSON. Plain DII is ignored."""
+    phones = index.settings.enable_phone_support
     hashes = {key: fields.get(key) for key in _HASHES}
     if hashes["phone_hash"] is not None and not phones:
         raise client_error("phone support not enabled")
-    identity = read_identity_input(hashes, phones=phones)
+    identity = read_identity_input(index, hashes)
     if identity is InputFault.MISSING:
         which = "exactly one of: email_hash, phone_hash" if phones else "email_hash"
         raise client_error(f"please provide {which}")
@@ -221,9 +209,6 @@ def open_client_generate_request(
 
     Returns:
         The inner JSON object, and the cipher for the reply.
-
-    Raises:
-        RefusedError: For the first fault, in the order of docs/protocol.md 2.10.
     """
     texts = (request.payload, request.iv, request.public_key)
     if None in texts:
@@ -248,9 +233,6 @@ def _agree(server_key: EllipticCurvePrivateKey, der: bytes) -> AESGCM:
 
     Java accepts any uncompressed point in the right format, and fails later if the
     point is not on the server key's curve.
-
-    Raises:
-        RefusedError: If *der* is not a public key, or is on another curve.
     """
     if not _POINT.fullmatch(der) or not _has_der_lengths(der):
         raise client_error("bad public key")
@@ -325,33 +307,17 @@ _FOLD = str.maketrans(
 )
 
 
-class MissingPublicSuffixListError(ImportError):
-    """The package that contains the public suffix list is not installed."""
-
-    def __init__(self) -> None:
-        """Build a message that names the extra to install."""
-        super().__init__(
-            "Checking an Origin requires the public suffix list. Install it with: "
-            "pip install 'uid2-async[sandbox]'"
-        )
-
-
 def registrable_domain(origin: str) -> str | None:
     """Return the public suffix of the host in *origin* plus one label, in lowercase.
 
     ``localhost`` and its direct subdomains return ``localhost`` without using the list.
 
     Args:
-        origin: An Origin header, such as ``https://www.example.com:8443``, decoded as
-            Latin-1 (one character per byte).
+        origin: An Origin header, decoded as Latin-1 (one character per byte).
 
     Returns:
         The domain, such as ``example.com``. None if *origin* is not a URL, or if its
-        host is an IP address, a bare public suffix, or has a suffix that is not on the
-        public suffix list.
-
-    Raises:
-        MissingPublicSuffixListError: If the list is needed but not installed.
+        host is an IP address, a bare public suffix, or has an unknown suffix.
     """
     name = _host_name(origin)
     if name is None:
@@ -365,13 +331,7 @@ def registrable_domain(origin: str) -> str | None:
 def origin_allowed(origin: str | None, domains: Collection[str]) -> bool:
     """Return whether the registrable domain of *origin* is one of the site's *domains*.
 
-    Args:
-        origin: The Origin header, or None if there is none.
-        domains: The site's ``domain_names``. A name below the registrable domain never
-            matches.
-
-    Raises:
-        MissingPublicSuffixListError: If the list is needed but not installed.
+    A name below the registrable domain never matches.
     """
     if origin is None:
         return False
@@ -409,7 +369,10 @@ def _suffix_list() -> PublicSuffixList:
         pass
     else:
         return PublicSuffixList(accept_unknown=False)
-    raise MissingPublicSuffixListError
+    raise ImportError(
+        "Checking an Origin requires the public suffix list. Install it with: "
+        "pip install 'uid2-async[sandbox]'"
+    )
 
 
 def _equal_ignoring_case(one: str, other: str) -> bool:

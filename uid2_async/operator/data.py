@@ -351,7 +351,7 @@ class OperatorData(Unpicklable):
             ConfigError: If a file is missing or malformed. The message names the file
                 and the position in it, but never quotes its content.
         """
-        from uid2_async.operator.data_files import load  # noqa: PLC0415 - avoids a circular import
+        from uid2_async.operator.data_sources import load  # noqa: PLC0415 - avoids a circular import
 
         return load(Path(folder))
 
@@ -377,7 +377,7 @@ class OperatorData(Unpicklable):
         Raises:
             InputError: If *base* has no time zone.
         """
-        from uid2_async.operator.sample import sample  # noqa: PLC0415 - avoids a circular import
+        from uid2_async.operator.data_sources import sample  # noqa: PLC0415 - avoids a circular import
 
         return sample(scope, seed, base)
 

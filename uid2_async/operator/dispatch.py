@@ -7,25 +7,26 @@ the size of the body.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeAlias
 
 import attrs
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uid2_async.operator import keys, mapping, tokens
+from uid2_async.operator import endpoints, tokens
 from uid2_async.operator.client_side import client_generate, seal_client_generate_reply
 from uid2_async.operator.data import Client, Settings
 from uid2_async.operator.envelope import RequestBody, read_request_body, seal_reply
 from uid2_async.operator.http_messages import (
     BINARY,
     JSON,
+    NOT_FOUND,
     TEXT,
     RefusedError,
     Reply,
     Request,
     body_text,
     no_method,
-    not_found,
     reply_error,
     reply_to_refusal,
     take_form,
@@ -51,68 +52,6 @@ from uid2_async.protocol.tokens import (
     VALIDATE_PATH,
 )
 
-HEALTH_PATH: Final = "/ops/healthcheck"
-
-
-@attrs.frozen
-class Sealed:
-    """An endpoint that requires an API key, with encrypted requests and replies.
-
-    Attributes:
-        handle: Turns a decrypted request into the reply's JSON.
-        roles: The accepted roles. The API key needs at least one of them.
-    """
-
-    handle: Callable[[DataIndex, AuthorizedRequest], bytes]
-    roles: frozenset[str]
-
-
-Endpoint: TypeAlias = Sealed | str
-"""An endpoint with an API key, or the path of one of the other three."""
-
-
-def _sealed(
-    handle: Callable[[DataIndex, AuthorizedRequest], bytes], *roles: str
-) -> Sealed:
-    return Sealed(handle, frozenset(roles))
-
-
-_SEALED: Final = {
-    GENERATE_PATH: _sealed(tokens.generate, "GENERATOR"),
-    VALIDATE_PATH: _sealed(tokens.validate, "GENERATOR"),
-    LOGOUT_PATH: _sealed(tokens.opt_out, "OPTOUT"),
-    BUCKETS_PATH: _sealed(mapping.buckets, "MAPPER"),
-    MAP_V2_PATH: _sealed(mapping.map_v2, "MAPPER"),
-    MAP_V3_PATH: _sealed(mapping.map_v3, "MAPPER"),
-    STATUS_PATH: _sealed(mapping.opt_out_status, "MAPPER", "SHARER", "ID_READER"),
-    SHARING_PATH: _sealed(keys.sharing_keys, "SHARER", "ID_READER"),
-    BIDSTREAM_PATH: _sealed(keys.bidstream_keys, "ID_READER"),
-    LATEST_PATH: _sealed(keys.latest_keys, "ID_READER"),
-}
-
-PATHS: Final = (*_SEALED, REFRESH_PATH, CLIENT_GENERATE_PATH)
-"""The paths of all POST endpoints."""
-
-
-def find(method: str, path: str, settings: Settings) -> Endpoint | Reply:
-    """Find the endpoint of a normalized *path*, or return the 404 or 405 reply."""
-    if path == HEALTH_PATH:
-        return path if method == "GET" else no_method("GET")
-    endpoint = _find_endpoint(path, settings)
-    if endpoint is None:
-        return not_found()
-    return endpoint if method == "POST" else no_method("POST")
-
-
-def _find_endpoint(path: str, settings: Settings) -> Endpoint | None:
-    """Find the endpoint of *path*, or None if the path is unknown or disabled."""
-    if path == STATUS_PATH and not settings.optout_status_api_enabled:
-        return None
-    if path == CLIENT_GENERATE_PATH:
-        return path if settings.client_side_token_generate else None
-    return path if path == REFRESH_PATH else _SEALED.get(path)
-
-
 _TRACE_HEADER = "X-Amzn-Trace-Id"
 _NO_FAULT = Fault()
 _AES_SIZES = (16, 24, 32)
@@ -129,41 +68,8 @@ _SHOWN_KEYS = frozenset(_COUNTED_KEYS) | {
     "token",
 }
 
-
-def answer(
-    index: DataIndex,
-    endpoint: Endpoint,
-    request: Request,
-    *,
-    now_ms: int,
-    fault: Fault | None = None,
-) -> Reply:
-    """Answer *request* at *endpoint*.
-
-    Args:
-        index: The operator's data.
-        endpoint: The return value of :func:`find`.
-        request: The request with its body.
-        now_ms: The operator's time, in ms since the Unix epoch.
-        fault: A fault to inject into the envelope of a 200 reply.
-    """
-    sealer = _Sealer(index.random, fault or _NO_FAULT)
-    if endpoint == HEALTH_PATH:
-        return Reply(status=200, body=b"OK")
-    try:
-        body = take_form(request.content_type, request.body)
-    except RefusedError as refusal:
-        # The API key has not been checked yet, so not even the trace ID is returned.
-        return reply_to_refusal(refusal)
-    request = attrs.evolve(request, body=body)
-    if isinstance(endpoint, Sealed):
-        reply = _answer_sealed(index, endpoint, request, now_ms, sealer)
-    elif endpoint == REFRESH_PATH:
-        reply = _answer_refresh(index, request, now_ms, sealer)
-    else:
-        return _answer_client_side(index, request, now_ms, sealer)
-    trace = request.headers.get(_TRACE_HEADER)
-    return attrs.evolve(reply, headers={_TRACE_HEADER: trace}) if trace else reply
+_Handler: TypeAlias = Callable[[DataIndex, AuthorizedRequest], bytes]
+"""Turns a decrypted request into the reply's JSON."""
 
 
 @attrs.frozen
@@ -195,15 +101,23 @@ class _Sealer:
         return self.random(KEY_BYTES) if self.fault.wrong_key else key
 
 
+def _answer_health(
+    _index: DataIndex, _request: Request, _now_ms: int, _sealer: _Sealer
+) -> Reply:
+    """Answer the health check."""
+    return Reply(status=200, body=b"OK")
+
+
 def _answer_sealed(
+    handle: _Handler,
+    roles: frozenset[str],
     index: DataIndex,
-    endpoint: Sealed,
     request: Request,
     now_ms: int,
     sealer: _Sealer,
 ) -> Reply:
-    """Answer a request to an endpoint that requires an API key."""
-    client = index.api_keys.authorize(request.header("Authorization"), endpoint.roles)
+    """Answer a request to an endpoint that requires an API key with one of *roles*."""
+    client = index.api_keys.authorize(request.header("Authorization"), roles)
     if client is None:
         return reply_to_refusal(unauthorized())
     body = None
@@ -216,14 +130,14 @@ def _answer_sealed(
             scope=index.scope,
         )
         call = AuthorizedRequest(client=client, payload=body.payload, now_ms=now_ms)
-        payload = endpoint.handle(index, call)
+        payload = handle(index, call)
     except RefusedError as refusal:
-        return _noted(reply_to_refusal(refusal), client, body)
+        return _with_call_notes(reply_to_refusal(refusal), client, body)
     sealed = sealer.seal(payload, client, body, now_ms)
-    return _noted(_sealed_reply(sealed, binary=body.binary), client, body)
+    return _with_call_notes(_sealed_reply(sealed, binary=body.binary), client, body)
 
 
-def _noted(reply: Reply, client: Client, body: RequestBody | None) -> Reply:
+def _with_call_notes(reply: Reply, client: Client, body: RequestBody | None) -> Reply:
     """Add the client and the number of identities to *reply*, for the call log."""
     fields = {} if body is None else body.payload or {}
     counted = [fields[key] for key in _COUNTED_KEYS if key in fields]
@@ -294,3 +208,96 @@ def _answer_client_side(
         sealer.payload(payload), cipher, index.random(IV_BYTES)
     )
     return Reply(status=200, body=body, sealed=True, items=1)
+
+
+HEALTH_PATH: Final = "/ops/healthcheck"
+
+
+@attrs.frozen(kw_only=True)
+class Endpoint:
+    """An endpoint.
+
+    Attributes:
+        answer: Turns a request into a reply.
+        method: The HTTP method.
+        roles: The accepted roles. The API key needs at least one of them.
+        authenticates: Whether the operator looks at the API key, if there is one.
+        setting: The name of the setting that enables the endpoint, or "".
+    """
+
+    answer: Callable[[DataIndex, Request, int, _Sealer], Reply]
+    method: str = "POST"
+    roles: frozenset[str] = frozenset()
+    authenticates: bool = True
+    setting: str = ""
+
+
+def _sealed(handle: _Handler, *roles: str, setting: str = "") -> Endpoint:
+    """Return an endpoint with an API key and with encrypted requests and replies."""
+    accepted = frozenset(roles)
+    answer = partial(_answer_sealed, handle, accepted)
+    return Endpoint(answer=answer, roles=accepted, setting=setting)
+
+
+_POST: Final = {
+    GENERATE_PATH: _sealed(tokens.generate, "GENERATOR"),
+    VALIDATE_PATH: _sealed(tokens.validate, "GENERATOR"),
+    LOGOUT_PATH: _sealed(tokens.opt_out, "OPTOUT"),
+    BUCKETS_PATH: _sealed(endpoints.buckets, "MAPPER"),
+    MAP_V2_PATH: _sealed(endpoints.map_v2, "MAPPER"),
+    MAP_V3_PATH: _sealed(endpoints.map_v3, "MAPPER"),
+    STATUS_PATH: _sealed(
+        endpoints.opt_out_status,
+        *("MAPPER", "SHARER", "ID_READER"),
+        setting="optout_status_api_enabled",
+    ),
+    SHARING_PATH: _sealed(endpoints.sharing_keys, "SHARER", "ID_READER"),
+    BIDSTREAM_PATH: _sealed(endpoints.bidstream_keys, "ID_READER"),
+    LATEST_PATH: _sealed(endpoints.latest_keys, "ID_READER"),
+    REFRESH_PATH: Endpoint(answer=_answer_refresh),
+    CLIENT_GENERATE_PATH: Endpoint(
+        answer=_answer_client_side,
+        authenticates=False,
+        setting="client_side_token_generate",
+    ),
+}
+_ENDPOINTS: Final = {
+    **_POST,
+    HEALTH_PATH: Endpoint(answer=_answer_health, method="GET", authenticates=False),
+}
+
+PATHS: Final = tuple(_POST)
+"""The paths of all POST endpoints."""
+
+
+def find(method: str, path: str, settings: Settings) -> Endpoint | Reply:
+    """Find the endpoint of a normalized *path*, or return the 404 or 405 reply."""
+    endpoint = _ENDPOINTS.get(path)
+    if endpoint is None or not getattr(settings, endpoint.setting, True):
+        return NOT_FOUND
+    return endpoint if method == endpoint.method else no_method(endpoint.method)
+
+
+def answer(
+    index: DataIndex,
+    endpoint: Endpoint,
+    request: Request,
+    *,
+    now_ms: int,
+    fault: Fault | None = None,
+) -> Reply:
+    """Answer *request* at *endpoint*, which :func:`find` returned.
+
+    A *fault* is injected into the envelope of a 200 reply.
+    """
+    sealer = _Sealer(index.random, fault or _NO_FAULT)
+    try:
+        if endpoint.method == "POST":
+            body = take_form(request.content_type, request.body)
+            request = attrs.evolve(request, body=body)
+    except RefusedError as refusal:
+        # The API key has not been checked yet, so not even the trace ID is returned.
+        return reply_to_refusal(refusal)
+    reply = endpoint.answer(index, request, now_ms, sealer)
+    trace = request.headers.get(_TRACE_HEADER) if endpoint.authenticates else None
+    return attrs.evolve(reply, headers={_TRACE_HEADER: trace}) if trace else reply

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async._private import RedactedRepr
 from uid2_async.models import IdentityScope
-from uid2_async.operator import java_json
+from uid2_async.operator import java
 from uid2_async.operator.http_messages import RefusedError, client_error
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import HEAD, gcm_open, gcm_seal
@@ -19,11 +19,17 @@ MIN_REQUEST_BYTES = 45
 
 
 class EnvelopeFault(Enum):
-    """What the operator can reject in a request envelope, in the order of checks."""
+    """What the operator can reject in a request envelope, in the order of checks.
 
-    TOO_SHORT = "too short"
-    VERSION = "wrong version byte"
-    DECRYPT = "not encrypted with the client secret"
+    The values are its messages (docs/protocol.md 1.7).
+    """
+
+    TOO_SHORT = "Invalid body: Body too short. Check encryption method."
+    VERSION = (
+        "Invalid body: Invalid request envelope format version: received {version}, "
+        "must be 1."
+    )
+    DECRYPT = "Invalid body: Check encryption key (ClientSecret)."
 
 
 class RequestEnvelopeError(Exception):
@@ -31,7 +37,7 @@ class RequestEnvelopeError(Exception):
 
     def __init__(self, fault: EnvelopeFault, version: int = 0) -> None:
         """Store the *fault*, and the *version* byte if that is what is wrong."""
-        super().__init__(fault.value)
+        super().__init__(fault.value.format(version=version))
         self.fault = fault
         self.version = version
 
@@ -106,15 +112,6 @@ _UNENCRYPTED: Final = (
 _MISSING: Final = "Invalid body: Body is missing."
 _NOT_BASE64: Final = "Invalid body: Body is not valid base64."
 
-_FAULTS: Final = {
-    EnvelopeFault.TOO_SHORT: "Invalid body: Body too short. Check encryption method.",
-    EnvelopeFault.VERSION: (
-        "Invalid body: Invalid request envelope format version: received {version}, "
-        "must be 1."
-    ),
-    EnvelopeFault.DECRYPT: "Invalid body: Check encryption key (ClientSecret).",
-}
-
 _TOO_OLD: Final = "Invalid timestamp: Request too old or client time drift."
 _BAD_JSON: Final = "Invalid payload in body: Data is not valid json string."
 
@@ -125,13 +122,11 @@ class RequestBody(RedactedRepr, frozen=True, kw_only=True):
     Attributes:
         nonce: 8 bytes to repeat in the reply.
         payload: The JSON object, or None if the payload was empty.
-        raw: The JSON as bytes, for endpoints that parse it differently.
         binary: Whether the reply must be sent as raw bytes.
     """
 
     nonce: bytes
     payload: dict[str, Any] | None
-    raw: bytes
     binary: bool
 
 
@@ -178,12 +173,10 @@ def _read(
         raise client_error(_TOO_OLD)
     payload = None
     if opened.payload:
-        payload = java_json.parse_object(opened.payload)
+        payload = java.parse_object(opened.payload)
         if payload is None:
             raise client_error(_BAD_JSON)
-    return RequestBody(
-        nonce=opened.nonce, payload=payload, raw=opened.payload, binary=binary
-    )
+    return RequestBody(nonce=opened.nonce, payload=payload, binary=binary)
 
 
 def _open_or_refuse(data: bytes, key: bytes, scope: IdentityScope) -> OpenedRequest:
@@ -191,17 +184,15 @@ def _open_or_refuse(data: bytes, key: bytes, scope: IdentityScope) -> OpenedRequ
     try:
         return open_request(data, key)
     except RequestEnvelopeError as error:
-        message = _FAULTS[error.fault].format(version=error.version)
-        if error.fault is EnvelopeFault.DECRYPT:
-            refusal = client_error(message + _HINT.format(host=_HOSTS[scope]))
-        else:
-            refusal = _refuse(data, message, scope)
-    raise refusal
+        fault, message = error.fault, str(error)
+    if fault is EnvelopeFault.DECRYPT:
+        raise client_error(message + _HINT.format(host=_HOSTS[scope]))
+    raise _refuse(data, message, scope)
 
 
 def _refuse(data: bytes, message: str, scope: IdentityScope) -> RefusedError:
     """Return the error for *data*. Unencrypted JSON has its own message."""
     host = _HOSTS[scope]
-    if java_json.parse_object(data) is not None:
+    if java.parse_object(data) is not None:
         return client_error(_UNENCRYPTED.format(host=host))
     return client_error(message + _HINT.format(host=host))

@@ -15,8 +15,7 @@ from urllib.parse import unquote_plus
 
 import attrs
 
-from uid2_async.operator.java_charsets import codec_of, decode
-from uid2_async.operator.java_text import trim
+from uid2_async.operator.java import codec_of, decode_charset, trim
 from uid2_async.protocol import wire
 from uid2_async.protocol.tokens import VALIDATE_PATH
 
@@ -142,13 +141,9 @@ def reply_to_refusal(refusal: RefusedError) -> Reply:
     return Reply(status=refusal.status, content_type=JSON, body=wire.encode(fields))
 
 
-def not_found() -> Reply:
-    """Build the reply for an unknown path (docs/protocol.md 1.9)."""
-    return Reply(
-        status=404,
-        content_type="text/html; charset=utf-8",
-        body=b"<html><body><h1>Resource not found</h1></body></html>",
-    )
+def encode_success(body: object) -> bytes:
+    """Encode the JSON of a successful reply."""
+    return wire.encode({"body": body, "status": "success"})
 
 
 def no_method(allowed: str) -> Reply:
@@ -156,20 +151,16 @@ def no_method(allowed: str) -> Reply:
     return Reply(status=405, headers={"Allow": allowed})
 
 
-def bad_request() -> Reply:
-    """Build the reply for a malformed HTTP request (docs/protocol.md 1.6 and 1.9)."""
-    return Reply(status=400, body=b"Bad Request")
-
-
-def unexpected() -> Reply:
-    """Build the reply for an unknown ``Expect`` header (docs/protocol.md 1.9)."""
-    return Reply(status=417, body=b"Expectation Failed")
-
-
-def too_long() -> Reply:
-    """Build the reply for a body over the limit (docs/protocol.md 1.9)."""
-    return Reply(status=413, body=b"Request Too Long")
-
+# The replies of the HTTP library itself (docs/protocol.md 1.6 and 1.9).
+NOT_FOUND: Final = Reply(
+    status=404,
+    content_type="text/html; charset=utf-8",
+    body=b"<html><body><h1>Resource not found</h1></body></html>",
+)
+BAD_REQUEST: Final = Reply(status=400, body=b"Bad Request")
+EXPECTATION_FAILED: Final = Reply(status=417, body=b"Expectation Failed")
+TOO_LONG: Final = Reply(status=413, body=b"Request Too Long")
+SERVER_ERROR: Final = Reply(status=500, body=b"Internal Server Error")
 
 _TARGET_ORIGIN = re.compile(r"[^/][^?]*?://[^/?]*")
 _PATH_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -178,10 +169,7 @@ _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 
 
 def read_target(target: str) -> tuple[str, Reply | None]:
-    """Parse a request target into its path, and find what is wrong with it.
-
-    Args:
-        target: The part of the request line between the method and the version.
+    """Parse the target of a request line.
 
     Returns:
         The normalized path and None, or the path as received and the reply that rejects
@@ -192,7 +180,7 @@ def read_target(target: str) -> tuple[str, Reply | None]:
     if path and path[0] != "/":
         return path, Reply(status=404, body=b"Not Found")
     if not path or _BAD_PATH_ESCAPE.search(path):
-        return path, bad_request()
+        return path, BAD_REQUEST
     return clean_path(path), None
 
 
@@ -295,18 +283,14 @@ def take_form(content_type: str, body: bytes) -> bytes:
 
 
 def _read_boundary(content_type: str) -> str | None:
-    """Return the boundary of a multipart body, or None if there is none.
-
-    Raises:
-        RefusedError: If Netty fails on the boundary or the charset.
-    """
+    """Return the boundary of a multipart body, or None if there is none."""
     parts = [trim(part) for part in content_type.split(";", 2)[1:]]
     boundary = next((one for one in parts if one.lower().startswith("boundary")), None)
     if boundary is None:
         return None
     _, has_value, value = boundary.partition("=")
     if not has_value or value in {"", '"'}:
-        raise text_error()
+        raise text_error()  # Netty fails on it.
     others = (one for one in parts if one is not boundary)
     charset = next(others, "").partition("=")
     if charset[0].lower().startswith("charset") and charset[1]:
@@ -374,15 +358,13 @@ def body_text(content_type: str, body: bytes) -> bytes:
     if name is None or not body:
         return body
     codec = _find_codec(name)
-    return body if codec == "utf_8" else decode(body, codec).encode("utf-8", "replace")
+    if codec == "utf_8":
+        return body
+    return decode_charset(body, codec).encode("utf-8", "replace")
 
 
 def _find_codec(name: str) -> str:
-    """Find Python's codec for a charset of Java.
-
-    Raises:
-        RefusedError: If Java does not know it.
-    """
+    """Find Python's codec for a charset of Java."""
     codec = codec_of(name)
     if codec is None:
         raise text_error()
@@ -390,17 +372,13 @@ def _find_codec(name: str) -> str:
 
 
 def _read_parameters(content_type: str) -> dict[str, str]:
-    """Parse parameters like Vert.x: names are case-sensitive, and the last one wins.
-
-    Raises:
-        RefusedError: If a value is a single quote character, on which Vert.x fails.
-    """
+    """Parse parameters like Vert.x: names are case-sensitive, and the last one wins."""
     _, _, rest = content_type.partition(";")
     pairs = (part.partition("=") for part in _split(rest))
     # Vert.x reads q as a weight.
     values = {name: value for name, _, value in pairs if name.lower() != "q"}
     if '"' in values.values():
-        raise text_error()
+        raise text_error()  # Vert.x fails on a single quote character.
     return {name: _unquote(value) for name, value in values.items()}
 
 

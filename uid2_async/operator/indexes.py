@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha512
 from typing import Any, Final
@@ -29,11 +28,11 @@ from uid2_async.operator.data import (
     Site,
 )
 from uid2_async.operator.http_messages import RefusedError, unknown_error
-from uid2_async.operator.java_text import trim
+from uid2_async.operator.java import trim
 from uid2_async.operator.salts import SaltBuckets
 from uid2_async.protocol import base64
 from uid2_async.protocol.client_side import PREFIX_CHARS
-from uid2_async.protocol.keyring import Key, active_key, by_activation
+from uid2_async.protocol.keyring import Key, KeyRing
 from uid2_async.protocol.normalize import identity_bytes
 
 _SCHEME = "bearer "
@@ -55,8 +54,7 @@ class ApiKeys:
     def find(self, authorization: str | None) -> Client | None:
         """Find the client of an ``Authorization`` header, disabled or not.
 
-        The scheme is case-insensitive, and exactly one space must follow it. The header
-        is trimmed like Java's ``trim()``, which removes control characters and spaces.
+        The scheme is case-insensitive, and exactly one space must follow it.
         """
         header = trim(authorization or "")
         if header[: len(_SCHEME)].lower() != _SCHEME:
@@ -101,11 +99,8 @@ class ServiceLinks:
     def check(self, client: Client, link_id: str | None = None) -> None:
         """Raise if *client* belongs to a service and does not use a valid link.
 
-        Args:
-            client: The client that sent the request.
-            link_id: The link in the request, or None if it has none, as in v3. A JSON
-                null is the text ``null``, because Java looks up the service and the
-                link as one string.
+        Without a link, as in v3, *link_id* is None. A JSON null is the text ``null``,
+        because Java looks up the service and the link as one string.
 
         Raises:
             RefusedError: 401 if the link is invalid or cannot be checked. 500 if it is
@@ -123,11 +118,7 @@ class ServiceLinks:
         raise RefusedError(401, "unauthorized", "Invalid link_id")
 
     def _check_service(self, link: ServiceLink) -> None:
-        """Fail like the operator, which needs the service's name for its metrics.
-
-        Raises:
-            RefusedError: If the service of *link* is not listed.
-        """
+        """Fail like the operator, which needs the service's name for its metrics."""
         is_listed = self._services is None or link.service_id in self._services
         if not is_listed and link.name.strip():
             raise unknown_error("Unknown error while mapping identity v2")
@@ -143,10 +134,7 @@ class Keysets:
         """Index the keys. Of those that activate together, the last one encrypts."""
         self._keysets = {one.keyset_id: one for one in data.keysets}
         self._keys = {key.id: key for key in sorted(data.keys, key=lambda one: one.id)}
-        groups: dict[int | None, list[Key]] = defaultdict(list)
-        for key in data.keys:
-            groups[key.keyset_id].append(key)
-        self._groups = {keyset: by_activation(keys) for keyset, keys in groups.items()}
+        self._ring = KeyRing(keys={key.id: key for key in data.keys})
         self._defaults = {
             one.site_id: one for one in data.keysets if one.default and one.enabled
         }
@@ -173,24 +161,21 @@ class Keysets:
 
     def master_key(self, now_ms: int) -> Key | None:
         """Return the key for the outer layer of tokens."""
-        return self._active(MASTER_KEYSET, now_ms)
+        return self._ring.active_key(MASTER_KEYSET, now_ms)
 
     def refresh_key(self, now_ms: int) -> Key | None:
         """Return the key for refresh tokens."""
-        return self._active(REFRESH_KEYSET, now_ms)
+        return self._ring.active_key(REFRESH_KEYSET, now_ms)
 
     def site_key(self, site_id: int, now_ms: int) -> Key | None:
         """Return the key for the inner layer of tokens: the site's, or the fallback."""
         for owner in (site_id, _FALLBACK_SITE):
             keyset = self._defaults.get(owner)
-            key = None if keyset is None else self._active(keyset.keyset_id, now_ms)
+            keyset_id = None if keyset is None else keyset.keyset_id
+            key = self._ring.active_key(keyset_id, now_ms)
             if key is not None:
                 return key
         return None
-
-    def _active(self, keyset_id: int, now_ms: int) -> Key | None:
-        """Return the key that a keyset encrypts with at *now_ms*."""
-        return active_key(self._groups.get(keyset_id, ()), now_ms)
 
     def visible_to(self, client: Client) -> Sequence[Key]:
         """List all keys that *client* may have, even expired ones, by ascending ID."""
@@ -288,13 +273,7 @@ class OptOuts:
         return flh, record.advertising_id, record.opted_out_since
 
     def add(self, flh: bytes, raw_uid: str, since: int) -> None:
-        """Record that someone opted out.
-
-        Args:
-            flh: Their first-level hash.
-            raw_uid: Their current raw UID in base64.
-            since: The time of the opt-out, in seconds since the Unix epoch.
-        """
+        """Record that someone opted out at *since*, in seconds since the Unix epoch."""
         self.remove(flh)
         recorded = _as_recorded(raw_uid)
         self._raw_uids[flh] = recorded
@@ -377,17 +356,7 @@ def load_server_private_key(text: str) -> EllipticCurvePrivateKey:
 class DataIndex:
     """The indexed data of an operator, with its opt-out store.
 
-    Attributes:
-        scope: UID2 or EUID.
-        settings: The operator's settings.
-        runtime: The lifetimes and the environment.
-        clients: The API keys as stored.
-        api_keys: The index of the API keys.
-        service_links: The index of the service links.
-        keysets: The index of the keysets and their keys.
-        buckets: The salt buckets.
-        opt_outs: The opt-out store, the only part that changes.
-        random: Returns the given number of random bytes.
+    Only :attr:`opt_outs` changes. ``random`` returns a number of random bytes.
     """
 
     def __init__(

@@ -14,9 +14,9 @@ from typing import Any, Final
 import attrs
 
 from uid2_async.models import IdentityScope, IdentityType
+from uid2_async.operator.http_messages import reply_error
 from uid2_async.operator.indexes import DataIndex
-from uid2_async.operator.java_json import parse_object
-from uid2_async.operator.java_text import as_java_string
+from uid2_async.operator.java import as_java_string, parse_object
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.envelope import IV_BYTES, KEY_BYTES
 from uid2_async.protocol.keyring import Key, KeyLookup
@@ -34,8 +34,6 @@ _V2, _V3 = 2, 3
 _V3_BYTE = 112
 _TYPE_FILL = 0b11
 
-# The operator accepts a v2 token for one more minute.
-_V2_GRACE_MS = 60_000
 _HEADER = Struct(">BBi")  # type byte, version, key ID
 
 # expires, created, four fields of the service, site, publisher, client key, privacy
@@ -43,39 +41,49 @@ _HEADER = Struct(">BBi")  # type byte, version, key ID
 _PAYLOAD = Struct(">qqiBiiiqiiqB")
 _HASH_SIZE = 32
 _SERVICE = (0, 1, 0, 0)
-_HEADER_V2 = Struct(">Bqqqi")  # version, created, expires, valid until, key ID
+# Version, created, expires, valid until (one minute later), key ID.
+_HEADER_V2 = Struct(">Bqqqi")
 _IDENTITY_V2 = Struct(">ii")  # site ID, length of the hash as text
 _TAIL_V2 = Struct(">iq")  # privacy bits, established
 _WRAPPER = Struct(">Bi")  # scope, key ID
 
 
 @attrs.frozen(kw_only=True)
-class RefreshToken:
+class Subject:
+    """The subject of an identity's tokens.
+
+    Attributes:
+        identity_type: Email or phone. Always email in a v2 refresh token.
+        site_id: The site that generated the identity.
+        privacy_bits: How the identity was generated, an int32 (docs/protocol.md 5.4).
+        established_ms: When it was first generated, in ms since the Unix epoch.
+        first_level_hash: 32 bytes, from which each refresh computes the raw UID. A
+            forged v2 token may contain any other number of bytes.
+    """
+
+    identity_type: IdentityType
+    site_id: int
+    privacy_bits: int
+    established_ms: int
+    first_level_hash: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class RefreshToken(Subject):
     """The content of a refresh token. Times are in ms since the Unix epoch.
 
     Attributes:
         version: 2 or 3.
         scope: UID2 or EUID. Always UID2 in v2.
-        identity_type: Email or phone. Always email in v2.
         expires_ms: When it expires. For a decrypted v2 token, this includes the extra
             minute.
         created_ms: When it was created.
-        site_id: The site that generated the identity.
-        privacy_bits: An int32 (docs/protocol.md 5.4).
-        established_ms: When the identity was first generated.
-        first_level_hash: 32 bytes, from which each refresh computes the raw UID. A
-            forged v2 token may contain any other number of bytes.
     """
 
     version: int = _V3
     scope: IdentityScope
-    identity_type: IdentityType
     expires_ms: int
     created_ms: int
-    site_id: int
-    privacy_bits: int
-    established_ms: int
-    first_level_hash: bytes = attrs.field(repr=False)
 
 
 class RefreshTokenFailure(Enum):
@@ -120,28 +128,11 @@ class RefreshTokenError(Exception):
 
 
 def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
-    """Encrypt a refresh token in the layout of its version, without the wrapper.
-
-    Args:
-        token: The content.
-        key: The active key of the refresh keyset.
-        iv: 12 random bytes, or 16 for v2.
+    """Encrypt a refresh token in the layout of v3, without the wrapper.
 
     Returns:
         Base64 text of 168 characters, if the first-level hash has 32 bytes.
-
-    Raises:
-        ValueError: If the version is neither 2 nor 3.
     """
-    if token.version == _V3:
-        return base64.encode_text(_seal_v3(token, key, iv))
-    if token.version == _V2:
-        return base64.encode_text(_seal_v2(token, key, iv))
-    raise ValueError("The version of a refresh token must be 2 or 3.")
-
-
-def _seal_v3(token: RefreshToken, key: Key, iv: bytes) -> bytes:
-    """Encode and encrypt the 124 bytes of v3."""
     kind = type_byte(token.scope, token.identity_type) | _TYPE_FILL
     payload = _PAYLOAD.pack(
         token.expires_ms,
@@ -155,35 +146,13 @@ def _seal_v3(token: RefreshToken, key: Key, iv: bytes) -> bytes:
         kind,
     )
     sealed = key.seal_gcm(iv, payload + token.first_level_hash)
-    return _HEADER.pack(kind, _V3_BYTE, key.id) + sealed
-
-
-def _seal_v2(token: RefreshToken, key: Key, iv: bytes) -> bytes:
-    """Encode and encrypt the 125 bytes of v2."""
-    header = _HEADER_V2.pack(
-        _V2,
-        token.created_ms,
-        token.expires_ms,
-        token.expires_ms + _V2_GRACE_MS,
-        key.id,
-    )
-    text = base64.encode(token.first_level_hash)
-    payload = (
-        _IDENTITY_V2.pack(token.site_id, len(text))
-        + text
-        + _TAIL_V2.pack(token.privacy_bits, token.established_ms)
-    )
-    return header + key.seal_cbc(iv, payload)
+    return base64.encode_text(_HEADER.pack(kind, _V3_BYTE, key.id) + sealed)
 
 
 def open_refresh_token(text: str, key_of: KeyLookup) -> RefreshToken:
-    """Decrypt a refresh token without its wrapper.
+    """Decrypt a refresh token without its wrapper, or any body that is not a wrapper.
 
     The caller checks the expiry and the scope.
-
-    Args:
-        text: The token in base64, or the body of a request that is not a wrapper.
-        key_of: Returns the key with a given ID.
 
     Raises:
         RefreshTokenError: If it cannot be decrypted. The reason is never BAD_JSON.
@@ -266,13 +235,6 @@ def wrap_refresh_token(
 ) -> str:
     """Wrap a refresh token with the key that will encrypt the reply to its refresh.
 
-    Args:
-        text: The token of 168 characters.
-        refresh_response_key: 32 random bytes.
-        key: The active key of the refresh keyset.
-        scope: The operator's scope.
-        iv: 12 random bytes.
-
     Returns:
         388 characters of base64.
 
@@ -295,17 +257,12 @@ def wrap_refresh_token(
 def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
     """Decrypt the wrapper of a refresh token. Its scope byte is ignored.
 
-    Args:
-        text: The body of a request, with 388 UTF-16 code units.
-        key_of: Returns the key with a given ID.
-
     Returns:
         The inner token, which may be empty, and the key that encrypts the reply. The
         key has 32 bytes, or any number in a forged token.
 
     Raises:
-        RefreshTokenError: With NOT_BASE64, UNKNOWN_KEY, UNDECRYPTABLE, BAD_JSON or
-            TOO_SHORT. TOO_SHORT is not possible with 388 characters.
+        RefreshTokenError: With NOT_BASE64, UNKNOWN_KEY, UNDECRYPTABLE or BAD_JSON.
     """
     data = base64.decode(text)
     if data is None:
@@ -352,34 +309,11 @@ SERVER_SIDE = 0b01
 CLIENT_SIDE = 0b11
 
 
-class UnwrappableError(Exception):
-    """Raised if a refresh token with such a short or long hash cannot be wrapped."""
-
-
-@attrs.frozen(kw_only=True)
-class Subject:
-    """The subject of an identity's tokens.
-
-    Attributes:
-        flh: The first-level hash.
-        identity_type: Email or phone.
-        site_id: The publisher's site ID.
-        privacy_bits: How the identity was generated (docs/protocol.md 5.4).
-        established_ms: When it was first generated, in ms since the Unix epoch.
-    """
-
-    flh: bytes = attrs.field(repr=False)
-    identity_type: IdentityType
-    site_id: int
-    privacy_bits: int
-    established_ms: int
-
-
 def mint_tokens(index: DataIndex, subject: Subject, now_ms: int) -> TokensBody | None:
     """Create the tokens of *subject*, or return None if a key is missing.
 
     Raises:
-        UnwrappableError: If the first-level hash does not have 32 to 34 bytes, as from
+        RefusedError: 500 if the first-level hash does not have 32 to 34 bytes, as from
             a forged token.
     """
     site = index.keysets.site_key(subject.site_id, now_ms)
@@ -426,7 +360,9 @@ def _make_advertising_token(
         privacy_bits=subject.privacy_bits,
         established_ms=subject.established_ms,
         refreshed_ms=now_ms,
-        raw_uid=index.buckets.raw_uid(subject.flh, subject.identity_type, now_ms),
+        raw_uid=index.buckets.raw_uid(
+            subject.first_level_hash, subject.identity_type, now_ms
+        ),
     )
     return seal_token(
         token,
@@ -453,7 +389,7 @@ def _make_refresh_token(
         site_id=subject.site_id,
         privacy_bits=subject.privacy_bits,
         established_ms=subject.established_ms,
-        first_level_hash=subject.flh,
+        first_level_hash=subject.first_level_hash,
     )
     inner = seal_refresh_token(token, key, iv=index.random(IV_BYTES))
     iv = index.random(IV_BYTES)
@@ -461,4 +397,4 @@ def _make_refresh_token(
         return wrap_refresh_token(inner, response_key, key, scope=index.scope, iv=iv)
     except ValueError:
         pass
-    raise UnwrappableError
+    raise reply_error()

@@ -26,10 +26,7 @@ _CTR_START = bytes(4)
 def first_level_hash(identity: bytes, first_level_salt: str) -> bytes:
     """Hash an identity with the salt shared by all buckets (docs/protocol.md 4.1).
 
-    Args:
-        identity: The identity bytes, usually 32 (docs/protocol.md 3.3).
-        first_level_salt: The salt exactly as in the metadata, as text that is not
-            decoded.
+    The salt is used as text, exactly as in the metadata.
     """
     return sha256(base64.encode(identity) + first_level_salt.encode()).digest()
 
@@ -63,17 +60,8 @@ def raw_uid_v4(
 ) -> bytes:
     """Compute the 33 bytes of a v4 raw UID from the first-level hash *flh*.
 
-    Args:
-        flh: The first-level hash, 32 bytes.
-        key_id: The ID of the bucket's key, of which the low 24 bits are stored.
-        key: The bucket's key: 32 ASCII characters that are not decoded.
-        salt: The salt of that key. It is text, too.
-        scope: UID2 or EUID.
-        identity_type: Email or phone.
-        environment: The environment in which the operator runs.
-
-    Raises:
-        ValueError: If *key* is not an AES key.
+    The low 24 bits of *key_id* are stored. *key* is 32 ASCII characters that are not
+    decoded, and *salt* is text, too.
     """
     # Only a forged refresh token contains a shorter hash. Java pads it with zeros.
     sealed = flh[_V4_SEALED].ljust(_V4_SEALED.stop - _V4_SEALED.start, b"\0")

@@ -17,16 +17,13 @@ from uid2_async._portal import Portal
 from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import Identity, as_identity, datetime_from_ms
-from uid2_async.operator.app import Runner, http_log, make_app
+from uid2_async.operator.app import Runner, make_app
 from uid2_async.operator.console.console import Console, Guard
 from uid2_async.operator.data import Credentials, OperatorData
 from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import Call, Fault, OperatorState
 
 _ROLES = frozenset({"GENERATOR", "ID_READER", "MAPPER", "OPTOUT", "SHARER"})
-
-# Long enough to finish writing a response, but not for a scripted delay.
-_GRACE_SECONDS = 0.05
 
 
 class LocalOperator(Unpicklable):
@@ -94,14 +91,7 @@ class LocalOperator(Unpicklable):
         Raises:
             OSError: If the address is in use.
         """
-        runner = Runner(
-            make_app(self._index, self._state, self._console),
-            access_log=None,
-            auto_decompress=False,
-            handle_signals=False,
-            logger=http_log,
-            shutdown_timeout=_GRACE_SECONDS,
-        )
+        runner = Runner(make_app(self._index, self._state, self._console))
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host, self._port).start()

@@ -90,7 +90,7 @@ class Call:
 
 
 @attrs.frozen
-class Armed:
+class ArmedFault:
     """A fault that will be injected into later calls.
 
     Attributes:
@@ -114,7 +114,7 @@ class OperatorState:
         self._clock = clock or _utc_now
         self._lock = Lock()
         self._offset_ms = 0
-        self._armed: dict[int, Armed] = {}
+        self._armed: dict[int, ArmedFault] = {}
         self._ever_armed = 0
         self._calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
         self._in_flight = 0
@@ -131,11 +131,11 @@ class OperatorState:
             self._offset_ms += round(seconds * 1000)
 
     @property
-    def ahead_ms(self) -> int:
+    def clock_offset_ms(self) -> int:
         """How far the clock has been moved forward, in ms."""
         return self._offset_ms
 
-    def set_right(self) -> None:
+    def reset_clock(self) -> None:
         """Undo all changes of the clock."""
         with self._lock:
             self._offset_ms = 0
@@ -145,10 +145,10 @@ class OperatorState:
         with self._lock:
             self._ever_armed += 1
             number = self._ever_armed
-            self._armed[number] = Armed(number, fault, times, path)
+            self._armed[number] = ArmedFault(number, fault, times, path)
 
     @property
-    def armed(self) -> list[Armed]:
+    def armed(self) -> list[ArmedFault]:
         """The armed faults, oldest first."""
         with self._lock:
             return list(self._armed.values())

@@ -104,11 +104,7 @@ class _Bits:
         self.at = 0
 
     def take(self, width: int) -> int:
-        """Read the next *width* bits.
-
-        Raises:
-            EOFError: If fewer bits are left.
-        """
+        """Read the next *width* bits."""
         self.at += width
         if self.at > self._end:
             raise EOFError
@@ -116,11 +112,7 @@ class _Bits:
 
 
 def _decode(part: str) -> _Bits:
-    """Decode one part of a consent string.
-
-    Raises:
-        ValueError: If it is not base64.
-    """
+    """Decode one part of a consent string."""
     data = base64.decode_url(part)
     if data is None:
         raise ValueError("A part of the consent string is not base64.")
@@ -178,11 +170,7 @@ def _read_flags(bits: _Bits, width: int) -> _Ids:
 
 
 def _read_ranges(bits: _Bits, max_id: int | None = None) -> _Ids:
-    """Read a list of IDs and ranges of IDs.
-
-    Raises:
-        ValueError: If a range is reversed or exceeds *max_id*.
-    """
+    """Read a list of IDs and ranges of IDs."""
     ids: set[int] = set()
     for _ in range(bits.take(12)):
         is_range = bits.take(1)

@@ -1,4 +1,4 @@
-"""The operator's half of token/generate, refresh, validate and logout.
+"""The endpoints token/generate, refresh, validate and logout.
 
 See docs/protocol.md 2.0 to 2.3 and 2.9.
 """
@@ -16,13 +16,12 @@ from uid2_async.operator.data import EMBEDDED_OPT_OUT
 from uid2_async.operator.http_messages import (
     RefusedError,
     client_error,
-    reply_error,
+    encode_success,
     text_error,
     unknown_error,
 )
 from uid2_async.operator.indexes import AuthorizedRequest, DataIndex
-from uid2_async.operator.java_json import decode_utf8
-from uid2_async.operator.java_text import as_java_string, utf16_length
+from uid2_async.operator.java import as_java_string, decode_utf8, utf16_length
 from uid2_async.operator.minting import (
     SERVER_SIDE,
     WRAPPED_CHARS,
@@ -30,7 +29,6 @@ from uid2_async.operator.minting import (
     RefreshTokenError,
     RefreshTokenFailure,
     Subject,
-    UnwrappableError,
     mint_tokens,
     open_refresh_token,
     unwrap_refresh_token,
@@ -43,7 +41,6 @@ from uid2_async.operator.tcf import (
 from uid2_async.protocol import wire
 from uid2_async.protocol.normalize import KINDS, identity_bytes
 from uid2_async.protocol.token_codec import AdvertisingToken, open_token
-from uid2_async.protocol.tokens import TokensBody
 
 
 class InputFault(Enum):
@@ -58,23 +55,21 @@ class IdentityInput(RedactedRepr, frozen=True, kw_only=True):
 
     Attributes:
         identity_type: Email or phone.
-        data: The identity bytes.
+        flh: The first-level hash.
     """
 
     identity_type: IdentityType
-    data: bytes
+    flh: bytes
 
 
 def read_identity_input(
-    payload: Mapping[str, Any] | None, *, phones: bool
+    index: DataIndex, payload: Mapping[str, Any] | None
 ) -> IdentityInput | InputFault:
     """Return the one identity of a request, or what is wrong with it.
 
-    Args:
-        payload: The request's JSON object, or None if it was empty.
-        phones: Whether the operator supports phones. If not, they are ignored.
+    Operators without phone support ignore phones.
     """
-    kinds = KINDS if phones else KINDS[:2]
+    kinds = KINDS if index.settings.enable_phone_support else KINDS[:2]
     fields = payload or {}
     present = [kind for kind in kinds if fields.get(kind) is not None]
     if len(present) != 1:
@@ -83,7 +78,10 @@ def read_identity_input(
     data = identity_bytes(kind, as_java_string(fields[kind]) or "")
     if data is None:
         return InputFault.INVALID
-    return IdentityInput(identity_type=IdentityType(kind.partition("_")[0]), data=data)
+    return IdentityInput(
+        identity_type=IdentityType(kind.partition("_")[0]),
+        flh=index.buckets.first_level_hash(data),
+    )
 
 
 def missing_message(*, phones: bool) -> str:
@@ -95,149 +93,79 @@ def missing_message(*, phones: bool) -> str:
     )
 
 
-def refuse_input(fault: InputFault, *, phones: bool) -> RefusedError:
-    """Return the error of generate and validate for *fault*."""
-    if fault is InputFault.MISSING:
-        return client_error(missing_message(phones=phones))
-    return client_error("Invalid Identifier")
-
-
-class GenerateRequest(RedactedRepr, frozen=True, kw_only=True):
-    """A generate request as the operator reads it.
-
-    Attributes:
-        identity: The identity to generate tokens for.
-        has_consent: Whether the key ``tcf_consent_string`` is present, even with null.
-        consent: The value of that key. None for null.
-    """
-
-    identity: IdentityInput
-    has_consent: bool
-    consent: str | None
-
-
-def parse_generate_request(
-    payload: Mapping[str, Any] | None, *, phones: bool
-) -> GenerateRequest:
-    """Parse a generate request.
-
-    Raises:
-        RefusedError: If there is not exactly one valid identity.
-    """
-    identity = _one_identity(payload, phones=phones)
-    fields = payload or {}
-    return GenerateRequest(
-        identity=identity,
-        has_consent="tcf_consent_string" in fields,
-        consent=as_java_string(fields.get("tcf_consent_string")),
-    )
-
-
-def _one_identity(payload: Mapping[str, Any] | None, *, phones: bool) -> IdentityInput:
+def _one_identity(index: DataIndex, payload: Mapping[str, Any] | None) -> IdentityInput:
     """Return the one identity, or raise the error of generate and validate."""
-    identity = read_identity_input(payload, phones=phones)
-    if isinstance(identity, InputFault):
-        raise refuse_input(identity, phones=phones)
-    return identity
+    identity = read_identity_input(index, payload)
+    if isinstance(identity, IdentityInput):
+        return identity
+    if identity is InputFault.MISSING:
+        phones = index.settings.enable_phone_support
+        raise client_error(missing_message(phones=phones))
+    raise client_error("Invalid Identifier")
 
 
-def build_tokens_reply(body: TokensBody) -> bytes:
-    """Build the reply to a successful generate or refresh."""
-    return wire.encode({"body": body, "status": "success"})
-
-
-def build_status_reply(status: str) -> bytes:
-    """Build a reply without a body, for ``optout`` or ``insufficient_user_consent``."""
+def encode_status(status: str) -> bytes:
+    """Encode a reply without a body, ``optout`` or ``insufficient_user_consent``."""
     return wire.encode({"status": status})
 
 
-class ValidateRequest(RedactedRepr, frozen=True, kw_only=True):
-    """A validate request as the operator reads it."""
-
-    identity: IdentityInput
-    token: str
-
-
-def parse_validate_request(
-    payload: Mapping[str, Any] | None, *, phones: bool
-) -> ValidateRequest:
-    """Parse a validate request. The identity is checked first.
-
-    Raises:
-        RefusedError: If the identity or the token is missing or invalid.
-    """
-    identity = _one_identity(payload, phones=phones)
-    token = as_java_string((payload or {}).get("token"))
-    if token is None:
-        raise client_error("Invalid token")
-    return ValidateRequest(identity=identity, token=token)
-
-
-def build_validate_reply(*, same: bool) -> bytes:
-    """Build the reply to validate."""
-    return wire.encode({"body": same, "status": "success"})
-
-
-def parse_logout_request(
-    payload: Mapping[str, Any] | None, *, phones: bool
-) -> IdentityInput:
-    """Parse a logout request.
-
-    Raises:
-        RefusedError: 400 ``invalid_token``. For an invalid identity, the real message
-            ends with the name of a Java object. Only the text before it is stable.
-    """
-    identity = read_identity_input(payload, phones=phones)
-    if isinstance(identity, InputFault):
-        shown = "null" if identity is InputFault.MISSING else "InputVal"
-        raise RefusedError(400, "invalid_token", f"Invalid Token presented {shown}")
-    return identity
-
-
-def build_logout_reply() -> bytes:
-    """Build the reply to logout."""
-    return wire.encode({"body": {"optout": "OK"}, "status": "success"})
-
-
-def no_active_key() -> RefusedError:
-    """Return the error for a site without a key if the fallback has none either."""
-    return unknown_error("No active encryption key available")
+# --- generate, validate and logout ----------------------------------------------------
 
 
 def generate(index: DataIndex, call: AuthorizedRequest) -> bytes:
     """Answer token/generate."""
-    request = parse_generate_request(
-        call.payload, phones=index.settings.enable_phone_support
-    )
-    if not _has_consent(index, request):
-        return build_status_reply("insufficient_user_consent")
-    identity = request.identity
-    flh = index.buckets.first_level_hash(identity.data)
-    if index.opt_outs.is_out(flh, identity.identity_type):
-        return build_status_reply("optout")
-    subject = Subject(
-        flh=flh,
-        identity_type=identity.identity_type,
+    identity = _one_identity(index, call.payload)
+    if not _has_consent(index, call.payload or {}):
+        return encode_status("insufficient_user_consent")
+    return generate_for(
+        index,
+        identity,
         site_id=call.client.site_id,
         privacy_bits=SERVER_SIDE,
-        established_ms=call.now_ms,
+        now_ms=call.now_ms,
     )
-    tokens = mint_tokens(index, subject, call.now_ms)
+
+
+def generate_for(
+    index: DataIndex,
+    identity: IdentityInput,
+    *,
+    site_id: int,
+    privacy_bits: int,
+    now_ms: int,
+) -> bytes:
+    """Create the tokens of *identity*, unless the person has opted out."""
+    if index.opt_outs.is_out(identity.flh, identity.identity_type):
+        return encode_status("optout")
+    subject = Subject(
+        first_level_hash=identity.flh,
+        identity_type=identity.identity_type,
+        site_id=site_id,
+        privacy_bits=privacy_bits,
+        established_ms=now_ms,
+    )
+    tokens = mint_tokens(index, subject, now_ms)
     if tokens is None:
-        raise no_active_key()
-    return build_tokens_reply(tokens)
+        raise _no_active_key()
+    return encode_success(tokens)
 
 
-def _has_consent(index: DataIndex, request: GenerateRequest) -> bool:
-    """Check the consent string. Only EUID operators do so.
+def _no_active_key() -> RefusedError:
+    """Return the error for a site without a key if the fallback has none either."""
+    return unknown_error("No active encryption key available")
 
-    Raises:
-        RefusedError: If a consent string is present but invalid or of TCF version 1.
+
+def _has_consent(index: DataIndex, fields: Mapping[str, Any]) -> bool:
+    """Check the consent string, if there is one. Only EUID operators do so.
+
+    A JSON null counts as a consent string, which is invalid.
     """
-    if index.scope is not IdentityScope.EUID or not request.has_consent:
+    key = "tcf_consent_string"
+    if index.scope is not IdentityScope.EUID or key not in fields:
         return True
+    text = as_java_string(fields[key])
     try:
-        consent = read_consent(request.consent) if request.consent else None
+        consent = read_consent(text) if text else None
     except UnusableConsentError:
         raise unknown_error("Unknown error while generating token v2") from None
     if consent is None:
@@ -247,10 +175,8 @@ def _has_consent(index: DataIndex, request: GenerateRequest) -> bool:
 
 def validate(index: DataIndex, call: AuthorizedRequest) -> bytes:
     """Answer token/validate, regardless of expiry and opt-out."""
-    request = parse_validate_request(
-        call.payload, phones=index.settings.enable_phone_support
-    )
-    token = _open_token(index, request.token)
+    identity = _one_identity(index, call.payload)
+    token = _open_token(index, as_java_string((call.payload or {}).get("token")))
     key = index.keysets.key(token.site_key_id)
     owner = None if key is None else index.keysets.site_of(key)
     if owner is None:
@@ -259,19 +185,15 @@ def validate(index: DataIndex, call: AuthorizedRequest) -> bytes:
         raise text_error()
     if owner != call.client.site_id:
         raise client_error("Unauthorised to validate token")
-    identity = request.identity
-    raw_uid = index.buckets.raw_uid(
-        index.buckets.first_level_hash(identity.data),
-        identity.identity_type,
-        call.now_ms,
-    )
-    return build_validate_reply(same=raw_uid == token.raw_uid)
+    raw_uid = index.buckets.raw_uid(identity.flh, identity.identity_type, call.now_ms)
+    return encode_success(raw_uid == token.raw_uid)
 
 
-def _open_token(index: DataIndex, text: str) -> AdvertisingToken:
+def _open_token(index: DataIndex, text: str | None) -> AdvertisingToken:
     """Decrypt an advertising token as strictly as the real operator."""
     try:
-        return open_token(text, index.keysets.key, strict=True)
+        if text is not None:
+            return open_token(text, index.keysets.key, strict=True)
     except TokenError:
         pass
     raise client_error("Invalid token")
@@ -282,17 +204,23 @@ def opt_out(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
     A real operator forwards it to an opt-out service, and fails if it has none. The
     built-in service takes effect at once. Other services are not called.
+
+    Raises:
+        RefusedError: 400 ``invalid_token``. For an invalid identity, the real message
+            ends with the name of a Java object. Only the text before it is stable.
     """
-    identity = parse_logout_request(
-        call.payload, phones=index.settings.enable_phone_support
-    )
+    identity = read_identity_input(index, call.payload)
+    if isinstance(identity, InputFault):
+        shown = "null" if identity is InputFault.MISSING else "InputVal"
+        raise RefusedError(400, "invalid_token", f"Invalid Token presented {shown}")
     if index.settings.optout_api_uri != EMBEDDED_OPT_OUT:
         raise text_error()
-    flh = index.buckets.first_level_hash(identity.data)
-    raw_uid = index.buckets.raw_uid(flh, identity.identity_type, call.now_ms)
-    index.opt_outs.add(flh, raw_uid, call.now_ms // 1000)
-    return build_logout_reply()
+    raw_uid = index.buckets.raw_uid(identity.flh, identity.identity_type, call.now_ms)
+    index.opt_outs.add(identity.flh, raw_uid, call.now_ms // 1000)
+    return encode_success({"optout": "OK"})
 
+
+# --- refresh --------------------------------------------------------------------------
 
 # 2021-03-08T17:00:00Z. Identities established before count as opted out.
 _FIRST_ESTABLISHED_MS = 1_615_222_800_000
@@ -324,11 +252,7 @@ def refresh(
         now_ms: The operator's time, in ms since the Unix epoch.
 
     Returns:
-        The reply's JSON, and the key to encrypt it with, or None to send it
-        unencrypted.
-
-    Raises:
-        RefusedError: If the token is not refreshed.
+        The reply's JSON, and the key to encrypt it with, or None to send it in clear.
     """
     text = decode_utf8(body)
     key = None
@@ -359,7 +283,7 @@ def _open_inner(index: DataIndex, text: str, *, authenticated: bool) -> RefreshT
         malformed = True
     if not malformed:
         raise unknown_error("Unknown error while refreshing token v2")
-    raise _disclose(_invalid_token(), authenticated=authenticated)
+    raise _hide_cause(_invalid_token(), authenticated=authenticated)
 
 
 def _invalid_token() -> RefusedError:
@@ -371,32 +295,22 @@ def _refresh_token(
 ) -> bytes:
     """Check a decrypted token, and create new ones."""
     if token.established_ms < _FIRST_ESTABLISHED_MS:
-        return build_status_reply("optout")
+        return encode_status("optout")
     if token.expires_ms < now_ms:
         refusal = RefusedError(400, "expired_token", "Expired Token presented")
-        raise _disclose(refusal, authenticated=authenticated)
+        raise _hide_cause(refusal, authenticated=authenticated)
     flh = token.first_level_hash
     if index.opt_outs.is_out_on_refresh(flh, token.identity_type):
-        return build_status_reply("optout")
+        return encode_status("optout")
     if not index.buckets.can_map(flh, now_ms):
-        raise _disclose(_invalid_token(), authenticated=authenticated)
-    subject = Subject(
-        flh=flh,
-        identity_type=token.identity_type,
-        site_id=token.site_id,
-        privacy_bits=token.privacy_bits,
-        established_ms=token.established_ms,
-    )
-    try:
-        tokens = mint_tokens(index, subject, now_ms)
-    except UnwrappableError:
-        raise reply_error() from None
+        raise _hide_cause(_invalid_token(), authenticated=authenticated)
+    tokens = mint_tokens(index, token, now_ms)
     if tokens is None:
-        raise _disclose(no_active_key(), authenticated=authenticated)
-    return build_tokens_reply(tokens)
+        raise _hide_cause(_no_active_key(), authenticated=authenticated)
+    return encode_success(tokens)
 
 
-def _disclose(refusal: RefusedError, *, authenticated: bool) -> RefusedError:
+def _hide_cause(refusal: RefusedError, *, authenticated: bool) -> RefusedError:
     """Hide the cause of an error from callers without a known API key."""
     if authenticated:
         return refusal

@@ -14,9 +14,9 @@ import pytest
 import uid2_async
 from uid2_async.operator import LocalOperator, OperatorData
 from uid2_async.operator.console.explanations import (
-    _BY_MESSAGE,
     format_duration,
     format_fault,
+    read_explanations,
 )
 from uid2_async.operator.state import Fault
 
@@ -34,31 +34,41 @@ SOURCES = [
 @pytest.mark.parametrize(
     ("path", "payload", "options", "words"),
     [
-        (GENERATE, {}, {}, "has to name one identity"),
+        (GENERATE, {}, {}, "must name one identity"),
         (GENERATE, {"email": "x"}, {}, "The identity is not valid"),
-        (GENERATE, [1], {}, "no JSON object"),
+        (GENERATE, [1], {}, "not a JSON object"),
         (GENERATE, {"email": "a@b.c"}, {"late": 600}, "is 10 minutes behind the"),
         (GENERATE, {"email": "a@b.c"}, {"late": -600}, "is 10 minutes ahead of the"),
         (
             GENERATE,
             {},
             {"key": "bidder"},
-            "of bidder has ID_READER; this call needs GEN",
+            "of bidder has ID_READER. This call needs GEN",
         ),
         (GENERATE, {}, {"secret": "bidder"}, "with the client secret of bidder"),
-        (GENERATE, {}, {"Authorization": "Bearer x"}, "No key of this sandbox"),
-        (GENERATE, {}, {"Authorization": None}, "came without an API key"),
+        (
+            GENERATE,
+            {},
+            {"Authorization": "Bearer x"},
+            "This sandbox does not have the key",
+        ),
+        (GENERATE, {}, {"Authorization": None}, "The call has no API key"),
         (GENERATE, {}, {"Authorization": "x"}, "not of the form 'Bearer KEY'"),
-        ("/v2/optout/status", {}, {}, "Give the raw UIDs as a list"),
+        ("/v2/optout/status", {}, {}, "Send the raw UIDs as a list"),
         ("/v2/optout/status", None, {}, "The envelope is empty"),
         ("/v2/identity/map", {"email": "x"}, {}, "sent as a list"),
         ("/v3/identity/map", {}, {}, "names nobody"),
         ("/v3/identity/map", {"mail": []}, {}, "no other key"),
-        ("/v2/identity/buckets", {}, {}, "Give since_timestamp"),
-        ("/v2/identity/buckets", {"since_timestamp": "x"}, {}, "without a zone"),
-        ("/v2/token/validate", {"email": "a@b.c", "token": "x"}, {}, "no advertising"),
-        ("/v2/token/logout", {}, {}, "no single valid identity"),
-        ("/V2/token/generate", {}, {}, "letter case counts"),
+        ("/v2/identity/buckets", {}, {}, "Send since_timestamp"),
+        ("/v2/identity/buckets", {"since_timestamp": "x"}, {}, "without a time zone"),
+        (
+            "/v2/token/validate",
+            {"email": "a@b.c", "token": "x"},
+            {},
+            "not an advertising",
+        ),
+        ("/v2/token/logout", {}, {}, "not exactly one valid identity"),
+        ("/V2/token/generate", {}, {}, "are case-sensitive"),
     ],
 )
 def test_a_refusal_in_plain_words(
@@ -78,7 +88,7 @@ def test_a_refusal_in_plain_words(
     ("body", "words"),
     [
         (b"", "has no body"),
-        (b'{"email": "a@b.c"}', "bare JSON"),
+        (b'{"email": "a@b.c"}', "unencrypted JSON"),
         (b"-_-_", "no line breaks"),
         (b"AAAA", "fewer than the 45 bytes"),
         (b64encode(bytes(60)), "begins with the byte 1"),
@@ -95,7 +105,7 @@ def test_what_is_no_envelope(desk: Any, body: bytes, words: str) -> None:
 def test_a_wrong_method_and_a_large_body(desk: Any) -> None:
     """Statuses that come without any message."""
     desk.send("GET", GENERATE)
-    assert "call it with POST" in desk.last()["reason"]["text"]
+    assert "Call it with POST" in desk.last()["reason"]["text"]
     desk.post(GENERATE, bytes(1_048_577))
     assert "larger than 1 MiB" in desk.last()["reason"]["text"]
 
@@ -105,13 +115,16 @@ def test_what_the_operator_keeps_to_itself_about_a_refresh(desk: Any) -> None:
     desk.call(GENERATE, {"email": "jane@example.com"})
     token = json.loads(desk.last()["reply"]["text"])["body"]["refresh_token"].encode()
     desk.operator.advance(31 * 86_400)
-    for body, words in ((token, "it ended 1 day ago"), (b"x", "it is not valid here")):
+    for body, words in (
+        (token, "it expired 1 day ago"),
+        (b"x", "it is not valid here"),
+    ):
         desk.post("/v2/token/refresh", body, Authorization=None)
         reason = desk.last()["reason"]
         assert words in reason["text"]
         assert reason["said"] == "HTTP 400 error: Error refreshing token"
     desk.post("/v2/token/refresh", token)
-    assert "has ended" in desk.last()["reason"]["text"]
+    assert "has expired" in desk.last()["reason"]["text"]
     for letter, words in ((b"!", "not standard base64"), (b"A", "does not have")):
         desk.post("/v2/token/refresh", letter * 388)
         assert words in desk.last()["reason"]["text"]
@@ -134,7 +147,7 @@ def test_a_disabled_key_and_no_key_at_all(make_desk: Any) -> None:
         desk.post("/v2/token/refresh", token.encode(), Authorization=None)
         assert "no key for a new one" in desk.last()["reason"]["text"]
         desk.call(GENERATE, {"email": "jane@example.com"})
-        assert "has a key that holds now" in desk.last()["reason"]["text"]
+        assert "has a key that is active now" in desk.last()["reason"]["text"]
 
 
 def test_an_answer_of_no_is_no_failure(desk: Any) -> None:
@@ -154,7 +167,7 @@ def test_consent(make_desk: Any) -> None:
         desk = make_desk(operator)
         consent = {"email": "a@b.c", "tcf_consent_string": "CPe"}
         desk.call(GENERATE, consent)
-        assert "is no TC string" in desk.last()["reason"]["text"]
+        assert "is not a TC string" in desk.last()["reason"]["text"]
         consent["tcf_consent_string"] = TOO_LITTLE
         desk.call(GENERATE, consent)
         assert "for an EUID" in desk.last()["reason"]["text"]
@@ -180,7 +193,9 @@ def test_every_message_is_one_of_the_operators() -> None:
     }
 
     assert [
-        words for words in _BY_MESSAGE if not any(words in text for text in texts)
+        words
+        for words in read_explanations()
+        if not any(words in text for text in texts)
     ] == []
 
 

@@ -146,7 +146,7 @@ def test_a_call_of_a_page_that_cannot_be_opened(desk: Any) -> None:
         "POST", CLIENT_GENERATE, json.dumps(body).encode(), Origin="http://localhost"
     )
     assert json.loads(desk.last()["request"]["text"]) == body
-    assert "are all due" in desk.last()["reason"]["text"]
+    assert "are all required" in desk.last()["reason"]["text"]
 
     desk.operator.fail_next(Fault(wrong_key=True))
     client_generate(desk)
@@ -276,7 +276,7 @@ def test_a_page_whose_payload_is_refused(desk: Any) -> None:
         "email": "jane@example.com"
     }
     assert "please provide" in json.loads(call["reply"]["text"])["message"]
-    assert "hold one hash" in call["reason"]["text"]
+    assert "contain exactly one hash" in call["reason"]["text"]
 
 
 def test_other_keys_secrets_are_tried(desk: Any) -> None:

@@ -1,10 +1,11 @@
-"""The last calls as they went over the wire, and what they say once opened."""
+"""The last calls as they were sent, and their content after decryption."""
 
 from __future__ import annotations
 
 import json
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import Enum
 from threading import Lock
 from typing import Any, Final
@@ -21,7 +22,7 @@ from uid2_async.operator.data import Client
 from uid2_async.operator.envelope import RequestEnvelopeError, open_request
 from uid2_async.operator.http_messages import BINARY, RefusedError, Reply
 from uid2_async.operator.indexes import ApiKeys, DataIndex
-from uid2_async.operator.java_json import JavaJsonError, decode_utf8, parse
+from uid2_async.operator.java import JavaJsonError, decode_utf8, parse
 from uid2_async.operator.minting import (
     WRAPPED_CHARS,
     RefreshToken,
@@ -55,11 +56,11 @@ class KeyCheck(Enum):
 
 @attrs.frozen
 class Caller:
-    """Who called, by the API key; the key itself is not kept.
+    """The caller of a request, by its API key. The key itself is not stored.
 
     Attributes:
         check: What was in the header.
-        client: Whose key it is, even if it is disabled or lacks the role.
+        client: The owner of the key, even if it is disabled or lacks the role.
     """
 
     check: KeyCheck
@@ -80,16 +81,16 @@ def identify_caller(api_keys: ApiKeys, authorization: str | None) -> Caller:
 
 @attrs.frozen(kw_only=True)
 class Exchange:
-    """A request and its answer, as they went over the wire.
+    """A request and its reply, as they were sent.
 
     Attributes:
-        number: Counts the exchanges of an operator, from 1.
-        at_ms: The operator's clock, as the call saw it.
-        took_ms: How long the answer took.
-        call: What the log of calls keeps; its headers are without the API key.
-        caller: Who called.
-        body: The request's body.
-        reply: The answer before a fault cut or dropped it.
+        number: The number of the exchange, from 1.
+        at_ms: The operator's time at the call.
+        took_ms: The duration in ms.
+        call: The entry in the log of calls, whose headers do not contain the API key.
+        caller: The caller.
+        body: The body of the request.
+        reply: The reply before a fault truncated or dropped it.
     """
 
     number: int = 0
@@ -102,17 +103,17 @@ class Exchange:
 
     @property
     def size(self) -> int:
-        """How many bytes the bodies have."""
+        """The length of both bodies in bytes."""
         return len(self.body) + len(self.reply.body)
 
 
 class ExchangeLog:
-    """The last exchanges; the oldest go when they are too many or too large."""
+    """The last exchanges. The oldest are dropped if they are too many or too large."""
 
     def __init__(
         self, *, calls_kept: int = CALLS_KEPT, bytes_kept: int = _BYTES_KEPT
     ) -> None:
-        """Keep at most so many calls, and bodies of so many bytes in all."""
+        """Store at most so many exchanges, with bodies of so many bytes in total."""
         self._lock = Lock()
         self._kept: deque[Exchange] = deque()
         self._calls_kept = calls_kept
@@ -121,7 +122,7 @@ class ExchangeLog:
         self._last = 0
 
     def add(self, exchange: Exchange) -> None:
-        """Number *exchange* and keep it."""
+        """Number *exchange* and store it."""
         with self._lock:
             self._last += 1
             self._kept.append(attrs.evolve(exchange, number=self._last))
@@ -132,23 +133,23 @@ class ExchangeLog:
                 self._bytes -= self._kept.popleft().size
 
     def after(self, number: int) -> list[Exchange]:
-        """List what came after *number*, oldest first."""
+        """List the exchanges after *number*, oldest first."""
         with self._lock:
             return [one for one in self._kept if one.number > number]
 
     @property
     def first(self) -> int:
-        """The number of the oldest that is kept, or of the next one to come."""
+        """The number of the oldest stored exchange, or of the next one."""
         with self._lock:
             return self._kept[0].number if self._kept else self._last + 1
 
     def find(self, number: int) -> Exchange | None:
-        """Find an exchange, or None if it is no longer kept."""
+        """Return an exchange, or None if it is no longer stored."""
         with self._lock:
             return next((one for one in self._kept if one.number == number), None)
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Remove all exchanges."""
         with self._lock:
             self._kept.clear()
             self._bytes = 0
@@ -166,10 +167,10 @@ class OpenedBody:
     """A request or a reply.
 
     Attributes:
-        how: How it travelled and what opened it; a sentence.
-        text: What it says, JSON indented; may be empty, and ends somewhere beyond
+        how: How it was encrypted, and with which key, as a sentence.
+        text: The content, with JSON indented. May be empty. Truncated somewhere after
             :data:`CHARS_SHOWN`.
-        data: The JSON, or None if it is none.
+        data: The JSON, or None if it is not JSON.
     """
 
     how: str
@@ -179,13 +180,13 @@ class OpenedBody:
 
 @attrs.frozen(kw_only=True)
 class OpenedCall:
-    """A call, opened.
+    """A decrypted call.
 
     Attributes:
-        request: What was asked.
-        reply: What was answered.
-        sent_ms: The caller's clock in the envelope, or None.
-        sealed_by: Whose client secret opened the envelope, or None.
+        request: The request.
+        reply: The reply.
+        sent_ms: The caller's time in the envelope, or None.
+        sealed_by: The client whose secret decrypted the envelope, or None.
         refresh_token: The refresh token that was sent, or None.
     """
 
@@ -197,7 +198,7 @@ class OpenedCall:
 
 
 def open_call(exchange: Exchange, index: DataIndex) -> OpenedCall:
-    """Open *exchange* with what the operator knows; never fails."""
+    """Decrypt *exchange* with the operator's keys. Never raises."""
     path = exchange.call.path
     if exchange.call.method == "POST" and exchange.body:
         if path == REFRESH_PATH:
@@ -214,7 +215,7 @@ def open_call(exchange: Exchange, index: DataIndex) -> OpenedCall:
 
 
 def _open_sealed(exchange: Exchange, index: DataIndex) -> OpenedCall:
-    """Open an envelope with the client secret that fits."""
+    """Decrypt an envelope, trying the client secrets of all API keys."""
     client = exchange.caller.client
     others = (one for one in index.clients if one is not client)
     secret = None if client is None else client.secret
@@ -238,7 +239,7 @@ def _open_sealed(exchange: Exchange, index: DataIndex) -> OpenedCall:
 
 
 def _envelope_candidates(exchange: Exchange) -> Iterator[bytes]:
-    """Yield what the envelope may be: the body as it is, or decoded."""
+    """Yield the possible envelopes: the body as it is, and decoded."""
     if exchange.call.binary:
         yield exchange.body
     decoded = base64.decode(exchange.body)
@@ -249,7 +250,7 @@ def _envelope_candidates(exchange: Exchange) -> Iterator[bytes]:
 def _open_reply(
     exchange: Exchange, key: bytes | None, *, nonce: bytes | None = None
 ) -> OpenedBody:
-    """Decrypt a reply. Without *nonce*, it is one to token/refresh, with no header."""
+    """Decrypt a reply. Replies to token/refresh have no time and no *nonce*."""
     fault = exchange.call.fault
     reply = exchange.reply
     if fault is not None and fault.drop:
@@ -273,7 +274,7 @@ def _open_reply(
 
 
 def _open_refresh(exchange: Exchange, index: DataIndex) -> OpenedCall:
-    """Open the refresh token that is the whole request."""
+    """Decrypt the refresh token, which is the whole request."""
     text = decode_utf8(exchange.body)
     key = token = None
     try:
@@ -292,7 +293,7 @@ def _open_refresh(exchange: Exchange, index: DataIndex) -> OpenedCall:
 
 
 def describe_refresh_token(token: RefreshToken) -> dict[str, Any]:
-    """List what a refresh token says."""
+    """Return the fields of a refresh token."""
     return {
         "version": token.version,
         "scope": token.scope.value,
@@ -307,26 +308,26 @@ def describe_refresh_token(token: RefreshToken) -> dict[str, Any]:
 
 
 def _open_client_side(exchange: Exchange, index: DataIndex) -> OpenedCall:
-    """Open the payload with the subscription's private key."""
+    """Decrypt the payload with the subscription's private key."""
     outer = _show_bytes(exchange.body, "Not opened: its payload is no one's here.")
+    closed = OpenedCall(request=outer, reply=_open_reply(exchange, None))
     try:
         request = parse_client_generate_request(exchange.body)
         found = index.keypair(request.subscription_id)
         if found is None:
-            return OpenedCall(request=outer, reply=_open_reply(exchange, None))
+            return closed
         fields, cipher = open_client_generate_request(request, found[1])
     except RefusedError:
-        return OpenedCall(request=outer, reply=_open_reply(exchange, None))
+        return closed
     how = f"Its payload is sealed for the subscription {found[0].subscription_id}."
     asked = _show_json({**(outer.data or {}), "payload": fields}, how)
-    if not exchange.reply.sealed:
-        return OpenedCall(request=asked, reply=_open_reply(exchange, None))
-    try:
-        payload = open_client_generate_reply(exchange.reply.body, cipher)
-    except EnvelopeError:
-        return OpenedCall(request=asked, reply=_open_reply(exchange, None))
-    how = "Sealed with the key that page and operator have agreed on."
-    return OpenedCall(request=asked, reply=_show_bytes(payload, how))
+    reply = closed.reply
+    if exchange.reply.sealed:
+        with suppress(EnvelopeError):
+            payload = open_client_generate_reply(exchange.reply.body, cipher)
+            how = "Sealed with the key that page and operator have agreed on."
+            reply = _show_bytes(payload, how)
+    return OpenedCall(request=asked, reply=reply)
 
 
 def _show_bytes(data: bytes, how: str, *, empty: str = "Empty.") -> OpenedBody:
@@ -340,7 +341,7 @@ def _show_bytes(data: bytes, how: str, *, empty: str = "Empty.") -> OpenedBody:
 
 
 def _show_json(data: Any, how: str) -> OpenedBody:
-    """Show JSON, indented, and no more of it than is shown."""
+    """Show indented JSON, truncated to what is shown."""
     pieces: list[str] = []
     size = 0
     # Indented, a small body that is deeply nested could fill the memory.

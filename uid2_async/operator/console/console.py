@@ -21,7 +21,14 @@ import msgspec
 
 from uid2_async.config import is_loopback
 from uid2_async.errors import InputError
-from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash
+from uid2_async.models import (
+    Email,
+    EmailHash,
+    Identity,
+    Phone,
+    PhoneHash,
+    as_identity,
+)
 from uid2_async.operator.console import views
 from uid2_async.operator.console.calls import Exchange, ExchangeLog, identify_caller
 from uid2_async.operator.console.views import inspection_view
@@ -64,8 +71,8 @@ class Guard:
         Args:
             host: The address.
             allowed_hosts: Other names of this machine, such as that of a container.
-            token: What requests under those names carry as ``Authorization: Bearer``;
-                without a token there are no such requests.
+            token: The token that requests to these names must send as
+                ``Authorization: Bearer``. Without a token, they are rejected.
         """
         self._host = host.lower()
         self._local = is_loopback(self._host)
@@ -77,7 +84,7 @@ class Guard:
 
         Args:
             request: The request.
-            page: Whether it asks for the page itself. Any site may link to that.
+            page: Whether it is for the page itself, to which any site may link.
         """
         host = request.headers.get("Host", "")
         if _name_of(host) in self._allowed_hosts and not self._has_token(request):
@@ -87,7 +94,7 @@ class Guard:
         return None if page else _foreign_page(request)
 
     def _is_own(self, host: str) -> bool:
-        """Return whether a Host header names this machine; only names are rebound."""
+        """Return whether *host* names this machine. Addresses cannot be rebound."""
         name = _name_of(host)
         if is_loopback(name) or name in self._allowed_hosts:
             return True
@@ -151,10 +158,10 @@ class SetOptOut(_Command, frozen=True):
     """Opt a person out or in.
 
     Attributes:
-        out: Whether out.
-        identity: An e-mail address, a phone number or a hash.
-        kind: What *identity* is. ``dii`` is a phone number if it begins with a plus.
-        hash: Instead of an identity, its first-level hash in base64.
+        out: Whether to opt out.
+        identity: An email address, a phone number or a hash.
+        kind: The kind of *identity*. ``dii`` is a phone number if it starts with ``+``.
+        hash: The first-level hash in base64, instead of an identity.
     """
 
     out: bool
@@ -164,12 +171,10 @@ class SetOptOut(_Command, frozen=True):
 
     def read(self) -> Identity:
         """Return the identity."""
-        if self.kind == "email_hash":
-            return EmailHash(self.identity.strip())
-        if self.kind == "phone_hash":
-            return PhoneHash(self.identity.strip())
         text = self.identity.strip()
-        return Phone(text) if text.startswith("+") else Email(text)
+        if self.kind == "dii":
+            return as_identity(text)
+        return EmailHash(text) if self.kind == "email_hash" else PhoneHash(text)
 
 
 class ArmFault(_Command, frozen=True):
@@ -192,13 +197,9 @@ class ArmFault(_Command, frozen=True):
         Raises:
             InputError: If the fault does nothing.
         """
+        fields = msgspec.structs.asdict(self)
         fault = Fault(
-            status=self.status,
-            retry_after=self.retry_after,
-            delay=self.delay,
-            cut_after=self.cut_after,
-            drop=self.drop,
-            clock_offset=self.clock_offset,
+            **{name: fields[name] for name in fields.keys() - {"times", "path"}}
         )
         if fault == Fault():
             raise InputError("This fault does nothing.")
@@ -215,7 +216,7 @@ class SetClock(_Command, frozen=True):
     """Move the clock, or reset it.
 
     Attributes:
-        seconds: By how many seconds; negative is back. None resets the clock.
+        seconds: The number of seconds, negative to move back. None resets the clock.
     """
 
     seconds: (
@@ -224,7 +225,7 @@ class SetClock(_Command, frozen=True):
     )
 
     def check(self, ahead_ms: int) -> None:
-        """Raise if the clock would leave the years for which there are keys.
+        """Raise if there would be no keys for the time.
 
         Raises:
             InputError: If the clock would be off by more than ten years.
@@ -243,15 +244,15 @@ def parse_command(body: bytes, kind: type[_T]) -> _T:
     """Parse a command.
 
     Raises:
-        InputError: If it does not have the shape of *kind*; names only the place.
+        InputError: If it does not match *kind*. The message names only the position.
     """
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        place = str(error).rpartition(" - at `$.")[2].removesuffix("`")
+        field = str(error).rpartition(" - at `$.")[2].removesuffix("`")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        place = ""
-    where = f" at {place}" if place.isidentifier() else ""
+        field = ""
+    where = f" at {field}" if field.isidentifier() else ""
     raise InputError(f"This is not what the console takes{where}.")
 
 
@@ -259,12 +260,12 @@ _OPT_OUTS_SHOWN: Final = 100
 
 
 class OptOutList:
-    """Who has opted out, by the e-mail addresses and phone numbers typed here."""
+    """The opt-outs, with the email addresses and phone numbers that were typed here."""
 
     def __init__(
         self, data: OperatorData, index: DataIndex, operator: LocalOperator
     ) -> None:
-        """Start with the people in *data* who have opted out."""
+        """Start with the opt-outs in *data*."""
         self._index = index
         self._operator = operator
         self._initial: dict[bytes, str] = {}
@@ -275,7 +276,7 @@ class OptOutList:
         self._typed: dict[bytes, str] = {}
 
     def reset(self) -> None:
-        """Forget what was typed."""
+        """Remove the names that were typed."""
         self._typed.clear()
 
     def _name(self, flh: bytes) -> str | None:
@@ -283,7 +284,7 @@ class OptOutList:
         return self._typed.get(flh, self._initial.get(flh))
 
     def view(self) -> dict[str, Any]:
-        """List who has opted out, latest first, and count them."""
+        """List the opt-outs, latest first, and count them."""
         everyone = self._index.opt_outs.listed
         opt_outs = [
             {
@@ -355,10 +356,7 @@ class Console:
         operator: LocalOperator,
         guard: Guard,
     ) -> None:
-        """Watch and control *operator*, for requests that *guard* accepts.
-
-        What it does, it does by the methods that tests and the pytest plugin use.
-        """
+        """Control *operator* by its methods, for requests that *guard* accepts."""
         self._operator = operator
         self._exchanges = ExchangeLog()
         self._data = data
@@ -380,12 +378,7 @@ class Console:
     ) -> None:
         """Keep a call of the operator for the page.
 
-        Args:
-            call: The entry in the log of calls.
-            request: The request with its body.
-            reply: The whole reply.
-            now_ms: The operator's clock, as the call saw it.
-            took: How long it took, in seconds.
+        *now_ms* is the operator's clock, and *took* the duration in seconds.
         """
         authorization = request.header("Authorization")
         exchange = Exchange(
@@ -399,7 +392,7 @@ class Console:
         self._exchanges.add(exchange)
 
     def reset(self) -> None:
-        """Forget the calls and the typed names."""
+        """Remove the calls and the typed names."""
         self._exchanges.clear()
         self._opt_outs.reset()
 
@@ -427,7 +420,7 @@ class Console:
     # --- looking ----------------------------------------------------------------------
 
     def _show(self, name: str, host: str) -> Reply:
-        """Return the view of this name, and of the number if it has one."""
+        """Return the view *name*, which may end with a number."""
         if name == "operator":
             return _json(views.operator_view(self._data, f"http://{host}"))
         what, _, number = name.partition("/")
@@ -444,7 +437,7 @@ class Console:
         return {
             "run": self._run,
             "now_ms": self._state.now_ms(),
-            "ahead_ms": self._state.ahead_ms,
+            "ahead_ms": self._state.clock_offset_ms,
             "first": self._exchanges.first,
             "calls": [views.call_summary(one) for one in self._exchanges.after(after)],
             "armed": [views.armed_view(one) for one in self._state.armed],
@@ -478,23 +471,23 @@ class Console:
     def _set_clock(self, command: SetClock) -> dict[str, Any]:
         """Move the clock, or reset it."""
         if command.seconds is None:
-            self._state.set_right()
+            self._state.reset_clock()
             return {"message": "Back to now."}
-        command.check(self._state.ahead_ms)
+        command.check(self._state.clock_offset_ms)
         self._operator.advance(command.seconds)
         return {"message": "The clock is set."}
 
     def _inspect(self, command: InspectValue) -> dict[str, Any]:
-        """Tell what a value is."""
+        """Identify a value."""
         return inspection_view(self._index, command.value, now_ms=self._state.now_ms())
 
     def _reset(self, _command: NoArguments) -> dict[str, Any]:
-        """Forget calls, faults, the clock's advance and opt-outs since the start."""
+        """Remove calls and faults, and restore the clock and the opt-outs."""
         self._operator.reset()
         return {"message": "The sandbox is as it was at its start."}
 
     def _clear(self, _command: NoArguments) -> dict[str, Any]:
-        """Empty the list of calls. The operator's own log keeps them."""
+        """Clear the list of calls, but not the operator's own log."""
         self._exchanges.clear()
         return {"message": "The list is empty."}
 

@@ -1,4 +1,4 @@
-"""What the page shows: calls, values, faults, API keys, and code to paste."""
+"""The content of the page: calls, values, faults, API keys, and code to paste."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from uid2_async.operator.minting import (
     open_refresh_token,
     unwrap_refresh_token,
 )
-from uid2_async.operator.state import Armed
+from uid2_async.operator.state import ArmedFault
 from uid2_async.protocol.inspection import ValueKind, describe, inspect_value
 from uid2_async.protocol.token_codec import CLIENT_SIDE_GENERATED, open_token
 from uid2_async.protocol.wire import iso
@@ -72,7 +72,7 @@ def call_summary(exchange: Exchange) -> dict[str, Any]:
 
 
 def call_view(exchange: Exchange, index: DataIndex) -> dict[str, Any]:
-    """Open a call, and say why it failed."""
+    """Decrypt a call, and explain why it failed."""
     reading = open_call(exchange, index)
     reason = explain(exchange, reading, index.settings)
     call = exchange.call
@@ -101,7 +101,7 @@ def call_view(exchange: Exchange, index: DataIndex) -> dict[str, Any]:
 
 
 def _body_view(part: OpenedBody, size: int) -> dict[str, Any]:
-    """Show a request or a reply, cut if it is very long."""
+    """Show a request or a reply, truncated if it is very long."""
     return {
         "how": part.how,
         "text": part.text[:CHARS_SHOWN],
@@ -111,7 +111,7 @@ def _body_view(part: OpenedBody, size: int) -> dict[str, Any]:
     }
 
 
-def armed_view(armed: Armed) -> dict[str, Any]:
+def armed_view(armed: ArmedFault) -> dict[str, Any]:
     """Show an armed fault."""
     return {
         "number": armed.number,
@@ -122,7 +122,7 @@ def armed_view(armed: Armed) -> dict[str, Any]:
 
 
 def operator_view(data: OperatorData, url: str) -> dict[str, Any]:
-    """Show what does not change while the operator runs."""
+    """Return what does not change while the operator runs."""
     built_in = OperatorData.sample(scope=data.scope)
     same = data.credentials == built_in.credentials
     return {
@@ -171,7 +171,7 @@ def _subscriptions(data: OperatorData) -> list[dict[str, Any]]:
 
 
 def _both_types(identities: dict[IdentityType, str]) -> list[str]:
-    """List the e-mail and the phone of a test identity."""
+    """Return the email address and the phone number of a test identity."""
     return [identities[kind] for kind in IdentityType]
 
 
@@ -179,11 +179,9 @@ _Opener: TypeAlias = Callable[[DataIndex, str, int], dict[str, Any]]
 
 
 def inspection_view(index: DataIndex, value: str, *, now_ms: int) -> dict[str, Any]:
-    """Describe *value*; tokens are opened and people looked up where that is possible.
+    """Describe *value* like :func:`uid2_async.protocol.inspection.describe`.
 
-    Returns:
-        The fields of :func:`uid2_async.protocol.inspection.describe`, and with
-        ``opened`` what only this operator knows.
+    The field ``opened`` adds what only this operator knows.
     """
     value = _unwrap_reply(value)
     report = describe(inspect_value(value, now_ms=now_ms))
@@ -211,7 +209,7 @@ def _unwrap_reply(value: str) -> str:
 def _add_opened(
     report: dict[str, Any], text: str, index: DataIndex, now_ms: int
 ) -> None:
-    """Add what the operator itself knows to the report of one value."""
+    """Add what only the operator knows to the report of one value."""
     for kind in report["kinds"]:
         opener = _OPENERS.get(kind)
         found = None if opener is None else opener(index, text, now_ms)
@@ -220,7 +218,7 @@ def _add_opened(
 
 
 def _open_advertising_token(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
-    """Open an advertising token."""
+    """Decrypt an advertising token."""
     try:
         token = open_token(text, index.keysets.key)
     except TokenError:
@@ -238,7 +236,7 @@ def _open_advertising_token(index: DataIndex, text: str, now_ms: int) -> dict[st
 
 
 def _open_refresh_token(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
-    """Open a refresh token."""
+    """Decrypt a refresh token."""
     try:
         if len(text) == WRAPPED_CHARS:
             text, _ = unwrap_refresh_token(text, index.keysets.key)
@@ -273,7 +271,7 @@ def _identity_opener(
 
 
 def look_up(index: DataIndex, identity: Identity, *, now_ms: int) -> dict[str, Any]:
-    """Return what the operator maps an identity to, or nothing if it is invalid."""
+    """Return the raw UID of an identity, or nothing if it is invalid."""
     try:
         flh = index.first_level_hash(identity)
     except InputError:
@@ -300,7 +298,7 @@ _CONTAINER_URL = "http://uid2-sandbox:8080"
 def environment(
     scope: IdentityScope, url: str, credentials: Credentials, *, allow_http: bool
 ) -> dict[str, str]:
-    """Name the variables that :meth:`UID2Client.from_env` reads, with their values."""
+    """Return the environment variables for :meth:`UID2Client.from_env`."""
     settings = {
         f"{scope}_BASE_URL": url,
         f"{scope}_API_KEY": credentials.api_key,
@@ -312,21 +310,16 @@ def environment(
 
 
 def _shell_assignments(settings: Mapping[str, str]) -> list[str]:
-    """Write settings as a shell takes them."""
+    """Format variables for a shell."""
     return [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
 
 
 def snippets(
     scope: IdentityScope, url: str, credentials: Credentials, *, built_in: bool
 ) -> dict[str, str]:
-    """Write what to paste, by what it is for.
+    """Return code to paste, by language or tool.
 
-    Args:
-        scope: UID2 or EUID.
-        url: Where the sandbox is reached from here.
-        credentials: Those of one role.
-        built_in: Whether the data are the built-in ones, so that a sandbox in a
-            container has the same keys.
+    With the *built_in* data, a sandbox in a container has the same keys.
     """
     far = not is_loopback(urlsplit(url).hostname or "")
     settings = environment(scope, url, credentials, allow_http=far)
@@ -344,7 +337,7 @@ def snippets(
 
 @attrs.frozen
 class _ExampleCall:
-    """What a key is tried with."""
+    """The call that tries a key."""
 
     path: str
     payload: str
@@ -378,7 +371,7 @@ _FILES: Final = files("uid2_async.operator.console") / "snippets"
 
 
 def _programs(scope: IdentityScope, call: _ExampleCall) -> Iterator[tuple[str, str]]:
-    """Write a program that makes *call* in each language, by its name."""
+    """Yield a program that makes *call*, for each language."""
     first = _CALLS["GENERATOR"]
     changes = {
         first.path: call.path,
@@ -398,7 +391,7 @@ def _programs(scope: IdentityScope, call: _ExampleCall) -> Iterator[tuple[str, s
 
 
 def _docker(scope: IdentityScope, credentials: Credentials) -> str:
-    """Write how a sandbox and an application meet on a network of containers."""
+    """Return commands for a sandbox and an application in a network of containers."""
     settings = environment(scope, _CONTAINER_URL, credentials, allow_http=True)
     option = " --scope euid" if scope is IdentityScope.EUID else ""
     start = f"uid2 sandbox --host 0.0.0.0 --port 8080 --console{option}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from uid2_async.operator.java_text import format_local_date_time, parse_local_date_time
+from uid2_async.operator.java import format_local_date_time, parse_local_date_time
 
 TESTS = Path(__file__).parents[1]
 VECTORS = json.loads((TESTS / "vectors/protocol_vectors.json").read_text("utf-8"))

@@ -6,14 +6,16 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from uid2_async.operator.java_json import (
+from uid2_async.operator.java import (
+    JavaDouble,
     JavaJsonError,
+    as_java_string,
     decode_utf8,
+    literal_text,
     parse,
     parse_object,
     parse_raw,
 )
-from uid2_async.operator.java_text import JavaDouble, as_java_string, literal_text
 
 ACCEPTED = {
     "plain": ('{"a":[1,true,null,"x"]}', {"a": [1, True, None, "x"]}),
