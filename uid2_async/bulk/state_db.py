@@ -32,9 +32,6 @@ APPLICATION_ID: Final = 0x55494432
 
 SCHEMA_VERSION: Final = 2
 
-SHARDS: Final = 256
-"""The state is processed by the first byte of the identities."""
-
 CHECKSUM_CHARS: Final = 8
 """Each stored UID ends with a CRC-32 of identity and UID in hexadecimal digits."""
 
@@ -265,40 +262,39 @@ def sort_distinct(identities: Iterable[bytes], *, byte: int = 0) -> list[bytes]:
     Sorting 50,000 at once would hold the interpreter lock for 20 ms. Identities are
     hashes, so one *byte* of them makes even groups. The bytes before it must be equal.
     """
-    groups: list[list[bytes]] = [[] for _ in range(SHARDS)]
-    for identity in identities:
-        groups[identity[byte]].append(identity)
+    groups = _by_byte(identities, byte)
     return [identity for group in groups for identity in sorted(set(group))]
 
 
-def shard_bounds(shard: int) -> dict[str, bytes]:
-    """Return the range of the identities that begin with the byte *shard*."""
-    high = bytes([shard + 1]) if shard < SHARDS - 1 else b"\xff" * 64
-    return {"low": bytes([shard]), "high": high}
+def _by_byte(identities: Iterable[bytes], byte: int) -> list[list[bytes]]:
+    """Group *identities* by one of their bytes."""
+    groups: list[list[bytes]] = [[] for _ in range(256)]
+    for identity in identities:
+        groups[identity[byte]].append(identity)
+    return groups
 
 
 class KeySpill:
-    """Any number of identities by their first byte, in a scratch table.
+    """Any number of identities, in memory if they are few, or in a scratch table.
 
-    One row contains all identities of a shard from one flush as one blob. One row per
-    identity would take ten times as long.
+    There they are in parts, by their first byte. One row contains all identities of a
+    part from one flush as one blob. One row per identity would take ten times as long.
     """
 
     def __init__(self, connection: sqlite3.Connection, table: str) -> None:
         """Write to the empty scratch table *table*."""
         self._connection = connection
         self._table = table
-        self._buffers: dict[tuple[int, int], list[list[bytes]]] = {}
+        self._buffers: dict[tuple[int, int], list[bytes]] = {}
         self._buffered = 0
         self._flushes = 0
+        self._last: tuple[int, int, set[tuple[int, bytes]]] = (0, -1, set())
         self.count: int = 0
 
     def add(self, kind: int, identities: Sequence[bytes]) -> None:
         """Add identities of one type."""
         for size, keys in by_size(identities).items():
-            shards = self._buffers.setdefault((kind, size), [[] for _ in range(SHARDS)])
-            for key in keys:
-                shards[key[0]].append(key)
+            self._buffers.setdefault((kind, size), []).extend(keys)
         self.count += len(identities)
         self._buffered += len(identities)
         if self._buffered >= _FLUSH_AT:
@@ -307,10 +303,10 @@ class KeySpill:
     def _flush(self) -> None:
         """Write buffered identities in a few statements."""
         rows: list[tuple[int, int, int, bytes]] = []
-        for (kind, size), shards in self._buffers.items():
+        for (kind, size), buffered in self._buffers.items():
             rows += [
-                ((shard << 40) | self._flushes, kind, size, b"".join(keys))
-                for shard, keys in enumerate(shards)
+                ((part << 40) | self._flushes, kind, size, b"".join(keys))
+                for part, keys in enumerate(_by_byte(buffered, 0))
                 if keys
             ]
             self._flushes += 1
@@ -324,21 +320,39 @@ class KeySpill:
         self._buffers.clear()
         self._buffered = 0
 
-    def read(self, shard: int) -> Iterator[tuple[int, int, list[bytes]]]:
-        """Read a shard: the kind, the size, and identities, sorted and distinct."""
+    @property
+    def parts(self) -> int:
+        """The number of parts to read: one if all identities are in memory."""
+        return 256 if self._flushes else min(1, self._buffered)
+
+    def read(self, part: int) -> Iterator[tuple[int, list[bytes]]]:
+        """Read a part: each kind, and its identities of one size, sorted, distinct."""
+        if not self._flushes:
+            for (kind, _), keys in sorted(self._buffers.items()):
+                yield kind, sort_distinct(keys)
+            return
         if self._buffered:
             self._flush()
         groups = self._connection.execute(
             "SELECT kind, size, CAST(group_concat(keys, '') AS BLOB)"
             f" FROM scratch.{self._table} WHERE id BETWEEN ? AND ? GROUP BY kind, size",
-            (shard << 40, (shard << 40) | (1 << 40) - 1),
+            (part << 40, (part << 40) | (1 << 40) - 1),
         ).fetchall()
-        for kind, size, keys in groups:
-            yield kind, size, sort_distinct(split(keys, size), byte=1)
+        for kind, size, blob in groups:
+            yield kind, sort_distinct(split(blob, size), byte=1)
+
+    def contains(self, kind: int, identity: bytes) -> bool:
+        """Return whether an identity was added; fast for sorted ones."""
+        part = identity[0] if self._flushes else 0
+        if self._last[:2] != (self.count, part):
+            keys = {(one, key) for one, keys in self.read(part) for key in keys}
+            self._last = (self.count, part, keys)
+        return (kind, identity) in self._last[2]
 
 
 _FLUSH_AT: Final = 100_000
 _ROWS_PER_INSERT: Final = 128
+_SORTED_PAGES: Final = 1_024
 
 # --- the file -------------------------------------------------------------------------
 
@@ -394,6 +408,17 @@ class StateDatabase:
             with suppress(OSError):
                 self._drop_scratch_file()
             self._lock.release()
+
+    def key_ranges(self) -> list[dict[str, bytes]]:
+        """Return ranges of identities, so that each has few enough rows to sort."""
+        (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
+        bounds = [b""]
+        if pages > _SORTED_PAGES:
+            bounds += [bytes([byte]) for byte in range(1, 256)]
+        ends = [*bounds[1:], b"\xff" * 64]
+        return [
+            {"low": low, "high": high} for low, high in zip(bounds, ends, strict=True)
+        ]
 
     def meta(self, name: str) -> Any:
         """Read a metadata value of the state, or None."""

@@ -7,8 +7,10 @@ its row says now. Only the former is stored with the row (``exported`` and
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, chain
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 from zlib import crc32
 
@@ -20,11 +22,9 @@ from uid2_async.bulk.state_db import (
     CHANGE,
     CHECKSUM_CHARS,
     EXPORTED_UID,
-    SHARDS,
     StateDatabase,
     by_size,
     damaged,
-    shard_bounds,
     sort_distinct,
     split,
 )
@@ -55,12 +55,10 @@ Recorded: TypeAlias = tuple[Run, IdentityType, Sequence[bytes], Sequence[Outcome
 Position: TypeAlias = tuple[bytes, int]
 """The last identity of a page, and its kind."""
 
-_START: Final[Position] = (b"", -1)
+FIRST_PAGE: Final[Position] = (b"", -1)
 Pages: TypeAlias = "Callable[..., tuple[list[T], Position | None]]"
-FIRST_PAGE: Final = (0, _START)
-# Each call to the state's thread costs as much as a few hundred rows.
-_SHARDS_AT_ONCE: Final = 16
 
+ADDED: Final = ChangeKind.ADDED.value
 OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 _PURGED: Final = "(purged)"
 DELTA: Final = ""
@@ -73,8 +71,10 @@ _ASKED: Final = """WITH RECURSIVE asked(i) AS (
     SELECT 0 UNION ALL SELECT i + 1 FROM asked WHERE i + 1 < :count)"""
 _KEY: Final = "substr(:keys, i * :size + 1, :size)"
 _IN_KEYS: Final = f"kind = :kind AND identity IN (SELECT {_KEY} FROM asked)"
-_GROUPED: Final = "kind, length(identity), CAST(group_concat(identity, '') AS BLOB)"
-_IN_SHARD: Final = "identity >= :low AND identity < :high"
+_IN_RANGE: Final = "identity >= :low AND identity < :high"
+_AFTER: Final = "(identity, kind) > (:identity, :last_kind)"
+_KEY_COLUMNS: Final = """CAST(group_concat(identity, '') AS BLOB),
+    json_group_array(length(identity)), json_group_array(kind)"""
 
 # --- what is known and due ------------------------------------------------------------
 
@@ -110,55 +110,93 @@ def load_rotated(db: StateDatabase, selection: StateSelection) -> None:
     )
 
 
-def select_some(
-    db: StateDatabase, given: dict[str, Any], selection: StateSelection, shard: int
-) -> tuple[int, int, list[tuple[IdentityType, list[bytes]]]]:
-    """Select the identities to ask about from *shard* and the following shards.
+def select_staged(
+    db: StateDatabase, given: dict[str, Any], part: int
+) -> tuple[int, list[tuple[IdentityType, list[bytes]]], int | None]:
+    """Select the staged identities to ask about in one part of the spill.
 
     Returns:
-        The next shard, the number of staged identities checked, and the selected ones
-        by type, sorted.
+        The number of identities checked, the selected ones by type, sorted, and the
+        next part.
     """
-    looked_at, pages = 0, []
-    for at in range(shard, min(shard + _SHARDS_AT_ONCE, SHARDS)):
-        count, some = _select_shard(db, given, selection, at)
-        shard, looked_at = at + 1, looked_at + count
-        pages += some
-        if looked_at >= _STATEMENT_ROWS or pages:
-            break
-    return shard, looked_at, pages
+    spill, looked_at = db.spill("staged"), 0
+    groups = []
+    for kind, keys in spill.read(part) if part < spill.parts else ():
+        looked_at += len(keys)
+        groups.append((kind, _unknown(db, given, kind, keys)))
+    following = part + 1 if part + 1 < spill.parts else None
+    return looked_at, _selected(db, groups), following
 
 
-def _select_shard(
-    db: StateDatabase, given: dict[str, Any], selection: StateSelection, shard: int
-) -> tuple[int, list[tuple[IdentityType, list[bytes]]]]:
-    """Select the identities of one shard; see :func:`select_some`."""
-    staged = []
-    if selection.source == "staged":
-        staged = list(db.spill("staged").read(shard))
-        groups = [(kind, _unknown(db, given, kind, keys)) for kind, _, keys in staged]
-    else:
-        bounds = {"unchecked_for": selection.unchecked_for, **shard_bounds(shard)}
-        condition = _SELECTIONS[selection.source]
-        groups = list(_grouped(db, "mapping_row", condition, {**given, **bounds}))
-    merged: dict[int, list[bytes]] = {}
-    for kind, keys in groups:
-        merged.setdefault(kind, []).extend(_not_suppressed(db, kind, keys))
-    pages = [(_kind(kind), sort_distinct(merged[kind], byte=1)) for kind in merged]
-    return sum(len(keys) for _, _, keys in staged), [page for page in pages if page[1]]
+def select_known(
+    db: StateDatabase,
+    given: dict[str, Any],
+    selection: StateSelection,
+    after: Position,
+) -> tuple[list[tuple[IdentityType, list[bytes]]], Position | None]:
+    """Select the next known identities to ask about; see :func:`select_staged`."""
+    given = {**given, "unchecked_for": selection.unchecked_for}
+    condition = _SELECTIONS[selection.source]
+    keys, kinds, following = _keys_after(db, "mapping_row", condition, given, after)
+    return _selected(db, _by_kind(keys, kinds)), following
 
 
-def _grouped(
-    db: StateDatabase, table: str, condition: str, given: dict[str, Any]
-) -> Iterator[tuple[int, list[bytes]]]:
-    """Read the identities of a shard that meet *condition*."""
-    rows = db.connection.execute(
-        f"SELECT {_GROUPED} FROM {table} WHERE {_IN_SHARD} AND ({condition})"
-        " GROUP BY 1, 2",
-        given,
-    )
-    for kind, size, keys in rows.fetchall():
-        yield kind, split(keys, size)
+def _selected(
+    db: StateDatabase, groups: Iterable[tuple[int, list[bytes]]]
+) -> list[tuple[IdentityType, list[bytes]]]:
+    """Join the groups of each type, sorted, without suppressed people."""
+    selected: dict[IdentityType, list[bytes]] = {}
+    for bit, keys in groups:
+        kind, some = _kind(bit), keys
+        if db.suppressed:
+            some = [one for one in keys if not db.is_suppressed(bit, one)]
+        if kind in selected:
+            # Few have another size.
+            some = sorted([*selected[kind], *some])
+        if some:
+            selected[kind] = some
+    return list(selected.items())
+
+
+def _by_kind(keys: list[bytes], kinds: list[int]) -> Iterator[tuple[int, list[bytes]]]:
+    """Group identities by their kinds, keeping their order."""
+    for kind in sorted(set(kinds)):
+        yield kind, [key for key, one in zip(keys, kinds, strict=True) if one == kind]
+
+
+def _keys_after(
+    db: StateDatabase,
+    table: str,
+    condition: str,
+    given: dict[str, Any],
+    after: Position,
+    limit: int = _STATEMENT_ROWS,
+) -> tuple[list[bytes], list[int], Position | None]:
+    """Read the next identities of a table that meet *condition*, and their kinds."""
+    row = db.connection.execute(
+        f"SELECT {_KEY_COLUMNS} FROM (SELECT identity, kind FROM {table}"
+        f" WHERE {_AFTER} AND ({condition}) ORDER BY identity, kind LIMIT :limit)",
+        {**given, "identity": after[0], "last_kind": after[1], "limit": limit},
+    ).fetchone()
+    keys, kinds = _decode_keys(*row)
+    return keys, kinds, (keys[-1], kinds[-1]) if len(keys) == limit else None
+
+
+def _decode_keys(
+    joined: bytes | None, sizes: str, kinds: str
+) -> tuple[list[bytes], list[int]]:
+    """Decode the columns of ``_KEY_COLUMNS``."""
+    lengths, joined = _INTEGERS.decode(sizes), joined or b""
+    if sum(lengths) != len(joined):
+        raise damaged()
+    if len(set(lengths)) == 1:
+        return split(joined, lengths[0]), _INTEGERS.decode(kinds)
+    ends = list(accumulate(lengths))
+    keys = [joined[end - size : end] for size, end in zip(lengths, ends, strict=True)]
+    return keys, _INTEGERS.decode(kinds)
+
+
+_INTEGERS: Final = msgspec.json.Decoder(list[int])
 
 
 def _unknown(
@@ -198,15 +236,6 @@ def _kind(bit: object) -> IdentityType:
 _KIND_OF_BIT: Final[dict[object, IdentityType]] = {kind.bit: kind for kind in KINDS}
 
 
-def _not_suppressed(
-    db: StateDatabase, kind: int, identities: Sequence[bytes]
-) -> Sequence[bytes]:
-    """Leave out suppressed people."""
-    if not db.suppressed:
-        return identities
-    return [one for one in identities if not db.is_suppressed(kind, one)]
-
-
 # --- rows -----------------------------------------------------------------------------
 
 
@@ -224,23 +253,25 @@ _PREVIOUS_UID: Final = f"""CASE WHEN uid IS NOT NULL
 # The last time that datetime can represent.
 _LAST_SECOND: Final = 253_402_300_799
 _Texts: TypeAlias = list[str | None]
-_Seconds: TypeAlias = list[Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)] | None]
-# One array per column costs half as much as one array per row.
-_ROW_COLUMNS: Final = ", ".join(
-    f"json_group_array({column})"
-    for column in (
-        "CASE WHEN removed IS NULL THEN checked END",
-        "uid",
-        _PREVIOUS_UID,
-        _OLD_UID,
-        "refresh_from",
-        "reason",
-        "bucket",
-        _CHANGE_NOW,
-    )
+_Second: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)]
+# One array per column costs half as much as one array per row, and most rows have
+# nothing in the others.
+_ROW_COLUMNS: Final = f"""
+    json_group_array(CASE WHEN removed IS NULL THEN checked END),
+    json_group_array(uid), json_group_array(refresh_from),
+    json_group_array(i) FILTER (WHERE exported >= :epoch AND uid IS NOT NULL),
+    json_group_array(json_array(i, {_PREVIOUS_UID}, {_OLD_UID}, reason, bucket,
+        {_CHANGE_NOW})) FILTER (WHERE previous_uid IS NOT NULL
+        OR exported_uid IS NOT NULL OR reason IS NOT NULL OR bucket IS NOT NULL)"""
+_LOOK_UP: Final = (
+    f"{_ASKED} SELECT {_ROW_COLUMNS} FROM asked LEFT JOIN mapping_row AS m"
+    f" ON m.identity = {_KEY} AND m.kind = :kind"
 )
-_ROWS: Final = msgspec.json.Decoder(
-    tuple[list[int | None], _Texts, _Texts, _Texts, _Seconds, _Texts, _Texts, _Texts]
+_MAYBE_INTEGERS: Final = msgspec.json.Decoder(list[int | None])
+_UIDS: Final = msgspec.json.Decoder(_Texts)
+_INSTANTS: Final = msgspec.json.Decoder(list[_Second | None])
+_OTHERS: Final = msgspec.json.Decoder(
+    list[tuple[int, str | None, str | None, str | None, str | None, str | None]]
 )
 _FAILURES: Final = msgspec.json.Decoder(list[tuple[int, str, int | None]])
 
@@ -253,16 +284,9 @@ def look_up(
     Sorted in tens of thousands, they cost half as much as in small groups, since
     neighbors share pages.
     """
-    given = {"started": now, "epoch": db.epoch}
-    statement = (
-        f"{_ASKED} SELECT json_array({_ROW_COLUMNS}) FROM asked LEFT JOIN mapping_row"
-        f" AS m ON m.identity = {_KEY} AND m.kind = :kind"
-    )
     rows: dict[bytes, StateRow | MapFailure | None] = {}
-    for keys in _keys(kind.bit, sort_distinct(identities)):
-        (answer,) = db.connection.execute(statement, {**given, **keys}).fetchone()
-        some = split(keys["keys"], keys["size"])
-        rows.update(zip(some, _read_rows(some, answer), strict=True))
+    for keys, some, found in _find_rows(db, now, kind.bit, sort_distinct(identities)):
+        rows.update(zip(some, found, strict=True))
         if db.failures:
             rows.update(_failures(db, some, keys))
     if db.suppressed:
@@ -272,15 +296,43 @@ def look_up(
     return [rows[identity] for identity in identities]
 
 
-def _read_rows(identities: Sequence[bytes], answer: str) -> list[StateRow | None]:
+def _find_rows(
+    db: StateDatabase, now: int, kind: int, identities: Sequence[bytes]
+) -> Iterator[tuple[dict[str, Any], list[bytes], list[StateRow | None]]]:
+    """Find the rows of sorted *identities*, with None for unknown ones."""
+    for keys in _keys(kind, identities):
+        given = {"started": now, "epoch": db.epoch, **keys}
+        answer = db.connection.execute(_LOOK_UP, given).fetchone()
+        some = split(keys["keys"], keys["size"])
+        yield keys, some, _read_rows(some, *answer)
+
+
+def _read_rows(
+    identities: Sequence[bytes],
+    checked_text: str,
+    uid_text: str,
+    refresh_text: str,
+    added_text: str,
+    other_text: str,
+) -> list[StateRow | None]:
     """Make rows from columns, with None for unknown *identities*.
 
     This runs for every row of a file, so it works by column.
     """
-    checked, uids, previous, old, refresh, reasons, buckets, changes = _ROWS.decode(
-        answer
-    )
-    uids, previous, old = [_verified(identities, one) for one in (uids, previous, old)]
+    checked = _MAYBE_INTEGERS.decode(checked_text)
+    uids = _verified(identities, _UIDS.decode(uid_text))
+    empty: list[Any] = [None] * len(uids)
+    changes: _Texts = empty.copy()
+    previous, old, reasons, buckets = [empty] * 4
+    for i in _INTEGERS.decode(added_text):
+        changes[i] = ADDED
+    others = _OTHERS.decode(other_text)
+    if others:
+        previous, old, reasons, buckets = [empty.copy() for _ in range(4)]
+        for i, *values in others:
+            previous[i], old[i], reasons[i], buckets[i], changes[i] = values
+        previous, old = _verified(identities, previous), _verified(identities, old)
+    refresh = _INSTANTS.decode(refresh_text)
     columns = (uids, previous, refresh, reasons, buckets, checked, changes, old)
     rows: list[StateRow | None] = list(map(StateRow, *columns))
     if None in checked:
@@ -290,25 +342,37 @@ def _read_rows(identities: Sequence[bytes], answer: str) -> list[StateRow | None
     return rows
 
 
-def _verified(
-    identities: Sequence[bytes], column: list[str | None]
-) -> list[str | None]:
+def _verified(identities: Sequence[bytes], column: _Texts) -> _Texts:
     """Check and remove the checksums of the UIDs of *identities*."""
-    if column.count(None) == len(column):
+    missing = column.count(None)
+    if missing == len(column):
         return column
-    plain = [one if one is None else one[:-CHECKSUM_CHARS] for one in column]
-    expected = [
-        uid if uid is None else f"{uid}{crc32(uid.encode(), crc32(identity)):08x}"
-        for identity, uid in zip(identities, plain, strict=True)
-    ]
-    if expected != column:
+    if missing:
+        present = [at for at, one in enumerate(column) if one is not None]
+        given = [identities[at] for at in present]
+        some = _verified(given, [column[at] for at in present])
+        column = column.copy()
+        for at, uid in zip(present, some, strict=True):
+            column[at] = uid
+        return column
+    stored: list[str] = column  # type: ignore[assignment] # by the above
+    plain = [one[:-CHECKSUM_CHARS] for one in stored]
+    if "".join([one[-CHECKSUM_CHARS:] for one in stored]) != _checksums(
+        identities, plain
+    ):
         raise damaged()
-    return plain
+    return plain  # type: ignore[return-value] # as above
+
+
+def _checksums(identities: Sequence[bytes], uids: Sequence[str]) -> str:
+    """Return the CRC-32 of each identity and its UID, as hexadecimal digits."""
+    found = map(crc32, map(str.encode, uids), map(crc32, identities))
+    return struct.pack(f">{len(uids)}I", *found).hex()
 
 
 def _with_checksum(identity: bytes, uid: str) -> str:
     """Return a UID with its checksum, as the state stores it."""
-    return f"{uid}{crc32(uid.encode(), crc32(identity)):08x}"
+    return uid + _checksums([identity], [uid])
 
 
 def _failures(
@@ -354,13 +418,12 @@ ON CONFLICT (identity, kind) DO UPDATE SET
     exported_uid = CASE WHEN m.exported < :epoch THEN nullif(
         coalesce(m.exported_uid, m.uid, ''), coalesce(excluded.uid, '')) END"""
 _DIGITS: Final = 12
-# Most answers are a UID and a time. Reading them from an array of strings and a blob
-# takes a third of the time of an array of arrays.
+# Most answers are a UID and a time. Reading them from one string each takes a third of
+# the time of an array of arrays.
 _RECORD_UIDS: Final = _UPSERT.format(
-    uid="value",
+    uid=f"substr(value, 1, length(value) - {_DIGITS})",
     previous="NULL",
-    refresh_from=f"CAST(CAST(substr(:instants, key * {_DIGITS} + 1, {_DIGITS})"
-    " AS TEXT) AS INTEGER)",
+    refresh_from=f"CAST(substr(value, -{_DIGITS}) AS INTEGER)",
     reason="NULL",
     bucket="NULL",
 )
@@ -378,13 +441,16 @@ def record(db: StateDatabase, recorded: Sequence[Recorded]) -> None:
     failures: list[tuple[bytes, int, str, int | None]] = []
     with db.transaction():
         for run, kind, identities, outcomes in recorded:
-            rows: dict[bytes, MapRow] = {}
-            for identity, outcome in zip(identities, outcomes, strict=True):
-                if isinstance(outcome, MapFailure):
-                    status = outcome.status
-                    failures.append((identity, kind.bit, outcome.error, status))
-                elif not db.suppressed or not db.is_suppressed(kind.bit, identity):
-                    rows[identity] = outcome
+            rows: dict[bytes, Any] = dict(zip(identities, outcomes, strict=True))
+            if MapFailure in set(map(type, outcomes)):
+                for identity, one in list(rows.items()):
+                    if isinstance(one, MapFailure):
+                        failures.append((identity, kind.bit, one.error, one.status))
+                        del rows[identity]
+            if db.suppressed:
+                for identity in identities:
+                    if db.is_suppressed(kind.bit, identity):
+                        rows.pop(identity, None)
             _record_rows(db, run, kind.bit, rows)
     if failures:
         db.spill("staged")
@@ -398,27 +464,37 @@ def _record_rows(
     db: StateDatabase, run: Run, kind: int, rows: dict[bytes, MapRow]
 ) -> None:
     """Apply answers of one type."""
-    plain: list[bytes] = []
-    other: list[bytes] = []
-    for identity, row in rows.items():
-        is_plain = row.raw_uid and row.reason is None and row.refresh_from_s is not None
-        is_plain = is_plain and not (row.previous_raw_uid or row.bucket_id)
-        (plain if is_plain else other).append(identity)
+    plain = [
+        identity
+        for identity, row in rows.items()
+        if row.raw_uid
+        and row.refresh_from_s is not None
+        and row.reason is None
+        and not (row.previous_raw_uid or row.bucket_id)
+    ]
+    other: Iterable[bytes] = ()
+    if len(plain) < len(rows):
+        other = rows.keys() - set(plain)
     given = {"started": run.started, "epoch": db.epoch}
     for keys in _keys(kind, plain):
         some = split(keys["keys"], keys["size"])
-        answers = [rows[identity] for identity in some]
-        uids = [
-            _with_checksum(identity, row.raw_uid or "")
-            for identity, row in zip(some, answers, strict=True)
-        ]
-        instants = "".join([f"{row.refresh_from_s:0{_DIGITS}d}" for row in answers])
-        keys |= {"answers": _json(uids), "instants": instants.encode()}
+        keys["answers"] = _json(_stamped(some, [rows[one] for one in some]))
         db.connection.execute(_RECORD_UIDS, {**given, **keys})
-    for keys in _keys(kind, other):
+    for keys in _keys(kind, sorted(other)):
         some = split(keys["keys"], keys["size"])
         keys["answers"] = _json([_columns(one, rows[one]) for one in some])
         db.connection.execute(_RECORD_ROWS, {**given, **keys})
+
+
+def _stamped(identities: list[bytes], rows: list[MapRow]) -> list[str]:
+    """Join UIDs with their checksums and times."""
+    uids = [row.raw_uid or "" for row in rows]
+    checksums = _checksums(identities, uids)
+    size = CHECKSUM_CHARS
+    return [
+        f"{uid}{checksums[at : at + size]}{row.refresh_from_s:0{_DIGITS}d}"
+        for uid, row, at in zip(uids, rows, range(0, len(checksums), size), strict=True)
+    ]
 
 
 def _columns(identity: bytes, row: MapRow) -> list[str | int | None]:
@@ -561,21 +637,17 @@ _END: Final = """
 
 # --- changes --------------------------------------------------------------------------
 
-_CHANGE_COLUMNS: Final = """json_array(json_group_array(hex(identity)),
-    json_group_array(kind), json_group_array(change), json_group_array(uid),
-    json_group_array(old_uid))"""
-_CHANGES: Final = msgspec.json.Decoder(
-    tuple[list[str], list[int], list[ChangeKind], _Texts, _Texts]
-)
-_AFTER: Final = f"{_IN_SHARD} AND (identity, kind) > (:identity, :last_kind)"
-_PENDING_PAGE: Final = f"""SELECT {_CHANGE_COLUMNS} FROM (
-    SELECT identity, kind, {_CHANGE_NOW} AS change, uid, {_OLD_UID} AS old_uid
+_CHANGES: Final = f"""SELECT {_KEY_COLUMNS}, json_group_array(change),
+    json_group_array(uid), json_group_array(old_uid) FROM ({{page}})"""
+_PENDING_PAGE: Final = _CHANGES.format(
+    page=f"""SELECT identity, kind, {_CHANGE_NOW} AS change, uid, {_OLD_UID} AS old_uid
     FROM mapping_row WHERE {_AFTER} AND {_PENDING}
-    ORDER BY identity, kind LIMIT :limit)"""
+    ORDER BY identity, kind LIMIT :limit"""
+)
 # What was exported before an epoch: the earliest later change shows it, unless the
 # identity was added even later.
-_HISTORY_PAGE: Final = f"""SELECT {_CHANGE_COLUMNS} FROM (
-    SELECT identity, kind, {CHANGE.format(said="said")} AS change, uid,
+_HISTORY_PAGE: Final = _CHANGES.format(
+    page=f"""SELECT identity, kind, {CHANGE.format(said="said")} AS change, uid,
         nullif(said, '') AS old_uid FROM (
         SELECT k.identity, k.kind, m.uid, m.reason,
             CASE WHEN h.added < :since THEN h.old_uid
@@ -583,98 +655,66 @@ _HISTORY_PAGE: Final = f"""SELECT {_CHANGE_COLUMNS} FROM (
                 THEN coalesce(m.exported_uid, m.uid, '') END AS said
         FROM (SELECT identity, kind FROM history_row WHERE {_AFTER} AND epoch >= :since
             UNION SELECT identity, kind FROM mapping_row WHERE {_AFTER}
-            AND (exported >= :since OR exported_uid IS NOT NULL)) AS k
+            AND (exported >= :since OR exported_uid IS NOT NULL)
+            ORDER BY identity, kind LIMIT :limit) AS k
         LEFT JOIN mapping_row AS m USING (identity, kind)
         LEFT JOIN history_row AS h ON h.identity = k.identity AND h.kind = k.kind
             AND h.epoch = (SELECT min(epoch) FROM history_row AS e
                 WHERE e.identity = k.identity AND e.kind = k.kind
-                AND e.epoch >= :since))
-    WHERE change IS NOT NULL ORDER BY identity, kind LIMIT :limit)"""
-
-
-def next_page(
-    db: StateDatabase,
-    read: Pages[T],
-    given: int | None,
-    position: tuple[int, Position],
-    limit: int,
-) -> tuple[list[T], tuple[int, Position] | None]:
-    """Read at most *limit* rows after a position; return also the next position."""
-    page: list[T] = []
-    shard, after = position
-    for _ in range(_SHARDS_AT_ONCE):
-        some, following = read(db, given, shard, after, limit - len(page))
-        page += some
-        if following is not None:
-            return page, (shard, following)
-        shard, after = shard + 1, _START
-        if shard == SHARDS:
-            return page, None
-    return page, (shard, after)
-
-
-def _page(shard: int, after: Position, limit: int) -> dict[str, Any]:
-    """Return the parameters of a page."""
-    place = {"identity": after[0], "last_kind": after[1], "limit": limit}
-    return {**shard_bounds(shard), **place}
-
-
-def _drop_named(db: StateDatabase, shard: int, page: list[Change]) -> list[Change]:
-    """Leave out changes that the job has already written."""
-    if not db.has_scratch or not db.spill("named").count:
-        return page
-    named = _read_set(db, "named", shard)
-    return [one for one in page if (one.kind.bit, one.identity) not in named]
-
-
-def _read_set(db: StateDatabase, table: str, shard: int) -> set[tuple[int, bytes]]:
-    """Read a shard of a spill as a set."""
-    groups = db.spill(table).read(shard)
-    return {(kind, key) for kind, _, keys in groups for key in keys}
+                AND e.epoch >= :since))"""
+)
+_CHANGE_KINDS: Final = msgspec.json.Decoder(list[ChangeKind | None])
 
 
 def changes_page(
-    db: StateDatabase, since: int | None, shard: int, after: Position, limit: int
+    db: StateDatabase, since: int | None, after: Position, limit: int
 ) -> tuple[list[Change], Position | None]:
-    """List changes of a shard after a position; return also the next position.
+    """List the changes after a position; return also the next position.
 
     These are the pending changes that the job has not written yet, or the net changes
     compared to what was exported before the epoch *since*.
     """
     statement = _PENDING_PAGE if since is None else _HISTORY_PAGE
-    given = {"epoch": db.epoch, "since": since, **_page(shard, after, limit)}
-    (answer,) = db.connection.execute(statement, given).fetchone()
-    names, bits, kinds, uids, old_uids = _CHANGES.decode(answer)
-    keys = [bytes.fromhex(name) for name in names]
-    uids, old_uids = _verified(keys, uids), _verified(keys, old_uids)
-    changes = list(map(Change, map(_kind, bits), keys, kinds, uids, old_uids))
+    place = {"identity": after[0], "last_kind": after[1], "limit": limit}
+    given = {"epoch": db.epoch, "since": since, **place}
+    *key_columns, change_text, uid_text, old_text = db.connection.execute(
+        statement, given
+    ).fetchone()
+    keys, bits = _decode_keys(*key_columns)
+    uids = _verified(keys, _UIDS.decode(uid_text))
+    old_uids = _verified(keys, _UIDS.decode(old_text))
+    kinds = _CHANGE_KINDS.decode(change_text)
+    columns: tuple[Any, ...] = (map(_kind, bits), keys, kinds, uids, old_uids)
+    changes = [one for one in map(Change, *columns) if one.change]
     following = (keys[-1], bits[-1]) if len(keys) == limit else None
-    return changes if since is not None else _drop_named(db, shard, changes), following
+    return changes if since is not None else _drop_named(db, changes), following
 
 
-_KEYS: Final = msgspec.json.Decoder(list[tuple[str, int]])
+def _drop_named(db: StateDatabase, page: list[Change]) -> list[Change]:
+    """Leave out changes that the job has already written."""
+    named = db.spill("named") if db.has_scratch else None
+    if named is None or not named.count:
+        return page
+    return [one for one in page if not named.contains(one.kind.bit, one.identity)]
 
 
 def export_page(
-    db: StateDatabase, now: int, shard: int, after: Position, limit: int
+    db: StateDatabase, now: int, after: Position, limit: int
 ) -> tuple[list[tuple[IdentityKey, StateRow]], Position | None]:
-    """List identities of a shard and their rows; return also the next position."""
-    given = {"started": now, "epoch": db.epoch, **_page(shard, after, limit)}
-    names, answer = db.connection.execute(
-        "SELECT json_group_array(json_array(hex(identity), kind)),"
-        f" json_array({_ROW_COLUMNS}) FROM ("
-        f" SELECT * FROM mapping_row WHERE {_AFTER} AND removed IS NULL"
-        " ORDER BY identity, kind LIMIT :limit)",
-        given,
-    ).fetchone()
-    keys = [
-        IdentityKey(_kind(bit), bytes.fromhex(name))
-        for name, bit in _KEYS.decode(names)
+    """List the identities after a position, with their rows; and the next position."""
+    keys, bits, following = _keys_after(
+        db, "mapping_row", "removed IS NULL", {}, after, limit
+    )
+    rows: dict[tuple[int, bytes], StateRow | None] = {}
+    for bit, some in _by_kind(keys, bits):
+        for _, group, found in _find_rows(db, now, bit, some):
+            rows.update(zip([(bit, key) for key in group], found, strict=True))
+    page = [
+        (IdentityKey(_kind(bit), key), row)
+        for key, bit in zip(keys, bits, strict=True)
+        if (row := rows[bit, key]) is not None
     ]
-    rows = _read_rows([key.identity for key in keys], answer)
-    page = [(key, row) for key, row in zip(keys, rows, strict=True) if row]
-    last = keys[-1] if len(keys) == limit else None
-    return page, last and (last.identity, last.kind.bit)
+    return page, following
 
 
 # --- removal --------------------------------------------------------------------------
@@ -724,13 +764,12 @@ def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float)
     _find_absent(db, number, max_removed)
     if db.spill("absent").count:
         with db.transaction():
-            gone = [_remove_shard(db, run, number, shard) for shard in range(SHARDS)]
             db.connection.execute(
                 "UPDATE run SET removed = removed + ? WHERE number = ?",
-                (sum(gone), run.number),
+                (_remove_members(db, run, number), run.number),
             )
-    for shard in range(SHARDS):
-        _add_members(db, number, shard)
+    for part in range(db.spill("staged").parts):
+        _add_members(db, number, part)
     (removed,) = db.connection.execute(
         "SELECT removed FROM run WHERE number = ?", (run.number,)
     ).fetchone()
@@ -751,17 +790,15 @@ def _segment_number(db: StateDatabase, name: str) -> int:
 
 def _find_absent(db: StateDatabase, segment: int, max_removed: float) -> None:
     """Put the members of *segment* that are not staged into the scratch database."""
-    absent = db.clear_absent()
+    absent, staged = db.clear_absent(), db.spill("staged")
     members = 0
-    for shard in range(SHARDS):
-        given = {"segment": segment, **shard_bounds(shard)}
-        groups = list(_grouped(db, "member", "segment = :segment", given))
-        present = _read_set(db, "staged", shard) if groups else set()
-        for kind, keys in groups:
-            members += len(keys)
-            gone = [key for key in keys if (kind, key) not in present]
-            if gone:
-                absent.add(kind, gone)
+    at: Position | None = FIRST_PAGE
+    given = {"segment": segment}
+    while at is not None:
+        keys, kinds, at = _keys_after(db, "member", "segment = :segment", given, at)
+        members += len(keys)
+        for kind, some in _by_kind(keys, kinds):
+            absent.add(kind, [one for one in some if not staged.contains(kind, one)])
     if absent.count > max_removed * members:
         raise JobError(
             f"{absent.count} of the {members} identities of the segment are missing "
@@ -771,25 +808,25 @@ def _find_absent(db: StateDatabase, segment: int, max_removed: float) -> None:
         )
 
 
-def _remove_shard(db: StateDatabase, run: Run, segment: int, shard: int) -> int:
-    """Remove the absent identities of a shard; return how many were removed."""
+def _remove_members(db: StateDatabase, run: Run, segment: int) -> int:
+    """Remove the absent identities; return how many were removed."""
     given = {"started": run.started, "epoch": db.epoch}
-    removed = 0
-    for kind, _, identities in db.spill("absent").read(shard):
-        for keys in _keys(kind, identities):
-            db.connection.execute(
-                f"{_ASKED} DELETE FROM member WHERE segment = :segment AND {_IN_KEYS}",
-                {**keys, "segment": segment},
-            )
-            condition = f"removed IS NULL AND NOT {_OTHER_MEMBER}"
-            removed += _remove(db, given, keys, condition)
+    absent, removed = db.spill("absent"), 0
+    groups = chain.from_iterable(map(absent.read, range(absent.parts)))
+    for keys in (one for group in groups for one in _keys(*group)):
+        db.connection.execute(
+            f"{_ASKED} DELETE FROM member WHERE segment = :segment AND {_IN_KEYS}",
+            {**keys, "segment": segment},
+        )
+        condition = f"removed IS NULL AND NOT {_OTHER_MEMBER}"
+        removed += _remove(db, given, keys, condition)
     return removed
 
 
-def _add_members(db: StateDatabase, segment: int, shard: int) -> None:
-    """Make the staged identities of a shard members of *segment*."""
+def _add_members(db: StateDatabase, segment: int, part: int) -> None:
+    """Make the staged identities of a part members of *segment*."""
     with db.transaction():
-        for kind, _, identities in db.spill("staged").read(shard):
+        for kind, identities in db.spill("staged").read(part):
             for keys in _keys(kind, identities):
                 db.connection.execute(
                     f"{_ASKED} INSERT OR IGNORE INTO member"
@@ -881,7 +918,7 @@ _STATISTICS: Final = f"""SELECT kind, coalesce(reason, 'mapped'),
         WHEN reason = '{OPTED_OUT}' THEN :started / 86400 - previous_since / 86400
     END,
     removed IS NOT NULL, count(*), total({_PENDING}), total({_DUE}), min(checked)
-    FROM mapping_row WHERE {_IN_SHARD} GROUP BY 1, 2, 3, 4, 5, 6"""
+    FROM mapping_row WHERE {_IN_RANGE} GROUP BY 1, 2, 3, 4, 5, 6"""
 
 
 def _version(mark: str) -> int | None:
@@ -897,8 +934,8 @@ def count(db: StateDatabase, given: dict[str, Any]) -> StateStatistics:
     """Count the contents; read the whole state once, in parts that fit in memory."""
     totals: Counter[Any] = Counter()
     oldest: list[int] = []
-    for shard in range(SHARDS):
-        parameters = {**given, "epoch": db.epoch, **shard_bounds(shard)}
+    for bounds in db.key_ranges():
+        parameters = {**given, "epoch": db.epoch, **bounds}
         groups = db.connection.execute(_STATISTICS, parameters).fetchall()
         for kind, status, mark, age, day, gone, number, pending, due, first in groups:
             totals.update(pending=int(pending), due=int(due), removed=number * gone)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from uid2_async import MappingState, Phone, PhoneHash
+from uid2_async.bulk.state_values import StateSelection
 from uid2_async.errors import InputError, JobError
 from uid2_async.models import IdentityType, MapRow
 from uid2_async.protocol import base64
@@ -215,9 +216,12 @@ async def test_the_scratch_file_ends_with_its_run(
 ) -> None:
     """It is private, and nothing of it stays."""
     run = await days.begin(0)
-    keys = [days.identity(number) for number in range(2000)]
-    await days.state.stage(run, EMAIL, keys)
-    await days.to_ask(run)
+    # A hundred thousand stay in memory.
+    keys = [days.identity(number) for number in range(102_000)]
+    await days.state.stage(run, EMAIL, keys[:101_000])
+    await days.state.stage(run, EMAIL, keys[101_000:])
+    asked = days.state.to_ask(run, StateSelection.staged())
+    assert [key async for _, page in asked for key in page] == sorted(keys)
     scratch = path.with_name("people.db-staging")
     assert scratch.stat().st_mode & 0o777 == 0o600
     assert keys[0] in on_disk()
