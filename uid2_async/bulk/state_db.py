@@ -30,21 +30,32 @@ from uid2_async.errors import JobError, UID2Error
 APPLICATION_ID: Final = 0x55494432
 """``UID2``, in the header of the SQLite file."""
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 CHECKSUM_CHARS: Final = 8
 """Each stored UID ends with a CRC-32 of identity and UID in hexadecimal digits."""
 
 # --- what the delta says --------------------------------------------------------------
 
-EXPORTED_UID: Final = (
-    "CASE WHEN exported < :epoch THEN coalesce(exported_uid, uid, '') END"
-)
+REPLACED: Final = """(SELECT h.replaced FROM history_row AS h
+    WHERE h.identity = m.identity AND h.kind = m.kind AND h.epoch = m.changed)"""
+"""What deltas said before the latest change of a row: a UID, or '' for none.
+
+It is written once, when the row changes, and is also the row's previous UID.
+"""
+
+EXPORTED_UID: Final = f"""CASE WHEN exported < :epoch THEN CASE changed WHEN :epoch
+    THEN {REPLACED} ELSE coalesce(uid, '') END END"""
 """What the last delta said about a row: a UID, '' for opted out, NULL for nothing.
 
 ``exported`` is the number of the delta that says ADDED. So a first load needs no second
 pass: with the next delta's number, ``:epoch``, all of them count as exported.
+``changed`` is the number of the delta that says what has changed.
 """
+
+PREVIOUS: Final = f"""CASE m.previous_uid WHEN ''
+    THEN {REPLACED} ELSE m.previous_uid END"""
+"""The previous UID of a row; stored as '' if the history has it."""
 
 CHANGE: Final = """CASE
     WHEN uid IS NOT NULL THEN CASE
@@ -60,6 +71,13 @@ _PLAIN: Final = f"substr({{0}}, 1, length({{0}}) - {CHECKSUM_CHARS})"
 _KIND: Final = "CASE kind WHEN 0 THEN 'email' ELSE 'phone' END AS kind"
 _EPOCH: Final = "(SELECT value FROM meta WHERE name = 'epoch')"
 _SAID_NOW: Final = EXPORTED_UID.replace(":epoch", _EPOCH)
+# What deltas have said since a row of the history: what was said before the next one,
+# or what was said last. Nothing, if the identity was removed in between.
+_SAID_NEXT: Final = f"""(SELECT CASE WHEN added <= h.epoch THEN said END FROM (
+    SELECT epoch, added, replaced AS said FROM history_row AS n
+    WHERE n.identity = h.identity AND n.kind = h.kind AND n.epoch > h.epoch
+    UNION ALL SELECT {_EPOCH}, exported, ({_SAID_NOW}) FROM mapping_row AS m
+    WHERE m.identity = h.identity AND m.kind = h.kind) ORDER BY epoch LIMIT 1)"""
 
 _SCHEMA: Final = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -76,13 +94,18 @@ CREATE TABLE mapping_row (
     identity BLOB NOT NULL, kind INTEGER NOT NULL, uid TEXT,
     previous_uid TEXT, previous_since INTEGER, refresh_from INTEGER,
     reason TEXT, bucket TEXT, checked INTEGER NOT NULL, removed INTEGER,
-    exported INTEGER, exported_uid TEXT, PRIMARY KEY (identity, kind)
+    exported INTEGER, changed INTEGER, PRIMARY KEY (identity, kind)
 ) WITHOUT ROWID;
 CREATE TABLE history_row (
     identity BLOB NOT NULL, kind INTEGER NOT NULL, epoch INTEGER NOT NULL,
-    change TEXT NOT NULL, old_uid TEXT NOT NULL, added INTEGER NOT NULL,
+    replaced TEXT NOT NULL, added INTEGER NOT NULL,
     PRIMARY KEY (identity, kind, epoch)
 ) WITHOUT ROWID;
+CREATE TRIGGER keep_exported BEFORE UPDATE OF changed ON mapping_row
+    WHEN new.changed IS NOT old.changed BEGIN
+    INSERT INTO history_row VALUES (
+        old.identity, old.kind, new.changed, coalesce(old.uid, ''), old.exported);
+END;
 CREATE TABLE segment (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE member (
     segment INTEGER NOT NULL, identity BLOB NOT NULL, kind INTEGER NOT NULL,
@@ -90,15 +113,21 @@ CREATE TABLE member (
 ) WITHOUT ROWID;
 CREATE TABLE suppressed (digest BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE VIEW mapping AS SELECT identity, {_KIND}, {_PLAIN.format("uid")} AS uid,
-    {_PLAIN.format("previous_uid")} AS previous_uid, previous_since,
-    refresh_from, reason, bucket, checked FROM mapping_row WHERE removed IS NULL;
-CREATE VIEW change AS SELECT identity, {_KIND},
-    {CHANGE.format(said=f"({_SAID_NOW})")} AS change, {_PLAIN.format("uid")} AS uid,
-    nullif({_PLAIN.format("exported_uid")}, '') AS old_uid FROM mapping_row
-    WHERE exported_uid IS NOT NULL OR exported >= {_EPOCH};
-CREATE VIEW history AS SELECT identity, {_KIND}, change,
-    nullif({_PLAIN.format("old_uid")}, '') AS old_uid, run.number AS run
-    FROM history_row LEFT JOIN run ON run.exported = history_row.epoch;
+    {_PLAIN.format(f"({PREVIOUS})")} AS previous_uid, previous_since,
+    refresh_from, reason, bucket, checked FROM mapping_row AS m WHERE removed IS NULL;
+CREATE VIEW change AS SELECT identity, {_KIND}, change, {_PLAIN.format("uid")} AS uid,
+    nullif({_PLAIN.format("said")}, '') AS old_uid FROM (
+    SELECT *, {CHANGE.format(said="said")} AS change FROM (
+    SELECT *, {_SAID_NOW} AS said FROM mapping_row AS m
+    WHERE changed = {_EPOCH} OR exported >= {_EPOCH})) WHERE change IS NOT NULL;
+CREATE VIEW history AS SELECT identity, {_KIND}, CASE
+    WHEN next IS NULL THEN 'REMOVED' WHEN next = '' THEN 'OPTED_OUT'
+    WHEN old = '' THEN 'RETURNED' ELSE 'ROTATED' END AS change,
+    nullif({_PLAIN.format("old")}, '') AS old_uid, run.number AS run FROM (
+    SELECT identity, kind, epoch AS delta, replaced AS old, {_SAID_NEXT} AS next
+    FROM history_row AS h WHERE epoch < {_EPOCH})
+    LEFT JOIN run ON run.exported = delta
+    WHERE next IS NOT old AND (old <> '' OR next IS NOT NULL);
 INSERT INTO meta VALUES ('salt', randomblob(32)), ('epoch', 1);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};

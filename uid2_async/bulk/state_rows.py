@@ -2,7 +2,7 @@
 
 A delta is the difference between what the last delta said about an identity and what
 its row says now. Only the former is stored with the row (``exported`` and
-``exported_uid``), so changes that cancel out leave nothing to export.
+the history), so changes that cancel out leave nothing to export.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from uid2_async.bulk.state_db import (
     CHANGE,
     CHECKSUM_CHARS,
     EXPORTED_UID,
+    PREVIOUS,
+    REPLACED,
     StateDatabase,
     by_size,
     damaged,
@@ -245,11 +247,11 @@ def _plain(column: str) -> str:
 
 
 _CHANGE_NOW: Final = CHANGE.format(said=f"({EXPORTED_UID})")
-# What was exported is stored only if it differs from the row.
-_PENDING: Final = "(exported_uid IS NOT NULL OR exported >= :epoch)"
-_OLD_UID: Final = "nullif(exported_uid, '')"
+_PENDING: Final = "(changed = :epoch OR exported >= :epoch)"
+_OLD_UID: Final = f"""CASE changed WHEN :epoch
+    THEN nullif(nullif({REPLACED}, ''), coalesce(uid, '')) END"""
 _PREVIOUS_UID: Final = f"""CASE WHEN uid IS NOT NULL
-    AND previous_since > :started - {RETENTION_SECONDS} THEN previous_uid END"""
+    AND previous_since > :started - {RETENTION_SECONDS} THEN {PREVIOUS} END"""
 # The last time that datetime can represent.
 _LAST_SECOND: Final = 253_402_300_799
 _Texts: TypeAlias = list[str | None]
@@ -262,10 +264,13 @@ _ROW_COLUMNS: Final = f"""
     json_group_array(i) FILTER (WHERE exported >= :epoch AND uid IS NOT NULL),
     json_group_array(json_array(i, {_PREVIOUS_UID}, {_OLD_UID}, reason, bucket,
         {_CHANGE_NOW})) FILTER (WHERE previous_uid IS NOT NULL
-        OR exported_uid IS NOT NULL OR reason IS NOT NULL OR bucket IS NOT NULL)"""
+        OR changed = :epoch OR reason IS NOT NULL OR bucket IS NOT NULL)"""
+# What was replaced is joined once, and not looked up by each rule that needs it.
 _LOOK_UP: Final = (
-    f"{_ASKED} SELECT {_ROW_COLUMNS} FROM asked LEFT JOIN mapping_row AS m"
-    f" ON m.identity = {_KEY} AND m.kind = :kind"
+    f"{_ASKED} SELECT {_ROW_COLUMNS.replace(REPLACED, 'h.replaced')}"
+    f" FROM asked LEFT JOIN mapping_row AS m ON m.identity = {_KEY} AND m.kind = :kind"
+    " LEFT JOIN history_row AS h ON h.identity = m.identity AND h.kind = m.kind"
+    " AND h.epoch = m.changed"
 )
 _MAYBE_INTEGERS: Final = msgspec.json.Decoder(list[int | None])
 _UIDS: Final = msgspec.json.Decoder(_Texts)
@@ -392,17 +397,31 @@ def _failures(
 
 # --- recording ------------------------------------------------------------------------
 
-# The operator's previous UID takes precedence: the operator knows rotations that the
-# state missed.
-PREVIOUS_UID: Final = f"""CASE
+
+def _previous_rules(stored: str) -> tuple[str, str]:
+    """Return the SQL for the previous UID after an answer, and since when it is that.
+
+    The answer is ``excluded``, and the row ``m``, with the previous UID in *stored*.
+    The operator's takes precedence: it knows rotations that the state missed.
+    """
+    uid = f"""CASE
     WHEN excluded.previous_uid IS NOT NULL THEN excluded.previous_uid
     WHEN m.uid <> coalesce(excluded.uid, '') THEN m.uid
     WHEN m.previous_since > :started - {RETENTION_SECONDS}
-        AND m.previous_uid <> coalesce(excluded.uid, '') THEN m.previous_uid END"""
-"""The previous UID after the answer ``excluded`` about the row ``m``."""
-PREVIOUS_SINCE: Final = f"""CASE WHEN {PREVIOUS_UID} IS NULL THEN NULL
-    WHEN {PREVIOUS_UID} = m.previous_uid THEN m.previous_since ELSE :started END"""
-"""The time when it was replaced."""
+        AND {stored} <> coalesce(excluded.uid, '') THEN {stored} END"""
+    since = f"""CASE WHEN {uid} IS NULL THEN NULL
+    WHEN {uid} = {stored} THEN m.previous_since ELSE :started END"""
+    return uid, since
+
+
+PREVIOUS_UID, PREVIOUS_SINCE = _previous_rules("m.previous_uid")
+_NEXT_PREVIOUS, _NEXT_SINCE = _previous_rules(f"({PREVIOUS})")
+# The first change after an export moves what was exported into the history.
+_IS_MOVED: Final = """(m.exported < :epoch AND m.changed IS NOT :epoch
+    AND coalesce(m.uid, '') <> coalesce(excluded.uid, ''))"""
+_STORED_PREVIOUS: Final = f"""CASE {_NEXT_PREVIOUS} WHEN
+    CASE WHEN {_IS_MOVED} THEN m.uid WHEN m.previous_uid = '' THEN {PREVIOUS} END
+    THEN '' ELSE {_NEXT_PREVIOUS} END"""
 _UPSERT: Final = f"""INSERT INTO mapping_row AS m (identity, kind, uid, previous_uid,
     previous_since, refresh_from, reason, bucket, checked, exported)
 SELECT substr(:keys, key * :size + 1, :size), :kind, {{uid}}, {{previous}},
@@ -412,11 +431,10 @@ FROM json_each(:answers) WHERE true
 ON CONFLICT (identity, kind) DO UPDATE SET
     uid = excluded.uid, refresh_from = excluded.refresh_from,
     reason = excluded.reason, bucket = excluded.bucket, checked = excluded.checked,
-    previous_uid = {PREVIOUS_UID}, previous_since = {PREVIOUS_SINCE},
+    previous_uid = {_STORED_PREVIOUS}, previous_since = {_NEXT_SINCE},
     removed = NULL,
     exported = CASE WHEN m.exported < :epoch THEN m.exported ELSE excluded.exported END,
-    exported_uid = CASE WHEN m.exported < :epoch THEN nullif(
-        coalesce(m.exported_uid, m.uid, ''), coalesce(excluded.uid, '')) END"""
+    changed = CASE WHEN {_IS_MOVED} THEN :epoch ELSE m.changed END"""
 _DIGITS: Final = 12
 # Most answers are a UID and a time. Reading them from one string each takes a third of
 # the time of an array of arrays.
@@ -601,29 +619,28 @@ def finish(
         "epoch": db.epoch,
         "before": run.started - RETENTION_SECONDS,
     }
-    statements = f"{_EXPORT};{_END}" if exported else _END
+    purged = exported and db.meta("purged")
+    parts = [_FORGET_PURGED] * bool(purged) + [_EXPORT] * exported + [_END]
     with db.transaction():
-        for statement in statements.split(";"):
+        for statement in ";".join(parts).split(";"):
             db.connection.execute(statement, given)
     db.epoch += exported
     db.drop_scratch()
     # Deleted data is also in the write-ahead log, and a long log is slow to read.
     db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    if exported and db.meta("purged"):
+    if purged:
         db.rewrite()
         db.set_meta("purged", 0)
 
 
-# The next epoch number is enough to mark additions as exported, and the history derives
-# them.
+_FORGET_PURGED: Final = f"""DELETE FROM history_row WHERE epoch = :epoch AND EXISTS (
+    SELECT 1 FROM mapping_row AS m WHERE m.identity = history_row.identity
+    AND m.kind = history_row.kind AND m.reason = '{_PURGED}')"""
+# The next epoch number is enough to count everything as exported.
 _EXPORT: Final = f"""
-    INSERT INTO history_row SELECT identity, kind, :epoch, {_CHANGE_NOW}, exported_uid,
-        exported FROM mapping_row
-        WHERE exported_uid IS NOT NULL AND reason IS NOT '{_PURGED}';
     DELETE FROM mapping_row WHERE removed IS NOT NULL;
-    UPDATE mapping_row SET exported_uid = NULL, exported = CASE
-        WHEN uid IS NOT NULL OR reason = '{OPTED_OUT}' THEN exported END
-        WHERE exported_uid IS NOT NULL;
+    UPDATE mapping_row AS m SET exported = NULL WHERE changed = :epoch AND uid IS NULL
+        AND reason IS NOT '{OPTED_OUT}' AND {REPLACED} <> '';
     UPDATE run SET exported = :epoch WHERE number = :run;
     DELETE FROM file_done WHERE name = '{DELTA}';
     UPDATE meta SET value = :epoch + 1 WHERE name = 'epoch'"""
@@ -637,31 +654,30 @@ _END: Final = """
 
 # --- changes --------------------------------------------------------------------------
 
-_CHANGES: Final = f"""SELECT {_KEY_COLUMNS}, json_group_array(change),
-    json_group_array(uid), json_group_array(old_uid) FROM ({{page}})"""
+_CHANGES: Final = f"""SELECT {_KEY_COLUMNS},
+    json_group_array({CHANGE.format(said="said")}), json_group_array(uid),
+    json_group_array(nullif(said, '')) FROM ({{page}})"""
 _PENDING_PAGE: Final = _CHANGES.format(
-    page=f"""SELECT identity, kind, {_CHANGE_NOW} AS change, uid, {_OLD_UID} AS old_uid
-    FROM mapping_row WHERE {_AFTER} AND {_PENDING}
+    page=f"""SELECT identity, kind, uid, reason, {EXPORTED_UID} AS said
+    FROM mapping_row AS m WHERE {_AFTER} AND {_PENDING}
     ORDER BY identity, kind LIMIT :limit"""
 )
 # What was exported before an epoch: the earliest later change shows it, unless the
 # identity was added even later.
 _HISTORY_PAGE: Final = _CHANGES.format(
-    page=f"""SELECT identity, kind, {CHANGE.format(said="said")} AS change, uid,
-        nullif(said, '') AS old_uid FROM (
-        SELECT k.identity, k.kind, m.uid, m.reason,
-            CASE WHEN h.added < :since THEN h.old_uid
-                WHEN h.added IS NULL AND m.exported < :since
-                THEN coalesce(m.exported_uid, m.uid, '') END AS said
-        FROM (SELECT identity, kind FROM history_row WHERE {_AFTER} AND epoch >= :since
-            UNION SELECT identity, kind FROM mapping_row WHERE {_AFTER}
-            AND (exported >= :since OR exported_uid IS NOT NULL)
-            ORDER BY identity, kind LIMIT :limit) AS k
-        LEFT JOIN mapping_row AS m USING (identity, kind)
-        LEFT JOIN history_row AS h ON h.identity = k.identity AND h.kind = k.kind
-            AND h.epoch = (SELECT min(epoch) FROM history_row AS e
-                WHERE e.identity = k.identity AND e.kind = k.kind
-                AND e.epoch >= :since))"""
+    page=f"""SELECT k.identity, k.kind, m.uid, m.reason,
+        CASE WHEN h.added < :since THEN h.replaced
+            WHEN h.added IS NULL AND m.exported < :since THEN coalesce(m.uid, '')
+            END AS said
+    FROM (SELECT identity, kind FROM history_row WHERE {_AFTER} AND epoch >= :since
+        UNION SELECT identity, kind FROM mapping_row
+        WHERE {_AFTER} AND exported >= :since
+        ORDER BY identity, kind LIMIT :limit) AS k
+    LEFT JOIN mapping_row AS m USING (identity, kind)
+    LEFT JOIN history_row AS h ON h.identity = k.identity AND h.kind = k.kind
+        AND h.epoch = (SELECT min(epoch) FROM history_row AS e
+            WHERE e.identity = k.identity AND e.kind = k.kind
+            AND e.epoch >= :since)"""
 )
 _CHANGE_KINDS: Final = msgspec.json.Decoder(list[ChangeKind | None])
 
@@ -720,14 +736,16 @@ def export_page(
 # --- removal --------------------------------------------------------------------------
 
 _OTHER_MEMBER: Final = """EXISTS (SELECT 1 FROM segment AS s CROSS JOIN member AS o
-    ON o.segment = s.number AND o.identity = mapping_row.identity
-    AND o.kind = mapping_row.kind)"""
-_FORGET: Final = f"""DELETE FROM mapping_row WHERE {_IN_KEYS} AND {{condition}}
+    ON o.segment = s.number AND o.identity = m.identity AND o.kind = m.kind)"""
+_FORGET: Final = f"""DELETE FROM mapping_row AS m WHERE {_IN_KEYS} AND {{condition}}
     AND NOT coalesce(({EXPORTED_UID}) <> '', 0)"""
-_MARK: Final = f"""UPDATE mapping_row SET removed = coalesce(removed, :started),
-    exported_uid = coalesce(exported_uid, uid), uid = NULL, previous_uid = NULL,
-    previous_since = NULL, refresh_from = NULL, bucket = NULL, reason = {{reason}}
-    WHERE {_IN_KEYS} AND {{condition}}"""
+_FORGET_CHANGE: Final = f"""DELETE FROM history_row WHERE {_IN_KEYS} AND epoch = :epoch
+    AND NOT EXISTS (SELECT 1 FROM mapping_row AS m
+    WHERE m.identity = history_row.identity AND m.kind = history_row.kind)"""
+_MARK: Final = f"""UPDATE mapping_row AS m SET removed = coalesce(removed, :started),
+    changed = CASE WHEN uid IS NULL THEN changed ELSE :epoch END,
+    uid = NULL, previous_uid = NULL, previous_since = NULL, refresh_from = NULL,
+    bucket = NULL, reason = {{reason}} WHERE {_IN_KEYS} AND {{condition}}"""
 
 
 def _remove(
@@ -739,12 +757,13 @@ def _remove(
 ) -> int:
     """Remove identities; keep those whose removal a delta must report."""
     removed = 0
-    for template in (_FORGET, _MARK):
+    for template in (_FORGET, _FORGET_CHANGE, _MARK):
         statement = template.format(
             condition=condition, reason=f"'{reason}'" if reason else "NULL"
         )
         db.connection.execute(f"{_ASKED} {statement}", {**given, **keys})
-        removed += db.connection.execute("SELECT changes()").fetchone()[0]
+        if template is not _FORGET_CHANGE:
+            removed += db.connection.execute("SELECT changes()").fetchone()[0]
     return removed
 
 
@@ -879,9 +898,9 @@ def _purge_kind(
     given = {"started": now, "epoch": db.epoch}
     purged = 0
     for keys in _keys(kind.bit, sort_distinct(identities)):
-        for table in ("history_row", "member"):
-            statement = f"{_ASKED} DELETE FROM {table} WHERE {_IN_KEYS}"
-            db.connection.execute(statement, keys)
+        for where in ("history_row WHERE epoch < :epoch AND", "member WHERE"):
+            statement = f"{_ASKED} DELETE FROM {where} {_IN_KEYS}"
+            db.connection.execute(statement, {**given, **keys})
         purged += _remove(db, given, keys, "true", _PURGED)
     return purged
 
@@ -890,11 +909,13 @@ def _find_by_uid(db: StateDatabase, raw_uids: Sequence[str]) -> list[IdentityKey
     """Find the identities with these UIDs, now or in the last export."""
     if not raw_uids:
         return []
-    columns = ("uid", "previous_uid", "exported_uid")
-    matches = " OR ".join(f"{_plain(column)} IN wanted" for column in columns)
+    given, previous = _plain("uid"), _plain("previous_uid")
     rows = db.connection.execute(
         "WITH wanted(uid) AS MATERIALIZED (SELECT value FROM json_each(?))"
-        f" SELECT identity, kind FROM mapping_row WHERE {matches}",
+        f" SELECT identity, kind FROM mapping_row WHERE {given} IN wanted"
+        f" OR {previous} IN wanted"
+        f" UNION SELECT identity, kind FROM history_row"
+        f" WHERE {_plain('replaced')} IN wanted",
         (_json(list(raw_uids)),),
     )
     return [IdentityKey(_kind(bit), identity) for identity, bit in rows.fetchall()]
@@ -917,8 +938,10 @@ _STATISTICS: Final = f"""SELECT kind, coalesce(reason, 'mapped'),
             ELSE min(refresh_from / 86400 - :started / 86400, {DUE_DAYS}) END
         WHEN reason = '{OPTED_OUT}' THEN :started / 86400 - previous_since / 86400
     END,
-    removed IS NOT NULL, count(*), total({_PENDING}), total({_DUE}), min(checked)
-    FROM mapping_row WHERE {_IN_RANGE} GROUP BY 1, 2, 3, 4, 5, 6"""
+    removed IS NOT NULL, count(*),
+    total(CASE WHEN {_PENDING} THEN ({_CHANGE_NOW}) IS NOT NULL END),
+    total({_DUE}), min(checked)
+    FROM mapping_row AS m WHERE {_IN_RANGE} GROUP BY 1, 2, 3, 4, 5, 6"""
 
 
 def _version(mark: str) -> int | None:
