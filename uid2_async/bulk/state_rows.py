@@ -436,6 +436,7 @@ ON CONFLICT (identity, kind) DO UPDATE SET
     exported = CASE WHEN m.exported < :epoch THEN m.exported ELSE excluded.exported END,
     changed = CASE WHEN {_IS_MOVED} THEN :epoch ELSE m.changed END"""
 _DIGITS: Final = 12
+_INSTANT: Final = f"%0{_DIGITS}d"
 # Most answers are a UID and a time. Reading them from one string each takes a third of
 # the time of an array of arrays.
 _RECORD_UIDS: Final = _UPSERT.format(
@@ -507,12 +508,10 @@ def _record_rows(
 def _stamped(identities: list[bytes], rows: list[MapRow]) -> list[str]:
     """Join UIDs with their checksums and times."""
     uids = [row.raw_uid or "" for row in rows]
-    checksums = _checksums(identities, uids)
-    size = CHECKSUM_CHARS
-    return [
-        f"{uid}{checksums[at : at + size]}{row.refresh_from_s:0{_DIGITS}d}"
-        for uid, row, at in zip(uids, rows, range(0, len(checksums), size), strict=True)
-    ]
+    checksums, size = _checksums(identities, uids), CHECKSUM_CHARS
+    parts = [checksums[at : at + size] for at in range(0, len(checksums), size)]
+    instants = map(_INSTANT.__mod__, [row.refresh_from_s for row in rows])
+    return list(map("".join, zip(uids, parts, instants, strict=True)))
 
 
 def _columns(identity: bytes, row: MapRow) -> list[str | int | None]:
