@@ -472,10 +472,11 @@ class MappingState:
         self, given: dict[str, int]
     ) -> AsyncGenerator[IdentityPage, None]:
         """Select staged identities, and count them."""
+        all_new = await self._call(state_rows.is_empty)
         part: int | None = 0
         while part is not None:
             looked_at, pages, part = await self._call(
-                state_rows.select_staged, given, part
+                state_rows.select_staged, given, part, all_new=all_new
             )
             staged, distinct, known = self._counts
             known += looked_at - sum(len(identities) for _, identities in pages)

@@ -166,55 +166,18 @@ _COMPANIONS: Final = ("", "-wal", "-shm", "-journal", "-staging")
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 # Locks or shared memory are unreliable there: https://sqlite.org/wal.html. WSL mounts
-# Windows disks as 9p, and some sandboxes mount those of their host that way. fmt: off
-_REMOTE: Final = frozenset(
-    {
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "coda",
-        "davfs",
-        "davfs2",
-        "gfs",
-        "gfs2",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "prl_fs",
-        "smb3",
-        "smbfs",
-        "vboxsf",
-        "vmhgfs",
-    }
-)
-_REMOTE_FUSE: Final = frozenset(
-    {
-        "blobfuse",
-        "blobfuse2",
-        "ceph",
-        "curlftpfs",
-        "davfs",
-        "davfs2",
-        "gcsfuse",
-        "glusterfs",
-        "goofys",
-        "juicefs",
-        "mount-s3",
-        "mountpoint-s3",
-        "rclone",
-        "s3fs",
-        "seaweedfs",
-        "smbnetfs",
-        "sshfs",
-        "vmhgfs-fuse",
-    }
-)
+# Windows disks as 9p, and some sandboxes mount those of their host that way.
+# fmt: off
+_REMOTE: Final = frozenset({
+    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "davfs2", "gfs", "gfs2",
+    "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "prl_fs", "smb3",
+    "smbfs", "vboxsf", "vmhgfs",
+})
+_REMOTE_FUSE: Final = frozenset({
+    "blobfuse", "blobfuse2", "ceph", "curlftpfs", "davfs", "davfs2", "gcsfuse",
+    "glusterfs", "goofys", "juicefs", "mount-s3", "mountpoint-s3", "rclone", "s3fs",
+    "seaweedfs", "smbnetfs", "sshfs", "vmhgfs-fuse",
+})
 # fmt: on
 
 

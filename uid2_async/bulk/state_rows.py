@@ -112,10 +112,17 @@ def load_rotated(db: StateDatabase, selection: StateSelection) -> None:
     )
 
 
+def is_empty(db: StateDatabase) -> bool:
+    """Return whether nobody is known."""
+    return db.connection.execute("SELECT 1 FROM mapping_row LIMIT 1").fetchone() is None
+
+
 def select_staged(
-    db: StateDatabase, given: dict[str, Any], part: int
+    db: StateDatabase, given: dict[str, Any], part: int, *, all_new: bool
 ) -> tuple[int, list[tuple[IdentityType, list[bytes]]], int | None]:
     """Select the staged identities to ask about in one part of the spill.
+
+    With *all_new*, none of them can be known.
 
     Returns:
         The number of identities checked, the selected ones by type, sorted, and the
@@ -125,7 +132,7 @@ def select_staged(
     groups = []
     for kind, keys in spill.read(part) if part < spill.parts else ():
         looked_at += len(keys)
-        groups.append((kind, _unknown(db, given, kind, keys)))
+        groups.append((kind, keys if all_new else _unknown(db, given, kind, keys)))
     following = part + 1 if part + 1 < spill.parts else None
     return looked_at, _selected(db, groups), following
 
@@ -212,19 +219,21 @@ def _unknown(
         f" WHERE {TO_ASK}"
     )
     unknown: list[bytes] = []
-    for keys in _keys(kind, identities):
+    for some, keys in _keys(kind, identities):
         (found,) = db.connection.execute(statement, {**given, **keys}).fetchone()
-        unknown += split(found or b"", keys["size"])
+        unknown += some if found == keys["keys"] else split(found or b"", keys["size"])
     return unknown
 
 
-def _keys(kind: int, identities: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    """Make the parameters with which a statement finds *identities*, in groups."""
+def _keys(
+    kind: int, identities: Sequence[bytes]
+) -> Iterator[tuple[Sequence[bytes], dict[str, Any]]]:
+    """Group *identities*, with the parameters by which a statement finds them."""
     for size, same in by_size(identities).items() if identities else ():
         for start in range(0, len(same), _STATEMENT_ROWS):
             some = same[start : start + _STATEMENT_ROWS]
             keys = b"".join(some)
-            yield {"keys": keys, "size": size, "count": len(some), "kind": kind}
+            yield some, {"keys": keys, "size": size, "count": len(some), "kind": kind}
 
 
 def _kind(bit: object) -> IdentityType:
@@ -290,7 +299,7 @@ def look_up(
     neighbors share pages.
     """
     rows: dict[bytes, StateRow | MapFailure | None] = {}
-    for keys, some, found in _find_rows(db, now, kind.bit, sort_distinct(identities)):
+    for some, keys, found in _find_rows(db, now, kind.bit, sort_distinct(identities)):
         rows.update(zip(some, found, strict=True))
         if db.failures:
             rows.update(_failures(db, some, keys))
@@ -303,13 +312,12 @@ def look_up(
 
 def _find_rows(
     db: StateDatabase, now: int, kind: int, identities: Sequence[bytes]
-) -> Iterator[tuple[dict[str, Any], list[bytes], list[StateRow | None]]]:
+) -> Iterator[tuple[Sequence[bytes], dict[str, Any], list[StateRow | None]]]:
     """Find the rows of sorted *identities*, with None for unknown ones."""
-    for keys in _keys(kind, identities):
+    for some, keys in _keys(kind, identities):
         given = {"started": now, "epoch": db.epoch, **keys}
         answer = db.connection.execute(_LOOK_UP, given).fetchone()
-        some = split(keys["keys"], keys["size"])
-        yield keys, some, _read_rows(some, *answer)
+        yield some, keys, _read_rows(some, *answer)
 
 
 def _read_rows(
@@ -381,7 +389,7 @@ def _with_checksum(identity: bytes, uid: str) -> str:
 
 
 def _failures(
-    db: StateDatabase, identities: list[bytes], keys: dict[str, Any]
+    db: StateDatabase, identities: Sequence[bytes], keys: dict[str, Any]
 ) -> dict[bytes, MapFailure]:
     """Find the identities that this run failed to ask about."""
     (answer,) = db.connection.execute(
@@ -495,17 +503,15 @@ def _record_rows(
     if len(plain) < len(rows):
         other = rows.keys() - set(plain)
     given = {"started": run.started, "epoch": db.epoch}
-    for keys in _keys(kind, plain):
-        some = split(keys["keys"], keys["size"])
+    for some, keys in _keys(kind, plain):
         keys["answers"] = _json(_stamped(some, [rows[one] for one in some]))
         db.connection.execute(_RECORD_UIDS, {**given, **keys})
-    for keys in _keys(kind, sorted(other)):
-        some = split(keys["keys"], keys["size"])
+    for some, keys in _keys(kind, sorted(other)):
         keys["answers"] = _json([_columns(one, rows[one]) for one in some])
         db.connection.execute(_RECORD_ROWS, {**given, **keys})
 
 
-def _stamped(identities: list[bytes], rows: list[MapRow]) -> list[str]:
+def _stamped(identities: Sequence[bytes], rows: list[MapRow]) -> list[str]:
     """Join UIDs with their checksums and times."""
     uids = [row.raw_uid or "" for row in rows]
     checksums, size = _checksums(identities, uids), CHECKSUM_CHARS
@@ -722,7 +728,7 @@ def export_page(
     )
     rows: dict[tuple[int, bytes], StateRow | None] = {}
     for bit, some in _by_kind(keys, bits):
-        for _, group, found in _find_rows(db, now, bit, some):
+        for group, _, found in _find_rows(db, now, bit, some):
             rows.update(zip([(bit, key) for key in group], found, strict=True))
     page = [
         (IdentityKey(_kind(bit), key), row)
@@ -831,7 +837,7 @@ def _remove_members(db: StateDatabase, run: Run, segment: int) -> int:
     given = {"started": run.started, "epoch": db.epoch}
     absent, removed = db.spill("absent"), 0
     groups = chain.from_iterable(map(absent.read, range(absent.parts)))
-    for keys in (one for group in groups for one in _keys(*group)):
+    for _, keys in (one for group in groups for one in _keys(*group)):
         db.connection.execute(
             f"{_ASKED} DELETE FROM member WHERE segment = :segment AND {_IN_KEYS}",
             {**keys, "segment": segment},
@@ -845,7 +851,7 @@ def _add_members(db: StateDatabase, segment: int, part: int) -> None:
     """Make the staged identities of a part members of *segment*."""
     with db.transaction():
         for kind, identities in db.spill("staged").read(part):
-            for keys in _keys(kind, identities):
+            for _, keys in _keys(kind, identities):
                 db.connection.execute(
                     f"{_ASKED} INSERT OR IGNORE INTO member"
                     f" SELECT :segment, {_KEY}, :kind FROM asked",
@@ -896,7 +902,7 @@ def _purge_kind(
     """Delete people of one type from all tables; return how many were found."""
     given = {"started": now, "epoch": db.epoch}
     purged = 0
-    for keys in _keys(kind.bit, sort_distinct(identities)):
+    for _, keys in _keys(kind.bit, sort_distinct(identities)):
         for where in ("history_row WHERE epoch < :epoch AND", "member WHERE"):
             statement = f"{_ASKED} DELETE FROM {where} {_IN_KEYS}"
             db.connection.execute(statement, {**given, **keys})
