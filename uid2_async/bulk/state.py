@@ -291,7 +291,7 @@ class MappingState:
     async def _pages(
         self,
         read: Pages[T],
-        given: int | None,
+        given: Any,
         limit: int,
     ) -> AsyncGenerator[list[T], None]:
         """Iterate over all pages."""
@@ -461,12 +461,17 @@ class MappingState:
             limit: The maximum number of identities per page.
         """
         given = {**self._intervals, "started": run.started}
-        pages = self._select_known(given, selection)
         if selection.source == "staged":
-            pages = self._select_staged(given)
-        async for kind, identities in pages:
-            for start in range(0, len(identities), limit):
-                yield kind, identities[start : start + limit]
+            async for kind, identities in self._select_staged(given):
+                for start in range(0, len(identities), limit):
+                    yield kind, identities[start : start + limit]
+            return
+        if selection.source == "buckets":
+            await self._call(state_rows.load_rotated, selection)
+        known = self._pages(state_rows.select_known, (given, selection), limit)
+        async for pages in known:
+            for page in pages:
+                yield page
 
     async def _select_staged(
         self, given: dict[str, int]
@@ -481,18 +486,6 @@ class MappingState:
             staged, distinct, known = self._counts
             known += looked_at - sum(len(identities) for _, identities in pages)
             self._counts = StagingCounts(staged, distinct + looked_at, known)
-            for page in pages:
-                yield page
-
-    async def _select_known(
-        self, given: dict[str, int], selection: StateSelection
-    ) -> AsyncGenerator[IdentityPage, None]:
-        """Select identities that the state knows."""
-        if selection.source == "buckets":
-            await self._call(state_rows.load_rotated, selection)
-        at: Position | None = FIRST_PAGE
-        while at is not None:
-            pages, at = await self._call(state_rows.select_known, given, selection, at)
             for page in pages:
                 yield page
 

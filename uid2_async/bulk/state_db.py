@@ -153,8 +153,6 @@ CREATE TABLE scratch.staged (
     id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
 CREATE TABLE scratch.named (
     id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
-CREATE TABLE scratch.absent (
-    id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
 CREATE TABLE scratch.failure (
     identity BLOB, kind INTEGER, error TEXT, status INTEGER,
     PRIMARY KEY (identity, kind)) WITHOUT ROWID;
@@ -482,7 +480,7 @@ class StateDatabase:
             self.connection.execute("ATTACH ? AS scratch", (str(path),))
             self._spills = {}
             self.connection.executescript(_SCRATCH_SETTINGS)
-            for name in ("staged", "named", "absent"):
+            for name in ("staged", "named"):
                 self._spills[name] = KeySpill(self.connection, name)
         return self._spills[table]
 
@@ -490,14 +488,6 @@ class StateDatabase:
     def has_scratch(self) -> bool:
         """Whether a job has staged anything."""
         return self._spills is not None
-
-    def clear_absent(self) -> KeySpill:
-        """Empty the table of absent identities and return its spill."""
-        self.spill("absent")
-        self.connection.execute("DELETE FROM scratch.absent")
-        spills = self._spills or {}
-        spills["absent"] = KeySpill(self.connection, "absent")
-        return spills["absent"]
 
     def drop_scratch(self) -> None:
         """Delete the scratch database."""

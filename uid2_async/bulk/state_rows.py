@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 from zlib import crc32
 
@@ -139,14 +139,17 @@ def select_staged(
 
 def select_known(
     db: StateDatabase,
-    given: dict[str, Any],
-    selection: StateSelection,
+    given: tuple[dict[str, Any], StateSelection],
     after: Position,
+    limit: int,
 ) -> tuple[list[tuple[IdentityType, list[bytes]]], Position | None]:
     """Select the next known identities to ask about; see :func:`select_staged`."""
-    given = {**given, "unchecked_for": selection.unchecked_for}
+    times, selection = given
     condition = _SELECTIONS[selection.source]
-    keys, kinds, following = _keys_after(db, "mapping_row", condition, given, after)
+    times = {**times, "unchecked_for": selection.unchecked_for}
+    keys, kinds, following = _keys_after(
+        db, "mapping_row", condition, times, after, limit
+    )
     return _selected(db, _by_kind(keys, kinds)), following
 
 
@@ -785,8 +788,7 @@ def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float)
             "uid2 state purge.",
         )
     number = _segment_number(db, segment)
-    _find_absent(db, number, max_removed)
-    if db.spill("absent").count:
+    if _count_absent(db, number, max_removed):
         with db.transaction():
             db.connection.execute(
                 "UPDATE run SET removed = removed + ? WHERE number = ?",
@@ -812,38 +814,44 @@ def _segment_number(db: StateDatabase, name: str) -> int:
     return int(number)
 
 
-def _find_absent(db: StateDatabase, segment: int, max_removed: float) -> None:
-    """Put the members of *segment* that are not staged into the scratch database."""
-    absent, staged = db.clear_absent(), db.spill("staged")
-    members = 0
-    at: Position | None = FIRST_PAGE
-    given = {"segment": segment}
-    while at is not None:
-        keys, kinds, at = _keys_after(db, "member", "segment = :segment", given, at)
-        members += len(keys)
-        for kind, some in _by_kind(keys, kinds):
-            absent.add(kind, [one for one in some if not staged.contains(kind, one)])
-    if absent.count > max_removed * members:
+def _count_absent(db: StateDatabase, segment: int, max_removed: float) -> int:
+    """Count the members of *segment* that are not staged; reject too many."""
+    members = absent = 0
+    for _, keys, gone in _absent_members(db, segment):
+        members, absent = members + len(keys), absent + len(gone)
+    if absent > max_removed * members:
         raise JobError(
-            f"{absent.count} of the {members} identities of the segment are missing "
+            f"{absent} of the {members} identities of the segment are missing "
             f"from the input: more than {max_removed:.1%} would be removed.",
             hint="Check that the input is the whole audience, or allow a larger share "
             "(--max-removed).",
         )
+    return absent
+
+
+def _absent_members(
+    db: StateDatabase, segment: int
+) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
+    """Read the members of *segment*: the kind, some of them, and who is not staged."""
+    staged, given = db.spill("staged"), {"segment": segment}
+    at: Position | None = FIRST_PAGE
+    while at is not None:
+        keys, kinds, at = _keys_after(db, "member", "segment = :segment", given, at)
+        for kind, some in _by_kind(keys, kinds):
+            yield kind, some, [one for one in some if not staged.contains(kind, one)]
 
 
 def _remove_members(db: StateDatabase, run: Run, segment: int) -> int:
-    """Remove the absent identities; return how many were removed."""
+    """Remove the members who are not staged; return how many were removed."""
     given = {"started": run.started, "epoch": db.epoch}
-    absent, removed = db.spill("absent"), 0
-    groups = chain.from_iterable(map(absent.read, range(absent.parts)))
-    for _, keys in (one for group in groups for one in _keys(*group)):
-        db.connection.execute(
-            f"{_ASKED} DELETE FROM member WHERE segment = :segment AND {_IN_KEYS}",
-            {**keys, "segment": segment},
-        )
-        condition = f"removed IS NULL AND NOT {_OTHER_MEMBER}"
-        removed += _remove(db, given, keys, condition)
+    condition, removed = f"removed IS NULL AND NOT {_OTHER_MEMBER}", 0
+    for kind, _, gone in _absent_members(db, segment):
+        for _, keys in _keys(kind, gone):
+            db.connection.execute(
+                f"{_ASKED} DELETE FROM member WHERE segment = :segment AND {_IN_KEYS}",
+                {**keys, "segment": segment},
+            )
+            removed += _remove(db, given, keys, condition)
     return removed
 
 
