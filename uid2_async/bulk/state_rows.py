@@ -120,7 +120,7 @@ def is_empty(db: StateDatabase) -> bool:
 def select_staged(
     db: StateDatabase, given: dict[str, Any], part: int, *, all_new: bool
 ) -> tuple[int, list[tuple[IdentityType, list[bytes]]], int | None]:
-    """Select the staged identities to ask about in one part of the spill.
+    """Select the staged identities to ask about in the next parts of the spill.
 
     With *all_new*, none of them can be known.
 
@@ -130,11 +130,12 @@ def select_staged(
     """
     spill, looked_at = db.spill("staged"), 0
     groups = []
-    for kind, keys in spill.read(part) if part < spill.parts else ():
-        looked_at += len(keys)
-        groups.append((kind, keys if all_new else _unknown(db, given, kind, keys)))
-    following = part + 1 if part + 1 < spill.parts else None
-    return looked_at, _selected(db, groups), following
+    while part < spill.parts and looked_at < _STATEMENT_ROWS:
+        for kind, keys in spill.read(part):
+            looked_at += len(keys)
+            groups.append((kind, keys if all_new else _unknown(db, given, kind, keys)))
+        part += 1
+    return looked_at, _selected(db, groups), part if part < spill.parts else None
 
 
 def select_known(
@@ -163,7 +164,7 @@ def _selected(
         if db.suppressed:
             some = [one for one in keys if not db.is_suppressed(bit, one)]
         if kind in selected:
-            # Few have another size.
+            # Most come after those before them; few have another size.
             some = sorted([*selected[kind], *some])
         if some:
             selected[kind] = some
