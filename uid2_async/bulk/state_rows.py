@@ -1,8 +1,8 @@
 """The rows of a state and their changes: all queries, in the SQLite thread.
 
 A delta is the difference between what the last delta said about an identity and what
-its row says now. Only the former is stored with the row (``exported`` and
-the history), so changes that cancel out leave nothing to export.
+its row says now. The former is the row itself, unless it has changed since then: then
+it is in the history. So changes that cancel out leave nothing to export.
 """
 
 from __future__ import annotations
