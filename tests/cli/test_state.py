@@ -245,7 +245,7 @@ def test_estimate_says_what_follows(folder: Path, uid2: Uid2) -> None:
     for name, run in (("first_load", found.first_load), ("daily", found.daily)):
         assert exact[f"{name}_seconds"] == pytest.approx(start + run.seconds, rel=0.01)
     assert re.search(r"network: 1\.4 MB out, 2\.6 MB in\n", told.stdout)
-    assert re.search(r"a state of them: 10\.\d MB, 0\.\d minutes for", told.stdout)
+    assert re.search(r"a state of them: 6\.\d MB, 0\.\d minutes for", told.stdout)
     assert re.search(r"each day after that: 8\d due in 1 requests, ", told.stdout)
 
 

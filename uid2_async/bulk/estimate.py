@@ -34,9 +34,9 @@ START_SECONDS: Final = 0.8
 ROW_SECONDS: Final = 6e-6
 FIRST_LOAD_ROW_SECONDS: Final = 1 / 39_000
 DAILY_ROW_SECONDS: Final = 1 / 75_000
-# On disk, after each raw UID has rotated once and its change is kept; a third of that
+# On disk, after each raw UID has rotated once and its change is kept; half of that
 # after a first load (``nox -s bench -- state``).
-STATE_BYTES: Final = 365
+STATE_BYTES: Final = 231
 # A hash and its answer, if one raw UID in four has a previous one.
 SENT_BYTES: Final = 47
 RECEIVED_BYTES: Final = 88

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_rows
 from uid2_async.bulk.outcomes import RAW_UID, MapFailure
-from uid2_async.bulk.state_db import SHARDS, StateDatabase, explain
+from uid2_async.bulk.state_db import StateDatabase, explain
 from uid2_async.bulk.state_rows import FIRST_PAGE, Outcome, Pages, Position
 from uid2_async.bulk.state_values import (
     INVALID_RECHECK,
@@ -291,13 +291,13 @@ class MappingState:
     async def _pages(
         self,
         read: Pages[T],
-        given: int | None,
+        given: Any,
         limit: int,
     ) -> AsyncGenerator[list[T], None]:
-        """Iterate over the pages of all shards."""
-        at: tuple[int, Position] | None = FIRST_PAGE
+        """Iterate over all pages."""
+        at: Position | None = FIRST_PAGE
         while at is not None:
-            page, at = await self._call(state_rows.next_page, read, given, at, limit)
+            page, at = await self._call(read, given, at, limit)
             if page:
                 yield page
 
@@ -460,23 +460,34 @@ class MappingState:
             selection: Which identities to ask about.
             limit: The maximum number of identities per page.
         """
-        if selection.source == "buckets":
-            await self._call(state_rows.load_rotated, selection)
         given = {**self._intervals, "started": run.started}
-        shard = 0
-        while shard < SHARDS:
-            shard, looked_at, pages = await self._call(
-                state_rows.select_some, given, selection, shard
-            )
-            asked = sum(len(identities) for _, identities in pages)
-            if selection.source == "staged":
-                staged, distinct, known = self._counts
-                self._counts = StagingCounts(
-                    staged, distinct + looked_at, known + looked_at - asked
-                )
-            for kind, identities in pages:
+        if selection.source == "staged":
+            async for kind, identities in self._select_staged(given):
                 for start in range(0, len(identities), limit):
                     yield kind, identities[start : start + limit]
+            return
+        if selection.source == "buckets":
+            await self._call(state_rows.load_rotated, selection)
+        known = self._pages(state_rows.select_known, (given, selection), limit)
+        async for pages in known:
+            for page in pages:
+                yield page
+
+    async def _select_staged(
+        self, given: dict[str, int]
+    ) -> AsyncGenerator[IdentityPage, None]:
+        """Select staged identities, and count them."""
+        all_new = await self._call(state_rows.is_empty)
+        part: int | None = 0
+        while part is not None:
+            looked_at, pages, part = await self._call(
+                state_rows.select_staged, given, part, all_new=all_new
+            )
+            staged, distinct, known = self._counts
+            known += looked_at - sum(len(identities) for _, identities in pages)
+            self._counts = StagingCounts(staged, distinct + looked_at, known)
+            for page in pages:
+                yield page
 
     async def record(
         self,

@@ -30,24 +30,32 @@ from uid2_async.errors import JobError, UID2Error
 APPLICATION_ID: Final = 0x55494432
 """``UID2``, in the header of the SQLite file."""
 
-SCHEMA_VERSION: Final = 2
-
-SHARDS: Final = 256
-"""The state is processed by the first byte of the identities."""
+SCHEMA_VERSION: Final = 3
 
 CHECKSUM_CHARS: Final = 8
 """Each stored UID ends with a CRC-32 of identity and UID in hexadecimal digits."""
 
 # --- what the delta says --------------------------------------------------------------
 
-EXPORTED_UID: Final = (
-    "CASE WHEN exported < :epoch THEN coalesce(exported_uid, uid, '') END"
-)
+REPLACED: Final = """(SELECT h.replaced FROM history_row AS h
+    WHERE h.identity = m.identity AND h.kind = m.kind AND h.epoch = m.changed)"""
+"""What deltas said before the latest change of a row: a UID, or '' for none.
+
+It is written once, when the row changes, and is also the row's previous UID.
+"""
+
+EXPORTED_UID: Final = f"""CASE WHEN exported < :epoch THEN CASE changed WHEN :epoch
+    THEN {REPLACED} ELSE coalesce(uid, '') END END"""
 """What the last delta said about a row: a UID, '' for opted out, NULL for nothing.
 
 ``exported`` is the number of the delta that says ADDED. So a first load needs no second
 pass: with the next delta's number, ``:epoch``, all of them count as exported.
+``changed`` is the number of the delta that says what has changed.
 """
+
+PREVIOUS: Final = f"""CASE m.previous_uid WHEN ''
+    THEN {REPLACED} ELSE m.previous_uid END"""
+"""The previous UID of a row; stored as '' if the history has it."""
 
 CHANGE: Final = """CASE
     WHEN uid IS NOT NULL THEN CASE
@@ -63,6 +71,13 @@ _PLAIN: Final = f"substr({{0}}, 1, length({{0}}) - {CHECKSUM_CHARS})"
 _KIND: Final = "CASE kind WHEN 0 THEN 'email' ELSE 'phone' END AS kind"
 _EPOCH: Final = "(SELECT value FROM meta WHERE name = 'epoch')"
 _SAID_NOW: Final = EXPORTED_UID.replace(":epoch", _EPOCH)
+# What deltas have said since a row of the history: what was said before the next one,
+# or what was said last. Nothing, if the identity was removed in between.
+_SAID_NEXT: Final = f"""(SELECT CASE WHEN added <= h.epoch THEN said END FROM (
+    SELECT epoch, added, replaced AS said FROM history_row AS n
+    WHERE n.identity = h.identity AND n.kind = h.kind AND n.epoch > h.epoch
+    UNION ALL SELECT {_EPOCH}, exported, ({_SAID_NOW}) FROM mapping_row AS m
+    WHERE m.identity = h.identity AND m.kind = h.kind) ORDER BY epoch LIMIT 1)"""
 
 _SCHEMA: Final = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -79,13 +94,18 @@ CREATE TABLE mapping_row (
     identity BLOB NOT NULL, kind INTEGER NOT NULL, uid TEXT,
     previous_uid TEXT, previous_since INTEGER, refresh_from INTEGER,
     reason TEXT, bucket TEXT, checked INTEGER NOT NULL, removed INTEGER,
-    exported INTEGER, exported_uid TEXT, PRIMARY KEY (identity, kind)
+    exported INTEGER, changed INTEGER, PRIMARY KEY (identity, kind)
 ) WITHOUT ROWID;
 CREATE TABLE history_row (
     identity BLOB NOT NULL, kind INTEGER NOT NULL, epoch INTEGER NOT NULL,
-    change TEXT NOT NULL, old_uid TEXT NOT NULL, added INTEGER NOT NULL,
+    replaced TEXT NOT NULL, added INTEGER NOT NULL,
     PRIMARY KEY (identity, kind, epoch)
 ) WITHOUT ROWID;
+CREATE TRIGGER keep_exported BEFORE UPDATE OF changed ON mapping_row
+    WHEN new.changed IS NOT old.changed BEGIN
+    INSERT INTO history_row VALUES (
+        old.identity, old.kind, new.changed, coalesce(old.uid, ''), old.exported);
+END;
 CREATE TABLE segment (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE member (
     segment INTEGER NOT NULL, identity BLOB NOT NULL, kind INTEGER NOT NULL,
@@ -93,15 +113,21 @@ CREATE TABLE member (
 ) WITHOUT ROWID;
 CREATE TABLE suppressed (digest BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE VIEW mapping AS SELECT identity, {_KIND}, {_PLAIN.format("uid")} AS uid,
-    {_PLAIN.format("previous_uid")} AS previous_uid, previous_since,
-    refresh_from, reason, bucket, checked FROM mapping_row WHERE removed IS NULL;
-CREATE VIEW change AS SELECT identity, {_KIND},
-    {CHANGE.format(said=f"({_SAID_NOW})")} AS change, {_PLAIN.format("uid")} AS uid,
-    nullif({_PLAIN.format("exported_uid")}, '') AS old_uid FROM mapping_row
-    WHERE exported_uid IS NOT NULL OR exported >= {_EPOCH};
-CREATE VIEW history AS SELECT identity, {_KIND}, change,
-    nullif({_PLAIN.format("old_uid")}, '') AS old_uid, run.number AS run
-    FROM history_row LEFT JOIN run ON run.exported = history_row.epoch;
+    {_PLAIN.format(f"({PREVIOUS})")} AS previous_uid, previous_since,
+    refresh_from, reason, bucket, checked FROM mapping_row AS m WHERE removed IS NULL;
+CREATE VIEW change AS SELECT identity, {_KIND}, change, {_PLAIN.format("uid")} AS uid,
+    nullif({_PLAIN.format("said")}, '') AS old_uid FROM (
+    SELECT *, {CHANGE.format(said="said")} AS change FROM (
+    SELECT *, {_SAID_NOW} AS said FROM mapping_row AS m
+    WHERE changed = {_EPOCH} OR exported >= {_EPOCH})) WHERE change IS NOT NULL;
+CREATE VIEW history AS SELECT identity, {_KIND}, CASE
+    WHEN next IS NULL THEN 'REMOVED' WHEN next = '' THEN 'OPTED_OUT'
+    WHEN old = '' THEN 'RETURNED' ELSE 'ROTATED' END AS change,
+    nullif({_PLAIN.format("old")}, '') AS old_uid, run.number AS run FROM (
+    SELECT identity, kind, epoch AS delta, replaced AS old, {_SAID_NEXT} AS next
+    FROM history_row AS h WHERE epoch < {_EPOCH})
+    LEFT JOIN run ON run.exported = delta
+    WHERE next IS NOT old AND (old <> '' OR next IS NOT NULL);
 INSERT INTO meta VALUES ('salt', randomblob(32)), ('epoch', 1);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
@@ -127,8 +153,6 @@ CREATE TABLE scratch.staged (
     id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
 CREATE TABLE scratch.named (
     id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
-CREATE TABLE scratch.absent (
-    id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
 CREATE TABLE scratch.failure (
     identity BLOB, kind INTEGER, error TEXT, status INTEGER,
     PRIMARY KEY (identity, kind)) WITHOUT ROWID;
@@ -140,55 +164,18 @@ _COMPANIONS: Final = ("", "-wal", "-shm", "-journal", "-staging")
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 # Locks or shared memory are unreliable there: https://sqlite.org/wal.html. WSL mounts
-# Windows disks as 9p, and some sandboxes mount those of their host that way. fmt: off
-_REMOTE: Final = frozenset(
-    {
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "coda",
-        "davfs",
-        "davfs2",
-        "gfs",
-        "gfs2",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "prl_fs",
-        "smb3",
-        "smbfs",
-        "vboxsf",
-        "vmhgfs",
-    }
-)
-_REMOTE_FUSE: Final = frozenset(
-    {
-        "blobfuse",
-        "blobfuse2",
-        "ceph",
-        "curlftpfs",
-        "davfs",
-        "davfs2",
-        "gcsfuse",
-        "glusterfs",
-        "goofys",
-        "juicefs",
-        "mount-s3",
-        "mountpoint-s3",
-        "rclone",
-        "s3fs",
-        "seaweedfs",
-        "smbnetfs",
-        "sshfs",
-        "vmhgfs-fuse",
-    }
-)
+# Windows disks as 9p, and some sandboxes mount those of their host that way.
+# fmt: off
+_REMOTE: Final = frozenset({
+    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "davfs2", "gfs", "gfs2",
+    "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "prl_fs", "smb3",
+    "smbfs", "vboxsf", "vmhgfs",
+})
+_REMOTE_FUSE: Final = frozenset({
+    "blobfuse", "blobfuse2", "ceph", "curlftpfs", "davfs", "davfs2", "gcsfuse",
+    "glusterfs", "goofys", "juicefs", "mount-s3", "mountpoint-s3", "rclone", "s3fs",
+    "seaweedfs", "smbnetfs", "sshfs", "vmhgfs-fuse",
+})
 # fmt: on
 
 
@@ -265,40 +252,39 @@ def sort_distinct(identities: Iterable[bytes], *, byte: int = 0) -> list[bytes]:
     Sorting 50,000 at once would hold the interpreter lock for 20 ms. Identities are
     hashes, so one *byte* of them makes even groups. The bytes before it must be equal.
     """
-    groups: list[list[bytes]] = [[] for _ in range(SHARDS)]
-    for identity in identities:
-        groups[identity[byte]].append(identity)
+    groups = _by_byte(identities, byte)
     return [identity for group in groups for identity in sorted(set(group))]
 
 
-def shard_bounds(shard: int) -> dict[str, bytes]:
-    """Return the range of the identities that begin with the byte *shard*."""
-    high = bytes([shard + 1]) if shard < SHARDS - 1 else b"\xff" * 64
-    return {"low": bytes([shard]), "high": high}
+def _by_byte(identities: Iterable[bytes], byte: int) -> list[list[bytes]]:
+    """Group *identities* by one of their bytes."""
+    groups: list[list[bytes]] = [[] for _ in range(256)]
+    for identity in identities:
+        groups[identity[byte]].append(identity)
+    return groups
 
 
 class KeySpill:
-    """Any number of identities by their first byte, in a scratch table.
+    """Any number of identities, in memory if they are few, or in a scratch table.
 
-    One row contains all identities of a shard from one flush as one blob. One row per
-    identity would take ten times as long.
+    There they are in parts, by their first byte. One row contains all identities of a
+    part from one flush as one blob. One row per identity would take ten times as long.
     """
 
     def __init__(self, connection: sqlite3.Connection, table: str) -> None:
         """Write to the empty scratch table *table*."""
         self._connection = connection
         self._table = table
-        self._buffers: dict[tuple[int, int], list[list[bytes]]] = {}
+        self._buffers: dict[tuple[int, int], list[bytes]] = {}
         self._buffered = 0
         self._flushes = 0
+        self._last: tuple[int, int, set[tuple[int, bytes]]] = (0, -1, set())
         self.count: int = 0
 
     def add(self, kind: int, identities: Sequence[bytes]) -> None:
         """Add identities of one type."""
         for size, keys in by_size(identities).items():
-            shards = self._buffers.setdefault((kind, size), [[] for _ in range(SHARDS)])
-            for key in keys:
-                shards[key[0]].append(key)
+            self._buffers.setdefault((kind, size), []).extend(keys)
         self.count += len(identities)
         self._buffered += len(identities)
         if self._buffered >= _FLUSH_AT:
@@ -307,10 +293,10 @@ class KeySpill:
     def _flush(self) -> None:
         """Write buffered identities in a few statements."""
         rows: list[tuple[int, int, int, bytes]] = []
-        for (kind, size), shards in self._buffers.items():
+        for (kind, size), buffered in self._buffers.items():
             rows += [
-                ((shard << 40) | self._flushes, kind, size, b"".join(keys))
-                for shard, keys in enumerate(shards)
+                ((part << 40) | self._flushes, kind, size, b"".join(keys))
+                for part, keys in enumerate(_by_byte(buffered, 0))
                 if keys
             ]
             self._flushes += 1
@@ -324,21 +310,39 @@ class KeySpill:
         self._buffers.clear()
         self._buffered = 0
 
-    def read(self, shard: int) -> Iterator[tuple[int, int, list[bytes]]]:
-        """Read a shard: the kind, the size, and identities, sorted and distinct."""
+    @property
+    def parts(self) -> int:
+        """The number of parts to read: one if all identities are in memory."""
+        return 256 if self._flushes else min(1, self._buffered)
+
+    def read(self, part: int) -> Iterator[tuple[int, list[bytes]]]:
+        """Read a part: each kind, and its identities of one size, sorted, distinct."""
+        if not self._flushes:
+            for (kind, _), keys in sorted(self._buffers.items()):
+                yield kind, sort_distinct(keys)
+            return
         if self._buffered:
             self._flush()
         groups = self._connection.execute(
             "SELECT kind, size, CAST(group_concat(keys, '') AS BLOB)"
             f" FROM scratch.{self._table} WHERE id BETWEEN ? AND ? GROUP BY kind, size",
-            (shard << 40, (shard << 40) | (1 << 40) - 1),
+            (part << 40, (part << 40) | (1 << 40) - 1),
         ).fetchall()
-        for kind, size, keys in groups:
-            yield kind, size, sort_distinct(split(keys, size), byte=1)
+        for kind, size, blob in groups:
+            yield kind, sort_distinct(split(blob, size), byte=1)
+
+    def contains(self, kind: int, identity: bytes) -> bool:
+        """Return whether an identity was added; fast for sorted ones."""
+        part = identity[0] if self._flushes else 0
+        if self._last[:2] != (self.count, part):
+            keys = {(one, key) for one, keys in self.read(part) for key in keys}
+            self._last = (self.count, part, keys)
+        return (kind, identity) in self._last[2]
 
 
 _FLUSH_AT: Final = 100_000
 _ROWS_PER_INSERT: Final = 128
+_SORTED_PAGES: Final = 1_024
 
 # --- the file -------------------------------------------------------------------------
 
@@ -394,6 +398,17 @@ class StateDatabase:
             with suppress(OSError):
                 self._drop_scratch_file()
             self._lock.release()
+
+    def key_ranges(self) -> list[dict[str, bytes]]:
+        """Return ranges of identities, so that each has few enough rows to sort."""
+        (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
+        bounds = [b""]
+        if pages > _SORTED_PAGES:
+            bounds += [bytes([byte]) for byte in range(1, 256)]
+        ends = [*bounds[1:], b"\xff" * 64]
+        return [
+            {"low": low, "high": high} for low, high in zip(bounds, ends, strict=True)
+        ]
 
     def meta(self, name: str) -> Any:
         """Read a metadata value of the state, or None."""
@@ -465,7 +480,7 @@ class StateDatabase:
             self.connection.execute("ATTACH ? AS scratch", (str(path),))
             self._spills = {}
             self.connection.executescript(_SCRATCH_SETTINGS)
-            for name in ("staged", "named", "absent"):
+            for name in ("staged", "named"):
                 self._spills[name] = KeySpill(self.connection, name)
         return self._spills[table]
 
@@ -473,14 +488,6 @@ class StateDatabase:
     def has_scratch(self) -> bool:
         """Whether a job has staged anything."""
         return self._spills is not None
-
-    def clear_absent(self) -> KeySpill:
-        """Empty the table of absent identities and return its spill."""
-        self.spill("absent")
-        self.connection.execute("DELETE FROM scratch.absent")
-        spills = self._spills or {}
-        spills["absent"] = KeySpill(self.connection, "absent")
-        return spills["absent"]
 
     def drop_scratch(self) -> None:
         """Delete the scratch database."""

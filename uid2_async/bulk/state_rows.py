@@ -1,14 +1,16 @@
 """The rows of a state and their changes: all queries, in the SQLite thread.
 
 A delta is the difference between what the last delta said about an identity and what
-its row says now. Only the former is stored with the row (``exported`` and
-``exported_uid``), so changes that cancel out leave nothing to export.
+its row says now. The former is the row itself, unless it has changed since then: then
+it is in the history. So changes that cancel out leave nothing to export.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 from zlib import crc32
 
@@ -20,11 +22,11 @@ from uid2_async.bulk.state_db import (
     CHANGE,
     CHECKSUM_CHARS,
     EXPORTED_UID,
-    SHARDS,
+    PREVIOUS,
+    REPLACED,
     StateDatabase,
     by_size,
     damaged,
-    shard_bounds,
     sort_distinct,
     split,
 )
@@ -55,12 +57,10 @@ Recorded: TypeAlias = tuple[Run, IdentityType, Sequence[bytes], Sequence[Outcome
 Position: TypeAlias = tuple[bytes, int]
 """The last identity of a page, and its kind."""
 
-_START: Final[Position] = (b"", -1)
+FIRST_PAGE: Final[Position] = (b"", -1)
 Pages: TypeAlias = "Callable[..., tuple[list[T], Position | None]]"
-FIRST_PAGE: Final = (0, _START)
-# Each call to the state's thread costs as much as a few hundred rows.
-_SHARDS_AT_ONCE: Final = 16
 
+ADDED: Final = ChangeKind.ADDED.value
 OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 _PURGED: Final = "(purged)"
 DELTA: Final = ""
@@ -73,8 +73,10 @@ _ASKED: Final = """WITH RECURSIVE asked(i) AS (
     SELECT 0 UNION ALL SELECT i + 1 FROM asked WHERE i + 1 < :count)"""
 _KEY: Final = "substr(:keys, i * :size + 1, :size)"
 _IN_KEYS: Final = f"kind = :kind AND identity IN (SELECT {_KEY} FROM asked)"
-_GROUPED: Final = "kind, length(identity), CAST(group_concat(identity, '') AS BLOB)"
-_IN_SHARD: Final = "identity >= :low AND identity < :high"
+_IN_RANGE: Final = "identity >= :low AND identity < :high"
+_AFTER: Final = "(identity, kind) > (:identity, :last_kind)"
+_KEY_COLUMNS: Final = """CAST(group_concat(identity, '') AS BLOB),
+    json_group_array(length(identity)), json_group_array(kind)"""
 
 # --- what is known and due ------------------------------------------------------------
 
@@ -110,55 +112,104 @@ def load_rotated(db: StateDatabase, selection: StateSelection) -> None:
     )
 
 
-def select_some(
-    db: StateDatabase, given: dict[str, Any], selection: StateSelection, shard: int
-) -> tuple[int, int, list[tuple[IdentityType, list[bytes]]]]:
-    """Select the identities to ask about from *shard* and the following shards.
+def is_empty(db: StateDatabase) -> bool:
+    """Return whether nobody is known."""
+    return db.connection.execute("SELECT 1 FROM mapping_row LIMIT 1").fetchone() is None
+
+
+def select_staged(
+    db: StateDatabase, given: dict[str, Any], part: int, *, all_new: bool
+) -> tuple[int, list[tuple[IdentityType, list[bytes]]], int | None]:
+    """Select the staged identities to ask about in the next parts of the spill.
+
+    With *all_new*, none of them can be known.
 
     Returns:
-        The next shard, the number of staged identities checked, and the selected ones
-        by type, sorted.
+        The number of identities checked, the selected ones by type, sorted, and the
+        next part.
     """
-    looked_at, pages = 0, []
-    for at in range(shard, min(shard + _SHARDS_AT_ONCE, SHARDS)):
-        count, some = _select_shard(db, given, selection, at)
-        shard, looked_at = at + 1, looked_at + count
-        pages += some
-        if looked_at >= _STATEMENT_ROWS or pages:
-            break
-    return shard, looked_at, pages
+    spill, looked_at = db.spill("staged"), 0
+    groups = []
+    while part < spill.parts and looked_at < _STATEMENT_ROWS:
+        for kind, keys in spill.read(part):
+            looked_at += len(keys)
+            groups.append((kind, keys if all_new else _unknown(db, given, kind, keys)))
+        part += 1
+    return looked_at, _selected(db, groups), part if part < spill.parts else None
 
 
-def _select_shard(
-    db: StateDatabase, given: dict[str, Any], selection: StateSelection, shard: int
-) -> tuple[int, list[tuple[IdentityType, list[bytes]]]]:
-    """Select the identities of one shard; see :func:`select_some`."""
-    staged = []
-    if selection.source == "staged":
-        staged = list(db.spill("staged").read(shard))
-        groups = [(kind, _unknown(db, given, kind, keys)) for kind, _, keys in staged]
-    else:
-        bounds = {"unchecked_for": selection.unchecked_for, **shard_bounds(shard)}
-        condition = _SELECTIONS[selection.source]
-        groups = list(_grouped(db, "mapping_row", condition, {**given, **bounds}))
-    merged: dict[int, list[bytes]] = {}
-    for kind, keys in groups:
-        merged.setdefault(kind, []).extend(_not_suppressed(db, kind, keys))
-    pages = [(_kind(kind), sort_distinct(merged[kind], byte=1)) for kind in merged]
-    return sum(len(keys) for _, _, keys in staged), [page for page in pages if page[1]]
-
-
-def _grouped(
-    db: StateDatabase, table: str, condition: str, given: dict[str, Any]
-) -> Iterator[tuple[int, list[bytes]]]:
-    """Read the identities of a shard that meet *condition*."""
-    rows = db.connection.execute(
-        f"SELECT {_GROUPED} FROM {table} WHERE {_IN_SHARD} AND ({condition})"
-        " GROUP BY 1, 2",
-        given,
+def select_known(
+    db: StateDatabase,
+    given: tuple[dict[str, Any], StateSelection],
+    after: Position,
+    limit: int,
+) -> tuple[list[tuple[IdentityType, list[bytes]]], Position | None]:
+    """Select the next known identities to ask about; see :func:`select_staged`."""
+    times, selection = given
+    condition = _SELECTIONS[selection.source]
+    times = {**times, "unchecked_for": selection.unchecked_for}
+    keys, kinds, following = _keys_after(
+        db, "mapping_row", condition, times, after, limit
     )
-    for kind, size, keys in rows.fetchall():
-        yield kind, split(keys, size)
+    return _selected(db, _by_kind(keys, kinds)), following
+
+
+def _selected(
+    db: StateDatabase, groups: Iterable[tuple[int, list[bytes]]]
+) -> list[tuple[IdentityType, list[bytes]]]:
+    """Join the groups of each type, sorted, without suppressed people."""
+    selected: dict[IdentityType, list[bytes]] = {}
+    for bit, keys in groups:
+        kind, some = _kind(bit), keys
+        if db.suppressed:
+            some = [one for one in keys if not db.is_suppressed(bit, one)]
+        if kind in selected:
+            # Most come after those before them; few have another size.
+            some = sorted([*selected[kind], *some])
+        if some:
+            selected[kind] = some
+    return list(selected.items())
+
+
+def _by_kind(keys: list[bytes], kinds: list[int]) -> Iterator[tuple[int, list[bytes]]]:
+    """Group identities by their kinds, keeping their order."""
+    for kind in sorted(set(kinds)):
+        yield kind, [key for key, one in zip(keys, kinds, strict=True) if one == kind]
+
+
+def _keys_after(
+    db: StateDatabase,
+    table: str,
+    condition: str,
+    given: dict[str, Any],
+    after: Position,
+    limit: int = _STATEMENT_ROWS,
+) -> tuple[list[bytes], list[int], Position | None]:
+    """Read the next identities of a table that meet *condition*, and their kinds."""
+    row = db.connection.execute(
+        f"SELECT {_KEY_COLUMNS} FROM (SELECT identity, kind FROM {table}"
+        f" WHERE {_AFTER} AND ({condition}) ORDER BY identity, kind LIMIT :limit)",
+        {**given, "identity": after[0], "last_kind": after[1], "limit": limit},
+    ).fetchone()
+    keys, kinds = _decode_keys(*row)
+    return keys, kinds, (keys[-1], kinds[-1]) if len(keys) == limit else None
+
+
+def _decode_keys(
+    joined: bytes | None, sizes: str, kinds: str
+) -> tuple[list[bytes], list[int]]:
+    """Decode the columns of ``_KEY_COLUMNS``."""
+    lengths, joined = _INTEGERS.decode(sizes), joined or b""
+    if sum(lengths) != len(joined):
+        raise damaged()
+    if len(set(lengths)) == 1:
+        return split(joined, lengths[0]), _INTEGERS.decode(kinds)
+    ends = list(accumulate(lengths))
+    keys = [joined[end - size : end] for size, end in zip(lengths, ends, strict=True)]
+    return keys, _INTEGERS.decode(kinds)
+
+
+_INTEGERS: Final = msgspec.json.Decoder(list[int])
 
 
 def _unknown(
@@ -172,19 +223,21 @@ def _unknown(
         f" WHERE {TO_ASK}"
     )
     unknown: list[bytes] = []
-    for keys in _keys(kind, identities):
+    for some, keys in _keys(kind, identities):
         (found,) = db.connection.execute(statement, {**given, **keys}).fetchone()
-        unknown += split(found or b"", keys["size"])
+        unknown += some if found == keys["keys"] else split(found or b"", keys["size"])
     return unknown
 
 
-def _keys(kind: int, identities: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    """Make the parameters with which a statement finds *identities*, in groups."""
+def _keys(
+    kind: int, identities: Sequence[bytes]
+) -> Iterator[tuple[Sequence[bytes], dict[str, Any]]]:
+    """Group *identities*, with the parameters by which a statement finds them."""
     for size, same in by_size(identities).items() if identities else ():
         for start in range(0, len(same), _STATEMENT_ROWS):
             some = same[start : start + _STATEMENT_ROWS]
             keys = b"".join(some)
-            yield {"keys": keys, "size": size, "count": len(some), "kind": kind}
+            yield some, {"keys": keys, "size": size, "count": len(some), "kind": kind}
 
 
 def _kind(bit: object) -> IdentityType:
@@ -198,15 +251,6 @@ def _kind(bit: object) -> IdentityType:
 _KIND_OF_BIT: Final[dict[object, IdentityType]] = {kind.bit: kind for kind in KINDS}
 
 
-def _not_suppressed(
-    db: StateDatabase, kind: int, identities: Sequence[bytes]
-) -> Sequence[bytes]:
-    """Leave out suppressed people."""
-    if not db.suppressed:
-        return identities
-    return [one for one in identities if not db.is_suppressed(kind, one)]
-
-
 # --- rows -----------------------------------------------------------------------------
 
 
@@ -216,31 +260,36 @@ def _plain(column: str) -> str:
 
 
 _CHANGE_NOW: Final = CHANGE.format(said=f"({EXPORTED_UID})")
-# What was exported is stored only if it differs from the row.
-_PENDING: Final = "(exported_uid IS NOT NULL OR exported >= :epoch)"
-_OLD_UID: Final = "nullif(exported_uid, '')"
+_PENDING: Final = "(changed = :epoch OR exported >= :epoch)"
+_OLD_UID: Final = f"""CASE changed WHEN :epoch
+    THEN nullif(nullif({REPLACED}, ''), coalesce(uid, '')) END"""
 _PREVIOUS_UID: Final = f"""CASE WHEN uid IS NOT NULL
-    AND previous_since > :started - {RETENTION_SECONDS} THEN previous_uid END"""
+    AND previous_since > :started - {RETENTION_SECONDS} THEN {PREVIOUS} END"""
 # The last time that datetime can represent.
 _LAST_SECOND: Final = 253_402_300_799
 _Texts: TypeAlias = list[str | None]
-_Seconds: TypeAlias = list[Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)] | None]
-# One array per column costs half as much as one array per row.
-_ROW_COLUMNS: Final = ", ".join(
-    f"json_group_array({column})"
-    for column in (
-        "CASE WHEN removed IS NULL THEN checked END",
-        "uid",
-        _PREVIOUS_UID,
-        _OLD_UID,
-        "refresh_from",
-        "reason",
-        "bucket",
-        _CHANGE_NOW,
-    )
+_Second: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)]
+# One array per column costs half as much as one array per row, and most rows have
+# nothing in the others.
+_ROW_COLUMNS: Final = f"""
+    json_group_array(CASE WHEN removed IS NULL THEN checked END),
+    json_group_array(uid), json_group_array(refresh_from),
+    json_group_array(i) FILTER (WHERE exported >= :epoch AND uid IS NOT NULL),
+    json_group_array(json_array(i, {_PREVIOUS_UID}, {_OLD_UID}, reason, bucket,
+        {_CHANGE_NOW})) FILTER (WHERE previous_uid IS NOT NULL
+        OR changed = :epoch OR reason IS NOT NULL OR bucket IS NOT NULL)"""
+# What was replaced is joined once, and not looked up by each rule that needs it.
+_LOOK_UP: Final = (
+    f"{_ASKED} SELECT {_ROW_COLUMNS.replace(REPLACED, 'h.replaced')}"
+    f" FROM asked LEFT JOIN mapping_row AS m ON m.identity = {_KEY} AND m.kind = :kind"
+    " LEFT JOIN history_row AS h ON h.identity = m.identity AND h.kind = m.kind"
+    " AND h.epoch = m.changed"
 )
-_ROWS: Final = msgspec.json.Decoder(
-    tuple[list[int | None], _Texts, _Texts, _Texts, _Seconds, _Texts, _Texts, _Texts]
+_MAYBE_INTEGERS: Final = msgspec.json.Decoder(list[int | None])
+_UIDS: Final = msgspec.json.Decoder(_Texts)
+_INSTANTS: Final = msgspec.json.Decoder(list[_Second | None])
+_OTHERS: Final = msgspec.json.Decoder(
+    list[tuple[int, str | None, str | None, str | None, str | None, str | None]]
 )
 _FAILURES: Final = msgspec.json.Decoder(list[tuple[int, str, int | None]])
 
@@ -253,16 +302,9 @@ def look_up(
     Sorted in tens of thousands, they cost half as much as in small groups, since
     neighbors share pages.
     """
-    given = {"started": now, "epoch": db.epoch}
-    statement = (
-        f"{_ASKED} SELECT json_array({_ROW_COLUMNS}) FROM asked LEFT JOIN mapping_row"
-        f" AS m ON m.identity = {_KEY} AND m.kind = :kind"
-    )
     rows: dict[bytes, StateRow | MapFailure | None] = {}
-    for keys in _keys(kind.bit, sort_distinct(identities)):
-        (answer,) = db.connection.execute(statement, {**given, **keys}).fetchone()
-        some = split(keys["keys"], keys["size"])
-        rows.update(zip(some, _read_rows(some, answer), strict=True))
+    for some, keys, found in _find_rows(db, now, kind.bit, sort_distinct(identities)):
+        rows.update(zip(some, found, strict=True))
         if db.failures:
             rows.update(_failures(db, some, keys))
     if db.suppressed:
@@ -272,15 +314,42 @@ def look_up(
     return [rows[identity] for identity in identities]
 
 
-def _read_rows(identities: Sequence[bytes], answer: str) -> list[StateRow | None]:
+def _find_rows(
+    db: StateDatabase, now: int, kind: int, identities: Sequence[bytes]
+) -> Iterator[tuple[Sequence[bytes], dict[str, Any], list[StateRow | None]]]:
+    """Find the rows of sorted *identities*, with None for unknown ones."""
+    for some, keys in _keys(kind, identities):
+        given = {"started": now, "epoch": db.epoch, **keys}
+        answer = db.connection.execute(_LOOK_UP, given).fetchone()
+        yield some, keys, _read_rows(some, *answer)
+
+
+def _read_rows(
+    identities: Sequence[bytes],
+    checked_text: str,
+    uid_text: str,
+    refresh_text: str,
+    added_text: str,
+    other_text: str,
+) -> list[StateRow | None]:
     """Make rows from columns, with None for unknown *identities*.
 
     This runs for every row of a file, so it works by column.
     """
-    checked, uids, previous, old, refresh, reasons, buckets, changes = _ROWS.decode(
-        answer
-    )
-    uids, previous, old = [_verified(identities, one) for one in (uids, previous, old)]
+    checked = _MAYBE_INTEGERS.decode(checked_text)
+    uids = _verified(identities, _UIDS.decode(uid_text))
+    empty: list[Any] = [None] * len(uids)
+    changes: _Texts = empty.copy()
+    previous, old, reasons, buckets = [empty] * 4
+    for i in _INTEGERS.decode(added_text):
+        changes[i] = ADDED
+    others = _OTHERS.decode(other_text)
+    if others:
+        previous, old, reasons, buckets = [empty.copy() for _ in range(4)]
+        for i, *values in others:
+            previous[i], old[i], reasons[i], buckets[i], changes[i] = values
+        previous, old = _verified(identities, previous), _verified(identities, old)
+    refresh = _INSTANTS.decode(refresh_text)
     columns = (uids, previous, refresh, reasons, buckets, checked, changes, old)
     rows: list[StateRow | None] = list(map(StateRow, *columns))
     if None in checked:
@@ -290,29 +359,41 @@ def _read_rows(identities: Sequence[bytes], answer: str) -> list[StateRow | None
     return rows
 
 
-def _verified(
-    identities: Sequence[bytes], column: list[str | None]
-) -> list[str | None]:
+def _verified(identities: Sequence[bytes], column: _Texts) -> _Texts:
     """Check and remove the checksums of the UIDs of *identities*."""
-    if column.count(None) == len(column):
+    missing = column.count(None)
+    if missing == len(column):
         return column
-    plain = [one if one is None else one[:-CHECKSUM_CHARS] for one in column]
-    expected = [
-        uid if uid is None else f"{uid}{crc32(uid.encode(), crc32(identity)):08x}"
-        for identity, uid in zip(identities, plain, strict=True)
-    ]
-    if expected != column:
+    if missing:
+        present = [at for at, one in enumerate(column) if one is not None]
+        given = [identities[at] for at in present]
+        some = _verified(given, [column[at] for at in present])
+        column = column.copy()
+        for at, uid in zip(present, some, strict=True):
+            column[at] = uid
+        return column
+    stored: list[str] = column  # type: ignore[assignment] # by the above
+    plain = [one[:-CHECKSUM_CHARS] for one in stored]
+    if "".join([one[-CHECKSUM_CHARS:] for one in stored]) != _checksums(
+        identities, plain
+    ):
         raise damaged()
-    return plain
+    return plain  # type: ignore[return-value] # as above
+
+
+def _checksums(identities: Sequence[bytes], uids: Sequence[str]) -> str:
+    """Return the CRC-32 of each identity and its UID, as hexadecimal digits."""
+    found = map(crc32, map(str.encode, uids), map(crc32, identities))
+    return struct.pack(f">{len(uids)}I", *found).hex()
 
 
 def _with_checksum(identity: bytes, uid: str) -> str:
     """Return a UID with its checksum, as the state stores it."""
-    return f"{uid}{crc32(uid.encode(), crc32(identity)):08x}"
+    return uid + _checksums([identity], [uid])
 
 
 def _failures(
-    db: StateDatabase, identities: list[bytes], keys: dict[str, Any]
+    db: StateDatabase, identities: Sequence[bytes], keys: dict[str, Any]
 ) -> dict[bytes, MapFailure]:
     """Find the identities that this run failed to ask about."""
     (answer,) = db.connection.execute(
@@ -328,17 +409,31 @@ def _failures(
 
 # --- recording ------------------------------------------------------------------------
 
-# The operator's previous UID takes precedence: the operator knows rotations that the
-# state missed.
-PREVIOUS_UID: Final = f"""CASE
+
+def _previous_rules(stored: str) -> tuple[str, str]:
+    """Return the SQL for the previous UID after an answer, and since when it is that.
+
+    The answer is ``excluded``, and the row ``m``, with the previous UID in *stored*.
+    The operator's takes precedence: it knows rotations that the state missed.
+    """
+    uid = f"""CASE
     WHEN excluded.previous_uid IS NOT NULL THEN excluded.previous_uid
     WHEN m.uid <> coalesce(excluded.uid, '') THEN m.uid
     WHEN m.previous_since > :started - {RETENTION_SECONDS}
-        AND m.previous_uid <> coalesce(excluded.uid, '') THEN m.previous_uid END"""
-"""The previous UID after the answer ``excluded`` about the row ``m``."""
-PREVIOUS_SINCE: Final = f"""CASE WHEN {PREVIOUS_UID} IS NULL THEN NULL
-    WHEN {PREVIOUS_UID} = m.previous_uid THEN m.previous_since ELSE :started END"""
-"""The time when it was replaced."""
+        AND {stored} <> coalesce(excluded.uid, '') THEN {stored} END"""
+    since = f"""CASE WHEN {uid} IS NULL THEN NULL
+    WHEN {uid} = {stored} THEN m.previous_since ELSE :started END"""
+    return uid, since
+
+
+PREVIOUS_UID, PREVIOUS_SINCE = _previous_rules("m.previous_uid")
+_NEXT_PREVIOUS, _NEXT_SINCE = _previous_rules(f"({PREVIOUS})")
+# The first change after an export moves what was exported into the history.
+_IS_MOVED: Final = """(m.exported < :epoch AND m.changed IS NOT :epoch
+    AND coalesce(m.uid, '') <> coalesce(excluded.uid, ''))"""
+_STORED_PREVIOUS: Final = f"""CASE {_NEXT_PREVIOUS} WHEN
+    CASE WHEN {_IS_MOVED} THEN m.uid WHEN m.previous_uid = '' THEN {PREVIOUS} END
+    THEN '' ELSE {_NEXT_PREVIOUS} END"""
 _UPSERT: Final = f"""INSERT INTO mapping_row AS m (identity, kind, uid, previous_uid,
     previous_since, refresh_from, reason, bucket, checked, exported)
 SELECT substr(:keys, key * :size + 1, :size), :kind, {{uid}}, {{previous}},
@@ -348,19 +443,18 @@ FROM json_each(:answers) WHERE true
 ON CONFLICT (identity, kind) DO UPDATE SET
     uid = excluded.uid, refresh_from = excluded.refresh_from,
     reason = excluded.reason, bucket = excluded.bucket, checked = excluded.checked,
-    previous_uid = {PREVIOUS_UID}, previous_since = {PREVIOUS_SINCE},
+    previous_uid = {_STORED_PREVIOUS}, previous_since = {_NEXT_SINCE},
     removed = NULL,
     exported = CASE WHEN m.exported < :epoch THEN m.exported ELSE excluded.exported END,
-    exported_uid = CASE WHEN m.exported < :epoch THEN nullif(
-        coalesce(m.exported_uid, m.uid, ''), coalesce(excluded.uid, '')) END"""
+    changed = CASE WHEN {_IS_MOVED} THEN :epoch ELSE m.changed END"""
 _DIGITS: Final = 12
-# Most answers are a UID and a time. Reading them from an array of strings and a blob
-# takes a third of the time of an array of arrays.
+_INSTANT: Final = f"%0{_DIGITS}d"
+# Most answers are a UID and a time. Reading them from one string each takes a third of
+# the time of an array of arrays.
 _RECORD_UIDS: Final = _UPSERT.format(
-    uid="value",
+    uid=f"substr(value, 1, length(value) - {_DIGITS})",
     previous="NULL",
-    refresh_from=f"CAST(CAST(substr(:instants, key * {_DIGITS} + 1, {_DIGITS})"
-    " AS TEXT) AS INTEGER)",
+    refresh_from=f"CAST(substr(value, -{_DIGITS}) AS INTEGER)",
     reason="NULL",
     bucket="NULL",
 )
@@ -378,13 +472,16 @@ def record(db: StateDatabase, recorded: Sequence[Recorded]) -> None:
     failures: list[tuple[bytes, int, str, int | None]] = []
     with db.transaction():
         for run, kind, identities, outcomes in recorded:
-            rows: dict[bytes, MapRow] = {}
-            for identity, outcome in zip(identities, outcomes, strict=True):
-                if isinstance(outcome, MapFailure):
-                    status = outcome.status
-                    failures.append((identity, kind.bit, outcome.error, status))
-                elif not db.suppressed or not db.is_suppressed(kind.bit, identity):
-                    rows[identity] = outcome
+            rows: dict[bytes, Any] = dict(zip(identities, outcomes, strict=True))
+            if MapFailure in set(map(type, outcomes)):
+                for identity, one in list(rows.items()):
+                    if isinstance(one, MapFailure):
+                        failures.append((identity, kind.bit, one.error, one.status))
+                        del rows[identity]
+            if db.suppressed:
+                for identity in identities:
+                    if db.is_suppressed(kind.bit, identity):
+                        rows.pop(identity, None)
             _record_rows(db, run, kind.bit, rows)
     if failures:
         db.spill("staged")
@@ -398,27 +495,33 @@ def _record_rows(
     db: StateDatabase, run: Run, kind: int, rows: dict[bytes, MapRow]
 ) -> None:
     """Apply answers of one type."""
-    plain: list[bytes] = []
-    other: list[bytes] = []
-    for identity, row in rows.items():
-        is_plain = row.raw_uid and row.reason is None and row.refresh_from_s is not None
-        is_plain = is_plain and not (row.previous_raw_uid or row.bucket_id)
-        (plain if is_plain else other).append(identity)
+    plain = [
+        identity
+        for identity, row in rows.items()
+        if row.raw_uid
+        and row.refresh_from_s is not None
+        and row.reason is None
+        and not (row.previous_raw_uid or row.bucket_id)
+    ]
+    other: Iterable[bytes] = ()
+    if len(plain) < len(rows):
+        other = rows.keys() - set(plain)
     given = {"started": run.started, "epoch": db.epoch}
-    for keys in _keys(kind, plain):
-        some = split(keys["keys"], keys["size"])
-        answers = [rows[identity] for identity in some]
-        uids = [
-            _with_checksum(identity, row.raw_uid or "")
-            for identity, row in zip(some, answers, strict=True)
-        ]
-        instants = "".join([f"{row.refresh_from_s:0{_DIGITS}d}" for row in answers])
-        keys |= {"answers": _json(uids), "instants": instants.encode()}
+    for some, keys in _keys(kind, plain):
+        keys["answers"] = _json(_stamped(some, [rows[one] for one in some]))
         db.connection.execute(_RECORD_UIDS, {**given, **keys})
-    for keys in _keys(kind, other):
-        some = split(keys["keys"], keys["size"])
+    for some, keys in _keys(kind, sorted(other)):
         keys["answers"] = _json([_columns(one, rows[one]) for one in some])
         db.connection.execute(_RECORD_ROWS, {**given, **keys})
+
+
+def _stamped(identities: Sequence[bytes], rows: list[MapRow]) -> list[str]:
+    """Join UIDs with their checksums and times."""
+    uids = [row.raw_uid or "" for row in rows]
+    checksums, size = _checksums(identities, uids), CHECKSUM_CHARS
+    parts = [checksums[at : at + size] for at in range(0, len(checksums), size)]
+    instants = map(_INSTANT.__mod__, [row.refresh_from_s for row in rows])
+    return list(map("".join, zip(uids, parts, instants, strict=True)))
 
 
 def _columns(identity: bytes, row: MapRow) -> list[str | int | None]:
@@ -525,29 +628,28 @@ def finish(
         "epoch": db.epoch,
         "before": run.started - RETENTION_SECONDS,
     }
-    statements = f"{_EXPORT};{_END}" if exported else _END
+    purged = exported and db.meta("purged")
+    parts = [_FORGET_PURGED] * bool(purged) + [_EXPORT] * exported + [_END]
     with db.transaction():
-        for statement in statements.split(";"):
+        for statement in ";".join(parts).split(";"):
             db.connection.execute(statement, given)
     db.epoch += exported
     db.drop_scratch()
     # Deleted data is also in the write-ahead log, and a long log is slow to read.
     db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    if exported and db.meta("purged"):
+    if purged:
         db.rewrite()
         db.set_meta("purged", 0)
 
 
-# The next epoch number is enough to mark additions as exported, and the history derives
-# them.
+_FORGET_PURGED: Final = f"""DELETE FROM history_row WHERE epoch = :epoch AND EXISTS (
+    SELECT 1 FROM mapping_row AS m WHERE m.identity = history_row.identity
+    AND m.kind = history_row.kind AND m.reason = '{_PURGED}')"""
+# The next epoch number is enough to count everything as exported.
 _EXPORT: Final = f"""
-    INSERT INTO history_row SELECT identity, kind, :epoch, {_CHANGE_NOW}, exported_uid,
-        exported FROM mapping_row
-        WHERE exported_uid IS NOT NULL AND reason IS NOT '{_PURGED}';
     DELETE FROM mapping_row WHERE removed IS NOT NULL;
-    UPDATE mapping_row SET exported_uid = NULL, exported = CASE
-        WHEN uid IS NOT NULL OR reason = '{OPTED_OUT}' THEN exported END
-        WHERE exported_uid IS NOT NULL;
+    UPDATE mapping_row AS m SET exported = NULL WHERE changed = :epoch AND uid IS NULL
+        AND reason IS NOT '{OPTED_OUT}' AND {REPLACED} <> '';
     UPDATE run SET exported = :epoch WHERE number = :run;
     DELETE FROM file_done WHERE name = '{DELTA}';
     UPDATE meta SET value = :epoch + 1 WHERE name = 'epoch'"""
@@ -561,133 +663,98 @@ _END: Final = """
 
 # --- changes --------------------------------------------------------------------------
 
-_CHANGE_COLUMNS: Final = """json_array(json_group_array(hex(identity)),
-    json_group_array(kind), json_group_array(change), json_group_array(uid),
-    json_group_array(old_uid))"""
-_CHANGES: Final = msgspec.json.Decoder(
-    tuple[list[str], list[int], list[ChangeKind], _Texts, _Texts]
+_CHANGES: Final = f"""SELECT {_KEY_COLUMNS},
+    json_group_array({CHANGE.format(said="said")}), json_group_array(uid),
+    json_group_array(nullif(said, '')) FROM ({{page}})"""
+_PENDING_PAGE: Final = _CHANGES.format(
+    page=f"""SELECT identity, kind, uid, reason, {EXPORTED_UID} AS said
+    FROM mapping_row AS m WHERE {_AFTER} AND {_PENDING}
+    ORDER BY identity, kind LIMIT :limit"""
 )
-_AFTER: Final = f"{_IN_SHARD} AND (identity, kind) > (:identity, :last_kind)"
-_PENDING_PAGE: Final = f"""SELECT {_CHANGE_COLUMNS} FROM (
-    SELECT identity, kind, {_CHANGE_NOW} AS change, uid, {_OLD_UID} AS old_uid
-    FROM mapping_row WHERE {_AFTER} AND {_PENDING}
-    ORDER BY identity, kind LIMIT :limit)"""
 # What was exported before an epoch: the earliest later change shows it, unless the
 # identity was added even later.
-_HISTORY_PAGE: Final = f"""SELECT {_CHANGE_COLUMNS} FROM (
-    SELECT identity, kind, {CHANGE.format(said="said")} AS change, uid,
-        nullif(said, '') AS old_uid FROM (
-        SELECT k.identity, k.kind, m.uid, m.reason,
-            CASE WHEN h.added < :since THEN h.old_uid
-                WHEN h.added IS NULL AND m.exported < :since
-                THEN coalesce(m.exported_uid, m.uid, '') END AS said
-        FROM (SELECT identity, kind FROM history_row WHERE {_AFTER} AND epoch >= :since
-            UNION SELECT identity, kind FROM mapping_row WHERE {_AFTER}
-            AND (exported >= :since OR exported_uid IS NOT NULL)) AS k
-        LEFT JOIN mapping_row AS m USING (identity, kind)
-        LEFT JOIN history_row AS h ON h.identity = k.identity AND h.kind = k.kind
-            AND h.epoch = (SELECT min(epoch) FROM history_row AS e
-                WHERE e.identity = k.identity AND e.kind = k.kind
-                AND e.epoch >= :since))
-    WHERE change IS NOT NULL ORDER BY identity, kind LIMIT :limit)"""
-
-
-def next_page(
-    db: StateDatabase,
-    read: Pages[T],
-    given: int | None,
-    position: tuple[int, Position],
-    limit: int,
-) -> tuple[list[T], tuple[int, Position] | None]:
-    """Read at most *limit* rows after a position; return also the next position."""
-    page: list[T] = []
-    shard, after = position
-    for _ in range(_SHARDS_AT_ONCE):
-        some, following = read(db, given, shard, after, limit - len(page))
-        page += some
-        if following is not None:
-            return page, (shard, following)
-        shard, after = shard + 1, _START
-        if shard == SHARDS:
-            return page, None
-    return page, (shard, after)
-
-
-def _page(shard: int, after: Position, limit: int) -> dict[str, Any]:
-    """Return the parameters of a page."""
-    place = {"identity": after[0], "last_kind": after[1], "limit": limit}
-    return {**shard_bounds(shard), **place}
-
-
-def _drop_named(db: StateDatabase, shard: int, page: list[Change]) -> list[Change]:
-    """Leave out changes that the job has already written."""
-    if not db.has_scratch or not db.spill("named").count:
-        return page
-    named = _read_set(db, "named", shard)
-    return [one for one in page if (one.kind.bit, one.identity) not in named]
-
-
-def _read_set(db: StateDatabase, table: str, shard: int) -> set[tuple[int, bytes]]:
-    """Read a shard of a spill as a set."""
-    groups = db.spill(table).read(shard)
-    return {(kind, key) for kind, _, keys in groups for key in keys}
+_HISTORY_PAGE: Final = _CHANGES.format(
+    page=f"""SELECT k.identity, k.kind, m.uid, m.reason,
+        CASE WHEN h.added < :since THEN h.replaced
+            WHEN h.added IS NULL AND m.exported < :since THEN coalesce(m.uid, '')
+            END AS said
+    FROM (SELECT identity, kind FROM history_row WHERE {_AFTER} AND epoch >= :since
+        UNION SELECT identity, kind FROM mapping_row
+        WHERE {_AFTER} AND exported >= :since
+        ORDER BY identity, kind LIMIT :limit) AS k
+    LEFT JOIN mapping_row AS m USING (identity, kind)
+    LEFT JOIN history_row AS h ON h.identity = k.identity AND h.kind = k.kind
+        AND h.epoch = (SELECT min(epoch) FROM history_row AS e
+            WHERE e.identity = k.identity AND e.kind = k.kind
+            AND e.epoch >= :since)"""
+)
+_CHANGE_KINDS: Final = msgspec.json.Decoder(list[ChangeKind | None])
 
 
 def changes_page(
-    db: StateDatabase, since: int | None, shard: int, after: Position, limit: int
+    db: StateDatabase, since: int | None, after: Position, limit: int
 ) -> tuple[list[Change], Position | None]:
-    """List changes of a shard after a position; return also the next position.
+    """List the changes after a position; return also the next position.
 
     These are the pending changes that the job has not written yet, or the net changes
     compared to what was exported before the epoch *since*.
     """
     statement = _PENDING_PAGE if since is None else _HISTORY_PAGE
-    given = {"epoch": db.epoch, "since": since, **_page(shard, after, limit)}
-    (answer,) = db.connection.execute(statement, given).fetchone()
-    names, bits, kinds, uids, old_uids = _CHANGES.decode(answer)
-    keys = [bytes.fromhex(name) for name in names]
-    uids, old_uids = _verified(keys, uids), _verified(keys, old_uids)
-    changes = list(map(Change, map(_kind, bits), keys, kinds, uids, old_uids))
+    place = {"identity": after[0], "last_kind": after[1], "limit": limit}
+    given = {"epoch": db.epoch, "since": since, **place}
+    *key_columns, change_text, uid_text, old_text = db.connection.execute(
+        statement, given
+    ).fetchone()
+    keys, bits = _decode_keys(*key_columns)
+    uids = _verified(keys, _UIDS.decode(uid_text))
+    old_uids = _verified(keys, _UIDS.decode(old_text))
+    kinds = _CHANGE_KINDS.decode(change_text)
+    columns: tuple[Any, ...] = (map(_kind, bits), keys, kinds, uids, old_uids)
+    changes = [one for one in map(Change, *columns) if one.change]
     following = (keys[-1], bits[-1]) if len(keys) == limit else None
-    return changes if since is not None else _drop_named(db, shard, changes), following
+    return changes if since is not None else _drop_named(db, changes), following
 
 
-_KEYS: Final = msgspec.json.Decoder(list[tuple[str, int]])
+def _drop_named(db: StateDatabase, page: list[Change]) -> list[Change]:
+    """Leave out changes that the job has already written."""
+    named = db.spill("named") if db.has_scratch else None
+    if named is None or not named.count:
+        return page
+    return [one for one in page if not named.contains(one.kind.bit, one.identity)]
 
 
 def export_page(
-    db: StateDatabase, now: int, shard: int, after: Position, limit: int
+    db: StateDatabase, now: int, after: Position, limit: int
 ) -> tuple[list[tuple[IdentityKey, StateRow]], Position | None]:
-    """List identities of a shard and their rows; return also the next position."""
-    given = {"started": now, "epoch": db.epoch, **_page(shard, after, limit)}
-    names, answer = db.connection.execute(
-        "SELECT json_group_array(json_array(hex(identity), kind)),"
-        f" json_array({_ROW_COLUMNS}) FROM ("
-        f" SELECT * FROM mapping_row WHERE {_AFTER} AND removed IS NULL"
-        " ORDER BY identity, kind LIMIT :limit)",
-        given,
-    ).fetchone()
-    keys = [
-        IdentityKey(_kind(bit), bytes.fromhex(name))
-        for name, bit in _KEYS.decode(names)
+    """List the identities after a position, with their rows; and the next position."""
+    keys, bits, following = _keys_after(
+        db, "mapping_row", "removed IS NULL", {}, after, limit
+    )
+    rows: dict[tuple[int, bytes], StateRow | None] = {}
+    for bit, some in _by_kind(keys, bits):
+        for group, _, found in _find_rows(db, now, bit, some):
+            rows.update(zip([(bit, key) for key in group], found, strict=True))
+    page = [
+        (IdentityKey(_kind(bit), key), row)
+        for key, bit in zip(keys, bits, strict=True)
+        if (row := rows[bit, key]) is not None
     ]
-    rows = _read_rows([key.identity for key in keys], answer)
-    page = [(key, row) for key, row in zip(keys, rows, strict=True) if row]
-    last = keys[-1] if len(keys) == limit else None
-    return page, last and (last.identity, last.kind.bit)
+    return page, following
 
 
 # --- removal --------------------------------------------------------------------------
 
 _OTHER_MEMBER: Final = """EXISTS (SELECT 1 FROM segment AS s CROSS JOIN member AS o
-    ON o.segment = s.number AND o.identity = mapping_row.identity
-    AND o.kind = mapping_row.kind)"""
-_FORGET: Final = f"""DELETE FROM mapping_row WHERE {_IN_KEYS} AND {{condition}}
+    ON o.segment = s.number AND o.identity = m.identity AND o.kind = m.kind)"""
+_FORGET: Final = f"""DELETE FROM mapping_row AS m WHERE {_IN_KEYS} AND {{condition}}
     AND NOT coalesce(({EXPORTED_UID}) <> '', 0)"""
-_MARK: Final = f"""UPDATE mapping_row SET removed = coalesce(removed, :started),
-    exported_uid = coalesce(exported_uid, uid), uid = NULL, previous_uid = NULL,
-    previous_since = NULL, refresh_from = NULL, bucket = NULL, reason = {{reason}}
-    WHERE {_IN_KEYS} AND {{condition}}"""
+_FORGET_CHANGE: Final = f"""DELETE FROM history_row WHERE {_IN_KEYS} AND epoch = :epoch
+    AND NOT EXISTS (SELECT 1 FROM mapping_row AS m
+    WHERE m.identity = history_row.identity AND m.kind = history_row.kind)"""
+_MARK: Final = f"""UPDATE mapping_row AS m SET removed = coalesce(removed, :started),
+    changed = CASE WHEN uid IS NULL THEN changed ELSE :epoch END,
+    uid = NULL, previous_uid = NULL, previous_since = NULL, refresh_from = NULL,
+    bucket = NULL, reason = {{reason}} WHERE {_IN_KEYS} AND {{condition}}"""
 
 
 def _remove(
@@ -699,12 +766,13 @@ def _remove(
 ) -> int:
     """Remove identities; keep those whose removal a delta must report."""
     removed = 0
-    for template in (_FORGET, _MARK):
+    for template in (_FORGET, _FORGET_CHANGE, _MARK):
         statement = template.format(
             condition=condition, reason=f"'{reason}'" if reason else "NULL"
         )
         db.connection.execute(f"{_ASKED} {statement}", {**given, **keys})
-        removed += db.connection.execute("SELECT changes()").fetchone()[0]
+        if template is not _FORGET_CHANGE:
+            removed += db.connection.execute("SELECT changes()").fetchone()[0]
     return removed
 
 
@@ -721,16 +789,14 @@ def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float)
             "uid2 state purge.",
         )
     number = _segment_number(db, segment)
-    _find_absent(db, number, max_removed)
-    if db.spill("absent").count:
+    if _count_absent(db, number, max_removed):
         with db.transaction():
-            gone = [_remove_shard(db, run, number, shard) for shard in range(SHARDS)]
             db.connection.execute(
                 "UPDATE run SET removed = removed + ? WHERE number = ?",
-                (sum(gone), run.number),
+                (_remove_members(db, run, number), run.number),
             )
-    for shard in range(SHARDS):
-        _add_members(db, number, shard)
+    for part in range(db.spill("staged").parts):
+        _add_members(db, number, part)
     (removed,) = db.connection.execute(
         "SELECT removed FROM run WHERE number = ?", (run.number,)
     ).fetchone()
@@ -749,48 +815,52 @@ def _segment_number(db: StateDatabase, name: str) -> int:
     return int(number)
 
 
-def _find_absent(db: StateDatabase, segment: int, max_removed: float) -> None:
-    """Put the members of *segment* that are not staged into the scratch database."""
-    absent = db.clear_absent()
-    members = 0
-    for shard in range(SHARDS):
-        given = {"segment": segment, **shard_bounds(shard)}
-        groups = list(_grouped(db, "member", "segment = :segment", given))
-        present = _read_set(db, "staged", shard) if groups else set()
-        for kind, keys in groups:
-            members += len(keys)
-            gone = [key for key in keys if (kind, key) not in present]
-            if gone:
-                absent.add(kind, gone)
-    if absent.count > max_removed * members:
+def _count_absent(db: StateDatabase, segment: int, max_removed: float) -> int:
+    """Count the members of *segment* that are not staged; reject too many."""
+    members = absent = 0
+    for _, keys, gone in _absent_members(db, segment):
+        members, absent = members + len(keys), absent + len(gone)
+    if absent > max_removed * members:
         raise JobError(
-            f"{absent.count} of the {members} identities of the segment are missing "
+            f"{absent} of the {members} identities of the segment are missing "
             f"from the input: more than {max_removed:.1%} would be removed.",
             hint="Check that the input is the whole audience, or allow a larger share "
             "(--max-removed).",
         )
+    return absent
 
 
-def _remove_shard(db: StateDatabase, run: Run, segment: int, shard: int) -> int:
-    """Remove the absent identities of a shard; return how many were removed."""
+def _absent_members(
+    db: StateDatabase, segment: int
+) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
+    """Read the members of *segment*: the kind, some of them, and who is not staged."""
+    staged, given = db.spill("staged"), {"segment": segment}
+    at: Position | None = FIRST_PAGE
+    while at is not None:
+        keys, kinds, at = _keys_after(db, "member", "segment = :segment", given, at)
+        for kind, some in _by_kind(keys, kinds):
+            yield kind, some, [one for one in some if not staged.contains(kind, one)]
+
+
+def _remove_members(db: StateDatabase, run: Run, segment: int) -> int:
+    """Remove the members who are not staged; return how many were removed."""
     given = {"started": run.started, "epoch": db.epoch}
-    removed = 0
-    for kind, _, identities in db.spill("absent").read(shard):
-        for keys in _keys(kind, identities):
+    condition, removed = f"removed IS NULL AND NOT {_OTHER_MEMBER}", 0
+    for kind, _, gone in _absent_members(db, segment):
+        for _, keys in _keys(kind, gone):
             db.connection.execute(
                 f"{_ASKED} DELETE FROM member WHERE segment = :segment AND {_IN_KEYS}",
                 {**keys, "segment": segment},
             )
-            condition = f"removed IS NULL AND NOT {_OTHER_MEMBER}"
             removed += _remove(db, given, keys, condition)
     return removed
 
 
-def _add_members(db: StateDatabase, segment: int, shard: int) -> None:
-    """Make the staged identities of a shard members of *segment*."""
+def _add_members(db: StateDatabase, segment: int, part: int) -> None:
+    """Make the staged identities of a part members of *segment*."""
     with db.transaction():
-        for kind, _, identities in db.spill("staged").read(shard):
-            for keys in _keys(kind, identities):
+        for kind, identities in db.spill("staged").read(part):
+            for _, keys in _keys(kind, identities):
                 db.connection.execute(
                     f"{_ASKED} INSERT OR IGNORE INTO member"
                     f" SELECT :segment, {_KEY}, :kind FROM asked",
@@ -841,10 +911,10 @@ def _purge_kind(
     """Delete people of one type from all tables; return how many were found."""
     given = {"started": now, "epoch": db.epoch}
     purged = 0
-    for keys in _keys(kind.bit, sort_distinct(identities)):
-        for table in ("history_row", "member"):
-            statement = f"{_ASKED} DELETE FROM {table} WHERE {_IN_KEYS}"
-            db.connection.execute(statement, keys)
+    for _, keys in _keys(kind.bit, sort_distinct(identities)):
+        for where in ("history_row WHERE epoch < :epoch AND", "member WHERE"):
+            statement = f"{_ASKED} DELETE FROM {where} {_IN_KEYS}"
+            db.connection.execute(statement, {**given, **keys})
         purged += _remove(db, given, keys, "true", _PURGED)
     return purged
 
@@ -853,11 +923,13 @@ def _find_by_uid(db: StateDatabase, raw_uids: Sequence[str]) -> list[IdentityKey
     """Find the identities with these UIDs, now or in the last export."""
     if not raw_uids:
         return []
-    columns = ("uid", "previous_uid", "exported_uid")
-    matches = " OR ".join(f"{_plain(column)} IN wanted" for column in columns)
+    given, previous = _plain("uid"), _plain("previous_uid")
     rows = db.connection.execute(
         "WITH wanted(uid) AS MATERIALIZED (SELECT value FROM json_each(?))"
-        f" SELECT identity, kind FROM mapping_row WHERE {matches}",
+        f" SELECT identity, kind FROM mapping_row WHERE {given} IN wanted"
+        f" OR {previous} IN wanted"
+        f" UNION SELECT identity, kind FROM history_row"
+        f" WHERE {_plain('replaced')} IN wanted",
         (_json(list(raw_uids)),),
     )
     return [IdentityKey(_kind(bit), identity) for identity, bit in rows.fetchall()]
@@ -880,8 +952,10 @@ _STATISTICS: Final = f"""SELECT kind, coalesce(reason, 'mapped'),
             ELSE min(refresh_from / 86400 - :started / 86400, {DUE_DAYS}) END
         WHEN reason = '{OPTED_OUT}' THEN :started / 86400 - previous_since / 86400
     END,
-    removed IS NOT NULL, count(*), total({_PENDING}), total({_DUE}), min(checked)
-    FROM mapping_row WHERE {_IN_SHARD} GROUP BY 1, 2, 3, 4, 5, 6"""
+    removed IS NOT NULL, count(*),
+    total(CASE WHEN {_PENDING} THEN ({_CHANGE_NOW}) IS NOT NULL END),
+    total({_DUE}), min(checked)
+    FROM mapping_row AS m WHERE {_IN_RANGE} GROUP BY 1, 2, 3, 4, 5, 6"""
 
 
 def _version(mark: str) -> int | None:
@@ -897,8 +971,8 @@ def count(db: StateDatabase, given: dict[str, Any]) -> StateStatistics:
     """Count the contents; read the whole state once, in parts that fit in memory."""
     totals: Counter[Any] = Counter()
     oldest: list[int] = []
-    for shard in range(SHARDS):
-        parameters = {**given, "epoch": db.epoch, **shard_bounds(shard)}
+    for bounds in db.key_ranges():
+        parameters = {**given, "epoch": db.epoch, **bounds}
         groups = db.connection.execute(_STATISTICS, parameters).fetchall()
         for kind, status, mark, age, day, gone, number, pending, due, first in groups:
             totals.update(pending=int(pending), due=int(due), removed=number * gone)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from uid2_async import MappingState, Phone, PhoneHash
+from uid2_async.bulk.state_values import StateSelection
 from uid2_async.errors import InputError, JobError
 from uid2_async.models import IdentityType, MapRow
 from uid2_async.protocol import base64
@@ -210,22 +211,34 @@ async def test_a_purge_waits_for_no_job(days: Any) -> None:
     assert await days.state.purge(days.key(1)) == 0
 
 
+STAGED = StateSelection.staged()
+
+
 async def test_the_scratch_file_ends_with_its_run(
     days: Any, path: Path, on_disk: Any
 ) -> None:
-    """It is private, and nothing of it stays."""
-    run = await days.begin(0)
-    keys = [days.identity(number) for number in range(2000)]
-    await days.state.stage(run, EMAIL, keys)
-    await days.to_ask(run)
+    """It is private, and nothing of it stays; what it has is asked about in order."""
+    await days.full(0, range(100))
+    run = await days.begin(9)
+    # A hundred thousand stay in memory.
+    keys = [days.identity(number) for number in range(10, 102_000)]
+    for some in (keys[:101_000], keys[100_500:]):
+        await days.state.stage(run, EMAIL, some)
+    asked = days.state.to_ask(run, STAGED)
+    assert [key async for _, page in asked for key in page] == sorted(keys)
+    assert await days.state.remove_absent(run, "all", 0.1) == 10
+    other = days.identity(200_000)
+    await days.state.stage(run, EMAIL, [other])
+    asked = days.state.to_ask(run, STAGED)
+    assert other in [key async for _, page in asked for key in page]
     scratch = path.with_name("people.db-staging")
     assert scratch.stat().st_mode & 0o777 == 0o600
-    assert keys[0] in on_disk()
+    assert other in on_disk()
 
     await days.state.finish(run, exported=False)
 
     assert not scratch.exists()
-    assert keys[0] not in on_disk()
+    assert other not in on_disk()
 
 
 async def test_any_uid_of_a_person_finds_them(days: Any) -> None:
