@@ -158,7 +158,7 @@ def test_another_job_is_refused_with_the_reason(
         open_job(**changes)
 
     assert "5000" not in caught.value.message
-    assert "--restart" in caught.value.hint
+    assert "`restart=True`" in caught.value.hint
     with open_job() as resumed:
         assert rows(resumed) == {"people.csv": 5}
 

@@ -86,7 +86,7 @@ class Query(Remote):
     def __attrs_post_init__(self) -> None:
         """Reject an empty query."""
         if not self.sql.strip():
-            raise ConfigError("The query is empty.", hint="Name one with --query.")
+            raise ConfigError("The query is empty.", hint="Name one with `sql=QUERY`.")
 
     @property
     def name(self) -> str:
@@ -142,7 +142,7 @@ class Table(Remote):
         if not all(parts) or len(parts) > 2 or "\0" in self.table:  # noqa: PLR2004 - schema and table
             raise ConfigError(
                 "The name of a table must be TABLE or SCHEMA.TABLE.",
-                hint="Example: --to-table audience.mapped",
+                hint="Example: `table=audience.mapped`.",
             )
 
     @property
@@ -179,7 +179,7 @@ class Table(Remote):
         """Return the error for an existing table."""
         return InputError(
             f"The table {self.name} already exists.",
-            hint="Pass --if-exists replace or append.",
+            hint='Pass `if_exists="replace"` or `if_exists="append"`.',
         )
 
     def deliver(self, whole: Path, *, job: str = "") -> None:
@@ -325,7 +325,7 @@ _CAUSES: Final[dict[str, tuple[Callable[..., UID2Error], str, str]]] = {
         "does not have a table of the query",
         "Check the names in it.",
     ),
-    "42P07": (InputError, "has the table already", "Pass --if-exists replace."),
+    "42P07": (InputError, "has the table already", 'Pass `if_exists="replace"`.'),
     "42703": (InputError, "does not have a column", "Check the names of the columns."),
     "42": (InputError, "rejects the statement", "Try the query with psql."),
     "0A": (InputError, "rejects the statement", "It must be one SELECT."),

@@ -194,7 +194,7 @@ class _FileJob(_Job):
     def bad_rows(self) -> Path | None:
         """The file for rows that cannot be read; None if they are an error."""
         path = self.options.bad_rows
-        return None if path is None else local_path(path, "--bad-rows")
+        return None if path is None else local_path(path, "bad_rows")
 
     def terms(self) -> dict[str, Any]:
         """Return what must not change until the job is done."""
@@ -558,7 +558,7 @@ def _open_place(job: _FileJob) -> Iterator[_Files]:
 def _job_folder(job: _FileJob) -> Path:
     """Return the job folder: next to the output or the state, or the current folder."""
     if job.options.job_dir:
-        return local_path(job.options.job_dir, "--job-dir")
+        return local_path(job.options.job_dir, "job_dir")
     remote = next((one for one in job.remotes if str(one) == job.target), None)
     if remote is None and not is_url(job.target):
         return job_folder_for(job.target)
@@ -574,11 +574,11 @@ def _check_paths(job: _FileJob, folder: Path | None, *, begun: bool) -> None:
     roles: dict[str, list[Location] | list[Path]] = {
         "IN": [pair.source for pair in job.pairs if pair.source is not None],
         "OUT": [pair.target for pair in job.pairs if pair.target is not None],
-        "--state": [] if job.state is None else state_paths(job.state.path),
-        "--delta": [] if delta is None else [delta],
-        "--bad-rows": [] if job.bad_rows is None else [job.bad_rows],
+        "state": [] if job.state is None else state_paths(job.state.path),
+        "delta": [] if delta is None else [delta],
+        "bad_rows": [] if job.bad_rows is None else [job.bad_rows],
     }
-    check_roles(roles, folders={"--job-dir": folder})
+    check_roles(roles, folders={"job_dir": folder})
     extra = [FilePair(None, one) for one in (delta, job.bad_rows) if one is not None]
     check_targets(
         [*job.pairs, *extra],
@@ -1087,7 +1087,7 @@ async def _state_run(job: _Job) -> AsyncIterator[tuple[MappingState, Run]]:
                 check_export,
                 state,
                 job.delta,
-                role="--delta",
+                role="delta",
                 force=job.options.force or begun,
                 shared=job.options.shared_folders,
             )
@@ -1127,7 +1127,7 @@ def _as_state(
     if state is None or isinstance(state, MappingState):
         return state
     return MappingState(
-        local_path(state, "--state"),
+        local_path(state, "state"),
         clock=system.clock,
         shared_folders=options.shared_folders,
     )

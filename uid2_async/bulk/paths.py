@@ -116,7 +116,7 @@ def _read_delimiter(delimiter: str | None) -> str | None:
             return delimiter
     raise ConfigError(
         "A delimiter must be one character, and not a quote or a line end.",
-        hint="Examples: --delimiter ';' or --delimiter '\\t'.",
+        hint='Examples: `delimiter=";"` or `delimiter="\\t"`.',
     )
 
 
@@ -151,7 +151,7 @@ def _check_escape(_: object, __: object, escape: str | None) -> None:
     if escape is not None and (len(escape) != 1 or escape in '"\r\n'):
         raise ConfigError(
             "An escape must be one character, and not a quote or a line end.",
-            hint="Spark writes \\ before quotes: --escape '\\'.",
+            hint='Spark writes \\ before quotes: `escape="\\\\"`.',
         )
 
 
@@ -583,7 +583,9 @@ def _check_target(target: Path, *, may_exist: bool) -> None:
             f"{shown} is not a regular file.", hint="Name a file, or - for stdout."
         )
     if not may_exist:
-        raise InputError(f"{shown} already exists.", hint="Pass --force to replace it.")
+        raise InputError(
+            f"{shown} already exists.", hint="Pass `force=True` to replace it."
+        )
 
 
 def _existing_folder(pair: FilePair, target: Path) -> Path:
@@ -640,7 +642,7 @@ def check_unchanged(path: Location, before: InputIdentity) -> None:
     if identify(path) != before:
         raise InputError(
             f"{printable(str(path))} was changed while it was read.",
-            hint="Wait until it is complete. Then run the job again (--restart).",
+            hint="Wait until it is complete. Then run the job again (`restart=True`).",
         )
 
 
@@ -678,7 +680,7 @@ def place(part: Path, target: Path, *, disk: Disk = DISK) -> None:
             return
         raise JobError(
             f"Both {printable(str(target))} and its saved part are missing.",
-            hint="Discard the job and start over (--restart).",
+            hint="Discard the job and start over (`restart=True`).",
         )
     if part.stat().st_dev == target.parent.stat().st_dev:
         replace(part, target, disk=disk)

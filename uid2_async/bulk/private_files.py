@@ -141,7 +141,7 @@ def reopen_private(path: Path, size: int) -> int:
     os.close(descriptor)
     raise JobError(
         f"{path} is shorter than what was saved.",
-        hint="Discard the job and start over (--restart).",
+        hint="Discard the job and start over (`restart=True`).",
     )
 
 
@@ -172,7 +172,8 @@ def check_folder(path: Path, allow_shared: bool = False) -> None:  # noqa: FBT00
         raise JobError(
             f"{refusal}: other users can replace files in it.",
             hint="Run chmod go-w on it, set its sticky bit, use another folder, or "
-            "allow shared folders if all users of this machine are trusted.",
+            "allow shared folders (`shared_folders=True`) if all users of this machine "
+            "are trusted.",
         )
 
 

@@ -47,7 +47,7 @@ _LOCK: Final = "lock"
 _KIND: Final = "uid2_async job"
 # Eight hexadecimal digits and a space.
 _CRC_BYTES: Final = 9
-_RESTART: Final = "Discard the job and start over with --restart."
+_RESTART: Final = "Discard the job and start over with `restart=True`."
 
 
 def job_folder_for(target: str | os.PathLike[str]) -> Path:
@@ -287,7 +287,7 @@ def _lock_folder(path: Path, now: datetime, disk: Disk, *, shared: bool) -> File
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise JobError(
                 f"{path} belongs to another user.",
-                hint="Name another folder for the job with --job-dir.",
+                hint="Name another folder for the job with `job_dir=FOLDER`.",
             )
         _refuse_foreign(path)
         attempt(f"The folder {path} cannot be made private", os.chmod, path, 0o700)
@@ -302,8 +302,8 @@ def _refuse_foreign(path: Path) -> None:
     if _LOG not in names or not _is_log(path / _LOG):
         raise JobError(
             f"The folder {path} contains files, but is not the folder of a job.",
-            hint="Name another folder for the job with --job-dir. This one is left "
-            "unchanged.",
+            hint="Name another folder for the job with `job_dir=FOLDER`. This one is "
+            "left unchanged.",
         )
 
 

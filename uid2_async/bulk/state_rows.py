@@ -767,7 +767,7 @@ def _find_absent(db: StateDatabase, segment: int, max_removed: float) -> None:
             f"{absent.count} of the {members} identities of the segment are missing "
             f"from the input: more than {max_removed:.1%} would be removed.",
             hint="Check that the input is the whole audience, or allow a larger share "
-            "(--max-removed).",
+            "(`max_removed`).",
         )
 
 

@@ -145,7 +145,7 @@ def _split(url: str) -> tuple[str, _Store]:
     if store is None and scheme.startswith("postgres"):
         raise InputError(
             "A database is read with a query and written to a table.",
-            hint="Use --query with IN, and --to-table with OUT.",
+            hint="Name the query with `sql=QUERY`, and the table with `table=TABLE`.",
         )
     if store is None:
         raise InputError(
@@ -283,7 +283,8 @@ class StoreFile(Remote):
         if self.identify() != before or (before.size and size != before.size):
             raise InputError(
                 f"{self.name} was changed while it was read.",
-                hint="Wait until it is complete. Then run the job again (--restart).",
+                hint="Wait until it is complete. Then run the job again "
+                "(`restart=True`).",
             )
         replace(unfinished, copy, disk=disk)
 
@@ -305,7 +306,7 @@ class StoreFile(Remote):
             raise InputError(f"{self.name} is a folder.", hint="Name an object in it.")
         elif not may_exist:
             raise InputError(
-                f"{self.name} already exists.", hint="Pass --force to replace it."
+                f"{self.name} already exists.", hint="Pass `force=True` to replace it."
             )
 
     def missing(self) -> InputError:
@@ -422,7 +423,7 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
         )
     if number in _DISK_ERRORS:
         cause = os.strerror(number or 0)
-        hint = f"Free disk space, or name another --job-dir. {_RESUME}"
+        hint = f"Free disk space, or name another `job_dir=FOLDER`. {_RESUME}"
         message = f"The copy of {name} cannot be saved: {cause}."
         return _Reason.OTHER, JobError(message, hint=hint)
     if number == errno.ENOSYS:

@@ -73,8 +73,11 @@ _EXACT: Final = frozenset(
 _NOT_TEXT: Final = {
     b"PK\3\4": ("a ZIP archive or an Excel workbook", "Save it as CSV."),
     b"\x1f\x8b": ("compressed by gzip", "Rename it so that the name ends in .gz."),
-    b"PAR1": ("Parquet", "Use --format parquet, or a name that ends in .parquet."),
-    b"ARROW1": ("an Arrow file", "Use --format arrow, or a name that ends in .arrow."),
+    b"PAR1": ("Parquet", 'Use `format="parquet"`, or a name that ends in .parquet.'),
+    b"ARROW1": (
+        "an Arrow file",
+        'Use `format="arrow"`, or a name that ends in .arrow.',
+    ),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "Decompress it first: zstd -d."),
     b"\xfd7zXZ": ("compressed by xz", "Decompress it first: xz -d."),
     b"BZh": ("compressed by bzip2", "Decompress it first: bzip2 -d."),
@@ -216,12 +219,12 @@ class LineReader:
         if not self.encoding.startswith(family):
             raise self._error(
                 f"this is {family.upper()}",
-                f"Convert the file to UTF-8, or use --encoding {family}.",
+                f'Convert the file to UTF-8, or use `encoding="{family}"`.',
             )
         if data and found in _WIDE:
             raise self._error(
                 "there is no byte order mark",
-                f"Use --encoding {found}-le or {found}-be.",
+                f'Use `encoding="{found}-le"` or `encoding="{found}-be"`.',
             )
         self.encoding = found
         self.mark = mark.decode(found)
@@ -263,7 +266,7 @@ class LineReader:
             return text
         raise self._error(
             f"this is not {self.encoding.upper()}",
-            "Convert the file to UTF-8, or name its encoding with --encoding.",
+            "Convert the file to UTF-8, or name its encoding with `encoding`.",
             self.pending + bad,
         )
 
@@ -272,7 +275,7 @@ class LineReader:
         if "\0" in text:
             raise self._error(
                 "there is a NUL byte",
-                "Check that this is a text file. UTF-16 needs --encoding utf-16-le.",
+                'Check that this is a text file. UTF-16 needs `encoding="utf-16-le"`.',
                 self.pending + text.count("\n", 0, text.index("\0")),
             )
         exact = not text or self.encoding in _EXACT
@@ -426,7 +429,7 @@ class _TextReader(ABC):
             elif not self.load():
                 raise InputError(
                     f"{self.name} has fewer rows than the job has written.",
-                    hint="Discard the job and start over (--restart).",
+                    hint="Discard the job and start over (`restart=True`).",
                 )
 
     def _without_null(self, values: list[str]) -> list[str]:
@@ -456,9 +459,9 @@ _QUOTE_HINT: Final = (
     'Quote a field that has a delimiter, a quote or a line end: "a, ""b"" c".'
 )
 _ESCAPE_HINT: Final = (
-    "If a backslash escapes quotes, as Spark writes them, use --escape '\\'."
+    'If a backslash escapes quotes, as Spark writes them, use `escape="\\\\"`.'
 )
-# Characters after a ' that --spreadsheet-safe has added (from OWASP's list).
+# Characters after a ' that spreadsheet_safe has added (from OWASP's list).
 FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 _DEFUSED: Final = tuple(f"'{mark}" for mark in FORMULAS)
 # The number of steps parsed row by row after one that needed it.
@@ -524,7 +527,7 @@ class CsvReader(_TextReader):
         if len(line.rstrip("\r\n")) != len("sep=;") or not line.startswith("sep="):
             raise InputError(
                 f"{self.name}: the first line is not sep= and a delimiter.",
-                hint="Leave out --sep-line.",
+                hint="Leave out `sep_line`.",
             )
         self._lines.drop(1)
         self.options: FileFormatOptions = attrs.evolve(
@@ -689,7 +692,7 @@ class CsvReader(_TextReader):
         if '\\"' in record and self.options.escape is None:
             hint = _ESCAPE_HINT
         elif f'{self.options.delimiter} "' in record:
-            hint = "If spaces follow the delimiters, use --skip-initial-space."
+            hint = "If spaces follow the delimiters, use `skip_initial_space=True`."
         self._reject(next(ours, "this is not CSV"), hint, record, before)
 
     def _check_unfinished(self, some: list[str]) -> None:

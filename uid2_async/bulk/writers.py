@@ -345,7 +345,7 @@ class TextOutput:
             pass
         raise InputError(
             f"A value cannot be written in {self._encoding}.",
-            hint="Convert the input to UTF-8, or use --encoding utf-8.",
+            hint='Convert the input to UTF-8, or use `encoding="utf-8"`.',
         )
 
     def format(
@@ -375,7 +375,7 @@ class TextOutput:
         elif self._descriptor is None:
             raise JobError(
                 "The output already exists, but rows are missing.",
-                hint="Discard the job and start over (--restart).",
+                hint="Discard the job and start over (`restart=True`).",
             )
         else:
             write_all(self._descriptor, formatted, "The output", disk=self._disk)

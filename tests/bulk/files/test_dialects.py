@@ -92,7 +92,7 @@ def test_csv_dialects(
         (b"# Instructions\nemail\nx\n", 'use `comment="#"`'),
         (b"email ,id\nx,1\n", "use `strip_header=True`"),
         (b'id, "email"\n1, "x"\n', "`skip_initial_space=True`"),
-        (b'name,email\n"say \\"hi\\"",x\n', "use --escape '\\'"),
+        (b'name,email\n"say \\"hi\\"",x\n', r'use `escape="\\"`'),
         (b'[{"email": "x"}]\n', 'Use `format="jsonl"`'),
         (b"Email,x,Email\na,b,c\n", "'email#1' is the first"),
         (b"id,email\n1,x\n   \n", "Remove the line"),
