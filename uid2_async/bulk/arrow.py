@@ -14,7 +14,7 @@ import attrs
 import msgspec
 
 from uid2_async._private import printable
-from uid2_async.bulk.columns import find_column, refuse_repeated, refuse_taken
+from uid2_async.bulk.columns import find_wanted, refuse_repeated
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
@@ -234,11 +234,7 @@ class ArrowReader:
         added: Collection[str] = (),
     ) -> None:
         """Set the columns to read, before any rows are taken."""
-        refuse_taken(self.header, added, name=self.name)
-        self._wanted = {
-            one: find_column(self.header, one, name=self.name)
-            for one in (*columns, *keys)
-        }
+        self._wanted = find_wanted(self.header, (*columns, *keys), added, self.name)
         for one in columns:
             require_text(self.schema.field(self._wanted[one]), name=self.name)
 

@@ -88,6 +88,14 @@ def find_column(
     raise _column_error(header, column, found, name=name, hint=hint)
 
 
+def find_wanted(
+    header: Sequence[str], columns: Iterable[str], added: Iterable[str], name: str
+) -> dict[str, int]:
+    """Find the columns to read, and reject those to be *added*."""
+    refuse_taken(header, added, name=name)
+    return {one: find_column(header, one, name=name) for one in columns}
+
+
 def _find_all(header: Sequence[str], name: str) -> list[int]:
     """Find the columns with a name, ignoring case if there is no exact match."""
     exact = [at for at, one in enumerate(header) if one == name]
