@@ -94,22 +94,24 @@ class InputFile:
     Attributes:
         index: Its index among the inputs.
         named: The input and output as named by the user.
-        pair: Their paths; for remote ones, the copies in the job's folder.
-        identity: The identity of the input when the job opened it; None for a pipe.
-        open: Opens the input and finds its columns. Blocks.
+        reading: How the input is read.
         writing: How the output is written.
-        open_output: Opens an output that receives the rows instead of a file. Blocks.
+        source: The input, or its copy in the job's folder; None for stdin.
+        target: The output, or what is delivered to it; None for stdout.
+        name: The name of the input in messages, if it is not the path.
+        identity: The identity of the input when the job opened it; None for stdin.
         job: A unique name of the job, for a remote output.
         saved: The checkpoint of an interrupted run, if there is one.
     """
 
     index: int
     named: FilePair
-    pair: FilePair
-    identity: InputIdentity | None
-    open: Callable[[], tuple[Reader, IdentifierColumns]]
+    reading: FileFormatOptions
     writing: FileFormatOptions
-    open_output: OpenOutput | None = None
+    source: Path | None = None
+    target: Path | None = None
+    name: str | None = None
+    identity: InputIdentity | None = None
     job: str = ""
     saved: Checkpoint | None = None
 
@@ -137,9 +139,14 @@ class FileSource:
     the loop for the interpreter lock.
     """
 
-    def __init__(self, files: Sequence[InputFile]) -> None:
-        """Read *files*, each from its checkpoint."""
+    def __init__(
+        self,
+        files: Sequence[InputFile],
+        open_file: Callable[[InputFile], tuple[Reader, IdentifierColumns]],
+    ) -> None:
+        """Read *files*, each opened by *open_file*, which blocks."""
         self.readers: dict[int, Reader] = {}
+        self._open_file = open_file
         self._waiting = list(reversed(files))
         self._index = 0
         self._reader: Reader | None = None
@@ -157,7 +164,7 @@ class FileSource:
         file = self._waiting.pop()
         self._index = file.index
         reader, self._columns = await run_in_thread(
-            partial(_open_at, file), discard=lambda opened: opened[0].close()
+            partial(self._open_file, file), discard=lambda opened: opened[0].close()
         )
         self._reader = reader
         self.readers[file.index] = reader
@@ -192,18 +199,6 @@ class FileSource:
             await run_in_thread(reader.close)
 
 
-def _open_at(file: InputFile) -> tuple[Reader, IdentifierColumns]:
-    """Open an input and skip the rows that are already in its output. Blocks."""
-    reader, columns = file.open()
-    try:
-        if file.saved is not None and file.saved.rows:
-            reader.skip(file.saved.rows)
-    except BaseException:
-        reader.close()
-        raise
-    return reader, columns
-
-
 @attrs.define(kw_only=True, repr=False, eq=False)
 class JobOutputs:
     """Writes answered chunks to the outputs of a job, one output after the other.
@@ -220,6 +215,7 @@ class JobOutputs:
     _formatter: RowFormatter = attrs.field(alias="formatter")
     _parts: Path | None = attrs.field(alias="parts")
     _log: JobFolder | None = attrs.field(default=None, alias="log")
+    _open_table: OpenOutput | None = attrs.field(default=None, alias="open_table")
     _disk: Disk = attrs.field(default=DISK, alias="disk")
     _on_done: Callable[[Checkpoint], Awaitable[None]] | None = attrs.field(
         default=None, alias="on_done"
@@ -327,12 +323,12 @@ class JobOutputs:
     def _open_output(self, file: InputFile) -> Output:
         """Open an output, which is a growing part or stdout. Blocks."""
         reader = self._source.readers.pop(file.index)
+        if self._open_table is not None:
+            return self._open_table(reader, file.writing, self._formatter.contents)
         part = None
-        if file.pair.target is not None and self._parts is not None:
+        if file.target is not None and self._parts is not None:
             name = str(file.index) if file.identity is None else file.identity.name
             part = part_path(self._parts, name)
-        if file.open_output is not None:
-            return file.open_output(reader, file.writing, self._formatter.contents)
         return open_output(
             reader,
             file.writing,
@@ -358,8 +354,8 @@ class JobOutputs:
                 await run_in_thread(partial(self._log.append, checkpoint))
             if self._on_done is not None:
                 await self._on_done(checkpoint)
-        if isinstance(file.named.target, Remote) and isinstance(file.pair.target, Path):
-            await run_in_thread(partial(file.pair.target.unlink, missing_ok=True))
+        if isinstance(file.named.target, Remote) and file.target is not None:
+            await run_in_thread(partial(file.target.unlink, missing_ok=True))
         self._leave(file)
 
     def _leave(self, file: InputFile) -> None:
@@ -424,12 +420,11 @@ class JobOutputs:
 
 def _finish(output: Output, file: InputFile) -> None:
     """Finish an output, unless its input changed while it was read. Blocks."""
-    source, remote, target = file.named.source, file.named.target, file.pair.target
+    source, remote = file.named.source, file.named.target
     pinned = isinstance(source, Remote) and source.is_pinned
     if file.identity is not None and source is not None and not pinned:
         check_unchanged(source, file.identity)
     output.sync()
-    assert not isinstance(target, Remote)  # noqa: S101 - its copy, by now
-    output.finish(target)
-    if isinstance(remote, Remote) and target is not None:
-        remote.deliver(target, job=file.job)
+    output.finish(file.target)
+    if isinstance(remote, Remote) and file.target is not None:
+        remote.deliver(file.target, job=file.job)

@@ -82,7 +82,6 @@ from uid2_async.bulk.paths import (
     InputIdentity,
     Location,
     Remote,
-    check_roles,
     check_targets,
     identify,
     state_paths,
@@ -102,7 +101,6 @@ from uid2_async.bulk.state_values import Run, StateSelection
 from uid2_async.bulk.stores import (
     Pipe,
     copy_path,
-    copy_stdin,
     expand_locations,
     is_url,
     local_path,
@@ -111,6 +109,7 @@ from uid2_async.bulk.stores import (
 )
 from uid2_async.bulk.text import (
     InputFaults,
+    OnBadRow,
     Reader,
     open_reader,
     read_check,
@@ -167,7 +166,16 @@ class _Job:
 
 @attrs.frozen(kw_only=True)
 class _FileJob(_Job):
-    """A file job."""
+    """A file job.
+
+    Attributes:
+        pairs: Its inputs and outputs.
+        target: The output as the user named it.
+        find: Finds the identifiers in the header of an input.
+        keys: The input columns that the delta contains.
+        bad_rows: The file for rows that cannot be read; None if they are an error.
+        table: The rows in memory that are mapped instead of files.
+    """
 
     options: MapOptions | StatusOptions
     pairs: Sequence[FilePair]
@@ -175,77 +183,51 @@ class _FileJob(_Job):
     find: Callable[..., IdentifierColumns]
     formatter: RowFormatter
     endpoint: Endpoint
+    keys: Sequence[str] = ()
+    bad_rows: Path | None = None
     table: RowTable | None = None
 
     @property
-    def keys(self) -> Sequence[str]:
-        """The input columns that the delta contains."""
-        if self.delta is None or not isinstance(self.options, MapOptions):
-            return ()
-        return self.options.keys
+    def ends(self) -> list[Location | None]:
+        """The inputs and outputs; None is stdin or stdout."""
+        return [end for pair in self.pairs for end in (pair.source, pair.target)]
 
     @property
     def is_resumable(self) -> bool:
         """Whether an interrupted run can be resumed; a pipe can be read only once."""
-        ends = [end for pair in self.pairs for end in (pair.source, pair.target)]
-        return not any(end is None or isinstance(end, Pipe) for end in ends)
-
-    @property
-    def bad_rows(self) -> Path | None:
-        """The file for rows that cannot be read; None if they are an error."""
-        path = self.options.bad_rows
-        return None if path is None else local_path(path, "bad_rows")
+        return not any(end is None or isinstance(end, Pipe) for end in self.ends)
 
     def terms(self) -> dict[str, Any]:
         """Return what must not change until the job is done."""
         state = None if self.state is None else str(self.state.path)
         terms = {**self.options.terms(), "delta": self.delta, "state": state}
-        pinned = [str(one) for one in self.remotes if one.is_pinned]
+        pinned = [
+            str(end) for end in self.ends if isinstance(end, Remote) and end.is_pinned
+        ]
         return {**terms, "source": pinned} if pinned else terms
 
-    @property
-    def remotes(self) -> list[Remote]:
-        """The remote inputs and outputs."""
-        ends = [end for pair in self.pairs for end in (pair.source, pair.target)]
-        return [end for end in ends if isinstance(end, Remote)]
-
-    def want(self, reader: Reader) -> IdentifierColumns:
-        """Find the columns of an input, and make its *reader* read them."""
-        columns = self.find(reader.header, name=reader.name)
-        reader.want(columns.wanted, self.keys, self.formatter.contents)
-        return columns
-
     def open(
-        self, pair: FilePair, on_bad_row: Callable[..., object] | None
+        self, file: InputFile, on_bad_row: OnBadRow = None, *, resume: bool = False
     ) -> tuple[Reader, IdentifierColumns]:
-        """Open an input and find its columns. Blocks."""
+        """Open an input and find its columns. Blocks.
+
+        To *resume*, skip the rows that are already in its output.
+        """
         if self.table is not None:
             reader = self.table.open_reader()
         else:
-            reading, _ = pair.formats(self.options)
-            source = _local(pair.source)
-            reader = open_reader(source, reading, name=pair.name, on_bad_row=on_bad_row)
+            reader = open_reader(
+                file.source, file.reading, name=file.name, on_bad_row=on_bad_row
+            )
         try:
-            return reader, self.want(reader)
+            columns = self.find(reader.header, name=reader.name)
+            reader.want(columns.wanted, self.keys, self.formatter.contents)
+            if resume and file.saved is not None and file.saved.rows:
+                reader.skip(file.saved.rows)
         except BaseException:
             reader.close()
             raise
-
-
-def _local(location: Location | None) -> Path | None:
-    """Return a path that is local by now."""
-    assert not isinstance(location, Remote)  # noqa: S101 - by _localized
-    return location
-
-
-def _expand(
-    source: str | Remote, target: str | Remote, options: MapOptions | StatusOptions
-) -> list[FilePair]:
-    """List the inputs and outputs, and check their formats."""
-    pairs = [through_files(pair, options) for pair in expand_locations(source, target)]
-    for pair in pairs:
-        pair.formats(options)
-    return pairs
+        return reader, columns
 
 
 def _named(location: str | os.PathLike[str] | Remote) -> str | Remote:
@@ -253,52 +235,66 @@ def _named(location: str | os.PathLike[str] | Remote) -> str | Remote:
     return location if isinstance(location, Remote) else os.fspath(location)
 
 
-def _map_job(
-    source: str | Remote | None, target: str | Remote, options: MapOptions, **more: Any
+def _file_job(
+    source: str | Remote | None,
+    target: str | Remote,
+    options: MapOptions | StatusOptions,
+    **more: Any,
 ) -> _FileJob:
-    """Prepare a mapping job; without a *source*, the rows are in memory. Blocks."""
-    phones = options.national_phones()
-    formatter = OutcomeColumns(
-        list(options.identifiers) or [options.type or "identifier"],
-        rule=options.optout_rule,
-        explode=options.explode,
-        snake_case=options.names == "snake",
-        buckets=options.api is Api.V2,
-    )
-    find = partial(
-        find_identifiers,
-        column=options.column,
-        kind=options.type,
-        several=options.identifiers,
-        kind_column=options.type_column,
-        phones=phones,
-    )
-    in_memory = [FilePair(None, None)]
-    iso = None if options.refresh_from is None else options.refresh_from == "iso"
+    """List the files of a job, and check their formats. Blocks.
+
+    Without a *source*, the rows are in memory.
+    """
+    pairs = [FilePair(None, None)]
+    if source is not None:
+        pairs = expand_locations(source, target)
+        # A job with a state reads its input twice.
+        is_read_twice = more.get("state") is not None
+        pairs = [through_files(one, options, spool=is_read_twice) for one in pairs]
+        for pair in pairs:
+            pair.formats(options)
+    bad = options.bad_rows
     return _FileJob(
-        pairs=in_memory if source is None else _expand(source, target, options),
+        pairs=pairs,
         target=str(target),
-        find=find,
-        formatter=formatter,
-        endpoint=MAP_V2 if options.api is Api.V2 else MAP_V3,
-        options=attrs.evolve(options, iso=iso),
+        options=options,
+        bad_rows=None if bad is None else local_path(bad, "bad_rows"),
         **more,
     )
 
 
-def _status_job(
-    source: str, target: str, options: StatusOptions, **more: Any
+def _map_job(
+    source: str | Remote | None,
+    target: str | Remote,
+    options: MapOptions,
+    *,
+    delta: str | None,
+    **more: Any,
 ) -> _FileJob:
-    """Prepare a job that checks raw UIDs. Blocks."""
-    return _FileJob(
-        pairs=_expand(source, target, options),
-        target=target,
-        find=partial(find_identifiers, column=options.column, kind=RAW_UID, several={}),
-        formatter=StatusColumns(
-            drop=options.drop, allow_unverifiable=options.allow_unverifiable
+    """Prepare a mapping job. Blocks."""
+    iso = None if options.refresh_from is None else options.refresh_from == "iso"
+    return _file_job(
+        source,
+        target,
+        attrs.evolve(options, iso=iso),
+        find=partial(
+            find_identifiers,
+            column=options.column,
+            kind=options.type,
+            several=options.identifiers,
+            kind_column=options.type_column,
+            phones=options.national_phones(),
         ),
-        endpoint=OPTOUT_STATUS,
-        options=options,
+        formatter=OutcomeColumns(
+            list(options.identifiers) or [options.type or "identifier"],
+            rule=options.optout_rule,
+            explode=options.explode,
+            snake_case=options.names == "snake",
+            buckets=options.api is Api.V2,
+        ),
+        endpoint=MAP_V2 if options.api is Api.V2 else MAP_V3,
+        delta=delta,
+        keys=() if delta is None else options.keys,
         **more,
     )
 
@@ -427,13 +423,7 @@ async def map_table(
     job = await run_in_thread(prepare)
     await run_in_thread(partial(_check_paths, job, None, begun=False))
     file = InputFile(
-        index=0,
-        named=job.pairs[0],
-        pair=job.pairs[0],
-        identity=None,
-        open=partial(job.open, job.pairs[0], None),
-        writing=job.options,
-        open_output=table.open_output,
+        index=0, named=job.pairs[0], reading=job.options, writing=job.options
     )
     return await _run_files(job, _Files(files=[file]))
 
@@ -472,10 +462,15 @@ async def check_file(
     """
     options = options or StatusOptions()
     prepare = partial(
-        _status_job,
+        _file_job,
         os.fspath(source),
         os.fspath(target),
         options,
+        find=partial(find_identifiers, column=options.column, kind=RAW_UID, several={}),
+        formatter=StatusColumns(
+            drop=options.drop, allow_unverifiable=options.allow_unverifiable
+        ),
+        endpoint=OPTOUT_STATUS,
         client=client,
         stop=stop,
         on_progress=on_progress,
@@ -486,13 +481,8 @@ async def check_file(
 
 async def _run(job: _FileJob) -> JobSummary:
     """Run a job in its folder, or in a temporary folder if it cannot be resumed."""
-    async with _entered(_open_place(job)) as place:
-        files = await run_in_thread(partial(_open_files, job, place))
-        try:
-            summary = await _run_files(job, files)
-        finally:
-            if files.bad_rows is not None:
-                files.bad_rows.close()
+    async with _entered(_open_files(job)) as files:
+        summary = await _run_files(job, files)
         if summary.complete and files.folder is not None:
             await run_in_thread(files.folder.discard)
     return summary
@@ -526,15 +516,23 @@ class _Files:
 
 
 @contextlib.contextmanager
-def _open_place(job: _FileJob) -> Iterator[_Files]:
-    """Check the paths of a job, and open its folder. Blocks."""
+def _open_files(job: _FileJob) -> Iterator[_Files]:
+    """Check the paths of a job, and open its folder and its inputs. Blocks."""
     path = _job_folder(job)
     begun = job.is_resumable and JobFolder.is_begun(path) and not job.options.restart
     _check_paths(job, path if job.is_resumable else None, begun=begun)
-    if not job.is_resumable:
-        with _temporary_folder(job) as parts:
-            yield _Files(parts=parts)
-        return
+    opened = _open_folder(job, path) if job.is_resumable else _temporary_folder(job)
+    with opened as files, contextlib.ExitStack() as stack:
+        bad_rows = None
+        if job.bad_rows is not None:
+            bad_rows = BadRows(job.bad_rows, disk=job.system.disk)
+            stack.callback(bad_rows.close)
+        yield _open_inputs(job, attrs.evolve(files, bad_rows=bad_rows))
+
+
+@contextlib.contextmanager
+def _open_folder(job: _FileJob, path: Path) -> Iterator[_Files]:
+    """Open the folder of a job that can be resumed. Blocks."""
     terms = JobTerms(
         target=job.target, options=job.terms(), settings=job.client.settings_digest
     )
@@ -559,8 +557,10 @@ def _job_folder(job: _FileJob) -> Path:
     """Return the job folder: next to the output or the state, or the current folder."""
     if job.options.job_dir:
         return local_path(job.options.job_dir, "job_dir")
-    remote = next((one for one in job.remotes if str(one) == job.target), None)
-    if remote is None and not is_url(job.target):
+    is_remote = any(
+        str(one) == job.target for one in job.ends if isinstance(one, Remote)
+    )
+    if not is_remote and not is_url(job.target):
         return job_folder_for(job.target)
     beside = Path() if job.state is None else job.state.path.parent
     digest = sha256(job.target.encode()).hexdigest()[:8]
@@ -570,18 +570,14 @@ def _job_folder(job: _FileJob) -> Path:
 
 def _check_paths(job: _FileJob, folder: Path | None, *, begun: bool) -> None:
     """Reject paths in two roles, existing outputs, and unsafe folders."""
-    delta = None if job.delta in (None, STDIO) else locate(str(job.delta))
-    roles: dict[str, list[Location] | list[Path]] = {
-        "IN": [pair.source for pair in job.pairs if pair.source is not None],
-        "OUT": [pair.target for pair in job.pairs if pair.target is not None],
-        "state": [] if job.state is None else state_paths(job.state.path),
-        "delta": [] if delta is None else [delta],
-        "bad_rows": [] if job.bad_rows is None else [job.bad_rows],
-    }
-    check_roles(roles, folders={"job_dir": folder})
-    extra = [FilePair(None, one) for one in (delta, job.bad_rows) if one is not None]
     check_targets(
-        [*job.pairs, *extra],
+        job.pairs,
+        others={
+            "delta": None if job.delta is None else locate(job.delta),
+            "bad_rows": job.bad_rows,
+        },
+        roles={"state": [] if job.state is None else state_paths(job.state.path)},
+        folders={"job_dir": folder},
         force=job.options.force,
         begun=begun,
         allow_shared=job.options.shared_folders,
@@ -589,7 +585,7 @@ def _check_paths(job: _FileJob, folder: Path | None, *, begun: bool) -> None:
 
 
 @contextlib.contextmanager
-def _temporary_folder(job: _FileJob) -> Iterator[Path | None]:
+def _temporary_folder(job: _FileJob) -> Iterator[_Files]:
     """Make a temporary folder for unfinished files. Blocks."""
     target = job.pairs[0].target
     beside = target if isinstance(target, Path) else None
@@ -597,89 +593,83 @@ def _temporary_folder(job: _FileJob) -> Iterator[Path | None]:
         beside = job.state.path
     if beside is not None:
         folder = tempfile.mkdtemp(prefix=f".{beside.name[:40]}.", dir=beside.parent)
-    elif job.remotes:
+    elif any(job.ends):
         folder = tempfile.mkdtemp(prefix="uid2-")
     else:
-        yield None
+        yield _Files()
         return
     try:
-        yield Path(folder)
+        yield _Files(parts=Path(folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _open_files(job: _FileJob, place: _Files) -> _Files:
+def _open_inputs(job: _FileJob, files: _Files) -> _Files:
     """Open each input, and find where an interrupted run stopped. Blocks."""
-    path = job.bad_rows
-    bad_rows = None if path is None else BadRows(path, disk=job.system.disk)
-    checkpoints = {} if place.folder is None else place.folder.checkpoints
     faults = InputFaults()
-    files = []
-    for index, named in enumerate(job.pairs):
-        # A job with a state reads the rows twice.
-        pair = named if job.state is None else _spooled(named, place)
-        identity = None if pair.source is None else identify(pair.source)
-        saved = None if identity is None else checkpoints.get(identity.name)
-        pair, identity = _localized(job, place, pair, identity)
-        file = InputFile(
-            index=index,
-            named=named,
-            pair=pair,
-            identity=identity,
-            open=partial(job.open, pair, bad_rows),
-            writing=pair.formats(job.options)[1],
-            job="" if place.folder is None else place.folder.job,
-            saved=saved,
-        )
-        if identity and not (file.done and isinstance(named.source, Remote)):
+    inputs = []
+    for index, pair in enumerate(job.pairs):
+        file = _open_input(job, files, index, pair)
+        if file.identity and not (file.done and isinstance(pair.source, Remote)):
             with faults.collecting():
-                file.open()[0].close()
-        files.append(file)
+                job.open(file)[0].close()
+        inputs.append(file)
     if faults.count:
         # Report all errors in one run, as the precheck does.
-        pairs = [one.pair for one in files]
-        read_check(pairs, job.options, job.want, on_bad_row=bad_rows)
+        read_check([partial(job.open, one) for one in inputs], files.bad_rows)
     faults.check()
-    check_inputs(checkpoints, [one.identity for one in files if one.identity])
-    return attrs.evolve(place, files=files, bad_rows=bad_rows)
+    if files.folder is not None:
+        identities = [one.identity for one in inputs if one.identity]
+        check_inputs(files.folder.checkpoints, identities)
+    return attrs.evolve(files, files=inputs)
 
 
-def _localized(
-    job: _FileJob, place: _Files, pair: FilePair, identity: InputIdentity | None
-) -> tuple[FilePair, InputIdentity | None]:
-    """Copy a remote input into the job's folder, which also gets the output. Blocks.
+def _open_input(job: _FileJob, files: _Files, index: int, pair: FilePair) -> InputFile:
+    """Find an input and its checkpoint; the folder gets what is remote. Blocks."""
+    source, target, name, identity = pair.source, pair.target, None, None
+    if isinstance(source, Remote):
+        name = source.name
+        source, identity = _fetch(job, files, source)
+    elif source is not None:
+        identity = identify(source)
+    if isinstance(target, Remote):
+        assert files.parts is not None  # noqa: S101 - as in _fetch
+        target = copy_path(files.parts, target, version="out")
+    reading, writing = pair.formats(job.options)
+    folder = files.folder
+    return InputFile(
+        index=index,
+        named=pair,
+        reading=reading,
+        writing=writing,
+        source=source,
+        target=target,
+        name=name,
+        identity=identity,
+        job="" if folder is None else folder.job,
+        saved=folder.checkpoints.get(identity.name) if folder and identity else None,
+    )
+
+
+def _fetch(job: _FileJob, files: _Files, source: Remote) -> tuple[Path, InputIdentity]:
+    """Copy a remote input into the job's folder. Blocks.
 
     A copy from an interrupted run is reused, and an input whose output is done is not
     copied.
     """
-    source, target = pair.source, pair.target
-    if isinstance(source, Remote) and identity is not None:
-        assert place.parts is not None  # noqa: S101 - a job with remote files has one
-        checkpoints = {} if place.folder is None else place.folder.checkpoints
-        check_inputs(checkpoints, [] if source.is_pinned else [identity])
-        version = str(msgspec.structs.astuple(identity))
-        copy = copy_path(place.parts, source, version=version)
-        saved = checkpoints.get(identity.name)
-        if not copy.exists() and not (saved is not None and saved.done):
-            source.fetch(copy, disk=job.system.disk)
-        pair = attrs.evolve(pair, source=copy, name=source.name)
-        if source.is_pinned and copy.exists():
-            size = copy.stat().st_size
-            identity = msgspec.structs.replace(identity, size=size)
-    if isinstance(target, Remote):
-        assert place.parts is not None  # noqa: S101 - as above
-        pair = attrs.evolve(pair, target=copy_path(place.parts, target, version="out"))
-    return pair, identity
-
-
-def _spooled(pair: FilePair, place: _Files) -> FilePair:
-    """Copy stdin into a private file, if it is the input. Blocks."""
-    if pair.source is not None:
-        return pair
-    assert place.parts is not None  # noqa: S101 - the state is a file at least
-    copy = place.parts / "stdin"
-    copy_stdin(copy)
-    return attrs.evolve(pair, source=copy)
+    assert files.parts is not None  # noqa: S101 - a job with remote files has one
+    identity = source.identify()
+    checkpoints = {} if files.folder is None else files.folder.checkpoints
+    check_inputs(checkpoints, [] if source.is_pinned else [identity])
+    version = str(msgspec.structs.astuple(identity))
+    copy = copy_path(files.parts, source, version=version)
+    saved = checkpoints.get(identity.name)
+    if not copy.exists() and not (saved is not None and saved.done):
+        source.fetch(copy, disk=job.system.disk)
+    if source.is_pinned and copy.exists():
+        size = copy.stat().st_size
+        identity = msgspec.structs.replace(identity, size=size)
+    return copy, identity
 
 
 async def _write_all(
@@ -718,6 +708,7 @@ def _outputs(
         parts=files.parts,
         disk=job.system.disk,
         on_progress=job.on_progress,
+        open_table=None if job.table is None else job.table.open_output,
         **more,
     )
 
@@ -736,8 +727,11 @@ def _summarize(
         more["outputs"] = outputs.finished
     else:
         more["rows"] = sum((counts or {}).values())
-    return JobSummary.of(
-        counts or {},
+    by_status: dict[str, Any] = {
+        status.value: (counts or {}).get(status, 0) for status in RowStatus
+    }
+    return JobSummary(
+        **by_status,
         requests=dispatcher.requests,
         throttled=dispatcher.limit.throttled,
         **more,
@@ -750,7 +744,10 @@ def _summarize(
 async def _stream(job: _FileJob, files: _Files) -> JobSummary:
     """Map the inputs in one pass, resumable by the job's log."""
     checked = job.options.precheck and await _look_through(job, files)
-    source = FileSource([file for file in files.files if not file.done])
+    source = FileSource(
+        [file for file in files.files if not file.done],
+        partial(job.open, on_bad_row=files.bad_rows, resume=True),
+    )
     dispatcher = job.dispatcher(source, endpoint=job.endpoint)
     outputs = _outputs(job, files, source, log=files.folder)
     async with aclosing(source), _dispatching(dispatcher, job.stop) as chunks:
@@ -775,9 +772,8 @@ async def _look_through(job: _FileJob, files: _Files) -> bool:
     """
     if files.folder is None or files.folder.checkpoints:
         return False
-    pairs = [file.pair for file in files.files]
-    work = partial(read_check, pairs, job.options, job.want, on_bad_row=files.bad_rows)
-    await run_in_thread(work)
+    opens = [partial(job.open, file) for file in files.files]
+    await run_in_thread(partial(read_check, opens, files.bad_rows))
     await _finish_bad_rows(files, whole=True)
     return True
 
@@ -863,9 +859,9 @@ async def _stage(job: _FileJob, files: _Files, state: MappingState, run: Run) ->
     for file in files.files:
         if not staged or faults.is_full:
             break
-        read = attrs.evolve(file, open=partial(job.open, file.pair, faults), saved=None)
+        source = FileSource([file], partial(job.open, on_bad_row=faults))
         with faults.collecting():
-            async with aclosing(FileSource([read])) as source:
+            async with aclosing(source):
                 staged = await stage_all(source, state, run, job.endpoint, on_chunk)
     faults.check()
     if staged:
@@ -882,7 +878,7 @@ async def _write_from_state(
     # The delta refers to the rows of all files, and there are no checkpoints within a
     # file.
     read = [one for one in files.files if job.keys or not one.done]
-    source = FileSource([attrs.evolve(one, saved=None) for one in read])
+    source = FileSource(read, partial(job.open, on_bad_row=files.bad_rows))
 
     async def note_done(checkpoint: Checkpoint) -> None:
         detail = encode_checkpoint(checkpoint)
@@ -1209,7 +1205,9 @@ async def _opened(state: MappingState) -> AsyncIterator[MappingState]:
 @asynccontextmanager
 async def _entered(block: AbstractContextManager[T]) -> AsyncIterator[T]:
     """Enter and leave a blocking context manager in a thread."""
-    value = await run_in_thread(block.__enter__)
+    value = await run_in_thread(
+        block.__enter__, discard=lambda _: block.__exit__(None, None, None)
+    )
     try:
         yield value
     except BaseException as error:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.columns import PHONE, NationalPhones, RowStatus
+from uid2_async.bulk.columns import PHONE, NationalPhones
 from uid2_async.bulk.outcomes import OptOutRule, Progress
 from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.errors import ConfigError
@@ -314,14 +314,6 @@ class JobSummary:
     seconds: float = 0.0
     outputs: tuple[Path | str, ...] = ()
     complete: bool = True
-
-    @classmethod
-    def of(cls, status_counts: Mapping[str, int], **more: Any) -> JobSummary:
-        """Make a summary from the row counts by status, and *more*."""
-        counted: dict[str, Any] = {
-            status.value: status_counts.get(status, 0) for status in RowStatus
-        }
-        return cls(**counted, **more)
 
 
 strip_tracebacks(globals())

@@ -311,13 +311,11 @@ class FilePair:
         target: The output; None for stdout.
         folder: The folder of all outputs, which is created if missing; None if the
             output was named.
-        name: The name of the input in messages, if it is not the path.
     """
 
     source: Location | None
     target: Location | None
     folder: Path | None = None
-    name: str | None = None
 
     def formats(
         self, options: FileFormatOptions
@@ -489,7 +487,7 @@ def _check_inside(role: str, path: Location, folders: Mapping[str, Path]) -> Non
     """Reject a path that is a folder of the job, or inside one."""
     if isinstance(path, Remote):
         return
-    place = _local_place(path)
+    place = Path(_place(path))
     for name, folder in folders.items():
         if folder == place or folder in place.parents or folder == path.resolve():
             _refuse_roles(name, role, path)
@@ -503,12 +501,10 @@ def _refuse_roles(one: str, other: str, path: Location) -> None:
     )
 
 
-def _place(path: Location) -> object:
+def _place(path: Location) -> str | Path:
     """Resolve the folder of a path, but not the name itself."""
-    return path.name if isinstance(path, Remote) else _local_place(path)
-
-
-def _local_place(path: Path) -> Path:
+    if isinstance(path, Remote):
+        return path.name
     return path.parent.resolve() / path.name if path.name else path.resolve()
 
 
@@ -525,19 +521,36 @@ def _keys(path: Location) -> Iterator[object]:
 
 
 def check_targets(
-    pairs: Sequence[FilePair], *, force: bool, begun: bool, allow_shared: bool = False
+    pairs: Sequence[FilePair],
+    *,
+    others: Mapping[str, Location | None] | None = None,
+    roles: Mapping[str, Iterable[Path]] | None = None,
+    folders: Mapping[str, Path | None] | None = None,
+    force: bool,
+    begun: bool,
+    allow_shared: bool = False,
 ) -> None:
-    """Reject outputs that must not be written; create the folder for many."""
+    """Reject outputs that must not be written; create the folder for many.
+
+    Args:
+        pairs: The inputs and outputs.
+        others: Further outputs by role.
+        roles: Further paths that a job uses, by role.
+        folders: Folders of the job, in which none of these may be.
+        force: Whether outputs may be replaced.
+        begun: Whether an unfinished run may have left them.
+        allow_shared: Whether other users may be able to replace them.
+    """
+    others = {role: one for role, one in (others or {}).items() if one is not None}
     for pair in pairs:
         if isinstance(pair.source, Path):
             _check_source(pair.source)
+    sources = [pair.source for pair in pairs if pair.source is not None]
+    targets = [pair.target for pair in pairs if pair.target is not None]
     check_roles(
-        {
-            "IN": [pair.source for pair in pairs if pair.source is not None],
-            "OUT": [pair.target for pair in pairs if pair.target is not None],
-        }
+        {"IN": sources, "OUT": targets, **(roles or {}), **others}, folders=folders
     )
-    for pair in pairs:
+    for pair in (*pairs, *(FilePair(None, one) for one in others.values())):
         if isinstance(pair.target, Remote):
             pair.target.check_target(may_exist=force or begun)
         elif pair.target is not None:

@@ -111,7 +111,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> str:
-    """Return a checkpoint as ASCII JSON."""
+    """Return a checkpoint as ASCII JSON, which can hold any file name."""
     return json.dumps(msgspec.to_builtins(checkpoint))
 
 
@@ -188,7 +188,7 @@ class JobFolder:
                 hint="Run the same command again to resume from the last checkpoint.",
             )
         self._sound = False
-        line = _encode(encode_checkpoint(checkpoint))
+        line = _encode(encode_checkpoint(checkpoint).encode())
         write_all(self._log, line, "The log of the job", disk=self._disk)
         sync_file(self._log, "The log of the job", disk=self._disk)
         self._sound = True
@@ -239,7 +239,7 @@ class JobFolder:
         try:
             write_all(
                 descriptor,
-                _encode(json.dumps(fingerprint)),
+                _encode(json.dumps(fingerprint).encode()),
                 "The log of the job",
                 disk=self._disk,
             )
@@ -262,7 +262,7 @@ class JobFolder:
         for number, line in enumerate(lines[1:], 2):
             checkpoint = _checkpoint(line, number)
             self.checkpoints[checkpoint.input.name] = checkpoint
-        whole = sum(len(_encode(line)) for line in lines)
+        whole = sum(len(_encode(line.encode())) for line in lines)
         if whole < len(data):
             attempt("The log of the job cannot be cut", os.ftruncate, self._log, whole)
             sync_file(self._log, "The log of the job", disk=self._disk)
@@ -351,9 +351,8 @@ def _empty(path: Path, disk: Disk) -> None:
 # --- the log --------------------------------------------------------------------------
 
 
-def _encode(text: str) -> bytes:
+def _encode(body: bytes) -> bytes:
     """Return one line of the log, with its checksum."""
-    body = text.encode()
     return b"%08x %s\n" % (crc32(body), body)
 
 
@@ -363,7 +362,7 @@ def _parse_lines(data: bytes) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         body = line[_CRC_BYTES:-1]
         # Compared byte for byte: parsed as a number, "A" would pass for "a".
-        if line == b"%08x %s\n" % (crc32(body), body):
+        if line == _encode(body):
             yield body.decode()
         elif number == len(lines) and (not line.endswith(b"\n") or b"\0" in line):
             return

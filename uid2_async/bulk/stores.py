@@ -462,34 +462,32 @@ def _status_of(error: Exception) -> int | None:
 # --- Many -----------------------------------------------------------------------------
 
 
-def locate(name: str) -> Location:
-    """Return the file for a path or URL."""
+def locate(name: str | Remote) -> Location | None:
+    """Return the file for a path or URL; None for stdin or stdout."""
+    if isinstance(name, Remote):
+        return name
+    if name == STDIO:
+        return None
     if not is_url(name):
         return Path(name)
     fs, key = _open_store(name)
     return StoreFile(url=name, fs=fs, key=key)
 
 
-def copy_stdin(copy: Path) -> None:
-    """Read all of stdin into a private file. Blocks."""
-    with os.fdopen(open_private(copy), "wb") as file:
-        shutil.copyfileobj(open_stdio(sys.stdin, "rb"), file)
-
-
 @attrs.frozen(kw_only=True)
 class Pipe(Remote):
-    """Stdin or stdout with Parquet or Arrow, which are read and written as files.
+    """Stdin or stdout as a file, for formats that are not streams and for two passes.
 
     Attributes:
         stream: ``stdin`` or ``stdout``.
-        format: The format of its data.
+        suffix: That of a file with its data, such as ``.parquet``.
     """
 
     # A pipe cannot be read again, so its copy cannot change.
     is_pinned = True
 
     stream: str
-    format: Format
+    suffix: str
 
     @property
     def name(self) -> str:
@@ -499,7 +497,7 @@ class Pipe(Remote):
     @property
     def path(self) -> PurePath:
         """See :class:`~uid2_async.bulk.paths.Remote`."""
-        return PurePath(f"{self.name}.{self.format}")
+        return PurePath(f"{self.stream}{self.suffix}")
 
     def identify(self) -> InputIdentity:
         """See :class:`~uid2_async.bulk.paths.Remote`."""
@@ -508,14 +506,15 @@ class Pipe(Remote):
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
         """See :class:`~uid2_async.bulk.paths.Remote`."""
         del disk
-        copy_stdin(copy)
+        with os.fdopen(open_private(copy), "wb") as file:
+            shutil.copyfileobj(open_stdio(sys.stdin, "rb"), file)
 
     def check_target(self, *, may_exist: bool) -> None:
         """Reject writing to a terminal."""
         del may_exist
         if sys.stdout.isatty():
             raise InputError(
-                f"{self.format.capitalize()} cannot be shown on a terminal.",
+                f"{self.suffix[1:].capitalize()} cannot be shown on a terminal.",
                 hint="Name a file, or pipe it into another program.",
             )
 
@@ -528,46 +527,50 @@ class Pipe(Remote):
         stream.flush()
 
 
-def through_files(pair: FilePair, options: FileFormatOptions) -> FilePair:
-    """Replace stdin or stdout with a :class:`Pipe` if the format needs it."""
+def through_files(
+    pair: FilePair, options: FileFormatOptions, *, spool: bool = False
+) -> FilePair:
+    """Replace stdin or stdout with a :class:`Pipe` if the format needs it.
+
+    With *spool*, stdin is replaced in any format.
+    """
+    source, target = pair.source, pair.target
     given = options.format
-    if pair.source is None and given is not None and not given.is_text:
-        pair = attrs.evolve(pair, source=Pipe(stream="stdin", format=given))
-    if pair.target is None:
-        read = pair.source.path if isinstance(pair.source, Remote) else pair.source
+    if source is None and given is not None and not given.is_text:
+        source = Pipe(stream="stdin", suffix=f".{given}")
+    elif source is None and spool:
+        other = target.path if isinstance(target, Remote) else target
+        how = options.for_file(None, other=other)
+        is_tsv = how.format is Format.CSV and how.delimiter == "\t"
+        source = Pipe(stream="stdin", suffix=".tsv" if is_tsv else f".{how.format}")
+    if target is None:
+        read = source.path if isinstance(source, Remote) else source
         written = options.for_file(read).format
         if written is not None and not written.is_text:
-            pair = attrs.evolve(pair, target=Pipe(stream="stdout", format=written))
-    return pair
+            target = Pipe(stream="stdout", suffix=f".{written}")
+    return attrs.evolve(pair, source=source, target=target)
 
 
 def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePair]:
     """List the inputs and outputs of a job, local or remote."""
     if isinstance(source, Remote):
-        return [FilePair(source, _one_target(target))]
+        return [FilePair(source, locate(target))]
     if is_url(source):
         return _expand_url(source, target)
     is_folder = source != STDIO and Path(source).is_dir()
     if is_folder and lake_format(Path(source)) == "Delta Lake":
-        return [FilePair(DeltaTable(location=source), _one_target(target))]
+        return [FilePair(DeltaTable(location=source), locate(target))]
     if is_many(source):
         folder = None if _is_elsewhere(target) else Path(str(target))
         return _many(find_files(source, folder), target)
     path = None if source == STDIO else Path(source)
     refuse_table_file(path)
-    return [FilePair(path, _one_target(target))]
+    return [FilePair(path, locate(target))]
 
 
 def _is_elsewhere(target: str | Remote) -> bool:
     """Return whether an output is remote."""
     return isinstance(target, Remote) or target == STDIO or is_url(target)
-
-
-def _one_target(target: str | Remote) -> Location | None:
-    """Return the output of a single input."""
-    if isinstance(target, Remote):
-        return target
-    return None if target == STDIO else locate(target)
 
 
 def _many(
@@ -597,14 +600,14 @@ def _expand_url(source: str, target: str | Remote) -> list[FilePair]:
     scheme, store = _split(source)
     one = StoreFile(url=source, fs=fs, key=key)
     if store is _HTTPS:
-        return [FilePair(one, _one_target(target))]
+        return [FilePair(one, locate(target))]
     info = None if source.endswith("/") else one._info()  # noqa: SLF001 - of this module
     if info is not None and info.get("type") != "directory":
-        return [FilePair(one, _one_target(target))]
+        return [FilePair(one, locate(target))]
     if not has_magic(source):
         kind = _lake_format_at(one, fs, key.rstrip("/"))
         if kind == "Delta Lake":
-            return [FilePair(DeltaTable(location=source), _one_target(target))]
+            return [FilePair(DeltaTable(location=source), locate(target))]
         if kind is not None:
             raise lake_table_error(one.name, kind)
     found = list(_find_objects(one, scheme, fs, key.rstrip("/")))

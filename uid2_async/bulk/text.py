@@ -23,7 +23,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from io import BufferedIOBase, BufferedReader, StringIO
 from operator import itemgetter
 from os import fstat
@@ -37,9 +37,7 @@ from uid2_async._private import printable
 from uid2_async.bulk.columns import find_wanted, refuse_taken
 from uid2_async.bulk.paths import (
     FileFormatOptions,
-    FilePair,
     Format,
-    Location,
     is_gzipped,
 )
 from uid2_async.errors import InputError
@@ -898,15 +896,17 @@ def open_reader(
         raise
 
 
+_MAX_FAULTS: Final = 20
+
+
 class InputFaults:
     """Collects the faults of a job's inputs, to report all at once.
 
     Called with each row that cannot be read.
     """
 
-    def __init__(self, on_bad_row: OnBadRow = None, *, limit: int = 20) -> None:
+    def __init__(self, on_bad_row: OnBadRow = None) -> None:
         """Collect faults; bad rows do not count if they go to *on_bad_row*."""
-        self.limit: int = limit
         self._on_bad_row = on_bad_row
         self._faults: list[InputError] = []
 
@@ -927,7 +927,7 @@ class InputFaults:
     @property
     def is_full(self) -> bool:
         """Whether reading should stop."""
-        return self.count >= self.limit
+        return self.count >= _MAX_FAULTS
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -940,69 +940,54 @@ class InputFaults:
 
     def check(self) -> None:
         """Raise all faults as one error."""
-        if self._faults:
-            raise _join_faults(self._faults, self.limit)
-
-
-def _join_faults(faults: list[InputError], limit: int) -> InputError:
-    """Join several errors into one."""
-    if len(faults) == 1:
-        return faults[0]
-    more = f" The first {limit} are:" if len(faults) >= limit else ""
-    # Messages are one line; a line end would be shown as an escape.
-    listed = "".join(f" [{n}] {one.message}" for n, one in enumerate(faults, 1))
-    hints = dict.fromkeys(one.hint for one in faults if one.hint)
-    return InputError(
-        f"{len(faults)} faults were found in the input.{more}{listed}",
-        hint=" ".join(hints),
-    )
+        if self.count == 1:
+            raise self._faults[0]
+        if not self._faults:
+            return
+        more = f" The first {_MAX_FAULTS} are:" if self.is_full else ""
+        # Messages are one line; a line end would be shown as an escape.
+        listed = [f" [{n}] {one.message}" for n, one in enumerate(self._faults, 1)]
+        hints = dict.fromkeys(one.hint for one in self._faults if one.hint)
+        raise InputError(
+            f"{self.count} faults were found in the input.{more}{''.join(listed)}",
+            hint=" ".join(hints),
+        )
 
 
 def read_check(
-    pairs: Sequence[FilePair],
-    options: FileFormatOptions,
-    want: Callable[[Reader], object],
-    *,
+    opens: Sequence[Callable[[OnBadRow], tuple[Reader, object]]],
     on_bad_row: OnBadRow = None,
-    limit: int = 20,
 ) -> int:
     """Read all text files before the first request. Blocks.
 
-    Only the schema of Parquet and Arrow files is read. Stdin is skipped.
+    Only the schema of Parquet and Arrow files is read.
+
+    Args:
+        opens: Each opens an input and finds its columns.
+        on_bad_row: Takes the rows that cannot be read; otherwise they are an error.
 
     Returns:
         The number of text rows.
     """
-    faults = InputFaults(on_bad_row, limit=limit)
+    faults = InputFaults(on_bad_row)
     rows = 0
-    for pair in pairs:
-        if pair.source is not None and not faults.is_full:
+    for open_file in opens:
+        if not faults.is_full:
             with faults.collecting():
-                rows += _read_through(pair, pair.source, options, want, faults)
+                reader, _ = open_file(faults)
+                with closing(reader):
+                    rows += _count_rows(reader)
     faults.check()
     return rows
 
 
-def _read_through(
-    pair: FilePair,
-    path: Location,
-    options: FileFormatOptions,
-    want: Callable[[Reader], object],
-    on_bad_row: OnBadRow,
-) -> int:
-    """Read one file; return its number of text rows."""
-    source, _ = pair.formats(options)
-    assert isinstance(path, Path)  # noqa: S101 - a copy of what is remote, by now
-    reader = open_reader(path, source, name=pair.name, on_bad_row=on_bad_row)
+def _count_rows(reader: Reader) -> int:
+    """Read a text file to its end; return the number of rows."""
     rows = 0
-    try:
-        want(reader)
-        while isinstance(reader, _TextReader):
-            found = reader.take(5_000)
-            if found is not None:
-                rows += found.count
-            elif not reader.load():
-                break
-    finally:
-        reader.close()
+    while isinstance(reader, _TextReader):
+        found = reader.take(5_000)
+        if found is not None:
+            rows += found.count
+        elif not reader.load():
+            break
     return rows

@@ -9,6 +9,7 @@ import json
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tests.bulk.files.conftest import (
     rewrite_bytes,
 )
 from uid2_async.bulk.columns import IdentifierColumns, InputWarnings, find_identifiers
-from uid2_async.bulk.paths import Content, FileFormatOptions, FilePair
+from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.text import BadRow, open_reader, read_check
 from uid2_async.bulk.writers import TableWriter
 from uid2_async.errors import ConfigError, InputError
@@ -338,24 +339,31 @@ def test_safe_output_is_understood(tmp_path: Path, value: str) -> None:
 # --- Faults before the first request --------------------------------------------------
 
 
-def want_email(reader: Any) -> None:
-    """Find the column email."""
-    columns = find_identifiers(
-        reader.header, column="email", kind="email", several={}, name=reader.name
-    )
-    reader.want(columns.wanted, added=ADDED)
+def open_email(path: Path, on_bad_row: Any) -> tuple[Any, None]:
+    """Open a file and find the column email."""
+    how = FileFormatOptions().for_file(path)
+    reader = open_reader(path, how, on_bad_row=on_bad_row)
+    try:
+        columns = find_identifiers(
+            reader.header, column="email", kind="email", several={}, name=reader.name
+        )
+        reader.want(columns.wanted, added=ADDED)
+    except BaseException:
+        reader.close()
+        raise
+    return reader, None
 
 
-def pairs_of(folder: Path, files: dict[str, bytes]) -> list[FilePair]:
-    """Write files."""
+def openers(folder: Path, files: dict[str, bytes]) -> list[Any]:
+    """Write files; return what opens each."""
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    return [FilePair(folder / name, folder / "out" / name) for name in sorted(files)]
+    return [partial(open_email, folder / name) for name in sorted(files)]
 
 
 def test_the_look_through_names_every_fault(tmp_path: Path) -> None:
     """A ragged line, an empty part, a stray file: each with its file and line."""
-    pairs = pairs_of(
+    opens = openers(
         tmp_path,
         {
             "a.csv": b"id,email\n1,secret\n2,secret,x\n3,secret\n4\n",
@@ -371,7 +379,7 @@ def test_the_look_through_names_every_fault(tmp_path: Path) -> None:
     )
 
     with pytest.raises(InputError) as caught:
-        read_check(pairs, FileFormatOptions(), want_email)
+        read_check(opens)
 
     message = caught.value.message
     assert "9 faults" in message
@@ -393,19 +401,19 @@ def test_the_look_through_names_every_fault(tmp_path: Path) -> None:
 
 def test_the_look_through_stops_at_its_limit(tmp_path: Path) -> None:
     """A file with the wrong delimiter has a fault in each line."""
-    pairs = pairs_of(tmp_path, {"a.csv": b"id,email\n" + b"1\n" * 100})
+    opens = openers(tmp_path, {"a.csv": b"id,email\n" + b"1\n" * 100})
 
     with pytest.raises(InputError, match=r"20 faults .* The first 20 are"):
-        read_check(pairs, FileFormatOptions(), want_email)
+        read_check(opens)
 
 
 def test_bad_rows_are_collected(tmp_path: Path) -> None:
     """With somebody who collects them they are no fault, and the others are read."""
     data = b'id,email\n1,a\n2\n3,"b\nb"\n4,"x"y\n\n5,c\n'
-    pairs = pairs_of(tmp_path, {"a.csv": data, "b.jsonl": b'[]\n{"email":"d"}\nx'})
+    opens = openers(tmp_path, {"a.csv": data, "b.jsonl": b'[]\n{"email":"d"}\nx'})
     bad: list[BadRow] = []
 
-    rows = read_check(pairs, FileFormatOptions(), want_email, on_bad_row=bad.append)
+    rows = read_check(opens, bad.append)
 
     assert rows == 4
     assert [(one.line, one.text) for one in bad] == [
