@@ -254,31 +254,25 @@ class IdentifierColumns:
 
         Empty values and hashes of empty values are not identifiers.
         """
-        found = self._read(rows)
-        if self._phones is None:
-            return found
-        name = self._country_column
-        countries = None if name is None else rows.values(name)
-        return [self._phones.rewrite(one, countries) for one in found]
-
-    def _read(self, rows: Rows) -> list[IdentityColumn]:
-        """List them as written."""
         kinds: list[str] | None = None
         if self._kind_column is not None:
             kinds = [one.strip().lower() for one in rows.values(self._kind_column)]
-        return [
-            _identities(kinds or kind, rows.values(name))
-            for kind, name in self._columns
-        ]
-
-
-def _identities(kinds: str | Sequence[str], values: list[str]) -> IdentityColumn:
-    """Leave out values that are not identifiers."""
-    if _OF_NOTHING.isdisjoint(values):
-        return IdentityColumn(kinds, [one or None for one in values])
-    present = [None if one in _OF_NOTHING else one or None for one in values]
-    nothing = sum(one in _OF_NOTHING for one in values)
-    return IdentityColumn(kinds, present, hashes_of_nothing=nothing)
+        found = []
+        for kind, name in self._columns:
+            values, nothing = rows.values(name), 0
+            if not _OF_NOTHING.isdisjoint(values):
+                nothing = sum(one in _OF_NOTHING for one in values)
+                values = ["" if one in _OF_NOTHING else one for one in values]
+            present = [one or None for one in values]
+            found.append(
+                IdentityColumn(kinds or kind, present, hashes_of_nothing=nothing)
+            )
+        if self._phones is None:
+            return found
+        countries = None
+        if self._country_column is not None:
+            countries = rows.values(self._country_column)
+        return [self._phones.rewrite(one, countries) for one in found]
 
 
 class InputWarnings:
@@ -362,11 +356,12 @@ def find_identifiers(
         )
     if several or kind is not None:
         wanted = several or {kind or "": column or VALUE_NAME}
-        columns = [
-            (each, find(one, _column_hint(each if several else None)))
-            for each, given in wanted.items()
-            for one in _expand_name(header, given)
-        ]
+        columns = []
+        for each, given in wanted.items():
+            option = f'identifiers={{"{each}": COLUMN}}' if several else "column=COLUMN"
+            hint = f"Use `{option}` with one of these columns."
+            names = _expand_name(header, given)
+            columns += [(each, find(one, hint)) for one in names]
         return IdentifierColumns(columns, phones=phones, country_column=country)
     hint = f"Name the column with the identifiers: `column=NAME`, or {VALUE_NAME}."
     value = find(column or VALUE_NAME, hint)
@@ -383,12 +378,6 @@ def _find_name(header: Sequence[str], file: str, column: str, hint: str) -> str:
         return column
     at = find_column(header, column, name=file, hint=hint)
     return column if header.count(header[at]) > 1 else header[at]
-
-
-def _column_hint(kind: str | None) -> str:
-    """Return a hint with the option that names this column."""
-    option = "column=COLUMN" if kind is None else f'identifiers={{"{kind}": COLUMN}}'
-    return f"Use `{option}` with one of these columns."
 
 
 def _expand_name(header: Sequence[str], name: str) -> list[str]:

@@ -110,13 +110,9 @@ class FileJobOptions(FileFormatOptions, JobOptions):
 
     def terms(self) -> dict[str, Any]:
         """Return the options that must not change until the job is done."""
-        return attrs.asdict(
-            self,
-            filter=lambda option, _: not option.metadata,
-            value_serializer=lambda _, __, value: (
-                os.fspath(value) if isinstance(value, os.PathLike) else value
-            ),
-        )
+        terms = attrs.asdict(self, filter=lambda option, _: not option.metadata)
+        path = self.bad_rows
+        return {**terms, "bad_rows": None if path is None else os.fspath(path)}
 
 
 @attrs.frozen(kw_only=True)
@@ -184,7 +180,10 @@ class MapOptions(FileJobOptions):
             )
         if self.type is not None and self.type not in KINDS:
             raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
-        if self._is_national() and not self._has_phones():
+        # Without a type, each row may contain a phone number.
+        kinds = self.identifiers or (self.type or PHONE,)
+        is_national = self.country is not None or self.country_column is not None
+        if is_national and PHONE not in kinds:
             raise ConfigError(
                 "A country applies to phone numbers, and no column contains any.",
                 hint="Name a column of phone numbers, or leave the country out.",
@@ -192,21 +191,12 @@ class MapOptions(FileJobOptions):
         if not 0 <= self.max_removed <= 1:
             raise ConfigError("max_removed must be between 0 and 1.")
 
-    def _is_national(self) -> bool:
-        return self.country is not None or self.country_column is not None
-
-    def _has_phones(self) -> bool:
-        """Return whether any row may contain a phone number, as INPUT_TYPE may say."""
-        if self.identifiers:
-            return PHONE in self.identifiers
-        return self.type in (None, PHONE)
-
     def national_phones(self) -> NationalPhones | None:
         """Make the parser of national phone numbers, if a country is named.
 
         Blocks for about 0.2 s.
         """
-        if not self._is_national():
+        if self.country is None and self.country_column is None:
             return None
         return NationalPhones(self.country, self.country_column)
 

@@ -269,17 +269,20 @@ class Remote(Unpicklable, ABC):
         """The name in messages, summaries and the log, without credentials."""
 
     @property
-    @abstractmethod
     def path(self) -> PurePath:
-        """A path whose name shows the format."""
+        """A path whose name shows the format, by default that of rows: Arrow."""
+        return PurePath("rows.arrow")
 
     def __str__(self) -> str:
         """Return the name."""
         return self.name
 
     def identify(self) -> InputIdentity:
-        """Return an identity that differs once the input has changed. Blocks."""
-        raise InputError(f"{self.name} cannot be read.", hint="Name another input.")
+        """Return an identity that differs once the input has changed. Blocks.
+
+        That of a pinned input is only its name, because the job reads its copy.
+        """
+        return InputIdentity(name=self.name, size=0, mtime_ns=0, digest="")
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:  # noqa: ARG002 - for those that can
         """Copy the input into the file *copy*, whole or not at all. Blocks."""
@@ -394,7 +397,7 @@ def find_files(source: str, target: Path | None = None) -> list[tuple[str, Path]
 
 
 # A table has a log of the files that belong to it.
-_TABLES: Final = {
+LAKE_MARKS: Final = {
     "_delta_log": "Delta Lake",
     ".hoodie": "Hudi",
     "metadata/*.metadata.json": "Iceberg",
@@ -412,7 +415,7 @@ _TABLE_HINTS: Final = {
 
 def lake_format(folder: Path) -> str | None:
     """Return the kind of lake table in a folder; None if it is not a table."""
-    for mark, kind in _TABLES.items():
+    for mark, kind in LAKE_MARKS.items():
         if next(folder.glob(mark), None) is not None:
             return kind
     return None

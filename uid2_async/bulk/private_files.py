@@ -15,6 +15,7 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -54,15 +55,11 @@ class Disk:
 DISK: Final = Disk()
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 @attrs.frozen(kw_only=True)
 class System:
     """What a job uses of its machine. Tests pass their own."""
 
-    clock: Callable[[], datetime] = _utc_now
+    clock: Callable[[], datetime] = attrs.field(default=partial(datetime.now, UTC))
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = _random.random
     disk: Disk = DISK
@@ -179,11 +176,9 @@ def check_folder(path: Path, allow_shared: bool = False) -> None:  # noqa: FBT00
 
 def _others_can_write(status: os.stat_result) -> bool:
     """Return whether others can replace files in the folder of *status*."""
-    if status.st_mode & stat.S_ISVTX:
-        return False
-    if status.st_mode & stat.S_IWOTH:
-        return True
-    return bool(status.st_mode & stat.S_IWGRP) and not _is_private_group(status)
+    mode = status.st_mode
+    is_for_group = mode & stat.S_IWGRP and not _is_private_group(status)
+    return not mode & stat.S_ISVTX and bool(mode & stat.S_IWOTH or is_for_group)
 
 
 def _is_private_group(status: os.stat_result) -> bool:
@@ -224,22 +219,21 @@ def sync_file(descriptor: int, name: str, *, disk: Disk = DISK) -> None:
 
 
 def sync_folder(path: Path, *, disk: Disk = DISK) -> None:
-    """Sync the names in a folder to the disk."""
+    """Sync the names in a folder to the disk, if its file system supports it."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     descriptor = attempt(f"The folder {path} cannot be read", os.open, path, flags)
+
+    def sync() -> None:
+        try:
+            disk.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+
     try:
-        attempt(f"The folder {path} cannot be saved", _fsync_names, descriptor, disk)
+        attempt(f"The folder {path} cannot be saved", sync)
     finally:
         os.close(descriptor)
-
-
-def _fsync_names(descriptor: int, disk: Disk) -> None:
-    """Sync a folder if the file system supports it."""
-    try:
-        disk.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
 
 
 def replace(temporary: Path, target: Path, *, disk: Disk = DISK) -> None:

@@ -387,29 +387,27 @@ def _checkpoint(line: str, number: int) -> Checkpoint:
 
 
 def _check_terms(old: Mapping[str, Any], terms: JobTerms) -> None:
-    """Raise if the folder has another job, and list the differences."""
+    """Raise if the folder has another job; list the differences, but no values."""
     new = terms.fingerprint(str(old.get("salt", "")))
-    changed = list(_differences(old, new))
+    before, now = old.get("options", {}), new["options"]
+    missing = object()
+    versions = f"{new['version']}, not {old.get('version')}"
+    aspects = {
+        "version": f"another version of uid2_async ({versions})",
+        "settings": "another API key or operator",
+        "target": "another output",
+    }
+    changed = [why for key, why in aspects.items() if old.get(key) != new[key]]
+    changed += [
+        f"option {name}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name, missing) != now.get(name, missing)
+    ]
     if changed:
         raise JobError(
             f"The unfinished job differs from this one: {'; '.join(changed)}.",
             hint=f"Run the command as it was. {_RESTART}",
         )
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """List the differences, without the values of options."""
-    if old.get("version") != new["version"]:
-        versions = f"{new['version']}, not {old.get('version')}"
-        yield f"another version of uid2_async ({versions})"
-    if old.get("settings") != new["settings"]:
-        yield "another API key or operator"
-    if old.get("target") != new["target"]:
-        yield "another output"
-    before, now = old.get("options", {}), new["options"]
-    for name in sorted(before.keys() | now.keys()):
-        if name not in before or name not in now or before[name] != now[name]:
-            yield f"option {name}"
 
 
 def check_inputs(
@@ -420,21 +418,17 @@ def check_inputs(
     Inputs that were not started may change, and finished files of a folder stay done.
     """
     for now in inputs:
-        before = checkpoints.get(now.name)
-        changed = [] if before is None else _changes(before.input, now)
-        if changed:
-            raise JobError(
-                f"{now.name} has changed since the job started to map it: "
-                f"{', '.join(changed)}.",
-                hint=f"Restore the file. {_RESTART}",
-            )
-
-
-def _changes(before: InputIdentity, now: InputIdentity) -> list[str]:
-    """List what has changed in an input."""
-    aspects = {
-        "size": before.size != now.size,
-        "time of the last change": before.mtime_ns != now.mtime_ns,
-        "content": before.digest != now.digest,
-    }
-    return [name for name, differs in aspects.items() if differs]
+        checkpoint = checkpoints.get(now.name)
+        if checkpoint is None or checkpoint.input == now:
+            continue
+        before = checkpoint.input
+        aspects = {
+            "size": before.size != now.size,
+            "time of the last change": before.mtime_ns != now.mtime_ns,
+            "content": before.digest != now.digest,
+        }
+        changed = ", ".join(name for name, differs in aspects.items() if differs)
+        raise JobError(
+            f"{now.name} has changed since the job started to map it: {changed}.",
+            hint=f"Restore the file. {_RESTART}",
+        )

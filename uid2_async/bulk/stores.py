@@ -22,6 +22,7 @@ from enum import Enum
 from functools import partial
 from glob import has_magic
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -32,6 +33,7 @@ from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.database import DeltaTable
 from uid2_async.bulk.paths import (
+    LAKE_MARKS,
     STDIO,
     FileFormatOptions,
     FilePair,
@@ -244,7 +246,7 @@ class StoreFile(Remote):
         """Make one fsspec call; return None if it fails for the reason to *ignore*."""
         return _call(self.name, self._store, partial(call, *args), ignore=ignore)
 
-    def _info(self) -> dict[str, Any] | None:
+    def info(self) -> dict[str, Any] | None:
         """Return the object's metadata from the store; None if it does not exist."""
         found: dict[str, Any] | None = self._run(
             self._fs.info, self._key, ignore=_Reason.MISSING
@@ -253,7 +255,7 @@ class StoreFile(Remote):
 
     def identify(self) -> InputIdentity:
         """Return an identity that differs once the object has changed. Blocks."""
-        info = self._info()
+        info = self.info()
         if info is None:
             raise self.missing()
         tags = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "Digest")
@@ -299,7 +301,7 @@ class StoreFile(Remote):
             raise InputError(
                 f"{self.name} is a bucket or a folder.", hint="Name an object in it."
             )
-        info = self._info()
+        info = self.info()
         if info is None:
             self._refuse_missing_bucket()
         elif info.get("type") == "directory":
@@ -308,6 +310,40 @@ class StoreFile(Remote):
             raise InputError(
                 f"{self.name} already exists.", hint="Pass `force=True` to replace it."
             )
+
+    def lake_format(self, folder: str) -> str | None:
+        """Return the kind of lake table in a folder; None if there is none. Blocks."""
+        for mark, kind in LAKE_MARKS.items():
+            pattern = mark if has_magic(mark) else f"{mark}/*"
+            if self._run(self._fs.glob, f"{folder}/{pattern}", ignore=_Reason.MISSING):
+                return kind
+        return None
+
+    def find(self) -> Iterator[tuple[str, Location]]:
+        """Yield the objects of this folder or pattern, with their names in it."""
+        scheme = self.url.partition("://")[0].lower()
+        parts = self._key.rstrip("/").split("/")
+        fixed = list(takewhile(lambda part: not has_magic(part), parts))
+        root = "/".join(fixed)
+        pattern = "/".join(parts if len(fixed) < len(parts) else [*parts, "**"])
+        call = partial(self._fs.glob, pattern, detail=True)
+        found: dict[str, dict[str, Any]] = self._run(call, ignore=_Reason.MISSING) or {}
+        for folder in {root, *(str(PurePosixPath(each).parent) for each in found)}:
+            kind = self.lake_format(folder) if found else None
+            if kind is not None:
+                raise lake_table_error(f"{scheme}://{folder}", kind)
+        for key, info in found.items():
+            name = key[len(root) :].lstrip("/")
+            names = name.split("/")
+            is_hidden = any(part.startswith(("_", ".")) for part in names)
+            if is_hidden or info.get("type") != "file":
+                continue
+            if not all(names) or "\0" in name:
+                raise InputError(
+                    f"{scheme}://{printable(key)} has a name that a file cannot have.",
+                    hint="Map it separately, and name its output.",
+                )
+            yield name, StoreFile(url=f"{scheme}://{key}", fs=self._fs, key=key)
 
     def missing(self) -> InputError:
         """Return the error that says what does not exist. Blocks."""
@@ -330,7 +366,7 @@ class StoreFile(Remote):
         """Upload a file; the object appears when all of it has arrived. Blocks."""
         self._abort_uploads()
         self._run(self._fs.put_file, str(whole), self._key)
-        info = self._info() or {}
+        info = self.info() or {}
         if info.get("size") != whole.stat().st_size:
             raise JobError(
                 f"{self.name} is not what was uploaded.",
@@ -499,10 +535,6 @@ class Pipe(Remote):
         """See :class:`~uid2_async.bulk.paths.Remote`."""
         return PurePath(f"{self.stream}{self.suffix}")
 
-    def identify(self) -> InputIdentity:
-        """See :class:`~uid2_async.bulk.paths.Remote`."""
-        return InputIdentity(name=self.name, size=0, mtime_ns=0, digest="")
-
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
         """See :class:`~uid2_async.bulk.paths.Remote`."""
         del disk
@@ -597,68 +629,29 @@ def _many(
 def _expand_url(source: str, target: str | Remote) -> list[FilePair]:
     """List the inputs at a URL."""
     fs, key = _open_store(source)
-    scheme, store = _split(source)
     one = StoreFile(url=source, fs=fs, key=key)
-    if store is _HTTPS:
+    is_pattern, is_folder = has_magic(source), source.endswith("/")
+    if _split(source)[1] is _HTTPS:
         return [FilePair(one, locate(target))]
-    info = None if source.endswith("/") else one._info()  # noqa: SLF001 - of this module
+    info = None if is_folder else one.info()
     if info is not None and info.get("type") != "directory":
         return [FilePair(one, locate(target))]
-    if not has_magic(source):
-        kind = _lake_format_at(one, fs, key.rstrip("/"))
+    if not is_pattern:
+        kind = one.lake_format(key.rstrip("/"))
         if kind == "Delta Lake":
             return [FilePair(DeltaTable(location=source), locate(target))]
         if kind is not None:
             raise lake_table_error(one.name, kind)
-    found = list(_find_objects(one, scheme, fs, key.rstrip("/")))
+    found = sorted(one.find(), key=lambda each: each[0])
     if not found:
         missing = one.missing()
-        if info is None and not has_magic(source) and not source.endswith("/"):
+        if info is None and not is_pattern and not is_folder:
             raise missing
         raise InputError(
             f"No files were found in {one.name}.",
             hint="Hidden files, and files that begin with _, are ignored.",
         )
-    return _many(sorted(found, key=lambda each: each[0]), target)
-
-
-def _lake_format_at(one: StoreFile, fs: Any, key: str) -> str | None:
-    """Return the kind of lake table at a URL; None if there is none."""
-    marks = {"_delta_log/*": "Delta Lake", ".hoodie/*": "Hudi"}
-    marks["metadata/*.metadata.json"] = "Iceberg"
-    for mark, kind in marks.items():
-        if one._run(fs.glob, f"{key}/{mark}", ignore=_Reason.MISSING):  # noqa: SLF001 - as above
-            return kind
-    return None
-
-
-def _find_objects(
-    one: StoreFile, scheme: str, fs: Any, key: str
-) -> Iterator[tuple[str, Location]]:
-    """Yield the objects of a folder or pattern, with the names of their outputs."""
-    parts = key.split("/")
-    fixed = next((at for at, part in enumerate(parts) if has_magic(part)), len(parts))
-    root = "/".join(parts[:fixed])
-    pattern = key if fixed < len(parts) else f"{key}/**"
-    listed = one._run(  # noqa: SLF001 - as above
-        partial(fs.glob, pattern, detail=True), ignore=_Reason.MISSING
-    )
-    found: dict[str, dict[str, Any]] = listed or {}
-    for folder in {root, *(str(PurePosixPath(each).parent) for each in found)}:
-        kind = _lake_format_at(one, fs, folder) if found else None
-        if kind is not None:
-            raise lake_table_error(f"{scheme}://{folder}", kind)
-    for each, info in found.items():
-        name = each[len(root) :].lstrip("/")
-        names = name.split("/")
-        if info.get("type") != "file" or any(n.startswith(("_", ".")) for n in names):
-            continue
-        if not all(names) or "\0" in name:
-            raise InputError(
-                f"{scheme}://{printable(each)} has a name that a file cannot have.",
-                hint="Map it separately, and name its output.",
-            )
-        yield name, StoreFile(url=f"{scheme}://{each}", fs=fs, key=each)
+    return _many(found, target)
 
 
 strip_tracebacks(globals())
