@@ -36,7 +36,6 @@ T = TypeVar("T")
 _BATCH_ROWS: Final = 10_000
 # Small batches, so that no row group has to fit into memory.
 _BUFFER_BYTES: Final = 1024 * 1024
-_MICROSECONDS: Final = 1_000_000
 
 
 def load_arrow(module: str = "pyarrow") -> Any:
@@ -425,7 +424,9 @@ class ArrowOutput:
     def _array(self, cells: Sequence[Any], kind: Any) -> Any:
         """Make the array of an appended column."""
         if self._arrow.types.is_timestamp(kind):
-            cells = [None if one is None else one * _MICROSECONDS for one in cells]
+            return self._arrow.array(cells, self._arrow.timestamp("s", "UTC")).cast(
+                kind
+            )
         return self._arrow.array(cells, kind)
 
     def write(self, formatted: Any) -> None:

@@ -517,11 +517,13 @@ class OutcomeColumns:
         This runs for every row of a file, so it works by column and handles unmapped
         rows afterwards.
         """
-        rows = [
-            one if isinstance(one, MapRow) and one.raw_uid is not None else _BLANK
-            for one in outcomes
-        ]
-        uids = [row.raw_uid for row in rows]
+        uids = [one.raw_uid for one in outcomes]
+        rows: Sequence[Any] = outcomes
+        if None in uids:
+            rows = [
+                _BLANK if uid is None else one
+                for one, uid in zip(outcomes, uids, strict=True)
+            ]
         middle: list[list[Any]]
         if self._buckets:
             middle = [[row.bucket_id for row in rows]]

@@ -180,6 +180,8 @@ class CsvFormat:
             column = _instants(column)
         elif content is not Content.TEXT:
             return ["" if one is None else str(one) for one in column]
+        if not any(column):  # the usual case of PREV_UID, UNMAPPED and ERROR
+            return [""] * len(column)
         cells = [one or "" for one in column]
         if self._is_safe:
             cells = list(map(_defused, cells))
@@ -209,20 +211,16 @@ class CsvFormat:
     def join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:
         """Append fields to rows; *plain* rows are known to end only in LF."""
         records = self._defuse(records)
-        delimiter = self._delimiter
-        ends = map(delimiter.join, zip(*cells, strict=True))
-        each = zip(records, ends, strict=True) if cells else ()
+        ends = []
         if plain:
-            return "".join([f"{record[:-1]}{delimiter}{end}\n" for record, end in each])
-        if not cells:
-            return "".join(["".join(_split_end(one, self._end)) for one in records])
-        split = [_split_end(record, self._end) for record in records]
-        return "".join(
-            [
-                f"{body}{delimiter}{end}{line_end}"
-                for (body, line_end), end in zip(split, ends, strict=True)
-            ]
-        )
+            bodies = [record[:-1] for record in records]
+        else:
+            split = [_split_end(record, self._end) for record in records]
+            bodies, ends = [body for body, _ in split], [end for _, end in split]
+        rows = map(self._delimiter.join, zip(bodies, *cells, strict=True))
+        if plain:
+            return "\n".join([*rows, ""])
+        return "".join([row + end for row, end in zip(rows, ends, strict=True)])
 
 
 class JsonFormat:
