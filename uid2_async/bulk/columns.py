@@ -164,18 +164,13 @@ PHONE: Final = "phone"
 _PHONE_STEP_ROWS: Final = 50
 
 
-def _hashes_of_nothing() -> frozenset[str]:
-    """List the hashes that a data warehouse makes from an empty or missing value."""
-    digests = [
-        sha256(one).digest() for one in (b"", b"null", b"NULL", b"nan", b"NaN", b"None")
-    ]
-    spelled = [
-        (one.hex(), one.hex().upper(), base64.encode_text(one)) for one in digests
-    ]
-    return frozenset(text for texts in spelled for text in texts)
-
-
-_OF_NOTHING: Final = _hashes_of_nothing()
+# The hashes that a data warehouse makes from an empty or missing value.
+_OF_NOTHING: Final = frozenset(
+    text
+    for one in (b"", b"null", b"NULL", b"nan", b"NaN", b"None")
+    for digest in [sha256(one).digest()]
+    for text in (digest.hex(), digest.hex().upper(), base64.encode_text(digest))
+)
 _EMAIL_ODDITIES: Final = (
     (re.compile("[\u200b-\u200f\u2060\ufeff\u00a0]"), "an invisible character"),
     (re.compile(r"[\t\r\n]"), "a tab or a line end"),
@@ -305,7 +300,12 @@ class InputWarnings:
                     some = values if is_whole else [values[row] for row in rows]
                     self._add_emails(list(filter(None, some)))
                 elif kind.endswith("_hash"):
-                    invalid = [values[row] for row in rows if _is_invalid(found[row])]
+                    invalid = [
+                        values[row]
+                        for row in rows
+                        if not found[row]
+                        or getattr(found[row], "reason", None) == _INVALID
+                    ]
                     self._add_hashes(invalid)
 
     def _add_emails(self, emails: Sequence[str]) -> None:
@@ -326,11 +326,6 @@ class InputWarnings:
             if value and self._diagnosed < _SAMPLES:
                 self._diagnosed += 1
                 self.counts[str(diagnose_hash(value))] += 1
-
-
-def _is_invalid(outcome: Any) -> bool:
-    """Return whether an outcome or identity bytes mean an invalid value."""
-    return not outcome or getattr(outcome, "reason", None) == _INVALID
 
 
 def find_identifiers(

@@ -210,19 +210,15 @@ class JobOutputs:
             identifiers.
     """
 
-    _files: Sequence[InputFile] = attrs.field(alias="files")
-    _source: FileSource = attrs.field(alias="source")
-    _formatter: RowFormatter = attrs.field(alias="formatter")
-    _parts: Path | None = attrs.field(alias="parts")
-    _log: JobFolder | None = attrs.field(default=None, alias="log")
-    _open_table: OpenOutput | None = attrs.field(default=None, alias="open_table")
-    _disk: Disk = attrs.field(default=DISK, alias="disk")
-    _on_done: Callable[[Checkpoint], Awaitable[None]] | None = attrs.field(
-        default=None, alias="on_done"
-    )
-    _on_progress: Callable[[FileProgress], object] | None = attrs.field(
-        default=None, alias="on_progress"
-    )
+    _files: Sequence[InputFile]
+    _source: FileSource
+    _formatter: RowFormatter
+    _parts: Path | None
+    _log: JobFolder | None = None
+    _open_table: OpenOutput | None = None
+    _disk: Disk = DISK
+    _on_done: Callable[[Checkpoint], Awaitable[None]] | None = None
+    _on_progress: Callable[[FileProgress], object] | None = None
     rows: int = attrs.field(default=0, init=False)
     duplicates: int = attrs.field(default=0, init=False)
     input_warnings: Counter[str] = attrs.field(factory=Counter, init=False)
@@ -309,16 +305,12 @@ class JobOutputs:
         if file.done:
             self._leave(file)
             return
-        if file.index not in self._source.readers:
-            await self._load_reader(file)
+        # An input without rows has no chunks, so that nothing has opened it.
+        while file.index not in self._source.readers and await self._source.load():
+            pass
         self._output = await run_in_thread(
             partial(self._open_output, file), discard=methodcaller("close")
         )
-
-    async def _load_reader(self, file: InputFile) -> None:
-        """Make the source open an input without rows, which has no chunks."""
-        while file.index not in self._source.readers and await self._source.load():
-            pass
 
     def _open_output(self, file: InputFile) -> Output:
         """Open an output, which is a growing part or stdout. Blocks."""

@@ -464,26 +464,22 @@ def check_roles(
     """Reject a path with two roles in one job."""
     owners: dict[object, str] = {}
     inside = {name: path.resolve() for name, path in (folders or {}).items() if path}
-    for role, paths in roles.items():
-        for path in _each(paths):
+    each = {
+        role: [paths] if isinstance(paths, Path | Remote) else list(paths or ())
+        for role, paths in roles.items()
+    }
+    for role, paths in each.items():
+        for path in paths:
             for key in _keys(path):
                 owner = owners.setdefault(key, role)
                 if owner != role:
                     _refuse_roles(owner, role, path)
             _check_inside(role, path, inside)
-    for role, paths in roles.items():
-        each = _each(paths)
-        keys = {_place(path) for path in each}
-        if role != "IN" and len(keys) < len(each):
+        if role != "IN" and len(set(map(_place, paths))) < len(paths):
             raise InputError(
                 f"Two outputs would have the same name in {role}.",
                 hint="Give each output a name of its own.",
             )
-
-
-def _each(paths: Location | Iterable[Location] | None) -> list[Location]:
-    """List the paths of a role."""
-    return [paths] if isinstance(paths, Path | Remote) else list(paths or ())
 
 
 def _check_inside(role: str, path: Location, folders: Mapping[str, Path]) -> None:
@@ -557,14 +553,12 @@ def check_targets(
         if isinstance(pair.target, Remote):
             pair.target.check_target(may_exist=force or begun)
         elif pair.target is not None:
-            folder = _existing_folder(pair, pair.target)
-            if not folder.is_dir():
-                shown = printable(str(pair.target))
-                raise InputError(
-                    f"The folder of {shown} does not exist.", hint="Create it."
-                )
-            check_folder(folder, allow_shared)
-            _check_target(pair.target, may_exist=force or begun)
+            folder = pair.target.parent
+            while pair.folder is not None and not os.path.lexists(folder):
+                folder = folder.parent
+            _check_target(
+                pair.target, folder, may_exist=force or begun, allow_shared=allow_shared
+            )
     for pair in pairs:
         if pair.folder is not None and isinstance(pair.target, Path):
             _make_folders(pair.target.parent)
@@ -582,9 +576,14 @@ def _check_source(path: Path) -> None:
     raise InputError(f"{printable(str(path))} cannot be read: {cause}.", hint=hint)
 
 
-def _check_target(target: Path, *, may_exist: bool) -> None:
-    """Reject an output that must not be replaced."""
+def _check_target(
+    target: Path, folder: Path, *, may_exist: bool, allow_shared: bool
+) -> None:
+    """Reject an output that must not be replaced, or an unsafe *folder* for it."""
     shown = printable(str(target))
+    if not folder.is_dir():
+        raise InputError(f"The folder of {shown} does not exist.", hint="Create it.")
+    check_folder(folder, allow_shared)
     try:
         found = target.lstat()
     except FileNotFoundError:
@@ -602,14 +601,6 @@ def _check_target(target: Path, *, may_exist: bool) -> None:
         raise InputError(
             f"{shown} already exists.", hint="Pass `force=True` to replace it."
         )
-
-
-def _existing_folder(pair: FilePair, target: Path) -> Path:
-    """Return the folder of an output, or the existing folder above it."""
-    folder = target.parent
-    while pair.folder is not None and not os.path.lexists(folder):
-        folder = folder.parent
-    return folder
 
 
 def _make_folders(folder: Path) -> None:

@@ -140,8 +140,8 @@ def copy_path(folder: Path, remote: Remote, *, version: str = "") -> Path:
 # --- Names ----------------------------------------------------------------------------
 
 
-def _split(url: str) -> tuple[str, _Store]:
-    """Return the scheme of a URL and the kind of its store."""
+def _check_url(url: str) -> tuple[str, _Store]:
+    """Return the scheme of a URL and the kind of its store; reject unsafe URLs."""
     scheme = url.partition("://")[0].lower()
     store = _STORES.get(scheme)
     if store is None and scheme.startswith("postgres"):
@@ -171,9 +171,9 @@ def _split(url: str) -> tuple[str, _Store]:
     return scheme, store
 
 
-def _open_store(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system for a URL, and the path in it."""
-    scheme, store = _split(url)
+def _open_store(url: str) -> StoreFile:
+    """Return the object at a URL."""
+    scheme, store = _check_url(url)
     name = _display_name(url)
     try:
         fsspec = importlib.import_module("fsspec")
@@ -197,7 +197,8 @@ def _open_store(url: str) -> tuple[Any, str]:
         **_http_options() if store is _HTTPS else {},
     )
     fs = _call(name, store, make)
-    return fs, url if store is _HTTPS else str(fs._strip_protocol(url))  # noqa: SLF001 - fsspec offers no public name for it
+    key = url if store is _HTTPS else str(fs._strip_protocol(url))  # noqa: SLF001 - fsspec offers no public name for it
+    return StoreFile(url=url, fs=fs, key=key)
 
 
 def _http_options() -> dict[str, Any]:
@@ -223,8 +224,8 @@ class StoreFile(Remote):
     """One object of a store, or the file at a URL."""
 
     url: str = attrs.field(repr=False)
-    _fs: Any = attrs.field(repr=False, eq=False, alias="fs")
-    _key: str = attrs.field(repr=False, alias="key")
+    _fs: Any = attrs.field(repr=False, eq=False)
+    _key: str = attrs.field(repr=False)
 
     @property
     def name(self) -> str:
@@ -237,8 +238,22 @@ class StoreFile(Remote):
         return PurePosixPath(self.name.partition("://")[2])
 
     @property
+    def _scheme(self) -> str:
+        return self.url.partition("://")[0].lower()
+
+    @property
     def _store(self) -> _Store:
-        return _split(self.url)[1]
+        return _STORES[self._scheme]
+
+    @property
+    def is_web(self) -> bool:
+        """Whether it is a file at a URL, which can only be read."""
+        return self._store is _HTTPS
+
+    def child(self, name: str) -> StoreFile:
+        """Return the object called *name* in this folder."""
+        url, key = self.url.rstrip("/"), self._key.rstrip("/")
+        return attrs.evolve(self, url=f"{url}/{name}", key=f"{key}/{name}")
 
     def _run(
         self, call: Callable[..., Any], *args: Any, ignore: _Reason | None = None
@@ -292,7 +307,7 @@ class StoreFile(Remote):
 
     def check_target(self, *, may_exist: bool) -> None:
         """Raise if the object must not be written. Blocks."""
-        if self._store is _HTTPS:
+        if self.is_web:
             raise InputError(
                 f"{self.name} cannot be written: https:// is for inputs only.",
                 hint="Write a file, or to s3://, gs:// or az://.",
@@ -311,8 +326,9 @@ class StoreFile(Remote):
                 f"{self.name} already exists.", hint="Pass `force=True` to replace it."
             )
 
-    def lake_format(self, folder: str) -> str | None:
-        """Return the kind of lake table in a folder; None if there is none. Blocks."""
+    def lake_format(self, folder: str | None = None) -> str | None:
+        """Return the kind of lake table in a folder, by default this one. Blocks."""
+        folder = self._key.rstrip("/") if folder is None else folder
         for mark, kind in LAKE_MARKS.items():
             pattern = mark if has_magic(mark) else f"{mark}/*"
             if self._run(self._fs.glob, f"{folder}/{pattern}", ignore=_Reason.MISSING):
@@ -321,7 +337,6 @@ class StoreFile(Remote):
 
     def find(self) -> Iterator[tuple[str, Location]]:
         """Yield the objects of this folder or pattern, with their names in it."""
-        scheme = self.url.partition("://")[0].lower()
         parts = self._key.rstrip("/").split("/")
         fixed = list(takewhile(lambda part: not has_magic(part), parts))
         root = "/".join(fixed)
@@ -331,7 +346,7 @@ class StoreFile(Remote):
         for folder in {root, *(str(PurePosixPath(each).parent) for each in found)}:
             kind = self.lake_format(folder) if found else None
             if kind is not None:
-                raise lake_table_error(f"{scheme}://{folder}", kind)
+                raise lake_table_error(f"{self._scheme}://{folder}", kind)
         for key, info in found.items():
             name = key[len(root) :].lstrip("/")
             names = name.split("/")
@@ -339,11 +354,12 @@ class StoreFile(Remote):
             if is_hidden or info.get("type") != "file":
                 continue
             if not all(names) or "\0" in name:
+                shown = f"{self._scheme}://{printable(key)}"
                 raise InputError(
-                    f"{scheme}://{printable(key)} has a name that a file cannot have.",
+                    f"{shown} has a name that a file cannot have.",
                     hint="Map it separately, and name its output.",
                 )
-            yield name, StoreFile(url=f"{scheme}://{key}", fs=self._fs, key=key)
+            yield name, attrs.evolve(self, url=f"{self._scheme}://{key}", key=key)
 
     def missing(self) -> InputError:
         """Return the error that says what does not exist. Blocks."""
@@ -352,11 +368,11 @@ class StoreFile(Remote):
 
     def _refuse_missing_bucket(self) -> None:
         """Raise if the bucket does not exist; ignore a missing permission to check."""
-        if self._store is _HTTPS:
+        if self.is_web:
             return
         bucket = self._key.partition("/")[0]
         if self._run(self._fs.exists, bucket, ignore=_Reason.DENIED) is False:
-            shown = printable(f"{self.url.partition('://')[0]}://{bucket}")
+            shown = printable(f"{self._scheme}://{bucket}")
             raise InputError(
                 f"The bucket {shown} does not exist.",
                 hint="Check its name, or create it.",
@@ -506,8 +522,7 @@ def locate(name: str | Remote) -> Location | None:
         return None
     if not is_url(name):
         return Path(name)
-    fs, key = _open_store(name)
-    return StoreFile(url=name, fs=fs, key=key)
+    return _open_store(name)
 
 
 @attrs.frozen(kw_only=True)
@@ -593,16 +608,12 @@ def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePai
     if is_folder and lake_format(Path(source)) == "Delta Lake":
         return [FilePair(DeltaTable(location=source), locate(target))]
     if is_many(source):
-        folder = None if _is_elsewhere(target) else Path(str(target))
+        is_elsewhere = isinstance(target, Remote) or target == STDIO or is_url(target)
+        folder = None if is_elsewhere else Path(str(target))
         return _many(find_files(source, folder), target)
     path = None if source == STDIO else Path(source)
     refuse_table_file(path)
     return [FilePair(path, locate(target))]
-
-
-def _is_elsewhere(target: str | Remote) -> bool:
-    """Return whether an output is remote."""
-    return isinstance(target, Remote) or target == STDIO or is_url(target)
 
 
 def _many(
@@ -617,27 +628,21 @@ def _many(
     if not is_url(target):
         folder = Path(target)
         return [FilePair(one, folder / name, folder) for name, one in found]
-    fs, key = _open_store(target)
-    url = target.rstrip("/")
-    base = key.rstrip("/")
-    return [
-        FilePair(one, StoreFile(url=f"{url}/{name}", fs=fs, key=f"{base}/{name}"))
-        for name, one in found
-    ]
+    store = _open_store(target)
+    return [FilePair(one, store.child(name)) for name, one in found]
 
 
 def _expand_url(source: str, target: str | Remote) -> list[FilePair]:
     """List the inputs at a URL."""
-    fs, key = _open_store(source)
-    one = StoreFile(url=source, fs=fs, key=key)
+    one = _open_store(source)
     is_pattern, is_folder = has_magic(source), source.endswith("/")
-    if _split(source)[1] is _HTTPS:
+    if one.is_web:
         return [FilePair(one, locate(target))]
     info = None if is_folder else one.info()
     if info is not None and info.get("type") != "directory":
         return [FilePair(one, locate(target))]
     if not is_pattern:
-        kind = one.lake_format(key.rstrip("/"))
+        kind = one.lake_format()
         if kind == "Delta Lake":
             return [FilePair(DeltaTable(location=source), locate(target))]
         if kind is not None:
