@@ -90,11 +90,11 @@ from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.bulk.resume import (
     Checkpoint,
     JobFolder,
-    JobTerms,
     check_inputs,
     decode_checkpoint,
     encode_checkpoint,
     job_folder_for,
+    job_terms,
 )
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import Run, StateSelection
@@ -197,14 +197,16 @@ class _FileJob(_Job):
         """Whether an interrupted run can be resumed; a pipe can be read only once."""
         return not any(end is None or isinstance(end, Pipe) for end in self.ends)
 
-    def terms(self) -> dict[str, Any]:
+    def terms(self, salt: str) -> dict[str, Any]:
         """Return what must not change until the job is done."""
         state = None if self.state is None else str(self.state.path)
-        terms = {**self.options.terms(), "delta": self.delta, "state": state}
+        options = {**self.options.terms(), "delta": self.delta, "state": state}
         pinned = [
             str(end) for end in self.ends if isinstance(end, Remote) and end.is_pinned
         ]
-        return {**terms, "source": pinned} if pinned else terms
+        if pinned:
+            options["source"] = pinned
+        return job_terms(self.target, options, self.client.settings_digest, salt)
 
     def open(
         self, file: InputFile, on_bad_row: OnBadRow = None, *, resume: bool = False
@@ -533,12 +535,9 @@ def _open_files(job: _FileJob) -> Iterator[_Files]:
 @contextlib.contextmanager
 def _open_folder(job: _FileJob, path: Path) -> Iterator[_Files]:
     """Open the folder of a job that can be resumed. Blocks."""
-    terms = JobTerms(
-        target=job.target, options=job.terms(), settings=job.client.settings_digest
-    )
     with JobFolder.open(
         path,
-        terms,
+        job.terms,
         now=job.system.clock(),
         restart=job.options.restart,
         shared=job.options.shared_folders,

@@ -18,10 +18,9 @@ from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 from zlib import crc32
 
-import attrs
 import msgspec
 
 from uid2_async._version import __version__
@@ -61,33 +60,32 @@ def part_path(folder: Path, name: str) -> Path:
     return folder / f"part-{sha256(name.encode()).hexdigest()[:16]}"
 
 
-@attrs.frozen(kw_only=True)
-class JobTerms:
-    """The definition of a job, which must not change until the job is done.
+Terms: TypeAlias = Callable[[str], dict[str, Any]]
+"""Returns what must not change until a job is done, some of it digested with a salt."""
 
-    Attributes:
+
+def job_terms(
+    target: str, options: Mapping[str, Any], settings: Callable[[str], str], salt: str
+) -> dict[str, Any]:
+    """Return the terms of a job as its log stores them.
+
+    Args:
         target: The output as the user named it.
         options: Everything else that affects the output, as JSON values.
-        settings: Digests scope, operator and API key with a salt, so that another
+        settings: Digests scope, operator and API key with *salt*, so that another
             client is noticed without storing any of these.
+        salt: Random text, the same in all runs of the job.
     """
-
-    target: str
-    options: Mapping[str, Any]
-    settings: Callable[[str], str]
-
-    def fingerprint(self, salt: str) -> dict[str, Any]:
-        """Return the terms as the log stores them."""
-        terms = {
-            "kind": _KIND,
-            "version": __version__,
-            "target": self.target,
-            "options": dict(self.options),
-            "settings": self.settings(salt),
-            "salt": salt,
-        }
-        loaded: dict[str, Any] = json.loads(json.dumps(terms))
-        return loaded
+    terms = {
+        "kind": _KIND,
+        "version": __version__,
+        "target": target,
+        "options": options,
+        "settings": settings(salt),
+        "salt": salt,
+    }
+    loaded: dict[str, Any] = json.loads(json.dumps(terms))
+    return loaded
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +145,7 @@ class JobFolder:
     def open(
         cls,
         path: Path,
-        terms: JobTerms,
+        terms: Terms,
         *,
         now: datetime,
         restart: bool = False,
@@ -164,7 +162,7 @@ class JobFolder:
                 attempt(f"The folder {path} cannot be emptied", _empty, path, disk)
             folder.resumed = (path / _LOG).exists()
             if not folder.resumed:
-                folder._begin(terms.fingerprint(random(16).hex()))
+                folder._begin(terms(random(16).hex()))
             folder._read_log(terms)
         except BaseException:
             folder.close()
@@ -231,7 +229,7 @@ class JobFolder:
         """Close it."""
         self.close()
 
-    def _begin(self, fingerprint: Mapping[str, Any]) -> None:
+    def _begin(self, terms: Mapping[str, Any]) -> None:
         """Write the first line of the log, whole or not at all."""
         new = self.path / _NEW_LOG
         attempt(f"{new} cannot be deleted", new.unlink, missing_ok=True)
@@ -239,7 +237,7 @@ class JobFolder:
         try:
             write_all(
                 descriptor,
-                _encode(json.dumps(fingerprint).encode()),
+                _encode(json.dumps(terms).encode()),
                 "The log of the job",
                 disk=self._disk,
             )
@@ -247,7 +245,7 @@ class JobFolder:
             os.close(descriptor)
         replace(new, self.path / _LOG, disk=self._disk)
 
-    def _read_log(self, terms: JobTerms) -> None:
+    def _read_log(self, terms: Terms) -> None:
         """Read all complete lines, truncate a torn one, and leave the log open."""
         self._log = open_private(self.path / _LOG, exclusive=False, append=True)
         with open(self._log, "rb", closefd=False) as file:
@@ -386,9 +384,9 @@ def _checkpoint(line: str, number: int) -> Checkpoint:
     raise _damaged(number)
 
 
-def _check_terms(old: Mapping[str, Any], terms: JobTerms) -> None:
+def _check_terms(old: Mapping[str, Any], terms: Terms) -> None:
     """Raise if the folder has another job; list the differences, but no values."""
-    new = terms.fingerprint(str(old.get("salt", "")))
+    new = terms(str(old.get("salt", "")))
     before, now = old.get("options", {}), new["options"]
     missing = object()
     versions = f"{new['version']}, not {old.get('version')}"
