@@ -52,9 +52,11 @@ from uid2_async.bulk.exports import (
 from uid2_async.bulk.job_files import (
     BadRows,
     FileSource,
+    InputFaults,
     InputFile,
     JobOutputs,
     RowFormatter,
+    read_check,
 )
 from uid2_async.bulk.options import (
     Api,
@@ -108,11 +110,9 @@ from uid2_async.bulk.stores import (
     through_files,
 )
 from uid2_async.bulk.text import (
-    InputFaults,
     OnBadRow,
     Reader,
     open_reader,
-    read_check,
 )
 from uid2_async.bulk.writers import Output
 from uid2_async.client import UID2Client, buckets_call
@@ -607,15 +607,18 @@ def _open_inputs(job: _FileJob, files: _Files) -> _Files:
     """Open each input, and find where an interrupted run stopped. Blocks."""
     faults = InputFaults()
     inputs = []
+    opens = []
     for index, pair in enumerate(job.pairs):
         file = _open_input(job, files, index, pair)
+        # Stdin can be read only once, and what is done remotely has no copy.
         if file.identity and not (file.done and isinstance(pair.source, Remote)):
+            opens.append(partial(job.open, file))
             with faults.collecting():
                 job.open(file)[0].close()
         inputs.append(file)
     if faults.count:
         # Report all errors in one run, as the precheck does.
-        read_check([partial(job.open, one) for one in inputs], files.bad_rows)
+        read_check(opens, files.bad_rows)
     faults.check()
     if files.folder is not None:
         identities = [one.identity for one in inputs if one.identity]

@@ -19,11 +19,9 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import closing, contextmanager
 from io import BufferedIOBase, BufferedReader, StringIO
 from itertools import repeat
 from operator import itemgetter
@@ -899,102 +897,3 @@ def open_reader(
         if path is not None:
             stream.close()
         raise
-
-
-_MAX_FAULTS: Final = 20
-
-
-class InputFaults:
-    """Collects the faults of a job's inputs, to report all at once.
-
-    Called with each row that cannot be read.
-    """
-
-    def __init__(self, on_bad_row: OnBadRow = None) -> None:
-        """Collect faults; bad rows do not count if they go to *on_bad_row*."""
-        self._on_bad_row = on_bad_row
-        self._faults: list[InputError] = []
-
-    def __call__(self, bad: BadRow) -> None:
-        """Collect a row."""
-        if self._on_bad_row is not None:
-            self._on_bad_row(bad)
-            return
-        self._faults.append(bad.error())
-        if self.is_full:
-            raise bad.error()
-
-    @property
-    def count(self) -> int:
-        """The number of faults."""
-        return len(self._faults)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether reading should stop."""
-        return self.count >= _MAX_FAULTS
-
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """Collect the error of one file, so that the next one can be read."""
-        try:
-            yield
-        except InputError as error:
-            if not self.is_full:
-                self._faults.append(error.with_traceback(None))
-
-    def check(self) -> None:
-        """Raise all faults as one error."""
-        if self.count == 1:
-            raise self._faults[0]
-        if not self._faults:
-            return
-        more = f" The first {_MAX_FAULTS} are:" if self.is_full else ""
-        # Messages are one line; a line end would be shown as an escape.
-        listed = [f" [{n}] {one.message}" for n, one in enumerate(self._faults, 1)]
-        hints = dict.fromkeys(one.hint for one in self._faults if one.hint)
-        raise InputError(
-            f"{self.count} faults were found in the input.{more}{''.join(listed)}",
-            hint=" ".join(hints),
-        )
-
-
-def read_check(
-    opens: Sequence[Callable[[OnBadRow], tuple[Reader, object]]],
-    on_bad_row: OnBadRow = None,
-) -> int:
-    """Read all text files before the first request. Blocks.
-
-    Only the schema of Parquet and Arrow files is read.
-
-    Args:
-        opens: Each opens an input and finds its columns.
-        on_bad_row: Takes the rows that cannot be read; otherwise they are an error.
-
-    Returns:
-        The number of text rows.
-    """
-    faults = InputFaults(on_bad_row)
-    rows = 0
-    for open_file in opens:
-        if not faults.is_full:
-            with faults.collecting():
-                reader, _ = open_file(faults)
-                with closing(reader):
-                    rows += _count_rows(reader)
-    faults.check()
-    return rows
-
-
-def _count_rows(reader: Reader) -> int:
-    """Read a text file to its end; return the number of rows."""
-    rows = 0
-    if isinstance(reader, CsvReader):
-        reader.want(())  # any value is valid
-    while isinstance(reader, _TextReader):
-        found = reader.take(5_000)
-        if found is not None:
-            rows += found.count
-        elif not reader.load():
-            break
-    return rows

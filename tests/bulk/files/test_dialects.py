@@ -24,8 +24,9 @@ from tests.bulk.files.conftest import (
     rewrite_bytes,
 )
 from uid2_async.bulk.columns import IdentifierColumns, InputWarnings, find_identifiers
+from uid2_async.bulk.job_files import read_check
 from uid2_async.bulk.paths import Content, FileFormatOptions
-from uid2_async.bulk.text import BadRow, open_reader, read_check
+from uid2_async.bulk.text import BadRow, open_reader
 from uid2_async.bulk.writers import TableWriter
 from uid2_async.errors import ConfigError, InputError
 from uid2_async.protocol.hash_spelling import HashSpelling
