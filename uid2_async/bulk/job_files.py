@@ -53,6 +53,8 @@ from uid2_async.bulk.writers import Output, TableWriter, open_output
 from uid2_async.errors import InputError
 
 _BAD_ROW_COLUMNS: Final[tuple[str, ...]] = ("FILE", "LINE", "REASON", "ROW")
+# How many times the rows of a usual save may wait for a slow disk.
+_MAX_UNSAVED: Final = 4
 # More are not collected: a file with the wrong delimiter has one in each line.
 _MAX_FAULTS: Final = 20
 
@@ -359,7 +361,10 @@ class JobOutputs:
             self._file_rows += chunk.rows
             self.rows += chunk.rows
             self.duplicates += chunk.duplicates
-            if self._unsaved_rows >= self._output.save_rows:
+            # While the last rows are being saved, more are collected, up to a limit.
+            is_saving = self._saving is not None and not self._saving.done()
+            saves = _MAX_UNSAVED if is_saving else 1
+            if self._unsaved_rows >= saves * self._output.save_rows:
                 await self._start_saving()
         if self._on_progress is not None:
             self._on_progress(self._progress(group, progress()))
