@@ -52,7 +52,7 @@ def refuse_taken(
     header: Iterable[str], added: Iterable[str], *, name: str = ""
 ) -> None:
     """Reject a *header* that has one of the columns to be *added*."""
-    names = {one.casefold() for one in added}
+    names = set(map(str.casefold, added))
     taken = [one for one in header if one.casefold() in names]
     if taken:
         raise InputError(

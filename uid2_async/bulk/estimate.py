@@ -320,7 +320,7 @@ def estimate_file(
         batcher = Batcher(MAP_V3, batch_size=batch_size, window=window, send_raw=False)
     count = _Count(batcher)
     with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
-        for pair in expand_locations(os.fspath(source), "."):
+        for pair in expand_locations(source, "."):
             _count_file(pair.source, Path(folder), options, phones, count)
     count.end()
     unique = int(count.unique)

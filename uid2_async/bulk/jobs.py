@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import attrs
 import msgspec
@@ -82,7 +82,6 @@ from uid2_async.bulk.paths import (
     FileFormatOptions,
     FilePair,
     InputIdentity,
-    Location,
     Remote,
     check_targets,
     identify,
@@ -120,6 +119,8 @@ from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
 
 T = TypeVar("T")
+
+_Location: TypeAlias = str | os.PathLike[str] | Remote
 
 _OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
@@ -175,6 +176,9 @@ class _FileJob(_Job):
         keys: The input columns that the delta contains.
         bad_rows: The file for rows that cannot be read; None if they are an error.
         table: The rows in memory that are mapped instead of files.
+        remotes: The inputs and outputs that are not local files.
+        is_resumable: Whether an interrupted run can be resumed; a pipe can be read only
+            once.
     """
 
     options: MapOptions | StatusOptions
@@ -186,24 +190,14 @@ class _FileJob(_Job):
     keys: Sequence[str] = ()
     bad_rows: Path | None = None
     table: RowTable | None = None
-
-    @property
-    def ends(self) -> list[Location | None]:
-        """The inputs and outputs; None is stdin or stdout."""
-        return [end for pair in self.pairs for end in (pair.source, pair.target)]
-
-    @property
-    def is_resumable(self) -> bool:
-        """Whether an interrupted run can be resumed; a pipe can be read only once."""
-        return not any(end is None or isinstance(end, Pipe) for end in self.ends)
+    remotes: Sequence[Remote] = ()
+    is_resumable: bool = False
 
     def terms(self, salt: str) -> dict[str, Any]:
         """Return what must not change until the job is done."""
         state = None if self.state is None else str(self.state.path)
         options = {**self.options.terms(), "delta": self.delta, "state": state}
-        pinned = [
-            str(end) for end in self.ends if isinstance(end, Remote) and end.is_pinned
-        ]
+        pinned = [str(one) for one in self.remotes if one.is_pinned]
         if pinned:
             options["source"] = pinned
         return job_terms(self.target, options, self.client.settings_digest, salt)
@@ -232,14 +226,9 @@ class _FileJob(_Job):
         return reader, columns
 
 
-def _named(location: str | os.PathLike[str] | Remote) -> str | Remote:
-    """Return a caller's path as text; keep objects of ours."""
-    return location if isinstance(location, Remote) else os.fspath(location)
-
-
 def _file_job(
-    source: str | Remote | None,
-    target: str | Remote,
+    source: _Location | None,
+    target: _Location,
     options: MapOptions | StatusOptions,
     **more: Any,
 ) -> _FileJob:
@@ -249,25 +238,30 @@ def _file_job(
     """
     pairs = [FilePair(None, None)]
     if source is not None:
-        pairs = expand_locations(source, target)
         # A job with a state reads its input twice.
         is_read_twice = more.get("state") is not None
-        pairs = [through_files(one, options, spool=is_read_twice) for one in pairs]
+        pairs = [
+            through_files(pair, options, spool=is_read_twice)
+            for pair in expand_locations(source, target)
+        ]
         for pair in pairs:
             pair.formats(options)
+    ends = [end for pair in pairs for end in (pair.source, pair.target)]
     bad = options.bad_rows
     return _FileJob(
         pairs=pairs,
         target=str(target),
         options=options,
         bad_rows=None if bad is None else local_path(bad, "bad_rows"),
+        remotes=[end for end in ends if isinstance(end, Remote)],
+        is_resumable=not any(end is None or isinstance(end, Pipe) for end in ends),
         **more,
     )
 
 
 def _map_job(
-    source: str | Remote | None,
-    target: str | Remote,
+    source: _Location | None,
+    target: _Location,
     options: MapOptions,
     *,
     delta: str | None,
@@ -351,8 +345,8 @@ async def map_file(
     _check_delta(options, state, delta)
     prepare = partial(
         _map_job,
-        _named(source),
-        _named(target),
+        source,
+        target,
         options,
         client=client,
         stop=stop,
@@ -465,8 +459,8 @@ async def check_file(
     options = options or StatusOptions()
     prepare = partial(
         _file_job,
-        os.fspath(source),
-        os.fspath(target),
+        source,
+        target,
         options,
         find=partial(find_identifiers, column=options.column, kind=RAW_UID, several={}),
         formatter=StatusColumns(
@@ -556,9 +550,7 @@ def _job_folder(job: _FileJob) -> Path:
     """Return the job folder: next to the output or the state, or the current folder."""
     if job.options.job_dir:
         return local_path(job.options.job_dir, "job_dir")
-    is_remote = any(
-        str(one) == job.target for one in job.ends if isinstance(one, Remote)
-    )
+    is_remote = any(str(one) == job.target for one in job.remotes)
     if not is_remote and not is_url(job.target):
         return job_folder_for(job.target)
     beside = Path() if job.state is None else job.state.path.parent
@@ -592,7 +584,7 @@ def _temporary_folder(job: _FileJob) -> Iterator[_Files]:
         beside = job.state.path
     if beside is not None:
         folder = tempfile.mkdtemp(prefix=f".{beside.name[:40]}.", dir=beside.parent)
-    elif any(job.ends):
+    elif job.remotes:
         folder = tempfile.mkdtemp(prefix="uid2-")
     else:
         yield _Files()

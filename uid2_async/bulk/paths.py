@@ -100,10 +100,9 @@ def _suffix(path: PurePath | None) -> str:
 
 def _read_format(name: str) -> Format:
     """Return the format called *name*, without repeating it in errors."""
-    found = {one.value: one for one in Format}.get(name)
-    if found is None:
-        raise ConfigError(f"The format must be one of {', '.join(Format)}.")
-    return found
+    with contextlib.suppress(ValueError):
+        return Format(name)
+    raise ConfigError(f"The format must be one of {', '.join(Format)}.")
 
 
 def _read_delimiter(delimiter: str | None) -> str | None:

@@ -269,16 +269,14 @@ class _Holder(msgspec.Struct, frozen=True):
         return f"process {self.pid} on {self.host} since {since}"
 
 
+@attrs.define(repr=False, eq=False)
 class FileLock:
     """A lock that this process holds until :meth:`release`, or until it dies.
 
-    A child process that is forked in the meantime holds it too.
+    A child process that is forked in the meantime holds it too. See :meth:`take`.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        """Keep a lock that was taken; see :meth:`take`."""
-        self._path = path
-        self._descriptor: int | None = descriptor
+    _descriptor: int | None
 
     @classmethod
     def take(cls, path: Path, *, now: datetime, disk: Disk = DISK) -> FileLock:
@@ -293,7 +291,7 @@ class FileLock:
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(path, descriptor)
+        return cls(descriptor)
 
     def release(self) -> None:
         """Release the lock. Idempotent."""

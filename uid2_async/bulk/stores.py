@@ -598,10 +598,14 @@ def through_files(
     return attrs.evolve(pair, source=source, target=target)
 
 
-def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePair]:
+def expand_locations(
+    source: str | os.PathLike[str] | Remote, target: str | os.PathLike[str] | Remote
+) -> list[FilePair]:
     """List the inputs and outputs of a job, local or remote."""
+    target = target if isinstance(target, Remote) else os.fspath(target)
     if isinstance(source, Remote):
         return [FilePair(source, locate(target))]
+    source = os.fspath(source)
     if is_url(source):
         return _expand_url(source, target)
     is_folder = source != STDIO and Path(source).is_dir()
