@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -19,6 +18,7 @@ from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
     Format,
+    load_extra,
     place,
     write_beside,
 )
@@ -40,14 +40,8 @@ _BUFFER_BYTES: Final = 1024 * 1024
 
 def load_arrow(module: str = "pyarrow") -> Any:
     """Import a module of pyarrow."""
-    try:
-        return import_module(module)
-    except ImportError:
-        pass
-    raise InputError(
-        "Parquet and Arrow files need pyarrow, which is not installed.",
-        hint="pip install 'uid2-async[arrow]'",
-    )
+    what = "Parquet and Arrow files need pyarrow"
+    return load_extra("arrow", what, module)[0]
 
 
 def require_text(field: Any, *, name: str = "") -> None:

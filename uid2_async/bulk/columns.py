@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 import attrs
@@ -462,11 +463,12 @@ class OutcomeColumns:
         self._kinds = kinds
         self._rule = rule
         self._explode = explode
-        self._buckets = buckets
+        middle = ["bucket_id"] if buckets else ["previous_raw_uid", "refresh_from_s"]
+        self._middle = [attrgetter(name) for name in middle]
         self._matched = len(kinds) > 1 if matched_type is None else matched_type
-        middle = ["BUCKET_ID"] if buckets else ["PREV_UID", "REFRESH_FROM"]
+        shown = ["BUCKET_ID"] if buckets else ["PREV_UID", "REFRESH_FROM"]
         matched = ["MATCHED_TYPE"] if self._matched else []
-        names = ["UID", *middle, "UNMAPPED", *matched, "ERROR"]
+        names = ["UID", *shown, "UNMAPPED", *matched, "ERROR"]
         self.contents: Mapping[str, Content] = {
             name.lower() if snake_case else name: (
                 Content.INSTANT if name == "REFRESH_FROM" else Content.TEXT
@@ -519,21 +521,13 @@ class OutcomeColumns:
                 _BLANK if uid is None else one
                 for one, uid in zip(outcomes, uids, strict=True)
             ]
-        middle: list[list[Any]]
-        if self._buckets:
-            middle = [[row.bucket_id for row in rows]]
-        else:
-            middle = [
-                [row.previous_raw_uid for row in rows],
-                [row.refresh_from_s for row in rows],
-            ]
+        middle = [list(map(field, rows)) for field in self._middle]
         unmapped: list[str | None] = [None] * len(rows)
         errors: list[str | None] = [None] * len(rows)
         self.status_counts[RowStatus.MAPPED] += len(rows) - uids.count(None)
-        if None in uids:
-            for at, uid in enumerate(uids):
-                if uid is None:
-                    unmapped[at], errors[at] = self._explain(outcomes[at])
+        for at, uid in enumerate(uids) if None in uids else ():
+            if uid is None:
+                unmapped[at], errors[at] = self._explain(outcomes[at])
         made = [uids, *middle, unmapped]
         if self._matched:
             named = kinds or self._kinds

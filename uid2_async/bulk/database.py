@@ -24,7 +24,7 @@ import attrs
 
 from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.paths import InputIdentity, Remote
+from uid2_async.bulk.paths import InputIdentity, Remote, load_extra
 from uid2_async.bulk.private_files import DISK, Disk, attempt, open_private, replace
 from uid2_async.errors import ConfigError, InputError, JobError, UID2Error
 
@@ -237,17 +237,10 @@ def _connected(remote: Query | Table) -> Iterator[Any]:
 
     Failures are explained, since driver texts contain the query or row values.
     """
-    driver: Any = None
-    with contextlib.suppress(ImportError):
-        importlib.import_module("pyarrow")
-        driver = importlib.import_module("adbc_driver_postgresql.dbapi")
-    if driver is None:
-        raise InputError(
-            "Databases need the extra 'sql', which is not installed.",
-            hint="pip install 'uid2-async[sql]'",
-        )
+    what, driver = "Databases need the extra 'sql'", "adbc_driver_postgresql.dbapi"
+    adbc, _ = load_extra("sql", what, driver, "pyarrow")
     try:
-        connection = driver.connect(_with_timeout(remote.uri))
+        connection = adbc.connect(_with_timeout(remote.uri))
         try:
             yield connection
         finally:
@@ -370,16 +363,8 @@ class DeltaTable(Remote):
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
         """Copy the rows of the current version into an Arrow file. Blocks."""
-        deltalake: Any = None
-        with contextlib.suppress(ImportError):
-            importlib.import_module("pyarrow")
-            deltalake = importlib.import_module("deltalake")
-        if deltalake is None:
-            raise InputError(
-                f"{self.name} is a Delta Lake table, and the extra 'lake' is not "
-                "installed.",
-                hint="pip install 'uid2-async[lake]'",
-            )
+        what = f"The Delta Lake table {self.name} needs the extra 'lake'"
+        deltalake, _ = load_extra("lake", what, "deltalake", "pyarrow")
         try:
             write_batches(_open_rows(deltalake, self.location), copy, disk=disk)
         except UID2Error:

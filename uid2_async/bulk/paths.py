@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum, StrEnum
 from glob import escape as glob_escape, glob, has_magic
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path, PurePath
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 import msgspec
@@ -35,12 +36,25 @@ from uid2_async.bulk.private_files import (
 )
 from uid2_async.errors import ConfigError, InputError, JobError
 
+_T = TypeVar("_T")
+
 STDIO: Final = "-"
 """The name that means stdin or stdout."""
 
 _END_BYTES: Final = 1024 * 1024
 # A file name can have 255 bytes, and a character up to four.
 _NAME_CHARS: Final = 40
+
+
+def load_extra(extra: str, what: str, *modules: str) -> list[Any]:
+    """Import the modules of an extra; *what* says what needs it."""
+    try:
+        return [import_module(one) for one in modules]
+    except ImportError:
+        pass
+    raise InputError(
+        f"{what}, which is not installed.", hint=f"pip install 'uid2-async[{extra}]'"
+    )
 
 
 # --- Formats --------------------------------------------------------------------------
@@ -565,13 +579,22 @@ def check_targets(
 
 def _check_source(path: Path) -> None:
     """Reject an input that cannot be accessed, or is a pipe or a device."""
-    cause = "it is not a regular file"
+    hint = "Check the path. To read a pipe or a device, pipe it in and name -."
+    if not stat.S_ISREG(attempt_read(path, path.stat, hint=hint).st_mode):
+        raise InputError(
+            f"{printable(str(path))} cannot be read: it is not a regular file.",
+            hint=hint,
+        )
+
+
+def attempt_read(
+    path: Path, call: Callable[[], _T], *, hint: str = "Check the path."
+) -> _T:
+    """Make a call that reads *path*; on failure, raise an error with the cause."""
     try:
-        if stat.S_ISREG(path.stat().st_mode):
-            return
+        return call()
     except OSError as error:
         cause = error.strerror or type(error).__name__
-    hint = "Check the path. To read a pipe or a device, pipe it in and name -."
     raise InputError(f"{printable(str(path))} cannot be read: {cause}.", hint=hint)
 
 
@@ -619,24 +642,21 @@ def identify(path: Location) -> InputIdentity:
     """
     if isinstance(path, Remote):
         return path.identify()
-    cause = ""
-    try:
+
+    def read_ends() -> tuple[os.stat_result, str]:
         with path.open("rb") as file:
-            found = os.fstat(file.fileno())
+            status = os.fstat(file.fileno())
             digest = sha256(file.read(_END_BYTES))
-            file.seek(max(0, found.st_size - _END_BYTES))
+            file.seek(max(0, status.st_size - _END_BYTES))
             digest.update(file.read(_END_BYTES))
-    except OSError as error:
-        cause = error.strerror or type(error).__name__
-    else:
-        return InputIdentity(
-            name=os.fsencode(path).decode("utf-8", "backslashreplace"),
-            size=found.st_size,
-            mtime_ns=found.st_mtime_ns,
-            digest=digest.hexdigest(),
-        )
-    raise InputError(
-        f"{printable(str(path))} cannot be read: {cause}.", hint="Check the file."
+        return status, digest.hexdigest()
+
+    found, digest = attempt_read(path, read_ends, hint="Check the file.")
+    return InputIdentity(
+        name=os.fsencode(path).decode("utf-8", "backslashreplace"),
+        size=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        digest=digest,
     )
 
 

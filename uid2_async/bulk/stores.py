@@ -46,6 +46,7 @@ from uid2_async.bulk.paths import (
     known_suffix,
     lake_format,
     lake_table_error,
+    load_extra,
     refuse_table_file,
 )
 from uid2_async.bulk.private_files import DISK, Disk, open_private, replace
@@ -159,12 +160,9 @@ def _check_url(url: str) -> tuple[str, _Store]:
     if has_user or (parts is None and "@" in url[len(scheme) + 3 :].partition("/")[0]):
         raise InputError(
             "A URL must not have credentials in it.",
-            hint=f"Use {store.credentials}."
-            if store.credentials
-            else "Use a signed URL.",
+            hint=f"Use {store.credentials or 'a signed URL'}.",
         )
-    host = parts.hostname if parts else None
-    if scheme == "http" and not is_loopback(host or ""):
+    if scheme == "http" and not is_loopback((parts and parts.hostname) or ""):
         raise InputError(
             "http:// sends personal data in the clear.", hint="Use https://."
         )
@@ -175,16 +173,8 @@ def _open_store(url: str) -> StoreFile:
     """Return the object at a URL."""
     scheme, store = _check_url(url)
     name = _display_name(url)
-    try:
-        fsspec = importlib.import_module("fsspec")
-        importlib.import_module(store.package)
-    except ImportError:
-        fsspec = None
-    if fsspec is None:
-        raise InputError(
-            f"{name} needs the extra '{store.extra}', which is not installed.",
-            hint=f"pip install 'uid2-async[{store.extra}]'",
-        )
+    what = f"{name} needs the extra '{store.extra}'"
+    fsspec, _ = load_extra(store.extra, what, "fsspec", store.package)
     # gcsfs logs retries with tracebacks, on stderr if logging is not configured.
     logging.getLogger(store.package).addHandler(logging.NullHandler())
     # Not shared: other code in the process may use other credentials. Listings are not

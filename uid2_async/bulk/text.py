@@ -37,6 +37,7 @@ from uid2_async.bulk.columns import find_wanted, refuse_taken
 from uid2_async.bulk.paths import (
     FileFormatOptions,
     Format,
+    attempt_read,
     is_gzipped,
 )
 from uid2_async.errors import InputError
@@ -864,13 +865,7 @@ def _open_source(path: Path | None) -> BufferedReader:
     """Open a file, or stdin, for reading bytes."""
     if path is None:
         return cast("BufferedReader", open_stdio(sys.stdin, "rb"))
-    try:
-        return path.open("rb")
-    except OSError as error:
-        cause = error.strerror or type(error).__name__
-    raise InputError(
-        f"{printable(str(path))} cannot be read: {cause}.", hint="Check the path."
-    )
+    return attempt_read(path, lambda: path.open("rb"))
 
 
 def open_reader(
