@@ -165,6 +165,33 @@ class _Job:
             )
 
 
+def _settings(
+    client: UID2Client,
+    options: JobOptions,
+    stop: asyncio.Event | None,
+    on_progress: Callable[[FileProgress], object] | None,
+    system: System,
+    state: MappingState | str | os.PathLike[str] | None = None,
+    delta: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Return the settings that all jobs share, with a state that may not be open."""
+    if state is not None and not isinstance(state, MappingState):
+        state = MappingState(
+            local_path(state, "state"),
+            clock=system.clock,
+            shared_folders=options.shared_folders,
+        )
+    return {
+        "client": client,
+        "options": options,
+        "stop": stop,
+        "on_progress": on_progress,
+        "system": system,
+        "state": state,
+        "delta": None if delta is None else os.fspath(delta),
+    }
+
+
 @attrs.frozen(kw_only=True)
 class _FileJob(_Job):
     """A file job.
@@ -229,6 +256,7 @@ class _FileJob(_Job):
 def _file_job(
     source: _Location | None,
     target: _Location,
+    *,
     options: MapOptions | StatusOptions,
     **more: Any,
 ) -> _FileJob:
@@ -262,17 +290,19 @@ def _file_job(
 def _map_job(
     source: _Location | None,
     target: _Location,
-    options: MapOptions,
     *,
+    options: MapOptions,
+    state: MappingState | None,
     delta: str | None,
     **more: Any,
 ) -> _FileJob:
     """Prepare a mapping job. Blocks."""
+    _check_delta(options, state, delta)
     iso = None if options.refresh_from is None else options.refresh_from == "iso"
     return _file_job(
         source,
         target,
-        attrs.evolve(options, iso=iso),
+        options=attrs.evolve(options, iso=iso),
         find=partial(
             find_identifiers,
             column=options.column,
@@ -289,6 +319,7 @@ def _map_job(
             buckets=options.api is Api.V2,
         ),
         endpoint=MAP_V2 if options.api is Api.V2 else MAP_V3,
+        state=state,
         delta=delta,
         keys=() if delta is None else options.keys,
         **more,
@@ -342,19 +373,8 @@ async def map_file(
         StalledError: If no request succeeded for the job's stall_timeout.
     """
     options = options or MapOptions()
-    _check_delta(options, state, delta)
-    prepare = partial(
-        _map_job,
-        source,
-        target,
-        options,
-        client=client,
-        stop=stop,
-        on_progress=on_progress,
-        system=_system,
-        state=_as_state(state, options, _system),
-        delta=None if delta is None else os.fspath(delta),
-    )
+    settings = _settings(client, options, stop, on_progress, _system, state, delta)
+    prepare = partial(_map_job, source, target, **settings)
     return await _run(await run_in_thread(prepare))
 
 
@@ -402,20 +422,8 @@ async def map_table(
 
     The job cannot be resumed, except for the results in a state.
     """
-    _check_delta(options, state, delta)
-    prepare = partial(
-        _map_job,
-        None,
-        STDIO,
-        options,
-        client=client,
-        stop=None,
-        on_progress=on_progress,
-        system=SYSTEM,
-        state=_as_state(state, options, SYSTEM),
-        delta=None if delta is None else os.fspath(delta),
-        table=table,
-    )
+    settings = _settings(client, options, None, on_progress, SYSTEM, state, delta)
+    prepare = partial(_map_job, None, STDIO, table=table, **settings)
     job = await run_in_thread(prepare)
     await run_in_thread(partial(_check_paths, job, None, begun=False))
     file = InputFile(
@@ -461,16 +469,12 @@ async def check_file(
         _file_job,
         source,
         target,
-        options,
         find=partial(find_identifiers, column=options.column, kind=RAW_UID, several={}),
         formatter=StatusColumns(
             drop=options.drop, allow_unverifiable=options.allow_unverifiable
         ),
         endpoint=OPTOUT_STATUS,
-        client=client,
-        stop=stop,
-        on_progress=on_progress,
-        system=_system,
+        **_settings(client, options, stop, on_progress, _system),
     )
     return await _run(await run_in_thread(prepare))
 
@@ -988,15 +992,8 @@ async def refresh_state(
         UID2Error: As :func:`~uid2_async.map_file`.
     """
     options = options or RefreshOptions()
-    job = _Job(
-        client=client,
-        options=options,
-        stop=stop,
-        on_progress=on_progress,
-        system=_system,
-        state=_as_state(state, options, _system),
-        delta=None if delta is None else os.fspath(delta),
-    )
+    settings = _settings(client, options, stop, on_progress, _system, state, delta)
+    job = _Job(**settings)
     async with _state_run(job) as (opened, run):
         selection, endpoint = StateSelection.due(), MAP_V3
         if options.unchecked_for is not None:
@@ -1044,15 +1041,8 @@ async def sweep_by_status(
         UID2Error: As :func:`~uid2_async.map_file`.
     """
     options = options or JobOptions(concurrency=1)
-    job = _Job(
-        client=client,
-        options=options,
-        stop=stop,
-        on_progress=on_progress,
-        system=_system,
-        state=_as_state(state, options, _system),
-        delta=None if delta is None else os.fspath(delta),
-    )
+    settings = _settings(client, options, stop, on_progress, _system, state, delta)
+    job = _Job(**settings)
     counts: Counter[str] = Counter()
     async with (
         _state_run(job) as (opened, run),
@@ -1106,21 +1096,6 @@ async def _end_state_run(
     summary = _summarize(None, asking, counts, complete=not asking.is_drained)
     seconds = time.monotonic() - job.began
     return attrs.evolve(summary, changes=changes, seconds=seconds)
-
-
-def _as_state(
-    state: MappingState | str | os.PathLike[str] | None,
-    options: JobOptions,
-    system: System,
-) -> MappingState | None:
-    """Return a state, open or not."""
-    if state is None or isinstance(state, MappingState):
-        return state
-    return MappingState(
-        local_path(state, "state"),
-        clock=system.clock,
-        shared_folders=options.shared_folders,
-    )
 
 
 async def _begin(
