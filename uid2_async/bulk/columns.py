@@ -217,33 +217,34 @@ class NationalPhones:
         return attrs.evolve(column, values=values, faults=faults)
 
 
+@attrs.frozen
 class IdentifierColumns:
     """Extracts the identifiers of some rows.
 
     Attributes:
-        kinds: The kind of each column, or the name of the column with the kind of each
-            row.
-        wanted: The columns to read.
-        step_rows: The number of rows per step, so that a step takes less than 5 ms.
+        columns: The kind and name of each column, in order of preference.
+        kind_column: The column with the kind of each row, which replaces that of
+            *columns*.
+        phones: Converts national phone numbers, if any.
+        country_column: The column with their countries.
     """
 
-    def __init__(
-        self,
-        columns: Sequence[tuple[str, str]],
-        *,
-        kind_column: str | None = None,
-        phones: NationalPhones | None = None,
-        country_column: str | None = None,
-    ) -> None:
-        """Read *columns*."""
-        self._columns = tuple(columns)
-        self._kind_column = kind_column
-        self._phones = phones
-        self._country_column = country_column
-        self.kinds: tuple[str, ...] = tuple(kind for kind, _ in columns)
-        self.wanted: list[str] = [name for _, name in columns]
-        self.wanted += [one for one in (kind_column, country_column) if one is not None]
-        self.step_rows: int = STEP_ROWS if phones is None else _PHONE_STEP_ROWS
+    columns: Sequence[tuple[str, str]]
+    kind_column: str | None = None
+    phones: NationalPhones | None = None
+    country_column: str | None = None
+
+    @property
+    def wanted(self) -> list[str]:
+        """The columns to read."""
+        others = (self.kind_column, self.country_column)
+        names = [name for _, name in self.columns]
+        return names + [one for one in others if one is not None]
+
+    @property
+    def step_rows(self) -> int:
+        """The number of rows per step, so that a step takes less than 5 ms."""
+        return STEP_ROWS if self.phones is None else _PHONE_STEP_ROWS
 
     def identities(self, rows: Rows) -> list[IdentityColumn]:
         """List the identifiers of some rows, one list per column.
@@ -251,10 +252,10 @@ class IdentifierColumns:
         Empty values and hashes of empty values are not identifiers.
         """
         kinds: list[str] | None = None
-        if self._kind_column is not None:
-            kinds = [one.strip().lower() for one in rows.values(self._kind_column)]
+        if self.kind_column is not None:
+            kinds = [one.strip().lower() for one in rows.values(self.kind_column)]
         found = []
-        for kind, name in self._columns:
+        for kind, name in self.columns:
             values, nothing = rows.values(name), 0
             if not _OF_NOTHING.isdisjoint(values):
                 nothing = sum(one in _OF_NOTHING for one in values)
@@ -263,12 +264,12 @@ class IdentifierColumns:
             found.append(
                 IdentityColumn(kinds or kind, present, hashes_of_nothing=nothing)
             )
-        if self._phones is None:
+        if self.phones is None:
             return found
         countries = None
-        if self._country_column is not None:
-            countries = rows.values(self._country_column)
-        return [self._phones.rewrite(one, countries) for one in found]
+        if self.country_column is not None:
+            countries = rows.values(self.country_column)
+        return [self.phones.rewrite(one, countries) for one in found]
 
 
 class InputWarnings:
