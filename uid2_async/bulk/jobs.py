@@ -601,25 +601,33 @@ def _temporary_folder(job: _FileJob) -> Iterator[_Files]:
 
 def _open_inputs(job: _FileJob, files: _Files) -> _Files:
     """Open each input, and find where an interrupted run stopped. Blocks."""
-    faults = InputFaults()
-    inputs = []
-    opens = []
-    for index, pair in enumerate(job.pairs):
-        file = _open_input(job, files, index, pair)
-        # Stdin can be read only once, and what is done remotely has no copy.
-        if file.identity and not (file.done and isinstance(pair.source, Remote)):
-            opens.append(partial(job.open, file))
-            with faults.collecting():
-                job.open(file)[0].close()
-        inputs.append(file)
-    if faults.count:
-        # Report all errors in one run, as the precheck does.
-        read_check(opens, files.bad_rows)
-    faults.check()
+    inputs = [_open_input(job, files, *one) for one in enumerate(job.pairs)]
+    if not _has_precheck(job, files):
+        _check_headers(job, inputs, files.bad_rows)
     if files.folder is not None:
         identities = [one.identity for one in inputs if one.identity]
         check_inputs(files.folder.checkpoints, identities)
     return attrs.evolve(files, files=inputs)
+
+
+def _check_headers(
+    job: _FileJob, inputs: Sequence[InputFile], bad_rows: BadRows | None
+) -> None:
+    """Open each input once, so that a missing column of the last is found first."""
+    # Stdin can be read only once, and what is done remotely has no copy.
+    opens = [
+        partial(job.open, file)
+        for file in inputs
+        if file.identity and not (file.done and isinstance(file.named.source, Remote))
+    ]
+    faults = InputFaults()
+    for open_file in opens:
+        with faults.collecting():
+            open_file()[0].close()
+    if faults.count:
+        # Report all errors in one run, as the precheck does.
+        read_check(opens, bad_rows)
+    faults.check()
 
 
 def _open_input(job: _FileJob, files: _Files, index: int, pair: FilePair) -> InputFile:
@@ -741,7 +749,11 @@ def _summarize(
 
 async def _stream(job: _FileJob, files: _Files) -> JobSummary:
     """Map the inputs in one pass, resumable by the job's log."""
-    checked = job.options.precheck and await _look_through(job, files)
+    checked = _has_precheck(job, files)
+    if checked:
+        opens = [partial(job.open, file) for file in files.files]
+        await run_in_thread(partial(read_check, opens, files.bad_rows))
+        await _finish_bad_rows(files, whole=True)
     source = FileSource(
         [file for file in files.files if not file.done],
         partial(job.open, on_bad_row=files.bad_rows, resume=True),
@@ -761,19 +773,14 @@ async def _stream(job: _FileJob, files: _Files) -> JobSummary:
     )
 
 
-async def _look_through(job: _FileJob, files: _Files) -> bool:
-    """Read the text inputs once, to find bad rows before any request.
+def _has_precheck(job: _FileJob, files: _Files) -> bool:
+    """Return whether the text inputs are read once before any request.
 
-    Returns:
-        Whether they were read: pipes can be read only once, and resumed jobs have done
-        it before.
+    Pipes can be read only once, resumed jobs have done it before, and jobs with a state
+    read everything first.
     """
-    if files.folder is None or files.folder.checkpoints:
-        return False
-    opens = [partial(job.open, file) for file in files.files]
-    await run_in_thread(partial(read_check, opens, files.bad_rows))
-    await _finish_bad_rows(files, whole=True)
-    return True
+    is_new = files.folder is not None and not files.folder.checkpoints
+    return is_new and job.options.precheck and job.state is None
 
 
 async def _finish_bad_rows(files: _Files, *, whole: bool) -> int:
