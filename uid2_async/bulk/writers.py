@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
@@ -481,15 +481,14 @@ class TableWriter:
         path: Location | None,
         columns: Mapping[str, Content],
         *,
-        options: FileFormatOptions | None = None,
         folder: Path | None = None,
         disk: Disk = DISK,
     ) -> None:
-        """Open the unfinished file."""
+        """Open the unfinished file; what is uploaded is in *folder* until then."""
         self._remote = path if isinstance(path, Remote) else None
         if isinstance(path, Remote):
             path = _whole_copy(path, folder or Path())
-        options = (options or FileFormatOptions()).for_file(path)
+        options = FileFormatOptions().for_file(path)
         self._path = path
         self._part = None if path is None else attempt("", temp_sibling, path)
         self.rows: int = 0
@@ -519,11 +518,3 @@ class TableWriter:
             if left is not None:
                 with contextlib.suppress(OSError):
                     left.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        """Return the writer."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """See :meth:`close`."""
-        self.close()

@@ -534,7 +534,7 @@ COLUMNS = {"UID": Content.TEXT, "SINCE": Content.INSTANT}
 def test_tables(tmp_path: Path, name: str) -> None:
     """They are written in the format of their name, private, and when whole."""
     path = tmp_path / name
-    with TableWriter(path, COLUMNS) as table:
+    with closing(TableWriter(path, COLUMNS)) as table:
         table.write({"UID": ["a\r4", None], "SINCE": [1, None]})
         table.write({"UID": ["=x"], "SINCE": [2]})
         assert not path.exists()
@@ -553,7 +553,7 @@ def test_tables(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_a_table_that_is_not_finished(tmp_path: Path, name: str) -> None:
     """Nothing is left of it."""
-    with TableWriter(tmp_path / name, COLUMNS) as table:
+    with closing(TableWriter(tmp_path / name, COLUMNS)) as table:
         table.write({"UID": ["a"], "SINCE": [1]})
 
     assert list(tmp_path.iterdir()) == []
@@ -561,7 +561,7 @@ def test_a_table_that_is_not_finished(tmp_path: Path, name: str) -> None:
 
 def test_a_column_of_its_own(tmp_path: Path) -> None:
     """An empty row is not a blank line, which would be passed over."""
-    with TableWriter(tmp_path / "t.csv", {"UID": Content.TEXT}) as table:
+    with closing(TableWriter(tmp_path / "t.csv", {"UID": Content.TEXT})) as table:
         table.write({"UID": ["", None, "x"]})
         table.finish()
 
