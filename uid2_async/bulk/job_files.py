@@ -324,15 +324,19 @@ class JobOutputs:
             identifiers.
     """
 
-    _files: Sequence[InputFile]
-    _source: FileSource
-    _formatter: RowFormatter
-    _parts: Path | None
-    _log: JobFolder | None = None
-    _open_table: OpenOutput | None = None
-    _disk: Disk = DISK
-    _on_done: Callable[[Checkpoint], Awaitable[None]] | None = None
-    _on_progress: Callable[[FileProgress], object] | None = None
+    _files: Sequence[InputFile] = attrs.field(alias="files")
+    _source: FileSource = attrs.field(alias="source")
+    _formatter: RowFormatter = attrs.field(alias="formatter")
+    _parts: Path | None = attrs.field(alias="parts")
+    _log: JobFolder | None = attrs.field(default=None, alias="log")
+    _open_table: OpenOutput | None = attrs.field(default=None, alias="open_table")
+    _disk: Disk = attrs.field(default=DISK, alias="disk")
+    _on_done: Callable[[Checkpoint], Awaitable[None]] | None = attrs.field(
+        default=None, alias="on_done"
+    )
+    _on_progress: Callable[[FileProgress], object] | None = attrs.field(
+        default=None, alias="on_progress"
+    )
     rows: int = attrs.field(default=0, init=False)
     duplicates: int = attrs.field(default=0, init=False)
     input_warnings: Counter[str] = attrs.field(factory=Counter, init=False)

@@ -214,8 +214,8 @@ class StoreFile(Remote):
     """One object of a store, or the file at a URL."""
 
     url: str = attrs.field(repr=False)
-    _fs: Any = attrs.field(repr=False, eq=False)
-    _key: str = attrs.field(repr=False)
+    _fs: Any = attrs.field(repr=False, eq=False, alias="fs")
+    _key: str = attrs.field(repr=False, alias="key")
 
     @property
     def name(self) -> str:
