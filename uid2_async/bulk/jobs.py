@@ -1181,8 +1181,10 @@ async def _opened(state: MappingState) -> AsyncIterator[MappingState]:
 @asynccontextmanager
 async def _entered(block: AbstractContextManager[T]) -> AsyncIterator[T]:
     """Enter and leave a blocking context manager in a thread."""
+    cancelled = asyncio.CancelledError()
     value = await run_in_thread(
-        block.__enter__, discard=lambda _: block.__exit__(None, None, None)
+        block.__enter__,
+        discard=lambda _: block.__exit__(type(cancelled), cancelled, None),
     )
     try:
         yield value
