@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 import attrs
@@ -464,8 +463,7 @@ class OutcomeColumns:
         self._kinds = kinds
         self._rule = rule
         self._explode = explode
-        middle = ["bucket_id"] if buckets else ["previous_raw_uid", "refresh_from_s"]
-        self._middle = [attrgetter(name) for name in middle]
+        self._buckets = buckets
         self._matched = len(kinds) > 1 if matched_type is None else matched_type
         shown = ["BUCKET_ID"] if buckets else ["PREV_UID", "REFRESH_FROM"]
         matched = ["MATCHED_TYPE"] if self._matched else []
@@ -522,7 +520,12 @@ class OutcomeColumns:
                 _BLANK if uid is None else one
                 for one, uid in zip(outcomes, uids, strict=True)
             ]
-        middle = [list(map(field, rows)) for field in self._middle]
+        middle: list[list[Any]]
+        if self._buckets:
+            middle = [[row.bucket_id for row in rows]]
+        else:
+            previous = [row.previous_raw_uid for row in rows]
+            middle = [previous, [row.refresh_from_s for row in rows]]
         unmapped: list[str | None] = [None] * len(rows)
         errors: list[str | None] = [None] * len(rows)
         self.status_counts[RowStatus.MAPPED] += len(rows) - uids.count(None)
