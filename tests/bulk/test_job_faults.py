@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import os
+import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from day_operator import Day
 from uid2_async import MapOptions, errors, map_file
 from uid2_async.bulk.options import JobSummary
+from uid2_async.bulk.private_files import System
 
 FAULTY = {
     "a.csv": b"id,mail\n1,secret@example.com\n2,secret,x\n3\n",
@@ -118,13 +122,13 @@ async def test_a_carriage_return_in_a_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("roles", "words"),
     [
-        ({"state": "job/people.db", "job_dir": "job"}, "--state"),
-        ({"state": "p.db", "delta": "job/d.csv", "job_dir": "job"}, "--delta"),
-        ({"state": "out.csv"}, "--state"),
-        ({"state": "p.db", "delta": "p.db"}, "--delta"),
-        ({"state": "p.db", "delta": "p.db-wal"}, "--delta"),
-        ({"state": "p.db", "delta": "out.csv"}, "--delta"),
-        ({"state": "in/a.csv"}, "--state"),
+        ({"state": "job/people.db", "job_dir": "job"}, "state"),
+        ({"state": "p.db", "delta": "job/d.csv", "job_dir": "job"}, "delta"),
+        ({"state": "out.csv"}, "state"),
+        ({"state": "p.db", "delta": "p.db"}, "delta"),
+        ({"state": "p.db", "delta": "p.db-wal"}, "delta"),
+        ({"state": "p.db", "delta": "out.csv"}, "delta"),
+        ({"state": "in/a.csv"}, "state"),
     ],
 )
 async def test_two_roles(tmp_path: Path, roles: dict[str, str], words: str) -> None:
@@ -134,7 +138,7 @@ async def test_two_roles(tmp_path: Path, roles: dict[str, str], words: str) -> N
     day = Day("first")
     paths: dict[str, Any] = {name: tmp_path / path for name, path in roles.items()}
 
-    with pytest.raises(errors.InputError, match=words):
+    with pytest.raises(errors.InputError, match=rf"\b{words}\b.* are the same"):
         await run(source, tmp_path / "out.csv", day=day, **paths)
 
     assert day.asked == 0
@@ -205,3 +209,32 @@ async def test_names_of_any_bytes(tmp_path: Path, state: Path | None) -> None:
     assert summary.mapped == 1
     assert (tmp_path / name).exists()
     str(caught.value).encode()
+
+
+async def test_a_job_that_is_cancelled_while_it_opens(tmp_path: Path) -> None:
+    """The lock is released and the new folder removed once it is there."""
+    source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
+    target, opening, go_on = tmp_path / "out.csv", threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def wait() -> datetime:
+        threads.append(threading.current_thread())
+        opening.set()
+        go_on.wait(60)
+        return datetime.now(UTC)
+
+    async with Day("first").client() as client:
+        options = MapOptions(column="mail", type="email")
+        system = System(clock=wait)
+        work = map_file(source, target, client=client, options=options, _system=system)
+        task = asyncio.create_task(work)
+        assert await asyncio.to_thread(opening.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+        await asyncio.to_thread(threads[0].join, 60)
+        await asyncio.sleep(0)
+
+        assert [one.name for one in tmp_path.iterdir()] == ["in"]
+        assert (await map_file(source, target, client=client, options=options)).complete

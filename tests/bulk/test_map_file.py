@@ -476,10 +476,10 @@ async def test_another_job_is_not_gone_on_with(
         await map_file(source, target, client=short, options=options)
 
     snake = attrs.evolve(options, names="snake")
-    with pytest.raises(JobError, match=r"(?s)option names.*--restart"):
+    with pytest.raises(JobError, match=r"(?s)option names.*`restart=True`"):
         await map_file(source, target, client=client, options=snake)
     source.write_text(f"mail\n{people}new@example.com\n")
-    with pytest.raises(JobError, match=r"(?s)to map it: size.*--restart"):
+    with pytest.raises(JobError, match=r"(?s)to map it: size.*`restart=True`"):
         await map_file(source, target, client=client, options=options)
     again = attrs.evolve(MAIL, restart=True)
     summary = await map_file(source, target, client=client, options=again)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -23,9 +22,9 @@ from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.bulk.resume import (
     Checkpoint,
     JobFolder,
-    JobTerms,
     check_inputs,
     job_folder_for,
+    job_terms,
     part_path,
 )
 from uid2_async.errors import JobError
@@ -35,14 +34,13 @@ INPUT = InputIdentity(name="people.csv", size=7, mtime_ns=1, digest="ab")
 OTHER = InputIdentity(name="others.csv", size=8, mtime_ns=2, digest="cd")
 
 
-def terms_for(target: Path | str, **changes: Any) -> JobTerms:
+def terms_for(target: Path | str, **changes: Any) -> Any:
     """Return what a job is."""
-    terms = JobTerms(
-        target=str(target),
-        options={"batch_size": 5_000, "columns": ("email", "phone")},
-        settings=lambda salt: f"digest with {salt}",
-    )
-    return attrs.evolve(terms, **changes)
+    terms: dict[str, Any] = {
+        "options": {"batch_size": 5_000, "columns": ("email", "phone")},
+        "settings": lambda salt: f"digest with {salt}",
+    }
+    return lambda salt: job_terms(str(target), **(terms | changes), salt=salt)
 
 
 @pytest.fixture
@@ -158,7 +156,7 @@ def test_another_job_is_refused_with_the_reason(
         open_job(**changes)
 
     assert "5000" not in caught.value.message
-    assert "--restart" in caught.value.hint
+    assert "`restart=True`" in caught.value.hint
     with open_job() as resumed:
         assert rows(resumed) == {"people.csv": 5}
 

@@ -192,6 +192,30 @@ def test_streams(uid2: Uid2, env: dict[str, str], source: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--state", "people.db")])
+def test_stdin_for_a_tsv_file(
+    uid2: Uid2,
+    env: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+) -> None:
+    """It has tabs as well, whether it is read once or, with a state, twice."""
+    monkeypatch.chdir(tmp_path)
+    data = b"id\tmail\n1,x\tjane@example.com\n2\t\n"
+
+    result = uid2(
+        "map", "-", "out.tsv", "--email", "mail", *options, stdin=data, env=env
+    )
+
+    assert result.exit_code == 0, result.stderr
+    header, first, second = (tmp_path / "out.tsv").read_text().splitlines()
+    assert header.split("\t") == ["id", "mail", *ADDED]
+    assert first.startswith("1,x\tjane@example.com\t")
+    assert second.split("\t")[5] == "INVALID IDENTIFIER"
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("options", [(), ("--state", "people.db")])
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])
 def test_binary_streams(
     uid2: Uid2,

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import ast
+import re
+from pathlib import Path
+from typing import Any
 
-from uid2_async import errors
+import pytest
+from typer.main import get_command
+
+from uid2_async import bulk, errors
+from uid2_async.cli.app import app
 from uid2_async.cli.exit_codes import ExitCode, exit_code_of
 from uid2_async.cli.output import Failure, mask
 
@@ -83,6 +90,9 @@ def test_mask_of_values_within_values() -> None:
         ('Use `format="jsonl"`.', "Use --format jsonl."),
         ('Use `comment="#"`.', "Use --comment '#'."),
         ("Use `country_column=NAME`.", "Use --country-column NAME."),
+        (r'Use `escape="\\"`.', r"Use --escape '\'."),
+        (r'Use `delimiter="\t"`.', r"Use --delimiter '\t'."),
+        ("Name it with `sql=QUERY`.", "Name it with --query QUERY."),
         ('Use `identifiers={"email_hash": COL}`.', "Use --email-hash COL."),
         ("Run 'uid2 map' again.", "Run 'uid2 map' again."),
     ],
@@ -90,3 +100,29 @@ def test_mask_of_values_within_values() -> None:
 def test_a_hint_names_options(hint: str, shown: str) -> None:
     """An argument that a hint of the library names is an option of the command."""
     assert Failure.of(errors.ConfigError("It broke.", hint=hint)).hint == shown
+
+
+def test_every_hint_of_bulk_works_in_code_and_as_a_command() -> None:
+    """A library caller is told about arguments, and a command about its options."""
+    trees = [
+        ast.parse(one.read_text()) for one in Path(bulk.__file__).parent.glob("*.py")
+    ]
+    texts = {
+        one.value
+        for tree in trees
+        for one in ast.walk(tree)
+        if isinstance(one, ast.Constant) and isinstance(one.value, str)
+    }
+    hints = {one for one in texts if re.search(r"(?<![`:])`\w+(=[^`]+)?`(?!`)", one)}
+    root: Any = get_command(app)
+    commands = [root, *root.commands.values()]
+    commands += [
+        two for one in commands for two in getattr(one, "commands", {}).values()
+    ]
+    options = {name for one in commands for param in one.params for name in param.opts}
+
+    assert not [one for one in texts if re.search(r"(?<!\w)--[a-z]", one)]
+    assert len(hints) > 20
+    for hint in hints:
+        shown = Failure.of(errors.InputError("It broke.", hint=hint)).hint
+        assert set(re.findall(r"--[a-z-]+", shown)) <= options, hint

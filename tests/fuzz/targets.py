@@ -9,11 +9,12 @@ import contextlib
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from uid2_async import BidstreamClient, SharingClient
 from uid2_async.bulk.paths import FileFormatOptions, InputIdentity
-from uid2_async.bulk.resume import Checkpoint, JobFolder, JobTerms
+from uid2_async.bulk.resume import Checkpoint, JobFolder, job_terms
 from uid2_async.bulk.text import open_reader
 from uid2_async.errors import TokenError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
@@ -148,7 +149,7 @@ def job_log(data: bytes) -> None:
 
 
 def _open_job(folder: Path) -> JobFolder:
-    terms = JobTerms(target="out.csv", options={}, settings=lambda salt: salt)
+    terms = partial(job_terms, "out.csv", {}, lambda salt: salt)
     return JobFolder.open(folder, terms, now=datetime.now(UTC))
 
 

@@ -225,7 +225,7 @@ def test_what_is_wrong_is_named(
             "does not have the schema",
             "Create",
         ),
-        (good, "x.csv", "with a query", "--query"),
+        (good, "x.csv", "with a query", "sql=QUERY"),
     ]
     texts = [
         repr(end) for case in cases for end in case[:2] if not isinstance(end, str)

@@ -124,7 +124,7 @@ def test_an_object_that_exists(bucket: Any, people: bytes, run: Any) -> None:
     bucket.put("out.csv", b"precious")
     with pytest.raises(InputError, match="already exists") as caught:
         run(bucket.url("in.csv"), bucket.url("out.csv"))
-    assert "--force" in caught.value.hint
+    assert "`force=True`" in caught.value.hint
     assert bucket.get("out.csv") == b"precious"
 
     run(bucket.url("in.csv"), bucket.url("out.csv"), force=True)

@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -14,11 +13,12 @@ import attrs
 import msgspec
 
 from uid2_async._private import printable
-from uid2_async.bulk.columns import find_column, refuse_repeated, refuse_taken
+from uid2_async.bulk.columns import find_wanted, refuse_repeated
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
     Format,
+    load_extra,
     place,
     write_beside,
 )
@@ -36,19 +36,12 @@ T = TypeVar("T")
 _BATCH_ROWS: Final = 10_000
 # Small batches, so that no row group has to fit into memory.
 _BUFFER_BYTES: Final = 1024 * 1024
-_MICROSECONDS: Final = 1_000_000
 
 
 def load_arrow(module: str = "pyarrow") -> Any:
     """Import a module of pyarrow."""
-    try:
-        return import_module(module)
-    except ImportError:
-        pass
-    raise InputError(
-        "Parquet and Arrow files need pyarrow, which is not installed.",
-        hint="pip install 'uid2-async[arrow]'",
-    )
+    what = "Parquet and Arrow files need pyarrow"
+    return load_extra("arrow", what, module)[0]
 
 
 def require_text(field: Any, *, name: str = "") -> None:
@@ -234,11 +227,7 @@ class ArrowReader:
         added: Collection[str] = (),
     ) -> None:
         """Set the columns to read, before any rows are taken."""
-        refuse_taken(self.header, added, name=self.name)
-        self._wanted = {
-            one: find_column(self.header, one, name=self.name)
-            for one in (*columns, *keys)
-        }
+        self._wanted = find_wanted(self.header, (*columns, *keys), added, self.name)
         for one in columns:
             require_text(self.schema.field(self._wanted[one]), name=self.name)
 
@@ -429,7 +418,9 @@ class ArrowOutput:
     def _array(self, cells: Sequence[Any], kind: Any) -> Any:
         """Make the array of an appended column."""
         if self._arrow.types.is_timestamp(kind):
-            cells = [None if one is None else one * _MICROSECONDS for one in cells]
+            return self._arrow.array(cells, self._arrow.timestamp("s", "UTC")).cast(
+                kind
+            )
         return self._arrow.array(cells, kind)
 
     def write(self, formatted: Any) -> None:

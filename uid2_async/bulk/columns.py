@@ -52,7 +52,7 @@ def refuse_taken(
     header: Iterable[str], added: Iterable[str], *, name: str = ""
 ) -> None:
     """Reject a *header* that has one of the columns to be *added*."""
-    names = {one.casefold() for one in added}
+    names = set(map(str.casefold, added))
     taken = [one for one in header if one.casefold() in names]
     if taken:
         raise InputError(
@@ -86,6 +86,14 @@ def find_column(
     if len(found) == 1:
         return found[0]
     raise _column_error(header, column, found, name=name, hint=hint)
+
+
+def find_wanted(
+    header: Sequence[str], columns: Iterable[str], added: Iterable[str], name: str
+) -> dict[str, int]:
+    """Find the columns to read, and reject those to be *added*."""
+    refuse_taken(header, added, name=name)
+    return {one: find_column(header, one, name=name) for one in columns}
 
 
 def _find_all(header: Sequence[str], name: str) -> list[int]:
@@ -156,18 +164,13 @@ PHONE: Final = "phone"
 _PHONE_STEP_ROWS: Final = 50
 
 
-def _hashes_of_nothing() -> frozenset[str]:
-    """List the hashes that a data warehouse makes from an empty or missing value."""
-    digests = [
-        sha256(one).digest() for one in (b"", b"null", b"NULL", b"nan", b"NaN", b"None")
-    ]
-    spelled = [
-        (one.hex(), one.hex().upper(), base64.encode_text(one)) for one in digests
-    ]
-    return frozenset(text for texts in spelled for text in texts)
-
-
-_OF_NOTHING: Final = _hashes_of_nothing()
+# The hashes that a data warehouse makes from an empty or missing value.
+_OF_NOTHING: Final = frozenset(
+    text
+    for one in (b"", b"null", b"NULL", b"nan", b"NaN", b"None")
+    for digest in [sha256(one).digest()]
+    for text in (digest.hex(), digest.hex().upper(), base64.encode_text(digest))
+)
 _EMAIL_ODDITIES: Final = (
     (re.compile("[\u200b-\u200f\u2060\ufeff\u00a0]"), "an invisible character"),
     (re.compile(r"[\t\r\n]"), "a tab or a line end"),
@@ -213,64 +216,59 @@ class NationalPhones:
         return attrs.evolve(column, values=values, faults=faults)
 
 
+@attrs.frozen
 class IdentifierColumns:
     """Extracts the identifiers of some rows.
 
     Attributes:
-        kinds: The kind of each column, or the name of the column with the kind of each
-            row.
-        wanted: The columns to read.
-        step_rows: The number of rows per step, so that a step takes less than 5 ms.
+        columns: The kind and name of each column, in order of preference.
+        kind_column: The column with the kind of each row, which replaces that of
+            *columns*.
+        phones: Converts national phone numbers, if any.
+        country_column: The column with their countries.
     """
 
-    def __init__(
-        self,
-        columns: Sequence[tuple[str, str]],
-        *,
-        kind_column: str | None = None,
-        phones: NationalPhones | None = None,
-        country_column: str | None = None,
-    ) -> None:
-        """Read *columns*."""
-        self._columns = tuple(columns)
-        self._kind_column = kind_column
-        self._phones = phones
-        self._country_column = country_column
-        self.kinds: tuple[str, ...] = tuple(kind for kind, _ in columns)
-        self.wanted: list[str] = [name for _, name in columns]
-        self.wanted += [one for one in (kind_column, country_column) if one is not None]
-        self.step_rows: int = STEP_ROWS if phones is None else _PHONE_STEP_ROWS
+    columns: Sequence[tuple[str, str]]
+    kind_column: str | None = None
+    phones: NationalPhones | None = None
+    country_column: str | None = None
+
+    @property
+    def wanted(self) -> list[str]:
+        """The columns to read."""
+        others = (self.kind_column, self.country_column)
+        names = [name for _, name in self.columns]
+        return names + [one for one in others if one is not None]
+
+    @property
+    def step_rows(self) -> int:
+        """The number of rows per step, so that a step takes less than 5 ms."""
+        return STEP_ROWS if self.phones is None else _PHONE_STEP_ROWS
 
     def identities(self, rows: Rows) -> list[IdentityColumn]:
         """List the identifiers of some rows, one list per column.
 
         Empty values and hashes of empty values are not identifiers.
         """
-        found = self._read(rows)
-        if self._phones is None:
-            return found
-        name = self._country_column
-        countries = None if name is None else rows.values(name)
-        return [self._phones.rewrite(one, countries) for one in found]
-
-    def _read(self, rows: Rows) -> list[IdentityColumn]:
-        """List them as written."""
         kinds: list[str] | None = None
-        if self._kind_column is not None:
-            kinds = [one.strip().lower() for one in rows.values(self._kind_column)]
-        return [
-            _identities(kinds or kind, rows.values(name))
-            for kind, name in self._columns
-        ]
-
-
-def _identities(kinds: str | Sequence[str], values: list[str]) -> IdentityColumn:
-    """Leave out values that are not identifiers."""
-    if _OF_NOTHING.isdisjoint(values):
-        return IdentityColumn(kinds, [one or None for one in values])
-    present = [None if one in _OF_NOTHING else one or None for one in values]
-    nothing = sum(one in _OF_NOTHING for one in values)
-    return IdentityColumn(kinds, present, hashes_of_nothing=nothing)
+        if self.kind_column is not None:
+            kinds = [one.strip().lower() for one in rows.values(self.kind_column)]
+        found = []
+        for kind, name in self.columns:
+            values, nothing = rows.values(name), 0
+            if not _OF_NOTHING.isdisjoint(values):
+                nothing = sum(one in _OF_NOTHING for one in values)
+                values = ["" if one in _OF_NOTHING else one for one in values]
+            present = [one or None for one in values]
+            found.append(
+                IdentityColumn(kinds or kind, present, hashes_of_nothing=nothing)
+            )
+        if self.phones is None:
+            return found
+        countries = None
+        if self.country_column is not None:
+            countries = rows.values(self.country_column)
+        return [self.phones.rewrite(one, countries) for one in found]
 
 
 class InputWarnings:
@@ -303,7 +301,12 @@ class InputWarnings:
                     some = values if is_whole else [values[row] for row in rows]
                     self._add_emails(list(filter(None, some)))
                 elif kind.endswith("_hash"):
-                    invalid = [values[row] for row in rows if _is_invalid(found[row])]
+                    invalid = [
+                        values[row]
+                        for row in rows
+                        if not found[row]
+                        or getattr(found[row], "reason", None) == _INVALID
+                    ]
                     self._add_hashes(invalid)
 
     def _add_emails(self, emails: Sequence[str]) -> None:
@@ -324,11 +327,6 @@ class InputWarnings:
             if value and self._diagnosed < _SAMPLES:
                 self._diagnosed += 1
                 self.counts[str(diagnose_hash(value))] += 1
-
-
-def _is_invalid(outcome: Any) -> bool:
-    """Return whether an outcome or identity bytes mean an invalid value."""
-    return not outcome or getattr(outcome, "reason", None) == _INVALID
 
 
 def find_identifiers(
@@ -354,11 +352,12 @@ def find_identifiers(
         )
     if several or kind is not None:
         wanted = several or {kind or "": column or VALUE_NAME}
-        columns = [
-            (each, find(one, _column_hint(each if several else None)))
-            for each, given in wanted.items()
-            for one in _expand_name(header, given)
-        ]
+        columns = []
+        for each, given in wanted.items():
+            option = f'identifiers={{"{each}": COLUMN}}' if several else "column=COLUMN"
+            hint = f"Use `{option}` with one of these columns."
+            names = _expand_name(header, given)
+            columns += [(each, find(one, hint)) for one in names]
         return IdentifierColumns(columns, phones=phones, country_column=country)
     hint = f"Name the column with the identifiers: `column=NAME`, or {VALUE_NAME}."
     value = find(column or VALUE_NAME, hint)
@@ -375,12 +374,6 @@ def _find_name(header: Sequence[str], file: str, column: str, hint: str) -> str:
         return column
     at = find_column(header, column, name=file, hint=hint)
     return column if header.count(header[at]) > 1 else header[at]
-
-
-def _column_hint(kind: str | None) -> str:
-    """Return a hint with the option that names this column."""
-    option = "column=COLUMN" if kind is None else f'identifiers={{"{kind}": COLUMN}}'
-    return f"Use `{option}` with one of these columns."
 
 
 def _expand_name(header: Sequence[str], name: str) -> list[str]:
@@ -472,9 +465,9 @@ class OutcomeColumns:
         self._explode = explode
         self._buckets = buckets
         self._matched = len(kinds) > 1 if matched_type is None else matched_type
-        middle = ["BUCKET_ID"] if buckets else ["PREV_UID", "REFRESH_FROM"]
+        shown = ["BUCKET_ID"] if buckets else ["PREV_UID", "REFRESH_FROM"]
         matched = ["MATCHED_TYPE"] if self._matched else []
-        names = ["UID", *middle, "UNMAPPED", *matched, "ERROR"]
+        names = ["UID", *shown, "UNMAPPED", *matched, "ERROR"]
         self.contents: Mapping[str, Content] = {
             name.lower() if snake_case else name: (
                 Content.INSTANT if name == "REFRESH_FROM" else Content.TEXT
@@ -520,26 +513,25 @@ class OutcomeColumns:
         This runs for every row of a file, so it works by column and handles unmapped
         rows afterwards.
         """
-        rows = [
-            one if isinstance(one, MapRow) and one.raw_uid is not None else _BLANK
-            for one in outcomes
-        ]
-        uids = [row.raw_uid for row in rows]
+        uids = [one.raw_uid for one in outcomes]
+        rows: Sequence[Any] = outcomes
+        if None in uids:
+            rows = [
+                _BLANK if uid is None else one
+                for one, uid in zip(outcomes, uids, strict=True)
+            ]
         middle: list[list[Any]]
         if self._buckets:
             middle = [[row.bucket_id for row in rows]]
         else:
-            middle = [
-                [row.previous_raw_uid for row in rows],
-                [row.refresh_from_s for row in rows],
-            ]
+            previous = [row.previous_raw_uid for row in rows]
+            middle = [previous, [row.refresh_from_s for row in rows]]
         unmapped: list[str | None] = [None] * len(rows)
         errors: list[str | None] = [None] * len(rows)
         self.status_counts[RowStatus.MAPPED] += len(rows) - uids.count(None)
-        if None in uids:
-            for at, uid in enumerate(uids):
-                if uid is None:
-                    unmapped[at], errors[at] = self._explain(outcomes[at])
+        for at, uid in enumerate(uids) if None in uids else ():
+            if uid is None:
+                unmapped[at], errors[at] = self._explain(outcomes[at])
         made = [uids, *middle, unmapped]
         if self._matched:
             named = kinds or self._kinds

@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from hashlib import sha256
-from pathlib import Path, PurePath
-from typing import Any, Final, TypeVar
+from pathlib import Path
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import attrs
 
 from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.paths import InputIdentity, Remote
+from uid2_async.bulk.paths import InputIdentity, Remote, load_extra
 from uid2_async.bulk.private_files import DISK, Disk, attempt, open_private, replace
 from uid2_async.errors import ConfigError, InputError, JobError, UID2Error
 
@@ -86,18 +86,13 @@ class Query(Remote):
     def __attrs_post_init__(self) -> None:
         """Reject an empty query."""
         if not self.sql.strip():
-            raise ConfigError("The query is empty.", hint="Name one with --query.")
+            raise ConfigError("The query is empty.", hint="Name one with `sql=QUERY`.")
 
     @property
     def name(self) -> str:
         """See :class:`~uid2_async.bulk.paths.Remote`."""
         digest = sha256(self.sql.encode()).hexdigest()[:8]
         return f"{_display_uri(self.uri)} (query {digest})"
-
-    @property
-    def path(self) -> PurePath:
-        """See :class:`~uid2_async.bulk.paths.Remote`."""
-        return PurePath("query.arrow")
 
     def identify(self) -> InputIdentity:
         """Return only a name, because the job maps its copy."""
@@ -106,11 +101,7 @@ class Query(Remote):
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
         """Run the query, and copy its rows into an Arrow file. Blocks."""
-        with (
-            _explained(self.name),
-            _connected(self.uri) as connection,
-            connection.cursor() as cursor,
-        ):
+        with _connected(self) as connection, connection.cursor() as cursor:
             # The driver wraps it in parentheses, which a trailing comment must not
             # swallow.
             cursor.execute(self.sql.strip().rstrip(";") + "\n")
@@ -142,7 +133,7 @@ class Table(Remote):
         if not all(parts) or len(parts) > 2 or "\0" in self.table:  # noqa: PLR2004 - schema and table
             raise ConfigError(
                 "The name of a table must be TABLE or SCHEMA.TABLE.",
-                hint="Example: --to-table audience.mapped",
+                hint="Example: `table=audience.mapped`.",
             )
 
     @property
@@ -151,56 +142,60 @@ class Table(Remote):
         return f"{_display_uri(self.uri)}#{printable(self.table)}"
 
     @property
-    def path(self) -> PurePath:
-        """See :class:`~uid2_async.bulk.paths.Remote`."""
-        return PurePath("table.arrow")
-
-    @property
     def _full_name(self) -> str:
         return ".".join(map(_quoted, self.table.split(".")))
 
-    @property
-    def _notes(self) -> str:
-        schema = self.table.split(".")[:-1]
-        return ".".join(map(_quoted, [*schema, _NOTES]))
-
     def check_target(self, *, may_exist: bool) -> None:
         """Raise if the table must not be written. Blocks."""
-        with (
-            _explained(self.name),
-            _connected(self.uri) as connection,
-            connection.cursor() as cursor,
-        ):
-            exists = _exists(cursor, self._full_name)
-        if exists and self.if_exists is IfExists.FAIL and not may_exist:
-            raise self._exists_error()
+        with _connected(self) as connection, connection.cursor() as cursor:
+            self._check(cursor, may_exist=may_exist)
 
-    def _exists_error(self) -> InputError:
-        """Return the error for an existing table."""
-        return InputError(
-            f"The table {self.name} already exists.",
-            hint="Pass --if-exists replace or append.",
-        )
+    def _check(self, cursor: Any, *, may_exist: bool) -> bool:
+        """Return whether the table exists; raise if it must not."""
+        literal = self._full_name.replace("'", "''")
+        cursor.execute(f"SELECT to_regclass('{literal}') IS NOT NULL")
+        exists = bool(cursor.fetchone()[0])
+        if exists and self.if_exists is IfExists.FAIL and not may_exist:
+            raise InputError(
+                f"The table {self.name} already exists.",
+                hint='Pass `if_exists="replace"` or `if_exists="append"`.',
+            )
+        return exists
 
     def deliver(self, whole: Path, *, job: str = "") -> None:
         """Write the table in one transaction, unless this job already has. Blocks."""
-        with _explained(self.name), _connected(self.uri) as connection:
+        with _connected(self) as connection:
             with connection.cursor() as cursor:
-                if job and _is_noted(cursor, self._notes, job):
+                if job and self._is_noted(cursor, job):
                     return
                 self._write(cursor, whole)
             connection.commit()
 
+    def _is_noted(self, cursor: Any, job: str) -> bool:
+        """Record a job in the transaction; return whether it was already recorded.
+
+        A second process that runs the same job waits here for the first.
+        """
+        notes = ".".join(map(_quoted, [*self.table.split(".")[:-1], _NOTES]))
+        cursor.execute(
+            f"CREATE TABLE IF NOT EXISTS {notes} "
+            "(job text PRIMARY KEY, finished timestamptz NOT NULL DEFAULT now())"
+        )
+        cursor.execute(
+            f"INSERT INTO {notes} (job) VALUES ('{job}') "  # noqa: S608 - hexadecimal digits
+            "ON CONFLICT DO NOTHING RETURNING job"
+        )
+        return cursor.fetchone() is None
+
     def _write(self, cursor: Any, whole: Path) -> None:
         """Fill a temporary table, and from it the table with the original types."""
-        exists = _exists(cursor, self._full_name)
-        if exists and self.if_exists is IfExists.FAIL:
-            raise self._exists_error()
+        exists = self._check(cursor, may_exist=False)
         ipc = importlib.import_module("pyarrow.ipc")
         with whole.open("rb") as file, ipc.open_file(file) as opened:
             schema = opened.schema
             batches = map(opened.get_batch, range(opened.num_record_batches))
-            reader = _reader(schema, batches)
+            arrow = importlib.import_module("pyarrow")
+            reader = arrow.RecordBatchReader.from_batches(schema, batches)
             cursor.adbc_ingest(_STAGING, reader, mode="create", temporary=True)
         columns = ", ".join(_quoted(one.name) for one in schema)
         cast = ", ".join(map(_cast, schema))
@@ -211,13 +206,6 @@ class Table(Remote):
         if exists:
             cursor.execute(f"DROP TABLE {self._full_name}")
         cursor.execute(f"CREATE TABLE {self._full_name} AS {rows}")
-
-
-def _reader(schema: Any, batches: Iterator[Any]) -> Any:
-    """Return a reader of record batches."""
-    return importlib.import_module("pyarrow").RecordBatchReader.from_batches(
-        schema, batches
-    )
 
 
 def _quoted(name: str) -> str:
@@ -240,51 +228,32 @@ def _cast(field: Any) -> str:
     return f"{known} AS {column}"
 
 
-def _exists(cursor: Any, table: str) -> bool:
-    """Return whether a table or view with this name exists."""
-    literal = table.replace("'", "''")
-    cursor.execute(f"SELECT to_regclass('{literal}') IS NOT NULL")
-    return bool(cursor.fetchone()[0])
-
-
-def _is_noted(cursor: Any, notes: str, job: str) -> bool:
-    """Record a job in the transaction; return whether it was already recorded.
-
-    A second process that runs the same job waits here for the first.
-    """
-    cursor.execute(
-        f"CREATE TABLE IF NOT EXISTS {notes} "
-        "(job text PRIMARY KEY, finished timestamptz NOT NULL DEFAULT now())"
-    )
-    cursor.execute(
-        f"INSERT INTO {notes} (job) VALUES ('{job}') "  # noqa: S608 - hexadecimal digits
-        "ON CONFLICT DO NOTHING RETURNING job"
-    )
-    return cursor.fetchone() is None
-
-
 # --- connections and failures ---------------------------------------------------------
 
 
 @contextmanager
-def _connected(uri: str) -> Iterator[Any]:
-    """Open a connection, and roll back its transaction unless it is committed."""
-    driver: Any = None
-    with contextlib.suppress(ImportError):
-        importlib.import_module("pyarrow")
-        driver = importlib.import_module("adbc_driver_postgresql.dbapi")
-    if driver is None:
-        raise InputError(
-            "Databases need the extra 'sql', which is not installed.",
-            hint="pip install 'uid2-async[sql]'",
-        )
-    connection = driver.connect(_with_timeout(uri))
+def _connected(remote: Query | Table) -> Iterator[Any]:
+    """Open a connection, and roll back its transaction unless it is committed.
+
+    Failures are explained, since driver texts contain the query or row values.
+    """
+    what, driver = "Databases need the extra 'sql'", "adbc_driver_postgresql.dbapi"
+    adbc, _ = load_extra("sql", what, driver, "pyarrow")
     try:
-        yield connection
-    finally:
-        # After a failure it is broken, and the first failure is the one to report.
-        with contextlib.suppress(Exception):
-            connection.close()
+        connection = adbc.connect(_with_timeout(remote.uri))
+        try:
+            yield connection
+        finally:
+            # After a failure it is broken, and the first failure is the one to report.
+            with contextlib.suppress(Exception):
+                connection.close()
+    except UID2Error:
+        raise
+    except Exception as error:  # noqa: BLE001 - the driver is not there to name its own
+        failure = _explain(error, remote.name)
+    else:
+        return
+    raise failure
 
 
 def _with_timeout(uri: str) -> str:
@@ -294,20 +263,6 @@ def _with_timeout(uri: str) -> str:
     query = urlsplit(uri).query
     missing = [f"{n}={quote(v)}" for n, v in defaults.items() if f"{n}=" not in query]
     return uri + ("&" if query else "?") + "&".join(missing)
-
-
-@contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Explain failures, since driver texts contain the query or row values."""
-    failure: UID2Error | None = None
-    try:
-        yield
-    except UID2Error:
-        raise
-    except Exception as error:  # noqa: BLE001 - the driver is not there to name its own
-        failure = _explain(error, name)
-    if failure is not None:
-        raise failure
 
 
 # Prefixes of SQLSTATE, as listed in appendix A of the PostgreSQL manual.
@@ -325,7 +280,7 @@ _CAUSES: Final[dict[str, tuple[Callable[..., UID2Error], str, str]]] = {
         "does not have a table of the query",
         "Check the names in it.",
     ),
-    "42P07": (InputError, "has the table already", "Pass --if-exists replace."),
+    "42P07": (InputError, "has the table already", 'Pass `if_exists="replace"`.'),
     "42703": (InputError, "does not have a column", "Check the names of the columns."),
     "42": (InputError, "rejects the statement", "Try the query with psql."),
     "0A": (InputError, "rejects the statement", "It must be one SELECT."),
@@ -364,9 +319,8 @@ def _explain(error: Exception, name: str) -> UID2Error:
 
 def _state_of_connecting(text: str) -> str:
     """Return the SQLSTATE class of a connection error, which libpq does not report."""
-    if "authentication failed" in text or "no password supplied" in text:
-        return "28"
-    if "no pg_hba.conf entry" in text:
+    denials = ("authentication failed", "no password supplied", "no pg_hba.conf entry")
+    if any(words in text for words in denials):
         return "28"
     if re.search(r'database ".*" does not exist', text):
         return "3D"
@@ -374,8 +328,6 @@ def _state_of_connecting(text: str) -> str:
 
 
 # --- Delta Lake -----------------------------------------------------------------------
-
-_T = TypeVar("_T")
 
 
 def write_batches(reader: Any, copy: Path, *, disk: Disk = DISK) -> None:
@@ -409,39 +361,19 @@ class DeltaTable(Remote):
         """See :class:`~uid2_async.bulk.paths.Remote`."""
         return printable(self.location)
 
-    @property
-    def path(self) -> PurePath:
-        """See :class:`~uid2_async.bulk.paths.Remote`."""
-        return PurePath("table.arrow")
-
-    def identify(self) -> InputIdentity:
-        """Return only a name, because the job maps its copy."""
-        return InputIdentity(name=self.name, size=0, mtime_ns=0, digest="")
-
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
         """Copy the rows of the current version into an Arrow file. Blocks."""
-        deltalake: Any = None
-        arrow: Any = None
-        with contextlib.suppress(ImportError):
-            arrow = importlib.import_module("pyarrow")
-            deltalake = importlib.import_module("deltalake")
-        if deltalake is None:
-            raise InputError(
-                f"{self.name} is a Delta Lake table, and the extra 'lake' is not "
-                "installed.",
-                hint="pip install 'uid2-async[lake]'",
-            )
-        rows = self._read(lambda: _open_rows(deltalake, arrow, self.location))
-        self._read(lambda: write_batches(rows, copy, disk=disk))
-
-    def _read(self, call: Callable[[], _T]) -> _T:
-        """Wrap a call, since error texts might show data or credentials."""
+        what = f"The Delta Lake table {self.name} needs the extra 'lake'"
+        deltalake, _ = load_extra("lake", what, "deltalake", "pyarrow")
         try:
-            return call()
+            write_batches(_open_rows(deltalake, self.location), copy, disk=disk)
         except UID2Error:
             raise
         except Exception as error:  # noqa: BLE001 - a Rust library raises anything
             kind = type(error).__name__
+        else:
+            return
+        # The text of the error might show data or credentials.
         raise InputError(
             f"The Delta Lake table {self.name} cannot be read ({kind}).",
             hint="Check access to it. If it uses a feature that deltalake does not "
@@ -449,26 +381,22 @@ class DeltaTable(Remote):
         )
 
 
-def _open_rows(deltalake: Any, arrow: Any, location: str) -> Any:
-    """Return a reader of the rows of the current version."""
+def _open_rows(deltalake: Any, location: str) -> Any:
+    """Return a reader of the rows of the current version.
+
+    Their types are those that other programs know. The query engine reads text into
+    views, which are useful only in memory.
+    """
+    arrow = importlib.import_module("pyarrow")
     table = deltalake.DeltaTable(location)
     rows = deltalake.QueryBuilder().register("source", table)
     stream = rows.execute("SELECT * FROM source")
     reader = arrow.RecordBatchReader.from_stream(stream)
-    schema = _without_views(arrow, reader.schema)
-    return arrow.RecordBatchReader.from_batches(
-        schema, (batch.cast(schema) for batch in reader)
-    )
-
-
-def _without_views(arrow: Any, schema: Any) -> Any:
-    """Return the schema with types that other programs know.
-
-    The query engine reads text into views, which are useful only in memory.
-    """
     plain = {arrow.string_view(): arrow.string(), arrow.binary_view(): arrow.binary()}
-    fields = [one.with_type(plain.get(one.type, one.type)) for one in schema]
-    return arrow.schema(fields, schema.metadata)
+    fields = [one.with_type(plain.get(one.type, one.type)) for one in reader.schema]
+    schema = arrow.schema(fields, reader.schema.metadata)
+    batches = (batch.cast(schema) for batch in reader)
+    return arrow.RecordBatchReader.from_batches(schema, batches)
 
 
 strip_tracebacks(globals())

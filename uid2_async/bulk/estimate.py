@@ -23,7 +23,7 @@ from uid2_async.bulk.columns import (
 )
 from uid2_async.bulk.options import MapOptions
 from uid2_async.bulk.outcomes import MAP_V3
-from uid2_async.bulk.paths import FilePair, Remote
+from uid2_async.bulk.paths import Location, Remote
 from uid2_async.bulk.stores import copy_path, expand_locations
 from uid2_async.bulk.text import open_reader
 
@@ -320,8 +320,8 @@ def estimate_file(
         batcher = Batcher(MAP_V3, batch_size=batch_size, window=window, send_raw=False)
     count = _Count(batcher)
     with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
-        for pair in expand_locations(os.fspath(source), "."):
-            _count_file(_fetched(pair, Path(folder)), options, phones, count)
+        for pair in expand_locations(source, "."):
+            _count_file(pair.source, Path(folder), options, phones, count)
     count.end()
     unique = int(count.unique)
     identifiers = count.status_counts[RowStatus.MAPPED]
@@ -354,22 +354,21 @@ def estimate_file(
     )
 
 
-def _fetched(pair: FilePair, folder: Path) -> FilePair:
-    """Copy a remote input into a folder."""
-    if not isinstance(pair.source, Remote):
-        return pair
-    copy = copy_path(folder, pair.source)
-    pair.source.fetch(copy)
-    return attrs.evolve(pair, source=copy, name=pair.source.name)
-
-
 def _count_file(
-    pair: FilePair, options: MapOptions, phones: NationalPhones | None, count: _Count
+    source: Location | None,
+    folder: Path,
+    options: MapOptions,
+    phones: NationalPhones | None,
+    count: _Count,
 ) -> None:
-    """Count the rows of one file."""
+    """Count the rows of one file; copy a remote one into *folder* first."""
+    name = None
+    if isinstance(source, Remote):
+        name, copy = source.name, copy_path(folder, source)
+        source.fetch(copy)
+        source = copy
     warnings = InputWarnings()
-    assert not isinstance(pair.source, Remote)  # noqa: S101 - by _fetched
-    reader = open_reader(pair.source, options.for_file(pair.source), name=pair.name)
+    reader = open_reader(source, options.for_file(source), name=name)
     with closing(reader):
         columns = find_identifiers(
             reader.header,

@@ -21,7 +21,6 @@ from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outco
 from uid2_async.bulk.job_files import FileSource, RowGroup
 from uid2_async.bulk.outcomes import INVALID, RAW_UID, Endpoint, Outcome
 from uid2_async.bulk.paths import (
-    STDIO,
     Content,
     FilePair,
     Location,
@@ -288,7 +287,7 @@ class DeltaWriter:
         self._keys = keys
         self._columns = [*DELTA_COLUMNS, *keys]
         self._table = TableWriter(
-            _locate(target),
+            locate(target),
             dict.fromkeys(self._columns, Content.TEXT),
             folder=folder,
             disk=disk,
@@ -416,17 +415,12 @@ def check_export(
     shared: bool = False,
 ) -> Location | None:
     """Check the target of an export; return None for stdout. Blocks."""
-    path = _locate(target)
+    path = locate(target)
     if path is not None:
         check_roles({"STATE": state_paths(state.path), role: [path]})
         pair = FilePair(None, path)
         check_targets([pair], force=force, begun=False, allow_shared=shared)
     return path
-
-
-def _locate(target: str) -> Location | None:
-    """Return the target of an export; None for stdout."""
-    return None if target == STDIO else locate(target)
 
 
 async def export_state(state: MappingState, target: str, *, force: bool = False) -> int:

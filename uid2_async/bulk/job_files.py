@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
@@ -34,11 +41,22 @@ from uid2_async.bulk.paths import (
 )
 from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.bulk.resume import Checkpoint, JobFolder, part_path
-from uid2_async.bulk.text import BadRow, Reader, Rows
+from uid2_async.bulk.text import (
+    BadRow,
+    CsvReader,
+    JsonReader,
+    OnBadRow,
+    Reader,
+    Rows,
+)
 from uid2_async.bulk.writers import Output, TableWriter, open_output
+from uid2_async.errors import InputError
 
 _BAD_ROW_COLUMNS: Final[tuple[str, ...]] = ("FILE", "LINE", "REASON", "ROW")
-
+# How many times the rows of a usual save may wait for a slow disk.
+_MAX_UNSAVED: Final = 4
+# More are not collected: a file with the wrong delimiter has one in each line.
+_MAX_FAULTS: Final = 20
 
 OpenOutput: TypeAlias = Callable[
     [Reader, FileFormatOptions, Mapping[str, Content]], Output
@@ -78,6 +96,102 @@ class BadRows:
         self._table.close()
 
 
+class InputFaults:
+    """Collects the faults of a job's inputs, to report all at once.
+
+    Called with each row that cannot be read.
+    """
+
+    def __init__(self, on_bad_row: OnBadRow = None) -> None:
+        """Collect faults; bad rows do not count if they go to *on_bad_row*."""
+        self._on_bad_row = on_bad_row
+        self._faults: list[InputError] = []
+
+    def __call__(self, bad: BadRow) -> None:
+        """Collect a row."""
+        if self._on_bad_row is not None:
+            self._on_bad_row(bad)
+            return
+        self._faults.append(bad.error())
+        if self.is_full:
+            raise bad.error()
+
+    @property
+    def count(self) -> int:
+        """The number of faults."""
+        return len(self._faults)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether reading should stop."""
+        return self.count >= _MAX_FAULTS
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Collect the error of one file, so that the next one can be read."""
+        try:
+            yield
+        except InputError as error:
+            if not self.is_full:
+                self._faults.append(error.with_traceback(None))
+
+    def check(self) -> None:
+        """Raise all faults as one error."""
+        if self.count == 1:
+            raise self._faults[0]
+        if not self._faults:
+            return
+        more = f" The first {_MAX_FAULTS} are:" if self.is_full else ""
+        # Messages are one line; a line end would be shown as an escape.
+        listed = [f" [{n}] {one.message}" for n, one in enumerate(self._faults, 1)]
+        hints = dict.fromkeys(one.hint for one in self._faults if one.hint)
+        raise InputError(
+            f"{self.count} faults were found in the input.{more}{''.join(listed)}",
+            hint=" ".join(hints),
+        )
+
+
+def read_check(
+    opens: Sequence[Callable[[OnBadRow], tuple[Reader, object]]],
+    on_bad_row: OnBadRow = None,
+) -> int:
+    """Read all text files before the first request. Blocks.
+
+    Only the schema of Parquet and Arrow files is read.
+
+    Args:
+        opens: Each opens an input and finds its columns.
+        on_bad_row: Takes the rows that cannot be read; otherwise they are an error.
+
+    Returns:
+        The number of text rows.
+    """
+    faults = InputFaults(on_bad_row)
+    rows = 0
+    for open_file in opens:
+        if not faults.is_full:
+            with faults.collecting():
+                reader, _ = open_file(faults)
+                with contextlib.closing(reader):
+                    rows += _count_rows(reader)
+    faults.check()
+    return rows
+
+
+def _count_rows(reader: Reader) -> int:
+    """Read a text file to its end; return the number of rows."""
+    rows = 0
+    if isinstance(reader, CsvReader):
+        reader.want(())  # any value is valid
+    while isinstance(reader, CsvReader | JsonReader):
+        found = reader.take(5_000)
+        if found is not None:
+            rows += found.count
+        elif not reader.load():
+            break
+    return rows
+
+
 @attrs.frozen
 class RowGroup:
     """Some rows of an input on their way through a job."""
@@ -94,22 +208,24 @@ class InputFile:
     Attributes:
         index: Its index among the inputs.
         named: The input and output as named by the user.
-        pair: Their paths; for remote ones, the copies in the job's folder.
-        identity: The identity of the input when the job opened it; None for a pipe.
-        open: Opens the input and finds its columns. Blocks.
+        reading: How the input is read.
         writing: How the output is written.
-        open_output: Opens an output that receives the rows instead of a file. Blocks.
+        source: The input, or its copy in the job's folder; None for stdin.
+        target: The output, or what is delivered to it; None for stdout.
+        name: The name of the input in messages, if it is not the path.
+        identity: The identity of the input when the job opened it; None for stdin.
         job: A unique name of the job, for a remote output.
         saved: The checkpoint of an interrupted run, if there is one.
     """
 
     index: int
     named: FilePair
-    pair: FilePair
-    identity: InputIdentity | None
-    open: Callable[[], tuple[Reader, IdentifierColumns]]
+    reading: FileFormatOptions
     writing: FileFormatOptions
-    open_output: OpenOutput | None = None
+    source: Path | None = None
+    target: Path | None = None
+    name: str | None = None
+    identity: InputIdentity | None = None
     job: str = ""
     saved: Checkpoint | None = None
 
@@ -137,9 +253,14 @@ class FileSource:
     the loop for the interpreter lock.
     """
 
-    def __init__(self, files: Sequence[InputFile]) -> None:
-        """Read *files*, each from its checkpoint."""
+    def __init__(
+        self,
+        files: Sequence[InputFile],
+        open_file: Callable[[InputFile], tuple[Reader, IdentifierColumns]],
+    ) -> None:
+        """Read *files*, each opened by *open_file*, which blocks."""
         self.readers: dict[int, Reader] = {}
+        self._open_file = open_file
         self._waiting = list(reversed(files))
         self._index = 0
         self._reader: Reader | None = None
@@ -157,7 +278,7 @@ class FileSource:
         file = self._waiting.pop()
         self._index = file.index
         reader, self._columns = await run_in_thread(
-            partial(_open_at, file), discard=lambda opened: opened[0].close()
+            partial(self._open_file, file), discard=lambda opened: opened[0].close()
         )
         self._reader = reader
         self.readers[file.index] = reader
@@ -192,18 +313,6 @@ class FileSource:
             await run_in_thread(reader.close)
 
 
-def _open_at(file: InputFile) -> tuple[Reader, IdentifierColumns]:
-    """Open an input and skip the rows that are already in its output. Blocks."""
-    reader, columns = file.open()
-    try:
-        if file.saved is not None and file.saved.rows:
-            reader.skip(file.saved.rows)
-    except BaseException:
-        reader.close()
-        raise
-    return reader, columns
-
-
 @attrs.define(kw_only=True, repr=False, eq=False)
 class JobOutputs:
     """Writes answered chunks to the outputs of a job, one output after the other.
@@ -220,6 +329,7 @@ class JobOutputs:
     _formatter: RowFormatter = attrs.field(alias="formatter")
     _parts: Path | None = attrs.field(alias="parts")
     _log: JobFolder | None = attrs.field(default=None, alias="log")
+    _open_table: OpenOutput | None = attrs.field(default=None, alias="open_table")
     _disk: Disk = attrs.field(default=DISK, alias="disk")
     _on_done: Callable[[Checkpoint], Awaitable[None]] | None = attrs.field(
         default=None, alias="on_done"
@@ -255,7 +365,10 @@ class JobOutputs:
             self._file_rows += chunk.rows
             self.rows += chunk.rows
             self.duplicates += chunk.duplicates
-            if self._unsaved_rows >= self._output.save_rows:
+            # While the last rows are being saved, more are collected, up to a limit.
+            is_saving = self._saving is not None and not self._saving.done()
+            saves = _MAX_UNSAVED if is_saving else 1
+            if self._unsaved_rows >= saves * self._output.save_rows:
                 await self._start_saving()
         if self._on_progress is not None:
             self._on_progress(self._progress(group, progress()))
@@ -313,26 +426,22 @@ class JobOutputs:
         if file.done:
             self._leave(file)
             return
-        if file.index not in self._source.readers:
-            await self._load_reader(file)
+        # An input without rows has no chunks, so that nothing has opened it.
+        while file.index not in self._source.readers and await self._source.load():
+            pass
         self._output = await run_in_thread(
             partial(self._open_output, file), discard=methodcaller("close")
         )
 
-    async def _load_reader(self, file: InputFile) -> None:
-        """Make the source open an input without rows, which has no chunks."""
-        while file.index not in self._source.readers and await self._source.load():
-            pass
-
     def _open_output(self, file: InputFile) -> Output:
         """Open an output, which is a growing part or stdout. Blocks."""
         reader = self._source.readers.pop(file.index)
+        if self._open_table is not None:
+            return self._open_table(reader, file.writing, self._formatter.contents)
         part = None
-        if file.pair.target is not None and self._parts is not None:
+        if file.target is not None and self._parts is not None:
             name = str(file.index) if file.identity is None else file.identity.name
             part = part_path(self._parts, name)
-        if file.open_output is not None:
-            return file.open_output(reader, file.writing, self._formatter.contents)
         return open_output(
             reader,
             file.writing,
@@ -358,8 +467,8 @@ class JobOutputs:
                 await run_in_thread(partial(self._log.append, checkpoint))
             if self._on_done is not None:
                 await self._on_done(checkpoint)
-        if isinstance(file.named.target, Remote) and isinstance(file.pair.target, Path):
-            await run_in_thread(partial(file.pair.target.unlink, missing_ok=True))
+        if isinstance(file.named.target, Remote) and file.target is not None:
+            await run_in_thread(partial(file.target.unlink, missing_ok=True))
         self._leave(file)
 
     def _leave(self, file: InputFile) -> None:
@@ -424,12 +533,11 @@ class JobOutputs:
 
 def _finish(output: Output, file: InputFile) -> None:
     """Finish an output, unless its input changed while it was read. Blocks."""
-    source, remote, target = file.named.source, file.named.target, file.pair.target
+    source, remote = file.named.source, file.named.target
     pinned = isinstance(source, Remote) and source.is_pinned
     if file.identity is not None and source is not None and not pinned:
         check_unchanged(source, file.identity)
     output.sync()
-    assert not isinstance(target, Remote)  # noqa: S101 - its copy, by now
-    output.finish(target)
-    if isinstance(remote, Remote) and target is not None:
-        remote.deliver(target, job=file.job)
+    output.finish(file.target)
+    if isinstance(remote, Remote) and file.target is not None:
+        remote.deliver(file.target, job=file.job)

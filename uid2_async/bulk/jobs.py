@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import attrs
 import msgspec
@@ -52,9 +52,11 @@ from uid2_async.bulk.exports import (
 from uid2_async.bulk.job_files import (
     BadRows,
     FileSource,
+    InputFaults,
     InputFile,
     JobOutputs,
     RowFormatter,
+    read_check,
 )
 from uid2_async.bulk.options import (
     Api,
@@ -80,9 +82,7 @@ from uid2_async.bulk.paths import (
     FileFormatOptions,
     FilePair,
     InputIdentity,
-    Location,
     Remote,
-    check_roles,
     check_targets,
     identify,
     state_paths,
@@ -91,18 +91,17 @@ from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.bulk.resume import (
     Checkpoint,
     JobFolder,
-    JobTerms,
     check_inputs,
     decode_checkpoint,
     encode_checkpoint,
     job_folder_for,
+    job_terms,
 )
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import Run, StateSelection
 from uid2_async.bulk.stores import (
     Pipe,
     copy_path,
-    copy_stdin,
     expand_locations,
     is_url,
     local_path,
@@ -110,10 +109,9 @@ from uid2_async.bulk.stores import (
     through_files,
 )
 from uid2_async.bulk.text import (
-    InputFaults,
+    OnBadRow,
     Reader,
     open_reader,
-    read_check,
 )
 from uid2_async.bulk.writers import Output
 from uid2_async.client import UID2Client, buckets_call
@@ -121,6 +119,8 @@ from uid2_async.errors import ConfigError
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
 
 T = TypeVar("T")
+
+_Location: TypeAlias = str | os.PathLike[str] | Remote
 
 _OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
@@ -165,9 +165,48 @@ class _Job:
             )
 
 
+def _settings(
+    client: UID2Client,
+    options: JobOptions,
+    stop: asyncio.Event | None,
+    on_progress: Callable[[FileProgress], object] | None,
+    system: System,
+    state: MappingState | str | os.PathLike[str] | None = None,
+    delta: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Return the settings that all jobs share, with a state that may not be open."""
+    if state is not None and not isinstance(state, MappingState):
+        state = MappingState(
+            local_path(state, "state"),
+            clock=system.clock,
+            shared_folders=options.shared_folders,
+        )
+    return {
+        "client": client,
+        "options": options,
+        "stop": stop,
+        "on_progress": on_progress,
+        "system": system,
+        "state": state,
+        "delta": None if delta is None else os.fspath(delta),
+    }
+
+
 @attrs.frozen(kw_only=True)
 class _FileJob(_Job):
-    """A file job."""
+    """A file job.
+
+    Attributes:
+        pairs: Its inputs and outputs.
+        target: The output as the user named it.
+        find: Finds the identifiers in the header of an input.
+        keys: The input columns that the delta contains.
+        bad_rows: The file for rows that cannot be read; None if they are an error.
+        table: The rows in memory that are mapped instead of files.
+        remotes: The inputs and outputs that are not local files.
+        is_resumable: Whether an interrupted run can be resumed; a pipe can be read only
+            once.
+    """
 
     options: MapOptions | StatusOptions
     pairs: Sequence[FilePair]
@@ -175,130 +214,114 @@ class _FileJob(_Job):
     find: Callable[..., IdentifierColumns]
     formatter: RowFormatter
     endpoint: Endpoint
+    keys: Sequence[str] = ()
+    bad_rows: Path | None = None
     table: RowTable | None = None
+    remotes: Sequence[Remote] = ()
+    is_resumable: bool = False
 
-    @property
-    def keys(self) -> Sequence[str]:
-        """The input columns that the delta contains."""
-        if self.delta is None or not isinstance(self.options, MapOptions):
-            return ()
-        return self.options.keys
-
-    @property
-    def is_resumable(self) -> bool:
-        """Whether an interrupted run can be resumed; a pipe can be read only once."""
-        ends = [end for pair in self.pairs for end in (pair.source, pair.target)]
-        return not any(end is None or isinstance(end, Pipe) for end in ends)
-
-    @property
-    def bad_rows(self) -> Path | None:
-        """The file for rows that cannot be read; None if they are an error."""
-        path = self.options.bad_rows
-        return None if path is None else local_path(path, "--bad-rows")
-
-    def terms(self) -> dict[str, Any]:
+    def terms(self, salt: str) -> dict[str, Any]:
         """Return what must not change until the job is done."""
         state = None if self.state is None else str(self.state.path)
-        terms = {**self.options.terms(), "delta": self.delta, "state": state}
+        options = {**self.options.terms(), "delta": self.delta, "state": state}
         pinned = [str(one) for one in self.remotes if one.is_pinned]
-        return {**terms, "source": pinned} if pinned else terms
-
-    @property
-    def remotes(self) -> list[Remote]:
-        """The remote inputs and outputs."""
-        ends = [end for pair in self.pairs for end in (pair.source, pair.target)]
-        return [end for end in ends if isinstance(end, Remote)]
-
-    def want(self, reader: Reader) -> IdentifierColumns:
-        """Find the columns of an input, and make its *reader* read them."""
-        columns = self.find(reader.header, name=reader.name)
-        reader.want(columns.wanted, self.keys, self.formatter.contents)
-        return columns
+        if pinned:
+            options["source"] = pinned
+        return job_terms(self.target, options, self.client.settings_digest, salt)
 
     def open(
-        self, pair: FilePair, on_bad_row: Callable[..., object] | None
+        self, file: InputFile, on_bad_row: OnBadRow = None, *, resume: bool = False
     ) -> tuple[Reader, IdentifierColumns]:
-        """Open an input and find its columns. Blocks."""
+        """Open an input and find its columns. Blocks.
+
+        To *resume*, skip the rows that are already in its output.
+        """
         if self.table is not None:
             reader = self.table.open_reader()
         else:
-            reading, _ = pair.formats(self.options)
-            source = _local(pair.source)
-            reader = open_reader(source, reading, name=pair.name, on_bad_row=on_bad_row)
+            reader = open_reader(
+                file.source, file.reading, name=file.name, on_bad_row=on_bad_row
+            )
         try:
-            return reader, self.want(reader)
+            columns = self.find(reader.header, name=reader.name)
+            reader.want(columns.wanted, self.keys, self.formatter.contents)
+            if resume and file.saved is not None and file.saved.rows:
+                reader.skip(file.saved.rows)
         except BaseException:
             reader.close()
             raise
+        return reader, columns
 
 
-def _local(location: Location | None) -> Path | None:
-    """Return a path that is local by now."""
-    assert not isinstance(location, Remote)  # noqa: S101 - by _localized
-    return location
-
-
-def _expand(
-    source: str | Remote, target: str | Remote, options: MapOptions | StatusOptions
-) -> list[FilePair]:
-    """List the inputs and outputs, and check their formats."""
-    pairs = [through_files(pair, options) for pair in expand_locations(source, target)]
-    for pair in pairs:
-        pair.formats(options)
-    return pairs
-
-
-def _named(location: str | os.PathLike[str] | Remote) -> str | Remote:
-    """Return a caller's path as text; keep objects of ours."""
-    return location if isinstance(location, Remote) else os.fspath(location)
-
-
-def _map_job(
-    source: str | Remote | None, target: str | Remote, options: MapOptions, **more: Any
+def _file_job(
+    source: _Location | None,
+    target: _Location,
+    *,
+    options: MapOptions | StatusOptions,
+    **more: Any,
 ) -> _FileJob:
-    """Prepare a mapping job; without a *source*, the rows are in memory. Blocks."""
-    phones = options.national_phones()
-    formatter = OutcomeColumns(
-        list(options.identifiers) or [options.type or "identifier"],
-        rule=options.optout_rule,
-        explode=options.explode,
-        snake_case=options.names == "snake",
-        buckets=options.api is Api.V2,
-    )
-    find = partial(
-        find_identifiers,
-        column=options.column,
-        kind=options.type,
-        several=options.identifiers,
-        kind_column=options.type_column,
-        phones=phones,
-    )
-    in_memory = [FilePair(None, None)]
-    iso = None if options.refresh_from is None else options.refresh_from == "iso"
+    """List the files of a job, and check their formats. Blocks.
+
+    Without a *source*, the rows are in memory.
+    """
+    pairs = [FilePair(None, None)]
+    if source is not None:
+        # A job with a state reads its input twice.
+        is_read_twice = more.get("state") is not None
+        pairs = [
+            through_files(pair, options, spool=is_read_twice)
+            for pair in expand_locations(source, target)
+        ]
+        for pair in pairs:
+            pair.formats(options)
+    ends = [end for pair in pairs for end in (pair.source, pair.target)]
+    bad = options.bad_rows
     return _FileJob(
-        pairs=in_memory if source is None else _expand(source, target, options),
+        pairs=pairs,
         target=str(target),
-        find=find,
-        formatter=formatter,
-        endpoint=MAP_V2 if options.api is Api.V2 else MAP_V3,
-        options=attrs.evolve(options, iso=iso),
+        options=options,
+        bad_rows=None if bad is None else local_path(bad, "bad_rows"),
+        remotes=[end for end in ends if isinstance(end, Remote)],
+        is_resumable=not any(end is None or isinstance(end, Pipe) for end in ends),
         **more,
     )
 
 
-def _status_job(
-    source: str, target: str, options: StatusOptions, **more: Any
+def _map_job(
+    source: _Location | None,
+    target: _Location,
+    *,
+    options: MapOptions,
+    state: MappingState | None,
+    delta: str | None,
+    **more: Any,
 ) -> _FileJob:
-    """Prepare a job that checks raw UIDs. Blocks."""
-    return _FileJob(
-        pairs=_expand(source, target, options),
-        target=target,
-        find=partial(find_identifiers, column=options.column, kind=RAW_UID, several={}),
-        formatter=StatusColumns(
-            drop=options.drop, allow_unverifiable=options.allow_unverifiable
+    """Prepare a mapping job. Blocks."""
+    _check_delta(options, state, delta)
+    iso = None if options.refresh_from is None else options.refresh_from == "iso"
+    return _file_job(
+        source,
+        target,
+        options=attrs.evolve(options, iso=iso),
+        find=partial(
+            find_identifiers,
+            column=options.column,
+            kind=options.type,
+            several=options.identifiers,
+            kind_column=options.type_column,
+            phones=options.national_phones(),
         ),
-        endpoint=OPTOUT_STATUS,
-        options=options,
+        formatter=OutcomeColumns(
+            list(options.identifiers) or [options.type or "identifier"],
+            rule=options.optout_rule,
+            explode=options.explode,
+            snake_case=options.names == "snake",
+            buckets=options.api is Api.V2,
+        ),
+        endpoint=MAP_V2 if options.api is Api.V2 else MAP_V3,
+        state=state,
+        delta=delta,
+        keys=() if delta is None else options.keys,
         **more,
     )
 
@@ -360,19 +383,8 @@ async def map_file(
         StalledError: If no request succeeded for the job's stall_timeout.
     """
     options = options or MapOptions()
-    _check_delta(options, state, delta)
-    prepare = partial(
-        _map_job,
-        _named(source),
-        _named(target),
-        options,
-        client=client,
-        stop=stop,
-        on_progress=on_progress,
-        system=_system,
-        state=_as_state(state, options, _system),
-        delta=None if delta is None else os.fspath(delta),
-    )
+    settings = _settings(client, options, stop, on_progress, _system, state, delta)
+    prepare = partial(_map_job, source, target, **settings)
     return await _run(await run_in_thread(prepare))
 
 
@@ -420,30 +432,12 @@ async def map_table(
 
     The job cannot be resumed, except for the results in a state.
     """
-    _check_delta(options, state, delta)
-    prepare = partial(
-        _map_job,
-        None,
-        STDIO,
-        options,
-        client=client,
-        stop=None,
-        on_progress=on_progress,
-        system=SYSTEM,
-        state=_as_state(state, options, SYSTEM),
-        delta=None if delta is None else os.fspath(delta),
-        table=table,
-    )
+    settings = _settings(client, options, None, on_progress, SYSTEM, state, delta)
+    prepare = partial(_map_job, None, STDIO, table=table, **settings)
     job = await run_in_thread(prepare)
     await run_in_thread(partial(_check_paths, job, None, begun=False))
     file = InputFile(
-        index=0,
-        named=job.pairs[0],
-        pair=job.pairs[0],
-        identity=None,
-        open=partial(job.open, job.pairs[0], None),
-        writing=job.options,
-        open_output=table.open_output,
+        index=0, named=job.pairs[0], reading=job.options, writing=job.options
     )
     return await _run_files(job, _Files(files=[file]))
 
@@ -482,27 +476,23 @@ async def check_file(
     """
     options = options or StatusOptions()
     prepare = partial(
-        _status_job,
-        os.fspath(source),
-        os.fspath(target),
-        options,
-        client=client,
-        stop=stop,
-        on_progress=on_progress,
-        system=_system,
+        _file_job,
+        source,
+        target,
+        find=partial(find_identifiers, column=options.column, kind=RAW_UID, several={}),
+        formatter=StatusColumns(
+            drop=options.drop, allow_unverifiable=options.allow_unverifiable
+        ),
+        endpoint=OPTOUT_STATUS,
+        **_settings(client, options, stop, on_progress, _system),
     )
     return await _run(await run_in_thread(prepare))
 
 
 async def _run(job: _FileJob) -> JobSummary:
     """Run a job in its folder, or in a temporary folder if it cannot be resumed."""
-    async with _entered(_open_place(job)) as place:
-        files = await run_in_thread(partial(_open_files, job, place))
-        try:
-            summary = await _run_files(job, files)
-        finally:
-            if files.bad_rows is not None:
-                files.bad_rows.close()
+    async with _entered(_open_files(job)) as files:
+        summary = await _run_files(job, files)
         if summary.complete and files.folder is not None:
             await run_in_thread(files.folder.discard)
     return summary
@@ -536,21 +526,26 @@ class _Files:
 
 
 @contextlib.contextmanager
-def _open_place(job: _FileJob) -> Iterator[_Files]:
-    """Check the paths of a job, and open its folder. Blocks."""
+def _open_files(job: _FileJob) -> Iterator[_Files]:
+    """Check the paths of a job, and open its folder and its inputs. Blocks."""
     path = _job_folder(job)
     begun = job.is_resumable and JobFolder.is_begun(path) and not job.options.restart
     _check_paths(job, path if job.is_resumable else None, begun=begun)
-    if not job.is_resumable:
-        with _temporary_folder(job) as parts:
-            yield _Files(parts=parts)
-        return
-    terms = JobTerms(
-        target=job.target, options=job.terms(), settings=job.client.settings_digest
-    )
+    opened = _open_folder(job, path) if job.is_resumable else _temporary_folder(job)
+    with opened as files, contextlib.ExitStack() as stack:
+        bad_rows = None
+        if job.bad_rows is not None:
+            bad_rows = BadRows(job.bad_rows, disk=job.system.disk)
+            stack.callback(bad_rows.close)
+        yield _open_inputs(job, attrs.evolve(files, bad_rows=bad_rows))
+
+
+@contextlib.contextmanager
+def _open_folder(job: _FileJob, path: Path) -> Iterator[_Files]:
+    """Open the folder of a job that can be resumed. Blocks."""
     with JobFolder.open(
         path,
-        terms,
+        job.terms,
         now=job.system.clock(),
         restart=job.options.restart,
         shared=job.options.shared_folders,
@@ -568,9 +563,9 @@ def _open_place(job: _FileJob) -> Iterator[_Files]:
 def _job_folder(job: _FileJob) -> Path:
     """Return the job folder: next to the output or the state, or the current folder."""
     if job.options.job_dir:
-        return local_path(job.options.job_dir, "--job-dir")
-    remote = next((one for one in job.remotes if str(one) == job.target), None)
-    if remote is None and not is_url(job.target):
+        return local_path(job.options.job_dir, "job_dir")
+    is_remote = any(str(one) == job.target for one in job.remotes)
+    if not is_remote and not is_url(job.target):
         return job_folder_for(job.target)
     beside = Path() if job.state is None else job.state.path.parent
     digest = sha256(job.target.encode()).hexdigest()[:8]
@@ -580,18 +575,14 @@ def _job_folder(job: _FileJob) -> Path:
 
 def _check_paths(job: _FileJob, folder: Path | None, *, begun: bool) -> None:
     """Reject paths in two roles, existing outputs, and unsafe folders."""
-    delta = None if job.delta in (None, STDIO) else locate(str(job.delta))
-    roles: dict[str, list[Location] | list[Path]] = {
-        "IN": [pair.source for pair in job.pairs if pair.source is not None],
-        "OUT": [pair.target for pair in job.pairs if pair.target is not None],
-        "--state": [] if job.state is None else state_paths(job.state.path),
-        "--delta": [] if delta is None else [delta],
-        "--bad-rows": [] if job.bad_rows is None else [job.bad_rows],
-    }
-    check_roles(roles, folders={"--job-dir": folder})
-    extra = [FilePair(None, one) for one in (delta, job.bad_rows) if one is not None]
     check_targets(
-        [*job.pairs, *extra],
+        job.pairs,
+        others={
+            "delta": None if job.delta is None else locate(job.delta),
+            "bad_rows": job.bad_rows,
+        },
+        roles={"state": [] if job.state is None else state_paths(job.state.path)},
+        folders={"job_dir": folder},
         force=job.options.force,
         begun=begun,
         allow_shared=job.options.shared_folders,
@@ -599,7 +590,7 @@ def _check_paths(job: _FileJob, folder: Path | None, *, begun: bool) -> None:
 
 
 @contextlib.contextmanager
-def _temporary_folder(job: _FileJob) -> Iterator[Path | None]:
+def _temporary_folder(job: _FileJob) -> Iterator[_Files]:
     """Make a temporary folder for unfinished files. Blocks."""
     target = job.pairs[0].target
     beside = target if isinstance(target, Path) else None
@@ -610,86 +601,91 @@ def _temporary_folder(job: _FileJob) -> Iterator[Path | None]:
     elif job.remotes:
         folder = tempfile.mkdtemp(prefix="uid2-")
     else:
-        yield None
+        yield _Files()
         return
     try:
-        yield Path(folder)
+        yield _Files(parts=Path(folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _open_files(job: _FileJob, place: _Files) -> _Files:
+def _open_inputs(job: _FileJob, files: _Files) -> _Files:
     """Open each input, and find where an interrupted run stopped. Blocks."""
-    path = job.bad_rows
-    bad_rows = None if path is None else BadRows(path, disk=job.system.disk)
-    checkpoints = {} if place.folder is None else place.folder.checkpoints
+    inputs = [_open_input(job, files, *one) for one in enumerate(job.pairs)]
+    if not _has_precheck(job, files):
+        _check_headers(job, inputs, files.bad_rows)
+    if files.folder is not None:
+        identities = [one.identity for one in inputs if one.identity]
+        check_inputs(files.folder.checkpoints, identities)
+    return attrs.evolve(files, files=inputs)
+
+
+def _check_headers(
+    job: _FileJob, inputs: Sequence[InputFile], bad_rows: BadRows | None
+) -> None:
+    """Open each input once, so that a missing column of the last is found first."""
+    # Stdin can be read only once, and what is done remotely has no copy.
+    opens = [
+        partial(job.open, file)
+        for file in inputs
+        if file.identity and not (file.done and isinstance(file.named.source, Remote))
+    ]
     faults = InputFaults()
-    files = []
-    for index, named in enumerate(job.pairs):
-        # A job with a state reads the rows twice.
-        pair = named if job.state is None else _spooled(named, place)
-        identity = None if pair.source is None else identify(pair.source)
-        saved = None if identity is None else checkpoints.get(identity.name)
-        pair, identity = _localized(job, place, pair, identity)
-        file = InputFile(
-            index=index,
-            named=named,
-            pair=pair,
-            identity=identity,
-            open=partial(job.open, pair, bad_rows),
-            writing=pair.formats(job.options)[1],
-            job="" if place.folder is None else place.folder.job,
-            saved=saved,
-        )
-        if identity and not (file.done and isinstance(named.source, Remote)):
-            with faults.collecting():
-                file.open()[0].close()
-        files.append(file)
+    for open_file in opens:
+        with faults.collecting():
+            open_file()[0].close()
     if faults.count:
         # Report all errors in one run, as the precheck does.
-        pairs = [one.pair for one in files]
-        read_check(pairs, job.options, job.want, on_bad_row=bad_rows)
+        read_check(opens, bad_rows)
     faults.check()
-    check_inputs(checkpoints, [one.identity for one in files if one.identity])
-    return attrs.evolve(place, files=files, bad_rows=bad_rows)
 
 
-def _localized(
-    job: _FileJob, place: _Files, pair: FilePair, identity: InputIdentity | None
-) -> tuple[FilePair, InputIdentity | None]:
-    """Copy a remote input into the job's folder, which also gets the output. Blocks.
+def _open_input(job: _FileJob, files: _Files, index: int, pair: FilePair) -> InputFile:
+    """Find an input and its checkpoint; the folder gets what is remote. Blocks."""
+    source, target, name, identity = pair.source, pair.target, None, None
+    if isinstance(source, Remote):
+        name = source.name
+        source, identity = _fetch(job, files, source)
+    elif source is not None:
+        identity = identify(source)
+    if isinstance(target, Remote):
+        assert files.parts is not None  # noqa: S101 - as in _fetch
+        target = copy_path(files.parts, target, version="out")
+    reading, writing = pair.formats(job.options)
+    folder = files.folder
+    return InputFile(
+        index=index,
+        named=pair,
+        reading=reading,
+        writing=writing,
+        source=source,
+        target=target,
+        name=name,
+        identity=identity,
+        job="" if folder is None else folder.job,
+        saved=folder.checkpoints.get(identity.name) if folder and identity else None,
+    )
+
+
+def _fetch(job: _FileJob, files: _Files, source: Remote) -> tuple[Path, InputIdentity]:
+    """Copy a remote input into the job's folder. Blocks.
 
     A copy from an interrupted run is reused, and an input whose output is done is not
     copied.
     """
-    source, target = pair.source, pair.target
-    if isinstance(source, Remote) and identity is not None:
-        assert place.parts is not None  # noqa: S101 - a job with remote files has one
-        checkpoints = {} if place.folder is None else place.folder.checkpoints
-        check_inputs(checkpoints, [] if source.is_pinned else [identity])
-        version = str(msgspec.structs.astuple(identity))
-        copy = copy_path(place.parts, source, version=version)
-        saved = checkpoints.get(identity.name)
-        if not copy.exists() and not (saved is not None and saved.done):
-            source.fetch(copy, disk=job.system.disk)
-        pair = attrs.evolve(pair, source=copy, name=source.name)
-        if source.is_pinned and copy.exists():
-            size = copy.stat().st_size
-            identity = msgspec.structs.replace(identity, size=size)
-    if isinstance(target, Remote):
-        assert place.parts is not None  # noqa: S101 - as above
-        pair = attrs.evolve(pair, target=copy_path(place.parts, target, version="out"))
-    return pair, identity
-
-
-def _spooled(pair: FilePair, place: _Files) -> FilePair:
-    """Copy stdin into a private file, if it is the input. Blocks."""
-    if pair.source is not None:
-        return pair
-    assert place.parts is not None  # noqa: S101 - the state is a file at least
-    copy = place.parts / "stdin"
-    copy_stdin(copy)
-    return attrs.evolve(pair, source=copy)
+    assert files.parts is not None  # noqa: S101 - a job with remote files has one
+    identity = source.identify()
+    checkpoints = {} if files.folder is None else files.folder.checkpoints
+    check_inputs(checkpoints, [] if source.is_pinned else [identity])
+    version = str(msgspec.structs.astuple(identity))
+    copy = copy_path(files.parts, source, version=version)
+    saved = checkpoints.get(identity.name)
+    if not copy.exists() and not (saved is not None and saved.done):
+        source.fetch(copy, disk=job.system.disk)
+    if source.is_pinned and copy.exists():
+        size = copy.stat().st_size
+        identity = msgspec.structs.replace(identity, size=size)
+    return copy, identity
 
 
 async def _write_all(
@@ -728,6 +724,7 @@ def _outputs(
         parts=files.parts,
         disk=job.system.disk,
         on_progress=job.on_progress,
+        open_table=None if job.table is None else job.table.open_output,
         **more,
     )
 
@@ -746,8 +743,11 @@ def _summarize(
         more["outputs"] = outputs.finished
     else:
         more["rows"] = sum((counts or {}).values())
-    return JobSummary.of(
-        counts or {},
+    by_status: dict[str, Any] = {
+        status.value: (counts or {}).get(status, 0) for status in RowStatus
+    }
+    return JobSummary(
+        **by_status,
         requests=dispatcher.requests,
         throttled=dispatcher.limit.throttled,
         **more,
@@ -759,8 +759,15 @@ def _summarize(
 
 async def _stream(job: _FileJob, files: _Files) -> JobSummary:
     """Map the inputs in one pass, resumable by the job's log."""
-    checked = job.options.precheck and await _look_through(job, files)
-    source = FileSource([file for file in files.files if not file.done])
+    checked = _has_precheck(job, files)
+    if checked:
+        opens = [partial(job.open, file) for file in files.files]
+        await run_in_thread(partial(read_check, opens, files.bad_rows))
+        await _finish_bad_rows(files, whole=True)
+    source = FileSource(
+        [file for file in files.files if not file.done],
+        partial(job.open, on_bad_row=files.bad_rows, resume=True),
+    )
     dispatcher = job.dispatcher(source, endpoint=job.endpoint)
     outputs = _outputs(job, files, source, log=files.folder)
     async with aclosing(source), _dispatching(dispatcher, job.stop) as chunks:
@@ -776,20 +783,14 @@ async def _stream(job: _FileJob, files: _Files) -> JobSummary:
     )
 
 
-async def _look_through(job: _FileJob, files: _Files) -> bool:
-    """Read the text inputs once, to find bad rows before any request.
+def _has_precheck(job: _FileJob, files: _Files) -> bool:
+    """Return whether the text inputs are read once before any request.
 
-    Returns:
-        Whether they were read: pipes can be read only once, and resumed jobs have done
-        it before.
+    Pipes can be read only once, resumed jobs have done it before, and jobs with a state
+    read everything first.
     """
-    if files.folder is None or files.folder.checkpoints:
-        return False
-    pairs = [file.pair for file in files.files]
-    work = partial(read_check, pairs, job.options, job.want, on_bad_row=files.bad_rows)
-    await run_in_thread(work)
-    await _finish_bad_rows(files, whole=True)
-    return True
+    is_new = files.folder is not None and not files.folder.checkpoints
+    return is_new and job.options.precheck and job.state is None
 
 
 async def _finish_bad_rows(files: _Files, *, whole: bool) -> int:
@@ -873,9 +874,9 @@ async def _stage(job: _FileJob, files: _Files, state: MappingState, run: Run) ->
     for file in files.files:
         if not staged or faults.is_full:
             break
-        read = attrs.evolve(file, open=partial(job.open, file.pair, faults), saved=None)
+        source = FileSource([file], partial(job.open, on_bad_row=faults))
         with faults.collecting():
-            async with aclosing(FileSource([read])) as source:
+            async with aclosing(source):
                 staged = await stage_all(source, state, run, job.endpoint, on_chunk)
     faults.check()
     if staged:
@@ -892,7 +893,7 @@ async def _write_from_state(
     # The delta refers to the rows of all files, and there are no checkpoints within a
     # file.
     read = [one for one in files.files if job.keys or not one.done]
-    source = FileSource([attrs.evolve(one, saved=None) for one in read])
+    source = FileSource(read, partial(job.open, on_bad_row=files.bad_rows))
 
     async def note_done(checkpoint: Checkpoint) -> None:
         detail = encode_checkpoint(checkpoint)
@@ -1014,15 +1015,8 @@ async def refresh_state(
         UID2Error: As :func:`~uid2_async.map_file`.
     """
     options = options or RefreshOptions()
-    job = _Job(
-        client=client,
-        options=options,
-        stop=stop,
-        on_progress=on_progress,
-        system=_system,
-        state=_as_state(state, options, _system),
-        delta=None if delta is None else os.fspath(delta),
-    )
+    settings = _settings(client, options, stop, on_progress, _system, state, delta)
+    job = _Job(**settings)
     async with _state_run(job) as (opened, run):
         selection, endpoint = StateSelection.due(), MAP_V3
         if options.unchecked_for is not None:
@@ -1070,15 +1064,8 @@ async def sweep_by_status(
         UID2Error: As :func:`~uid2_async.map_file`.
     """
     options = options or JobOptions(concurrency=1)
-    job = _Job(
-        client=client,
-        options=options,
-        stop=stop,
-        on_progress=on_progress,
-        system=_system,
-        state=_as_state(state, options, _system),
-        delta=None if delta is None else os.fspath(delta),
-    )
+    settings = _settings(client, options, stop, on_progress, _system, state, delta)
+    job = _Job(**settings)
     counts: Counter[str] = Counter()
     async with (
         _state_run(job) as (opened, run),
@@ -1103,7 +1090,7 @@ async def _state_run(job: _Job) -> AsyncIterator[tuple[MappingState, Run]]:
                 check_export,
                 state,
                 job.delta,
-                role="--delta",
+                role="delta",
                 force=job.options.force or begun,
                 shared=job.options.shared_folders,
             )
@@ -1132,21 +1119,6 @@ async def _end_state_run(
     summary = _summarize(None, asking, counts, complete=not asking.is_drained)
     seconds = time.monotonic() - job.began
     return attrs.evolve(summary, changes=changes, seconds=seconds)
-
-
-def _as_state(
-    state: MappingState | str | os.PathLike[str] | None,
-    options: JobOptions,
-    system: System,
-) -> MappingState | None:
-    """Return a state, open or not."""
-    if state is None or isinstance(state, MappingState):
-        return state
-    return MappingState(
-        local_path(state, "--state"),
-        clock=system.clock,
-        shared_folders=options.shared_folders,
-    )
 
 
 async def _begin(
@@ -1225,7 +1197,11 @@ async def _opened(state: MappingState) -> AsyncIterator[MappingState]:
 @asynccontextmanager
 async def _entered(block: AbstractContextManager[T]) -> AsyncIterator[T]:
     """Enter and leave a blocking context manager in a thread."""
-    value = await run_in_thread(block.__enter__)
+    cancelled = asyncio.CancelledError()
+    value = await run_in_thread(
+        block.__enter__,
+        discard=lambda _: block.__exit__(type(cancelled), cancelled, None),
+    )
     try:
         yield value
     except BaseException as error:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.columns import PHONE, NationalPhones, RowStatus
+from uid2_async.bulk.columns import PHONE, NationalPhones
 from uid2_async.bulk.outcomes import OptOutRule, Progress
 from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.errors import ConfigError
@@ -110,13 +110,9 @@ class FileJobOptions(FileFormatOptions, JobOptions):
 
     def terms(self) -> dict[str, Any]:
         """Return the options that must not change until the job is done."""
-        return attrs.asdict(
-            self,
-            filter=lambda option, _: not option.metadata,
-            value_serializer=lambda _, __, value: (
-                os.fspath(value) if isinstance(value, os.PathLike) else value
-            ),
-        )
+        terms = attrs.asdict(self, filter=lambda option, _: not option.metadata)
+        path = self.bad_rows
+        return {**terms, "bad_rows": None if path is None else os.fspath(path)}
 
 
 @attrs.frozen(kw_only=True)
@@ -189,7 +185,10 @@ class MapOptions(FileJobOptions):
             )
         if self.type is not None and self.type not in KINDS:
             raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
-        if self._is_national() and not self._has_phones():
+        # Without a type, each row may contain a phone number.
+        kinds = self.identifiers or (self.type or PHONE,)
+        is_national = self.country is not None or self.country_column is not None
+        if is_national and PHONE not in kinds:
             raise ConfigError(
                 "A country applies to phone numbers, and no column contains any.",
                 hint="Name a column of phone numbers, or leave the country out.",
@@ -197,21 +196,12 @@ class MapOptions(FileJobOptions):
         if not 0 <= self.max_removed <= 1:
             raise ConfigError("max_removed must be between 0 and 1.")
 
-    def _is_national(self) -> bool:
-        return self.country is not None or self.country_column is not None
-
-    def _has_phones(self) -> bool:
-        """Return whether any row may contain a phone number, as INPUT_TYPE may say."""
-        if self.identifiers:
-            return PHONE in self.identifiers
-        return self.type in (None, PHONE)
-
     def national_phones(self) -> NationalPhones | None:
         """Make the parser of national phone numbers, if a country is named.
 
         Blocks for about 0.2 s.
         """
-        if not self._is_national():
+        if self.country is None and self.country_column is None:
             return None
         return NationalPhones(self.country, self.country_column)
 
@@ -319,14 +309,6 @@ class JobSummary:
     seconds: float = 0.0
     outputs: tuple[Path | str, ...] = ()
     complete: bool = True
-
-    @classmethod
-    def of(cls, status_counts: Mapping[str, int], **more: Any) -> JobSummary:
-        """Make a summary from the row counts by status, and *more*."""
-        counted: dict[str, Any] = {
-            status.value: status_counts.get(status, 0) for status in RowStatus
-        }
-        return cls(**counted, **more)
 
 
 strip_tracebacks(globals())

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum, StrEnum
 from glob import escape as glob_escape, glob, has_magic
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path, PurePath
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 import msgspec
@@ -35,12 +36,25 @@ from uid2_async.bulk.private_files import (
 )
 from uid2_async.errors import ConfigError, InputError, JobError
 
+_T = TypeVar("_T")
+
 STDIO: Final = "-"
 """The name that means stdin or stdout."""
 
 _END_BYTES: Final = 1024 * 1024
 # A file name can have 255 bytes, and a character up to four.
 _NAME_CHARS: Final = 40
+
+
+def load_extra(extra: str, what: str, *modules: str) -> list[Any]:
+    """Import the modules of an extra; *what* says what needs it."""
+    try:
+        return [import_module(one) for one in modules]
+    except ImportError:
+        pass
+    raise InputError(
+        f"{what}, which is not installed.", hint=f"pip install 'uid2-async[{extra}]'"
+    )
 
 
 # --- Formats --------------------------------------------------------------------------
@@ -100,10 +114,9 @@ def _suffix(path: PurePath | None) -> str:
 
 def _read_format(name: str) -> Format:
     """Return the format called *name*, without repeating it in errors."""
-    found = {one.value: one for one in Format}.get(name)
-    if found is None:
-        raise ConfigError(f"The format must be one of {', '.join(Format)}.")
-    return found
+    with contextlib.suppress(ValueError):
+        return Format(name)
+    raise ConfigError(f"The format must be one of {', '.join(Format)}.")
 
 
 def _read_delimiter(delimiter: str | None) -> str | None:
@@ -116,7 +129,7 @@ def _read_delimiter(delimiter: str | None) -> str | None:
             return delimiter
     raise ConfigError(
         "A delimiter must be one character, and not a quote or a line end.",
-        hint="Examples: --delimiter ';' or --delimiter '\\t'.",
+        hint='Examples: `delimiter=";"` or `delimiter="\\t"`.',
     )
 
 
@@ -151,7 +164,7 @@ def _check_escape(_: object, __: object, escape: str | None) -> None:
     if escape is not None and (len(escape) != 1 or escape in '"\r\n'):
         raise ConfigError(
             "An escape must be one character, and not a quote or a line end.",
-            hint="Spark writes \\ before quotes: --escape '\\'.",
+            hint='Spark writes \\ before quotes: `escape="\\\\"`.',
         )
 
 
@@ -269,17 +282,20 @@ class Remote(Unpicklable, ABC):
         """The name in messages, summaries and the log, without credentials."""
 
     @property
-    @abstractmethod
     def path(self) -> PurePath:
-        """A path whose name shows the format."""
+        """A path whose name shows the format, by default that of rows: Arrow."""
+        return PurePath("rows.arrow")
 
     def __str__(self) -> str:
         """Return the name."""
         return self.name
 
     def identify(self) -> InputIdentity:
-        """Return an identity that differs once the input has changed. Blocks."""
-        raise InputError(f"{self.name} cannot be read.", hint="Name another input.")
+        """Return an identity that differs once the input has changed. Blocks.
+
+        That of a pinned input is only its name, because the job reads its copy.
+        """
+        return InputIdentity(name=self.name, size=0, mtime_ns=0, digest="")
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:  # noqa: ARG002 - for those that can
         """Copy the input into the file *copy*, whole or not at all. Blocks."""
@@ -311,13 +327,11 @@ class FilePair:
         target: The output; None for stdout.
         folder: The folder of all outputs, which is created if missing; None if the
             output was named.
-        name: The name of the input in messages, if it is not the path.
     """
 
     source: Location | None
     target: Location | None
     folder: Path | None = None
-    name: str | None = None
 
     def formats(
         self, options: FileFormatOptions
@@ -396,7 +410,7 @@ def find_files(source: str, target: Path | None = None) -> list[tuple[str, Path]
 
 
 # A table has a log of the files that belong to it.
-_TABLES: Final = {
+LAKE_MARKS: Final = {
     "_delta_log": "Delta Lake",
     ".hoodie": "Hudi",
     "metadata/*.metadata.json": "Iceberg",
@@ -414,7 +428,7 @@ _TABLE_HINTS: Final = {
 
 def lake_format(folder: Path) -> str | None:
     """Return the kind of lake table in a folder; None if it is not a table."""
-    for mark, kind in _TABLES.items():
+    for mark, kind in LAKE_MARKS.items():
         if next(folder.glob(mark), None) is not None:
             return kind
     return None
@@ -463,33 +477,29 @@ def check_roles(
     """Reject a path with two roles in one job."""
     owners: dict[object, str] = {}
     inside = {name: path.resolve() for name, path in (folders or {}).items() if path}
-    for role, paths in roles.items():
-        for path in _each(paths):
+    each = {
+        role: [paths] if isinstance(paths, Path | Remote) else list(paths or ())
+        for role, paths in roles.items()
+    }
+    for role, paths in each.items():
+        for path in paths:
             for key in _keys(path):
                 owner = owners.setdefault(key, role)
                 if owner != role:
                     _refuse_roles(owner, role, path)
             _check_inside(role, path, inside)
-    for role, paths in roles.items():
-        each = _each(paths)
-        keys = {_place(path) for path in each}
-        if role != "IN" and len(keys) < len(each):
+        if role != "IN" and len(set(map(_place, paths))) < len(paths):
             raise InputError(
                 f"Two outputs would have the same name in {role}.",
                 hint="Give each output a name of its own.",
             )
 
 
-def _each(paths: Location | Iterable[Location] | None) -> list[Location]:
-    """List the paths of a role."""
-    return [paths] if isinstance(paths, Path | Remote) else list(paths or ())
-
-
 def _check_inside(role: str, path: Location, folders: Mapping[str, Path]) -> None:
     """Reject a path that is a folder of the job, or inside one."""
     if isinstance(path, Remote):
         return
-    place = _local_place(path)
+    place = Path(_place(path))
     for name, folder in folders.items():
         if folder == place or folder in place.parents or folder == path.resolve():
             _refuse_roles(name, role, path)
@@ -503,12 +513,10 @@ def _refuse_roles(one: str, other: str, path: Location) -> None:
     )
 
 
-def _place(path: Location) -> object:
+def _place(path: Location) -> str | Path:
     """Resolve the folder of a path, but not the name itself."""
-    return path.name if isinstance(path, Remote) else _local_place(path)
-
-
-def _local_place(path: Path) -> Path:
+    if isinstance(path, Remote):
+        return path.name
     return path.parent.resolve() / path.name if path.name else path.resolve()
 
 
@@ -525,30 +533,45 @@ def _keys(path: Location) -> Iterator[object]:
 
 
 def check_targets(
-    pairs: Sequence[FilePair], *, force: bool, begun: bool, allow_shared: bool = False
+    pairs: Sequence[FilePair],
+    *,
+    others: Mapping[str, Location | None] | None = None,
+    roles: Mapping[str, Iterable[Path]] | None = None,
+    folders: Mapping[str, Path | None] | None = None,
+    force: bool,
+    begun: bool,
+    allow_shared: bool = False,
 ) -> None:
-    """Reject outputs that must not be written; create the folder for many."""
+    """Reject outputs that must not be written; create the folder for many.
+
+    Args:
+        pairs: The inputs and outputs.
+        others: Further outputs by role.
+        roles: Further paths that a job uses, by role.
+        folders: Folders of the job, in which none of these may be.
+        force: Whether outputs may be replaced.
+        begun: Whether an unfinished run may have left them.
+        allow_shared: Whether other users may be able to replace them.
+    """
+    others = {role: one for role, one in (others or {}).items() if one is not None}
     for pair in pairs:
         if isinstance(pair.source, Path):
             _check_source(pair.source)
+    sources = [pair.source for pair in pairs if pair.source is not None]
+    targets = [pair.target for pair in pairs if pair.target is not None]
     check_roles(
-        {
-            "IN": [pair.source for pair in pairs if pair.source is not None],
-            "OUT": [pair.target for pair in pairs if pair.target is not None],
-        }
+        {"IN": sources, "OUT": targets, **(roles or {}), **others}, folders=folders
     )
-    for pair in pairs:
+    for pair in (*pairs, *(FilePair(None, one) for one in others.values())):
         if isinstance(pair.target, Remote):
             pair.target.check_target(may_exist=force or begun)
         elif pair.target is not None:
-            folder = _existing_folder(pair, pair.target)
-            if not folder.is_dir():
-                shown = printable(str(pair.target))
-                raise InputError(
-                    f"The folder of {shown} does not exist.", hint="Create it."
-                )
-            check_folder(folder, allow_shared)
-            _check_target(pair.target, may_exist=force or begun)
+            folder = pair.target.parent
+            while pair.folder is not None and not os.path.lexists(folder):
+                folder = folder.parent
+            _check_target(
+                pair.target, folder, may_exist=force or begun, allow_shared=allow_shared
+            )
     for pair in pairs:
         if pair.folder is not None and isinstance(pair.target, Path):
             _make_folders(pair.target.parent)
@@ -556,19 +579,33 @@ def check_targets(
 
 def _check_source(path: Path) -> None:
     """Reject an input that cannot be accessed, or is a pipe or a device."""
-    cause = "it is not a regular file"
+    hint = "Check the path. To read a pipe or a device, pipe it in and name -."
+    if not stat.S_ISREG(attempt_read(path, path.stat, hint=hint).st_mode):
+        raise InputError(
+            f"{printable(str(path))} cannot be read: it is not a regular file.",
+            hint=hint,
+        )
+
+
+def attempt_read(
+    path: Path, call: Callable[[], _T], *, hint: str = "Check the path."
+) -> _T:
+    """Make a call that reads *path*; on failure, raise an error with the cause."""
     try:
-        if stat.S_ISREG(path.stat().st_mode):
-            return
+        return call()
     except OSError as error:
         cause = error.strerror or type(error).__name__
-    hint = "Check the path. To read a pipe or a device, pipe it in and name -."
     raise InputError(f"{printable(str(path))} cannot be read: {cause}.", hint=hint)
 
 
-def _check_target(target: Path, *, may_exist: bool) -> None:
-    """Reject an output that must not be replaced."""
+def _check_target(
+    target: Path, folder: Path, *, may_exist: bool, allow_shared: bool
+) -> None:
+    """Reject an output that must not be replaced, or an unsafe *folder* for it."""
     shown = printable(str(target))
+    if not folder.is_dir():
+        raise InputError(f"The folder of {shown} does not exist.", hint="Create it.")
+    check_folder(folder, allow_shared)
     try:
         found = target.lstat()
     except FileNotFoundError:
@@ -583,15 +620,9 @@ def _check_target(target: Path, *, may_exist: bool) -> None:
             f"{shown} is not a regular file.", hint="Name a file, or - for stdout."
         )
     if not may_exist:
-        raise InputError(f"{shown} already exists.", hint="Pass --force to replace it.")
-
-
-def _existing_folder(pair: FilePair, target: Path) -> Path:
-    """Return the folder of an output, or the existing folder above it."""
-    folder = target.parent
-    while pair.folder is not None and not os.path.lexists(folder):
-        folder = folder.parent
-    return folder
+        raise InputError(
+            f"{shown} already exists.", hint="Pass `force=True` to replace it."
+        )
 
 
 def _make_folders(folder: Path) -> None:
@@ -611,24 +642,21 @@ def identify(path: Location) -> InputIdentity:
     """
     if isinstance(path, Remote):
         return path.identify()
-    cause = ""
-    try:
+
+    def read_ends() -> tuple[os.stat_result, str]:
         with path.open("rb") as file:
-            found = os.fstat(file.fileno())
+            status = os.fstat(file.fileno())
             digest = sha256(file.read(_END_BYTES))
-            file.seek(max(0, found.st_size - _END_BYTES))
+            file.seek(max(0, status.st_size - _END_BYTES))
             digest.update(file.read(_END_BYTES))
-    except OSError as error:
-        cause = error.strerror or type(error).__name__
-    else:
-        return InputIdentity(
-            name=os.fsencode(path).decode("utf-8", "backslashreplace"),
-            size=found.st_size,
-            mtime_ns=found.st_mtime_ns,
-            digest=digest.hexdigest(),
-        )
-    raise InputError(
-        f"{printable(str(path))} cannot be read: {cause}.", hint="Check the file."
+        return status, digest.hexdigest()
+
+    found, digest = attempt_read(path, read_ends, hint="Check the file.")
+    return InputIdentity(
+        name=os.fsencode(path).decode("utf-8", "backslashreplace"),
+        size=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        digest=digest,
     )
 
 
@@ -640,7 +668,7 @@ def check_unchanged(path: Location, before: InputIdentity) -> None:
     if identify(path) != before:
         raise InputError(
             f"{printable(str(path))} was changed while it was read.",
-            hint="Wait until it is complete. Then run the job again (--restart).",
+            hint="Wait until it is complete. Then run the job again (`restart=True`).",
         )
 
 
@@ -678,7 +706,7 @@ def place(part: Path, target: Path, *, disk: Disk = DISK) -> None:
             return
         raise JobError(
             f"Both {printable(str(target))} and its saved part are missing.",
-            hint="Discard the job and start over (--restart).",
+            hint="Discard the job and start over (`restart=True`).",
         )
     if part.stat().st_dev == target.parent.stat().st_dev:
         replace(part, target, disk=disk)

@@ -15,6 +15,7 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -54,15 +55,11 @@ class Disk:
 DISK: Final = Disk()
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 @attrs.frozen(kw_only=True)
 class System:
     """What a job uses of its machine. Tests pass their own."""
 
-    clock: Callable[[], datetime] = _utc_now
+    clock: Callable[[], datetime] = attrs.field(default=partial(datetime.now, UTC))
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = _random.random
     disk: Disk = DISK
@@ -141,7 +138,7 @@ def reopen_private(path: Path, size: int) -> int:
     os.close(descriptor)
     raise JobError(
         f"{path} is shorter than what was saved.",
-        hint="Discard the job and start over (--restart).",
+        hint="Discard the job and start over (`restart=True`).",
     )
 
 
@@ -172,17 +169,16 @@ def check_folder(path: Path, allow_shared: bool = False) -> None:  # noqa: FBT00
         raise JobError(
             f"{refusal}: other users can replace files in it.",
             hint="Run chmod go-w on it, set its sticky bit, use another folder, or "
-            "allow shared folders if all users of this machine are trusted.",
+            "allow shared folders (`shared_folders=True`) if all users of this machine "
+            "are trusted.",
         )
 
 
 def _others_can_write(status: os.stat_result) -> bool:
     """Return whether others can replace files in the folder of *status*."""
-    if status.st_mode & stat.S_ISVTX:
-        return False
-    if status.st_mode & stat.S_IWOTH:
-        return True
-    return bool(status.st_mode & stat.S_IWGRP) and not _is_private_group(status)
+    mode = status.st_mode
+    is_for_group = mode & stat.S_IWGRP and not _is_private_group(status)
+    return not mode & stat.S_ISVTX and bool(mode & stat.S_IWOTH or is_for_group)
 
 
 def _is_private_group(status: os.stat_result) -> bool:
@@ -223,22 +219,21 @@ def sync_file(descriptor: int, name: str, *, disk: Disk = DISK) -> None:
 
 
 def sync_folder(path: Path, *, disk: Disk = DISK) -> None:
-    """Sync the names in a folder to the disk."""
+    """Sync the names in a folder to the disk, if its file system supports it."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     descriptor = attempt(f"The folder {path} cannot be read", os.open, path, flags)
+
+    def sync() -> None:
+        try:
+            disk.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+
     try:
-        attempt(f"The folder {path} cannot be saved", _fsync_names, descriptor, disk)
+        attempt(f"The folder {path} cannot be saved", sync)
     finally:
         os.close(descriptor)
-
-
-def _fsync_names(descriptor: int, disk: Disk) -> None:
-    """Sync a folder if the file system supports it."""
-    try:
-        disk.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
 
 
 def replace(temporary: Path, target: Path, *, disk: Disk = DISK) -> None:
@@ -274,16 +269,14 @@ class _Holder(msgspec.Struct, frozen=True):
         return f"process {self.pid} on {self.host} since {since}"
 
 
+@attrs.define(repr=False, eq=False)
 class FileLock:
     """A lock that this process holds until :meth:`release`, or until it dies.
 
-    A child process that is forked in the meantime holds it too.
+    A child process that is forked in the meantime holds it too. See :meth:`take`.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        """Keep a lock that was taken; see :meth:`take`."""
-        self._path = path
-        self._descriptor: int | None = descriptor
+    _descriptor: int | None
 
     @classmethod
     def take(cls, path: Path, *, now: datetime, disk: Disk = DISK) -> FileLock:
@@ -298,7 +291,7 @@ class FileLock:
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(path, descriptor)
+        return cls(descriptor)
 
     def release(self) -> None:
         """Release the lock. Idempotent."""

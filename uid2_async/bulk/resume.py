@@ -18,10 +18,9 @@ from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 from zlib import crc32
 
-import attrs
 import msgspec
 
 from uid2_async._version import __version__
@@ -47,7 +46,7 @@ _LOCK: Final = "lock"
 _KIND: Final = "uid2_async job"
 # Eight hexadecimal digits and a space.
 _CRC_BYTES: Final = 9
-_RESTART: Final = "Discard the job and start over with --restart."
+_RESTART: Final = "Discard the job and start over with `restart=True`."
 
 
 def job_folder_for(target: str | os.PathLike[str]) -> Path:
@@ -61,33 +60,32 @@ def part_path(folder: Path, name: str) -> Path:
     return folder / f"part-{sha256(name.encode()).hexdigest()[:16]}"
 
 
-@attrs.frozen(kw_only=True)
-class JobTerms:
-    """The definition of a job, which must not change until the job is done.
+Terms: TypeAlias = Callable[[str], dict[str, Any]]
+"""Returns what must not change until a job is done, some of it digested with a salt."""
 
-    Attributes:
+
+def job_terms(
+    target: str, options: Mapping[str, Any], settings: Callable[[str], str], salt: str
+) -> dict[str, Any]:
+    """Return the terms of a job as its log stores them.
+
+    Args:
         target: The output as the user named it.
         options: Everything else that affects the output, as JSON values.
-        settings: Digests scope, operator and API key with a salt, so that another
+        settings: Digests scope, operator and API key with *salt*, so that another
             client is noticed without storing any of these.
+        salt: Random text, the same in all runs of the job.
     """
-
-    target: str
-    options: Mapping[str, Any]
-    settings: Callable[[str], str]
-
-    def fingerprint(self, salt: str) -> dict[str, Any]:
-        """Return the terms as the log stores them."""
-        terms = {
-            "kind": _KIND,
-            "version": __version__,
-            "target": self.target,
-            "options": dict(self.options),
-            "settings": self.settings(salt),
-            "salt": salt,
-        }
-        loaded: dict[str, Any] = json.loads(json.dumps(terms))
-        return loaded
+    terms = {
+        "kind": _KIND,
+        "version": __version__,
+        "target": target,
+        "options": options,
+        "settings": settings(salt),
+        "salt": salt,
+    }
+    loaded: dict[str, Any] = json.loads(json.dumps(terms))
+    return loaded
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +109,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> str:
-    """Return a checkpoint as ASCII JSON."""
+    """Return a checkpoint as ASCII JSON, which can hold any file name."""
     return json.dumps(msgspec.to_builtins(checkpoint))
 
 
@@ -147,7 +145,7 @@ class JobFolder:
     def open(
         cls,
         path: Path,
-        terms: JobTerms,
+        terms: Terms,
         *,
         now: datetime,
         restart: bool = False,
@@ -164,7 +162,7 @@ class JobFolder:
                 attempt(f"The folder {path} cannot be emptied", _empty, path, disk)
             folder.resumed = (path / _LOG).exists()
             if not folder.resumed:
-                folder._begin(terms.fingerprint(random(16).hex()))
+                folder._begin(terms(random(16).hex()))
             folder._read_log(terms)
         except BaseException:
             folder.close()
@@ -188,7 +186,7 @@ class JobFolder:
                 hint="Run the same command again to resume from the last checkpoint.",
             )
         self._sound = False
-        line = _encode(encode_checkpoint(checkpoint))
+        line = _encode(encode_checkpoint(checkpoint).encode())
         write_all(self._log, line, "The log of the job", disk=self._disk)
         sync_file(self._log, "The log of the job", disk=self._disk)
         self._sound = True
@@ -231,7 +229,7 @@ class JobFolder:
         """Close it."""
         self.close()
 
-    def _begin(self, fingerprint: Mapping[str, Any]) -> None:
+    def _begin(self, terms: Mapping[str, Any]) -> None:
         """Write the first line of the log, whole or not at all."""
         new = self.path / _NEW_LOG
         attempt(f"{new} cannot be deleted", new.unlink, missing_ok=True)
@@ -239,7 +237,7 @@ class JobFolder:
         try:
             write_all(
                 descriptor,
-                _encode(json.dumps(fingerprint)),
+                _encode(json.dumps(terms).encode()),
                 "The log of the job",
                 disk=self._disk,
             )
@@ -247,7 +245,7 @@ class JobFolder:
             os.close(descriptor)
         replace(new, self.path / _LOG, disk=self._disk)
 
-    def _read_log(self, terms: JobTerms) -> None:
+    def _read_log(self, terms: Terms) -> None:
         """Read all complete lines, truncate a torn one, and leave the log open."""
         self._log = open_private(self.path / _LOG, exclusive=False, append=True)
         with open(self._log, "rb", closefd=False) as file:
@@ -262,7 +260,7 @@ class JobFolder:
         for number, line in enumerate(lines[1:], 2):
             checkpoint = _checkpoint(line, number)
             self.checkpoints[checkpoint.input.name] = checkpoint
-        whole = sum(len(_encode(line)) for line in lines)
+        whole = sum(len(_encode(line.encode())) for line in lines)
         if whole < len(data):
             attempt("The log of the job cannot be cut", os.ftruncate, self._log, whole)
             sync_file(self._log, "The log of the job", disk=self._disk)
@@ -287,7 +285,7 @@ def _lock_folder(path: Path, now: datetime, disk: Disk, *, shared: bool) -> File
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise JobError(
                 f"{path} belongs to another user.",
-                hint="Name another folder for the job with --job-dir.",
+                hint="Name another folder for the job with `job_dir=FOLDER`.",
             )
         _refuse_foreign(path)
         attempt(f"The folder {path} cannot be made private", os.chmod, path, 0o700)
@@ -302,8 +300,8 @@ def _refuse_foreign(path: Path) -> None:
     if _LOG not in names or not _is_log(path / _LOG):
         raise JobError(
             f"The folder {path} contains files, but is not the folder of a job.",
-            hint="Name another folder for the job with --job-dir. This one is left "
-            "unchanged.",
+            hint="Name another folder for the job with `job_dir=FOLDER`. This one is "
+            "left unchanged.",
         )
 
 
@@ -351,9 +349,8 @@ def _empty(path: Path, disk: Disk) -> None:
 # --- the log --------------------------------------------------------------------------
 
 
-def _encode(text: str) -> bytes:
+def _encode(body: bytes) -> bytes:
     """Return one line of the log, with its checksum."""
-    body = text.encode()
     return b"%08x %s\n" % (crc32(body), body)
 
 
@@ -363,7 +360,7 @@ def _parse_lines(data: bytes) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         body = line[_CRC_BYTES:-1]
         # Compared byte for byte: parsed as a number, "A" would pass for "a".
-        if line == b"%08x %s\n" % (crc32(body), body):
+        if line == _encode(body):
             yield body.decode()
         elif number == len(lines) and (not line.endswith(b"\n") or b"\0" in line):
             return
@@ -387,30 +384,28 @@ def _checkpoint(line: str, number: int) -> Checkpoint:
     raise _damaged(number)
 
 
-def _check_terms(old: Mapping[str, Any], terms: JobTerms) -> None:
-    """Raise if the folder has another job, and list the differences."""
-    new = terms.fingerprint(str(old.get("salt", "")))
-    changed = list(_differences(old, new))
+def _check_terms(old: Mapping[str, Any], terms: Terms) -> None:
+    """Raise if the folder has another job; list the differences, but no values."""
+    new = terms(str(old.get("salt", "")))
+    before, now = old.get("options", {}), new["options"]
+    missing = object()
+    versions = f"{new['version']}, not {old.get('version')}"
+    aspects = {
+        "version": f"another version of uid2_async ({versions})",
+        "settings": "another API key or operator",
+        "target": "another output",
+    }
+    changed = [why for key, why in aspects.items() if old.get(key) != new[key]]
+    changed += [
+        f"option {name}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name, missing) != now.get(name, missing)
+    ]
     if changed:
         raise JobError(
             f"The unfinished job differs from this one: {'; '.join(changed)}.",
             hint=f"Run the command as it was. {_RESTART}",
         )
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """List the differences, without the values of options."""
-    if old.get("version") != new["version"]:
-        versions = f"{new['version']}, not {old.get('version')}"
-        yield f"another version of uid2_async ({versions})"
-    if old.get("settings") != new["settings"]:
-        yield "another API key or operator"
-    if old.get("target") != new["target"]:
-        yield "another output"
-    before, now = old.get("options", {}), new["options"]
-    for name in sorted(before.keys() | now.keys()):
-        if name not in before or name not in now or before[name] != now[name]:
-            yield f"option {name}"
 
 
 def check_inputs(
@@ -421,21 +416,17 @@ def check_inputs(
     Inputs that were not started may change, and finished files of a folder stay done.
     """
     for now in inputs:
-        before = checkpoints.get(now.name)
-        changed = [] if before is None else _changes(before.input, now)
-        if changed:
-            raise JobError(
-                f"{now.name} has changed since the job started to map it: "
-                f"{', '.join(changed)}.",
-                hint=f"Restore the file. {_RESTART}",
-            )
-
-
-def _changes(before: InputIdentity, now: InputIdentity) -> list[str]:
-    """List what has changed in an input."""
-    aspects = {
-        "size": before.size != now.size,
-        "time of the last change": before.mtime_ns != now.mtime_ns,
-        "content": before.digest != now.digest,
-    }
-    return [name for name, differs in aspects.items() if differs]
+        checkpoint = checkpoints.get(now.name)
+        if checkpoint is None or checkpoint.input == now:
+            continue
+        before = checkpoint.input
+        aspects = {
+            "size": before.size != now.size,
+            "time of the last change": before.mtime_ns != now.mtime_ns,
+            "content": before.digest != now.digest,
+        }
+        changed = ", ".join(name for name, differs in aspects.items() if differs)
+        raise JobError(
+            f"{now.name} has changed since the job started to map it: {changed}.",
+            hint=f"Restore the file. {_RESTART}",
+        )

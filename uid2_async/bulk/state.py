@@ -379,7 +379,7 @@ class MappingState:
                 raise InputError(
                     f"Number {place} is not an email address, phone number, hash or "
                     "raw UID.",
-                    hint="Pass kind= or --type if the form does not show it.",
+                    hint="Pass `kind` if the form does not show it.",
                 )
             uids += [person] if is_uid else []
             keys += named

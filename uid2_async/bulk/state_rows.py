@@ -825,7 +825,7 @@ def _count_absent(db: StateDatabase, segment: int, max_removed: float) -> int:
             f"{absent} of the {members} identities of the segment are missing "
             f"from the input: more than {max_removed:.1%} would be removed.",
             hint="Check that the input is the whole audience, or allow a larger share "
-            "(--max-removed).",
+            "(`max_removed`).",
         )
     return absent
 

@@ -22,6 +22,7 @@ from enum import Enum
 from functools import partial
 from glob import has_magic
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -32,6 +33,7 @@ from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.database import DeltaTable
 from uid2_async.bulk.paths import (
+    LAKE_MARKS,
     STDIO,
     FileFormatOptions,
     FilePair,
@@ -44,6 +46,7 @@ from uid2_async.bulk.paths import (
     known_suffix,
     lake_format,
     lake_table_error,
+    load_extra,
     refuse_table_file,
 )
 from uid2_async.bulk.private_files import DISK, Disk, open_private, replace
@@ -138,14 +141,14 @@ def copy_path(folder: Path, remote: Remote, *, version: str = "") -> Path:
 # --- Names ----------------------------------------------------------------------------
 
 
-def _split(url: str) -> tuple[str, _Store]:
-    """Return the scheme of a URL and the kind of its store."""
+def _check_url(url: str) -> tuple[str, _Store]:
+    """Return the scheme of a URL and the kind of its store; reject unsafe URLs."""
     scheme = url.partition("://")[0].lower()
     store = _STORES.get(scheme)
     if store is None and scheme.startswith("postgres"):
         raise InputError(
             "A database is read with a query and written to a table.",
-            hint="Use --query with IN, and --to-table with OUT.",
+            hint="Name the query with `sql=QUERY`, and the table with `table=TABLE`.",
         )
     if store is None:
         raise InputError(
@@ -157,32 +160,21 @@ def _split(url: str) -> tuple[str, _Store]:
     if has_user or (parts is None and "@" in url[len(scheme) + 3 :].partition("/")[0]):
         raise InputError(
             "A URL must not have credentials in it.",
-            hint=f"Use {store.credentials}."
-            if store.credentials
-            else "Use a signed URL.",
+            hint=f"Use {store.credentials or 'a signed URL'}.",
         )
-    host = parts.hostname if parts else None
-    if scheme == "http" and not is_loopback(host or ""):
+    if scheme == "http" and not is_loopback((parts and parts.hostname) or ""):
         raise InputError(
             "http:// sends personal data in the clear.", hint="Use https://."
         )
     return scheme, store
 
 
-def _open_store(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system for a URL, and the path in it."""
-    scheme, store = _split(url)
+def _open_store(url: str) -> StoreFile:
+    """Return the object at a URL."""
+    scheme, store = _check_url(url)
     name = _display_name(url)
-    try:
-        fsspec = importlib.import_module("fsspec")
-        importlib.import_module(store.package)
-    except ImportError:
-        fsspec = None
-    if fsspec is None:
-        raise InputError(
-            f"{name} needs the extra '{store.extra}', which is not installed.",
-            hint=f"pip install 'uid2-async[{store.extra}]'",
-        )
+    what = f"{name} needs the extra '{store.extra}'"
+    fsspec, _ = load_extra(store.extra, what, "fsspec", store.package)
     # gcsfs logs retries with tracebacks, on stderr if logging is not configured.
     logging.getLogger(store.package).addHandler(logging.NullHandler())
     # Not shared: other code in the process may use other credentials. Listings are not
@@ -195,7 +187,8 @@ def _open_store(url: str) -> tuple[Any, str]:
         **_http_options() if store is _HTTPS else {},
     )
     fs = _call(name, store, make)
-    return fs, url if store is _HTTPS else str(fs._strip_protocol(url))  # noqa: SLF001 - fsspec offers no public name for it
+    key = url if store is _HTTPS else str(fs._strip_protocol(url))  # noqa: SLF001 - fsspec offers no public name for it
+    return StoreFile(url=url, fs=fs, key=key)
 
 
 def _http_options() -> dict[str, Any]:
@@ -235,8 +228,22 @@ class StoreFile(Remote):
         return PurePosixPath(self.name.partition("://")[2])
 
     @property
+    def _scheme(self) -> str:
+        return self.url.partition("://")[0].lower()
+
+    @property
     def _store(self) -> _Store:
-        return _split(self.url)[1]
+        return _STORES[self._scheme]
+
+    @property
+    def is_web(self) -> bool:
+        """Whether it is a file at a URL, which can only be read."""
+        return self._store is _HTTPS
+
+    def child(self, name: str) -> StoreFile:
+        """Return the object called *name* in this folder."""
+        url, key = self.url.rstrip("/"), self._key.rstrip("/")
+        return attrs.evolve(self, url=f"{url}/{name}", key=f"{key}/{name}")
 
     def _run(
         self, call: Callable[..., Any], *args: Any, ignore: _Reason | None = None
@@ -244,7 +251,7 @@ class StoreFile(Remote):
         """Make one fsspec call; return None if it fails for the reason to *ignore*."""
         return _call(self.name, self._store, partial(call, *args), ignore=ignore)
 
-    def _info(self) -> dict[str, Any] | None:
+    def info(self) -> dict[str, Any] | None:
         """Return the object's metadata from the store; None if it does not exist."""
         found: dict[str, Any] | None = self._run(
             self._fs.info, self._key, ignore=_Reason.MISSING
@@ -253,7 +260,7 @@ class StoreFile(Remote):
 
     def identify(self) -> InputIdentity:
         """Return an identity that differs once the object has changed. Blocks."""
-        info = self._info()
+        info = self.info()
         if info is None:
             raise self.missing()
         tags = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "Digest")
@@ -283,13 +290,14 @@ class StoreFile(Remote):
         if self.identify() != before or (before.size and size != before.size):
             raise InputError(
                 f"{self.name} was changed while it was read.",
-                hint="Wait until it is complete. Then run the job again (--restart).",
+                hint="Wait until it is complete. Then run the job again "
+                "(`restart=True`).",
             )
         replace(unfinished, copy, disk=disk)
 
     def check_target(self, *, may_exist: bool) -> None:
         """Raise if the object must not be written. Blocks."""
-        if self._store is _HTTPS:
+        if self.is_web:
             raise InputError(
                 f"{self.name} cannot be written: https:// is for inputs only.",
                 hint="Write a file, or to s3://, gs:// or az://.",
@@ -298,15 +306,50 @@ class StoreFile(Remote):
             raise InputError(
                 f"{self.name} is a bucket or a folder.", hint="Name an object in it."
             )
-        info = self._info()
+        info = self.info()
         if info is None:
             self._refuse_missing_bucket()
         elif info.get("type") == "directory":
             raise InputError(f"{self.name} is a folder.", hint="Name an object in it.")
         elif not may_exist:
             raise InputError(
-                f"{self.name} already exists.", hint="Pass --force to replace it."
+                f"{self.name} already exists.", hint="Pass `force=True` to replace it."
             )
+
+    def lake_format(self, folder: str | None = None) -> str | None:
+        """Return the kind of lake table in a folder, by default this one. Blocks."""
+        folder = self._key.rstrip("/") if folder is None else folder
+        for mark, kind in LAKE_MARKS.items():
+            pattern = mark if has_magic(mark) else f"{mark}/*"
+            if self._run(self._fs.glob, f"{folder}/{pattern}", ignore=_Reason.MISSING):
+                return kind
+        return None
+
+    def find(self) -> Iterator[tuple[str, Location]]:
+        """Yield the objects of this folder or pattern, with their names in it."""
+        parts = self._key.rstrip("/").split("/")
+        fixed = list(takewhile(lambda part: not has_magic(part), parts))
+        root = "/".join(fixed)
+        pattern = "/".join(parts if len(fixed) < len(parts) else [*parts, "**"])
+        call = partial(self._fs.glob, pattern, detail=True)
+        found: dict[str, dict[str, Any]] = self._run(call, ignore=_Reason.MISSING) or {}
+        for folder in {root, *(str(PurePosixPath(each).parent) for each in found)}:
+            kind = self.lake_format(folder) if found else None
+            if kind is not None:
+                raise lake_table_error(f"{self._scheme}://{folder}", kind)
+        for key, info in found.items():
+            name = key[len(root) :].lstrip("/")
+            names = name.split("/")
+            is_hidden = any(part.startswith(("_", ".")) for part in names)
+            if is_hidden or info.get("type") != "file":
+                continue
+            if not all(names) or "\0" in name:
+                shown = f"{self._scheme}://{printable(key)}"
+                raise InputError(
+                    f"{shown} has a name that a file cannot have.",
+                    hint="Map it separately, and name its output.",
+                )
+            yield name, attrs.evolve(self, url=f"{self._scheme}://{key}", key=key)
 
     def missing(self) -> InputError:
         """Return the error that says what does not exist. Blocks."""
@@ -315,11 +358,11 @@ class StoreFile(Remote):
 
     def _refuse_missing_bucket(self) -> None:
         """Raise if the bucket does not exist; ignore a missing permission to check."""
-        if self._store is _HTTPS:
+        if self.is_web:
             return
         bucket = self._key.partition("/")[0]
         if self._run(self._fs.exists, bucket, ignore=_Reason.DENIED) is False:
-            shown = printable(f"{self.url.partition('://')[0]}://{bucket}")
+            shown = printable(f"{self._scheme}://{bucket}")
             raise InputError(
                 f"The bucket {shown} does not exist.",
                 hint="Check its name, or create it.",
@@ -329,7 +372,7 @@ class StoreFile(Remote):
         """Upload a file; the object appears when all of it has arrived. Blocks."""
         self._abort_uploads()
         self._run(self._fs.put_file, str(whole), self._key)
-        info = self._info() or {}
+        info = self.info() or {}
         if info.get("size") != whole.stat().st_size:
             raise JobError(
                 f"{self.name} is not what was uploaded.",
@@ -422,7 +465,7 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
         )
     if number in _DISK_ERRORS:
         cause = os.strerror(number or 0)
-        hint = f"Free disk space, or name another --job-dir. {_RESUME}"
+        hint = f"Free disk space, or name another `job_dir=FOLDER`. {_RESUME}"
         message = f"The copy of {name} cannot be saved: {cause}."
         return _Reason.OTHER, JobError(message, hint=hint)
     if number == errno.ENOSYS:
@@ -461,34 +504,31 @@ def _status_of(error: Exception) -> int | None:
 # --- Many -----------------------------------------------------------------------------
 
 
-def locate(name: str) -> Location:
-    """Return the file for a path or URL."""
+def locate(name: str | Remote) -> Location | None:
+    """Return the file for a path or URL; None for stdin or stdout."""
+    if isinstance(name, Remote):
+        return name
+    if name == STDIO:
+        return None
     if not is_url(name):
         return Path(name)
-    fs, key = _open_store(name)
-    return StoreFile(url=name, fs=fs, key=key)
-
-
-def copy_stdin(copy: Path) -> None:
-    """Read all of stdin into a private file. Blocks."""
-    with os.fdopen(open_private(copy), "wb") as file:
-        shutil.copyfileobj(open_stdio(sys.stdin, "rb"), file)
+    return _open_store(name)
 
 
 @attrs.frozen(kw_only=True)
 class Pipe(Remote):
-    """Stdin or stdout with Parquet or Arrow, which are read and written as files.
+    """Stdin or stdout as a file, for formats that are not streams and for two passes.
 
     Attributes:
         stream: ``stdin`` or ``stdout``.
-        format: The format of its data.
+        suffix: That of a file with its data, such as ``.parquet``.
     """
 
     # A pipe cannot be read again, so its copy cannot change.
     is_pinned = True
 
     stream: str
-    format: Format
+    suffix: str
 
     @property
     def name(self) -> str:
@@ -498,23 +538,20 @@ class Pipe(Remote):
     @property
     def path(self) -> PurePath:
         """See :class:`~uid2_async.bulk.paths.Remote`."""
-        return PurePath(f"{self.name}.{self.format}")
-
-    def identify(self) -> InputIdentity:
-        """See :class:`~uid2_async.bulk.paths.Remote`."""
-        return InputIdentity(name=self.name, size=0, mtime_ns=0, digest="")
+        return PurePath(f"{self.stream}{self.suffix}")
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
         """See :class:`~uid2_async.bulk.paths.Remote`."""
         del disk
-        copy_stdin(copy)
+        with os.fdopen(open_private(copy), "wb") as file:
+            shutil.copyfileobj(open_stdio(sys.stdin, "rb"), file)
 
     def check_target(self, *, may_exist: bool) -> None:
         """Reject writing to a terminal."""
         del may_exist
         if sys.stdout.isatty():
             raise InputError(
-                f"{self.format.capitalize()} cannot be shown on a terminal.",
+                f"{self.suffix[1:].capitalize()} cannot be shown on a terminal.",
                 hint="Name a file, or pipe it into another program.",
             )
 
@@ -527,46 +564,50 @@ class Pipe(Remote):
         stream.flush()
 
 
-def through_files(pair: FilePair, options: FileFormatOptions) -> FilePair:
-    """Replace stdin or stdout with a :class:`Pipe` if the format needs it."""
+def through_files(
+    pair: FilePair, options: FileFormatOptions, *, spool: bool = False
+) -> FilePair:
+    """Replace stdin or stdout with a :class:`Pipe` if the format needs it.
+
+    With *spool*, stdin is replaced in any format.
+    """
+    source, target = pair.source, pair.target
     given = options.format
-    if pair.source is None and given is not None and not given.is_text:
-        pair = attrs.evolve(pair, source=Pipe(stream="stdin", format=given))
-    if pair.target is None:
-        read = pair.source.path if isinstance(pair.source, Remote) else pair.source
+    if source is None and given is not None and not given.is_text:
+        source = Pipe(stream="stdin", suffix=f".{given}")
+    elif source is None and spool:
+        other = target.path if isinstance(target, Remote) else target
+        how = options.for_file(None, other=other)
+        is_tsv = how.format is Format.CSV and how.delimiter == "\t"
+        source = Pipe(stream="stdin", suffix=".tsv" if is_tsv else f".{how.format}")
+    if target is None:
+        read = source.path if isinstance(source, Remote) else source
         written = options.for_file(read).format
         if written is not None and not written.is_text:
-            pair = attrs.evolve(pair, target=Pipe(stream="stdout", format=written))
-    return pair
+            target = Pipe(stream="stdout", suffix=f".{written}")
+    return attrs.evolve(pair, source=source, target=target)
 
 
-def expand_locations(source: str | Remote, target: str | Remote) -> list[FilePair]:
+def expand_locations(
+    source: str | os.PathLike[str] | Remote, target: str | os.PathLike[str] | Remote
+) -> list[FilePair]:
     """List the inputs and outputs of a job, local or remote."""
+    target = target if isinstance(target, Remote) else os.fspath(target)
     if isinstance(source, Remote):
-        return [FilePair(source, _one_target(target))]
+        return [FilePair(source, locate(target))]
+    source = os.fspath(source)
     if is_url(source):
         return _expand_url(source, target)
     is_folder = source != STDIO and Path(source).is_dir()
     if is_folder and lake_format(Path(source)) == "Delta Lake":
-        return [FilePair(DeltaTable(location=source), _one_target(target))]
+        return [FilePair(DeltaTable(location=source), locate(target))]
     if is_many(source):
-        folder = None if _is_elsewhere(target) else Path(str(target))
+        is_elsewhere = isinstance(target, Remote) or target == STDIO or is_url(target)
+        folder = None if is_elsewhere else Path(str(target))
         return _many(find_files(source, folder), target)
     path = None if source == STDIO else Path(source)
     refuse_table_file(path)
-    return [FilePair(path, _one_target(target))]
-
-
-def _is_elsewhere(target: str | Remote) -> bool:
-    """Return whether an output is remote."""
-    return isinstance(target, Remote) or target == STDIO or is_url(target)
-
-
-def _one_target(target: str | Remote) -> Location | None:
-    """Return the output of a single input."""
-    if isinstance(target, Remote):
-        return target
-    return None if target == STDIO else locate(target)
+    return [FilePair(path, locate(target))]
 
 
 def _many(
@@ -581,80 +622,35 @@ def _many(
     if not is_url(target):
         folder = Path(target)
         return [FilePair(one, folder / name, folder) for name, one in found]
-    fs, key = _open_store(target)
-    url = target.rstrip("/")
-    base = key.rstrip("/")
-    return [
-        FilePair(one, StoreFile(url=f"{url}/{name}", fs=fs, key=f"{base}/{name}"))
-        for name, one in found
-    ]
+    store = _open_store(target)
+    return [FilePair(one, store.child(name)) for name, one in found]
 
 
 def _expand_url(source: str, target: str | Remote) -> list[FilePair]:
     """List the inputs at a URL."""
-    fs, key = _open_store(source)
-    scheme, store = _split(source)
-    one = StoreFile(url=source, fs=fs, key=key)
-    if store is _HTTPS:
-        return [FilePair(one, _one_target(target))]
-    info = None if source.endswith("/") else one._info()  # noqa: SLF001 - of this module
+    one = _open_store(source)
+    is_pattern, is_folder = has_magic(source), source.endswith("/")
+    if one.is_web:
+        return [FilePair(one, locate(target))]
+    info = None if is_folder else one.info()
     if info is not None and info.get("type") != "directory":
-        return [FilePair(one, _one_target(target))]
-    if not has_magic(source):
-        kind = _lake_format_at(one, fs, key.rstrip("/"))
+        return [FilePair(one, locate(target))]
+    if not is_pattern:
+        kind = one.lake_format()
         if kind == "Delta Lake":
-            return [FilePair(DeltaTable(location=source), _one_target(target))]
+            return [FilePair(DeltaTable(location=source), locate(target))]
         if kind is not None:
             raise lake_table_error(one.name, kind)
-    found = list(_find_objects(one, scheme, fs, key.rstrip("/")))
+    found = sorted(one.find(), key=lambda each: each[0])
     if not found:
         missing = one.missing()
-        if info is None and not has_magic(source) and not source.endswith("/"):
+        if info is None and not is_pattern and not is_folder:
             raise missing
         raise InputError(
             f"No files were found in {one.name}.",
             hint="Hidden files, and files that begin with _, are ignored.",
         )
-    return _many(sorted(found, key=lambda each: each[0]), target)
-
-
-def _lake_format_at(one: StoreFile, fs: Any, key: str) -> str | None:
-    """Return the kind of lake table at a URL; None if there is none."""
-    marks = {"_delta_log/*": "Delta Lake", ".hoodie/*": "Hudi"}
-    marks["metadata/*.metadata.json"] = "Iceberg"
-    for mark, kind in marks.items():
-        if one._run(fs.glob, f"{key}/{mark}", ignore=_Reason.MISSING):  # noqa: SLF001 - as above
-            return kind
-    return None
-
-
-def _find_objects(
-    one: StoreFile, scheme: str, fs: Any, key: str
-) -> Iterator[tuple[str, Location]]:
-    """Yield the objects of a folder or pattern, with the names of their outputs."""
-    parts = key.split("/")
-    fixed = next((at for at, part in enumerate(parts) if has_magic(part)), len(parts))
-    root = "/".join(parts[:fixed])
-    pattern = key if fixed < len(parts) else f"{key}/**"
-    listed = one._run(  # noqa: SLF001 - as above
-        partial(fs.glob, pattern, detail=True), ignore=_Reason.MISSING
-    )
-    found: dict[str, dict[str, Any]] = listed or {}
-    for folder in {root, *(str(PurePosixPath(each).parent) for each in found)}:
-        kind = _lake_format_at(one, fs, folder) if found else None
-        if kind is not None:
-            raise lake_table_error(f"{scheme}://{folder}", kind)
-    for each, info in found.items():
-        name = each[len(root) :].lstrip("/")
-        names = name.split("/")
-        if info.get("type") != "file" or any(n.startswith(("_", ".")) for n in names):
-            continue
-        if not all(names) or "\0" in name:
-            raise InputError(
-                f"{scheme}://{printable(each)} has a name that a file cannot have.",
-                hint="Map it separately, and name its output.",
-            )
-        yield name, StoreFile(url=f"{scheme}://{each}", fs=fs, key=each)
+    return _many(found, target)
 
 
 strip_tracebacks(globals())

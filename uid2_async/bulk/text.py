@@ -19,12 +19,11 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager
 from io import BufferedIOBase, BufferedReader, StringIO
+from itertools import repeat
 from operator import itemgetter
 from os import fstat
 from pathlib import Path
@@ -34,12 +33,11 @@ import attrs
 import msgspec
 
 from uid2_async._private import printable
-from uid2_async.bulk.columns import find_column, refuse_taken
+from uid2_async.bulk.columns import find_wanted, refuse_taken
 from uid2_async.bulk.paths import (
     FileFormatOptions,
-    FilePair,
     Format,
-    Location,
+    attempt_read,
     is_gzipped,
 )
 from uid2_async.errors import InputError
@@ -58,23 +56,24 @@ MAX_ROW_LINES: Final = 1_000_000
 # Splitting a chunk into lines takes 1-2 ms, during which no other thread runs.
 _PIECE_BYTES: Final = 256 * 1024
 # Those of UTF-32 come first: one of them starts like one of UTF-16.
-_MARKS: Final = (
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-    (codecs.BOM_UTF8, "utf-8"),
-)
+_MARKS: Final = {
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+    codecs.BOM_UTF8: "utf-8",
+}
 _WIDE: Final = ("utf-16", "utf-32")
 # Text has only one representation in these. Others have several, or lose characters.
-_EXACT: Final = frozenset(
-    {"ascii", "iso8859-1", "utf-8", *(name for _, name in _MARKS)}
-)
+_EXACT: Final = frozenset({"ascii", "iso8859-1", *_MARKS.values()})
 _NOT_TEXT: Final = {
     b"PK\3\4": ("a ZIP archive or an Excel workbook", "Save it as CSV."),
     b"\x1f\x8b": ("compressed by gzip", "Rename it so that the name ends in .gz."),
-    b"PAR1": ("Parquet", "Use --format parquet, or a name that ends in .parquet."),
-    b"ARROW1": ("an Arrow file", "Use --format arrow, or a name that ends in .arrow."),
+    b"PAR1": ("Parquet", 'Use `format="parquet"`, or a name that ends in .parquet.'),
+    b"ARROW1": (
+        "an Arrow file",
+        'Use `format="arrow"`, or a name that ends in .arrow.',
+    ),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "Decompress it first: zstd -d."),
     b"\xfd7zXZ": ("compressed by xz", "Decompress it first: xz -d."),
     b"BZh": ("compressed by bzip2", "Decompress it first: bzip2 -d."),
@@ -99,214 +98,6 @@ class BadRow:
 
 
 OnBadRow: TypeAlias = Callable[[BadRow], object] | None
-
-
-class LineReader:
-    """Reads the lines of a file; *load* reads, everything else works in memory.
-
-    Attributes:
-        name: The name of the file in messages.
-        encoding: The detected encoding of the file.
-        mark: Its decoded byte order mark, which is removed from the lines; empty if it
-            has none.
-        line: The number of lines taken.
-        chars: The number of characters loaded.
-        at_end: Whether everything has been loaded.
-    """
-
-    def __init__(
-        self, stream: BufferedIOBase, *, name: str, encoding: str, gzipped: bool = False
-    ) -> None:
-        """Read from *stream*, which :meth:`close` closes."""
-        self.name: str = name
-        self.encoding: str = encoding
-        self.mark: str = ""
-        self.line: int = 0
-        self.chars: int = 0
-        self.at_end: bool = False
-        self._raw = stream
-        # From a pipe, read what is available: its writer may be slow.
-        self._read_some = stream.read1
-        if gzipped:
-            self._read_some = gzip.GzipFile(fileobj=stream, mode="rb").read
-        self._lines: list[str] = []
-        self._at = 0
-        self._rest: list[str] = []
-        self._rest_chars = 0
-        self._bytes = 0
-        self._is_reading = False
-        self._decoder: codecs.IncrementalDecoder | None = None
-
-    @property
-    def bytes_read(self) -> int:
-        """The number of bytes read from the file on disk."""
-        try:
-            return self._raw.tell()
-        except OSError:
-            return self._bytes
-
-    @property
-    def pending(self) -> int:
-        """The number of lines loaded but not taken."""
-        return len(self._lines) - self._at
-
-    def peek(self, count: int) -> list[str]:
-        """Return the next *count* lines, or fewer if not all are loaded."""
-        return self._lines[self._at : self._at + count]
-
-    def drop(self, count: int) -> None:
-        """Drop *count* lines."""
-        self._at += count
-        self.line += count
-
-    def load(self) -> bool:
-        """Read another chunk; return False if there is nothing left."""
-        if self.at_end:
-            return False
-        data = self._read() if self._decoder else self._begin()
-        text = self._decode(data)
-        self.chars += len(text)
-        self.at_end = not data
-        del self._lines[: self._at]
-        self._at = 0
-        head, line_end, rest = text.rpartition("\n")
-        if line_end or self.at_end:
-            self._rest.append(head + line_end + rest * self.at_end)
-            # Only at LF: other line break characters are data.
-            self._lines += StringIO("".join(self._rest), newline="\n")
-            self._rest, self._rest_chars = [], 0
-        if not self.at_end:
-            self._rest.append(rest)
-            self._rest_chars += len(rest)
-        if self._rest_chars > MAX_LINE_CHARS:
-            hint = "Check that this is a text file."
-            raise self._error("the line is too long", hint, self.pending)
-        return bool(data) or self.pending > 0
-
-    def _read(self) -> bytes:
-        """Read bytes."""
-        hint = (
-            "Check that it is complete. A file whose name ends in .gz must be "
-            "compressed by gzip."
-        )
-        self._is_reading = True
-        try:
-            data = self._read_some(_PIECE_BYTES)
-        except EOFError:
-            cause = "the compressed data ends too early"
-        except (gzip.BadGzipFile, zlib.error):
-            cause = "this is not gzip, or it is damaged"
-        except OSError as error:
-            cause = error.strerror or type(error).__name__
-            hint = "Check the file and its disk."
-        else:
-            self._bytes += len(data)
-            return data
-        finally:
-            self._is_reading = False
-        raise InputError(f"{self.name} cannot be read: {cause}.", hint=hint)
-
-    def _begin(self) -> bytes:
-        """Read the first chunk, and remove the byte order mark."""
-        data = self._read_magic()
-        mark, found = next(
-            (one for one in _MARKS if data.startswith(one[0])), (b"", self.encoding)
-        )
-        family = found.removesuffix("-le").removesuffix("-be")
-        if not self.encoding.startswith(family):
-            raise self._error(
-                f"this is {family.upper()}",
-                f"Convert the file to UTF-8, or use --encoding {family}.",
-            )
-        if data and found in _WIDE:
-            raise self._error(
-                "there is no byte order mark",
-                f"Use --encoding {found}-le or {found}-be.",
-            )
-        self.encoding = found
-        self.mark = mark.decode(found)
-        self._decoder = codecs.getincrementaldecoder(found)("strict")
-        return data.removeprefix(mark)
-
-    def _read_magic(self) -> bytes:
-        """Read the first chunk, and reject files that are not text."""
-        data = self._read()
-        starts = (*_NOT_TEXT, *(mark for mark, _ in _MARKS))
-        # From a pipe, wait only for as much as the check needs.
-        while data and any(
-            len(data) < len(start) and start.startswith(data) for start in starts
-        ):
-            more = self._read()
-            if not more:
-                break
-            data += more
-        for magic, (what, hint) in _NOT_TEXT.items():
-            if data.startswith(magic):
-                raise InputError(f"{self.name} is {what}, not text.", hint=hint)
-        return data
-
-    def _decode(self, data: bytes) -> str:
-        """Decode bytes without keeping them in errors."""
-        assert self._decoder is not None  # noqa: S101 - by _begin
-        before, _ = self._decoder.getstate()
-        bad = 0
-        try:
-            text = self._decoder.decode(data, final=not data)
-        except UnicodeDecodeError as error:
-            whole = error.object[: error.start].decode(self.encoding, "replace")
-            bad = whole.count("\n")
-        except UnicodeError:  # from codecs without a position
-            pass
-        else:
-            rest, _ = self._decoder.getstate()
-            self._check_text(text, before + data, rest)
-            return text
-        raise self._error(
-            f"this is not {self.encoding.upper()}",
-            "Convert the file to UTF-8, or name its encoding with --encoding.",
-            self.pending + bad,
-        )
-
-    def _check_text(self, text: str, data: bytes, rest: bytes) -> None:
-        """Reject text that would not encode to *data*, without its *rest*."""
-        if "\0" in text:
-            raise self._error(
-                "there is a NUL byte",
-                "Check that this is a text file. UTF-16 needs --encoding utf-16-le.",
-                self.pending + text.count("\n", 0, text.index("\0")),
-            )
-        exact = not text or self.encoding in _EXACT
-        if not exact and _encode(text, self.encoding) + rest != data:
-            raise InputError(
-                f"{self.name}: some text cannot be reproduced in {self.encoding}.",
-                hint="Convert the file to UTF-8.",
-            )
-
-    def _error(self, what: str, hint: str, before: int = 0) -> InputError:
-        """Return the error for *what* in the line after *before* pending ones."""
-        place = f"{self.name}, line {self.line + before + 1}"
-        return InputError(f"{place}: {what}.", hint=hint)
-
-    def close(self) -> None:
-        """Close the file.
-
-        A pipe that a thread is reading stays open until the program ends: closing it
-        would wait for that read, which may never end.
-        """
-        try:
-            mode = fstat(self._raw.fileno()).st_mode
-        except (OSError, ValueError):
-            return  # in memory, or already closed
-        if stat.S_ISREG(mode) or not self._is_reading:
-            self._raw.close()
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """Encode without keeping the text in errors; text that fails becomes a NUL."""
-    try:
-        return text.encode(encoding)
-    except UnicodeError:
-        return b"\0"
 
 
 @attrs.frozen(repr=False, eq=False)
@@ -341,51 +132,197 @@ class TextRows:
 
 
 class _TextReader(ABC):
-    """The base class of the text readers.
+    """Reads the rows of a text file; *load* reads, everything else works in memory.
 
     Attributes:
+        name: The name of the file in messages.
+        options: How the rows are encoded.
+        encoding: The detected encoding of the file.
         header: The names of the columns.
         prefix: The text before them in the file: a byte order mark, a sep= line.
         first: The header as it is in the file; empty for JSON lines.
-        options: How the rows are encoded.
     """
 
     def __init__(
-        self, lines: LineReader, options: FileFormatOptions, on_bad_row: OnBadRow
+        self,
+        stream: BufferedIOBase,
+        options: FileFormatOptions,
+        *,
+        name: str,
+        gzipped: bool = False,
+        on_bad_row: OnBadRow = None,
     ) -> None:
-        """Read *lines*."""
+        """Read from *stream*, which :meth:`close` closes."""
+        self.name: str = name
+        self.options: FileFormatOptions = options
+        self.encoding: str = options.encoding
         self.header: Sequence[str] = ()
         self.prefix: str = ""
         self.first: str = ""
-        self.options: FileFormatOptions = options
-        self._lines = lines
         self._on_bad_row = on_bad_row
-        self._null = options.null
         self._wanted: dict[str, int] = {}
         self._identifiers: frozenset[str] = frozenset()
-
-    @property
-    def name(self) -> str:
-        """The name of the file in messages."""
-        return self._lines.name
-
-    @property
-    def encoding(self) -> str:
-        """The detected encoding of the file."""
-        return self._lines.encoding
+        self._stream = stream
+        # From a pipe, read what is available: its writer may be slow.
+        self._read_some = stream.read1
+        if gzipped:
+            self._read_some = gzip.GzipFile(fileobj=stream, mode="rb").read
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._is_reading = False
+        self._bytes = 0
+        self._chars = 0
+        # The lines that are loaded but not taken, and the number of lines taken.
+        self._lines: list[str] = []
+        self._line = 0
+        self._rest: list[str] = []
+        self._rest_chars = 0
+        self._at_end = False
 
     @property
     def bytes_read(self) -> int:
         """The number of bytes read from the file on disk."""
-        return self._lines.bytes_read
+        try:
+            return self._stream.tell()
+        except OSError:
+            return self._bytes
 
     def load(self) -> bool:
         """Read more into memory; return False at the end of the file. Blocks."""
-        return self._lines.load()
+        if self._at_end:
+            return False
+        data = self._read() if self._decoder else self._read_first()
+        text = self._decode(data)
+        self._chars += len(text)
+        self._at_end = not data
+        head, line_end, rest = text.rpartition("\n")
+        if line_end or self._at_end:
+            self._rest.append(head + line_end + rest * self._at_end)
+            # Only at LF: other line break characters are data.
+            self._lines += StringIO("".join(self._rest), newline="\n")
+            self._rest, self._rest_chars = [], 0
+        if not self._at_end:
+            self._rest.append(rest)
+            self._rest_chars += len(rest)
+        if self._rest_chars > MAX_LINE_CHARS:
+            hint = "Check that this is a text file."
+            raise self._error("the line is too long", hint, len(self._lines))
+        return bool(data or self._lines)
+
+    def _read(self) -> bytes:
+        """Read bytes."""
+        hint = (
+            "Check that it is complete. A file whose name ends in .gz must be "
+            "compressed by gzip."
+        )
+        self._is_reading = True
+        try:
+            data = self._read_some(_PIECE_BYTES)
+        except EOFError:
+            cause = "the compressed data ends too early"
+        except (gzip.BadGzipFile, zlib.error):
+            cause = "this is not gzip, or it is damaged"
+        except OSError as error:
+            cause = error.strerror or type(error).__name__
+            hint = "Check the file and its disk."
+        else:
+            self._bytes += len(data)
+            return data
+        finally:
+            self._is_reading = False
+        raise InputError(f"{self.name} cannot be read: {cause}.", hint=hint)
+
+    def _read_first(self) -> bytes:
+        """Read the first chunk, reject what is not text, and remove the BOM."""
+        data = self._read()
+        # From a pipe, wait only for as much as the check needs.
+        while data and any(
+            len(data) < len(start) and start.startswith(data)
+            for start in (*_NOT_TEXT, *_MARKS)
+        ):
+            more = self._read()
+            if not more:
+                break
+            data += more
+        for magic, (what, hint) in _NOT_TEXT.items():
+            if data.startswith(magic):
+                raise InputError(f"{self.name} is {what}, not text.", hint=hint)
+        mark = next(filter(data.startswith, _MARKS), b"")
+        self._begin_decoding(mark, is_empty=not data)
+        return data.removeprefix(mark)
+
+    def _begin_decoding(self, mark: bytes, *, is_empty: bool) -> None:
+        """Choose the encoding by the option and the byte order mark."""
+        found = _MARKS.get(mark, self.encoding)
+        family = found.removesuffix("-le").removesuffix("-be")
+        if not self.encoding.startswith(family):
+            raise self._error(
+                f"this is {family.upper()}",
+                f'Convert the file to UTF-8, or use `encoding="{family}"`.',
+            )
+        if found in _WIDE and not is_empty:
+            raise self._error(
+                "there is no byte order mark",
+                f'Use `encoding="{found}-le"` or `encoding="{found}-be"`.',
+            )
+        self.encoding = found
+        self.prefix = mark.decode(found)
+        self._decoder = codecs.getincrementaldecoder(found)("strict")
+
+    def _decode(self, data: bytes) -> str:
+        """Decode bytes without keeping them in errors."""
+        assert self._decoder is not None  # noqa: S101 - by _begin_decoding
+        before, _ = self._decoder.getstate()
+        bad = 0
+        try:
+            text = self._decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            whole = error.object[: error.start].decode(self.encoding, "replace")
+            bad = whole.count("\n")
+        except UnicodeError:  # from codecs without a position
+            pass
+        else:
+            rest, _ = self._decoder.getstate()
+            self._check_text(text, before + data, rest)
+            return text
+        raise self._error(
+            f"this is not {self.encoding.upper()}",
+            "Convert the file to UTF-8, or name its encoding with `encoding`.",
+            len(self._lines) + bad,
+        )
+
+    def _check_text(self, text: str, data: bytes, rest: bytes) -> None:
+        """Reject text that would not encode to *data*, without its *rest*."""
+        if "\0" in text:
+            raise self._error(
+                "there is a NUL byte",
+                'Check that this is a text file. UTF-16 needs `encoding="utf-16-le"`.',
+                len(self._lines) + text.count("\n", 0, text.index("\0")),
+            )
+        exact = not text or self.encoding in _EXACT
+        # What cannot be encoded is replaced, and differs from the data.
+        if not exact and text.encode(self.encoding, "replace") + rest != data:
+            raise InputError(
+                f"{self.name}: some text cannot be reproduced in {self.encoding}.",
+                hint="Convert the file to UTF-8.",
+            )
+
+    def _error(self, what: str, hint: str, before: int = 0) -> InputError:
+        """Return the error for *what* in the line after *before* loaded ones."""
+        place = f"{self.name}, line {self._line + before + 1}"
+        return InputError(f"{place}: {what}.", hint=hint)
 
     def close(self) -> None:
-        """Close the file."""
-        self._lines.close()
+        """Close the file.
+
+        A pipe that a thread is reading stays open until the program ends: closing it
+        would wait for that read, which may never end.
+        """
+        try:
+            mode = fstat(self._stream.fileno()).st_mode
+        except (OSError, ValueError):
+            return  # in memory, or already closed
+        if stat.S_ISREG(mode) or not self._is_reading:
+            self._stream.close()
 
     def want(
         self,
@@ -398,11 +335,7 @@ class _TextReader(ABC):
         The values of *keys* are taken unchanged. No column may have the name of one of
         *added*, which will be appended.
         """
-        refuse_taken(self.header, added, name=self.name)
-        self._wanted = {
-            one: find_column(self.header, one, name=self.name)
-            for one in (*columns, *keys)
-        }
+        self._wanted = find_wanted(self.header, (*columns, *keys), added, self.name)
         self._identifiers = frozenset(columns) - frozenset(keys)
 
     @abstractmethod
@@ -411,6 +344,10 @@ class _TextReader(ABC):
 
         Errors name the row that cannot be read, and show no values.
         """
+
+    @abstractmethod
+    def parse(self, records: list[str]) -> list[list[str | None]]:
+        """List the values of all columns; see :meth:`TextRows.texts`."""
 
     def skip(self, rows: int) -> None:
         """Skip the rows that an earlier run has written. Blocks.
@@ -426,24 +363,25 @@ class _TextReader(ABC):
             elif not self.load():
                 raise InputError(
                     f"{self.name} has fewer rows than the job has written.",
-                    hint="Discard the job and start over (--restart).",
+                    hint="Discard the job and start over (`restart=True`).",
                 )
+
+    def _drop(self, count: int) -> None:
+        """Drop *count* loaded lines."""
+        del self._lines[:count]
+        self._line += count
 
     def _without_null(self, values: list[str]) -> list[str]:
         """Replace values that mean a missing value with empty ones."""
-        if self._null is None or self._null not in values:
+        null = self.options.null
+        if null is None or null not in values:
             return values
-        return ["" if one == self._null else one for one in values]
+        return ["" if one == null else one for one in values]
 
     def _reject(self, cause: str, hint: str, text: str, before: int = 0) -> None:
         """Report a row that cannot be read."""
-        bad = BadRow(
-            name=self.name,
-            line=self._lines.line + before + 1,
-            cause=cause,
-            hint=hint,
-            text=text,
-        )
+        line = self._line + before + 1
+        bad = BadRow(name=self.name, line=line, cause=cause, hint=hint, text=text)
         if self._on_bad_row is None:
             raise bad.error()
         self._on_bad_row(bad)
@@ -456,9 +394,9 @@ _QUOTE_HINT: Final = (
     'Quote a field that has a delimiter, a quote or a line end: "a, ""b"" c".'
 )
 _ESCAPE_HINT: Final = (
-    "If a backslash escapes quotes, as Spark writes them, use --escape '\\'."
+    'If a backslash escapes quotes, as Spark writes them, use `escape="\\\\"`.'
 )
-# Characters after a ' that --spreadsheet-safe has added (from OWASP's list).
+# Characters after a ' that spreadsheet_safe has added (from OWASP's list).
 FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 _DEFUSED: Final = tuple(f"'{mark}" for mark in FORMULAS)
 # The number of steps parsed row by row after one that needed it.
@@ -504,64 +442,63 @@ class CsvReader(_TextReader):
     """Reads CSV with a header; skips blank lines and comments."""
 
     def __init__(
-        self, lines: LineReader, options: FileFormatOptions, on_bad_row: OnBadRow = None
+        self, stream: BufferedIOBase, options: FileFormatOptions, **more: Any
     ) -> None:
         """Read the header."""
-        super().__init__(lines, options, on_bad_row)
+        super().__init__(stream, options, **more)
         csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
         self._width = 0
+        # The number of loaded lines of a row whose end is not loaded, and the number of
+        # characters loaded when it was met.
         self._unfinished = 0
-        self._began = 0
+        self._unfinished_at = 0
         self._careful = 0
-        self._sep_line = self._read_sep_line() if options.sep_line else ""
+        if options.sep_line:
+            self._read_sep_line()
         self._read_header()
 
-    def _read_sep_line(self) -> str:
+    def _read_sep_line(self) -> None:
         """Read the line that names the delimiter."""
-        while not self._lines.pending and self._lines.load():
+        while not self._lines and self.load():
             pass
-        line = "".join(self._lines.peek(1))
+        line = "".join(self._lines[:1])
         if len(line.rstrip("\r\n")) != len("sep=;") or not line.startswith("sep="):
             raise InputError(
                 f"{self.name}: the first line is not sep= and a delimiter.",
-                hint="Leave out --sep-line.",
+                hint="Leave out `sep_line`.",
             )
-        self._lines.drop(1)
-        self.options: FileFormatOptions = attrs.evolve(
-            self.options, delimiter=line[len("sep=")]
-        )
-        return line
+        self._drop(1)
+        self.options = attrs.evolve(self.options, delimiter=line[len("sep=")])
+        self.prefix += line
 
     def _read_header(self) -> None:
         """Read the first row that is not blank."""
         self._on_bad_row, on_bad_row = None, self._on_bad_row
         rows = self.take(1)
         while rows is None or not rows.count:
-            if rows is None and not self._lines.load():
+            if rows is None and not self.load():
                 raise InputError(
                     f"{self.name} is empty.", hint="It needs a row of column names."
                 )
             rows = self.take(1)
         self._on_bad_row = on_bad_row
-        (record,) = rows.records
-        self.prefix: str = self._lines.mark + self._sep_line
-        self.first: str = record
-        names = next(parse_csv([record], self.options))
+        (self.first,) = rows.records
+        names = next(parse_csv([self.first], self.options))
         if self.options.strip_header:
             names = [name.strip() for name in names]
-        self.header: Sequence[str] = names
+        self.header = names
         self._width = len(names)
 
     def take(self, rows: int) -> TextRows | None:
         """See :meth:`_TextReader.take`."""
-        before = self._lines.line
+        before = self._line
         some = self._next_lines(rows)
         if not some:
-            return self._rows([], []) if self._lines.line > before else None
+            return self._rows([], []) if self._line > before else None
         if self._careful or not self._width:
             self._careful = max(0, self._careful - 1)
         elif (found := self._parse_lines(some)) is not None:
-            self._lines.drop(len(some))
+            self._drop(len(some))
             return self._rows(some, found)
         else:
             self._careful = _CAREFUL_STEPS
@@ -569,7 +506,7 @@ class CsvReader(_TextReader):
 
     def _next_lines(self, rows: int) -> list[str]:
         """Return the next lines, up to a possible comment; drop comments."""
-        some = self._lines.peek(rows)
+        some = self._lines[:rows]
         comment = self.options.comment
         if comment is None:
             return some
@@ -578,30 +515,37 @@ class CsvReader(_TextReader):
         while marked and marked[0] == skipped:
             skipped += 1
             del marked[0]
-        self._lines.drop(skipped)
+        self._drop(skipped)
         return some[skipped : marked[0]] if marked else some[skipped:]
 
     def _parse_lines(self, some: list[str]) -> list[list[str]] | None:
-        """Parse lines that are one row each; return None if one is not."""
-        try:
-            found = self._split(some) or list(parse_csv(some, self.options))
-        except csv.Error:
-            return None
+        """Parse lines that are one row each; return None if one is not.
+
+        Lines without quotes are split in half the time of csv, and only as far as the
+        wanted columns.
+        """
+        text = "".join(some)
+        # A blank line is not a row, but has as many fields as a row of one column.
+        is_plain = not ('"' in text or "\r" in text or len(text) > MAX_FIELD_CHARS)
+        if not is_plain or self._width == 1 or self.options.skip_initial_space:
+            try:
+                found = list(parse_csv(some, self.options))
+            except csv.Error:
+                return None
+        else:
+            delimiter = self.options.delimiter or ","
+            last = 1 + max(self._wanted.values(), default=-1)
+            if last < self._width // 2:  # most fields are not needed
+                counts = set(map(str.count, some, repeat(delimiter)))
+                if counts != {self._width - 1}:
+                    return None
+                return [one.split(delimiter, last) if last else [] for one in some]
+            lines = text.removesuffix("\n").split("\n")
+            found = [one.split(delimiter) for one in lines]
         # As many rows as lines, so no line is blank and no row spans several lines.
         if len(found) != len(some) or {self._width} != set(map(len, found)):
             return None
         return found
-
-    def _split(self, some: list[str]) -> list[list[str]] | None:
-        """Split lines without quotes in half the time of csv; None for others."""
-        text = "".join(some)
-        if '"' in text or "\r" in text or len(text) > MAX_FIELD_CHARS:
-            return None
-        # A blank line is not a row, but has as many fields as a row of one column.
-        if self._width == 1 or self.options.skip_initial_space:
-            return None
-        delimiter = self.options.delimiter or ","
-        return [one.split(delimiter) for one in text.removesuffix("\n").split("\n")]
 
     def _rows(
         self,
@@ -622,22 +566,34 @@ class CsvReader(_TextReader):
         return TextRows(records, columns, self, ends_plainly=plain)
 
     def _take_each(self, some: list[str]) -> TextRows | None:
-        """Parse row by row to find the end of each."""
-        lines = self._lines
+        """Parse row by row to find the end of each.
+
+        A row whose end is not loaded is parsed again from its start, once twice as much
+        is loaded.
+        """
         single = False
-        while lines.pending >= 2 * self._unfinished or lines.at_end:
+        while len(self._lines) >= 2 * self._unfinished or self._at_end:
             records, found, used = self._parse_each(some, single=single)
-            lines.drop(used)
+            self._drop(used)
             if used:
                 self._unfinished = 0
                 return self._rows(records, found)
-            if len(some) == lines.pending:
-                self._check_unfinished(some)
+            if len(some) < len(self._lines):
+                # A row is longer than the window.
+                some = self._lines[: 4 * len(some) + 1]
+                single = True
+                continue
+            if self._at_end:
+                self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, "".join(some))
+                self._drop(len(some))
                 return None
-            # A row is longer than the window.
-            some = lines.peek(4 * len(some) + 1)
-            single = True
-        self._check_length()
+            self._unfinished_at = (
+                self._unfinished_at if self._unfinished else self._chars
+            )
+            self._unfinished = len(some)
+        chars = self._chars - self._unfinished_at
+        if len(self._lines) > MAX_ROW_LINES or chars > MAX_LINE_CHARS:
+            raise self._error("the row is too long", _QUOTE_HINT)
         return None
 
     def _parse_each(
@@ -689,35 +645,12 @@ class CsvReader(_TextReader):
         if '\\"' in record and self.options.escape is None:
             hint = _ESCAPE_HINT
         elif f'{self.options.delimiter} "' in record:
-            hint = "If spaces follow the delimiters, use --skip-initial-space."
+            hint = "If spaces follow the delimiters, use `skip_initial_space=True`."
         self._reject(next(ours, "this is not CSV"), hint, record, before)
-
-    def _check_unfinished(self, some: list[str]) -> None:
-        """Reject a row that is cut off by the end of the file, or does not end.
-
-        Otherwise, it is parsed again from its start when twice as much is loaded.
-        """
-        if self._lines.at_end:
-            self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, "".join(some))
-            self._lines.drop(len(some))
-        else:
-            if not self._unfinished:
-                self._began = self._lines.chars
-            self._unfinished = len(some)
-            self._check_length()
-
-    def _check_length(self) -> None:
-        """Reject a row that does not end."""
-        chars = self._lines.chars - self._began
-        if self._lines.pending > MAX_ROW_LINES or chars > MAX_LINE_CHARS:
-            raise InputError(
-                f"{self.name}, line {self._lines.line + 1}: the row is too long.",
-                hint=_QUOTE_HINT,
-            )
 
     def parse(self, records: list[str]) -> list[list[str | None]]:
         """List the values of all columns; see :meth:`TextRows.texts`."""
-        missing = {"", self._null}
+        missing = {"", self.options.null}
         columns = zip(*parse_csv(records, self.options), strict=True)
         return [
             [None if one in missing else one for one in column] for column in columns
@@ -767,15 +700,14 @@ class JsonReader(_TextReader):
     """
 
     def __init__(
-        self, lines: LineReader, options: FileFormatOptions, on_bad_row: OnBadRow = None
+        self, stream: BufferedIOBase, options: FileFormatOptions, **more: Any
     ) -> None:
         """Look at the first objects."""
-        super().__init__(lines, options, on_bad_row)
+        super().__init__(stream, options, **more)
         self._added: Collection[str] = ()
         self._taken: frozenset[str] = frozenset()
         self._checked: list[str] = []
-        self.header: Sequence[str] = self._read_header()
-        self.prefix: str = lines.mark
+        self.header = self._read_header()
 
     def _read_header(self) -> list[str]:
         """List the keys of the first objects."""
@@ -783,11 +715,11 @@ class JsonReader(_TextReader):
         if on_bad_row is not None:  # such a row is reported when taken
             self._on_bad_row = lambda _: None
         found: list[_Object] = []
-        while not found and self._lines.load():
-            while (line := "".join(self._lines.peek(1))).isspace():
-                self._lines.drop(1)
-            _, found = self._decode(self._lines.peek(_HEADER_ROWS))
-            if line and not found and self._lines.pending >= _HEADER_ROWS:
+        while not found and self.load():
+            while (line := "".join(self._lines[:1])).isspace():
+                self._drop(1)
+            _, found = self._parse(self._lines[:_HEADER_ROWS])
+            if line and not found and len(self._lines) >= _HEADER_ROWS:
                 raise InputError(
                     f"{self.name}: none of the first lines is a JSON object.",
                     hint=_JSON_HINT,
@@ -816,10 +748,10 @@ class JsonReader(_TextReader):
 
     def take(self, rows: int) -> TextRows | None:
         """See :meth:`_TextReader.take`."""
-        some = self._lines.peek(rows)
+        some = self._lines[:rows]
         if not some:
             return None
-        records, found = self._decode(some)
+        records, found = self._parse(some)
         columns = {name: self._values(name, found) for name in self._wanted}
         bad = {at for _, wrong in columns.values() for at in wrong}
         for at in sorted(bad):
@@ -831,7 +763,7 @@ class JsonReader(_TextReader):
             good = [at for at in range(len(records)) if at not in bad]
             records = [records[at] for at in good]
             kept = {name: [one[at] for at in good] for name, one in kept.items()}
-        self._lines.drop(len(some))
+        self._drop(len(some))
         return TextRows(records, kept, self)
 
     def _values(self, name: str, found: list[_Object]) -> tuple[list[str], list[int]]:
@@ -845,7 +777,7 @@ class JsonReader(_TextReader):
         wrong = [at for at, one in enumerate(found) if _is_nested(one.get(key))]
         return values, wrong
 
-    def _decode(self, some: list[str]) -> tuple[list[str], list[_Object]]:
+    def _parse(self, some: list[str]) -> tuple[list[str], list[_Object]]:
         """Return the non-blank lines, and the fields of their objects."""
         records: list[str] = []
         found: list[_Object] = []
@@ -878,7 +810,7 @@ class JsonReader(_TextReader):
 
     def parse(self, records: list[str]) -> list[list[str | None]]:
         """List the values of all columns; see :meth:`TextRows.texts`."""
-        _, found = self._decode(records)
+        _, found = self._parse(records)
         known = set(self.header)
         if any(row.keys() - known for row in found):
             raise InputError(
@@ -936,13 +868,7 @@ def _open_source(path: Path | None) -> BufferedReader:
     """Open a file, or stdin, for reading bytes."""
     if path is None:
         return cast("BufferedReader", open_stdio(sys.stdin, "rb"))
-    try:
-        return path.open("rb")
-    except OSError as error:
-        cause = error.strerror or type(error).__name__
-    raise InputError(
-        f"{printable(str(path))} cannot be read: {cause}.", hint="Check the path."
-    )
+    return attempt_read(path, lambda: path.open("rb"))
 
 
 def open_reader(
@@ -961,122 +887,11 @@ def open_reader(
             from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow
 
             return arrow.ArrowReader(stream, name=name, options=options)
-        lines = LineReader(
-            stream, name=name, encoding=options.encoding, gzipped=is_gzipped(path)
-        )
         kind = CsvReader if options.format is Format.CSV else JsonReader
-        return kind(lines, options, on_bad_row)
+        return kind(
+            stream, options, name=name, gzipped=is_gzipped(path), on_bad_row=on_bad_row
+        )
     except BaseException:
         if path is not None:
             stream.close()
         raise
-
-
-class InputFaults:
-    """Collects the faults of a job's inputs, to report all at once.
-
-    Called with each row that cannot be read.
-    """
-
-    def __init__(self, on_bad_row: OnBadRow = None, *, limit: int = 20) -> None:
-        """Collect faults; bad rows do not count if they go to *on_bad_row*."""
-        self.limit: int = limit
-        self._on_bad_row = on_bad_row
-        self._faults: list[InputError] = []
-
-    def __call__(self, bad: BadRow) -> None:
-        """Collect a row."""
-        if self._on_bad_row is not None:
-            self._on_bad_row(bad)
-            return
-        self._faults.append(bad.error())
-        if self.is_full:
-            raise bad.error()
-
-    @property
-    def count(self) -> int:
-        """The number of faults."""
-        return len(self._faults)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether reading should stop."""
-        return self.count >= self.limit
-
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """Collect the error of one file, so that the next one can be read."""
-        try:
-            yield
-        except InputError as error:
-            if not self.is_full:
-                self._faults.append(error.with_traceback(None))
-
-    def check(self) -> None:
-        """Raise all faults as one error."""
-        if self._faults:
-            raise _join_faults(self._faults, self.limit)
-
-
-def _join_faults(faults: list[InputError], limit: int) -> InputError:
-    """Join several errors into one."""
-    if len(faults) == 1:
-        return faults[0]
-    more = f" The first {limit} are:" if len(faults) >= limit else ""
-    # Messages are one line; a line end would be shown as an escape.
-    listed = "".join(f" [{n}] {one.message}" for n, one in enumerate(faults, 1))
-    hints = dict.fromkeys(one.hint for one in faults if one.hint)
-    return InputError(
-        f"{len(faults)} faults were found in the input.{more}{listed}",
-        hint=" ".join(hints),
-    )
-
-
-def read_check(
-    pairs: Sequence[FilePair],
-    options: FileFormatOptions,
-    want: Callable[[Reader], object],
-    *,
-    on_bad_row: OnBadRow = None,
-    limit: int = 20,
-) -> int:
-    """Read all text files before the first request. Blocks.
-
-    Only the schema of Parquet and Arrow files is read. Stdin is skipped.
-
-    Returns:
-        The number of text rows.
-    """
-    faults = InputFaults(on_bad_row, limit=limit)
-    rows = 0
-    for pair in pairs:
-        if pair.source is not None and not faults.is_full:
-            with faults.collecting():
-                rows += _read_through(pair, pair.source, options, want, faults)
-    faults.check()
-    return rows
-
-
-def _read_through(
-    pair: FilePair,
-    path: Location,
-    options: FileFormatOptions,
-    want: Callable[[Reader], object],
-    on_bad_row: OnBadRow,
-) -> int:
-    """Read one file; return its number of text rows."""
-    source, _ = pair.formats(options)
-    assert isinstance(path, Path)  # noqa: S101 - a copy of what is remote, by now
-    reader = open_reader(path, source, name=pair.name, on_bad_row=on_bad_row)
-    rows = 0
-    try:
-        want(reader)
-        while isinstance(reader, _TextReader):
-            found = reader.take(5_000)
-            if found is not None:
-                rows += found.count
-            elif not reader.load():
-                break
-    finally:
-        reader.close()
-    return rows

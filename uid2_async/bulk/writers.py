@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
@@ -180,6 +180,8 @@ class CsvFormat:
             column = _instants(column)
         elif content is not Content.TEXT:
             return ["" if one is None else str(one) for one in column]
+        if not any(column):  # the usual case of PREV_UID, UNMAPPED and ERROR
+            return [""] * len(column)
         cells = [one or "" for one in column]
         if self._is_safe:
             cells = list(map(_defused, cells))
@@ -209,20 +211,16 @@ class CsvFormat:
     def join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:
         """Append fields to rows; *plain* rows are known to end only in LF."""
         records = self._defuse(records)
-        delimiter = self._delimiter
-        ends = map(delimiter.join, zip(*cells, strict=True))
-        each = zip(records, ends, strict=True) if cells else ()
+        ends = []
         if plain:
-            return "".join([f"{record[:-1]}{delimiter}{end}\n" for record, end in each])
-        if not cells:
-            return "".join(["".join(_split_end(one, self._end)) for one in records])
-        split = [_split_end(record, self._end) for record in records]
-        return "".join(
-            [
-                f"{body}{delimiter}{end}{line_end}"
-                for (body, line_end), end in zip(split, ends, strict=True)
-            ]
-        )
+            bodies = [record[:-1] for record in records]
+        else:
+            split = [_split_end(record, self._end) for record in records]
+            bodies, ends = [body for body, _ in split], [end for _, end in split]
+        rows = map(self._delimiter.join, zip(bodies, *cells, strict=True))
+        if plain:
+            return "\n".join([*rows, ""])
+        return "".join([row + end for row, end in zip(rows, ends, strict=True)])
 
 
 class JsonFormat:
@@ -345,7 +343,7 @@ class TextOutput:
             pass
         raise InputError(
             f"A value cannot be written in {self._encoding}.",
-            hint="Convert the input to UTF-8, or use --encoding utf-8.",
+            hint='Convert the input to UTF-8, or use `encoding="utf-8"`.',
         )
 
     def format(
@@ -375,7 +373,7 @@ class TextOutput:
         elif self._descriptor is None:
             raise JobError(
                 "The output already exists, but rows are missing.",
-                hint="Discard the job and start over (--restart).",
+                hint="Discard the job and start over (`restart=True`).",
             )
         else:
             write_all(self._descriptor, formatted, "The output", disk=self._disk)
@@ -483,15 +481,14 @@ class TableWriter:
         path: Location | None,
         columns: Mapping[str, Content],
         *,
-        options: FileFormatOptions | None = None,
         folder: Path | None = None,
         disk: Disk = DISK,
     ) -> None:
-        """Open the unfinished file."""
+        """Open the unfinished file; what is uploaded is in *folder* until then."""
         self._remote = path if isinstance(path, Remote) else None
         if isinstance(path, Remote):
             path = _whole_copy(path, folder or Path())
-        options = (options or FileFormatOptions()).for_file(path)
+        options = FileFormatOptions().for_file(path)
         self._path = path
         self._part = None if path is None else attempt("", temp_sibling, path)
         self.rows: int = 0
@@ -521,11 +518,3 @@ class TableWriter:
             if left is not None:
                 with contextlib.suppress(OSError):
                     left.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        """Return the writer."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """See :meth:`close`."""
-        self.close()

@@ -173,6 +173,8 @@ _ARGUMENT: Final = re.compile(
     |(?P<name>\w+)(?:=(?P<value>[^`]+))?)`""",
     re.VERBOSE,
 )
+# Arguments whose options have other names.
+_OPTIONS: Final = {"sql": "query", "table": "to-table", "kind": "type"}
 # What a message may repeat: options, commands and short names.
 _PLAIN_WORD: Final = re.compile(r"-{0,2}[A-Za-z][A-Za-z_./=-]{0,30}")
 
@@ -258,9 +260,9 @@ def _with_options(hint: str) -> str:
 
     def option(found: re.Match[str]) -> str:
         name, value = found["kind"] or found["name"], found["column"] or found["value"]
-        words = [f"--{name.replace('_', '-')}"]
+        words = [f"--{_OPTIONS.get(name, name.replace('_', '-'))}"]
         if value not in (None, "True"):
-            words.append(shlex.quote(value.strip('"')))
+            words.append(shlex.quote(value.strip('"').replace(r"\\", "\\")))
         return " ".join(words)
 
     return _ARGUMENT.sub(option, hint)

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from tests.bulk.files.conftest import fields, read_all
 from uid2_async.bulk.paths import FileFormatOptions
-from uid2_async.bulk.text import CsvReader, LineReader
+from uid2_async.bulk.text import CsvReader
 from uid2_async.errors import InputError
 
 Make = Callable[..., Any]
@@ -192,9 +192,7 @@ def test_pieces_do_not_matter(
     writer.writerows([["a", "b"], *rows])
     stream = Slow(text.getvalue().encode())
     stream.size = size
-    reader = CsvReader(
-        LineReader(stream, name="x", encoding="utf-8"), FileFormatOptions()
-    )
+    reader = CsvReader(stream, FileFormatOptions(), name="x")
     reader.want([], ["a", "b"])
 
     chunks = read_all(reader, step)

@@ -9,6 +9,7 @@ import json
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from tests.bulk.files.conftest import (
     rewrite_bytes,
 )
 from uid2_async.bulk.columns import IdentifierColumns, InputWarnings, find_identifiers
-from uid2_async.bulk.paths import Content, FileFormatOptions, FilePair
-from uid2_async.bulk.text import BadRow, open_reader, read_check
+from uid2_async.bulk.job_files import read_check
+from uid2_async.bulk.paths import Content, FileFormatOptions
+from uid2_async.bulk.text import BadRow, open_reader
 from uid2_async.bulk.writers import TableWriter
 from uid2_async.errors import ConfigError, InputError
 from uid2_async.protocol.hash_spelling import HashSpelling
@@ -92,7 +94,7 @@ def test_csv_dialects(
         (b"# Instructions\nemail\nx\n", 'use `comment="#"`'),
         (b"email ,id\nx,1\n", "use `strip_header=True`"),
         (b'id, "email"\n1, "x"\n', "`skip_initial_space=True`"),
-        (b'name,email\n"say \\"hi\\"",x\n', "use --escape '\\'"),
+        (b'name,email\n"say \\"hi\\"",x\n', r'use `escape="\\"`'),
         (b'[{"email": "x"}]\n', 'Use `format="jsonl"`'),
         (b"Email,x,Email\na,b,c\n", "'email#1' is the first"),
         (b"id,email\n1,x\n   \n", "Remove the line"),
@@ -253,7 +255,7 @@ def test_names_that_are_repeated(make_reader: Make) -> None:
     found = find_identifiers(
         reader.header, column=None, kind=None, several={"email": "Email#*"}
     )
-    assert found.kinds == ("email", "email")
+    assert [kind for kind, _ in found.columns] == ["email", "email"]
     reader.want(found.wanted)
     (rows,) = read_all(reader)
     assert [one.values for one in found.identities(rows)] == [["a"], ["c"]]
@@ -338,24 +340,31 @@ def test_safe_output_is_understood(tmp_path: Path, value: str) -> None:
 # --- Faults before the first request --------------------------------------------------
 
 
-def want_email(reader: Any) -> None:
-    """Find the column email."""
-    columns = find_identifiers(
-        reader.header, column="email", kind="email", several={}, name=reader.name
-    )
-    reader.want(columns.wanted, added=ADDED)
+def open_email(path: Path, on_bad_row: Any) -> tuple[Any, None]:
+    """Open a file and find the column email."""
+    how = FileFormatOptions().for_file(path)
+    reader = open_reader(path, how, on_bad_row=on_bad_row)
+    try:
+        columns = find_identifiers(
+            reader.header, column="email", kind="email", several={}, name=reader.name
+        )
+        reader.want(columns.wanted, added=ADDED)
+    except BaseException:
+        reader.close()
+        raise
+    return reader, None
 
 
-def pairs_of(folder: Path, files: dict[str, bytes]) -> list[FilePair]:
-    """Write files."""
+def openers(folder: Path, files: dict[str, bytes]) -> list[Any]:
+    """Write files; return what opens each."""
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    return [FilePair(folder / name, folder / "out" / name) for name in sorted(files)]
+    return [partial(open_email, folder / name) for name in sorted(files)]
 
 
 def test_the_look_through_names_every_fault(tmp_path: Path) -> None:
     """A ragged line, an empty part, a stray file: each with its file and line."""
-    pairs = pairs_of(
+    opens = openers(
         tmp_path,
         {
             "a.csv": b"id,email\n1,secret\n2,secret,x\n3,secret\n4\n",
@@ -371,7 +380,7 @@ def test_the_look_through_names_every_fault(tmp_path: Path) -> None:
     )
 
     with pytest.raises(InputError) as caught:
-        read_check(pairs, FileFormatOptions(), want_email)
+        read_check(opens)
 
     message = caught.value.message
     assert "9 faults" in message
@@ -393,19 +402,19 @@ def test_the_look_through_names_every_fault(tmp_path: Path) -> None:
 
 def test_the_look_through_stops_at_its_limit(tmp_path: Path) -> None:
     """A file with the wrong delimiter has a fault in each line."""
-    pairs = pairs_of(tmp_path, {"a.csv": b"id,email\n" + b"1\n" * 100})
+    opens = openers(tmp_path, {"a.csv": b"id,email\n" + b"1\n" * 100})
 
     with pytest.raises(InputError, match=r"20 faults .* The first 20 are"):
-        read_check(pairs, FileFormatOptions(), want_email)
+        read_check(opens)
 
 
 def test_bad_rows_are_collected(tmp_path: Path) -> None:
     """With somebody who collects them they are no fault, and the others are read."""
     data = b'id,email\n1,a\n2\n3,"b\nb"\n4,"x"y\n\n5,c\n'
-    pairs = pairs_of(tmp_path, {"a.csv": data, "b.jsonl": b'[]\n{"email":"d"}\nx'})
+    opens = openers(tmp_path, {"a.csv": data, "b.jsonl": b'[]\n{"email":"d"}\nx'})
     bad: list[BadRow] = []
 
-    rows = read_check(pairs, FileFormatOptions(), want_email, on_bad_row=bad.append)
+    rows = read_check(opens, bad.append)
 
     assert rows == 4
     assert [(one.line, one.text) for one in bad] == [
@@ -525,7 +534,7 @@ COLUMNS = {"UID": Content.TEXT, "SINCE": Content.INSTANT}
 def test_tables(tmp_path: Path, name: str) -> None:
     """They are written in the format of their name, private, and when whole."""
     path = tmp_path / name
-    with TableWriter(path, COLUMNS) as table:
+    with closing(TableWriter(path, COLUMNS)) as table:
         table.write({"UID": ["a\r4", None], "SINCE": [1, None]})
         table.write({"UID": ["=x"], "SINCE": [2]})
         assert not path.exists()
@@ -544,7 +553,7 @@ def test_tables(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_a_table_that_is_not_finished(tmp_path: Path, name: str) -> None:
     """Nothing is left of it."""
-    with TableWriter(tmp_path / name, COLUMNS) as table:
+    with closing(TableWriter(tmp_path / name, COLUMNS)) as table:
         table.write({"UID": ["a"], "SINCE": [1]})
 
     assert list(tmp_path.iterdir()) == []
@@ -552,7 +561,7 @@ def test_a_table_that_is_not_finished(tmp_path: Path, name: str) -> None:
 
 def test_a_column_of_its_own(tmp_path: Path) -> None:
     """An empty row is not a blank line, which would be passed over."""
-    with TableWriter(tmp_path / "t.csv", {"UID": Content.TEXT}) as table:
+    with closing(TableWriter(tmp_path / "t.csv", {"UID": Content.TEXT})) as table:
         table.write({"UID": ["", None, "x"]})
         table.finish()
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from tests.bulk.files.conftest import read_all
 from tests.bulk.files.test_csv_reader import Slow
 from uid2_async.bulk.paths import FileFormatOptions
-from uid2_async.bulk.text import JsonReader, LineReader
+from uid2_async.bulk.text import JsonReader
 from uid2_async.errors import InputError
 
 Make = Callable[..., Any]
@@ -121,9 +121,7 @@ def test_pieces_do_not_matter(rows: list[dict[str, str]], size: int, step: int) 
     text = "".join(f"{json.dumps(row)}\n" for row in rows)
     stream = Slow(text.encode())
     stream.size = size
-    reader = JsonReader(
-        LineReader(stream, name="x", encoding="utf-8"), FileFormatOptions()
-    )
+    reader = JsonReader(stream, FileFormatOptions(), name="x")
     names = [name for name in "abc" if name in reader.header]
     reader.want(names)
 
@@ -166,8 +164,8 @@ def test_a_pipe_is_read_as_it_comes() -> None:
         def read(self, _: int | None = -1, /) -> bytes:
             raise AssertionError
 
-    lines = LineReader(Pipe(b'{"a":"x"}\n{"a":"y"}\n'), name="stdin", encoding="utf-8")
-    reader = JsonReader(lines, FileFormatOptions())
+    pipe = Pipe(b'{"a":"x"}\n{"a":"y"}\n')
+    reader = JsonReader(pipe, FileFormatOptions(), name="stdin")
     reader.want(["a"])
 
     chunk = reader.take(1_000)

@@ -442,7 +442,7 @@ def test_an_output_that_exists(source: Path) -> None:
     check(source, out, begun=True)
     with pytest.raises(InputError, match="already exists") as caught:
         check(source, out)
-    assert "--force" in caught.value.hint
+    assert "`force=True`" in caught.value.hint
 
 
 def test_a_folder_in_which_others_can_write(source: Path) -> None:

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from uid2_async.bulk import Query, Table
-from uid2_async.bulk.stores import _S3, _explain, expand_locations, is_url, locate
+from uid2_async.bulk.paths import FileFormatOptions
+from uid2_async.bulk.stores import (
+    _S3,
+    Pipe,
+    _explain,
+    expand_locations,
+    is_url,
+    locate,
+    through_files,
+)
 from uid2_async.errors import ConfigError, InputError
 
 
@@ -95,3 +104,17 @@ def test_failures_are_explained_by_class(error: Exception, words: str) -> None:
     assert words in found.message
     assert found.hint
     assert "canary" not in str(found)
+
+
+@pytest.mark.parametrize("target", ["-", "b", "b.csv", "b.tsv", "b.tsv.gz", "b.jsonl"])
+@pytest.mark.parametrize("given", [{}, {"delimiter": "\t"}, {"format": "csv"}])
+def test_stdin_that_is_read_twice(target: str, given: dict[str, str]) -> None:
+    """Its copy is read, and the output written, as without a copy."""
+    options = FileFormatOptions(**given)
+    (pair,) = expand_locations("-", target)
+
+    spooled = through_files(pair, options, spool=True)
+
+    assert isinstance(spooled.source, Pipe)
+    assert spooled.target == pair.target
+    assert spooled.formats(options) == pair.formats(options)

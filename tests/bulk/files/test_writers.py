@@ -20,7 +20,7 @@ from hypothesis import given, settings, strategies as st
 from tests.bulk.files.conftest import ADDED, cells, rewrite, rewrite_bytes
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.private_files import Disk
-from uid2_async.bulk.text import CsvReader, JsonReader, LineReader, open_reader
+from uid2_async.bulk.text import CsvReader, JsonReader, open_reader
 from uid2_async.bulk.writers import CsvFormat, JsonFormat, TextOutput, open_output
 from uid2_async.errors import InputError, JobError
 
@@ -91,9 +91,8 @@ def test_jsonl(tmp_path: Path, data: str, expected: str) -> None:
 
 def reader_of(data: bytes, file_format: str = "csv", **options: Any) -> Any:
     """Open a reader in memory."""
-    lines = LineReader(io.BytesIO(data), name="x", encoding="utf-8")
     kind = CsvReader if file_format == "csv" else JsonReader
-    return kind(lines, FileFormatOptions(**options))
+    return kind(io.BytesIO(data), FileFormatOptions(**options), name="x")
 
 
 def format_rows(
@@ -492,18 +491,17 @@ def test_a_pipe_that_is_being_read(tmp_path: Path) -> None:
     keep = os.open(tmp_path / "in.csv", os.O_RDWR)
     os.write(keep, b"T\n1\n")
     stream = (tmp_path / "in.csv").open("rb")
-    lines = LineReader(stream, name="pipe", encoding="utf-8")
-    lines.load()
-    reading = threading.Thread(target=lines.load)
+    reader = CsvReader(stream, FileFormatOptions(), name="pipe")
+    reading = threading.Thread(target=reader.load)
     reading.start()
-    while not lines._is_reading:
+    while not reader._is_reading:
         pass
 
-    lines.close()
+    reader.close()
     assert not stream.closed
     os.write(keep, b"2\n")
     reading.join()
-    lines.close()
+    reader.close()
 
     assert stream.closed
     os.close(keep)
@@ -519,4 +517,4 @@ def test_a_disk_that_cannot_be_read() -> None:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(InputError, match="x cannot be read: Input/output error"):
-        LineReader(Broken(), name="x", encoding="utf-8").load()
+        CsvReader(Broken(), FileFormatOptions(), name="x")
