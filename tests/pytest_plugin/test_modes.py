@@ -296,6 +296,7 @@ def projects_of(block: pages.Block) -> set[str]:
     return set(PROJECTS)
 
 
+UNMARKED = PYTEST_ASYNCIO.format(scope="function").replace("@marked\n", "")
 # What else runs there, and how many tests of it pass.
 MODULES: dict[str, dict[str, tuple[str, int]]] = {
     ALONE: {"synchronous": (SYNCHRONOUS, 6)},
