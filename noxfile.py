@@ -38,6 +38,8 @@ WORKERS = ("-n", "auto", "--dist", "worksteal")
 PATIENT = ("--timeout", "300")
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = nox.project.python_versions(PYPROJECT)  # the classifiers
+# What the files of all tests need, several times over.
+MEMORY_BYTES = 4 * 1024**3
 # The first is the aim, and a warning; beyond the second the session fails.
 WISHED_WHEEL_BYTES = 400_000
 WHEEL_BYTES = 600_000
@@ -143,9 +145,18 @@ def tests(session: nox.Session) -> None:
     """Run the tests on every supported Python that starts here."""
     _log_pythons(session)
     session.install("-q", WITH_EXTRAS, *group("tests"))
-    # Jobs are killed at more moments once; the versions of Python do not matter there.
-    env = {"UID2_KILLS": "4"} if session.python == FIRST else {}
+    # Jobs are killed at more moments, and files are on a disk, once: the versions of
+    # Python do not matter there.
+    env = {"UID2_KILLS": "4"} if session.python == FIRST else _files_in_memory()
     session.run(*PYTEST, *WORKERS, *session.posargs, env=env)
+
+
+def _files_in_memory() -> dict[str, str]:
+    """Let the files of tests be in memory if there is room: no test waits for fsync."""
+    memory = Path("/dev/shm")  # noqa: S108 - pytest makes a private folder in it
+    if memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_BYTES:
+        return {"PYTEST_DEBUG_TEMPROOT": str(memory)}
+    return {}
 
 
 def _log_pythons(session: nox.Session) -> None:
