@@ -1,10 +1,12 @@
-"""The command ``uid2`` in processes of its own, which start in milliseconds."""
+"""``uid2`` and examples in processes of their own, which start in milliseconds."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
@@ -23,19 +25,26 @@ class Command:
     """A running command."""
 
     def __init__(
-        self, arguments: list[str], *, folder: Path, env: Mapping[str, str], log: Path
+        self,
+        arguments: list[str],
+        *,
+        folder: Path,
+        env: Mapping[str, str],
+        log: Path,
+        script: Path | None = None,
     ) -> None:
         """Start ``uid2`` with *arguments*.
 
         Args:
-            arguments: The arguments of ``uid2``.
+            arguments: The arguments of ``uid2``, or of the script.
             folder: The working directory.
             env: Its environment variables, in addition to those of this process.
             log: The prefix of the files that receive stdout (.out) and stderr (.err).
+            script: A program to run instead of ``uid2``. Its warnings are errors.
         """
         self._log = log
         names = {**os.environ, **env}
-        task = (arguments, str(folder), names, str(log))
+        task = (arguments, str(folder), names, str(log), script)
         self._process: ForkServerProcess = _CONTEXT.Process(target=_run, args=task)
         self._process.start()
 
@@ -77,7 +86,13 @@ class Command:
         return Path(f"{self._log}.err").read_text(encoding="utf-8")
 
 
-def _run(arguments: list[str], folder: str, env: Mapping[str, str], log: str) -> None:
+def _run(
+    arguments: list[str],
+    folder: str,
+    env: Mapping[str, str],
+    log: str,
+    script: Path | None,
+) -> None:
     """Be the command: in the new process."""
     os.chdir(folder)
     os.environ.clear()
@@ -85,6 +100,12 @@ def _run(arguments: list[str], folder: str, env: Mapping[str, str], log: str) ->
     for number, name in ((1, "out"), (2, "err")):
         flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
         os.dup2(os.open(f"{log}.{name}", flags, 0o600), number)
+    if script is not None:
+        warnings.simplefilter("error")
+        sys.argv = [str(script), *arguments]
+        sys.path.insert(0, str(script.parent))
+        runpy.run_path(str(script), run_name="__main__")
+        return
     sys.argv = ["uid2", *arguments]
     from uid2_async.cli import main  # noqa: PLC0415 - only here, where it is loaded
 
