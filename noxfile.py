@@ -17,6 +17,10 @@ import nox
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "typing", "tests"]
 nox.options.error_on_missing_interpreters = True
+# uv installs in seconds what takes pip minutes: python -m pip install 'nox[uv]'.
+nox.options.default_venv_backend = "uv|virtualenv"
+# Otherwise each of the many processes that tests start compiles what it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ROOT = Path(__file__).parent
 # The browser tests know this version's parts; a newer one is tried on purpose.
@@ -28,10 +32,14 @@ PYTEST = (
     *("pytest", "-q", "--ignore=tests/browser", "--ignore=tests/docs"),
     *("--ignore=tests/spark", "--ignore=tests/stores", "--ignore=tests/web"),
 )
+# What a worker has no more time for, another one takes.
+WORKERS = ("-n", "auto", "--dist", "worksteal")
 # The first test of these waits until Chromium or a JVM has started.
 PATIENT = ("--timeout", "300")
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = nox.project.python_versions(PYPROJECT)  # the classifiers
+# What the files of all tests need, several times over.
+MEMORY_BYTES = 4 * 1024**3
 # The first is the aim, and a warning; beyond the second the session fails.
 WISHED_WHEEL_BYTES = 400_000
 WHEEL_BYTES = 600_000
@@ -137,9 +145,18 @@ def tests(session: nox.Session) -> None:
     """Run the tests on every supported Python that starts here."""
     _log_pythons(session)
     session.install("-q", WITH_EXTRAS, *group("tests"))
-    # Jobs are killed at more moments once; the versions of Python do not matter there.
-    env = {"UID2_KILLS": "4"} if session.python == FIRST else {}
-    session.run(*PYTEST, "-n", "auto", *session.posargs, env=env)
+    # Jobs are killed at more moments, and files are on a disk, once: the versions of
+    # Python do not matter there.
+    env = {"UID2_KILLS": "4"} if session.python == FIRST else _files_in_memory()
+    session.run(*PYTEST, *WORKERS, *session.posargs, env=env)
+
+
+def _files_in_memory() -> dict[str, str]:
+    """Let the files of tests be in memory if there is room: no test waits for fsync."""
+    memory = Path("/dev/shm")  # noqa: S108 - pytest makes a private folder in it
+    if memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_BYTES:
+        return {"PYTEST_DEBUG_TEMPROOT": str(memory)}
+    return {}
 
 
 def _log_pythons(session: nox.Session) -> None:
@@ -169,7 +186,7 @@ def fuzz(session: nox.Session) -> None:
     """Fuzz what reads foreign bytes, for a minute or as many as an argument says."""
     session.install("-q", WITH_EXTRAS, *group("tests"))
     # Not every Python and machine has a wheel; the fuzzer does without.
-    session.run("pip", "install", "-q", *group("fuzz"), success_codes=[0, 1])
+    session.install("-q", *group("fuzz"), success_codes=[0, 1, 2])
     session.run("python", "-m", "tests.fuzz", *(session.posargs or ["1"]))
 
 
@@ -180,7 +197,7 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "tests.soak", *(session.posargs or ["2"]))
 
 
-@nox.session
+@nox.session(venv_backend="virtualenv")  # with pip, which lists what is installed
 def audit(session: nox.Session) -> None:
     """Look up what is installed in the database of known vulnerabilities."""
     session.install("-q", WITH_EXTRAS)

@@ -44,23 +44,16 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture(scope="module")
-def small_heap() -> Iterator[None]:
-    """Keep what is there out of the next collections, which are quick then."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True)
-def collected(small_heap: None) -> Iterator[None]:
+def collected() -> Iterator[None]:
     """End its threads and collect it here: in another test it would do harm."""
     yield
     if make_blocking.cache_info().currsize:
         make_blocking().close()
         make_blocking.cache_clear()
     gc.collect()
+    # What it has loaded and kept would be looked through after each of the next tests.
+    gc.freeze()
 
 
 CALLABLES = public_callables()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,24 +47,40 @@ def test_ignored_signals_reach_tests() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("kind", ["sync", "async", "fixture"])
-def test_a_test_that_waits_forever_fails(tmp_path: Path, kind: str) -> None:
-    """The limit ends blocking code, coroutines and fixtures; the run continues."""
-    endless = {
-        "sync": "def test_it():\n    threading.Event().wait()\n",
-        "async": "async def test_it():\n    await asyncio.Event().wait()\n",
-        "fixture": (
-            "@pytest.fixture\ndef endless():\n    threading.Event().wait()\n\n"
-            "def test_it(endless): ...\n"
-        ),
-    }
-    path = tmp_path / "test_endless.py"
-    imports = "import asyncio, threading\nimport pytest\n\n"
-    path.write_text(imports + endless[kind] + "\ndef test_next(): ...\n", "utf-8")
-    done = run_pytest("-c", ROOT / "pyproject.toml", path, "-o", "timeout=1")
+ENDLESS = """
+import asyncio, threading
+import pytest
 
-    assert "Timeout (>1.0s)" in done.stdout
-    assert "1 passed" in done.stdout
+def test_sync():
+    threading.Event().wait()
+
+async def test_async():
+    await asyncio.Event().wait()
+
+@pytest.fixture
+def endless():
+    threading.Event().wait()
+
+def test_fixture(endless): ...
+
+def test_next(): ...
+"""
+
+
+def test_a_test_that_waits_forever_fails(tmp_path: Path) -> None:
+    """The limit ends blocking code, coroutines and fixtures; the run continues."""
+    path = tmp_path / "test_endless.py"
+    path.write_text(ENDLESS, "utf-8")
+    done = run_pytest("-c", ROOT / "pyproject.toml", path, "-o", "timeout=1", "-rfEp")
+
+    ended = re.findall(r"^(\w+) .*?::(\w+)", done.stdout, re.MULTILINE)
+    assert sorted(ended) == [
+        ("ERROR", "test_fixture"),
+        ("FAILED", "test_async"),
+        ("FAILED", "test_sync"),
+        ("PASSED", "test_next"),
+    ], done.stdout
+    assert done.stdout.count("Failed: Timeout (>1.0s)") >= 3
     assert done.returncode == 1
 
 

@@ -9,15 +9,16 @@ import csv
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 import pytest
+from typer.testing import CliRunner
 
+from commands import Command
+from uid2_async.cli.app import app
 from uid2_async.operator import LocalOperator
 
 KILLS = int(os.environ.get("UID2_KILLS", "2"))
@@ -63,29 +64,23 @@ class Job:
             "id,note,mail\n" + "".join(lines) + "x,,y\n"
         )
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start the command ``uid2``."""
+    def map(self) -> Command:
+        """Start the job."""
         key = self.operator.credentials["everything"]
         env = {
-            **os.environ,
             "UID2_BASE_URL": self.operator.url,
             "UID2_API_KEY": key.api_key,
             "UID2_SECRET_KEY": key.client_secret,
         }
-        return subprocess.Popen(  # noqa: S603 - the interpreter that runs this
-            [sys.executable, "-m", "uid2_async", *arguments],
-            cwd=self.folder,
-            env={**env, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def map(self) -> subprocess.Popen[bytes]:
-        """Start the job."""
-        return self.start(
-            *("map", "in.csv", "out.csv", "--column", "mail", "--type", "email"),
-            *(*KINDS[self.kind], "-q"),
-            *("--batch-size", str(BATCH), "--concurrency", str(IN_FLIGHT)),
+        return Command(
+            [
+                *("map", "in.csv", "out.csv", "--column", "mail", "--type", "email"),
+                *(*KINDS[self.kind], "-q"),
+                *("--batch-size", str(BATCH), "--concurrency", str(IN_FLIGHT)),
+            ],
+            folder=self.folder,
+            env=env,
+            log=self.folder.with_name("log"),
         )
 
     def outcome(self) -> Outcome:
@@ -93,8 +88,14 @@ class Job:
         output = (self.folder / "out.csv").read_bytes()
         if not KINDS[self.kind]:
             return Outcome(output=output, delta=b"", state=[])
-        with self.start("state", "export", "people.db", "state.csv") as process:
-            assert process.wait(60) == 0
+        export = (
+            "state",
+            "export",
+            self.folder / "people.db",
+            self.folder / "state.csv",
+        )
+        done = CliRunner().invoke(app, [*map(str, export)])
+        assert done.exit_code == 0, done.output
         with (self.folder / "state.csv").open(newline="") as file:
             state = [row[:-1] for row in csv.reader(file)]
         return Outcome(
@@ -104,10 +105,11 @@ class Job:
         )
 
 
-def finish(process: subprocess.Popen[bytes]) -> None:
+def finish(job: Command) -> None:
     """Wait until a job is done; it was if it had only to tidy up when it was killed."""
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0 or b"out.csv already exists" in errors, errors
+    with job:
+        code = job.wait(60)
+        assert code == 0 or "out.csv already exists" in job.stderr, job.stderr
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +159,7 @@ def test_killed_at_any_moment(
             time.sleep(0.001)
         time.sleep(dice.random() ** 4 * 0.2)
         process.send_signal(signal.SIGKILL)
+        assert process.wait(60) in {0, -signal.SIGKILL}
     finish(job.map())
 
     asked = asked_since(operator, begun)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def run(*command: str, **env: str) -> str:
     return done.stdout
 
 
+@cache
 def script_for(shell: str) -> str:
     """Print the script, as users of *shell* get it from --show-completion."""
     switch = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from commands import Command
 from uid2_async import IdentityScope
 from uid2_async.bulk.options import FileProgress, JobSummary
 from uid2_async.bulk.outcomes import Progress
@@ -55,39 +56,9 @@ def command(source: Path, *more: str) -> list[str]:
 # --- signals --------------------------------------------------------------------------
 
 
-def run_and_stop(
-    arguments: Sequence[str],
-    env: dict[str, str],
-    operator: LocalOperator,
-    number: signal.Signals,
-) -> subprocess.CompletedProcess[str]:
-    """Run ``uid2``, stop it once it has had some answers, and wait for its end.
-
-    The signals have their usual handlers, whatever started these tests.
-    """
-    script = (
-        "import signal, sys; from uid2_async.cli import main\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
-        "main()"
-    )
-    process = subprocess.Popen(  # noqa: S603 - the interpreter that runs this
-        [sys.executable, "-c", script, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **env},
-    )
-    try:
-        while len(operator.calls) < 5:
-            assert process.poll() is None, process.communicate()
-            os.sched_yield()
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-    return subprocess.CompletedProcess([], process.returncode, out, err)
+def start(arguments: Sequence[str], env: dict[str, str], folder: Path) -> Command:
+    """Start ``uid2`` in a process of its own."""
+    return Command([*arguments], folder=folder, env=env, log=folder / "log")
 
 
 @ONLY_UID2
@@ -108,27 +79,26 @@ def test_a_signal_ends_a_job_cleanly(
     """SIGTERM and SIGINT give true counts, no output that is not there, and resume."""
     more = ["--state", str(source.with_name("people.db"))] if with_state else []
     arguments = command(write(source, ROWS), "--json", *more)
-    done = run_and_stop(arguments, env, local_operator, number)
-    first = json.loads(done.stdout)
+    with start(arguments, env, source.parent) as stopped:
+        while len(local_operator.calls) < 5:
+            assert stopped.poll() is None, stopped.stderr
+            os.sched_yield()
+        stopped.send_signal(number)
+        exit_code = stopped.wait(60)
+        first, said = json.loads(stopped.stdout), stopped.stderr
     asked = sum(call.items for call in local_operator.calls)
-    again = subprocess.run(  # noqa: S603 - as above
-        [sys.executable, "-m", "uid2_async", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-        env={**os.environ, **env},
-    )
-    second = json.loads(again.stdout)
+    with start(arguments, env, source.parent) as again:
+        assert again.wait(100) == 0, again.stderr
+        second = json.loads(again.stdout)
 
-    assert (done.returncode, first["exit_code"]) == (code, code), done.stderr
+    assert (exit_code, first["exit_code"]) == (code, code), said
     assert first["error"]["class"] == name
     assert (first["complete"], first["resumes"]) == (False, True)
     assert first["outputs"] == []
     assert first["rows"] == first["mapped"] == asked < ROWS
     assert first["requests"] == math.ceil(asked / 100)
-    assert "Run the same command again to resume." in done.stderr
-    assert (again.returncode, second["rows"], second["resumes"]) == (0, ROWS, False)
+    assert "Run the same command again to resume." in said
+    assert (second["rows"], second["resumes"]) == (ROWS, False)
     assert sum(call.items for call in local_operator.calls) == ROWS
 
 

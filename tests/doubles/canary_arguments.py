@@ -9,7 +9,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -170,33 +170,12 @@ class Maker:
         return self._of(hint, name, function)
 
     def _by_name(self, name: str) -> Any:
-        self._made += 1
-        fresh = self.folder / f"out{self._made}.csv"
-        return {
-            "base_url": "http://127.0.0.1:9",
-            "api_key": API_KEY,
-            "client_secret": CLIENT_SECRET,
-            "server_public_key": _SAMPLE.keypairs[0].public_key,
-            "subscription_id": "4WvryDGbR5",
-            "origin": "https://example.com",
-            "app_name": None,
-            "session": None,
-            "source": self._file,
-            "inputs": [self._file],
-            "target": fresh,
-            "delta": fresh.with_suffix(".delta.csv"),
-            "ca_file": fresh.with_suffix(".pem"),
-            "path": fresh.with_suffix(".db"),
-            "state": None,
-            "identity": EMAIL,
-            "token": ADVERTISING_TOKEN,
-            "raw_uid": UID,
-            "secret": KEY,
-            "country": "DE",
-            "name": "cookie",
-            **dict.fromkeys(("timeout", "stall_timeout", "refresh_every"), 0.1),
-            "text": EMAIL,
-        }.get(name)
+        if name in {"source", "inputs"}:
+            return self._file if name == "source" else [self._file]
+        if name in _SUFFIXES:
+            self._made += 1
+            return self.folder / f"out{self._made}{_SUFFIXES[name]}"
+        return _BY_NAME.get(name)
 
     def _of(self, hint: Any, name: str, function: Any) -> Any:  # noqa: PLR0911 - one for each kind of type
         origin, inner = typing.get_origin(hint), typing.get_args(hint)
@@ -235,14 +214,18 @@ class Maker:
         raise LookupError(f"tests/doubles/canary_arguments.py cannot make a {kind}.")
 
 
-def parameters_of(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
-    """Yield the parameters that can be passed, without self and cls."""
-    for parameter in inspect.signature(function).parameters.values():
-        variable = {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
-        if parameter.name not in {"self", "cls"} and parameter.kind not in variable:
-            yield parameter
+@functools.cache
+def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters that can be passed, without self and cls."""
+    variable = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    return [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name not in {"self", "cls"} and parameter.kind not in variable
+    ]
 
 
+@functools.cache
 def _resolve(hint: str, function: Any) -> Any:
     home = inspect.getmodule(inspect.unwrap(function))
     if inspect.isclass(function):
@@ -265,6 +248,24 @@ async def _refuse(*_: object, **__: object) -> None:
 
 
 _SAMPLE = OperatorData.sample()
+_SUFFIXES = {"target": ".csv", "delta": ".delta.csv", "ca_file": ".pem", "path": ".db"}
+"""The names of parameters that are new files, and how those end."""
+_BY_NAME: dict[str, Any] = {
+    "base_url": "http://127.0.0.1:9",
+    "api_key": API_KEY,
+    "client_secret": CLIENT_SECRET,
+    "server_public_key": _SAMPLE.keypairs[0].public_key,
+    "subscription_id": "4WvryDGbR5",
+    "origin": "https://example.com",
+    "identity": EMAIL,
+    "token": ADVERTISING_TOKEN,
+    "raw_uid": UID,
+    "secret": KEY,
+    "country": "DE",
+    "name": "cookie",
+    **dict.fromkeys(("timeout", "stall_timeout", "refresh_every"), 0.1),
+    "text": EMAIL,
+}
 _NAMES: dict[str, Any] = {
     **{name: getattr(uid2_async, name) for name in uid2_async.__all__},
     **vars(typing),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import uid2_async
+from commands import Command
 from uid2_async.operator import LocalOperator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -41,28 +40,29 @@ def env(operator: LocalOperator) -> dict[str, str]:
 
 
 @pytest.fixture
-def run() -> Run:
+def run(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Run:
     """Run an example as a user does; nobody's identifier may be printed."""
+    for name in SETTINGS:
+        monkeypatch.delenv(f"UID2_{name}", raising=False)
 
     def run(
         name: str, *arguments: object, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        cleared = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in {f"UID2_{one}" for one in SETTINGS}
-        }
-        done = subprocess.run(  # noqa: S603 - our own example
-            [sys.executable, "-W", "error", EXAMPLES / name, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={
-                **cleared,
-                "PYTHONPATH": str(Path(uid2_async.__file__).parents[1]),
-                **(env or {}),
-            },
+        log = tmp_path_factory.mktemp("log") / name
+        started = Command(
+            [*map(str, arguments)],
+            folder=Path.cwd(),
+            env=env or {},
+            log=log,
+            script=EXAMPLES / name,
         )
+        with started as example:
+            code = example.wait(100)
+            done = subprocess.CompletedProcess(
+                [name], code, example.stdout, example.stderr
+            )
         assert "@" not in done.stdout + done.stderr
         assert "+1" not in done.stdout + done.stderr
         return done

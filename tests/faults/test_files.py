@@ -11,7 +11,6 @@ import asyncio
 import errno
 import os
 import signal
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from typing import Any
 import attrs
 
 from canaries import API_KEY, CLIENT_SECRET, EMAIL, find_canaries
+from commands import Command
 from fault_bench import Bench, Rows
 from memory_operator import MemoryOperator, refusal
 from uid2_async import MapOptions, UID2Client, errors, map_file
@@ -94,37 +94,41 @@ async def broken(bench: Bench, folder: Path) -> None:
 # --- killed, stopped ------------------------------------------------------------------
 
 
-async def command(folder: Path, operator: LocalOperator) -> asyncio.subprocess.Process:
+def command(folder: Path, operator: LocalOperator) -> Command:
     """Start the command in a process of its own."""
     key = operator.credentials["everything"]
     names = {"BASE_URL": operator.url, "API_KEY": key.api_key}
     names["SECRET_KEY"] = key.client_secret
-    env = {f"UID2_{name}": value for name, value in names.items()}
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uid2_async", "map", "in.csv", "out.csv", "-q"),
-        *("--column", "mail", "--type", "email", "--state", "people.db"),
-        *("--batch-size", "100", "--concurrency", "4"),
-        cwd=folder,
-        env={**os.environ, **env, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stderr=asyncio.subprocess.PIPE,
+    return Command(
+        [
+            *("map", "in.csv", "out.csv", "-q", "--column", "mail", "--type", "email"),
+            *("--state", "people.db", "--batch-size", "100", "--concurrency", "4"),
+        ],
+        folder=folder,
+        env={f"UID2_{name}": value for name, value in names.items()},
+        log=folder / "log",
     )
+
+
+async def output_of(folder: Path, operator: LocalOperator) -> bytes:
+    """Run the command to its end; return its output."""
+    with command(folder, operator) as process:
+        assert await asyncio.to_thread(process.wait, 60) == 0, process.stderr
+    return (folder / "out.csv").read_bytes()
 
 
 async def stop_and_go_on(number: signal.Signals, code: int) -> None:
     """Stop a job by a signal; the same command does the rest, and little twice."""
     with job() as folder, job() as other, LocalOperator.in_thread() as operator:
-        unbroken = await command(other, operator)
-        assert await unbroken.wait() == 0
+        unbroken = await output_of(other, operator)
         begun = len(operator.calls)
-        process = await command(folder, operator)
-        while len(operator.calls) < begun + 12 and process.returncode is None:  # noqa: ASYNC110 - another process's doing
-            await asyncio.sleep(0.002)
-        process.send_signal(number)
-        assert await asyncio.wait_for(process.wait(), 5) == code
+        with command(folder, operator) as process:
+            while len(operator.calls) < begun + 12 and process.poll() is None:  # noqa: ASYNC110 - another process's doing
+                await asyncio.sleep(0.002)
+            process.send_signal(number)
+            assert await asyncio.to_thread(process.wait, 5) == code
         assert not (folder / "out.csv").exists()
-        again = await command(folder, operator)
-        assert await again.wait() == 0, await again.stderr.read()  # type: ignore[union-attr] # it is a pipe
-        assert (folder / "out.csv").read_bytes() == (other / "out.csv").read_bytes()
+        assert await output_of(folder, operator) == unbroken
         asked = sum(call.items or 0 for call in operator.calls[begun:])
         # Those in flight, and as many whose answers waited to be committed.
         assert asked - (PEOPLE + 1) <= 2 * 4 * 100

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -45,3 +47,32 @@ def run(
         )
 
     return run
+
+
+@pytest.fixture
+def count_outcomes(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> Callable[..., tuple[dict[str, Counter[str]], pytest.RunResult]]:
+    """Run many modules in one process: loading what they need takes the longest.
+
+    Takes the text of each module by name. Returns the outcomes by module, and the run.
+    """
+
+    def count(
+        modules: Mapping[str, str], *options: str
+    ) -> tuple[dict[str, Counter[str]], pytest.RunResult]:
+        for name, text in modules.items():
+            pytester.makepyfile(**{f"test_{name}": text})
+        found = run("", *options, "--junitxml=report.xml")
+        outcomes = {name: Counter[str]() for name in modules}
+        report = ET.parse(pytester.path / "report.xml")  # noqa: S314 - pytest wrote it
+        for case in report.iter("testcase"):
+            name = case.get("classname", "").split(".")[0].removeprefix("test_")
+            outcome = next((one.tag for one in case if one.tag in _FAILED), "passed")
+            outcomes[name][outcome] += 1
+        return outcomes, found
+
+    return count
+
+
+_FAILED = {"error", "failure", "skipped"}

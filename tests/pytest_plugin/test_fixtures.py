@@ -7,13 +7,14 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
 pytest_plugins = ["pytester"]
 
 Run: TypeAlias = Callable[..., pytest.RunResult]
+Count: TypeAlias = Callable[..., tuple[dict[str, Any], pytest.RunResult]]
 ROOT = Path(__file__).parents[2]
 
 MARKER = """
@@ -163,26 +164,23 @@ def test_nothing_was_loaded():
 """
 
 
-def test_the_marker_sets_up_the_operator(run: Run) -> None:
-    """People, faults, roles and scope, for a module, a class or a test."""
-    run(MARKER).assert_outcomes(passed=7)
+def test_the_fixtures_keep_their_promises(count_outcomes: Count) -> None:
+    """What the marker sets up, what each test begins with, and whose clock it is.
 
+    marker: People, faults, roles and scope, for a module, a class or a test.
+    reset: Calls, opt-outs, faults and the clock are those of a new operator.
+    clock: Tokens come of age without waiting, and the next test is in the present.
+    wrong: The error says what the marker accepts.
+    """
+    modules = {"marker": MARKER, "reset": RESET, "clock": CLOCK, "wrong": WRONG}
+    counts, found = count_outcomes(modules)
 
-def test_each_test_begins_anew(run: Run) -> None:
-    """Calls, opt-outs, faults and the clock are those of a new operator."""
-    run(RESET).assert_outcomes(passed=2)
-
-
-def test_the_clock_is_one_for_operator_and_client(run: Run) -> None:
-    """Tokens come of age without waiting, and the next test is back in the present."""
-    run(CLOCK).assert_outcomes(passed=2)
-
-
-def test_a_wrong_marker_is_an_error(run: Run) -> None:
-    """The error says what the marker accepts."""
-    found = run(WRONG)
-
-    found.assert_outcomes(errors=4)
+    assert counts == {
+        "marker": {"passed": 7},
+        "reset": {"passed": 2},
+        "clock": {"passed": 2},
+        "wrong": {"error": 4},
+    }
     for told in (
         "keywords scope, role, opted_out, faults.",
         "keywords scope, role, opted_out, faults.",

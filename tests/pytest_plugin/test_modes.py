@@ -1,15 +1,20 @@
-"""The fixtures in a foreign project, in every way of running tests."""
+"""The fixtures in a foreign project, in every way of running tests.
+
+The tests that README and documentation show run along in each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
+import pages
+
 pytest_plugins = ["pytester"]
 
-Run: TypeAlias = Callable[..., pytest.RunResult]
+Count: TypeAlias = Callable[..., tuple[dict[str, Any], pytest.RunResult]]
 
 SYNCHRONOUS = """
 import asyncio
@@ -107,7 +112,7 @@ def test_a_synchronous_one_among_them(uid2_client):
     asyncio.run(uid2_client.generate_token("user@example.com"))
 """
 
-ANYIO = """
+ANYIO_GROUP = """
 import anyio
 import pytest
 
@@ -264,53 +269,101 @@ def test_in_a_loop_of_the_test(uid2_env, kind):
 """
 
 
-def test_synchronous_tests(run: Run) -> None:
-    """Calls may run in one event loop after another; two at once as in production."""
-    run(SYNCHRONOUS).assert_outcomes(passed=6)
+BLOCKS = [
+    block
+    for page in (pages.README, *pages.SITE)
+    for block in pages.blocks(page, "python")
+    if pages.has_tests(block)
+]
+# What is said beside a coroutine, by the projects in which it runs.
+ALONE, STRICT, AUTO, ANYIO = "alone", "strict", "auto", "anyio"
+PROJECTS = {
+    ALONE: ("-p", "no:asyncio", "-p", "no:anyio"),
+    STRICT: ("-p", "no:anyio", "--asyncio-mode=strict"),
+    AUTO: ("-p", "no:anyio", "--asyncio-mode=auto"),
+    ANYIO: ("-p", "no:asyncio"),
+}
 
 
-@pytest.mark.parametrize("scope", ["function", "session"])
-def test_pytest_asyncio_in_strict_mode(run: Run, scope: str) -> None:
-    """Whether the loop ends before the fixtures or after them."""
-    found = run(PYTEST_ASYNCIO.format(scope=scope), "--asyncio-mode=strict")
-
-    found.assert_outcomes(passed=7)
-
-
-def test_pytest_asyncio_in_auto_mode(run: Run) -> None:
-    """Without any marker."""
-    module = PYTEST_ASYNCIO.format(scope="function").replace("@marked\n", "")
-
-    run(module, "--asyncio-mode=auto").assert_outcomes(passed=7)
+def projects_of(block: pages.Block) -> set[str]:
+    """Return where a block runs: everywhere, unless it shows what it needs."""
+    if "@pytest.mark.asyncio" in block.code:
+        return {STRICT, AUTO}
+    if "@pytest.mark.anyio" in block.code:
+        return {ANYIO}
+    if "\nasync def test_" in block.code:
+        return {AUTO}
+    return set(PROJECTS)
 
 
-def test_anyio(run: Run) -> None:
-    """On its asyncio backend."""
-    pytest.importorskip("anyio")
+UNMARKED = PYTEST_ASYNCIO.format(scope="function").replace("@marked\n", "")
+# What else runs there, and how many tests of it pass.
+MODULES: dict[str, dict[str, tuple[str, int]]] = {
+    ALONE: {"synchronous": (SYNCHRONOUS, 6)},
+    STRICT: {
+        "synchronous": (SYNCHRONOUS, 6),
+        # Whether the loop ends before the fixtures or after them.
+        "function": (PYTEST_ASYNCIO.format(scope="function"), 7),
+        "session": (PYTEST_ASYNCIO.format(scope="session"), 7),
+        # A test client with a loop of its own, by environment or with our client.
+        "web": (WEB, 7),
+        # Operator and client follow the clock; pauses and timeouts end all the same.
+        "frozen": (FROZEN, 8),
+    },
+    AUTO: {
+        "unmarked": (
+            PYTEST_ASYNCIO.format(scope="function").replace("@marked\n", ""),
+            7,
+        )
+    },
+    ANYIO: {"anyio": (ANYIO_GROUP, 1)},
+}
 
-    run(ANYIO).assert_outcomes(passed=1)
 
-
-def test_a_web_application(run: Run) -> None:
-    """A test client with a loop of its own, by environment or with our client."""
-    pytest.importorskip("fastapi.testclient", exc_type=ImportError)
-    for needed in ("django", "flask"):
+@pytest.mark.parametrize("project", PROJECTS)
+def test_every_test_passes(count_outcomes: Count, project: str) -> None:
+    """With pytest alone, and with each plugin that runs coroutines."""
+    for needed in ("anyio", "django", "flask", "freezegun"):
         pytest.importorskip(needed)
+    pytest.importorskip("fastapi.testclient", exc_type=ImportError)
+    modules = {name: text for name, (text, _) in MODULES[project].items()}
+    expected = {name: count for name, (_, count) in MODULES[project].items()}
+    for number, block in enumerate(BLOCKS):
+        if project in projects_of(block):
+            modules[f"block_{number}"] = block.code
+            expected[f"block_{number}"] = len(pages.IS_TEST.findall(block.code))
 
-    run(WEB).assert_outcomes(passed=7)
+    found, run = count_outcomes(modules, *PROJECTS[project], "--timeout=60")
+
+    # time-machine is not there for each Python.
+    if "frozen" in found:
+        found["frozen"]["passed"] += found["frozen"].pop("skipped", 0)
+    assert found == {name: {"passed": n} for name, n in expected.items()}, run.outlines
 
 
-def test_several_processes(run: Run) -> None:
+def test_several_processes(count_outcomes: Count) -> None:
     """Each worker of xdist has an operator of its own."""
     pytest.importorskip("xdist")
 
-    run(SYNCHRONOUS, "-n", "2").assert_outcomes(passed=6)
+    found, _ = count_outcomes({"synchronous": SYNCHRONOUS}, "-n", "2")
+
+    assert found == {"synchronous": {"passed": 6}}
 
 
-def test_a_frozen_clock(run: Run) -> None:
-    """Operator and client follow it; pauses and timeouts end all the same."""
-    pytest.importorskip("freezegun")
+def test_only_the_section_on_async_tests_needs_a_plugin() -> None:
+    """Three blocks, one for each plugin and mode; all others need pytest alone."""
+    needing = [block for block in BLOCKS if projects_of(block) != set(PROJECTS)]
 
-    found = run(FROZEN, "--timeout=60").parseoutcomes()
+    assert [sorted(projects_of(block)) for block in needing] == [
+        [AUTO, STRICT],
+        [AUTO],
+        [ANYIO],
+    ]
+    assert len(BLOCKS) - len(needing) == 8
 
-    assert found.get("passed", 0) + found.get("skipped", 0) == sum(found.values()) == 8
+
+def test_the_page_names_every_fixture() -> None:
+    """And says of each what it is."""
+    page = (pages.ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    for name in ("uid2_operator", "uid2_client", "uid2_clock", "uid2_env"):
+        assert f"| `{name}` |" in page
