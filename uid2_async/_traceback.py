@@ -21,7 +21,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache, cached_property, wraps
 from opcode import opmap
-from types import CodeType, FunctionType, TracebackType
+from types import CodeType, FunctionType, MethodType, TracebackType
 from typing import Any, Final, TypeVar, cast
 
 from uid2_async._annotations import find_mismatch
@@ -92,7 +92,7 @@ def strip_traceback(function: F) -> F:
         wrapper = _wrap_generator(function)
     else:
         wrapper = _wrap_function(function)
-    setattr(wrapper, _MARK, True)
+    setattr(wrapper, _MARK, function)
     return cast("F", wrapper)
 
 
@@ -104,9 +104,14 @@ def is_stripped(function: object) -> bool:
 def unwrapped(function: F) -> F:
     """Return *function* as it was before :func:`strip_traceback`.
 
-    For inner loops whose public callers are wrapped themselves.
+    For inner loops whose public callers are wrapped themselves. A wrapper of somebody
+    else, even around one of ours, is not removed.
     """
-    return cast("F", getattr(function, "__wrapped__", function))
+    inner = cast("F", getattr(function, "__wrapped__", function))
+    if inner is function or getattr(function, _MARK, None) is not inner:
+        return function
+    owner = getattr(function, "__self__", None)
+    return inner if owner is None else cast("F", MethodType(inner, owner))
 
 
 # The wrapper's frame stays in the traceback, so its variables are deleted first.

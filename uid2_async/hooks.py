@@ -46,7 +46,7 @@ __all__ = [
 T = TypeVar("T", bound=IdentityTokens | OptedOut | InsufficientConsent)
 
 _OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
-_RESULTS: Final = {
+_RESULTS: Final[dict[type, str]] = {
     IdentityTokens: "token",
     OptedOut: "optout",
     InsufficientConsent: "no_consent",

@@ -20,14 +20,16 @@ import aiohttp
 
 from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.aiohttp_errors import map_error
 from uid2_async.config import Proxy, normalize_base_url, parse_proxy, sends_clear
 from uid2_async.connections import (
     ConnectionUse,
+    Deadlines,
     RefusalConnector,
+    TimeLimit,
     close_idle,
     current_use,
     drop_connection,
+    map_error,
 )
 from uid2_async.errors import (
     ClientClosedError,
@@ -86,7 +88,7 @@ class Reply(RedactedRepr, frozen=True, kw_only=True):
 
     Attributes:
         status: The HTTP status.
-        headers: By lower-case name.
+        headers: By name, in lower case or in any case.
         body: As sent.
         region: The base URL that replied; None if the transport does not report it.
         reused_connection: Whether it came over a connection that had served another
@@ -224,6 +226,7 @@ class SessionPool(Unpicklable):
         self._retired: set[aiohttp.ClientSession] = set()
         self._under_way: Counter[aiohttp.ClientSession] = Counter()
         self._ended = asyncio.Event()
+        self._deadlines: Deadlines | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._closed = False
@@ -315,9 +318,8 @@ class SessionPool(Unpicklable):
         if self._proxy_login is not None:
             headers, proxy_headers = self._log_in(headers, base_url)
         try:
-            async with (
-                asyncio.timeout(request.timeout) as limit,
-                session.post(
+            with TimeLimit(self._deadlines_here(), request.timeout) as limit:
+                async with session.post(
                     base_url + request.path,
                     data=request.body,
                     headers=headers,
@@ -329,14 +331,11 @@ class SessionPool(Unpicklable):
                     # A given session may have other defaults for both.
                     raise_for_status=False,
                     auto_decompress=False,
-                ) as response,
-            ):
-                body = await _read(response, request.max_reply_bytes, limit)
+                ) as response:
+                    body = await _read(response, request.max_reply_bytes, limit)
                 return Reply(
                     status=response.status,
-                    headers={
-                        name.lower(): text for name, text in response.headers.items()
-                    },
+                    headers=response.headers,
                     body=body,
                     region=base_url,
                     reused_connection=connection.reused,
@@ -373,6 +372,13 @@ class SessionPool(Unpicklable):
         connector = self._given.connector
         kept = connector is None or not connector.force_close
         connection.reused = kept and not fresh
+
+    def _deadlines_here(self) -> Deadlines:
+        """Return the deadlines of the running event loop."""
+        loop = asyncio.get_running_loop()
+        if self._deadlines is None or self._deadlines.loop is not loop:
+            self._deadlines = Deadlines(loop)
+        return self._deadlines
 
     def _timeouts(self, idle: float) -> aiohttp.ClientTimeout:
         """Return aiohttp's limits for a request, cached while *idle* is the same."""
@@ -483,7 +489,7 @@ class SessionPool(Unpicklable):
 
 
 async def _read(
-    response: aiohttp.ClientResponse, limit: int, attempt: asyncio.Timeout
+    response: aiohttp.ClientResponse, limit: int, attempt: TimeLimit
 ) -> bytes:
     """Read a body, counting while it streams; that of a status 200 all or nothing.
 
@@ -513,14 +519,11 @@ def _is_identity(encoding: str) -> bool:
     return all(one.strip().lower() in ("identity", "") for one in encodings)
 
 
-async def _read_refusal(
-    response: aiohttp.ClientResponse, attempt: asyncio.Timeout
-) -> bytes:
+async def _read_refusal(response: aiohttp.ClientResponse, attempt: TimeLimit) -> bytes:
     """Read what comes of the body of another status: that counts, whatever follows."""
     drop_connection(response)
-    now = asyncio.get_running_loop().time()
-    until = min(now + _REFUSAL_SECONDS, attempt.when() or now)
-    attempt.reschedule(None)
+    until = min(asyncio.get_running_loop().time() + _REFUSAL_SECONDS, attempt.when)
+    attempt.lift()
     chunks: list[bytes] = []
     # Cut off, encoded, of the wrong length or too slow: the status is known.
     with suppress(Exception):

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import attrs
+from msgspec.structs import replace
 
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
 from uid2_async._traceback import strip_tracebacks
@@ -358,7 +359,7 @@ class TokenRefresher:
             return fresh_error(error)
         if isinstance(reply, OptedOut):
             return reply
-        return attrs.evolve(reply, extra=held.extra)
+        return replace(reply, extra=held.extra)
 
     def _check(self, held: IdentityTokens, new: IdentityTokens) -> None:
         """Reject a reply that may be a replayed one (docs/protocol.md 2.2)."""
