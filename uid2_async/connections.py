@@ -179,6 +179,12 @@ class Deadlines:
         if limit.when < self._due:
             self._arm(limit.when)
 
+    def close(self) -> None:
+        """Cancel the timer, if no limit needs it."""
+        if self._timer is not None and not self.limits:
+            self._timer.cancel()
+            self._timer, self._due = None, math.inf
+
     def _arm(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()

@@ -481,6 +481,8 @@ class SessionPool(Unpicklable):
             # Who is cancelled as one of them closes still closes the others.
             for session in filter(None, sessions):
                 stack.push_async_callback(session.close)
+        if self._deadlines is not None:
+            self._deadlines.close()
 
     def __repr__(self) -> str:
         """Show the regions and whether it is open."""
