@@ -1,9 +1,9 @@
-"""Map the customers every day in Airflow: by a shell line, or by a Python task.
+"""Map customers every day in Airflow, with a shell command or a Python task.
 
-Copy this file into the DAG folder of Airflow 3, or of Airflow 2 with the import of DAG
-changed. The workers need ``pip install 'uid2-async[cli]'``, the variables
-UID2_BASE_URL, UID2_API_KEY_FILE and UID2_SECRET_KEY_FILE, and a folder on a local disk
-that all tries of a task see: a retry resumes from it.
+Copy this file into the DAG folder of Airflow 3. Airflow 2 needs other imports. The
+workers need ``pip install 'uid2-async[cli]'``, the variables UID2_BASE_URL,
+UID2_API_KEY_FILE and UID2_SECRET_KEY_FILE, and a folder on a local disk that all
+attempts of a task share. A retry resumes from it.
 
 ``uid2 exit-codes`` explains the exit codes. A retry resumes after 5, 130 and 143.
 """
@@ -16,10 +16,10 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.exceptions import AirflowException, AirflowFailException
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from uid2_async.cli.exit_codes import ExitCode
 
@@ -40,13 +40,13 @@ NO_RETRY = {ExitCode.USAGE, ExitCode.AUTH}
 
 
 def map_customers(command: str) -> dict[str, Any]:
-    """Run *command*, and let Airflow retry only what a retry can mend.
+    """Run *command*, and let Airflow retry only what a retry can fix.
 
     Returns:
         What was done: counts, and neither identities nor raw UIDs.
 
     Raises:
-        AirflowFailException: If the command must be mended first.
+        AirflowFailException: If the command must be corrected first.
         AirflowException: If the task may be tried again.
     """
     # Progress lines go to the task's log as they come.
@@ -71,17 +71,19 @@ def map_customers(command: str) -> dict[str, Any]:
     return {name: done[name] for name in ("rows", "mapped", "failed", "requests")}
 
 
-with DAG(
-    "uid2",
-    schedule="@daily",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
+SETTINGS: dict[str, Any] = {
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "catchup": False,
     # One process uses a state at a time.
-    max_active_runs=1,
-    default_args={"retries": 5, "retry_delay": timedelta(minutes=10)},
-) as dag:
-    # One of the two; they do the same.
+    "max_active_runs": 1,
+    "default_args": {"retries": 5, "retry_delay": timedelta(minutes=10)},
+}
+
+# Both do the same with the same files: schedule only one of them.
+with DAG("uid2_bash", schedule="@daily", **SETTINGS):
     map_by_bash = BashOperator(task_id="map_by_bash", bash_command=BASH_LINE)
+
+with DAG("uid2_python", schedule=None, **SETTINGS):
     map_by_python = PythonOperator(
         task_id="map_by_python",
         python_callable=map_customers,

@@ -93,7 +93,7 @@ async def test_json_cannot_answer_a_call_without_envelope() -> None:
         tokens = await client.generate_token(EMAIL)
     assert isinstance(tokens, IdentityTokens)
 
-    with pytest.raises(AssertionError, match="give a Reply"):
+    with pytest.raises(AssertionError, match="Use a Reply"):
         await ScriptedTransport(OPTED_OUT).client().refresh_token(tokens)
 
 

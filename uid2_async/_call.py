@@ -60,8 +60,8 @@ T = TypeVar("T")
 OwnCrypto: TypeAlias = Callable[
     [int, Callable[[int], bytes]], tuple[bytes, Callable[[bytes], bytes]]
 ]
-"""Seals one attempt: takes the time in ms and a source of random bytes, and gives the
-body and what opens the body of the reply."""
+"""Encrypts one attempt. Takes the time in ms and a source of random bytes. Returns the
+body, and a function that decrypts the body of the reply."""
 
 _OpenReply: TypeAlias = Callable[[bytes], Opened]
 
@@ -69,17 +69,17 @@ logger: logging.Logger = logging.getLogger("uid2_async")
 
 CLIENT_VERSION: Final = f"uid2-async-{__version__}"
 
-# How far the operator's clock in a reply may be from ours: a bound on replays beyond
-# the nonce. Requests are refused from two minutes on.
+# The maximum difference between the time in a reply and ours, which limits replays in
+# addition to the nonce. Operators reject requests that differ by two minutes.
 _PLAUSIBLE_MS: Final = 10 * 60 * 1000
 
-# The client secret plays no part in a refresh.
+# A refresh does not use the client secret.
 _REPLY_KEY_HINT = (
-    "Check that the refresh_response_key is the one that came with this refresh token, "
-    "and that no proxy or portal answers in the operator's place."
+    "Check that the refresh_response_key belongs to this refresh token, and that no "
+    "proxy or captive portal replies instead of the operator."
 )
 _OK: Final = 200
-# What a call raises loses its frames anyway.
+# Calls strip their tracebacks anyway.
 _encode = unwrapped(base64.encode)
 _decode = unwrapped(base64.decode)
 _TEXT: Final = "text/plain"
@@ -90,8 +90,8 @@ class Credentials(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
     """An API key and its client secret.
 
     Attributes:
-        api_key: Sent with each request.
-        secret: 32 bytes, never sent.
+        api_key: The API key, which is sent with each request.
+        secret: The client secret, 32 bytes, which is never sent.
     """
 
     api_key: Secret[str]
@@ -99,19 +99,19 @@ class Credentials(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
 
 
 class Call(RedactedRepr, Unpicklable, Generic[T], frozen=True, kw_only=True):
-    """What to ask, and how to read the answer.
+    """A request, and how to parse its reply.
 
     Attributes:
         path: The endpoint.
         payload: The request's JSON, or the bare refresh token.
         parse: Parses the decrypted reply.
-        binary: Whether raw bytes go both ways instead of base64 text.
-        bare: Whether the payload is sent as it is (token/refresh).
-        reply_key: The key that decrypts the reply, if not the client secret; empty if
-            the reply is not encrypted.
+        binary: Whether both bodies are raw bytes instead of base64 text.
+        bare: Whether the payload is sent unencrypted (token/refresh).
+        reply_key: The key that decrypts the reply. None means the client secret, and
+            empty that the reply is not encrypted.
         own_crypto: Encrypts the request and decrypts the reply instead of the envelope
             (token/client-generate). The payload is then ignored.
-        max_reply_bytes: How large the reply may be.
+        max_reply_bytes: The maximum size of the reply.
     """
 
     _repr_fields: ClassVar[tuple[str, ...]] = ("path", "binary")
@@ -127,7 +127,7 @@ class Call(RedactedRepr, Unpicklable, Generic[T], frozen=True, kw_only=True):
 
 
 class Pipeline:
-    """Carries calls through envelope, transport and retry policy."""
+    """Makes calls by means of the envelope, the transport and the retry policy."""
 
     def __init__(
         self,
@@ -140,23 +140,24 @@ class Pipeline:
         headers: Mapping[str, str] | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """Keep the seams.
+        """Store the parts.
 
         Args:
-            transport: Carries the requests.
-            envelope: Seals them and opens the replies.
-            credentials: None where no call needs an API key or its secret.
-            clock: Gives aware datetimes; the system's if None.
+            transport: Sends the requests.
+            envelope: Encrypts requests and decrypts replies.
+            credentials: None if no call needs an API key or its secret.
+            clock: Returns the current time as an aware datetime. Defaults to the system
+                clock.
             connection_limit: Limits the concurrent attempts.
             headers: Headers to send in addition to the usual ones.
-            random_bytes: Gives as many random bytes as asked for.
+            random_bytes: Returns a number of random bytes.
         """
         self._transport = transport
         self.send: Callable[[Request], Awaitable[Reply]] = unwrapped(transport.send)
         self._envelope = envelope
         self._credentials = credentials
         self._headers = Secret(_fixed_headers(credentials, headers or {}))
-        # Not the loop's: that stands still while the machine is suspended.
+        # The event loop's clock does not run while the machine is suspended.
         self.skew: ClockSkew = ClockSkew(ms_clock(clock), monotonic_of(clock, None))
         self.connection_limit: ConnectionLimit = connection_limit
         self._random_bytes = random_bytes
@@ -172,7 +173,7 @@ class Pipeline:
         """Make *call*, with retries, within *timeout* seconds.
 
         Raises:
-            UID2Error: The error of the last attempt, with endpoint, trace id and
+            UID2Error: The error of the last attempt, with endpoint, trace ID and
                 attempts.
         """
         run = _CallRun(self, call, retry=retry, timeout=timeout, hooks=hooks)
@@ -184,8 +185,8 @@ class Pipeline:
                 try:
                     result = await run.attempt()
                 except UID2Error as error:
-                    # The frames below hold the secret, the request and the opened
-                    # reply. The caller's stop and wait objects may log them.
+                    # The frames below contain the secret, the request and the reply.
+                    # The caller's stop and wait objects may log them.
                     failure = error.with_traceback(None)
                 else:
                     run.succeeded()
@@ -206,7 +207,7 @@ class Pipeline:
 
     @property
     def clock_skew(self) -> float:
-        """By how many seconds the operator's clock is ahead; see :class:`ClockSkew`."""
+        """The seconds that the operator's clock is ahead. See :class:`ClockSkew`."""
         return self.skew.offset_ms(self.skew.read()) / 1000
 
     def headers(self, call: Call[T], trace_id: str) -> dict[str, str]:
@@ -226,7 +227,7 @@ class Pipeline:
         key = secret if call.reply_key is None else call.reply_key
         if call.bare:
             return call.payload, partial(self._open, call, key, None, now_ms)
-        # Asked for at once: it is a system call.
+        # One system call for both.
         random = self._random_bytes(NONCE_BYTES + IV_BYTES)
         nonce, iv = random[:NONCE_BYTES], random[NONCE_BYTES:]
         sealed = self._envelope.seal(
@@ -238,7 +239,7 @@ class Pipeline:
     def _open(
         self, call: Call[T], key: bytes, nonce: bytes | None, now_ms: int, body: bytes
     ) -> Opened:
-        """Decrypt a reply. Accept an unencrypted one only if none other is expected."""
+        """Decrypt a reply, unless an unencrypted one is expected."""
         if call.reply_key == b"":
             return Opened(body)
         sealed = body if call.binary else _decode(body)
@@ -276,7 +277,7 @@ class Pipeline:
             now_ms=self.skew.time_ms(received),
             secrets=secrets,
         )
-        # Nobody knows what time it was when another request was refused.
+        # A reply to another request says nothing about the time of this one.
         if isinstance(error, ClockSkewError) and not reply.reused_connection:
             date_ms = http_date_ms(reply.headers.get("date"))
             correction = self.skew.on_time_rejected(sent, sent_ms, received, date_ms)
@@ -292,7 +293,7 @@ class Pipeline:
 
 
 class _CallRun(Generic[T]):
-    """The attempts of one call, as hooks and the retry policy see them."""
+    """The attempts of one call."""
 
     __slots__ = (
         "_attempts",
@@ -335,7 +336,7 @@ class _CallRun(Generic[T]):
         self._region: str | None = None
 
     async def attempt(self) -> T:
-        """Make the next attempt: everything that is repeated each time."""
+        """Make the next attempt."""
         pipeline, call, skew = self._pipeline, self._call, self._pipeline.skew
         self._begin_attempt()
         connection = await pipeline.connection_limit.acquire(self._deadline)
@@ -360,8 +361,8 @@ class _CallRun(Generic[T]):
         return call.parse(opened.payload)
 
     def _begin_attempt(self) -> None:
-        """Count an attempt, and give it a trace ID."""
-        # A random UUID of version 4; uuid.uuid4 takes three times as long.
+        """Count the attempt, and choose its trace ID."""
+        # A random UUID of version 4. uuid.uuid4 takes three times as long.
         text = os.urandom(16).hex()
         self._trace_id = (
             f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8{text[17:20]}-{text[20:]}"
@@ -378,7 +379,7 @@ class _CallRun(Generic[T]):
             emit(self._hooks, started)
 
     def _request(self, body: bytes) -> Request:
-        """Make the request of an attempt."""
+        """Return the request of an attempt."""
         call, retry = self._call, self._retry
         return Request(
             path=call.path,
@@ -387,18 +388,18 @@ class _CallRun(Generic[T]):
             timeout=max(0.0, min(retry.attempt_timeout, self._deadline - self._now())),
             idle_timeout=retry.idle_timeout,
             max_reply_bytes=call.max_reply_bytes,
-            # What is not sealed does not say which request it answers.
+            # An unencrypted reply does not identify its request.
             fresh_connection=self._fresh or call.reply_key == b"",
         )
 
     def succeeded(self) -> None:
-        """Give the budget its share of a success."""
+        """Record a success in the retry budget."""
         budget = self._retry.budget
         if budget is not None:
             budget.succeeded(None if self._retries is None else self._retries.last_cost)
 
     async def wait_or_raise(self, error: UID2Error) -> None:
-        """Wait before the attempt after *error*, or raise it if none is due."""
+        """Wait before the attempt that follows *error*, or raise it if none does."""
         # A fresh connection is not reused, whatever the transport says, so that a
         # failure is confirmed only once.
         error.reused_connection = error.reused_connection and not self._fresh
@@ -421,7 +422,7 @@ class _CallRun(Generic[T]):
         await self._retries.sleep(delay)
 
     def _failed(self, error: UID2Error) -> None:
-        """Note on the error which attempt it ended, and notify hooks."""
+        """Add the details of the attempt to its error, and notify hooks."""
         self._region = error.region = error.region or self._region
         error.endpoint = self._call.path
         error.trace_id = self._trace_id
@@ -443,7 +444,7 @@ class _CallRun(Generic[T]):
         emit(self._hooks, failed)
 
     async def _not_opened(self, error: EnvelopeError) -> None:
-        """Give up connections with foreign replies on them, and report such a reply."""
+        """Renew connections that carry foreign replies, and report such a reply."""
         mismatch = error.foreign_nonce or error.untimely
         if mismatch or error.reused_connection:
             await self._pipeline.renew()
@@ -451,7 +452,9 @@ class _CallRun(Generic[T]):
             return
         path, trace_id = self._call.path, self._trace_id
         logger.warning(
-            "%s: a reply was sealed for another request, trace id %s", path, trace_id
+            "%s: the reply was encrypted for another request, trace id %s",
+            path,
+            trace_id,
         )
         emit(self._hooks, ReplyMismatch(endpoint=path, trace_id=trace_id))
 
@@ -462,7 +465,7 @@ class _CallRun(Generic[T]):
         emit(self._hooks, RetryScheduled(endpoint=path, attempt=number, delay=delay))
 
     def finished(self, error_type: str | None) -> CallFinished:
-        """Describe for hooks how the call ended."""
+        """Return the event for the end of the call."""
         return CallFinished(
             endpoint=self._call.path,
             attempts=self._attempts,
@@ -474,7 +477,7 @@ class _CallRun(Generic[T]):
         )
 
     def gave_up(self, error: UID2Error) -> None:
-        """Log once that the call failed, with only the class of the error."""
+        """Log that the call failed, with only the class of the error."""
         logger.warning(
             "%s failed with %s after %d attempt(s), trace id %s",
             self._call.path,
@@ -500,10 +503,10 @@ def _fixed_headers(
 
 
 def positive(value: float, name: str) -> float:
-    """Give back an option, which must be above zero.
+    """Return *value* if it is above zero.
 
     Raises:
-        ConfigError: If it is not; *name* is the option's.
+        ConfigError: If it is not. The message contains the *name* of the option.
     """
     if not value > 0:
         raise ConfigError(f"{name} must be above zero.")

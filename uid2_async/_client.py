@@ -1,4 +1,4 @@
-"""What UID2Client and ClientSideClient share: connections, options, token refresh."""
+"""The base of UID2Client and ClientSideClient: connections, options, token refresh."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ __all__ = ["CallOptions", "ConnectionOptions", "OperatorClient"]
 T = TypeVar("T")
 
 _DEFAULT_CONNECTIONS: Final = 100
-# No token holds these: they would end the line of a header, or stand between words.
+# Tokens contain no spaces or control characters, which could end a header.
 _CONTROL: Final = bytes(range(ord(" ") + 1))
 
 
 class CallOptions(TypedDict, total=False):
-    """How calls are made; can be changed without new connections."""
+    """Options of calls, which can change without new connections."""
 
     retry: RetryPolicy | None
     max_retries: int | None
@@ -45,7 +45,7 @@ class CallOptions(TypedDict, total=False):
 
 
 class ConnectionOptions(TypedDict, total=False):
-    """How the operator is reached."""
+    """Options of connections."""
 
     session: aiohttp.ClientSession | None
     transport: Transport | None
@@ -55,11 +55,11 @@ class ConnectionOptions(TypedDict, total=False):
 
 
 class OperatorClient(Unpicklable):
-    """Holds the connections to an operator, and the options of calls.
+    """The connections to an operator, and the options of calls.
 
     Attributes:
         base_urls: The operator's URLs, in order of preference.
-        hooks: Called with each event of each call.
+        hooks: The hooks that are called with each event.
     """
 
     base_urls: tuple[str, ...]
@@ -68,16 +68,16 @@ class OperatorClient(Unpicklable):
     def _connect(
         self, base_url: str | Sequence[str], **options: Unpack[ConnectionOptions]
     ) -> None:
-        """Check how the operator is reached; nothing is opened yet.
+        """Validate the connection options. Nothing is opened yet.
 
         Raises:
-            ConfigError: If an option is wrong or contradicts another one.
-            TypeError: If both a session and a transport are given.
+            ConfigError: If an option is not valid or contradicts another one.
+            TypeError: If both a session and a transport are passed.
         """
         transport, session = options.get("transport"), options.get("session")
         proxy, ca_file = options.get("proxy"), options.get("ca_file")
         if transport is not None and session is not None:
-            raise TypeError("Give session or transport, not both.")
+            raise TypeError("Pass either session or transport, not both.")
         if transport is not None and not (proxy is None and ca_file is None):
             raise ConfigError(
                 "A transport has its own proxy and certificates.",
@@ -103,7 +103,7 @@ class OperatorClient(Unpicklable):
         clock: Clock | None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Join the parts that carry calls."""
+        """Create the pipeline of calls."""
         limit = getattr(self._transport, "max_connections", _DEFAULT_CONNECTIONS)
         self._pipeline = Pipeline(
             transport=self._transport,
@@ -115,7 +115,7 @@ class OperatorClient(Unpicklable):
         )
 
     def _set_call_options(self, options: CallOptions) -> None:
-        """Replace the options that are given."""
+        """Set the options that are passed."""
         if "retry" in options or "max_retries" in options:
             self._retry = _retry_policy(
                 options.get("retry"), options.get("max_retries")
@@ -126,7 +126,7 @@ class OperatorClient(Unpicklable):
             self._timeout = positive(options["timeout"], "timeout")
 
     async def __aenter__(self) -> Self:
-        """Enter; nothing is opened before the first call."""
+        """Return the client. Nothing is opened before the first call."""
         return self
 
     async def __aexit__(
@@ -135,21 +135,22 @@ class OperatorClient(Unpicklable):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close what this client opened."""
+        """Close the client."""
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections that this client opened; safe to call twice."""
+        """Close the connections that this client opened. Calling it twice is safe."""
         if self._owns_transport:
             await self._transport.aclose()
 
     @property
     def clock_skew(self) -> float:
-        """By how many seconds the operator's clock is ahead of this machine's.
+        """The number of seconds that the operator's clock is ahead of this machine's.
 
-        Estimated from sealed replies, or from a request that was refused for its time.
-        0 below 5 s or where nothing is known. The times of requests are corrected by
-        it; the lives of tokens should only ever be shortened by it.
+        It is estimated from encrypted replies, or from a request that was rejected
+        because of its time. It is 0 if it is below 5 s or unknown. The times in
+        requests are corrected by it. Use it only to shorten, never to extend, the
+        lifetime of tokens.
         """
         return self._pipeline.clock_skew
 
@@ -164,14 +165,14 @@ class OperatorClient(Unpicklable):
 
 
 def _retry_policy(retry: RetryPolicy | None, max_retries: int | None) -> RetryPolicy:
-    """Return the policy that is given, or the one that *max_retries* stands for."""
+    """Return the policy that was passed, or one with *max_retries*."""
     if max_retries is None:
         return retry or RetryPolicy()
     if retry is not None:
         raise ConfigError(
-            "Both retry and max_retries are given.",
+            "Both retry and max_retries were passed.",
             hint=(
-                "max_retries=N stands for retry=RetryPolicy(attempts=N + 1). Pass "
+                "max_retries=N is short for retry=RetryPolicy(attempts=N + 1). Pass "
                 "only one."
             ),
         )
@@ -185,14 +186,14 @@ def _retry_policy(retry: RetryPolicy | None, max_retries: int | None) -> RetryPo
 def refresh_call(
     identity_tokens: IdentityTokens, now_ms: Callable[[], int]
 ) -> Call[IdentityTokens | OptedOut]:
-    """Make the call that refreshes *identity_tokens*; it needs no API key.
+    """Return the call that refreshes *identity_tokens*. It needs no API key.
 
-    The reply carries no nonce. So one that repeats what is held, or has expired by
-    *now_ms*, the operator's clock as far as it is known, is not taken: it may be an old
-    one played again.
+    The reply has no nonce, so it could be a replay of an old one. It is rejected if it
+    repeats the current tokens or has expired by *now_ms*, the estimate of the
+    operator's time.
 
     Raises:
-        InputError: If the reply could not be opened with what the tokens hold.
+        InputError: If the tokens lack what is needed to decrypt the reply.
     """
     return Call(
         path=tokens.REFRESH_PATH,
@@ -206,7 +207,7 @@ def refresh_call(
 def _read_new(
     payload: bytes, held: IdentityTokens, now_ms: int
 ) -> IdentityTokens | OptedOut:
-    """Read the reply, and reject tokens that are not new."""
+    """Parse the reply, and reject tokens that are not new."""
     answer = tokens.parse_refresh_reply(payload)
     if isinstance(answer, OptedOut):
         return answer
@@ -228,12 +229,12 @@ def _refused(message: str, name: str) -> ProtocolError:
 
 
 def _bytes(token: str) -> bytes:
-    """Return the bytes of a stored token, which may be any str."""
+    """Encode a stored token, which may be any str."""
     return token.encode(errors="surrogatepass")
 
 
 def _refresh_body(identity_tokens: IdentityTokens) -> bytes:
-    """Take the refresh token as the request's body."""
+    """Return the refresh token as the body of a request."""
     try:
         body = identity_tokens.refresh_token.encode("ascii")
     except UnicodeEncodeError:
@@ -244,14 +245,14 @@ def _refresh_body(identity_tokens: IdentityTokens) -> bytes:
 
 
 def _refresh_reply_key(identity_tokens: IdentityTokens) -> bytes:
-    """Return the key that decrypts the refresh reply; empty if it is not encrypted."""
+    """Return the key that decrypts the reply, or b"" if it is not encrypted."""
     if len(identity_tokens.refresh_token) != tokens.SEALED_REFRESH_CHARS:
         return b""
     key = base64.decode(identity_tokens.refresh_response_key or "")
     if key is None or len(key) != KEY_BYTES:
         raise InputError(
             "The refresh_response_key is missing or not base64 of 32 bytes.",
-            hint="Store it with the refresh token: it changes with every refresh.",
+            hint="Store it with the refresh token. It changes with every refresh.",
         )
     return key
 

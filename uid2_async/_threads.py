@@ -17,14 +17,15 @@ T = TypeVar("T")
 async def run_in_thread(
     work: Callable[[], T], *, discard: Callable[[T], object] = lambda _: None
 ) -> T:
-    """Run *work* in a thread of its own and wait for it.
+    """Run *work* in its own thread, and wait for it.
 
-    Unlike ``asyncio.to_thread``, nothing waits for the thread once this is cancelled: a
-    read from a terminal or pipe may never end, and Ctrl-C has to end the program.
+    Unlike with ``asyncio.to_thread``, nothing waits for the thread after a
+    cancellation. A read from a terminal or pipe may never end, and Ctrl-C must end the
+    program.
 
     Args:
-        work: What blocks.
-        discard: Closes its result if nobody waits for that any more.
+        work: The blocking function.
+        discard: Closes the result if the caller was canceled.
     """
     done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     _start_thread(work, done, discard)
@@ -40,7 +41,7 @@ async def run_in_thread(
 def _start_thread(
     work: Callable[[], T], done: asyncio.Future[T], discard: Callable[[T], object]
 ) -> None:
-    """Do *work* in a thread, and put its result into *done*."""
+    """Run *work* in a thread, and set its result in *done*."""
     loop = done.get_loop()
 
     def settle(result: T | None, error: BaseException | None) -> None:

@@ -1,8 +1,8 @@
-"""BlockingClient: the client for code without an event loop, and for many threads.
+"""BlockingClient: the client for synchronous code and for many threads.
 
-Every method blocks until the coroutine of the same name has ended, in an event loop
-that all threads of the process share. Signatures, docstrings and errors are those of
-the coroutines.
+Each method runs the coroutine method of the same name in an event loop that all threads
+of the process share, and blocks until it ends. Signatures, docstrings and errors are
+those of the coroutines.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ O = TypeVar("O", UID2Client, TokenRefresher, KeyStore)  # noqa: E741 - what is o
 
 
 class _Bound(Unpicklable, Generic[O]):
-    """An object of the loop, and the way to call its coroutine methods from outside.
+    """An async object in the event loop, whose coroutine methods can be called.
 
-    Each process has its own object, made in the loop with the first call there.
+    The first call in each process creates a separate object.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class _Bound(Unpicklable, Generic[O]):
         self._lock: asyncio.Lock
 
     def __enter__(self) -> Self:
-        """Enter; nothing is started before the first call."""
+        """Return the object. Nothing is started before the first call."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,7 +73,7 @@ class _Bound(Unpicklable, Generic[O]):
         self.close()
 
     def close(self) -> None:
-        """Close what was opened; safe to call twice."""
+        """Close the object. It is safe to call this twice."""
         if self._is_open():
             self._portal.run(self._object.aclose)
 
@@ -86,16 +86,17 @@ class _Bound(Unpicklable, Generic[O]):
     ) -> Future[T]:
         """Start a coroutine method, and return a future without waiting.
 
-        An event loop awaits the future by ``asyncio.wrap_future``. So one client serves
-        all threads and all loops of a process. Cancelling it cancels the coroutine.
+        To await the future in an event loop, use ``asyncio.wrap_future``. One client
+        can therefore serve all threads and event loops of a process. Canceling the
+        future cancels the coroutine.
 
         Example:
             >>> future = uid2.submit(UID2Client.generate_token, "user@example.com")
             >>> tokens = await asyncio.wrap_future(future)
 
         Args:
-            method: A coroutine function that takes the async object first, such as
-                ``UID2Client.generate_token``.
+            method: A coroutine function whose first argument is the async object, such
+                as ``UID2Client.generate_token``.
             args: Its other positional arguments.
             kwargs: Its keyword arguments.
 
@@ -111,7 +112,7 @@ class _Bound(Unpicklable, Generic[O]):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Call *method* of the object, and wait for what it returns."""
+        """Call *method* of the object, and return its result."""
         if _is_in_loop():
             raise ClientLoopError(
                 f"A {type(self).__name__} would block the running event loop.",
@@ -132,15 +133,15 @@ class _Bound(Unpicklable, Generic[O]):
         return await method(await self._get(), *args, **kwargs)
 
     async def _get(self) -> O:
-        """Return the object of the running loop, which closes it when it ends."""
+        """Return the object of the running loop, which closes it on exit."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             await self._open(loop)
         return self._object
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Make the object of *loop*, unless another call makes it meanwhile."""
-        if self._lock_loop is not loop:  # that of a parent process may be held
+        """Create the object of *loop*, unless another call has created it."""
+        if self._lock_loop is not loop:  # The lock of a parent process may be held.
             self._lock_loop, self._lock = loop, asyncio.Lock()
         async with self._lock:
             if self._loop is not loop:
@@ -149,7 +150,7 @@ class _Bound(Unpicklable, Generic[O]):
                 self._loop = loop
 
     def _is_open(self) -> bool:
-        """Return whether this process has its object."""
+        """Return whether this process has created its object."""
         return self._loop is not None and self._loop is self._portal.loop
 
 
@@ -165,12 +166,12 @@ def _is_in_loop() -> bool:
 def _blocking(
     method: Callable[Concatenate[O, P], Coroutine[Any, Any, T]],
 ) -> Callable[[Callable[..., object]], Callable[Concatenate[_Bound[O], P], T]]:
-    """Put the blocking form of a coroutine method in the place of a function."""
+    """Replace a function with the blocking form of a coroutine method."""
 
     def call(self: _Bound[O], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._call(method, *args, **kwargs)
 
-    # Not of the wrapper that strips tracebacks: this one gets its own.
+    # Unwrapped, because the result is wrapped by strip_tracebacks itself.
     blocking = wraps(unwrapped(method))(call)
     return lambda _: blocking
 
@@ -178,21 +179,21 @@ def _blocking(
 def _adds_self(
     original: Callable[P, Any],
 ) -> Callable[[Callable[..., T]], Callable[Concatenate[Any, P], T]]:
-    """Give a method the parameters of *original*, after its own first one."""
+    """Set the parameters of a method to its own first one and those of *original*."""
     return lambda function: _take_parameters(function, original, skipped=0)
 
 
 def _replaces_first(
     original: Callable[Concatenate[Any, P], Any],
 ) -> Callable[[Callable[..., T]], Callable[Concatenate[Any, P], T]]:
-    """Give a method the parameters of *original*, with its own first one."""
+    """Set the parameters of a method to those of *original*, except the first one."""
     return lambda function: _take_parameters(function, original, skipped=1)
 
 
 def _take_parameters(
     function: Callable[..., T], original: Callable[..., Any], *, skipped: int
 ) -> Callable[..., T]:
-    """Let *function* have the parameters of *original* but for the *skipped* first."""
+    """Copy the parameters of *original*, except the first *skipped* ones."""
     own = inspect.signature(function)
     first = next(iter(own.parameters.values()))
     others = list(inspect.signature(original).parameters.values())[skipped:]
@@ -204,7 +205,7 @@ def _take_parameters(
 class BlockingTokenRefresher(_Bound[TokenRefresher]):
     """A :class:`~uid2_async.TokenRefresher` for synchronous code, thread-safe.
 
-    :meth:`~uid2_async.BlockingClient.token_refresher` makes it.
+    Created by :meth:`~uid2_async.BlockingClient.token_refresher`.
     """
 
     @_blocking(TokenRefresher.ensure_fresh)
@@ -214,10 +215,10 @@ class BlockingTokenRefresher(_Bound[TokenRefresher]):
 class BlockingKeyStore(_Bound[KeyStore]):
     """A :class:`~uid2_async.KeyStore` for synchronous code, thread-safe.
 
-    :meth:`~uid2_async.BlockingClient.bidstream_keys` and
-    :meth:`~uid2_async.BlockingClient.sharing_keys` make it. The first use fetches the
-    keys, and a task of the loop keeps them fresh. A BidstreamClient or SharingClient
-    takes it as its *keys*.
+    Created by :meth:`~uid2_async.BlockingClient.bidstream_keys` and
+    :meth:`~uid2_async.BlockingClient.sharing_keys`. The first use fetches the keys, and
+    a background task refreshes them. Pass it as *keys* to a BidstreamClient or
+    SharingClient.
     """
 
     @_blocking(KeyStore.ensure_fresh)
@@ -230,7 +231,7 @@ class BlockingKeyStore(_Bound[KeyStore]):
         *,
         required: bool,
     ) -> None:
-        """Prepare; nothing is fetched yet."""
+        """Create the store. Nothing is fetched yet."""
         super().__init__(portal, make)
         self._required = required
 
@@ -238,7 +239,7 @@ class BlockingKeyStore(_Bound[KeyStore]):
         """Load the keys.
 
         Raises:
-            UID2Error: The error of the fetch, if there are no usable keys and some are
+            UID2Error: The error of the fetch, if there are no usable keys but they are
                 required.
         """
         store = self._store()
@@ -248,7 +249,7 @@ class BlockingKeyStore(_Bound[KeyStore]):
 
     @property
     def ring(self) -> KeyRing:
-        """The last good ring; the first use in a process fetches it.
+        """The last good ring. The first use in a process fetches it.
 
         Raises:
             KeysUnavailableError: If there is none.
@@ -257,15 +258,15 @@ class BlockingKeyStore(_Bound[KeyStore]):
 
     @property
     def ready(self) -> bool:
-        """Whether there is a valid key, which is kept fresh; False before a use."""
+        """Whether there is a valid key and a refresh task. False before first use."""
         return self._is_open() and self._object.ready
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the ring to a file; see :meth:`uid2_async.KeyStore.save`."""
+        """Write the ring to a file. See :meth:`uid2_async.KeyStore.save`."""
         self._store().save(path)
 
     def _store(self) -> KeyStore:
-        """Return the store, opened."""
+        """Return the open store."""
         if not self._is_open():
             self._call(_do_nothing)
         return self._object
@@ -278,14 +279,14 @@ async def _do_nothing(_: object) -> None:
 class BlockingClient(_Bound[UID2Client]):
     """A client of a UID2 or EUID operator for synchronous code, thread-safe.
 
-    It takes the arguments of :class:`UID2Client`, and its methods block. Share one with
-    all threads of a process. The first call starts an event loop in a daemon thread;
-    after a fork, the child starts its own. Leaving the block, :meth:`close` or the end
-    of the program closes the connections.
+    It has the arguments of :class:`UID2Client` and blocking methods. Share one client
+    between all threads of a process. The first call starts an event loop in a daemon
+    thread. After a fork, the child process starts its own. The connections are closed
+    on exit from ``with``, by :meth:`close`, or when the program ends.
 
-    A call ends with its *timeout*, and is cancelled when the caller is interrupted
-    (Ctrl-C). In a running event loop a call raises a ClientLoopError: use
-    :class:`UID2Client` there, or :meth:`submit`.
+    A call ends after its *timeout*, and is canceled if the caller is interrupted
+    (Ctrl-C). In a running event loop, calls raise a ClientLoopError. Use
+    :class:`UID2Client` or :meth:`submit` there.
 
     Example:
         >>> with BlockingClient.from_env() as uid2:
@@ -294,19 +295,19 @@ class BlockingClient(_Bound[UID2Client]):
 
     @_adds_self(UID2Client)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Check the settings, as :class:`UID2Client` does; nothing is opened yet."""
+        """Validate the settings like :class:`UID2Client`. Nothing is opened yet."""
         self._set_up(partial(UID2Client, *args, **kwargs))
 
     @classmethod
     @_adds_self(UID2Client.from_env)
     def from_env(cls, *args: Any, **kwargs: Any) -> BlockingClient:
-        """Make a client from environment variables: :meth:`UID2Client.from_env`."""
+        """Create a client from the environment. See :meth:`UID2Client.from_env`."""
         client = object.__new__(cls)
         client._set_up(partial(UID2Client.from_env, *args, **kwargs))
         return client
 
     def _set_up(self, make: Callable[[], UID2Client]) -> None:
-        """Make the first client now, so that wrong settings are found at the start."""
+        """Create the first client, so that invalid settings raise immediately."""
         self._settings = make()
         unused = [self._settings]
 
@@ -318,7 +319,7 @@ class BlockingClient(_Bound[UID2Client]):
 
     @_replaces_first(UID2Client.with_options)
     def with_options(self, **options: Any) -> BlockingClient:
-        """Make a client with other options that shares this one's connections.
+        """Return a client with other options that shares this client's connections.
 
         See :meth:`UID2Client.with_options`.
         """
@@ -333,17 +334,17 @@ class BlockingClient(_Bound[UID2Client]):
         return other
 
     def close(self) -> None:
-        """Close the connections and stop the loop; safe to call twice.
+        """Close the connections and stop the loop. It is safe to call this twice.
 
-        Calls under way raise a ClientClosedError, as do all later ones. A client that
-        :meth:`with_options` made leaves the connections open.
+        Running and later calls raise a ClientClosedError. A client that
+        :meth:`with_options` returned does not close the connections.
         """
         if self._owns_portal:
             self._portal.close()
 
     @property
     def scope(self) -> IdentityScope:
-        """Which system the operator serves."""
+        """The system that the operator serves."""
         return self._settings.scope
 
     @property
@@ -353,11 +354,11 @@ class BlockingClient(_Bound[UID2Client]):
 
     @property
     def clock_skew(self) -> float:
-        """By how many seconds the operator's clock is ahead of this machine's."""
+        """The seconds that the operator's clock is ahead of this machine's."""
         return self._object.clock_skew if self._is_open() else 0.0
 
     def __repr__(self) -> str:
-        """Show scope and base URLs."""
+        """Return the scope and base URLs."""
         return f"<BlockingClient {self.scope} {', '.join(self.base_urls)}>"
 
     @_blocking(UID2Client.generate_token)
@@ -398,10 +399,10 @@ class BlockingClient(_Bound[UID2Client]):
 
     @_replaces_first(TokenRefresher)
     def token_refresher(self, **options: Any) -> BlockingTokenRefresher:
-        """Make a :class:`TokenRefresher` whose methods block; one for all threads.
+        """Return a :class:`TokenRefresher` with blocking methods, for all threads.
 
         Args:
-            options: As for :class:`TokenRefresher`, without the client.
+            options: The arguments of :class:`TokenRefresher`, without the client.
         """
 
         async def make() -> TokenRefresher:
@@ -412,19 +413,19 @@ class BlockingClient(_Bound[UID2Client]):
 
     @_replaces_first(KeyStore)
     def bidstream_keys(self, **options: Any) -> BlockingKeyStore:
-        """Make a store of the keys to decrypt bid stream tokens with.
+        """Return a store of the keys that decrypt bidstream tokens.
 
         Args:
-            options: As for :class:`KeyStore`, without *fetch*.
+            options: The arguments of :class:`KeyStore`, without *fetch*.
         """
         return self._keys(UID2Client.fetch_bidstream_keys, options)
 
     @_replaces_first(KeyStore)
     def sharing_keys(self, **options: Any) -> BlockingKeyStore:
-        """Make a store of the keys to decrypt and encrypt with.
+        """Return a store of the keys for encryption and decryption.
 
         Args:
-            options: As for :class:`KeyStore`, without *fetch*.
+            options: The arguments of :class:`KeyStore`, without *fetch*.
         """
         return self._keys(UID2Client.fetch_sharing_keys, options)
 
@@ -452,12 +453,12 @@ class BlockingClient(_Bound[UID2Client]):
         delta: str | os.PathLike[str] | None = None,
         on_progress: Callable[[FileProgress], object] | None = None,
     ) -> JobSummary:
-        """Map a file, or the files of a folder: :func:`~uid2_async.map_file`.
+        """Map a file or the files of a folder. See :func:`~uid2_async.map_file`.
 
-        An interrupt (Ctrl-C) ends the job; the same call resumes it. *on_progress* is
+        An interrupt (Ctrl-C) stops the job. The same call resumes it. *on_progress* is
         called in the thread of the event loop.
         """
-        # Web applications do not pay for it.
+        # Imported here, because web applications do not need it.
         from uid2_async.bulk.jobs import map_file  # noqa: PLC0415 - reason above
 
         async def work(client: UID2Client) -> JobSummary:

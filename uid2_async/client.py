@@ -53,14 +53,14 @@ _BUCKETS_BYTES: Final = 128 * 1024 * 1024
 
 
 class _Options(CallOptions, total=False):
-    """What :meth:`UID2Client.with_options` can change."""
+    """The options that :meth:`UID2Client.with_options` can change."""
 
     max_batch_size: int
     send_raw: bool
 
 
 class _AllOptions(_Options, ConnectionOptions, total=False):
-    """What :meth:`UID2Client.from_env` passes to the constructor."""
+    """The options that :meth:`UID2Client.from_env` passes to the constructor."""
 
     base_url: str | Sequence[str]
     api_key: str
@@ -103,37 +103,38 @@ class UID2Client(OperatorClient):
         allow_http: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        """Check the settings; nothing is opened or sent yet.
+        """Validate the settings. Nothing is opened or sent yet.
 
         Args:
             base_url: The operator's URL, with or without ``https://``, or several
                 regional ones in order of preference.
             api_key: The API key.
-            client_secret: The secret that belongs to it, base64 of 32 bytes.
-            scope: Which system the operator serves.
-            session: An aiohttp session to use as it is and to leave open.
-            transport: What carries the requests instead of a SessionPool; *base_url*
-                is then only checked.
-            envelope: The crypto around each call.
+            client_secret: The secret of the API key, 32 bytes in base64.
+            scope: The system that the operator serves.
+            session: An aiohttp session to use as is. It is not closed.
+            transport: The transport to use instead of a SessionPool. In this case,
+                *base_url* is only validated.
+            envelope: The encryption of requests and replies.
             proxy: The URL of an HTTP proxy, such as
                 ``http://user:password@proxy.example.com:3128``. The variables
                 HTTP_PROXY, HTTPS_PROXY and NO_PROXY are never read.
             ca_file: A PEM file with the CAs to trust instead of the system's.
-            retry: What is retried and how often; a policy that is given to several
-                clients shares its budget among them.
-            max_retries: How often a failed call is repeated, instead of *retry*; 3 by
-                default.
-            hooks: Called with each event of each call.
-            timeout: Seconds that a call may take in total: all attempts and the pauses
+            retry: The retry policy. Clients with the same policy share its budget.
+            max_retries: The number of retries of a failed call, instead of *retry*.
+                Defaults to 3.
+            hooks: Hooks to call with each event.
+            timeout: Seconds for a whole call, including all attempts and the pauses
                 between them.
-            max_batch_size: How many items one call may carry.
-            send_raw: Whether e-mails and phones are sent as they are, not as hashes.
-            allow_http: Whether plain http is allowed beyond loopback hosts.
-            clock: Gives the time as an aware datetime; the system's by default.
+            max_batch_size: The maximum number of items in one call.
+            send_raw: Whether to send emails and phones as they are instead of as
+                hashes.
+            allow_http: Allow plain http for hosts other than loopback.
+            clock: Returns the current time as an aware datetime. Defaults to the system
+                clock.
 
         Raises:
-            ConfigError: If a setting is wrong or contradicts another one.
-            TypeError: If both *session* and *transport* are given.
+            ConfigError: If a setting is not valid or contradicts another one.
+            TypeError: If both *session* and *transport* are passed.
         """
         self._connect(
             base_url,
@@ -161,7 +162,7 @@ class UID2Client(OperatorClient):
         )
 
     def _set_options(self, **options: Unpack[_Options]) -> None:
-        """Take over the options that :meth:`with_options` can change."""
+        """Set the options that :meth:`with_options` can change."""
         self._set_call_options(options)
         if "max_batch_size" in options:
             positive(options["max_batch_size"], "max_batch_size")
@@ -184,21 +185,21 @@ class UID2Client(OperatorClient):
             ...     tokens = await client.generate_token("user@example.com")
 
         Args:
-            scope: Which system. Its variables start with ``UID2_`` or ``EUID_``.
+            scope: UID2 or EUID. The variables start with ``UID2_`` or ``EUID_``.
             environ: The variables. Defaults to those of the process.
-            options: Any option of the constructor. It replaces the variable of the
-                same meaning, which is then not read.
+            options: Any options of the constructor. The variable of an option that is
+                passed is not read.
 
         Raises:
             ConfigError: If a variable or an option is missing or invalid. The message
                 names it.
         """
-        # Only this way of making a client pays for it.
+        # Imported here, because other clients do not need it.
         from uid2_async.config import read_options  # noqa: PLC0415 - reason above
 
         given = set(options)
         if options.get("transport") is not None:
-            # It has a proxy and certificates of its own.
+            # A transport has its own proxy and certificates.
             given |= {"proxy", "ca_file"}
         found = read_options(
             scope, os.environ if environ is None else environ, given=given
@@ -206,7 +207,7 @@ class UID2Client(OperatorClient):
         return cls(scope=scope, **found, **options)
 
     def with_options(self, **options: Unpack[_Options]) -> UID2Client:
-        """Make a client with other options that shares this one's connections.
+        """Return a client with other options that shares this client's connections.
 
         Args:
             options: Any of retry, max_retries, hooks, timeout, max_batch_size and
@@ -222,26 +223,26 @@ class UID2Client(OperatorClient):
         return other
 
     def __repr__(self) -> str:
-        """Show scope and base URLs."""
+        """Return the scope and base URLs."""
         return f"<UID2Client {self.scope} {', '.join(self.base_urls)}>"
 
     def settings_digest(self, salt: str) -> str:
         """Return a digest of scope, operator and API key, which identifies a client.
 
-        No secret can be got from it: an API key holds more than 128 random bits, and
-        cannot be guessed. The client secret is left out, since it may be renewed, and
-        the order of regions does not matter.
+        It reveals no secret, because an API key contains more than 128 random bits. It
+        does not depend on the client secret, which may be renewed, or on the order of
+        regions.
         """
         urls = sorted(set(self.base_urls))
         settings = [salt, self.scope, urls, self._api_key_digest]
         return sha256(wire.encode(settings)).hexdigest()
 
     async def run_call(self, call: Call[T], *, timeout: float | None = None) -> T:
-        """Make *call* with this client's options; for what is built on a client.
+        """Make *call* with this client's options. For classes that build on a client.
 
         Args:
-            call: What to ask, and how to read the answer.
-            timeout: Instead of the client's, in seconds.
+            call: The request, and how to parse the reply.
+            timeout: In seconds, instead of the client's.
         """
         return await self._run(call, timeout)
 
@@ -260,7 +261,7 @@ class UID2Client(OperatorClient):
             ...     session = {"uid2": tokens.to_dict()}
 
         Args:
-            identity: An e-mail address, a phone number or a hash of one.
+            identity: An email address, a phone number or a hash of one.
             tcf_consent_string: The TCF v2 consent string, which EUID operators check.
                 Without it they check nothing. In the EUID scope, the first call
                 without one therefore emits a UserWarning.
@@ -340,18 +341,18 @@ class UID2Client(OperatorClient):
         *,
         timeout: float | None = None,
     ) -> bool:
-        """Ask whether an advertising token is this identity's (docs/protocol.md 2.3).
+        """Return whether a token belongs to an identity (docs/protocol.md 2.3).
 
-        Only tokens of the API key's own site can be asked about, and only where that
-        site has a keyset of its own.
+        Only tokens of the API key's own site can be validated, and only if that site
+        has its own keyset.
 
         Args:
-            identity: An e-mail, a phone or a hash of one.
-            advertising_token: The token, expired or not.
-            timeout: Instead of the client's, in seconds.
+            identity: An email address, a phone number or a hash of one.
+            advertising_token: The token, which may have expired.
+            timeout: In seconds, instead of the client's.
 
         Raises:
-            BadRequestError: If the token is unreadable or another site's.
+            BadRequestError: If the token cannot be read or belongs to another site.
         """
         payload = tokens.build_validate_request(
             as_identity(identity), advertising_token, send_raw=self.send_raw
@@ -401,7 +402,7 @@ class UID2Client(OperatorClient):
     async def _map_v3(
         self, query: mapping.MapQuery, timeout: float | None
     ) -> IdentityMap:
-        """Map what is valid in *query*, if anything is."""
+        """Map the valid identities in *query*, if there are any."""
         if not query.values:
             return mapping.align_map(query, {})
         call = Call(
@@ -420,24 +421,24 @@ class UID2Client(OperatorClient):
         link_id: str | None = None,
         timeout: float | None = None,
     ) -> IdentityMap:
-        """Map identities with the old endpoint, which has buckets (protocol.md 2.5).
+        """Map identities with the v2 endpoint, which returns buckets (protocol.md 2.5).
 
-        The endpoint takes one kind at a time: one request is sent for each kind.
+        The endpoint accepts one kind of identity, so one request is sent for each kind.
 
         .. deprecated:: 0.1.0
-           The public service announced its end for 30 September 2026; private operators
-           still answer. Use :meth:`map_identities`.
+           The public service was announced to end on September 30, 2026. Private
+           operators still support it. Use :meth:`map_identities`.
 
         Args:
-            identities: At most *max_batch_size* of any mix of kinds.
+            identities: At most *max_batch_size*, of any mix of types.
             link_id: The service link, for API keys of a service.
-            timeout: Instead of the client's, in seconds, for each request.
+            timeout: In seconds for each request, instead of the client's.
 
         Returns:
-            One row for each identity, with its bucket_id.
+            One result for each identity, with its bucket_id.
 
         Raises:
-            InputError: If there are too many, or one is neither identity nor str.
+            InputError: If there are too many, or one is neither an identity nor a str.
         """
         _deprecated("map_identities_v2 uses an endpoint past its announced end.")
         query = mapping.prepare_map(
@@ -453,7 +454,7 @@ class UID2Client(OperatorClient):
     async def _map_v2(
         self, query: mapping.MapQuery, link_id: str | None, timeout: float | None
     ) -> IdentityMap:
-        """Map what is valid in *query*, by one call for each kind."""
+        """Map the valid identities in *query*, with one call for each kind."""
         rows = {}
         for key, values in query.values.items():
             call = Call(
@@ -473,12 +474,12 @@ class UID2Client(OperatorClient):
         """List the salt buckets that rotated at *since* or later (protocol.md 2.4).
 
         .. deprecated:: 0.1.0
-           The public service announced its end for 30 September 2026; private operators
-           still answer. Use refresh_from of :meth:`map_identities`.
+           The public service was announced to end on September 30, 2026. Private
+           operators still support it. Use refresh_from of :meth:`map_identities`.
 
         Args:
             since: An aware datetime.
-            timeout: Instead of the client's, in seconds.
+            timeout: In seconds, instead of the client's.
 
         Returns:
             Up to 1,048,576 buckets.
@@ -492,7 +493,7 @@ class UID2Client(OperatorClient):
     async def opt_out_status(
         self, raw_uids: Iterable[str], *, timeout: float | None = None
     ) -> OptOutStatus:
-        """Ask which raw UIDs have opted out (docs/protocol.md 2.7).
+        """Return which raw UIDs have opted out (docs/protocol.md 2.7).
 
         Raw UIDs of version 4 are never found in the integration and production
         environments. Use :meth:`map_identities` instead, which works for every
@@ -521,20 +522,20 @@ class UID2Client(OperatorClient):
         return await self._run(call, timeout)
 
     async def fetch_sharing_keys(self, *, timeout: float | None = None) -> KeyRing:
-        """Fetch the keys to decrypt and encrypt with (docs/protocol.md 6.1)."""
+        """Fetch the keys for encryption and decryption (docs/protocol.md 6.1)."""
         from uid2_async.protocol.keyring import SHARING_PATH  # noqa: PLC0415 - see below
 
         return await self._fetch_keys(SHARING_PATH, timeout)
 
     async def fetch_bidstream_keys(self, *, timeout: float | None = None) -> KeyRing:
-        """Fetch the keys to decrypt bid stream tokens with (docs/protocol.md 6.2)."""
+        """Fetch the keys that decrypt bidstream tokens (docs/protocol.md 6.2)."""
         from uid2_async.protocol.keyring import BIDSTREAM_PATH  # noqa: PLC0415 - see below
 
         return await self._fetch_keys(BIDSTREAM_PATH, timeout)
 
     async def _fetch_keys(self, path: str, timeout: float | None) -> KeyRing:
-        """Fetch a key ring; the request's payload is empty."""
-        # Publishers and advertisers have no use for keys, and do not pay for them.
+        """Fetch a key ring. The request has an empty payload."""
+        # Imported here, because publishers and advertisers do not need keys.
         from uid2_async.protocol.keyring import KeyRing  # noqa: PLC0415 - reason above
 
         call = Call(
@@ -548,22 +549,22 @@ class UID2Client(OperatorClient):
     async def opt_out(
         self, identity: Identity | str, *, timeout: float | None = None
     ) -> None:
-        """Opt a person out of the whole system, for good (docs/protocol.md 2.9).
+        """Opt a person out of the whole system, permanently (docs/protocol.md 2.9).
 
         Warning:
-            This is not a logout from a site, although the endpoint is called
-            token/logout. Nobody can generate a token for this person any more, on any
-            site, and no call takes it back. At a logout, delete the tokens from the
-            session or cookie and make no call.
+            This does not log a user out of a site, although the endpoint is called
+            token/logout. Afterward, no site can generate a token for this person, and
+            no call can undo that. To log a user out, delete the tokens from the session
+            or cookie, and make no call.
 
         The API key needs the role OPTOUT.
 
         Args:
-            identity: An e-mail, a phone or a hash of one.
-            timeout: Instead of the client's, in seconds.
+            identity: An email address, a phone number or a hash of one.
+            timeout: In seconds, instead of the client's.
 
         Raises:
-            InputError: If *identity* is invalid; nothing is sent.
+            InputError: If *identity* is invalid. Nothing is sent.
         """
         call = Call(
             path=tokens.LOGOUT_PATH,
@@ -575,9 +576,9 @@ class UID2Client(OperatorClient):
         await self._run(call, timeout)
 
     def _batch(self, items: Iterable[T], name: str) -> list[T]:
-        """Take the items of one call, refusing too many before anything is sent."""
+        """Return the items of one call as a list. Raise if there are too many."""
         if isinstance(items, str):
-            raise InputError(f"{name} is a str; pass a list of them.")
+            raise InputError(f"{name} is a str.", hint="Pass a list of str.")
         batch = list(items)
         if len(batch) > self.max_batch_size:
             raise InputError(
@@ -590,7 +591,7 @@ class UID2Client(OperatorClient):
 def _credentials(
     api_key: object, client_secret: object, scope: IdentityScope, urls: Sequence[str]
 ) -> Credentials:
-    """Check API key and client secret, which are never shown."""
+    """Check the API key and the client secret, which errors never contain."""
     if not isinstance(api_key, str) or not isinstance(client_secret, str):
         raise ConfigError(
             "The API key or the client secret is not a str.",
@@ -612,7 +613,7 @@ def _deprecated(message: str) -> None:
 
 
 def buckets_call(since: datetime) -> Call[list[Bucket]]:
-    """Make the call of :meth:`UID2Client.identity_buckets`."""
+    """Return the call of :meth:`UID2Client.identity_buckets`."""
     return Call(
         path=mapping.BUCKETS_PATH,
         payload=mapping.build_buckets_request(since),

@@ -34,11 +34,12 @@ __all__ = ["FileKeyStore", "KeyStore", "Keys", "ring_of"]
 
 _logger = logging.getLogger("uid2_async")
 
-# A fleet that was started at once spreads over this part of each interval.
+# This fraction of each interval is random, so that machines that started together do
+# not fetch together.
 _JITTER: Final = 0.2
 _FIRST_RETRY_SECONDS: Final = 10.0
 _LAST_RETRY_SECONDS: Final = 300.0
-# Without usable keys an outage must not outlast the operator's by minutes.
+# Without usable keys, recovery after an outage must not take minutes.
 _LAST_RETRY_WITHOUT_KEYS_SECONDS: Final = 60.0
 _MOST_DOUBLINGS: Final = 10
 _MS: Final = 0.001
@@ -47,16 +48,15 @@ _MS: Final = 0.001
 class KeyStore(Unpicklable):
     """Keeps a key ring, and replaces it with a newer one every hour.
 
-    Entering its block loads the keys and starts a background task; leaving it ends the
-    task. If a refresh fails, the last good ring is kept and served, the error is in
+    Entering ``async with`` loads the keys and starts a background task, which ends on
+    exit. If a refresh fails, the last good ring is used, the error is in
     :attr:`last_error`, and retries follow after 10 s, 20 s and so on, up to every 5
-    minutes, or every minute while there are no usable keys. A process that is frozen
-    between requests leaves the block out and awaits :meth:`ensure_fresh` instead.
+    minutes, or every minute while there are no usable keys. In a process that is frozen
+    between requests, call :meth:`ensure_fresh` instead of using ``async with``.
 
-    Intervals, pauses and :attr:`age` are measured by a monotonic clock that keeps
-    running while the machine is suspended: setting the wall clock does not change
-    them. Only the expiry of the keys, an instant set by the operator, is judged by
-    *clock*.
+    Durations are measured with a monotonic clock that keeps running while the machine
+    is suspended. Setting the wall clock does not change them. Only the expiry times of
+    keys are compared with *clock*.
 
     Example:
         >>> async with KeyStore(client.fetch_bidstream_keys) as keys:
@@ -75,18 +75,19 @@ class KeyStore(Unpicklable):
         _random: Callable[[], float] = random.random,
         _sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
-        """Keep the settings; nothing is fetched yet.
+        """Store the settings. Nothing is fetched yet.
 
         Args:
             fetch: Fetches the keys, such as ``client.fetch_bidstream_keys``.
-            refresh_every: After how many seconds they are fetched again, at most; a
-                random part of up to a fifth is left out each time.
+            refresh_every: The maximum time between fetches, in seconds. Each interval
+                is shortened at random by up to a fifth.
             timeout: How long a fetch may take, in seconds.
-            required: Whether entering the block fails without usable keys; if not,
-                :attr:`ready` says when there are some.
-            clock: Gives the time as an aware datetime; the system's by default.
-            monotonic: Gives seconds that only increase, for durations; by default
-                ``clock.monotonic`` if there is such, or else the system's.
+            required: Whether ``async with`` raises if there are no usable keys. If not,
+                check :attr:`ready`.
+            clock: Returns the current time as an aware datetime. Defaults to the system
+                clock.
+            monotonic: Returns a monotonic time in seconds. Defaults to
+                ``clock.monotonic`` if that exists, and otherwise to the system's.
 
         Raises:
             ConfigError: If *refresh_every* or *timeout* is not above zero.
@@ -109,11 +110,11 @@ class KeyStore(Unpicklable):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
 
-    # --- what is held -----------------------------------------------------------------
+    # --- the current keys -------------------------------------------------------------
 
     @property
     def ring(self) -> KeyRing:
-        """The last good ring, however old.
+        """The last good ring, regardless of its age.
 
         Raises:
             KeysUnavailableError: If there is none.
@@ -124,22 +125,22 @@ class KeyStore(Unpicklable):
 
     @property
     def age(self) -> float:
-        """How many seconds ago the keys were fetched; infinity if never."""
+        """The seconds since the keys were fetched, or infinity if there are none."""
         if self._ring is None:
             return math.inf
         return max(0.0, self._monotonic() - self._fetched_at)
 
     @property
     def last_error(self) -> Exception | None:
-        """Why the last refresh failed; None after one that succeeded."""
+        """Why the last refresh failed, or None if it succeeded."""
         return self._last_error
 
     @property
     def ready(self) -> bool:
-        """Whether there is a valid key and, in a block, whether it is kept fresh.
+        """Whether there is a valid key and, in ``async with``, a refresh task.
 
-        What a health check asks. It turns false if the background task was ended by
-        anything but leaving the block; entering the block again starts a new one.
+        Use it in health checks. It is false if the background task ended unexpectedly.
+        Enter ``async with`` again to start a new one.
         """
         return self._is_usable() and (self._task is None or _is_running(self._task))
 
@@ -152,14 +153,14 @@ class KeyStore(Unpicklable):
         state = "ready" if self.ready else "not ready"
         return f"<KeyStore {state} age={self.age:.0f}s>"
 
-    # --- life -------------------------------------------------------------------------
+    # --- lifecycle --------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Load the keys, and keep them fresh from then on.
+        """Load the keys, and start to refresh them in the background.
 
         Raises:
-            RuntimeError: If the block was entered already.
-            Exception: The error of the fetch, if there are no usable keys and some are
+            RuntimeError: If the store is already in use.
+            Exception: The error of the fetch, if there are no usable keys but they are
                 required.
         """
         if self._task is not None and _is_running(self._task):
@@ -181,7 +182,7 @@ class KeyStore(Unpicklable):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the background task; safe to call twice. The ring stays."""
+        """End the background task, but keep the ring. It is safe to call this twice."""
         task, self._task = self._task, None
         if task is None or not _is_running(task):
             return
@@ -192,7 +193,7 @@ class KeyStore(Unpicklable):
             task.get_loop().call_soon_threadsafe(task.cancel)
 
     async def _keep_fresh(self) -> None:
-        """Refresh until the block is left."""
+        """Refresh until the store is closed."""
         task = asyncio.current_task()
         # A fetch may have swallowed the cancellation.
         while self._task is task:
@@ -200,7 +201,7 @@ class KeyStore(Unpicklable):
             await self._refresh()
 
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
-        """Report a background task that ended although the block was not left."""
+        """Report a background task that ended although the store was not closed."""
         failure = None if task.cancelled() else task.exception()
         if task is not self._task:
             return
@@ -212,12 +213,12 @@ class KeyStore(Unpicklable):
         )
 
     def _delay(self) -> float:
-        """Return the seconds until the next refresh: fewer after a failure."""
+        """Return the seconds until the next refresh, fewer after a failure."""
         delay = self._retry_seconds() if self._failures else self._refresh_every
         return delay * (1 - _JITTER * self._random())
 
     def _retry_seconds(self) -> float:
-        """Return how long to wait after a failure: longer with each one."""
+        """Return the seconds to wait after a failure, which grow with each one."""
         doublings = min(self._failures - 1, _MOST_DOUBLINGS)
         longest = _LAST_RETRY_SECONDS
         if not self._is_usable():
@@ -228,14 +229,14 @@ class KeyStore(Unpicklable):
     # --- fetching ---------------------------------------------------------------------
 
     async def ensure_fresh(self, max_age: float) -> KeyRing:
-        """Return the ring, and fetch it first if it is older than *max_age* seconds.
+        """Return the ring. Fetch it first if it is older than *max_age* seconds.
 
-        However many ask at once, one of them fetches. After a failure nobody tries
-        again for 10 s, 20 s and so on (see the class), also before the first success:
-        callers in the meantime get the last good keys if one of them is valid, or
-        else a copy of the last error, without waiting. Keys that expire as soon as they
-        arrive are fetched again after 10 s. With valid keys, *max_age* is the only
-        bound: 0 fetches each time.
+        Concurrent callers share one fetch. After a failure, there is no further fetch
+        for 10 s, 20 s and so on, as described for the class. In the meantime, callers
+        receive the last good keys if one of them is valid, or otherwise a copy of the
+        last error, without waiting. Keys that have already expired when they arrive are
+        fetched again after 10 s. With valid keys, only *max_age* limits the fetches: 0
+        fetches each time.
 
         Raises:
             Exception: The error of the fetch, if there are no usable keys.
@@ -256,14 +257,15 @@ class KeyStore(Unpicklable):
         if self._is_usable():
             return self.ring
         if self._last_error is not None:
-            # One object must not be raised for several callers: their frames add up.
+            # A copy, because each caller that raises an object adds its frames to it.
             raise fresh_error(self._last_error)
         raise KeysUnavailableError("All keys have expired.")
 
     async def _refresh(self) -> None:
-        """Fetch once, unless another one did so while this one waited.
+        """Fetch the keys, unless another caller did so while this one waited.
 
-        No task of its own: if the one that fetches is cancelled, the next one fetches.
+        This does not start a task. If the caller that fetches is canceled, the next one
+        fetches.
         """
         rounds = self._rounds
         async with self._lock_here():
@@ -290,7 +292,7 @@ class KeyStore(Unpicklable):
         except TimeoutError:
             error = CallTimeoutError("The keys were not received in time.")
         except Exception as failure:  # noqa: BLE001 - whatever a foreign fetch raises
-            # It is kept: its frames and those of its causes hold keys and secrets.
+            # The error is stored, and its frames and causes contain keys and secrets.
             error = fresh_error(failure)
         else:
             if ring.has_valid_key(now_ms):
@@ -311,10 +313,10 @@ class KeyStore(Unpicklable):
     # --- cold starts ------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the ring to a file that only its owner can read, in one step.
+        """Write the ring atomically to a file that only its owner can read.
 
-        The file contains the secrets of the keys. Anyone who reads it can open tokens,
-        and make them. Keep it where the client secret may be kept, and nowhere else.
+        The file contains the keys. Anyone who can read it can decrypt and create
+        tokens. Protect it like the client secret.
 
         Raises:
             KeysUnavailableError: If there is no ring.
@@ -328,11 +330,11 @@ class KeyStore(Unpicklable):
     def load(self, path: str | os.PathLike[str]) -> bool:
         """Load the ring that :meth:`save` wrote, to start without an operator.
 
-        Do so before entering the block, which then succeeds as long as one of the keys
-        holds, whether the operator answers or not.
+        Call it before ``async with``, which then succeeds without the operator as long
+        as one of the keys is valid.
 
         Returns:
-            Whether keys were loaded; not if the file is missing or has older keys.
+            Whether keys were loaded. False if the file is missing or has older keys.
 
         Raises:
             ProtocolError: If the file was not written by :meth:`save`.
@@ -345,7 +347,7 @@ class KeyStore(Unpicklable):
         ring, fetched_ms = _read_saved(data)
         now_ms = self._now_ms()
         if fetched_ms > now_ms:
-            fetched_ms = 0  # written by a wrong clock: of unknown age
+            fetched_ms = 0  # The clock was wrong, so the age is unknown.
         age = (now_ms - fetched_ms) / 1000
         if age >= self.age - _MS:
             return False
@@ -363,17 +365,18 @@ class KeyStore(Unpicklable):
     ) -> FileKeyStore:
         """Create a store of keys that another process fetches and saves.
 
-        For the workers of a machine, of which one process, or a job, fetches.
+        For several workers on one machine, whose keys one process or job fetches.
 
         Args:
-            path: What the other process gives to :meth:`save`.
-            check_every: How many seconds may pass until a change is noticed.
-            clock: Gives the time as an aware datetime; the system's by default.
-            monotonic: Gives seconds that only increase; as for the class.
+            path: The file that the other process passes to :meth:`save`.
+            check_every: The seconds between checks for a change of the file.
+            clock: Returns the current time as an aware datetime. Defaults to the system
+                clock.
+            monotonic: Returns a monotonic time in seconds, as for the class.
 
         Returns:
-            A store that never fetches. It needs neither block nor event loop, and is
-            thread-safe.
+            A store that never fetches. It is thread-safe, and needs neither
+            ``async with`` nor an event loop.
         """
         return FileKeyStore(
             path, check_every=check_every, clock=clock, monotonic=monotonic
@@ -381,9 +384,9 @@ class KeyStore(Unpicklable):
 
 
 class FileKeyStore(KeyStore):
-    """Reads the keys from a file whenever that has changed; see KeyStore.from_file.
+    """Reads the keys from a file whenever it changes. See ``KeyStore.from_file``.
 
-    If the file is missing or damaged, the last good ring is served, and the error is in
+    If the file is missing or damaged, the last good ring is used, and the error is in
     ``last_error``.
     """
 
@@ -395,7 +398,7 @@ class FileKeyStore(KeyStore):
         clock: Clock | None = None,
         monotonic: Monotonic | None = None,
     ) -> None:
-        """Keep the settings; the first use reads the file."""
+        """Store the settings. The file is read on first use."""
         super().__init__(_fetch_nothing, clock=clock, monotonic=monotonic)
         self._path = Path(path)
         self._check_every = check_every
@@ -404,7 +407,7 @@ class FileKeyStore(KeyStore):
 
     @property
     def ring(self) -> KeyRing:
-        """The ring of the file, or the last good one.
+        """The ring from the file, or the last good one.
 
         Raises:
             KeysUnavailableError: If there is none.
@@ -430,7 +433,7 @@ class FileKeyStore(KeyStore):
         return self
 
     async def ensure_fresh(self, max_age: float) -> KeyRing:  # noqa: ARG002 - nothing is fetched
-        """Return the ring of the file, however old.
+        """Return the ring from the file, regardless of its age.
 
         Raises:
             UID2Error: If there is no valid key.
@@ -439,7 +442,7 @@ class FileKeyStore(KeyStore):
         return self._require()
 
     def _reload(self) -> None:
-        """Read the file if it is not the one that was read last."""
+        """Read the file if it has changed."""
         now = self._monotonic()
         if now < self._next_check:
             return
@@ -467,14 +470,14 @@ async def _fetch_nothing() -> KeyRing:
 
 
 class _HasRing(Protocol):
-    """What keeps a ring fresh, such as a KeyStore."""
+    """An object with a current ring, such as a KeyStore."""
 
     @property
     def ring(self) -> KeyRing: ...
 
 
 Keys: TypeAlias = _HasRing | KeyRing
-"""Where keys come from: a KeyStore or BlockingKeyStore, or a ring as it is."""
+"""A source of keys: a KeyStore, a BlockingKeyStore, or a ring."""
 
 
 def ring_of(keys: Keys) -> KeyRing:
@@ -492,14 +495,14 @@ def _is_running(task: asyncio.Task[None]) -> bool:
 
 
 class _Saved(msgspec.Struct):
-    """What a key file holds: when the keys were fetched, in ms, and the reply."""
+    """The content of a key file: when the keys were fetched, in ms, and the reply."""
 
     fetched_ms: wire.EpochMs
     reply: msgspec.Raw
 
 
 def _read_saved(data: bytes) -> tuple[KeyRing, int]:
-    """Read a key file; what is wrong with it is not shown."""
+    """Read a key file. Errors do not describe its content."""
     try:
         saved = wire.decode(data, _Saved)
         return KeyRing.from_json(bytes(saved.reply)), saved.fetched_ms
@@ -512,7 +515,7 @@ def _read_saved(data: bytes) -> tuple[KeyRing, int]:
 
 
 def _write_private(target: Path, data: bytes) -> None:
-    """Replace *target* by a file of mode 0600 that was new when it was written."""
+    """Replace *target* with a new file of mode 0600."""
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(fresh, flags, 0o600)

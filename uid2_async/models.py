@@ -1,6 +1,6 @@
-"""Frozen values: identities in, results out.
+"""Immutable values: the identities that calls take, and the results they return.
 
-Instants are aware UTC datetimes. No repr shows DII, a token, a UID or a key.
+Times are aware UTC datetimes. No repr contains DII, a token, a UID or a key.
 """
 
 from __future__ import annotations
@@ -60,56 +60,56 @@ _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that datetime h
 
 
 def datetime_from_ms(ms: int) -> datetime:
-    """Turn *ms* since the Unix epoch into an aware UTC datetime.
+    """Convert ms since the Unix epoch to an aware UTC datetime.
 
     Raises:
-        OverflowError: If the instant is outside of the years 1 to 9999.
+        OverflowError: If the time is outside the years 1 to 9999.
     """
     return _EPOCH + timedelta(milliseconds=ms)
 
 
 def ms_from_datetime(instant: datetime) -> int:
-    """Turn an aware *instant* into whole ms since the Unix epoch, rounded down.
+    """Convert an aware datetime to ms since the Unix epoch, rounded down.
 
     Raises:
-        InputError: If *instant* is naive: it could mean any zone.
+        InputError: If *instant* is naive, because its time zone is unknown.
     """
     if instant.tzinfo is None:
         raise InputError(
-            "A datetime without a time zone was given.",
+            "The datetime has no time zone.",
             hint="Pass an aware datetime, such as datetime.now(UTC).",
         )
     return (instant - _EPOCH) // _MS
 
 
 class IdentityScope(StrEnum):
-    """The two systems that speak this protocol."""
+    """The two systems that use this protocol."""
 
     UID2 = "UID2"
     EUID = "EUID"
 
     @property
     def bit(self) -> int:
-        """The scope as it stands in tokens and raw UIDs, 0 or 1."""
+        """The bit for the scope in tokens and raw UIDs, 0 or 1."""
         return 0 if self is IdentityScope.UID2 else 1
 
 
 class IdentityType(StrEnum):
-    """What an identity is made from."""
+    """What an identity is derived from."""
 
     EMAIL = "email"
     PHONE = "phone"
 
     @property
     def bit(self) -> int:
-        """The type as it stands in tokens and raw UIDs, 0 or 1."""
+        """The bit for the type in tokens and raw UIDs, 0 or 1."""
         return 0 if self is IdentityType.EMAIL else 1
 
 
 class _Identity(RedactedRepr, frozen=True, gc=False):
-    """One value of directly identifying information (DII); repr hides it.
+    """Directly identifying information (DII), which the repr hides.
 
-    A struct, because lists of millions of hashes are wrapped into these.
+    This is a struct, because lists of millions of hashes are wrapped in these.
     """
 
     value: str
@@ -118,10 +118,10 @@ class _Identity(RedactedRepr, frozen=True, gc=False):
     identity_type: ClassVar[IdentityType]
     hashed: ClassVar[bool] = False
 
-    # msgspec looks it up when the class is made.
+    # msgspec looks it up when it creates the class.
     @strip_traceback
     def __post_init__(self) -> None:
-        """Reject a value that is not a string, without showing it."""
+        """Reject a value that is not a string, without quoting it."""
         if not isinstance(self.value, str):
             raise InputError(
                 f"{type(self).__name__} takes a str, not {type(self.value).__name__}."
@@ -133,14 +133,14 @@ class _Identity(RedactedRepr, frozen=True, gc=False):
 
 
 class Email(_Identity, frozen=True, gc=False):
-    """An e-mail address, in any spelling that the operator normalizes.
+    """An email address, in any form that the operator normalizes.
 
     Example:
         >>> result = await client.map_identities([Email("User@Example.com")])
 
     Attributes:
         value: The address as given (docs/protocol.md 3.1).
-        kind: The key under which it is sent.
+        kind: Its key in requests.
     """
 
     kind = "email"
@@ -148,14 +148,14 @@ class Email(_Identity, frozen=True, gc=False):
 
 
 class Phone(_Identity, frozen=True, gc=False):
-    """A phone number in E.164 form: ``+`` and 10 to 15 digits (docs/protocol.md 3.2).
+    """A phone number in E.164 format: ``+`` and 10 to 15 digits (docs/protocol.md 3.2).
 
     Example:
         >>> result = await client.map_identities([Phone("+4930123456")])
 
     Attributes:
         value: The number as given.
-        kind: The key under which it is sent.
+        kind: Its key in requests.
     """
 
     kind = "phone"
@@ -163,22 +163,22 @@ class Phone(_Identity, frozen=True, gc=False):
 
     @classmethod
     def parse(cls, text: str, *, country: str | None = None) -> Phone:
-        """Create a phone from a number in national format (extra ``phone``).
+        """Parse a phone number in national or international format (extra ``phone``).
 
         Args:
-            text: Such as ``030 123456`` or ``+49 30 123456``.
-            country: The two letters of the country where it is written like that; a
-                number with its country code needs none.
+            text: A number such as ``030 123456`` or ``+49 30 123456``.
+            country: The two-letter code of the country whose format it has. Not needed
+                for a number that starts with its country code.
 
         Raises:
             InputError: If it is not a valid number of the country, or the extra is not
-                installed; says which, and never shows the number.
+                installed. The message never contains the number.
 
         Example:
             >>> Phone.parse("030 123456", country="DE").value
             '+4930123456'
         """
-        # Few have national numbers, and the others do not pay for this.
+        # Imported here, because few callers have national numbers.
         from uid2_async.phones import PhoneFault, to_e164  # noqa: PLC0415 - reason above
 
         found = to_e164(text, country)
@@ -188,7 +188,9 @@ class Phone(_Identity, frozen=True, gc=False):
 
 
 class EmailHash(_Identity, frozen=True, gc=False):
-    """The SHA-256 of a normalized e-mail address, base64 or hex (docs/protocol.md 3.3).
+    """The SHA-256 of a normalized email address, in base64 or hex.
+
+    See docs/protocol.md 3.3.
 
     Example:
         >>> digest = hashlib.sha256(b"user@example.com").hexdigest()
@@ -205,7 +207,9 @@ class EmailHash(_Identity, frozen=True, gc=False):
 
 
 class PhoneHash(_Identity, frozen=True, gc=False):
-    """The SHA-256 of a normalized phone number, base64 or hex (docs/protocol.md 3.3).
+    """The SHA-256 of a normalized phone number, in base64 or hex.
+
+    See docs/protocol.md 3.3.
 
     Attributes:
         value: The hash as given.
@@ -221,9 +225,9 @@ Identity: TypeAlias = Email | Phone | EmailHash | PhoneHash
 
 
 def kind_and_value(one: Identity | str) -> tuple[str, str]:
-    """Name the kind and the value of an identity; a str as :func:`as_identity`.
+    """Return the kind and the value of an identity, as :func:`as_identity` reads it.
 
-    Makes no object of a str: this is done for each of the millions of a bulk job.
+    This creates no object for a str, because bulk jobs call it millions of times.
 
     Raises:
         InputError: If *one* is neither an identity nor a str.
@@ -235,7 +239,7 @@ def kind_and_value(one: Identity | str) -> tuple[str, str]:
 
 
 def as_identity(value: Identity | str) -> Identity:
-    """Return *value* as an identity; a str that starts with ``+`` is a phone number.
+    """Return *value* as an identity. A str that starts with ``+`` is a phone number.
 
     Raises:
         InputError: If *value* is neither an identity nor a str.
@@ -251,7 +255,7 @@ def as_identity(value: Identity | str) -> Identity:
 
 
 class OptedOut(msgspec.Struct, frozen=True):
-    """The person has opted out: use no identity for them, and do not ask again."""
+    """The person has opted out. Use no identity for them, and do not ask again."""
 
 
 class InsufficientConsent(msgspec.Struct, frozen=True):
@@ -269,10 +273,10 @@ class UnmappedReason(StrEnum):
 _Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)]
 
 
-# The rows of a reply share a few days, on which the salts of their buckets rotate.
+# A reply has few distinct values: the days on which the salt buckets rotate.
 @lru_cache(maxsize=1024)
 def _datetime_from_seconds(seconds: int | None) -> datetime | None:
-    """Turn seconds since the Unix epoch into an aware UTC datetime."""
+    """Convert seconds since the Unix epoch to an aware UTC datetime."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
@@ -280,11 +284,12 @@ class MappedUID(RedactedRepr, frozen=True, gc=False, kw_only=True):
     """The raw UID of an identity.
 
     Attributes:
-        raw_uid: 44 characters of base64, opaque and case-sensitive.
-        previous_raw_uid: The raw UID before the last rotation, for 90 days after it.
+        raw_uid: An opaque, case-sensitive string of 44 base64 characters.
+        previous_raw_uid: The raw UID before the last rotation. It is returned for 90
+            days.
         refresh_from_s: *refresh_from* in seconds since the Unix epoch.
-        bucket_id: The salt bucket, from the v2 endpoint only.
-        reason: Always None; see :class:`Unmapped`.
+        bucket_id: The salt bucket. Only the v2 endpoint returns it.
+        reason: Always None, as opposed to :class:`Unmapped`.
     """
 
     _repr_fields: ClassVar[tuple[str, ...]] = ("refresh_from", "bucket_id")
@@ -297,7 +302,7 @@ class MappedUID(RedactedRepr, frozen=True, gc=False, kw_only=True):
 
     @property
     def refresh_from(self) -> datetime | None:
-        """Until when *raw_uid* cannot change; None from the v2 endpoint."""
+        """When *raw_uid* can change at the earliest. None from the v2 endpoint."""
         return _datetime_from_seconds(self.refresh_from_s)
 
 
@@ -305,10 +310,10 @@ class Unmapped(msgspec.Struct, frozen=True, gc=False):
     """An identity without a raw UID.
 
     Attributes:
-        reason: Why.
-        detail: The operator's own word if *reason* is UNKNOWN.
-        raw_uid: Always None, as the other attributes of a :class:`MappedUID`, so that
-            they can be read of each result.
+        reason: Why there is none.
+        detail: The operator's reason if *reason* is UNKNOWN.
+        raw_uid: Always None, like the other attributes of :class:`MappedUID`. All
+            results have the same attributes.
     """
 
     raw_uid: ClassVar[None] = None
@@ -324,14 +329,14 @@ class Unmapped(msgspec.Struct, frozen=True, gc=False):
 class MapRow(RedactedRepr, frozen=True, gc=False):
     """One row of a map reply as the operator sends it (docs/protocol.md 2.5 and 2.6).
 
-    It is decoded 5,000 times for each reply, and costs nothing until it is read.
+    A reply has up to 5,000 rows, which are converted only when they are read.
 
     Attributes:
-        raw_uid: The raw UID, or None. It does not count if there is a *reason*.
+        raw_uid: The raw UID, or None. Ignore it if there is a *reason*.
         previous_raw_uid: The raw UID before the last rotation, or None.
         refresh_from_s: *refresh_from* in seconds since the Unix epoch.
-        reason: Why there is no raw UID, in the operator's words, or None.
-        bucket_id: The salt bucket, from the v2 endpoint only.
+        reason: The operator's reason for not returning a raw UID, or None.
+        bucket_id: The salt bucket. Only the v2 endpoint returns it.
     """
 
     _repr_fields: ClassVar[tuple[str, ...]] = ("mapped",)
@@ -344,22 +349,22 @@ class MapRow(RedactedRepr, frozen=True, gc=False):
 
     @property
     def mapped(self) -> bool:
-        """Whether there is a raw UID to use."""
+        """Whether there is a valid raw UID."""
         return self.raw_uid is not None and self.reason is None
 
     @property
     def refresh_from(self) -> datetime | None:
-        """Until when *raw_uid* cannot change; None from the v2 endpoint."""
+        """When *raw_uid* can change at the earliest. None from the v2 endpoint."""
         return _datetime_from_seconds(self.refresh_from_s)
 
     @property
     def result(self) -> MappedUID | Unmapped:
-        """What the row says, without a raw UID that does not count."""
+        """The row as a result, without a raw UID that must be ignored."""
         return _result(self)
 
 
 def _result(row: MapRow) -> MappedUID | Unmapped:
-    """Return what a row says; done for each row that is read."""
+    """Convert a row to a result. This runs for each row that is read."""
     if row.raw_uid is not None and row.reason is None:
         return MappedUID(
             raw_uid=row.raw_uid,
@@ -376,7 +381,7 @@ _UNMAPPED: Final[dict[str | None, Unmapped]] = {
 
 
 class IdentityMap(Sequence[MappedUID | Unmapped]):
-    """The results of a map call: a sequence in the order of the identities.
+    """The results of a map call, as a sequence in the order of the identities.
 
     Example:
         >>> result = await client.map_identities(["user@example.com"])
@@ -385,7 +390,7 @@ class IdentityMap(Sequence[MappedUID | Unmapped]):
         >>> for identity, row in result.items(): ...
 
     Attributes:
-        identities: The identities as passed, in order, duplicates included.
+        identities: The identities as passed, in order, including duplicates.
     """
 
     __slots__ = ("__dict__", "_rows", "identities")
@@ -393,13 +398,13 @@ class IdentityMap(Sequence[MappedUID | Unmapped]):
     def __init__(
         self, identities: Sequence[Identity | str], rows: Sequence[MapRow]
     ) -> None:
-        """Pair *identities* with the rows of the reply, one for each."""
+        """Create the results from the rows of a reply, one for each identity."""
         self.identities: Sequence[Identity | str] = identities
         self._rows = rows
 
     @cached_property
     def _index(self) -> dict[Identity, int]:
-        """Where each identity stands."""
+        """The index of each identity."""
         return {as_identity(one): at for at, one in enumerate(self.identities)}
 
     @overload
@@ -414,8 +419,8 @@ class IdentityMap(Sequence[MappedUID | Unmapped]):
         """Return the result of the identity at *index*, or a tuple for a slice.
 
         Raises:
-            IndexError: If there are not so many.
-            InputError: If *index* is an identity, which :meth:`get` looks up.
+            IndexError: If *index* is out of range.
+            InputError: If *index* is an identity. Use :meth:`get` to look it up.
         """
         if isinstance(index, slice):
             return tuple(map(_result, self._rows[index]))
@@ -427,7 +432,8 @@ class IdentityMap(Sequence[MappedUID | Unmapped]):
         """Return the result of *identity*, or None if it was not in the call.
 
         Args:
-            identity: As the caller gave it; a str equals the Email or Phone of it.
+            identity: An identity as passed to the call. A str equals its Email or
+                Phone.
 
         Raises:
             InputError: If it is neither an identity nor a str.
@@ -436,21 +442,21 @@ class IdentityMap(Sequence[MappedUID | Unmapped]):
         return None if at is None else _result(self._rows[at])
 
     def items(self) -> Iterator[tuple[Identity | str, MappedUID | Unmapped]]:
-        """Iterate over pairs of what the caller gave and its result."""
+        """Iterate over pairs of an identity, as passed, and its result."""
         return zip(self.identities, self, strict=True)
 
     def __contains__(self, result: object) -> bool:
         """Return whether one of the results equals *result*.
 
         Raises:
-            InputError: If it is an identity, which :meth:`get` looks up.
+            InputError: If it is an identity. Use :meth:`get` to look it up.
         """
         if isinstance(result, str | _Identity):
             raise _use_get()
         return any(result == one for one in self)
 
     def __len__(self) -> int:
-        """Return the number of results, duplicates included."""
+        """Return the number of results, including duplicates."""
         return len(self._rows)
 
     def __iter__(self) -> Iterator[MappedUID | Unmapped]:
@@ -467,28 +473,28 @@ class IdentityMap(Sequence[MappedUID | Unmapped]):
         return table
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return what :meth:`to_arrow` does as a DataFrame of pandas."""
+        """Return the table of :meth:`to_arrow` as a pandas DataFrame."""
         frame: pd.DataFrame = _frames().to_pandas(self.identities, self._rows)
         return frame
 
     def to_polars(self) -> pl.DataFrame:
-        """Return what :meth:`to_arrow` does as a DataFrame of polars."""
+        """Return the table of :meth:`to_arrow` as a polars DataFrame."""
         frame: pl.DataFrame = _frames().to_polars(self.identities, self._rows)
         return frame
 
     def __repr__(self) -> str:
-        """Show counts only."""
+        """Show only counts."""
         mapped = sum(row.mapped for row in self._rows)
         return f"<IdentityMap rows={len(self)} mapped={mapped}>"
 
 
 def _frames() -> Any:
-    """Import the integration by its name: values do not depend on integrations."""
+    """Import the integration by name, because models must not depend on it."""
     return import_module("uid2_async.integrations.frames")
 
 
 def _use_get() -> InputError:
-    """Return the error for an identity used as the key of a mapping; it hides it."""
+    """Return the error for an identity that is used as a key, without quoting it."""
     return InputError(
         "An IdentityMap is a sequence of results, not a mapping.",
         hint="Use .get(identity) to look one up.",
@@ -503,19 +509,20 @@ class Bucket(msgspec.Struct, frozen=True):
 
 
 class OptOutStatus(RedactedRepr, frozen=True):
-    """Which of the raw UIDs of one optout/status call have opted out.
+    """The raw UIDs of one optout/status call that have opted out.
 
     The operator does not find raw UIDs of version 4 in the environments *integ* and
     *prod* (docs/protocol.md 2.7). Map the identity again instead.
 
     Attributes:
-        opted_out: The raw UIDs that have opted out, and since when (whole seconds).
+        opted_out: The opted-out raw UIDs, with the time of the opt-out (in whole
+            seconds).
     """
 
     opted_out: Mapping[str, datetime]
 
     def __contains__(self, raw_uid: object) -> bool:
-        """Return whether *raw_uid* has opted out, as far as the operator knows."""
+        """Return whether the operator reported *raw_uid* as opted out."""
         return raw_uid in self.opted_out
 
 

@@ -1,7 +1,7 @@
 """Fixtures and a marker for pytest: test an application without credentials or mocks.
 
-What the fixtures need is imported when the first of them is asked for: pytest loads
-this module in every run. docs/testing.md shows how to use them.
+pytest loads this module in every run, so the fixtures import what they need on first
+use. docs/testing.md shows how to use them.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = [
 ]
 
 _MARKER: Final = (
-    "uid2(scope='UID2', role='everything', opted_out=(), faults=()): how the embedded "
-    "operator is set up for a test: UID2 or EUID, with whose credentials uid2_client "
-    "calls, who has opted out, and what the next calls meet (each a Fault or an HTTP "
-    "status; or a mapping of paths to such lists)."
+    "uid2(scope='UID2', role='everything', opted_out=(), faults=()): the setup of the "
+    "embedded operator for a test: UID2 or EUID, the credentials of uid2_client, the "
+    "people who have opted out, and the faults of the next calls (a list of Faults or "
+    "HTTP statuses, or a mapping of paths to such lists)."
 )
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "scope": "UID2",
@@ -47,11 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Sandbox:
-    """The thread of a test session, and the clock that its operators go by.
+    """The thread of a test session, and the clock of its operators.
 
     Attributes:
-        clock: The system's, or what a test has put in its place.
-        thread: Where the operators run.
+        clock: The system's clock, or the one that a test has replaced it with.
+        thread: The thread of the operators.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class _Sandbox:
 
 @pytest.fixture(scope="session")
 def _uid2_sandbox() -> Iterator[_Sandbox]:
-    """Run a thread for as long as the tests of this process run."""
+    """Run a thread until all tests of this process are done."""
     sandbox = _Sandbox()
     with sandbox.thread:
         yield sandbox
@@ -76,7 +76,7 @@ def _uid2_sandbox() -> Iterator[_Sandbox]:
 
 @pytest.fixture
 def _uid2_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Merge the markers of a test; keyword by keyword, the nearest one counts."""
+    """Merge the markers of a test. For each keyword, the nearest one is used."""
     settings: dict[str, Any] = {}
     for marker in request.node.iter_markers("uid2"):
         if marker.args or set(marker.kwargs) - set(_DEFAULTS):
@@ -91,10 +91,10 @@ def _uid2_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
 def uid2_operator(
     _uid2_sandbox: _Sandbox, _uid2_settings: dict[str, Any]
 ) -> LocalOperator:
-    """An embedded operator, as new for each test and set up by the marker ``uid2``.
+    """An embedded operator, reset for each test and set up by the marker ``uid2``.
 
-    It runs on a thread of its own, for all tests of this process: for synchronous tests
-    and for those of any event loop.
+    It runs in its own thread, so that synchronous tests and tests in any event loop can
+    use it.
     """
     from uid2_async.models import IdentityScope  # noqa: PLC0415 - see the module
     from uid2_async.publisher.generate import (  # noqa: PLC0415 - see the module
@@ -124,7 +124,7 @@ def uid2_client(
 ) -> Iterator[UID2Client]:
     """A client of the embedded operator, as strict about event loops as in production.
 
-    It goes by the operator's clock, retries at once, and is closed after the test.
+    It uses the operator's clock, retries immediately, and is closed after the test.
     """
     with _uid2_sandbox.thread.client(
         uid2_operator, role=_uid2_settings["role"]
@@ -138,7 +138,7 @@ def uid2_clock(
 ) -> Iterator[ManualClock]:
     """The operator's clock, which stands still until the test moves it.
 
-    What is made during the test without a ``clock=`` of its own goes by it too, such as
+    Objects that are created during the test without ``clock=`` use it as well, such as
     the client and the refresher of an application.
     """
     from uid2_async.clock import use_clock  # noqa: PLC0415 - see the module
@@ -157,20 +157,20 @@ def uid2_env(
     _uid2_settings: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> LocalOperator:
-    """The operator, in an environment by which ``UID2Client.from_env()`` finds it."""
+    """The operator, and environment variables with which ``from_env()`` finds it."""
     prefix = uid2_operator.data.scope
     credentials = uid2_operator.credentials[_uid2_settings["role"]]
     monkeypatch.setenv(f"{prefix}_BASE_URL", uid2_operator.url)
     monkeypatch.setenv(f"{prefix}_API_KEY", credentials.api_key)
     monkeypatch.setenv(f"{prefix}_SECRET_KEY", credentials.client_secret)
-    # What leads to a real operator does not lead to this one.
+    # These may be needed for a real operator, but not for this one.
     for name in ("PROXY", "PROXY_FILE", "CA_FILE"):
         monkeypatch.delenv(f"{prefix}_{name}", raising=False)
     return uid2_operator
 
 
 def _faults(given: Any) -> Iterator[tuple[str | None, Fault]]:
-    """List the faults of a marker with the path that each concerns."""
+    """Yield the faults of a marker, each with the path that it applies to."""
     from uid2_async.operator import Fault  # noqa: PLC0415 - see the module
 
     by_path = given if isinstance(given, Mapping) else {None: given}

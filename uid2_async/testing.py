@@ -1,7 +1,7 @@
-"""For tests of your own: an operator on a thread, a script, and a clock to move.
+"""For tests of applications: an operator in a thread, scripted replies, and a clock.
 
-The fixtures of :mod:`uid2_async.pytest_plugin` are made of these; without pytest, use
-them as they are (docs/testing.md).
+The fixtures of :mod:`uid2_async.pytest_plugin` use these classes. Without pytest, use
+them directly (docs/testing.md).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _BINARY: Final = "application/octet-stream"
 
 
 def retry_at_once(**options: Any) -> RetryPolicy:
-    """Return a retry policy that waits for nothing between attempts.
+    """Return a retry policy that does not wait between attempts.
 
     Args:
         options: Keyword arguments of :class:`~uid2_async.RetryPolicy`.
@@ -53,19 +53,19 @@ def retry_at_once(**options: Any) -> RetryPolicy:
 
 
 async def _no_wait(seconds: float) -> None:
-    """Wait for nothing."""
+    """Return immediately."""
 
 
 class ManualClock:
-    """A clock that stands still until it is moved.
+    """A clock that stands still until a test moves it.
 
-    It is what ``clock=`` of clients, key stores, token refreshers and operators takes;
-    give the same one to all of them. Key stores and token refreshers measure durations
-    by its :meth:`monotonic`. Any thread may read it.
+    Pass the same one as ``clock=`` to clients, key stores, token refreshers and
+    operators. Key stores and token refreshers measure durations with its
+    :meth:`monotonic`. It can be read from any thread.
     """
 
     def __init__(self, start: datetime | None = None) -> None:
-        """Start at *start*, an aware datetime; now if None.
+        """Start at *start*, an aware datetime. Defaults to the current time.
 
         Raises:
             InputError: If *start* has no time zone.
@@ -80,22 +80,22 @@ class ManualClock:
         return self._now
 
     def monotonic(self) -> float:
-        """Return the seconds for which this clock has moved forward."""
+        """Return the seconds by which this clock has moved forward."""
         return self._passed
 
     def advance(self, seconds: float) -> None:
-        """Let *seconds* pass.
+        """Move the clock forward by *seconds*.
 
-        A negative number sets the time back, as if a wall clock was set: no time passes
-        by :meth:`monotonic`.
+        A negative number sets the time back, as a wall clock can be set, and does not
+        change :meth:`monotonic`.
         """
         self.set(self._now + timedelta(seconds=seconds))
         self._passed += max(0.0, seconds)
 
     def set(self, now: datetime) -> None:
-        """Set the time to *now*, an aware datetime, as a wall clock is set.
+        """Set the time to *now*, an aware datetime, as a wall clock can be set.
 
-        No time passes by :meth:`monotonic`.
+        This does not change :meth:`monotonic`.
 
         Raises:
             InputError: If *now* has no time zone.
@@ -104,39 +104,39 @@ class ManualClock:
         self._now = now
 
     def __repr__(self) -> str:
-        """Show the time."""
+        """Return the time."""
         return f"<ManualClock {self._now.isoformat()}>"
 
 
 Step: TypeAlias = (
     Mapping[str, Any] | int | Reply | UID2Error | Callable[[Request], Reply]
 )
-"""What a script does with one request."""
+"""The reply to one request, or how to make it."""
 
 
 class ScriptedTransport:
-    """A transport that answers by a script, one step for each request, without I/O.
+    """A transport that returns scripted replies without I/O, one for each request.
 
-    A step is the JSON of a reply, which is sealed as an operator would; an HTTP status
-    without a body; a ``Reply`` as it is; an error to raise; or a function of the
-    request. Where the script is over, a request fails with an AssertionError. For
-    anything longer, an embedded operator is less work.
+    A step is the JSON of a reply, which is encrypted as by an operator; an HTTP status
+    without a body; a ``Reply``; an error to raise; or a function of the request. After
+    the last step, a request fails with an AssertionError. For longer tests, an embedded
+    operator is easier to use.
 
     Attributes:
-        requests: What was sent, attempt by attempt.
-        questions: The JSON in their envelopes; None if there is none.
+        requests: The requests of all attempts.
+        questions: The JSON in their envelopes. None for a request without an envelope.
     """
 
     max_connections: int = 100
 
     def __init__(self, *steps: Step) -> None:
-        """Answer by *steps*, in order."""
+        """Reply with *steps*, in order."""
         self.requests: list[Request] = []
         self.questions: list[Any] = []
         self._steps = list(steps)
 
     def client(self, **options: Any) -> UID2Client:
-        """Make a client that sends here and retries at once.
+        """Return a client that uses this transport and retries immediately.
 
         Args:
             options: Keyword arguments of :class:`~uid2_async.UID2Client`.
@@ -170,12 +170,12 @@ class ScriptedTransport:
         return self._seal(step, request) if isinstance(step, Mapping) else step(request)
 
     def _seal(self, reply: Mapping[str, Any], request: Request) -> Reply:
-        """Seal the JSON of a reply."""
+        """Encrypt the JSON of a reply."""
         opened = _open(request)
         if opened is None:
             raise AssertionError(
-                f"{request.path} has no envelope that a script can answer by JSON: "
-                "give a Reply, or use LocalOperator."
+                f"A request to {request.path} has no envelope, so the reply cannot be "
+                "JSON. Use a Reply as the step, or LocalOperator."
             )
         sealed = seal_reply(
             wire.encode(reply),
@@ -188,15 +188,15 @@ class ScriptedTransport:
         return Reply(status=200, headers={}, body=body)
 
     async def aclose(self) -> None:
-        """Start without a result."""
+        """Do nothing, because there are no connections."""
 
     def __repr__(self) -> str:
-        """Show how far the script is."""
+        """Return the number of requests and of remaining steps."""
         return f"<ScriptedTransport {len(self.requests)} sent, {len(self._steps)} left>"
 
 
 def _open(request: Request) -> OpenedRequest | None:
-    """Open a request that was sealed with the script's secret."""
+    """Decrypt a request, or return None if it has no envelope."""
     body = request.body if _is_binary(request) else base64.decode(request.body)
     try:
         return open_request(body or b"", _KEY)
@@ -205,16 +205,16 @@ def _open(request: Request) -> OpenedRequest | None:
 
 
 def _is_binary(request: Request) -> bool:
-    """Return whether raw bytes go both ways."""
+    """Return whether both bodies are raw bytes instead of base64 text."""
     return request.headers.get("Content-Type") == _BINARY
 
 
 class OperatorThread:
-    """Embedded operators on a thread with an event loop of its own.
+    """Embedded operators in a thread with its own event loop.
 
-    The connections of its clients live on the same thread, so that they can be closed
-    where no loop runs any more. A client is as strict as any other: it is refused in a
-    second event loop while the first one is open. Leaving the block stops everything.
+    The connections of its clients belong to the same thread, so that they can be closed
+    after the event loop of a test has ended. A client still raises if it is used in a
+    second event loop while the first one is open. Everything is stopped on exit.
 
     Example:
         >>> with OperatorThread() as thread:
@@ -224,13 +224,13 @@ class OperatorThread:
     """
 
     def __init__(self, *, clock: Clock = system_clock) -> None:
-        """Prepare the thread; *clock* is that of the operators."""
+        """Create the thread object. *clock* is the clock of the operators."""
         self._clock = clock
         self._operators: dict[IdentityScope, LocalOperator] = {}
         self._portal = Portal("uid2-testing")
 
     def __enter__(self) -> Self:
-        """Enter; the first operator starts the thread."""
+        """Return the thread object. The first operator starts the thread."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -240,8 +240,8 @@ class OperatorThread:
     def operator(self, scope: IdentityScope = IdentityScope.UID2) -> LocalOperator:
         """Return the operator of *scope* with the built-in data.
 
-        The first time starts it, later ones give the same one, as the tests before left
-        it: ``operator.reset()`` makes it as new.
+        The first call starts it. Later calls return the same one in its current state.
+        Call ``operator.reset()`` to restore the initial state.
         """
         if scope not in self._operators:
             data = OperatorData.sample(scope=scope, base=self._clock())
@@ -253,13 +253,13 @@ class OperatorThread:
     def client(
         self, operator: LocalOperator, *, role: str = "everything"
     ) -> Iterator[UID2Client]:
-        """Return a client of *operator*, which goes by its clock and retries at once.
+        """Return a client that uses the operator's clock and retries immediately.
 
-        Leaving the block closes its connections.
+        Its connections are closed on exit.
 
         Args:
-            operator: One that runs, on this thread or elsewhere.
-            role: With whose credentials it calls, such as ``publisher``.
+            operator: A running operator, in this thread or elsewhere.
+            role: The role whose credentials it uses, such as ``publisher``.
 
         Raises:
             InputError: If the operator has no credentials of that name.
@@ -285,14 +285,14 @@ class OperatorThread:
             self._portal.run(pool.aclose)
 
     def __repr__(self) -> str:
-        """Show the operators."""
+        """Return the operators."""
         return f"<OperatorThread {list(self._operators.values())}>"
 
 
 class _Relay:
-    """Sends through a pool that lives in another event loop, which can close it.
+    """Sends requests through a pool that belongs to another event loop.
 
-    As strict as the pool would be in the loop of the caller.
+    It raises for a second event loop as the pool itself does.
     """
 
     def __init__(self, pool: SessionPool, portal: Portal) -> None:
@@ -302,13 +302,13 @@ class _Relay:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, request: Request) -> Reply:
-        """Send by the pool; cancellation gets through to it."""
+        """Send a request through the pool. A cancellation cancels the request."""
         refuse_second_loop(self._loop)
         self._loop = asyncio.get_running_loop()
         return await asyncio.wrap_future(self._portal.submit(self._pool.send, request))
 
     async def aclose(self) -> None:
-        """Leave the pool to its owner."""
+        """Do nothing, because the owner closes the pool."""
 
 
 strip_tracebacks(globals())

@@ -1,7 +1,7 @@
 """The session pool: aiohttp sessions, explicit limits, regions with failover.
 
-Foreign exceptions are mapped and *detached*: ours is raised after the ``except`` block,
-since a foreign one keeps the request with its API key reachable through its frames.
+Foreign exceptions are mapped and *detached*: the mapped one is raised after the
+``except`` block, because the frames of a foreign one refer to the API key.
 """
 
 from __future__ import annotations
@@ -46,16 +46,17 @@ __all__ = ["Reply", "Request", "SessionPool", "Transport", "verifying_context"]
 
 _CONNECT_SECONDS: Final = 5.0
 _GRACE_SECONDS: Final = 1.0
-# Shorter than the common 60 s of edges, so that few kept connections are stale.
+# Shorter than the usual 60 s of load balancers, so that few connections are stale.
 _KEEPALIVE_SECONDS: Final = 10.0
 _DNS_SECONDS: Final = 30
 _REFUSAL_BYTES: Final = 64 * 1024
-# How long the body of a refusal may take: its status is known by then.
+# How long to wait for the body of an error reply, whose status is already known.
 _REFUSAL_SECONDS: Final = 1.0
 _OK: Final = 200
 _FAILOVER_STATUSES: Final = frozenset({502, 503, 504})
-# What a fork inherited: were it collected in the child, aiohttp would take the sockets
-# off the epoll that parent and child share, and the parent would wait for ever.
+# Sessions that a fork inherited. If they were garbage-collected in the child, aiohttp
+# would remove the sockets from the epoll that it shares with the parent, which would
+# then wait forever.
 _inherited: Final[list[object]] = []
 
 
@@ -64,12 +65,12 @@ class Request(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
 
     Attributes:
         path: The path below the base URL, such as ``/v2/token/generate``.
-        headers: What to send, the API key among them.
-        body: The sealed envelope, or a refresh token.
+        headers: The headers, including the API key.
+        body: The encrypted envelope, or a refresh token.
         timeout: How long this attempt may take, in seconds.
         idle_timeout: How long it may wait for the next byte, in seconds.
-        max_reply_bytes: How large a reply may be.
-        fresh_connection: Whether a kept connection must not be used.
+        max_reply_bytes: The maximum size of the reply.
+        fresh_connection: Whether the request requires a new connection.
     """
 
     _repr_fields: ClassVar[tuple[str, ...]] = ("path", "timeout", "fresh_connection")
@@ -84,15 +85,15 @@ class Request(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
 
 
 class Reply(RedactedRepr, frozen=True, kw_only=True):
-    """What came back, of any HTTP status.
+    """An HTTP reply of any status.
 
     Attributes:
         status: The HTTP status.
-        headers: By name, in lower case or in any case.
-        body: As sent.
-        region: The base URL that replied; None if the transport does not report it.
+        headers: The headers. They are read by lower-case name.
+        body: The body as sent.
+        region: The base URL that replied, or None if the transport does not report it.
         reused_connection: Whether it came over a connection that had served another
-            request, so that it may be the answer to nothing that was asked now.
+            request, so that it may not be the reply to this one.
     """
 
     _repr_fields: ClassVar[tuple[str, ...]] = ("status",)
@@ -107,9 +108,9 @@ class Reply(RedactedRepr, frozen=True, kw_only=True):
 class Transport(Protocol):
     """Sends requests to an operator. Replace it with your own implementation.
 
-    It may also have a coroutine method ``renew()``, without arguments, called when a
-    reply answers another request: no connection of before may be used again then; and
-    ``max_connections``, which is how many requests are sent at once (100 if not).
+    It may also have a coroutine method ``renew()``, without arguments, which is called
+    when a reply belongs to another request, and must close all current connections. The
+    optional attribute ``max_connections`` limits the concurrent requests (default 100).
     """
 
     async def send(self, request: Request) -> Reply:
@@ -117,7 +118,7 @@ class Transport(Protocol):
 
         Raises:
             TransportError: If there is no usable HTTP reply.
-            ProtocolError: If the answer is no HTTP, or larger than allowed.
+            ProtocolError: If the reply is not HTTP, or larger than allowed.
         """
         ...
 
@@ -127,10 +128,10 @@ class Transport(Protocol):
 
 
 def refuse_second_loop(first: asyncio.AbstractEventLoop | None) -> None:
-    """Refuse to leave the *first* event loop of a client while that one is open.
+    """Raise if the *first* event loop of a client is open, but another one runs.
 
     Raises:
-        ClientLoopError: If it is open, and another one runs.
+        ClientLoopError: If that is so.
     """
     if first is None or first is asyncio.get_running_loop() or first.is_closed():
         return
@@ -138,15 +139,15 @@ def refuse_second_loop(first: asyncio.AbstractEventLoop | None) -> None:
 
 
 class SessionPool(Unpicklable):
-    """Sends over kept connections, to the first region that works.
+    """Sends requests over pooled connections, to the first region that works.
 
-    The sessions are opened by the first call, in the event loop that runs then. A pool
-    whose loop has been closed opens new ones; used in another running loop or after a
-    fork it refuses, without touching the connections of the first.
+    The first call opens the sessions, in the running event loop. If that loop has been
+    closed, the pool opens new sessions. While it is open, calls from another loop or
+    from a forked process raise, and do not affect its connections.
 
-    Requests go over kept connections, which close with the first status that is not
-    200. A request that must have a fresh connection gets one of its own; in a *session*
-    that is given, the idle ones to the same host are closed before it.
+    A connection is closed after a reply with a status other than 200. A request that
+    requires a fresh connection gets its own. If you pass a *session*, its idle
+    connections to the same host are closed first.
     """
 
     def __init__(  # noqa: PLR0913 - keyword options, each of its own meaning
@@ -163,26 +164,26 @@ class SessionPool(Unpicklable):
         grace: float = _GRACE_SECONDS,
         allow_http: bool = False,
     ) -> None:
-        """Keep the settings; nothing is opened yet.
+        """Store the settings. Nothing is opened yet.
 
         Args:
             base_urls: One base URL, or several regional ones in order of preference.
-            session: A session to use as it is and to leave open.
-            max_connections: How many connections may be open at once; a given session's
-                own limit counts where that is lower.
-            proxy: The URL of an HTTP proxy; the environment's are never used. Its
-                credentials are masked wherever they could be shown.
-            ssl: A context for client certificates; it must verify.
+            session: A session to use as is. It is not closed.
+            max_connections: The maximum number of open connections. A lower limit of
+                *session* takes precedence.
+            proxy: The URL of an HTTP proxy. The variables of the environment are never
+                used. Its credentials are never shown.
+            ssl: A context, for example with client certificates. It must verify.
             ca_file: A PEM file with the CAs to trust instead of the system's.
             cooldown: How long a failed region is skipped, in seconds.
-            connect_timeout: How long name resolution, TCP and TLS may take together, in
+            connect_timeout: The timeout of name resolution, TCP and TLS together, in
                 seconds.
-            grace: How long closing waits for requests under way, in seconds.
-            allow_http: Whether plain http is allowed beyond loopback hosts.
+            grace: How long closing waits for running requests, in seconds.
+            allow_http: Allow plain http for hosts other than loopback.
 
         Raises:
-            ConfigError: If a base URL or an option is wrong, or *session* does not
-                verify certificates, as far as that can be seen.
+            ConfigError: If a base URL or an option is not valid, or *session* is known
+                not to verify certificates.
         """
         urls = [base_urls] if isinstance(base_urls, str) else base_urls
         normal = [normalize_base_url(url, allow_http=allow_http) for url in urls]
@@ -192,11 +193,13 @@ class SessionPool(Unpicklable):
         if max_connections < 1:
             raise ConfigError("max_connections must be at least 1.")
         if not (connect_timeout > 0 and grace >= 0):
-            raise ConfigError("connect_timeout must be above zero, grace not below.")
+            raise ConfigError(
+                "connect_timeout must be above zero, and grace must not be negative."
+            )
         if ssl is not None:
             if ca_file is not None:
                 raise ConfigError(
-                    "Both ssl and ca_file are given.", hint="Pass only one."
+                    "Both ssl and ca_file were passed.", hint="Pass only one."
                 )
             check_context(ssl)
         elif ca_file is not None:
@@ -212,9 +215,9 @@ class SessionPool(Unpicklable):
         self._proxy = parsed and parsed.url
         self._proxy_login = parsed and parsed.login
         self._ssl = ssl
-        # A session that is given has a connector of its own.
+        # A session that is passed has its own connector.
         self._request_ssl: _ssl.SSLContext | bool = (session and ssl) or True
-        # A context takes longer to make than a loopback operator to answer.
+        # Creating a context takes longer than a call to an operator on loopback.
         self._needs_tls = any(
             url.startswith("https:") for url in (*normal, self._proxy or "")
         )
@@ -235,10 +238,10 @@ class SessionPool(Unpicklable):
     def _check_proxy(
         proxy: Proxy | None, base_urls: Sequence[str], *, allow_http: bool
     ) -> bool:
-        """Return whether the API key travels in clear over a network.
+        """Return whether the API key is sent unencrypted over a network.
 
         Raises:
-            ConfigError: If it would, only because of a proxy, and may not.
+            ConfigError: If only the proxy causes that, and it is not allowed.
         """
         if any(map(sends_clear, base_urls)):
             return True
@@ -258,10 +261,10 @@ class SessionPool(Unpicklable):
         return self.failover.base_urls
 
     async def send(self, request: Request) -> Reply:
-        """Send *request* once; see :class:`Transport`.
+        """Send *request* once, as described in :class:`Transport`.
 
-        A region that cannot be reached, is too slow, or answers 502, 503 or 504 is
-        skipped for the cool-down; the next attempt goes to the next one.
+        A region that cannot be reached, is too slow, or returns 502, 503 or 504 is
+        skipped for *cooldown* seconds. The next attempt goes to the next region.
         """
         loop = asyncio.get_running_loop()
         base_url = self.failover.pick(loop.time())
@@ -270,7 +273,7 @@ class SessionPool(Unpicklable):
         if self._given is None and (self._loop is not loop or self._pid != os.getpid()):
             await self._enter_loop(loop)
         session = self._session(fresh=request.fresh_connection)
-        # Kept, since another loop brings a count of its own.
+        # A local variable, because a new event loop replaces the counter.
         under_way = self._under_way
         under_way[session] += 1
         try:
@@ -291,10 +294,10 @@ class SessionPool(Unpicklable):
         return reply
 
     async def renew(self) -> None:
-        """Use none of the current connections for another request.
+        """Use new connections for all further requests.
 
-        Those under way are not disturbed; their connections are closed after them, but
-        for those of a session that was given.
+        Running requests are not interrupted. Their connections are closed afterward,
+        except in a session that was passed.
         """
         if self._given is not None:
             close_idle(self._given, self.base_urls)
@@ -446,22 +449,22 @@ class SessionPool(Unpicklable):
         )
 
     async def __aenter__(self) -> Self:
-        """Enter; nothing is opened before the first request."""
+        """Return the pool. Nothing is opened before the first request."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close what this pool opened."""
+        """Close the pool."""
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the sessions that this pool opened; a given one is left open.
+        """Close the sessions that this pool opened, but not one that was passed.
 
-        New requests are refused at once. Those under way may end within the grace;
-        after that they fail with a ClientClosedError. Safe to call twice.
+        New requests fail immediately. Running requests can finish within *grace*
+        seconds, and then fail with a ClientClosedError. It is safe to call this twice.
 
         Raises:
             ClientLoopError: If the connections belong to another event loop.
-            ClientForkError: If they belong to the process that this one is a fork of.
+            ClientForkError: If they belong to the parent process.
         """
         self._check_owner(asyncio.get_running_loop())
         self._closed = True
@@ -473,19 +476,19 @@ class SessionPool(Unpicklable):
         await asyncio.shield(self._close_sessions())
 
     async def _close_sessions(self) -> None:
-        """Close what is open; of a loop that is gone, connections are only dropped."""
+        """Close all sessions. Those of a closed event loop are only dropped."""
         sessions = [self._kept, self._fresh, *self._retired]
         self._kept = self._fresh = None
         self._retired = set()
         async with AsyncExitStack() as stack:
-            # Who is cancelled as one of them closes still closes the others.
+            # A cancellation while one session closes must not skip the others.
             for session in filter(None, sessions):
                 stack.push_async_callback(session.close)
         if self._deadlines is not None:
             self._deadlines.close()
 
     def __repr__(self) -> str:
-        """Show the regions and whether it is open."""
+        """Return the regions, and whether it is open."""
         state = "closed" if self._closed else "open" if self._kept else "idle"
         return f"<SessionPool {', '.join(self.base_urls)} {state}>"
 
@@ -493,11 +496,11 @@ class SessionPool(Unpicklable):
 async def _read(
     response: aiohttp.ClientResponse, limit: int, attempt: TimeLimit
 ) -> bytes:
-    """Read a body, counting while it streams; that of a status 200 all or nothing.
+    """Read the body of a reply. With status 200, read all of it or raise.
 
     Raises:
-        ProtocolError: If that of a status 200 is larger than *limit* bytes, or encoded
-            though identity was asked for.
+        ProtocolError: If the body of a status 200 is larger than *limit* bytes, or has
+            a content encoding, which was not requested.
     """
     if response.status != _OK:
         return await _read_refusal(response, attempt)
@@ -516,18 +519,18 @@ async def _read(
 
 
 def _is_identity(encoding: str) -> bool:
-    """Return whether a Content-Encoding leaves the body as it is."""
+    """Return whether a Content-Encoding does not encode the body."""
     encodings = encoding.split(",")
     return all(one.strip().lower() in ("identity", "") for one in encodings)
 
 
 async def _read_refusal(response: aiohttp.ClientResponse, attempt: TimeLimit) -> bytes:
-    """Read what comes of the body of another status: that counts, whatever follows."""
+    """Read the body of an error reply as far as it arrives, and ignore failures."""
     drop_connection(response)
     until = min(asyncio.get_running_loop().time() + _REFUSAL_SECONDS, attempt.when)
     attempt.lift()
     chunks: list[bytes] = []
-    # Cut off, encoded, of the wrong length or too slow: the status is known.
+    # If the body is truncated, encoded or slow, the status is still known.
     with suppress(Exception):
         async with asyncio.timeout_at(until):
             await _collect(response, _REFUSAL_BYTES, chunks)
@@ -540,7 +543,7 @@ async def _collect(
 ) -> bool:
     """Read into *chunks*; return whether the body ended within *limit* bytes."""
     size = 0
-    # Asked for the end beforehand, a small reply is read in one go.
+    # Checking for the end first reads a small reply in one step.
     while not response.content.at_eof():
         chunk = await response.content.readany()
         size += len(chunk)
@@ -558,7 +561,7 @@ class Failover:
     """
 
     def __init__(self, base_urls: Sequence[str], *, cooldown: float) -> None:
-        """Prefer *base_urls* in order; skip a failed one for *cooldown* seconds."""
+        """Use *base_urls* in order, and skip a failed one for *cooldown* seconds."""
         if not base_urls:
             raise ConfigError("No base URL was given.")
         self.base_urls: tuple[str, ...] = tuple(base_urls)

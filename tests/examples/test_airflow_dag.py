@@ -49,7 +49,7 @@ def dag(
     """Import the example where Airflow is not installed."""
     parts = {
         "airflow": {},
-        "airflow.exceptions": {
+        "airflow.sdk.exceptions": {
             "AirflowException": AirflowError,
             "AirflowFailException": AirflowFailError,
         },

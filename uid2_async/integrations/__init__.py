@@ -1,4 +1,4 @@
-"""Adapters to other libraries, one module each; nothing here is imported by the rest.
+"""Adapters to other libraries, one module each. No other module imports them.
 
 A module needs what it is named after: the extra of the same name installs it.
 """

@@ -1,4 +1,4 @@
-"""What the integrations of web frameworks share: tokens of a visitor in a session."""
+"""The shared part of the web integrations: the tokens of a visitor in a session."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ __all__ = [
 ]
 
 SESSION_KEY: Final = "uid2"
-"""Under what a session keeps what ``to_session`` made."""
+"""The default key of a session for the tokens."""
 
 
 def make_client() -> UID2Client:
-    """Make the client that the environment names, with the timeout of a page."""
+    """Create a client from the environment, with the timeout of a page."""
     return UID2Client.from_env(timeout=WEB_TIMEOUT)
 
 
 def make_refresher(client: UID2Client) -> TokenRefresher:
-    """Create the refresher, with the timeout of a page."""
+    """Create a refresher, with the timeout of a page."""
     return TokenRefresher(client, timeout=WEB_TIMEOUT)
 
 
-# --- what a process opens -------------------------------------------------------------
+# --- the objects of an application ----------------------------------------------------
 
 KeySource: TypeAlias = Literal["bidstream", "sharing"] | os.PathLike[str]
-"""Keys that the client fetches, or a file that another process saves them to."""
+"""Keys that the client fetches, or a file to which another process saves keys."""
 
 _FETCHES: Final = {
     "bidstream": UID2Client.fetch_bidstream_keys,
@@ -72,21 +72,21 @@ _FETCHES: Final = {
 
 
 def check_key_source(source: KeySource | None) -> None:
-    """Check that *source* is one.
+    """Validate a source of keys.
 
     Raises:
-        ConfigError: If it is not.
+        ConfigError: If it is not a KeySource or None.
     """
     if not (source is None or isinstance(source, os.PathLike) or source in _FETCHES):
         raise ConfigError(
-            "The source of the keys is not known.",
-            hint='Choose "bidstream", "sharing" or a pathlib.Path of a file that '
-            "another process saves.",
+            "The source of keys is not valid.",
+            hint='Use "bidstream", "sharing" or the pathlib.Path of a file to which '
+            "another process saves keys.",
         )
 
 
 class Opened(NamedTuple):
-    """What an application with one event loop has."""
+    """The objects of an application with one event loop."""
 
     client: UID2Client
     refresher: TokenRefresher
@@ -99,12 +99,13 @@ async def open_all(
     make_refresher: Callable[[UID2Client], TokenRefresher],
     keys: KeySource | None,
 ) -> AsyncIterator[Opened]:
-    """Open client, refresher and keys for the life of an application.
+    """Open the client, refresher and keys of an application until it ends.
 
-    Without usable keys the application starts all the same, and its store is not ready.
+    If there are no usable keys, the application starts anyway with a store that is not
+    ready.
 
     Raises:
-        ConfigError: If a setting or *keys* is wrong.
+        ConfigError: If a setting or *keys* is not valid.
     """
     check_key_source(keys)
     async with (
@@ -128,9 +129,9 @@ async def open_all(
 def find_tokens(
     session: MutableMapping[str, Any], key: str = SESSION_KEY
 ) -> IdentityTokens | Freshness | None:
-    """Return the tokens of a session, or the answer if there is nothing to refresh.
+    """Return the tokens of a session, or the result if there is nothing to refresh.
 
-    Damaged ones are deleted.
+    Damaged tokens are deleted.
     """
     try:
         held = from_session(session.get(key))
@@ -145,7 +146,7 @@ def find_tokens(
 def store_freshness(
     session: MutableMapping[str, Any], freshness: Freshness, key: str = SESSION_KEY
 ) -> None:
-    """Put into *session* what must be kept from now on."""
+    """Store the result of a refresh in *session*."""
     if freshness.state is TokenState.OPTED_OUT:
         session[key] = to_session(OptedOut())
     elif freshness.tokens is None:
@@ -157,11 +158,11 @@ def store_freshness(
 def store_reply(
     session: MutableMapping[str, Any], reply: GenerateResult, key: str = SESSION_KEY
 ) -> None:
-    """Put tokens or an opt-out into *session*, and take out what was there before."""
+    """Store tokens or an opt-out in *session*, and delete previous ones."""
     if isinstance(reply, IdentityTokens | OptedOut):
         session[key] = to_session(reply)
     else:
-        # Somebody else may have been logged in, or have planted tokens.
+        # The previous tokens may belong to another user, or to an attacker.
         session.pop(key, None)
 
 
@@ -173,22 +174,22 @@ class Site:
 
     Attributes:
         client: The client.
-        refresher: What refreshes tokens.
-        cookie: The cookie of a visitor.
+        refresher: The refresher of tokens.
+        cookie: The cookie of visitors.
     """
 
     def __init__(self, settings: Mapping[str, Any], keys: Iterable[str]) -> None:
-        """Check the settings; nothing is opened before the first call.
+        """Validate the settings. Nothing is opened before the first call.
 
         Args:
             settings: ``SCOPE``, ``TIMEOUT``, ``COOKIE`` (options of SealedCookie),
                 ``KEYS`` (a KeySource), and any variable of ``UID2Client.from_env``
-                without its prefix, such as ``API_KEY``. The environment has what is
-                missing.
+                without its prefix, such as ``API_KEY``. Missing variables are read from
+                the environment.
             keys: The secrets of the application, newest first.
 
         Raises:
-            ConfigError: If a setting is missing or wrong.
+            ConfigError: If a setting is missing or not valid.
         """
         timeout = float(settings.get("TIMEOUT", WEB_TIMEOUT))
         options = dict(settings.get("COOKIE", {}))
@@ -207,26 +208,26 @@ class Site:
 
     @property
     def keys(self) -> BlockingKeyStore | FileKeyStore:
-        """The keys of the setting ``KEYS``; the first use in a process fetches them.
+        """The keys of the setting ``KEYS``. The first use in a process fetches them.
 
         Raises:
-            ConfigError: If there is no such setting.
+            ConfigError: If the setting is missing.
         """
         if self._keys is None:
             raise ConfigError(
-                "The settings name no keys.", hint='Add "KEYS": "bidstream" to UID2.'
+                "The setting KEYS is missing.", hint='Add "KEYS": "bidstream" to UID2.'
             )
         return self._keys
 
     async def open_keys(self) -> BlockingKeyStore | FileKeyStore:
-        """Return :attr:`keys`, fetched; in any event loop.
+        """Return :attr:`keys` after fetching them. Works in any event loop.
 
         Raises:
-            ConfigError: If there is no such setting.
+            ConfigError: If the setting is missing.
         """
         keys = self.keys
         if isinstance(keys, BlockingKeyStore):
-            with suppress(UID2Error):  # the store says what is missing when it is used
+            with suppress(UID2Error):  # The store raises it when it is used.
                 await asyncio.wrap_future(keys.submit(KeyStore.ensure_fresh, math.inf))
         return keys
 
@@ -238,7 +239,7 @@ class Site:
 def _blocking_keys(
     client: BlockingClient, source: KeySource | None
 ) -> BlockingKeyStore | FileKeyStore | None:
-    """Make the store of a source; nothing is fetched yet."""
+    """Create the store of a source. Nothing is fetched yet."""
     check_key_source(source)
     if isinstance(source, os.PathLike):
         return KeyStore.from_file(source)
@@ -249,7 +250,7 @@ def _blocking_keys(
 
 
 def environment_of(settings: Mapping[str, Any]) -> tuple[IdentityScope, dict[str, str]]:
-    """Return the scope, and *settings* as variables over those of the process."""
+    """Return the scope, and the environment overridden by *settings*."""
     scope = IdentityScope(settings.get("SCOPE", IdentityScope.UID2))
     given = {
         f"{scope}_{name}": str(int(value) if isinstance(value, bool) else value)
@@ -260,14 +261,14 @@ def environment_of(settings: Mapping[str, Any]) -> tuple[IdentityScope, dict[str
 
 
 class Visitor:
-    """The tokens of the visitor who sends a request, in an encrypted cookie.
+    """The tokens of the visitor who sends a request, stored in an encrypted cookie.
 
-    Each method exists twice: for synchronous views, and with an ``a`` in front for
-    coroutines, in any event loop. None of them raises because the operator fails.
+    Each method has an async form with the prefix ``a``, which works in any event loop.
+    A failure of the operator does not raise.
     """
 
     def __init__(self, site: Site, cookies: Mapping[str, str]) -> None:
-        """Keep the cookies of a request, which are read on first use."""
+        """Store the cookies of a request. They are decrypted on first use."""
         self._site = site
         self._cookies = cookies
         self._session: dict[str, Any] | None = None
@@ -275,7 +276,7 @@ class Visitor:
 
     @property
     def _held(self) -> dict[str, Any]:
-        """The content of the cookie, as it is now."""
+        """The current content of the cookie."""
         if self._session is None:
             cookie = self._site.cookie
             self._session = cookie.open(self._cookies.get(cookie.name))
@@ -284,9 +285,9 @@ class Visitor:
 
     @property
     def identity(self) -> IdentityTokens | OptedOut | None:
-        """The content of the cookie, not refreshed, for pages whose scripts do that.
+        """The tokens in the cookie, for pages whose scripts refresh them.
 
-        Pass it to :func:`~uid2_async.publisher.to_js_sdk` or ``to_prebid_params``.
+        Pass them to :func:`~uid2_async.publisher.to_js_sdk` or ``to_prebid_params``.
         """
         found = find_tokens(self._held)
         if isinstance(found, Freshness):
@@ -296,7 +297,7 @@ class Visitor:
     def generate(
         self, identity: Identity | str, *, tcf_consent_string: str | None = None
     ) -> GenerateResult:
-        """Generate tokens at a login, and keep them.
+        """Generate tokens at login, and store them.
 
         See :func:`~uid2_async.try_generate`.
         """
@@ -311,7 +312,7 @@ class Visitor:
     async def agenerate(
         self, identity: Identity | str, *, tcf_consent_string: str | None = None
     ) -> GenerateResult:
-        """Do as :meth:`generate`, in a coroutine."""
+        """Async form of :meth:`generate`."""
         future = self._site.client.submit(
             try_generate,
             identity,
@@ -323,10 +324,10 @@ class Visitor:
         return reply
 
     def freshness(self) -> Freshness | None:
-        """Return the tokens, refreshed if that is due; None if there are none.
+        """Return the tokens, refreshed if they are due, or None if there are none.
 
-        It asks the operator when a refresh is due, and only then. It is not for pages
-        on which Prebid.js or the web SDK refreshes.
+        The operator is called only if a refresh is due. Do not use this for pages on
+        which Prebid.js or the web SDK refreshes the tokens.
         """
         found = find_tokens(self._held)
         if isinstance(found, IdentityTokens):
@@ -335,7 +336,7 @@ class Visitor:
         return found
 
     async def afreshness(self) -> Freshness | None:
-        """Do as :meth:`freshness`, in a coroutine."""
+        """Async form of :meth:`freshness`."""
         found = find_tokens(self._held)
         if isinstance(found, IdentityTokens):
             future = self._site.refresher.submit(TokenRefresher.ensure_fresh, found)
@@ -348,7 +349,7 @@ class Visitor:
             store_freshness(self._held, freshness)
 
     def log_out(self) -> None:
-        """Delete the tokens from the cookie; the operator is not asked."""
+        """Delete the tokens from the cookie, without calling the operator."""
         self._held.clear()
 
     @property

@@ -1,4 +1,4 @@
-"""aiohttp.web: a cleanup context that opens the client, and typed keys to find it.
+"""aiohttp.web: a cleanup context that opens the client, and typed keys for it.
 
 Example:
     >>> app = web.Application()
@@ -24,15 +24,15 @@ from uid2_async.publisher import TokenRefresher
 __all__ = ["CLIENT", "KEYS", "REFRESHER", "uid2_context"]
 
 CLIENT: Final[web.AppKey[UID2Client]] = web.AppKey("uid2_client", UID2Client)
-"""Where the application keeps its client, which ``config_dict`` finds too."""
+"""The application's key for the client. It also works with ``config_dict``."""
 
 REFRESHER: Final[web.AppKey[TokenRefresher]] = web.AppKey(
     "uid2_refresher", TokenRefresher
 )
-"""Where the application keeps what refreshes tokens."""
+"""The application's key for the refresher of tokens."""
 
 KEYS: Final[web.AppKey[KeyStore]] = web.AppKey("uid2_keys", KeyStore)
-"""Where the application keeps its keys, if ``uid2_context`` names some."""
+"""The application's key for the keys of ``uid2_context(keys=...)``."""
 
 
 def uid2_context(
@@ -41,21 +41,21 @@ def uid2_context(
     make_refresher: Callable[[UID2Client], TokenRefresher] = _visitor.make_refresher,
     keys: _visitor.KeySource | None = None,
 ) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Make a context for ``app.cleanup_ctx``.
+    """Return a context for ``app.cleanup_ctx``.
 
     Args:
-        make_client: Makes the client when the application starts, so that a missing
-            setting stops it there; the context closes it. By default the environment
-            names the operator, and a call takes at most 3 s.
-        make_refresher: Makes what refreshes tokens: the place for a clock or a lock. By
-            default a refresh takes at most 3 s.
-        keys: ``"bidstream"`` or ``"sharing"``, to fetch these keys and keep them fresh;
-            or the path of a file to which another process saves them. The application
-            also starts without usable keys: its store is not ready then.
+        make_client: Creates the client at startup, so that a missing setting stops the
+            application. The context closes it. Defaults to a client from the
+            environment with a timeout of 3 s.
+        make_refresher: Creates the refresher, for example with a lock. Defaults to one
+            with a timeout of 3 s.
+        keys: ``"bidstream"`` or ``"sharing"`` to fetch and refresh these keys, or the
+            path of a file to which another process saves keys. If there are no usable
+            keys, the application starts anyway with a store that is not ready.
 
     Returns:
-        A generator function that puts what it opens under :data:`CLIENT`,
-        :data:`REFRESHER` and :data:`KEYS`.
+        A generator function that adds :data:`CLIENT`, :data:`REFRESHER` and
+        :data:`KEYS` to the application.
     """
 
     async def context(app: web.Application) -> AsyncIterator[None]:

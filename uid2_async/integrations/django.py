@@ -7,13 +7,12 @@ Example:
     >>> def log_in(request):
     ...     request.uid2.generate(request.POST["email"])
 
-The operator is the one that the environment names, or the setting ``UID2``: a dict with
-the same variables without their prefix (``BASE_URL``, ``API_KEY``, ``SECRET_KEY``),
-``SCOPE``, ``TIMEOUT`` in seconds (3 by default), ``COOKIE``, options of
-:class:`~uid2_async.publisher.SealedCookie`, and ``KEYS``: ``"bidstream"``,
-``"sharing"``, or the path of a file to which another process saves keys. The
-cookie is encrypted with Django's ``SECRET_KEY``; ``SECRET_KEY_FALLBACKS`` decrypt older
-ones.
+The settings come from the environment, or from the setting ``UID2``: a dict with the
+same variables without their prefix (``BASE_URL``, ``API_KEY``, ``SECRET_KEY``),
+``SCOPE``, ``TIMEOUT`` in seconds (default 3), ``COOKIE`` (options of
+:class:`~uid2_async.publisher.SealedCookie`), and ``KEYS``: ``"bidstream"``,
+``"sharing"``, or the path of a file to which another process saves keys. The cookie is
+encrypted with Django's ``SECRET_KEY``. ``SECRET_KEY_FALLBACKS`` decrypt older ones.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class UID2Config(AppConfig):
     label = "uid2"
 
     def ready(self) -> None:
-        """Let ``manage.py check`` and ``runserver`` check the settings."""
+        """Register the check of the settings for ``manage.py check``."""
         checks.register(check, "uid2")
 
 
@@ -82,10 +81,10 @@ class UID2Middleware:
     async_capable = True
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        """Wrap *get_response*; a wrong setting stops the application here.
+        """Wrap *get_response*, and validate the settings.
 
         Raises:
-            ConfigError: If a setting is missing or wrong.
+            ConfigError: If a setting is missing or not valid.
         """
         self._get_response = get_response
         self._site = _get_site()
@@ -108,7 +107,7 @@ class UID2Middleware:
 
 
 def _finish(visitor: Visitor, response: HttpResponseBase) -> HttpResponseBase:
-    """Set the cookie, and tell caches that the page depends on it."""
+    """Set the cookie and, because the page depends on it, the Vary header."""
     if visitor.accessed:
         patch_vary_headers(response, ["Cookie"])
     visitor.save(response)
@@ -119,7 +118,7 @@ def _finish(visitor: Visitor, response: HttpResponseBase) -> HttpResponseBase:
 
 
 class _Process:
-    """What a process has one of, made from the settings that count now."""
+    """The objects of a process, created from the current settings."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -127,7 +126,7 @@ class _Process:
         self._site: Site | None = None
 
     def site(self) -> Site:
-        """Return the site; another one only if tests have changed the settings."""
+        """Return the site. It is replaced only if tests have changed the settings."""
         given, keys = _settings()
         described = sorted(map(repr, given.items()))
         key = (described, keys, environment_of(given), clock_in_use())
@@ -148,25 +147,25 @@ def _get_site() -> Site:
 
 
 def get_client() -> BlockingClient:
-    """Return the client of this process: for commands, tasks and signals.
+    """Return the client of this process, for commands, tasks and signals.
 
     Raises:
-        ConfigError: If a setting is missing or wrong.
+        ConfigError: If a setting is missing or not valid.
     """
     return _get_site().client
 
 
 def get_keys() -> BlockingKeyStore | FileKeyStore:
-    """Return the keys of the setting ``KEYS``; the first use in a process fetches them.
+    """Return the keys of the setting ``KEYS``. The first use in a process fetches them.
 
     Raises:
-        ConfigError: If a setting is missing or wrong.
+        ConfigError: If a setting is missing or not valid.
     """
     return _get_site().keys
 
 
 async def aget_keys() -> BlockingKeyStore | FileKeyStore:
-    """Do as :func:`get_keys`, in a coroutine."""
+    """Async form of :func:`get_keys`."""
     return await _get_site().open_keys()
 
 
@@ -180,7 +179,7 @@ def _settings() -> tuple[Mapping[str, Any], list[str]]:
 
 
 def check(*_: object, **__: object) -> list[checks.CheckMessage]:
-    """Check the settings as ``uid2 doctor`` does; nothing is sent."""
+    """Check the settings like ``uid2 doctor``, without sending anything."""
     given, keys = _settings()
     try:
         findings = _examine(given)
@@ -204,7 +203,7 @@ def check(*_: object, **__: object) -> list[checks.CheckMessage]:
 
 
 def _examine(given: Mapping[str, Any]) -> list[Finding]:
-    """Make the findings of the doctor about the settings."""
+    """Return the findings of the doctor about the settings."""
     scope, environ = environment_of(given)
     first = check_settings(scope, environ)
     if first.outcome is Outcome.FAILED:

@@ -1,4 +1,4 @@
-"""FastAPI: the lifespan of Starlette's integration, and dependencies to annotate with.
+"""FastAPI: the lifespan of the Starlette integration, and dependencies.
 
 Example:
     >>> app = FastAPI(lifespan=uid2_lifespan())
@@ -6,7 +6,7 @@ Example:
     >>> @app.get("/")
     ... async def page(freshness: FreshnessDep) -> dict[str, str]: ...
 
-Tests replace them by ``app.dependency_overrides[get_client]`` and its like.
+Tests can replace them with ``app.dependency_overrides[get_client]``, for example.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-# Wrapped here and not at the end: overriding a dependency goes by its identity.
+# Wrapped here and not at the end, because dependencies are overridden by identity.
 @strip_traceback
 def get_client(connection: HTTPConnection) -> UID2Client:
     """Return the client that the lifespan opened."""
@@ -65,7 +65,7 @@ def get_refresher(connection: HTTPConnection) -> TokenRefresher:
 
 @strip_traceback
 def get_keys(connection: HTTPConnection) -> KeyStore:
-    """Give the keys that the lifespan opened.
+    """Return the keys that the lifespan opened.
 
     Raises:
         ConfigError: If it opened none.
@@ -73,7 +73,8 @@ def get_keys(connection: HTTPConnection) -> KeyStore:
     keys: KeyStore | None = getattr(connection.state, "uid2_keys", None)
     if keys is None:
         raise ConfigError(
-            "The lifespan opens no keys.", hint='Use uid2_lifespan(keys="bidstream").'
+            "The lifespan opened no keys.",
+            hint='Use uid2_lifespan(keys="bidstream").',
         )
     return keys
 
@@ -82,22 +83,22 @@ ClientDep: TypeAlias = Annotated[UID2Client, Depends(get_client)]
 """A parameter of this type is the application's client."""
 
 RefresherDep: TypeAlias = Annotated[TokenRefresher, Depends(get_refresher)]
-"""A parameter of this type is what refreshes tokens."""
+"""A parameter of this type is the application's refresher."""
 
 KeysDep: TypeAlias = Annotated[KeyStore, Depends(get_keys)]
-"""A parameter of this type is the keys of ``uid2_lifespan(keys=...)``."""
+"""A parameter of this type contains the keys of ``uid2_lifespan(keys=...)``."""
 
 
 @strip_traceback
 async def get_freshness(
     connection: HTTPConnection, refresher: RefresherDep
 ) -> Freshness | None:
-    """Keep the session's tokens fresh; see :func:`keep_fresh`."""
+    """Refresh the tokens of the session. See :func:`keep_fresh`."""
     return await keep_fresh(connection, refresher=refresher)
 
 
 FreshnessDep: TypeAlias = Annotated[Freshness | None, Depends(get_freshness)]
-"""A parameter of this type keeps the session's tokens fresh for this one route."""
+"""A parameter of this type refreshes the tokens of the session for this route."""
 
 
 strip_tracebacks(globals())

@@ -1,4 +1,4 @@
-"""Flask: an extension whose ``visitor`` generates, keeps and refreshes tokens.
+"""Flask: an extension whose ``visitor`` generates, stores and refreshes tokens.
 
 Example:
     >>> app = Flask(__name__)
@@ -9,13 +9,13 @@ Example:
     ...     uid2.visitor.generate(request.form["email"])
     ...     return redirect("/")
 
-The operator is the one that the environment names, or ``app.config["UID2"]``: a dict
-with the same variables without their prefix (``BASE_URL``, ``API_KEY``,
-``SECRET_KEY``), ``SCOPE``, ``TIMEOUT`` in seconds (3 by default), ``COOKIE``, the
-options of :class:`~uid2_async.publisher.SealedCookie`, and ``KEYS``: ``"bidstream"``,
+The settings come from the environment, or from ``app.config["UID2"]``: a dict with the
+same variables without their prefix (``BASE_URL``, ``API_KEY``, ``SECRET_KEY``),
+``SCOPE``, ``TIMEOUT`` in seconds (default 3), ``COOKIE`` (options of
+:class:`~uid2_async.publisher.SealedCookie`), and ``KEYS``: ``"bidstream"``,
 ``"sharing"``, or the path of a file to which another process saves keys. The cookie is
-encrypted with the application's ``SECRET_KEY``; ``SECRET_KEY_FALLBACKS`` decrypt older
-ones. Flask's own session is only signed: keep no tokens there.
+encrypted with the application's ``SECRET_KEY``. ``SECRET_KEY_FALLBACKS`` decrypt older
+ones. Do not store tokens in Flask's own session, which is only signed.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ _EXTENSION = "uid2"
 
 
 class UID2:
-    """The extension; for one application or, with :meth:`init_app`, for several."""
+    """The extension, for one application or, with :meth:`init_app`, for several."""
 
     def __init__(self, app: Flask | None = None) -> None:
-        """Set *app* up, if it is given.
+        """Set up *app*, if it is passed.
 
         Raises:
-            ConfigError: If a setting is missing or wrong.
+            ConfigError: If a setting is missing or not valid.
         """
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Set *app* up; nothing is opened before the first call.
+        """Set up *app*. Nothing is opened before the first call.
 
         Raises:
-            ConfigError: If a setting is missing or wrong.
+            ConfigError: If a setting is missing or not valid.
         """
         if not app.secret_key:
             raise ConfigError(
@@ -68,15 +68,15 @@ class UID2:
 
     @property
     def keys(self) -> BlockingKeyStore | FileKeyStore:
-        """The keys of the setting ``KEYS``; the first use in a process fetches them.
+        """The keys of the setting ``KEYS``. The first use in a process fetches them.
 
         Raises:
-            ConfigError: If there is no such setting.
+            ConfigError: If the setting is missing.
         """
         return _site().keys
 
     async def akeys(self) -> BlockingKeyStore | FileKeyStore:
-        """Do as :attr:`keys`, in a coroutine."""
+        """Async form of :attr:`keys`."""
         return await _site().open_keys()
 
     @property
@@ -95,7 +95,7 @@ def _site() -> Site:
 
 
 def _finish(response: Response) -> Response:
-    """Set the cookie, and tell caches that the page depends on it."""
+    """Set the cookie and, because the page depends on it, the Vary header."""
     visitor: Visitor | None = g.get(_EXTENSION)
     if visitor is not None and visitor.accessed:
         response.vary.add("Cookie")

@@ -1,4 +1,4 @@
-"""Starlette: a lifespan that opens the client, and tokens kept fresh where asked."""
+"""Starlette: a lifespan that opens the client, and fresh tokens in sessions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = [
 
 
 class UID2State(TypedDict):
-    """What the lifespan puts into ``request.state``."""
+    """The objects that the lifespan adds to ``request.state``."""
 
     uid2_client: UID2Client
     uid2_refresher: TokenRefresher
@@ -55,19 +55,20 @@ def uid2_lifespan(
     make_refresher: Callable[[UID2Client], TokenRefresher] = _visitor.make_refresher,
     keys: _visitor.KeySource | None = None,
 ) -> Callable[[Any], AbstractAsyncContextManager[UID2State]]:
-    """Make a lifespan for the application, or a part of its own lifespan.
+    """Return a lifespan for the application, or for use in its own lifespan.
 
     Args:
-        make_client: Makes the client at the start; the lifespan closes it at the end.
-            By default the environment names the operator, and a call takes at most 3 s.
-        make_refresher: Makes what refreshes tokens: the place for a clock or a lock. By
-            default a refresh takes at most 3 s.
-        keys: ``"bidstream"`` or ``"sharing"``, to fetch these keys and keep them fresh;
-            or the path of a file to which another process saves them. The application
-            also starts without usable keys: its store is not ready then.
+        make_client: Creates the client at startup. The lifespan closes it. Defaults to
+            a client from the environment with a timeout of 3 s.
+        make_refresher: Creates the refresher, for example with a lock. Defaults to one
+            with a timeout of 3 s.
+        keys: ``"bidstream"`` or ``"sharing"`` to fetch and refresh these keys, or the
+            path of a file to which another process saves keys. If there are no usable
+            keys, the application starts anyway with a store that is not ready.
 
     Returns:
-        What ``lifespan=`` takes; or enter it in your own and yield ``{**state, ...}``.
+        The value for ``lifespan=``. In your own lifespan, enter it and yield
+        ``{**state, ...}``.
     """
 
     @asynccontextmanager
@@ -91,18 +92,18 @@ async def generate_tokens(
     key: str = SESSION_KEY,
     client: UID2Client | None = None,
 ) -> GenerateResult:
-    """Generate tokens at a login, and keep them in ``request.session``.
+    """Generate tokens at login, and store them in ``request.session``.
 
-    It never raises because the operator fails, and takes at most 3 s: see
-    :func:`~uid2_async.try_generate`. Without tokens and opt-out, what the
-    session held before is deleted.
+    A failure of the operator does not raise, and the call takes at most 3 s. See
+    :func:`~uid2_async.try_generate`. If there are neither tokens nor an opt-out, the
+    previous tokens in the session are deleted.
 
     Args:
-        connection: The request; a middleware must have given it a session.
-        identity: An e-mail, a phone or a hash of one.
+        connection: The request, with a session from a middleware.
+        identity: An email address, a phone number or a hash of one.
         tcf_consent_string: The TCF v2 consent string, which EUID operators check.
-        key: Under what the session keeps what ``to_session`` makes.
-        client: Instead of the one that the lifespan opened.
+        key: The key of the session for the tokens.
+        client: The client. Defaults to that of the lifespan.
     """
     opened: UID2Client = client or connection.state.uid2_client
     reply = await try_generate(opened, identity, tcf_consent_string=tcf_consent_string)
@@ -116,18 +117,19 @@ async def keep_fresh(
     key: str = SESSION_KEY,
     refresher: TokenRefresher | None = None,
 ) -> Freshness | None:
-    """Keep the tokens in ``request.session`` fresh, and write it where they changed.
+    """Refresh the tokens in ``request.session`` if they are due, and store new ones.
 
-    It asks the operator when a refresh is due, and only then. It is not for pages on
-    which Prebid.js or the web SDK refreshes.
+    The operator is called only if a refresh is due. Do not use this for pages on which
+    Prebid.js or the web SDK refreshes the tokens.
 
     Args:
-        connection: The request; a middleware must have given it a session.
-        key: Under what the session keeps what ``to_session`` made.
-        refresher: Instead of the one that the lifespan opened.
+        connection: The request, with a session from a middleware.
+        key: The key of the session for the tokens.
+        refresher: The refresher. Defaults to that of the lifespan.
 
     Returns:
-        What became of the tokens (DEAD if unreadable), or None if there are none.
+        The tokens and their state (DEAD if they are damaged), or None if there are
+        none.
     """
     stored = connection.session.get(key)
     found = find_tokens(connection.session, key)
@@ -135,21 +137,21 @@ async def keep_fresh(
         return found
     opened: TokenRefresher = refresher or connection.state.uid2_refresher
     freshness = await opened.ensure_fresh(found)
-    # Somebody may have logged out meanwhile: sessions in memory are shared by requests.
+    # Requests may share a session in memory, and another one may have logged out.
     if freshness.changed and connection.session.get(key) == stored:
         store_freshness(connection.session, freshness, key)
     return freshness
 
 
 class SealedSessionMiddleware:
-    """Keeps ``request.session`` in an encrypted cookie.
+    """Stores ``request.session`` in an encrypted cookie.
 
-    Use it in place of Starlette's SessionMiddleware, whose cookie is only signed, and
-    so must not hold tokens.
+    Use it instead of Starlette's SessionMiddleware, whose cookie is only signed and
+    must not contain tokens.
     """
 
     def __init__(self, app: ASGIApp, *, cookie: SealedCookie) -> None:
-        """Wrap *app*; *cookie* says under which name and keys."""
+        """Wrap *app*. *cookie* has the name and the keys."""
         self._app = app
         self._cookie = cookie
 
@@ -174,16 +176,16 @@ class SealedSessionMiddleware:
 
 
 class FreshTokensMiddleware:
-    """Keeps the session's tokens fresh for the pages that *where* names.
+    """Refreshes the tokens of the session for requests that *where* selects.
 
-    It goes inside of the session's middleware and sets ``request.state.uid2``: a
-    Freshness, or None where *where* said no or the session has no tokens.
+    Add it inside the session middleware. It sets ``request.state.uid2`` to a Freshness,
+    or to None if *where* returns False or the session has no tokens.
     """
 
     def __init__(
         self, app: ASGIApp, *, where: Callable[[HTTPConnection], bool]
     ) -> None:
-        """Wrap *app*; *where* is asked for each request."""
+        """Wrap *app*. *where* is called for each request."""
         self._app = app
         self._where = where
 

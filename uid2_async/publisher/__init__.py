@@ -1,7 +1,7 @@
-"""For publishers: keep identity tokens fresh, and hand them to pages and exchanges.
+"""For publishers: refresh identity tokens, and pass them to pages and exchanges.
 
-:class:`~uid2_async.TokenRefresher` talks to the operator; everything else turns tokens
-into what a browser, a session or a bid request takes, without any I/O.
+:class:`~uid2_async.TokenRefresher` and :func:`try_generate` call the operator. All
+other functions convert tokens for browsers, sessions and bid requests, without I/O.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a publisher learns about held tokens, and what follows from it."""
+"""The result of a check or refresh of identity tokens."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from uid2_async.models import OptedOut
 __all__ = ["Freshness", "Outcome", "report"]
 
 Outcome: TypeAlias = IdentityTokens | OptedOut | UID2Error | None
-"""What a refresh gave; None where there was none, or another process makes it."""
+"""The result of a refresh. None if there was none, or another process runs it."""
 
-# What another refresh of the same tokens cannot mend.
+# Errors that another refresh of the same tokens cannot fix.
 _DEADLY: Final = (ExpiredTokenError, InvalidTokenError)
 _UNREFRESHABLE: Final = (BadRequestError, InputError)
 
 
 @attrs.frozen(kw_only=True)
 class Freshness:
-    """What :meth:`TokenRefresher.ensure_fresh` found.
+    """The result of :meth:`TokenRefresher.ensure_fresh`.
 
     Attributes:
-        tokens: The tokens to keep from now on; None if there are none to keep: the
-            state is DEAD or OPTED_OUT. Keep tokens that are EXPIRED_REFRESHABLE, but
-            do not use them.
-        state: Of *tokens*. If DEAD, generate new tokens; if OPTED_OUT, do not.
-        changed: Whether the session must be written, since *tokens* are not those that
-            were given.
-        error: Why a refresh that was due gave nothing, or None.
+        tokens: The tokens to store, or None if the state is DEAD or OPTED_OUT. Store
+            tokens that are EXPIRED_REFRESHABLE, but do not use them.
+        state: The state of *tokens*. If it is DEAD, generate new tokens. If it is
+            OPTED_OUT, do not.
+        changed: Whether the session must be updated, because *tokens* differ from those
+            that were passed.
+        error: Why a due refresh failed, or None.
     """
 
     tokens: IdentityTokens | None
@@ -49,7 +49,7 @@ class Freshness:
 
     @property
     def advertising_token(self) -> str | None:
-        """What may go into the bid stream now, or None."""
+        """The token to send to the bidstream, or None if none is usable now."""
         if self.tokens is None or not self.state.usable:
             return None
         return self.tokens.advertising_token
@@ -61,9 +61,9 @@ def report(
     """Return the result of a refresh.
 
     Args:
-        given: What the caller holds.
-        held: The latest that became of it.
-        outcome: What the refresh of *held* gave.
+        given: The caller's tokens.
+        held: The latest tokens that were obtained for *given*.
+        outcome: The result of refreshing *held*.
         now: The time of the check, as an aware datetime.
     """
     error = outcome if isinstance(outcome, UID2Error) else None

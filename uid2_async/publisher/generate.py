@@ -1,4 +1,4 @@
-"""Generate tokens at a login, which must work whatever the operator does."""
+"""Generate tokens at login, without letting the login fail."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ __all__ = ["GenerateResult", "InvalidIdentity", "Unavailable", "try_generate"]
 _logger = logging.getLogger("uid2_async")
 
 WEB_TIMEOUT: Final = 3.0
-"""How long a page waits for the operator by default, in seconds, retries included."""
+"""How long a page waits for the operator by default, in seconds, with retries."""
 
 _PAUSE: Final = 5.0
 
 
 @attrs.frozen
 class InvalidIdentity:
-    """Not a valid e-mail address, phone number or hash; nothing was sent.
+    """Not a valid email address, phone number or hash. Nothing was sent.
 
     Attributes:
-        error: Why not.
+        error: Why it is not valid.
     """
 
     error: InputError
@@ -54,7 +54,7 @@ class Unavailable:
 GenerateResult: TypeAlias = (
     IdentityTokens | OptedOut | InsufficientConsent | InvalidIdentity | Unavailable
 )
-"""What :func:`try_generate` returns. Store only tokens and opt-outs."""
+"""The result of :func:`try_generate`. Store only tokens and opt-outs."""
 
 
 async def try_generate(
@@ -79,7 +79,7 @@ async def try_generate(
 
     Args:
         client: The client that asks the operator.
-        identity: An e-mail address, a phone number or a hash of one.
+        identity: An email address, a phone number or a hash of one.
         tcf_consent_string: The TCF v2 consent string, which EUID operators check.
         timeout: How long the call may take, including retries, in seconds.
 
@@ -101,7 +101,7 @@ async def try_generate(
         )
     except InputError as error:
         return InvalidIdentity(fresh_error(error))
-    except Exception as error:  # noqa: BLE001 - a login must not fail with a hook
+    except Exception as error:  # noqa: BLE001 - an error in a hook must not fail a login
         if not isinstance(error, UID2Error):  # the client logs its own
             _logger.warning("No tokens generated: %s", type(error).__name__)
         if not isinstance(error, BadRequestError):  # of this one request only
@@ -115,7 +115,7 @@ async def try_generate(
 
 
 class _CircuitBreaker:
-    """Lets nobody ask for some seconds after a failure, and then one at a time."""
+    """Blocks calls for a few seconds after a failure, then allows one at a time."""
 
     def __init__(self, monotonic: Monotonic) -> None:
         self._now = monotonic
@@ -124,7 +124,7 @@ class _CircuitBreaker:
         self._probing = False
 
     def enter(self) -> Exception | None:
-        """Return None to a caller that may ask now, and the last error to others."""
+        """Return None if the caller may make a call, or else the last error."""
         if self._error is None:
             return None
         if self._probing or self._now() < self._until:
@@ -133,20 +133,20 @@ class _CircuitBreaker:
         return None
 
     def leave(self) -> None:
-        """Let another caller ask."""
+        """Allow another call."""
         self._probing = False
 
     def open(self, error: Exception) -> None:
-        """Let no caller ask during the pause."""
+        """Block calls during the pause."""
         self._error, self._until = error, self._now() + _PAUSE
 
     def close(self) -> None:
-        """Let all callers ask."""
+        """Allow all calls."""
         self._error = None
 
 
 def close_circuit_breakers() -> None:
-    """Forget the failures of all clients: for tests, each with an operator as new."""
+    """Reset the circuit breakers of all clients. For tests."""
     for breaker in list(_breakers.values()):
         breaker.close()
 

@@ -1,8 +1,8 @@
-"""Keep identity tokens fresh: when to refresh, and once for all concurrent callers.
+"""Refresh identity tokens when they are due, once for all concurrent callers.
 
-docs/protocol.md 2.2: old tokens stay valid until they expire, so a refresh that fails
-or is made twice does no harm; a reply carries no nonce, so one that repeats what is
-held, or has already expired, is not taken.
+Old tokens stay valid until they expire (docs/protocol.md 2.2), so a refresh that fails
+or runs twice does no harm. Replies have no nonce, so a reply that repeats the current
+tokens or has already expired is rejected.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 __all__ = ["RefreshLock", "TokenRefresher"]
 
 RefreshLock: TypeAlias = Callable[[str], AbstractAsyncContextManager[object]]
-"""Makes an async context manager for the digest of a refresh token; it may yield False
-to say that another process refreshes or has just refreshed these tokens."""
+"""Returns an async context manager for the digest of a refresh token. It may yield
+False if another process is refreshing or has just refreshed these tokens."""
 
 _logger = logging.getLogger("uid2_async")
 
@@ -56,20 +56,20 @@ _logger = logging.getLogger("uid2_async")
 _LONGEST_PAUSE: Final = 60.0
 # For how many seconds after its pause a failure still counts as repeated.
 _FAILURE_KEPT: Final = 600.0
-# Seconds between two successful refreshes of one person's tokens, at least and at most,
-# and the part of the new tokens' life between these bounds.
+# The minimum time between successful refreshes of one person's tokens is this fraction
+# of the new tokens' lifetime, between two bounds in seconds.
 _LEAST_INTERVAL: Final = 5.0
 _MOST_INTERVAL: Final = 60.0
 _INTERVAL_PART: Final = 0.1
-# The whole of the jitter is at most this part of the time that is left to refresh.
+# The jitter is at most this fraction of the time that is left for a refresh.
 _JITTER_PART: Final = 0.1
-# Mistakes of the program, which no page should hide.
+# Programming errors, which must not be hidden.
 _MISUSE: Final = (ClientClosedError, ClientForkError, ClientLoopError, ConfigError)
 
 
 @attrs.frozen
 class _Failure:
-    """Why a refresh failed, and when the next one is allowed."""
+    """Why a refresh failed, and when the next one may start."""
 
     error: UID2Error
     pause: float
@@ -77,41 +77,43 @@ class _Failure:
 
 
 class TokenRefresher:
-    """Refreshes identity tokens when they are due, as often as needed and no more.
+    """Refreshes identity tokens when they are due.
 
     Call :meth:`ensure_fresh` with the tokens of the session on each page view. The
-    refresher remembers what it has learnt, bounded in size and time: new tokens, so
-    that further requests with an old session do not refresh again; failures, so that
-    an outage does not slow down each page; and opt-outs, so that nobody who has opted
-    out is asked about for 72 hours. Use one per process, in the event loop of the
-    client, and close it before the client.
+    refresher caches results for a limited time: new tokens, so that requests with an
+    old session do not refresh again; failures, so that an outage does not slow down
+    each page; and opt-outs, so that the operator is not asked again for 72 hours. Use
+    one refresher per process, in the event loop of the client, and close it before the
+    client.
 
-    Whatever the clocks and the replies say, the operator is asked about one person's
-    tokens at most once a minute after a success (every 5 seconds if the new tokens live
-    for less than a minute, in between a tenth of their life), and after failures once
-    per *pause*, which doubles up to a minute. So tokens that come back already due,
-    which happens if this machine's clock is an hour ahead, cause 60 requests an hour
-    and not one per page view. A refresh is due an hour after the last one by default.
+    The number of requests is limited even if a clock is wrong. After a success, the
+    tokens of one person are refreshed at most once a minute. If the new tokens are
+    valid for less than ten minutes, the interval is a tenth of that time, but at least
+    5 seconds. After a failure, they are refreshed at most once per *pause*, which
+    doubles up to a minute. For example, if this machine's clock is an hour ahead, new
+    tokens are always due, which causes 60 requests an hour instead of one per page
+    view. By default, a refresh is due an hour after the last one.
 
-    Pauses and what is remembered are measured by a monotonic clock that keeps running
-    while the machine is suspended: setting the wall clock does not change them. Only
-    the instants in the tokens themselves are compared with *clock*.
+    Durations are measured with a monotonic clock that keeps running while the machine
+    is suspended. Setting the wall clock does not change them. Only the times in tokens
+    are compared with *clock*.
 
-    Single-flight is per process: N processes make at most N refreshes, which does no
-    harm. *lock* makes it one. It is called with the SHA-256 of the refresh token in hex
-    and gives an async context manager; where that yields False, another process
-    refreshes or has just done so, and the held tokens are kept for as long as they are
-    usable. With redis-py::
+    Concurrent refreshes of the same tokens are combined within a process, so N
+    processes send at most N requests, which does no harm. Pass *lock* to send only one.
+    It is called with the SHA-256 of the refresh token in hex, and returns an async
+    context manager. If that yields False, another process is refreshing the tokens or
+    has just done so, and the current tokens are used while they are valid. An example
+    with redis-py::
 
         @asynccontextmanager
         async def first_of_all(digest: str) -> AsyncIterator[bool]:
             won = await redis.set(f"uid2:refresh:{digest}", 1, nx=True, ex=60)
-            yield bool(won)  # the key stays, for callers that come later
+            yield bool(won)  # the key stays, for later callers
 
         TokenRefresher(client, lock=first_of_all)
 
-    Errors of the lock itself are raised by :meth:`ensure_fresh`: catch them in the lock
-    and yield True if a page shall outlive your Redis.
+    :meth:`ensure_fresh` raises the errors of the lock. If pages must work without your
+    Redis, catch them in the lock and yield True.
 
     Example:
         >>> async with UID2Client.from_env() as client, TokenRefresher(client) as fresh:
@@ -133,28 +135,29 @@ class TokenRefresher:
         remember: int = 10_000,
         _random: Callable[[], float] = random.random,
     ) -> None:
-        """Prepare; nothing runs yet.
+        """Create the refresher. Nothing runs until the first refresh.
 
         Args:
-            client: Who calls the operator; it is not closed with the refresher.
-            clock: Gives the time as an aware datetime; the system's by default.
-            monotonic: Gives seconds that only increase, for durations; by default
-                ``clock.monotonic`` if there is such, or else the system's.
-            lock: One refresh for several processes; see above.
-            background: Whether tokens that are due but usable are returned at once and
-                refreshed in a task, whose result the next call gives. Not for processes
-                that are frozen between requests.
-            timeout: How long one refresh may take with its retries, in seconds: a page
+            client: The client that calls the operator. It is not closed with the
+                refresher.
+            clock: Returns the time as an aware datetime. Defaults to the system's.
+            monotonic: Returns a monotonic time in seconds. Defaults to
+                ``clock.monotonic`` if that exists, and otherwise to the system's.
+            lock: A lock that is shared between processes, as described above.
+            background: Whether to return due but usable tokens immediately and refresh
+                them in a task. The next call returns the new tokens. Do not use it in
+                processes that are frozen between requests.
+            timeout: How long a refresh may take, including retries, in seconds. A page
                 waits for it.
-            jitter: Up to how many seconds after refresh_from a refresh is made, so that
-                not all come at once; never more than a tenth of the time up to
+            jitter: The maximum delay of a refresh after refresh_from, in seconds, which
+                spreads the requests. It is limited to a tenth of the time until
                 identity_expires.
-            pause: For how many seconds after a failure the same tokens are not
-                refreshed again; the error is given meanwhile. It doubles with each
-                failure in a row, up to a minute.
-            margin: By how many seconds tokens are taken for older than this machine's
-                clock says, in case it is slow.
-            remember: How many new tokens, failures and opt-outs are kept, of each.
+            pause: How long the same tokens are not refreshed again after a failure, in
+                seconds. Calls return the error until then. The pause doubles with each
+                consecutive failure, up to a minute.
+            margin: How many seconds earlier tokens are treated as due or expired, in
+                case this machine's clock is slow.
+            remember: The size of the caches of new tokens, failures and opt-outs.
 
         Raises:
             ConfigError: If a number is negative, or *timeout* or *remember* is zero.
@@ -183,7 +186,7 @@ class TokenRefresher:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Enter; nothing runs before the first refresh."""
+        """Return the refresher. Nothing runs until the first refresh."""
         return self
 
     async def __aexit__(
@@ -192,13 +195,14 @@ class TokenRefresher:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop what runs."""
+        """Close the refresher."""
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Cancel the refreshes that run and wait for their end; safe to call twice.
+        """Cancel running refreshes, and wait until they have ended.
 
-        Callers that wait for one get the current tokens and a TransportError.
+        Callers that wait for one receive the current tokens and a TransportError. It is
+        safe to call this twice.
         """
         self._closed = True
         flights = list(self._running().values())
@@ -214,21 +218,21 @@ class TokenRefresher:
         )
 
     async def ensure_fresh(self, tokens: IdentityTokens) -> Freshness:
-        """Give *tokens*, or what has become of them, refreshed if that is due.
+        """Return the latest tokens for *tokens*, refreshed if they are due.
 
-        A caller who is cancelled leaves the refresh to the others who wait for it.
+        If one caller is canceled, the refresh continues for the others.
 
         Args:
-            tokens: What the session holds.
+            tokens: The tokens from the session.
 
         Returns:
-            The tokens to hold and their state; see :class:`~uid2_async.Freshness`. A
-            failed refresh does not raise: its error is in the result.
+            The tokens to store, and their state. A failed refresh does not raise. Its
+            error is part of the result.
 
         Raises:
             RuntimeError: If the refresher is closed.
-            UID2Error: Only if the client cannot be used at all: when it is closed, in
-                another event loop, after a fork, or with a wrong setting.
+            UID2Error: Only if the client cannot be used: it is closed, belongs to
+                another event loop, was forked, or has an invalid setting.
         """
         if self._closed:
             raise RuntimeError("The refresher is closed.")
@@ -250,7 +254,7 @@ class TokenRefresher:
         return report(tokens, held, _result(flight), self._now())
 
     def _now(self) -> datetime:
-        """Read the clock; tokens are judged by the later edge of what it may mean."""
+        """Return the latest time that it can be, considering the error of the clock."""
         # Where the operator's clock is known to be ahead, the tokens are older still.
         ahead = timedelta(seconds=max(0.0, self._client.clock_skew))
         return self._clock() + self._margin + ahead
@@ -262,17 +266,17 @@ class TokenRefresher:
         while (renewed := self._renewed.get(digest)) is not None:
             tokens, digest, steps = renewed, _digest(renewed), steps + 1
         if steps > 1:
-            # A session that is never written would make the way longer each time.
+            # If a session is never updated, this chain would grow with each refresh.
             self._keep_renewed(first, tokens)
         return tokens
 
     def _keep_renewed(self, digest: str, new: IdentityTokens) -> None:
-        """Remember *new* tokens for as long as they can be refreshed."""
+        """Cache *new* tokens for as long as they can be refreshed."""
         life = (new.refresh_expires - self._now()).total_seconds()
         self._renewed.set(digest, new, seconds=life)
 
     def _is_due(self, held: IdentityTokens, now: datetime) -> bool:
-        """Return whether to refresh now; due tokens wait for their share of jitter."""
+        """Return whether to refresh now, after a random delay for due tokens."""
         state = held.state(now)
         if state is not TokenState.DUE:
             return state is TokenState.EXPIRED_REFRESHABLE
@@ -297,9 +301,9 @@ class TokenRefresher:
         return flight
 
     def _running(self) -> dict[str, asyncio.Task[Outcome]]:
-        """Return the refreshes of the running loop.
+        """Return the refreshes of the running event loop.
 
-        Those of a loop that was closed meanwhile never end: nobody may wait for them.
+        Those of a closed loop never end, so that callers must not wait for them.
         """
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
@@ -307,7 +311,7 @@ class TokenRefresher:
         return self._flights
 
     async def _refresh(self, held: IdentityTokens, digest: str) -> Outcome:
-        """Refresh *held*, and remember the result."""
+        """Refresh *held*, and cache the result."""
         task = asyncio.current_task()
         try:
             async with self._lock(digest) as mine:
@@ -324,7 +328,7 @@ class TokenRefresher:
     def _remember(
         self, digest: str, outcome: IdentityTokens | OptedOut | UID2Error
     ) -> None:
-        """Keep the result of a refresh for as long as it counts."""
+        """Cache the result of a refresh for as long as it applies."""
         if isinstance(outcome, IdentityTokens):
             self._remember_tokens(digest, outcome)
         elif isinstance(outcome, OptedOut):
@@ -338,7 +342,7 @@ class TokenRefresher:
             self._failed.set(digest, failure, seconds=pause + _FAILURE_KEPT)
 
     def _remember_tokens(self, digest: str, new: IdentityTokens) -> None:
-        """Keep *new* tokens, and let them rest if they would be due again too soon."""
+        """Cache *new* tokens, and delay their refresh if it would be due too soon."""
         now = self._now()
         self._keep_renewed(digest, new)
         usable = (new.identity_expires - now).total_seconds()
@@ -347,7 +351,7 @@ class TokenRefresher:
             self._resting.set(_digest(new), interval, seconds=interval)
 
     async def _ask(self, held: IdentityTokens) -> IdentityTokens | OptedOut | UID2Error:
-        """Ask the operator. A failure is returned, not raised."""
+        """Call the operator. Return errors instead of raising them."""
         try:
             reply = await self._client.refresh_token(held, timeout=self._timeout)
             if isinstance(reply, IdentityTokens):
@@ -355,7 +359,7 @@ class TokenRefresher:
         except _MISUSE:
             raise
         except UID2Error as error:
-            # It is kept for a while: the frames of a traceback hold tokens.
+            # The error is cached, and its traceback would contain tokens.
             return fresh_error(error)
         if isinstance(reply, OptedOut):
             return reply
@@ -376,7 +380,7 @@ class TokenRefresher:
 
 
 def _result(flight: asyncio.Task[Outcome]) -> Outcome:
-    """Return what a finished refresh gave, or raise it; each caller gets its own."""
+    """Return the result of a refresh, or raise its error, as a copy for each caller."""
     if flight.cancelled():
         return TransportError(
             "The refresh was canceled: the refresher was closed, or something cancels "
@@ -390,7 +394,7 @@ def _result(flight: asyncio.Task[Outcome]) -> Outcome:
 
 
 def _log_end(flight: asyncio.Task[Outcome]) -> None:
-    """Log what a refresh raised: in the background nobody waits for it."""
+    """Log the error of a refresh, because in the background nobody awaits it."""
     error = None if flight.cancelled() else flight.exception()
     if error is not None:
         _logger.warning("Refreshing tokens failed with %s", type(error).__name__)
@@ -413,7 +417,7 @@ def _digest(tokens: IdentityTokens) -> str:
 
 
 def _bytes(token: str) -> bytes:
-    """Return the bytes of a stored token, which may be any str."""
+    """Encode a stored token, which may be any str."""
     return token.encode(errors="surrogatepass")
 
 

@@ -1,4 +1,4 @@
-"""An encrypted cookie, for applications without sessions on the server."""
+"""An encrypted cookie, for applications without server-side sessions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["SealedCookie", "SetsCookies"]
 
 _KEY_CHARS: Final = 32
 _MONTH: Final = 30 * 24 * 3600
-# What browsers keep at least (RFC 6265, 6.1), less name and attributes.
+# The smallest limit of browsers (RFC 6265, 6.1), less the name and attributes.
 _MAX_BYTES: Final = 3800
 
 
@@ -33,11 +33,11 @@ class SetsCookies(Protocol):
 
 
 class SealedCookie(Unpicklable):
-    """Keeps a JSON object in a cookie that only this application can read or make.
+    """Stores a JSON object in a cookie that only this application can read or create.
 
-    A signed cookie, such as the session cookie of Flask or Starlette, can be read by
-    everybody who gets hold of it: no place for refresh tokens and response keys. This
-    one is encrypted and authenticated with Fernet, and always HttpOnly.
+    Signed cookies, such as the session cookies of Flask and Starlette, are not
+    encrypted. They must not contain refresh tokens or response keys. This cookie is
+    encrypted and authenticated with Fernet, and always HttpOnly.
 
     Example:
         >>> cookie = SealedCookie(key)
@@ -59,17 +59,18 @@ class SealedCookie(Unpicklable):
         """Derive the encryption keys.
 
         Args:
-            keys: A secret of the application, such as Django's or Flask's SECRET_KEY;
-                or several, newest first. The first one encrypts, all decrypt: to
-                rotate, put a new one in front, and drop the old one after *max_age*.
+            keys: A secret of the application, such as Django's or Flask's SECRET_KEY,
+                or several, newest first. The first one encrypts, and all decrypt. To
+                rotate, insert a new one at the front, and remove the old one after
+                *max_age*.
             name: The name of the cookie.
-            domain: For this domain and all under it; None for the host only.
-            path: For this path and all under it.
-            secure: Whether the cookie travels over https only. Browsers except
-                localhost; ``False`` is for tests without https.
-            same_site: Whether other sites' pages may send it.
-            max_age: How long browsers keep it, in seconds. Refresh tokens live for 30
-                days.
+            domain: The domain, including its subdomains. Defaults to the host alone.
+            path: The path, including all paths below it.
+            secure: Whether the cookie is sent only over https, or to localhost. Pass
+                ``False`` for tests without https.
+            same_site: Whether requests from other sites include it.
+            max_age: How long browsers keep it, in seconds. Refresh tokens are valid for
+                30 days.
 
         Raises:
             ConfigError: If there is no key, or one has fewer than 32 characters.
@@ -93,15 +94,15 @@ class SealedCookie(Unpicklable):
         self._fernet = MultiFernet([_derive(key, name) for key in given])
 
     def __repr__(self) -> str:
-        """Show the name only."""
+        """Show only the name."""
         return f"<SealedCookie {self.name}>"
 
     def open(self, value: str | None) -> dict[str, Any]:
-        """Return what the cookie of a request holds.
+        """Decrypt the cookie of a request.
 
         Returns:
-            The object; an empty one if there is no cookie, or one that this application
-            did not make or whose key was dropped.
+            The object. It is empty if there is no cookie, or if the cookie was not
+            encrypted with one of the keys.
         """
         try:
             text = self._fernet.decrypt((value or "").encode())
@@ -145,7 +146,7 @@ class SealedCookie(Unpicklable):
 
 
 def _derive(key: str, name: str) -> Fernet:
-    """Derive the key of one cookie, so that no other cookie can take its place."""
+    """Derive the key of one cookie, so that cookies cannot be swapped."""
     info = f"uid2_async.SealedCookie {name}".encode()
     kdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=info)
     return Fernet(base64.encode(kdf.derive(key.encode())).translate(_URL_SAFE))

@@ -1,4 +1,4 @@
-"""Identity tokens or an opt-out in sessions, in cookies and in the scripts of a page.
+"""Store identity tokens or an opt-out in sessions, cookies and the scripts of a page.
 
 The names are those of the official web SDK (uid2-web-integrations) and of Prebid.js
 (modules uid2IdSystem and euidIdSystem).
@@ -35,12 +35,12 @@ __all__ = [
 
 @attrs.frozen(kw_only=True)
 class System:
-    """The names of one system.
+    """The names that one system uses.
 
     Attributes:
-        prebid_name: The Prebid module, and the prefix of its parameters.
-        identity_cookie: Where the web SDK keeps the whole identity.
-        token_cookie: Where Prebid finds the advertising token of a server.
+        prebid_name: The name of the Prebid module, and the prefix of its parameters.
+        identity_cookie: The cookie in which the web SDK stores the whole identity.
+        token_cookie: The cookie from which Prebid reads an advertising token.
     """
 
     prebid_name: str
@@ -64,21 +64,22 @@ SYSTEMS: Final[Mapping[IdentityScope, System]] = {
 # --- in a session ---------------------------------------------------------------------
 
 OPT_OUT_KEPT: Final = timedelta(hours=72)
-"""How long an opt-out is remembered: as long as the official web SDK does."""
+"""How long an opt-out is remembered, as in the official web SDK."""
 
 
 def to_session(
     identity: IdentityTokens | OptedOut, *, now: datetime | None = None
 ) -> dict[str, Any]:
-    """Make a JSON object for the user's session, with times in ms.
+    """Return a JSON object for the user's session, with times in ms.
 
-    It holds everything that a refresh needs: keep it on the server, or in a cookie that
-    is encrypted and HttpOnly.
+    It contains everything that a refresh needs. Store it on the server, or in an
+    encrypted HttpOnly cookie.
 
     Args:
-        identity: The tokens; or an opt-out, which becomes the web SDK's marker
-            ``{"status": "optout", ...}``, good for 72 hours.
-        now: When the 72 hours begin, as an aware datetime; now by default.
+        identity: The tokens, or an opt-out, which becomes the web SDK's marker
+            ``{"status": "optout", ...}`` for 72 hours.
+        now: The time from which the 72 hours count, as an aware datetime. Defaults to
+            the current time.
 
     Raises:
         InputError: If *now* is naive.
@@ -92,25 +93,26 @@ def to_session(
 def from_session(
     stored: Mapping[str, Any] | str | bytes | None, *, now: datetime | None = None
 ) -> IdentityTokens | OptedOut | None:
-    """Read what :func:`to_session` or an official SDK stored.
+    """Read an object that :func:`to_session` or an official SDK stored.
 
     Args:
-        stored: The object, or its JSON; None or empty if there is none.
-        now: The time at which an opt-out is checked, as an aware datetime; now by
-            default.
+        stored: The object or its JSON. None or empty if there is none.
+        now: The current time, as an aware datetime, to check whether an opt-out has
+            expired. Defaults to the system's.
 
     Returns:
-        The tokens, of whatever age and with unknown keys kept; or OptedOut, and then do
-        not ask for this person; or None where nothing is stored or an opt-out is 72
-        hours old.
+        The tokens, which may have expired, with unknown keys; OptedOut, in which case
+        do not generate tokens for this person; or None if nothing is stored or the
+        opt-out is older than 72 hours.
 
     Raises:
-        InputError: If it is damaged; the message names the field, never its value.
+        InputError: If it is damaged. The message contains the name of the field, but
+            not its value.
     """
     if not stored:
         return None
     fields = stored if isinstance(stored, Mapping) else read_object(stored)
-    # First, so that an opt-out counts whatever else is stored with it.
+    # An opt-out takes precedence over anything stored with it.
     if fields.get("status") != "optout":
         return IdentityTokens.from_dict(fields)
     ends = fields.get("refresh_expires")
@@ -122,11 +124,11 @@ def from_session(
 
 Content: TypeAlias = Literal["identity", "advertising_token"]
 
-# What browsers keep at least, attributes included (RFC 6265, 6.1).
+# The smallest limit of browsers, including attributes (RFC 6265, 6.1).
 _MAX_BYTES: Final = 4096
-# What encodeURIComponent of browsers keeps, in addition to letters and digits.
+# Apart from letters and digits, JavaScript's encodeURIComponent does not encode these.
 _UNQUOTED: Final = "-_.!~*'()"
-# Prebid.js puts the name into a regular expression as it stands.
+# Prebid.js inserts the name into a regular expression without escaping it.
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _DOMAIN: Final = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", re.ASCII)
 _PATH: Final = re.compile(r"/[!-:<-~]*", re.ASCII)
@@ -135,7 +137,7 @@ _PATH: Final = re.compile(r"/[!-:<-~]*", re.ASCII)
 def cookie_name(
     scope: IdentityScope = IdentityScope.UID2, content: Content = "identity"
 ) -> str:
-    """Return the name under which scripts look for a cookie.
+    """Return the name of the cookie that scripts read.
 
     Returns:
         ``__uid_2`` or ``__euid`` for the whole identity (web SDK);
@@ -158,29 +160,31 @@ def to_cookie(  # noqa: PLR0913 - keyword options, each an attribute of the cook
     http_only: bool = False,
     now: datetime | None = None,
 ) -> str:
-    """Make the value of a ``Set-Cookie`` header.
+    """Return the value of a ``Set-Cookie`` header.
 
-    A browser replaces or deletes a cookie only by one of the same name, domain and
-    path: call it with the same ones at login, refresh and logout.
+    Browsers identify a cookie by its name, domain and path. To replace or delete it,
+    pass the same ones at login, refresh and logout.
 
     Args:
         identity: The tokens; an opt-out, which becomes the web SDK's marker for 72
             hours; or None at logout, which deletes the cookie.
-        scope: Which system, for the name.
-        content: ``identity`` for all of it as JSON, or ``advertising_token`` for what
-            Prebid.js takes in server-only mode; an opt-out deletes the latter.
-        name: Another name than that of :func:`cookie_name`.
-        domain: For this domain and all subdomains; None for only the host.
-        path: For this path and all under it.
-        secure: Whether the cookie travels over https only; localhost counts as such.
-        same_site: Whether other sites' pages may send it; ``None`` needs *secure*.
-        http_only: Whether scripts cannot read it: right where the server alone uses
-            it, wrong for the web SDK and Prebid.js.
-        now: From when the cookie's life counts, as an aware datetime; now by default.
+        scope: UID2 or EUID, which determines the name.
+        content: ``identity`` for the whole identity as JSON, or ``advertising_token``
+            for Prebid.js in server-only mode, where an opt-out deletes the cookie.
+        name: The name. Defaults to that of :func:`cookie_name`.
+        domain: The domain, including its subdomains. Defaults to the host alone.
+        path: The path, including all paths below it.
+        secure: Whether the cookie is sent only over https, or to localhost.
+        same_site: Whether requests from other sites include it. ``None`` requires
+            *secure*.
+        http_only: Whether to hide it from scripts. Use it if only the server reads the
+            cookie. The web SDK and Prebid.js need access.
+        now: The time from which the maximum age counts, as an aware datetime. Defaults
+            to the current time.
 
     Raises:
-        InputError: If an option is wrong, or the cookie is over 4,096 bytes, which
-            browsers may drop.
+        InputError: If an option is not valid, or the cookie is larger than 4,096 bytes,
+            which browsers may drop.
     """
     name = cookie_name(scope, content) if name is None else name
     _check(name, domain, path)
@@ -208,7 +212,7 @@ def to_cookie(  # noqa: PLR0913 - keyword options, each an attribute of the cook
 
 
 def _check(name: str, domain: str | None, path: str) -> None:
-    """Refuse what would not stay inside of its attribute."""
+    """Reject values that could add other attributes to the cookie."""
     if not _NAME.fullmatch(name):
         raise InputError("A cookie's name must be letters, digits, _ and -.")
     if domain is not None and not _DOMAIN.fullmatch(domain):
@@ -220,7 +224,7 @@ def _check(name: str, domain: str | None, path: str) -> None:
 def _value(
     identity: IdentityTokens | OptedOut | None, content: Content, now: datetime
 ) -> tuple[str, datetime]:
-    """Return the value, and until when it is valid."""
+    """Return the value, and the time when it expires."""
     if content == "identity":
         if identity is None:
             return "", now
@@ -238,28 +242,27 @@ def _value(
 def from_cookie(
     value: str | None, *, now: datetime | None = None
 ) -> IdentityTokens | OptedOut | None:
-    """Read the value of a cookie that :func:`to_cookie` or the web SDK wrote.
+    """Read the value of a cookie that :func:`to_cookie` or the web SDK set.
 
-    Anyone can send any cookie. Only the operator knows whether tokens are real, and
-    unknown keys may hold anything.
+    Cookies can be forged. Only the operator can verify tokens, and unknown keys can
+    have any content.
 
     Args:
-        value: As the browser sent it, or already decoded; None where it sent none.
-        now: The time at which an opt-out is checked, as an aware datetime; now by
-            default.
+        value: The value as the browser sent it, or decoded. None if there is no cookie.
+        now: The current time, as in :func:`~uid2_async.publisher.from_session`.
 
     Returns:
-        As :func:`~uid2_async.publisher.from_session`.
+        The same as :func:`~uid2_async.publisher.from_session`.
 
     Raises:
-        InputError: If it is not an identity. The message never shows the value.
+        InputError: If it is not an identity. The message never contains the value.
     """
     if not isinstance(value, str) or value.startswith("{"):
         return from_session(value, now=now)
     try:
         text = unquote(value, errors="strict")
     except UnicodeDecodeError:
-        text = "%"  # no JSON either, and nobody's data
+        text = "%"  # not JSON, and contains no data
     return from_session(text, now=now)
 
 
@@ -269,16 +272,16 @@ def from_cookie(
 def to_js_sdk(
     identity: IdentityTokens | OptedOut, *, now: datetime | None = None
 ) -> dict[str, Any]:
-    """Make the ``identity`` for ``__uid2.init({identity})`` of the official web SDK.
+    """Return the ``identity`` for ``__uid2.init({identity})`` of the official web SDK.
 
-    The same for ``__euid``. From then on the page refreshes the tokens: the server must
-    not refresh them as well. Unknown keys, such as the SDK's own ``private``, are kept.
-    They may come from a cookie: write the object into a page with an encoder that is
-    safe in HTML, such as Jinja's ``tojson``.
+    It is the same for ``__euid``. From then on, the page refreshes the tokens, and the
+    server must not. Unknown keys are preserved, such as ``private``, which the SDK
+    adds. They may come from a cookie. Embed the object in a page with an encoder that
+    is safe in HTML, such as Jinja's ``tojson``.
 
     Args:
-        identity: The tokens; or an opt-out, which becomes the SDK's own marker.
-        now: For an opt-out, as :func:`~uid2_async.publisher.to_session`.
+        identity: The tokens, or an opt-out, which becomes the SDK's own marker.
+        now: The time of an opt-out, as in :func:`~uid2_async.publisher.to_session`.
 
     Raises:
         InputError: If *now* is naive.
@@ -294,28 +297,29 @@ def to_prebid_params(
     cookie: str | None = None,
     api_base: str | None = None,
 ) -> dict[str, Any]:
-    """Make an entry of Prebid's ``userSync.userIds``, for uid2IdSystem or euidIdSystem.
+    """Return an entry of Prebid's ``userSync.userIds`` (uid2IdSystem, euidIdSystem).
 
-    With ``client_refresh`` the page refreshes: pass the tokens as they were generated
-    and do not refresh them on the server, since Prebid.js throws its own away as soon
-    as it is given other ones. With ``server_only`` the page gets the advertising token
-    alone: pass usable ones, refreshed for each page. uid2IdSystem does nothing where
-    GDPR applies; euidIdSystem works only where it applies and consent is given. See
-    :func:`to_js_sdk` for writing it into a page.
+    With ``client_refresh``, the page refreshes the tokens. Pass them as they were
+    generated, and do not refresh them on the server: Prebid.js discards its refreshed
+    tokens when it receives others. With ``server_only``, the page receives only the
+    advertising token. Pass usable tokens, and refresh them for each page. uid2IdSystem
+    does nothing where the GDPR applies. euidIdSystem works only where it applies and
+    consent was given. To embed the entry in a page, see :func:`to_js_sdk`.
 
     Args:
-        tokens: What generate or the last refresh returned.
-        mode: Who refreshes.
-        scope: Which system the tokens are of.
-        cookie: The name of the cookie from which the page reads them, made with
-            :func:`~uid2_async.publisher.to_cookie`, instead of the entry itself. With
-            ``server_only`` only the one of Prebid.js, ``__uid2_advertising_token`` or
-            ``__euid_advertising_token``.
-        api_base: With ``client_refresh``, the operator that the page asks, if it
-            is not the production one.
+        tokens: The tokens that a generate or refresh call returned.
+        mode: Whether the page or the server refreshes the tokens.
+        scope: UID2 or EUID.
+        cookie: The name of the cookie, set by :func:`~uid2_async.publisher.to_cookie`,
+            from which the page reads the tokens instead of from the entry. With
+            ``server_only``, only ``__uid2_advertising_token`` or
+            ``__euid_advertising_token``, which Prebid.js reads.
+        api_base: The base URL of the operator that the page calls with
+            ``client_refresh``. Defaults to production.
 
     Raises:
-        InputError: If the mode is unknown, or *cookie* or *api_base* do not go with it.
+        InputError: If the mode is unknown, or *cookie* or *api_base* cannot be used
+            with it.
     """
     if mode == "client_refresh":
         return _client_refresh(tokens, scope, cookie, api_base)
@@ -330,7 +334,7 @@ def _client_refresh(
     cookie: str | None,
     api_base: str | None,
 ) -> dict[str, Any]:
-    """Give the page everything, or the name of the cookie with it."""
+    """Return an entry with all tokens, or with the name of the cookie."""
     name = SYSTEMS[scope].prebid_name
     params: dict[str, Any] = {}
     if cookie is None:
@@ -348,7 +352,7 @@ def _server_only(
     cookie: str | None,
     api_base: str | None,
 ) -> dict[str, Any]:
-    """Give the page the advertising token, or nothing if a cookie has it."""
+    """Return an entry with the advertising token, unless it is in a cookie."""
     system = SYSTEMS[scope]
     if api_base is not None:
         raise InputError(

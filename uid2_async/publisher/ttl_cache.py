@@ -1,4 +1,4 @@
-"""A cache that is bounded in size and whose entries end."""
+"""A cache that is bounded in size and whose entries expire."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ T = TypeVar("T")
 
 
 class TTLCache(Generic[T]):
-    """Values by key, each for some seconds; the least recently used is evicted."""
+    """Values by key, which expire. The least recently used value is evicted."""
 
     def __init__(self, size: int, monotonic: Monotonic) -> None:
-        """Keep at most *size* values, whose time is measured by *monotonic*."""
+        """Create a cache of at most *size* values, which *monotonic* expires."""
         self._size = size
         self._now = monotonic
         self._entries: OrderedDict[str, tuple[T, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        """Count the entries, including those that nobody has read since they ended."""
+        """Return the number of entries, including expired ones not read since."""
         return len(self._entries)
 
     def set(self, key: str, value: T, *, seconds: float) -> None:
-        """Keep *value* for *seconds*."""
+        """Store *value* for *seconds*."""
         self._entries[key] = (value, self._now() + seconds)
         self._entries.move_to_end(key)
         if len(self._entries) > self._size:
