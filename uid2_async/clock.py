@@ -26,8 +26,7 @@ from typing import ClassVar, Final, TypeAlias
 
 import msgspec
 
-from uid2_async._log import logger
-from uid2_async._private import RedactedRepr
+from uid2_async._private import RedactedRepr, logger
 from uid2_async.models import ms_from_datetime
 
 Clock: TypeAlias = Callable[[], datetime]

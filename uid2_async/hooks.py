@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from uid2_async._log import logger
+from uid2_async._private import logger
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import UID2Error
 from uid2_async.identity_tokens import IdentityTokens
