@@ -131,4 +131,4 @@ async def test_calls_arm_no_timers_of_their_own() -> None:
         loop.call_at = call_at  # type: ignore[method-assign] # counted, not replaced
         for _ in range(20):
             await client.generate_token(EMAIL)
-    assert not any("timeout" in name for name in armed), armed
+        assert not any("timeout" in name for name in armed), armed
