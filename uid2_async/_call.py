@@ -156,7 +156,9 @@ class Pipeline:
         self.send: Callable[[Request], Awaitable[Reply]] = unwrapped(transport.send)
         self._envelope = envelope
         self._credentials = credentials
-        self._headers = Secret(_fixed_headers(credentials, headers or {}))
+        self.headers: Secret[dict[str, str]] = Secret(
+            _fixed_headers(credentials, headers or {})
+        )
         # The event loop's clock does not run while the machine is suspended.
         self.skew: ClockSkew = ClockSkew(ms_clock(clock), monotonic_of(clock, None))
         self.connection_limit: ConnectionLimit = connection_limit
@@ -209,14 +211,6 @@ class Pipeline:
     def clock_skew(self) -> float:
         """The seconds that the operator's clock is ahead. See :class:`ClockSkew`."""
         return self.skew.offset_ms(self.skew.read()) / 1000
-
-    def headers(self, call: Call[T], trace_id: str) -> dict[str, str]:
-        """Return the headers of an attempt."""
-        return {
-            **self._headers.reveal(),
-            "Content-Type": _BINARY if call.binary else _TEXT,
-            "UID-Trace-Id": trace_id,
-        }
 
     def seal(self, call: Call[T], now_ms: int) -> tuple[bytes, _OpenReply]:
         """Return the body of one attempt, and the function that decrypts its reply."""
@@ -383,7 +377,11 @@ class _CallRun(Generic[T]):
         call, retry = self._call, self._retry
         return Request(
             path=call.path,
-            headers=self._pipeline.headers(call, self._trace_id),
+            headers={
+                **self._pipeline.headers.reveal(),
+                "Content-Type": _BINARY if call.binary else _TEXT,
+                "UID-Trace-Id": self._trace_id,
+            },
             body=body,
             timeout=max(0.0, min(retry.attempt_timeout, self._deadline - self._now())),
             idle_timeout=retry.idle_timeout,
