@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from consent import NO_CONSENT, consent_in
 from uid2_async import (
@@ -109,14 +109,14 @@ async def test_a_refresh_reply_in_the_clear_is_for_short_tokens_alone(
     operator.fail_next(clear, times=9)
     with pytest.raises(errors.EnvelopeError):
         await client.with_options(retry=RetryPolicy.never()).refresh_token(tokens)
-    short = attrs.evolve(tokens, refresh_token="x" * 168, refresh_response_key=None)
+    short = replace(tokens, refresh_token="x" * 168, refresh_response_key=None)
     assert await client.refresh_token(short) == OptedOut()
 
 
 async def test_a_wrong_response_key_is_named_in_the_hint(client: UID2Client) -> None:
     """The client secret, which plays no part in a refresh, is not."""
     tokens = await generate(client, "user@example.com")
-    wrong = attrs.evolve(tokens, refresh_response_key="A" * 43 + "=")
+    wrong = replace(tokens, refresh_response_key="A" * 43 + "=")
 
     with pytest.raises(errors.EnvelopeError) as caught:
         await client.refresh_token(wrong)
@@ -139,7 +139,7 @@ async def test_tokens_that_cannot_be_refreshed_are_refused(
     client: UID2Client, operator: LocalOperator, change: dict, message: str
 ) -> None:
     """A reply that could not be opened is not asked for."""
-    tokens = attrs.evolve(await generate(client, "user@example.com"), **change)
+    tokens = replace(await generate(client, "user@example.com"), **change)
     operator.reset()
 
     with pytest.raises(errors.InputError, match=message) as caught:

@@ -17,7 +17,7 @@ from tenacity.stop import stop_after_attempt
 from tenacity.wait import wait_fixed
 
 from uid2_async import RetryBudget, RetryPolicy, errors
-from uid2_async.retry import Backoff, Decision, classify
+from uid2_async.retry import Backoff, Decision, Retries, classify
 
 STALE = errors.ConnectError("lost", disconnected=True)
 REFUSED = errors.ConnectError("refused")
@@ -104,6 +104,33 @@ def test_the_table_decides(
         assert decision.backoff is backoff
 
 
+async def run_attempts(
+    policy: RetryPolicy,
+    attempt: Callable[[int, bool], Any],
+    *,
+    deadline: float = 1e9,
+    now: Callable[[], float] = lambda: 0.0,
+    on_retry: Callable[[int, float], object] = lambda *_: None,
+) -> Any:
+    """Make attempts under a policy, as a call does."""
+    retries = Retries(policy, deadline=deadline, now=now, began=now())
+    number = 1
+    while True:
+        try:
+            result = await attempt(number, retries.fresh_connection)
+        except errors.UID2Error as error:
+            delay = retries.delay_after(error, number)
+            if delay is None:
+                raise
+        else:
+            if policy.budget is not None:
+                policy.budget.succeeded(retries.last_cost)
+            return result
+        number += 1
+        on_retry(number, delay)
+        await retries.sleep(delay)
+
+
 class Runner:
     """A scripted call under a policy, with time and randomness in hand."""
 
@@ -133,7 +160,8 @@ class Runner:
 
     async def run(self, deadline: float = 30.0) -> Any:
         """Make the call."""
-        return await self.policy.run(
+        return await run_attempts(
+            self.policy,
             self.attempt,
             deadline=deadline,
             now=lambda: self.now,
@@ -311,9 +339,7 @@ async def test_a_stop_that_counts_seconds_counts_from_the_first_attempt() -> Non
 
     runner = Runner(stop=stop)
     with pytest.raises(errors.ConnectError):
-        await runner.policy.run(
-            fail, deadline=1e9, now=lambda: 0.0, on_retry=lambda *_: None
-        )
+        await run_attempts(runner.policy, fail)
 
     assert len(begun) == 3
     assert max(counted_from) <= begun[0]
@@ -322,12 +348,7 @@ async def test_a_stop_that_counts_seconds_counts_from_the_first_attempt() -> Non
 async def test_a_policy_of_one_attempt_never_retries() -> None:
     """RetryPolicy.never() leaves everything to the caller."""
     with pytest.raises(errors.ConnectError):
-        await RetryPolicy.never().run(
-            Runner(REFUSED, "ok").attempt,
-            deadline=30,
-            now=lambda: 0.0,
-            on_retry=lambda *_: None,
-        )
+        await run_attempts(RetryPolicy.never(), Runner(REFUSED, "ok").attempt)
 
 
 def reused(error: errors.UID2Error) -> errors.UID2Error:
@@ -503,25 +524,20 @@ async def test_policies_do_not_mix_up_concurrent_calls(attempts: int) -> None:
     """Each call has its own state, however many run under one policy."""
     policy = attrs.evolve(Runner().policy, attempts=attempts, budget=None)
 
-    def failing(count: int) -> Callable[[int, bool], Any]:
-        left = [count]
+    def failing(failures: int) -> Callable[[int, bool], Any]:
+        left = [failures]
 
         async def attempt(number: int, fresh: bool) -> int:
             await asyncio.sleep(0)
             if left[0]:
                 left[0] -= 1
-                raise errors.ConnectError(str(count))
-            return count
+                raise errors.ConnectError(str(failures))
+            return failures
 
         return attempt
 
     results = await asyncio.gather(
-        *(
-            policy.run(
-                failing(n), deadline=1e9, now=lambda: 0.0, on_retry=lambda *_: None
-            )
-            for n in range(8)
-        ),
+        *(run_attempts(policy, failing(n)) for n in range(8)),
         return_exceptions=True,
     )
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from uid2_async._threads import run_in_thread
+from uid2_async._portal import run_in_thread
 
 
 async def test_result() -> None:

@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certificates import DAY, Faults, contexts, shake_hands
 from uid2_async import errors
-from uid2_async.aiohttp_errors import map_error
+from uid2_async.connections import map_error
 from uid2_async.tls import (
     CertificateFault,
     check_context,

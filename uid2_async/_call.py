@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
@@ -43,7 +43,7 @@ from uid2_async.protocol.envelope import (
     Opened,
 )
 from uid2_async.protocol.reply import error_from_reply, http_date_ms
-from uid2_async.retry import RetryPolicy
+from uid2_async.retry import Retries, RetryPolicy
 from uid2_async.transport import Reply, Request, Transport
 
 __all__ = [
@@ -153,12 +153,15 @@ class Pipeline:
             random_bytes: Returns a number of random bytes.
         """
         self._transport = transport
+        self.send: Callable[[Request], Awaitable[Reply]] = unwrapped(transport.send)
         self._envelope = envelope
         self._credentials = credentials
-        self._headers = Secret(_fixed_headers(credentials, headers or {}))
+        self.headers: Secret[dict[str, str]] = Secret(
+            _fixed_headers(credentials, headers or {})
+        )
         # The event loop's clock does not run while the machine is suspended.
         self.skew: ClockSkew = ClockSkew(ms_clock(clock), monotonic_of(clock, None))
-        self._connection_limit = connection_limit
+        self.connection_limit: ConnectionLimit = connection_limit
         self._random_bytes = random_bytes
 
     async def run(
@@ -175,21 +178,22 @@ class Pipeline:
             UID2Error: The error of the last attempt, with endpoint, trace ID and
                 attempts.
         """
-        now = asyncio.get_running_loop().time
-        began = now()
-        run = _CallRun(
-            self, call, retry=retry, hooks=hooks, now=now, deadline=began + timeout
-        )
+        run = _CallRun(self, call, retry=retry, timeout=timeout, hooks=hooks)
         if hooks:
             emit(hooks, CallStarted(endpoint=call.path))
         error_type: str | None = None
         try:
-            return await retry.run(
-                run.attempt,
-                deadline=run.deadline,
-                now=now,
-                on_retry=run.retry_scheduled,
-            )
+            while True:
+                try:
+                    result = await run.attempt()
+                except UID2Error as error:
+                    # The frames below contain the secret, the request and the reply.
+                    # The caller's stop and wait objects may log them.
+                    failure = error.with_traceback(None)
+                else:
+                    run.succeeded()
+                    return result
+                await run.wait_or_raise(failure)
         except BaseException as error:
             error_type = type(error).__name__
             if isinstance(error, UID2Error):
@@ -197,7 +201,7 @@ class Pipeline:
             raise
         finally:
             if hooks:
-                emit(hooks, run.finished(now() - began, error_type))
+                emit(hooks, run.finished(error_type))
 
     def now_ms(self) -> int:
         """Return the best estimate of the operator's time, in ms."""
@@ -208,55 +212,7 @@ class Pipeline:
         """The seconds that the operator's clock is ahead. See :class:`ClockSkew`."""
         return self.skew.offset_ms(self.skew.read()) / 1000
 
-    async def exchange(self, run: _CallRun[T], *, fresh: bool) -> T:
-        """Make one attempt.
-
-        Args:
-            run: The call. The region that replied is stored in it.
-            fresh: Whether a new connection is required.
-        """
-        call, skew = run.call, self.skew
-        connection = await self._connection_limit.acquire(run.deadline)
-        try:
-            sent = skew.read()
-            sent_ms = skew.time_ms(sent)
-            body, open_reply = self._seal(call, sent_ms)
-            request = self._request(run, body, fresh=fresh)
-            reply = await self._transport.send(request)
-            received = skew.read()
-        finally:
-            connection.release()
-        run.region = reply.region
-        try:
-            if reply.status != _OK:
-                raise self._refusal(call, reply, sent, sent_ms, received)
-            opened = open_reply(reply.body)
-        except UID2Error as error:
-            error.reused_connection = reply.reused_connection
-            raise
-        if opened.server_ms is not None:
-            skew.observe(sent, received, opened.server_ms)
-        return call.parse(opened.payload)
-
-    def _request(self, run: _CallRun[T], body: bytes, *, fresh: bool) -> Request:
-        """Return the request of one attempt."""
-        call, retry = run.call, run.retry
-        return Request(
-            path=call.path,
-            headers={
-                **self._headers.reveal(),
-                "Content-Type": _BINARY if call.binary else _TEXT,
-                "UID-Trace-Id": run.trace_id,
-            },
-            body=body,
-            timeout=max(0.0, min(retry.attempt_timeout, run.deadline - run.now())),
-            idle_timeout=retry.idle_timeout,
-            max_reply_bytes=call.max_reply_bytes,
-            # An unencrypted reply does not identify its request.
-            fresh_connection=fresh or call.reply_key == b"",
-        )
-
-    def _seal(self, call: Call[T], now_ms: int) -> tuple[bytes, _OpenReply]:
+    def seal(self, call: Call[T], now_ms: int) -> tuple[bytes, _OpenReply]:
         """Return the body of one attempt, and the function that decrypts its reply."""
         if call.own_crypto is not None:
             body, open_own = call.own_crypto(now_ms, self._random_bytes)
@@ -296,7 +252,7 @@ class Pipeline:
             raise untimely
         return opened
 
-    def _refusal(
+    def refusal(
         self,
         call: Call[T],
         reply: Reply,
@@ -331,29 +287,23 @@ class Pipeline:
 
 
 class _CallRun(Generic[T]):
-    """The attempts of one call.
-
-    Attributes:
-        call: The call.
-        retry: The retry policy.
-        now: The event loop's clock.
-        deadline: The time of that clock at which the call must end.
-        attempts: The number of the last attempt.
-        trace_id: The ``UID-Trace-Id`` of the last attempt. Empty before the first.
-        region: The base URL of the last attempt, or None if it is not known.
-    """
+    """The attempts of one call."""
 
     __slots__ = (
+        "_attempts",
+        "_began",
+        "_call",
+        "_deadline",
+        "_fresh",
         "_hooks",
+        "_now",
         "_pipeline",
+        "_region",
+        "_retries",
+        "_retry",
+        "_started",
         "_time_retried",
-        "attempts",
-        "call",
-        "deadline",
-        "now",
-        "region",
-        "retry",
-        "trace_id",
+        "_trace_id",
     )
 
     def __init__(
@@ -362,76 +312,143 @@ class _CallRun(Generic[T]):
         call: Call[T],
         *,
         retry: RetryPolicy,
+        timeout: float,
         hooks: Sequence[Hook],
-        now: Callable[[], float],
-        deadline: float,
     ) -> None:
         self._pipeline = pipeline
+        self._call = call
+        self._retry = retry
         self._hooks = hooks
+        self._now = asyncio.get_running_loop().time
+        self._began = self._started = self._now()
+        self._deadline = self._began + timeout
+        self._attempts = 0
+        self._fresh = False
+        self._retries: Retries | None = None
         self._time_retried = False
-        self.call = call
-        self.retry = retry
-        self.now = now
-        self.deadline = deadline
-        self.attempts = 0
-        self.trace_id = ""
-        self.region: str | None = None
+        self._trace_id = ""
+        self._region: str | None = None
 
-    async def attempt(self, number: int, fresh: bool) -> T:
-        """Make attempt *number* with its own trace ID."""
+    async def attempt(self) -> T:
+        """Make the next attempt."""
+        pipeline, call, skew = self._pipeline, self._call, self._pipeline.skew
+        self._begin_attempt()
+        connection = await pipeline.connection_limit.acquire(self._deadline)
+        try:
+            sent = skew.read()
+            sent_ms = skew.time_ms(sent)
+            body, open_reply = pipeline.seal(call, sent_ms)
+            reply = await pipeline.send(self._request(body))
+            received = skew.read()
+        finally:
+            connection.release()
+        self._region = reply.region
+        try:
+            if reply.status != _OK:
+                raise pipeline.refusal(call, reply, sent, sent_ms, received)
+            opened = open_reply(reply.body)
+        except UID2Error as error:
+            error.reused_connection = reply.reused_connection
+            raise
+        if opened.server_ms is not None:
+            skew.observe(sent, received, opened.server_ms)
+        return call.parse(opened.payload)
+
+    def _begin_attempt(self) -> None:
+        """Count the attempt, and choose its trace ID."""
         # A random UUID of version 4. uuid.uuid4 takes three times as long.
         text = os.urandom(16).hex()
-        trace_id = f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8{text[17:20]}-{text[20:]}"
-        self.attempts, self.trace_id, self.region = number, trace_id, None
+        self._trace_id = (
+            f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8{text[17:20]}-{text[20:]}"
+        )
+        self._attempts += 1
+        self._region = None
+        self._started = self._now()
         if self._hooks:
             started = AttemptStarted(
-                endpoint=self.call.path, attempt=number, trace_id=trace_id
+                endpoint=self._call.path,
+                attempt=self._attempts,
+                trace_id=self._trace_id,
             )
             emit(self._hooks, started)
-        began = self.now()
-        try:
-            return await self._pipeline.exchange(self, fresh=fresh)
-        except UID2Error as error:
-            # The frames below contain the secret, the request and the reply.
-            failure = error.with_traceback(None)
+
+    def _request(self, body: bytes) -> Request:
+        """Return the request of an attempt."""
+        call, retry = self._call, self._retry
+        return Request(
+            path=call.path,
+            headers={
+                **self._pipeline.headers.reveal(),
+                "Content-Type": _BINARY if call.binary else _TEXT,
+                "UID-Trace-Id": self._trace_id,
+            },
+            body=body,
+            timeout=max(0.0, min(retry.attempt_timeout, self._deadline - self._now())),
+            idle_timeout=retry.idle_timeout,
+            max_reply_bytes=call.max_reply_bytes,
+            # An unencrypted reply does not identify its request.
+            fresh_connection=self._fresh or call.reply_key == b"",
+        )
+
+    def succeeded(self) -> None:
+        """Record a success in the retry budget."""
+        budget = self._retry.budget
+        if budget is not None:
+            budget.succeeded(None if self._retries is None else self._retries.last_cost)
+
+    async def wait_or_raise(self, error: UID2Error) -> None:
+        """Wait before the attempt that follows *error*, or raise it if none does."""
         # A fresh connection is not reused, whatever the transport says, so that a
         # failure is confirmed only once.
-        failure.reused_connection = failure.reused_connection and not fresh
-        self._failed(failure, trace_id, self.now() - began)
-        if isinstance(failure, EnvelopeError):
-            await self._not_opened(failure, trace_id)
-        raise failure
+        error.reused_connection = error.reused_connection and not self._fresh
+        self._failed(error)
+        if isinstance(error, EnvelopeError):
+            await self._not_opened(error)
+        if self._retries is None:
+            self._retries = Retries(
+                self._retry, deadline=self._deadline, now=self._now, began=self._began
+            )
+        delay = self._retries.delay_after(error, self._attempts)
+        if delay is None:
+            try:
+                raise error
+            finally:
+                # The error refers to this frame.
+                del error
+        self._fresh = self._retries.fresh_connection
+        self._retry_scheduled(delay)
+        await self._retries.sleep(delay)
 
-    def _failed(self, error: UID2Error, trace_id: str, elapsed: float) -> None:
+    def _failed(self, error: UID2Error) -> None:
         """Add the details of the attempt to its error, and notify hooks."""
-        self.region = error.region = error.region or self.region
-        error.endpoint = self.call.path
-        error.trace_id = trace_id
-        error.attempts = self.attempts
+        self._region = error.region = error.region or self._region
+        error.endpoint = self._call.path
+        error.trace_id = self._trace_id
+        error.attempts = self._attempts
         if isinstance(error, ClockSkewError) and not error.reused_connection:
             # A call gets only one extra attempt because of its time.
             if self._time_retried:
                 error.corrected = error.late = False
             self._time_retried = True
         failed = AttemptFailed(
-            endpoint=self.call.path,
-            attempt=self.attempts,
-            trace_id=trace_id,
+            endpoint=self._call.path,
+            attempt=self._attempts,
+            trace_id=self._trace_id,
             error_type=type(error).__name__,
             status=error.status if isinstance(error, OperatorError) else None,
-            elapsed=elapsed,
-            region=self.region,
+            elapsed=self._now() - self._started,
+            region=self._region,
         )
         emit(self._hooks, failed)
 
-    async def _not_opened(self, error: EnvelopeError, trace_id: str) -> None:
+    async def _not_opened(self, error: EnvelopeError) -> None:
         """Renew connections that carry foreign replies, and report such a reply."""
         mismatch = error.foreign_nonce or error.untimely
         if mismatch or error.reused_connection:
             await self._pipeline.renew()
         if not mismatch:
             return
-        path = self.call.path
+        path, trace_id = self._call.path, self._trace_id
         logger.warning(
             "%s: the reply was encrypted for another request, trace id %s",
             path,
@@ -439,21 +456,21 @@ class _CallRun(Generic[T]):
         )
         emit(self._hooks, ReplyMismatch(endpoint=path, trace_id=trace_id))
 
-    def retry_scheduled(self, number: int, delay: float) -> None:
-        """Notify hooks and log that attempt *number* follows."""
-        path = self.call.path
+    def _retry_scheduled(self, delay: float) -> None:
+        """Notify hooks and log that another attempt follows."""
+        path, number = self._call.path, self._attempts + 1
         logger.info("%s: attempt %d follows in %.3f s", path, number, delay)
         emit(self._hooks, RetryScheduled(endpoint=path, attempt=number, delay=delay))
 
-    def finished(self, elapsed: float, error_type: str | None) -> CallFinished:
-        """Return the event for the end of the call after *elapsed* seconds."""
+    def finished(self, error_type: str | None) -> CallFinished:
+        """Return the event for the end of the call."""
         return CallFinished(
-            endpoint=self.call.path,
-            attempts=self.attempts,
-            trace_id=self.trace_id or None,
-            elapsed=elapsed,
+            endpoint=self._call.path,
+            attempts=self._attempts,
+            trace_id=self._trace_id or None,
+            elapsed=self._now() - self._began,
             error_type=error_type,
-            region=self.region,
+            region=self._region,
             skew=self._pipeline.clock_skew,
         )
 
@@ -461,10 +478,10 @@ class _CallRun(Generic[T]):
         """Log that the call failed, with only the class of the error."""
         logger.warning(
             "%s failed with %s after %d attempt(s), trace id %s",
-            self.call.path,
+            self._call.path,
             type(error).__name__,
-            self.attempts,
-            self.trace_id,
+            self._attempts,
+            self._trace_id,
         )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from hmac import compare_digest
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack
 
 from uid2_async._call import Call, Credentials, Pipeline, positive
 from uid2_async._private import Unpicklable
@@ -154,9 +154,9 @@ class OperatorClient(Unpicklable):
         """
         return self._pipeline.clock_skew
 
-    async def _run(self, call: Call[T], timeout: float | None) -> T:
+    def _run(self, call: Call[T], timeout: float | None) -> Coroutine[Any, Any, T]:
         """Make *call* with this client's options."""
-        return await self._pipeline.run(
+        return self._pipeline.run(
             call,
             retry=self._retry,
             timeout=self._timeout if timeout is None else positive(timeout, "timeout"),

@@ -1,7 +1,8 @@
-"""Keeps private values out of output: secrets, redacted reprs and escaped text."""
+"""Keeps private values out of output: secrets, redacted reprs, text in logs."""
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from typing import Any, ClassVar, Generic, NoReturn, SupportsIndex, TypeVar
 
@@ -106,3 +107,28 @@ def _is_harmless(char: str) -> bool:
 def _escape(char: str) -> str:
     """Return *char* as an escape of a Python string literal."""
     return char.encode("unicode_escape").decode("ascii")
+
+
+# --- loggers, in whose records nothing can forge a line -------------------------------
+
+
+def _make_printable(record: logging.LogRecord) -> bool:
+    """Escape the message of *record*: paths and operators' texts are in some."""
+    message = record.getMessage()
+    shown = printable(message)
+    if shown != message:
+        record.msg, record.args = shown, ()
+    return True
+
+
+logger: logging.Logger = logging.getLogger("uid2_async")
+# The requests that the embedded operator answers.
+http_logger: logging.Logger = logging.getLogger("uid2_async.http")
+# Each request that it answers, at level INFO, without any content.
+# A separate channel: logging the library does not include it.
+access_logger: logging.Logger = logging.getLogger("uid2_async.access")
+access_logger.propagate = False
+
+# A filter of a logger does not see the records of its children.
+for _one in (logger, http_logger, access_logger):
+    _one.addFilter(_make_printable)

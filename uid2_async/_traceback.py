@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import inspect
 import sys
+import types
+import typing
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -21,10 +23,9 @@ from collections.abc import (
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache, cached_property, wraps
 from opcode import opmap
-from types import CodeType, FunctionType, TracebackType
+from types import CodeType, FunctionType, MethodType, TracebackType
 from typing import Any, Final, TypeVar, cast
 
-from uid2_async._annotations import find_mismatch
 from uid2_async.errors import ConfigError, InputError, UID2Error
 
 __all__ = ["is_stripped", "strip_traceback", "strip_tracebacks", "unwrapped"]
@@ -92,7 +93,7 @@ def strip_traceback(function: F) -> F:
         wrapper = _wrap_generator(function)
     else:
         wrapper = _wrap_function(function)
-    setattr(wrapper, _MARK, True)
+    setattr(wrapper, _MARK, function)
     return cast("F", wrapper)
 
 
@@ -104,9 +105,14 @@ def is_stripped(function: object) -> bool:
 def unwrapped(function: F) -> F:
     """Return *function* as it was before :func:`strip_traceback`.
 
-    For inner loops whose public callers are wrapped themselves.
+    For inner loops whose public callers are wrapped themselves. A wrapper of somebody
+    else, even around one of ours, is not removed.
     """
-    return cast("F", getattr(function, "__wrapped__", function))
+    inner = cast("F", getattr(function, "__wrapped__", function))
+    if inner is function or getattr(function, _MARK, None) is not inner:
+        return function
+    owner = getattr(function, "__self__", None)
+    return inner if owner is None else cast("F", MethodType(inner, owner))
 
 
 # The wrapper's frame stays in the traceback, so its variables are deleted first.
@@ -377,7 +383,7 @@ def _explain(
     of_arguments = [kind for kind in (ConfigError, InputError) if type(error) is kind]
     if not _is_foreign(error) and not of_arguments:
         return None
-    mismatch = find_mismatch(function, args, kwargs)
+    mismatch = _find_mismatch(function, args, kwargs)
     if mismatch is not None:
         # An InputError may quote an argument if that has the wrong type.
         kind = of_arguments[0] if of_arguments else InputError
@@ -488,3 +494,76 @@ def _drop_values(error: BaseException) -> None:
         vars(error).clear()
         error.__notes__ = notes
         error.args = ("The value is not shown, because it may identify a person.",)
+
+
+# --- arguments of a wrong type --------------------------------------------------------
+
+
+_VARIABLE = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+
+
+def _find_mismatch(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> str | None:
+    """Return a sentence about the first argument that does not match its annotation.
+
+    Elements of containers are not checked. An annotation that cannot be evaluated here,
+    such as a name that is imported only for type checkers, matches everything.
+
+    Returns:
+        A sentence that does not contain the value, or None if all arguments match.
+    """
+    signature = inspect.signature(function)
+    try:
+        bound = signature.bind(*args, **kwargs).arguments
+    except TypeError:
+        return None
+    names = getattr(function, "__globals__", {})
+    for name, value in bound.items():
+        parameter = signature.parameters[name]
+        # A default is always valid, even a marker such as that of attrs for
+        # factories.
+        if value is parameter.default or parameter.kind in _VARIABLE:
+            continue
+        if not _fits(value, _resolve(parameter.annotation, names)):
+            what = inspect.formatannotation(parameter.annotation).strip("'")
+            return f"{name} must be {what}, not {type(value).__name__}."
+    return None
+
+
+def _resolve(annotation: Any, names: Mapping[str, Any]) -> Any:
+    """Evaluate an annotation of our own source, or return Any if that fails."""
+    if annotation is inspect.Parameter.empty:
+        return Any
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, dict(names))  # noqa: S307 - the source of this package
+    except (AttributeError, NameError, TypeError):
+        return Any
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether *value* may match *hint*. If in doubt, return True."""
+    if hint is None:
+        return value is None
+    origin = typing.get_origin(hint) or hint
+    if origin in {typing.Union, types.UnionType}:
+        return any(_fits(value, one) for one in typing.get_args(hint))
+    if origin is typing.Annotated:
+        return _fits(value, typing.get_args(hint)[0])
+    kinds = _KINDS.get(origin, origin)
+    if typing.is_typeddict(kinds):
+        return isinstance(value, dict)
+    try:
+        return isinstance(value, kinds)
+    except TypeError:  # such as a Protocol or a type variable
+        return True
+
+
+# What an annotation also accepts, or accepts instead if isinstance() cannot check it.
+_KINDS: dict[Any, Any] = {
+    Any: object,
+    float: (float, int),
+    typing.Literal: (str, int, bytes, bool, type(None)),
+}

@@ -22,10 +22,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
-from typing import ClassVar, Final, NamedTuple, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
-from uid2_async._log import logger
-from uid2_async._private import RedactedRepr
+import msgspec
+
+from uid2_async._private import RedactedRepr, logger
 from uid2_async.models import ms_from_datetime
 
 Clock: TypeAlias = Callable[[], datetime]
@@ -182,7 +183,7 @@ def suspend_aware_sleep(monotonic: Monotonic) -> Callable[[float], Awaitable[Non
     return sleep
 
 
-class ClockReading(NamedTuple):
+class ClockReading(msgspec.Struct, frozen=True, gc=False):
     """One time, read from both of this machine's clocks.
 
     Attributes:
@@ -197,7 +198,7 @@ class ClockReading(NamedTuple):
     ahead_ms: float
 
 
-class _Sample(NamedTuple):
+class _Sample(msgspec.Struct, frozen=True, gc=False):
     """The time in one reply, relative to the monotonic clock."""
 
     rtt_ms: float
@@ -275,9 +276,12 @@ class ClockSkew:
         if self._best is not None and not self._best.sealed:
             self._forget()
         self._add(sent, received, server_ms, sealed=True)
-        if self._warned:
-            return
-        offset = self.offset_ms(received)
+        if not self._warned:
+            self._warn_if_wrong(received)
+
+    def _warn_if_wrong(self, now: ClockReading) -> None:
+        """Warn once about a clock that is wrong by much."""
+        offset = self.offset_ms(now)
         if abs(offset) > _WARNED_MS:
             self._warned = True
             logger.warning("This machine's clock is off by %.0f s", -offset / 1000)
@@ -326,13 +330,13 @@ class ClockSkew:
         sealed: bool,
     ) -> None:
         """Add a sample, as if the reply was created half-way between the readings."""
-        middle_ms = (sent.monotonic_s + received.monotonic_s) * 500
+        began, ended = sent.monotonic_s, received.monotonic_s
         sample = _Sample(
-            rtt_ms=(received.monotonic_s - sent.monotonic_s) * 1000,
-            anchor_ms=server_ms - middle_ms,
-            ahead_ms=received.ahead_ms,
-            at=received.monotonic_s,
-            sealed=sealed,
+            (ended - began) * 1000,
+            server_ms - (began + ended) * 500,
+            received.ahead_ms,
+            ended,
+            sealed,
         )
         lost = self._samples[0] if len(self._samples) == _SAMPLES else None
         self._samples.append(sample)
@@ -350,7 +354,9 @@ class ClockSkew:
     def _trust(self, best: _Sample, now: ClockReading) -> None:
         """Keep using *best*, although the wall clock has been set since."""
         self._forget()
-        self._best = best._replace(ahead_ms=now.ahead_ms, at=now.monotonic_s)
+        self._best = msgspec.structs.replace(
+            best, ahead_ms=now.ahead_ms, at=now.monotonic_s
+        )
         self._samples.append(self._best)
 
 

@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from uid2_async._log import logger
+from uid2_async._private import logger
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import UID2Error
 from uid2_async.identity_tokens import IdentityTokens
@@ -46,7 +46,7 @@ __all__ = [
 T = TypeVar("T", bound=IdentityTokens | OptedOut | InsufficientConsent)
 
 _OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
-_RESULTS: Final = {
+_RESULTS: Final[dict[type, str]] = {
     IdentityTokens: "token",
     OptedOut: "optout",
     InsufficientConsent: "no_consent",

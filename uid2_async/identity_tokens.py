@@ -10,11 +10,11 @@ from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, Final
 
-import attrs
 import msgspec
 
+from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.models import datetime_from_ms, ms_from_datetime
@@ -49,12 +49,10 @@ class TokenState(StrEnum):
         return self in {TokenState.FRESH, TokenState.DUE}
 
 
-def _no_extra() -> Mapping[str, Any]:
-    return MappingProxyType({})
+_NO_EXTRA: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-@attrs.frozen(kw_only=True)
-class IdentityTokens:
+class IdentityTokens(RedactedRepr, frozen=True, kw_only=True, weakref=True):
     """The result of token/generate and token/refresh (docs/protocol.md 2.1).
 
     Example:
@@ -74,13 +72,23 @@ class IdentityTokens:
         extra: Unknown keys of the JSON object that the tokens were read from.
     """
 
-    advertising_token: str = attrs.field(repr=False)
-    refresh_token: str = attrs.field(repr=False)
-    refresh_response_key: str | None = attrs.field(repr=False)
+    _repr_fields: ClassVar[tuple[str, ...]] = (
+        "identity_expires",
+        "refresh_from",
+        "refresh_expires",
+    )
+
+    advertising_token: str
+    refresh_token: str
+    refresh_response_key: str | None
     identity_expires: datetime
     refresh_from: datetime
     refresh_expires: datetime
-    extra: Mapping[str, Any] = attrs.field(factory=_no_extra, repr=False, hash=False)
+    extra: Mapping[str, Any] = _NO_EXTRA
+
+    def __hash__(self) -> int:
+        """Hash everything except *extra*, which can be of any type."""
+        return hash((self.advertising_token, self.refresh_token, self.refresh_from))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> IdentityTokens:

@@ -1,8 +1,8 @@
 """What is retried, when, and how much of it.
 
 Every call can be repeated safely, and an envelope expires (docs/protocol.md), so each
-attempt encrypts, sends and decrypts anew. The loop is ``RetryPolicy.run``. After each
-failure tenacity's stop and wait objects decide.
+attempt encrypts, sends and decrypts anew. The loop is ``Pipeline.run``. After each
+failure :class:`Retries` and tenacity's stop and wait objects decide.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import msgspec
@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     from tenacity.stop import stop_base
     from tenacity.wait import wait_base
 
-__all__ = ["Backoff", "Decision", "RetryBudget", "RetryPolicy", "classify"]
-
-T = TypeVar("T")
+__all__ = ["Backoff", "Decision", "Retries", "RetryBudget", "RetryPolicy", "classify"]
 
 MIN_ATTEMPT_SECONDS: Final = 0.5
 MAX_RETRY_AFTER_SECONDS: Final = 20.0
@@ -237,84 +235,43 @@ class RetryPolicy:
         """
         return cls(attempts=1, confirm=False)
 
-    async def run(
+
+class Retries:
+    """What one call has spent of its policy. It is made after the first failure.
+
+    Attributes:
+        sleep: Waits before another attempt.
+        fresh_connection: Whether the next attempt must use a fresh connection.
+        last_cost: What the last retry cost the budget. None if there was none.
+    """
+
+    def __init__(
         self,
-        attempt: Callable[[int, bool], Awaitable[T]],
+        policy: RetryPolicy,
         *,
         deadline: float,
         now: Callable[[], float],
-        on_retry: Callable[[int, float], None],
-    ) -> T:
-        """Make attempts until one succeeds or no further one is due.
+        began: float,
+    ) -> None:
+        """Start without retries.
 
         Args:
-            attempt: Makes one attempt; takes its number, from 1, and whether it must
-                use a fresh connection.
+            policy: What is allowed.
             deadline: When the call must be over, by *now*'s clock, in seconds.
             now: The event loop's clock.
-            on_retry: Called with the number of the next attempt and the delay before
-                it, in seconds.
-
-        Returns:
-            The result of the attempt.
-
-        Raises:
-            UID2Error: The last attempt's own error.
+            began: When the call began, by *now*'s clock.
         """
-        run = _Run(self, deadline, now)
-        number = 1
-        while True:
-            try:
-                result = await attempt(number, run.fresh_connection)
-            except UID2Error as error:
-                # The caller's stop and wait objects may log its local variables.
-                last_error = error.with_traceback(None)
-            else:
-                if self.budget is not None:
-                    self.budget.succeeded(run.last_cost)
-                return result
-            delay = run.delay_after(last_error, number)
-            if delay is None:
-                break
-            number += 1
-            on_retry(number, delay)
-            await self._sleep(delay)
-        try:
-            raise last_error
-        finally:
-            # The error refers to this frame.
-            del last_error
-
-
-class _Run:
-    """What one call has spent of its policy."""
-
-    __slots__ = (
-        "_began",
-        "_confirmations",
-        "_deadline",
-        "_idle",
-        "_now",
-        "_policy",
-        "_random",
-        "_spent",
-        "fresh_connection",
-        "last_cost",
-    )
-
-    def __init__(
-        self, policy: RetryPolicy, deadline: float, now: Callable[[], float]
-    ) -> None:
         self._policy = policy
         self._random = policy._random  # noqa: SLF001 - an option of the policy
+        self.sleep: Callable[[float], Awaitable[None]] = policy._sleep  # noqa: SLF001 - as above
         self._deadline = deadline
         self._now = now
-        # What the stop objects of tenacity count from.
-        self._began = time.monotonic()
+        # The stop objects of tenacity compare it with this clock.
+        self._began = time.monotonic() - (now() - began)
         self._idle = 0.0
         self._confirmations = 0
         self._spent: set[Decision] = set()
-        self.fresh_connection = False
+        self.fresh_connection: bool = False
         self.last_cost: int | None = None
 
     def delay_after(self, error: UID2Error, number: int) -> float | None:

@@ -20,14 +20,16 @@ import aiohttp
 
 from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.aiohttp_errors import map_error
 from uid2_async.config import Proxy, normalize_base_url, parse_proxy, sends_clear
 from uid2_async.connections import (
     ConnectionUse,
+    Deadlines,
     RefusalConnector,
+    TimeLimit,
     close_idle,
     current_use,
     drop_connection,
+    map_error,
 )
 from uid2_async.errors import (
     ClientClosedError,
@@ -87,7 +89,7 @@ class Reply(RedactedRepr, frozen=True, kw_only=True):
 
     Attributes:
         status: The HTTP status.
-        headers: The headers, by lower-case name.
+        headers: The headers. They are read by lower-case name.
         body: The body as sent.
         region: The base URL that replied, or None if the transport does not report it.
         reused_connection: Whether it came over a connection that had served another
@@ -227,6 +229,7 @@ class SessionPool(Unpicklable):
         self._retired: set[aiohttp.ClientSession] = set()
         self._under_way: Counter[aiohttp.ClientSession] = Counter()
         self._ended = asyncio.Event()
+        self._deadlines: Deadlines | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._closed = False
@@ -318,9 +321,8 @@ class SessionPool(Unpicklable):
         if self._proxy_login is not None:
             headers, proxy_headers = self._log_in(headers, base_url)
         try:
-            async with (
-                asyncio.timeout(request.timeout) as limit,
-                session.post(
+            with TimeLimit(self._deadlines_here(), request.timeout) as limit:
+                async with session.post(
                     base_url + request.path,
                     data=request.body,
                     headers=headers,
@@ -332,14 +334,11 @@ class SessionPool(Unpicklable):
                     # A given session may have other defaults for both.
                     raise_for_status=False,
                     auto_decompress=False,
-                ) as response,
-            ):
-                body = await _read(response, request.max_reply_bytes, limit)
+                ) as response:
+                    body = await _read(response, request.max_reply_bytes, limit)
                 return Reply(
                     status=response.status,
-                    headers={
-                        name.lower(): text for name, text in response.headers.items()
-                    },
+                    headers=response.headers,
                     body=body,
                     region=base_url,
                     reused_connection=connection.reused,
@@ -376,6 +375,13 @@ class SessionPool(Unpicklable):
         connector = self._given.connector
         kept = connector is None or not connector.force_close
         connection.reused = kept and not fresh
+
+    def _deadlines_here(self) -> Deadlines:
+        """Return the deadlines of the running event loop."""
+        loop = asyncio.get_running_loop()
+        if self._deadlines is None or self._deadlines.loop is not loop:
+            self._deadlines = Deadlines(loop)
+        return self._deadlines
 
     def _timeouts(self, idle: float) -> aiohttp.ClientTimeout:
         """Return aiohttp's limits for a request, cached while *idle* is the same."""
@@ -478,6 +484,8 @@ class SessionPool(Unpicklable):
             # A cancellation while one session closes must not skip the others.
             for session in filter(None, sessions):
                 stack.push_async_callback(session.close)
+        if self._deadlines is not None:
+            self._deadlines.close()
 
     def __repr__(self) -> str:
         """Return the regions, and whether it is open."""
@@ -486,7 +494,7 @@ class SessionPool(Unpicklable):
 
 
 async def _read(
-    response: aiohttp.ClientResponse, limit: int, attempt: asyncio.Timeout
+    response: aiohttp.ClientResponse, limit: int, attempt: TimeLimit
 ) -> bytes:
     """Read the body of a reply. With status 200, read all of it or raise.
 
@@ -516,14 +524,11 @@ def _is_identity(encoding: str) -> bool:
     return all(one.strip().lower() in ("identity", "") for one in encodings)
 
 
-async def _read_refusal(
-    response: aiohttp.ClientResponse, attempt: asyncio.Timeout
-) -> bytes:
+async def _read_refusal(response: aiohttp.ClientResponse, attempt: TimeLimit) -> bytes:
     """Read the body of an error reply as far as it arrives, and ignore failures."""
     drop_connection(response)
-    now = asyncio.get_running_loop().time()
-    until = min(now + _REFUSAL_SECONDS, attempt.when() or now)
-    attempt.reschedule(None)
+    until = min(asyncio.get_running_loop().time() + _REFUSAL_SECONDS, attempt.when)
+    attempt.lift()
     chunks: list[bytes] = []
     # If the body is truncated, encoded or slow, the status is still known.
     with suppress(Exception):

@@ -19,7 +19,7 @@ import typer
 
 from canaries import ADVERTISING_TOKEN, EMAIL, PHONE, UID, find_canaries
 from uid2_async import IdentityScope, errors
-from uid2_async._log import http_logger, logger
+from uid2_async._private import http_logger, logger
 from uid2_async.cli.app import app
 from uid2_async.cli.output import Failure, dump_json, print_error, print_lines
 from uid2_async.cli.report import Section, render

@@ -29,7 +29,7 @@ from uid2_async import (
     UID2Client,
     errors,
 )
-from uid2_async._log import logger
+from uid2_async._private import logger
 from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.cli.job_report import print_head
 from uid2_async.models import as_identity

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from traceback import walk_tb
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 
 from canaries import API_KEY, CLIENT_SECRET, EMAIL
 from fault_bench import CONTEXT, Bench, Rows
@@ -376,7 +376,7 @@ async def stray_in_the_background(bench: Bench) -> None:
 async def lost_loop(bench: Bench) -> None:
     """After a loop that was closed in a refresh, the next one starts afresh."""
     asked: list[str] = []
-    due = attrs.evolve(held_tokens(), refresh_from=datetime(2000, 1, 1, tzinfo=UTC))
+    due = replace(held_tokens(), refresh_from=datetime(2000, 1, 1, tzinfo=UTC))
 
     class Client:
         clock_skew = 0.0

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 from tenacity import stop_after_attempt
 
 from canaries import ADVERTISING_TOKEN, API_KEY, CLIENT_SECRET, REFRESH_TOKEN
@@ -309,7 +309,7 @@ async def clock_is_set_in_a_pause(bench: Bench) -> None:
     wire = bench.wire(MemoryOperator(lambda path: refusal(503)))
     client = bench.client(wire, retry={"stop": stop_after_attempt(1)})
     refresher = TokenRefresher(client, clock=wall, _random=lambda: 0.0)
-    held = attrs.evolve(
+    held = replace(
         held_tokens(),
         refresh_from=datetime(2000, 1, 1, tzinfo=UTC),
         identity_expires=datetime(2100, 1, 1, tzinfo=UTC),
@@ -391,7 +391,7 @@ async def due_at_once(bench: Bench) -> None:
     wire = bench.wire(MemoryOperator(fate))
     client = bench.client(wire)
     due = now - timedelta(hours=1)
-    held = attrs.evolve(held_tokens(), refresh_from=due)
+    held = replace(held_tokens(), refresh_from=due)
     async with TokenRefresher(client, clock=lambda: now) as refresher:
         for _ in range(10_000):
             found = await refresher.ensure_fresh(held)

@@ -77,10 +77,10 @@ GUARDS = [
     Guard(
         "an envelope is sealed after all waiting",
         "_call.py",
-        "        connection = await self._connection_limit.acquire(run.deadline)\n"
+        "        connection = await pipeline.connection_limit.acquire(self._deadline)\n"
         "        try:\n            sent = skew.read()\n",
         "        sent = skew.read()\n"
-        "        connection = await self._connection_limit.acquire(run.deadline)\n"
+        "        connection = await pipeline.connection_limit.acquire(self._deadline)\n"
         "        try:\n",
         "D8",
     ),
@@ -247,7 +247,7 @@ GUARDS = [
     ),
     Guard(
         "no line of the log is forged",
-        "_log.py",
+        "_private.py",
         "    if shown != message:\n",
         "    if False:\n",
         "L6",
@@ -261,9 +261,9 @@ GUARDS = [
     ),
     Guard(
         "no frames are seen between attempts",
-        "retry.py",
-        "last_error = error.with_traceback(None)",
-        "last_error = error",
+        "_call.py",
+        "failure = error.with_traceback(None)",
+        "failure = error",
         "L7",
     ),
     Guard(
@@ -295,10 +295,24 @@ GUARDS = [
         "B3",
     ),
     Guard(
+        "silence ends an attempt",
+        "connections.py",
+        "            self._on_read_timeout()\n",
+        "            pass\n",
+        "N11",
+    ),
+    Guard(
+        "an attempt has a time limit",
+        "connections.py",
+        "            limit.expire()\n",
+        "",
+        "N13",
+    ),
+    Guard(
         "the head of a refusal is read before its body",
         "connections.py",
-        'not data.startswith(b" 200", 8)',
-        "False",
+        'if data[8:12] == b" 200" or',
+        "if True or",
         "B1",
     ),
     Guard(
@@ -311,8 +325,8 @@ GUARDS = [
     Guard(
         "the connection of a refusal serves nobody else",
         "transport.py",
-        "    drop_connection(response)\n    now",
-        "    now",
+        "    drop_connection(response)\n    until",
+        "    until",
         "B1",
     ),
     Guard(
@@ -332,7 +346,7 @@ GUARDS = [
     Guard(
         "nobody is asked for a third time",
         "_call.py",
-        "failure.reused_connection and not fresh",
+        "error.reused_connection and not self._fresh",
         "True",
         "B12",
     ),
@@ -346,8 +360,8 @@ GUARDS = [
     Guard(
         "what is not sealed comes over a fresh connection",
         "_call.py",
-        'fresh or call.reply_key == b""',
-        "fresh",
+        'self._fresh or call.reply_key == b""',
+        "self._fresh",
         "B14",
     ),
     Guard(
@@ -430,8 +444,8 @@ GUARDS = [
     Guard(
         "each waiter gets an error of its own",
         "keystore.py",
-        "            # One object must not be raised for several callers: their frames "
-        "add up.\n            raise fresh_error(self._last_error)",
+        "            # A copy, because each caller that raises an object adds its "
+        "frames to it.\n            raise fresh_error(self._last_error)",
         "            raise self._last_error",
         "X12",
     ),

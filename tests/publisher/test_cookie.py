@@ -9,9 +9,9 @@ from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import unquote
 
-import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
+from msgspec.structs import replace
 
 from uid2_async import IdentityScope, IdentityTokens, OptedOut
 from uid2_async.errors import InputError
@@ -118,12 +118,12 @@ def test_logging_out_deletes_the_same_cookie(plain: IdentityTokens) -> None:
 
 def test_a_cookie_that_browsers_would_drop_is_refused(plain: IdentityTokens) -> None:
     """Up to 4,096 bytes are safe, attributes included; the error names the way out."""
-    room = 4_096 - len(to_cookie(attrs.evolve(plain, advertising_token="")))
+    room = 4_096 - len(to_cookie(replace(plain, advertising_token="")))
 
-    fits = to_cookie(attrs.evolve(plain, advertising_token="x" * room))
+    fits = to_cookie(replace(plain, advertising_token="x" * room))
     assert len(fits) == 4_096
     with pytest.raises(InputError, match="4097 bytes, more than 4096") as caught:
-        to_cookie(attrs.evolve(plain, advertising_token="x" * (room + 1)))
+        to_cookie(replace(plain, advertising_token="x" * (room + 1)))
     assert "session on the server" in caught.value.hint
 
 
@@ -174,7 +174,7 @@ def test_a_forged_cookie_is_refused_and_not_shown(value: Any) -> None:
 
 def test_a_decoded_value_is_taken_too(plain: IdentityTokens) -> None:
     """Some frameworks decode cookies: what is JSON already is not decoded twice."""
-    odd = attrs.evolve(plain, extra={"private": "100%25"})
+    odd = replace(plain, extra={"private": "100%25"})
     value = value_of(to_cookie(odd))
 
     assert from_cookie(value) == odd

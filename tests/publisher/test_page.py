@@ -11,8 +11,8 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from uid2_async import IdentityScope, IdentityTokens, OptedOut, TokenState
 from uid2_async.errors import InputError
@@ -76,7 +76,7 @@ def test_operators_without_encryption_give_no_response_key(
     plain: IdentityTokens,
 ) -> None:
     """Scripts take a missing key for a reply in the clear; null would do as well."""
-    bare = attrs.evolve(plain, refresh_response_key=None)
+    bare = replace(plain, refresh_response_key=None)
 
     assert "refresh_response_key" not in to_js_sdk(bare)
     assert is_valid_identity(to_js_sdk(bare))

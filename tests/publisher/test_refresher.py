@@ -11,8 +11,8 @@ from itertools import pairwise
 from traceback import walk_tb
 from typing import Any
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from uid2_async import (
     Freshness,
@@ -72,7 +72,7 @@ async def tokens(client: UID2Client, consent: str | None) -> IdentityTokens:
         "user@example.com", tcf_consent_string=consent
     )
     assert isinstance(generated, IdentityTokens)
-    return attrs.evolve(generated, extra={"private": {"x": 1}})
+    return replace(generated, extra={"private": {"x": 1}})
 
 
 def refreshes(operator: LocalOperator) -> int:
@@ -329,7 +329,7 @@ async def test_damaged_tokens_live_as_long_as_they_are_usable(
     error: type[errors.UID2Error],
 ) -> None:
     """What no refresh can mend is served to its end, and dead from then on."""
-    damaged = attrs.evolve(tokens, **change)
+    damaged = replace(tokens, **change)
     refresher = make()
 
     operator.advance(DUE)
@@ -464,7 +464,7 @@ async def test_a_reply_that_repeats_the_held_tokens_is_refused(
     change = {"advertising_token": "new", "refresh_token": "new"}
     change = {name: text for name, text in change.items() if name not in kept}
     times = {"identity_expires": later, "refresh_expires": later, "refresh_from": later}
-    short = attrs.evolve(tokens, refresh_token="x", refresh_response_key=None)
+    short = replace(tokens, refresh_token="x", refresh_response_key=None)
     operator.fail_next(
         Fault(status=200, body=reply_of(short, **times, **change)), path=REFRESH
     )
@@ -482,7 +482,7 @@ async def test_a_reply_that_has_expired_is_refused(
 ) -> None:
     """Tokens that ended before they came are an old reply played again."""
     operator.advance(DUE)
-    short = attrs.evolve(tokens, refresh_token="x", refresh_response_key=None)
+    short = replace(tokens, refresh_token="x", refresh_response_key=None)
     past = int(operator.now.timestamp() * 1000) - 1
     reply = reply_of(
         short, advertising_token="new", refresh_token="new", identity_expires=past
@@ -500,7 +500,7 @@ async def test_a_reply_that_repeats_older_tokens_is_refused(
     make: Make, tokens: IdentityTokens, operator: LocalOperator
 ) -> None:
     """What was refreshed before does not come back, and nothing goes in circles."""
-    first = attrs.evolve(tokens, refresh_token="1", refresh_response_key=None)
+    first = replace(tokens, refresh_token="1", refresh_response_key=None)
     refresher = make()
     late = int((operator.now + timedelta(days=9)).timestamp() * 1000)
     times = {"identity_expires": late, "refresh_expires": late}
@@ -525,7 +525,7 @@ async def test_an_earlier_expiry_alone_is_fine(
 ) -> None:
     """Lifetimes are the operator's to change."""
     operator.advance(DUE)
-    short = attrs.evolve(tokens, refresh_token="x", refresh_response_key=None)
+    short = replace(tokens, refresh_token="x", refresh_response_key=None)
     soon = int(operator.now.timestamp() * 1000) + 60_000
     reply = reply_of(
         short, advertising_token="new", refresh_token="new", identity_expires=soon
@@ -827,7 +827,7 @@ def test_each_person_has_a_rate_of_their_own() -> None:
         client = ScriptedClient(due_at_once)
         async with client.refresher() as refresher:
             for number in range(100):
-                held = attrs.evolve(due_tokens(), refresh_token=f"of {number}")
+                held = replace(due_tokens(), refresh_token=f"of {number}")
                 assert (await refresher.ensure_fresh(held)).changed
         return client.requests
 

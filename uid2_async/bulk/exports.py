@@ -16,7 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from uid2_async._threads import run_in_thread
+from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outcomes
 from uid2_async.bulk.job_files import FileSource, RowGroup
 from uid2_async.bulk.outcomes import INVALID, RAW_UID, Endpoint, Outcome

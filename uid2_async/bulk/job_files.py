@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 import msgspec
 
-from uid2_async._threads import run_in_thread
+from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk
 from uid2_async.bulk.columns import (
     IdentifierColumns,

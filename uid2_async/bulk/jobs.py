@@ -27,7 +27,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 import attrs
 import msgspec
 
-from uid2_async._threads import run_in_thread
+from uid2_async._portal import run_in_thread
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import Chunk, Source
 from uid2_async.bulk.columns import (

@@ -21,7 +21,7 @@ import attrs
 import typer
 
 from uid2_async import operator
-from uid2_async._log import access_logger
+from uid2_async._private import access_logger
 from uid2_async.cli.output import print_error, print_json, print_lines, print_message
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityScope

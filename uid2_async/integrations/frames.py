@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from uid2_async._threads import run_in_thread
+from uid2_async._portal import run_in_thread
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.arrow import (
     ArrowOutput,

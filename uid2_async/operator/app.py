@@ -14,7 +14,7 @@ import attrs
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 
-from uid2_async._log import access_logger, http_logger, logger
+from uid2_async._private import access_logger, http_logger, logger
 from uid2_async.operator import dispatch
 from uid2_async.operator.console.console import Console
 from uid2_async.operator.http_messages import (

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
 from hashlib import sha256
-from hmac import compare_digest
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import attrs
+from msgspec.structs import replace
 
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
 from uid2_async._traceback import strip_tracebacks
@@ -354,7 +354,7 @@ class TokenRefresher:
         try:
             reply = await self._client.refresh_token(held, timeout=self._timeout)
             if isinstance(reply, IdentityTokens):
-                self._check(held, reply)
+                self._check(reply)
         except _MISUSE:
             raise
         except UID2Error as error:
@@ -362,16 +362,16 @@ class TokenRefresher:
             return fresh_error(error)
         if isinstance(reply, OptedOut):
             return reply
-        return attrs.evolve(reply, extra=held.extra)
+        return replace(reply, extra=held.extra)
 
-    def _check(self, held: IdentityTokens, new: IdentityTokens) -> None:
-        """Reject a reply that may be a replayed one (docs/protocol.md 2.2)."""
+    def _check(self, new: IdentityTokens) -> None:
+        """Reject a reply that may be a replayed one (docs/protocol.md 2.2).
+
+        The client has compared it with the current tokens.
+        """
         now = self._now()
         if not new.state(now).usable:
             raise _refused("The refreshed tokens have expired.", "identity_expires")
-        for name in ("advertising_token", "refresh_token"):
-            if compare_digest(_bytes(getattr(held, name)), _bytes(getattr(new, name))):
-                raise _refused("The refresh reply repeats the current tokens.", name)
         # Tokens that were refreshed before are not new, and _latest must not form a
         # cycle.
         if self._renewed.get(_digest(new)) is not None:
