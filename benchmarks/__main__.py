@@ -38,6 +38,7 @@ NAMES = (
     "call_overhead",
     "concurrency",
     "blocking",
+    "java_sdk",
     "memory",
 )
 # These compare CPU time, which a busy machine hardly changes.
@@ -67,6 +68,8 @@ def main() -> None:
             traceback.print_exc()
             complaints.append(f"{name} has failed.")
             continue
+        if not tables:
+            continue  # What it compares with is not installed, as it has said.
         if asked.check:
             complaints += check(name, effort, tables, kept)
         elif not asked.quick:

@@ -56,16 +56,21 @@ class Canned:
         return rate(job, items, self.pid)
 
 
-def rate(job: Callable[[], object], items: int, operator: int) -> Sample:
+def rate(
+    job: Callable[[], object],
+    items: int,
+    operator: int,
+    caller_cpu: Callable[[], float] = time.process_time,
+) -> Sample:
     """Run *job*; say how many of its *items* it did in a second.
 
-    Beside it, the CPU that an item cost here and in the process *operator*, and the
-    share of all CPU that the operator had.
+    Beside it, the CPU that an item cost here (or what *caller_cpu* returns) and in the
+    process *operator*, and the share of all CPU that the operator had.
     """
-    own, theirs, began = time.process_time(), cpu_of(operator), time.perf_counter()
+    own, theirs, began = caller_cpu(), cpu_of(operator), time.perf_counter()
     job()
     seconds = time.perf_counter() - began
-    own, theirs = time.process_time() - own, cpu_of(operator) - theirs
+    own, theirs = caller_cpu() - own, cpu_of(operator) - theirs
     seen = {
         "us CPU": own / items * 1e6,
         "operator's us CPU": theirs / items * 1e6,

@@ -180,6 +180,13 @@ REACHES: Sequence[Reach] = (
         at_least=2_200,
     ),
     Reach(
+        benchmark="java_sdk",
+        title="token/generate",
+        line="uid2_async",
+        against="Java SDK, 20 threads",
+        at_least=1.2,
+    ),
+    Reach(
         benchmark="concurrency",
         title="200 calls a second",
         line="uid2_async",

@@ -29,7 +29,7 @@ class Row:
         title: The table there, or a part of its title.
         ours: Its line of ours.
         sdk: Its line of the official SDK.
-        floor: Its line of what is written by hand.
+        floor: Its line of what is written by hand; None if there is none.
     """
 
     what: str
@@ -38,7 +38,7 @@ class Row:
     title: str
     ours: str
     sdk: str = "official SDK"
-    floor: str = "floor"
+    floor: str | None = "floor"
 
 
 ROWS = (
@@ -58,17 +58,36 @@ ROWS = (
         floor="by hand",
     ),
 )
+# Measured only where Java is installed.
+JAVA_ROWS = tuple(
+    Row(
+        *(what, unit, "java_sdk", title, "uid2_async"),
+        sdk="Java SDK, 20 threads",
+        floor=None,
+    )
+    for what, unit, title in (
+        ("Generate 20 tokens at once; Java SDK", "calls/s", "token/generate"),
+        ("Map 20 batches at once; Java SDK", "identities/s", "Maps"),
+    )
+)
 
 
 def read_results(folder: Path) -> dict[str, list[Table]] | None:
     """Read what the latest runs have found; None if a row would be empty."""
     found = {}
-    for name in {row.benchmark for row in ROWS}:
+    for name in {row.benchmark for row in (*ROWS, *JAVA_ROWS)}:
         path = folder / f"{name}.json"
         if not path.exists():
-            return None
+            if name in {row.benchmark for row in ROWS}:
+                return None
+            continue
         found[name] = msgspec.json.decode(path.read_bytes(), type=list[Table])
     return found
+
+
+def rows_of(results: Mapping[str, Sequence[Table]]) -> list[Row]:
+    """List the rows that were measured."""
+    return [row for row in (*ROWS, *JAVA_ROWS) if row.benchmark in results]
 
 
 def table_of(row: Row, results: Mapping[str, Sequence[Table]]) -> Table:
@@ -82,28 +101,34 @@ def summary_text(results: Mapping[str, Sequence[Table]]) -> str:
         ["", "times as fast", "unit", "uid2_async", "official SDK", "written by hand"],
         ["---", "--:", "---", "--:", "--:", "--:"],
     ]
-    for row in ROWS:
+    for row in rows_of(results):
         table = table_of(row, results)
         lines = (row.ours, row.sdk, row.floor)
-        figures = [figure(table.spread(line).middle) for line in lines]
+        figures = ["" if line is None else _middle(table, line) for line in lines]
         times = speeds(results).spread(row.what).middle
         rows.append([row.what, figure(times), row.unit, *figures])
     return markdown(rows)
 
 
+def _middle(table: Table, line: str) -> str:
+    """Write the median of a line."""
+    return figure(table.spread(line).middle)
+
+
 def speeds(results: Mapping[str, Sequence[Table]]) -> Table:
     """Say how many times as fast as the official SDK each is, ours and by hand."""
     lines = {}
-    for row in ROWS:
+    for row in rows_of(results):
         table = table_of(row, results)
-        for name, line in ((row.what, row.ours), (f"{row.what}, by hand", row.floor)):
-            lines[name] = _times(table, line, row.sdk)
+        lines[row.what] = _times(table, row.ours, row.sdk)
+        if row.floor is not None:
+            lines[f"{row.what}, by hand"] = _times(table, row.floor, row.sdk)
     return Table(
         title="uid2_async, and what is written by hand",
         unit=UNIT,
         better=Better.MORE,
         baseline=ROWS[0].what,
-        ours=tuple(row.what for row in ROWS),
+        ours=tuple(row.what for row in rows_of(results)),
         lines=lines,
     )
 
