@@ -17,8 +17,6 @@ import nox
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "typing", "tests"]
 nox.options.error_on_missing_interpreters = True
-# uv installs in seconds what takes pip minutes: python -m pip install 'nox[uv]'.
-nox.options.default_venv_backend = "uv|virtualenv"
 # Otherwise each of the many processes that tests start compiles what it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -197,7 +195,7 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "tests.soak", *(session.posargs or ["2"]))
 
 
-@nox.session(venv_backend="virtualenv")  # with pip, which lists what is installed
+@nox.session
 def audit(session: nox.Session) -> None:
     """Look up what is installed in the database of known vulnerabilities."""
     session.install("-q", WITH_EXTRAS)
