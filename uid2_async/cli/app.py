@@ -41,7 +41,7 @@ from uid2_async.cli.output import (
 _COMMANDS: Final = {
     "map": (
         "map:map_files",
-        "Map files of email addresses, phone numbers or their hashes to raw UIDs.",
+        "Map files of email addresses or phone numbers to raw UIDs.",
     ),
     "refresh": (
         "map:refresh_people",

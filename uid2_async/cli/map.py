@@ -140,7 +140,7 @@ def map_files(  # noqa: PLR0913 - an option each
     output: OutputOptions,
     connection: Connection,
 ) -> None:
-    """Map files of email addresses, phone numbers or their hashes to raw UIDs.
+    """Map files of email addresses or phone numbers to raw UIDs.
 
     Every row and column is kept, in order; UID, PREV_UID, REFRESH_FROM, UNMAPPED and
     ERROR are appended. UNMAPPED is empty for a mapped row, else OPTOUT, INVALID
