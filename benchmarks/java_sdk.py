@@ -30,7 +30,7 @@ OURS, JAVA = "uid2_async", "Java SDK, 20 threads"
 WARM_UP = {"generate": 10_000, "map": 100}
 TITLES = {
     "generate": "token/generate, 20 in flight",
-    "map": "Maps of 5,000 e-mails, 20 in flight",
+    "map": "Maps of 5,000 emails, 20 in flight",
 }
 
 

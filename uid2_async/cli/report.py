@@ -113,7 +113,7 @@ def _people(figures: StateStatistics) -> Section:
         title="Mapped, opted out, invalid",
         text="The operator's last reply about each identity.",
         bars=totals["bars"],
-        head=["status", "e-mails", "phones", "together", "share"],
+        head=["status", "emails", "phones", "together", "share"],
         rows=[
             [name, *(f"{counts[name][kind]:,}" for kind in IdentityType), *total]
             for name, *total in totals["rows"]
