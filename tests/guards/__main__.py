@@ -430,8 +430,8 @@ GUARDS = [
     Guard(
         "each waiter gets an error of its own",
         "keystore.py",
-        "            # A copy, because each caller that raises an object adds its frames "
-        "to it.\n            raise fresh_error(self._last_error)",
+        "            # A copy, because each caller that raises an object adds its "
+        "frames to it.\n            raise fresh_error(self._last_error)",
         "            raise self._last_error",
         "X12",
     ),

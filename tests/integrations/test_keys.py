@@ -175,6 +175,8 @@ async def test_keys_that_nobody_configured(
     monkeypatch.setenv("UID2_API_KEY", operator.api_key)
     monkeypatch.setenv("UID2_SECRET_KEY", operator.client_secret)
     async with APPLICATIONS[name](None) as get_keys:
-        with pytest.raises(errors.ConfigError, match="KEYS is missing|no keys") as caught:
+        with pytest.raises(
+            errors.ConfigError, match=r"KEYS is missing|no keys"
+        ) as caught:
             get_keys()
     assert "bidstream" in (caught.value.hint or "")
