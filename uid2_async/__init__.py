@@ -15,10 +15,7 @@ if TYPE_CHECKING:
     from uid2_async import errors as errors
     from uid2_async.bidstream import BidstreamClient as BidstreamClient
     from uid2_async.blocking import BlockingClient as BlockingClient
-    from uid2_async.bulk.jobs import (
-        map_file as map_file,
-        refresh_state as refresh_state,
-    )
+    from uid2_async.bulk.jobs import map_file as map_file
     from uid2_async.bulk.mapper import BulkMapper as BulkMapper
     from uid2_async.bulk.options import (
         JobSummary as JobSummary,
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
         Progress as Progress,
     )
     from uid2_async.bulk.state import MappingState as MappingState
+    from uid2_async.bulk.state_jobs import refresh_state as refresh_state
     from uid2_async.client import UID2Client as UID2Client
     from uid2_async.client_side import ClientSideClient as ClientSideClient
     from uid2_async.errors import (
@@ -168,7 +166,7 @@ _HOMES = {
     "errors": "errors",
     "map_file": "bulk.jobs",
     "map_frame": "integrations.frames",
-    "refresh_state": "bulk.jobs",
+    "refresh_state": "bulk.state_jobs",
     "try_generate": "publisher.generate",
 }
 

@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from uid2_async import Email, IdentityScope, UID2Client
-from uid2_async.bulk.jobs import check_file, map_file, refresh_state, sweep_by_status
+from uid2_async.bulk.jobs import check_file, map_file
 from uid2_async.bulk.options import (
     JobOptions,
     JobSummary,
@@ -23,6 +23,7 @@ from uid2_async.bulk.options import (
 )
 from uid2_async.bulk.private_files import System
 from uid2_async.bulk.state import MappingState
+from uid2_async.bulk.state_jobs import refresh_state, sweep_by_status
 from uid2_async.bulk.state_values import Run
 from uid2_async.errors import InputError, JobError
 from uid2_async.models import MappedUID

@@ -14,12 +14,7 @@ if TYPE_CHECKING:
         Query as Query,
         Table as Table,
     )
-    from uid2_async.bulk.jobs import (
-        check_file as check_file,
-        map_file as map_file,
-        refresh_state as refresh_state,
-        sweep_by_status as sweep_by_status,
-    )
+    from uid2_async.bulk.jobs import check_file as check_file, map_file as map_file
     from uid2_async.bulk.mapper import BulkMapper as BulkMapper
     from uid2_async.bulk.options import (
         FileJobOptions as FileJobOptions,
@@ -40,6 +35,10 @@ if TYPE_CHECKING:
         Format as Format,
     )
     from uid2_async.bulk.state import MappingState as MappingState
+    from uid2_async.bulk.state_jobs import (
+        refresh_state as refresh_state,
+        sweep_by_status as sweep_by_status,
+    )
     from uid2_async.bulk.state_values import StateRow as StateRow
 
 _HOMES = {
@@ -63,8 +62,8 @@ _HOMES = {
     "Table": "database",
     "check_file": "jobs",
     "map_file": "jobs",
-    "refresh_state": "jobs",
-    "sweep_by_status": "jobs",
+    "refresh_state": "state_jobs",
+    "sweep_by_status": "state_jobs",
 }
 
 __all__ = [

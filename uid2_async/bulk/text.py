@@ -468,8 +468,11 @@ class CsvReader(_TextReader):
                 hint="Leave out `sep_line`.",
             )
         self._drop(1)
-        self.options = attrs.evolve(self.options, delimiter=line[len("sep=")])
-        self.prefix += line
+        delimiter = line[len("sep=")]
+        self.options: FileFormatOptions = attrs.evolve(
+            self.options, delimiter=delimiter
+        )
+        self.prefix: str = self.prefix + line
 
     def _read_header(self) -> None:
         """Read the first row that is not blank."""
@@ -482,11 +485,12 @@ class CsvReader(_TextReader):
                 )
             rows = self.take(1)
         self._on_bad_row = on_bad_row
-        (self.first,) = rows.records
-        names = next(parse_csv([self.first], self.options))
+        (first,) = rows.records
+        self.first: str = first
+        names = next(parse_csv([first], self.options))
         if self.options.strip_header:
             names = [name.strip() for name in names]
-        self.header = names
+        self.header: Sequence[str] = names
         self._width = len(names)
 
     def take(self, rows: int) -> TextRows | None:
@@ -707,7 +711,7 @@ class JsonReader(_TextReader):
         self._added: Collection[str] = ()
         self._taken: frozenset[str] = frozenset()
         self._checked: list[str] = []
-        self.header = self._read_header()
+        self.header: Sequence[str] = self._read_header()
 
     def _read_header(self) -> list[str]:
         """List the keys of the first objects."""
