@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlencode
 
-import attrs
+import msgspec
 from aiohttp import web
 
 from uid2_async import (
@@ -179,7 +179,8 @@ async def demo() -> None:
         known = to_openrtb_eid(tokens)
         raw_uid = bidder.identify(known)
         assert raw_uid is not None
-        cut = attrs.evolve(tokens, advertising_token=tokens.advertising_token[:-9])
+        shorter = tokens.advertising_token[:-9]
+        cut = msgspec.structs.replace(tokens, advertising_token=shorter)
         for bid_request in ({}, to_openrtb_eid(cut)):
             assert bidder.identify(bid_request) is None
 

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlencode
 
-import attrs
+import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -138,7 +138,8 @@ async def test_a_refused_token_is_counted_with_what_to_do(
     bidder: TestClient[Any, Any], example: Any, tokens: IdentityTokens
 ) -> None:
     """A token that does not open is nobody's; every reason has an advice."""
-    cut = attrs.evolve(tokens, advertising_token=tokens.advertising_token[:-9])
+    shorter = tokens.advertising_token[:-9]
+    cut = msgspec.structs.replace(tokens, advertising_token=shorter)
 
     assert not await known(bidder, to_openrtb_eid(cut))
     assert not await known(bidder, {"site": {"domain": "example.com"}})

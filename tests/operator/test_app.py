@@ -13,8 +13,8 @@ import aiohttp
 import attrs
 import pytest
 from aiohttp.test_utils import make_mocked_request
-from uid2_async._log import http_logger
 
+from uid2_async._private import http_logger
 from uid2_async.operator import Fault, LocalOperator, OperatorData, client_side
 from uid2_async.operator.app import make_app
 from uid2_async.operator.data import ClientSideKeypair

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk import state_rows
+from uid2_async.bulk import state_changes, state_rows
 from uid2_async.bulk.outcomes import RAW_UID, MapFailure
 from uid2_async.bulk.state_db import StateDatabase, explain
 from uid2_async.bulk.state_rows import FIRST_PAGE, Outcome, Pages, Position
@@ -106,6 +106,9 @@ class MappingState:
         self._database: StateDatabase | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._released: ThreadPoolExecutor | None = None
+        # Not whether there is a database: one that a cancelled caller was opening is
+        # closed soon.
+        self._is_open = False
         self._disk_failed = False
         self._started: int | None = None
         self._counts = StagingCounts()
@@ -125,7 +128,7 @@ class MappingState:
     @property
     def is_open(self) -> bool:
         """Whether it is open."""
-        return self._database is not None
+        return self._is_open
 
     # --- life -------------------------------------------------------------------------
 
@@ -145,6 +148,7 @@ class MappingState:
         except BaseException:
             self._release_thread()
             raise
+        self._is_open = True
         return self
 
     async def __aexit__(
@@ -194,7 +198,7 @@ class MappingState:
 
         Even if the waiting caller was cancelled, the state is closed.
         """
-        thread, self._thread = self._thread, None
+        thread, self._thread, self._is_open = self._thread, None, False
         if thread is not None:
             thread.submit(self._close)
             thread.shutdown(wait=False)
@@ -285,7 +289,7 @@ class MappingState:
         Args:
             limit: The maximum number of rows per page.
         """
-        async for page in self._pages(state_rows.export_page, self._now, limit):
+        async for page in self._pages(state_changes.export_page, self._now, limit):
             yield page
 
     async def _pages(
@@ -304,11 +308,11 @@ class MappingState:
     async def statistics(self) -> StateStatistics:
         """Count the contents. Reads the whole file once."""
         given = {**self._intervals, "started": self._now}
-        return await self._call(state_rows.count, given)
+        return await self._call(state_changes.count, given)
 
     async def runs(self) -> list[Run]:
         """List all runs, oldest first."""
-        return await self._call(state_rows.list_runs)
+        return await self._call(state_changes.list_runs)
 
     async def history(
         self, since_run: int, *, limit: int = _PAGE
@@ -324,8 +328,8 @@ class MappingState:
         Raises:
             InputError: If the run does not exist or is too old.
         """
-        run = await self._call(state_rows.find_run, since_run, self._now)
-        async for page in self._pages(state_rows.changes_page, run.epoch, limit):
+        run = await self._call(state_changes.find_run, since_run, self._now)
+        async for page in self._pages(state_changes.changes_page, run.epoch, limit):
             yield page
 
     # --- maintenance ------------------------------------------------------------------
@@ -383,7 +387,7 @@ class MappingState:
                 )
             uids += [person] if is_uid else []
             keys += named
-        return await self._call(state_rows.purge, self._now, keys, uids, suppress)
+        return await self._call(state_changes.purge, self._now, keys, uids, suppress)
 
     async def vacuum(self) -> None:
         """Return unused space in the file to the file system.
@@ -418,7 +422,7 @@ class MappingState:
             JobError: If the state belongs to another scope or operator.
         """
         run = await self._call(
-            state_rows.begin,
+            state_changes.begin,
             job=job,
             scope=scope,
             operator=operator,
@@ -584,7 +588,7 @@ class MappingState:
             JobError: If more would be removed, or nothing is staged. In both cases
                 nothing is removed.
         """
-        return await self._call(state_rows.remove_absent, run, segment, max_removed)
+        return await self._call(state_changes.remove_absent, run, segment, max_removed)
 
     async def pending_changes(
         self, run: Run, *, limit: int = _PAGE
@@ -596,12 +600,12 @@ class MappingState:
             limit: The maximum number of changes per page.
         """
         del run
-        async for page in self._pages(state_rows.changes_page, None, limit):
+        async for page in self._pages(state_changes.changes_page, None, limit):
             yield page
 
     async def summary_of(self, job: str) -> str | None:
         """Return the summary passed to :meth:`finish` for a finished job, or None."""
-        return await self._call(state_rows.summary_of, job)
+        return await self._call(state_changes.summary_of, job)
 
     async def finish(
         self, run: Run, *, exported: bool, summary: str | None = None
@@ -614,16 +618,16 @@ class MappingState:
                 count as exported.
             summary: What :meth:`summary_of` returns for the job from now on.
         """
-        await self._call(state_rows.finish, run, exported=exported, summary=summary)
+        await self._call(state_changes.finish, run, exported=exported, summary=summary)
         self._started = None
 
     async def begin_delta(self, run: Run, target: str) -> None:
         """Record that *run* writes its delta to the file *target*."""
-        await self._call(state_rows.note_file_done, run, state_rows.DELTA, target)
+        await self._call(state_changes.note_file_done, run, state_changes.DELTA, target)
 
     async def has_unfinished_delta(self, target: str) -> bool:
         """Return whether an interrupted run was writing its delta to *target*."""
-        return await self._call(state_rows.has_unfinished_delta, target)
+        return await self._call(state_changes.has_unfinished_delta, target)
 
     async def mark_file_done(self, run: Run, name: str, detail: str) -> None:
         """Record that the output of the input *name* of *run* has its final name.
@@ -633,11 +637,11 @@ class MappingState:
             name: The input.
             detail: What :meth:`files_done` returns for it.
         """
-        await self._call(state_rows.note_file_done, run, name, detail)
+        await self._call(state_changes.note_file_done, run, name, detail)
 
     async def files_done(self, run: Run) -> dict[str, str]:
         """Return the details of the inputs of *run* whose outputs are done."""
-        return await self._call(state_rows.files_done, run)
+        return await self._call(state_changes.files_done, run)
 
 
 def _key(person: Person, place: int) -> IdentityKey:
