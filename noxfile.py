@@ -375,7 +375,7 @@ def live(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, as ratios between things that run in the same minute."""
-    session.install("-q", ".[arrow,cli,frames]", *group("bench"))
+    session.install("-q", ".[arrow,cli,frames,phone]", *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
