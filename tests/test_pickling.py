@@ -132,6 +132,7 @@ HOLDERS: dict[type, Callable[[], Any]] = {
 HARMLESS = {
     "IdentityTokens": "the tokens of one person; sessions keep them",
     "Fault": "says whether to use a wrong key",
+    "FileJob": "names of columns",
     "MapOptions": "names of columns",
     "DeltaWriter": "names of columns",
     "ItemSource": "returns an item's identity",

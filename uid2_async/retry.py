@@ -2,7 +2,7 @@
 
 Every call can be repeated safely, and an envelope expires (docs/protocol.md), so each
 attempt encrypts, sends and decrypts anew. The loop is ``Pipeline.run``. After each
-failure :class:`Retries` and tenacity's stop and wait objects decide.
+failure ``Retries`` and tenacity's stop and wait objects decide.
 """
 
 from __future__ import annotations
