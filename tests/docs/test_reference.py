@@ -40,7 +40,7 @@ PROTOCOL = sorted(
     for file in Path(uid2_async.__file__).parent.glob("protocol/[!_]*.py")
 )
 # Names for pytest, or for the library's own use.
-INTERNAL = {"HASH_NAME", "emit", "hash_identities", "pytest_configure"}
+INTERNAL = {"HASH_NAME", "Retries", "emit", "hash_identities", "pytest_configure"}
 
 
 @pytest.mark.parametrize("module", [*MODULES, *PROTOCOL])
