@@ -64,7 +64,7 @@ class Job:
         """Make the dispatcher that asks the operator about *source*."""
         return Dispatcher(self.client, source, self.options, self.system, **more)
 
-    def tell(self, counts: Counter[str], dispatcher: Dispatcher) -> None:
+    def report_progress(self, counts: Counter[str], dispatcher: Dispatcher) -> None:
         """Report the progress of requests; no files are involved."""
         if self.on_progress is not None:
             self.on_progress(

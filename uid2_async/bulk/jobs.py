@@ -173,7 +173,7 @@ async def map_table(
     settings = job_settings(client, options, None, on_progress, SYSTEM, state, delta)
     prepare = partial(_map_job, None, STDIO, table=table, **settings)
     job = await run_in_thread(prepare)
-    await run_in_thread(partial(_check_paths, job, None, begun=False))
+    await run_in_thread(partial(_check_paths, job, None, unfinished=False))
     file = InputFile(
         index=0, named=job.pairs[0], reading=job.options, writing=job.options
     )
@@ -326,8 +326,10 @@ async def _run_files(job: FileJob, files: JobFiles) -> JobSummary:
 def _open_files(job: FileJob) -> Iterator[JobFiles]:
     """Check the paths of a job, and open its folder and its inputs. Blocks."""
     path = _job_folder(job)
-    begun = job.is_resumable and JobFolder.is_begun(path) and not job.options.restart
-    _check_paths(job, path if job.is_resumable else None, begun=begun)
+    unfinished = (
+        job.is_resumable and JobFolder.is_unfinished(path) and not job.options.restart
+    )
+    _check_paths(job, path if job.is_resumable else None, unfinished=unfinished)
     opened = _open_folder(job, path) if job.is_resumable else _temporary_folder(job)
     with opened as files, contextlib.ExitStack() as stack:
         bad_rows = None
@@ -370,7 +372,7 @@ def _job_folder(job: FileJob) -> Path:
     return job_folder_for(beside / f"{name}-{digest}")
 
 
-def _check_paths(job: FileJob, folder: Path | None, *, begun: bool) -> None:
+def _check_paths(job: FileJob, folder: Path | None, *, unfinished: bool) -> None:
     """Reject paths in two roles, existing outputs, and unsafe folders."""
     check_targets(
         job.pairs,
@@ -381,7 +383,7 @@ def _check_paths(job: FileJob, folder: Path | None, *, begun: bool) -> None:
         roles={"state": [] if job.state is None else state_paths(job.state.path)},
         folders={"job_dir": folder},
         force=job.options.force,
-        begun=begun,
+        unfinished=unfinished,
         allow_shared=job.options.shared_folders,
     )
 

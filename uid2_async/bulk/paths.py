@@ -539,7 +539,7 @@ def check_targets(
     roles: Mapping[str, Iterable[Path]] | None = None,
     folders: Mapping[str, Path | None] | None = None,
     force: bool,
-    begun: bool,
+    unfinished: bool,
     allow_shared: bool = False,
 ) -> None:
     """Reject outputs that must not be written; create the folder for many.
@@ -550,7 +550,7 @@ def check_targets(
         roles: Further paths that a job uses, by role.
         folders: Folders of the job, in which none of these may be.
         force: Whether outputs may be replaced.
-        begun: Whether an unfinished run may have left them.
+        unfinished: Whether an unfinished run may have left them.
         allow_shared: Whether other users may be able to replace them.
     """
     others = {role: one for role, one in (others or {}).items() if one is not None}
@@ -564,13 +564,16 @@ def check_targets(
     )
     for pair in (*pairs, *(FilePair(None, one) for one in others.values())):
         if isinstance(pair.target, Remote):
-            pair.target.check_target(may_exist=force or begun)
+            pair.target.check_target(may_exist=force or unfinished)
         elif pair.target is not None:
             folder = pair.target.parent
             while pair.folder is not None and not os.path.lexists(folder):
                 folder = folder.parent
             _check_target(
-                pair.target, folder, may_exist=force or begun, allow_shared=allow_shared
+                pair.target,
+                folder,
+                may_exist=force or unfinished,
+                allow_shared=allow_shared,
             )
     for pair in pairs:
         if pair.folder is not None and isinstance(pair.target, Path):

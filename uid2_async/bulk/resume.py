@@ -170,7 +170,7 @@ class JobFolder:
         return folder
 
     @staticmethod
-    def is_begun(path: Path) -> bool:
+    def is_unfinished(path: Path) -> bool:
         """Return whether the folder *path* contains a job."""
         return (path / _LOG).exists()
 

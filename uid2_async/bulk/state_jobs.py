@@ -164,7 +164,7 @@ async def sweep_by_status(
         async with dispatching(asking, stop) as chunks:
             async for chunk in chunks:
                 await _record_opt_outs(opened, run, chunk, counts)
-                job.tell(counts, asking)
+                job.report_progress(counts, asking)
         return await _end_state_run(job, opened, run, asking, counts)
 
 
@@ -174,13 +174,13 @@ async def _state_run(job: Job) -> AsyncIterator[tuple[MappingState, Run]]:
     assert job.state is not None  # noqa: S101 - by the callers
     async with open_state(job.state) as state:
         if job.delta is not None:
-            begun = await state.has_unfinished_delta(job.delta)
+            unfinished = await state.has_unfinished_delta(job.delta)
             check = partial(
                 check_export,
                 state,
                 job.delta,
                 role="delta",
-                force=job.options.force or begun,
+                force=job.options.force or unfinished,
                 shared=job.options.shared_folders,
             )
             await run_in_thread(check)
@@ -425,7 +425,7 @@ async def _ask_all(job: Job, dispatcher: Dispatcher) -> Counter[str]:
     async with dispatching(dispatcher, job.stop) as chunks:
         async for chunk in chunks:
             columns.make(chunk.outcomes())
-            job.tell(columns.status_counts, dispatcher)
+            job.report_progress(columns.status_counts, dispatcher)
     return columns.status_counts
 
 

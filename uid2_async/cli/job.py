@@ -401,4 +401,4 @@ def is_saved(
         return True
     if STDIO in (source, target):
         return False
-    return JobFolder.is_begun(Path(folder) if folder else job_folder_for(target))
+    return JobFolder.is_unfinished(Path(folder) if folder else job_folder_for(target))

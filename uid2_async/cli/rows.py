@@ -210,7 +210,9 @@ class RowJob:
         with closing(open_reader(source, reading)) as reader:
             self._find_columns(reader)
             reader.want(list(self.wanted.values()), added=self.added)
-            check_targets([FilePair(file, target)], force=self.files.force, begun=False)
+            check_targets(
+                [FilePair(file, target)], force=self.files.force, unfinished=False
+            )
             identity = None if file is None else identify(file)
             work = prepare()
             part = None if target is None else temp_sibling(target)

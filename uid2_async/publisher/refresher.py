@@ -393,7 +393,7 @@ def _result(flight: asyncio.Task[Outcome]) -> Outcome:
 
 
 def _log_end(flight: asyncio.Task[Outcome]) -> None:
-    """Log the error of a refresh, because in the background nobody awaits it."""
+    """Log the error of a refresh, because a background refresh is not awaited."""
     error = None if flight.cancelled() else flight.exception()
     if error is not None:
         _logger.warning("Refreshing tokens failed with %s", type(error).__name__)

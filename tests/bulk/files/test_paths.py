@@ -365,11 +365,11 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert msgspec.json.decode(msgspec.json.encode(found.name)) == found.name
     assert found.name != identify_other(tmp_path).name
     with pytest.raises(InputError) as caught:
-        check_targets([FilePair(path, path)], force=True, begun=False)
+        check_targets([FilePair(path, path)], force=True, unfinished=False)
     str(caught.value).encode()
     assert "\x1b" not in str(caught.value)
     pairs = expand_locations(str(tmp_path / "*"), str(tmp_path / "out"))
-    check_targets(pairs, force=False, begun=False)
+    check_targets(pairs, force=False, unfinished=False)
     assert [pair.target.name for pair in pairs if pair.target] == [
         "caf\xe8.csv".encode("latin-1").decode("utf-8", "surrogateescape"),
         path.name,
@@ -384,10 +384,10 @@ def identify_other(folder: Path) -> Any:
 
 
 def check(
-    source: Path | None, target: Path, *, force: bool = False, begun: bool = False
+    source: Path | None, target: Path, *, force: bool = False, unfinished: bool = False
 ) -> None:
     """Check one output."""
-    check_targets([FilePair(source, target)], force=force, begun=begun)
+    check_targets([FilePair(source, target)], force=force, unfinished=unfinished)
 
 
 @pytest.fixture
@@ -439,7 +439,7 @@ def test_an_output_that_exists(source: Path) -> None:
     out.write_text("old")
 
     check(source, out, force=True)
-    check(source, out, begun=True)
+    check(source, out, unfinished=True)
     with pytest.raises(InputError, match="already exists") as caught:
         check(source, out)
     assert "`force=True`" in caught.value.hint
@@ -451,11 +451,11 @@ def test_a_folder_in_which_others_can_write(source: Path) -> None:
     folder.chmod(0o777)
     pairs = [FilePair(source, folder / "out.csv")]
     with pytest.raises(JobError, match="other users can replace files"):
-        check_targets(pairs, force=False, begun=False)
+        check_targets(pairs, force=False, unfinished=False)
 
-    check_targets(pairs, force=False, begun=False, allow_shared=True)
+    check_targets(pairs, force=False, unfinished=False, allow_shared=True)
     folder.chmod(0o777 | stat.S_ISVTX)
-    check_targets(pairs, force=False, begun=False)
+    check_targets(pairs, force=False, unfinished=False)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -490,7 +490,9 @@ def test_an_output_that_another_input_is(source: Path) -> None:
     out = source.parent / "out.csv"
     with pytest.raises(InputError, match="same file"):
         check_targets(
-            [FilePair(source, out), FilePair(None, source)], force=True, begun=False
+            [FilePair(source, out), FilePair(None, source)],
+            force=True,
+            unfinished=False,
         )
     with pytest.raises(InputError, match="same name in OUT"):
         check_targets(
@@ -499,7 +501,7 @@ def test_an_output_that_another_input_is(source: Path) -> None:
                 FilePair(other, source.parent / "folder/../out.csv"),
             ],
             force=True,
-            begun=False,
+            unfinished=False,
         )
 
 
@@ -509,14 +511,16 @@ def test_folders_of_outputs_are_made(export: Path, tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     pairs = expand_locations(str(export), str(out))
     with pytest.raises(InputError, match="No such file"):
-        check_targets([*pairs, FilePair(export / "x", None)], force=False, begun=False)
+        check_targets(
+            [*pairs, FilePair(export / "x", None)], force=False, unfinished=False
+        )
     assert not out.exists()
 
-    check_targets(pairs, force=False, begun=False)
+    check_targets(pairs, force=False, unfinished=False)
 
     assert (out / "day=10").is_dir()
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
-    check_targets(pairs, force=False, begun=False)
+    check_targets(pairs, force=False, unfinished=False)
 
 
 def test_a_file_where_the_folder_of_outputs_should_be(export: Path) -> None:
@@ -525,7 +529,9 @@ def test_a_file_where_the_folder_of_outputs_should_be(export: Path) -> None:
     out.write_text("precious")
 
     with pytest.raises(InputError, match="does not exist"):
-        check_targets(expand_locations(str(export), str(out)), force=True, begun=False)
+        check_targets(
+            expand_locations(str(export), str(out)), force=True, unfinished=False
+        )
 
 
 def test_identity_of_a_file(tmp_path: Path) -> None:
