@@ -163,7 +163,7 @@ class Outcome:
 
 async def outcome_of(bench: Bench, step: Step, session: Any, **retry: float) -> Outcome:
     """Meet a refusal once, and for ever."""
-    retry = {"idle_timeout": 0.06, "attempts": 2} | retry
+    retry = {"idle_timeout": 0.2, "attempts": 2} | retry
     async with (
         bench.server(step, ok) as server,
         client_of(bench, server, session, retry=retry) as client,
