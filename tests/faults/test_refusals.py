@@ -288,7 +288,7 @@ async def failover(bench: Bench) -> None:
             ):
                 pool = SessionPool([first.url, second.url], grace=0.05)
                 bench.pools.append(pool)
-                client = bench.client(pool, retry={"idle_timeout": 0.03})
+                client = bench.client(pool, retry={"idle_timeout": 0.2})
                 await bench.generate(client)
                 await pool.aclose()
                 assert len(first.requests) == len(second.requests) == 1
