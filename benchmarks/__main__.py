@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,9 +107,11 @@ def run(name: str, effort: Effort) -> list[Table]:
     """Run a benchmark and print each table as it comes."""
     module = importlib.import_module(f"benchmarks.{name}")
     tables = []
+    began = time.monotonic()
     for table in module.run(effort):
         print(for_terminal(name, table), flush=True)
         tables.append(table)
+    print(f"({name}: {time.monotonic() - began:.0f} s)\n", flush=True)
     return tables
 
 
