@@ -105,7 +105,7 @@ class BidstreamClient(Unpicklable):
                 rejected.
 
         Returns:
-            For each token the decrypted token, or why it was rejected.
+            For each token, the decrypted token or the reason why it was rejected.
 
         Raises:
             InputError: If an argument is a str, or the lengths differ.

@@ -166,7 +166,8 @@ def _base_url(scope: IdentityScope, environ: Mapping[str, str]) -> str:
         raise ConfigError(
             f"Neither {scope}_BASE_URL nor {scope}_ENV is set.",
             hint=_other_scope(scope, environ)
-            or f"Set {scope}_ENV=integ or prod, or the operator's base URL.",
+            or f"Set {scope}_ENV to integ or prod, or {scope}_BASE_URL to the URL "
+            "of your operator.",
         )
     known = _BASE_URLS[scope]
     if name not in known:

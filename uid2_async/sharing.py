@@ -84,8 +84,8 @@ class SharingClient(Unpicklable):
         """Encrypt many raw UIDs into tokens. Arguments are as in :meth:`encrypt`.
 
         Returns:
-            For each raw UID a token, or why there is none. INVALID_PAYLOAD means that
-            it is not a raw UID or contradicts *identity_type*, and
+            For each raw UID, a token or the reason why there is none. INVALID_PAYLOAD
+            means that it is not a raw UID or contradicts *identity_type*, and
             INVALID_IDENTITY_SCOPE that it belongs to the other scope.
 
         Raises:
@@ -128,7 +128,7 @@ class SharingClient(Unpicklable):
         """Decrypt many tokens, without raising if one is not valid.
 
         Returns:
-            For each token the decrypted token, or why it was rejected.
+            For each token, the decrypted token or the reason why it was rejected.
 
         Raises:
             InputError: If *tokens* is a str.

@@ -187,7 +187,7 @@ def _trusting(ca_file: str) -> ssl.SSLContext:
     raise ConfigError(
         f"The CA file {ca_file} {problem}.",
         hint="Use a PEM file with the certificate of the CA, beginning with "
-        "-----BEGIN CERTIFICATE-----. Convert a DER file by: openssl x509 -inform der.",
+        "-----BEGIN CERTIFICATE-----. Convert a DER file: openssl x509 -inform der.",
     )
 
 

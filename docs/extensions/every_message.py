@@ -85,9 +85,12 @@ def _walk_call(call: ast.Call) -> Iterator[_Entry]:
     texts = [text for one in values if (text := _text(one)) is not None]
     sentences = tuple(text for text in texts if _SENTENCE.fullmatch(text))
     if sentences:
-        # A hint alone: the message is in a variable.
-        alone = call.keywords and sentences[0] == _text(call.keywords[-1].value)
-        yield call.lineno, "" if alone else name, sentences
+        hints = [one.value for one in call.keywords if one.arg == "hint"]
+        # A hint may be a command line, which is not a sentence.
+        commands = [text for one in hints if (text := _text(one)) is not None]
+        sentences += tuple(one for one in commands if one not in sentences)
+        # Whatever it is, and wherever the message is, it replaces that of the class.
+        yield call.lineno, "" if hints else name, sentences
     yield from _walk(call.func)
     for one in values:
         if _text(one) is None:

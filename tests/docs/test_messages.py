@@ -56,6 +56,24 @@ def test_messages_are_found(tmp_path: Path) -> None:
     assert found == [("{name} is not a file.", "Name a file."), ("Ask somebody else.",)]
 
 
+def test_a_hint_replaces_that_of_the_class(tmp_path: Path) -> None:
+    """Also a command line, and one that is computed, which is not shown."""
+    source = (
+        'JobError("An extra is missing.", hint="pip install x")\n'
+        'JobError("Its hint is computed.", hint=compute())\n'
+        'JobError("It has no hint.")\n'
+    )
+    (tmp_path / "part.py").write_text(source, encoding="utf-8")
+
+    found = [(one.texts, one.call) for one in SCRIPT["collect"](tmp_path)]
+
+    assert found == [
+        (("An extra is missing.", "pip install x"), ""),
+        (("Its hint is computed.",), ""),
+        (("It has no hint.",), "JobError"),
+    ]
+
+
 def test_every_hint_of_an_error_class_is_listed() -> None:
     """The collection reaches the errors, the checks, the jobs and the commands."""
     listed = {text for _, text in TEXTS}

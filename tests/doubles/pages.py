@@ -25,6 +25,10 @@ _FENCE = re.compile(
     r"^( *)```(\{code-block\} )?(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL
 )
 IS_TEST: Final = re.compile(r"^ *(async )?def test_", re.MULTILINE)
+# A later block of the page may import such a file.
+_SAVED = re.compile(
+    r"Save this as `(\w+\.py)`[^`]*?\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
 @attrs.frozen
@@ -71,6 +75,9 @@ def run(
         options: The options with which pytest loads our plugin.
         env: The environment variables.
     """
+    page, _, _ = block.where.partition(":")
+    for name, code in _SAVED.findall((ROOT / page).read_text(encoding="utf-8")):
+        (folder / name).write_text(code, encoding="utf-8")
     script = folder / "test_block.py"
     script.write_text(block.code, encoding="utf-8")
     command = [sys.executable, "-W", "error", str(script)]

@@ -146,7 +146,7 @@ class InputFaults:
         listed = [f" [{n}] {one.message}" for n, one in enumerate(self._faults, 1)]
         hints = dict.fromkeys(one.hint for one in self._faults if one.hint)
         raise InputError(
-            f"{self.count} faults were found in the input.{more}{''.join(listed)}",
+            f"{self.count} errors were found in the input.{more}{''.join(listed)}",
             hint=" ".join(hints),
         )
 

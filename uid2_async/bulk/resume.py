@@ -404,7 +404,7 @@ def _check_terms(old: Mapping[str, Any], terms: Terms) -> None:
     if changed:
         raise JobError(
             f"The unfinished job differs from this one: {'; '.join(changed)}.",
-            hint=f"Run the command as it was. {_RESTART}",
+            hint=f"Run the original command. {_RESTART}",
         )
 
 

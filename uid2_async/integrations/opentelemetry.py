@@ -275,7 +275,7 @@ class _Meters:
             self.throttle_wait.record(event.delay)
 
     def count_identities(self, event: IdentitiesAnswered) -> None:
-        """Count the results for people."""
+        """Count identities by result."""
         attributes = {
             "operation": _operation(event.endpoint),
             "type": event.kind,

@@ -184,9 +184,9 @@ def map_incrementally(  # noqa: PLR0913 - keyword options, each of its own meani
 
     Args:
         people: The identities. Other columns are ignored.
-        mapping_table: The name of a Delta or Iceberg table, or the path of a Delta
-            table, which must contain a slash. It is created if it does not exist. Use
-            one table for each operator and scope, and only one run at a time.
+        mapping_table: The name of a Delta or Iceberg table, or the absolute path or
+            URL of a Delta table. It is created if it does not exist. Use one table for
+            each operator and scope, and only one run at a time.
         column: See :func:`map_dataframe`.
         type: See :func:`map_dataframe`.
         budget: See :func:`map_dataframe`.

@@ -70,7 +70,7 @@ def decode_many(texts: Sequence[str]) -> list[bytes] | None:
 
 
 def decode_url(text: str | bytes) -> bytes | None:
-    """Decode *text* from only the URL-safe alphabet. Otherwise like :func:`decode`."""
+    """Decode *text* like :func:`decode`, but accept only the URL-safe alphabet."""
     if isinstance(text, bytes):
         text = text.decode("latin-1")
     if "+" in text or "/" in text:
