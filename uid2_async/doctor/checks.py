@@ -363,11 +363,10 @@ class _Run:
 
     async def examine_connection(self) -> Finding:
         """Connect to the port."""
-        found = await network.tcp_connect(
-            self.addresses, self.port, timeout=self.timeout
+        finding, self.address = await network.check_connection(
+            self.addresses, self.port, self.proxies, timeout=self.timeout
         )
-        self.address = found.address
-        return self._name_hop(network.check_connection(found, self.proxies))
+        return self._name_hop(finding)
 
     def _name_hop(self, finding: Finding) -> Finding:
         """Add that the finding is about the proxy, if there is one."""
@@ -377,22 +376,22 @@ class _Run:
 
     async def examine_tls(self) -> Finding:
         """Start TLS, if the base URL is https."""
-        found = None
-        if self.settings.proxy is not None and self.url.scheme == "https":
+        if self.url.scheme != "https":
+            return ok(CheckId.TLS, "Not used: the base URL is plain http.")
+        if self.settings.proxy is not None:
             # Only a request opens the tunnel. It is sent without the API key.
             reply = await request_without_key(self.pool, timeout=self.timeout)
             if isinstance(reply, TransportError):
                 return failed_call(CheckId.TLS, reply)
             return ok(CheckId.TLS, "The proxy opens a tunnel to the operator.")
-        if self.url.scheme == "https":
-            found = await network.tls_handshake(
-                self.address,
-                self.port,
-                self.url.hostname or "",
-                verifying_context(self.settings.ca_file),
-                timeout=self.timeout,
-            )
-        return network.check_tls(found, self.clock().timestamp())
+        return await network.check_tls(
+            self.address,
+            self.port,
+            self.url.hostname or "",
+            verifying_context(self.settings.ca_file),
+            timeout=self.timeout,
+            now=self.clock().timestamp(),
+        )
 
     async def examine_operator(self) -> Finding:
         """Send a request without the API key, and check whether an operator replies."""
