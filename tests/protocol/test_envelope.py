@@ -12,7 +12,6 @@ from hypothesis.strategies import binary, integers
 
 from uid2_async.errors import EnvelopeError
 from uid2_async.operator.envelope import (
-    EnvelopeFault,
     RequestEnvelopeError,
     is_timely,
     open_request,
@@ -140,7 +139,7 @@ def test_a_short_request_is_refused(length: int) -> None:
     with pytest.raises(RequestEnvelopeError) as caught:
         open_request(b"\x01" * length, KEY)
 
-    assert caught.value.fault is EnvelopeFault.TOO_SHORT
+    assert "Body too short." in str(caught.value)
 
 
 def test_a_request_of_another_version_is_refused() -> None:
@@ -148,7 +147,7 @@ def test_a_request_of_another_version_is_refused() -> None:
     with pytest.raises(RequestEnvelopeError) as caught:
         open_request(b"\xff" * 45, KEY)
 
-    assert (caught.value.fault, caught.value.version) == (EnvelopeFault.VERSION, 255)
+    assert "version: received 255, must be 1." in str(caught.value)
 
 
 def test_a_request_under_another_key_is_refused() -> None:
@@ -158,7 +157,7 @@ def test_a_request_under_another_key_is_refused() -> None:
     with pytest.raises(RequestEnvelopeError) as caught:
         open_request(sealed, bytes(32))
 
-    assert caught.value.fault is EnvelopeFault.DECRYPT
+    assert "Check encryption key (ClientSecret)." in str(caught.value)
 
 
 def test_the_time_window_is_exact(vectors: dict[str, Any]) -> None:

@@ -262,7 +262,7 @@ def _call(request: Request, reply: Reply, fault: Fault | None) -> Call:
         trace_id=headers.get("uid-trace-id"),
         client_version=headers.get("x-uid2-client-version"),
         binary=request.binary,
-        sealed=reply.sealed,
+        encrypted=reply.encrypted,
         keys=reply.keys,
         items=reply.items,
         size=len(request.body),

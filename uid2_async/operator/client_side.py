@@ -40,7 +40,7 @@ from uid2_async.protocol.client_side import (
     load_public_der,
     shared_cipher,
 )
-from uid2_async.protocol.envelope import IV_BYTES, gcm_seal
+from uid2_async.protocol.envelope import IV_BYTES
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
@@ -274,11 +274,6 @@ def _decrypt(
     except InvalidTag:
         pass
     raise client_error("payload decryption failed")
-
-
-def seal_client_generate_reply(payload: bytes, cipher: AESGCM, iv: bytes) -> bytes:
-    """Encrypt a reply as base64 text, with neither a time nor a nonce."""
-    return base64.encode(gcm_seal(payload, cipher, iv))
 
 
 _LOCALHOST = "localhost"

@@ -76,7 +76,7 @@ class Reply:
         headers: The other headers.
         body: The body.
         client: The name of the API key that the request used, or None.
-        sealed: Whether the body is encrypted.
+        encrypted: Whether the body is encrypted.
         keys: The known keys of the request's JSON.
         items: The number of identities or raw UIDs in the request.
     """
@@ -86,7 +86,7 @@ class Reply:
     headers: Mapping[str, str] = attrs.field(factory=dict)
     body: bytes = attrs.field(default=b"", repr=False)
     client: str | None = None
-    sealed: bool = False
+    encrypted: bool = False
     keys: tuple[str, ...] = ()
     items: int = 0
 

@@ -66,7 +66,7 @@ class Call:
         trace_id: The ``UID-Trace-Id`` header, or None.
         client_version: The ``X-UID2-Client-Version`` header, or None.
         binary: Whether the request asked for a reply in raw bytes.
-        sealed: Whether the reply was encrypted.
+        encrypted: Whether the reply was encrypted.
         keys: The known keys of the request's JSON, such as ``("email_hash",)``.
         items: The number of identities or raw UIDs in the request.
         size: The length of the request body in bytes.
@@ -81,7 +81,7 @@ class Call:
     trace_id: str | None = None
     client_version: str | None = None
     binary: bool = False
-    sealed: bool = False
+    encrypted: bool = False
     keys: tuple[str, ...] = ()
     items: int = 0
     size: int = 0

@@ -258,7 +258,7 @@ def _open_reply(
     cut = ""
     if fault is not None and fault.cut_after is not None:
         cut = f" Only its first {fault.cut_after} bytes were sent."
-    if not reply.sealed:
+    if not reply.encrypted:
         return _show_bytes(reply.body, f"Not sealed.{cut}", empty=f"No body.{cut}")
     data = reply.body if reply.content_type == BINARY else base64.decode(reply.body)
     inner = None if key is None else gcm_open(data or b"", AESGCM(key))
@@ -322,7 +322,7 @@ def _open_client_side(exchange: Exchange, index: DataIndex) -> OpenedCall:
     how = f"Its payload is sealed for the subscription {found[0].subscription_id}."
     asked = _show_json({**(outer.data or {}), "payload": fields}, how)
     reply = closed.reply
-    if exchange.reply.sealed:
+    if exchange.reply.encrypted:
         with suppress(EnvelopeError):
             payload = open_client_generate_reply(exchange.reply.body, cipher)
             how = "Sealed with the key that page and operator have agreed on."
