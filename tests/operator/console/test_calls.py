@@ -56,7 +56,7 @@ def test_the_oldest_go_when_they_are_too_large() -> None:
 def test_an_operator_keeps_500_calls(desk: Any) -> None:
     """The log for tests keeps more, without any content."""
     for _ in range(501):
-        desk.operator._console._exchanges.add(exchange())
+        desk.operator._console.exchanges.add(exchange())
 
     updates = desk.see("updates/0")
     assert len(updates["calls"]) == 500

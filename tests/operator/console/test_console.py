@@ -84,7 +84,7 @@ def test_those_who_had_opted_out_at_the_start_have_names() -> None:
     console = operator._console
     assert console is not None
 
-    view = console._opt_outs.view()
+    view = console._updates(0)
 
     assert view["opt_out_count"] == len(world.opt_outs) > 0
     names = {one["name"] for one in view["opt_outs"]}
@@ -93,16 +93,16 @@ def test_those_who_had_opted_out_at_the_start_have_names() -> None:
 
 def test_who_was_typed_in_is_forgotten(desk: Any) -> None:
     """With the opt-in, and with everything else."""
-    people = desk.operator._console._opt_outs
+    typed = desk.operator._console.names.maps[0]
     order = {"identity": ADDRESS}
     for forget in (
         lambda: desk.order("opt-out", {"out": False, **order}),
         desk.operator.reset,
     ):
         desk.order("opt-out", {"out": True, **order})
-        assert people._typed != {}
+        assert typed != {}
         forget()
-        assert people._typed == {}
+        assert typed == {}
 
 
 def test_the_list_of_people_is_short(desk: Any) -> None:

@@ -163,7 +163,7 @@ _HEAD_BYTES: Final = 8 + NONCE_BYTES
 
 
 @attrs.frozen
-class OpenedBody:
+class DecryptedBody:
     """A request or a reply.
 
     Attributes:
@@ -179,42 +179,42 @@ class OpenedBody:
 
 
 @attrs.frozen(kw_only=True)
-class OpenedCall:
+class DecryptedCall:
     """A decrypted call.
 
     Attributes:
         request: The request.
         reply: The reply.
         sent_ms: The caller's time in the envelope, or None.
-        sealed_by: The client whose secret decrypted the envelope, or None.
+        encrypted_by: The client whose secret decrypted the envelope, or None.
         refresh_token: The refresh token that was sent, or None.
     """
 
-    request: OpenedBody
-    reply: OpenedBody
+    request: DecryptedBody
+    reply: DecryptedBody
     sent_ms: int | None = None
-    sealed_by: str | None = None
+    encrypted_by: str | None = None
     refresh_token: RefreshToken | None = None
 
 
-def open_call(exchange: Exchange, index: DataIndex) -> OpenedCall:
+def decrypt_call(exchange: Exchange, index: DataIndex) -> DecryptedCall:
     """Decrypt *exchange* with the operator's keys. Never raises."""
     path = exchange.call.path
     if exchange.call.method == "POST" and exchange.body:
         if path == REFRESH_PATH:
-            return _open_refresh(exchange, index)
+            return _decrypt_refresh(exchange, index)
         if path == CLIENT_GENERATE_PATH:
-            return _open_client_side(exchange, index)
-        return _open_sealed(exchange, index)
+            return _decrypt_client_side(exchange, index)
+        return _decrypt_envelope(exchange, index)
     body = (
-        _show_bytes(exchange.body, "Not sealed.")
+        _show_bytes(exchange.body, "Not encrypted.")
         if exchange.body
-        else OpenedBody("No body.")
+        else DecryptedBody("No body.")
     )
-    return OpenedCall(request=body, reply=_open_reply(exchange, None))
+    return DecryptedCall(request=body, reply=_decrypt_reply(exchange, None))
 
 
-def _open_sealed(exchange: Exchange, index: DataIndex) -> OpenedCall:
+def _decrypt_envelope(exchange: Exchange, index: DataIndex) -> DecryptedCall:
     """Decrypt an envelope, trying the client secrets of all API keys."""
     client = exchange.caller.client
     others = (one for one in index.clients if one is not client)
@@ -225,16 +225,16 @@ def _open_sealed(exchange: Exchange, index: DataIndex) -> OpenedCall:
                 opened = open_request(data, one.secret)
             except RequestEnvelopeError:
                 continue
-            how = f"Sealed with the client secret of {one.name}."
-            return OpenedCall(
+            how = f"Encrypted with the client secret of {one.name}."
+            return DecryptedCall(
                 request=_show_bytes(opened.payload, how, empty=f"{how} It is empty."),
-                reply=_open_reply(exchange, secret, nonce=opened.nonce),
+                reply=_decrypt_reply(exchange, secret, nonce=opened.nonce),
                 sent_ms=opened.sent_ms,
-                sealed_by=one.name,
+                encrypted_by=one.name,
             )
-    how = "Not sealed, or not with a client secret of this sandbox."
-    return OpenedCall(
-        request=_show_bytes(exchange.body, how), reply=_open_reply(exchange, secret)
+    how = "Not encrypted, or not with a client secret of this sandbox."
+    return DecryptedCall(
+        request=_show_bytes(exchange.body, how), reply=_decrypt_reply(exchange, secret)
     )
 
 
@@ -247,33 +247,35 @@ def _envelope_candidates(exchange: Exchange) -> Iterator[bytes]:
         yield decoded
 
 
-def _open_reply(
+def _decrypt_reply(
     exchange: Exchange, key: bytes | None, *, nonce: bytes | None = None
-) -> OpenedBody:
+) -> DecryptedBody:
     """Decrypt a reply. Replies to token/refresh have no time and no *nonce*."""
     fault = exchange.call.fault
     reply = exchange.reply
     if fault is not None and fault.drop:
-        return OpenedBody("Nothing was sent: the connection was closed.")
+        return DecryptedBody("Nothing was sent: the connection was closed.")
     cut = ""
     if fault is not None and fault.cut_after is not None:
         cut = f" Only its first {fault.cut_after} bytes were sent."
     if not reply.encrypted:
-        return _show_bytes(reply.body, f"Not sealed.{cut}", empty=f"No body.{cut}")
+        return _show_bytes(reply.body, f"Not encrypted.{cut}", empty=f"No body.{cut}")
     data = reply.body if reply.content_type == BINARY else base64.decode(reply.body)
     inner = None if key is None else gcm_open(data or b"", AESGCM(key))
     if inner is None:
-        return OpenedBody(f"Sealed with a key that does not open it.{cut}")
+        return DecryptedBody(
+            f"Encrypted with a key that this sandbox does not know.{cut}"
+        )
     if exchange.call.path == REFRESH_PATH:
-        how = "Sealed with the refresh_response_key that came with the token."
+        how = "Encrypted with the refresh_response_key that came with the token."
         return _show_bytes(inner, how + cut)
-    how = f"Sealed with the client secret of {exchange.reply.client}."
+    how = f"Encrypted with the client secret of {exchange.reply.client}."
     if nonce is not None and inner[8:_HEAD_BYTES] != nonce:
         how += " Its nonce is not the request's."
     return _show_bytes(inner[_HEAD_BYTES:], how + cut)
 
 
-def _open_refresh(exchange: Exchange, index: DataIndex) -> OpenedCall:
+def _decrypt_refresh(exchange: Exchange, index: DataIndex) -> DecryptedCall:
     """Decrypt the refresh token, which is the whole request."""
     text = decode_utf8(exchange.body)
     key = token = None
@@ -282,14 +284,14 @@ def _open_refresh(exchange: Exchange, index: DataIndex) -> OpenedCall:
             text, key = unwrap_refresh_token(text, index.keysets.key)
         token = open_refresh_token(text, index.keysets.key)
     except RefreshTokenError as error:
-        how = f"A refresh token that cannot be opened: {error.reason.value}."
+        how = f"A refresh token that cannot be decrypted: {error.reason.value}."
         request = _show_bytes(exchange.body, how)
     else:
         fields = {"refresh_token": describe_refresh_token(token)}
-        how = "A refresh token, opened with the operator's own keys."
+        how = "A refresh token, decrypted with the operator's own keys."
         request = _show_json(fields, how)
-    reply = _open_reply(exchange, key)
-    return OpenedCall(request=request, reply=reply, refresh_token=token)
+    reply = _decrypt_reply(exchange, key)
+    return DecryptedCall(request=request, reply=reply, refresh_token=token)
 
 
 def describe_refresh_token(token: RefreshToken) -> dict[str, Any]:
@@ -307,10 +309,13 @@ def describe_refresh_token(token: RefreshToken) -> dict[str, Any]:
     }
 
 
-def _open_client_side(exchange: Exchange, index: DataIndex) -> OpenedCall:
+def _decrypt_client_side(exchange: Exchange, index: DataIndex) -> DecryptedCall:
     """Decrypt the payload with the subscription's private key."""
-    outer = _show_bytes(exchange.body, "Not opened: its payload is no one's here.")
-    closed = OpenedCall(request=outer, reply=_open_reply(exchange, None))
+    outer = _show_bytes(
+        exchange.body,
+        "The payload is not encrypted for a subscription of this sandbox.",
+    )
+    closed = DecryptedCall(request=outer, reply=_decrypt_reply(exchange, None))
     try:
         request = parse_client_generate_request(exchange.body)
         found = index.keypair(request.subscription_id)
@@ -319,28 +324,28 @@ def _open_client_side(exchange: Exchange, index: DataIndex) -> OpenedCall:
         fields, cipher = open_client_generate_request(request, found[1])
     except RefusedError:
         return closed
-    how = f"Its payload is sealed for the subscription {found[0].subscription_id}."
+    how = f"The payload is encrypted for the subscription {found[0].subscription_id}."
     asked = _show_json({**(outer.data or {}), "payload": fields}, how)
     reply = closed.reply
     if exchange.reply.encrypted:
         with suppress(EnvelopeError):
             payload = open_client_generate_reply(exchange.reply.body, cipher)
-            how = "Sealed with the key that page and operator have agreed on."
+            how = "Encrypted with the key that the page and the operator agreed on."
             reply = _show_bytes(payload, how)
-    return OpenedCall(request=asked, reply=reply)
+    return DecryptedCall(request=asked, reply=reply)
 
 
-def _show_bytes(data: bytes, how: str, *, empty: str = "Empty.") -> OpenedBody:
+def _show_bytes(data: bytes, how: str, *, empty: str = "Empty.") -> DecryptedBody:
     """Show *data* as JSON if possible, else as text."""
     if not data:
-        return OpenedBody(empty)
+        return DecryptedBody(empty)
     try:
         return _show_json(parse(data), how)
     except JavaJsonError:
-        return OpenedBody(how, data.decode("utf-8", "replace"))
+        return DecryptedBody(how, data.decode("utf-8", "replace"))
 
 
-def _show_json(data: Any, how: str) -> OpenedBody:
+def _show_json(data: Any, how: str) -> DecryptedBody:
     """Show indented JSON, truncated to what is shown."""
     pieces: list[str] = []
     size = 0
@@ -350,4 +355,4 @@ def _show_json(data: Any, how: str) -> OpenedBody:
         size += len(piece)
         if size > CHARS_SHOWN:
             break
-    return OpenedBody(how, "".join(pieces), data)
+    return DecryptedBody(how, "".join(pieces), data)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 
 from uid2_async.operator import dispatch
-from uid2_async.operator.console.calls import Exchange, KeyCheck, OpenedCall
+from uid2_async.operator.console.calls import DecryptedCall, Exchange, KeyCheck
 from uid2_async.operator.data import Settings
 from uid2_async.operator.http_messages import Reply
 from uid2_async.operator.state import Fault
@@ -74,7 +74,7 @@ class Explanation:
 
 
 def explain(
-    exchange: Exchange, reading: OpenedCall, settings: Settings
+    exchange: Exchange, reading: DecryptedCall, settings: Settings
 ) -> Explanation | None:
     """Return why *exchange* failed, or None if it did not."""
     call = exchange.call
@@ -94,7 +94,7 @@ def explain(
     return Explanation(text, _operator_message(exchange, reading))
 
 
-def _operator_message(exchange: Exchange, reading: OpenedCall) -> str:
+def _operator_message(exchange: Exchange, reading: DecryptedCall) -> str:
     """Repeat what the operator said, without its links."""
     if not exchange.call.status:
         return "No answer"
@@ -104,7 +104,7 @@ def _operator_message(exchange: Exchange, reading: OpenedCall) -> str:
     return f"HTTP {exchange.call.status} {said}".rstrip()
 
 
-def _fields(reading: OpenedCall) -> dict[str, Any]:
+def _fields(reading: DecryptedCall) -> dict[str, Any]:
     """Return the reply's JSON object, or an empty one."""
     data = reading.reply.data
     return data if isinstance(data, dict) else {}
@@ -121,7 +121,7 @@ _STATUS_WORDS: Final = {
 }
 
 
-def _explain_success(exchange: Exchange, reading: OpenedCall) -> Explanation | None:
+def _explain_success(exchange: Exchange, reading: DecryptedCall) -> Explanation | None:
     """Explain a 200 without success, or a fault that makes it unreadable."""
     fault = exchange.call.fault
     said = _operator_message(exchange, reading)
@@ -138,7 +138,7 @@ def _is_unreadable(fault: Fault) -> bool:
 
 
 def _explain_refusal(
-    exchange: Exchange, reading: OpenedCall, settings: Settings
+    exchange: Exchange, reading: DecryptedCall, settings: Settings
 ) -> str:
     """Explain a status other than 200."""
     status = exchange.call.status
@@ -198,13 +198,13 @@ _KEY_CHECKS: Final = {
 }
 
 
-def _explain_secret(exchange: Exchange, reading: OpenedCall) -> str:
-    """Explain whose secret sealed a request."""
+def _explain_secret(exchange: Exchange, reading: DecryptedCall) -> str:
+    """Explain whose secret encrypted a request."""
     owner = exchange.caller.client.name if exchange.caller.client else "the key"
-    if reading.sealed_by is not None and reading.sealed_by != owner:
+    if reading.encrypted_by is not None and reading.encrypted_by != owner:
         return (
             f"The API key belongs to {owner}, but the request is encrypted with the "
-            f"client secret of {reading.sealed_by}. Use the secret of the same key."
+            f"client secret of {reading.encrypted_by}. Use the secret of the same key."
         )
     return (
         f"The request is not encrypted with the client secret of {owner}, nor with any "
@@ -223,7 +223,7 @@ def _explain_time(exchange: Exchange, sent_ms: int) -> str:
     )
 
 
-def _explain_refresh(exchange: Exchange, reading: OpenedCall) -> str:
+def _explain_refresh(exchange: Exchange, reading: DecryptedCall) -> str:
     """Explain what the operator does not tell callers without an API key."""
     token = reading.refresh_token
     if token is None:

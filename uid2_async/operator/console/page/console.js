@@ -355,7 +355,7 @@ function shown(name, value) {
 /** Show what was inspected: its own fields, what the operator knows, and the parts. */
 function report(fields, title) {
   const found = [make("p", { class: "what" }, label(title + (fields.kinds.join(" or ") || "nothing known")))];
-  const pairs = Object.entries({ ...fields, ...fields.opened })
+  const pairs = Object.entries({ ...fields, ...fields.decrypted })
     .filter(([name, value]) => !["kinds", "notes", "length"].includes(name) && typeof value !== "object");
   if (pairs.length) found.push(make("dl", { class: "found" }, ...pairs.flatMap(([name, value]) => [
     make("dt", {}, label(name)),
