@@ -52,11 +52,7 @@ _HASHES = ("email_hash", "phone_hash")
 def client_generate(
     index: DataIndex, body: bytes, *, origin: str | None, now_ms: int
 ) -> tuple[bytes, AESGCM]:
-    """Answer token/client-generate.
-
-    Returns:
-        The reply's JSON, and the cipher that encrypts it.
-    """
+    """Answer token/client-generate with JSON, and with the cipher to encrypt it."""
     request = parse_client_generate_request(body)
     found = index.keypair(request.subscription_id)
     if found is None:
@@ -144,11 +140,7 @@ class ClientGenerateRequest(RedactedRepr, frozen=True, kw_only=True):
 
 
 def parse_client_generate_request(body: bytes) -> ClientGenerateRequest:
-    """Read the outer JSON.
-
-    Raises:
-        RefusedError: If the body is empty, is not JSON, or violates the strict schema.
-    """
+    """Read the outer JSON, whose schema is strict."""
     missing = "json payload expected but not found"
     if not body:
         raise client_error(missing)
@@ -173,8 +165,7 @@ def parse_client_generate_request(body: bytes) -> ClientGenerateRequest:
 def _as_long(value: object) -> int | None:
     """Read a ``long`` as Jackson does, or return None if Jackson would reject it.
 
-    Fractions are truncated. A string is read like Java's ``Long.parseLong()``, which
-    accepts the digits of any script (docs/protocol.md 2.10).
+    Fractions are truncated, and strings read like ``Long.parseLong()``.
     """
     if isinstance(value, JavaDouble):
         return _long_of_double(value)
@@ -205,11 +196,7 @@ def _long_of_double(value: float) -> int | None:
 def open_client_generate_request(
     request: ClientGenerateRequest, server_key: EllipticCurvePrivateKey
 ) -> tuple[dict[str, object], AESGCM]:
-    """Decrypt the inner payload of *request*.
-
-    Returns:
-        The inner JSON object, and the cipher for the reply.
-    """
+    """Decrypt the inner JSON object of *request*. Return it with the reply's cipher."""
     texts = (request.payload, request.iv, request.public_key)
     if None in texts:
         raise client_error("required parameters: payload, iv, public_key")
@@ -234,7 +221,8 @@ def _agree(server_key: EllipticCurvePrivateKey, der: bytes) -> AESGCM:
     Java accepts any uncompressed point in the right format, and fails later if the
     point is not on the server key's curve.
     """
-    if not _POINT.fullmatch(der) or not _has_der_lengths(der):
+    found = _POINT.fullmatch(der)
+    if found is None or not _has_der_lengths(found):
         raise client_error("bad public key")
     client_key = load_public_der(der)
     try:
@@ -245,14 +233,11 @@ def _agree(server_key: EllipticCurvePrivateKey, der: bytes) -> AESGCM:
     raise unknown_client_side_error()
 
 
-def _has_der_lengths(der: bytes) -> bool:
+def _has_der_lengths(found: re.Match[bytes]) -> bool:
     """Return whether the DER lengths in a key that matches ``_POINT`` are right."""
-    found = _POINT.fullmatch(der)
-    if found is None:
-        return False
     algorithm, bits = found["algorithm"], found["bits"]
     return (
-        _der_length(len(der) - found.start("body")) == found["length"]
+        _der_length(found.end() - found.start("body")) == found["length"]
         and _der_length(len(algorithm)) == found["algorithm_length"]
         and _der_length(len(bits)) == found["bits_length"]
         and (found["curve"] != _P256 or len(bits) == _P256_BITS_BYTES)
@@ -306,13 +291,8 @@ def registrable_domain(origin: str) -> str | None:
     """Return the public suffix of the host in *origin* plus one label, in lowercase.
 
     ``localhost`` and its direct subdomains return ``localhost`` without using the list.
-
-    Args:
-        origin: An Origin header, decoded as Latin-1 (one character per byte).
-
-    Returns:
-        The domain, such as ``example.com``. None if *origin* is not a URL, or if its
-        host is an IP address, a bare public suffix, or has an unknown suffix.
+    Return None if *origin* is not a URL, or if its host is an IP address, a bare public
+    suffix, or has an unknown suffix.
     """
     name = _host_name(origin)
     if name is None:

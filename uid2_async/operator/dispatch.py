@@ -261,10 +261,7 @@ def answer(
     now_ms: int,
     fault: Fault | None = None,
 ) -> Reply:
-    """Answer *request* at *endpoint*, which :func:`find` returned.
-
-    A *fault* is injected into the envelope of a 200 reply.
-    """
+    """Answer *request* at *endpoint*. A *fault* is injected into a 200 reply."""
     try:
         if endpoint.method == "POST":
             body = take_form(request.content_type, request.body)

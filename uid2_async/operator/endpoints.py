@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import attrs
+
 from uid2_async.models import IdentityType, UnmappedReason
 from uid2_async.operator.data import MASTER_KEYSET
 from uid2_async.operator.http_messages import (
@@ -316,15 +318,8 @@ def _wire_key(
     key: Key, *, keyset_id: int | None = None, site_id: int | None = None
 ) -> WireKey:
     """Convert a key to its form in replies."""
-    return WireKey(
-        id=key.id,
-        created=key.created,
-        activates=key.activates,
-        expires=key.expires,
-        secret=key.secret,
-        keyset_id=keyset_id,
-        site_id=site_id,
-    )
+    shared = attrs.evolve(key, keyset_id=keyset_id, site_id=site_id)
+    return WireKey(**attrs.asdict(shared))
 
 
 def _sites(index: DataIndex, keys: Sequence[Key]) -> tuple[WireSite, ...] | None:

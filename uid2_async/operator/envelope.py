@@ -22,13 +22,7 @@ class RequestEnvelopeError(Exception):
 
 
 class OpenedRequest(RedactedRepr, frozen=True, kw_only=True):
-    """The content of a request envelope.
-
-    Attributes:
-        sent_ms: The client's time at encryption, in ms since the Unix epoch.
-        nonce: 8 bytes to repeat in the reply.
-        payload: The JSON as bytes. May be empty.
-    """
+    """The client's time in ms, the nonce to repeat, and the JSON as bytes."""
 
     sent_ms: int
     nonce: bytes
@@ -101,10 +95,7 @@ _BAD_JSON: Final = "Invalid payload in body: Data is not valid json string."
 class RequestBody(RedactedRepr, frozen=True, kw_only=True):
     """A request as the operator reads it.
 
-    Attributes:
-        nonce: 8 bytes to repeat in the reply.
-        payload: The JSON object, or None if the payload was empty.
-        binary: Whether the reply must be sent as raw bytes.
+    *payload* is None if it was empty. *binary* asks for a reply of raw bytes.
     """
 
     nonce: bytes
@@ -119,9 +110,6 @@ def read_request_body(
 
     A binary body that cannot be read is retried as base64. If it is valid base64, the
     result of that attempt is used, and the reply is text (docs/protocol.md 1.3).
-
-    Raises:
-        RefusedError: With a message of docs/protocol.md 1.7.
     """
     if not body:
         raise client_error(_MISSING)

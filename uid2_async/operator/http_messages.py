@@ -33,14 +33,7 @@ def as_latin1(text: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """An HTTP request.
-
-    Attributes:
-        method: The HTTP method.
-        path: The path, without repeated or trailing slashes.
-        headers: The headers. Look-ups ignore case.
-        body: The body.
-    """
+    """An HTTP request. The path has no repeated or trailing slashes."""
 
     method: str
     path: str
@@ -68,17 +61,11 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """The reply to an HTTP request.
+    """The reply to an HTTP request. No content type means that none is sent.
 
-    Attributes:
-        status: The HTTP status.
-        content_type: The content type, or None to send no such header.
-        headers: The other headers.
-        body: The body.
-        client: The name of the API key that the request used, or None.
-        encrypted: Whether the body is encrypted.
-        keys: The known keys of the request's JSON.
-        items: The number of identities or raw UIDs in the request.
+    The last four fields are notes for the call log: the name of the API key, whether
+    the body is encrypted, the known keys of the request's JSON, and the number of
+    identities or raw UIDs in it.
     """
 
     status: int
@@ -92,15 +79,10 @@ class Reply:
 
 
 class RefusedError(Exception):
-    """Raised for a request that the operator rejects.
+    """A request that the operator rejects. Clients never see this class.
 
-    The operator turns it into a reply. Clients never see this class.
-
-    Attributes:
-        status: The HTTP status.
-        code: The value of ``status`` in the reply's JSON, or None for a plain-text
-            reply.
-        message: The message, or None if the reply has none (401).
+    *code* is ``status`` in the reply's JSON, or None for a plain-text reply. A 401 may
+    have no *message*.
     """
 
     def __init__(self, status: int, code: str | None, message: str | None) -> None:
@@ -169,11 +151,9 @@ _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 
 
 def read_target(target: str) -> tuple[str, Reply | None]:
-    """Parse the target of a request line.
+    """Parse the target of a request line to a normalized path and None.
 
-    Returns:
-        The normalized path and None, or the path as received and the reply that rejects
-        it.
+    A rejected target returns the path as received, and the reply.
     """
     path = _TARGET_ORIGIN.sub("", target, count=1) if target[:1] != "/" else target
     path = path.partition("?")[0] or ("/" if path != target else "")
@@ -271,11 +251,7 @@ def is_form(content_type: str) -> bool:
 
 
 def take_form(content_type: str, body: bytes) -> bytes:
-    """Validate a form, and return the *body* that remains: all of it, or nothing.
-
-    Raises:
-        RefusedError: 400 if the form is malformed, or 500 if the content type is.
-    """
+    """Validate a form, and return the *body* that remains: all of it, or nothing."""
     is_multipart = content_type.lower().startswith(_MULTIPART)
     if body and is_form(content_type) and _has_fault(body):
         raise RefusedError(400, None, "Bad Request")
@@ -301,8 +277,7 @@ def _read_boundary(content_type: str) -> str | None:
 def _has_fault(body: bytes) -> bool:
     """Return whether Netty rejects a form: too many or long fields, or a bad escape.
 
-    For the last field, only the name and the size count. The operator would find other
-    faults too late.
+    Of the last field, only the name and the size count.
     """
     complete = 0
     for name, value, is_complete in _read_fields(body):
@@ -349,11 +324,7 @@ def _is_bad_name(name: bytes) -> bool:
 
 
 def body_text(content_type: str, body: bytes) -> bytes:
-    """Decode a *body* with the charset of its content type, and encode it as UTF-8.
-
-    Raises:
-        RefusedError: If Java does not know the charset.
-    """
+    """Decode a *body* with the charset of its content type, and encode it as UTF-8."""
     name = _read_parameters(content_type).get("charset")
     if name is None or not body:
         return body

@@ -101,10 +101,6 @@ class ServiceLinks:
 
         Without a link, as in v3, *link_id* is None. A JSON null is the text ``null``,
         because Java looks up the service and the link as one string.
-
-        Raises:
-            RefusedError: 401 if the link is invalid or cannot be checked. 500 if it is
-                valid but its service is not listed.
         """
         if client.service_id == 0:
             return
@@ -140,10 +136,7 @@ class Keysets:
         }
 
     def key(self, key_id: int) -> Key | None:
-        """Find a key by the ID in a token, even if it no longer encrypts.
-
-        Its keyset does not matter, and may not even exist.
-        """
+        """Find a key by its ID, whatever its keyset, even if it has expired."""
         return self._keys.get(key_id)
 
     def site_of(self, key: Key) -> int | None:
@@ -228,11 +221,7 @@ class OptOuts:
     """The opt-out store of an operator, indexed by first-level hash and by raw UID."""
 
     def __init__(self, records: Iterable[OptOutRecord], buckets: SaltBuckets) -> None:
-        """Start with the people in *records*.
-
-        Raises:
-            ConfigError: If a record has no valid identity. The message names its index.
-        """
+        """Start with the people in *records*, each of which has a valid identity."""
         self._buckets = buckets
         self._tests = {
             kind: (self._hash(kind, OPTED_OUT_ON_REFRESH[kind]), self._hash(kind, name))
@@ -324,13 +313,7 @@ def _as_recorded(raw_uid: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class AuthorizedRequest:
-    """A request whose envelope has been decrypted.
-
-    Attributes:
-        client: The client that sent it.
-        payload: The JSON object, or None if the payload was empty.
-        now_ms: The operator's time, in ms since the Unix epoch.
-    """
+    """A decrypted request. *payload* is None if it was empty."""
 
     client: Client
     payload: dict[str, Any] | None = attrs.field(repr=False)
@@ -338,11 +321,7 @@ class AuthorizedRequest:
 
 
 def load_server_private_key(text: str) -> EllipticCurvePrivateKey:
-    """Parse the operator's private key of a subscription.
-
-    Raises:
-        ConfigError: If it is not an EC key in base64 with a 9-character prefix.
-    """
+    """Parse the private key of a subscription: base64 with a prefix of 9 characters."""
     der = base64.decode(text[PREFIX_CHARS:]) or b""
     try:
         key = load_der_private_key(der, None)
@@ -354,19 +333,12 @@ def load_server_private_key(text: str) -> EllipticCurvePrivateKey:
 
 
 class DataIndex:
-    """The indexed data of an operator, with its opt-out store.
-
-    Only :attr:`opt_outs` changes. ``random`` returns a number of random bytes.
-    """
+    """The indexed data of an operator. Only :attr:`opt_outs` changes."""
 
     def __init__(
         self, data: OperatorData, *, random: Callable[[int], bytes] = os.urandom
     ) -> None:
-        """Index *data*.
-
-        Raises:
-            ConfigError: If a private key or an opt-out record is malformed.
-        """
+        """Index *data*. *random* returns a number of random bytes."""
         self.scope: IdentityScope = data.scope
         self.settings: Settings = data.settings
         self.runtime: RuntimeConfig = data.runtime
@@ -388,22 +360,14 @@ class DataIndex:
         return self._sites.get(site_id) or Site(id=site_id)
 
     def first_level_hash(self, identity: Identity) -> bytes:
-        """Return the first-level hash of an identity.
-
-        Raises:
-            InputError: If *identity* is not valid.
-        """
+        """Return the first-level hash of an identity, which must be valid."""
         data = identity_bytes(identity.kind, identity.value)
         if data is None:
             raise InputError(f"The {identity.kind} is not valid.")
         return self.buckets.first_level_hash(data)
 
     def opt_out(self, identity: Identity, now_ms: int) -> None:
-        """Opt *identity* out as of *now_ms*. Test identities are not affected.
-
-        Raises:
-            InputError: If *identity* is not valid.
-        """
+        """Opt *identity* out as of *now_ms*. Test identities are not affected."""
         flh = self.first_level_hash(identity)
         raw_uid = self.buckets.raw_uid(flh, identity.identity_type, now_ms)
         self.opt_outs.add(flh, raw_uid, now_ms // 1000)

@@ -61,11 +61,9 @@ def decode_utf8(data: bytes) -> str:
 
 
 def parse(data: bytes | str) -> object:
-    """Parse the payload of a request. Bytes are decoded as by :func:`decode_utf8`.
+    """Parse the payload of a request to None, bool, int, JavaDouble, str, list or dict.
 
-    Returns:
-        None, bool, int, ``JavaDouble``, str, list or dict. If a key is repeated, the
-        last value wins. Lone surrogates are preserved.
+    If a key is repeated, the last value wins. Lone surrogates are preserved.
 
     Raises:
         JavaJsonError: If Jackson would reject it.
@@ -90,11 +88,9 @@ def _decode(text: str) -> object:
 
 
 def parse_raw(data: bytes) -> object:
-    """Parse bytes as Jackson does if it reads them directly, not as decoded text.
+    """Parse bytes as Jackson does if it reads them directly (docs/protocol.md 2.10).
 
-    The operator does so for the body and the inner payload of client-generate
-    (docs/protocol.md 2.10). Invalid UTF-8 is an error. A byte order mark, UTF-16 and
-    UTF-32 are accepted.
+    Invalid UTF-8 is an error. A byte order mark, UTF-16 and UTF-32 are accepted.
     """
     try:
         text = data.decode(json.detect_encoding(data))
@@ -218,8 +214,7 @@ class _DeepReader:
     def _add(self, value: object) -> tuple[object, bool]:
         """Add *value* to its container, and close every container that ends here.
 
-        Returns:
-            The value of the whole text and True, or any value and False.
+        Return the value and whether it is that of the whole text.
         """
         while self._open:
             end, items = self._open[-1]
@@ -294,8 +289,7 @@ def replace_surrogates(text: str) -> str:
 class JavaDouble(float):
     """A JSON number with a fraction or an exponent: a ``Double`` in Java.
 
-    Attributes:
-        text: The number as written in the JSON, such as ``1.50``.
+    ``text`` is the number as written in the JSON, such as ``1.50``.
     """
 
     __slots__ = ("text",)
@@ -325,9 +319,7 @@ def literal_text(value: object) -> str | None:
 def as_java_string(value: object) -> str | None:
     """Convert parsed JSON to text like Java's ``toString()`` (docs/protocol.md 1.3).
 
-    Returns:
-        Text such as ``true``, ``1000.0``, ``[a, null]`` or ``{a=1}``. A str is returned
-        unchanged. None is returned for None, which counts as absent.
+    A list is ``[a, null]``, an object ``{a=1}``. None, which counts as absent, is None.
     """
     if value is None:
         return None
@@ -413,14 +405,12 @@ _CYCLE_YEARS = 400
 
 
 def parse_local_date_time(text: str) -> int | None:
-    """Parse *text* into ms since the Unix epoch, rounded down.
+    """Parse a local date and time as Java does, into ms since the Unix epoch.
 
-    Returns:
-        The time, or None if Java does not accept *text* as a local date and time.
+    Return None if Java does not accept *text*.
 
     Raises:
-        OverflowError: If Java accepts *text*, but its ms do not fit into 64 bits. That
-            affects years beyond about 292,000,000 in either direction.
+        OverflowError: If the ms of an accepted time do not fit into 64 bits.
     """
     found = _LOCAL_DATE_TIME.fullmatch(text)
     if found is None:
@@ -471,10 +461,8 @@ _MARKS: Final = {
 
 @cache
 def _codecs() -> dict[str, str]:
-    """Read Python's codec for each charset name of Java.
+    """Read Python's codec for each charset name of Java (docs/protocol.md 1.2).
 
-    Each line of the file has a codec and the names that it stands for. The names are
-    fixed (docs/protocol.md 1.2), because Python also has codecs that are not charsets.
     All that matters about a body is whether it parses as base64 or JSON. A charset
     without a codec in Python is therefore replaced by one that agrees with it on those
     characters.

@@ -52,13 +52,8 @@ _WRAPPER = Struct(">Bi")  # scope, key ID
 class Subject:
     """The subject of an identity's tokens.
 
-    Attributes:
-        identity_type: Email or phone. Always email in a v2 refresh token.
-        site_id: The site that generated the identity.
-        privacy_bits: How the identity was generated, an int32 (docs/protocol.md 5.4).
-        established_ms: When it was first generated, in ms since the Unix epoch.
-        first_level_hash: 32 bytes, from which each refresh computes the raw UID. A
-            forged v2 token may contain any other number of bytes.
+    A forged v2 token may contain a first-level hash of any length. The privacy bits say
+    how the identity was generated (docs/protocol.md 5.4).
     """
 
     identity_type: IdentityType
@@ -70,14 +65,9 @@ class Subject:
 
 @attrs.frozen(kw_only=True)
 class RefreshToken(Subject):
-    """The content of a refresh token. Times are in ms since the Unix epoch.
+    """The content of a refresh token of version 2 or 3. The scope of v2 is UID2.
 
-    Attributes:
-        version: 2 or 3.
-        scope: UID2 or EUID. Always UID2 in v2.
-        expires_ms: When it expires. For a decrypted v2 token, this includes the extra
-            minute.
-        created_ms: When it was created.
+    The expiry of a decrypted v2 token includes the extra minute.
     """
 
     version: int = _V3
@@ -101,10 +91,7 @@ class RefreshTokenFailure(Enum):
 
     @property
     def malformed(self) -> bool:
-        """Whether the operator answers that the token is invalid.
-
-        For the other reasons, the operator fails with a 500 (docs/protocol.md 2.2).
-        """
+        """Whether the operator answers that the token is invalid, instead of a 500."""
         return self not in _FATAL
 
 
@@ -112,13 +99,7 @@ _FATAL = frozenset({RefreshTokenFailure.UNDECRYPTABLE, RefreshTokenFailure.TOO_S
 
 
 class RefreshTokenError(Exception):
-    """Raised if a refresh token or its wrapper cannot be decrypted.
-
-    Attributes:
-        reason: The reason.
-        key_id: The key ID in the token, as a signed integer, if the reason is
-            UNKNOWN_KEY.
-    """
+    """A refresh token or wrapper that cannot be decrypted. UNKNOWN_KEY has a key ID."""
 
     def __init__(self, reason: RefreshTokenFailure, key_id: int | None = None) -> None:
         """Store the reason."""
@@ -128,11 +109,7 @@ class RefreshTokenError(Exception):
 
 
 def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
-    """Encrypt a refresh token in the layout of v3, without the wrapper.
-
-    Returns:
-        Base64 text of 168 characters, if the first-level hash has 32 bytes.
-    """
+    """Encrypt a refresh token in the layout of v3, as base64 without the wrapper."""
     kind = type_byte(token.scope, token.identity_type) | _TYPE_FILL
     payload = _PAYLOAD.pack(
         token.expires_ms,
@@ -235,12 +212,9 @@ def wrap_refresh_token(
 ) -> str:
     """Wrap a refresh token with the key that will encrypt the reply to its refresh.
 
-    Returns:
-        388 characters of base64.
-
     Raises:
-        ValueError: If the result does not have 388 characters, because the first-level
-            hash does not have 32 bytes. No operator would accept it.
+        ValueError: If the first-level hash does not have 32 bytes, so that the result
+            does not have 388 characters. No operator would accept it.
     """
     # The operator writes the keys in this order.
     inner = {
@@ -255,11 +229,9 @@ def wrap_refresh_token(
 
 
 def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
-    """Decrypt the wrapper of a refresh token. Its scope byte is ignored.
+    """Decrypt a wrapper to the inner token and the key of the reply to its refresh.
 
-    Returns:
-        The inner token, which may be empty, and the key that encrypts the reply. The
-        key has 32 bytes, or any number in a forged token.
+    Its scope byte is ignored. In a forged token, either may have any length.
 
     Raises:
         RefreshTokenError: With NOT_BASE64, UNKNOWN_KEY, UNDECRYPTABLE or BAD_JSON.
@@ -278,10 +250,7 @@ def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
 
 
 def _read_inner(payload: bytes) -> tuple[str, bytes] | None:
-    """Parse the JSON of a wrapper, or return None if it has no base64 key.
-
-    Values of the wrong type are converted to text (docs/protocol.md 1.3).
-    """
+    """Parse the JSON of a wrapper, or return None if it has no base64 key."""
     fields = parse_object(payload) or {}
     key_text = as_java_string(fields.get("refresh_response_key"))
     response_key = None if key_text is None else base64.decode(key_text)
@@ -310,12 +279,7 @@ CLIENT_SIDE = 0b11
 
 
 def mint_tokens(index: DataIndex, subject: Subject, now_ms: int) -> TokensBody | None:
-    """Create the tokens of *subject*, or return None if a key is missing.
-
-    Raises:
-        RefusedError: 500 if the first-level hash does not have 32 to 34 bytes, as from
-            a forged token.
-    """
+    """Create the tokens of *subject*, or return None if a key is missing."""
     site = index.keysets.site_key(subject.site_id, now_ms)
     master = index.keysets.master_key(now_ms)
     refresh = index.keysets.refresh_key(now_ms)

@@ -60,8 +60,7 @@ def raw_uid_v4(
 ) -> bytes:
     """Compute the 33 bytes of a v4 raw UID from the first-level hash *flh*.
 
-    The low 24 bits of *key_id* are stored. *key* is 32 ASCII characters that are not
-    decoded, and *salt* is text, too.
+    *key* is 32 ASCII characters and *salt* is text. Neither is decoded.
     """
     # Only a forged refresh token contains a shorter hash. Java pads it with zeros.
     sealed = flh[_V4_SEALED].ljust(_V4_SEALED.stop - _V4_SEALED.start, b"\0")
@@ -80,13 +79,7 @@ _V4_FIRST_BYTE = 16
 
 
 class MappedRow(RedactedRepr, frozen=True, gc=False):
-    """A mapped row of a reply to identity/map v3, which always contains all three keys.
-
-    Attributes:
-        raw_uid: The raw UID.
-        previous_raw_uid: The raw UID before the last rotation, or None after 90 days.
-        refresh_from: When to map the identity again, in seconds since the Unix epoch.
-    """
+    """A mapped row of identity/map v3, which always has all three keys."""
 
     raw_uid: str = msgspec.field(name="u")
     previous_raw_uid: str | None = msgspec.field(name="p")
@@ -160,8 +153,7 @@ class SaltBuckets:
     ) -> Callable[[bytes], MappedRow]:
         """Return a function that maps first-level hashes as of *now_ms*.
 
-        Bulk jobs spend most of their time in it, so everything that does not depend on
-        the hash is computed here.
+        Bulk jobs spend most of their time in it.
         """
         rows = self.snapshot(now_ms).rows
         count = len(rows)
@@ -232,12 +224,7 @@ class BucketIds(Unpicklable):
     __slots__ = ("_guards", "_prefix", "_tables")
 
     def __init__(self, prefix: str, secret: str) -> None:
-        """Compute everything that does not depend on the number.
-
-        Args:
-            prefix: The ``id_prefix`` of the salt metadata.
-            secret: The ``id_secret`` of the salt metadata, which is the Hashids salt.
-        """
+        """Take ``id_prefix`` and ``id_secret`` of the salt metadata."""
         usable = "".join(char for char in _LETTERS if char not in _SEPARATORS)
         shuffled = _shuffle(usable, secret)
         self._prefix = prefix
@@ -254,11 +241,7 @@ class BucketIds(Unpicklable):
         ]
 
     def __call__(self, number: int) -> str:
-        """Return the bucket ID of *number*, the first column of the salt file.
-
-        Hashids cannot encode a negative number. As in the Java library, only the prefix
-        remains.
-        """
+        """Return the bucket ID of *number*, or only the prefix if it is negative."""
         if number < 0:
             return self._prefix
         tables = self._tables

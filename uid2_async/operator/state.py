@@ -91,14 +91,7 @@ class Call:
 
 @attrs.frozen
 class ArmedFault:
-    """A fault that will be injected into later calls.
-
-    Attributes:
-        number: The ID of the fault.
-        fault: The fault to inject.
-        times: The number of calls left.
-        path: Affect only calls of this path. None affects all calls.
-    """
+    """A fault for the next *times* calls of *path*; None means any path."""
 
     number: int
     fault: Fault
@@ -195,15 +188,10 @@ class OperatorState:
         return self._resets
 
     def record(self, call: Call, *, resets: int) -> bool:
-        """Add *call* to the log. If the log is full, the oldest call is dropped.
+        """Add *call* to the log, and return whether it was added.
 
-        Args:
-            call: The answered request.
-            resets: The value of :attr:`resets` when the request arrived. A request that
-                was in flight during a reset is not recorded.
-
-        Returns:
-            Whether the call was added.
+        *resets* is the value of :attr:`resets` when the request arrived: a request that
+        was in flight during a reset is not recorded.
         """
         with self._lock:
             if resets != self._resets:

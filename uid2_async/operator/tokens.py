@@ -51,12 +51,7 @@ class InputFault(Enum):
 
 
 class IdentityInput(RedactedRepr, frozen=True, kw_only=True):
-    """The one identity of a request, as the operator reads it.
-
-    Attributes:
-        identity_type: Email or phone.
-        flh: The first-level hash.
-    """
+    """The one identity of a request, as the operator reads it."""
 
     identity_type: IdentityType
     flh: bytes
@@ -204,10 +199,6 @@ def opt_out(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
     A real operator forwards it to an opt-out service, and fails if it has none. The
     built-in service takes effect at once. Other services are not called.
-
-    Raises:
-        RefusedError: 400 ``invalid_token``. For an invalid identity, the real message
-            ends with the name of a Java object. Only the text before it is stable.
     """
     identity = read_identity_input(index, call.payload)
     if isinstance(identity, InputFault):
@@ -242,17 +233,9 @@ _WRAPPER_FAULTS = {
 def refresh(
     index: DataIndex, body: bytes, *, authenticated: bool, now_ms: int
 ) -> tuple[bytes, bytes | None]:
-    """Answer token/refresh.
+    """Answer token/refresh with JSON, and the key to encrypt it with, or None.
 
-    Args:
-        index: The operator's data.
-        body: The refresh token.
-        authenticated: Whether the API key is known, even if it is disabled. If not, the
-            operator does not return the cause of an error.
-        now_ms: The operator's time, in ms since the Unix epoch.
-
-    Returns:
-        The reply's JSON, and the key to encrypt it with, or None to send it in clear.
+    Without *authenticated*, a known API key, the causes of errors are hidden.
     """
     text = decode_utf8(body)
     key = None

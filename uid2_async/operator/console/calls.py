@@ -56,12 +56,7 @@ class KeyCheck(Enum):
 
 @attrs.frozen
 class Caller:
-    """The caller of a request, by its API key. The key itself is not stored.
-
-    Attributes:
-        check: What was in the header.
-        client: The owner of the key, even if it is disabled or lacks the role.
-    """
+    """The caller of a request, by its API key, even if that is disabled."""
 
     check: KeyCheck
     client: Client | None = None
@@ -81,16 +76,9 @@ def identify_caller(api_keys: ApiKeys, authorization: str | None) -> Caller:
 
 @attrs.frozen(kw_only=True)
 class Exchange:
-    """A request and its reply, as they were sent.
+    """A request and its reply, before a fault truncated or dropped it.
 
-    Attributes:
-        number: The number of the exchange, from 1.
-        at_ms: The operator's time at the call.
-        took_ms: The duration in ms.
-        call: The entry in the log of calls, whose headers do not contain the API key.
-        caller: The caller.
-        body: The body of the request.
-        reply: The reply before a fault truncated or dropped it.
+    The headers of the call do not contain the API key. *at_ms* is the operator's time.
     """
 
     number: int = 0
@@ -164,13 +152,10 @@ _HEAD_BYTES: Final = 8 + NONCE_BYTES
 
 @attrs.frozen
 class DecryptedBody:
-    """A request or a reply.
+    """A request or a reply: a sentence on how it was encrypted, and its content.
 
-    Attributes:
-        how: How it was encrypted, and with which key, as a sentence.
-        text: The content, with JSON indented. May be empty. Truncated somewhere after
-            :data:`CHARS_SHOWN`.
-        data: The JSON, or None if it is not JSON.
+    *text* has indented JSON, and is cut somewhere after :data:`CHARS_SHOWN`. *data* is
+    None if it is not JSON.
     """
 
     how: str
@@ -182,12 +167,8 @@ class DecryptedBody:
 class DecryptedCall:
     """A decrypted call.
 
-    Attributes:
-        request: The request.
-        reply: The reply.
-        sent_ms: The caller's time in the envelope, or None.
-        encrypted_by: The client whose secret decrypted the envelope, or None.
-        refresh_token: The refresh token that was sent, or None.
+    *sent_ms* is the caller's time in the envelope, and *encrypted_by* the client whose
+    secret decrypted it.
     """
 
     request: DecryptedBody

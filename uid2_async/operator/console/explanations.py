@@ -60,12 +60,9 @@ def _fault_parts(fault: Fault) -> tuple[str, ...]:
 
 @attrs.frozen
 class Explanation:
-    """Why a call failed, or returned no tokens.
+    """Why a call failed, in plain words and in the operator's.
 
-    Attributes:
-        text: What it means and what to do, in plain words.
-        said: What the operator said.
-        failed: False if the call succeeded, and the answer was no.
+    *failed* is False if the call succeeded, and the answer was no.
     """
 
     text: str
