@@ -191,11 +191,10 @@ def test_the_bar_leaves_stdout_alone() -> None:
         assert sys.stdout is before
 
 
-@pytest.mark.parametrize("quiet", [True, False])
-def test_no_bar_in_a_file(quiet: bool) -> None:
+def test_no_bar_in_a_file() -> None:
     """Where stderr is no terminal, or silence is asked for, there is no bar."""
     screen = io.StringIO()
-    console = Console(file=screen, quiet=quiet, force_terminal=quiet)
+    console = Console(file=screen)
     with progress_bar(console, to_stdout=False) as update:
         assert update is None
 
@@ -219,7 +218,7 @@ def test_no_color(
 ) -> None:
     """NO_COLOR is heeded, and what is printed goes to stderr."""
     monkeypatch.setenv("NO_COLOR", "1")
-    console = console_for(quiet=False)
+    console = console_for()
     console.print("[red]words[/red]")
 
     assert console.no_color

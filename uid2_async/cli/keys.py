@@ -52,12 +52,7 @@ KeysFileOption = Annotated[
 
 
 def load_keys(kind: KeysKind, connection: Connection, file: str | None) -> KeyRing:
-    """Fetch keys of *kind* from the operator, or read them from *file*.
-
-    Raises:
-        InputError: If the file does not exist, or both a file and a sandbox are given.
-        ProtocolError: If the file does not contain valid keys.
-    """
+    """Fetch keys of *kind* from the operator, or read them from *file*."""
     if file is None:
         if kind is KeysKind.SHARING:
             return connection.ask(lambda client: client.fetch_sharing_keys())

@@ -32,10 +32,7 @@ class Section:
 
     Attributes:
         name: Its unique ID in the page.
-        title: Its heading.
-        text: The explanation below the heading.
         head: The headings of its table.
-        rows: The table.
         bars: The length of each bar, one per row or per label.
         labels: The labels of a chart above a long table. By default, the bars are in
             the table.
