@@ -144,8 +144,8 @@ class RowJob:
     def run(self, prepare: Callable[[], Work]) -> None:
         """Print a result for each value, or write the output.
 
-        Exits with 3 if rows failed. *prepare* gets the keys and returns the function that
-        makes the cells. It is called after all other checks.
+        Exits with 3 if rows failed. *prepare*, which is called after all other checks,
+        gets the keys and returns the function that makes the cells.
         """
         source = self.files.source
         if source is None:

@@ -30,7 +30,7 @@ from uid2_async.errors import (
     TransportError,
     UID2Error,
 )
-from uid2_async.models import IdentityMap, IdentityScope, OptedOut, UnmappedReason
+from uid2_async.models import IdentityScope, OptedOut, UnmappedReason
 from uid2_async.protocol.keyring import KeyRing
 
 
@@ -98,7 +98,9 @@ def check_api_key(outcomes: CallOutcomes) -> Finding:
     trouble = _find_inconclusive(outcomes)
     if trouble is not None:
         return failed_call(check, trouble)
-    if _is_known(outcomes.get(ProbeEndpoint.REFRESH)):
+    refresh = outcomes.get(ProbeEndpoint.REFRESH, CallOutcome()).error
+    # A refresh fails in this way only for a known key (docs/protocol.md 2.2).
+    if isinstance(refresh, InvalidTokenError) and refresh.code == "invalid_token":
         return failed(
             check,
             "The operator knows the key, but it is disabled or has no role.",
@@ -112,12 +114,6 @@ def check_api_key(outcomes: CallOutcomes) -> Finding:
         f"been replaced, {_PORTAL}.",
         unauthorized=True,
     )
-
-
-def _is_known(outcome: CallOutcome | None) -> bool:
-    """Return whether a refresh failed as for a known key (docs/protocol.md 2.2)."""
-    error = None if outcome is None else outcome.error
-    return isinstance(error, InvalidTokenError) and error.code == "invalid_token"
 
 
 def check_roles(outcomes: CallOutcomes, needed: Collection[Role]) -> Finding:
@@ -279,7 +275,12 @@ def check_test_identities(outcomes: CallOutcomes) -> Finding:
     if roles[Role.MAPPER]:
         if (error := outcomes[ProbeEndpoint.MAP].error) is not None:
             return failed_call(check, error)
-        wrong += _wrong_rows(outcomes[ProbeEndpoint.MAP].value)
+        out, valid = outcomes[ProbeEndpoint.MAP].value
+        is_wrong = {
+            "optout@example.com was mapped": out.reason is not UnmappedReason.OPTED_OUT,
+            "validate@example.com was not mapped": valid.raw_uid is None,
+        }
+        wrong += [what for what, is_so in is_wrong.items() if is_so]
     if wrong:
         return failed(
             check,
@@ -293,17 +294,6 @@ _OPT_OUTS: Final = {
     ProbeEndpoint.GENERATE: "optout@example.com got tokens",
     ProbeEndpoint.REFRESH: "refresh-optout@example.com was not opted out on refresh",
 }
-
-
-def _wrong_rows(found: IdentityMap) -> list[str]:
-    """List the mapped test identities whose rows are not as documented."""
-    out, valid = found
-    wrong = []
-    if out.reason is not UnmappedReason.OPTED_OUT:
-        wrong.append("optout@example.com was mapped")
-    if valid.raw_uid is None:
-        wrong.append("validate@example.com was not mapped")
-    return wrong
 
 
 def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Finding:

@@ -332,25 +332,19 @@ def _piece(series: Any, start: int, label: Hashable) -> Any:
     with suppress(Exception):
         return load_arrow().array(series, from_pandas=True)
     for at, (value, missing) in enumerate(zip(series, series.isna(), strict=True)):
-        if not (missing or _is_text(value)):
-            kind = type(value).__name__
-            what = f"not text, but {kind}"
+        what = ""
+        if not (missing or isinstance(value, str)):
+            what = f"not text, but {type(value).__name__}"
             hint = "Convert the column to strings, and missing values to None."
-            if isinstance(value, str):
-                what = "not valid Unicode"
-                hint = "Replace the lone surrogates in it."
+        elif not missing and any("\ud800" <= mark <= "\udfff" for mark in value):
+            what = "not valid Unicode"
+            hint = "Replace the lone surrogates in it."
+        if what:
             raise InputError(
                 f"Row {start + at} of the column '{printable(str(label))}' is {what}.",
                 hint=hint,
             )
     raise InputError(f"The column '{printable(str(label))}' is not text.")
-
-
-def _is_text(value: object) -> bool:
-    """Return whether a value is a string that can be encoded."""
-    if not isinstance(value, str):
-        return False
-    return not any("\ud800" <= mark <= "\udfff" for mark in value)
 
 
 def _to_pandas_array(column: Any) -> Any:

@@ -330,7 +330,8 @@ _TOO_LONG_LINE: Final = 414
 _TOO_LONG_HEADERS: Final = 431
 _NO_SUCH_VERSION: Final = 501
 
-# A host as in RFC 3986, as far as Vert.x checks it, and an optional port.
+# A host as in RFC 3986, as far as Vert.x checks it, and an optional port. It may be
+# empty.
 _AUTHORITY = re.compile(
     r"(?:\[[^\]][^\]]*\]|[A-Za-z0-9\-._~!$&'()*+,;=]*)(?::(?P<port>[0-9]*))?"
 )
@@ -357,16 +358,11 @@ def refuse_early(http: web.BaseRequest) -> Reply | None:
     size = sum(len(name) + len(value) + 2 for name, value in http.raw_headers)
     if size > _MAX_HEADERS:
         return Reply(status=_TOO_LONG_HEADERS)
-    host = http.headers.get(hdrs.HOST)
-    if http.version == HttpVersion11 and (host is None or not _is_authority(host)):
-        return BAD_REQUEST
+    if http.version == HttpVersion11:
+        host = _AUTHORITY.fullmatch(http.headers.get(hdrs.HOST, "/"))
+        if host is None or int((host["port"] or "0")[:6]) not in _PORTS:
+            return BAD_REQUEST
     return None
-
-
-def _is_authority(text: str) -> bool:
-    """Return whether *text* is a host, which may be empty, with an optional port."""
-    found = _AUTHORITY.fullmatch(text)
-    return found is not None and int((found["port"] or "0")[:6]) in _PORTS
 
 
 class _Protocol(web.RequestHandler):

@@ -168,7 +168,8 @@ def _as_long(value: object) -> int | None:
     Fractions are truncated, and strings read like ``Long.parseLong()``.
     """
     if isinstance(value, JavaDouble):
-        return _long_of_double(value)
+        in_range = -_LONG.stop <= value <= _LONG.stop
+        return min(int(value), _LONG.stop - 1) if in_range else None
     number = _long_of_text(value) if isinstance(value, str) else value
     if number is None:
         return 0 if value is None else None
@@ -184,13 +185,6 @@ def _long_of_text(text: str) -> int | None:
         return 0
     is_number = len(text) <= _LONG_TEXT_CHARS and _LONG_TEXT.fullmatch(text)
     return int(text) if is_number else None
-
-
-def _long_of_double(value: float) -> int | None:
-    """Cast a ``double`` as Java does. The largest ``long`` is 2**63 - 1."""
-    if not -_LONG.stop <= value <= _LONG.stop:
-        return None
-    return min(int(value), _LONG.stop - 1)
 
 
 def open_client_generate_request(
@@ -322,17 +316,16 @@ def app_allowed(name: str, app_names: Collection[str]) -> bool:
 def _host_name(origin: str) -> str | None:
     """Return the host in *origin* in lowercase, or None if it is not a domain name."""
     found = _ORIGIN.fullmatch(trim(origin))
-    if found is None or not _is_port(found["port"] or "0"):
+    if found is None:
+        return None
+    port = found["port"] or "0"
+    digits = port.lstrip("+-").lstrip("0") or "0"
+    if len(digits) > _PORT_DIGITS:
+        return None
+    if int(f"-{digits}" if port[0] == "-" else digits) not in _PORTS:
         return None
     name = found["host"].translate(_FOLD).removesuffix(".")
     return name if len(name) <= _MAX_NAME and _NAME.fullmatch(name) else None
-
-
-def _is_port(text: str) -> bool:
-    """Return whether Java accepts *text* as a port."""
-    digits = text.lstrip("+-").lstrip("0") or "0"
-    sign = "-" if text[0] == "-" else ""
-    return len(digits) <= _PORT_DIGITS and int(sign + digits) in _PORTS
 
 
 @cache

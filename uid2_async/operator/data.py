@@ -117,11 +117,6 @@ class Client(Unpicklable):
     service_id: int = 0
     disabled: bool = False
 
-    @property
-    def reads_ids(self) -> bool:
-        """Whether this is a bidder, who may read keysets without ``allowed_sites``."""
-        return "ID_READER" in self.roles
-
 
 @attrs.frozen(kw_only=True)
 class Site:

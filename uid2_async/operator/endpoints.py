@@ -114,7 +114,9 @@ def map_v2(index: DataIndex, call: AuthorizedRequest) -> bytes:
     texts = [as_java_string(item) for item in items]
     if None in texts and kind != "phone":
         raise _unknown_v2()
-    index.service_links.check(call.client, _read_link_id(payload))
+    # Java converts a null to the text "null".
+    link_id = as_java_string(payload.get("link_id")) or "null"
+    index.service_links.check(call.client, link_id if "link_id" in payload else None)
     mapped: list[dict[str, str | None]] = []
     unmapped: list[dict[str, str | None]] = []
     for text in texts:
@@ -163,14 +165,6 @@ def _one_list(payload: Mapping[str, Any], *, phones: bool) -> tuple[str, list[An
     if not is_there:
         raise client_error(missing_message(phones=phones))
     return chosen or (KINDS[0], [])
-
-
-def _read_link_id(payload: Mapping[str, Any]) -> str | None:
-    """Return the service link. Java converts a null to the text ``null``."""
-    if "link_id" not in payload:
-        return None
-    text = as_java_string(payload["link_id"])
-    return "null" if text is None else text
 
 
 def _unknown_v2() -> RefusedError:
@@ -249,7 +243,7 @@ def sharing_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
     """Answer key/sharing."""
     client, runtime = call.client, index.runtime
     keys = _visible(index, call)
-    default = index.keysets.default_keyset(client.site_id)
+    default = index.keysets.defaults.get(client.site_id)
     longest = runtime.max_sharing_lifetime_seconds
     if longest is None:
         longest = runtime.sharing_token_expiry_seconds

@@ -285,7 +285,8 @@ def _has_fault(body: bytes) -> bool:
         if (
             complete > _MAX_FIELDS
             or len(value) > _MAX_VALUE_BYTES
-            or _is_bad_name(name)
+            or _BAD_FORM_ESCAPE.search(name)
+            or not trim(unquote_plus(name.decode("utf-8", "replace")))
             or (is_complete and _BAD_FORM_ESCAPE.search(value))
         ):
             return True
@@ -316,13 +317,6 @@ def _read_fields(body: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         at = end.end()
 
 
-def _is_bad_name(name: bytes) -> bool:
-    """Return whether Netty rejects a field name."""
-    if _BAD_FORM_ESCAPE.search(name):
-        return True
-    return not trim(unquote_plus(name.decode("utf-8", "replace")))
-
-
 def body_text(content_type: str, body: bytes) -> bytes:
     """Decode a *body* with the charset of its content type, and encode it as UTF-8."""
     name = _read_parameters(content_type).get("charset")
@@ -350,7 +344,10 @@ def _read_parameters(content_type: str) -> dict[str, str]:
     values = {name: value for name, _, value in pairs if name.lower() != "q"}
     if '"' in values.values():
         raise text_error()  # Vert.x fails on a single quote character.
-    return {name: _unquote(value) for name, value in values.items()}
+    return {
+        name: value.removeprefix('"').removesuffix('"').replace("\\", "")
+        for name, value in values.items()
+    }
 
 
 def _split(text: str) -> Iterator[str]:
@@ -370,8 +367,3 @@ def _split(text: str) -> Iterator[str]:
                 yield part
             start = at + 1
         last = char
-
-
-def _unquote(value: str) -> str:
-    """Remove one quote from each end, and all backslashes."""
-    return value.removeprefix('"').removesuffix('"').replace("\\", "")

@@ -23,7 +23,6 @@ from uid2_async.operator.data import (
     OperatorData,
     OptOutRecord,
     RuntimeConfig,
-    ServiceLink,
     Settings,
     Site,
 )
@@ -109,29 +108,30 @@ class ServiceLinks:
                 return
             link = self._links.get((client.service_id, link_id))
             if link is not None:
-                self._check_service(link)
+                is_listed = self._services is None or link.service_id in self._services
+                if not is_listed and link.name.strip():
+                    # The operator needs the service's name for its metrics.
+                    raise unknown_error("Unknown error while mapping identity v2")
                 return
         raise RefusedError(401, "unauthorized", "Invalid link_id")
-
-    def _check_service(self, link: ServiceLink) -> None:
-        """Fail like the operator, which needs the service's name for its metrics."""
-        is_listed = self._services is None or link.service_id in self._services
-        if not is_listed and link.name.strip():
-            raise unknown_error("Unknown error while mapping identity v2")
 
 
 _FALLBACK_SITE = 2
 
 
 class Keysets:
-    """The keysets of an operator, with their keys."""
+    """The keysets of an operator, with their keys.
+
+    Attributes:
+        defaults: The keyset that each site encrypts with.
+    """
 
     def __init__(self, data: OperatorData) -> None:
         """Index the keys. Of those that activate together, the last one encrypts."""
         self._keysets = {one.keyset_id: one for one in data.keysets}
         self._keys = {key.id: key for key in sorted(data.keys, key=lambda one: one.id)}
         self._ring = KeyRing(keys={key.id: key for key in data.keys})
-        self._defaults = {
+        self.defaults: dict[int, Keyset] = {
             one.site_id: one for one in data.keysets if one.default and one.enabled
         }
 
@@ -148,10 +148,6 @@ class Keysets:
         """Return the keyset of a key that a client may have. It always exists."""
         return self._keysets[key.keyset_id or 0]
 
-    def default_keyset(self, site_id: int) -> Keyset | None:
-        """Return the keyset that a site encrypts with, or None if it has none."""
-        return self._defaults.get(site_id)
-
     def master_key(self, now_ms: int) -> Key | None:
         """Return the key for the outer layer of tokens."""
         return self._ring.active_key(MASTER_KEYSET, now_ms)
@@ -163,7 +159,7 @@ class Keysets:
     def site_key(self, site_id: int, now_ms: int) -> Key | None:
         """Return the key for the inner layer of tokens: the site's, or the fallback."""
         for owner in (site_id, _FALLBACK_SITE):
-            keyset = self._defaults.get(owner)
+            keyset = self.defaults.get(owner)
             keyset_id = None if keyset is None else keyset.keyset_id
             key = self._ring.active_key(keyset_id, now_ms)
             if key is not None:
@@ -191,7 +187,7 @@ def _is_readable(keyset: Keyset, client: Client) -> bool:
     if keyset.site_id == client.site_id:
         return True
     if keyset.allowed_sites is None:
-        return client.reads_ids
+        return "ID_READER" in client.roles
     return client.site_id in keyset.allowed_sites
 
 

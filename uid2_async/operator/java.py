@@ -274,11 +274,9 @@ def trim(text: str) -> str:
 
 def utf16_length(text: str) -> int:
     """Return the length in UTF-16 code units, like Java's ``length()``."""
-    return len(text) if text.isascii() else len(_utf16(text)) // 2
-
-
-def _utf16(text: str) -> bytes:
-    return text.encode("utf-16-le", "surrogatepass")
+    if text.isascii():
+        return len(text)
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def replace_surrogates(text: str) -> str:

@@ -122,16 +122,15 @@ def _explain_success(exchange: Exchange, reading: DecryptedCall) -> Explanation 
     """Explain a 200 without success, or a fault that makes it unreadable."""
     fault = exchange.call.fault
     said = _operator_message(exchange, reading)
-    if fault is not None and _is_unreadable(fault):
+    if fault is not None and (
+        fault.cut_after is not None
+        or fault.wrong_key
+        or fault.wrong_nonce
+        or fault.payload is not None
+    ):
         return Explanation(f"You armed it: {format_fault(fault)}.", said)
     text = _STATUS_WORDS.get(str(_fields(reading).get("status")))
     return None if text is None else Explanation(text, said, failed=False)
-
-
-def _is_unreadable(fault: Fault) -> bool:
-    """Return whether a client cannot read a 200 with *fault*."""
-    cut = fault.cut_after is not None
-    return cut or fault.wrong_key or fault.wrong_nonce or fault.payload is not None
 
 
 def _explain_refusal(
