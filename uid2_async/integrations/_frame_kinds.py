@@ -28,12 +28,9 @@ _PIECE_ROWS: Final = 10_000
 
 @attrs.frozen
 class Result:
-    """The columns to append to a frame.
+    """The columns to append to a frame. For a stream, all columns.
 
-    Attributes:
-        table: The new columns. For a stream, all columns, which can be read once.
-        repeat: The row of the frame to which each row belongs, or None if they
-            correspond one to one.
+    *repeat* has the row of the frame for each row, or is None if they correspond.
     """
 
     table: Any
@@ -54,9 +51,7 @@ class Frame:
     def read(self, positions: Sequence[int]) -> tuple[Any, Sequence[int]]:
         """Read the columns at *positions*. Blocks.
 
-        Returns:
-            A RecordBatchReader with these columns or with all columns, and the
-            positions of the requested columns in it.
+        Return a RecordBatchReader and the positions of the columns in it.
         """
         arrow = load_arrow()
         columns = []
@@ -191,11 +186,7 @@ def _narwhals() -> Any:
 
 
 def open_frame(frame: Any, *, rereadable: bool) -> Frame:
-    """Detect the type of *frame*. Blocks, because a lazy frame is collected.
-
-    Raises:
-        InputError: If it is not a frame.
-    """
+    """Detect the type of *frame*. Blocks, because a lazy frame is collected."""
     arrow = load_arrow()
     if isinstance(frame, arrow.Table):
         return _ArrowTable(frame, lambda table: table)

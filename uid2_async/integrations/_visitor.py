@@ -57,11 +57,7 @@ _FETCHES: Final = {
 
 
 def check_key_source(source: KeySource | None) -> None:
-    """Validate a source of keys.
-
-    Raises:
-        ConfigError: If it is not a KeySource or None.
-    """
+    """Raise a ConfigError unless *source* is a KeySource or None."""
     if not (source is None or isinstance(source, os.PathLike) or source in _FETCHES):
         raise ConfigError(
             "The source of keys is not valid.",
@@ -88,9 +84,6 @@ async def open_all(
 
     If there are no usable keys, the application starts anyway with a store that is not
     ready.
-
-    Raises:
-        ConfigError: If a setting or *keys* is not valid.
     """
     check_key_source(keys)
     async with (
@@ -155,13 +148,7 @@ def store_reply(
 
 
 class Site:
-    """The client of an application for all of its threads and event loops.
-
-    Attributes:
-        client: The client.
-        refresher: The refresher of tokens.
-        cookie: The cookie of visitors.
-    """
+    """The client of an application for all of its threads and event loops."""
 
     def __init__(self, settings: Mapping[str, Any], keys: Iterable[str]) -> None:
         """Validate the settings. Nothing is opened before the first call.

@@ -87,7 +87,7 @@ class UID2Middleware:
             ConfigError: If a setting is missing or not valid.
         """
         self._get_response = get_response
-        self._site = _get_site()
+        self._site = _process.site()
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
@@ -141,18 +141,13 @@ class _Process:
 _process: Final = _Process()
 
 
-def _get_site() -> Site:
-    """Return the site of this process."""
-    return _process.site()
-
-
 def get_client() -> BlockingClient:
     """Return the client of this process, for commands, tasks and signals.
 
     Raises:
         ConfigError: If a setting is missing or not valid.
     """
-    return _get_site().client
+    return _process.site().client
 
 
 def get_keys() -> BlockingKeyStore | FileKeyStore:
@@ -161,12 +156,12 @@ def get_keys() -> BlockingKeyStore | FileKeyStore:
     Raises:
         ConfigError: If a setting is missing or not valid.
     """
-    return _get_site().keys
+    return _process.site().keys
 
 
 async def aget_keys() -> BlockingKeyStore | FileKeyStore:
     """Async form of :func:`get_keys`."""
-    return await _get_site().open_keys()
+    return await _process.site().open_keys()
 
 
 def _settings() -> tuple[Mapping[str, Any], list[str]]:

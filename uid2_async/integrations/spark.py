@@ -293,11 +293,6 @@ class MapTask:
 
     It is a module-level class instead of a closure, so that the plan references it by
     name and does not contain its surroundings.
-
-    Attributes:
-        wanted: The columns.
-        concurrency: The maximum number of concurrent requests of a task.
-        credentials: ``module:function``, or None to use the environment.
     """
 
     wanted: IdentityColumns

@@ -16,7 +16,7 @@ import attrs
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.operator.http_messages import reply_error
 from uid2_async.operator.indexes import DataIndex
-from uid2_async.operator.java import as_java_string, parse_object
+from uid2_async.operator.java import as_java_string, parse_object, utf16_length
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.envelope import IV_BYTES, KEY_BYTES
 from uid2_async.protocol.keyring import Key, KeyLookup
@@ -247,6 +247,22 @@ def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
     if inner is None:
         raise RefreshTokenError(RefreshTokenFailure.BAD_JSON)
     return inner
+
+
+def decrypt_refresh_token(
+    text: str, key_of: KeyLookup
+) -> tuple[RefreshToken, bytes | None]:
+    """Decrypt a refresh token with or without a wrapper.
+
+    Return it with the key of the reply to its refresh, if it has one.
+
+    Raises:
+        RefreshTokenError: If it cannot be decrypted.
+    """
+    key = None
+    if utf16_length(text) == WRAPPED_CHARS:
+        text, key = unwrap_refresh_token(text, key_of)
+    return open_refresh_token(text, key_of), key
 
 
 def _read_inner(payload: bytes) -> tuple[str, bytes] | None:

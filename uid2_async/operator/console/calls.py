@@ -24,11 +24,9 @@ from uid2_async.operator.http_messages import BINARY, RefusedError, Reply
 from uid2_async.operator.indexes import ApiKeys, DataIndex
 from uid2_async.operator.java import JavaJsonError, decode_utf8, parse
 from uid2_async.operator.minting import (
-    WRAPPED_CHARS,
     RefreshToken,
     RefreshTokenError,
-    open_refresh_token,
-    unwrap_refresh_token,
+    decrypt_refresh_token,
 )
 from uid2_async.operator.state import Call
 from uid2_async.protocol import base64
@@ -261,9 +259,7 @@ def _decrypt_refresh(exchange: Exchange, index: DataIndex) -> DecryptedCall:
     text = decode_utf8(exchange.body)
     key = token = None
     try:
-        if len(text) == WRAPPED_CHARS:
-            text, key = unwrap_refresh_token(text, index.keysets.key)
-        token = open_refresh_token(text, index.keysets.key)
+        token, key = decrypt_refresh_token(text, index.keysets.key)
     except RefreshTokenError as error:
         how = f"A refresh token that cannot be decrypted: {error.reason.value}."
         request = _show_bytes(exchange.body, how)

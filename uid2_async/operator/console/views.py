@@ -40,12 +40,7 @@ from uid2_async.operator.indexes import (
     OPTED_OUT_ON_REFRESH,
     DataIndex,
 )
-from uid2_async.operator.minting import (
-    WRAPPED_CHARS,
-    RefreshTokenError,
-    open_refresh_token,
-    unwrap_refresh_token,
-)
+from uid2_async.operator.minting import RefreshTokenError, decrypt_refresh_token
 from uid2_async.operator.state import ArmedFault
 from uid2_async.protocol.inspection import ValueKind, describe, inspect_value
 from uid2_async.protocol.token_codec import CLIENT_SIDE_GENERATED, open_token
@@ -240,9 +235,7 @@ def _decrypt_advertising_token(
 def _decrypt_refresh_token(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
     """Decrypt a refresh token."""
     try:
-        if len(text) == WRAPPED_CHARS:
-            text, _ = unwrap_refresh_token(text, index.keysets.key)
-        token = open_refresh_token(text, index.keysets.key)
+        token, _ = decrypt_refresh_token(text, index.keysets.key)
     except RefreshTokenError as error:
         return {"decrypted": f"no: {error.reason.value}"}
     out = index.opt_outs.is_out_on_refresh(token.first_level_hash, token.identity_type)
