@@ -151,7 +151,7 @@ class ScriptedTransport:
 
     async def send(self, request: Request) -> Reply:
         """Return the next step of the script."""
-        opened = _open(request)
+        opened = _decrypt(request)
         self.requests.append(request)
         self.questions.append(
             wire.decode(opened.payload, object) if opened and opened.payload else None
@@ -167,24 +167,21 @@ class ScriptedTransport:
             return step
         if isinstance(step, int):
             return Reply(status=step, headers={}, body=b"")
-        return self._seal(step, request) if isinstance(step, Mapping) else step(request)
-
-    def _seal(self, reply: Mapping[str, Any], request: Request) -> Reply:
-        """Encrypt the JSON of a reply."""
-        opened = _open(request)
+        if not isinstance(step, Mapping):
+            return step(request)
         if opened is None:
             raise AssertionError(
                 f"A request to {request.path} has no envelope, so the reply cannot be "
                 "JSON. Use a Reply as the step, or LocalOperator."
             )
-        sealed = seal_reply(
-            wire.encode(reply),
+        encrypted = seal_reply(
+            wire.encode(step),
             key=_KEY,
             now_ms=opened.sent_ms,
             nonce=opened.nonce,
             iv=os.urandom(IV_BYTES),
         )
-        body = sealed if _is_binary(request) else base64.encode(sealed)
+        body = encrypted if _is_binary(request) else base64.encode(encrypted)
         return Reply(status=200, headers={}, body=body)
 
     async def aclose(self) -> None:
@@ -195,7 +192,7 @@ class ScriptedTransport:
         return f"<ScriptedTransport {len(self.requests)} sent, {len(self._steps)} left>"
 
 
-def _open(request: Request) -> OpenedRequest | None:
+def _decrypt(request: Request) -> OpenedRequest | None:
     """Decrypt a request, or return None if it has no envelope."""
     body = request.body if _is_binary(request) else base64.decode(request.body)
     try:

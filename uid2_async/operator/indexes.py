@@ -226,9 +226,16 @@ class OptOuts:
         self._always = {
             kind: self._hash(kind, name) for kind, name in OPTED_OUT.items()
         }
-        self._initial = tuple(
-            self._read(at, record) for at, record in enumerate(records)
-        )
+        self._initial: list[tuple[bytes, str, int]] = []
+        for at, one in enumerate(records):
+            is_email = one.email is not None
+            kind = IdentityType.EMAIL if is_email else IdentityType.PHONE
+            flh = self._hash(kind, (one.email if is_email else one.phone) or "")
+            if flh is None:
+                raise ConfigError(
+                    f"Opt-out record {at} has no valid email address or phone number."
+                )
+            self._initial.append((flh, one.advertising_id, one.opted_out_since))
         self._raw_uids: dict[bytes, str] = {}
         self._since: dict[str, int] = {}
         self.reset()
@@ -244,18 +251,6 @@ class OptOuts:
         """Return the first-level hash of an identity, or None if it is invalid."""
         data = identity_bytes(kind, value)
         return None if data is None else self._buckets.first_level_hash(data)
-
-    def _read(self, at: int, record: OptOutRecord) -> tuple[bytes, str, int]:
-        """Convert a record to a first-level hash, a raw UID and a time in seconds."""
-        if record.email is not None:
-            flh = self._hash(IdentityType.EMAIL, record.email)
-        else:
-            flh = self._hash(IdentityType.PHONE, record.phone or "")
-        if flh is None:
-            raise ConfigError(
-                f"Opt-out record {at} has no valid email address or phone number."
-            )
-        return flh, record.advertising_id, record.opted_out_since
 
     def add(self, flh: bytes, raw_uid: str, since: int) -> None:
         """Record that someone opted out at *since*, in seconds since the Unix epoch."""

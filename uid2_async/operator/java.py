@@ -16,12 +16,14 @@ import codecs
 import json
 import math
 import re
+import sys
 from calendar import timegm
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final, Self
+from threading import Lock
+from typing import Final, Self
 
 # --- JSON -----------------------------------------------------------------------------
 
@@ -29,6 +31,8 @@ from typing import Any, Final, Self
 _MAX_DEPTH = 1_000
 _MAX_NUMBER_DIGITS = 1_000
 _MAX_NAME_UNITS = 50_000
+
+_recursion_lock = Lock()
 
 # Java's decoder replaces an encoded surrogate, even a truncated one, by one
 # replacement character. Python's replaces each byte.
@@ -84,7 +88,15 @@ def _decode(text: str) -> object:
         return _DECODER.decode(text)
     except RecursionError:
         pass
-    return _DeepReader(text).read()
+    # Before Python 3.12, the scanner shares the interpreter's recursion limit, which is
+    # about as low as Jackson's.
+    with _recursion_lock:
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(limit + 2 * _MAX_DEPTH)
+        try:
+            return _DECODER.decode(text)
+        finally:
+            sys.setrecursionlimit(limit)
 
 
 def parse_raw(data: bytes) -> object:
@@ -176,92 +188,6 @@ _DECODER = json.JSONDecoder(
 )
 
 
-class _DeepReader:
-    """Parses JSON with its own stack. Slower than the standard library's scanner.
-
-    Before Python 3.12, that scanner shares the interpreter's recursion limit, which is
-    well below Jackson's 1,000 levels of nesting.
-    """
-
-    _SPACE = re.compile(r"[ \t\n\r]*")
-    _ENDS: Final = {"[": "]", "{": "}"}
-
-    def __init__(self, text: str) -> None:
-        """Start before the first token of *text*."""
-        self._text = text
-        self._at = 0
-        # Each open container: its end mark, and its values. In an object, a name
-        # precedes each value.
-        self._open: list[tuple[str, list[Any]]] = []
-
-    def read(self) -> object:
-        """Parse the whole text as one value."""
-        while True:
-            end = self._ENDS.get(self._peek())
-            if end is None:
-                value, self._at = _DECODER.raw_decode(self._text, self._at)
-            else:
-                self._at += 1
-                self._open.append((end, []))
-                if not self._takes(end):
-                    self._read_name()
-                    continue
-                value = self._close()
-            value, is_complete = self._add(value)
-            if is_complete:
-                return value
-
-    def _add(self, value: object) -> tuple[object, bool]:
-        """Add *value* to its container, and close every container that ends here.
-
-        Return the value and whether it is that of the whole text.
-        """
-        while self._open:
-            end, items = self._open[-1]
-            items.append(value)
-            if self._takes(","):
-                self._read_name()
-                return None, False
-            if not self._takes(end):
-                raise JavaJsonError
-            value = self._close()
-        if self._peek():
-            raise JavaJsonError
-        return value, True
-
-    def _close(self) -> object:
-        """Return the complete list or object that was opened last."""
-        end, items = self._open.pop()
-        if end == "]":
-            return items
-        return _object(list(zip(items[::2], items[1::2], strict=True)))
-
-    def _read_name(self) -> None:
-        """Parse a name and its colon, if the container is an object."""
-        end, items = self._open[-1]
-        if end == "]":
-            return
-        if self._peek() != '"':
-            raise JavaJsonError
-        name, self._at = _DECODER.raw_decode(self._text, self._at)
-        items.append(name)
-        if not self._takes(":"):
-            raise JavaJsonError
-
-    def _peek(self) -> str:
-        """Skip white space, and return the next character, or "" at the end."""
-        found = self._SPACE.match(self._text, self._at)
-        self._at = found.end() if found else self._at
-        return self._text[self._at : self._at + 1]
-
-    def _takes(self, mark: str) -> bool:
-        """Skip *mark* if it comes next, and return whether it did."""
-        if self._peek() != mark:
-            return False
-        self._at += 1
-        return True
-
-
 # --- text -----------------------------------------------------------------------------
 
 _TRIMMED = "".join(map(chr, range(0x21)))
@@ -326,32 +252,25 @@ def as_java_string(value: object) -> str | None:
     ahead = [value]
     while ahead:
         item = ahead.pop()
-        if isinstance(item, list):
-            ahead.extend(reversed(list(_list_parts(item))))
-        elif isinstance(item, dict):
-            ahead.extend(reversed(list(_map_parts(item))))
+        if isinstance(item, list | dict):
+            ahead.extend(reversed(list(_parts(item))))
         else:
             pieces.append(_scalar_string(item))
     return "".join(pieces)
 
 
-def _list_parts(items: Iterable[object]) -> Iterator[object]:
-    """Yield the values of a list, and the text between them."""
-    yield "["
-    for at, item in enumerate(items):
-        if at:
-            yield ", "
-        yield item
-    yield "]"
-
-
-def _map_parts(items: dict[str, object]) -> Iterator[object]:
-    """Yield the values of an object, and the text between them."""
-    yield "{"
-    for at, (key, item) in enumerate(items.items()):
-        yield f", {key}=" if at else f"{key}="
-        yield item
-    yield "}"
+def _parts(item: list[object] | dict[str, object]) -> Iterator[object]:
+    """Yield the values of a list or an object, and the text between them."""
+    start, end = "[]" if isinstance(item, list) else "{}"
+    names: Iterable[str] = [""] * len(item)
+    values: Iterable[object] = item
+    if isinstance(item, dict):
+        names, values = (f"{key}=" for key in item), item.values()
+    yield start
+    for at, (name, value) in enumerate(zip(names, values, strict=True)):
+        yield f", {name}" if at else name
+        yield value
+    yield end
 
 
 def _scalar_string(value: object) -> str:
