@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certificates import DAY, HOST, Faults, contexts
 from uid2_async import IdentityScope, KeyRing, errors
-from uid2_async.doctor import CheckId, Finding, Outcome
+from uid2_async.doctor import CheckId, Finding
 from uid2_async.doctor.checks import check_api_key_form, check_base_url
 from uid2_async.doctor.network import (
     check_connection,

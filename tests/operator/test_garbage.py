@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from refresh_tokens import seal_refresh_token
+from refresh_tokens import encrypt_refresh_token
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.operator import (
     LocalOperator,
@@ -141,7 +141,7 @@ class Garbage:
                 self.random.choice((0, 2, 3, 31, 32, 33, 34, 35, 90))
             ),
         )
-        text = seal_refresh_token(token, key, iv=IV + b"cdef"[: 4 * (version == 2)])
+        text = encrypt_refresh_token(token, key, iv=IV + b"cdef"[: 4 * (version == 2)])
         if self.random.random() < 0.5:
             try:
                 text = wrap_refresh_token(

@@ -76,7 +76,7 @@ def open_fields(
     request = operator_client_side.parse_client_generate_request(
         json.dumps(fields).encode()
     )
-    return operator_client_side.open_client_generate_request(request, server_key)[0]
+    return operator_client_side.decrypt_client_generate_request(request, server_key)[0]
 
 
 def refusal(fields: dict[str, Any], **options: Any) -> RefusedError:

@@ -98,7 +98,7 @@ def progress_bar(
         number = bar.add_task("0 rows, -/s", total=None)
         (task,) = bar.tasks
 
-        def tell(done: FileProgress) -> None:
+        def update(done: FileProgress) -> None:
             bar.update(
                 number,
                 total=done.total_bytes,
@@ -106,7 +106,7 @@ def progress_bar(
                 description=_facts(done, task.elapsed),
             )
 
-        yield tell
+        yield update
         if task.total is None:
             bar.update(number, total=1, completed=1)
 

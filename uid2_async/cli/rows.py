@@ -450,10 +450,10 @@ def _decrypter(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
         else:
             domains = others[0] if others else [domain] * len(tokens)
             found = bidstream.decrypt_many(tokens, domains)
-        opened = [None if isinstance(one, TokenFailure) else one for one in found]
+        decrypted = [None if isinstance(one, TokenFailure) else one for one in found]
         return (
-            [None if one is None else one.raw_uid for one in opened],
-            [None if one is None else one.site_id for one in opened],
+            [None if one is None else one.raw_uid for one in decrypted],
+            [None if one is None else one.site_id for one in decrypted],
             [one.name if isinstance(one, TokenFailure) else None for one in found],
         )
 

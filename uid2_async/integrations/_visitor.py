@@ -66,7 +66,7 @@ def check_key_source(source: KeySource | None) -> None:
         )
 
 
-class Opened(NamedTuple):
+class AsyncServices(NamedTuple):
     """The objects of an application with one event loop."""
 
     client: UID2Client
@@ -75,11 +75,11 @@ class Opened(NamedTuple):
 
 
 @asynccontextmanager
-async def open_all(
+async def open_services(
     make_client: Callable[[], UID2Client],
     make_refresher: Callable[[UID2Client], TokenRefresher],
     keys: KeySource | None,
-) -> AsyncIterator[Opened]:
+) -> AsyncIterator[AsyncServices]:
     """Open the client, refresher and keys of an application until it ends.
 
     If there are no usable keys, the application starts anyway with a store that is not
@@ -98,7 +98,7 @@ async def open_all(
             fetch = _FETCHES[keys]
             store = KeyStore(lambda: fetch(client), required=False)
             await stack.enter_async_context(store)
-        yield Opened(client, refresher, store)
+        yield AsyncServices(client, refresher, store)
 
 
 # --- in a session ---------------------------------------------------------------------
@@ -147,7 +147,7 @@ def store_reply(
 # --- for frameworks whose views run in threads ----------------------------------------
 
 
-class Site:
+class BlockingServices:
     """The client of an application for all of its threads and event loops."""
 
     def __init__(self, settings: Mapping[str, Any], keys: Iterable[str]) -> None:
@@ -239,9 +239,9 @@ class Visitor:
     A failure of the operator does not raise.
     """
 
-    def __init__(self, site: Site, cookies: Mapping[str, str]) -> None:
+    def __init__(self, services: BlockingServices, cookies: Mapping[str, str]) -> None:
         """Store the cookies of a request. They are decrypted on first use."""
-        self._site = site
+        self._services = services
         self._cookies = cookies
         self._session: dict[str, Any] | None = None
         self._before: dict[str, Any] = {}
@@ -250,7 +250,7 @@ class Visitor:
     def _held(self) -> dict[str, Any]:
         """The current content of the cookie."""
         if self._session is None:
-            cookie = self._site.cookie
+            cookie = self._services.cookie
             self._session = cookie.open(self._cookies.get(cookie.name))
             self._before = dict(self._session)
         return self._session
@@ -273,10 +273,10 @@ class Visitor:
 
         See :func:`~uid2_async.try_generate`.
         """
-        reply = self._site.client.try_generate(
+        reply = self._services.client.try_generate(
             identity,
             tcf_consent_string=tcf_consent_string,
-            timeout=self._site.timeout,
+            timeout=self._services.timeout,
         )
         store_reply(self._held, reply)
         return reply
@@ -285,11 +285,11 @@ class Visitor:
         self, identity: Identity | str, *, tcf_consent_string: str | None = None
     ) -> GenerateResult:
         """Async form of :meth:`generate`."""
-        future = self._site.client.submit(
+        future = self._services.client.submit(
             try_generate,
             identity,
             tcf_consent_string=tcf_consent_string,
-            timeout=self._site.timeout,
+            timeout=self._services.timeout,
         )
         reply = await asyncio.wrap_future(future)
         store_reply(self._held, reply)
@@ -303,7 +303,7 @@ class Visitor:
         """
         found = find_tokens(self._held)
         if isinstance(found, IdentityTokens):
-            found = self._site.refresher.ensure_fresh(found)
+            found = self._services.refresher.ensure_fresh(found)
             self._keep(found)
         return found
 
@@ -311,7 +311,7 @@ class Visitor:
         """Async form of :meth:`freshness`."""
         found = find_tokens(self._held)
         if isinstance(found, IdentityTokens):
-            future = self._site.refresher.submit(TokenRefresher.ensure_fresh, found)
+            future = self._services.refresher.submit(TokenRefresher.ensure_fresh, found)
             found = await asyncio.wrap_future(future)
             self._keep(found)
         return found
@@ -332,7 +332,7 @@ class Visitor:
     def save(self, response: SetsCookies) -> None:
         """Set the cookie of the response if its content has changed."""
         if self._session is not None and self._session != self._before:
-            self._site.cookie.save(response, self._session)
+            self._services.cookie.save(response, self._session)
 
 
 strip_tracebacks(globals())

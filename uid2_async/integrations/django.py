@@ -42,7 +42,7 @@ from uid2_async.doctor.checks import (
 from uid2_async.doctor.findings import Finding, Outcome
 from uid2_async.errors import ConfigError
 from uid2_async.integrations._visitor import (
-    Site,
+    BlockingServices,
     Visitor,
     check_key_source,
     environment_of,
@@ -87,7 +87,7 @@ class UID2Middleware:
             ConfigError: If a setting is missing or not valid.
         """
         self._get_response = get_response
-        self._site = _process.site()
+        self._services = _process.services()
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
@@ -96,7 +96,7 @@ class UID2Middleware:
         self, request: HttpRequest
     ) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Answer a request."""
-        visitor = self._site.visitor(request.COOKIES)
+        visitor = self._services.visitor(request.COOKIES)
         request.uid2 = visitor  # type: ignore[attr-defined] # as Django's own do
         if self._is_async:
             return self._answer(request, visitor)
@@ -123,19 +123,19 @@ class _Process:
     def __init__(self) -> None:
         self._lock = Lock()
         self._key: object = None
-        self._site: Site | None = None
+        self._services: BlockingServices | None = None
 
-    def site(self) -> Site:
-        """Return the site. It is replaced only if tests have changed the settings."""
+    def services(self) -> BlockingServices:
+        """Return the services. Changed settings, as in tests, replace them."""
         given, keys = _settings()
         described = sorted(map(repr, given.items()))
         key = (described, keys, environment_of(given), clock_in_use())
         with self._lock:
-            if self._site is None or self._key != key:
-                if self._site is not None:
-                    self._site.client.close()
-                self._site, self._key = Site(given, keys), key
-            return self._site
+            if self._services is None or self._key != key:
+                if self._services is not None:
+                    self._services.client.close()
+                self._services, self._key = BlockingServices(given, keys), key
+            return self._services
 
 
 _process: Final = _Process()
@@ -147,7 +147,7 @@ def get_client() -> BlockingClient:
     Raises:
         ConfigError: If a setting is missing or not valid.
     """
-    return _process.site().client
+    return _process.services().client
 
 
 def get_keys() -> BlockingKeyStore | FileKeyStore:
@@ -156,12 +156,12 @@ def get_keys() -> BlockingKeyStore | FileKeyStore:
     Raises:
         ConfigError: If a setting is missing or not valid.
     """
-    return _process.site().keys
+    return _process.services().keys
 
 
 async def aget_keys() -> BlockingKeyStore | FileKeyStore:
     """Async form of :func:`get_keys`."""
-    return await _process.site().open_keys()
+    return await _process.services().open_keys()
 
 
 def _settings() -> tuple[Mapping[str, Any], list[str]]:

@@ -119,7 +119,7 @@ class _CallSpans:
         span = self._tracer.start_span(
             f"uid2 {operation}", attributes={"uid2.operation": operation}
         )
-        call = _Call(span)
+        call = _CallInProgress(span)
         here = context.set_value(self._key, call, trace.set_span_in_context(span))
         call.token = context.attach(here)
 
@@ -160,13 +160,13 @@ class _CallSpans:
         if call.token is not None:
             context.detach(call.token)
 
-    def _current(self) -> _Call | None:
+    def _current(self) -> _CallInProgress | None:
         """Return the call in this context, or None."""
         found = context.get_value(self._key)
-        return found if isinstance(found, _Call) else None
+        return found if isinstance(found, _CallInProgress) else None
 
 
-class _Call:
+class _CallInProgress:
     """A call in progress."""
 
     def __init__(self, span: Span) -> None:

@@ -73,7 +73,7 @@ def uid2_lifespan(
 
     @asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[UID2State]:
-        async with _visitor.open_all(make_client, make_refresher, keys) as opened:
+        async with _visitor.open_services(make_client, make_refresher, keys) as opened:
             state = UID2State(
                 uid2_client=opened.client, uid2_refresher=opened.refresher
             )

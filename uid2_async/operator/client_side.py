@@ -62,7 +62,7 @@ def client_generate(
         raise RefusedError(401, "unauthorized", "Unauthorized")
     if index.settings.client_side_token_generate_domain_name_check_enabled:
         _check_site(index.site(pair.site_id), request, origin)
-    fields, cipher = open_client_generate_request(request, private_key)
+    fields, cipher = decrypt_client_generate_request(request, private_key)
     payload = generate_for(
         index,
         _read_hash(index, fields),
@@ -187,7 +187,7 @@ def _long_of_text(text: str) -> int | None:
     return int(text) if is_number else None
 
 
-def open_client_generate_request(
+def decrypt_client_generate_request(
     request: ClientGenerateRequest, server_key: EllipticCurvePrivateKey
 ) -> tuple[dict[str, object], AESGCM]:
     """Decrypt the inner JSON object of *request*. Return it with the reply's cipher."""
@@ -243,13 +243,13 @@ def _der_length(length: int) -> bytes:
 
 
 def _decrypt(
-    sealed: bytes | None, iv: bytes, request: ClientGenerateRequest, cipher: AESGCM
+    encrypted: bytes | None, iv: bytes, request: ClientGenerateRequest, cipher: AESGCM
 ) -> bytes:
     """Decrypt the inner JSON."""
     aad = additional_data(request.timestamp, request.app_name)
     try:
-        if sealed is not None:
-            return cipher.decrypt(iv, sealed, aad)
+        if encrypted is not None:
+            return cipher.decrypt(iv, encrypted, aad)
     except InvalidTag:
         pass
     raise client_error("payload decryption failed")

@@ -63,7 +63,7 @@ def check_runtime(runtime: RuntimeConfig) -> None:
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
+class OperatorSettings:
     """The operator's own settings, named as in its configuration."""
 
     identity_v3: bool = False
@@ -306,7 +306,7 @@ class OperatorData(Unpicklable):
     """
 
     scope: IdentityScope
-    settings: Settings
+    settings: OperatorSettings
     runtime: RuntimeConfig
     clients: tuple[Client, ...] = attrs.field(repr=_count)
     sites: tuple[Site, ...] = attrs.field(repr=_count)

@@ -41,6 +41,7 @@ from uid2_async.operator.data import (
     Credentials,
     Keyset,
     OperatorData,
+    OperatorSettings,
     OptOutRecord,
     RuntimeConfig,
     SaltKey,
@@ -48,7 +49,6 @@ from uid2_async.operator.data import (
     Salts,
     SaltSnapshot,
     ServiceLink,
-    Settings,
     Site,
 )
 from uid2_async.protocol import base64, wire
@@ -64,11 +64,11 @@ _SALT_FIELDS = 11
 
 
 @attrs.frozen(kw_only=True)
-class _World:
+class _OperatorFile:
     """The content of world.json."""
 
     scope: str
-    operator_settings: Settings
+    operator_settings: OperatorSettings
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +107,7 @@ class _SaltMetadata:
 def load(folder: Path) -> OperatorData:
     """Read all files in *folder*. See :meth:`OperatorData.load`."""
     path = folder / "world.json"
-    settings = _read_json(path, _World)
+    settings = _read_json(path, _OperatorFile)
     scope = IdentityScope.__members__.get(settings.scope.upper())
     if scope is None:
         raise _malformed(path, "scope is neither uid2 nor euid")
@@ -306,7 +306,7 @@ def _sample(scope: IdentityScope, seed: int, day: int) -> OperatorData:
     credentials = {name: _credentials(scope, name, seeded) for name in _CLIENTS}
     return OperatorData(
         scope=scope,
-        settings=Settings(
+        settings=OperatorSettings(
             key_sharing_endpoint_provide_app_names=True,
             optout_api_uri=EMBEDDED_OPT_OUT,
         ),

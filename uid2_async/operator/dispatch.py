@@ -15,16 +15,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.operator import endpoints, tokens
 from uid2_async.operator.client_side import client_generate
-from uid2_async.operator.data import Client, Settings
-from uid2_async.operator.envelope import RequestBody, read_request_body, seal_reply
+from uid2_async.operator.data import Client, OperatorSettings
+from uid2_async.operator.envelope import RequestBody, encrypt_reply, read_request_body
 from uid2_async.operator.http_messages import (
     BINARY,
     JSON,
     NOT_FOUND,
     TEXT,
+    HttpReply,
+    HttpRequest,
     RefusedError,
-    Reply,
-    Request,
     body_text,
     no_method,
     reply_error,
@@ -76,10 +76,10 @@ def _answer_encrypted(
     handle: _Handler,
     roles: frozenset[str],
     index: DataIndex,
-    request: Request,
+    request: HttpRequest,
     now_ms: int,
     fault: Fault,
-) -> Reply:
+) -> HttpReply:
     """Answer a request to an endpoint that requires an API key with one of *roles*."""
     client = index.api_keys.authorize(request.header("Authorization"), roles)
     if client is None:
@@ -97,7 +97,7 @@ def _answer_encrypted(
         payload = handle(index, call)
     except RefusedError as refusal:
         return _with_call_notes(reply_to_refusal(refusal), client, body)
-    encrypted = seal_reply(
+    encrypted = encrypt_reply(
         payload if fault.payload is None else fault.payload,
         key=index.random(KEY_BYTES) if fault.wrong_key else client.secret,
         now_ms=now_ms,
@@ -108,7 +108,9 @@ def _answer_encrypted(
     return _with_call_notes(reply, client, body)
 
 
-def _with_call_notes(reply: Reply, client: Client, body: RequestBody | None) -> Reply:
+def _with_call_notes(
+    reply: HttpReply, client: Client, body: RequestBody | None
+) -> HttpReply:
     """Add the client and the number of identities to *reply*, for the call log."""
     fields = {} if body is None else body.payload or {}
     counted = [fields[key] for key in _COUNTED_KEYS if key in fields]
@@ -120,9 +122,9 @@ def _with_call_notes(reply: Reply, client: Client, body: RequestBody | None) -> 
     )
 
 
-def _encrypted_reply(data: bytes, *, binary: bool) -> Reply:
+def _encrypted_reply(data: bytes, *, binary: bool) -> HttpReply:
     """Return a reply with an encrypted body, as raw bytes or base64."""
-    return Reply(
+    return HttpReply(
         status=200,
         content_type=BINARY if binary else TEXT,
         body=data if binary else base64.encode(data),
@@ -131,8 +133,8 @@ def _encrypted_reply(data: bytes, *, binary: bool) -> Reply:
 
 
 def _answer_refresh(
-    index: DataIndex, request: Request, now_ms: int, fault: Fault
-) -> Reply:
+    index: DataIndex, request: HttpRequest, now_ms: int, fault: Fault
+) -> HttpReply:
     """Answer token/refresh, for which an API key is optional."""
     client = index.api_keys.find(request.header("Authorization"))
     try:
@@ -147,12 +149,16 @@ def _answer_refresh(
 
 
 def _refresh_reply(
-    index: DataIndex, request: Request, payload: bytes, key: bytes | None, fault: Fault
-) -> Reply:
+    index: DataIndex,
+    request: HttpRequest,
+    payload: bytes,
+    key: bytes | None,
+    fault: Fault,
+) -> HttpReply:
     """Encrypt a reply with the refresh response key, or send it in clear without."""
     payload = payload if fault.payload is None else fault.payload
     if key is None:
-        return Reply(status=200, content_type=JSON, body=payload)
+        return HttpReply(status=200, content_type=JSON, body=payload)
     if fault.wrong_key:
         key = index.random(KEY_BYTES)
     if len(key) not in _AES_SIZES:
@@ -163,8 +169,8 @@ def _refresh_reply(
 
 
 def _answer_client_side(
-    index: DataIndex, request: Request, now_ms: int, fault: Fault
-) -> Reply:
+    index: DataIndex, request: HttpRequest, now_ms: int, fault: Fault
+) -> HttpReply:
     """Answer token/client-generate, which uses no API key."""
     origin = request.header("Origin")
     try:
@@ -178,14 +184,14 @@ def _answer_client_side(
     payload = payload if fault.payload is None else fault.payload
     # As base64 text, with neither a time nor a nonce.
     body = base64.encode(gcm_seal(payload, cipher, index.random(IV_BYTES)))
-    return Reply(status=200, body=body, encrypted=True, items=1)
+    return HttpReply(status=200, body=body, encrypted=True, items=1)
 
 
 HEALTH_PATH: Final = "/ops/healthcheck"
 
 
 @attrs.frozen(kw_only=True)
-class Endpoint:
+class Route:
     """An endpoint.
 
     Attributes:
@@ -196,18 +202,18 @@ class Endpoint:
         setting: The name of the setting that enables the endpoint, or "".
     """
 
-    answer: Callable[[DataIndex, Request, int, Fault], Reply]
+    answer: Callable[[DataIndex, HttpRequest, int, Fault], HttpReply]
     method: str = "POST"
     roles: frozenset[str] = frozenset()
     authenticates: bool = True
     setting: str = ""
 
 
-def _encrypted(handle: _Handler, *roles: str, setting: str = "") -> Endpoint:
+def _encrypted(handle: _Handler, *roles: str, setting: str = "") -> Route:
     """Return an endpoint with an API key and with encrypted requests and replies."""
     accepted = frozenset(roles)
     answer = partial(_answer_encrypted, handle, accepted)
-    return Endpoint(answer=answer, roles=accepted, setting=setting)
+    return Route(answer=answer, roles=accepted, setting=setting)
 
 
 _POST: Final = {
@@ -225,8 +231,8 @@ _POST: Final = {
     SHARING_PATH: _encrypted(endpoints.sharing_keys, "SHARER", "ID_READER"),
     BIDSTREAM_PATH: _encrypted(endpoints.bidstream_keys, "ID_READER"),
     LATEST_PATH: _encrypted(endpoints.latest_keys, "ID_READER"),
-    REFRESH_PATH: Endpoint(answer=_answer_refresh),
-    CLIENT_GENERATE_PATH: Endpoint(
+    REFRESH_PATH: Route(answer=_answer_refresh),
+    CLIENT_GENERATE_PATH: Route(
         answer=_answer_client_side,
         authenticates=False,
         setting="client_side_token_generate",
@@ -234,8 +240,8 @@ _POST: Final = {
 }
 _ENDPOINTS: Final = {
     **_POST,
-    HEALTH_PATH: Endpoint(
-        answer=lambda *_: Reply(status=200, body=b"OK"),
+    HEALTH_PATH: Route(
+        answer=lambda *_: HttpReply(status=200, body=b"OK"),
         method="GET",
         authenticates=False,
     ),
@@ -245,7 +251,7 @@ PATHS: Final = tuple(_POST)
 """The paths of all POST endpoints."""
 
 
-def find(method: str, path: str, settings: Settings) -> Endpoint | Reply:
+def find(method: str, path: str, settings: OperatorSettings) -> Route | HttpReply:
     """Find the endpoint of a normalized *path*, or return the 404 or 405 reply."""
     endpoint = _ENDPOINTS.get(path)
     if endpoint is None or not getattr(settings, endpoint.setting, True):
@@ -255,12 +261,12 @@ def find(method: str, path: str, settings: Settings) -> Endpoint | Reply:
 
 def answer(
     index: DataIndex,
-    endpoint: Endpoint,
-    request: Request,
+    endpoint: Route,
+    request: HttpRequest,
     *,
     now_ms: int,
     fault: Fault | None = None,
-) -> Reply:
+) -> HttpReply:
     """Answer *request* at *endpoint*. A *fault* is injected into a 200 reply."""
     try:
         if endpoint.method == "POST":

@@ -257,7 +257,7 @@ def sharing_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
         identity_scope=index.scope,
         allow_clock_skew_seconds=index.settings.allow_clock_skew_seconds,
         keys=tuple(
-            _wire_key(key, keyset_id=_sealing_keyset(index, key, client.site_id))
+            _wire_key(key, keyset_id=_encrypting_keyset(index, key, client.site_id))
             for key in keys
         ),
         site_data=_sites(index, keys),
@@ -265,7 +265,7 @@ def sharing_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
     return encode_success(body)
 
 
-def _sealing_keyset(index: DataIndex, key: Key, site_id: int) -> int | None:
+def _encrypting_keyset(index: DataIndex, key: Key, site_id: int) -> int | None:
     """Return the keyset ID of *key* if the site may encrypt with it, else None."""
     keyset = index.keysets.keyset_of(key)
     if keyset.keyset_id == MASTER_KEYSET:

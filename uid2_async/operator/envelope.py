@@ -21,7 +21,7 @@ class RequestEnvelopeError(Exception):
     """A request envelope that the operator cannot decrypt. The text is its message."""
 
 
-class OpenedRequest(RedactedRepr, frozen=True, kw_only=True):
+class DecryptedRequest(RedactedRepr, frozen=True, kw_only=True):
     """The client's time in ms, the nonce to repeat, and the JSON as bytes."""
 
     sent_ms: int
@@ -29,7 +29,7 @@ class OpenedRequest(RedactedRepr, frozen=True, kw_only=True):
     payload: bytes
 
 
-def open_request(body: bytes, key: bytes) -> OpenedRequest:
+def decrypt_request(body: bytes, key: bytes) -> DecryptedRequest:
     """Decrypt a request envelope as the operator does (docs/protocol.md 1.3 and 1.7).
 
     Raises:
@@ -45,11 +45,13 @@ def open_request(body: bytes, key: bytes) -> OpenedRequest:
         fault = "Check encryption key (ClientSecret)."
     else:
         sent_ms, nonce = HEAD.unpack_from(inner)
-        return OpenedRequest(sent_ms=sent_ms, nonce=nonce, payload=inner[HEAD.size :])
+        return DecryptedRequest(
+            sent_ms=sent_ms, nonce=nonce, payload=inner[HEAD.size :]
+        )
     raise RequestEnvelopeError(f"Invalid body: {fault}")
 
 
-def seal_reply(
+def encrypt_reply(
     payload: bytes, *, key: bytes, now_ms: int, nonce: bytes, iv: bytes
 ) -> bytes:
     """Encrypt a reply, which has no version byte (docs/protocol.md 1.5)."""
@@ -132,17 +134,17 @@ def _read(
 ) -> RequestBody:
     """Read a raw envelope, and check framing, key, time and JSON in this order."""
     try:
-        opened = open_request(data, key)
+        decrypted = decrypt_request(data, key)
     except RequestEnvelopeError as error:
         raise _refuse(data, str(error), scope) from None
-    if not is_timely(opened.sent_ms, now_ms):
+    if not is_timely(decrypted.sent_ms, now_ms):
         raise client_error(_TOO_OLD)
     payload = None
-    if opened.payload:
-        payload = java.parse_object(opened.payload)
+    if decrypted.payload:
+        payload = java.parse_object(decrypted.payload)
         if payload is None:
             raise client_error(_BAD_JSON)
-    return RequestBody(nonce=opened.nonce, payload=payload, binary=binary)
+    return RequestBody(nonce=decrypted.nonce, payload=payload, binary=binary)
 
 
 def _refuse(data: bytes, message: str, scope: IdentityScope) -> RefusedError:

@@ -32,7 +32,7 @@ def as_latin1(text: str) -> str:
 
 
 @attrs.frozen(kw_only=True)
-class Request:
+class HttpRequest:
     """An HTTP request. The path has no repeated or trailing slashes."""
 
     method: str
@@ -60,7 +60,7 @@ class Request:
 
 
 @attrs.frozen(kw_only=True)
-class Reply:
+class HttpReply:
     """The reply to an HTTP request. No content type means that none is sent.
 
     The last four fields are notes for the call log: the name of the API key, whether
@@ -113,14 +113,14 @@ def text_error() -> RefusedError:
     return RefusedError(500, None, "Internal Server Error")
 
 
-def reply_to_refusal(refusal: RefusedError) -> Reply:
+def reply_to_refusal(refusal: RefusedError) -> HttpReply:
     """Build an error reply, as JSON or as plain text (docs/protocol.md 1.7)."""
     if refusal.code is None:
-        return Reply(status=refusal.status, body=(refusal.message or "").encode())
+        return HttpReply(status=refusal.status, body=(refusal.message or "").encode())
     fields = {"message": refusal.message, "status": refusal.code}
     if refusal.message is None:
         del fields["message"]
-    return Reply(status=refusal.status, content_type=JSON, body=wire.encode(fields))
+    return HttpReply(status=refusal.status, content_type=JSON, body=wire.encode(fields))
 
 
 def encode_success(body: object) -> bytes:
@@ -128,21 +128,21 @@ def encode_success(body: object) -> bytes:
     return wire.encode({"body": body, "status": "success"})
 
 
-def no_method(allowed: str) -> Reply:
+def no_method(allowed: str) -> HttpReply:
     """Build the reply for a wrong method on a known path (docs/protocol.md 1.9)."""
-    return Reply(status=405, headers={"Allow": allowed})
+    return HttpReply(status=405, headers={"Allow": allowed})
 
 
 # The replies of the HTTP library itself (docs/protocol.md 1.6 and 1.9).
-NOT_FOUND: Final = Reply(
+NOT_FOUND: Final = HttpReply(
     status=404,
     content_type="text/html; charset=utf-8",
     body=b"<html><body><h1>Resource not found</h1></body></html>",
 )
-BAD_REQUEST: Final = Reply(status=400, body=b"Bad Request")
-EXPECTATION_FAILED: Final = Reply(status=417, body=b"Expectation Failed")
-TOO_LONG: Final = Reply(status=413, body=b"Request Too Long")
-SERVER_ERROR: Final = Reply(status=500, body=b"Internal Server Error")
+BAD_REQUEST: Final = HttpReply(status=400, body=b"Bad Request")
+EXPECTATION_FAILED: Final = HttpReply(status=417, body=b"Expectation Failed")
+TOO_LONG: Final = HttpReply(status=413, body=b"Request Too Long")
+SERVER_ERROR: Final = HttpReply(status=500, body=b"Internal Server Error")
 
 _TARGET_ORIGIN = re.compile(r"[^/][^?]*?://[^/?]*")
 _PATH_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -150,7 +150,7 @@ _BAD_PATH_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 
 
-def read_target(target: str) -> tuple[str, Reply | None]:
+def read_target(target: str) -> tuple[str, HttpReply | None]:
     """Parse the target of a request line to a normalized path and None.
 
     A rejected target returns the path as received, and the reply.
@@ -158,7 +158,7 @@ def read_target(target: str) -> tuple[str, Reply | None]:
     path = _TARGET_ORIGIN.sub("", target, count=1) if target[:1] != "/" else target
     path = path.partition("?")[0] or ("/" if path != target else "")
     if path and path[0] != "/":
-        return path, Reply(status=404, body=b"Not Found")
+        return path, HttpReply(status=404, body=b"Not Found")
     if not path or _BAD_PATH_ESCAPE.search(path):
         return path, BAD_REQUEST
     return clean_path(path), None
@@ -198,7 +198,7 @@ _HEADERS = (
 _NEXT_LINE = "\x85"
 
 
-def answer_early(request: Request) -> Reply | None:
+def answer_early(request: HttpRequest) -> HttpReply | None:
     """Answer a preflight request or a malformed Origin, or return None for any other.
 
     This applies to every method and path, even to unknown paths.
@@ -207,13 +207,13 @@ def answer_early(request: Request) -> Reply | None:
     if origin is None:
         return None
     if not origin or _NEXT_LINE in origin:
-        return Reply(status=403, body=b"Forbidden")
+        return HttpReply(status=403, body=b"Forbidden")
     asked = request.headers.get("Access-Control-Request-Method")
     if request.method != "OPTIONS" or asked is None:
         return None
     # token/validate has its own handler, which allows one more header.
     extra = ",Authorization" if request.path == VALIDATE_PATH else ""
-    return Reply(
+    return HttpReply(
         status=204,
         headers={
             "Access-Control-Allow-Origin": request.headers["Origin"],

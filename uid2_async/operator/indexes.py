@@ -21,9 +21,9 @@ from uid2_async.operator.data import (
     ClientSideKeypair,
     Keyset,
     OperatorData,
+    OperatorSettings,
     OptOutRecord,
     RuntimeConfig,
-    Settings,
     Site,
 )
 from uid2_async.operator.http_messages import RefusedError, unknown_error
@@ -331,7 +331,7 @@ class DataIndex:
     ) -> None:
         """Index *data*. *random* returns a number of random bytes."""
         self.scope: IdentityScope = data.scope
-        self.settings: Settings = data.settings
+        self.settings: OperatorSettings = data.settings
         self.runtime: RuntimeConfig = data.runtime
         self.clients: tuple[Client, ...] = data.clients
         self.api_keys: ApiKeys = ApiKeys(data.clients)

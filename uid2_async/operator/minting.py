@@ -108,7 +108,7 @@ class RefreshTokenError(Exception):
         self.key_id = key_id
 
 
-def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
+def encrypt_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
     """Encrypt a refresh token in the layout of v3, as base64 without the wrapper."""
     kind = type_byte(token.scope, token.identity_type) | _TYPE_FILL
     payload = _PAYLOAD.pack(
@@ -122,11 +122,11 @@ def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
         token.established_ms,
         kind,
     )
-    sealed = key.seal_gcm(iv, payload + token.first_level_hash)
-    return base64.encode_text(_HEADER.pack(kind, _V3_BYTE, key.id) + sealed)
+    encrypted = key.seal_gcm(iv, payload + token.first_level_hash)
+    return base64.encode_text(_HEADER.pack(kind, _V3_BYTE, key.id) + encrypted)
 
 
-def open_refresh_token(text: str, key_of: KeyLookup) -> RefreshToken:
+def decrypt_inner_token(text: str, key_of: KeyLookup) -> RefreshToken:
     """Decrypt a refresh token without its wrapper, or any body that is not a wrapper.
 
     The caller checks the expiry and the scope.
@@ -143,13 +143,13 @@ def open_refresh_token(text: str, key_of: KeyLookup) -> RefreshToken:
         raise RefreshTokenError(RefreshTokenFailure.TOO_SHORT)
     # In this order, because the first byte of a v3 token may have any value.
     if data[1] == _V3_BYTE:
-        return _open_v3(data, key_of)
+        return _decrypt_v3(data, key_of)
     if data[0] == _V2:
-        return _open_v2(data, key_of)
+        return _decrypt_v2(data, key_of)
     raise RefreshTokenError(RefreshTokenFailure.UNKNOWN_VERSION)
 
 
-def _open_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
+def _decrypt_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
     """Decrypt the bytes of v3."""
     kind, _, key_id = _unpack(_HEADER, data)
     payload = _find(key_of, key_id).open_gcm(data, _HEADER.size)
@@ -159,9 +159,9 @@ def _open_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
     flh = payload[_PAYLOAD.size : _PAYLOAD.size + _HASH_SIZE]
     if len(flh) < _HASH_SIZE:
         raise RefreshTokenError(RefreshTokenFailure.TOO_SHORT)
-    sealed_kind: int = fields[11]
-    scope, identity_type = TYPE_BYTES[sealed_kind]
-    if identity_type is None or (sealed_kind ^ kind) & TYPE_MASK:
+    inner_kind: int = fields[11]
+    scope, identity_type = TYPE_BYTES[inner_kind]
+    if identity_type is None or (inner_kind ^ kind) & TYPE_MASK:
         raise RefreshTokenError(RefreshTokenFailure.MISMATCH)
     return RefreshToken(
         version=_V3,
@@ -176,7 +176,7 @@ def _open_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
     )
 
 
-def _open_v2(data: bytes, key_of: KeyLookup) -> RefreshToken:
+def _decrypt_v2(data: bytes, key_of: KeyLookup) -> RefreshToken:
     """Decrypt the bytes of v2. The later one of its two expiries counts."""
     _, created_ms, _, valid_till_ms, key_id = _unpack(_HEADER_V2, data)
     payload = _find(key_of, key_id).open_cbc(data, _HEADER_V2.size)
@@ -262,7 +262,7 @@ def decrypt_refresh_token(
     key = None
     if utf16_length(text) == WRAPPED_CHARS:
         text, key = unwrap_refresh_token(text, key_of)
-    return open_refresh_token(text, key_of), key
+    return decrypt_inner_token(text, key_of), key
 
 
 def _read_inner(payload: bytes) -> tuple[str, bytes] | None:
@@ -371,7 +371,7 @@ def _make_refresh_token(
         established_ms=subject.established_ms,
         first_level_hash=subject.first_level_hash,
     )
-    inner = seal_refresh_token(token, key, iv=index.random(IV_BYTES))
+    inner = encrypt_refresh_token(token, key, iv=index.random(IV_BYTES))
     iv = index.random(IV_BYTES)
     try:
         return wrap_refresh_token(inner, response_key, key, scope=index.scope, iv=iv)

@@ -18,7 +18,7 @@ from uid2_async.operator.data import OperatorData, SaltKey, SaltRow, SaltSnapsho
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import V4_FLAG, Environment, type_byte
 
-_V4_SEALED = slice(16, 32)
+_V4_ENCRYPTED = slice(16, 32)
 _V4_IV_SIZE = 12
 _CTR_START = bytes(4)
 
@@ -63,12 +63,12 @@ def raw_uid_v4(
     *key* is 32 ASCII characters and *salt* is text. Neither is decoded.
     """
     # Only a forged refresh token contains a shorter hash. Java pads it with zeros.
-    sealed = flh[_V4_SEALED].ljust(_V4_SEALED.stop - _V4_SEALED.start, b"\0")
+    plain = flh[_V4_ENCRYPTED].ljust(_V4_ENCRYPTED.stop - _V4_ENCRYPTED.start, b"\0")
     metadata = environment << 6 | V4_FLAG | type_byte(scope, identity_type)
     header = bytes((metadata,)) + (key_id & 0xFFFFFF).to_bytes(3, "big")
-    iv = sha256(salt.encode() + sealed + header).digest()[:_V4_IV_SIZE]
+    iv = sha256(salt.encode() + plain + header).digest()[:_V4_IV_SIZE]
     cipher = Cipher(AES(key.encode()), CTR(iv + _CTR_START)).encryptor()
-    body = header + iv + cipher.update(sealed) + cipher.finalize()
+    body = header + iv + cipher.update(plain) + cipher.finalize()
     return body + bytes((reduce(xor, body),))
 
 

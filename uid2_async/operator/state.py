@@ -55,7 +55,7 @@ _CALLS_KEPT = 10_000
 
 
 @attrs.frozen(kw_only=True)
-class Call:
+class RecordedCall:
     """A request that an embedded operator answered, without DII, tokens or keys.
 
     Attributes:
@@ -109,7 +109,7 @@ class OperatorState:
         self._offset_ms = 0
         self._armed: dict[int, ArmedFault] = {}
         self._ever_armed = 0
-        self._calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
+        self._calls: deque[RecordedCall] = deque(maxlen=_CALLS_KEPT)
         self._in_flight = 0
         self._most_in_flight = 0
         self._resets = 0
@@ -187,7 +187,7 @@ class OperatorState:
         """The number of resets so far."""
         return self._resets
 
-    def record(self, call: Call, *, resets: int) -> bool:
+    def record(self, call: RecordedCall, *, resets: int) -> bool:
         """Add *call* to the log, and return whether it was added.
 
         *resets* is the value of :attr:`resets` when the request arrived: a request that
@@ -200,7 +200,7 @@ class OperatorState:
             return True
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[RecordedCall]:
         """The calls so far, oldest first."""
         with self._lock:
             return list(self._calls)

@@ -29,8 +29,8 @@ from uid2_async.operator.minting import (
     RefreshTokenError,
     RefreshTokenFailure,
     Subject,
+    decrypt_inner_token,
     mint_tokens,
-    open_refresh_token,
     unwrap_refresh_token,
 )
 from uid2_async.operator.tcf import (
@@ -171,7 +171,7 @@ def _has_consent(index: DataIndex, fields: Mapping[str, Any]) -> bool:
 def validate(index: DataIndex, call: AuthorizedRequest) -> bytes:
     """Answer token/validate, regardless of expiry and opt-out."""
     identity = _one_identity(index, call.payload)
-    token = _open_token(index, as_java_string((call.payload or {}).get("token")))
+    token = _decrypt_token(index, as_java_string((call.payload or {}).get("token")))
     key = index.keysets.key(token.site_key_id)
     owner = None if key is None else index.keysets.site_of(key)
     if owner is None:
@@ -184,7 +184,7 @@ def validate(index: DataIndex, call: AuthorizedRequest) -> bytes:
     return encode_success(raw_uid == token.raw_uid)
 
 
-def _open_token(index: DataIndex, text: str | None) -> AdvertisingToken:
+def _decrypt_token(index: DataIndex, text: str | None) -> AdvertisingToken:
     """Decrypt an advertising token as strictly as the real operator."""
     try:
         if text is not None:
@@ -241,7 +241,7 @@ def refresh(
     key = None
     if utf16_length(text) == WRAPPED_CHARS:
         text, key = _unwrap(index, text)
-    token = _open_inner(index, text, authenticated=authenticated)
+    token = _decrypt_inner(index, text, authenticated=authenticated)
     return _refresh_token(index, token, authenticated=authenticated, now_ms=now_ms), key
 
 
@@ -254,10 +254,10 @@ def _unwrap(index: DataIndex, text: str) -> tuple[str, bytes]:
     raise client_error(message)
 
 
-def _open_inner(index: DataIndex, text: str, *, authenticated: bool) -> RefreshToken:
+def _decrypt_inner(index: DataIndex, text: str, *, authenticated: bool) -> RefreshToken:
     """Decrypt the inner token."""
     try:
-        token = open_refresh_token(text, index.keysets.key)
+        token = decrypt_inner_token(text, index.keysets.key)
     except RefreshTokenError as error:
         malformed = error.reason.malformed
     else:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from uid2_async.operator.console.calls import Caller, Exchange, ExchangeLog, KeyCheck
-from uid2_async.operator.http_messages import Reply
-from uid2_async.operator.state import Call
+from uid2_async.operator.http_messages import HttpReply
+from uid2_async.operator.state import RecordedCall
 
 
 def exchange(size: int = 0) -> Exchange:
@@ -16,10 +16,10 @@ def exchange(size: int = 0) -> Exchange:
     return Exchange(
         at_ms=0,
         took_ms=0.0,
-        call=Call(method="POST", path="/", status=200),
+        call=RecordedCall(method="POST", path="/", status=200),
         caller=Caller(KeyCheck.MISSING),
         body=bytes(size // 2),
-        reply=Reply(status=200, body=bytes(size - size // 2)),
+        reply=HttpReply(status=200, body=bytes(size - size // 2)),
     )
 
 

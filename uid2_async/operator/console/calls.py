@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.errors import EnvelopeError
 from uid2_async.operator.client_side import (
-    open_client_generate_request,
+    decrypt_client_generate_request,
     parse_client_generate_request,
 )
 from uid2_async.operator.data import Client
-from uid2_async.operator.envelope import RequestEnvelopeError, open_request
-from uid2_async.operator.http_messages import BINARY, RefusedError, Reply
+from uid2_async.operator.envelope import RequestEnvelopeError, decrypt_request
+from uid2_async.operator.http_messages import BINARY, HttpReply, RefusedError
 from uid2_async.operator.indexes import ApiKeys, DataIndex
 from uid2_async.operator.java import JavaJsonError, decode_utf8, parse
 from uid2_async.operator.minting import (
@@ -28,7 +28,7 @@ from uid2_async.operator.minting import (
     RefreshTokenError,
     decrypt_refresh_token,
 )
-from uid2_async.operator.state import Call
+from uid2_async.operator.state import RecordedCall
 from uid2_async.protocol import base64
 from uid2_async.protocol.client_side import (
     CLIENT_GENERATE_PATH,
@@ -82,10 +82,10 @@ class Exchange:
     number: int = 0
     at_ms: int
     took_ms: float
-    call: Call
+    call: RecordedCall
     caller: Caller
     body: bytes = attrs.field(repr=False)
-    reply: Reply = attrs.field(repr=False)
+    reply: HttpReply = attrs.field(repr=False)
 
     @property
     def size(self) -> int:
@@ -201,14 +201,14 @@ def _decrypt_envelope(exchange: Exchange, index: DataIndex) -> DecryptedCall:
     for one in (*([] if client is None else [client]), *others):
         for data in _envelope_candidates(exchange):
             try:
-                opened = open_request(data, one.secret)
+                found = decrypt_request(data, one.secret)
             except RequestEnvelopeError:
                 continue
             how = f"Encrypted with the client secret of {one.name}."
             return DecryptedCall(
-                request=_show_bytes(opened.payload, how, empty=f"{how} It is empty."),
-                reply=_decrypt_reply(exchange, secret, nonce=opened.nonce),
-                sent_ms=opened.sent_ms,
+                request=_show_bytes(found.payload, how, empty=f"{how} It is empty."),
+                reply=_decrypt_reply(exchange, secret, nonce=found.nonce),
+                sent_ms=found.sent_ms,
                 encrypted_by=one.name,
             )
     how = "Not encrypted, or not with a client secret of this sandbox."
@@ -298,7 +298,7 @@ def _decrypt_client_side(exchange: Exchange, index: DataIndex) -> DecryptedCall:
         found = index.keypair(request.subscription_id)
         if found is None:
             return closed
-        fields, cipher = open_client_generate_request(request, found[1])
+        fields, cipher = decrypt_client_generate_request(request, found[1])
     except RefusedError:
         return closed
     how = f"The payload is encrypted for the subscription {found[0].subscription_id}."

@@ -34,9 +34,9 @@ from uid2_async.operator.console import views
 from uid2_async.operator.console.calls import Exchange, ExchangeLog, identify_caller
 from uid2_async.operator.console.views import inspection_view
 from uid2_async.operator.data import OperatorData
-from uid2_async.operator.http_messages import JSON, Reply, Request
+from uid2_async.operator.http_messages import JSON, HttpReply, HttpRequest
 from uid2_async.operator.indexes import DataIndex
-from uid2_async.operator.state import Call, Fault, OperatorState
+from uid2_async.operator.state import Fault, OperatorState, RecordedCall
 from uid2_async.protocol import base64
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Guard:
         self._allowed_hosts = {name.lower() for name in allowed_hosts}
         self._token = token
 
-    def refusal(self, request: Request, *, page: bool) -> str | None:
+    def refusal(self, request: HttpRequest, *, page: bool) -> str | None:
         """Return why *request* is rejected, or None.
 
         Any site may link to the *page* itself.
@@ -96,7 +96,7 @@ class Guard:
             return True
         return not self._local and (name == self._host or _is_address(name))
 
-    def _has_token(self, request: Request) -> bool:
+    def _has_token(self, request: HttpRequest) -> bool:
         """Return whether *request* carries the token."""
         sent = request.headers.get("Authorization", "").encode()
         expected = f"Bearer {self._token}".encode()
@@ -111,7 +111,7 @@ def _name_of(host: str) -> str:
         return ""
 
 
-def _foreign_page(request: Request) -> str | None:
+def _foreign_page(request: HttpRequest) -> str | None:
     """Return why a request is not from the console's own page, or None."""
     if request.headers.get("Sec-Fetch-Site", "none") not in _OWN_SITES:
         return "The request comes from another site."
@@ -361,7 +361,13 @@ class Console:
         return path == _PREFIX or path.startswith(f"{_PREFIX}/")
 
     def record(
-        self, call: Call, request: Request, reply: Reply, *, now_ms: int, took: float
+        self,
+        call: RecordedCall,
+        request: HttpRequest,
+        reply: HttpReply,
+        *,
+        now_ms: int,
+        took: float,
     ) -> None:
         """Keep a call of the operator for the page.
 
@@ -383,13 +389,13 @@ class Console:
         self.exchanges.clear()
         self.names.maps[0].clear()
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: HttpRequest) -> HttpReply:
         """Answer a request for the console."""
         why = self._guard.refusal(request, page=request.path == "/")
         reply = self._route(request) if why is None else _error(403, why)
         return attrs.evolve(reply, headers={**SECURITY_HEADERS, **reply.headers})
 
-    def _route(self, request: Request) -> Reply:
+    def _route(self, request: HttpRequest) -> HttpReply:
         """Dispatch a request to a command, a file or a view."""
         name = request.path.removeprefix(f"{_PREFIX}/")
         allowed = "POST" if name in _COMMANDS else "GET"
@@ -401,10 +407,10 @@ class Console:
         if request.path in _FILES:
             file, kind = _FILES[request.path]
             body = (_PAGE / file).read_bytes()
-            return Reply(status=200, content_type=kind, body=body)
+            return HttpReply(status=200, content_type=kind, body=body)
         return self._show(name, request.headers.get("Host", ""))
 
-    def _run_command(self, name: str, body: bytes) -> Reply:
+    def _run_command(self, name: str, body: bytes) -> HttpReply:
         """Run a command, or return what is wrong with it."""
         try:
             done = _parse_command(body, _COMMANDS[name]).run(self)
@@ -412,7 +418,7 @@ class Console:
             return _error(400, error.message)
         return _json({"message": done} if isinstance(done, str) else done)
 
-    def _show(self, name: str, host: str) -> Reply:
+    def _show(self, name: str, host: str) -> HttpReply:
         """Return the view *name*, which may end with a number."""
         if name == "operator":
             return _json(views.operator_view(self._data, f"http://{host}"))
@@ -447,11 +453,11 @@ class Console:
         }
 
 
-def _json(fields: Mapping[str, Any]) -> Reply:
+def _json(fields: Mapping[str, Any]) -> HttpReply:
     """Reply with JSON in ASCII, because a request may hold lone surrogates."""
-    return Reply(status=200, content_type=JSON, body=json.dumps(fields).encode())
+    return HttpReply(status=200, content_type=JSON, body=json.dumps(fields).encode())
 
 
-def _error(status: int, message: str) -> Reply:
+def _error(status: int, message: str) -> HttpReply:
     """Reply with an error."""
     return attrs.evolve(_json({"error": message}), status=status)

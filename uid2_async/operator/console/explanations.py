@@ -11,8 +11,8 @@ import attrs
 
 from uid2_async.operator import dispatch
 from uid2_async.operator.console.calls import DecryptedCall, Exchange, KeyCheck
-from uid2_async.operator.data import Settings
-from uid2_async.operator.http_messages import Reply
+from uid2_async.operator.data import OperatorSettings
+from uid2_async.operator.http_messages import HttpReply
 from uid2_async.operator.state import Fault
 from uid2_async.protocol.tokens import REFRESH_PATH
 
@@ -71,7 +71,7 @@ class Explanation:
 
 
 def explain(
-    exchange: Exchange, reading: DecryptedCall, settings: Settings
+    exchange: Exchange, reading: DecryptedCall, settings: OperatorSettings
 ) -> Explanation | None:
     """Return why *exchange* failed, or None if it did not."""
     call = exchange.call
@@ -134,7 +134,7 @@ def _explain_success(exchange: Exchange, reading: DecryptedCall) -> Explanation 
 
 
 def _explain_refusal(
-    exchange: Exchange, reading: DecryptedCall, settings: Settings
+    exchange: Exchange, reading: DecryptedCall, settings: OperatorSettings
 ) -> str:
     """Explain a status other than 200."""
     status = exchange.call.status
@@ -168,7 +168,7 @@ _BY_STATUS: Final = {
 }
 
 
-def _explain_key(exchange: Exchange, settings: Settings) -> str:
+def _explain_key(exchange: Exchange, settings: OperatorSettings) -> str:
     """Return why an API key was rejected, which a real operator does not say."""
     client = exchange.caller.client
     if client is None:
@@ -176,7 +176,7 @@ def _explain_key(exchange: Exchange, settings: Settings) -> str:
     if client.disabled:
         return f"The key of {client.name} is disabled."
     endpoint = dispatch.find("POST", exchange.call.path, settings)
-    needed = frozenset() if isinstance(endpoint, Reply) else endpoint.roles
+    needed = frozenset() if isinstance(endpoint, HttpReply) else endpoint.roles
     has = ", ".join(sorted(client.roles)) or "no role"
     return (
         f"The key of {client.name} has {has}. This call needs "
