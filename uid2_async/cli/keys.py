@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -181,13 +181,6 @@ def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 # --- uid2 buckets ---------------------------------------------------------------------
 
 
-class BucketFormat(StrEnum):
-    """The output format of buckets."""
-
-    JSONL = "jsonl"
-    CSV = "csv"
-
-
 @with_shared_options
 def list_buckets(
     *,
@@ -201,8 +194,9 @@ def list_buckets(
         ),
     ],
     output: Annotated[
-        BucketFormat, typer.Option("--format", help="One JSON object per line, or CSV.")
-    ] = BucketFormat.JSONL,
+        Literal["jsonl", "csv"],
+        typer.Option("--format", help="One JSON object per line, or CSV."),
+    ] = "jsonl",
     connection: Connection,
 ) -> None:
     """List the salt buckets that rotated at or after a time.
@@ -219,7 +213,7 @@ def list_buckets(
         # The note above says so already.
         warnings.simplefilter("ignore", DeprecationWarning)
         buckets = connection.ask(lambda client: client.identity_buckets(instant))
-    if output is BucketFormat.JSONL:
+    if output == "jsonl":
         for one in buckets:
             sys.stdout.write(
                 dump_json(

@@ -12,9 +12,8 @@ import signal
 import stat
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import attrs
@@ -33,12 +32,8 @@ if TYPE_CHECKING:
 _TOKEN_VARIABLE: Final = "UID2_SANDBOX_TOKEN"  # noqa: S105 - a name
 
 
-class AccessLog(StrEnum):
-    """How requests are printed."""
-
-    TEXT = "text"
-    JSON = "json"
-    NONE = "none"
+AccessLog: TypeAlias = Literal["text", "json", "none"]
+"""How requests are printed."""
 
 
 class _AccessHandler(logging.Handler):
@@ -60,8 +55,8 @@ class _AccessHandler(logging.Handler):
 @contextlib.contextmanager
 def _access_logged(access_log: AccessLog) -> Iterator[None]:
     """Print the requests that arrive while the block runs."""
-    handler = _AccessHandler(as_json=access_log is AccessLog.JSON)
-    if access_log is not AccessLog.NONE:
+    handler = _AccessHandler(as_json=access_log == "json")
+    if access_log != "none":
         access_logger.setLevel(logging.INFO)
         access_logger.addHandler(handler)
     try:
@@ -205,7 +200,7 @@ def run_sandbox(
     access_log: Annotated[
         AccessLog,
         typer.Option("--access-log", help="Print each request to stderr."),
-    ] = AccessLog.NONE,
+    ] = "none",
 ) -> None:
     """Run a local operator to develop and test against.
 
