@@ -73,13 +73,6 @@ def kind_of(ring: KeyRing) -> KeysKind:
     return KeysKind.BIDSTREAM if ring.caller_site_id is None else KeysKind.SHARING
 
 
-async def _save_keys(ring: KeyRing, file: str) -> None:
-    """Write *ring* to a file that only the owner can read."""
-    store = _store(ring)
-    await store.ensure_fresh(0)
-    store.save(file)
-
-
 def _store(ring: KeyRing) -> KeyStore:
     """Make a store for *ring*, which reads and writes the file format."""
     from uid2_async.keystore import KeyStore  # noqa: PLC0415 - imports aiohttp
@@ -121,7 +114,9 @@ def list_keys(
     else:
         print_lines(_key_lines(report))
     if save is not None:
-        run_async(_save_keys(ring, save))
+        store = _store(ring)
+        run_async(store.ensure_fresh(0))
+        store.save(save)
         print_error(f"The keys are saved in {save}. Protect it like the client secret.")
 
 

@@ -26,12 +26,11 @@ from uid2_async.operator.http_messages import (
     HttpRequest,
     RefusedError,
     body_text,
-    no_method,
     reply_error,
     reply_to_refusal,
     take_form,
 )
-from uid2_async.operator.indexes import AuthorizedRequest, DataIndex, unauthorized
+from uid2_async.operator.indexes import AuthorizedRequest, DataIndex
 from uid2_async.operator.state import Fault
 from uid2_async.operator.tokens import refresh
 from uid2_async.protocol import base64
@@ -83,7 +82,8 @@ def _answer_encrypted(
     """Answer a request to an endpoint that requires an API key with one of *roles*."""
     client = index.api_keys.authorize(request.header("Authorization"), roles)
     if client is None:
-        return reply_to_refusal(unauthorized())
+        # The same for an unknown key, a disabled key and a missing role.
+        return reply_to_refusal(RefusedError(401, "unauthorized", None))
     body = None
     try:
         body = read_request_body(
@@ -256,7 +256,9 @@ def find(method: str, path: str, settings: OperatorSettings) -> Route | HttpRepl
     endpoint = _ENDPOINTS.get(path)
     if endpoint is None or not getattr(settings, endpoint.setting, True):
         return NOT_FOUND
-    return endpoint if method == endpoint.method else no_method(endpoint.method)
+    if method != endpoint.method:
+        return HttpReply(status=405, headers={"Allow": endpoint.method})
+    return endpoint
 
 
 def answer(

@@ -128,11 +128,6 @@ def encode_success(body: object) -> bytes:
     return wire.encode({"body": body, "status": "success"})
 
 
-def no_method(allowed: str) -> HttpReply:
-    """Build the reply for a wrong method on a known path (docs/protocol.md 1.9)."""
-    return HttpReply(status=405, headers={"Allow": allowed})
-
-
 # The replies of the HTTP library itself (docs/protocol.md 1.6 and 1.9).
 NOT_FOUND: Final = HttpReply(
     status=404,

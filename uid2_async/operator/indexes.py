@@ -37,11 +37,6 @@ from uid2_async.protocol.normalize import identity_bytes
 _SCHEME = "bearer "
 
 
-def unauthorized() -> RefusedError:
-    """Return the same 401 for an unknown key, a disabled key and a missing role."""
-    return RefusedError(401, "unauthorized", None)
-
-
 class ApiKeys:
     """The API keys of an operator. Only their salted hashes are stored."""
 

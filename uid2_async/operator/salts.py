@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import reduce
+from functools import cache, reduce
 from hashlib import sha256
 from operator import xor
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async.models import IdentityScope, IdentityType
-from uid2_async.operator.data import OperatorData, SaltKey, SaltRow, SaltSnapshot
+from uid2_async.operator.data import OperatorData, SaltKey, SaltSnapshot
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import V4_FLAG, Environment, type_byte
 
@@ -95,8 +95,8 @@ class SaltBuckets:
         self._scope = data.scope
         self._identity_v3 = data.settings.identity_v3
         self._environment = data.runtime.environment
-        self._bucket_ids = BucketIds(data.salts.id_prefix, data.salts.id_secret)
-        self._known_ids: dict[int, str] = {}
+        # The ID of a bucket is the same in every snapshot.
+        self._bucket_id = cache(BucketIds(data.salts.id_prefix, data.salts.id_secret))
 
     def first_level_hash(self, identity: bytes) -> bytes:
         """Return the first-level hash of identity bytes. It never changes."""
@@ -140,13 +140,13 @@ class SaltBuckets:
     def bucket_id(self, flh: bytes, now_ms: int) -> str:
         """Return the ID of the bucket of a first-level hash."""
         rows = self.snapshot(now_ms).rows
-        return self._name(rows[bucket_index(flh, len(rows))])
+        return self._bucket_id(rows[bucket_index(flh, len(rows))].id)
 
     def rotated_since(self, since_ms: int, now_ms: int) -> Iterator[tuple[str, int]]:
         """Yield the ID and rotation time in ms of buckets rotated since *since_ms*."""
         for row in self.snapshot(now_ms).rows:
             if row.last_updated >= since_ms:
-                yield self._name(row), row.last_updated
+                yield self._bucket_id(row.id), row.last_updated
 
     def mapper(
         self, identity_type: IdentityType, now_ms: int
@@ -200,13 +200,6 @@ class SaltBuckets:
             identity_type=identity_type,
             environment=self._environment,
         )
-
-    def _name(self, row: SaltRow) -> str:
-        """Return the ID of a bucket, which is the same in every snapshot."""
-        known = self._known_ids.get(row.id)
-        if known is None:
-            known = self._known_ids[row.id] = self._bucket_ids(row.id)
-        return known
 
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ1234567890"

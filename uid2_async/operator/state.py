@@ -104,7 +104,7 @@ class OperatorState:
 
     def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
         """Start with *clock*, or with the real time if it is None."""
-        self._clock = clock or _utc_now
+        self._clock = clock or (lambda: datetime.now(UTC))
         self._lock = Lock()
         self._offset_ms = 0
         self._armed: dict[int, ArmedFault] = {}
@@ -213,10 +213,6 @@ class OperatorState:
             self._calls.clear()
             self._most_in_flight = self._in_flight
             self._resets += 1
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 strip_tracebacks(globals())
