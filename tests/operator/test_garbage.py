@@ -234,7 +234,7 @@ async def test_every_answer_is_foreseen(
         endpoint = dispatch.find("POST", path, asker.world.settings)
         if path == "/nowhere":
             continue
-        assert not isinstance(endpoint, operator_http_messages.Reply)
+        assert not isinstance(endpoint, operator_http_messages.HttpReply)
 
         reply = asker.send(path, body, headers)
 

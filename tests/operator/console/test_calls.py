@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from uid2_async.operator.console.calls import Caller, Exchange, ExchangeLog, KeyCheck
+from uid2_async.operator.console.calls import Exchange, ExchangeLog, KeyCheck
 from uid2_async.operator.http_messages import HttpReply
 from uid2_async.operator.state import RecordedCall
 
@@ -17,7 +17,7 @@ def exchange(size: int = 0) -> Exchange:
         at_ms=0,
         took_ms=0.0,
         call=RecordedCall(method="POST", path="/", status=200),
-        caller=Caller(KeyCheck.MISSING),
+        key_check=KeyCheck.MISSING,
         body=bytes(size // 2),
         reply=HttpReply(status=200, body=bytes(size - size // 2)),
     )

@@ -21,7 +21,7 @@ from uid2_async.operator.client_side import (
 from uid2_async.operator.data import Client
 from uid2_async.operator.envelope import RequestEnvelopeError, decrypt_request
 from uid2_async.operator.http_messages import BINARY, HttpReply, RefusedError
-from uid2_async.operator.indexes import ApiKeys, DataIndex
+from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.java import JavaJsonError, decode_utf8, parse
 from uid2_async.operator.minting import (
     RefreshToken,
@@ -52,38 +52,31 @@ class KeyCheck(Enum):
     KNOWN = "a known API key"
 
 
-@attrs.frozen
-class Caller:
-    """The caller of a request, by its API key, even if that is disabled."""
-
-    check: KeyCheck
-    client: Client | None = None
-
-
-def identify_caller(api_keys: ApiKeys, authorization: str | None) -> Caller:
-    """Return the caller of an ``Authorization`` header."""
-    client = api_keys.find(authorization)
-    if client is not None:
-        return Caller(KeyCheck.KNOWN, client)
+def check_key(client: Client | None, authorization: str | None) -> KeyCheck:
+    """Return what was in an ``Authorization`` header, whose key *client* owns."""
     header = (authorization or "").strip()
+    if client is not None:
+        return KeyCheck.KNOWN
     if not header:
-        return Caller(KeyCheck.MISSING)
-    bearer = header.lower().startswith("bearer ")
-    return Caller(KeyCheck.UNKNOWN if bearer else KeyCheck.MALFORMED)
+        return KeyCheck.MISSING
+    is_bearer = header.lower().startswith("bearer ")
+    return KeyCheck.UNKNOWN if is_bearer else KeyCheck.MALFORMED
 
 
 @attrs.frozen(kw_only=True)
 class Exchange:
     """A request and its reply, before a fault truncated or dropped it.
 
-    The headers of the call do not contain the API key. *at_ms* is the operator's time.
+    *at_ms* is the operator's time. *client* owns the API key, even if it is disabled
+    or lacks the role. The key itself is not stored.
     """
 
     number: int = 0
     at_ms: int
     took_ms: float
     call: RecordedCall
-    caller: Caller
+    key_check: KeyCheck
+    client: Client | None = None
     body: bytes = attrs.field(repr=False)
     reply: HttpReply = attrs.field(repr=False)
 
@@ -195,7 +188,7 @@ def decrypt_call(exchange: Exchange, index: DataIndex) -> DecryptedCall:
 
 def _decrypt_envelope(exchange: Exchange, index: DataIndex) -> DecryptedCall:
     """Decrypt an envelope, trying the client secrets of all API keys."""
-    client = exchange.caller.client
+    client = exchange.client
     others = (one for one in index.clients if one is not client)
     secret = None if client is None else client.secret
     for one in (*([] if client is None else [client]), *others):

@@ -31,7 +31,7 @@ from uid2_async.models import (
     as_identity,
 )
 from uid2_async.operator.console import views
-from uid2_async.operator.console.calls import Exchange, ExchangeLog, identify_caller
+from uid2_async.operator.console.calls import Exchange, ExchangeLog, check_key
 from uid2_async.operator.console.views import inspection_view
 from uid2_async.operator.data import OperatorData
 from uid2_async.operator.http_messages import JSON, HttpReply, HttpRequest
@@ -374,11 +374,13 @@ class Console:
         *now_ms* is the operator's clock, and *took* the duration in seconds.
         """
         authorization = request.header("Authorization")
+        client = self.index.api_keys.find(authorization)
         exchange = Exchange(
             at_ms=now_ms,
             took_ms=took * 1000,
             call=call,
-            caller=identify_caller(self.index.api_keys, authorization),
+            key_check=check_key(client, authorization),
+            client=client,
             body=request.body,
             reply=reply,
         )

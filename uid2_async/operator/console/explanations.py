@@ -7,8 +7,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-import attrs
-
 from uid2_async.operator import dispatch
 from uid2_async.operator.console.calls import DecryptedCall, Exchange, KeyCheck
 from uid2_async.operator.data import OperatorSettings
@@ -58,37 +56,42 @@ def _fault_parts(fault: Fault) -> tuple[str, ...]:
     )
 
 
-@attrs.frozen
-class Explanation:
-    """Why a call failed, in plain words and in the operator's.
-
-    *failed* is False if the call succeeded, and the answer was no.
-    """
-
-    text: str
-    said: str
-    failed: bool = True
-
-
 def explain(
     exchange: Exchange, reading: DecryptedCall, settings: OperatorSettings
-) -> Explanation | None:
-    """Return why *exchange* failed, or None if it did not."""
-    call = exchange.call
-    fault = call.fault
-    if fault is not None and (fault.drop or fault.status is not None):
-        return Explanation(
-            f"You armed it: {format_fault(fault)}.",
-            _operator_message(exchange, reading),
-        )
-    if call.status == 200:  # noqa: PLR2004 - an HTTP status reads best as its number
-        return _explain_success(exchange, reading)
-    if call.status == 204:  # noqa: PLR2004 - as above
+) -> dict[str, Any] | None:
+    """Return why *exchange* failed, in plain words and in the operator's, or None.
+
+    ``failed`` is False if the call succeeded, and the answer was no.
+    """
+    status, fault = exchange.call.status, exchange.call.fault
+    armed = "" if fault is None else f"You armed it: {format_fault(fault)}."
+    is_success = status == 200  # noqa: PLR2004 - an HTTP status reads best as its number
+    text: str | None
+    if fault is not None and _hides_reply(fault, is_success=is_success):
+        text, failed = armed, True
+    elif is_success:
+        text, failed = _STATUS_WORDS.get(str(_fields(reading).get("status"))), False
+    elif status == 204:  # noqa: PLR2004 - as above
         return None
-    text = _explain_refusal(exchange, reading, settings)
-    if fault is not None:
-        text = f"You armed it: {format_fault(fault)}. {text}"
-    return Explanation(text, _operator_message(exchange, reading))
+    else:
+        refusal = _explain_refusal(exchange, reading, settings)
+        text, failed = f"{armed} {refusal}".lstrip(), True
+    if text is None:
+        return None
+    said = _operator_message(exchange, reading)
+    return {"said": said, "text": text, "failed": failed}
+
+
+def _hides_reply(fault: Fault, *, is_success: bool) -> bool:
+    """Return whether *fault* keeps clients from reading the operator's own reply."""
+    if fault.drop or fault.status is not None:
+        return True
+    return is_success and (
+        fault.cut_after is not None
+        or fault.wrong_key
+        or fault.wrong_nonce
+        or fault.payload is not None
+    )
 
 
 def _operator_message(exchange: Exchange, reading: DecryptedCall) -> str:
@@ -116,21 +119,6 @@ _STATUS_WORDS: Final = {
         "1, 2, 3, 4, 7 and 10 for the vendor."
     ),
 }
-
-
-def _explain_success(exchange: Exchange, reading: DecryptedCall) -> Explanation | None:
-    """Explain a 200 without success, or a fault that makes it unreadable."""
-    fault = exchange.call.fault
-    said = _operator_message(exchange, reading)
-    if fault is not None and (
-        fault.cut_after is not None
-        or fault.wrong_key
-        or fault.wrong_nonce
-        or fault.payload is not None
-    ):
-        return Explanation(f"You armed it: {format_fault(fault)}.", said)
-    text = _STATUS_WORDS.get(str(_fields(reading).get("status")))
-    return None if text is None else Explanation(text, said, failed=False)
 
 
 def _explain_refusal(
@@ -170,9 +158,9 @@ _BY_STATUS: Final = {
 
 def _explain_key(exchange: Exchange, settings: OperatorSettings) -> str:
     """Return why an API key was rejected, which a real operator does not say."""
-    client = exchange.caller.client
+    client = exchange.client
     if client is None:
-        return _KEY_CHECKS[exchange.caller.check]
+        return _KEY_CHECKS[exchange.key_check]
     if client.disabled:
         return f"The key of {client.name} is disabled."
     endpoint = dispatch.find("POST", exchange.call.path, settings)
@@ -196,7 +184,7 @@ _KEY_CHECKS: Final = {
 
 def _explain_secret(exchange: Exchange, reading: DecryptedCall) -> str:
     """Explain whose secret encrypted a request."""
-    owner = exchange.caller.client.name if exchange.caller.client else "the key"
+    owner = exchange.client.name if exchange.client else "the key"
     if reading.encrypted_by is not None and reading.encrypted_by != owner:
         return (
             f"The API key belongs to {owner}, but the request is encrypted with the "

@@ -52,7 +52,7 @@ _HEADERS_KEPT_BACK: Final = frozenset({"cookie"})
 def call_summary(exchange: Exchange) -> dict[str, Any]:
     """Summarize a call."""
     call = exchange.call
-    known = exchange.caller.client
+    known = exchange.client
     return {
         "number": exchange.number,
         "at_ms": exchange.at_ms,
@@ -69,7 +69,6 @@ def call_summary(exchange: Exchange) -> dict[str, Any]:
 def call_view(exchange: Exchange, index: DataIndex) -> dict[str, Any]:
     """Decrypt a call, and explain why it failed."""
     reading = decrypt_call(exchange, index)
-    reason = explain(exchange, reading, index.settings)
     call = exchange.call
     reply = exchange.reply
     answered = dict(reply.headers)
@@ -79,11 +78,9 @@ def call_view(exchange: Exchange, index: DataIndex) -> dict[str, Any]:
         **call_summary(exchange),
         "client_version": call.client_version,
         "trace_id": call.trace_id,
-        "key": exchange.caller.check.value,
+        "key": exchange.key_check.value,
         "sent_ms": reading.sent_ms,
-        "reason": None
-        if reason is None
-        else {"said": reason.said, "text": reason.text, "failed": reason.failed},
+        "reason": explain(exchange, reading, index.settings),
         "request": _body_view(reading.request, len(exchange.body)),
         "reply": _body_view(reading.reply, len(reply.body)),
         "request_headers": [
