@@ -6,7 +6,7 @@ It is self-contained: no scripts, fonts or external addresses.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
 from string import Template
@@ -43,15 +43,8 @@ def write_page(figures: StateStatistics) -> str:
         _versions(figures),
         _ages(figures),
     )
-    page = (files("uid2_async.cli") / "report.html").read_text("utf-8")
-    return Template(page).substitute(
-        facts="\n".join(
-            f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}</dd></div>"
-            for name, value in facts.items()
-            if value is not None
-        ),
-        sections="\n".join(sections),
-    )
+    shown = {name: value for name, value in facts.items() if value is not None}
+    return render(shown, sections)
 
 
 # --- what it says ---------------------------------------------------------------------
@@ -81,7 +74,7 @@ def _people(figures: StateStatistics) -> str:
         row = counts.setdefault(name, dict.fromkeys(IdentityType, 0))
         row[kind] += number
     totals = _with_shares({name: sum(row.values()) for name, row in counts.items()})
-    return _section(
+    return write_section(
         name="identities",
         title="Mapped, opted out, invalid",
         text="The operator's last reply about each identity.",
@@ -106,7 +99,7 @@ def _due(figures: StateStatistics) -> str:
     if figures.due_by_bucket:
         rows.append(["when their salt bucket rotates", f"{figures.due_by_bucket:,}"])
     advice = " (uid2 refresh asks about them)" if figures.overdue else ""
-    return _section(
+    return write_section(
         name="due",
         title=f"Raw UIDs due in the next {DUE_DAYS} days",
         text=f"{figures.overdue:,} are due already{advice}, "
@@ -127,7 +120,7 @@ def _opt_outs(figures: StateStatistics) -> str:
         end = min(ago + _WEEK, OPT_OUT_DAYS)
         first, last = today - timedelta(end - 1), today - timedelta(ago)
         weeks.append((first, last, sum(figures.opt_outs[ago:end])))
-    return _section(
+    return write_section(
         name="optouts",
         title=f"Opt-outs in the last {OPT_OUT_DAYS} days",
         text=f"{sum(figures.opt_outs):,} identities that were mapped before are opted "
@@ -159,7 +152,7 @@ def _versions(figures: StateStatistics) -> str:
         for version, name in names.items()
         if version is not None or figures.versions.get(version)
     }
-    return _section(
+    return write_section(
         name="versions",
         title="Versions of the raw UIDs",
         text="All of them are valid. After a salt rotation, an identity may get "
@@ -177,7 +170,7 @@ def _ages(figures: StateStatistics) -> str:
         for start, end in zip(starts, AGE_DAYS, strict=False)
     ]
     labels.append(f"{AGE_DAYS[-1]} days or more")
-    return _section(
+    return write_section(
         name="ages",
         title="Time since the last check",
         text="An opt-out is not noticed until the operator is asked.",
@@ -189,7 +182,19 @@ def _ages(figures: StateStatistics) -> str:
 # --- how it looks ---------------------------------------------------------------------
 
 
-def _section(
+def render(facts: Mapping[str, str], sections: Iterable[str]) -> str:
+    """Return a page with *facts* at the top and *sections* below them."""
+    page = (files("uid2_async.cli") / "report.html").read_text("utf-8")
+    return Template(page).substitute(
+        facts="\n".join(
+            f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}</dd></div>"
+            for name, value in facts.items()
+        ),
+        sections="\n".join(sections),
+    )
+
+
+def write_section(
     *,
     name: str,
     title: str,
