@@ -10,7 +10,7 @@ from uid2_async.operator.data import OperatorSettings
 from uid2_async.operator.http_messages import (
     HttpReply,
     HttpRequest,
-    answer_early,
+    answer_preflight,
     cors_headers,
 )
 from uid2_async.protocol.mapping import STATUS_PATH
@@ -20,7 +20,7 @@ ASKED = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
 
 def early(method: str, path: str, headers: dict[str, str]) -> HttpReply | None:
     """Ask what is answered before any endpoint is looked for."""
-    return answer_early(HttpRequest(method=method, path=path, headers=headers))
+    return answer_preflight(HttpRequest(method=method, path=path, headers=headers))
 
 
 def test_a_preflight_is_answered_for_any_path() -> None:

@@ -81,14 +81,14 @@ class JobDisplay:
         default=None, init=False
     )
     requests: int = attrs.field(default=0, init=False)
-    _began: float = attrs.field(init=False)
+    _started: float = attrs.field(init=False)
     # None until checked: a rejected path is never written to.
     _metrics_file: Path | None = attrs.field(default=None, init=False)
     _last: FileProgress | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Start the clock, and check the metrics file, which is written last."""
-        self._began = self.now()
+        self._started = self.now()
         on_failure.set(self.failed)
         if self.options.metrics_file is not None:
             path = Path(self.options.metrics_file)
@@ -145,7 +145,7 @@ class JobDisplay:
 
     def print_progress(self) -> None:
         """Print the progress in one line on stderr."""
-        fields = {**self.counts(), "seconds": round(self.now() - self._began, 3)}
+        fields = {**self.counts(), "seconds": round(self.now() - self._started, 3)}
         if self.mode is ProgressMode.JSON:
             print_json(
                 {"event": "progress", "command": self.command, **fields},
@@ -156,7 +156,7 @@ class JobDisplay:
 
     def _sentence(self) -> str:
         """Describe the progress in one sentence."""
-        last, seconds = self._last, self.now() - self._began
+        last, seconds = self._last, self.now() - self._started
         if last is None:
             return f"Starting: {self.requests:,} requests after {seconds:.0f} s"
         share = (
@@ -209,7 +209,7 @@ class JobDisplay:
         """Report a job that raised."""
         if not (self.options.as_json and self.to_stdout):
             failure.print()
-        seconds = round(self.now() - self._began, 3)
+        seconds = round(self.now() - self._started, 3)
         fields = {"seconds": seconds, "outputs": [], "complete": False}
         self._report({**self.counts(), **fields}, failure.exit_code, failure)
 
@@ -352,7 +352,7 @@ def run_job(
         job_report.print_summary(console, summary)
         local = [one for one in summary.outputs[:1] if isinstance(one, Path)]
         if head is not None and summary.complete and local:
-            job_report.print_head(console, local[0], *head)
+            job_report.print_first_rows(console, local[0], *head)
     failure = None if summary.complete else _interruption(stopped_by, display)
     code = failure.exit_code if failure else _exit_code(summary, check)
     display.finished(summary, code, failure)

@@ -140,7 +140,7 @@ def print_summary(console: Console, summary: JobSummary) -> None:
     console.print(table)
 
 
-def print_head(
+def print_first_rows(
     console: Console, output: Path, column: str, options: FileFormatOptions
 ) -> None:
     """Print the identifiers and the added columns of a text file's first rows.

@@ -112,13 +112,13 @@ def find_tokens(
     Damaged tokens are deleted.
     """
     try:
-        held = from_session(session.get(key))
+        stored = from_session(session.get(key))
     except InputError as error:
         del session[key]
         return Freshness(tokens=None, state=TokenState.DEAD, changed=True, error=error)
-    if isinstance(held, OptedOut):
+    if isinstance(stored, OptedOut):
         return Freshness(tokens=None, state=TokenState.OPTED_OUT, changed=False)
-    return held
+    return stored
 
 
 def store_freshness(
@@ -247,7 +247,7 @@ class Visitor:
         self._before: dict[str, Any] = {}
 
     @property
-    def _held(self) -> dict[str, Any]:
+    def _content(self) -> dict[str, Any]:
         """The current content of the cookie."""
         if self._session is None:
             cookie = self._services.cookie
@@ -261,7 +261,7 @@ class Visitor:
 
         Pass them to :func:`~uid2_async.publisher.to_js_sdk` or ``to_prebid_params``.
         """
-        found = find_tokens(self._held)
+        found = find_tokens(self._content)
         if isinstance(found, Freshness):
             return OptedOut() if found.state is TokenState.OPTED_OUT else None
         return found
@@ -278,7 +278,7 @@ class Visitor:
             tcf_consent_string=tcf_consent_string,
             timeout=self._services.timeout,
         )
-        store_reply(self._held, reply)
+        store_reply(self._content, reply)
         return reply
 
     async def agenerate(
@@ -292,7 +292,7 @@ class Visitor:
             timeout=self._services.timeout,
         )
         reply = await asyncio.wrap_future(future)
-        store_reply(self._held, reply)
+        store_reply(self._content, reply)
         return reply
 
     def freshness(self) -> Freshness | None:
@@ -301,7 +301,7 @@ class Visitor:
         The operator is called only if a refresh is due. Do not use this for pages on
         which Prebid.js or the web SDK refreshes the tokens.
         """
-        found = find_tokens(self._held)
+        found = find_tokens(self._content)
         if isinstance(found, IdentityTokens):
             found = self._services.refresher.ensure_fresh(found)
             self._keep(found)
@@ -309,7 +309,7 @@ class Visitor:
 
     async def afreshness(self) -> Freshness | None:
         """Async form of :meth:`freshness`."""
-        found = find_tokens(self._held)
+        found = find_tokens(self._content)
         if isinstance(found, IdentityTokens):
             future = self._services.refresher.submit(TokenRefresher.ensure_fresh, found)
             found = await asyncio.wrap_future(future)
@@ -318,11 +318,11 @@ class Visitor:
 
     def _keep(self, freshness: Freshness) -> None:
         if freshness.changed:
-            store_freshness(self._held, freshness)
+            store_freshness(self._content, freshness)
 
     def log_out(self) -> None:
         """Delete the tokens from the cookie, without calling the operator."""
-        self._held.clear()
+        self._content.clear()
 
     @property
     def accessed(self) -> bool:

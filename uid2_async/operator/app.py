@@ -24,7 +24,7 @@ from uid2_async.operator.http_messages import (
     TOO_LONG,
     HttpReply,
     HttpRequest,
-    answer_early,
+    answer_preflight,
     as_latin1,
     cors_headers,
     is_form,
@@ -118,7 +118,7 @@ class _Handler:
         if self._console is not None and self._console.owns(http.method, path):
             return await _show(self._console, http, path)
         with self._state.answering():
-            return await self._handle(http, path, refuse_early(http) or refusal)
+            return await self._handle(http, path, refuse_malformed(http) or refusal)
 
     async def _handle(
         self, http: web.Request, path: str, refusal: HttpReply | None
@@ -156,7 +156,7 @@ class _Handler:
         """Read the body and answer, in the order of docs/protocol.md 1.6."""
         if fault is not None and fault.status is not None:
             return await _with_body(http, request) or request, _scripted(fault)
-        early = answer_early(request)
+        early = answer_preflight(request)
         if early is not None:
             return request, early
         endpoint = dispatch.find(request.method, request.path, self._index.settings)
@@ -324,8 +324,8 @@ _MAX_HEADERS: Final = 8_192
 
 # The limits passed to aiohttp. They differ, so that its error shows which one was
 # exceeded.
-_TAKEN_LINE: Final = 65_536
-_TAKEN_HEADER: Final = 65_535
+_PARSER_MAX_LINE: Final = 65_536
+_PARSER_MAX_HEADER: Final = 65_535
 _TOO_LONG_LINE: Final = 414
 _TOO_LONG_HEADERS: Final = 431
 _NO_SUCH_VERSION: Final = 501
@@ -348,7 +348,7 @@ _REPEATED = re.compile(
 _HEAD = re.compile(rb"[A-Z]+ [^\r\n]+ HTTP/1\.[01]\r\n.*?\r\n\r\n", re.DOTALL)
 
 
-def refuse_early(http: web.BaseRequest) -> HttpReply | None:
+def refuse_malformed(http: web.BaseRequest) -> HttpReply | None:
     """Reject a bad HTTP version, a long head or a bad Host, or return None."""
     if http.version not in {HttpVersion10, HttpVersion11}:
         return HttpReply(status=_NO_SUCH_VERSION)
@@ -387,7 +387,7 @@ class _Protocol(web.RequestHandler):
         if status == 500:  # noqa: PLR2004 - an HTTP status reads best as its number
             reply = SERVER_ERROR
         elif isinstance(exc, LineTooLong):
-            is_line = str(_TAKEN_LINE) in map(str, exc.args)
+            is_line = str(_PARSER_MAX_LINE) in map(str, exc.args)
             reply = HttpReply(status=_TOO_LONG_LINE if is_line else _TOO_LONG_HEADERS)
         elif message is not None and message.startswith("Missing 'Host'"):
             reply = BAD_REQUEST
@@ -436,8 +436,8 @@ class Runner(web.AppRunner):
             auto_decompress=False,
             handle_signals=False,
             logger=http_logger,
-            max_line_size=_TAKEN_LINE,
-            max_field_size=_TAKEN_HEADER,
+            max_line_size=_PARSER_MAX_LINE,
+            max_field_size=_PARSER_MAX_HEADER,
             max_headers=_MAX_HEADERS,
             shutdown_timeout=_GRACE_SECONDS,
         )

@@ -26,9 +26,9 @@ from uid2_async.operator.http_messages import (
     HttpRequest,
     RefusedError,
     body_text,
+    check_form,
     reply_error,
     reply_to_refusal,
-    take_form,
 )
 from uid2_async.operator.indexes import AuthorizedRequest, DataIndex
 from uid2_async.operator.state import Fault
@@ -272,7 +272,7 @@ def answer(
     """Answer *request* at *endpoint*. A *fault* is injected into a 200 reply."""
     try:
         if endpoint.method == "POST":
-            body = take_form(request.content_type, request.body)
+            body = check_form(request.content_type, request.body)
             request = attrs.evolve(request, body=body)
     except RefusedError as refusal:
         # The API key has not been checked yet, so not even the trace ID is returned.

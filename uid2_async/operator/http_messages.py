@@ -193,7 +193,7 @@ _HEADERS = (
 _NEXT_LINE = "\x85"
 
 
-def answer_early(request: HttpRequest) -> HttpReply | None:
+def answer_preflight(request: HttpRequest) -> HttpReply | None:
     """Answer a preflight request or a malformed Origin, or return None for any other.
 
     This applies to every method and path, even to unknown paths.
@@ -245,7 +245,7 @@ def is_form(content_type: str) -> bool:
     )
 
 
-def take_form(content_type: str, body: bytes) -> bytes:
+def check_form(content_type: str, body: bytes) -> bytes:
     """Validate a form, and return the *body* that remains: all of it, or nothing."""
     is_multipart = content_type.lower().startswith(_MULTIPART)
     if body and is_form(content_type) and _has_fault(body):

@@ -46,7 +46,7 @@ from uid2_async.protocol.inspection import ValueKind, describe, inspect_value
 from uid2_async.protocol.token_codec import CLIENT_SIDE_GENERATED, open_token
 from uid2_async.protocol.wire import iso
 
-_HEADERS_KEPT_BACK: Final = frozenset({"cookie"})
+_HIDDEN_HEADERS: Final = frozenset({"cookie"})
 
 
 def call_summary(exchange: Exchange) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def call_view(exchange: Exchange, index: DataIndex) -> dict[str, Any]:
         "request_headers": [
             [name, value]
             for name, value in sorted(call.headers.items())
-            if name not in _HEADERS_KEPT_BACK
+            if name not in _HIDDEN_HEADERS
         ],
         "reply_headers": sorted([name.lower(), one] for name, one in answered.items()),
     }
