@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
+import attrs
 from opentelemetry import context, metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
@@ -138,8 +139,7 @@ class _CallSpans:
         span = self._tracer.start_span(
             f"POST {event.endpoint}", kind=SpanKind.CLIENT, attributes=attributes
         )
-        call.attempt = span
-        call.attempt_token = context.attach(trace.set_span_in_context(span))
+        call.attempt = span, context.attach(trace.set_span_in_context(span))
 
     def fail_attempt(self, event: AttemptFailed) -> None:
         """End the span of an attempt that failed."""
@@ -166,15 +166,14 @@ class _CallSpans:
         return found if isinstance(found, _CallInProgress) else None
 
 
+@attrs.define(eq=False)
 class _CallInProgress:
-    """A call in progress."""
+    """A call, its open attempt, and the tokens that restore the contexts before."""
 
-    def __init__(self, span: Span) -> None:
-        self.span = span
-        self.token: Token[Context] | None = None
-        self.attempt: Span | None = None
-        self.attempt_token: Token[Context] | None = None
-        self.last_error = ""
+    span: Span
+    token: Token[Context] | None = None
+    attempt: tuple[Span, Token[Context]] | None = None
+    last_error: str = ""
 
     def end_attempt(
         self, region: str | None, status: int | None, error_type: str | None
@@ -182,14 +181,14 @@ class _CallInProgress:
         """End the span of the attempt, if one is open."""
         if self.attempt is None:
             return
+        span, token = self.attempt
         if status is not None:
-            self.attempt.set_attribute("http.response.status_code", status)
+            span.set_attribute("http.response.status_code", status)
         if region is not None:
-            self.attempt.set_attributes(_server(region))
-        _end(self.attempt, error_type)
-        if self.attempt_token is not None:
-            context.detach(self.attempt_token)
-        self.attempt = self.attempt_token = None
+            span.set_attributes(_server(region))
+        _end(span, error_type)
+        context.detach(token)
+        self.attempt = None
 
 
 class _Meters:
