@@ -22,8 +22,8 @@ from uid2_async.operator import (
     LocalOperator,
     OperatorData,
     dispatch,
-    http_messages as operator_http_messages,
 )
+from uid2_async.operator.http_messages import HttpReply, RefusedError
 from uid2_async.operator.minting import (
     RefreshToken,
     wrap_refresh_token,
@@ -147,7 +147,7 @@ class Garbage:
                 text = wrap_refresh_token(
                     text, bytes(32), key, scope=token.scope, iv=IV
                 )
-            except ValueError:
+            except RefusedError:
                 return self.forged_wrapper(key)
         return self.flip(text.encode())
 
@@ -234,7 +234,7 @@ async def test_every_answer_is_foreseen(
         endpoint = dispatch.find("POST", path, asker.world.settings)
         if path == "/nowhere":
             continue
-        assert not isinstance(endpoint, operator_http_messages.HttpReply)
+        assert not isinstance(endpoint, HttpReply)
 
         reply = asker.send(path, body, headers)
 

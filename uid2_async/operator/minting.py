@@ -213,8 +213,8 @@ def wrap_refresh_token(
     """Wrap a refresh token with the key that will encrypt the reply to its refresh.
 
     Raises:
-        ValueError: If the first-level hash does not have 32 bytes, so that the result
-            does not have 388 characters. No operator would accept it.
+        RefusedError: If the first-level hash does not have 32 to 34 bytes, so that the
+            result does not have 388 characters. No operator would accept it.
     """
     # The operator writes the keys in this order.
     inner = {
@@ -224,7 +224,7 @@ def wrap_refresh_token(
     header = _WRAPPER.pack(scope.bit << 4, key.id)
     wrapped = base64.encode_text(header + key.seal_gcm(iv, wire.encode(inner)))
     if len(wrapped) != WRAPPED_CHARS:
-        raise ValueError("A wrapped refresh token must have 388 characters.")
+        raise reply_error()
     return wrapped
 
 
@@ -373,8 +373,4 @@ def _make_refresh_token(
     )
     inner = encrypt_refresh_token(token, key, iv=index.random(IV_BYTES))
     iv = index.random(IV_BYTES)
-    try:
-        return wrap_refresh_token(inner, response_key, key, scope=index.scope, iv=iv)
-    except ValueError:
-        pass
-    raise reply_error()
+    return wrap_refresh_token(inner, response_key, key, scope=index.scope, iv=iv)
