@@ -14,8 +14,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certificates import DAY, HOST, Faults, contexts
 from uid2_async import IdentityScope, KeyRing, errors
-from uid2_async.doctor import CheckId, Finding
+from uid2_async.doctor import CheckId
 from uid2_async.doctor.checks import check_api_key_form, check_base_url
+from uid2_async.doctor.findings import Verdict
 from uid2_async.doctor.network import (
     check_connection,
     check_dns,
@@ -64,7 +65,7 @@ def refused(error: errors.OperatorError, status: int) -> CallOutcome:
     return CallOutcome(error=error)
 
 
-def says(finding: Finding, outcome: str, words: str) -> bool:
+def says(finding: Verdict, outcome: str, words: str) -> bool:
     """Tell whether a finding is of *outcome* and its text holds *words*."""
     assert (finding.outcome, words in f"{finding.message} {finding.hint}") == (
         outcome,

@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 
 from uid2_async._call import CLIENT_VERSION
 from uid2_async.doctor.findings import (
-    CheckId,
-    Finding,
+    Verdict,
     failed,
     failed_call,
     ok,
@@ -50,28 +49,27 @@ async def resolve(host: str, port: int, *, timeout: float) -> tuple[str, ...]:
     return ()
 
 
-def check_dns(host: str, addresses: Sequence[str], proxies: Sequence[str]) -> Finding:
+def check_dns(host: str, addresses: Sequence[str], proxies: Sequence[str]) -> Verdict:
     """Check whether *host* resolves.
 
     *proxies* are environment variables that name an HTTP proxy, and are not used.
     """
     if not addresses:
         return failed(
-            CheckId.DNS,
             f"The host {host} does not resolve.",
             _explain_proxy(proxies)
             or "Check its spelling in the base URL, and this machine's DNS and VPN.",
         )
     first, *others = addresses
     if first == host:
-        return ok(CheckId.DNS, f"Not needed: {first} is an IP address.")
+        return ok(f"Not needed: {first} is an IP address.")
     more = f" and {len(others)} more" if others else ""
-    return ok(CheckId.DNS, f"{host} is {first}{more}.")
+    return ok(f"{host} is {first}{more}.")
 
 
 async def check_connection(
     addresses: Sequence[str], port: int, proxies: Sequence[str], *, timeout: float
-) -> tuple[Finding, str]:
+) -> tuple[Verdict, str]:
     """Connect to the first of *addresses* that answers, and return that address, too.
 
     See :func:`check_dns` for *proxies*.
@@ -89,13 +87,13 @@ async def check_connection(
             ms = round((now() - started) * 1000)
             await _close(writer)
             message = f"Port {port} answers within {ms} ms."
-            return ok(CheckId.CONNECTION, message), address
+            return ok(message), address
     return explain_no_connection(error, f"{address}, port {port}", proxies), address
 
 
 def explain_no_connection(
     error: OSError, where: str, proxies: Sequence[str]
-) -> Finding:
+) -> Verdict:
     """Explain why a port cannot be reached."""
     hint = "Check the firewall, security group and VPN on the way to the operator."
     match error:
@@ -107,7 +105,7 @@ def explain_no_connection(
         case _:
             why = "unreachable"
     message = f"{where} is {why}."
-    return failed(CheckId.CONNECTION, message, _explain_proxy(proxies) or hint)
+    return failed(message, _explain_proxy(proxies) or hint)
 
 
 def _explain_proxy(proxies: Sequence[str]) -> str:
@@ -152,7 +150,7 @@ async def check_tls(
     *,
     timeout: float,
     now: float,
-) -> Finding:
+) -> Verdict:
     """Perform a TLS handshake with *host* at *address*, and check the certificate."""
     try:
         async with asyncio.timeout(timeout):
@@ -168,11 +166,11 @@ async def check_tls(
     days = int((expires - now) // _DAY_SECONDS)
     message = f"{version}, the certificate is valid for {days} days."
     if days < _CERTIFICATE_DAYS:
-        return warning(CheckId.TLS, message, "Renew the operator's certificate.")
-    return ok(CheckId.TLS, message)
+        return warning(message, "Renew the operator's certificate.")
+    return ok(message)
 
 
-def explain_no_tls(error: OSError) -> Finding:
+def explain_no_tls(error: OSError) -> Verdict:
     """Explain why a TLS handshake failed."""
     match error:
         case ssl.SSLCertVerificationError():
@@ -192,13 +190,13 @@ def explain_no_tls(error: OSError) -> Finding:
                 "Check that the operator supports TLS 1.2 or later, and the network in "
                 "between."
             )
-    return failed(CheckId.TLS, f"No TLS connection: {why}.", hint)
+    return failed(f"No TLS connection: {why}.", hint)
 
 
-def explain_certificate(problem: CertificateProblem) -> Finding:
+def explain_certificate(problem: CertificateProblem) -> Verdict:
     """Explain why a certificate was rejected."""
     hint = _CERTIFICATE_HINTS.get(problem.fault, problem.fault.value)
-    return failed(CheckId.TLS, f"No secure connection. {problem.message}", hint)
+    return failed(f"No secure connection. {problem.message}", hint)
 
 
 # --- HTTP -----------------------------------------------------------------------------
@@ -246,26 +244,24 @@ def date_offset(reply: Reply | UID2Error, now: datetime) -> float | None:
         return None
 
 
-def check_operator(found: Reply | UID2Error, *, https: bool) -> Finding:
+def check_operator(found: Reply | UID2Error, *, https: bool) -> Verdict:
     """Check whether an operator replies to a request without an API key.
 
     The API key is sent to it only after that.
     """
-    check = CheckId.OPERATOR
     if isinstance(found, UID2Error):
         return _explain_no_reply(found, https=https)
     is_refusal = found.status == 401  # noqa: PLR2004 - an HTTP status reads best as its number
     if is_refusal and _UNAUTHORIZED_BODY.search(found.body):
-        return ok(check, "An operator replies, and requires an API key.")
+        return ok("An operator replies, and requires an API key.")
     if 300 <= found.status < 400:  # noqa: PLR2004 - an HTTP status reads best as its number
         return failed(
-            check,
             f"HTTP {found.status}: it redirects to {_host_of(found)}.",
             "If that is the operator, use it as the base URL. Otherwise a portal or "
             "proxy replies in its place.",
         )
     message, hint = _BY_STATUS.get(found.status, _UNEXPECTED_STATUS)
-    return failed(check, f"HTTP {found.status}: {message}", hint)
+    return failed(f"HTTP {found.status}: {message}", hint)
 
 
 _UNEXPECTED_STATUS: Final = (
@@ -309,23 +305,21 @@ _BY_STATUS: Final = {
 }
 
 
-def _explain_no_reply(error: UID2Error, *, https: bool) -> Finding:
+def _explain_no_reply(error: UID2Error, *, https: bool) -> Verdict:
     """Explain why there is no reply."""
     hung_up = isinstance(error, ConnectError) and error.disconnected
     garbled = isinstance(error, ProtocolError) and error.unparseable_http
     if not https and (hung_up or garbled):
         return failed(
-            CheckId.OPERATOR,
             "The server does not support plain http.",
             "Begin the base URL with https://, or check the port.",
         )
     if isinstance(error, CallTimeoutError):
         return failed(
-            CheckId.OPERATOR,
             "It accepts connections, but does not reply in time.",
             "Check the operator's load and health. --timeout waits longer.",
         )
-    return failed_call(CheckId.OPERATOR, error)
+    return failed_call(error)
 
 
 def _host_of(reply: Reply) -> str:
@@ -340,16 +334,15 @@ def _host_of(reply: Reply) -> str:
     return f"{parts.scheme}://{host}" if parts.scheme in {"http", "https"} else host
 
 
-def check_latency(seconds: Sequence[float]) -> Finding:
+def check_latency(seconds: Sequence[float]) -> Verdict:
     """Check the duration of the calls, each on an open connection."""
     if not seconds:
-        return failed(CheckId.LATENCY, "No call got a reply.", "See the checks above.")
+        return failed("No call got a reply.", "See the checks above.")
     middle, longest = (round(one * 1000) for one in (median(seconds), max(seconds)))
     message = f"Median {middle} ms, longest {longest} ms ({len(seconds)} calls)."
     if median(seconds) > _SLOW_SECONDS:
         return warning(
-            CheckId.LATENCY,
             message,
             "Use a nearer region, or check the operator's load.",
         )
-    return ok(CheckId.LATENCY, message)
+    return ok(message)

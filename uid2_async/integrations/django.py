@@ -39,7 +39,7 @@ from uid2_async.doctor.checks import (
     check_client_secret_form,
     check_settings,
 )
-from uid2_async.doctor.findings import Finding, Outcome
+from uid2_async.doctor.findings import CheckId, Outcome, Verdict
 from uid2_async.errors import ConfigError
 from uid2_async.integrations._visitor import (
     BlockingServices,
@@ -177,7 +177,7 @@ def check(*_: object, **__: object) -> list[checks.CheckMessage]:
     """Check the settings like ``uid2 doctor``, without sending anything."""
     given, keys = _settings()
     try:
-        findings = _examine(given)
+        verdicts = _examine(given)
         options = dict(given.get("COOKIE", {}))
         SealedCookie(options.pop("keys", keys), **options)
         check_key_source(given.get("KEYS"))
@@ -188,28 +188,29 @@ def check(*_: object, **__: object) -> list[checks.CheckMessage]:
         ]
     return [
         _LEVELS[one.outcome](
-            f"{one.check}: {one.message}",
+            f"{name}: {one.message}",
             hint=one.hint,
             id=f"uid2.{one.outcome[0].upper()}{number:03}",
         )
-        for number, one in enumerate(findings, 10)
+        for number, (name, one) in enumerate(verdicts.items(), 10)
         if one.outcome in _LEVELS
     ]
 
 
-def _examine(given: Mapping[str, Any]) -> list[Finding]:
-    """Return the findings of the doctor about the settings."""
+def _examine(given: Mapping[str, Any]) -> dict[CheckId, Verdict]:
+    """Return what the doctor says about the settings."""
     scope, environ = environment_of(given)
-    first = check_settings(scope, environ)
-    if first.outcome is Outcome.FAILED:
-        return [first]
-    found = read_settings(scope, environ)
-    return [
-        first,
-        check_base_url(scope, found.base_url, allow_http=found.allow_http),
-        check_api_key_form(scope, found.api_key, [found.base_url]),
-        check_client_secret_form(found.client_secret),
-    ]
+    found = {CheckId.SETTINGS: check_settings(scope, environ)}
+    if found[CheckId.SETTINGS].outcome is Outcome.FAILED:
+        return found
+    read = read_settings(scope, environ)
+    url, key = read.base_url, read.api_key
+    return {
+        **found,
+        CheckId.BASE_URL: check_base_url(scope, url, allow_http=read.allow_http),
+        CheckId.API_KEY_FORM: check_api_key_form(scope, key, [url]),
+        CheckId.CLIENT_SECRET_FORM: check_client_secret_form(read.client_secret),
+    }
 
 
 strip_tracebacks(globals())
