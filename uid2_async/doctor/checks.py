@@ -168,8 +168,7 @@ def check_api_key_form(
         return warning("The API key looks like a client secret.", _SWAPPED)
     if ValueKind.API_KEY in found.kinds:
         return warning(
-            "The API key begins like one, but does not have the usual form.",
-            _WHOLE,
+            "The API key begins like one, but does not have the usual form.", _WHOLE
         )
     return ok("It does not have the documented form; older keys do not have it either.")
 

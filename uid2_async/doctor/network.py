@@ -15,13 +15,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from uid2_async._call import CLIENT_VERSION
-from uid2_async.doctor.findings import (
-    Verdict,
-    failed,
-    failed_call,
-    ok,
-    warning,
-)
+from uid2_async.doctor.findings import Verdict, failed, failed_call, ok, warning
 from uid2_async.doctor.probe import ProbeEndpoint
 from uid2_async.errors import CallTimeoutError, ConnectError, ProtocolError, UID2Error
 from uid2_async.tls import (
@@ -138,7 +132,7 @@ _CERTIFICATE_HINTS: Final = {
         "Reissue the certificate that the message describes, which may be that of the "
         "CA. Python 3.13 and later enforce RFC 5280; until then, run this with Python "
         "3.12 or earlier."
-    ),
+    )
 }
 
 
@@ -341,8 +335,5 @@ def check_latency(seconds: Sequence[float]) -> Verdict:
     middle, longest = (round(one * 1000) for one in (median(seconds), max(seconds)))
     message = f"Median {middle} ms, longest {longest} ms ({len(seconds)} calls)."
     if median(seconds) > _SLOW_SECONDS:
-        return warning(
-            message,
-            "Use a nearer region, or check the operator's load.",
-        )
+        return warning(message, "Use a nearer region, or check the operator's load.")
     return ok(message)

@@ -223,9 +223,7 @@ def check_clock(offset: float | None, *, refused: bool) -> Verdict:
     if offset is None:
         if refused:
             return failed("It is off by more than half an hour.", _SET_CLOCK)
-        return ok(
-            "Off by less than two minutes, since the operator accepts requests.",
-        )
+        return ok("Off by less than two minutes, since the operator accepts requests.")
     side = "behind" if offset > 0 else "ahead of"
     message = f"This machine's clock is {abs(offset):.0f} s {side} the operator's."
     if refused or not -_TAKEN_AHEAD_SECONDS <= offset < _REFUSED_BEHIND_SECONDS:
