@@ -148,8 +148,7 @@ class JobDisplay:
         fields = {**self.counts(), "seconds": round(self.now() - self._started, 3)}
         if self.mode is ProgressMode.JSON:
             print_json(
-                {"event": "progress", "command": self.command, **fields},
-                to_stderr=True,
+                {"event": "progress", "command": self.command, **fields}, to_stderr=True
             )
             return
         print_message("info", self._sentence(), event="progress", **fields)

@@ -309,12 +309,7 @@ def estimate_files(  # noqa: PLR0913 - an option each
         ),
     ] = 0.5,
     processes: Annotated[
-        int,
-        typer.Option(
-            "--processes",
-            min=1,
-            help="Processes that share the work.",
-        ),
+        int, typer.Option("--processes", min=1, help="Processes that share the work.")
     ] = 1,
     state: StateOption = None,
     delta: DeltaOption = None,

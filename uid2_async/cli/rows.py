@@ -34,13 +34,7 @@ from uid2_async.bulk.text import Reader, open_reader
 from uid2_async.bulk.writers import Output, open_output
 from uid2_async.cli.connection import Connection
 from uid2_async.cli.exit_codes import ExitCode
-from uid2_async.cli.keys import (
-    KeysFileOption,
-    KeysKind,
-    KeysOption,
-    kind_of,
-    load_keys,
-)
+from uid2_async.cli.keys import KeysFileOption, KeysKind, KeysOption, kind_of, load_keys
 from uid2_async.cli.options import (
     CountryOption,
     FormatOptions,

@@ -198,8 +198,7 @@ def run_sandbox(
     *,
     sandbox: Sandbox,
     access_log: Annotated[
-        AccessLog,
-        typer.Option("--access-log", help="Print each request to stderr."),
+        AccessLog, typer.Option("--access-log", help="Print each request to stderr.")
     ] = "none",
 ) -> None:
     """Run a local operator to develop and test against.

@@ -14,13 +14,7 @@ import typer
 from uid2_async.bulk.paths import STDIO
 from uid2_async.cli.connection import Connection
 from uid2_async.cli.exit_codes import ExitCode
-from uid2_async.cli.keys import (
-    KeysFileOption,
-    KeysKind,
-    KeysOption,
-    kind_of,
-    load_keys,
-)
+from uid2_async.cli.keys import KeysFileOption, KeysKind, KeysOption, kind_of, load_keys
 from uid2_async.cli.options import (
     JsonOption,
     KindOption,
@@ -29,20 +23,12 @@ from uid2_async.cli.options import (
 )
 from uid2_async.cli.output import dump_json, print_lines
 from uid2_async.cli.values import as_kind, read_one, read_text
-from uid2_async.errors import (
-    InputError,
-    KeysUnavailableError,
-    TokenError,
-    TokenFailure,
-)
+from uid2_async.errors import InputError, KeysUnavailableError, TokenError, TokenFailure
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import InsufficientConsent, OptedOut, ms_from_datetime
 from uid2_async.protocol.inspection import ValueKind, describe, inspect_value
 from uid2_async.protocol.keyring import KeyRing
-from uid2_async.protocol.token_codec import (
-    CLIENT_SIDE_GENERATED,
-    open_token,
-)
+from uid2_async.protocol.token_codec import CLIENT_SIDE_GENERATED, open_token
 from uid2_async.protocol.token_rules import ClientType, try_decrypt
 from uid2_async.protocol.wire import iso
 
@@ -53,8 +39,7 @@ token_app: typer.Typer = typer.Typer(
 )
 
 _ValueArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="VALUE", help="An identity; - is stdin."),
+    str | None, typer.Argument(metavar="VALUE", help="An identity; - is stdin.")
 ]
 
 

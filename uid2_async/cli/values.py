@@ -10,14 +10,7 @@ from typing import BinaryIO, Final
 
 from uid2_async.bulk.paths import STDIO
 from uid2_async.errors import InputError
-from uid2_async.models import (
-    Email,
-    EmailHash,
-    Identity,
-    Phone,
-    PhoneHash,
-    as_identity,
-)
+from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash, as_identity
 
 _TYPES: Final = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
 

@@ -10,11 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.blocking import (
-    BlockingClient,
-    BlockingKeyStore,
-    BlockingTokenRefresher,
-)
+from uid2_async.blocking import BlockingClient, BlockingKeyStore, BlockingTokenRefresher
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError, InputError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens, TokenState

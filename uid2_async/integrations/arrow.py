@@ -187,9 +187,7 @@ class _BatchSource:
     """
 
     def __init__(
-        self,
-        batches: AsyncIterable[pa.RecordBatch],
-        wanted: IdentityColumns,
+        self, batches: AsyncIterable[pa.RecordBatch], wanted: IdentityColumns
     ) -> None:
         self.waiting: deque[pa.RecordBatch] = deque()
         self._source = aiter(batches)

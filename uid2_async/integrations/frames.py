@@ -354,10 +354,7 @@ class _FrameReader(ArrowReader):
         self._wanted: dict[str, int] = {}
 
     def want(
-        self,
-        columns: Sequence[str],
-        keys: Sequence[str] = (),
-        added: Any = (),
+        self, columns: Sequence[str], keys: Sequence[str] = (), added: Any = ()
     ) -> None:
         refuse_taken(self.header, added, name=_NAME)
         names = list(dict.fromkeys([*columns, *keys]))

@@ -23,12 +23,7 @@ from uid2_async.integrations._visitor import (
 )
 from uid2_async.keystore import KeyStore
 from uid2_async.models import Identity
-from uid2_async.publisher import (
-    Freshness,
-    GenerateResult,
-    TokenRefresher,
-    try_generate,
-)
+from uid2_async.publisher import Freshness, GenerateResult, TokenRefresher, try_generate
 from uid2_async.publisher.sealed_cookie import SealedCookie
 
 __all__ = [

@@ -307,8 +307,7 @@ def _sample(scope: IdentityScope, seed: int, day: int) -> OperatorData:
     return OperatorData(
         scope=scope,
         settings=OperatorSettings(
-            key_sharing_endpoint_provide_app_names=True,
-            optout_api_uri=EMBEDDED_OPT_OUT,
+            key_sharing_endpoint_provide_app_names=True, optout_api_uri=EMBEDDED_OPT_OUT
         ),
         # The configuration of the production operators of both systems.
         runtime=RuntimeConfig(

@@ -203,12 +203,7 @@ def _decrypt_v2(data: bytes, key_of: KeyLookup) -> RefreshToken:
 
 
 def wrap_refresh_token(
-    text: str,
-    refresh_response_key: bytes,
-    key: Key,
-    *,
-    scope: IdentityScope,
-    iv: bytes,
+    text: str, refresh_response_key: bytes, key: Key, *, scope: IdentityScope, iv: bytes
 ) -> str:
     """Wrap a refresh token with the key that will encrypt the reply to its refresh.
 

@@ -22,14 +22,7 @@ import msgspec
 
 from uid2_async.config import is_loopback
 from uid2_async.errors import InputError
-from uid2_async.models import (
-    Email,
-    EmailHash,
-    Identity,
-    Phone,
-    PhoneHash,
-    as_identity,
-)
+from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash, as_identity
 from uid2_async.operator.console import views
 from uid2_async.operator.console.calls import Exchange, ExchangeLog, check_key
 from uid2_async.operator.console.views import inspection_view

@@ -246,9 +246,7 @@ def _look_up_raw_uid(index: DataIndex, text: str, _now_ms: int) -> dict[str, Any
     return {} if since is None else {"opted_out_since": iso(since)}
 
 
-def _identity_reader(
-    *makers: type[Email | Phone | EmailHash | PhoneHash],
-) -> _Reader:
+def _identity_reader(*makers: type[Email | Phone | EmailHash | PhoneHash]) -> _Reader:
     """Return a function that looks up a text as each kind of identity."""
 
     def read(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
