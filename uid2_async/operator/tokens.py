@@ -42,6 +42,9 @@ from uid2_async.protocol import wire
 from uid2_async.protocol.normalize import KINDS, identity_bytes
 from uid2_async.protocol.token_codec import AdvertisingToken, open_token
 
+# For a site without a key, if the fallback has none either.
+_NO_ACTIVE_KEY = "No active encryption key available"
+
 
 class InputFault(Enum):
     """What is wrong with the identity in a request."""
@@ -141,13 +144,8 @@ def generate_for(
     )
     tokens = mint_tokens(index, subject, now_ms)
     if tokens is None:
-        raise _no_active_key()
+        raise unknown_error(_NO_ACTIVE_KEY)
     return encode_success(tokens)
-
-
-def _no_active_key() -> RefusedError:
-    """Return the error for a site without a key if the fallback has none either."""
-    return unknown_error("No active encryption key available")
 
 
 def _has_consent(index: DataIndex, fields: Mapping[str, Any]) -> bool:
@@ -230,19 +228,27 @@ _WRAPPER_FAULTS = {
 }
 
 
+class _HiddenError(RefusedError):
+    """An error whose cause is hidden from callers without a known API key."""
+
+
 def refresh(
     index: DataIndex, body: bytes, *, authenticated: bool, now_ms: int
 ) -> tuple[bytes, bytes | None]:
     """Answer token/refresh with JSON, and the key to encrypt it with, or None.
 
-    Without *authenticated*, a known API key, the causes of errors are hidden.
+    *authenticated* is whether the API key is known, even if it is disabled.
     """
     text = decode_utf8(body)
     key = None
     if utf16_length(text) == WRAPPED_CHARS:
         text, key = _unwrap(index, text)
-    token = _decrypt_inner(index, text, authenticated=authenticated)
-    return _refresh_token(index, token, authenticated=authenticated, now_ms=now_ms), key
+    try:
+        return _refresh_token(index, _decrypt_inner(index, text), now_ms), key
+    except _HiddenError:
+        if authenticated:
+            raise
+    raise RefusedError(400, "error", "Error refreshing token")
 
 
 def _unwrap(index: DataIndex, text: str) -> tuple[str, bytes]:
@@ -254,7 +260,7 @@ def _unwrap(index: DataIndex, text: str) -> tuple[str, bytes]:
     raise client_error(message)
 
 
-def _decrypt_inner(index: DataIndex, text: str, *, authenticated: bool) -> RefreshToken:
+def _decrypt_inner(index: DataIndex, text: str) -> RefreshToken:
     """Decrypt the inner token."""
     try:
         token = decrypt_inner_token(text, index.keysets.key)
@@ -266,35 +272,25 @@ def _decrypt_inner(index: DataIndex, text: str, *, authenticated: bool) -> Refre
         malformed = True
     if not malformed:
         raise unknown_error("Unknown error while refreshing token v2")
-    raise _hide_cause(_invalid_token(), authenticated=authenticated)
+    raise _invalid_token()
 
 
 def _invalid_token() -> RefusedError:
-    return RefusedError(400, "invalid_token", "Invalid Token presented")
+    return _HiddenError(400, "invalid_token", "Invalid Token presented")
 
 
-def _refresh_token(
-    index: DataIndex, token: RefreshToken, *, authenticated: bool, now_ms: int
-) -> bytes:
+def _refresh_token(index: DataIndex, token: RefreshToken, now_ms: int) -> bytes:
     """Check a decrypted token, and create new ones."""
     if token.established_ms < _FIRST_ESTABLISHED_MS:
         return encode_status("optout")
     if token.expires_ms < now_ms:
-        refusal = RefusedError(400, "expired_token", "Expired Token presented")
-        raise _hide_cause(refusal, authenticated=authenticated)
+        raise _HiddenError(400, "expired_token", "Expired Token presented")
     flh = token.first_level_hash
     if index.opt_outs.is_out_on_refresh(flh, token.identity_type):
         return encode_status("optout")
     if not index.buckets.can_map(flh, now_ms):
-        raise _hide_cause(_invalid_token(), authenticated=authenticated)
+        raise _invalid_token()
     tokens = mint_tokens(index, token, now_ms)
     if tokens is None:
-        raise _hide_cause(_no_active_key(), authenticated=authenticated)
+        raise _HiddenError(500, "unknown", _NO_ACTIVE_KEY)
     return encode_success(tokens)
-
-
-def _hide_cause(refusal: RefusedError, *, authenticated: bool) -> RefusedError:
-    """Hide the cause of an error from callers without a known API key."""
-    if authenticated:
-        return refusal
-    return RefusedError(400, "error", "Error refreshing token")
