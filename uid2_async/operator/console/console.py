@@ -79,7 +79,7 @@ class Guard:
         if _name_of(host) in self._allowed_hosts and not self._has_token(request):
             return "Send the token of the sandbox, as Authorization: Bearer TOKEN."
         if not self._is_own(host):
-            return "The Host header names another machine than this one."
+            return "The Host header does not name this machine."
         return None if page else _foreign_page(request)
 
     def _is_own(self, host: str) -> bool:
@@ -166,7 +166,7 @@ class SetOptOut(_Command, frozen=True):
         """Opt the person out or in, and describe the state."""
         if self.hash:
             if self.out or self.identity:
-                raise InputError("A hash alone can be opted in, and nothing else.")
+                raise InputError("A hash can only be opted in, without an identity.")
             flh = base64.decode(self.hash) or b""
             who = console.names.get(flh, "This person")
             console.index.opt_outs.remove(flh)
@@ -226,7 +226,7 @@ class DisarmFault(_Command, frozen=True):
     def run(self, console: Console) -> str:
         """Disarm the fault."""
         found = console.state.disarm(self.number)
-        return "Disarmed." if found else "It has hit already."
+        return "Disarmed." if found else "It has already been injected."
 
 
 class SetClock(_Command, frozen=True):
@@ -266,7 +266,7 @@ class ResetOperator(_Command, frozen=True):
     def run(self, console: Console) -> str:
         """Reset the operator."""
         console.operator.reset()
-        return "The sandbox is as it was at its start."
+        return "The sandbox is back in its initial state."
 
 
 class ClearCalls(_Command, frozen=True):
@@ -298,7 +298,7 @@ def _parse_command(body: bytes, kind: type[_Command]) -> _Command:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         field = ""
     where = f" at {field}" if field.isidentifier() else ""
-    raise InputError(f"This is not what the console takes{where}.")
+    raise InputError(f"The command is not valid{where}.")
 
 
 _PREFIX: Final = "/_console"
